@@ -1,0 +1,233 @@
+"""What the compiled core costs, beside the Python libraries that do the same jobs.
+
+Run as ``pytest benchmarks/bench_core.py --benchmark-only``; the table is printed at the end. Every case repeats its
+operation :data:`REPEAT` times in one measured call, so that the measurement's own overhead does not count.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import random
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+
+from mcp_manager._core.breaker import Breaker, BreakerSettings, Permit
+from mcp_manager._core.histogram import Histogram
+from mcp_manager._core.router import Router
+
+REPEAT = 1000
+NOW_NS = 10**15
+TOOK_NS = 5_000_000
+OURS, PEER = "ours", "peer"
+
+
+class Case(NamedTuple):
+    """One line of the table.
+
+    ``part`` names which job of ``pick()`` + ``done()`` a peer does; the cheapest peer of every job goes into the sum.
+    """
+
+    group: str
+    name: str
+    whose: str
+    make: Callable[[], Callable[[], None]]
+    part: str = ""
+
+
+def imported(name: str) -> ModuleType:
+    """Import a peer, or skip the case and say why."""
+    try:
+        with warnings.catch_warnings():
+            # A peer's deprecated imports are not ours to fix.
+            warnings.simplefilter("ignore")
+            return importlib.import_module(name)
+    except ImportError as error:
+        pytest.skip(f"{name} cannot be imported: {error}")
+
+
+def pick_and_done(instances: int) -> Callable[[], None]:
+    router = Router()
+    router.add_server("server")
+    for index in range(instances):
+        router.add_instance("server", index, BreakerSettings())
+    draws = [random.Random(1).getrandbits(64) for _ in range(REPEAT)]
+    end_ns = NOW_NS + TOOK_NS
+
+    def run() -> None:
+        pick, done = router.pick, router.done
+        for draw in draws:
+            done(pick("server", "tools/call", NOW_NS, draw), 0, 0, end_ns)
+
+    return run
+
+
+def pick_and_done_with_clocks() -> Callable[[], None]:
+    router = Router()
+    router.add_server("server")
+    for index in range(3):
+        router.add_instance("server", index, BreakerSettings())
+
+    def run() -> None:
+        pick, done, clock, bits = router.pick, router.done, time.monotonic_ns, random.getrandbits
+        for _ in range(REPEAT):
+            done(pick("server", "tools/call", clock(), bits(64)), 0, 0, clock())
+
+    return run
+
+
+def breaker() -> Callable[[], None]:
+    circuit = Breaker(BreakerSettings())
+
+    def run() -> None:
+        acquire, release = circuit.acquire, circuit.release
+        for _ in range(REPEAT):
+            permit = acquire(NOW_NS)
+            if isinstance(permit, Permit):
+                release(permit, 0, TOOK_NS, NOW_NS)
+
+    return run
+
+
+def pybreaker() -> Callable[[], None]:
+    circuit = imported("pybreaker").CircuitBreaker()
+
+    def run() -> None:
+        call = circuit.call
+        for _ in range(REPEAT):
+            call(nothing)
+
+    return run
+
+
+def purgatory() -> Callable[[], None]:
+    circuit = imported("purgatory").SyncCircuitBreakerFactory().get_breaker("server")
+
+    def run() -> None:
+        for _ in range(REPEAT):
+            with circuit:
+                pass
+
+    return run
+
+
+def histogram() -> Callable[[], None]:
+    ours = Histogram()
+
+    def run() -> None:
+        record = ours.record
+        for _ in range(REPEAT):
+            record(TOOK_NS)
+
+    return run
+
+
+def hdrhistogram() -> Callable[[], None]:
+    theirs = imported("hdrh.histogram").HdrHistogram(1, 3_600_000_000, 3)
+
+    def run() -> None:
+        record = theirs.record_value
+        for _ in range(REPEAT):
+            record(5000)
+
+    return run
+
+
+def prometheus(labels_each_time: bool) -> Callable[[], None]:
+    client = imported("prometheus_client")
+    family = client.Histogram("latency", "", ["server_id", "method"], registry=client.CollectorRegistry())
+    child = family.labels("server", "tools/call")
+
+    def run() -> None:
+        for _ in range(REPEAT):
+            child.observe(0.005)
+
+    def run_with_labels() -> None:
+        for _ in range(REPEAT):
+            family.labels("server", "tools/call").observe(0.005)
+
+    return run_with_labels if labels_each_time else run
+
+
+def nothing() -> None:
+    pass
+
+
+def reply(rows: int) -> bytes:
+    """A ``tools/call`` reply with structured content, as servers send it."""
+    content = [
+        {"id": number, "name": f"row {number}", "value": number / 7, "tags": ["a", "b"]} for number in range(rows)
+    ]
+    message = {"jsonrpc": "2.0", "id": 7, "result": {"structuredContent": content, "isError": False}}
+    return json.dumps(message, separators=(",", ":")).encode()
+
+
+REPLIES = {"0.2 kB": reply(3), "10 kB": reply(165)}
+
+
+def decoding(decode: Callable[[bytes], Any], frame: bytes) -> Callable[[], None]:
+    def run() -> None:
+        for _ in range(REPEAT):
+            decode(frame)
+
+    return run
+
+
+def scan(frame: bytes) -> Callable[[], None]:
+    return decoding(imported("mcp_manager._core.jsonrpc").scan, frame)
+
+
+def orjson_loads(frame: bytes) -> Callable[[], None]:
+    return decoding(imported("orjson").loads, frame)
+
+
+def msgspec_raw(frame: bytes) -> Callable[[], None]:
+    msgspec = imported("msgspec")
+    envelope = msgspec.defstruct(
+        "Envelope",
+        [("jsonrpc", str), ("id", int), ("result", msgspec.Raw, msgspec.Raw()), ("error", msgspec.Raw, msgspec.Raw())],
+    )
+    return decoding(msgspec.json.Decoder(envelope).decode, frame)
+
+
+CASES = [
+    Case("router", "pick() + done(), 1 instance", OURS, partial(pick_and_done, 1)),
+    Case("router", "pick() + done(), 3 instances", OURS, partial(pick_and_done, 3)),
+    Case("router", "the same with 2 clock reads, 64 random bits", OURS, pick_and_done_with_clocks),
+    Case("breaker", "Breaker.acquire() + release()", OURS, breaker),
+    Case("breaker", "pybreaker CircuitBreaker.call()", PEER, pybreaker, "breaker"),
+    Case("breaker", "purgatory with SyncCircuitBreaker", PEER, purgatory, "breaker"),
+    Case("histogram", "Histogram.record()", OURS, histogram),
+    Case("histogram", "hdrhistogram record_value()", PEER, hdrhistogram, "quantiles"),
+    Case(
+        "histogram",
+        "prometheus_client Histogram child.observe()",
+        PEER,
+        partial(prometheus, False),
+        "exported histogram",
+    ),
+    Case("histogram", "prometheus_client Histogram.labels().observe()", PEER, partial(prometheus, True)),
+]
+for size, frame in REPLIES.items():
+    group = f"JSON-RPC {size}"
+    CASES += [
+        Case(group, "jsonrpc.scan()", OURS, partial(scan, frame)),
+        Case(group, "json.loads()", PEER, partial(decoding, json.loads, frame)),
+        Case(group, "orjson.loads()", PEER, partial(orjson_loads, frame)),
+        Case(group, "msgspec Struct with Raw", PEER, partial(msgspec_raw, frame)),
+    ]
+
+
+@pytest.mark.benchmark(max_time=0.6, min_rounds=20, warmup=True, warmup_iterations=3)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.group}: {case.name}")
+def test_core(case: Case, benchmark: Any) -> None:
+    benchmark.extra_info.update(
+        group=case.group, name=case.name, whose=case.whose, part=case.part, repeat=REPEAT, total=case.group == "router"
+    )
+    benchmark(case.make())

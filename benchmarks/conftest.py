@@ -1,0 +1,89 @@
+"""One table for all benchmarks, in nanoseconds per operation, in place of one per group."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Sequence
+from importlib import metadata
+from typing import Any
+
+import pytest
+
+PEERS = ("pybreaker", "purgatory", "hdrhistogram", "prometheus_client", "orjson", "msgspec")
+MEASURED = pytest.StashKey[list[dict[str, Any]]]()
+
+
+def pytest_benchmark_group_stats(config: pytest.Config, benchmarks: Sequence[dict[str, Any]]) -> list[Any] | None:
+    """Keep the results for the table of this file; without groups the plug-in prints none of its own."""
+    if not all("repeat" in each["extra_info"] for each in benchmarks):
+        return None
+    config.stash[MEASURED] = list(benchmarks)
+    return []
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print the table, what was skipped and why, and the cost of the core beside the sum of its parts elsewhere."""
+    measured = config.stash.get(MEASURED, [])
+    if not measured:
+        return
+    terminalreporter.section("core beside its peers")
+    versions = [f"{name} {_version(name)}" for name in PEERS]
+    terminalreporter.write_line(
+        f"{platform.python_implementation()} {platform.python_version()}, {', '.join(versions)}"
+    )
+    terminalreporter.write_line("")
+    for line in _table(measured):
+        terminalreporter.write_line(line)
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        terminalreporter.write_line(f"not measured: {report.nodeid.partition('[')[2].rstrip(']')} ({reason})")
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _ns(entry: dict[str, Any], statistic: str) -> float:
+    seconds: float = entry[statistic]
+    repeat: int = entry["extra_info"]["repeat"]
+    return seconds / repeat * 1e9
+
+
+def _table(measured: Sequence[dict[str, Any]]) -> Iterable[str]:
+    width = max(len(entry["extra_info"]["name"]) for entry in measured) + len("= times ")
+    yield f"{'':20}  {'operation':{width}}  {'min ns':>9}  {'median ns':>9}"
+    group = None
+    for entry in measured:
+        info = entry["extra_info"]
+        heading = info["group"] if info["group"] != group else ""
+        group = info["group"]
+        mark = " *" if info["part"] and entry is _cheapest(measured, info["part"]) else ""
+        yield f"{heading:20}  {info['name']:{width}}  {_ns(entry, 'min'):9.0f}  {_ns(entry, 'median'):9.0f}{mark}"
+    yield from _totals(measured, width)
+
+
+def _cheapest(measured: Sequence[dict[str, Any]], part: str) -> dict[str, Any]:
+    return min(
+        (entry for entry in measured if entry["extra_info"]["part"] == part), key=lambda entry: _ns(entry, "median")
+    )
+
+
+def _totals(measured: Sequence[dict[str, Any]], width: int) -> Iterable[str]:
+    """Set the sum of the cheapest peer for every part against each of our totals."""
+    parts = dict.fromkeys(entry["extra_info"]["part"] for entry in measured if entry["extra_info"]["part"])
+    chosen = [_cheapest(measured, part) for part in parts]
+    if not chosen:
+        return
+    sums = {statistic: sum(_ns(entry, statistic) for entry in chosen) for statistic in ("min", "median")}
+    label = "sum of the peers' parts *"
+    yield f"{'':20}  {label:{width}}  {sums['min']:9.0f}  {sums['median']:9.0f}"
+    for entry in measured:
+        if entry["extra_info"]["total"]:
+            ratios = [sums[statistic] / _ns(entry, statistic) for statistic in ("min", "median")]
+            label = f"= times {entry['extra_info']['name']}"
+            yield f"{'':20}  {label:{width}}  {ratios[0]:9.1f}  {ratios[1]:9.1f}"
+    yield ""
+    yield f"* the cheapest of the peers for each part of pick() + done(): {', '.join(parts)}"

@@ -1,0 +1,150 @@
+"""Layout and C interface of the circuit breaker."""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+cdef enum:
+    CLOSED = 0
+    OPEN = 1
+    HALF_OPEN = 2
+
+cdef enum:
+    SUCCESS = 0
+    FAILURE = 1
+    IGNORED = 2
+
+cdef enum:
+    WINDOW_BUCKETS = 10
+    NO_SLOT = -1
+    NO_TRIAL = -1
+    # More than one only when an expired trial reopens the circuit and the same call then starts the next one.
+    MAX_TRANSITIONS = 2
+
+cdef enum:
+    ADMITTED = 0
+    NEVER = -1
+
+cdef struct Policy:
+    int64_t bucket_ns
+    int64_t slow_call_ns
+    int64_t open_ns
+    int64_t open_max_ns
+    int64_t trip_decay_ns
+    int64_t probe_ttl_ns
+    int64_t probe_grace_ns
+    double failure_rate
+    double slow_rate
+    double jitter
+    uint32_t min_calls
+    uint32_t consecutive_failures
+    int32_t half_open_permits
+    int32_t half_open_successes
+    bint active_first
+
+cdef struct Counts:
+    uint32_t calls
+    uint32_t failures
+    uint32_t slow
+
+cdef struct Transition:
+    int64_t at_ns
+    uint64_t generation
+    uint8_t source
+    uint8_t target
+    uint8_t reason
+
+cdef struct Circuit:
+    # What a passing call touches comes first, to share a cache line.
+    uint8_t state
+    uint8_t mode
+    uint8_t passing
+    uint8_t pending
+    uint32_t failures_in_a_row
+    uint64_t generation
+    int64_t newest_ns
+    int64_t bucket_end_ns
+    int64_t epoch
+    Counts total
+    Counts[WINDOW_BUCKETS] window
+    int64_t until_ns
+    int64_t closed_ns
+    uint32_t trips
+    int32_t successes
+    # When the trial in each slot was issued, or NO_TRIAL; only while half open or open again.
+    int64_t* trials
+    Transition[MAX_TRANSITIONS] transitions
+
+cdef void circuit_init(Circuit* circuit) noexcept nogil
+cdef void circuit_free(Circuit* circuit) noexcept nogil
+cdef int64_t circuit_wait_slow(Circuit* circuit, const Policy* policy, int64_t now_ns, bint probe) noexcept nogil
+cdef int64_t circuit_acquire_slow(
+    Circuit* circuit, const Policy* policy, int64_t now_ns, bint probe, int32_t* slot
+) noexcept nogil
+cdef void circuit_release(
+    Circuit* circuit,
+    const Policy* policy,
+    uint64_t generation,
+    int32_t slot,
+    int outcome,
+    int64_t duration_ns,
+    int64_t now_ns,
+    int64_t retry_after_ns,
+    double random,
+) noexcept nogil
+cdef void circuit_trip(Circuit* circuit, const Policy* policy, int64_t now_ns, double random) noexcept nogil
+cdef void circuit_reset(Circuit* circuit, int64_t now_ns) noexcept nogil
+cdef int circuit_set_mode(Circuit* circuit, str mode, int64_t now_ns) except -1
+cdef list circuit_take_transitions(Circuit* circuit)
+cdef CircuitSnapshot circuit_snapshot(const Circuit* circuit, const Policy* policy, int64_t now_ns)
+
+cdef inline int64_t circuit_wait(Circuit* circuit, const Policy* policy, int64_t now_ns, bint probe) noexcept nogil:
+    """Return ADMITTED if an acquisition would be, else how long it has to wait in ns, or NEVER; takes nothing."""
+    if circuit.passing:
+        return ADMITTED
+    return circuit_wait_slow(circuit, policy, now_ns, probe)
+
+
+cdef inline int64_t circuit_acquire(
+    Circuit* circuit, const Policy* policy, int64_t now_ns, bint probe, uint64_t* generation, int32_t* slot
+) noexcept nogil:
+    """Take a permit, or return what circuit_wait() does."""
+    cdef int64_t wait_ns = ADMITTED
+    slot[0] = NO_SLOT
+    if circuit.passing:
+        if now_ns > circuit.newest_ns:
+            circuit.newest_ns = now_ns
+    else:
+        wait_ns = circuit_acquire_slow(circuit, policy, now_ns, probe, slot)
+    generation[0] = circuit.generation
+    return wait_ns
+
+
+cdef class BreakerSettings:
+    cdef Policy policy
+    cdef readonly int64_t window_ns
+    cdef readonly uint32_t min_calls
+    cdef readonly double failure_rate
+    cdef readonly uint32_t consecutive_failures
+    cdef readonly int64_t slow_call_ns
+    cdef readonly double slow_rate
+    cdef readonly int64_t open_ns
+    cdef readonly int64_t open_max_ns
+    cdef readonly double jitter
+    cdef readonly int64_t trip_decay_ns
+    cdef readonly int32_t half_open_permits
+    cdef readonly int32_t half_open_successes
+    cdef readonly int64_t probe_ttl_ns
+    cdef readonly bint active_first
+    cdef readonly int64_t probe_grace_ns
+
+cdef class CircuitSnapshot:
+    cdef readonly int state
+    cdef readonly str mode
+    cdef readonly uint64_t generation
+    cdef readonly int64_t retry_after_ns
+    cdef readonly uint32_t trips
+    cdef readonly uint32_t consecutive_failures
+    cdef readonly uint32_t window_calls
+    cdef readonly uint32_t window_failures
+    cdef readonly uint32_t window_slow
+    cdef readonly int32_t trials
+    cdef readonly int32_t trial_successes

@@ -1,0 +1,99 @@
+"""JSON-RPC 2.0 messages as byte ranges: every byte is validated, nothing is built until it is asked for."""
+
+from typing import Final, final
+
+REQUEST: Final[int]
+NOTIFICATION: Final[int]
+RESULT: Final[int]
+ERROR: Final[int]
+
+class FrameError(ValueError):
+    """The bytes are not one JSON-RPC 2.0 message; quotes nothing of them."""
+
+    reason: str
+    offset: int
+
+    def __init__(self, reason: str, offset: int) -> None: ...
+
+@final
+class Message:
+    """One message: what it is, and where its members stand. Members are copied out when asked for."""
+
+    def __init__(self) -> None: ...
+    @property
+    def kind(self) -> int:
+        """``REQUEST``, ``NOTIFICATION``, ``RESULT`` or ``ERROR``."""
+
+    @property
+    def frame(self) -> bytes:
+        """The whole message; of a batch, its element."""
+
+    @property
+    def id(self) -> int | float | str | None:
+        """The decoded id; ``None`` if it is absent or null. Integers keep all their digits."""
+
+    @property
+    def id_raw(self) -> bytes | None:
+        """The id as it was written, ``None`` if absent."""
+
+    @property
+    def method(self) -> str | None:
+        """The decoded method, ``None`` for a response."""
+
+    @property
+    def method_raw(self) -> bytes | None:
+        """The method as it was written, quotes included."""
+
+    @property
+    def params(self) -> bytes | None:
+        """The params as they were written."""
+
+    @property
+    def result(self) -> bytes | None:
+        """The result as it was written."""
+
+    @property
+    def error(self) -> bytes | None:
+        """The error object as it was written."""
+
+    @property
+    def error_code(self) -> int | None:
+        """The error's code, ``None`` unless the message is an error."""
+
+    def with_id(self, id_raw: bytes) -> bytes:
+        """Return the message with another id, given as JSON; everything else is left as it was, byte for byte."""
+
+def scan(data: bytes, *, max_depth: int = 512, max_bytes: int = 0, require_version: bool = False) -> Message:
+    """Scan one message.
+
+    The whole text is validated as JSON (RFC 8259) in UTF-8, without recursion; a byte order mark is refused. The last
+    of several members of one name counts, whatever escapes its name is written with. Lone surrogates may be escaped in
+    values, not in ``id`` and ``method``.
+
+    Parameters
+    ----------
+    max_depth
+        Levels of nesting, the message itself included; at most 4096.
+    max_bytes
+        Length above which the data is refused unread; 0 for no limit.
+    require_version
+        Refuse a message without ``"jsonrpc": "2.0"``. Another value is refused always.
+
+    Raises
+    ------
+    FrameError
+        With ``reason`` and ``offset`` in bytes.
+    ValueError
+        ``max_depth`` is above 4096.
+    """
+
+def scan_batch(
+    data: bytes, *, max_depth: int = 512, max_bytes: int = 0, require_version: bool = False
+) -> list[Message]:
+    """Scan one message or a batch of them (JSON-RPC 2.0, section 6; MUST be received by 2025-03-26); see :func:`scan`."""
+
+def request_frame(method: bytes, params: bytes | None, id_raw: bytes) -> bytes:
+    """Build a request from parts that are JSON already: the method's string, the params, the id."""
+
+def notification_frame(method: bytes, params: bytes | None) -> bytes:
+    """Build a notification from parts that are JSON already."""

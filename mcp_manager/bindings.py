@@ -1,0 +1,415 @@
+"""``PyMcpManager``: the documented class. Threads and loops, no logic: everything else is :class:`McpManager`."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import threading
+import weakref
+from collections.abc import Coroutine, Generator
+from os import PathLike
+from typing import Any, Final, Self, TypeVar
+
+from mcp_manager.config import ManagerConfig, load_manager_config
+from mcp_manager.errors import InvalidRequestError, NotRunningError
+from mcp_manager.loop_thread import LoopThread
+from mcp_manager.manager import McpManager, ServerSpec
+from mcp_manager.types import PyHealthStatus, PyServerInfo
+
+__all__ = ["PyMcpManager"]
+
+T = TypeVar("T")
+
+_SIGNAL_CHECK_S: Final = 0.5
+
+
+class _Stopping:
+    """What ``stop()`` returns: done already or on its way, and never a warning when it is not awaited."""
+
+    __slots__ = ("_future", "_thread")
+
+    def __init__(
+        self,
+        future: concurrent.futures.Future[None] | asyncio.Future[None] | None,
+        thread: LoopThread | None = None,
+    ) -> None:
+        self._future = future
+        self._thread = thread
+
+    def __await__(self) -> Generator[Any, None, None]:
+        future = self._future
+        if future is None:
+            return
+        if isinstance(future, concurrent.futures.Future):
+            future = asyncio.wrap_future(future)
+        yield from asyncio.shield(future).__await__()
+        if self._thread is not None:
+            # Nothing is left to run on it: its end is a matter of microseconds.
+            self._thread.join()
+
+
+class PyMcpManager:
+    """Manage a fleet of MCP servers from plain threads or from asyncio.
+
+    Parameters
+    ----------
+    config_path
+        A ``.toml`` or ``.json`` file with the manager's settings and servers to deploy at the start.
+
+    Started with :meth:`start`, the manager lives on a thread of its own and may be called from any thread or loop.
+    Started with :meth:`start_async`, it lives on the caller's loop: its ``_async`` methods are called there, its sync
+    methods from other threads. Usable as ``with`` and ``async with``.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing or invalid.
+    """
+
+    def __init__(self, config_path: str | PathLike[str] | None = None) -> None:
+        self._config = load_manager_config(config_path) if config_path is not None else ManagerConfig()
+        self._lock = threading.Lock()
+        self._manager: McpManager | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: LoopThread | None = None
+        self._stopped = False
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start_async()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    # Lifecycle
+
+    def start(self) -> None:
+        """Start the manager on a thread of its own and deploy the configured servers. Starting twice does nothing.
+
+        Raises
+        ------
+        NotRunningError
+            It was stopped before, or runs on an event loop.
+        """
+        with self._lock:
+            if self._manager is not None and self._thread is not None and not self._stopped:
+                return
+            self._check_startable()
+            self._thread = LoopThread("mcp-manager")
+            self._loop = self._thread.loop
+            self._manager = McpManager(self._config)
+        _running.add(self)
+        try:
+            self._wait(self._manager.start())
+        except BaseException:
+            self.stop()
+            raise
+
+    async def start_async(self) -> None:
+        """Start the manager on the running loop; raises as :meth:`start`."""
+        with self._lock:
+            loop = asyncio.get_running_loop()
+            if self._manager is not None and self._loop is loop and not self._stopped:
+                return
+            self._check_startable()
+            self._loop = loop
+            self._manager = McpManager(self._config)
+        try:
+            await self._manager.start()
+        except BaseException:
+            self._stopped = True
+            raise
+
+    def stop(self) -> _Stopping:
+        """Stop the manager and everything it runs; idempotent.
+
+        Called plainly it blocks until all is over, except on a thread whose event loop is running: there it starts
+        the shutdown at once and returns, and ``await manager.stop()`` waits for its end.
+        """
+        with self._lock:
+            manager, loop, thread = self._manager, self._loop, self._thread
+            self._stopped = True
+        _running.discard(self)
+        if manager is None or loop is None or loop.is_closed():
+            return _Stopping(None)
+        running = _running_loop()
+        if thread is None:
+            if running is loop:
+                return _Stopping(_keep(loop.create_task(manager.stop())))
+            if not loop.is_running():
+                loop.run_until_complete(manager.stop())
+                return _Stopping(None)
+            future = asyncio.run_coroutine_threadsafe(manager.stop(), loop)
+        else:
+            future = thread.finish(manager.stop)
+        if running is None:
+            _result_of(future)
+            if thread is not None:
+                thread.join()
+            return _Stopping(None)
+        return _Stopping(future, thread)
+
+    async def stop_async(self) -> None:
+        """Stop the manager and wait for its end."""
+        await self.stop()
+
+    # The documented verbs
+
+    def deploy_server(self, server_id: str, config_json: ServerSpec) -> None:
+        """Deploy a server: validate, register, connect and probe once within ``connect_timeout_s``.
+
+        Parameters
+        ----------
+        server_id
+            The server's only key.
+        config_json
+            The configuration as JSON text (or a mapping of the same shape).
+
+        Raises
+        ------
+        ConfigError
+            The configuration is invalid; a ``ValueError``.
+        ServerExistsError
+            The id is in use; a ``ValueError``.
+        NotRunningError
+            Before :meth:`start` or after :meth:`stop`; a ``RuntimeError``.
+        """
+        self._wait(self._running().deploy(server_id, config_json))
+
+    async def deploy_server_async(self, server_id: str, config_json: ServerSpec) -> None:
+        """Deploy a server; see :meth:`deploy_server`."""
+        await self._await(self._running().deploy(server_id, config_json))
+
+    def undeploy_server(self, server_id: str) -> None:
+        """Remove a server; raises :class:`ServerNotFoundError`, a ``ValueError``."""
+        self._wait(self._running().undeploy(server_id))
+
+    async def undeploy_server_async(self, server_id: str) -> None:
+        """Remove a server; see :meth:`undeploy_server`."""
+        await self._await(self._running().undeploy(server_id))
+
+    def redeploy_server(self, server_id: str, config_json: ServerSpec) -> None:
+        """Replace a server's configuration without a gap; see :meth:`McpManager.redeploy`."""
+        self._wait(self._running().redeploy(server_id, config_json))
+
+    async def redeploy_server_async(self, server_id: str, config_json: ServerSpec) -> None:
+        """Replace a server's configuration without a gap; see :meth:`McpManager.redeploy`."""
+        await self._await(self._running().redeploy(server_id, config_json))
+
+    def execute(self, server_id: str, request_json: str, *, timeout: float | None = None) -> str:
+        """Send a JSON-RPC request and return the whole JSON-RPC response as text.
+
+        Parameters
+        ----------
+        request_json
+            ``{"method": …, "params": …?}``; ``jsonrpc`` and ``id`` may be left out. A notification returns ``null``.
+        timeout
+            Seconds for everything together; default ``request_timeout_s`` of the server.
+
+        Raises
+        ------
+        InvalidRequestError, ServerNotFoundError
+            ``ValueError``; nothing was sent.
+        CallError
+            No answer came; a ``RuntimeError`` whose ``delivery`` says whether the request may have been executed.
+        """
+        request = _request_bytes(request_json)
+        return self._wait(self._running().execute_raw(server_id, request, timeout=timeout)).decode("utf-8")
+
+    async def execute_async(self, server_id: str, request_json: str, *, timeout: float | None = None) -> str:
+        """Send a JSON-RPC request; see :meth:`execute`."""
+        request = _request_bytes(request_json)
+        reply = await self._await(self._running().execute_raw(server_id, request, timeout=timeout))
+        return reply.decode("utf-8")
+
+    def scale_server(self, server_id: str, instances: int) -> None:
+        """Set how many instances a server has; see :meth:`McpManager.scale`."""
+        self._wait(self._running().scale(server_id, instances))
+
+    async def scale_server_async(self, server_id: str, instances: int) -> None:
+        """Set how many instances a server has; see :meth:`McpManager.scale`."""
+        await self._await(self._running().scale(server_id, instances))
+
+    def get_server_state(self, server_id: str) -> str:
+        """Return the server's state as one word, such as ``Healthy``; raises :class:`ServerNotFoundError`."""
+        return self._wait(_server_state(self._running(), server_id))
+
+    async def get_server_state_async(self, server_id: str) -> str:
+        """Return the server's state; see :meth:`get_server_state`."""
+        return await self._await(_server_state(self._running(), server_id))
+
+    def get_health_status(self) -> PyHealthStatus:
+        """Return the health of the whole fleet at one instant."""
+        return self._wait(_health(self._running()))
+
+    async def get_health_status_async(self) -> PyHealthStatus:
+        """Return the health of the whole fleet at one instant."""
+        return await self._await(_health(self._running()))
+
+    def list_servers(self) -> list[PyServerInfo]:
+        """List every deployed server, in the order of deployment."""
+        return self._wait(_list_servers(self._running()))
+
+    async def list_servers_async(self) -> list[PyServerInfo]:
+        """List every deployed server, in the order of deployment."""
+        return await self._await(_list_servers(self._running()))
+
+    def export_prometheus_metrics(self) -> str:
+        """Render all metrics in the Prometheus text format."""
+        return self._wait(_metrics(self._running()))
+
+    async def export_prometheus_metrics_async(self) -> str:
+        """Render all metrics in the Prometheus text format."""
+        return await self._await(_metrics(self._running()))
+
+    get_metrics = export_prometheus_metrics
+
+    # Threads and loops
+
+    def _check_startable(self) -> None:
+        if self._stopped:
+            raise NotRunningError("Failed to start manager: it was stopped", hint="create a new PyMcpManager")
+        if self._manager is not None:
+            raise NotRunningError(
+                "Failed to start manager: it already runs "
+                + ("on an event loop" if self._thread is None else "on its thread")
+            )
+
+    def _running(self) -> McpManager:
+        manager = self._manager
+        if manager is None or self._stopped:
+            raise NotRunningError(
+                "The manager is stopped" if self._stopped else "The manager is not started",
+                hint="create a new one" if self._stopped else "call start() or await start_async() first",
+            )
+        return manager
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run work on the manager's loop and block this thread until it is done; Ctrl-C cancels the work."""
+        loop = self._loop
+        assert loop is not None
+        if not loop.is_running() or _running_loop() is loop:
+            work.close()
+            raise self._wrong_loop(loop)
+        future = asyncio.run_coroutine_threadsafe(work, loop)
+        try:
+            return _result_of(future)
+        except concurrent.futures.CancelledError:
+            raise NotRunningError("The manager was stopped during the call", delivery="unknown") from None
+        except BaseException:
+            # Only an interrupt gets here with the work still running.
+            future.cancel()
+            raise
+
+    async def _await(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await work on the manager's loop, from whichever loop is running."""
+        loop = self._loop
+        assert loop is not None
+        running = asyncio.get_running_loop()
+        if running is loop:
+            return await work
+        if self._thread is None or loop.is_closed():
+            work.close()
+            raise self._wrong_loop(loop)
+        future = asyncio.run_coroutine_threadsafe(work, loop)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # The caller was not cancelled: the manager went away under the call.
+            raise NotRunningError("The manager was stopped during the call", delivery="unknown") from None
+
+    def _wrong_loop(self, loop: asyncio.AbstractEventLoop) -> NotRunningError:
+        if not loop.is_running():
+            return NotRunningError(
+                "The event loop the manager was started on is not running", hint="create a new manager"
+            )
+        if _running_loop() is loop:
+            return NotRunningError(
+                "A sync call on the manager's own event loop would block it for ever",
+                hint="await the _async method instead",
+            )
+        return NotRunningError(
+            "The manager belongs to another event loop", hint="start it with start() to call it from any loop"
+        )
+
+
+async def _server_state(manager: McpManager, server_id: str) -> str:
+    return manager.server(server_id).state.value
+
+
+async def _health(manager: McpManager) -> PyHealthStatus:
+    return manager.health()
+
+
+async def _metrics(manager: McpManager) -> str:
+    return manager.metrics_text()
+
+
+async def _list_servers(manager: McpManager) -> list[PyServerInfo]:
+    return [
+        PyServerInfo(
+            id=each.id, name=each.name, server_type=each.server_type, state=each.state.value, priority=each.priority
+        )
+        for each in manager.servers()
+    ]
+
+
+def _request_bytes(request_json: str) -> bytes:
+    if isinstance(request_json, str):
+        try:
+            return request_json.encode("utf-8")
+        except UnicodeEncodeError:
+            raise InvalidRequestError("Invalid request: the text has lone surrogates and is not Unicode") from None
+    raise InvalidRequestError(f"Invalid request: it must be JSON text, not {type(request_json).__name__}")
+
+
+def _result_of(future: concurrent.futures.Future[T]) -> T:
+    """Wait for a future such that Ctrl-C always gets through.
+
+    A signal that arrives in the instant before the wait for a lock begins does not end that wait: so it is cut up.
+    """
+    while True:
+        try:
+            return future.result(_SIGNAL_CHECK_S)
+        except TimeoutError:
+            if future.done():
+                return future.result()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+_shutdowns: set[asyncio.Task[None]] = set()
+
+
+def _keep(task: asyncio.Task[None]) -> asyncio.Task[None]:
+    # The loop holds tasks weakly, and a plain stop() leaves nobody else who would.
+    _shutdowns.add(task)
+    task.add_done_callback(_shutdowns.discard)
+    return task
+
+
+_running: weakref.WeakSet[PyMcpManager] = weakref.WeakSet()
+
+
+def _stop_all() -> None:
+    for manager in list(_running):
+        manager.stop()
+
+
+atexit.register(_stop_all)

@@ -1,0 +1,1 @@
+"""Small real MCP servers, shipped so that the demo and the examples need nothing else."""

@@ -1,0 +1,29 @@
+"""Configuration: the settings of servers and manager, and how they are read from JSON, mappings and files."""
+
+from __future__ import annotations
+
+from mcp_manager.config._url import redact_url
+from mcp_manager.config.load import load_manager_config
+from mcp_manager.config.model import (
+    AuthConfig,
+    BreakerConfig,
+    HealthConfig,
+    ManagerConfig,
+    RestartConfig,
+    ServerConfig,
+)
+from mcp_manager.config.parse import check_server_config, parse_server_config, validate_server_id
+
+__all__ = [
+    "AuthConfig",
+    "BreakerConfig",
+    "HealthConfig",
+    "ManagerConfig",
+    "RestartConfig",
+    "ServerConfig",
+    "check_server_config",
+    "load_manager_config",
+    "parse_server_config",
+    "redact_url",
+    "validate_server_id",
+]

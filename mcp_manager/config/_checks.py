@@ -1,0 +1,207 @@
+"""What a well-typed server configuration must fulfil to be deployed."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from mcp_manager.config._problem import FieldProblem, at, entry
+from mcp_manager.config._url import check_url
+from mcp_manager.config.model import AuthConfig, ServerConfig
+
+__all__ = ["TRANSPORT_SPELLINGS", "check_settings", "check_text"]
+
+TRANSPORT_SPELLINGS: Final = {
+    "http": "http",
+    "streamable-http": "http",
+    "streamable_http": "http",
+    "streamableHttp": "http",
+    "stdio": "stdio",
+    "sse": "the 2024-11-05 HTTP+SSE transport",
+    "ws": "the WebSocket transport",
+    "websocket": "the WebSocket transport",
+}
+"""Names of transports in the formats of MCP clients; those that are neither ``http`` nor ``stdio`` come later."""
+
+_OWNED_HEADERS: Final = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "expect",
+        "host",
+        "keep-alive",
+        "last-event-id",
+        "mcp-method",
+        "mcp-name",
+        "mcp-protocol-version",
+        "mcp-session-id",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""Header fields that the transport itself sets, by lower-case name."""
+
+_LONGEST_TEXT: Final = 256
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_LINE_BREAK_OR_NUL: Final = re.compile(r"[\r\n\x00]")
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FIELD_VALUE: Final = re.compile(r"(?:[!-~](?:[ \t!-~]*[!-~])?)?")
+_VISIBLE: Final = re.compile(r"[!-~]+")
+_ASCENDING: Final = (
+    ("breaker", "open_s", "open_max_s"),
+    ("health", "unhealthy_interval_s", "unhealthy_interval_max_s"),
+    ("restart", "initial_s", "max_s"),
+)
+
+
+def check_settings(config: ServerConfig, path: str) -> None:
+    """Raise a :class:`FieldProblem` below ``path`` for the first value that cannot work."""
+    check_text(config.name, at(path, "name"))
+    check_text(config.server_type, at(path, "server_type"))
+    _check_tags(config.tags, at(path, "tags"))
+    if config.instances > config.max_instances:
+        text = f"{config.instances} exceeds max_instances, which is {config.max_instances}"
+        raise FieldProblem(at(path, "instances"), text, "raise max_instances")
+    if config.url is not None:
+        _check_endpoints(config, path)
+        _check_headers(config.headers, at(path, "headers"))
+        _check_auth(config.auth, config.headers, at(path, "auth"))
+    else:
+        _check_process(config, path)
+    for section, lower, upper in _ASCENDING:
+        settings = getattr(config, section)
+        if getattr(settings, lower) > getattr(settings, upper):
+            raise FieldProblem(at(path, f"{section}.{lower}"), f"exceeds {section}.{upper}")
+
+
+def check_text(text: str, path: str) -> None:
+    """Raise a problem for text that cannot be shown on one line of a log, table or label."""
+    if len(text) > _LONGEST_TEXT:
+        raise FieldProblem(path, f"is {len(text)} characters long", f"at most {_LONGEST_TEXT} are allowed")
+    if _CONTROL.search(text):
+        raise FieldProblem(path, "contains a control character")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise FieldProblem(path, "contains a lone surrogate, which is not Unicode text")
+
+
+def _check_tags(tags: tuple[str, ...], path: str) -> None:
+    seen: set[str] = set()
+    for index, tag in enumerate(tags):
+        where = f"{path}[{index}]"
+        check_text(tag, where)
+        if not tag:
+            raise FieldProblem(where, "must not be empty")
+        if tag in seen:
+            raise FieldProblem(where, f"repeats the tag {tag!r}")
+        seen.add(tag)
+
+
+def _check_endpoints(config: ServerConfig, path: str) -> None:
+    where = at(path, "url")
+    if isinstance(config.url, str):
+        check_url(config.url, where, template=True, last_index=max(config.instances - 1, 0))
+        return
+    urls = config.url or ()
+    if not urls:
+        raise FieldProblem(where, "the list is empty", "give at least one URL")
+    for index, url in enumerate(urls):
+        check_url(url, f"{where}[{index}]")
+    if config.instances > len(urls):
+        text = f"{config.instances} exceeds the number of URLs, which is {len(urls)}"
+        raise FieldProblem(at(path, "instances"), text, "give one URL per instance or a template")
+
+
+def _check_process(config: ServerConfig, path: str) -> None:
+    texts = [("command", config.command or ""), ("cwd", config.cwd)]
+    texts += [(f"args[{index}]", argument) for index, argument in enumerate(config.args)]
+    for name, text in texts:
+        if text is None:
+            continue
+        if name in ("command", "cwd") and not text.strip():
+            raise FieldProblem(at(path, name), "must not be empty")
+        if "\x00" in text:
+            raise FieldProblem(at(path, name), "contains a NUL character")
+    for index, name in enumerate(config.inherit_env):
+        _check_variable_name(name, f"{at(path, 'inherit_env')}[{index}]")
+    for position, (name, value) in enumerate(config.env.items(), start=1):
+        _check_variable_name(name, at(path, "env"), f"name {position} ")
+        if "\x00" in value:
+            raise FieldProblem(entry(at(path, "env"), name), "contains a NUL character")
+
+
+def _at(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _check_variable_name(name: str, path: str, subject: str = "") -> None:
+    if not name:
+        raise FieldProblem(path, f"{subject}must not be empty")
+    if "=" in name or "\x00" in name:
+        raise FieldProblem(path, f"{subject}contains '=' or a NUL character", "give name and value separately")
+
+
+def _check_headers(headers: dict[str, str], path: str) -> None:
+    seen: set[str] = set()
+    for position, (name, value) in enumerate(headers.items(), start=1):
+        if not _TOKEN.fullmatch(name):
+            text = f"name {position} is not a header name (RFC 9110, section 5.6.2)"
+            raise FieldProblem(path, text, 'write {"Name": "value"}, the name without colon and spaces')
+        where = entry(path, name)
+        if name.lower() in _OWNED_HEADERS:
+            raise FieldProblem(where, "is set by the manager", "remove it")
+        if name.lower() in seen:
+            raise FieldProblem(where, "is given twice, in different case")
+        seen.add(name.lower())
+        _check_field_value(value, where)
+
+
+def _check_field_value(value: str, path: str) -> None:
+    """Allow what RFC 9110, section 5.5, lets a sender generate: visible ASCII with inner spaces and tabs."""
+    if _FIELD_VALUE.fullmatch(value):
+        return
+    if _LINE_BREAK_OR_NUL.search(value):
+        raise FieldProblem(
+            path, "contains a line break or NUL character", "remove it; a secret's file often ends in one"
+        )
+    if value != value.strip():
+        raise FieldProblem(path, "begins or ends with white space", "remove it")
+    raise FieldProblem(path, "contains a control or non-ASCII character")
+
+
+def _check_auth(auth: AuthConfig, headers: dict[str, str], path: str) -> None:
+    for name, kind in (("key", "api_key"), ("token", "bearer")):
+        value = getattr(auth, name)
+        where = at(path, name)
+        if auth.type != kind:
+            if value:
+                raise FieldProblem(
+                    where, f"does not go with type {auth.type!r}", f"set auth.type to {kind!r} or drop it"
+                )
+            continue
+        if not value:
+            problem = "missing" if value is None else "must not be empty"
+            raise FieldProblem(where, problem, f"type {kind!r} needs it")
+        _check_field_value(value, where)
+    if auth.token and not _VISIBLE.fullmatch(auth.token):
+        raise FieldProblem(at(path, "token"), "contains a space", "give the token alone, without 'Bearer'")
+    _check_auth_header(auth, headers, path)
+
+
+def _check_auth_header(auth: AuthConfig, headers: dict[str, str], path: str) -> None:
+    where = at(path, "header")
+    if not _TOKEN.fullmatch(auth.header):
+        raise FieldProblem(where, "is not a header name (RFC 9110, section 5.6.2)")
+    if auth.header.lower() in _OWNED_HEADERS:
+        raise FieldProblem(where, "names a header that is set by the manager")
+    if auth.type != "api_key" and auth.header.lower() != "x-api-key":
+        raise FieldProblem(where, f"does not go with type {auth.type!r}", "only 'api_key' takes it")
+    sent = auth.request_header()
+    if sent is not None and sent[0].lower() in {name.lower() for name in headers}:
+        raise FieldProblem(where if auth.type == "api_key" else path, f"{sent[0]} is also given in headers", "drop one")

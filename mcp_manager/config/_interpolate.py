@@ -1,0 +1,67 @@
+"""Environment variables in configuration values: ``${VAR}``, ``${env:VAR}`` and ``${VAR:-default}``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+from mcp_manager.config._problem import FieldProblem, entry
+
+__all__ = ["interpolate"]
+
+_PLACEHOLDER: Final = re.compile(r"\$(\$?)\{([^{}]*)(\}?)")
+_VARIABLE: Final = re.compile(r"(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
+
+
+def interpolate(value: Any, path: str, environment: Mapping[str, str], *, only: Collection[str] | None = None) -> Any:
+    """Return a copy of ``value`` with the placeholders in its texts replaced; names of members are left alone.
+
+    As in a shell, a default also stands in for a variable that is set but empty. What a variable holds is not
+    searched for placeholders again.
+
+    Parameters
+    ----------
+    value
+        A text, or an object or array of texts; anything else is returned as it is.
+    path
+        Where it stands, for errors.
+    environment
+        The variables.
+    only
+        If given, the members of an object that are searched.
+
+    Raises
+    ------
+    FieldProblem
+        A variable is not set, or a placeholder is malformed.
+    """
+    if isinstance(value, str):
+        return _PLACEHOLDER.sub(lambda found: _replacement(found, path, environment), value)
+    if isinstance(value, list):
+        return [
+            interpolate(item, f"{path}[{index}]", environment) if isinstance(item, str) else item
+            for index, item in enumerate(value)
+        ]
+    if isinstance(value, dict):
+        texts = {name: item for name, item in value.items() if isinstance(item, str) and (only is None or name in only)}
+        return {**value, **{name: interpolate(text, entry(path, name), environment) for name, text in texts.items()}}
+    return value
+
+
+def _replacement(found: re.Match[str], path: str, environment: Mapping[str, str]) -> str:
+    if found[1]:
+        return found[0][1:]
+    variable = _VARIABLE.fullmatch(found[2])
+    if variable is None or not found[3]:
+        hint = "write ${VAR}, ${env:VAR} or ${VAR:-default}; $${ stands for ${ itself"
+        raise FieldProblem(path, "contains a malformed placeholder", hint)
+    name, default = variable[1], variable[2]
+    value = environment.get(name)
+    if value or (value is not None and default is None):
+        return value
+    if default is None:
+        raise FieldProblem(
+            path, f"the environment variable {name} is not set", f"set it, or write ${{{name}:-default}}"
+        )
+    return str(default)

@@ -1,0 +1,158 @@
+"""Endpoint URLs: what makes one acceptable, how a template becomes one, and how to show one without its secrets."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Final
+
+from yarl import URL
+
+from mcp_manager.config._problem import FieldProblem
+from mcp_manager.errors import ConfigError
+
+__all__ = ["check_url", "expand_template", "is_template", "redact_url"]
+
+_PLACEHOLDER: Final = re.compile(r"\{i(?::(?:0([1-9]))?d?)?\}")
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30})://")
+_NOT_IN_URL: Final = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\\<>\"^`|]")
+_PORT: Final = re.compile(r"[0-9]{1,5}")
+_HOST_LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+_WAY_OUT: Final = "give an absolute URL such as http://localhost:8001/mcp"
+
+
+def is_template(url: str) -> bool:
+    """Tell whether ``url`` has a placeholder for the number of the instance."""
+    return _PLACEHOLDER.search(url) is not None
+
+
+def check_url(url: str, path: str, *, template: bool = False, last_index: int = 0) -> None:
+    """Raise a :class:`FieldProblem` at ``path`` if ``url`` is no usable endpoint; the URL itself is never quoted.
+
+    With ``template`` a placeholder is allowed and the URLs of instances 0 and ``last_index`` are checked.
+    """
+    stripped = _PLACEHOLDER.sub("", url) if template else url
+    if "{" in stripped or "}" in stripped:
+        hint = (
+            "only {i}, or zero-padded {i:02d}, stands for the number of the instance"
+            if template
+            else "the URLs of a list are complete; drop the list to use a template"
+        )
+        raise FieldProblem(path, "has a bad placeholder", f"{hint}; write a literal brace as %7B or %7D")
+    for index in {0, last_index} if is_template(url) else {0}:
+        _check_plain(_fill(url, index), path)
+
+
+def _check_plain(url: str, path: str) -> None:
+    scheme = _SCHEME.match(url)
+    if not url:
+        raise FieldProblem(path, "must not be empty", _WAY_OUT)
+    if _NOT_IN_URL.search(url):
+        raise FieldProblem(
+            path, "contains a space, a control character or one not allowed in URLs", "percent-encode it"
+        )
+    if scheme is None:
+        raise FieldProblem(path, "does not begin with http:// or https://", _WAY_OUT)
+    if scheme[1].lower() in ("ws", "wss"):
+        raise FieldProblem(path, "the WebSocket transport is not supported yet", "use http or https")
+    if scheme[1].lower() not in ("http", "https"):
+        raise FieldProblem(path, f"has the scheme {scheme[1].lower()!r}", "use http or https")
+    authority, rest = _split_authority(url[scheme.end() :])
+    if "@" in authority:
+        raise FieldProblem(path, "contains a user name or password", "put credentials in auth")
+    if "#" in rest:
+        raise FieldProblem(path, "contains a fragment", "remove the part from '#' on, or write %23")
+    _check_authority(authority, path, quotable="@" not in rest)
+    try:
+        usable = bool(URL(url).raw_host)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise FieldProblem(path, "is not a valid URL", _WAY_OUT)
+
+
+def _split_authority(text: str) -> tuple[str, str]:
+    end = min((position for position in map(text.find, "/?#") if position >= 0), default=len(text))
+    return text[:end], text[end:]
+
+
+def _check_authority(authority: str, path: str, *, quotable: bool) -> None:
+    """Check host and port (RFC 3986, section 3.2), and the lengths DNS allows (RFC 1035, section 2.3.4)."""
+    if authority.startswith("["):
+        host, bracket, port = authority[1:].partition("]")
+        valid = bool(bracket) and _is_address(host, ipaddress.IPv6Address) and (not port or port.startswith(":"))
+        port = port[1:] if port else ""
+        colon = authority.endswith(":")
+    else:
+        host, separator, port = authority.partition(":")
+        colon = bool(separator) and not port
+        valid = _is_host_name(host)
+    if not host:
+        raise FieldProblem(path, "has no host", _WAY_OUT)
+    if not valid:
+        raise FieldProblem(path, "has an invalid host name", _WAY_OUT)
+    number = int(port) if _PORT.fullmatch(port) else 0
+    if colon or (port and not 0 < number <= 65535):
+        # Text after the colon may be a mistyped password; digits are quoted only where none can be meant.
+        shown = f" {number}" if quotable and _PORT.fullmatch(port) else ""
+        raise FieldProblem(path, f"has an invalid port{shown}", "a port is a number from 1 to 65535")
+
+
+def _is_host_name(host: str) -> bool:
+    try:
+        ascii_host = host if host.isascii() else (URL.build(scheme="http", host=host).raw_host or "")
+    except ValueError:
+        return False
+    labels = ascii_host.removesuffix(".").split(".")
+    if labels[-1].isdigit():
+        return _is_address(ascii_host, ipaddress.IPv4Address)
+    return len(ascii_host) <= 253 and all(_HOST_LABEL.fullmatch(label) for label in labels)
+
+
+def _is_address(host: str, kind: type[ipaddress.IPv4Address | ipaddress.IPv6Address]) -> bool:
+    try:
+        kind(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _fill(url: str, index: int) -> str:
+    return _PLACEHOLDER.sub(lambda found: f"{index:0{found[1] or 1}d}", url)
+
+
+def expand_template(url: str | tuple[str, ...] | None, index: int) -> str:
+    """Return the URL of instance ``index``, counted from 0: of a template, of a list, or of a plain URL.
+
+    Raises
+    ------
+    ConfigError
+        There is no such URL.
+    """
+    if url is None or index < 0 or (isinstance(url, tuple) and index >= len(url)):
+        raise ConfigError(f"url: there is none for instance {index}", hint="give one URL per instance or a template")
+    chosen = url if isinstance(url, str) else url[index]
+    if not is_template(chosen):
+        return chosen
+    filled = _fill(chosen, index)
+    problem = None
+    try:
+        _check_plain(filled, "url")
+    except FieldProblem as found:
+        problem = found
+    if problem is not None:
+        raise ConfigError(f"url: instance {index} {problem.text}", hint=problem.hint)
+    return filled
+
+
+def redact_url(url: str) -> str:
+    """Return ``url`` for people to read: user name, password and query values become ``***``, the fragment goes."""
+    scheme = _SCHEME.match(url)
+    if scheme is None:
+        return "***" if url else ""
+    authority, rest = _split_authority(url[scheme.end() :])
+    if "@" in authority:
+        authority = f"***@{authority.rpartition('@')[2]}"
+    path, question, query = rest.partition("#")[0].partition("?")
+    shown = "&".join(f"{pair.partition('=')[0]}=***" if "=" in pair else "***" for pair in query.split("&"))
+    return f"{scheme[0]}{authority}{path}{question}{shown if question else ''}"

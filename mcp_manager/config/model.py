@@ -1,0 +1,331 @@
+"""The settings of one server and of the manager, as frozen structs whose ``repr`` shows no credential."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from mcp_manager._version import __version__
+from mcp_manager.config._url import expand_template, is_template, redact_url
+
+__all__ = [
+    "AuthConfig",
+    "BreakerConfig",
+    "HealthConfig",
+    "ManagerConfig",
+    "RestartConfig",
+    "ServerConfig",
+]
+
+_YEAR_S: Final = 31_536_000.0
+_ONE_PER_URL: Final = -1
+_MASK: Final = "***"
+
+Seconds = Annotated[float, Meta(ge=0.0, le=_YEAR_S)]
+"""A duration in seconds; zero is allowed and means "at once" or "off", as the field says."""
+PositiveSeconds = Annotated[float, Meta(gt=0.0, le=_YEAR_S)]
+"""A duration in seconds that cannot be zero."""
+Rate = Annotated[float, Meta(gt=0.0, le=1.0)]
+"""A share of calls, above 0 and at most 1."""
+Jitter = Annotated[float, Meta(ge=0.0, lt=1.0)]
+"""The part by which a delay is spread at random to either side: 0.2 is ±20 %."""
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+"""A number of things, at least one."""
+
+
+class _Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Base whose ``repr`` masks what may hold a credential; masking is by field name, so it cannot be forgotten
+    where a value travels."""
+
+    _masked: ClassVar[frozenset[str]] = frozenset({"key", "token", "headers", "env", "args", "extras"})
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        fields = []
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if name in self._masked:
+                value = _mask(value)
+            elif name == "url" and value is not None:
+                value = redact_url(value) if isinstance(value, str) else tuple(map(redact_url, value))
+            fields.append((name, value))
+        return fields
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+
+def _mask(value: object) -> object:
+    """Show that something is set, and under which names, without its value."""
+    if isinstance(value, dict):
+        return dict.fromkeys(value, _MASK)
+    if isinstance(value, tuple):
+        return (_MASK,) * len(value)
+    return _MASK if value is not None else None
+
+
+class AuthConfig(_Settings, frozen=True, kw_only=True):
+    """How requests to an HTTP server are authenticated.
+
+    Parameters
+    ----------
+    type
+        ``none``; ``api_key``, which sends ``<header>: <key>``; or ``bearer``, which sends
+        ``Authorization: Bearer <token>`` (RFC 6750, section 2.1).
+    key
+        The secret of ``api_key``: visible ASCII, inner spaces allowed.
+    token
+        The secret of ``bearer``, without the word "Bearer".
+    header
+        The header that carries ``key``; only for ``api_key``.
+    """
+
+    type: Literal["none", "api_key", "bearer"] = "none"
+    key: str | None = None
+    token: str | None = None
+    header: str = "X-API-Key"
+
+    def request_header(self) -> tuple[str, str] | None:
+        """Return the name and value of the header to send, or ``None`` for type ``none``. The value is a secret."""
+        if self.type == "api_key":
+            return self.header, self.key or ""
+        if self.type == "bearer":
+            return "Authorization", f"Bearer {self.token or ''}"
+        return None
+
+
+class BreakerConfig(_Settings, frozen=True, kw_only=True):
+    """When an instance's circuit breaker opens, and how it closes again.
+
+    It opens when ``consecutive_failures`` calls in a row failed, or when at least ``min_calls`` calls ended within
+    ``window_s`` and the share that failed reaches ``failure_rate`` or the share that was slow reaches ``slow_rate``.
+
+    Parameters
+    ----------
+    enabled
+        ``False`` lets every call pass and opens never.
+    window_s
+        Length of the sliding window in seconds.
+    min_calls
+        Calls in the window below which rates decide nothing.
+    failure_rate, slow_rate
+        Shares of calls in (0, 1].
+    consecutive_failures
+        Failures in a row that open the circuit.
+    slow_call_s
+        Duration in seconds from which a call is slow; 0 turns slowness off.
+    open_s, open_max_s
+        How long the circuit stays open the first time, in seconds, doubling with every trip up to ``open_max_s``.
+    jitter
+        Spread of the open time, 0.2 for ±20 %.
+    trip_decay_s
+        Seconds of closed circuit that forgive one doubling.
+    half_open_permits
+        Trial calls at a time while half open.
+    half_open_successes
+        Trial calls that must succeed before the circuit closes.
+    probe_ttl_s
+        Seconds after which an unanswered trial call counts as failed.
+    active_first
+        Let a health probe be the first trial call for up to ``probe_grace_s`` seconds, rather than a caller's request.
+    timeout_floor_s
+        A call that timed out in less than this many seconds says nothing about the server.
+    """
+
+    enabled: bool = True
+    window_s: PositiveSeconds = 10.0
+    min_calls: Count = 20
+    failure_rate: Rate = 0.5
+    consecutive_failures: Count = 5
+    slow_call_s: Seconds = 0.0
+    slow_rate: Rate = 0.8
+    open_s: PositiveSeconds = 5.0
+    open_max_s: PositiveSeconds = 300.0
+    jitter: Jitter = 0.2
+    trip_decay_s: PositiveSeconds = 30.0
+    half_open_permits: Count = 1
+    half_open_successes: Count = 2
+    probe_ttl_s: PositiveSeconds = 30.0
+    active_first: bool = True
+    probe_grace_s: Seconds = 2.0
+    timeout_floor_s: Seconds = 1.0
+
+
+class HealthConfig(_Settings, frozen=True, kw_only=True):
+    """How often a server is probed, and how many results change its state.
+
+    Parameters
+    ----------
+    enabled
+        ``False`` leaves the state to the calls alone.
+    interval_s
+        Seconds between probes of a healthy server.
+    unhealthy_interval_s, unhealthy_interval_max_s
+        Seconds before the next probe of an unhealthy one, doubling up to the maximum.
+    timeout_s
+        Seconds a probe may take.
+    fall, rise
+        Failed probes in a row that make a server unhealthy; successful ones that make it healthy again.
+    jitter
+        Spread of the intervals, 0.1 for ±10 %.
+    """
+
+    enabled: bool = True
+    interval_s: PositiveSeconds = 30.0
+    unhealthy_interval_s: PositiveSeconds = 5.0
+    unhealthy_interval_max_s: PositiveSeconds = 60.0
+    timeout_s: PositiveSeconds = 5.0
+    fall: Count = 3
+    rise: Count = 2
+    jitter: Jitter = 0.1
+
+
+class RestartConfig(_Settings, frozen=True, kw_only=True):
+    """How long to wait before a child process is started again, or a lost connection made anew.
+
+    Parameters
+    ----------
+    initial_s, max_s
+        Seconds before the first attempt, doubling with every failure up to ``max_s``. There is no last attempt.
+    jitter
+        Spread of the delay, 0.2 for ±20 %.
+    stable_after_s
+        Seconds a process or connection must last for the delay to start over from ``initial_s``.
+    """
+
+    initial_s: PositiveSeconds = 1.0
+    max_s: PositiveSeconds = 60.0
+    jitter: Jitter = 0.2
+    stable_after_s: PositiveSeconds = 30.0
+
+
+class ServerConfig(_Settings, frozen=True, kw_only=True):
+    """One MCP server: where it is, how to speak to it, and how it is kept alive.
+
+    Exactly one of ``url`` and ``command`` is given. Building this struct by hand checks nothing;
+    :func:`~mcp_manager.config.check_server_config` does.
+
+    Parameters
+    ----------
+    name
+        Display name; empty stands for the server id.
+    server_type
+        Free text by which servers are grouped.
+    url
+        An ``http`` or ``https`` URL; or one with ``{i}`` (zero-padded: ``{i:02d}``), which becomes 0, 1, … for the
+        instances; or one URL per instance. Without user name, password and fragment.
+    command, args, cwd
+        The program of a stdio server (never run through a shell), its arguments and its working directory.
+    env
+        Environment variables for the child process, by name.
+    inherit_env
+        Names of variables to pass on from this process, beside the safe ones that are always passed on.
+    transport
+        ``stdio`` with a ``command``, else ``http``. A configuration may name it, as ``transport`` or ``type``.
+    auth
+        See :class:`AuthConfig`. A stdio server takes its credentials through ``env``.
+    headers
+        Header fields to send with every HTTP request, by name.
+    priority
+        0 to 255; servers of a higher one are preferred.
+    tags
+        Free words to select servers by.
+    instances
+        How many instances to run: 0 keeps the server suspended. Default: one per URL of a list, else 1.
+    max_instances
+        The most that scaling may ask for.
+    connect
+        ``eager`` connects and probes on deployment, ``lazy`` with the first call.
+    connect_timeout_s
+        Seconds for connecting, handshake and first probe together.
+    request_timeout_s
+        Seconds a call may take if its caller names no other limit.
+    shutdown_grace_s
+        Seconds a session or child process is given to end by itself.
+    max_response_bytes
+        Size in bytes above which a reply is refused.
+    breaker, health, restart
+        See :class:`BreakerConfig`, :class:`HealthConfig` and :class:`RestartConfig`.
+    extras
+        Foreign fields of a client's configuration file, kept as they were and never interpreted.
+    """
+
+    name: str = ""
+    server_type: str = "mcp"
+    url: str | tuple[str, ...] | None = None
+    command: str | None = None
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    cwd: str | None = None
+    inherit_env: tuple[str, ...] = ()
+    transport: Literal["http", "stdio"] = "http"
+    auth: AuthConfig = AuthConfig()
+    headers: dict[str, str] = {}
+    priority: Annotated[int, Meta(ge=0, le=255)] = 0
+    tags: tuple[str, ...] = ()
+    instances: Annotated[int, Meta(ge=_ONE_PER_URL, le=10_000)] = _ONE_PER_URL
+    max_instances: Annotated[int, Meta(ge=1, le=10_000)] = 64
+    connect: Literal["eager", "lazy"] = "eager"
+    connect_timeout_s: PositiveSeconds = 5.0
+    request_timeout_s: PositiveSeconds = 60.0
+    shutdown_grace_s: Seconds = 2.0
+    max_response_bytes: Annotated[int, Meta(ge=1024, le=2**40)] = 16 * 1024 * 1024
+    breaker: BreakerConfig = BreakerConfig()
+    health: HealthConfig = HealthConfig()
+    restart: RestartConfig = RestartConfig()
+    extras: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        if self.command is not None:
+            msgspec.structs.force_setattr(self, "transport", "stdio")
+        if self.instances == _ONE_PER_URL:
+            count = len(self.url) if isinstance(self.url, tuple) else 1
+            msgspec.structs.force_setattr(self, "instances", count)
+
+    def instance_url(self, index: int) -> str:
+        """Return the URL of instance ``index``, counted from 0, with a template filled in.
+
+        Raises
+        ------
+        ConfigError
+            The server has no URL for that instance: it is a stdio server, its list is shorter, or its template
+            does not give a valid URL.
+        """
+        return expand_template(self.url, index)
+
+    @property
+    def url_limit(self) -> int | None:
+        """How many instances the URLs allow: the length of a list; ``None`` (no limit) for everything else."""
+        return len(self.url) if isinstance(self.url, tuple) else None
+
+    @property
+    def has_url_template(self) -> bool:
+        """Whether ``url`` is a template, so that every instance has an endpoint of its own."""
+        return isinstance(self.url, str) and is_template(self.url)
+
+
+class ManagerConfig(_Settings, frozen=True, kw_only=True):
+    """The settings of a manager, and the servers it deploys when it starts.
+
+    Parameters
+    ----------
+    servers
+        Server configurations by server id.
+    max_connections
+        The most HTTP connections at a time, over all servers; 0 sets no limit.
+    connect_concurrency, probe_concurrency
+        How many servers are connected, and how many probed, at a time.
+    shutdown_timeout_s
+        Seconds ``stop()`` may take before what is left is ended by force.
+    client_name, client_version
+        What the manager calls itself in the MCP handshake and in ``User-Agent``.
+    """
+
+    servers: dict[str, ServerConfig] = {}
+    max_connections: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    connect_concurrency: Count = 64
+    probe_concurrency: Count = 64
+    shutdown_timeout_s: PositiveSeconds = 10.0
+    client_name: str = "mcp-manager"
+    client_version: str = __version__

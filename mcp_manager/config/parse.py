@@ -1,0 +1,343 @@
+"""One server's configuration from JSON or a mapping, or a :class:`ConfigError` that names the field and the way out."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NoReturn
+
+import msgspec
+
+from mcp_manager.config._checks import TRANSPORT_SPELLINGS, check_settings, check_text
+from mcp_manager.config._plain import describe, plain
+from mcp_manager.config._problem import FieldProblem, at, entry, join, shown
+from mcp_manager.config.model import AuthConfig, BreakerConfig, HealthConfig, RestartConfig, ServerConfig
+
+__all__ = ["check_server_config", "parse_server_config", "validate_server_id"]
+
+logger = logging.getLogger(__name__)
+
+PREFIX: Final = "Invalid server config"
+SERVER_FIELDS: Final = frozenset(ServerConfig.__struct_fields__)
+STDIO_ONLY: Final = ("args", "env", "cwd", "inherit_env")
+HTTP_ONLY: Final = ("headers", "auth")
+_NULLABLE: Final = frozenset({"url", "command", "cwd", "args", "env", "headers", "auth"})
+_SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
+    "auth": AuthConfig,
+    "breaker": BreakerConfig,
+    "health": HealthConfig,
+    "restart": RestartConfig,
+}
+_CHOICES: Final = {"connect": ("eager", "lazy"), "auth.type": ("none", "api_key", "bearer")}
+_WORDS: Final = {
+    "str": "a string",
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "an array",
+    "object": "an object",
+}
+_FOREIGN: Final = frozenset({"oauth"})
+"""Fields of client formats that resemble ours and mean something else; they are never taken for typing errors."""
+
+
+def validate_server_id(server_id: object) -> str:
+    """Return ``server_id`` if it can name a server: 1 to 256 characters, not blank, none of them a control character.
+
+    Raises
+    ------
+    ConfigError
+        It cannot.
+    """
+    try:
+        return check_server_id(server_id)
+    except FieldProblem as found:
+        error = found.error(PREFIX)
+    raise error
+
+
+def parse_server_config(
+    text: str | bytes | bytearray | Mapping[str, Any], *, server_id: str, lenient: bool = False
+) -> ServerConfig:
+    """Read and check the configuration of one server.
+
+    Parameters
+    ----------
+    text
+        A JSON object as text or UTF-8 bytes, or the mapping it stands for.
+    server_id
+        The id of the server; it becomes ``name`` where there is none.
+    lenient
+        Keep foreign fields in ``extras`` instead of refusing them, as suits the files of MCP clients. One that
+        looks like a misspelt field is logged as a warning. Fields that do not apply to the transport are kept there
+        too.
+
+    Raises
+    ------
+    ConfigError
+        Something is malformed. The message names the field and the problem, never a value that may be a secret.
+    """
+    try:
+        check_server_id(server_id)
+        source = text if isinstance(text, Mapping) else _decode(text)
+        return build_server(source, server_id=server_id, lenient=lenient)
+    except FieldProblem as found:
+        # Raised below and not here, so that neither the context nor the traceback keeps the input.
+        error = found.error(PREFIX, server_id if isinstance(server_id, str) else None)
+    raise error
+
+
+def check_server_config(config: ServerConfig, *, server_id: str) -> ServerConfig:
+    """Check a configuration that was built by hand as strictly as a parsed one, and return it with its name set.
+
+    Raises
+    ------
+    ConfigError
+        As :func:`parse_server_config`.
+    """
+    try:
+        check_server_id(server_id)
+        if not isinstance(config, ServerConfig):
+            raise FieldProblem("", f"expected a ServerConfig, got {describe(config)}")
+        fields = _as_mapping(config)
+        extras = fields.pop("extras")
+        checked = build_server(fields, server_id=server_id, lenient=False)
+        return msgspec.structs.replace(checked, extras=extras) if extras else checked
+    except FieldProblem as found:
+        error = found.error(PREFIX, server_id if isinstance(server_id, str) else None)
+    raise error
+
+
+def build_server(source: Mapping[Any, Any], *, server_id: str, lenient: bool, path: str = "") -> ServerConfig:
+    """Return the checked configuration that ``source`` describes; raises :class:`FieldProblem` below ``path``."""
+    fields, foreign = _split(source, path, lenient=lenient)
+    _choose_transport(fields, path)
+    misplaced = _misplaced(fields, path, lenient=lenient)
+    if foreign or misplaced:
+        fields["extras"] = {**fields.get("extras", {}), **foreign, **misplaced}
+    for name, section in _SECTIONS.items():
+        if name in fields:
+            check_object(fields[name], section, join(path, name))
+    _check_shapes(fields, path)
+    config: ServerConfig = convert(fields, ServerConfig, path)
+    check_settings(config, path)
+    return config if config.name else msgspec.structs.replace(config, name=server_id)
+
+
+def check_object(value: object, kind: type[msgspec.Struct], path: str) -> None:
+    """Raise a problem unless ``value`` is an object with fields of ``kind`` only."""
+    if not isinstance(value, dict):
+        raise FieldProblem(path, f"expected an object, got {describe(value)}")
+    for name in value:
+        if name not in kind.__struct_fields__:
+            refuse_unknown(name, kind.__struct_fields__, path)
+
+
+def refuse_unknown(name: str, known: Iterable[str], path: str) -> NoReturn:
+    """Raise the problem of an unknown field, with the nearest known one as the way out."""
+    near = nearest(name, known, cutoff=0.6)
+    hint = f"did you mean {near!r}?" if near else f"the known fields are {', '.join(known)}"
+    raise FieldProblem(path, f"unknown field {shown(name)}", hint)
+
+
+def nearest(name: str, known: Iterable[str], *, cutoff: float) -> str | None:
+    """Return the known name most like ``name``, whatever its case and separators, or ``None``."""
+    folded = {_fold(candidate): candidate for candidate in known}
+    found = difflib.get_close_matches(_fold(name[:64]), folded, n=1, cutoff=cutoff)
+    return folded[found[0]] if found else None
+
+
+def warn_of_near_misses(names: Iterable[str], known: Iterable[str], path: str) -> None:
+    """Log a warning for every foreign name that is probably a known one, misspelt."""
+    for name in names:
+        near = None if name in _FOREIGN else nearest(name, known, cutoff=0.8)
+        if near is not None:
+            logger.warning("%s: unknown field, ignored; did you mean %r?", join(path, name), near)
+
+
+def convert(fields: dict[str, Any], kind: type[Any], path: str) -> Any:
+    """Return ``fields`` as a struct of type ``kind``; raises :class:`FieldProblem` for a value of a wrong type."""
+    try:
+        return msgspec.convert(fields, kind)
+    except msgspec.ValidationError as invalid:
+        text, _, where = str(invalid).rpartition(" - at `$")
+        text, where = (text, where.rstrip("`")) if text else (str(invalid), "")
+    value: Any = fields
+    for name, index in re.findall(r"\.([A-Za-z0-9_]+)|\[([0-9]+)\]", where):
+        value = value[name] if name else value[int(index)]
+    raise FieldProblem(at(path, where.removeprefix(".")), _in_words(text, value))
+
+
+def decode_json(text: str) -> Any:
+    """Return the value of a JSON text; raises :class:`FieldProblem` with line and column, or a key given twice."""
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as malformed:
+        problem = f"malformed JSON at line {malformed.lineno}, column {malformed.colno}: {malformed.msg}"
+    except RecursionError:
+        problem = "malformed JSON: nested too deeply"
+    except FieldProblem:
+        raise
+    except ValueError:
+        problem = "malformed JSON: a number has too many digits"
+    raise FieldProblem("", problem)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                where = entry("", name).removesuffix("[…]")
+                raise FieldProblem(where, "malformed JSON: the key is given twice in one object")
+            seen.add(name)
+    return fields
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise FieldProblem("", f"malformed JSON: {name} is not a JSON value")
+
+
+def _decode(text: object) -> Mapping[str, Any]:
+    if isinstance(text, (bytes, bytearray)):
+        text = decode_utf8(bytes(text))
+    if not isinstance(text, str):
+        raise FieldProblem("", f"expected JSON text or a mapping, got {describe(text)}")
+    value = decode_json(text)
+    if not isinstance(value, dict):
+        raise FieldProblem("", f"expected an object, got {describe(value)}")
+    return value
+
+
+def decode_utf8(data: bytes) -> str:
+    """Return UTF-8 bytes as text, without a byte order mark; raises :class:`FieldProblem` with the position."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as invalid:
+        position = invalid.start
+    raise FieldProblem("", f"byte {position} is not UTF-8")
+
+
+def check_server_id(server_id: object, path: str = "server_id") -> str:
+    """Return ``server_id`` if it can name a server; raises :class:`FieldProblem` at ``path`` otherwise."""
+    if not isinstance(server_id, str):
+        raise FieldProblem(path, f"expected a string, got {describe(server_id)}")
+    if not server_id.strip():
+        raise FieldProblem(path, "must not be empty")
+    check_text(server_id, path)
+    return server_id
+
+
+def _split(source: Mapping[Any, Any], path: str, *, lenient: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a plain copy of the known fields, and the foreign ones as they are."""
+    fields: dict[str, Any] = {}
+    foreign: dict[str, Any] = {}
+    for name, value in source.items():
+        if not isinstance(name, str):
+            raise FieldProblem(path, f"expected field names to be strings, got {describe(name)}")
+        if name not in SERVER_FIELDS and name != "type":
+            foreign[name] = value
+        elif value is not None or name not in _NULLABLE:
+            fields[name] = plain(value, join(path, name))
+    if foreign and not lenient:
+        refuse_unknown(next(iter(foreign)), ServerConfig.__struct_fields__, path)
+    if not isinstance(fields.get("extras", {}), dict):
+        raise FieldProblem(join(path, "extras"), f"expected an object, got {describe(fields['extras'])}")
+    warn_of_near_misses(foreign, ServerConfig.__struct_fields__, path)
+    return fields, foreign
+
+
+def _choose_transport(fields: dict[str, Any], path: str) -> None:
+    """Settle ``transport`` from its two names and spellings, and check it against ``url`` and ``command``."""
+    chosen: str | None = None
+    for name in ("type", "transport"):
+        if name not in fields:
+            continue
+        value = fields.pop(name)
+        where = join(path, name)
+        if not isinstance(value, str):
+            raise FieldProblem(where, f"expected a string, got {describe(value)}")
+        transport = TRANSPORT_SPELLINGS.get(value)
+        if transport is None:
+            raise FieldProblem(where, f"unknown transport {shown(value)}", "use 'http' or 'stdio'")
+        if transport not in ("http", "stdio"):
+            raise FieldProblem(where, f"{transport} is not supported yet", "use 'http' or 'stdio'")
+        if chosen not in (None, transport):
+            raise FieldProblem(where, "contradicts type", "give one of type and transport")
+        chosen = transport
+    if "url" in fields and "command" in fields:
+        raise FieldProblem(join(path, "command"), "cannot be combined with url", "give one of url and command")
+    if chosen == "stdio" and "url" in fields:
+        raise FieldProblem(join(path, "url"), "does not go with the stdio transport", "give a command instead")
+    if chosen == "http" and "command" in fields:
+        raise FieldProblem(join(path, "command"), "does not go with the http transport", "give a url instead")
+    if "url" not in fields and "command" not in fields:
+        missing = "command" if chosen == "stdio" else "url"
+        raise FieldProblem(join(path, missing), "missing", "give url for an HTTP server or command for a stdio server")
+    fields["transport"] = "stdio" if "command" in fields else "http"
+
+
+def _misplaced(fields: dict[str, Any], path: str, *, lenient: bool) -> dict[str, Any]:
+    """Take out the fields that mean nothing for the chosen transport; without ``lenient`` they are a problem."""
+    stdio = fields["transport"] == "stdio"
+    found: dict[str, Any] = {}
+    for name in HTTP_ONLY if stdio else STDIO_ONLY:
+        if not fields.get(name) or (name == "auth" and _is_no_auth(fields[name])):
+            continue
+        found[name] = fields.pop(name)
+        text = f"does not apply to {'a stdio' if stdio else 'an HTTP'} server"
+        if not lenient:
+            hint = "a child process takes its credentials through env" if stdio else "only a command takes it"
+            raise FieldProblem(join(path, name), text, hint)
+        logger.warning("%s: %s, ignored", join(path, name), text)
+    return found
+
+
+def _is_no_auth(auth: object) -> bool:
+    return isinstance(auth, dict) and auth.get("type") in (None, "none") and not (auth.get("key") or auth.get("token"))
+
+
+def _check_shapes(fields: dict[str, Any], path: str) -> None:
+    """Check what the typed conversion would report without the field's full name, or with a value in the message."""
+    for name in ("headers", "env"):
+        values = fields.get(name, {})
+        where = join(path, name)
+        if not isinstance(values, dict):
+            raise FieldProblem(where, f"expected an object, got {describe(values)}")
+        for key, value in values.items():
+            if not isinstance(value, str):
+                raise FieldProblem(entry(where, key), f"expected a string, got {describe(value)}")
+    for field, choices in _CHOICES.items():
+        section, _, name = field.rpartition(".")
+        value = fields.get(section, {}).get(name) if section else fields.get(name)
+        if isinstance(value, str) and value not in choices:
+            quoted = f"{shown(value)} is not" if not section else "is not"
+            raise FieldProblem(at(path, field), f"{quoted} one of {', '.join(choices)}")
+    if isinstance(fields.get("instances"), int) and fields["instances"] < 0:
+        raise FieldProblem(join(path, "instances"), f"expected an integer >= 0, got {describe(fields['instances'])}")
+
+
+def _in_words(text: str, value: object) -> str:
+    """Return a msgspec message in words; the value is quoted only where it is a number."""
+    words = re.sub(
+        r"`([^`]*)`", lambda kinds: re.sub(r"\w+", lambda kind: _WORDS.get(kind[0], kind[0]), kinds[1]), text
+    )
+    words = words.replace(" | ", " or ").replace("Expected", "expected").replace(" or null", "")
+    if isinstance(value, (int, float)):
+        return f"{words.partition(', got')[0]}, got {describe(value)}"
+    return words
+
+
+def _as_mapping(struct: msgspec.Struct) -> dict[str, Any]:
+    return {
+        name: _as_mapping(value) if isinstance(value, msgspec.Struct) else value
+        for name, value in msgspec.structs.asdict(struct).items()
+    }
+
+
+def _fold(name: str) -> str:
+    return name.replace("_", "").replace("-", "").lower()

@@ -1,0 +1,127 @@
+"""The path of one call: a lease from the router, the exchange, and what its end says of the server."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from mcp_manager._core.jsonrpc import RESULT, Message
+from mcp_manager._core.router import Lease, Router
+from mcp_manager.errors import CircuitOpenError, OverloadedError
+from mcp_manager.health import HealthMonitor
+from mcp_manager.policy import classify_error, classify_rpc_error
+from mcp_manager.pool import Instance
+from mcp_manager.session import ProgressCallback
+from mcp_manager.supervisor import Supervisor
+from mcp_manager.types import CallStatus, CircuitState, Outcome
+
+__all__ = ["Dispatcher"]
+
+
+class Dispatcher:
+    """Carry calls to instances.
+
+    Parameters
+    ----------
+    router
+        Picks the instance and keeps the accounts: two crossings a call, ``pick`` and ``done``.
+    monitor
+        Told of circuits that open, so that recovery does not wait for traffic.
+    clock
+        Monotonic nanoseconds.
+    """
+
+    def __init__(self, router: Router, monitor: HealthMonitor, clock: Callable[[], int]) -> None:
+        self._router = router
+        self._monitor = monitor
+        self._clock = clock
+
+    async def call(
+        self,
+        supervisor: Supervisor,
+        method: str,
+        method_raw: bytes,
+        params: bytes | None,
+        deadline: float,
+        progress: tuple[str, ProgressCallback] | None = None,
+    ) -> Message:
+        """Send a request to one of a server's instances and return its reply.
+
+        Raises
+        ------
+        CallError
+            No reply: the circuit is open, there is no instance, or the exchange failed.
+        """
+        started_ns = self._clock()
+        lease = self._lease(supervisor, method, started_ns)
+        instance: Instance = lease.payload
+        try:
+            reply = await instance.call(method_raw, params, deadline, progress)
+        except BaseException as error:
+            self._failed(supervisor, lease, error, started_ns)
+            raise
+        if reply.kind == RESULT:
+            self._router.done(lease, Outcome.SUCCESS, CallStatus.SUCCESS, self._clock())
+        else:
+            outcome = classify_rpc_error(reply.error_code)
+            self._router.done(lease, outcome, CallStatus.RPC_ERROR, self._clock(), random=random.getrandbits(64))
+            if outcome is Outcome.FAILURE:
+                self._watch_circuits()
+        return reply
+
+    async def notify(
+        self, supervisor: Supervisor, method: str, method_raw: bytes, params: bytes | None, deadline: float
+    ) -> None:
+        """Send a notification to one of a server's instances; raises as :meth:`call`."""
+        started_ns = self._clock()
+        lease = self._lease(supervisor, method, started_ns)
+        instance: Instance = lease.payload
+        try:
+            await instance.notify(method_raw, params, deadline)
+        except BaseException as error:
+            self._failed(supervisor, lease, error, started_ns)
+            raise
+        self._router.done(lease, Outcome.SUCCESS, CallStatus.SUCCESS, self._clock())
+
+    def _lease(self, supervisor: Supervisor, method: str, now_ns: int) -> Lease:
+        server_id = supervisor.server_id
+        lease = self._router.pick(server_id, method, now_ns, random.getrandbits(64))
+        if not lease.rejection:
+            return lease
+        if lease.rejection == CallStatus.CIRCUIT_OPEN:
+            retry_after_s = lease.retry_after_ns / 1e9
+            raise CircuitOpenError(
+                "the circuit is open after repeated failures",
+                server_id=server_id,
+                retry_after_s=retry_after_s,
+                hint=f"retry in {retry_after_s:.1f} s",
+            )
+        if supervisor.in_maintenance:
+            raise OverloadedError("the server is in maintenance", server_id=server_id, delivery="not_sent")
+        raise OverloadedError(
+            "the server has no instance",
+            server_id=server_id,
+            delivery="not_sent",
+            hint="it is suspended: scale it to 1 or more",
+        )
+
+    def _failed(self, supervisor: Supervisor, lease: Lease, error: BaseException, started_ns: int) -> None:
+        now_ns = self._clock()
+        outcome, status = classify_error(error, (now_ns - started_ns) / 1e9, supervisor.config.breaker.timeout_floor_s)
+        if lease.trial and status is CallStatus.OVERLOADED:
+            # A closed circuit ignores "come back later"; a circuit on trial takes it for a no.
+            outcome = Outcome.FAILURE
+        retry_after_s = getattr(error, "retry_after_s", None) or 0.0
+        self._router.done(
+            lease, outcome, status, now_ns, retry_after_ns=int(retry_after_s * 1e9), random=random.getrandbits(64)
+        )
+        self._watch_circuits()
+
+    def _watch_circuits(self) -> None:
+        """Have the monitor probe what has just opened."""
+        now_ns = self._clock()
+        for event in self._router.take_events():
+            instance: Instance = event.instance.payload
+            if instance.handle is event.instance and event.to_state == CircuitState.OPEN:
+                circuit = self._router.instance_snapshot(event.instance, now_ns)
+                self._monitor.circuit_opened(instance, circuit.retry_after_ns / 1e9)

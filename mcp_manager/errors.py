@@ -1,0 +1,234 @@
+"""Every exception of the package, under one root.
+
+Two questions decide what a caller does with a failure, so every error answers both: ``delivery`` (may the request
+have been executed?) and ``retryable`` (is trying again of any use?). Neither a message nor an attribute ever holds a
+credential.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal, Self
+
+__all__ = [
+    "AuthError",
+    "CallError",
+    "CircuitOpenError",
+    "ConfigError",
+    "ConnectError",
+    "ConnectionLostError",
+    "DeadlineExceededError",
+    "Delivery",
+    "InvalidRequestError",
+    "McpManagerError",
+    "NotRunningError",
+    "OverloadedError",
+    "ProtocolError",
+    "RpcError",
+    "ScaleError",
+    "ServerExistsError",
+    "ServerExitedError",
+    "ServerNotFoundError",
+    "SessionLostError",
+]
+
+Delivery = Literal["not_sent", "rejected", "unknown", "answered"]
+"""What became of a request: ``not_sent`` (no byte of it left), ``rejected`` (the peer refused it unexecuted),
+``unknown`` (it may have been executed), ``answered`` (a reply arrived)."""
+
+
+class McpManagerError(Exception):
+    """Base of every error this package raises on purpose.
+
+    Parameters
+    ----------
+    message
+        One sentence that names the field or server concerned.
+    server_id
+        The server concerned, or ``None``.
+    delivery
+        See :data:`Delivery`.
+    retryable
+        Whether the same call may succeed later without a change by the caller.
+    hint
+        The way out, or ``""``; it is appended to ``str(error)``.
+    """
+
+    delivery: Delivery = "not_sent"
+    retryable: bool = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        server_id: str | None = None,
+        delivery: Delivery | None = None,
+        retryable: bool | None = None,
+        hint: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.server_id = server_id
+        self.hint = hint
+        if delivery is not None:
+            self.delivery = delivery
+        if retryable is not None:
+            self.retryable = retryable
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class ConfigError(McpManagerError, ValueError):
+    """A configuration is malformed; nothing was changed."""
+
+
+class InvalidRequestError(McpManagerError, ValueError):
+    """A request is not a JSON-RPC 2.0 request; nothing was sent."""
+
+
+class ServerNotFoundError(McpManagerError, ValueError):
+    """No server is deployed under this id."""
+
+    def __init__(self, server_id: str, *, hint: str = "list_servers() names the deployed ones") -> None:
+        super().__init__(f"Server {server_id} not found", server_id=server_id, hint=hint)
+
+
+class ServerExistsError(McpManagerError, ValueError):
+    """The id is already in use; ``redeploy`` replaces a server."""
+
+    def __init__(self, server_id: str) -> None:
+        super().__init__(
+            f"Server {server_id} already exists",
+            server_id=server_id,
+            hint="use redeploy to replace it, or undeploy it first",
+        )
+
+
+class NotRunningError(McpManagerError, RuntimeError):
+    """The manager is not started, is stopped, or belongs to another event loop."""
+
+
+class ScaleError(McpManagerError, RuntimeError):
+    """The requested number of instances cannot be provided."""
+
+
+class RpcError(McpManagerError, RuntimeError):
+    """The server answered a typed call with a JSON-RPC error object (JSON-RPC 2.0, section 5.1).
+
+    Parameters
+    ----------
+    code
+        The error's integer code.
+    message
+        The server's own text.
+    data
+        The decoded ``data`` member, or ``None``.
+    """
+
+    delivery: Delivery = "answered"
+
+    def __init__(self, code: int, message: str, data: object = None, *, server_id: str | None = None) -> None:
+        super().__init__(message, server_id=server_id)
+        self.code = code
+        self.data = data
+
+    def __str__(self) -> str:
+        return f"{self.message} (JSON-RPC error {self.code})"
+
+
+class CallError(McpManagerError, RuntimeError):
+    """A call got no answer. ``delivery`` says whether the request may have been executed."""
+
+    delivery: Delivery = "unknown"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        server_id: str | None = None,
+        delivery: Delivery | None = None,
+        retryable: bool | None = None,
+        hint: str = "",
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, server_id=server_id, delivery=delivery, retryable=retryable, hint=hint)
+        self.retry_after_s = retry_after_s
+
+    def for_caller(self, delivery: Delivery) -> Self:
+        """Copy a failure that several callers share: one object raised in two places would mix their tracebacks."""
+        mine = copy.copy(self)
+        mine.delivery = delivery
+        return mine
+
+    def __str__(self) -> str:
+        where = f" on server {self.server_id!r}" if self.server_id is not None else ""
+        text = f"Execution failed{where}: {self.message} [delivery: {self.delivery}]"
+        return f"{text} ({self.hint})" if self.hint else text
+
+
+class ConnectError(CallError):
+    """No connection to the server could be made; nothing was sent."""
+
+    delivery: Delivery = "not_sent"
+    retryable = True
+
+
+class ConnectionLostError(CallError):
+    """The connection broke after the request left and before its reply arrived."""
+
+    retryable = True
+
+
+class ServerExitedError(ConnectionLostError):
+    """The child process of a stdio server ended; the hint quotes the end of its stderr."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        server_id: str | None = None,
+        delivery: Delivery | None = None,
+        retryable: bool | None = None,
+        hint: str = "",
+        exit_code: int | None = None,
+    ) -> None:
+        super().__init__(message, server_id=server_id, delivery=delivery, retryable=retryable, hint=hint)
+        self.exit_code = exit_code
+
+
+class DeadlineExceededError(CallError, TimeoutError):
+    """The call's deadline passed before its reply arrived."""
+
+    retryable = True
+
+
+class CircuitOpenError(CallError):
+    """The server's circuit breaker is open; nothing was sent. ``retry_after_s`` says when to come back."""
+
+    delivery: Delivery = "not_sent"
+    retryable = True
+
+
+class OverloadedError(CallError):
+    """The server, or a limit in front of it, refused the call for now; it was not executed."""
+
+    delivery: Delivery = "rejected"
+    retryable = True
+
+
+class SessionLostError(CallError):
+    """The server no longer knows the session and it could not be replaced in time."""
+
+    delivery: Delivery = "rejected"
+    retryable = True
+
+
+class ProtocolError(CallError):
+    """The server answered something that is not a valid reply to the request."""
+
+
+class AuthError(CallError):
+    """The server refused the credentials (HTTP 401 or 403); the request was not executed."""
+
+    delivery: Delivery = "rejected"

@@ -1,0 +1,527 @@
+"""The asyncio-native manager: it wires the layers below and does no I/O of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import itertools
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Self
+
+import msgspec
+
+from mcp_manager import metrics
+from mcp_manager._core.jsonrpc import Message
+from mcp_manager._core.router import Router
+from mcp_manager.auth import request_headers
+from mcp_manager.config import (
+    ManagerConfig,
+    ServerConfig,
+    check_server_config,
+    parse_server_config,
+    validate_server_id,
+)
+from mcp_manager.dispatcher import Dispatcher
+from mcp_manager.errors import (
+    CallError,
+    InvalidRequestError,
+    NotRunningError,
+    ServerExistsError,
+    ServerNotFoundError,
+)
+from mcp_manager.health import HealthMonitor
+from mcp_manager.pool import Instance, SessionSettings
+from mcp_manager.protocol.handshake import ClientIdentity
+from mcp_manager.protocol.methods import is_notification
+from mcp_manager.protocol.request import encode_method, encode_params, scan_request, with_progress_token
+from mcp_manager.scaling import check_instances
+from mcp_manager.session import Handlers, ProgressCallback
+from mcp_manager.supervisor import Supervisor
+from mcp_manager.transports.base import MessageSink, Transport
+from mcp_manager.transports.http import HttpTransport
+from mcp_manager.transports.http_pool import HttpPool
+from mcp_manager.transports.stdio import StdioTransport
+from mcp_manager.types import PyHealthStatus
+from mcp_manager.verbs import Verbs
+from mcp_manager.views import ServerView, fleet_health, is_ready, server_reading, server_view
+
+__all__ = ["Applied", "McpManager", "ServerView"]
+
+_log = logging.getLogger(__name__)
+
+ServerSpec = ServerConfig | Mapping[str, Any] | str | bytes
+"""A server's configuration: the struct, a mapping, or JSON text."""
+
+_CLOCK: Final = time.monotonic_ns
+
+
+class _Phase(enum.Enum):
+    NEW = "not started"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+class Applied(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``apply`` changed: server ids, sorted."""
+
+    deployed: tuple[str, ...]
+    redeployed: tuple[str, ...]
+    undeployed: tuple[str, ...]
+
+
+class McpManager(Verbs):
+    """Manage a fleet of MCP servers on the running event loop.
+
+    Parameters
+    ----------
+    config
+        A :class:`ManagerConfig`, whose servers are deployed by :meth:`start`; ``None`` for the defaults.
+    handlers
+        Answers to requests of servers and listeners to their notifications, by method name, each called as
+        ``await handler(server_id, params)``.
+
+    Everything but the constructor must be called on the loop that :meth:`start` ran on; anything else raises
+    :class:`NotRunningError`.
+    """
+
+    def __init__(self, config: ManagerConfig | None = None, *, handlers: Handlers | None = None) -> None:
+        self._config = config if config is not None else ManagerConfig()
+        self._handlers: Handlers = dict(handlers or {})
+        self._client = ClientIdentity(
+            name=self._config.client_name,
+            version=self._config.client_version,
+            capabilities=_capabilities(self._handlers),
+        )
+        self._phase = _Phase.NEW
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._servers: dict[str, Supervisor] = {}
+        self._router = Router()
+        self._http = HttpPool(max_connections=self._config.max_connections)
+        self._monitor = HealthMonitor(self._router, _CLOCK, concurrency=self._config.probe_concurrency)
+        self._dispatcher = Dispatcher(self._router, self._monitor, _CLOCK)
+        self._connect_slots = asyncio.Semaphore(self._config.connect_concurrency)
+        self._progress_tokens = itertools.count(1)
+        self._observer = _Observer(self._monitor)
+        self._stop_asked = asyncio.Event()
+        self._owner: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    # Lifecycle
+
+    async def start(self) -> None:
+        """Start on the running loop and deploy the configured servers; those out of reach are retried for ever.
+
+        Raises
+        ------
+        NotRunningError
+            The manager was stopped before, or runs on another loop. Starting twice on one loop does nothing.
+        """
+        loop = asyncio.get_running_loop()
+        if self._phase is _Phase.RUNNING and self._loop is loop:
+            return
+        if self._phase is not _Phase.NEW:
+            raise NotRunningError(
+                f"Failed to start manager: it is {self._phase.value}", hint="create a new manager instead"
+            )
+        self._loop = loop
+        self._phase = _Phase.RUNNING
+        self._owner = loop.create_task(self._own())
+        self._monitor.start()
+        try:
+            await asyncio.gather(
+                *(self.deploy(server_id, config) for server_id, config in self._config.servers.items())
+            )
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """End every session, child process and task; idempotent. Calls under way get a moment to finish."""
+        if self._phase is _Phase.NEW:
+            self._phase = _Phase.STOPPED
+        if self._phase is _Phase.STOPPED:
+            return
+        if self._loop is not asyncio.get_running_loop():
+            raise self._not_running("belongs to another event loop")
+        assert self._owner is not None
+        self._phase = _Phase.STOPPING
+        self._stop_asked.set()
+        try:
+            await asyncio.shield(self._owner)
+        except asyncio.CancelledError:
+            # Whoever gives up waiting wants it to be over, not left half done.
+            if not self._owner.done():
+                if not self._owner.cancelling():
+                    self._owner.cancel()
+                await asyncio.wait({self._owner})
+            raise
+
+    async def _own(self) -> None:
+        """Live as long as the manager, and end it: when asked to, or when the loop cancels what is left on it."""
+        hurried = False
+        try:
+            await self._stop_asked.wait()
+        except asyncio.CancelledError:
+            hurried = True
+        self._phase = _Phase.STOPPING
+        supervisors = list(self._servers.values())
+        self._servers.clear()
+        try:
+            await self._monitor.aclose()
+            async with asyncio.timeout(0 if hurried else self._config.shutdown_timeout_s):
+                await asyncio.gather(*(each.aclose(each.config.shutdown_grace_s) for each in supervisors))
+        except (TimeoutError, asyncio.CancelledError):
+            await asyncio.gather(*(each.aclose(0.0) for each in supervisors), return_exceptions=True)
+        finally:
+            await self._http.aclose()
+            self._phase = _Phase.STOPPED
+
+    # The fleet
+
+    async def deploy(self, server_id: str, config: ServerSpec) -> None:
+        """Register a server, connect to it and probe it once.
+
+        Parameters
+        ----------
+        server_id
+            The only key of the server, 1 to 256 characters without control characters.
+        config
+            Its configuration, checked here whatever its form.
+
+        An unreachable server is not an error: it is deployed, ``Unhealthy``, and retried for ever.
+
+        Raises
+        ------
+        ConfigError
+            The id or the configuration is invalid; nothing was changed.
+        ServerExistsError
+            The id is in use.
+        """
+        self._check_running()
+        parsed = self._parse_config(server_id, config)
+        if server_id in self._servers:
+            raise ServerExistsError(server_id)
+        check_instances(server_id, parsed, parsed.instances)
+        self._router.add_server(server_id)
+        supervisor = self._supervisor(server_id, parsed)
+        self._servers[server_id] = supervisor
+        added = supervisor.set_instances(parsed.instances)
+        if parsed.connect == "lazy":
+            return
+        try:
+            await self._probe_all(added)
+        except BaseException:
+            if self._servers.get(server_id) is supervisor:
+                await self._remove(server_id, supervisor, 0.0)
+            raise
+
+    async def undeploy(self, server_id: str) -> None:
+        """Remove a server; its calls under way get ``shutdown_grace_s`` to finish, new ones find nothing.
+
+        Raises
+        ------
+        ServerNotFoundError
+            No such server.
+        """
+        self._check_running()
+        supervisor = self._supervisor_of(server_id)
+        await self._remove(server_id, supervisor, supervisor.config.shutdown_grace_s)
+
+    async def redeploy(self, server_id: str, config: ServerSpec) -> None:
+        """Replace a server's configuration without a gap: the new sessions are made first, then the old ones drain.
+
+        Raises
+        ------
+        CallError
+            The new configuration does not connect; the old one stays in place. (With ``connect = "lazy"`` that is
+            not tried.)
+        ConfigError, ServerNotFoundError
+            As for :meth:`deploy`; nothing was changed.
+        """
+        self._check_running()
+        before = self._supervisor_of(server_id)
+        parsed = self._parse_config(server_id, config)
+        check_instances(server_id, parsed, parsed.instances)
+        after = self._supervisor(server_id, parsed)
+        after.set_maintenance(True)
+        added = after.set_instances(parsed.instances)
+        try:
+            if parsed.connect == "eager":
+                deadline = asyncio.get_running_loop().time() + parsed.connect_timeout_s + 1.0
+                await asyncio.gather(*(instance.ready_session(deadline) for instance in added))
+            if self._servers.get(server_id) is not before:
+                raise ServerNotFoundError(server_id, hint="it was removed or replaced meanwhile")
+        except BaseException:
+            await after.aclose(0.0)
+            raise
+        after.set_maintenance(False)
+        self._servers[server_id] = after
+        await before.aclose(before.config.shutdown_grace_s)
+
+    async def scale(self, server_id: str, instances: int) -> None:
+        """Set how many instances a server has; new ones are connected, surplus ones drain. 0 suspends it.
+
+        Raises
+        ------
+        ConfigError
+            Negative, above ``max_instances``, or not an integer.
+        ScaleError
+            There is no place for that many.
+        ServerNotFoundError
+            No such server.
+        """
+        self._check_running()
+        supervisor = self._supervisor_of(server_id)
+        check_instances(server_id, supervisor.config, instances)
+        added = supervisor.set_instances(instances)
+        if supervisor.config.connect == "eager":
+            await self._probe_all(added)
+
+    async def apply(self, config: ManagerConfig) -> Applied:
+        """Make the fleet what ``config.servers`` says: deploy what is missing, replace what differs, remove the rest.
+
+        The manager's own settings are fixed at its creation and not touched.
+        """
+        self._check_running()
+        wanted = {server_id: self._parse_config(server_id, server) for server_id, server in config.servers.items()}
+        gone = sorted(self._servers.keys() - wanted.keys())
+        fresh = sorted(wanted.keys() - self._servers.keys())
+        changed = sorted(
+            server_id
+            for server_id in wanted.keys() & self._servers.keys()
+            if wanted[server_id] != self._servers[server_id].config
+        )
+        await asyncio.gather(
+            *(self.undeploy(server_id) for server_id in gone),
+            *(self.deploy(server_id, wanted[server_id]) for server_id in fresh),
+            *(self._replace(server_id, wanted[server_id]) for server_id in changed),
+        )
+        return Applied(deployed=tuple(fresh), redeployed=tuple(changed), undeployed=tuple(gone))
+
+    async def set_maintenance(self, server_id: str, on: bool) -> None:
+        """Take a server out of traffic (state ``Maintenance``), or put it back."""
+        self._check_running()
+        self._supervisor_of(server_id).set_maintenance(on)
+
+    async def wait_ready(self, min: int | None = None, *, timeout: float | None = None) -> None:
+        """Wait until at least ``min`` servers (default: all deployed now) are Healthy or Degraded with a session.
+
+        Raises
+        ------
+        TimeoutError
+            ``timeout`` seconds passed first.
+        """
+        self._check_running()
+        async with asyncio.timeout(timeout):
+            while True:
+                self._observer.changed.clear()
+                wanted = len(self._servers) if min is None else min
+                if sum(is_ready(each, self._monitor) for each in self._servers.values()) >= wanted:
+                    return
+                await self._observer.changed.wait()
+                self._check_running()
+
+    # Calls
+
+    async def execute_raw(self, server_id: str, request: bytes, *, timeout: float | None = None) -> bytes:
+        """Send one JSON-RPC request as bytes and return the whole JSON-RPC response as bytes.
+
+        Parameters
+        ----------
+        request
+            ``{"method": …, "params": …?}``; ``jsonrpc`` and ``id`` may be left out. A notification
+            (``notifications/…`` without an id) returns ``null``.
+        timeout
+            Seconds for everything together; default ``request_timeout_s`` of the server.
+
+        A JSON-RPC *error* is a response and returned. The response carries the caller's ``id`` if there was one.
+
+        Raises
+        ------
+        InvalidRequestError
+            Not a JSON-RPC request; nothing was sent.
+        ServerNotFoundError
+            No such server.
+        CallError
+            No answer; ``delivery`` says whether the request may have been executed.
+        """
+        self._check_running()
+        message = scan_request(request)
+        supervisor = self._supervisor_of(server_id)
+        method, method_raw, id_raw = message.method, message.method_raw, message.id_raw
+        assert method is not None and method_raw is not None
+        deadline = self._deadline(supervisor, timeout)
+        if id_raw is None and is_notification(method):
+            await self._dispatcher.notify(supervisor, method, method_raw, message.params, deadline)
+            return b"null"
+        reply = await self._dispatcher.call(supervisor, method, method_raw, message.params, deadline)
+        return reply.frame if id_raw is None else reply.with_id(id_raw)
+
+    async def call(
+        self,
+        server_id: str,
+        method: str,
+        params: object = None,
+        *,
+        timeout: float | None = None,
+        on_progress: ProgressCallback | None = None,
+    ) -> Message:
+        """Send a request and return the reply as received: the seam under :meth:`request` and the typed verbs."""
+        self._check_running()
+        supervisor = self._supervisor_of(server_id)
+        progress: tuple[str, ProgressCallback] | None = None
+        if on_progress is not None:
+            token = f"progress-{next(self._progress_tokens)}"
+            params = with_progress_token(params, token)
+            progress = (token, on_progress)
+        encoded = None if params is None else encode_params(params)
+        deadline = self._deadline(supervisor, timeout)
+        return await self._dispatcher.call(supervisor, method, encode_method(method), encoded, deadline, progress)
+
+    # What can be seen
+
+    def health(self) -> PyHealthStatus:
+        """Count the servers by health; the three counts always add up to the total."""
+        self._check_running()
+        return fleet_health(self._servers.values(), self._monitor, self._router, _CLOCK())
+
+    def server(self, server_id: str) -> ServerView:
+        """Show one server; raises :class:`ServerNotFoundError`."""
+        self._check_running()
+        return server_view(self._supervisor_of(server_id), self._monitor, self._router, _CLOCK())
+
+    def servers(self) -> list[ServerView]:
+        """Show every server, in the order of deployment."""
+        self._check_running()
+        now_ns = _CLOCK()
+        return [server_view(each, self._monitor, self._router, now_ns) for each in self._servers.values()]
+
+    def metrics_text(self) -> str:
+        """Render all metrics in the Prometheus text format."""
+        self._check_running()
+        now_ns = _CLOCK()
+        return metrics.render(
+            [server_reading(each, self._router, self._http, now_ns) for each in self._servers.values()]
+        )
+
+    # The parts
+
+    def _check_running(self) -> None:
+        if self._phase is not _Phase.RUNNING:
+            raise self._not_running(f"is {self._phase.value}")
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is not self._loop:
+            raise self._not_running("belongs to another event loop")
+
+    def _not_running(self, state: str) -> NotRunningError:
+        hint = {
+            _Phase.NEW: "call start() first",
+            _Phase.RUNNING: "use it on the loop it was started on, or PyMcpManager from any thread",
+        }.get(self._phase, "create a new manager")
+        return NotRunningError(f"The manager {state}", hint=hint)
+
+    def _supervisor_of(self, server_id: str) -> Supervisor:
+        try:
+            return self._servers[server_id]
+        except KeyError:
+            raise ServerNotFoundError(server_id) from None
+        except TypeError:
+            raise ServerNotFoundError(repr(server_id), hint="a server id is a string") from None
+
+    def _deadline(self, supervisor: Supervisor, timeout: float | None) -> float:
+        if timeout is None:
+            timeout = supervisor.config.request_timeout_s
+        elif not timeout >= 0:
+            raise InvalidRequestError(f"Invalid request: timeout must be at least 0 seconds, not {timeout!r}")
+        return asyncio.get_running_loop().time() + timeout
+
+    def _parse_config(self, server_id: str, config: ServerSpec) -> ServerConfig:
+        validate_server_id(server_id)
+        if isinstance(config, ServerConfig):
+            return check_server_config(config, server_id=server_id)
+        return parse_server_config(config, server_id=server_id)
+
+    def _supervisor(self, server_id: str, config: ServerConfig) -> Supervisor:
+        settings = SessionSettings(
+            server_id,
+            config,
+            self._client,
+            self._handlers,
+            lambda index, sink: self._transport(server_id, config, index, sink),
+            self._connect_slots,
+        )
+        return Supervisor(settings, self._router, self._observer, _CLOCK)
+
+    def _transport(self, server_id: str, config: ServerConfig, index: int, sink: MessageSink) -> Transport:
+        if config.command is not None:
+            return StdioTransport(config, server_id=server_id, sink=sink)
+        return HttpTransport(
+            self._http,
+            config.instance_url(index),
+            request_headers(config),
+            server_id=server_id,
+            sink=sink,
+            connect_timeout_s=config.connect_timeout_s,
+            max_response_bytes=config.max_response_bytes,
+        )
+
+    async def _probe_all(self, instances: Iterable[Instance]) -> None:
+        await asyncio.gather(*(self._monitor.probe(instance) for instance in instances))
+
+    async def _replace(self, server_id: str, config: ServerConfig) -> None:
+        try:
+            await self.redeploy(server_id, config)
+        except CallError as error:
+            _log.warning("server %r keeps its old configuration: %s", server_id, error)
+
+    async def _remove(self, server_id: str, supervisor: Supervisor, grace_s: float) -> None:
+        del self._servers[server_id]
+        self._router.remove_server(server_id)
+        try:
+            await supervisor.aclose(grace_s)
+        finally:
+            if server_id not in self._servers:
+                self._http.forget(server_id)
+
+
+class _Observer:
+    """Pass the supervisors' news to the monitor, and wake whoever waits for readiness."""
+
+    def __init__(self, monitor: HealthMonitor) -> None:
+        self._monitor = monitor
+        self.changed = asyncio.Event()
+
+    def instance_added(self, supervisor: Supervisor, instance: Instance) -> None:
+        self._monitor.instance_added(supervisor, instance)
+
+    def instance_changed(self, supervisor: Supervisor, instance: Instance, error: CallError | None) -> None:
+        self._monitor.instance_changed(supervisor, instance, error)
+        self.changed.set()
+
+    def instance_removed(self, instance: Instance) -> None:
+        self._monitor.instance_removed(instance)
+        self.changed.set()
+
+
+def _capabilities(handlers: Handlers) -> dict[str, Any]:
+    """Derive the client capabilities that the handlers stand for (2025-11-25, basic/lifecycle)."""
+    capabilities: dict[str, Any] = {}
+    if "sampling/createMessage" in handlers:
+        capabilities["sampling"] = {}
+    if "elicitation/create" in handlers:
+        capabilities["elicitation"] = {}
+    if "roots/list" in handlers:
+        capabilities["roots"] = {}
+    return capabilities

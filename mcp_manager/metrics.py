@@ -1,0 +1,112 @@
+"""The Prometheus families, collected from the core's snapshots at the moment of a scrape: nothing counts twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from mcp_manager._core.router import ServerSnapshot
+from mcp_manager.types import CallStatus, CircuitState
+
+__all__ = ["ServerReading", "render"]
+
+_STATUS_LABELS = tuple(status.label for status in CallStatus)
+
+
+class ServerReading(msgspec.Struct, frozen=True, kw_only=True):
+    """One server at the moment of a scrape."""
+
+    snapshot: ServerSnapshot
+    circuit: CircuitState
+    desired: int
+    ready: int
+    open_connections: int
+
+
+class _FleetCollector(Collector):
+    def __init__(self, readings: Sequence[ServerReading]) -> None:
+        self._readings = readings
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._requests()
+        yield self._response_times()
+        yield self._health_checks()
+        yield from self._gauges()
+
+    def _requests(self) -> Metric:
+        family = CounterMetricFamily(
+            "mcp_requests", "Calls ended, by method and status", labels=("server_id", "method", "status")
+        )
+        for reading in self._readings:
+            for method in reading.snapshot.methods:
+                for label, count in zip(_STATUS_LABELS, method.counts, strict=True):
+                    if count:
+                        family.add_metric((reading.snapshot.server_id, method.method, label), count)
+        return family
+
+    def _response_times(self) -> Metric:
+        family = HistogramMetricFamily(
+            "mcp_response_time_seconds",
+            "Time from picking an instance to the end of the call, retries of the session included",
+            labels=("server_id", "method"),
+        )
+        for reading in self._readings:
+            for method in reading.snapshot.methods:
+                buckets = [(_bound(bound), count) for bound, count in method.buckets]
+                buckets.append(("+Inf", method.count))
+                family.add_metric((reading.snapshot.server_id, method.method), buckets, method.sum_s)
+        return family
+
+    def _health_checks(self) -> Metric:
+        family = CounterMetricFamily(
+            "mcp_health_checks", "Active probes ended, by result", labels=("server_id", "result")
+        )
+        for reading in self._readings:
+            server_id = reading.snapshot.server_id
+            family.add_metric((server_id, "success"), reading.snapshot.health_successes)
+            family.add_metric((server_id, "failure"), reading.snapshot.health_failures)
+        return family
+
+    def _gauges(self) -> Iterable[Metric]:
+        active = _gauge("mcp_active_connections", "Calls and probes under way")
+        pool = GaugeMetricFamily(
+            "mcp_connection_pool_size",
+            "Connections open to the server (child processes for stdio), in use or idle",
+            labels=("server_id", "state"),
+        )
+        breaker = _gauge("mcp_circuit_breaker_state", "0 closed, 1 open, 2 half open")
+        availability = _gauge(
+            "mcp_server_availability", "Share of the wanted instances that are connected and in service"
+        )
+        error_rate = _gauge("mcp_error_rate", "Share of the calls of the last minute that failed")
+        for reading in self._readings:
+            snapshot = reading.snapshot
+            label = (snapshot.server_id,)
+            active.add_metric(label, snapshot.inflight)
+            busy = min(snapshot.inflight, reading.open_connections)
+            pool.add_metric((snapshot.server_id, "active"), busy)
+            pool.add_metric((snapshot.server_id, "idle"), reading.open_connections - busy)
+            breaker.add_metric(label, reading.circuit)
+            availability.add_metric(label, reading.ready / reading.desired if reading.desired else 0.0)
+            calls = snapshot.window_calls
+            error_rate.add_metric(label, snapshot.window_failures / calls if calls else 0.0)
+        return active, pool, breaker, availability, error_rate
+
+
+def render(readings: Sequence[ServerReading]) -> str:
+    """Render every family for these servers in the Prometheus text format 0.0.4."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_FleetCollector(readings))
+    return generate_latest(registry).decode("utf-8")
+
+
+def _gauge(name: str, documentation: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, documentation, labels=("server_id",))
+
+
+def _bound(seconds: float) -> str:
+    return repr(float(seconds))

@@ -1,0 +1,83 @@
+"""Decisions about failures as plain functions: what a failed call means, and when to try again."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mcp_manager.errors import (
+    AuthError,
+    CallError,
+    CircuitOpenError,
+    ConnectError,
+    ConnectionLostError,
+    DeadlineExceededError,
+    OverloadedError,
+    ProtocolError,
+    SessionLostError,
+)
+from mcp_manager.types import CallStatus, Outcome
+
+__all__ = ["backoff_delay", "classify_error", "classify_rpc_error", "jittered"]
+
+_INTERNAL_ERROR: Final = -32603
+
+
+def classify_error(error: BaseException, elapsed_s: float, timeout_floor_s: float) -> tuple[Outcome, CallStatus]:
+    """Tell what a call that got no answer says of its server.
+
+    Parameters
+    ----------
+    error
+        What the call raised; anything that is not a :class:`CallError` is the caller's own cancellation.
+    elapsed_s
+        How long the call took.
+    timeout_floor_s
+        A deadline shorter than this says nothing of the server: a 5 ms deadline must not trip a healthy one.
+    """
+    match error:
+        case DeadlineExceededError():
+            slow = elapsed_s >= timeout_floor_s
+            return (Outcome.FAILURE if slow else Outcome.IGNORED), CallStatus.TIMEOUT
+        case AuthError():
+            return Outcome.SUCCESS, CallStatus.AUTH_ERROR
+        case OverloadedError():
+            refused = error.delivery == "rejected"
+            return (Outcome.IGNORED if refused else Outcome.FAILURE), CallStatus.OVERLOADED
+        case SessionLostError():
+            return Outcome.FAILURE, CallStatus.SESSION_LOST
+        case ConnectionLostError():
+            return Outcome.FAILURE, CallStatus.CONNECTION_LOST
+        case ConnectError():
+            return Outcome.FAILURE, CallStatus.CONNECT_ERROR
+        case CircuitOpenError():
+            return Outcome.IGNORED, CallStatus.CIRCUIT_OPEN
+        case ProtocolError():
+            # A 4xx is an answer: the server is alive and said no.
+            answered = error.delivery == "rejected"
+            return (Outcome.SUCCESS if answered else Outcome.FAILURE), CallStatus.PROTOCOL_ERROR
+        case CallError():
+            return Outcome.FAILURE, CallStatus.PROTOCOL_ERROR
+        case _:
+            return Outcome.IGNORED, CallStatus.CANCELLED
+
+
+def classify_rpc_error(code: int | None) -> Outcome:
+    """Tell what a JSON-RPC error reply says of its server: only ``-32603`` is its own failure.
+
+    The codes -32000 to -32019 belong to the server's implementation and must not be given a meaning.
+    """
+    return Outcome.FAILURE if code == _INTERNAL_ERROR else Outcome.SUCCESS
+
+
+def backoff_delay(attempt: int, initial_s: float, max_s: float, jitter: float, random: float) -> float:
+    """Return the wait before attempt ``attempt`` (from 0): ``initial * 2**attempt`` up to ``max``, spread by ``jitter``.
+
+    ``random`` is uniform in [0, 1). The spread keeps a fleet that failed together from coming back together.
+    """
+    exponent = min(attempt, 62)
+    return jittered(min(max_s, initial_s * 2.0**exponent), jitter, random)
+
+
+def jittered(interval_s: float, jitter: float, random: float) -> float:
+    """Spread an interval evenly over ``interval * (1 ± jitter)``; ``random`` is uniform in [0, 1)."""
+    return interval_s * (1.0 + jitter * (2.0 * random - 1.0))

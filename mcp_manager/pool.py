@@ -1,0 +1,286 @@
+"""One instance of a server: at most one live session, made by a single flight and replaced under a generation."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+
+from mcp_manager._core.jsonrpc import Message
+from mcp_manager._core.router import Instance as RouterInstance
+from mcp_manager.config import ServerConfig
+from mcp_manager.errors import (
+    CallError,
+    ConnectError,
+    ConnectionLostError,
+    DeadlineExceededError,
+    ServerExitedError,
+    SessionLostError,
+)
+from mcp_manager.policy import backoff_delay
+from mcp_manager.protocol.handshake import ClientIdentity
+from mcp_manager.session import Handlers, ProgressCallback, Session
+from mcp_manager.transports.base import MessageSink, Transport
+
+__all__ = ["Instance", "SessionSettings"]
+
+_log = logging.getLogger(__name__)
+
+TransportFactory = Callable[[int, MessageSink], Transport]
+
+
+class SessionSettings:
+    """What every session of one server is made from."""
+
+    __slots__ = ("client", "config", "connect_slots", "handlers", "make_transport", "server_id")
+
+    def __init__(
+        self,
+        server_id: str,
+        config: ServerConfig,
+        client: ClientIdentity,
+        handlers: Handlers,
+        make_transport: TransportFactory,
+        connect_slots: asyncio.Semaphore,
+    ) -> None:
+        self.server_id = server_id
+        self.config = config
+        self.client = client
+        self.handlers = handlers
+        self.make_transport = make_transport
+        self.connect_slots = connect_slots
+
+
+class Instance:
+    """Keep one session to one place where a server runs, and replace it when it is lost.
+
+    Every replacement raises ``generation``; whatever belongs to an older session changes nothing any more.
+
+    Parameters
+    ----------
+    settings
+        Shared by all instances of the server.
+    index
+        Which instance this is, from 0: its URL in a list or template.
+    on_change
+        Called after a session was made (``None``) or lost (the reason).
+    """
+
+    def __init__(
+        self,
+        settings: SessionSettings,
+        index: int,
+        on_change: Callable[[Instance, CallError | None], None],
+    ) -> None:
+        self._settings = settings
+        self._on_change = on_change
+        self._session: Session | None = None
+        self._connecting: asyncio.Task[Session] | None = None
+        self._retired: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._active = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._not_before = 0.0
+        self._failed_starts = 0
+        self._connected_at = 0.0
+        self.index = index
+        self.generation = 0
+        self.last_error: CallError | None = None
+        self.handle: RouterInstance | None = None
+
+    @property
+    def session(self) -> Session | None:
+        """The live session, if there is one."""
+        return self._session
+
+    @property
+    def restart_at(self) -> float:
+        """The loop time before which a child process is not started again; 0 if it may be at once."""
+        return self._not_before
+
+    async def call(
+        self,
+        method_raw: bytes,
+        params: bytes | None,
+        deadline: float,
+        progress: tuple[str, ProgressCallback] | None = None,
+    ) -> Message:
+        """Send a request on the live session, made first if need be, and return its reply.
+
+        A session that the server no longer knows is replaced once and the request sent again: the refusal proves
+        that it was not executed (2025-11-25, session management).
+
+        Raises
+        ------
+        CallError
+            No reply arrived; see :meth:`Session.call`.
+        """
+        self._enter()
+        try:
+            session = self._session or await self.ready_session(deadline)
+            try:
+                return await session.call(method_raw, params, deadline, progress)
+            except SessionLostError as lost:
+                self._lose(session, lost)
+                session = await self.ready_session(deadline)
+                return await session.call(method_raw, params, deadline, progress)
+        finally:
+            self._leave()
+
+    async def notify(self, method_raw: bytes, params: bytes | None, deadline: float) -> None:
+        """Send a notification on the live session, made first if need be."""
+        self._enter()
+        try:
+            session = self._session or await self.ready_session(deadline)
+            try:
+                await session.notify(method_raw, params, deadline)
+            except SessionLostError as lost:
+                self._lose(session, lost)
+                session = await self.ready_session(deadline)
+                await session.notify(method_raw, params, deadline)
+        finally:
+            self._leave()
+
+    async def ready_session(self, deadline: float) -> Session:
+        """Return the live session, joining the one attempt to make it that is under way.
+
+        Raises
+        ------
+        CallError
+            It could not be made; delivery is ``not_sent`` whatever the handshake met.
+        """
+        if self._session is not None:
+            return self._session
+        connecting = self._connecting or self._start_connecting()
+        done, _ = await asyncio.wait({connecting}, timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
+        if not done:
+            raise DeadlineExceededError(
+                "the session was not ready within the deadline",
+                server_id=self._settings.server_id,
+                delivery="not_sent",
+            )
+        if connecting.cancelled():
+            raise ConnectError("the server is being stopped", server_id=self._settings.server_id, retryable=False)
+        error = connecting.exception()
+        if error is None:
+            return connecting.result()
+        raise _for_caller(error) from None
+
+    async def wait_idle(self) -> None:
+        """Wait until no call is under way."""
+        await self._idle.wait()
+
+    async def aclose(self, grace_s: float) -> None:
+        """End the session, giving it ``grace_s`` seconds; idempotent and safe to cancel."""
+        self._closing = True
+        session, self._session = self._session, None
+        connecting = self._connecting
+        if connecting is not None:
+            connecting.cancel()
+        try:
+            if session is not None:
+                await session.aclose(grace_s)
+        finally:
+            pending = [task for task in (connecting, *self._retired) if task is not None]
+            if pending:
+                await asyncio.gather(*pending, return_exceptions=True)
+
+    def _enter(self) -> None:
+        if self._active == 0:
+            self._idle.clear()
+        self._active += 1
+
+    def _leave(self) -> None:
+        self._active -= 1
+        if self._active == 0:
+            self._idle.set()
+
+    def _start_connecting(self) -> asyncio.Task[Session]:
+        loop = asyncio.get_running_loop()
+        server_id = self._settings.server_id
+        if self._closing:
+            raise ConnectError("the server is being stopped", server_id=server_id, retryable=False)
+        wait_s = self._not_before - loop.time()
+        if wait_s > 0:
+            raise ConnectError(
+                f"the server process is restarted in {wait_s:.1f} s",
+                server_id=server_id,
+                retry_after_s=wait_s,
+                hint=self.last_error.hint if self.last_error is not None else "",
+            )
+        self._connecting = loop.create_task(self._connect())
+        self._connecting.add_done_callback(self._connecting_done)
+        return self._connecting
+
+    def _connecting_done(self, task: asyncio.Task[Session]) -> None:
+        if self._connecting is task:
+            self._connecting = None
+        if not task.cancelled():
+            # Retrieved here: callers may all have given up waiting.
+            task.exception()
+
+    async def _connect(self) -> Session:
+        settings = self._settings
+        timeout_s = settings.config.connect_timeout_s
+        session = Session(settings.server_id, settings.client, settings.handlers, self._session_died)
+        try:
+            async with settings.connect_slots:
+                try:
+                    async with asyncio.timeout(timeout_s):
+                        await session.connect(settings.make_transport(self.index, session))
+                except TimeoutError as error:
+                    if isinstance(error, CallError):
+                        raise
+                    raise ConnectError(
+                        f"no handshake within connect_timeout_s ({timeout_s:g} s)", server_id=settings.server_id
+                    ) from None
+        except CallError as error:
+            self.last_error = error
+            self._delay_restart()
+            raise
+        self._session = session
+        self.generation += 1
+        self.last_error = None
+        self._connected_at = asyncio.get_running_loop().time()
+        self._on_change(self, None)
+        return session
+
+    def _session_died(self, session: Session, error: CallError) -> None:
+        if session is self._session:
+            self._delay_restart()
+            self._lose(session, error)
+
+    def _lose(self, session: Session, error: CallError) -> None:
+        """Retire a session, unless another caller already did; whoever comes next makes a new one."""
+        if session is not self._session:
+            return
+        self._session = None
+        self.generation += 1
+        self.last_error = error
+        task = asyncio.get_running_loop().create_task(session.aclose(0.0))
+        self._retired.add(task)
+        task.add_done_callback(self._retired.discard)
+        if not self._closing:
+            self._on_change(self, error)
+
+    def _delay_restart(self) -> None:
+        """Hold back the next start of a child process; a URL is not ours to restart and may be tried at once."""
+        if self._settings.config.transport != "stdio":
+            return
+        restart = self._settings.config.restart
+        now = asyncio.get_running_loop().time()
+        if self._session is not None and now - self._connected_at >= restart.stable_after_s:
+            self._failed_starts = 0
+        delay_s = backoff_delay(self._failed_starts, restart.initial_s, restart.max_s, restart.jitter, random.random())
+        self._failed_starts += 1
+        self._not_before = now + delay_s
+
+
+def _for_caller(error: BaseException) -> BaseException:
+    """Turn the failure of a shared attempt into one waiter's own."""
+    if isinstance(error, ConnectionLostError) and not isinstance(error, ServerExitedError):
+        return ConnectError(error.message, server_id=error.server_id, hint=error.hint)
+    # Whatever became of the handshake, the caller's own request never left.
+    return error.for_caller("not_sent") if isinstance(error, CallError) else error

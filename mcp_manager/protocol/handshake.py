@@ -1,0 +1,88 @@
+"""The ``initialize`` handshake of the stateful revisions (2025-11-25, basic/lifecycle)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import orjson
+
+from mcp_manager.protocol.revisions import HANDSHAKE_REVISIONS, LATEST_HANDSHAKE_REVISION
+
+__all__ = ["ClientIdentity", "HandshakeError", "ServerIdentity", "initialize_params", "read_initialize_result"]
+
+
+class HandshakeError(Exception):
+    """The server's answer to ``initialize`` cannot be worked with; the message says why."""
+
+
+class ClientIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """What the manager tells every server about itself (``clientInfo``)."""
+
+    name: str
+    version: str
+    capabilities: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class ServerIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server told about itself in the handshake."""
+
+    protocol_version: str
+    name: str
+    version: str
+    capabilities: dict[str, Any]
+    instructions: str | None
+
+
+class _Implementation(msgspec.Struct):
+    name: str = ""
+    version: str = ""
+
+
+class _InitializeResult(msgspec.Struct, rename="camel"):
+    protocol_version: str
+    capabilities: dict[str, Any] = msgspec.field(default_factory=dict)
+    server_info: _Implementation = msgspec.field(default_factory=_Implementation)
+    instructions: str | None = None
+
+
+_result_decoder = msgspec.json.Decoder(_InitializeResult)
+
+
+def initialize_params(client: ClientIdentity, revision: str = LATEST_HANDSHAKE_REVISION) -> bytes:
+    """Encode the ``params`` of an ``initialize`` request that offers ``revision``."""
+    return orjson.dumps(
+        {
+            "protocolVersion": revision,
+            "capabilities": client.capabilities,
+            "clientInfo": {"name": client.name, "version": client.version},
+        }
+    )
+
+
+def read_initialize_result(result: bytes) -> ServerIdentity:
+    """Decode an ``initialize`` result and accept or refuse the revision it settles on.
+
+    The server echoes the offered revision or counter-offers one (lifecycle, version negotiation).
+
+    Raises
+    ------
+    HandshakeError
+        The result is not an object with a string ``protocolVersion``, or names a revision without a handshake.
+    """
+    try:
+        decoded = _result_decoder.decode(result)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise HandshakeError(f"the result of initialize is malformed: {error}") from None
+    if decoded.protocol_version not in HANDSHAKE_REVISIONS:
+        known = ", ".join(sorted(HANDSHAKE_REVISIONS))
+        raise HandshakeError(
+            f"the server counter-offered protocol version {decoded.protocol_version[:40]!r}, known are {known}"
+        )
+    return ServerIdentity(
+        protocol_version=decoded.protocol_version,
+        name=decoded.server_info.name,
+        version=decoded.server_info.version,
+        capabilities=decoded.capabilities,
+        instructions=decoded.instructions,
+    )

@@ -1,0 +1,54 @@
+"""Requests as callers hand them over: checked as JSON-RPC 2.0 before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import orjson
+
+from mcp_manager._core.jsonrpc import FrameError, Message, scan
+from mcp_manager.errors import InvalidRequestError
+
+__all__ = ["encode_method", "encode_params", "scan_request", "with_progress_token"]
+
+
+def scan_request(request: bytes) -> Message:
+    """Check a request that came as bytes; raises :class:`InvalidRequestError` with the reason and the place."""
+    try:
+        message = scan(request)
+    except FrameError as error:
+        raise InvalidRequestError(f"Invalid request: {error}") from None
+    if message.method is None:
+        raise InvalidRequestError("Invalid request: it has no method", hint='the least is {"method": "ping"}')
+    return message
+
+
+def with_progress_token(params: object, token: str) -> dict[str, Any]:
+    """Return a copy of ``params`` whose ``_meta`` asks for progress (2025-11-25, basic/utilities/progress)."""
+    if params is not None and not isinstance(params, Mapping):
+        raise InvalidRequestError("Invalid request: params must be an object to carry a progress token")
+    with_meta = dict(params or {})
+    with_meta["_meta"] = {**with_meta.get("_meta", {}), "progressToken": token}
+    return with_meta
+
+
+def encode_params(params: object) -> bytes:
+    """Encode params given as Python data; raises :class:`InvalidRequestError`."""
+    if not isinstance(params, Mapping | list | tuple):
+        raise InvalidRequestError(f"Invalid request: params must be an object or array, not {type(params).__name__}")
+    try:
+        return msgspec.json.encode(params)
+    except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+        raise InvalidRequestError(f"Invalid request: params cannot be encoded as JSON: {error}") from None
+
+
+def encode_method(method: str) -> bytes:
+    """Encode a method name as a JSON string; raises :class:`InvalidRequestError`."""
+    if not isinstance(method, str) or not method:
+        raise InvalidRequestError("Invalid request: method must be a non-empty string")
+    try:
+        return orjson.dumps(method)
+    except orjson.JSONEncodeError as error:
+        raise InvalidRequestError(f"Invalid request: method cannot be encoded: {error}") from None

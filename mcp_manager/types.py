@@ -1,0 +1,121 @@
+"""The plain data that crosses the package's boundaries: states, outcomes, and what the bindings return."""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+import msgspec
+
+__all__ = [
+    "CIRCUIT_STATE_CLOSED",
+    "CIRCUIT_STATE_HALF_OPEN",
+    "CIRCUIT_STATE_OPEN",
+    "SERVER_STATE_DEGRADED",
+    "SERVER_STATE_HEALTHY",
+    "SERVER_STATE_INITIALIZING",
+    "SERVER_STATE_MAINTENANCE",
+    "SERVER_STATE_STOPPED",
+    "SERVER_STATE_UNHEALTHY",
+    "CallStatus",
+    "CircuitState",
+    "Outcome",
+    "PyHealthStatus",
+    "PyServerInfo",
+    "ServerState",
+]
+
+
+class ServerState(enum.StrEnum):
+    """The documented words of ``get_server_state``."""
+
+    INITIALIZING = "Initializing"
+    HEALTHY = "Healthy"
+    DEGRADED = "Degraded"
+    UNHEALTHY = "Unhealthy"
+    MAINTENANCE = "Maintenance"
+    STOPPED = "Stopped"
+
+
+class CircuitState(enum.IntEnum):
+    """A breaker's state; the numbers are those of the ``mcp_circuit_breaker_state`` metric."""
+
+    CLOSED = 0
+    OPEN = 1
+    HALF_OPEN = 2
+
+    @property
+    def label(self) -> str:
+        """The documented word for this state."""
+        return _CIRCUIT_LABELS[self]
+
+
+class Outcome(enum.IntEnum):
+    """What a finished call tells the breaker. The compiled core uses the same numbers."""
+
+    SUCCESS = 0
+    FAILURE = 1
+    IGNORED = 2
+
+
+class CallStatus(enum.IntEnum):
+    """How a call ended: the index of its counter in the core, and the ``status`` label of its metric."""
+
+    SUCCESS = 0
+    RPC_ERROR = 1
+    CONNECT_ERROR = 2
+    CONNECTION_LOST = 3
+    TIMEOUT = 4
+    PROTOCOL_ERROR = 5
+    AUTH_ERROR = 6
+    OVERLOADED = 7
+    SESSION_LOST = 8
+    CANCELLED = 9
+    CIRCUIT_OPEN = 10
+    NO_INSTANCE = 11
+
+    @property
+    def label(self) -> str:
+        """The value of the ``status`` label."""
+        return self.name.lower()
+
+
+SERVER_STATE_INITIALIZING: Final = "Initializing"
+SERVER_STATE_HEALTHY: Final = "Healthy"
+SERVER_STATE_DEGRADED: Final = "Degraded"
+SERVER_STATE_UNHEALTHY: Final = "Unhealthy"
+SERVER_STATE_MAINTENANCE: Final = "Maintenance"
+SERVER_STATE_STOPPED: Final = "Stopped"
+CIRCUIT_STATE_CLOSED: Final = "Closed"
+CIRCUIT_STATE_OPEN: Final = "Open"
+CIRCUIT_STATE_HALF_OPEN: Final = "HalfOpen"
+
+_CIRCUIT_LABELS: Final = {
+    CircuitState.CLOSED: CIRCUIT_STATE_CLOSED,
+    CircuitState.OPEN: CIRCUIT_STATE_OPEN,
+    CircuitState.HALF_OPEN: CIRCUIT_STATE_HALF_OPEN,
+}
+
+
+class PyHealthStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The health of the whole fleet at one instant.
+
+    ``healthy_servers + degraded_servers + unhealthy_servers == total_servers`` always holds: a server that is not yet
+    proven counts as degraded. ``avg_response_time_ms`` is the mean over the last minute of calls, 0 without any.
+    """
+
+    total_servers: int
+    healthy_servers: int
+    degraded_servers: int
+    unhealthy_servers: int
+    avg_response_time_ms: int
+
+
+class PyServerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One deployed server as ``list_servers`` shows it."""
+
+    id: str
+    name: str
+    server_type: str
+    state: str
+    priority: int

@@ -1,0 +1,166 @@
+"""The typed verbs of MCP, each decoded once from the bytes of its reply."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from mcp_manager._core.jsonrpc import ERROR, Message
+from mcp_manager.catalog import (
+    CallToolResult,
+    CompleteResult,
+    GetPromptResult,
+    Prompt,
+    ReadResourceResult,
+    Resource,
+    ResourceTemplate,
+    Tool,
+    decode_result,
+    drain_pages,
+)
+from mcp_manager.errors import RpcError
+from mcp_manager.protocol.rpc_error import read_error
+from mcp_manager.session import ProgressCallback
+
+__all__ = ["Verbs"]
+
+T = TypeVar("T")
+
+
+class Verbs:
+    """MCP's methods with typed results, over one ``call``.
+
+    Every verb takes ``timeout`` in seconds (default: the server's ``request_timeout_s``) and raises :class:`RpcError`
+    when the server answers with an error, :class:`ProtocolError` when the result has not the shape of the
+    specification, and :class:`CallError` when no answer came.
+    """
+
+    @abstractmethod
+    async def call(
+        self,
+        server_id: str,
+        method: str,
+        params: object = None,
+        *,
+        timeout: float | None = None,
+        on_progress: ProgressCallback | None = None,
+    ) -> Message:
+        """Send a request and return the reply as received."""
+
+    async def request(
+        self,
+        server_id: str,
+        method: str,
+        params: object = None,
+        *,
+        timeout: float | None = None,
+        on_progress: ProgressCallback | None = None,
+    ) -> Any:
+        """Send a request of any method and return its decoded result.
+
+        Parameters
+        ----------
+        params
+            A JSON object or array as Python data, or ``None``.
+        on_progress
+            Called as ``on_progress(progress, total, message)`` for every progress notification of this request.
+        """
+        reply = await self.call(server_id, method, params, timeout=timeout, on_progress=on_progress)
+        return decode_result(server_id, _result_of(server_id, reply), Any)
+
+    async def ping(self, server_id: str, *, timeout: float | None = None) -> None:
+        """Ask the server for a sign of life."""
+        _result_of(server_id, await self.call(server_id, "ping", timeout=timeout))
+
+    async def list_tools(self, server_id: str, *, timeout: float | None = None) -> list[Tool]:
+        """List all tools, every page."""
+        return await self._list(server_id, "tools/list", "tools", Tool, timeout)
+
+    async def call_tool(
+        self,
+        server_id: str,
+        name: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        on_progress: ProgressCallback | None = None,
+    ) -> CallToolResult:
+        """Call a tool. A tool's own failure is a result with ``is_error``, not an exception."""
+        params = {"name": name, "arguments": dict(arguments or {})}
+        return await self._typed(server_id, "tools/call", params, CallToolResult, timeout, on_progress)
+
+    async def list_resources(self, server_id: str, *, timeout: float | None = None) -> list[Resource]:
+        """List all resources, every page."""
+        return await self._list(server_id, "resources/list", "resources", Resource, timeout)
+
+    async def list_resource_templates(self, server_id: str, *, timeout: float | None = None) -> list[ResourceTemplate]:
+        """List all resource templates, every page."""
+        return await self._list(server_id, "resources/templates/list", "resource_templates", ResourceTemplate, timeout)
+
+    async def read_resource(self, server_id: str, uri: str, *, timeout: float | None = None) -> ReadResourceResult:
+        """Read a resource."""
+        return await self._typed(server_id, "resources/read", {"uri": uri}, ReadResourceResult, timeout)
+
+    async def subscribe(self, server_id: str, uri: str, *, timeout: float | None = None) -> None:
+        """Ask for ``notifications/resources/updated`` of a resource; they go to the manager's handlers."""
+        _result_of(server_id, await self.call(server_id, "resources/subscribe", {"uri": uri}, timeout=timeout))
+
+    async def unsubscribe(self, server_id: str, uri: str, *, timeout: float | None = None) -> None:
+        """End a subscription."""
+        _result_of(server_id, await self.call(server_id, "resources/unsubscribe", {"uri": uri}, timeout=timeout))
+
+    async def list_prompts(self, server_id: str, *, timeout: float | None = None) -> list[Prompt]:
+        """List all prompts, every page."""
+        return await self._list(server_id, "prompts/list", "prompts", Prompt, timeout)
+
+    async def get_prompt(
+        self,
+        server_id: str,
+        name: str,
+        arguments: Mapping[str, str] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> GetPromptResult:
+        """Fill in a prompt."""
+        params = {"name": name, "arguments": dict(arguments or {})}
+        return await self._typed(server_id, "prompts/get", params, GetPromptResult, timeout)
+
+    async def complete(
+        self,
+        server_id: str,
+        reference: Mapping[str, Any],
+        argument: str,
+        value: str,
+        *,
+        timeout: float | None = None,
+    ) -> CompleteResult:
+        """Ask for completions of an argument of a prompt (``{"type": "ref/prompt", "name": …}``) or a template."""
+        params = {"ref": dict(reference), "argument": {"name": argument, "value": value}}
+        return await self._typed(server_id, "completion/complete", params, CompleteResult, timeout)
+
+    async def _typed(
+        self,
+        server_id: str,
+        method: str,
+        params: object,
+        kind: type[T],
+        timeout: float | None,
+        on_progress: ProgressCallback | None = None,
+    ) -> T:
+        reply = await self.call(server_id, method, params, timeout=timeout, on_progress=on_progress)
+        return decode_result(server_id, _result_of(server_id, reply), kind)
+
+    async def _list(self, server_id: str, method: str, member: str, kind: type[T], timeout: float | None) -> list[T]:
+        async def fetch(cursor: str | None) -> bytes:
+            params = None if cursor is None else {"cursor": cursor}
+            return _result_of(server_id, await self.call(server_id, method, params, timeout=timeout))
+
+        return await drain_pages(server_id, member, kind, fetch)
+
+
+def _result_of(server_id: str, reply: Message) -> bytes:
+    if reply.kind == ERROR:
+        error = read_error(reply.error or b"")
+        raise RpcError(error.code, error.message, error.data, server_id=server_id)
+    return reply.result or b"null"

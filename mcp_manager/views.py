@@ -1,0 +1,118 @@
+"""What can be seen of the fleet: pure readings of supervisors, monitor and router, made when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from mcp_manager._core.router import Router
+from mcp_manager.health import HealthMonitor
+from mcp_manager.metrics import ServerReading
+from mcp_manager.supervisor import Supervisor
+from mcp_manager.transports.http_pool import HttpPool
+from mcp_manager.types import CircuitState, PyHealthStatus, ServerState
+
+__all__ = ["ServerView", "circuit_of", "fleet_health", "is_ready", "server_reading", "server_view"]
+
+
+class ServerView(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``server(id)`` shows of one server."""
+
+    id: str
+    name: str
+    server_type: str
+    state: ServerState
+    reasons: tuple[str, ...]
+    priority: int
+    tags: tuple[str, ...]
+    transport: str
+    circuit: str
+    desired: int
+    ready: int
+    draining: int
+    protocol_version: str | None
+    last_error: str | None
+
+
+def server_view(supervisor: Supervisor, monitor: HealthMonitor, router: Router, now_ns: int) -> ServerView:
+    """Read one server."""
+    state, reasons = monitor.state(supervisor)
+    config = supervisor.config
+    identity = next((each.session.identity for each in supervisor.instances if each.session is not None), None)
+    last_error = next((each.last_error for each in supervisor.instances if each.last_error is not None), None)
+    return ServerView(
+        id=supervisor.server_id,
+        name=config.name or supervisor.server_id,
+        server_type=config.server_type,
+        state=state,
+        reasons=reasons,
+        priority=config.priority,
+        tags=config.tags,
+        transport=config.transport,
+        circuit=circuit_of(supervisor, router, now_ns).label,
+        desired=len(supervisor.instances),
+        ready=_ready_count(supervisor),
+        draining=supervisor.draining,
+        protocol_version=identity.protocol_version if identity is not None else None,
+        last_error=str(last_error) if last_error is not None else None,
+    )
+
+
+def fleet_health(
+    supervisors: Iterable[Supervisor], monitor: HealthMonitor, router: Router, now_ns: int
+) -> PyHealthStatus:
+    """Count the servers by health; whatever is neither Healthy nor Unhealthy counts as degraded."""
+    total = healthy = unhealthy = calls = 0
+    total_s = 0.0
+    for supervisor in supervisors:
+        total += 1
+        state, _ = monitor.state(supervisor)
+        healthy += state is ServerState.HEALTHY
+        unhealthy += state is ServerState.UNHEALTHY
+        window = router.server_snapshot(supervisor.server_id, now_ns)
+        calls += window.window_calls
+        total_s += window.window_sum_s
+    return PyHealthStatus(
+        total_servers=total,
+        healthy_servers=healthy,
+        degraded_servers=total - healthy - unhealthy,
+        unhealthy_servers=unhealthy,
+        avg_response_time_ms=round(1000 * total_s / calls) if calls else 0,
+    )
+
+
+def server_reading(supervisor: Supervisor, router: Router, http: HttpPool, now_ns: int) -> ServerReading:
+    """Read one server for the metrics."""
+    ready = _ready_count(supervisor)
+    is_http = supervisor.config.transport == "http"
+    return ServerReading(
+        snapshot=router.server_snapshot(supervisor.server_id, now_ns),
+        circuit=circuit_of(supervisor, router, now_ns),
+        desired=len(supervisor.instances),
+        ready=ready,
+        open_connections=http.open_connections(supervisor.server_id) if is_http else ready,
+    )
+
+
+def circuit_of(supervisor: Supervisor, router: Router, now_ns: int) -> CircuitState:
+    """Return the state of a server's circuits as one: open only when no instance's lets a call through."""
+    states = {
+        router.instance_snapshot(each.handle, now_ns).circuit_state
+        for each in supervisor.instances
+        if each.handle is not None
+    }
+    for state in (CircuitState.CLOSED, CircuitState.HALF_OPEN, CircuitState.OPEN):
+        if state in states:
+            return state
+    return CircuitState.CLOSED
+
+
+def is_ready(supervisor: Supervisor, monitor: HealthMonitor) -> bool:
+    """Tell whether a server has a session and is not Unhealthy."""
+    state, _ = monitor.state(supervisor)
+    return state in (ServerState.HEALTHY, ServerState.DEGRADED) and _ready_count(supervisor) > 0
+
+
+def _ready_count(supervisor: Supervisor) -> int:
+    return sum(instance.session is not None for instance in supervisor.instances)

@@ -1,0 +1,60 @@
+"""Build of the compiled core. ``MCP_MANAGER_BUILD`` selects a profile: release, debug, trace or sanitize."""
+
+import os
+import sys
+
+from Cython.Build import cythonize
+from Cython.Compiler import Options
+from setuptools import Extension, setup
+
+PROFILE = os.environ.get("MCP_MANAGER_BUILD", "release")
+if PROFILE not in {"release", "debug", "trace", "sanitize"}:
+    raise SystemExit(f"MCP_MANAGER_BUILD={PROFILE!r} is not a build profile: release, debug, trace or sanitize")
+
+MODULES = ("histogram", "breaker", "router", "jsonrpc", "sse")
+
+Options.warning_errors = True
+checked = PROFILE != "release"
+directives = {
+    "language_level": "3",
+    "boundscheck": checked,
+    "wraparound": False,
+    "cdivision": not checked,
+    "linetrace": PROFILE == "trace",
+    "auto_pickle": False,
+    "autotestdict": False,
+}
+macros: list[tuple[str, str | None]] = []
+compile_args: list[str] = []
+link_args: list[str] = []
+if PROFILE == "release":
+    macros.append(("CYTHON_WITHOUT_ASSERTIONS", None))
+if PROFILE == "trace":
+    macros += [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
+if sys.platform != "win32":
+    compile_args += ["-O3", "-g0"] if PROFILE == "release" else ["-O0", "-g", "-UNDEBUG"]
+    compile_args += ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-cast-function-type"]
+if PROFILE == "sanitize":
+    compile_args += ["-fsanitize=address,undefined", "-fno-omit-frame-pointer"]
+    link_args += ["-fsanitize=address,undefined"]
+
+setup(
+    ext_modules=cythonize(
+        [
+            Extension(
+                f"mcp_manager._core.{module}",
+                [f"mcp_manager/_core/{module}.pyx"],
+                define_macros=macros,
+                extra_compile_args=compile_args,
+                extra_link_args=link_args,
+            )
+            for module in MODULES
+        ],
+        compiler_directives=directives,
+        annotate=PROFILE == "debug",
+        # Coverage of a .pyx needs the generated C beside it; every other profile keeps the tree clean.
+        build_dir=None if PROFILE == "trace" else f"build/cython-{PROFILE}",
+    ),
+    # Objects of another profile look up to date to setuptools.
+    options={"build_ext": {"force": True}},
+)

@@ -1,0 +1,111 @@
+"""What holds for every test: the hypothesis profile, the event loops, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+
+import pytest
+from hypothesis import HealthCheck, settings
+from pytest_asyncio import is_async_test
+from support.leaks import KINDS, LoopErrors, Snapshot
+
+try:
+    from uvloop import new_event_loop as new_uvloop
+except ImportError:
+    new_uvloop = None  # type: ignore[assignment]
+
+settings.register_profile("default", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("default"), derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+# Enough passes of the loop for what was closed to be told so; a task that needs more was not awaited.
+_CLOSING_PASSES = 20
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "both_loops: run an async test on asyncio's loop and on uvloop's")
+    config.addinivalue_line(
+        "markers", f"allow_leaks(*kinds, reason): do not fail for what is left behind; kinds of {', '.join(KINDS)}"
+    )
+
+
+def pytest_collection_finish() -> None:
+    if new_uvloop is not None:
+        # libuv opens a pipe for signals with its first loop and keeps it for good.
+        new_uvloop().close()
+    # What was imported is there to stay: the collections that follow every test need not look at it again.
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Give a test marked ``both_loops`` one run per loop, every other one asyncio's."""
+    if item.get_closest_marker("both_loops") is None:
+        return {"asyncio": asyncio.SelectorEventLoop}
+    return {"asyncio": asyncio.SelectorEventLoop, "uvloop": _uvloop_or_skip}
+
+
+def _uvloop_or_skip() -> asyncio.AbstractEventLoop:
+    if new_uvloop is None:
+        pytest.skip("uvloop is not installed")
+    return new_uvloop()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a thread, a child process, a socket or an unhandled error of a loop."""
+    before = Snapshot()
+    with LoopErrors() as errors:
+        yield
+        if is_async_test(request.node):
+            # Destroyed tasks and lost exceptions are reported when they are collected.
+            gc.collect()
+        watched = watched_kinds(request.node)
+        left: list[str] = []
+        if "threads" in watched:
+            left += before.new_threads()
+        if "children" in watched:
+            left += before.new_children()
+        if "descriptors" in watched:
+            left += before.new_descriptors()
+    if "loop_errors" in watched:
+        left += [f"an event loop reported: {report}" for report in errors.reports]
+    if left:
+        pytest.fail("the test left behind:\n  " + "\n  ".join(left), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def no_task_left_behind(nothing_left_behind: None, request: pytest.FixtureRequest) -> None:
+    """Watch the tasks of an async test; set up first, so that every other fixture has ended before the check."""
+    if is_async_test(request.node) and "tasks" in watched_kinds(request.node):
+        request.getfixturevalue("_watched_tasks")
+
+
+@pytest.fixture
+async def _watched_tasks() -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    mine = {asyncio.current_task()}
+    for _ in range(_CLOSING_PASSES):
+        left = asyncio.all_tasks() - before - mine
+        if not left:
+            return
+        await asyncio.sleep(0)
+    pytest.fail("tasks are still pending:\n  " + "\n  ".join(sorted(map(repr, left))), pytrace=False)
+
+
+def watched_kinds(item: pytest.Item) -> set[str]:
+    """Return the kinds of leaks an item is checked for."""
+    watched = set(KINDS)
+    for marker in item.iter_markers("allow_leaks"):
+        unknown = set(marker.args) - set(KINDS)
+        if unknown or not marker.args or not marker.kwargs.get("reason"):
+            pytest.fail(f"allow_leaks needs kinds of {KINDS} and a reason, not {sorted(unknown)}", pytrace=False)
+        watched -= set(marker.args)
+    return watched

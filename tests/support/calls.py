@@ -1,0 +1,77 @@
+"""The requests that tests send, what they read from replies, and waiting for what a fleet becomes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mcp_manager import McpManager
+from mcp_manager.errors import CallError
+
+__all__ = ["CALM", "SWIFT", "echo", "eventually", "failure_of", "text_of", "tool_call"]
+
+CALM: dict[str, Any] = {
+    "breaker": {"enabled": False},
+    "health": {"enabled": False},
+    "connect_timeout_s": 2.0,
+    "shutdown_grace_s": 1.0,
+}
+"""Settings under which nothing happens but the calls of the test."""
+
+SWIFT: dict[str, Any] = {
+    "health": {"interval_s": 0.1, "unhealthy_interval_s": 0.05, "unhealthy_interval_max_s": 0.1, "timeout_s": 1.0},
+    "restart": {"initial_s": 0.05, "max_s": 0.1},
+    "breaker": {"open_s": 0.1, "open_max_s": 0.2},
+    "shutdown_grace_s": 1.0,
+}
+"""Settings under which failures are noticed, and recovered from, soon."""
+
+_WAIT_S = 15.0
+_POLL_S = 0.005
+
+
+def tool_call(name: str, arguments: dict[str, Any], request_id: object = None) -> bytes:
+    """Encode a ``tools/call`` request, with an id if one is given."""
+    request: dict[str, Any] = {"method": "tools/call", "params": {"name": name, "arguments": arguments}}
+    if request_id is not None:
+        request |= {"jsonrpc": "2.0", "id": request_id}
+    return json.dumps(request).encode()
+
+
+def echo(text: str, request_id: object = None) -> bytes:
+    """Encode a call of the ``echo`` tool."""
+    return tool_call("echo", {"text": text}, request_id)
+
+
+def text_of(reply: bytes | str) -> str:
+    """Return the text of a tool's result."""
+    text: str = json.loads(reply)["result"]["content"][0]["text"]
+    return text
+
+
+async def failure_of(manager: McpManager, server_id: str, request: bytes, *, timeout: float = 2.0) -> CallError:
+    """Send a request that must fail, in time, and return its error.
+
+    The manager's own deadline has to end the call; the bound here only turns a hang into a failure.
+    """
+    try:
+        async with asyncio.timeout(timeout + 5.0):
+            reply = await manager.execute_raw(server_id, request, timeout=timeout)
+    except CallError as error:
+        assert error.server_id == server_id
+        assert server_id in str(error)
+        assert error.delivery in str(error)
+        return error
+    raise AssertionError(f"the call was answered: {reply[:200]!r}")
+
+
+async def eventually(condition: Callable[[], bool], what: str) -> None:
+    """Wait, up to a bound, until a condition holds that no event announces."""
+    deadline = time.monotonic() + _WAIT_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not happen within {_WAIT_S:g} s")
+        await asyncio.sleep(_POLL_S)

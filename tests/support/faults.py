@@ -1,0 +1,398 @@
+"""The faults a :class:`support.scripted.ScriptedServer` plays: each is one way for an answer not to be one."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import itertools
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from support.scripted import Connection, Request, encode, event, head
+
+__all__ = [
+    "Answer",
+    "BadChunk",
+    "Bytes",
+    "Close",
+    "Compressed",
+    "CutShort",
+    "DuplicateReply",
+    "GzipBomb",
+    "HalfResponse",
+    "Hold",
+    "InformationalFlood",
+    "LengthMismatch",
+    "NeverEndingHead",
+    "Oversize",
+    "ProtocolVersion",
+    "Redirect",
+    "Reply",
+    "Reset",
+    "RpcErrorReply",
+    "SseByteByByte",
+    "SseComments",
+    "SseEvents",
+    "SseNeverEnds",
+    "SseTruncated",
+    "Status",
+    "StringId",
+    "TruncatedJson",
+    "WrongId",
+]
+
+_JSON = {"Content-Type": "application/json"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Answer properly: a pause between faults of a script."""
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        assert request is not None
+        await connection.answer(request)
+
+
+# The connection
+
+
+@dataclass(frozen=True)
+class Reset:
+    """Reset the connection, with the request read and unanswered."""
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        connection.reset()
+
+
+@dataclass(frozen=True)
+class Close:
+    """Close the connection without an answer."""
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        connection.close()
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """Send bytes as they are and close."""
+
+    data: bytes = b"\x00\xff\xfe not HTTP at all \r\n\r\n"
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        await connection.write(self.data)
+        connection.close()
+
+
+@dataclass
+class Hold:
+    """Keep the request until :meth:`release`, then answer it properly; or, not released, until the client leaves."""
+
+    _released: threading.Event = field(default_factory=threading.Event)
+    _held: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = field(default_factory=list)
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        assert request is not None
+        gate = asyncio.Event()
+        self._held.append((asyncio.get_running_loop(), gate))
+        if not self._released.is_set():
+            await gate.wait()
+        await connection.answer(request)
+
+    def release(self) -> None:
+        """Let everything go on that is held, and hold nothing any more."""
+        self._released.set()
+        for loop, gate in list(self._held):
+            loop.call_soon_threadsafe(gate.set)
+
+
+@dataclass(frozen=True)
+class NeverEndingHead:
+    """Send a response head slowly and without an end, until the client leaves."""
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        await connection.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Slow: ")
+        while True:
+            await connection.write(b"s")
+            await asyncio.sleep(0.02)
+
+
+# HTTP
+
+
+@dataclass(frozen=True)
+class Status:
+    """Answer with a status, and with a body if given."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        await connection.respond(self.status, self.headers, self.body)
+
+
+@dataclass(frozen=True)
+class Redirect:
+    """Send the client to another place."""
+
+    location: str
+    status: int = 307
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        await connection.respond(self.status, {"Location": self.location})
+
+
+@dataclass(frozen=True)
+class HalfResponse:
+    """Send half of a proper JSON response, then close."""
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        body = encode(_reply(connection, request))
+        await connection.write(head(200, {**_JSON, "Content-Length": str(len(body))}) + body[: len(body) // 2])
+        connection.close()
+
+
+@dataclass(frozen=True)
+class LengthMismatch:
+    """Announce ``extra`` bytes more than the body has (or fewer, if negative) and close."""
+
+    extra: int
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        body = encode(_reply(connection, request))
+        await connection.write(head(200, {**_JSON, "Content-Length": str(len(body) + self.extra)}) + body)
+        connection.close()
+
+
+@dataclass(frozen=True)
+class BadChunk:
+    """Send a chunk whose size is no number."""
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        await connection.write(head(200, {**_JSON, "Transfer-Encoding": "chunked"}) + b"not-a-size\r\n{}\r\n0\r\n\r\n")
+        connection.close()
+
+
+@dataclass(frozen=True)
+class GzipBomb:
+    """Send ``size`` zero bytes, compressed although the client asked for identity."""
+
+    size: int = 64 * 2**20
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        body = gzip.compress(bytes(self.size))
+        await connection.respond(200, {**_JSON, "Content-Encoding": "gzip"}, body)
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """Send the proper reply compressed although the client asked for identity."""
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        body = gzip.compress(encode(_reply(connection, request)))
+        await connection.respond(200, {**_JSON, "Content-Encoding": "gzip"}, body)
+
+
+@dataclass(frozen=True)
+class InformationalFlood:
+    """Send that many interim responses (RFC 9110, section 15.2) before a proper answer."""
+
+    count: int
+    status: int = 103
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        assert request is not None
+        for _ in range(self.count):
+            await connection.write(head(self.status, {}))
+            # So that the server learns in between that the client is gone.
+            await asyncio.sleep(0)
+        await connection.answer(request)
+
+
+@dataclass(frozen=True)
+class Oversize:
+    """Answer with a valid reply of about ``size`` bytes; without a length, in chunks, if ``chunked``."""
+
+    size: int
+    chunked: bool = False
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        assert request is not None
+        result = {"content": [{"type": "text", "text": "x" * self.size}]}
+        body = encode({"jsonrpc": "2.0", "id": request.id, "result": result})
+        if not self.chunked:
+            await connection.respond(200, _JSON, body)
+            return
+        await connection.write(head(200, {**_JSON, "Transfer-Encoding": "chunked"}))
+        for start in range(0, len(body), 65536):
+            await connection.write_chunk(body[start : start + 65536])
+        await connection.write_chunk(b"")
+
+
+# JSON-RPC
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Answer with HTTP 200 and a body of one's own."""
+
+    body: bytes
+    content_type: str = "application/json"
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        await connection.respond(200, {"Content-Type": self.content_type}, self.body)
+
+
+@dataclass(frozen=True)
+class TruncatedJson:
+    """Answer with the first half of the proper reply, in a complete HTTP response."""
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        body = encode(_reply(connection, request))
+        await connection.respond(200, _JSON, body[: len(body) // 2])
+
+
+@dataclass(frozen=True)
+class WrongId:
+    """Answer with an id that nobody asked with."""
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        reply = _reply(connection, request)
+        await connection.respond(200, _JSON, encode({**reply, "id": 987_654_321}))
+
+
+@dataclass(frozen=True)
+class StringId:
+    """Answer with the right number as a string: another id (JSON-RPC 2.0, section 5)."""
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        reply = _reply(connection, request)
+        await connection.respond(200, _JSON, encode({**reply, "id": str(reply["id"])}))
+
+
+@dataclass(frozen=True)
+class DuplicateReply:
+    """Answer twice on one event stream, the second time with another result."""
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        reply = _reply(connection, request)
+        await connection.open_stream()
+        await connection.write_chunk(event(reply) + event({**reply, "result": {"second": True}}))
+        await connection.write_chunk(b"")
+
+
+@dataclass(frozen=True)
+class RpcErrorReply:
+    """Answer with a JSON-RPC error."""
+
+    code: int
+    message: str = "scripted error"
+    status: int = 200
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        assert request is not None
+        error = {"code": self.code, "message": self.message}
+        await connection.respond(self.status, _JSON, encode({"jsonrpc": "2.0", "id": request.id, "error": error}))
+
+
+@dataclass(frozen=True)
+class ProtocolVersion:
+    """Answer ``initialize`` with another revision."""
+
+    revision: Any
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        assert request is not None
+        status, headers, reply = connection.server.answer(request)
+        assert reply is not None
+        reply["result"]["protocolVersion"] = self.revision
+        await connection.respond(status, {**headers, **_JSON}, encode(reply))
+
+
+# Event streams
+
+
+@dataclass(frozen=True)
+class SseEvents:
+    """Send messages and raw bytes on an event stream, then the proper reply, then end it."""
+
+    before: tuple[Any, ...] = ()
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        await connection.open_stream()
+        for each in self.before:
+            await connection.write_chunk(each if isinstance(each, bytes) else event(each))
+        await connection.write_chunk(event(_reply(connection, request)))
+        await connection.write_chunk(b"")
+
+
+@dataclass(frozen=True)
+class SseNeverEnds:
+    """Open an event stream, send the proper reply if asked to, and keep it open until the client leaves."""
+
+    with_reply: bool = False
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        await connection.open_stream()
+        if self.with_reply:
+            await connection.write_chunk(event(_reply(connection, request)))
+        await connection.hang()
+
+
+@dataclass(frozen=True)
+class SseComments:
+    """Send comments on an event stream, and nothing else, until the client leaves."""
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        await connection.open_stream()
+        for number in itertools.count():
+            await connection.write_chunk(b": still here %d\n\n" % number)
+            await asyncio.sleep(0.01)
+
+
+@dataclass(frozen=True)
+class SseTruncated:
+    """End an event stream in the middle of the reply; the HTTP response is complete, unless ``cut``."""
+
+    cut: bool = False
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        whole = event(_reply(connection, request))
+        await connection.open_stream()
+        await connection.write_chunk(whole[: len(whole) // 2])
+        if self.cut:
+            connection.close()
+        else:
+            await connection.write_chunk(b"")
+
+
+@dataclass(frozen=True)
+class SseByteByByte:
+    """Send the proper reply as an event stream of one byte a chunk, with CRLF line ends and a comment before it."""
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        whole = b"\xef\xbb\xbf: a comment\r\nid: 1\r\nretry: 10\r\n" + event(_reply(connection, request)).replace(
+            b"\n", b"\r\n"
+        )
+        await connection.open_stream()
+        for byte in whole:
+            await connection.write_chunk(bytes([byte]))
+        await connection.write_chunk(b"")
+
+
+@dataclass(frozen=True)
+class CutShort:
+    """Announce an event stream and close at once."""
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        await connection.open_stream()
+        connection.close()
+
+
+def _reply(connection: Connection, request: Request | None) -> dict[str, Any]:
+    assert request is not None
+    status, _, reply = connection.server.answer(request)
+    assert status == 200 and reply is not None, "this fault spoils proper replies only"
+    return reply

@@ -1,0 +1,146 @@
+"""What a test must not leave behind: threads, child processes, sockets and pipes, and errors nobody handled."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import psutil
+
+T = TypeVar("T")
+
+__all__ = ["KINDS", "LoopErrors", "Snapshot"]
+
+KINDS = ("tasks", "loop_errors", "threads", "children", "descriptors")
+"""What is watched; the marker ``allow_leaks`` names some of these."""
+
+_GRACE_S = 2.0
+_POLL_S = 0.005
+_DESCRIPTORS = "/proc/self/fd"
+
+
+class LoopErrors(logging.Handler):
+    """Collect what event loops report because nobody handled it.
+
+    Every loop, whichever thread it runs in, hands an unhandled exception, a lost task exception and a destroyed pending
+    task to its exception handler, and the default handler of asyncio and uvloop logs them as errors of ``asyncio``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.reports: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.exc_info and record.exc_info[1] is not None:
+            text += f" ({record.exc_info[1]!r})"
+        self.reports.append(text)
+
+    def __enter__(self) -> LoopErrors:
+        logging.getLogger("asyncio").addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger("asyncio").removeHandler(self)
+
+
+class Snapshot:
+    """What the process holds at one instant, to compare with later."""
+
+    def __init__(self) -> None:
+        self._threads = set(threading.enumerate())
+        self._children = _children()
+        self._descriptors = _descriptors()
+
+    def new_threads(self) -> list[str]:
+        """Join the threads started since, up to a bound, and describe those that did not end."""
+        deadline = time.monotonic() + _GRACE_S
+        left = []
+        for thread in set(threading.enumerate()) - self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                left.append(f"thread {thread.name!r} (daemon={thread.daemon}) is still running")
+        return left
+
+    def new_children(self) -> list[str]:
+        """Wait, up to a bound, for the processes started since; kill, reap and describe those that did not end."""
+
+        def remaining() -> set[psutil.Process]:
+            return _children() - self._children
+
+        left = _settle(remaining)
+        described = [_describe_child(child) for child in left]
+        for child in left:
+            try:
+                child.kill()
+                child.wait(_GRACE_S)
+            except (psutil.NoSuchProcess, psutil.TimeoutExpired):
+                continue
+        return described
+
+    def new_descriptors(self) -> list[str]:
+        """Collect garbage if anything is open, wait up to a bound, and describe the sockets and pipes opened since."""
+        if not _descriptors() - self._descriptors:
+            return []
+        gc.collect()
+        left = _settle(lambda: _descriptors() - self._descriptors)
+        if not left:
+            return []
+        addresses = _addresses()
+        return [f"{each} is still open {addresses.get(each, '')}".rstrip() for each in sorted(left)]
+
+
+def _settle(remaining: Callable[[], set[T]]) -> set[T]:
+    deadline = time.monotonic() + _GRACE_S
+    left = remaining()
+    while left and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+        left = remaining()
+    return left
+
+
+def _children() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
+
+
+def _describe_child(child: psutil.Process) -> str:
+    try:
+        with child.oneshot():
+            return f"child process {child.pid} is {child.status()}: {' '.join(child.cmdline())[:200]}"
+    except psutil.NoSuchProcess:
+        return f"child process {child.pid} outlived the test"
+
+
+def _descriptors() -> set[str]:
+    """Return the sockets, pipes and pollers of this process by their inode, which no later one shares."""
+    found: set[str] = set()
+    try:
+        names = os.listdir(_DESCRIPTORS)
+    except FileNotFoundError:
+        return found
+    for name in names:
+        try:
+            target = os.readlink(f"{_DESCRIPTORS}/{name}")
+        except FileNotFoundError:
+            continue
+        if target.startswith(("socket:", "pipe:")):
+            found.add(target)
+    return found
+
+
+def _addresses() -> dict[str, str]:
+    """Say which connection a socket is, by ``socket:[inode]``."""
+    known = {}
+    by_number = {each.fd: each for each in psutil.Process().net_connections()}
+    for number, connection in by_number.items():
+        try:
+            target = os.readlink(f"{_DESCRIPTORS}/{number}")
+        except FileNotFoundError:
+            continue
+        known[target] = f"({connection.laddr} -> {connection.raddr}, {connection.status})"
+    return known

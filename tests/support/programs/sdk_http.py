@@ -1,0 +1,10 @@
+"""The official SDK's server over streamable HTTP, with sessions."""
+
+from __future__ import annotations
+
+from _sdk_tools import build_server
+from _serving import argument_parser, serve
+
+if __name__ == "__main__":
+    options = argument_parser().parse_args()
+    serve(build_server(options.ledger).streamable_http_app(json_response=options.json), options.fd)

@@ -1,0 +1,97 @@
+"""The promise of the package's structure: imports point down, the core knows no clock, modules stay small."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mcp_manager
+
+SOURCE = Path(__file__).resolve().parents[2] / "mcp_manager"
+
+LAYERS = {
+    0: ("errors", "types", "_version", "config"),
+    1: ("_core",),
+    2: ("transports", "protocol", "auth"),
+    3: ("session", "pool", "policy", "supervisor"),
+    4: ("health", "scaling", "catalog", "metrics", "verbs", "views", "dispatcher"),
+    5: ("bindings", "manager", "loop_thread"),
+    6: ("cli", "__init__", "__main__"),
+}
+LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
+
+
+def python_modules() -> list[Path]:
+    return sorted(SOURCE.rglob("*.py"))
+
+
+def unit_of(path: Path) -> str:
+    """The top-level part of the package a file belongs to."""
+    first = path.relative_to(SOURCE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imported_units(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "mcp_manager":
+            parts = node.module.split(".")
+            found.update([parts[1]] if len(parts) > 1 else [alias.name for alias in node.names])
+        elif isinstance(node, ast.Import):
+            found.update(a.name.split(".")[1] for a in node.names if a.name.startswith("mcp_manager."))
+    return found
+
+
+@pytest.mark.parametrize("path", python_modules(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_point_down(path: Path) -> None:
+    unit = unit_of(path)
+    assert unit in LAYER_OF, f"{unit} has no layer: give it one in this test and in the design"
+    for imported in imported_units(path):
+        if imported == unit or LAYER_OF[unit] == 6:
+            continue
+        assert imported in LAYER_OF, f"{path.name} imports {imported}, which has no layer"
+        assert LAYER_OF[imported] <= LAYER_OF[unit], f"{path.name} imports {imported} from above"
+
+
+@pytest.mark.parametrize("module", ["histogram", "breaker", "router", "jsonrpc", "sse"])
+def test_the_core_takes_no_clock_randomness_or_loop(module: str) -> None:
+    text = (SOURCE / "_core" / f"{module}.pyx").read_text(encoding="utf-8")
+    for forbidden in ("import time", "import random", "import asyncio", "import socket", "monotonic("):
+        assert forbidden not in text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for pattern in ("*.py", "*.pyx") for path in sorted(SOURCE.rglob(pattern))],
+    ids=lambda path: str(path.relative_to(SOURCE)),
+)
+def test_files_stay_readable(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 600
+
+
+def test_every_public_name_exists() -> None:
+    assert sorted(mcp_manager.__all__) == mcp_manager.__all__
+    for name in mcp_manager.__all__:
+        assert getattr(mcp_manager, name) is not None
+
+
+def test_importing_loads_neither_command_line_nor_loop_extras(tmp_path: Path) -> None:
+    code = (
+        "import sys, mcp_manager;"
+        "heavy = {'mcp_manager.cli', 'uvloop', 'argparse', 'rich', 'pydantic', 'httpx', 'mcp'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"

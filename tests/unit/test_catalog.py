@@ -1,0 +1,61 @@
+"""Typed results and the draining of pages."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mcp_manager.catalog import CallToolResult, ResourceTemplate, Tool, decode_result, drain_pages
+from mcp_manager.errors import ProtocolError
+
+
+async def test_pages_are_drained_and_an_empty_cursor_is_not_the_end() -> None:
+    pages = {
+        None: {"tools": [{"name": "a", "inputSchema": {"type": "object"}}], "nextCursor": ""},
+        "": {"tools": [{"name": "b"}], "nextCursor": "x"},
+        "x": {"tools": []},
+    }
+    asked: list[str | None] = []
+
+    async def fetch(cursor: str | None) -> bytes:
+        asked.append(cursor)
+        return json.dumps(pages[cursor]).encode()
+
+    tools = await drain_pages("s", "tools", Tool, fetch)
+    assert [tool.name for tool in tools] == ["a", "b"]
+    assert tools[0].input_schema == {"type": "object"}
+    assert asked == [None, "", "x"]
+
+
+async def test_cursors_in_a_circle_are_caught() -> None:
+    async def fetch(cursor: str | None) -> bytes:
+        return json.dumps({"tools": [], "nextCursor": "b" if cursor == "a" else "a"}).encode()
+
+    with pytest.raises(ProtocolError, match="never end") as caught:
+        await drain_pages("s", "tools", Tool, fetch)
+    assert caught.value.delivery == "answered"
+
+
+async def test_a_member_of_two_words_is_found_by_its_name_on_the_wire() -> None:
+    async def fetch(_: str | None) -> bytes:
+        return b'{"resourceTemplates":[{"uriTemplate":"file:///{path}","name":"n"}]}'
+
+    (template,) = await drain_pages("s", "resource_templates", ResourceTemplate, fetch)
+    assert template.uri_template == "file:///{path}"
+
+
+def test_a_tool_result_keeps_its_blocks_and_its_text() -> None:
+    result = decode_result(
+        "s",
+        b'{"content":[{"type":"text","text":"a"},{"type":"image","data":""},{"type":"text","text":"b"}],"isError":true}',
+        CallToolResult,
+    )
+    assert (result.text, result.is_error, len(result.content)) == ("a\nb", True, 3)
+
+
+@pytest.mark.parametrize("body", [b"[]", b'{"content":3}', b'{"content":' + b"[" * 5000 + b"]" * 5000 + b"}"])
+def test_a_result_of_another_shape_is_a_typed_error(body: bytes) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        decode_result("s", body, CallToolResult)
+    assert caught.value.server_id == "s"
