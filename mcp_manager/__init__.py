@@ -63,20 +63,14 @@ from mcp_manager.types import (
 )
 from mcp_manager.views import ServerView
 
-__all__ = [
-    "CIRCUIT_STATE_CLOSED",
-    "CIRCUIT_STATE_HALF_OPEN",
-    "CIRCUIT_STATE_OPEN",
-    "SERVER_STATE_DEGRADED",
-    "SERVER_STATE_HEALTHY",
-    "SERVER_STATE_INITIALIZING",
-    "SERVER_STATE_MAINTENANCE",
-    "SERVER_STATE_STOPPED",
-    "SERVER_STATE_UNHEALTHY",
+__all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "Applied",
     "AuthConfig",
     "AuthError",
     "BreakerConfig",
+    "CIRCUIT_STATE_CLOSED",
+    "CIRCUIT_STATE_HALF_OPEN",
+    "CIRCUIT_STATE_OPEN",
     "CallError",
     "CallToolResult",
     "CircuitOpenError",
@@ -106,6 +100,12 @@ __all__ = [
     "ResourceTemplate",
     "RestartConfig",
     "RpcError",
+    "SERVER_STATE_DEGRADED",
+    "SERVER_STATE_HEALTHY",
+    "SERVER_STATE_INITIALIZING",
+    "SERVER_STATE_MAINTENANCE",
+    "SERVER_STATE_STOPPED",
+    "SERVER_STATE_UNHEALTHY",
     "ScaleError",
     "ServerConfig",
     "ServerExistsError",

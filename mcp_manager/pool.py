@@ -96,6 +96,11 @@ class Instance:
         return self._session
 
     @property
+    def pid(self) -> int:
+        """The process id of the live session's child, 0 if there is none."""
+        return self._session.pid if self._session is not None else 0
+
+    @property
     def restart_at(self) -> float:
         """The loop time before which a child process is not started again; 0 if it may be at once."""
         return self._not_before
@@ -259,7 +264,7 @@ class Instance:
         self._session = None
         self.generation += 1
         self.last_error = error
-        task = asyncio.get_running_loop().create_task(session.aclose(0.0))
+        task = asyncio.get_running_loop().create_task(session.retire())
         self._retired.add(task)
         task.add_done_callback(self._retired.discard)
         if not self._closing:

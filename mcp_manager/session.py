@@ -11,7 +11,7 @@ import msgspec
 import orjson
 
 from mcp_manager._core.jsonrpc import ERROR, REQUEST, Message, notification_frame, request_frame
-from mcp_manager.errors import CallError, DeadlineExceededError, ProtocolError
+from mcp_manager.errors import CallError, ConnectionLostError, DeadlineExceededError, ProtocolError
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.handshake import (
     ClientIdentity,
@@ -81,10 +81,17 @@ class Session:
         self._next_id = 1
         self._progress: dict[str, ProgressCallback] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._limits: set[asyncio.Timeout] = set()
         self._serving = 0
         self._closed = False
+        self._stopped = False
         self.identity: ServerIdentity | None = None
         self.stray_messages = 0
+
+    @property
+    def pid(self) -> int:
+        """The process id of the transport's child, 0 if it has none."""
+        return self._transport.pid if self._transport is not None else 0
 
     async def connect(self, transport: Transport) -> ServerIdentity:
         """Open the transport and perform the handshake; the caller bounds it in time.
@@ -147,12 +154,20 @@ class Session:
         exchange = self._exchange(method_raw, params)
         if progress is not None:
             self._progress[progress[0]] = progress[1]
+        limit = asyncio.timeout_at(deadline)
+        self._limits.add(limit)
         try:
-            async with asyncio.timeout_at(deadline):
+            async with limit:
                 return await transport.exchange(exchange)
         except TimeoutError as error:
             if isinstance(error, CallError):
                 raise
+            if self._stopped:
+                raise ConnectionLostError(
+                    "the server was stopped during the call",
+                    server_id=self._server_id,
+                    delivery="unknown" if exchange.sent else "not_sent",
+                ) from None
             self._announce_cancellation(exchange, "deadline exceeded")
             raise DeadlineExceededError(
                 "no reply within the deadline",
@@ -163,6 +178,7 @@ class Session:
             self._announce_cancellation(exchange, "cancelled by the caller")
             raise
         finally:
+            self._limits.discard(limit)
             if progress is not None:
                 self._progress.pop(progress[0], None)
 
@@ -180,8 +196,20 @@ class Session:
                 "the notification was not accepted in time", server_id=self._server_id
             ) from None
 
+    async def retire(self) -> None:
+        """End a session that is lost. Its calls under way each learn it, or their reply, by themselves."""
+        await self._end(0.0)
+
     async def aclose(self, grace_s: float) -> None:
-        """End the session and everything that belongs to it; idempotent."""
+        """End the session, its calls under way and everything else that belongs to it; idempotent."""
+        self._stopped = True
+        for limit in self._limits:
+            # The calls belong to their callers' tasks: their time is up, nothing else happens to them.
+            if not limit.expired():
+                limit.reschedule(0.0)
+        await self._end(grace_s)
+
+    async def _end(self, grace_s: float) -> None:
         self._closed = True
         tasks = list(self._tasks)
         for task in tasks:

@@ -17,7 +17,7 @@ __all__ = ["ServerView", "circuit_of", "fleet_health", "is_ready", "server_readi
 
 
 class ServerView(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``server(id)`` shows of one server."""
+    """What ``server(id)`` shows of one server; ``pids`` are its child processes."""
 
     id: str
     name: str
@@ -33,6 +33,7 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     draining: int
     protocol_version: str | None
     last_error: str | None
+    pids: tuple[int, ...]
 
 
 def server_view(supervisor: Supervisor, monitor: HealthMonitor, router: Router, now_ns: int) -> ServerView:
@@ -56,6 +57,7 @@ def server_view(supervisor: Supervisor, monitor: HealthMonitor, router: Router, 
         draining=supervisor.draining,
         protocol_version=identity.protocol_version if identity is not None else None,
         last_error=str(last_error) if last_error is not None else None,
+        pids=tuple(each.pid for each in supervisor.instances if each.pid),
     )
 
 

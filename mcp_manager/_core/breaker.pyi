@@ -138,11 +138,11 @@ class Rejected:
     def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @property
     def retry_after_ns(self) -> int:
-        """How long until an acquisition of this kind is admitted, if nothing but time passes.
+        """How long until an acquisition of this kind is admitted: exact if no trial is under way.
 
-        A trial under way that fails, or is not answered in time, makes it longer, and a probe that succeeds, shorter.
-        While trials occupy all slots: how long until the oldest counts as failed. 0 if the circuit is forced open,
-        which no time changes.
+        A trial under way may end it sooner, by success, or put it off, by failing or hanging. When nothing but a free
+        slot is missing, it is the time until the oldest trial counts as failed. 0 if the circuit is forced open, which
+        no time changes.
         """
 
     def __bool__(self) -> Literal[False]: ...

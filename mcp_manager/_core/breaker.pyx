@@ -244,7 +244,8 @@ cdef void roll_window(Circuit* circuit, const Policy* policy, int64_t now_ns) no
 
 
 cdef void record_call(
-    Circuit* circuit, const Policy* policy, bint failed, bint slow, int64_t now_ns, int64_t retry_after_ns, double random
+    Circuit* circuit, const Policy* policy, bint failed, bint slow, int64_t now_ns, int64_t retry_after_ns,
+    double random
 ) noexcept nogil:
     """Count a call of a closed circuit and open it if that was one too many."""
     cdef Counts* bucket

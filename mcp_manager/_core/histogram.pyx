@@ -208,7 +208,7 @@ def bucket_index(double seconds, *, int schema=FINEST_SCHEMA):
         raise ValueError(f"seconds must lie in (2**-20, 2**8], not {seconds!r}")
     cdef int octave = 0
     cdef int sub = locate(seconds, &octave) >> (FINEST_SCHEMA - schema)
-    return ((octave + LOWEST_EXPONENT) << schema) + sub
+    return (octave + LOWEST_EXPONENT) * (1 << schema) + sub
 
 
 def bucket_lower_bound(int index, *, int schema=FINEST_SCHEMA):
@@ -306,7 +306,7 @@ cdef class Histogram:
             for sub in range(1 << self.buckets.schema):
                 count = count_at(&self.buckets, octave, sub)
                 if count:
-                    counts[((octave + LOWEST_EXPONENT) << self.buckets.schema) + sub] = count
+                    counts[(octave + LOWEST_EXPONENT) * (1 << self.buckets.schema) + sub] = count
         return counts
 
     def le_counts(self, int lowest=LOWEST_EXPONENT, int highest=HIGHEST_EXPONENT):

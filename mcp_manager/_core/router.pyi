@@ -96,7 +96,7 @@ class Lease:
 
     @property
     def retry_after_ns(self) -> int:
-        """If rejected with 10: how long until the first circuit admits such a call, if nothing but time passes.
+        """If rejected with 10: how long until the first of the circuits admits a call.
 
         See :attr:`mcp_manager._core.breaker.Rejected.retry_after_ns`.
         """

@@ -37,6 +37,10 @@ class MessageSink(Protocol):
 class Transport(Protocol):
     """Bytes in, bytes out, for one MCP session."""
 
+    @property
+    def pid(self) -> int:
+        """The process id of the child behind it, 0 if there is none."""
+
     async def open(self) -> None:
         """Make ready to exchange frames; raises a :class:`CallError` with delivery ``not_sent``."""
 

@@ -81,6 +81,11 @@ class HttpTransport:
         self._draining: set[asyncio.Task[None]] = set()
 
     @property
+    def pid(self) -> int:
+        """Always 0: the server is nobody's child."""
+        return 0
+
+    @property
     def session_id(self) -> str | None:
         """The id the server gave this session, or ``None`` when it keeps none."""
         return self._headers.get(_SESSION_HEADER)

@@ -179,8 +179,8 @@ class BreakerMachine(RuleBasedStateMachine):
             if isinstance(answer, Permit):
                 return
             then = self.model.newest_ns + answer.retry_after_ns
-            # A trial that has not been answered by then opens the circuit again.
-            hangs = any(trial.issued_ns + self.parameters.probe_ttl_ns <= then for trial in self.model.trials)
+            # A trial that hangs keeps its slot, and in the end it opens the circuit again.
+            hangs = bool(self.model.trials)
             self.now_ns = then - 1
             assert isinstance(self.acquire(probe), Rejected)
             self.now_ns = then

@@ -215,7 +215,7 @@ class ScriptedServer:
             with self._lock:
                 self._live_sessions.add(session_id)
             headers["Mcp-Session-Id"] = session_id
-        result = {
+        result: dict[str, Any] = {
             "protocolVersion": offered if offered == "2025-06-18" else _LAST_KNOWN_REVISION,
             "capabilities": {"tools": {}},
             "serverInfo": {"name": "scripted", "version": "1"},

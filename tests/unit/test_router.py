@@ -63,7 +63,7 @@ def test_every_pair_is_drawn_equally_often_and_its_better_one_chosen() -> None:
     draws = Random(10)
     while any(router.instance_snapshot(instance, START).latency_s is None for instance in instances):
         lease = router.pick("a", "ping", START, draws.getrandbits(64))
-        router.done(lease, Outcome.SUCCESS, CallStatus.SUCCESS, START + (lease.payload + 1) * MS)
+        router.done(lease, Outcome.SUCCESS, CallStatus.SUCCESS, START + (size - lease.payload) * MS)
     taken: Counter[int] = Counter()
     for first in range(size):
         for second in range(size - 1):
@@ -72,7 +72,7 @@ def test_every_pair_is_drawn_equally_often_and_its_better_one_chosen() -> None:
             lease = router.pick("a", "ping", START, bits)
             taken[lease.payload] += 1
             router.done(lease, Outcome.IGNORED, CallStatus.CANCELLED, START)
-    assert taken == {0: 8, 1: 6, 2: 4, 3: 2}
+    assert taken == {4: 8, 3: 6, 2: 4, 1: 2}
 
 
 def test_an_instance_that_fails_at_once_does_not_attract_traffic() -> None:

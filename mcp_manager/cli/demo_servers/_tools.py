@@ -1,79 +1,119 @@
-"""The tools and the protocol that both demo servers share: 2025-11-25 and its forerunners, nothing optional."""
+"""What both demo servers answer, whatever carries it: JSON-RPC 2.0, MCP's handshake, ping and three tools."""
 
 from __future__ import annotations
 
-import json
+import math
 from typing import Any, Final
 
-__all__ = ["TOOLS", "answer", "sleep_seconds"]
+__all__ = ["REVISIONS", "answer", "error_reply", "is_request", "sleep_seconds"]
 
-_REVISIONS: Final = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
+REVISIONS: Final = ("2025-11-25", "2025-06-18")
+"""The revisions spoken, newest first: those that share every rule the servers need (2025-03-26 still had batches)."""
+
+_INVALID_REQUEST: Final = -32600
 _METHOD_NOT_FOUND: Final = -32601
 _INVALID_PARAMS: Final = -32602
+_LONGEST_SLEEP_S: Final = 300.0
 
 
 def _tool(name: str, description: str, **properties: str) -> dict[str, Any]:
-    schema = {key: {"type": kind} for key, kind in properties.items()}
     return {
         "name": name,
         "description": description,
-        "inputSchema": {"type": "object", "properties": schema, "required": sorted(schema)},
+        "inputSchema": {
+            "type": "object",
+            "properties": {key: {"type": kind} for key, kind in properties.items()},
+            "required": list(properties),
+        },
     }
 
 
-TOOLS: Final = [
-    _tool("echo", "Return the text", text="string"),
-    _tool("add", "Add two numbers", a="number", b="number"),
-    _tool("sleep", "Answer after so many seconds", seconds="number"),
+_TOOLS: Final = [
+    _tool("echo", "Return the text.", text="string"),
+    _tool("add", "Add two numbers.", a="number", b="number"),
+    _tool("sleep", "Answer after so many seconds, at most 300.", seconds="number"),
 ]
 
 
+def is_request(message: dict[str, Any]) -> bool:
+    """Tell a request, which is owed a reply, from a notification and from a reply to us."""
+    return "method" in message and "id" in message
+
+
 def sleep_seconds(message: dict[str, Any]) -> float:
-    """Return how long this message wants its answer delayed."""
-    params = message.get("params") or {}
-    if message.get("method") != "tools/call" or params.get("name") != "sleep":
+    """Return for how many seconds the answer to this message is to be held back."""
+    params = message.get("params")
+    if message.get("method") != "tools/call" or not isinstance(params, dict) or params.get("name") != "sleep":
         return 0.0
-    seconds = params.get("arguments", {}).get("seconds", 0)
-    return min(max(float(seconds), 0.0), 300.0) if isinstance(seconds, int | float) else 0.0
+    arguments = params.get("arguments")
+    seconds = arguments.get("seconds") if isinstance(arguments, dict) else None
+    return min(max(float(seconds), 0.0), _LONGEST_SLEEP_S) if _is_number(seconds) else 0.0
 
 
 def answer(message: dict[str, Any], server_name: str) -> dict[str, Any] | None:
-    """Answer a request; ``None`` for what gets no answer."""
-    if "id" not in message or "method" not in message:
+    """Answer one JSON-RPC message; ``None`` for what gets no answer."""
+    if not is_request(message):
         return None
-    method, params = message["method"], message.get("params") or {}
+    request_id, method, params = message["id"], message["method"], message.get("params", {})
+    if isinstance(request_id, bool) or not isinstance(request_id, str | int) or not isinstance(method, str):
+        return error_reply(None, _INVALID_REQUEST, "Invalid request: method is a string, id a string or an integer")
+    if not isinstance(params, dict):
+        return error_reply(request_id, _INVALID_PARAMS, "Invalid params: expected an object")
     if method == "initialize":
-        asked = params.get("protocolVersion")
-        result: dict[str, Any] = {
-            "protocolVersion": asked if asked in _REVISIONS else _REVISIONS[0],
-            "capabilities": {"tools": {}},
-            "serverInfo": {"name": server_name, "version": "1"},
-        }
+        result = _initialize(params, server_name)
     elif method == "ping":
         result = {}
     elif method == "tools/list":
-        result = {"tools": TOOLS}
+        result = {"tools": _TOOLS}
     elif method == "tools/call":
-        try:
-            result = _call(params.get("name"), params.get("arguments") or {})
-        except (KeyError, TypeError) as error:
-            return _error(message["id"], _INVALID_PARAMS, f"Invalid arguments: {error}")
+        called = _call(params)
+        if called is None:
+            return error_reply(request_id, _INVALID_PARAMS, f"Unknown tool: {params.get('name')}")
+        result = called
     else:
-        return _error(message["id"], _METHOD_NOT_FOUND, f"Method not found: {method}")
-    return {"jsonrpc": "2.0", "id": message["id"], "result": result}
+        return error_reply(request_id, _METHOD_NOT_FOUND, f"Method not found: {method}")
+    return {"jsonrpc": "2.0", "id": request_id, "result": result}
 
 
-def _call(name: object, arguments: dict[str, Any]) -> dict[str, Any]:
-    if name == "echo":
-        text = str(arguments["text"])
-    elif name == "add":
-        text = json.dumps(arguments["a"] + arguments["b"])
-    elif name == "sleep":
-        text = f"slept {arguments['seconds']} s"
-    else:
-        return {"content": [{"type": "text", "text": f"Unknown tool: {name}"}], "isError": True}
-    return {"content": [{"type": "text", "text": text}], "isError": False}
-
-
-def _error(request_id: object, code: int, text: str) -> dict[str, Any]:
+def error_reply(request_id: str | int | None, code: int, text: str) -> dict[str, Any]:
+    """Build a JSON-RPC error response."""
     return {"jsonrpc": "2.0", "id": request_id, "error": {"code": code, "message": text}}
+
+
+def _initialize(params: dict[str, Any], server_name: str) -> dict[str, Any]:
+    asked = params.get("protocolVersion")
+    return {
+        # A revision that is not spoken here is answered with the newest that is (2025-11-25, basic/lifecycle).
+        "protocolVersion": asked if asked in REVISIONS else REVISIONS[0],
+        "capabilities": {"tools": {}},
+        "serverInfo": {"name": server_name, "version": "1"},
+    }
+
+
+def _call(params: dict[str, Any]) -> dict[str, Any] | None:
+    """Run a tool; ``None`` if there is no such tool. Bad arguments are the tool's failure, not the protocol's."""
+    arguments = params.get("arguments", {})
+    given = arguments if isinstance(arguments, dict) else {}
+    match params.get("name"):
+        case "echo":
+            text = given.get("text")
+            return _text(text) if isinstance(text, str) else _text("echo needs text, a string", failed=True)
+        case "add":
+            a, b = given.get("a"), given.get("b")
+            if not (_is_number(a) and _is_number(b)):
+                return _text("add needs a and b, two numbers", failed=True)
+            return _text(str(a + b))
+        case "sleep":
+            seconds = given.get("seconds")
+            if not _is_number(seconds):
+                return _text("sleep needs seconds, a number", failed=True)
+            return _text(f"slept {sleep_seconds({'method': 'tools/call', 'params': params}):g} s")
+    return None
+
+
+def _text(text: str, *, failed: bool = False) -> dict[str, Any]:
+    return {"content": [{"type": "text", "text": text}], "isError": failed}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -4,88 +4,131 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import json
+import os
 import secrets
+import signal
 import sys
-from typing import Any
+import threading
+from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from mcp_manager.cli.demo_servers._tools import answer, sleep_seconds
+from mcp_manager.cli.demo_servers._tools import REVISIONS, answer, error_reply, sleep_seconds
 
 __all__ = ["main"]
 
+_HOST = "127.0.0.1"
 _SESSION_HEADER = "Mcp-Session-Id"
+_REVISION_HEADER = "MCP-Protocol-Version"
+_INVALID_REQUEST = -32600
+_PARSE_ERROR = -32700
 
 
 class _Endpoint:
+    """The rules of streamable HTTP (2025-11-25, basic/transports) with JSON replies."""
+
     def __init__(self) -> None:
         self._sessions: set[str] = set()
 
     async def post(self, request: web.Request) -> web.Response:
         try:
-            message = await request.json()
-        except ValueError:
-            return _refusal(400, -32700, "Parse error")
+            message = json.loads(await request.read())
+        except (ValueError, RecursionError):
+            return _refusal(400, "Parse error", _PARSE_ERROR)
         if not isinstance(message, dict):
-            return _refusal(400, -32600, "Invalid request")
+            return _refusal(400, "Invalid request: expected one object")
         headers: dict[str, str] = {}
-        if message.get("method") == "initialize":
-            headers[_SESSION_HEADER] = secrets.token_hex(16)
-            self._sessions.add(headers[_SESSION_HEADER])
-        elif request.headers.get(_SESSION_HEADER) not in self._sessions:
-            return _refusal(404, -32600, "Session not found")
+        if message.get("method") != "initialize":
+            refusal = self._check_session(request)
+            if refusal is not None:
+                return refusal
         await asyncio.sleep(sleep_seconds(message))
         reply = answer(message, "demo-http")
         if reply is None:
             return web.Response(status=202)
+        if message.get("method") == "initialize" and "result" in reply:
+            headers[_SESSION_HEADER] = secrets.token_hex(16)
+            self._sessions.add(headers[_SESSION_HEADER])
         return web.json_response(reply, headers=headers)
 
     async def delete(self, request: web.Request) -> web.Response:
-        self._sessions.discard(request.headers.get(_SESSION_HEADER, ""))
-        return web.Response(status=200)
+        refusal = self._check_session(request)
+        if refusal is None:
+            self._sessions.discard(request.headers[_SESSION_HEADER])
+        return refusal or web.Response(status=204)
+
+    def _check_session(self, request: web.Request) -> web.Response | None:
+        revision = request.headers.get(_REVISION_HEADER, REVISIONS[0])
+        if revision not in REVISIONS:
+            return _refusal(400, f"Unsupported protocol version, use one of {', '.join(REVISIONS)}")
+        session = request.headers.get(_SESSION_HEADER)
+        if session is None:
+            return _refusal(400, f"{_SESSION_HEADER} is missing: initialize first")
+        return None if session in self._sessions else _refusal(404, "Session not found")
 
 
-def _refusal(status: int, code: int, text: str) -> web.Response:
-    return web.json_response({"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": text}}, status=status)
+@web.middleware
+async def _refuse_foreign_origin(request: web.Request, handler: web.Handler) -> web.StreamResponse:
+    """Keep a web page from reaching this server through a name that resolves to loopback."""
+    origin = request.headers.get("Origin")
+    if origin is not None and urlsplit(origin).hostname not in (_HOST, "localhost"):
+        return _refusal(403, "Foreign origin")
+    return await handler(request)
+
+
+def _refusal(status: int, text: str, code: int = _INVALID_REQUEST) -> web.Response:
+    return web.json_response(error_reply(None, code, text), status=status)
 
 
 async def _serve(port: int) -> None:
     endpoint = _Endpoint()
-    app = web.Application()
+    app = web.Application(middlewares=[_refuse_foreign_origin])
     app.router.add_post("/mcp", endpoint.post)
     app.router.add_delete("/mcp", endpoint.delete)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", port)
-    await site.start()
-    address: tuple[str, int] = runner.addresses[0]
-    print(f"listening on {address[1]}", flush=True)
     try:
-        await _input_ended()
+        await web.TCPSite(runner, _HOST, port).start()
+        stopped = _stop_with_input()
+        print(f"listening on http://{_HOST}:{runner.addresses[0][1]}/mcp", flush=True)
+        await stopped.wait()
     finally:
         await runner.cleanup()
 
 
-async def _input_ended() -> None:
+def _stop_with_input() -> asyncio.Event:
+    """Return an event that is set at the end of standard input, or by SIGTERM."""
     loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    try:
-        while await reader.read(4096):
-            pass
-    finally:
-        transport.close()
+    stopped = asyncio.Event()
+
+    def read_to_the_end() -> None:
+        # Not sys.stdin: a thread that waits in it holds its lock, which the interpreter wants at its exit.
+        with contextlib.suppress(OSError):
+            while os.read(0, 4096):
+                pass
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(stopped.set)
+
+    loop.add_signal_handler(signal.SIGTERM, stopped.set)
+    threading.Thread(target=read_to_the_end, name="end of input", daemon=True).start()
+    return stopped
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Serve on loopback until standard input ends; prints ``listening on PORT`` when ready."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, default=0, help="0 for any free one (default)")
-    options: Any = parser.parse_args(argv)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve on loopback until standard input ends; prints ``listening on URL`` when ready."""
+    parser = argparse.ArgumentParser(prog="http_server", description=__doc__)
+    parser.add_argument("--port", type=int, default=0, help="0, the default, for any free one")
+    options = parser.parse_args(argv)
     try:
         asyncio.run(_serve(options.port))
     except KeyboardInterrupt:
         return 130
+    except (OSError, OverflowError) as error:
+        print(f"http_server: cannot listen on port {options.port}: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
