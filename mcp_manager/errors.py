@@ -191,9 +191,17 @@ class ServerExitedError(ConnectionLostError):
         delivery: Delivery | None = None,
         retryable: bool | None = None,
         hint: str = "",
+        retry_after_s: float | None = None,
         exit_code: int | None = None,
     ) -> None:
-        super().__init__(message, server_id=server_id, delivery=delivery, retryable=retryable, hint=hint)
+        super().__init__(
+            message,
+            server_id=server_id,
+            delivery=delivery,
+            retryable=retryable,
+            hint=hint,
+            retry_after_s=retry_after_s,
+        )
         self.exit_code = exit_code
 
 

@@ -443,8 +443,8 @@ class McpManager(Verbs):
     def _deadline(self, supervisor: Supervisor, timeout: float | None) -> float:
         if timeout is None:
             timeout = supervisor.config.request_timeout_s
-        elif not timeout >= 0:
-            raise InvalidRequestError(f"Invalid request: timeout must be at least 0 seconds, not {timeout!r}")
+        elif isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
+            raise InvalidRequestError(f"Invalid request: timeout must be a number of seconds from 0, not {timeout!r}")
         return asyncio.get_running_loop().time() + timeout
 
     def _parse_config(self, server_id: str, config: ServerSpec) -> ServerConfig:

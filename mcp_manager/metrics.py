@@ -72,7 +72,7 @@ class _FleetCollector(Collector):
         return family
 
     def _gauges(self) -> Iterable[Metric]:
-        active = _gauge("mcp_active_connections", "Calls and probes under way")
+        active = _gauge("mcp_active_connections", "Calls under way")
         pool = GaugeMetricFamily(
             "mcp_connection_pool_size",
             "Connections open to the server (child processes for stdio), in use or idle",

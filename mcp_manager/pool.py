@@ -209,15 +209,23 @@ class Instance:
             raise ConnectError("the server is being stopped", server_id=server_id, retryable=False)
         wait_s = self._not_before - loop.time()
         if wait_s > 0:
-            raise ConnectError(
-                f"the server process is restarted in {wait_s:.1f} s",
-                server_id=server_id,
-                retry_after_s=wait_s,
-                hint=self.last_error.hint if self.last_error is not None else "",
-            )
+            raise self._not_restarted_yet(wait_s)
         self._connecting = loop.create_task(self._connect())
         self._connecting.add_done_callback(self._connecting_done)
         return self._connecting
+
+    def _not_restarted_yet(self, wait_s: float) -> CallError:
+        """Say why the child process is gone, and when it is started again."""
+        last = self.last_error
+        what = last.message if last is not None else "the server process has ended"
+        kind = ServerExitedError if isinstance(last, ServerExitedError) else ConnectError
+        return kind(
+            f"{what}; it is started again in {wait_s:.1f} s",
+            server_id=self._settings.server_id,
+            delivery="not_sent",
+            retry_after_s=wait_s,
+            hint=last.hint if last is not None else "",
+        )
 
     def _connecting_done(self, task: asyncio.Task[Session]) -> None:
         if self._connecting is task:

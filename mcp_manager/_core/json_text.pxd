@@ -1,7 +1,34 @@
 """JSON text as RFC 8259 has it, stepped over byte by byte: validated, never built, without recursion."""
 
-from libc.stdint cimport uint8_t, uint64_t
-from libc.string cimport memcmp, memcpy
+from libc.stdint cimport uint8_t
+from libc.string cimport memcmp
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #include <string.h>
+
+    /* How many of the next eight bytes are printable ASCII without quote and backslash. A byte's test may be disturbed
+       only by a hit below it, so the lowest hit is exact ("Determine if a word has a byte less than n / equal to n",
+       Bit Twiddling Hacks, S. E. Anderson). */
+    static inline int json_plain_prefix(const uint8_t *text) {
+    #if defined(__GNUC__) && defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+        const uint64_t ones = 0x0101010101010101ULL, highs = 0x8080808080808080ULL;
+        uint64_t word, quotes, slashes, hits;
+        memcpy(&word, text, 8);
+        quotes = word ^ (ones * 0x22);
+        slashes = word ^ (ones * 0x5C);
+        hits = (word | ((word - ones * 0x20) & ~word) | ((quotes - ones) & ~quotes) | ((slashes - ones) & ~slashes))
+               & highs;
+        return hits ? __builtin_ctzll(hits) >> 3 : 8;
+    #else
+        int at = 0;
+        while (at < 8 && text[at] >= 0x20 && text[at] < 0x80 && text[at] != 0x22 && text[at] != 0x5C) at++;
+        return at;
+    #endif
+    }
+    """
+    int json_plain_prefix(const uint8_t* text) noexcept nogil
 
 cdef enum:
     # Nesting is kept as one bit a level: object or array.
@@ -27,20 +54,6 @@ cdef inline Py_ssize_t skip_space(const uint8_t* data, Py_ssize_t at, Py_ssize_t
     while at < end and (data[at] == 0x20 or data[at] == 0x0A or data[at] == 0x0D or data[at] == 0x09):
         at += 1
     return at
-
-
-cdef inline bint plain_word(const uint8_t* data) noexcept nogil:
-    """Whether the next eight bytes are printable ASCII without quote and backslash."""
-    cdef uint64_t word
-    memcpy(&word, data, 8)
-    cdef uint64_t ones = 0x0101010101010101ULL
-    cdef uint64_t highs = 0x8080808080808080ULL
-    cdef uint64_t quotes = word ^ (ones * 0x22)
-    cdef uint64_t slashes = word ^ (ones * 0x5C)
-    # "Determine if a word has a byte less than n / equal to n", Bit Twiddling Hacks (S. E. Anderson).
-    return (
-        (word | (word - ones * 0x20) & ~word | (quotes - ones) & ~quotes | (slashes - ones) & ~slashes) & highs
-    ) == 0
 
 
 cdef inline bint is_continuation(uint8_t byte) noexcept nogil:
@@ -86,11 +99,14 @@ cdef inline Py_ssize_t skip_string(
     """Step over a string; ``at`` is its opening quote."""
     cdef Py_ssize_t start = at
     cdef uint8_t byte
-    cdef int digit
+    cdef int digit, plain
     at += 1
     while True:
-        while at + 8 <= end and plain_word(data + at):
-            at += 8
+        while at + 8 <= end:
+            plain = json_plain_prefix(data + at)
+            at += plain
+            if plain < 8:
+                break
         if at >= end:
             return fail(fault, b"unterminated string", start)
         byte = data[at]

@@ -4,7 +4,7 @@ from json import loads
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memcmp, memcpy
 
 from mcp_manager._core.json_text cimport DEPTH_LIMIT, Fault, Range, skip_key, skip_space, skip_value
@@ -21,6 +21,7 @@ cdef enum:
     _ERROR = 3
     # int() of CPython refuses more digits than this by default.
     MAX_ID_BYTES = 4096
+    MAX_C_DIGITS = 18
 
 cdef enum Member:
     OTHER = 0
@@ -138,8 +139,25 @@ cdef str read_text(bytes data, Range part, str what):
     return text
 
 
+cdef inline bint read_small(bytes data, Range part, int64_t* number) noexcept:
+    """Read an integer that fits 64 bits; ``False`` for anything else."""
+    cdef const uint8_t* text = <const uint8_t*> PyBytes_AS_STRING(data)
+    cdef Py_ssize_t at = part.start
+    cdef int64_t total = 0
+    cdef bint negative = text[at] == 0x2D
+    at += negative
+    while at < part.end:
+        if not 0x30 <= text[at] <= 0x39:
+            return False
+        total = total * 10 + (text[at] - 0x30)
+        at += 1
+    number[0] = -total if negative else total
+    return True
+
+
 cdef object read_id(bytes data, Range part):
     cdef uint8_t first = <uint8_t> data[part.start]
+    cdef int64_t small = 0
     cdef bytes raw
     if first == 0x22:
         return read_text(data, part, "id")
@@ -147,6 +165,8 @@ cdef object read_id(bytes data, Range part):
         return None
     if first != 0x2D and not 0x30 <= first <= 0x39:
         raise FrameError("id must be a string, a number or null", part.start)
+    if part.end - part.start <= MAX_C_DIGITS and read_small(data, part, &small):
+        return small
     if part.end - part.start > MAX_ID_BYTES:
         raise FrameError("id has too many digits", part.start)
     raw = data[part.start:part.end]
@@ -192,6 +212,13 @@ cdef object read_error_code(bytes data, Range part):
     return code
 
 
+cdef inline bint is_version(bytes data, Range part):
+    cdef const char* text = PyBytes_AS_STRING(data) + part.start
+    if part.end - part.start == 5 and memcmp(text, b'"2.0"', 5) == 0:
+        return True
+    return text[0] == 0x22 and read_text(data, part, "jsonrpc") == "2.0"
+
+
 cdef int settle(Message message, bint require_version) except -1:
     """Tell what kind of message it is, by JSON-RPC 2.0 sections 4 and 5."""
     cdef Range* members = message.members
@@ -200,7 +227,7 @@ cdef int settle(Message message, bint require_version) except -1:
     cdef Py_ssize_t start = message.whole.start
     cdef Range part = members[<int> VERSION]
     if part.start >= 0:
-        if text[part.start] != 0x22 or read_text(data, part, "jsonrpc") != "2.0":
+        if not is_version(data, part):
             raise FrameError('jsonrpc must be "2.0"', part.start)
     elif require_version:
         raise FrameError('jsonrpc must be "2.0" and is missing', start)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from mcp_manager.config._problem import FieldProblem, entry
 
-__all__ = ["describe", "plain"]
+__all__ = ["describe", "kind_of", "plain"]
 
 _DEEPEST: Final = 32
 _LARGEST: Final = 2**63 - 1
@@ -58,6 +58,13 @@ def _plain_name(name: object, path: str) -> str:
     if not isinstance(name, str):
         raise FieldProblem(path, f"expected names to be strings, got {describe(name)}")
     return _plain_text(name, path)
+
+
+def kind_of(value: object) -> str:
+    """Return what kind of value this is and nothing of it: where text belongs, a number may be a secret too."""
+    if isinstance(value, bool):
+        return "true or false"
+    return "a number" if isinstance(value, int | float) else describe(value)
 
 
 def describe(value: object) -> str:

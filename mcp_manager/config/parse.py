@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 import msgspec
 
 from mcp_manager.config._checks import TRANSPORT_SPELLINGS, check_settings, check_text
-from mcp_manager.config._plain import describe, plain
+from mcp_manager.config._plain import describe, kind_of, plain
 from mcp_manager.config._problem import FieldProblem, at, entry, join, shown
 from mcp_manager.config.model import AuthConfig, BreakerConfig, HealthConfig, RestartConfig, ServerConfig
 
@@ -310,7 +310,7 @@ def _check_shapes(fields: dict[str, Any], path: str) -> None:
             raise FieldProblem(where, f"expected an object, got {describe(values)}")
         for key, value in values.items():
             if not isinstance(value, str):
-                raise FieldProblem(entry(where, key), f"expected a string, got {describe(value)}")
+                raise FieldProblem(entry(where, key), f"expected a string, got {kind_of(value)}")
     for field, choices in _CHOICES.items():
         section, _, name = field.rpartition(".")
         value = fields.get(section, {}).get(name) if section else fields.get(name)
@@ -328,7 +328,8 @@ def _in_words(text: str, value: object) -> str:
     )
     words = words.replace(" | ", " or ").replace("Expected", "expected").replace(" or null", "")
     if isinstance(value, (int, float)):
-        return f"{words.partition(', got')[0]}, got {describe(value)}"
+        expected = words.partition(", got")[0]
+        return f"{expected}, got {kind_of(value) if 'string' in expected else describe(value)}"
     return words
 
 

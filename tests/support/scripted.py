@@ -338,7 +338,7 @@ class ScriptedServer:
         for connection in list(self._connections):
             connection.reset()
         # Connection tasks and transports end within the next passes of the loop.
-        while asyncio.all_tasks() != {asyncio.current_task()} or self._connections:  # noqa: ASYNC110
+        while asyncio.all_tasks() != {asyncio.current_task()} or self._connections:
             await asyncio.sleep(0)
 
     async def _shut_down(self) -> None:

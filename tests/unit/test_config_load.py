@@ -241,7 +241,7 @@ def test_bad_server(write: Write, settings: dict[str, Any], field: str, problem:
         ({"defaults": {"url": "http://h"}}, "defaults.url: cannot be a default"),
         ({"defaults": {"priority": 300}}, "defaults.priority: expected an integer <= 255, got 300"),
         ({"defaults": {"headers": {"Host": "x"}}}, "defaults.headers.Host: is set by the manager"),
-        ({"defaults": {"env": {"A": 5}}}, "defaults.env.A: expected a string, got 5"),
+        ({"defaults": {"env": {"A": 5}}}, "defaults.env.A: expected a string, got a number"),
         (
             {"defaults": {"auth": {"type": "bearer", "token": "${NOPE}"}}},
             "defaults.auth.token: the environment variable",

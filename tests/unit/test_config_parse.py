@@ -87,21 +87,21 @@ def stdio(**fields: Any) -> dict[str, Any]:
     ("source", "field", "problem"),
     [
         # types
-        (http(name=5), "name", "expected a string, got 5"),
+        (http(name=5), "name", "expected a string, got a number"),
         (http(server_type=None), "server_type", "expected a string, got null"),
-        (http(url=8001), "url", "expected a string or an array, got 8001"),
-        ({"url": ["http://a", 5]}, "url[1]", "expected a string, got 5"),
+        (http(url=8001), "url", "expected a string or an array, got a number"),
+        ({"url": ["http://a", 5]}, "url[1]", "expected a string, got a number"),
         (http(auth=SECRET), "auth", "expected an object, got a string"),
         (http(auth={"type": "api_key", "key": 5}), "auth.key", "expected a string"),
         (http(auth={"type": "api_key", "key": [SECRET]}), "auth.key", "expected a string, got an array"),
         (http(auth={"type": "bearer", "token": {"a": SECRET}}), "auth.token", "expected a string, got an object"),
-        (http(auth={"type": 1}), "auth.type", "expected a string, got 1"),
+        (http(auth={"type": 1}), "auth.type", "expected a string, got a number"),
         (http(auth={"type": SECRET}), "auth.type", "not one of none, api_key, bearer"),
         (http(headers=[SECRET]), "headers", "expected an object, got an array"),
         (http(headers={"X-A": [SECRET]}), "headers.X-A", "expected a string, got an array"),
-        (http(headers={f"X-A: {SECRET}": 1}), "headers[…]", "expected a string, got 1"),
-        (stdio(env={"TOKEN": 7}), "env.TOKEN", "expected a string, got 7"),
-        (stdio(env={f"TOKEN={SECRET}": 1.5}), "env[…]", "expected a string, got 1.5"),
+        (http(headers={f"X-A: {SECRET}": 1}), "headers[…]", "expected a string, got a number"),
+        (stdio(env={"TOKEN": 7}), "env.TOKEN", "expected a string, got a number"),
+        (stdio(env={f"TOKEN={SECRET}": 1.5}), "env[…]", "expected a string, got a number"),
         (stdio(env={f"TOKEN={SECRET}": float("nan")}), "env[…]", "expected a finite number"),
         (stdio(args="--flag"), "args", "expected an array"),
         (stdio(args=["a", None]), "args[1]", "expected a string, got null"),
@@ -509,3 +509,19 @@ def test_check_of_a_configuration_built_by_hand() -> None:
         assert SECRET not in str(caught.value)
     with pytest.raises(ConfigError, match="expected a ServerConfig, got an object"):
         check_server_config({"url": "http://h"}, server_id="x")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"auth": {"type": "api_key", "key": 77123456}},
+        {"auth": {"type": "bearer", "token": 77123456}},
+        {"headers": {"X-Token": 77123456}},
+        {"headers": {"X-Token": 77123456.5}},
+    ],
+)
+def test_a_secret_that_is_a_number_is_not_quoted_either(fields: dict[str, object]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_server_config({"url": "http://localhost/mcp", **fields}, server_id="a")
+    assert "77123456" not in f"{caught.value!s} {caught.value!r} {caught.value.args}"
+    assert "a number" in str(caught.value)
