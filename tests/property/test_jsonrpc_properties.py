@@ -240,8 +240,9 @@ MEMBERS = st.tuples(
             '"1.0"',
             '{"code":-1,"message":"m"}',
             '{"code":1.5,"message":"m"}',
+            '{"message":"m","code":1,"code":"x"}',
+            '{"c\\u006fde":2,"message":"m"}',
         ]
-        + ['{"message":"m","code":1,"code":"x"}', '{"c\\u006fde":2,"message":"m"}']
     ),
 )
 

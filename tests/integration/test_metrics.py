@@ -1,0 +1,136 @@
+"""Every documented metric family, fed by what really happened."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+from support import faults
+from support.calls import SWIFT, echo, eventually
+from support.processes import unused_port
+from support.scripted import ScriptedServer
+
+from mcp_manager import CallError, McpManager
+
+FAMILIES = {
+    "mcp_requests": "counter",
+    "mcp_response_time_seconds": "histogram",
+    "mcp_active_connections": "gauge",
+    "mcp_health_checks": "counter",
+    "mcp_circuit_breaker_state": "gauge",
+    "mcp_connection_pool_size": "gauge",
+    "mcp_server_availability": "gauge",
+    "mcp_error_rate": "gauge",
+}
+
+
+def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(text: str, name: str, **labels: str) -> float:
+    return samples(text)[name, frozenset(labels.items())]
+
+
+async def test_every_family_says_what_happened() -> None:
+    with ScriptedServer() as server:
+        async with McpManager() as manager:
+            calm_probes = {**SWIFT, "health": {"interval_s": 60.0}}
+            await manager.deploy("good", {"url": server.url, **calm_probes})
+            await manager.deploy("gone", {"url": f"http://127.0.0.1:{unused_port()}/mcp", **calm_probes})
+            for number in range(5):
+                await manager.execute_raw("good", echo(str(number)))
+            await manager.execute_raw("good", b'{"id":1,"method":"no/such"}')
+            server.script("tools/call", faults.Status(500))
+            for request in (echo("fails"), b'{"method":"ping"}'):
+                try:
+                    await manager.execute_raw("good", request)
+                except CallError as error:
+                    assert error.delivery == "unknown"
+            text = manager.metrics_text()
+            families = {family.name: family.type for family in text_string_to_metric_families(text)}
+            assert families == FAMILIES
+
+            def requests(method: str, status: str) -> float:
+                return value(text, "mcp_requests_total", server_id="good", method=method, status=status)
+
+            assert requests("tools/call", "success") == 5
+            assert requests("tools/call", "protocol_error") == 1
+            assert requests("no/such", "rpc_error") == 1
+            assert requests("ping", "success") == 1
+            histogram = {"server_id": "good", "method": "tools/call"}
+            assert value(text, "mcp_response_time_seconds_count", **histogram) == 6
+            assert 0 < value(text, "mcp_response_time_seconds_sum", **histogram) < 6
+            buckets = [
+                (float(dict(labels)["le"]), count)
+                for (name, labels), count in samples(text).items()
+                if name == "mcp_response_time_seconds_bucket" and histogram.items() <= dict(labels).items()
+            ]
+            counts = [count for _, count in sorted(buckets)]
+            assert counts == sorted(counts)
+            assert counts[-1] == 6
+            assert value(text, "mcp_health_checks_total", server_id="good", result="success") == 1
+            assert value(text, "mcp_health_checks_total", server_id="gone", result="failure") == 1
+            assert value(text, "mcp_circuit_breaker_state", server_id="good") == 0
+            assert value(text, "mcp_server_availability", server_id="good") == 1
+            assert value(text, "mcp_server_availability", server_id="gone") == 0
+            assert value(text, "mcp_error_rate", server_id="good") == 1 / 8
+            assert value(text, "mcp_error_rate", server_id="gone") == 0
+
+
+async def test_calls_under_way_and_their_connections_are_counted() -> None:
+    with ScriptedServer() as server:
+        async with McpManager() as manager:
+            await manager.deploy("a", {"url": server.url, **SWIFT})
+            hold = faults.Hold()
+            server.script("tools/call", hold, times=3)
+            calls = [asyncio.create_task(manager.execute_raw("a", echo(str(number)))) for number in range(3)]
+            await server.wait_for("tools/call", 3)
+            text = manager.metrics_text()
+            assert value(text, "mcp_active_connections", server_id="a") == 3
+            assert value(text, "mcp_connection_pool_size", server_id="a", state="active") == 3
+            hold.release()
+            await asyncio.gather(*calls)
+            text = manager.metrics_text()
+            assert value(text, "mcp_active_connections", server_id="a") == 0
+            assert value(text, "mcp_connection_pool_size", server_id="a", state="active") == 0
+            assert value(text, "mcp_connection_pool_size", server_id="a", state="idle") >= 1
+
+
+async def test_an_open_circuit_is_1_and_closes_to_0() -> None:
+    with ScriptedServer() as server:
+        async with McpManager() as manager:
+            slow: dict[str, Any] = {**SWIFT, "breaker": {"open_s": 0.3, "consecutive_failures": 2}}
+            await manager.deploy("a", {"url": server.url, **slow})
+            server.script("tools/call", faults.Status(500), times=2)
+            for _ in range(3):
+                try:
+                    await manager.execute_raw("a", echo("x"))
+                except CallError:
+                    continue
+            text = manager.metrics_text()
+            assert value(text, "mcp_circuit_breaker_state", server_id="a") == 1
+            assert value(text, "mcp_requests_total", server_id="a", method="tools/call", status="circuit_open") == 1
+            await eventually(
+                lambda: value(manager.metrics_text(), "mcp_circuit_breaker_state", server_id="a") == 0,
+                "the circuit closes",
+            )
+
+
+async def test_labels_are_escaped_and_methods_are_bounded() -> None:
+    with ScriptedServer() as server:
+        async with McpManager() as manager:
+            odd = 'odd"id\\with everything'
+            await manager.deploy(odd, {"url": server.url, **SWIFT})
+            for number in range(100):
+                await manager.execute_raw(odd, json.dumps({"method": f'm"{number}\n'}).encode())
+            text = manager.metrics_text()
+            assert value(text, "mcp_requests_total", server_id=odd, method='m"0\n', status="rpc_error") == 1
+            methods = {dict(labels)["method"] for name, labels in samples(text) if name == "mcp_requests_total"}
+            assert len(methods) <= 65
