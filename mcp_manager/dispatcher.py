@@ -122,6 +122,9 @@ class Dispatcher:
         now_ns = self._clock()
         for event in self._router.take_events():
             instance: Instance = event.instance.payload
-            if instance.handle is event.instance and event.to_state == CircuitState.OPEN:
-                circuit = self._router.instance_snapshot(event.instance, now_ns)
+            if instance.handle is not event.instance or event.to_state != CircuitState.OPEN:
+                continue
+            circuit = self._router.instance_snapshot(event.instance, now_ns)
+            # The news may be old: a probe's own failure opens a circuit too, and nobody asked for it then.
+            if circuit.circuit_state == CircuitState.OPEN:
                 self._monitor.circuit_opened(instance, circuit.retry_after_ns / 1e9)

@@ -135,7 +135,8 @@ class HealthMonitor:
         if watch is None:
             return
         watch.failed(probe=False)
-        if watch.supervisor.config.health.enabled:
+        # Without a session the next attempt to make one is on its way already, and does not wait for the circuit.
+        if watch.supervisor.config.health.enabled and instance.session is not None:
             self._schedule(watch, retry_after_s)
 
     async def probe(self, instance: Instance) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from mcp_manager._core.router import Router
+from mcp_manager.errors import CallError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.metrics import ServerReading
 from mcp_manager.supervisor import Supervisor
@@ -56,7 +57,7 @@ def server_view(supervisor: Supervisor, monitor: HealthMonitor, router: Router, 
         ready=_ready_count(supervisor),
         draining=supervisor.draining,
         protocol_version=identity.protocol_version if identity is not None else None,
-        last_error=str(last_error) if last_error is not None else None,
+        last_error=_reason(last_error) if last_error is not None else None,
         pids=tuple(each.pid for each in supervisor.instances if each.pid),
     )
 
@@ -114,6 +115,10 @@ def is_ready(supervisor: Supervisor, monitor: HealthMonitor) -> bool:
     """Tell whether a server has a session and is not Unhealthy."""
     state, _ = monitor.state(supervisor)
     return state in (ServerState.HEALTHY, ServerState.DEGRADED) and _ready_count(supervisor) > 0
+
+
+def _reason(error: CallError) -> str:
+    return f"{error.message} ({error.hint})" if error.hint else error.message
 
 
 def _ready_count(supervisor: Supervisor) -> int:

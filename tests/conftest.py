@@ -46,15 +46,14 @@ def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Give a test marked ``both_loops`` one run per loop, every other one asyncio's."""
-    if item.get_closest_marker("both_loops") is None:
+    if item.get_closest_marker("both_loops") is None or new_uvloop is None:
         return {"asyncio": asyncio.SelectorEventLoop}
-    return {"asyncio": asyncio.SelectorEventLoop, "uvloop": _uvloop_or_skip}
+    return {"asyncio": asyncio.SelectorEventLoop, "uvloop": new_uvloop}
 
 
-def _uvloop_or_skip() -> asyncio.AbstractEventLoop:
-    if new_uvloop is None:
-        pytest.skip("uvloop is not installed")
-    return new_uvloop()
+def pytest_report_header() -> str:
+    """Say what a missing package leaves out."""
+    return "loops: asyncio" + (", uvloop" if new_uvloop is not None else " (uvloop is not installed)")
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,6 @@
 """JSON-RPC 2.0 messages as byte ranges: every byte is validated, nothing is built until it is asked for."""
 
-from typing import Final, final
+from typing import Final, Never, final
 
 REQUEST: Final[int]
 NOTIFICATION: Final[int]
@@ -19,7 +19,7 @@ class FrameError(ValueError):
 class Message:
     """One message: what it is, and where its members stand. Members are copied out when asked for."""
 
-    def __init__(self) -> None: ...
+    def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @property
     def kind(self) -> int:
         """``REQUEST``, ``NOTIFICATION``, ``RESULT`` or ``ERROR``."""

@@ -32,6 +32,7 @@ cdef enum Member:
     ERROR_MEMBER = 5
     VERSION = 6
 
+
 class FrameError(ValueError):
     def __init__(self, reason, offset):
         super().__init__(f"{reason} at byte {offset}")

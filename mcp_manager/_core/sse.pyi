@@ -1,6 +1,6 @@
 """Server-sent events, parsed as they come (WHATWG HTML, "Server-sent events", interpreting an event stream)."""
 
-from typing import final
+from typing import Never, final
 
 class SseLimitError(ValueError):
     """A line or an event is longer than allowed; the parser must not be fed any further."""
@@ -14,7 +14,7 @@ class SseLimitError(ValueError):
 class SseEvent:
     """One dispatched event."""
 
-    def __init__(self) -> None: ...
+    def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @property
     def event(self) -> str:
         """The event's type, ``message`` if the stream names none."""

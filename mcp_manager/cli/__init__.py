@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import importlib
+import io
+import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from mcp_manager._version import __version__
-from mcp_manager.cli import demo, fleet
+from mcp_manager.cli.table import complain
 from mcp_manager.errors import CallError, McpManagerError
 
 __all__ = ["main"]
@@ -19,57 +24,75 @@ _INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0 done, 1 failed, 2 misused, 130 interrupted."""
-    options = _parser().parse_args(argv)
+    """Run a command.
+
+    Parameters
+    ----------
+    argv
+        The arguments without the program's name; ``None`` for those of this process.
+
+    Returns
+    -------
+    The exit status: 0 done, 1 failed, 2 misused (arguments, configuration, unknown server), 130 interrupted.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A server may describe itself in characters that the terminal's encoding lacks.
+        sys.stdout.reconfigure(errors="replace")
     try:
-        status: int = asyncio.run(options.run(options))
+        options = _parser().parse_args(argv)
+    except SystemExit as done:
+        return int(done.code or 0)
+    run = getattr(importlib.import_module(f"mcp_manager.cli.{options.module}"), options.function)
+    try:
+        status: int = asyncio.run(run(options))
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return _INTERRUPTED
     except McpManagerError as error:
-        print(f"mcp-manager: {error}", file=sys.stderr)
+        complain(str(error))
         return _FAILED if isinstance(error, CallError) else _MISUSED
     except BrokenPipeError:
-        # Whoever read the output, such as head, has seen enough.
-        sys.stderr.close()
+        # Whoever read the output, such as head, has seen enough; the interpreter must not try again at its exit.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _FAILED
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mcp-manager", description="Manage a fleet of MCP servers.")
+class _Parser(argparse.ArgumentParser):
+    """Complain in one line, as every other error of this program does."""
+
+    def error(self, message: str) -> NoReturn:
+        complain(f"{message} (see {self.prog} --help)")
+        self.exit(_MISUSED)
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="mcp-manager", description="Manage a fleet of MCP servers.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"mcp-manager {__version__}")
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    verbs = parser.add_subparsers(required=True, metavar="VERB", title="verbs")
 
-    verb = verbs.add_parser("demo", help="watch a small fleet lose a server and recover (about ten seconds)")
-    verb.set_defaults(run=demo.run)
+    verb = verbs.add_parser("demo", help="watch a small fleet lose servers and recover (about ten seconds)")
+    verb.set_defaults(module="demo", function="run")
 
-    verb = _fleet_verb(verbs, "check", "connect to every server once and say what answers")
-    verb.set_defaults(run=fleet.check)
+    _fleet_verb(verbs, "check", "connect to every server once and say which answer", json=True)
+    _fleet_verb(verbs, "list", "list the configured servers without connecting", json=True)
+    _fleet_verb(verbs, "status", "connect to every server and show its state", json=True)
+    verb = _fleet_verb(verbs, "tools", "list the tools of all servers, or of one", json=True)
+    verb.add_argument("server", nargs="?", metavar="SERVER", help="a server's id")
 
-    verb = _fleet_verb(verbs, "list", "list the configured servers without connecting")
-    verb.set_defaults(run=fleet.list_configured)
-
-    verb = _fleet_verb(verbs, "status", "connect to every server and show its state")
-    verb.set_defaults(run=fleet.status)
-
-    verb = _fleet_verb(verbs, "tools", "list the tools of all servers, or of one")
-    verb.add_argument("server", nargs="?", help="a server's id")
-    verb.set_defaults(run=fleet.tools)
-
-    verb = _fleet_verb(verbs, "call", "send one request and print the JSON-RPC response")
-    verb.add_argument("server", help="the server's id")
-    verb.add_argument("method", help="such as tools/list or tools/call")
-    verb.add_argument("params", nargs="?", help="the params as JSON")
+    verb = _fleet_verb(verbs, "call", "send one request and print the JSON-RPC response", json=False)
+    verb.add_argument("server", metavar="SERVER", help="the server's id")
+    verb.add_argument("method", metavar="METHOD", help="such as tools/list or tools/call")
+    verb.add_argument("params", nargs="?", metavar="PARAMS_JSON", help='such as \'{"name": "add", "arguments": {}}\'')
     verb.add_argument("--timeout", type=float, metavar="SECONDS", help="default: the server's request_timeout_s")
-    verb.set_defaults(run=fleet.call)
     return parser
 
 
-def _fleet_verb(
-    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, help_text: str
-) -> argparse.ArgumentParser:
-    verb = verbs.add_parser(name, help=help_text)
-    verb.add_argument("config", help="a .toml or .json file with servers or mcpServers")
-    if name not in ("check", "call"):
+def _fleet_verb(verbs: argparse._SubParsersAction[_Parser], name: str, help_text: str, *, json: bool) -> _Parser:
+    verb = verbs.add_parser(name, help=help_text, description=f"{help_text[0].upper()}{help_text[1:]}.")
+    verb.add_argument("config", metavar="CONFIG", help="a .toml or .json file with servers or mcpServers")
+    if json:
         verb.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    verb.set_defaults(module="fleet", function=f"{name}_servers" if name in ("check", "list") else name)
     return verb

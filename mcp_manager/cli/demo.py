@@ -1,38 +1,57 @@
-"""The demonstration: a fleet under traffic loses a server, keeps working, and gets it back."""
+"""The demonstration: a fleet under traffic loses two servers, keeps working, and gets them back."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-import sys
-import time
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Any, Final
 
-from mcp_manager.cli.table import paint, render
-from mcp_manager.errors import CallError
+from mcp_manager.cli.demo_servers.processes import HttpServerProcess, stdio_server_config
+from mcp_manager.cli.table import arrow, complain, paint, render
+from mcp_manager.cli.traffic import Tally, Traffic
+from mcp_manager.cli.watch import Timeline, Watch
+from mcp_manager.config import ManagerConfig
+from mcp_manager.errors import Delivery, McpManagerError
 from mcp_manager.manager import McpManager
-from mcp_manager.transports.child import Child, child_environment
+from mcp_manager.types import ServerState
 
 __all__ = ["Demo", "run"]
 
 _HTTP_SERVERS: Final = ("alpha", "beta", "gamma")
-_STDIO_SERVER: Final = "delta"
-_VICTIM: Final = "beta"
-_CALLERS_EACH: Final = 4
-_PAUSE_S: Final = 0.005
-_PAUSE_AFTER_FAILURE_S: Final = 0.02
-# Small figures, so that what takes minutes in service can be watched.
+_STDIO_SERVERS: Final = ("delta", "epsilon")
+_HTTP_VICTIM: Final = "beta"
+_STDIO_VICTIM: Final = "delta"
+_SERVERS: Final = _HTTP_SERVERS + _STDIO_SERVERS
+_EVERYONE: Final = "fleet"
+_CALLERS: Final = 4
+_PAUSE_S: Final = 0.02
+_LONG_CALLS: Final = 3
+_UNDER_WAY_S: Final = 0.1
+# Small figures, so that what takes minutes in service can be watched. Three trials, so that a half-open circuit is
+# still half open when the first of them returns.
 _SETTINGS: Final[dict[str, Any]] = {
-    "breaker": {"open_s": 1.0, "jitter": 0.1},
-    "restart": {"initial_s": 0.5},
-    "health": {"unhealthy_interval_s": 0.5, "unhealthy_interval_max_s": 2.0},
+    "breaker": {"open_s": 0.8, "open_max_s": 0.8, "half_open_successes": 3, "window_s": 2.0},
+    "restart": {"initial_s": 0.4, "max_s": 1.0},
+    "health": {"interval_s": 1.0, "unhealthy_interval_s": 0.4, "unhealthy_interval_max_s": 0.8},
     "request_timeout_s": 2.0,
+    "shutdown_grace_s": 0.5,
 }
+_HEADERS: Final = (
+    "server",
+    "transport",
+    "state",
+    "circuit",
+    "calls ok",
+    "failed",
+    "p50 ms",
+    "p99 ms",
+    "failed: delivery",
+)
 
 
 async def run(options: Namespace) -> int:
@@ -40,57 +59,23 @@ async def run(options: Namespace) -> int:
     return await Demo().run()
 
 
-class _DemoServer:
-    """One embedded HTTP server in a process of its own, always on the same port."""
+@dataclass
+class _Stage:
+    """What the chapters of the story share."""
 
-    def __init__(self) -> None:
-        self._child: Child | None = None
-        self._ready: asyncio.Future[int] | None = None
-        self.port = 0
+    manager: McpManager
+    traffic: Traffic
+    watch: Watch
+    servers: dict[str, HttpServerProcess]
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/mcp"
+    def pid(self, server_id: str) -> int:
+        return next(iter(self.manager.server(server_id).pids), 0)
 
-    async def start(self) -> None:
-        loop = asyncio.get_running_loop()
-        ready = self._ready = loop.create_future()
-        argv = [sys.executable, "-P", "-m", "mcp_manager.cli.demo_servers.http_server", "--port", str(self.port)]
-        self._child = Child(argv, child_environment({}), None, on_stdout=self._listen, on_end=self._ended)
-        await self._child.start()
-        async with asyncio.timeout(10):
-            self.port = await ready
+    def last_circuits(self, server_id: str) -> str:
+        return f" {arrow()} ".join(self.watch.circuits[server_id][-4:])
 
-    def kill(self) -> None:
-        assert self._child is not None
-        os.kill(self._child.pid, signal.SIGKILL)
-
-    async def aclose(self) -> None:
-        if self._child is not None:
-            await self._child.aclose(1.0)
-
-    def _listen(self, output: bytes) -> None:
-        if self._ready is not None and not self._ready.done():
-            self._ready.set_result(int(output.split()[-1]))
-
-    def _ended(self, exit_code: int) -> None:
-        if self._ready is not None and not self._ready.done():
-            self._ready.set_exception(ConnectionError(f"a demo server exited with status {exit_code}"))
-
-
-class _Tally:
-    """What the callers of one server saw since the last table."""
-
-    def __init__(self) -> None:
-        self.succeeded = 0
-        self.failed: Counter[str] = Counter()
-        self.latencies_ms: list[float] = []
-
-    def percentile_ms(self, share: float) -> float | None:
-        if not self.latencies_ms:
-            return None
-        ranked = sorted(self.latencies_ms)
-        return ranked[min(len(ranked) - 1, int(share * len(ranked)))]
+    def is_healthy(self, server_id: str) -> bool:
+        return self.manager.server(server_id).state is ServerState.HEALTHY
 
 
 class Demo:
@@ -99,161 +84,202 @@ class Demo:
     Parameters
     ----------
     restart
-        Whether the killed server is started again; without, the demonstration fails, as its test wants to see.
+        Whether the killed HTTP server is started again; if not, there is no recovery and the demonstration fails.
+    phase_s
+        Seconds of plain traffic in each phase.
+    patience_s
+        Seconds to wait for each thing that is to be shown.
+    limit_s
+        Seconds after which the demonstration gives up, wherever it is.
     """
 
-    def __init__(self, *, restart: bool = True) -> None:
+    def __init__(
+        self, *, restart: bool = True, phase_s: float = 1.2, patience_s: float = 4.0, limit_s: float = 12.0
+    ) -> None:
         self._restart = restart
-        self._began = time.monotonic()
-        self._servers = {name: _DemoServer() for name in _HTTP_SERVERS}
-        self._ids = (*_HTTP_SERVERS, _STDIO_SERVER)
-        self._tallies = {name: _Tally() for name in self._ids}
-        self._failures: Counter[str] = Counter()
-        self._verdicts: list[tuple[str, bool]] = []
-        self._seen: dict[str, tuple[str, str]] = {}
+        self._phase_s = phase_s
+        self._patience_s = patience_s
+        self._limit_s = limit_s
+        self._timeline = Timeline()
+        self._claims: list[tuple[str, bool]] = []
+        self._pids: set[int] = set()
 
     async def run(self) -> int:
-        """Show everything; returns the exit status."""
-        print(f"mcp-manager demo: {len(_HTTP_SERVERS)} servers over HTTP, 1 over stdio, {_CALLERS_EACH} callers each\n")
-        async with AsyncExitStack() as stack:
-            for server in self._servers.values():
-                stack.push_async_callback(server.aclose)
-            await asyncio.gather(*(server.start() for server in self._servers.values()))
-            manager = await stack.enter_async_context(McpManager())
-            await self._deploy(manager)
-            background = [self._start(self._watch(manager))]
-            background += [self._start(self._call(manager, name)) for name in self._ids for _ in range(_CALLERS_EACH)]
-            try:
-                await self._show(manager)
-            finally:
-                for task in background:
-                    task.cancel()
-                await asyncio.gather(*background, return_exceptions=True)
-        self._say("all servers stopped")
+        """Show everything; return the exit status."""
+        print(
+            f"mcp-manager demo: {len(_HTTP_SERVERS)} MCP servers over HTTP and {len(_STDIO_SERVERS)} over stdio, all "
+            f"on this machine;\n{_CALLERS} callers for each, from the beginning to the end.\n"
+        )
+        try:
+            async with asyncio.timeout(self._limit_s) as limit:
+                await self._tell()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return _give_up(f"the demonstration was not over within {self._limit_s:g} s")
+        except McpManagerError as error:
+            return _give_up(str(error))
+        left = [pid for pid in self._pids if _is_alive(pid)]
+        self._timeline.say(_EVERYONE, "manager and servers stopped")
+        self._claim(f"none of the {len(self._pids)} processes is left", not left)
         return self._verdict()
 
-    async def _deploy(self, manager: McpManager) -> None:
-        stdio = {
-            "command": sys.executable,
-            "args": ["-P", "-m", "mcp_manager.cli.demo_servers.stdio_server"],
-            **_SETTINGS,
-        }
+    async def _tell(self) -> None:
+        """Tell the story; whatever was started ends with it."""
+        async with AsyncExitStack() as stack:
+            servers = {server_id: HttpServerProcess() for server_id in _HTTP_SERVERS}
+            for server in servers.values():
+                stack.push_async_callback(server.aclose)
+            await asyncio.gather(*(self._start(server_id, server) for server_id, server in servers.items()))
+            manager = await stack.enter_async_context(McpManager(ManagerConfig(shutdown_timeout_s=2.0)))
+            watch = Watch(manager, self._timeline)
+            traffic = Traffic(manager, _SERVERS, callers=_CALLERS, pause_s=_PAUSE_S, observe=watch.look)
+            stage = _Stage(manager, traffic, watch, servers)
+            await self._deploy(stage)
+            await stack.enter_async_context(watch.running())
+            await stack.enter_async_context(traffic.running())
+            await self._normal_traffic(stage)
+            await self._kill_http_server(stage)
+            await self._bring_http_server_back(stage)
+            await self._kill_child(stage)
+            self._claim("every reply went to the call it belongs to", traffic.wrong_replies == 0)
+
+    async def _start(self, server_id: str, server: HttpServerProcess) -> None:
+        await server.start()
+        self._pids.add(server.pid)
+        self._timeline.say(server_id, f"process {server.pid} listens on {server.url}")
+
+    async def _deploy(self, stage: _Stage) -> None:
+        manager = stage.manager
         await asyncio.gather(
-            *(manager.deploy(name, {"url": server.url, **_SETTINGS}) for name, server in self._servers.items()),
-            manager.deploy(_STDIO_SERVER, stdio),
+            *(
+                manager.deploy(server_id, {"url": server.url, **_SETTINGS})
+                for server_id, server in stage.servers.items()
+            ),
+            *(manager.deploy(server_id, {**stdio_server_config(), **_SETTINGS}) for server_id in _STDIO_SERVERS),
         )
+        for server_id in _STDIO_SERVERS:
+            self._pids.add(stage.pid(server_id))
+            self._timeline.say(server_id, f"child process {stage.pid(server_id)} answers")
         health = manager.health()
-        self._say(f"deployed: {health.healthy_servers} of {health.total_servers} healthy")
-        self._verdicts.append(("every server was deployed and healthy", health.healthy_servers == len(self._ids)))
+        self._timeline.say(_EVERYONE, f"{health.healthy_servers} of {health.total_servers} servers are Healthy")
+        self._claim("every server was deployed and is Healthy", health.healthy_servers == len(_SERVERS))
 
-    async def _show(self, manager: McpManager) -> None:
-        await asyncio.sleep(1.5)
-        self._table(manager, "Normal traffic")
+    async def _normal_traffic(self, stage: _Stage) -> None:
+        await asyncio.sleep(self._phase_s)
+        tallies = self._table(stage, "1. Normal traffic")
+        self._claim(
+            "every server answers all of its callers",
+            all(tally.succeeded and not tally.failed for tally in tallies.values()),
+        )
 
-        self._say(f"SIGKILL to {_VICTIM}, in the middle of its calls")
-        self._servers[_VICTIM].kill()
-        opened = await self._until(lambda: manager.server(_VICTIM).circuit == "Open")
-        self._verdicts.append((f"the circuit of {_VICTIM} opened", opened))
-        await asyncio.sleep(0.8)
-        self._table(manager, f"{_VICTIM} is dead")
-        others = sum(self._failures[name] for name in self._ids if name != _VICTIM)
-        self._verdicts.append(("no call to the other servers failed", others == 0))
+    async def _kill_http_server(self, stage: _Stage) -> None:
+        victim = stage.servers[_HTTP_VICTIM]
+        await self._kill(stage, _HTTP_VICTIM, victim.pid)
+        opened = await stage.watch.until(lambda: "Open" in stage.watch.circuits[_HTTP_VICTIM], self._patience_s)
+        await asyncio.sleep(self._phase_s)
+        tallies = self._table(stage, f"2. {_HTTP_VICTIM} is dead, its callers go on")
+        refused = tallies[_HTTP_VICTIM].failed["not_sent"]
+        self._claim(
+            f"the circuit of {_HTTP_VICTIM} opened, and kept {refused} calls from being sent", opened and refused > 0
+        )
+        self._claim_untouched(tallies, _HTTP_VICTIM)
 
-        await self._servers[_VICTIM].aclose()
+    async def _bring_http_server_back(self, stage: _Stage) -> None:
+        victim = stage.servers[_HTTP_VICTIM]
+        await victim.aclose()
         if self._restart:
-            await self._servers[_VICTIM].start()
-            self._say(f"{_VICTIM} is started again; it knows none of its old sessions")
-        recovered = await self._until(lambda: manager.server(_VICTIM).state.value == "Healthy")
-        self._verdicts.append((f"{_VICTIM} is healthy again, over a new session", recovered))
+            await self._start(_HTTP_VICTIM, victim)
+        recovered = await stage.watch.until(lambda: stage.is_healthy(_HTTP_VICTIM), self._patience_s)
+        await asyncio.sleep(self._phase_s / 2)
+        tallies = self._table(stage, f"3. {_HTTP_VICTIM} was started again, without its old sessions")
+        path = stage.watch.circuits[_HTTP_VICTIM]
+        self._claim(
+            f"it recovered by itself, circuit {stage.last_circuits(_HTTP_VICTIM)}",
+            recovered and path[-2:] == ["HalfOpen", "Closed"] and tallies[_HTTP_VICTIM].succeeded > 0,
+        )
+        self._claim_untouched(tallies, _HTTP_VICTIM)
 
-        await self._kill_child(manager)
-        await asyncio.sleep(0.5)
-        self._table(manager, "After the recovery")
+    async def _kill_child(self, stage: _Stage) -> None:
+        before = stage.pid(_STDIO_VICTIM)
+        await self._kill(stage, _STDIO_VICTIM, before)
+        noticed = await stage.watch.until(lambda: not stage.is_healthy(_STDIO_VICTIM), self._patience_s)
+        replaced = noticed and await stage.watch.until(lambda: stage.is_healthy(_STDIO_VICTIM), self._patience_s)
+        after = stage.pid(_STDIO_VICTIM)
+        if replaced:
+            self._pids.add(after)
+            self._timeline.say(_STDIO_VICTIM, f"child process {after} answers")
+        await asyncio.sleep(self._phase_s / 2)
+        tallies = self._table(stage, f"4. The child process of {_STDIO_VICTIM} was killed and replaced")
+        self._claim(
+            f"the manager replaced the child process of {_STDIO_VICTIM}",
+            replaced and after not in (0, before) and tallies[_STDIO_VICTIM].succeeded > 0,
+        )
+        self._claim_untouched(tallies, _STDIO_VICTIM)
 
-    async def _kill_child(self, manager: McpManager) -> None:
-        before = manager.server(_STDIO_SERVER).pids
-        self._say(f"SIGKILL to the child process of {_STDIO_SERVER} (pid {before[0]})")
-        os.kill(before[0], signal.SIGKILL)
-        noticed = await self._until(lambda: manager.server(_STDIO_SERVER).state.value == "Unhealthy")
-        restarted = noticed and await self._until(lambda: manager.server(_STDIO_SERVER).state.value == "Healthy")
-        after = manager.server(_STDIO_SERVER).pids
-        if restarted:
-            self._say(f"{_STDIO_SERVER} runs as pid {after[0]}")
-        self._verdicts.append((f"the child process of {_STDIO_SERVER} was replaced", restarted and after != before))
+    async def _kill(self, stage: _Stage, server_id: str, pid: int) -> None:
+        """Kill a server with calls under way on it, and say what becomes of those."""
+        calls = [asyncio.create_task(stage.traffic.long_call(server_id)) for _ in range(_LONG_CALLS)]
+        await asyncio.sleep(_UNDER_WAY_S)
+        self._timeline.say(server_id, f"SIGKILL to process {pid}, with {len(calls)} long calls under way")
+        os.kill(pid, signal.SIGKILL)
+        ends = await asyncio.gather(*calls)
+        self._timeline.say(server_id, f"the {len(calls)} long calls ended: {_tallied(Counter(ends))}")
+        self._claim(
+            f"the calls under way on {server_id} ended with it, delivery unknown: they may have run",
+            all(end == "unknown" for end in ends),
+        )
 
-    async def _call(self, manager: McpManager, server_id: str) -> None:
-        number = 0
-        while True:
-            number += 1
-            started = time.perf_counter()
-            try:
-                result = await manager.call_tool(server_id, "echo", {"text": f"{server_id} {number}"})
-                if result.text != f"{server_id} {number}":
-                    self._verdicts.append((f"every reply belongs to its call ({server_id})", False))
-            except CallError as error:
-                self._tallies[server_id].failed[error.delivery] += 1
-                self._failures[server_id] += 1
-                await asyncio.sleep(_PAUSE_AFTER_FAILURE_S)
-                continue
-            self._tallies[server_id].succeeded += 1
-            self._tallies[server_id].latencies_ms.append(1000 * (time.perf_counter() - started))
-            await asyncio.sleep(_PAUSE_S)
+    def _table(self, stage: _Stage, title: str) -> dict[str, Tally]:
+        """Print the fleet as it is, and the calls since the last table; return the calls."""
+        tallies = stage.traffic.next_phase()
+        rows = []
+        for view in stage.manager.servers():
+            tally = tallies[view.id]
+            latencies = [tally.percentile_ms(0.5), tally.percentile_ms(0.99)]
+            counts = [tally.succeeded, tally.failed.total()]
+            delivery = _tallied(tally.failed)
+            rows.append([view.id, view.transport, view.state, view.circuit, *counts, *latencies, delivery])
+        print(f"\n{title}\n{render(_HEADERS, rows)}\n", flush=True)
+        return tallies
 
-    async def _watch(self, manager: McpManager) -> None:
-        """Print every change of state or circuit when it is seen."""
-        while True:
-            for view in manager.servers():
-                now = (view.state.value, view.circuit)
-                before = self._seen.get(view.id, now)
-                for old, new, what in zip(before, now, ("state", "circuit"), strict=True):
-                    if old != new:
-                        self._say(f"{view.id:<6} {what:<8} {paint(old)} → {paint(new)}")
-                self._seen[view.id] = now
-            await asyncio.sleep(0.01)
+    def _claim_untouched(self, tallies: dict[str, Tally], victim: str) -> None:
+        """Claim that the others were served as ever while one was down."""
+        others = [tally for server_id, tally in tallies.items() if server_id != victim]
+        answered = sum(tally.succeeded for tally in others)
+        failed = sum(tally.failed.total() for tally in others)
+        self._claim(
+            f"the others went on meanwhile: {answered} calls answered, {failed} failed",
+            all(tally.succeeded for tally in others) and not failed,
+        )
 
-    async def _until(self, condition: Callable[[], bool], within_s: float = 4.0) -> bool:
-        """Wait for what is to be shown; the demonstration ends in time even if it never comes."""
-        deadline = time.monotonic() + within_s
-        while not condition():
-            if time.monotonic() > deadline:
-                return False
-            await asyncio.sleep(0.005)
-        return True
-
-    def _table(self, manager: McpManager, title: str) -> None:
-        rows: list[list[object]] = []
-        for view in manager.servers():
-            tally = self._tallies[view.id]
-            self._tallies[view.id] = _Tally()
-            delivery = ", ".join(f"{count} {name}" for name, count in sorted(tally.failed.items()))
-            rows.append(
-                [
-                    view.id,
-                    view.transport,
-                    view.state.value,
-                    view.circuit,
-                    tally.succeeded,
-                    tally.failed.total(),
-                    tally.percentile_ms(0.5),
-                    tally.percentile_ms(0.99),
-                    delivery,
-                ]
-            )
-        headers = ("server", "transport", "state", "circuit", "ok", "failed", "p50 ms", "p99 ms", "failed: delivery")
-        print(f"\n{title}\n{render(headers, rows)}\n")
+    def _claim(self, text: str, held: bool) -> None:
+        self._claims.append((text, held))
 
     def _verdict(self) -> int:
-        print()
-        for text, happened in self._verdicts:
-            print(f"  {paint('yes' if happened else 'no', 'yes' if happened else 'NO '):<4} {text}")
-        failed = sum(not happened for _, happened in self._verdicts)
-        if failed:
-            print(f"\nmcp-manager: {failed} of {len(self._verdicts)} things did not happen as shown", file=sys.stderr)
-        return 1 if failed else 0
+        print("\nWhat was claimed, and whether it happened")
+        for text, held in self._claims:
+            word = "yes" if held else "no"
+            print(f"  {paint(word, word.ljust(3))}  {text}")
+        missing = sum(not held for _, held in self._claims)
+        if missing:
+            return _give_up(f"{missing} of {len(self._claims)} claims did not hold")
+        print(f"\nAll {len(self._claims)} claims held, in {self._timeline.seconds:.1f} s.")
+        return 0
 
-    def _say(self, text: str) -> None:
-        print(f"  {time.monotonic() - self._began:5.2f} s  {text}", flush=True)
 
-    @staticmethod
-    def _start(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        return asyncio.get_running_loop().create_task(work)
+def _tallied(deliveries: Counter[Delivery]) -> str:
+    return ", ".join(f"{count} {delivery}" for delivery, count in sorted(deliveries.items()))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _give_up(why: str) -> int:
+    complain(why)
+    return 1

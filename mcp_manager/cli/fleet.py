@@ -1,136 +1,224 @@
-"""The verbs that work on a configuration file."""
+"""The verbs that work on the servers of a configuration file."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
+import sys
+import time
 from argparse import Namespace
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from mcp_manager.cli.table import render
-from mcp_manager.config import ManagerConfig, load_manager_config, redact_url
-from mcp_manager.errors import InvalidRequestError, McpManagerError
+from mcp_manager.catalog import Tool
+from mcp_manager.cli.table import complain, paragraph, render
+from mcp_manager.config import ManagerConfig, ServerConfig, load_manager_config, redact_url
+from mcp_manager.errors import InvalidRequestError, McpManagerError, ServerNotFoundError
 from mcp_manager.manager import McpManager
+from mcp_manager.types import ServerState
 from mcp_manager.views import ServerView
 
-__all__ = ["call", "check", "list_configured", "status", "tools"]
+__all__ = ["call", "check_servers", "list_servers", "status", "tools"]
 
 
-async def check(options: Namespace) -> int:
-    """Connect to every server; 0 if all answered, 1 otherwise."""
-    views = await _views(load_manager_config(options.config))
-    print(render(("server", "transport", "reachable", "revision", "problem"), [_check_row(view) for view in views]))
-    return 0 if all(view.ready for view in views) else 1
-
-
-async def list_configured(options: Namespace) -> int:
-    """Show what the file configures."""
+async def check_servers(options: Namespace) -> int:
+    """Connect to every server, also to those that would be connected later; 0 if all of them answer, else 1."""
     config = load_manager_config(options.config)
-    rows = [
-        {
-            "server": server_id,
-            "transport": server.transport,
-            "where": server.command or _where(server.url),
-            "priority": server.priority,
-            "instances": server.instances,
-            "tags": list(server.tags),
-        }
-        for server_id, server in config.servers.items()
-    ]
+    async with McpManager(_without_servers(config)) as manager:
+        took_ms = await asyncio.gather(*(_deploy(manager, *each) for each in config.servers.items()))
+        views = manager.servers()
+    reachable = {view.id: view.ready == view.desired for view in views}
     if options.json:
-        print(json.dumps(rows, indent=2))
+        _print_json(
+            [
+                {"reachable": reachable[view.id], "connect_ms": round(ms, 3), **_plain(view)}
+                for view, ms in zip(views, took_ms, strict=True)
+            ]
+        )
     else:
-        cells = [[row["server"], row["transport"], row["priority"], row["instances"], row["where"]] for row in rows]
-        print(render(("server", "transport", "priority", "instances", "where"), cells))
+        rows = [
+            [
+                view.id,
+                view.transport,
+                _verdict(view),
+                f"{view.ready}/{view.desired}",
+                view.protocol_version,
+                ms if view.ready else None,
+            ]
+            for view, ms in zip(views, took_ms, strict=True)
+        ]
+        _print_table(("server", "transport", "reachable", "ready", "protocol", "connect ms"), rows, options.config)
+        _print_problems(views)
+    return 0 if all(reachable.values()) else 1
+
+
+async def list_servers(options: Namespace) -> int:
+    """Show what the file configures, without connecting; secrets are left out."""
+    servers = load_manager_config(options.config).servers
+    if options.json:
+        _print_json([_described(server_id, server) for server_id, server in servers.items()])
+    else:
+        rows = [list(_described(server_id, server).values()) for server_id, server in servers.items()]
+        for row in rows:
+            row[-1] = ", ".join(row[-1])
+        headers = ("server", "name", "type", "transport", "where", "instances", "priority", "tags")
+        _print_table(headers, rows, options.config)
     return 0
 
 
 async def status(options: Namespace) -> int:
-    """Connect to every server and show its state; 1 if one is Unhealthy."""
-    views = await _views(load_manager_config(options.config))
+    """Start the fleet as its services do, and show the state of every server; 1 if one is Unhealthy."""
+    async with McpManager(load_manager_config(options.config)) as manager:
+        views = manager.servers()
     if options.json:
-        print(json.dumps([msgspec.to_builtins(view) for view in views], indent=2))
+        _print_json([_plain(view) for view in views])
     else:
         rows = [
-            [view.id, view.transport, view.state.value, view.circuit, f"{view.ready}/{view.desired}", _why(view)]
+            [
+                view.id,
+                view.transport,
+                view.state,
+                view.circuit,
+                f"{view.ready}/{view.desired}",
+                view.protocol_version,
+                ", ".join(view.reasons),
+            ]
             for view in views
         ]
-        print(render(("server", "transport", "state", "circuit", "ready", "why"), rows))
-    return 1 if any(view.state.value == "Unhealthy" for view in views) else 0
+        _print_table(("server", "transport", "state", "circuit", "ready", "protocol", "why"), rows, options.config)
+        _print_problems(views)
+    return 1 if any(view.state is ServerState.UNHEALTHY for view in views) else 0
 
 
 async def tools(options: Namespace) -> int:
-    """List tools; 1 if a server did not say."""
+    """List the tools of all servers that are not suspended, or of one; 1 if a server did not answer."""
     config = load_manager_config(options.config)
     if options.server is not None:
         config = _only(config, options.server)
-    failed = False
-    found: list[dict[str, Any]] = []
-    async with McpManager(config) as manager:
-        if options.server is not None:
-            manager.server(options.server)
-        ids = list(config.servers)
-        answers = await asyncio.gather(*(manager.list_tools(each) for each in ids), return_exceptions=True)
-    for server_id, answer in zip(ids, answers, strict=True):
-        if isinstance(answer, McpManagerError):
-            failed = True
-            found.append({"server": server_id, "error": str(answer)})
-        elif isinstance(answer, BaseException):
-            raise answer
-        else:
-            found += [{"server": server_id, "tool": tool.name, "description": tool.description} for tool in answer]
+    async with McpManager(_lazy(config)) as manager:
+        asked = [name for name, server in config.servers.items() if server.instances or name == options.server]
+        answers = await asyncio.gather(*(_tools_of(manager, server_id) for server_id in asked))
+    listed = dict(zip(asked, answers, strict=True))
+    failures = {server_id: answer for server_id, answer in listed.items() if isinstance(answer, McpManagerError)}
+    found = [(server_id, tool) for server_id, answer in listed.items() if isinstance(answer, list) for tool in answer]
     if options.json:
-        print(json.dumps(found, indent=2))
+        _print_json([{"server": server_id, **msgspec.to_builtins(tool)} for server_id, tool in found])
     else:
-        rows = [
-            [row["server"], row.get("tool"), _one_line(row.get("description") or row.get("error"))] for row in found
-        ]
-        print(render(("server", "tool", "description"), rows))
-    return 1 if failed else 0
+        rows = [[server_id, tool.name, tool.description or tool.title] for server_id, tool in found]
+        if rows or not failures:
+            _print_table(("server", "tool", "description"), rows, options.config, nothing="no tools")
+    for error in failures.values():
+        complain(str(error))
+    return 1 if failures else 0
 
 
 async def call(options: Namespace) -> int:
-    """Send one request and print the response; 1 if it is an error."""
+    """Send one request and print the JSON-RPC response; 1 if that is an error."""
+    if options.timeout is not None and not 0 < options.timeout < math.inf:
+        raise InvalidRequestError("--timeout must be a number of seconds above 0")
     config = _only(load_manager_config(options.config), options.server)
-    request: dict[str, Any] = {"id": 1, "method": options.method}
-    if options.params is not None:
-        try:
-            request["params"] = json.loads(options.params)
-        except (ValueError, RecursionError) as error:
-            raise InvalidRequestError(f"Invalid request: params is not JSON: {error}") from None
-    async with McpManager(config) as manager:
-        reply = await manager.execute_raw(options.server, json.dumps(request).encode(), timeout=options.timeout)
-    print(reply.decode("utf-8"))
-    decoded = json.loads(reply)
+    request = _request(options.method, options.params)
+    async with McpManager(_lazy(config)) as manager:
+        reply = await manager.execute_raw(options.server, request, timeout=options.timeout)
+    shown = msgspec.json.format(reply, indent=2) if sys.stdout.isatty() else reply
+    print(shown.decode("utf-8", "replace"))
+    decoded = msgspec.json.decode(reply)
     return 1 if isinstance(decoded, dict) and "error" in decoded else 0
 
 
-async def _views(config: ManagerConfig) -> list[ServerView]:
-    async with McpManager(config) as manager:
-        return manager.servers()
+def _request(method: str, params: str | None) -> bytes:
+    """Build the request, with the params as they were given; a notification gets no id."""
+    request: dict[str, Any] = {} if method.startswith("notifications/") else {"id": 1}
+    try:
+        request["method"] = method
+        if params is not None:
+            msgspec.json.decode(params)
+            request["params"] = msgspec.Raw(params.encode())
+        return msgspec.json.encode(request)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidRequestError(f"Invalid request: PARAMS_JSON is not JSON: {error}") from None
+    except UnicodeEncodeError:
+        raise InvalidRequestError("Invalid request: the arguments are not UTF-8") from None
+
+
+async def _deploy(manager: McpManager, server_id: str, server: ServerConfig) -> float:
+    """Deploy and probe a server; return how many milliseconds that took."""
+    started = time.perf_counter()
+    await manager.deploy(server_id, msgspec.structs.replace(server, connect="eager"))
+    return 1000 * (time.perf_counter() - started)
+
+
+async def _tools_of(manager: McpManager, server_id: str) -> list[Tool] | McpManagerError:
+    try:
+        return await manager.list_tools(server_id)
+    except McpManagerError as error:
+        return error
+
+
+def _without_servers(config: ManagerConfig) -> ManagerConfig:
+    return msgspec.structs.replace(config, servers={})
 
 
 def _only(config: ManagerConfig, server_id: str) -> ManagerConfig:
-    """Reduce a configuration to one server, or to none: the manager then says that it is not there."""
-    servers = {name: server for name, server in config.servers.items() if name == server_id}
+    """Reduce a configuration to one of its servers."""
+    if server_id not in config.servers:
+        raise ServerNotFoundError(server_id, hint=f"configured: {', '.join(config.servers) or 'none'}")
+    return msgspec.structs.replace(config, servers={server_id: config.servers[server_id]})
+
+
+def _lazy(config: ManagerConfig) -> ManagerConfig:
+    """Let the one request make the connection, so that its failure is told and not a probe's before it."""
+    servers = {name: msgspec.structs.replace(server, connect="lazy") for name, server in config.servers.items()}
     return msgspec.structs.replace(config, servers=servers)
 
 
-def _check_row(view: ServerView) -> list[object]:
-    return [view.id, view.transport, "yes" if view.ready else "no", view.protocol_version, _why(view)]
-
-
-def _why(view: ServerView) -> str:
-    return _one_line(view.last_error or ", ".join(view.reasons))
+def _described(server_id: str, server: ServerConfig) -> dict[str, Any]:
+    return {
+        "id": server_id,
+        "name": server.name or server_id,
+        "server_type": server.server_type,
+        "transport": server.transport,
+        "where": server.command or _where(server.url),
+        "instances": server.instances,
+        "priority": server.priority,
+        "tags": list(server.tags),
+    }
 
 
 def _where(url: str | tuple[str, ...] | None) -> str:
     if isinstance(url, tuple):
-        return f"{redact_url(url[0])} and {len(url) - 1} more"
+        return f"{redact_url(url[0])} and {len(url) - 1} more" if len(url) > 1 else redact_url(url[0])
     return redact_url(url) if url is not None else ""
 
 
-def _one_line(text: str | None) -> str:
-    return " ".join((text or "").split())
+def _verdict(view: ServerView) -> str:
+    if not view.desired:
+        return "suspended"
+    return "yes" if view.ready == view.desired else "partly" if view.ready else "no"
+
+
+def _plain(view: ServerView) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.to_builtins(view)
+    return plain
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _print_table(
+    headers: Sequence[str], rows: Sequence[Sequence[object]], path: str, nothing: str = "no servers"
+) -> None:
+    print(render(headers, rows) if rows else f"{nothing} in {path}")
+
+
+def _print_problems(views: Sequence[ServerView]) -> None:
+    """Tell in full what is wrong with each server, below a table that has no room for it."""
+    failing = [view for view in views if view.last_error is not None]
+    if failing:
+        print()
+    for view in failing:
+        print(paragraph(view.id, view.last_error or ""))

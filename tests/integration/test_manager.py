@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from mcp_manager import (
+    CallError,
     CircuitOpenError,
     ConfigError,
     ConnectError,
@@ -96,6 +97,24 @@ async def test_a_killed_child_fails_its_calls_with_delivery_and_comes_back() -> 
         await becomes(manager, "a", ServerState.HEALTHY)
         assert (await manager.call_tool("a", "echo", {"text": "back"})).text == "back"
         assert {child.pid for child in psutil.Process().children()} & {victim} == set()
+
+
+async def test_a_child_is_started_again_in_its_own_time_whatever_its_circuit_says() -> None:
+    async with McpManager() as manager:
+        await manager.deploy("a", stdio(breaker={"open_s": 60.0, "consecutive_failures": 1}))
+        os.kill(manager.server("a").pids[0], signal.SIGKILL)
+        refused = 0
+        async with asyncio.timeout(15):
+            while True:
+                try:
+                    await manager.ping("a")
+                    break
+                except CallError:
+                    # Callers that come meanwhile must not put the restart off.
+                    refused += 1
+                    await asyncio.sleep(0.01)
+        assert refused > 0
+        assert manager.server("a").circuit == "Closed"
 
 
 async def test_a_deadline_ends_a_call_and_nothing_else() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 __all__ = ["REVISIONS", "answer", "error_reply", "is_request", "sleep_seconds"]
 
@@ -115,5 +115,8 @@ def _text(text: str, *, failed: bool = False) -> dict[str, Any]:
     return {"content": [{"type": "text", "text": text}], "isError": failed}
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _is_number(value: object) -> TypeGuard[int | float]:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    # An integer beyond the floats is refused like an infinity: its digits alone could fill a reply.
+    return math.isfinite(value) if isinstance(value, float) else abs(value) < 2**1023

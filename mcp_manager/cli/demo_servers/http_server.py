@@ -11,7 +11,7 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -71,7 +71,9 @@ class _Endpoint:
 
 
 @web.middleware
-async def _refuse_foreign_origin(request: web.Request, handler: web.Handler) -> web.StreamResponse:
+async def _refuse_foreign_origin(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
     """Keep a web page from reaching this server through a name that resolves to loopback."""
     origin = request.headers.get("Origin")
     if origin is not None and urlsplit(origin).hostname not in (_HOST, "localhost"):

@@ -1,0 +1,161 @@
+"""The Python API in one script: first from plain code, then the same from asyncio. Run it as it stands."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from mcp_manager import CallError, PyMcpManager
+
+DEMO_SERVERS = "mcp_manager.cli.demo_servers"
+
+
+@contextlib.contextmanager
+def demo_http_server() -> Iterator[str]:
+    """Run the package's demo server as a child process and yield its URL; it ends when its input is closed."""
+    command = [sys.executable, "-P", "-m", f"{DEMO_SERVERS}.http_server"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        # "listening on http://127.0.0.1:<port>/mcp"
+        ready = process.stdout.readline().split()
+        if not ready:
+            raise RuntimeError("the demo server did not start")
+        yield ready[-1]
+
+
+def fleet(first_url: str, second_url: str) -> dict[str, dict[str, Any]]:
+    """Describe three servers by id: two over HTTP, one as a child process. The name need not be the id."""
+    return {
+        "calculator-1": {
+            "name": "calculator-server",
+            "server_type": "computation",
+            "url": first_url,
+            "auth": {"type": "api_key", "key": "secret"},
+            "priority": 10,
+            "tags": ["demo", "production"],
+        },
+        "echo-1": {
+            "name": "echo-server",
+            "server_type": "text",
+            "url": second_url,
+            "auth": {"type": "bearer", "token": "secret"},
+            "priority": 5,
+            "tags": ["demo"],
+        },
+        "local-1": {
+            "name": "child process",
+            "server_type": "local",
+            "command": sys.executable,
+            "args": ["-P", "-m", f"{DEMO_SERVERS}.stdio_server"],
+        },
+    }
+
+
+def tool_call(name: str, **arguments: object) -> str:
+    """Build the JSON text of a tools/call request."""
+    return json.dumps({"method": "tools/call", "params": {"name": name, "arguments": arguments}})
+
+
+def text_of(response: str) -> str:
+    """Read the text out of the JSON-RPC response to a tools/call."""
+    text: str = json.loads(response)["result"]["content"][0]["text"]
+    return text
+
+
+def synchronous(servers: dict[str, dict[str, Any]]) -> None:
+    """Use the manager from plain code; every call blocks only its own thread."""
+    print("From plain code")
+    manager = PyMcpManager()
+    manager.start()
+    try:
+        for server_id, config in servers.items():
+            manager.deploy_server(server_id, json.dumps(config))
+        for server in manager.list_servers():
+            print(f"  {server.id:<13} {server.name:<18} {server.server_type:<12} {server.state}")
+        health = manager.get_health_status()
+        print(f"  healthy servers: {health.healthy_servers}/{health.total_servers}")
+
+        ping = manager.execute("calculator-1", json.dumps({"method": "ping"}))
+        print(f"  ping: {ping}")
+        total = manager.execute("calculator-1", tool_call("add", a=2, b=3))
+        print(f"  2 + 3 = {text_of(total)}")
+
+        manager.scale_server("local-1", 3)
+        answers = [text_of(manager.execute("local-1", tool_call("echo", text=f"call {i}"))) for i in range(3)]
+        print(f"  local-1 runs 3 instances, is {manager.get_server_state('local-1')} and answers: {', '.join(answers)}")
+
+        handle_errors(manager)
+        show_metrics(manager.export_prometheus_metrics())
+
+        for server_id in servers:
+            manager.undeploy_server(server_id)
+        print(f"  servers left: {len(manager.list_servers())}")
+    finally:
+        manager.stop()
+    print("  stopped")
+
+
+def handle_errors(manager: PyMcpManager) -> None:
+    """Show the three kinds of failure: wrong input, no answer, and an error that is the server's answer."""
+    try:
+        manager.deploy_server("bad-server", "{invalid json}")
+    except ValueError as error:
+        print(f"  config error: {error}")
+    try:
+        manager.execute("non-existent", json.dumps({"method": "ping"}))
+    except ValueError as error:
+        print(f"  server not found: {error}")
+    try:
+        manager.execute("echo-1", tool_call("sleep", seconds=5), timeout=0.1)
+    except CallError as error:
+        # "unknown": the request had left, so it may have been executed. "not_sent" would be safe to repeat.
+        print(f"  no answer: {type(error).__name__}, delivery {error.delivery}")
+    answer = json.loads(manager.execute("echo-1", json.dumps({"method": "no/such/method"})))
+    print(f"  the server's own error: {answer['error']['message']}")
+
+
+def show_metrics(metrics: str) -> None:
+    """Print a slice of the Prometheus text."""
+    counted = [line for line in metrics.splitlines() if line.startswith("mcp_requests_total{")]
+    print(f"  {len(metrics)} bytes of metrics, among them:")
+    for line in counted[:4]:
+        print(f"    {line}")
+
+
+async def asynchronous(servers: dict[str, dict[str, Any]]) -> None:
+    """Do the same on a running event loop: every method has an ``_async`` twin."""
+    print("From asyncio")
+    manager = PyMcpManager()
+    await manager.start_async()
+    await asyncio.gather(
+        *(manager.deploy_server_async(server_id, json.dumps(config)) for server_id, config in servers.items())
+    )
+    health = await manager.get_health_status_async()
+    print(f"  healthy servers: {health.healthy_servers}/{health.total_servers}")
+
+    asked = [*servers, "non-existent"]
+    calls = [manager.execute_async(server_id, tool_call("echo", text=f"hello {server_id}")) for server_id in asked]
+    for server_id, answer in zip(asked, await asyncio.gather(*calls, return_exceptions=True), strict=True):
+        shown = text_of(answer) if isinstance(answer, str) else f"{type(answer).__name__}: {answer}"
+        print(f"  {server_id:<13} {shown}")
+
+    # On the loop's own thread a plain stop() starts the shutdown at once; awaiting it waits for the end.
+    manager.stop()
+
+
+def main() -> int:
+    """Start two servers, use them both ways, and end them."""
+    with demo_http_server() as first_url, demo_http_server() as second_url:
+        servers = fleet(first_url, second_url)
+        synchronous(servers)
+        asyncio.run(asynchronous(servers))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

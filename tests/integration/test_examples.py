@@ -1,0 +1,60 @@
+"""Every example runs as it stands, from any directory, and leaves nothing running."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.orphans import no_orphans
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+SAYS = {
+    "mcp_manager_python_example.py": (
+        "calculator-1  calculator-server  computation  Healthy",
+        "healthy servers: 3/3",
+        '"result": {}',
+        "2 + 3 = 5",
+        "local-1 runs 3 instances, is Healthy and answers: call 0, call 1, call 2",
+        "config error: Invalid server config",
+        "server not found: Server non-existent not found",
+        "no answer: DeadlineExceededError, delivery unknown",
+        "the server's own error: Method not found: no/such/method",
+        'mcp_requests_total{method="ping",server_id="calculator-1",status="success"} 1.0',
+        "servers left: 0",
+        "echo-1        hello echo-1",
+        "non-existent  ServerNotFoundError",
+    ),
+    "mcp_deployment_automation.py": (
+        "Deploying 3 servers from fleet.toml",
+        "3 of 3 Healthy",
+        "add, echo, sleep on each of 3 servers",
+        "search-2 is Unhealthy after 3 failed calls, the others answer",
+        "search-2 is Healthy at http://127.0.0.1:",
+        "All steps succeeded",
+    ),
+}
+
+
+def test_every_example_is_run() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(SAYS)
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_an_example_runs_as_it_stands(name: str, tmp_path: Path) -> None:
+    with no_orphans():
+        done = subprocess.run(
+            [sys.executable, "-W", "error", str(EXAMPLES / name)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    for line in SAYS[name]:
+        assert line in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 140
+    assert list(tmp_path.iterdir()) == []
