@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
-import collections
 import contextlib
+import errno
+import logging
 import os
 import signal
 import subprocess
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from typing import IO, Any, Final, cast
+from collections.abc import Callable, Collection, Mapping, Sequence
+from io import FileIO
+from typing import Final, cast
 
-__all__ = ["Child", "child_environment"]
+from mcp_manager.transports._process_group import ProcessGroup, wait_unreaped
+
+__all__ = ["Child", "child_environment", "masked", "printable"]
+
+_log = logging.getLogger(__name__)
 
 _PASSED_ON: Final = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER")
+_READ_BYTES: Final = 64 * 1024
 _STDERR_BYTES: Final = 64 * 1024
-# What is written before the child reads it is held in memory up to here; then writers wait.
-_WRITE_BUFFER: Final = 1024 * 1024
-# After the exit, whoever left the process group may hold the pipes open; nobody waits longer than this for them.
+_STDERR_LINE: Final = 500
+# What is written before the child reads it is held in memory up to the first mark; then writers wait for the second.
+_WRITE_HIGH: Final = 1024 * 1024
+_WRITE_LOW: Final = _WRITE_HIGH // 4
+# After the exit, whoever left the process group may hold the pipes open; nobody waits longer than this for them. As
+# long is a program left alone that closed a pipe of its own.
 _LAST_WORDS_S: Final = 0.5
 _KILLED_S: Final = 5.0
+_REAP_AGAIN_S: Final = 0.01
 
 
 def child_environment(own: Mapping[str, str], inherited: Sequence[str] = ()) -> dict[str, str]:
@@ -34,8 +44,22 @@ def child_environment(own: Mapping[str, str], inherited: Sequence[str] = ()) -> 
     return {name: os.environ[name] for name in names if name in os.environ} | dict(own)
 
 
+def printable(text: str) -> str:
+    """Replace by blanks what would move a terminal's cursor or reorder a log's line."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def masked(text: str, hidden: Collection[str]) -> str:
+    """Replace texts that must not be shown."""
+    for secret in sorted(hidden, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
 class Child:
     """Run a program in a process group of its own.
+
+    Neither a thread nor a task belongs to it: the loop watches its pipes and its end.
 
     Parameters
     ----------
@@ -61,194 +85,288 @@ class Child:
         self._cwd = cwd
         self._on_stdout = on_stdout
         self._on_end = on_end
-        self._process: subprocess.Popen[bytes] | None = None
+        self._group: ProcessGroup | None = None
         self._pidfd = -1
-        self._stdin: asyncio.WriteTransport | None = None
-        self._outputs: list[asyncio.ReadTransport] = []
+        self._stdin: FileIO | None = None
+        self._stdout_number = -1
+        self._outputs: dict[int, tuple[FileIO, Callable[[bytes], None]]] = {}
+        self._unwritten = bytearray()
         self._writable = asyncio.Event()
         self._writable.set()
-        self._stderr: collections.deque[bytes] = collections.deque()
-        self._stderr_size = 0
-        self._stdout_ended = False
-        self._exited = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._stderr = bytearray()
+        self._closing = False
+        self._terminated = False
+        self._exit_code: int | None = None
+        self._kill_timer: asyncio.TimerHandle | None = None
+        self._finish_timer: asyncio.TimerHandle | None = None
         self._ended = asyncio.Event()
+        self.misdeed = ""
+        """Why the program is being killed before it ended by itself, in words; empty if it is not."""
 
     @property
     def pid(self) -> int:
-        """The process id, 0 before the start."""
-        return self._process.pid if self._process is not None else 0
-
-    @property
-    def running(self) -> bool:
-        """Whether the program was started and has not ended."""
-        return self._process is not None and not self._exited
+        """The process id, 0 before the start; after the end the number may be another's."""
+        return self._group.pid if self._group is not None else 0
 
     async def start(self) -> None:
-        """Start the program; raises :class:`OSError` or :class:`ValueError` as :class:`subprocess.Popen`."""
-        loop = asyncio.get_running_loop()
+        """Start the program; raises :class:`OSError` or :class:`ValueError` as :class:`subprocess.Popen`.
+
+        There is no await in it, so a cancellation finds the program either running or not started.
+        """
+        assert self._group is None and not self._closing, "a child starts once, and not after its end"
         # Blocks for the moment of vfork and exec, as asyncio's own subprocesses do.
         process = subprocess.Popen(  # noqa: ASYNC220
             self._argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            bufsize=0,
             env=self._environment,
             cwd=self._cwd,
             start_new_session=True,
         )
-        self._process = process
-        _children.add(self)
-        self._watch_exit(loop, process)
+        self._group = group = ProcessGroup(process)
+        # A child that is forgotten, its loop closed under it, must not run on.
+        weakref.finalize(self, group.kill_and_reap).atexit = False
         try:
-            await self._connect_pipes(loop, process)
+            self._watch_pipes(process)
+            self._watch_exit(process.pid)
         except BaseException:
-            self.signal(signal.SIGKILL)
-            for pipe in (process.stdin, process.stdout, process.stderr):
-                if pipe is not None:
-                    pipe.close()
-            self._stdout_ended = True
-            await self._wait_killed()
+            group.kill_and_reap()
+            self._release()
+            self._ended.set()
             raise
 
     async def send(self, data: bytes) -> None:
         """Hand bytes to the program's standard input, waiting while too much of it is unread.
 
-        Raises :class:`BrokenPipeError` if the program has ended or closed it.
+        Cancelled, it has handed over nothing.
+
+        Raises
+        ------
+        BrokenPipeError
+            The program has ended or closed its input, or is being ended; nothing was handed over.
         """
         while not self._writable.is_set():
             await self._writable.wait()
-        if self._stdin is None or self._stdin.is_closing():
+        if self._stdin is None or self._closing:
             raise BrokenPipeError("the program's standard input is closed")
-        self._stdin.write(data)
+        self._write(self._stdin, data)
 
-    def stderr_tail(self, lines: int = 5) -> str:
-        """Return the last lines the program wrote to its standard error, free of control characters."""
-        text = b"".join(self._stderr).decode("utf-8", "replace")
-        kept = [line for line in text.splitlines() if line.strip()][-lines:]
-        return " | ".join("".join(char if char.isprintable() else " " for char in line[:500]) for line in kept)
+    def stderr_tail(self, lines: int = 5, *, hidden: Collection[str] = ()) -> str:
+        """Return the last lines the program wrote to its standard error, in one line free of control characters.
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the whole process group, unless the program has ended."""
-        if self._process is not None and not self._exited:
-            # The leader is not reaped before _exited is set, so the number cannot be another's by now.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, number)
+        Parameters
+        ----------
+        lines
+            How many of its lines that are not blank.
+        hidden
+            Texts to mask, such as credentials that the program may have quoted.
+        """
+        text = self._stderr[-_STDERR_BYTES:].decode("utf-8", "replace")
+        text = masked(text, hidden)
+        if len(self._stderr) > _STDERR_BYTES:
+            # What is left of a line whose beginning was dropped may be the rest of a text to hide.
+            text = text.partition("\n")[2] or text[-_STDERR_LINE:]
+        kept = [line for line in text.splitlines() if line.strip()][-lines:] if lines > 0 else []
+        return " | ".join(printable(line[:_STDERR_LINE]) for line in kept)
+
+    def kill(self) -> None:
+        """Kill the whole process group, unless the program has ended; ``on_end`` follows soon."""
+        if self._group is not None:
+            self._group.signal(signal.SIGKILL)
+            self._close_stdin()
+
+    def kill_now(self) -> None:
+        """Kill the whole process group and reap the program, blocking for the moment that takes; for emergencies.
+
+        May be called on any thread, and without a loop.
+        """
+        if self._group is not None:
+            self._group.kill_and_reap()
 
     async def aclose(self, grace_s: float) -> None:
         """End the program: close its input, wait, SIGTERM, wait, SIGKILL (2025-11-25, stdio shutdown); idempotent.
 
-        ``grace_s`` is each wait's length. Cancelled, it kills at once and still reaps.
+        Its output is read all the while. Cancelled, it kills at once and still reaps.
+
+        Parameters
+        ----------
+        grace_s
+            Length of each of the two waits in seconds.
         """
-        if self._process is None:
+        self._closing = True
+        if self._group is None:
             return
+        self._writable.set()
+        if self._kill_timer is not None:
+            self._kill_timer.cancel()
+        if not self._unwritten:
+            self._close_stdin()
         try:
-            if self._stdin is not None:
-                self._stdin.close()
             if not await self._ends_within(grace_s):
-                self.signal(signal.SIGTERM)
+                if not self._terminated:
+                    self._terminated = True
+                    self._group.signal(signal.SIGTERM)
                 await self._ends_within(grace_s)
         finally:
-            self.signal(signal.SIGKILL)
+            self.kill()
             await self._wait_killed()
-            self._release()
 
-    def kill_and_reap(self) -> None:
-        """End the program without a loop, as the interpreter's exit does."""
-        process = self._process
-        if process is None or self._exited:
-            return
-        self.signal(signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_KILLED_S)
-        self._exited = True
+    def _watch_pipes(self, process: subprocess.Popen[bytes]) -> None:
+        # Not the loop's pipe transports: uvloop's closes the descriptor and then the file object over the same
+        # number, which may be another thread's by then, and neither loop's can be awaited without a half-open state.
+        loop = asyncio.get_running_loop()
+        self._stdin = cast(FileIO, process.stdin)
+        os.set_blocking(self._stdin.fileno(), False)
+        for stream, take in ((process.stderr, self._take_stderr), (process.stdout, self._on_stdout)):
+            pipe = cast(FileIO, stream)
+            os.set_blocking(pipe.fileno(), False)
+            self._outputs[pipe.fileno()] = (pipe, take)
+        self._stdout_number = cast(FileIO, process.stdout).fileno()
+        for number in self._outputs:
+            loop.add_reader(number, self._read, number)
 
-    async def _connect_pipes(self, loop: asyncio.AbstractEventLoop, process: subprocess.Popen[bytes]) -> None:
-        stdin, _ = await loop.connect_write_pipe(
-            lambda: _StdinProtocol(self._writable, self._stdin_closed), process.stdin
-        )
-        self._stdin = stdin
-        stdin.set_write_buffer_limits(high=_WRITE_BUFFER)
-        for pipe, take, end in (
-            (process.stdout, self._on_stdout, self._stdout_closed),
-            (process.stderr, self._take_stderr, _nothing),
-        ):
-            output, _ = await loop.connect_read_pipe(_output_factory(take, end), cast(IO[Any], pipe))
-            self._outputs.append(output)
-
-    def _watch_exit(self, loop: asyncio.AbstractEventLoop, process: subprocess.Popen[bytes]) -> None:
+    def _watch_exit(self, pid: int) -> None:
+        loop = asyncio.get_running_loop()
         if hasattr(os, "pidfd_open"):
-            self._pidfd = os.pidfd_open(process.pid)
-            loop.add_reader(self._pidfd, self._exit_seen)
-        else:
-            # Without pidfds (macOS) a thread has to wait; WNOWAIT leaves the reaping to the loop.
-            def wait() -> None:
-                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-                with contextlib.suppress(RuntimeError):
-                    loop.call_soon_threadsafe(self._exit_seen)
+            try:
+                self._pidfd = os.pidfd_open(pid)
+            except OSError as error:
+                # Old kernels do not know it, and some sandboxes do not allow it.
+                if error.errno not in (errno.ENOSYS, errno.EPERM):
+                    raise
+            else:
+                loop.add_reader(self._pidfd, self._exit_seen)
+                return
 
-            threading.Thread(target=wait, name=f"mcp-child-{process.pid}", daemon=True).start()
+        def wait() -> None:
+            wait_unreaped(pid)
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._exit_seen)
+
+        threading.Thread(target=wait, name=f"mcp-child-{pid}", daemon=True).start()
+
+    def _write(self, stdin: FileIO, data: bytes) -> None:
+        if not self._unwritten:
+            try:
+                written = os.write(stdin.fileno(), data)
+            except BlockingIOError:
+                written = 0
+            except OSError:
+                self._stdin_lost()
+                raise BrokenPipeError("the program has closed its standard input") from None
+            if written == len(data):
+                return
+            asyncio.get_running_loop().add_writer(stdin.fileno(), self._flush)
+            self._unwritten += memoryview(data)[written:]
+        else:
+            self._unwritten += data
+        if len(self._unwritten) > _WRITE_HIGH:
+            self._writable.clear()
+
+    def _flush(self) -> None:
+        assert self._stdin is not None
+        try:
+            written = os.write(self._stdin.fileno(), self._unwritten)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._stdin_lost()
+            return
+        del self._unwritten[:written]
+        if len(self._unwritten) <= _WRITE_LOW:
+            self._writable.set()
+        if not self._unwritten:
+            asyncio.get_running_loop().remove_writer(self._stdin.fileno())
+            if self._closing:
+                self._close_stdin()
+
+    def _stdin_lost(self) -> None:
+        self._close_stdin()
+        self._kill_soon("closed its standard input")
+
+    def _close_stdin(self) -> None:
+        if self._stdin is not None:
+            asyncio.get_running_loop().remove_writer(self._stdin.fileno())
+            self._stdin.close()
+            self._stdin = None
+            self._unwritten.clear()
+        self._writable.set()
+
+    def _read(self, number: int) -> None:
+        try:
+            data = os.read(number, _READ_BYTES)
+        except BlockingIOError:
+            return
+        if data:
+            self._outputs[number][1](data)
+            return
+        self._close_output(number)
+        if self._exit_code is None:
+            if number == self._stdout_number:
+                self._kill_soon("closed its standard output")
+        elif not self._outputs:
+            self._finish()
+
+    def _close_output(self, number: int) -> None:
+        asyncio.get_running_loop().remove_reader(number)
+        self._outputs.pop(number)[0].close()
+
+    def _take_stderr(self, data: bytes) -> None:
+        self._stderr += data
+        if len(self._stderr) > 2 * _STDERR_BYTES:
+            # One byte more than is shown says that something was dropped.
+            del self._stderr[: -_STDERR_BYTES - 1]
+
+    def _kill_soon(self, misdeed: str) -> None:
+        """End a program that can never answer again, unless it is ending already."""
+        if self._exit_code is None and self._kill_timer is None and not self._closing:
+            self._kill_timer = asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._kill_for, misdeed)
+
+    def _kill_for(self, misdeed: str) -> None:
+        self.misdeed = misdeed
+        self.kill()
 
     def _exit_seen(self) -> None:
-        process = self._process
-        if process is None or self._exited:
+        group = self._group
+        if group is None or self._exit_code is not None:
             return
         # While the leader is a zombie its number is nobody else's: the last safe moment for the rest of the group.
-        self.signal(signal.SIGKILL)
-        process.poll()
-        self._exited = True
+        group.signal(signal.SIGKILL)
+        code = group.reap()
+        if code is None:
+            asyncio.get_running_loop().call_later(_REAP_AGAIN_S, self._exit_seen)
+            return
+        self._exit_code = code
         self._drop_pidfd()
-        if self._stdout_ended:
-            self._finish()
+        if self._outputs:
+            self._finish_timer = asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._finish)
         else:
-            self._timer = asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._finish)
-
-    def _stdin_closed(self) -> None:
-        # asyncio's pipe transport cannot be aborted any more once it is closed.
-        self._stdin = None
-
-    def _stdout_closed(self) -> None:
-        self._stdout_ended = True
-        if self._exited:
             self._finish()
-        elif self._timer is None and not self._ended.is_set():
-            # A server that closed its output can never answer again.
-            self._timer = asyncio.get_running_loop().call_later(_LAST_WORDS_S, self.signal, signal.SIGKILL)
 
     def _finish(self) -> None:
-        if self._ended.is_set():
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._ended.set()
-        self._writable.set()
-        self._release()
-        assert self._process is not None
-        self._on_end(self._process.returncode if self._process.returncode is not None else 0)
+        if not self._ended.is_set():
+            self._ended.set()
+            self._release()
+            assert self._exit_code is not None
+            self._on_end(self._exit_code)
 
     def _release(self) -> None:
-        if self._timer is not None and self._ended.is_set():
-            self._timer.cancel()
-        stdin = self._stdin
-        # An aborted transport that had its end coming already would be told of it twice.
-        if stdin is not None and (not stdin.is_closing() or stdin.get_write_buffer_size()):
-            stdin.abort()
-        for output in self._outputs:
-            output.close()
+        """Close everything that is open; what a stubborn process still writes is lost."""
+        for timer in (self._kill_timer, self._finish_timer):
+            if timer is not None:
+                timer.cancel()
+        self._close_stdin()
+        for number in list(self._outputs):
+            self._close_output(number)
         self._drop_pidfd()
-        _children.discard(self)
 
     def _drop_pidfd(self) -> None:
         if self._pidfd >= 0:
             asyncio.get_running_loop().remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
-
-    def _take_stderr(self, data: bytes) -> None:
-        self._stderr.append(data[-_STDERR_BYTES:])
-        self._stderr_size += len(self._stderr[-1])
-        while self._stderr_size - len(self._stderr[0]) >= _STDERR_BYTES:
-            self._stderr_size -= len(self._stderr.popleft())
 
     async def _ends_within(self, seconds: float) -> bool:
         if seconds > 0:
@@ -258,55 +376,18 @@ class Child:
         return self._ended.is_set()
 
     async def _wait_killed(self) -> None:
-        """Wait for the end of a killed program, which is a matter of moments, even if the caller gives up."""
-        waiter = asyncio.ensure_future(self._ends_within(_KILLED_S))
-        try:
-            await asyncio.shield(waiter)
-        except asyncio.CancelledError:
-            await asyncio.wait({waiter})
-            raise
-
-
-class _StdinProtocol(asyncio.BaseProtocol):
-    def __init__(self, writable: asyncio.Event, closed: Callable[[], None]) -> None:
-        self._writable = writable
-        self._closed = closed
-
-    def pause_writing(self) -> None:
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        self._writable.set()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._closed()
-        self._writable.set()
-
-
-class _OutputProtocol(asyncio.Protocol):
-    def __init__(self, take: Callable[[bytes], None], end: Callable[[], None]) -> None:
-        self._take = take
-        self._end = end
-
-    def data_received(self, data: bytes) -> None:
-        self._take(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._end()
-
-
-def _output_factory(take: Callable[[bytes], None], end: Callable[[], None]) -> Callable[[], _OutputProtocol]:
-    return lambda: _OutputProtocol(take, end)
-
-
-def _nothing() -> None:
-    """Do nothing: the end of stderr means nothing."""
-
-
-_children: weakref.WeakSet[Child] = weakref.WeakSet()
-
-
-@atexit.register
-def _reap_all() -> None:
-    for child in list(_children):
-        child.kill_and_reap()
+        """Wait for the end of a killed program, which is a matter of moments, however often the caller gives up."""
+        deadline = asyncio.get_running_loop().time() + _KILLED_S
+        cancelled: asyncio.CancelledError | None = None
+        while not self._ended.is_set():
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._ended.wait()
+            except asyncio.CancelledError as error:
+                cancelled = error
+            except TimeoutError:
+                # The kernel does not let go of it. Its end stays watched, so that it is reaped if it ever comes.
+                _log.warning("process %d does not end though it was killed", self.pid)
+                break
+        if cancelled is not None:
+            raise cancelled

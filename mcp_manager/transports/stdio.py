@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import logging
+import os
 import signal
 from typing import Final
 
@@ -11,7 +14,7 @@ from mcp_manager._core.jsonrpc import FrameError, Message, scan_batch
 from mcp_manager.config import ServerConfig
 from mcp_manager.errors import CallError, ConnectError, ProtocolError, ServerExitedError
 from mcp_manager.transports.base import Exchange, MessageSink
-from mcp_manager.transports.child import Child, child_environment
+from mcp_manager.transports.child import Child, child_environment, masked, printable
 
 __all__ = ["StdioTransport"]
 
@@ -19,10 +22,31 @@ _log = logging.getLogger(__name__)
 
 _QUOTED: Final = 80
 _NEWLINES: Final = bytes.maketrans(b"\r\n", b"  ")
+# A reply this many given up requests late is counted as a stray one; nothing worse.
+_MAX_FORGOTTEN: Final = 1024
+_BAD_LINE_LOG_S: Final = 60.0
+# Shorter values of the environment are words like "debug" or "1", which an error may well quote.
+_MIN_SECRET: Final = 8
+# The longest value that Linux lets a process have (MAX_ARG_STRLEN).
+_MAX_SECRET: Final = 128 * 1024
+
+_START_HINTS: Final = {
+    errno.ENOENT: "install it, or give its full path in command; a script also needs the program of its #! line",
+    errno.EACCES: "make the file executable, or give the program that runs it as command",
+    errno.ENOEXEC: "a script needs a #! line, a program must be built for this machine",
+    errno.E2BIG: "args and env are too long together",
+    errno.EMFILE: "this process has too many files open: raise its limit (ulimit -n)",
+    errno.ENFILE: "the machine has too many files open",
+    errno.EAGAIN: "no more processes are allowed: raise the limit (ulimit -u)",
+    errno.ENOMEM: "the machine is out of memory",
+}
 
 
 class StdioTransport:
     """Exchange frames with a child process.
+
+    ``stray_replies`` counts replies with an id that nobody waits for and nobody gave up, ``bad_lines`` the lines that
+    are no JSON-RPC message; neither ends the session.
 
     Parameters
     ----------
@@ -37,9 +61,11 @@ class StdioTransport:
     def __init__(self, config: ServerConfig, *, server_id: str, sink: MessageSink) -> None:
         assert config.command is not None
         self._command = config.command
+        self._cwd = config.cwd
         self._server_id = server_id
         self._sink = sink
         self._max_line = config.max_response_bytes
+        self._secrets = _secrets_of(config)
         self._child = Child(
             [config.command, *config.args],
             child_environment(config.env, config.inherit_env),
@@ -47,11 +73,13 @@ class StdioTransport:
             on_stdout=self._take,
             on_end=self._child_ended,
         )
-        self._pending: dict[int, asyncio.Future[Message]] = {}
-        self._partial: list[bytes] = []
-        self._partial_size = 0
+        self._pending: dict[int, tuple[Exchange, asyncio.Future[Message]]] = {}
+        self._forgotten: dict[int, None] = {}
+        self._partial = bytearray()
+        self._opened = False
         self._closing = False
         self._failure: CallError | None = None
+        self._next_bad_line_log = float("-inf")
         self.stray_replies = 0
         self.bad_lines = 0
 
@@ -61,140 +89,205 @@ class StdioTransport:
         return self._child.pid
 
     def stderr_tail(self, lines: int = 5) -> str:
-        """Return the last lines the child wrote to its standard error."""
-        return self._child.stderr_tail(lines)
+        """Return the last lines the child wrote to its standard error, in one line, without values of its ``env``."""
+        return self._child.stderr_tail(lines, hidden=self._secrets)
 
     async def open(self) -> None:
         """Start the program; raises :class:`ConnectError` naming it and what is wrong."""
+        if self._failure is not None:
+            raise self._failure.for_caller("not_sent")
         try:
             await self._child.start()
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-            where = f" in {error.filename!r}" if isinstance(error, OSError) and error.filename != self._command else ""
-            raise ConnectError(
-                f"cannot start {self._command!r}: {reason}{where if error.__class__ is not ValueError else ''}",
-                server_id=self._server_id,
-                hint="check command, args and cwd",
-            ) from None
+            raise self._start_error(error) from None
+        self._opened = True
 
     def settle(self, revision: str) -> None:
         """Do nothing: stdio sends no version with its messages."""
 
     async def exchange(self, exchange: Exchange) -> Message:
         """Write a request and wait for the reply with its id; see :meth:`Transport.exchange`."""
-        if self._failure is not None:
-            raise self._not_sent()
+        self._check_open()
+        request_id = exchange.request_id
         reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._pending[exchange.request_id] = reply
+        self._pending[request_id] = (exchange, reply)
         try:
-            await self._send(exchange.frame, exchange)
+            # A program that takes no more input is ended soon, and its end fails the reply with all that is known.
+            with contextlib.suppress(BrokenPipeError):
+                await self._child.send(_line(exchange.frame))
+                exchange.sent = True
             return await reply
         finally:
-            # Forgotten on every way out: a reply that comes later finds nobody.
-            self._pending.pop(exchange.request_id, None)
+            if self._pending.pop(request_id, None) is not None and exchange.sent:
+                self._forget(request_id)
             if reply.done() and not reply.cancelled():
                 reply.exception()
 
     async def notify(self, frame: bytes) -> None:
         """Write a frame that gets no reply."""
-        if self._failure is not None:
-            raise self._not_sent()
-        await self._send(frame, None)
+        self._check_open()
+        try:
+            await self._child.send(_line(frame))
+        except BrokenPipeError:
+            error = self._failure or ServerExitedError(
+                "the server closed its standard input", server_id=self._server_id
+            )
+            raise error.for_caller("not_sent") from None
 
     async def aclose(self, grace_s: float) -> None:
-        """End the child in order; see :meth:`Child.aclose`."""
+        """End the child in order; see :meth:`Child.aclose`. Calls under way fail at once, idempotent."""
         self._closing = True
-        self._fail_pending(ServerExitedError("the server is being stopped", server_id=self._server_id))
+        self._fail(ServerExitedError("the server was stopped", server_id=self._server_id))
         await self._child.aclose(grace_s)
 
-    async def _send(self, frame: bytes, exchange: Exchange | None) -> None:
-        # A newline within JSON text is insignificant white space, and on the wire it would end the message.
-        line = frame.translate(_NEWLINES) + b"\n" if b"\n" in frame or b"\r" in frame else frame + b"\n"
-        try:
-            await self._child.send(line)
-        except BrokenPipeError:
-            raise self._not_sent() from None
-        if exchange is not None:
-            exchange.sent = True
+    def _check_open(self) -> None:
+        if self._failure is not None:
+            raise self._failure.for_caller("not_sent")
+        if not self._opened:
+            raise ConnectError("the server was not started", server_id=self._server_id)
+
+    def _forget(self, request_id: int) -> None:
+        """Remember that nobody waits for this reply any more."""
+        if len(self._forgotten) >= _MAX_FORGOTTEN:
+            del self._forgotten[next(iter(self._forgotten))]
+        self._forgotten[request_id] = None
 
     def _take(self, data: bytes) -> None:
         """Cut the output into lines, wherever its chunks end."""
+        if self._failure is not None:
+            return
         *lines, rest = data.split(b"\n")
         for line in lines:
-            if self._partial:
-                self._partial.append(line)
-                line = b"".join(self._partial)
+            if self._partial or len(line) > self._max_line:
+                self._partial += line
+                if len(self._partial) > self._max_line:
+                    self._give_up()
+                    return
+                line = bytes(self._partial)
                 self._partial.clear()
-                self._partial_size = 0
-            if len(line) > self._max_line:
-                self._give_up(len(line))
-                return
             if line and not line.isspace():
                 self._take_line(line)
-        if rest:
-            self._partial.append(rest)
-            self._partial_size += len(rest)
-            if self._partial_size > self._max_line:
-                self._give_up(self._partial_size)
+        self._partial += rest
+        if len(self._partial) > self._max_line:
+            self._give_up()
 
     def _take_line(self, line: bytes) -> None:
         try:
             messages = scan_batch(line)
         except FrameError as error:
-            self.bad_lines += 1
-            if self.bad_lines == 1:
-                quoted = line[:_QUOTED].decode("utf-8", "replace")
-                text = "".join(char if char.isprintable() else " " for char in quoted)
-                _log.warning(
-                    "server %r wrote a line that is no message (%s), ignored: %s", self._server_id, error, text
-                )
+            self._count_bad_line(line, error)
             return
         for message in messages:
-            if message.method is not None:
-                self._sink.on_message(message)
+            if message.method is None:
+                self._take_reply(message)
                 continue
-            identifier = message.id
-            reply = self._pending.pop(identifier, None) if isinstance(identifier, int) else None
-            if reply is None:
-                self.stray_replies += 1
-            elif not reply.done():
-                reply.set_result(message)
+            try:
+                self._sink.on_message(message)
+            except Exception:
+                # Whoever listens must not be able to stop the reading for everybody else.
+                _log.exception("taking a message of server %r failed", self._server_id)
 
-    def _give_up(self, size: int) -> None:
+    def _take_reply(self, message: Message) -> None:
+        request_id = message.id
+        # A string that looks like the number is not the id that was sent (JSON-RPC 2.0, section 5).
+        if not isinstance(request_id, int):
+            self.stray_replies += 1
+        elif request_id in self._pending:
+            _, reply = self._pending.pop(request_id)
+            if not reply.done():
+                reply.set_result(message)
+        elif request_id in self._forgotten:
+            del self._forgotten[request_id]
+        else:
+            self.stray_replies += 1
+
+    def _count_bad_line(self, line: bytes, error: FrameError) -> None:
+        self.bad_lines += 1
+        now = asyncio.get_running_loop().time()
+        if now >= self._next_bad_line_log:
+            self._next_bad_line_log = now + _BAD_LINE_LOG_S
+            text = masked(line[:_MAX_SECRET].decode("utf-8", "replace"), self._secrets)
+            _log.warning(
+                "server %r wrote %d lines that are no messages, ignored; the last (%s): %s",
+                self._server_id,
+                self.bad_lines,
+                error,
+                printable(text[:_QUOTED]),
+            )
+
+    def _give_up(self) -> None:
         """End a server whose output can no longer be cut into messages."""
+        size = len(self._partial)
         self._partial.clear()
-        self._partial_size = 0
-        self._failure = ProtocolError(
-            f"the server wrote a line of {size} bytes or more, max_response_bytes is {self._max_line}",
-            server_id=self._server_id,
-            delivery="unknown",
-            hint="raise max_response_bytes for this server if such replies are expected",
+        self._fail(
+            ProtocolError(
+                f"the server wrote a line of {size} bytes or more, max_response_bytes is {self._max_line}",
+                server_id=self._server_id,
+                hint="raise max_response_bytes for this server if such replies are expected",
+            )
         )
-        self._fail_pending(self._failure)
-        self._child.signal(signal.SIGKILL)
+        self._child.kill()
 
     def _child_ended(self, exit_code: int) -> None:
-        how = f"was killed by signal {-exit_code}" if exit_code < 0 else f"exited with status {exit_code}"
-        stderr = self._child.stderr_tail()
+        stderr = self.stderr_tail()
         error = ServerExitedError(
-            f"the server process {how}",
+            f"the server process {_how_it_ended(exit_code, self._child.misdeed)}",
             server_id=self._server_id,
             exit_code=exit_code,
             hint=f"its stderr ends: {stderr}" if stderr else "it wrote nothing to stderr",
         )
+        self._fail(error)
+        if self._closing:
+            return
+        assert self._failure is not None
+        try:
+            self._sink.on_closed(self._failure)
+        except Exception:
+            _log.exception("taking the end of server %r failed", self._server_id)
+
+    def _fail(self, error: CallError) -> None:
+        """Fail every call under way; the first error is also that of all later calls."""
         if self._failure is None:
             self._failure = error
-        self._fail_pending(error)
-        if not self._closing:
-            self._sink.on_closed(self._failure)
-
-    def _fail_pending(self, error: CallError) -> None:
         pending = list(self._pending.values())
         self._pending.clear()
-        for reply in pending:
+        for exchange, reply in pending:
             if not reply.done():
-                reply.set_exception(error.for_caller("unknown"))
+                reply.set_exception(error.for_caller("unknown" if exchange.sent else "not_sent"))
 
-    def _not_sent(self) -> CallError:
-        error = self._failure or ServerExitedError("the server process closed its input", server_id=self._server_id)
-        return error.for_caller("not_sent")
+    def _start_error(self, error: OSError | ValueError) -> ConnectError:
+        if not isinstance(error, OSError):
+            # Its text may quote an environment variable.
+            reason, hint = "a NUL or a lone surrogate cannot be passed on", "check command, args, cwd and env"
+        else:
+            reason = os.strerror(error.errno) if error.errno else type(error).__name__
+            hint = _START_HINTS.get(error.errno or 0, "check command, args and cwd")
+            if self._cwd is not None and error.filename == self._cwd != self._command:
+                reason += f": its working directory {self._cwd!r}"
+                hint = "create the directory, or correct cwd"
+        return ConnectError(f"cannot start {self._command!r}: {reason}", server_id=self._server_id, hint=hint)
+
+
+def _line(frame: bytes) -> bytes:
+    """End a frame with the one newline it may contain: within JSON text they are insignificant white space."""
+    if b"\n" in frame or b"\r" in frame:
+        frame = frame.translate(_NEWLINES)
+    return frame + b"\n"
+
+
+def _secrets_of(config: ServerConfig) -> frozenset[str]:
+    """Return what a server may have been trusted with, line by line, as it would appear in its output."""
+    inherited = (os.environ.get(name, "") for name in config.inherit_env)
+    lines = (line.strip() for value in (*config.env.values(), *inherited) for line in value.splitlines())
+    return frozenset(line for line in lines if len(line) >= _MIN_SECRET)
+
+
+def _how_it_ended(exit_code: int, misdeed: str) -> str:
+    if misdeed:
+        return f"{misdeed} and was killed"
+    if exit_code >= 0:
+        return f"exited with status {exit_code}"
+    try:
+        return f"was killed by signal {-exit_code} ({signal.Signals(-exit_code).name})"
+    except ValueError:
+        return f"was killed by signal {-exit_code}"

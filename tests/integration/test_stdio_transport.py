@@ -171,7 +171,7 @@ async def test_replies_find_their_callers_in_any_order() -> None:
         assert await subject.call("release", number=100) == {"number": 100}
         assert await asyncio.gather(*calls) == [{"number": number} for number in range(100)]
         assert (subject.transport.stray_replies, subject.transport.bad_lines, subject.sink.messages) == (0, 0, [])
-        assert subject.transport.pid == (await subject.call("environment") and subject.transport.pid) > 0
+        assert psutil.Process(subject.transport.pid).ppid() == os.getpid()
 
 
 async def test_a_message_of_five_megabytes_each_way() -> None:
@@ -330,14 +330,14 @@ async def test_a_crash_fails_every_call_once(code: int) -> None:
         assert len(set(map(id, errors))) == 3
         [closed] = subject.sink.closed
         assert isinstance(closed, ServerExitedError)
-        for failing in (subject.failure(subject.request("ping")), self_notified(subject)):
+        for failing in (subject.failure(subject.request("ping")), failed_notification(subject)):
             later = await failing
             assert (type(later), later.delivery) == (ServerExitedError, "not_sent")
         await subject.transport.aclose(60.0)
         assert len(subject.sink.closed) == 1
 
 
-async def self_notified(subject: Opened) -> CallError:
+async def failed_notification(subject: Opened) -> CallError:
     with pytest.raises(CallError) as caught:
         await subject.notify("notifications/initialized")
     return caught.value
@@ -392,7 +392,7 @@ async def test_a_notification_to_a_closed_input() -> None:
     code = "import os, time; os.close(0); os.write(2, b'closed\\n'); time.sleep(3600)"
     async with opened(code) as subject:
         await eventually(lambda: subject.transport.stderr_tail() == "closed", "the closing")
-        error = await self_notified(subject)
+        error = await failed_notification(subject)
         assert (type(error), error.delivery) == (ServerExitedError, "not_sent")
         await eventually(lambda: bool(subject.sink.closed), "the end of the server")
 
