@@ -1,4 +1,4 @@
-"""Automated deployment: a fleet from a file, verified, broken on purpose, repaired, reported. Run it as it stands.
+"""Automated deployment: a fleet from a file, verified, broken on purpose, changed, reported. Run it as it stands.
 
 The exit status is 0 only if every step did what it should, so a pipeline can rely on it.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,18 +18,21 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from mcp_manager import CallError, CircuitOpenError, ManagerConfig, McpManager, load_manager_config
+from mcp_manager import CallError, CircuitOpenError, McpManager, McpManagerError, ServerState, load_manager_config
 
 DEMO_SERVERS = "mcp_manager.cli.demo_servers"
 EXPECTED_TOOLS = {"add", "echo", "sleep"}
+RECOVERY_S = 15.0
 FLEET_FILE = """\
 [manager]
 client_name = "deployment-automation"
 
 [defaults]
 server_type = "demo"
+connect_timeout_s = 5
 request_timeout_s = 5
 breaker = {{ consecutive_failures = 3 }}
+restart = {{ initial_s = 0.2 }}
 
 [servers.search-1]
 name = "search, first site"
@@ -36,13 +41,13 @@ priority = 10
 tags = ["production"]
 
 [servers.search-2]
-name = "search, second site"
+name = "search, {second_site}"
 url = "{second_url}"
 
 [servers.local]
 command = {python}
 args = ["-P", "-m", "{package}.stdio_server"]
-instances = 2
+instances = {local_instances}
 """
 
 
@@ -54,12 +59,15 @@ class DemoServer:
     """The package's demo server as a child process; it ends when its input is closed."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-P", "-m", f"{DEMO_SERVERS}.http_server"]
+        command = [sys.executable, "-P", "-m", f"{DEMO_SERVERS}.http_server", "--port", "0"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         # "listening on http://127.0.0.1:<port>/mcp"
         ready = self.process.stdout.readline().split()
-        self.url = ready[-1] if ready else "http://127.0.0.1:9/mcp"
+        if not ready:
+            self.process.communicate()
+            raise RuntimeError("the demo server did not start")
+        self.url = ready[-1]
 
     def __enter__(self) -> DemoServer:
         return self
@@ -84,22 +92,35 @@ class Report:
         started = time.perf_counter()
         try:
             outcome, said = "ok", await work
-        except (StepFailedError, CallError, TimeoutError) as error:
+        except (StepFailedError, McpManagerError, TimeoutError) as error:
             self.failed_steps += 1
             outcome, said = "FAILED", f"{type(error).__name__}: {error}"
         took_ms = 1000 * (time.perf_counter() - started)
-        print(f"  {outcome:<6}  {title:<28}  {took_ms:6.0f} ms  {said}", flush=True)
+        print(f"  {outcome:<6}  {title:<22}  {took_ms:6.0f} ms  {said}", flush=True)
 
 
-async def deploy(manager: McpManager, config: ManagerConfig) -> str:
-    """Deploy every server of the file, all at the same time."""
-    applied = await manager.apply(config)
-    return ", ".join(applied.deployed)
+def write_fleet(path: Path, first_url: str, second_url: str, *, second_site: str, local_instances: int) -> None:
+    """Write the fleet's file; in real life it lies in version control."""
+    text = FLEET_FILE.format(
+        first_url=first_url,
+        second_url=second_url,
+        second_site=second_site,
+        python=json.dumps(sys.executable),
+        package=DEMO_SERVERS,
+        local_instances=local_instances,
+    )
+    path.write_text(text, encoding="utf-8")
+
+
+async def start(manager: McpManager) -> str:
+    """Start the manager, which deploys every server of its configuration at the same time."""
+    await manager.start()
+    return ", ".join(view.id for view in manager.servers())
 
 
 async def wait_until_ready(manager: McpManager) -> str:
     """Wait until every server has a session and is not Unhealthy."""
-    await manager.wait_ready(timeout=15)
+    await manager.wait_ready(timeout=RECOVERY_S)
     health = manager.health()
     return f"{health.healthy_servers} of {health.total_servers} Healthy"
 
@@ -118,8 +139,34 @@ async def verify_tools(manager: McpManager) -> str:
     return f"{', '.join(sorted(EXPECTED_TOOLS))} on each of {len(servers)} servers"
 
 
+async def kill_a_process(manager: McpManager, server_id: str) -> str:
+    """Kill one of a server's child processes and watch the manager replace it; the other one answers meanwhile."""
+    victim = manager.server(server_id).pids[0]
+    os.kill(victim, signal.SIGKILL)
+    states: list[str] = []
+    answered = 0
+    async with asyncio.timeout(RECOVERY_S):
+        while True:
+            view = manager.server(server_id)
+            if not states or states[-1] != view.state:
+                states.append(view.state.value)
+            if victim not in view.pids and view.ready == view.desired and view.state is ServerState.HEALTHY:
+                return f"{' -> '.join(states)}, {view.ready}/{view.desired} ready; {answered} calls answered meanwhile"
+            answered += await answers(manager, server_id)
+            await asyncio.sleep(0.02)
+
+
+async def answers(manager: McpManager, server_id: str) -> bool:
+    """Tell whether a server answers; the one call under way on a process that is killed may fail."""
+    try:
+        await manager.ping(server_id)
+    except CallError:
+        return False
+    return True
+
+
 async def lose_a_server(manager: McpManager, server_id: str, server: DemoServer) -> str:
-    """Kill a server and call it until its circuit opens; the others must not notice."""
+    """Kill a server nobody restarts and call it until its circuit opens; the others must not notice."""
     server.kill()
     failed = 0
     for _ in range(20):
@@ -135,11 +182,26 @@ async def lose_a_server(manager: McpManager, server_id: str, server: DemoServer)
     return f"{server_id} is {manager.server(server_id).state} after {failed} failed calls, the others answer"
 
 
-async def redeploy(manager: McpManager, server_id: str, server: DemoServer) -> str:
-    """Point a server's id to its replacement; the id and its metrics stay."""
-    await manager.redeploy(server_id, {"name": "search, moved", "server_type": "demo", "url": server.url})
-    await manager.ping(server_id)
-    return f"{server_id} is {manager.server(server_id).state} at {server.url}"
+async def try_a_bad_change(manager: McpManager, server_id: str, dead_url: str) -> str:
+    """Roll out a configuration that does not connect: the one in place must stay and go on answering."""
+    try:
+        await manager.redeploy(server_id, {"url": dead_url, "connect_timeout_s": 1})
+    except CallError as error:
+        await manager.ping(server_id)
+        return f"refused ({type(error).__name__}), {server_id} still answers"
+    raise StepFailedError(f"{server_id} was moved to where nobody listens")
+
+
+async def roll_out(manager: McpManager, path: Path) -> str:
+    """Load the changed file and make the fleet what it says, without touching what is the same."""
+    config = load_manager_config(path)
+    applied = await manager.apply(config)
+    # A server whose new configuration does not connect keeps its old one, so look at what is there now.
+    for view in manager.servers():
+        wanted = config.servers[view.id]
+        if (view.name, view.ready) != (wanted.name or view.id, wanted.instances):
+            raise StepFailedError(f"{view.id} is not what the file says: {view.last_error or 'old configuration'}")
+    return f"redeployed {', '.join(applied.redeployed)}"
 
 
 def print_fleet(manager: McpManager) -> None:
@@ -157,33 +219,27 @@ async def main() -> int:
     """Run the whole deployment; return the exit status."""
     report = Report()
     async with AsyncExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        first, second = stack.enter_context(DemoServer()), stack.enter_context(DemoServer())
-        path = directory / "fleet.toml"
-        path.write_text(
-            FLEET_FILE.format(
-                first_url=first.url, second_url=second.url, python=json.dumps(sys.executable), package=DEMO_SERVERS
-            ),
-            encoding="utf-8",
-        )
+        path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "fleet.toml"
+        first, second, third = (stack.enter_context(DemoServer()) for _ in range(3))
+        write_fleet(path, first.url, second.url, second_site="second site", local_instances=2)
         config = load_manager_config(path)
+        manager = McpManager(config)
+        stack.push_async_callback(manager.stop)
+
         print(f"Deploying {len(config.servers)} servers from {path.name}")
-        manager = await stack.enter_async_context(McpManager(config_without_servers(config)))
-        await report.step("deploy in parallel", deploy(manager, config))
+        await report.step("start", start(manager))
         await report.step("wait until ready", wait_until_ready(manager))
         await report.step("verify the tools", verify_tools(manager))
+        await report.step("kill a process", kill_a_process(manager, "local"))
         await report.step("lose a server", lose_a_server(manager, "search-2", second))
-        replacement = stack.enter_context(await asyncio.to_thread(DemoServer))
-        await report.step("redeploy it", redeploy(manager, "search-2", replacement))
+        await report.step("try a bad change", try_a_bad_change(manager, "search-1", second.url))
+        write_fleet(path, first.url, third.url, second_site="moved", local_instances=3)
+        await report.step("roll out a change", roll_out(manager, path))
+        await report.step("wait until ready", wait_until_ready(manager))
         await report.step("verify the tools again", verify_tools(manager))
         print_fleet(manager)
     print(f"\n{'All steps succeeded' if not report.failed_steps else f'{report.failed_steps} steps failed'}")
     return 1 if report.failed_steps else 0
-
-
-def config_without_servers(config: ManagerConfig) -> ManagerConfig:
-    """Keep the manager's own settings of a file: its servers are deployed by a step of their own."""
-    return ManagerConfig(client_name=config.client_name)
 
 
 if __name__ == "__main__":

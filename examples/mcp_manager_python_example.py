@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from mcp_manager import CallError, PyMcpManager
+from mcp_manager import CallError, ConfigError, McpManagerError, NotRunningError, PyMcpManager, ServerNotFoundError
 
 DEMO_SERVERS = "mcp_manager.cli.demo_servers"
 
@@ -18,7 +20,7 @@ DEMO_SERVERS = "mcp_manager.cli.demo_servers"
 @contextlib.contextmanager
 def demo_http_server() -> Iterator[str]:
     """Run the package's demo server as a child process and yield its URL; it ends when its input is closed."""
-    command = [sys.executable, "-P", "-m", f"{DEMO_SERVERS}.http_server"]
+    command = [sys.executable, "-P", "-m", f"{DEMO_SERVERS}.http_server", "--port", "0"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         # "listening on http://127.0.0.1:<port>/mcp"
@@ -26,6 +28,12 @@ def demo_http_server() -> Iterator[str]:
         if not ready:
             raise RuntimeError("the demo server did not start")
         yield ready[-1]
+
+
+def unreachable_url() -> str:
+    """Return a URL at which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
 
 
 def fleet(first_url: str, second_url: str) -> dict[str, dict[str, Any]]:
@@ -87,7 +95,9 @@ def synchronous(servers: dict[str, dict[str, Any]]) -> None:
 
         manager.scale_server("local-1", 3)
         answers = [text_of(manager.execute("local-1", tool_call("echo", text=f"call {i}"))) for i in range(3)]
-        print(f"  local-1 runs 3 instances, is {manager.get_server_state('local-1')} and answers: {', '.join(answers)}")
+        running = open_connections(manager.export_prometheus_metrics(), "local-1")
+        state = manager.get_server_state("local-1")
+        print(f"  local-1 runs {running} instances, is {state} and answers: {', '.join(answers)}")
 
         handle_errors(manager)
         show_metrics(manager.export_prometheus_metrics())
@@ -104,25 +114,45 @@ def handle_errors(manager: PyMcpManager) -> None:
     """Show the three kinds of failure: wrong input, no answer, and an error that is the server's answer."""
     try:
         manager.deploy_server("bad-server", "{invalid json}")
-    except ValueError as error:
-        print(f"  config error: {error}")
+    except ConfigError as error:  # a ValueError, as is the next
+        print_error("bad config", error)
     try:
         manager.execute("non-existent", json.dumps({"method": "ping"}))
-    except ValueError as error:
-        print(f"  server not found: {error}")
+    except ServerNotFoundError as error:
+        print_error("unknown server", error)
+
+    # Deploying a server that is out of reach is no error: it is retried for ever. Calling it is one.
+    manager.deploy_server("unreachable-1", json.dumps({"url": unreachable_url()}))
+    try:
+        manager.execute("unreachable-1", json.dumps({"method": "ping"}))
+    except CallError as error:  # a RuntimeError, as is the next
+        print_error("unreachable server", error)
+    manager.undeploy_server("unreachable-1")
+
     try:
         manager.execute("echo-1", tool_call("sleep", seconds=5), timeout=0.1)
     except CallError as error:
-        # "unknown": the request had left, so it may have been executed. "not_sent" would be safe to repeat.
-        print(f"  no answer: {type(error).__name__}, delivery {error.delivery}")
+        print_error("deadline", error)
     answer = json.loads(manager.execute("echo-1", json.dumps({"method": "no/such/method"})))
     print(f"  the server's own error: {answer['error']['message']}")
+
+
+def print_error(what: str, error: McpManagerError) -> None:
+    """Print an error. Its delivery decides: "not_sent" is safe to repeat, "unknown" may have been executed."""
+    print(f"  {what + ':':<20}{type(error).__name__}, delivery {error.delivery}")
+    print(textwrap.fill(str(error), 96, initial_indent="    ", subsequent_indent="    "))
+
+
+def open_connections(metrics: str, server_id: str) -> int:
+    """Read from the metrics how many connections a server has, which for a stdio server are child processes."""
+    wanted = f'mcp_connection_pool_size{{server_id="{server_id}",'
+    return sum(int(float(line.split()[-1])) for line in metrics.splitlines() if line.startswith(wanted))
 
 
 def show_metrics(metrics: str) -> None:
     """Print a slice of the Prometheus text."""
     counted = [line for line in metrics.splitlines() if line.startswith("mcp_requests_total{")]
-    print(f"  {len(metrics)} bytes of metrics, among them:")
+    print(f"  {len(metrics)} characters of metrics, among them:")
     for line in counted[:4]:
         print(f"    {line}")
 
@@ -146,6 +176,10 @@ async def asynchronous(servers: dict[str, dict[str, Any]]) -> None:
 
     # On the loop's own thread a plain stop() starts the shutdown at once; awaiting it waits for the end.
     manager.stop()
+    try:
+        await manager.get_health_status_async()
+    except NotRunningError as error:
+        print(f"  after stop(): {error}")
 
 
 def main() -> int:

@@ -65,11 +65,12 @@ class _Phase(enum.Enum):
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``apply`` changed: server ids, sorted."""
+    """What ``apply`` changed: server ids, sorted; and by id why a server kept its old configuration."""
 
     deployed: tuple[str, ...]
     redeployed: tuple[str, ...]
     undeployed: tuple[str, ...]
+    failed: dict[str, str]
 
 
 class McpManager(Verbs):
@@ -289,7 +290,8 @@ class McpManager(Verbs):
     async def apply(self, config: ManagerConfig) -> Applied:
         """Make the fleet what ``config.servers`` says: deploy what is missing, replace what differs, remove the rest.
 
-        The manager's own settings are fixed at its creation and not touched.
+        A replacement that does not connect leaves the old one in place and is reported in ``failed``. The manager's own
+        settings are fixed at its creation and not touched.
         """
         self._check_running()
         wanted = {server_id: self._parse_config(server_id, server) for server_id, server in config.servers.items()}
@@ -300,12 +302,18 @@ class McpManager(Verbs):
             for server_id in wanted.keys() & self._servers.keys()
             if wanted[server_id] != self._servers[server_id].config
         )
+        failed: dict[str, str] = {}
         await asyncio.gather(
             *(self.undeploy(server_id) for server_id in gone),
             *(self.deploy(server_id, wanted[server_id]) for server_id in fresh),
-            *(self._replace(server_id, wanted[server_id]) for server_id in changed),
+            *(self._replace(server_id, wanted[server_id], failed) for server_id in changed),
         )
-        return Applied(deployed=tuple(fresh), redeployed=tuple(changed), undeployed=tuple(gone))
+        return Applied(
+            deployed=tuple(fresh),
+            redeployed=tuple(each for each in changed if each not in failed),
+            undeployed=tuple(gone),
+            failed=failed,
+        )
 
     async def set_maintenance(self, server_id: str, on: bool) -> None:
         """Take a server out of traffic (state ``Maintenance``), or put it back."""
@@ -480,10 +488,11 @@ class McpManager(Verbs):
     async def _probe_all(self, instances: Iterable[Instance]) -> None:
         await asyncio.gather(*(self._monitor.probe(instance) for instance in instances))
 
-    async def _replace(self, server_id: str, config: ServerConfig) -> None:
+    async def _replace(self, server_id: str, config: ServerConfig, failed: dict[str, str]) -> None:
         try:
             await self.redeploy(server_id, config)
         except CallError as error:
+            failed[server_id] = str(error)
             _log.warning("server %r keeps its old configuration: %s", server_id, error)
 
     async def _remove(self, server_id: str, supervisor: Supervisor, grace_s: float) -> None:

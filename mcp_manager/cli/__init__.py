@@ -21,6 +21,10 @@ __all__ = ["main"]
 _FAILED = 1
 _MISUSED = 2
 _INTERRUPTED = 130
+_EPILOG = (
+    "Begin with: mcp-manager demo. Exit status: 0 done, 1 failed, 2 misused (arguments, configuration, unknown "
+    "server), 130 interrupted."
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(argv)
     except SystemExit as done:
         return int(done.code or 0)
+    if options.verb is None:
+        complain("nothing to do: try mcp-manager demo, which needs no configuration (see mcp-manager --help)")
+        return _MISUSED
     run = getattr(importlib.import_module(f"mcp_manager.cli.{options.module}"), options.function)
     try:
         status: int = asyncio.run(run(options))
@@ -68,11 +75,16 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> _Parser:
-    parser = _Parser(prog="mcp-manager", description="Manage a fleet of MCP servers.", allow_abbrev=False)
+    parser = _Parser(
+        prog="mcp-manager", description="Manage a fleet of MCP servers.", epilog=_EPILOG, allow_abbrev=False
+    )
     parser.add_argument("--version", action="version", version=f"mcp-manager {__version__}")
-    verbs = parser.add_subparsers(required=True, metavar="VERB", title="verbs")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
 
-    verb = verbs.add_parser("demo", help="watch a small fleet lose servers and recover (about ten seconds)")
+    about = "watch a small fleet lose servers and recover (about ten seconds)"
+    verb = verbs.add_parser(
+        "demo", help=about, description=f"{about[0].upper()}{about[1:]}. It needs no configuration."
+    )
     verb.set_defaults(module="demo", function="run")
 
     _fleet_verb(verbs, "check", "connect to every server once and say which answer", json=True)

@@ -109,6 +109,7 @@ class Demo:
         print(
             f"mcp-manager demo: {len(_HTTP_SERVERS)} MCP servers over HTTP and {len(_STDIO_SERVERS)} over stdio, all "
             f"on this machine;\n{_CALLERS} callers for each, from the beginning to the end.\n"
+            "Of a call that fails, the delivery is told: not_sent is safe to repeat, unknown may have run.\n"
         )
         try:
             async with asyncio.timeout(self._limit_s) as limit:

@@ -23,7 +23,7 @@ class ProcessGroup:
     """A process and the group it leads: the one place that signals and reaps.
 
     Until the leader is reaped its number, which is the group's as well, cannot become another's. So both happen under
-    one lock, and nothing is signalled after the reaping. A forked copy of this process leaves its parent's alone.
+    one lock, and nothing is signalled after the reaping.
     """
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
@@ -35,11 +35,10 @@ class ProcessGroup:
 
     def signal(self, number: signal.Signals) -> None:
         """Signal the whole group, unless its leader was reaped."""
-        if os.getpid() == self._parent:
-            # The group of a dying leader may be gone (no such process) or, on macOS, a zombie (not permitted).
-            with self._lock, contextlib.suppress(ProcessLookupError, PermissionError):
-                if self._process.returncode is None:
-                    os.killpg(self.pid, number)
+        # The group of a dying leader may be gone (no such process) or, on macOS, a zombie (not permitted).
+        with self._lock, contextlib.suppress(ProcessLookupError, PermissionError):
+            if self._process.returncode is None:
+                os.killpg(self.pid, number)
 
     def reap(self) -> int | None:
         """Return the leader's exit code, ``None`` while it lives."""
@@ -52,11 +51,17 @@ class ProcessGroup:
     def kill_and_reap(self) -> None:
         """Kill the group and wait, blocking, for its leader's end."""
         if os.getpid() != self._parent:
+            # A forked copy of the parent, whose exit or collection is no reason to end the parent's children.
             return
         self.signal(signal.SIGKILL)
         deadline = time.monotonic() + _KILLED_S
         while self.reap() is None and time.monotonic() < deadline:
             time.sleep(_REAP_POLL_S)
+
+    def forget(self) -> None:
+        """Kill and reap on behalf of the garbage collector, which may have interrupted just that."""
+        if not self._lock.locked():
+            self.kill_and_reap()
 
 
 def wait_unreaped(pid: int) -> None:

@@ -57,4 +57,4 @@ class Transport(Protocol):
         """Send a frame that gets no reply (a notification, or a reply to the server's request)."""
 
     async def aclose(self, grace_s: float) -> None:
-        """End the session in the order the specification asks for, within about ``grace_s`` seconds; idempotent."""
+        """End the session in the order the specification asks for, in steps of ``grace_s`` seconds; idempotent."""

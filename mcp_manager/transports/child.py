@@ -127,7 +127,7 @@ class Child:
         )
         self._group = group = ProcessGroup(process)
         # A child that is forgotten, its loop closed under it, must not run on.
-        weakref.finalize(self, group.kill_and_reap).atexit = False
+        weakref.finalize(self, group.forget).atexit = False
         try:
             self._watch_pipes(process)
             self._watch_exit(process.pid)
@@ -214,8 +214,8 @@ class Child:
             await self._wait_killed()
 
     def _watch_pipes(self, process: subprocess.Popen[bytes]) -> None:
-        # Not the loop's pipe transports: uvloop's closes the descriptor and then the file object over the same
-        # number, which may be another thread's by then, and neither loop's can be awaited without a half-open state.
+        # Not the loop's pipe transports: uvloop closes a descriptor and then the file object over the same number,
+        # which another thread may have been given in between; and connecting one is an await that can be cancelled.
         loop = asyncio.get_running_loop()
         self._stdin = cast(FileIO, process.stdin)
         os.set_blocking(self._stdin.fileno(), False)
@@ -299,6 +299,9 @@ class Child:
             data = os.read(number, _READ_BYTES)
         except BlockingIOError:
             return
+        except OSError:
+            # What cannot be read any more has ended; the loop would call for ever.
+            data = b""
         if data:
             self._outputs[number][1](data)
             return
@@ -336,7 +339,9 @@ class Child:
         group.signal(signal.SIGKILL)
         code = group.reap()
         if code is None:
-            asyncio.get_running_loop().call_later(_REAP_AGAIN_S, self._exit_seen)
+            if self._pidfd < 0:
+                # What told of the end will not tell again.
+                asyncio.get_running_loop().call_later(_REAP_AGAIN_S, self._exit_seen)
             return
         self._exit_code = code
         self._drop_pidfd()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import logging
 import os
@@ -112,10 +111,12 @@ class StdioTransport:
         reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._pending[request_id] = (exchange, reply)
         try:
-            # A program that takes no more input is ended soon, and its end fails the reply with all that is known.
-            with contextlib.suppress(BrokenPipeError):
+            try:
                 await self._child.send(_line(exchange.frame))
                 exchange.sent = True
+            except BrokenPipeError:
+                # A program that takes no more input is ended soon; its end fails the reply, with all that is known.
+                pass
             return await reply
         finally:
             if self._pending.pop(request_id, None) is not None and exchange.sent:

@@ -346,7 +346,8 @@ def test_ctrl_c_interrupts_a_sync_call_and_the_manager_lives_on(tmp_path: Path) 
                 print("calling", flush=True)
                 manager.execute("a", {tool("sleep", {"seconds": 60})!r})
             except KeyboardInterrupt:
-                print("interrupted", json.loads(manager.execute("a", '{{"method":"ping"}}'))["result"], flush=True)
+                print("interrupted", json.loads(manager.execute("a", '{{"method":"ping"}}'))["result"])
+                print('status="cancelled"}} 1.0' in manager.get_metrics())
         """
     )
     process = subprocess.Popen(
@@ -365,4 +366,4 @@ def test_ctrl_c_interrupts_a_sync_call_and_the_manager_lives_on(tmp_path: Path) 
     finally:
         process.kill()
         process.wait()
-    assert (out, err, process.returncode) == ("interrupted {}\n", "", 0)
+    assert (out, err, process.returncode) == ("interrupted {}\nTrue\n", "", 0)

@@ -15,6 +15,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from support.orphans import no_orphans
 from support.processes import unused_port
@@ -56,6 +57,23 @@ def write(path: Path, document: object) -> Path:
     return path
 
 
+def first_child(pid: int) -> int:
+    """Wait until a process has a child, and return that child's process id."""
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        children = psutil.Process(pid).children()
+        if children:
+            return children[0].pid
+        time.sleep(0.01)
+    raise AssertionError("the process started no child")
+
+
+def assert_plain(text: str) -> None:
+    """Require what a pipe is owed: no escape codes, and lines of at most 100 columns."""
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
 def rows_of(text: str) -> dict[str, list[str]]:
     """Read the rows of a printed table by their first column."""
     body = text.split("─\n", 1)[1].split("\n\n")[0]
@@ -65,14 +83,14 @@ def rows_of(text: str) -> dict[str, list[str]]:
 # The demonstration
 
 
-def test_the_demo_shows_what_it_claims_and_ends_in_time() -> None:
+def test_the_demo_shows_what_it_claims_and_ends_in_time(tmp_path: Path) -> None:
     started = time.monotonic()
     with no_orphans():
-        done = subprocess.run([*COMMAND, "demo"], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run([*COMMAND, "demo"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert time.monotonic() - started < 15
-    assert max(map(len, done.stdout.splitlines())) <= 100
-    assert "\x1b" not in done.stdout
+    assert list(tmp_path.iterdir()) == []
+    assert_plain(done.stdout)
 
     chapters = re.split(r"\n\d\. ", done.stdout)
     normal, dead, back, replaced = (rows_of(chapter) for chapter in chapters[1:])
@@ -155,6 +173,7 @@ def test_check_tells_who_can_be_reached(fleet: Path, capsys: pytest.CaptureFixtu
         "later": ["suspended", "0/0"],
     }
     assert rows["works"][3] == "2025-11-25"
+    assert_plain(shown.out)
     problems = " ".join(shown.out.split())
     assert re.search(r"^  gone: cannot connect to http://127\.0\.0\.1:\d+: Connection refused$", shown.out, re.M)
     assert "crashes: the server process exited with status 1 (its stderr ends: [31mlicence | expired)" in problems
@@ -176,6 +195,7 @@ def test_check_connects_also_what_is_lazy(tmp_path: Path) -> None:
 def test_list_neither_connects_nor_tells_secrets(fleet: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", str(fleet)]) == 0
     table = capsys.readouterr().out
+    assert_plain(table)
     assert list(rows_of(table)) == ["works", "gone", "crashes", "later"]
     assert main(["list", str(fleet), "--json"]) == 0
     listed = capsys.readouterr().out
@@ -194,7 +214,9 @@ def test_list_neither_connects_nor_tells_secrets(fleet: Path, capsys: pytest.Cap
 
 def test_status_shows_states_and_why(fleet: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", str(fleet)]) == 1
-    rows = rows_of(capsys.readouterr().out)
+    table = capsys.readouterr().out
+    assert_plain(table)
+    rows = rows_of(table)
     assert rows["works"][1:4] == ["Healthy", "Closed", "2/2"]
     assert rows["gone"][1] == "Unhealthy"
     assert rows["later"][1] == "Stopped"
@@ -245,6 +267,24 @@ def test_call_of_a_notification_prints_null(working: Path, capsys: pytest.Captur
     assert capsys.readouterr().out == "null\n"
 
 
+def test_an_interrupted_call_ends_with_its_server(working: Path, tmp_path: Path) -> None:
+    # A process started in the background may inherit that SIGINT is ignored, so the default is set.
+    program = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from mcp_manager.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    params = '{"name": "sleep", "arguments": {"seconds": 60}}'
+    command = [sys.executable, "-P", "-W", "error", "-c", program, "call", str(working), "works", "tools/call", params]
+    with (
+        no_orphans(),
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as call,
+    ):
+        child = first_child(call.pid)
+        call.send_signal(signal.SIGINT)
+        assert (call.wait(15), *call.communicate()) == (130, "", "")
+        assert not psutil.pid_exists(child)
+
+
 # Errors
 
 
@@ -267,7 +307,7 @@ def test_call_of_a_notification_prints_null(working: Path, capsys: pytest.Captur
         (["check", "\x1b[31m.toml"], 2, r"Invalid config file"),
         (["list", "README"], 2, r"must end in \.json or \.toml"),
         (["frobnicate"], 2, r"invalid choice: 'frobnicate'"),
-        ([], 2, r"required: VERB"),
+        ([], 2, r"nothing to do: try mcp-manager demo.*--help"),
         (["call", "FLEET"], 2, r"required: SERVER, METHOD"),
         (["demo", "--fast"], 2, r"unrecognized arguments: --fast"),
     ],
@@ -316,6 +356,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"mcp-manager {mcp_manager.__version__}\n"
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
+    assert "Begin with: mcp-manager demo." in shown
     for verb in ("demo", "check", "list", "status", "tools", "call"):
         assert f"\n    {verb} " in shown
 
@@ -361,3 +402,7 @@ def test_a_wide_table_is_cut_in_its_widest_columns_and_shows_no_control_characte
     assert not {"\x1b", "\x07"} & set(lines)
     assert re.fullmatch(r"  a \]0;x +7  x+\.\.\.  y+(\.\.\.)?", first)
     assert second.index("12345") + 5 == first.index(" 7 ") + 2 == header.index("count") + 5
+
+
+def test_a_table_without_rows_is_its_headers() -> None:
+    assert render(("id", "state"), []) == "  id  state\n  ──  ─────"

@@ -239,6 +239,11 @@ async def test_apply_makes_the_fleet_what_the_configuration_says() -> None:
         assert sorted(view.id for view in manager.servers()) == ["change", "fresh", "keep"]
         assert manager.server("change").priority == 2
         assert len(pids & {child.pid for child in psutil.Process().children()}) == 1
+        dead = ServerConfig(command="/no/such/program")
+        applied = await manager.apply(ManagerConfig(servers={"keep": dead, "change": dead, "fresh": dead}))
+        assert (applied.redeployed, sorted(applied.failed)) == ((), ["change", "fresh", "keep"])
+        assert "/no/such/program" in applied.failed["keep"]
+        await manager.ping("keep")
         assert (await manager.apply(ManagerConfig(servers={}))).undeployed == ("change", "fresh", "keep")
 
 

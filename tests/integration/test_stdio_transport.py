@@ -483,7 +483,7 @@ async def test_giving_up_after_any_number_of_passes_harms_no_neighbour(passes: i
         for _ in range(passes):
             await asyncio.sleep(0)
         await cancel(victim)
-        assert await asyncio.gather(before, after) == [{"text": "before"}, {"text": "after"}]
+        assert [await before, await after] == [{"text": "before"}, {"text": "after"}]
         await subject.call("ping")
         assert (subject.transport.stray_replies, subject.transport.bad_lines) == (0, 0)
 
