@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 from mcp_manager._core.router import BreakerSettings, Router
-from mcp_manager.config import BreakerConfig, ServerConfig
+from mcp_manager.config import ServerConfig
 from mcp_manager.errors import CallError
 from mcp_manager.pool import Instance, SessionSettings
 
@@ -58,7 +58,7 @@ class Supervisor:
         self._router = router
         self._observer = observer
         self._clock = clock
-        self._breaker = breaker_settings(settings.config.breaker)
+        self._breaker = breaker_settings(settings.config)
         self._tasks: set[asyncio.Task[None]] = set()
         self._instances: list[Instance] = []
         self._draining: list[Instance] = []
@@ -190,8 +190,9 @@ class Supervisor:
         self._router.set_availability(instance.handle, availability)
 
 
-def breaker_settings(config: BreakerConfig) -> BreakerSettings:
-    """Translate a breaker's configuration from seconds to the core's nanoseconds."""
+def breaker_settings(server: ServerConfig) -> BreakerSettings:
+    """Translate a server's breaker configuration from seconds to the core's nanoseconds."""
+    config = server.breaker
     return BreakerSettings(
         window_ns=_ns(config.window_s),
         min_calls=config.min_calls,
@@ -206,7 +207,8 @@ def breaker_settings(config: BreakerConfig) -> BreakerSettings:
         half_open_permits=config.half_open_permits,
         half_open_successes=config.half_open_successes,
         probe_ttl_ns=_ns(config.probe_ttl_s),
-        active_first=config.active_first,
+        # Where nothing probes, there is nobody for callers to let go first.
+        active_first=config.active_first and server.health.enabled,
         probe_grace_ns=_ns(config.probe_grace_s),
     )
 
