@@ -136,9 +136,11 @@ cdef inline Py_ssize_t skip_string(
         elif byte < 0x80:
             at += 1
         else:
-            at = skip_multibyte(data, at, end, fault)
-            if at < 0:
-                return -1
+            # Letters beyond ASCII come in words: back to eight at a time only after the last of them.
+            while at < end and data[at] >= 0x80:
+                at = skip_multibyte(data, at, end, fault)
+                if at < 0:
+                    return -1
 
 
 cdef inline Py_ssize_t skip_digits(const uint8_t* data, Py_ssize_t at, Py_ssize_t end) noexcept nogil:

@@ -30,7 +30,7 @@ class Message:
 
     @property
     def id(self) -> int | float | str | None:
-        """The decoded id; ``None`` if it is absent or null. Integers keep all their digits."""
+        """The decoded id; ``None`` if it is absent or null. Integers keep all their digits, at most 640 of them."""
 
     @property
     def id_raw(self) -> bytes | None:
@@ -58,7 +58,7 @@ class Message:
 
     @property
     def error_code(self) -> int | None:
-        """The error's code, ``None`` unless the message is an error."""
+        """The error's code, of at most 20 characters; ``None`` unless the message is an error."""
 
     def with_id(self, id_raw: bytes) -> bytes:
         """Return the message with another id, given as JSON; everything else is left as it was, byte for byte."""
@@ -66,12 +66,19 @@ class Message:
 def scan(data: bytes, *, max_depth: int = 512, max_bytes: int = 0, require_version: bool = False) -> Message:
     """Scan one message.
 
-    The whole text is validated as JSON (RFC 8259) in UTF-8, without recursion; a byte order mark is refused. The last
-    of several members of one name counts, whatever escapes its name is written with. Lone surrogates may be escaped in
-    values, not in ``id`` and ``method``.
+    The whole text is validated as JSON (RFC 8259) in UTF-8 (RFC 3629), without recursion; a byte order mark, ``NaN``
+    and ``Infinity`` are refused. The last of several members of one name counts, whatever escapes its name is written
+    with, as for :mod:`json` and msgspec. Lone surrogates may be escaped in values, as for :mod:`json`, not in ``id``
+    and ``method``, which are decoded.
+
+    A message with a ``method`` is a request if it has an ``id``, else a notification; every other one is a response with
+    either a ``result`` and an ``id`` that is not null, or an ``error`` with an integer ``code`` and a ``message``
+    (JSON-RPC 2.0, sections 4 and 5).
 
     Parameters
     ----------
+    data
+        The message: ``bytes`` only, since the message keeps them.
     max_depth
         Levels of nesting, the message itself included; at most 4096.
     max_bytes
@@ -90,7 +97,11 @@ def scan(data: bytes, *, max_depth: int = 512, max_bytes: int = 0, require_versi
 def scan_batch(
     data: bytes, *, max_depth: int = 512, max_bytes: int = 0, require_version: bool = False
 ) -> list[Message]:
-    """Scan one message or a batch of them (JSON-RPC 2.0, section 6; MUST be received by 2025-03-26); see :func:`scan`."""
+    """Scan one message or a batch of them, and return a list either way; see :func:`scan` for the parameters.
+
+    A batch (JSON-RPC 2.0, section 6; MCP 2025-03-26 MUST receive it) is itself a level of nesting. It is accepted as a
+    whole: one element that is no message, or none at all, is an error.
+    """
 
 def request_frame(method: bytes, params: bytes | None, id_raw: bytes) -> bytes:
     """Build a request from parts that are JSON already: the method's string, the params, the id."""

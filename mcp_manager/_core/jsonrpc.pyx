@@ -4,8 +4,9 @@ from json import loads
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint8_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memchr, memcmp, memcpy
 
 from mcp_manager._core.json_text cimport DEPTH_LIMIT, Fault, Range, skip_key, skip_space, skip_value
 
@@ -19,9 +20,11 @@ cdef enum:
     _NOTIFICATION = 1
     _RESULT = 2
     _ERROR = 3
-    # int() of CPython refuses more digits than this by default.
-    MAX_ID_BYTES = 4096
+    # int() of CPython takes so many digits whatever sys.set_int_max_str_digits() says.
+    MAX_ID_BYTES = 640
     MAX_C_DIGITS = 18
+    MAX_CODE_BYTES = 20
+    MEMBERS = 7
 
 cdef enum Member:
     OTHER = 0
@@ -31,6 +34,9 @@ cdef enum Member:
     RESULT_MEMBER = 4
     ERROR_MEMBER = 5
     VERSION = 6
+    # Those of an error object.
+    CODE = 7
+    MESSAGE = 8
 
 
 class FrameError(ValueError):
@@ -45,8 +51,13 @@ cdef Member member_of(const uint8_t* name, Py_ssize_t size) noexcept nogil:
         return ID
     if size == 5 and memcmp(name, b"error", 5) == 0:
         return ERROR_MEMBER
-    if size == 7 and memcmp(name, b"jsonrpc", 7) == 0:
-        return VERSION
+    if size == 7:
+        if memcmp(name, b"jsonrpc", 7) == 0:
+            return VERSION
+        if memcmp(name, b"message", 7) == 0:
+            return MESSAGE
+    if size == 4 and memcmp(name, b"code", 4) == 0:
+        return CODE
     if size == 6:
         if memcmp(name, b"result", 6) == 0:
             return RESULT_MEMBER
@@ -63,13 +74,15 @@ cdef Member escaped_member_of(bytes data, Range key):
 
 
 @cython.final
+@cython.freelist(16)
 cdef class Message:
     cdef bytes data
     cdef Range whole
-    cdef Range[7] members
+    cdef Range[MEMBERS] members
     cdef readonly int kind
     cdef readonly object id
     cdef readonly str method
+    cdef readonly object error_code
 
     def __init__(self):
         raise TypeError("a Message comes from scan()")
@@ -105,12 +118,6 @@ cdef class Message:
     def error(self):
         return self.cut(self.members[<int> ERROR_MEMBER])
 
-    @property
-    def error_code(self):
-        if self.kind != _ERROR:
-            return None
-        return read_error_code(self.data, self.members[<int> ERROR_MEMBER])
-
     def with_id(self, bytes id_raw not None):
         cdef Range part = self.members[<int> ID]
         cdef bytes frame = self.data
@@ -120,7 +127,8 @@ cdef class Message:
 
     def __repr__(self):
         name = ("request", "notification", "result", "error")[self.kind]
-        return f"<Message {name} id={self.id!r} method={self.method!r} {self.whole.end - self.whole.start} bytes>"
+        size = self.whole.end - self.whole.start
+        return f"<Message {name} id={self.id!r:.80} method={self.method!r:.80} {size} bytes>"
 
 
 cdef object raise_fault(Fault* fault):
@@ -129,10 +137,11 @@ cdef object raise_fault(Fault* fault):
 
 cdef str read_text(bytes data, Range part, str what):
     """Decode a JSON string that is known to be valid; ``part`` includes its quotes."""
-    cdef bytes raw = data[part.start:part.end]
-    if b"\\" not in raw:
-        return data[part.start + 1:part.end - 1].decode("utf-8")
-    text = loads(raw)
+    cdef const char* inner = PyBytes_AS_STRING(data) + part.start + 1
+    cdef Py_ssize_t size = part.end - part.start - 2
+    if memchr(inner, 0x5C, size) is NULL:
+        return PyUnicode_DecodeUTF8(inner, size, NULL)
+    text = loads(data[part.start:part.end])
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -176,33 +185,38 @@ cdef object read_id(bytes data, Range part):
     return int(raw)
 
 
+cdef object read_code(bytes data, Range part):
+    """Return an error's code, ``None`` if it is not an integer of at most 20 characters."""
+    cdef uint8_t first = <uint8_t> data[part.start]
+    cdef int64_t small = 0
+    if part.end - part.start > MAX_CODE_BYTES or (first != 0x2D and not 0x30 <= first <= 0x39):
+        return None
+    if part.end - part.start <= MAX_C_DIGITS:
+        return small if read_small(data, part, &small) else None
+    try:
+        return int(data[part.start:part.end])
+    except ValueError:
+        return None
+
+
 cdef object read_error_code(bytes data, Range part):
-    """Return the integer ``code`` of a valid error object, or raise."""
+    """Return the integer ``code`` of an error object whose JSON is valid, or raise."""
     cdef const uint8_t* text = <const uint8_t*> PyBytes_AS_STRING(data)
     cdef Py_ssize_t at = skip_space(text, part.start + 1, part.end)
-    cdef Py_ssize_t start
-    cdef Range key
+    cdef Range key, value
     cdef Fault fault
     cdef bint escaped = False
-    cdef object code = None
     cdef bint has_message = False
-    cdef bytes name
+    cdef object code = None
+    cdef Member member
     while text[at] != 0x7D:
-        at = skip_key(text, at, part.end, &key, &escaped, &fault)
-        start = at
-        at = skip_value(text, at, part.end, DEPTH_LIMIT, &fault)
-        name = data[key.start:key.end]
-        if escaped:
-            name = loads(data[key.start - 1:key.end + 1]).encode("utf-8", "surrogatepass")
-        if name == b"code":
-            code = None
-            if (text[start] == 0x2D or 0x30 <= text[start] <= 0x39) and at - start <= 20:
-                try:
-                    code = int(data[start:at])
-                except ValueError:
-                    code = None
-        elif name == b"message":
-            has_message = text[start] == 0x22
+        at = value.start = skip_key(text, at, part.end, &key, &escaped, &fault)
+        at = value.end = skip_value(text, at, part.end, DEPTH_LIMIT, &fault)
+        member = escaped_member_of(data, key) if escaped else member_of(text + key.start, key.end - key.start)
+        if member == CODE:
+            code = read_code(data, value)
+        elif member == MESSAGE:
+            has_message = text[value.start] == 0x22
         at = skip_space(text, at, part.end)
         if text[at] == 0x2C:
             at = skip_space(text, at + 1, part.end)
@@ -257,7 +271,7 @@ cdef int settle(Message message, bint require_version) except -1:
         raise FrameError("neither method, result nor error", start)
     if text[part.start] != 0x7B:
         raise FrameError("error must be an object", part.start)
-    read_error_code(data, part)
+    message.error_code = read_error_code(data, part)
     message.kind = _ERROR
     return 0
 
@@ -274,7 +288,7 @@ cdef Message scan_object(bytes data, Py_ssize_t at, int max_depth, bint require_
     cdef int index
     cdef Py_ssize_t start
     message.data = data
-    for index in range(7):
+    for index in range(MEMBERS):
         message.members[index].start = -1
     if at >= end or text[at] != 0x7B:
         raise FrameError("expected a JSON object", at)
@@ -291,7 +305,7 @@ cdef Message scan_object(bytes data, Py_ssize_t at, int max_depth, bint require_
         if at < 0:
             raise_fault(&fault)
         member = escaped_member_of(data, key) if escaped else member_of(text + key.start, key.end - key.start)
-        if member != OTHER:
+        if OTHER < member < CODE:
             # The last of several members of one name counts, as for json and msgspec.
             message.members[<int> member].start = start
             message.members[<int> member].end = at

@@ -3,7 +3,10 @@
 from typing import Never, final
 
 class SseLimitError(ValueError):
-    """A line or an event is longer than allowed; the parser must not be fed any further."""
+    """A line or an event is longer than allowed; ``limit`` names which, ``size`` is its bytes as far as they were seen.
+
+    From then on the parser takes nothing and raises this again: what follows an overlong line is no known place.
+    """
 
     limit: str
     size: int
@@ -32,7 +35,8 @@ class SseParser:
     """Parse an event stream incrementally.
 
     Lines end with CR, LF or CRLF, wherever a chunk is cut. A byte order mark at the beginning is skipped, comments are
-    counted, an unfinished event at the end is never dispatched. Against the standard's letter, an event whose ``data``
+    counted, an unfinished event at the end is never dispatched. The event type and the id are decoded as UTF-8 with
+    replacement; an id with a NUL, and a ``retry`` that is not 1 to 13 ASCII digits, are ignored. Against the standard's letter, an event whose ``data``
     field is there but empty is dispatched with empty data: MCP primes a stream with such an event for its ``id``
     (2025-11-25, basic/transports).
 
@@ -54,11 +58,14 @@ class SseParser:
         Raises
         ------
         SseLimitError
-            A line or an event is too long.
+            A line or an event is too long. Events of this chunk that were complete before are returned first, and the
+            error is raised by the next call.
+        TypeError
+            ``chunk`` is not a buffer of bytes.
         """
 
     def close(self) -> None:
-        """Discard the unfinished line and event."""
+        """Discard the unfinished line and event, its id included; ``last_event_id`` stays."""
 
     @property
     def last_event_id(self) -> str:

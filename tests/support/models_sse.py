@@ -3,32 +3,49 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
-__all__ = ["parse_stream"]
+__all__ = ["ParsedStream", "parse_stream"]
 
 
-def parse_stream(stream: bytes) -> list[tuple[str, bytes, str]]:
-    """Return ``(event, data, id)`` of every event that a blank line ends."""
+class ParsedStream(NamedTuple):
+    """What a stream says: ``(event, data, id)`` of every event that a blank line ends, and what it leaves behind."""
+
+    events: list[tuple[str, bytes, str]]
+    last_event_id: str
+    retry_ms: int | None
+    comments: int
+
+
+def parse_stream(stream: bytes) -> ParsedStream:
+    """Parse a whole stream (WHATWG HTML, "Interpreting an event stream")."""
     if stream.startswith(b"\xef\xbb\xbf"):
         stream = stream[3:]
     lines = re.split(rb"\r\n|\n|\r", stream)
     # What follows the last line end is unfinished.
     lines.pop()
-    found: list[tuple[str, bytes, str]] = []
+    events: list[tuple[str, bytes, str]] = []
     data: list[bytes] = []
-    event, identifier = "", ""
+    event, identifier, last_event_id = "", "", ""
+    retry_ms: int | None = None
+    comments = 0
     for line in lines:
         if not line:
+            last_event_id = identifier
             if data:
-                found.append((event or "message", b"\n".join(data), identifier))
+                events.append((event or "message", b"\n".join(data), identifier))
             data, event = [], ""
             continue
-        name, _, value = line.partition(b":")
+        name, colon, value = line.partition(b":")
         value = value.removeprefix(b" ")
-        if name == b"data":
+        if colon and not name:
+            comments += 1
+        elif name == b"data":
             data.append(value)
         elif name == b"event":
             event = value.decode("utf-8", "replace")
         elif name == b"id" and b"\0" not in value:
             identifier = value.decode("utf-8", "replace")
-    return found
+        elif name == b"retry" and re.fullmatch(rb"[0-9]{1,13}", value):
+            retry_ms = int(value)
+    return ParsedStream(events, last_event_id, retry_ms, comments)

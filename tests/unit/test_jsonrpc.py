@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -10,6 +13,7 @@ from mcp_manager._core.jsonrpc import (
     ERROR,
     NOTIFICATION,
     REQUEST,
+    RESULT,
     FrameError,
     Message,
     notification_frame,
@@ -43,10 +47,21 @@ def test_ids_keep_their_value_and_their_spelling(raw: bytes, decoded: object) ->
     assert message.id_raw == raw
 
 
-@pytest.mark.parametrize("raw", [b"true", b"{}", b"[]", b"9" * 5000, b'"\\ud800"'])
+@pytest.mark.parametrize("raw", [b"true", b"{}", b"[]", b"9" * 641, b'"\\ud800"'])
 def test_what_is_no_id_is_refused(raw: bytes) -> None:
     with pytest.raises(FrameError, match="id "):
         scan(b'{"method":"m","id":' + raw + b"}")
+
+
+def test_a_long_id_is_read_whatever_the_interpreters_limit() -> None:
+    limit = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(640)
+    try:
+        assert scan(b'{"method":"m","id":' + b"9" * 640 + b"}").id == 10**640 - 1
+        with pytest.raises(FrameError, match="too many digits"):
+            scan(b'{"method":"m","id":' + b"9" * 700 + b"}")
+    finally:
+        sys.set_int_max_str_digits(limit)
 
 
 def test_the_last_of_several_members_counts_however_it_is_spelled() -> None:
@@ -93,6 +108,11 @@ def test_an_id_is_inserted_where_there_was_none() -> None:
         b'{"id":1,"error":{"code":"1","message":"x"}}',
         b'{"id":1,"error":{"code":1}}',
         b'{"id":1,"error":{"code":1.0,"message":"x"}}',
+        b'{"id":1,"error":{"code":1e3,"message":"x"}}',
+        b'{"id":1,"error":{"code":123456789012345.12345,"message":"x"}}',
+        b'{"id":1,"error":{"code":123456789012345678901,"message":"x"}}',
+        b'{"id":1,"error":{"code":1,"code":null,"message":"x"}}',
+        b'{"id":1,"error":{"code":1,"message":2}}',
         b'{"id":1,"result":01}',
         b'{"id":1,"result":+1}',
         b'{"id":1,"result":1.}',
@@ -121,9 +141,69 @@ def test_what_is_no_message_is_refused_in_few_words(data: bytes) -> None:
     assert f"at byte {caught.value.offset}" in str(caught.value)
 
 
+@pytest.mark.parametrize("literal", [b"true", b"false", b"null"])
+def test_literals_are_spelled_in_full(literal: bytes) -> None:
+    assert scan(b'{"id":1,"result":%b}' % literal).result == literal
+    wrong = [literal[:at] + b"x" + literal[at + 1 :] for at in range(len(literal))]
+    wrong += [literal[:at] for at in range(len(literal))]
+    for spelling in [*wrong, literal + literal[-1:], literal.upper(), literal.title()]:
+        with pytest.raises(FrameError):
+            scan(b'{"id":1,"result":%b}' % spelling)
+
+
+def utf8_sequences() -> Iterator[bytes]:
+    """Every pair of bytes, and every longer sequence with its bytes at the edges of what may follow."""
+    edges = (0x41, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0)
+    for lead in range(0x80, 0x100):
+        yield bytes((lead,))
+        for second in range(0x20, 0x100):
+            yield bytes((lead, second))
+    for lead, *others in itertools.product(range(0xE0, 0x100), edges, edges):
+        yield bytes((lead, *others))
+    for lead, *others in itertools.product(range(0xEF, 0x100), edges, edges, edges):
+        yield bytes((lead, *others))
+
+
+@pytest.mark.parametrize("letters", [b"", b"aaaaaaaa", "é€\U0001f600".encode()], ids=["alone", "ascii", "beyond"])
+def test_utf8_is_judged_as_by_the_strict_decoder(letters: bytes) -> None:
+    for sequence in utf8_sequences():
+        # These two end or escape the string; they belong to other tests.
+        if b'"' in sequence or b"\\" in sequence:
+            continue
+        data = b'{"id":1,"result":"%b%b%b"}' % (letters, sequence, letters)
+        try:
+            expected = sequence.decode("utf-8") is not None
+        except UnicodeDecodeError:
+            expected = False
+        try:
+            accepted = scan(data).id == 1
+        except FrameError:
+            accepted = False
+        assert accepted == expected, sequence
+
+
 def test_an_error_without_an_id_is_a_message() -> None:
     message = scan(b'{"error":{"code":-32700,"message":"Parse error","data":[]},"id":null}')
     assert (message.kind, message.id, message.id_raw, message.error_code) == (ERROR, None, b"null", -32700)
+
+
+@pytest.mark.parametrize("code", [0, -32700, 10**18 - 1, 10**18, -(2**63), 2**64])
+def test_error_codes_keep_their_value(code: int) -> None:
+    assert scan(b'{"id":1,"error":{"message":"x","code":%d}}' % code).error_code == code
+
+
+def test_only_an_error_has_a_code() -> None:
+    for data in (b'{"id":1,"result":{"code":5}}', b'{"id":1,"method":"m","error":{"code":5,"message":"x"}}'):
+        assert scan(data).error_code is None
+
+
+def test_no_prefix_of_a_message_is_a_message() -> None:
+    data = '{"id":-1.5e+7,"x":[true,false,null,{"é€😀":"\\u00e9\\n"}],"jsonrpc":"2.0","result":{}}'.encode()
+    assert scan(data).result == b"{}"
+    for length in range(len(data)):
+        with pytest.raises(FrameError) as caught:
+            scan(data[:length])
+        assert caught.value.offset <= length
 
 
 def test_the_version_can_be_required() -> None:
@@ -147,11 +227,46 @@ def test_limits() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"[]", b"[ ]", b"[1]", b'[{"method":"m"}', b'[{"method":"m"},]', b'[{"method":"m"}] x']
+    "data",
+    [
+        b"",
+        b"[]",
+        b"[ ]",
+        b"[1]",
+        b"[",
+        b'[{"method":"m"}',
+        b'[{"method":"m"},]',
+        b'[,{"method":"m"}]',
+        b'[{"method":"m"}{"method":"m"}]',
+        b'[{"method":"m"}] x',
+        b'[[{"method":"m"}]]',
+        b'[{"method":"m"},{"method":1}]',
+        b"[" * 100_000,
+    ],
 )
 def test_what_is_no_batch_is_refused(data: bytes) -> None:
     with pytest.raises(FrameError):
         scan_batch(data)
+
+
+def test_a_batch_is_a_level_of_nesting() -> None:
+    assert scan_batch(b'[{"method":"m","params":[]}]', max_depth=3)[0].method == "m"
+    with pytest.raises(FrameError, match="deeply"):
+        scan_batch(b'[{"method":"m","params":[]}]', max_depth=2)
+
+
+def test_a_batch_has_messages_of_every_kind_with_their_own_bytes() -> None:
+    parts = [
+        b'{"id":1,"result":[]}',
+        b'{"id":2,"error":{"code":3,"message":""}}',
+        b'{"id":"x","method":"m"}',
+        b'{"method":"n"}',
+    ]
+    messages = scan_batch(b" [" + b" ,\n".join(parts) + b"]\n")
+    assert [message.frame for message in messages] == parts
+    assert [message.kind for message in messages] == [RESULT, ERROR, REQUEST, NOTIFICATION]
+    assert messages[2].with_id(b"9") == b'{"id":9,"method":"m"}'
+    assert messages[3].with_id(b"9") == b'{"id":9,"method":"n"}'
 
 
 def test_a_single_message_is_a_batch_of_one_and_keeps_its_bytes() -> None:
@@ -176,4 +291,5 @@ def test_only_bytes_are_scanned() -> None:
 
 
 def test_a_message_shows_what_it_is_and_nothing_of_its_contents() -> None:
+    assert len(repr(scan(b'{"method":"%s","id":"%s"}' % (b"m" * 9999, b"i" * 9999)))) < 300
     assert repr(scan(b'{"id":1,"result":"secret"}')) == "<Message result id=1 method=None 26 bytes>"
