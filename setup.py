@@ -11,7 +11,7 @@ PROFILE = os.environ.get("MCP_MANAGER_BUILD", "release")
 if PROFILE not in {"release", "debug", "trace", "sanitize"}:
     raise SystemExit(f"MCP_MANAGER_BUILD={PROFILE!r} is not a build profile: release, debug, trace or sanitize")
 
-MODULES = ("histogram", "breaker", "router", "jsonrpc", "sse")
+MODULES = ("histogram", "breaker", "router", "jsonrpc", "sse", "deadlines", "http_message", "wire")
 
 Options.warning_errors = True
 checked = PROFILE != "release"

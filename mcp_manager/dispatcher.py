@@ -42,7 +42,7 @@ class Dispatcher:
         method: str,
         method_raw: bytes,
         params: bytes | None,
-        deadline: float,
+        deadline_ns: int,
         progress: tuple[str, ProgressCallback] | None = None,
     ) -> Message:
         """Send a request to one of a server's instances and return its reply.
@@ -56,7 +56,7 @@ class Dispatcher:
         lease = self._lease(supervisor, method, started_ns)
         instance: Instance = lease.payload
         try:
-            reply = await instance.call(method_raw, params, deadline, progress)
+            reply = await instance.call(method_raw, params, deadline_ns, progress)
         except BaseException as error:
             self._failed(supervisor, lease, error, started_ns)
             raise
@@ -70,14 +70,14 @@ class Dispatcher:
         return reply
 
     async def notify(
-        self, supervisor: Supervisor, method: str, method_raw: bytes, params: bytes | None, deadline: float
+        self, supervisor: Supervisor, method: str, method_raw: bytes, params: bytes | None, deadline_ns: int
     ) -> None:
         """Send a notification to one of a server's instances; raises as :meth:`call`."""
         started_ns = self._clock()
         lease = self._lease(supervisor, method, started_ns)
         instance: Instance = lease.payload
         try:
-            await instance.notify(method_raw, params, deadline)
+            await instance.notify(method_raw, params, deadline_ns)
         except BaseException as error:
             self._failed(supervisor, lease, error, started_ns)
             raise

@@ -262,12 +262,12 @@ class HealthMonitor:
         return outcome is Outcome.SUCCESS
 
     async def _ask(self, instance: Instance, timeout_s: float, connect_timeout_s: float) -> None:
-        now = asyncio.get_running_loop().time()
+        now_ns = self._clock()
         if instance.session is None:
             # The handshake is the probe: a server that completes it is alive.
-            await instance.ready_session(now + connect_timeout_s + timeout_s)
+            await instance.ready_session(now_ns + int((connect_timeout_s + timeout_s) * 1e9))
         else:
-            await instance.call(b'"ping"', None, now + timeout_s)
+            await instance.call(b'"ping"', None, now_ns + int(timeout_s * 1e9))
 
 
 def assess(

@@ -40,6 +40,7 @@ from mcp_manager.scaling import check_instances
 from mcp_manager.session import Handlers, ProgressCallback
 from mcp_manager.supervisor import Supervisor
 from mcp_manager.transports.base import MessageSink, Transport
+from mcp_manager.transports.deadline_timer import DeadlineTimer
 from mcp_manager.transports.http import HttpTransport
 from mcp_manager.transports.http_pool import HttpPool
 from mcp_manager.transports.stdio import StdioTransport
@@ -55,6 +56,8 @@ ServerSpec = ServerConfig | Mapping[str, Any] | str | bytes
 """A server's configuration: the struct, a mapping, or JSON text."""
 
 _CLOCK: Final = time.monotonic_ns
+# A century: more does not fit nanoseconds beside the time since boot.
+_LONGEST_TIMEOUT_S: Final = 100 * 365.25 * 86400
 
 
 class _Phase(enum.Enum):
@@ -100,7 +103,8 @@ class McpManager(Verbs):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._servers: dict[str, Supervisor] = {}
         self._router = Router()
-        self._http = HttpPool(max_connections=self._config.max_connections)
+        self._timer = DeadlineTimer()
+        self._http = HttpPool(max_connections=self._config.max_connections, timer=self._timer)
         self._monitor = HealthMonitor(self._router, _CLOCK, concurrency=self._config.probe_concurrency)
         self._dispatcher = Dispatcher(self._router, self._monitor, _CLOCK)
         self._connect_slots = asyncio.Semaphore(self._config.connect_concurrency)
@@ -257,8 +261,8 @@ class McpManager(Verbs):
         added = after.set_instances(parsed.instances)
         try:
             if parsed.connect == "eager":
-                deadline = asyncio.get_running_loop().time() + parsed.connect_timeout_s + 1.0
-                await asyncio.gather(*(instance.ready_session(deadline) for instance in added))
+                deadline_ns = _CLOCK() + int((parsed.connect_timeout_s + 1.0) * 1e9)
+                await asyncio.gather(*(instance.ready_session(deadline_ns) for instance in added))
             if self._servers.get(server_id) is not before:
                 raise ServerNotFoundError(server_id, hint="it was removed or replaced meanwhile")
         except BaseException:
@@ -367,11 +371,11 @@ class McpManager(Verbs):
         supervisor = self._supervisor_of(server_id)
         method, method_raw, id_raw = message.method, message.method_raw, message.id_raw
         assert method is not None and method_raw is not None
-        deadline = self._deadline(supervisor, timeout)
+        deadline_ns = self._deadline_ns(supervisor, timeout)
         if id_raw is None and is_notification(method):
-            await self._dispatcher.notify(supervisor, method, method_raw, message.params, deadline)
+            await self._dispatcher.notify(supervisor, method, method_raw, message.params, deadline_ns)
             return b"null"
-        reply = await self._dispatcher.call(supervisor, method, method_raw, message.params, deadline)
+        reply = await self._dispatcher.call(supervisor, method, method_raw, message.params, deadline_ns)
         return reply.frame if id_raw is None else reply.with_id(id_raw)
 
     async def call(
@@ -392,8 +396,8 @@ class McpManager(Verbs):
             params = with_progress_token(params, token)
             progress = (token, on_progress)
         encoded = None if params is None else encode_params(params)
-        deadline = self._deadline(supervisor, timeout)
-        return await self._dispatcher.call(supervisor, method, encode_method(method), encoded, deadline, progress)
+        deadline_ns = self._deadline_ns(supervisor, timeout)
+        return await self._dispatcher.call(supervisor, method, encode_method(method), encoded, deadline_ns, progress)
 
     # What can be seen
 
@@ -448,12 +452,12 @@ class McpManager(Verbs):
         except TypeError:
             raise ServerNotFoundError(repr(server_id), hint="a server id is a string") from None
 
-    def _deadline(self, supervisor: Supervisor, timeout: float | None) -> float:
+    def _deadline_ns(self, supervisor: Supervisor, timeout: float | None) -> int:
         if timeout is None:
             timeout = supervisor.config.request_timeout_s
         elif isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
             raise InvalidRequestError(f"Invalid request: timeout must be a number of seconds from 0, not {timeout!r}")
-        return asyncio.get_running_loop().time() + timeout
+        return _CLOCK() + int(min(timeout, _LONGEST_TIMEOUT_S) * 1e9)
 
     def _parse_config(self, server_id: str, config: ServerSpec) -> ServerConfig:
         validate_server_id(server_id)
@@ -474,7 +478,7 @@ class McpManager(Verbs):
 
     def _transport(self, server_id: str, config: ServerConfig, index: int, sink: MessageSink) -> Transport:
         if config.command is not None:
-            return StdioTransport(config, server_id=server_id, sink=sink)
+            return StdioTransport(config, server_id=server_id, sink=sink, timer=self._timer)
         return HttpTransport(
             self._http,
             config.instance_url(index),
@@ -483,6 +487,7 @@ class McpManager(Verbs):
             sink=sink,
             connect_timeout_s=config.connect_timeout_s,
             max_response_bytes=config.max_response_bytes,
+            lanes=self._config.http_lanes,
         )
 
     async def _probe_all(self, instances: Iterable[Instance]) -> None:

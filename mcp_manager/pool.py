@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable
 
 from mcp_manager._core.jsonrpc import Message
@@ -80,8 +81,7 @@ class Instance:
         self._retired: set[asyncio.Task[None]] = set()
         self._closing = False
         self._active = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle: asyncio.Future[None] | None = None
         self._not_before = 0.0
         self._failed_starts = 0
         self._connected_at = 0.0
@@ -109,7 +109,7 @@ class Instance:
         self,
         method_raw: bytes,
         params: bytes | None,
-        deadline: float,
+        deadline_ns: int,
         progress: tuple[str, ProgressCallback] | None = None,
     ) -> Message:
         """Send a request on the live session, made first if need be, and return its reply.
@@ -122,33 +122,33 @@ class Instance:
         CallError
             No reply arrived; see :meth:`Session.call`.
         """
-        self._enter()
+        self._active += 1
         try:
-            session = self._session or await self.ready_session(deadline)
+            session = self._session or await self.ready_session(deadline_ns)
             try:
-                return await session.call(method_raw, params, deadline, progress)
+                return await session.call(method_raw, params, deadline_ns, progress)
             except SessionLostError as lost:
                 self._lose(session, lost)
-                session = await self.ready_session(deadline)
-                return await session.call(method_raw, params, deadline, progress)
+                session = await self.ready_session(deadline_ns)
+                return await session.call(method_raw, params, deadline_ns, progress)
         finally:
             self._leave()
 
-    async def notify(self, method_raw: bytes, params: bytes | None, deadline: float) -> None:
+    async def notify(self, method_raw: bytes, params: bytes | None, deadline_ns: int) -> None:
         """Send a notification on the live session, made first if need be."""
-        self._enter()
+        self._active += 1
         try:
-            session = self._session or await self.ready_session(deadline)
+            session = self._session or await self.ready_session(deadline_ns)
             try:
-                await session.notify(method_raw, params, deadline)
+                await session.notify(method_raw, params, deadline_ns)
             except SessionLostError as lost:
                 self._lose(session, lost)
-                session = await self.ready_session(deadline)
-                await session.notify(method_raw, params, deadline)
+                session = await self.ready_session(deadline_ns)
+                await session.notify(method_raw, params, deadline_ns)
         finally:
             self._leave()
 
-    async def ready_session(self, deadline: float) -> Session:
+    async def ready_session(self, deadline_ns: int) -> Session:
         """Return the live session, joining the one attempt to make it that is under way.
 
         Raises
@@ -159,7 +159,7 @@ class Instance:
         if self._session is not None:
             return self._session
         connecting = self._connecting or self._start_connecting()
-        done, _ = await asyncio.wait({connecting}, timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
+        done, _ = await asyncio.wait({connecting}, timeout=max(0, deadline_ns - time.monotonic_ns()) / 1e9)
         if not done:
             raise DeadlineExceededError(
                 "the session was not ready within the deadline",
@@ -175,7 +175,10 @@ class Instance:
 
     async def wait_idle(self) -> None:
         """Wait until no call is under way."""
-        await self._idle.wait()
+        while self._active:
+            if self._idle is None:
+                self._idle = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._idle)
 
     async def aclose(self, grace_s: float) -> None:
         """End the session, giving it ``grace_s`` seconds; idempotent and safe to cancel."""
@@ -192,15 +195,11 @@ class Instance:
             if pending:
                 await asyncio.gather(*pending, return_exceptions=True)
 
-    def _enter(self) -> None:
-        if self._active == 0:
-            self._idle.clear()
-        self._active += 1
-
     def _leave(self) -> None:
         self._active -= 1
-        if self._active == 0:
-            self._idle.set()
+        if self._idle is not None and not self._active:
+            self._idle.set_result(None)
+            self._idle = None
 
     def _start_connecting(self) -> asyncio.Task[Session]:
         loop = asyncio.get_running_loop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ import msgspec
 import orjson
 
 from mcp_manager._core.jsonrpc import ERROR, REQUEST, Message, notification_frame, request_frame
-from mcp_manager.errors import CallError, ConnectionLostError, DeadlineExceededError, ProtocolError
+from mcp_manager.errors import CallError, DeadlineExceededError, ProtocolError
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.handshake import (
     ClientIdentity,
@@ -38,7 +39,7 @@ _METHOD_NOT_FOUND: Final = -32601
 _INTERNAL_ERROR: Final = -32603
 _MAX_SERVER_REQUESTS: Final = 64
 # The announcement that a request was given up must not outlive the server that ignores it.
-_CANCEL_NOTICE_S: Final = 2.0
+_CANCEL_NOTICE_NS: Final = 2_000_000_000
 
 
 class _ProgressParams(msgspec.Struct, rename="camel"):
@@ -81,10 +82,8 @@ class Session:
         self._next_id = 1
         self._progress: dict[str, ProgressCallback] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._limits: set[asyncio.Timeout] = set()
         self._serving = 0
         self._closed = False
-        self._stopped = False
         self.identity: ServerIdentity | None = None
         self.stray_messages = 0
 
@@ -104,7 +103,7 @@ class Session:
         self._transport = transport
         try:
             await transport.open()
-            reply = await transport.exchange(self._exchange(b'"initialize"', initialize_params(self._client)))
+            reply = await transport.exchange(self._exchange(b'"initialize"', initialize_params(self._client), 0))
             if reply.kind == ERROR:
                 raise ProtocolError(
                     f"the server refused initialize: {error_text(reply.error or b'')}",
@@ -116,7 +115,7 @@ class Session:
             except HandshakeError as error:
                 raise ProtocolError(str(error), server_id=self._server_id, delivery="answered") from None
             transport.settle(self.identity.protocol_version)
-            await transport.notify(notification_frame(b'"notifications/initialized"', None))
+            await transport.notify(notification_frame(b'"notifications/initialized"', None), 0)
         except BaseException:
             await self.aclose(0.0)
             raise
@@ -126,7 +125,7 @@ class Session:
         self,
         method_raw: bytes,
         params: bytes | None,
-        deadline: float,
+        deadline_ns: int,
         progress: tuple[str, ProgressCallback] | None = None,
     ) -> Message:
         """Send a request and return its reply.
@@ -137,8 +136,8 @@ class Session:
             The method as a JSON string, quotes included.
         params
             The params as JSON, or ``None``.
-        deadline
-            In seconds of the running loop's clock.
+        deadline_ns
+            A time of :func:`time.monotonic_ns`.
         progress
             A progress token that ``params`` carries, and who listens to it.
 
@@ -151,50 +150,26 @@ class Session:
         """
         transport = self._transport
         assert transport is not None
-        exchange = self._exchange(method_raw, params)
+        exchange = self._exchange(method_raw, params, deadline_ns)
         if progress is not None:
             self._progress[progress[0]] = progress[1]
-        limit = asyncio.timeout_at(deadline)
-        self._limits.add(limit)
         try:
-            async with limit:
-                return await transport.exchange(exchange)
-        except TimeoutError as error:
-            if isinstance(error, CallError):
-                raise
-            if self._stopped:
-                raise ConnectionLostError(
-                    "the server was stopped during the call",
-                    server_id=self._server_id,
-                    delivery="unknown" if exchange.sent else "not_sent",
-                ) from None
+            return await transport.exchange(exchange)
+        except DeadlineExceededError:
             self._announce_cancellation(exchange, "deadline exceeded")
-            raise DeadlineExceededError(
-                "no reply within the deadline",
-                server_id=self._server_id,
-                delivery="unknown" if exchange.sent else "not_sent",
-            ) from None
+            raise
         except asyncio.CancelledError:
             self._announce_cancellation(exchange, "cancelled by the caller")
             raise
         finally:
-            self._limits.discard(limit)
             if progress is not None:
                 self._progress.pop(progress[0], None)
 
-    async def notify(self, method_raw: bytes, params: bytes | None, deadline: float) -> None:
+    async def notify(self, method_raw: bytes, params: bytes | None, deadline_ns: int) -> None:
         """Send a notification; raises :class:`CallError` if it could not be handed over by the deadline."""
         transport = self._transport
         assert transport is not None
-        try:
-            async with asyncio.timeout_at(deadline):
-                await transport.notify(notification_frame(method_raw, params))
-        except TimeoutError as error:
-            if isinstance(error, CallError):
-                raise
-            raise DeadlineExceededError(
-                "the notification was not accepted in time", server_id=self._server_id
-            ) from None
+        await transport.notify(notification_frame(method_raw, params), deadline_ns)
 
     async def retire(self) -> None:
         """End a session that is lost. Its calls under way each learn it, or their reply, by themselves."""
@@ -202,11 +177,8 @@ class Session:
 
     async def aclose(self, grace_s: float) -> None:
         """End the session, its calls under way and everything else that belongs to it; idempotent."""
-        self._stopped = True
-        for limit in self._limits:
-            # The calls belong to their callers' tasks: their time is up, nothing else happens to them.
-            if not limit.expired():
-                limit.reschedule(0.0)
+        if self._transport is not None:
+            self._transport.interrupt()
         await self._end(grace_s)
 
     async def _end(self, grace_s: float) -> None:
@@ -238,10 +210,10 @@ class Session:
         """Pass on that the transport died; see :class:`MessageSink`."""
         self._on_closed(self, error)
 
-    def _exchange(self, method_raw: bytes, params: bytes | None) -> Exchange:
+    def _exchange(self, method_raw: bytes, params: bytes | None, deadline_ns: int) -> Exchange:
         request_id = self._next_id
         self._next_id = request_id + 1
-        return Exchange(request_frame(method_raw, params, b"%d" % request_id), request_id)
+        return Exchange(request_frame(method_raw, params, b"%d" % request_id), request_id, deadline_ns)
 
     def _announce_cancellation(self, exchange: Exchange, reason: str) -> None:
         # 2025-11-25, basic/utilities/cancellation: a disconnect is not a cancellation, the notification is.
@@ -298,9 +270,8 @@ class Session:
         transport = self._transport
         assert transport is not None
         try:
-            async with asyncio.timeout(_CANCEL_NOTICE_S):
-                await transport.notify(frame)
-        except (CallError, TimeoutError) as error:
+            await transport.notify(frame, time.monotonic_ns() + _CANCEL_NOTICE_NS)
+        except CallError as error:
             _log.debug("server %r did not take a message: %s", self._server_id, error)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

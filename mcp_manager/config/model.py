@@ -314,6 +314,9 @@ class ManagerConfig(_Settings, frozen=True, kw_only=True):
         Server configurations by server id.
     max_connections
         The most HTTP connections at a time, over all servers; 0 sets no limit.
+    http_lanes
+        Speak HTTP in compiled code on the connections that aiohttp opens; ``False`` makes every request an ordinary
+        aiohttp request, with the same results and several times the cost.
     connect_concurrency, probe_concurrency
         How many servers are connected, and how many probed, at a time.
     shutdown_timeout_s
@@ -324,6 +327,7 @@ class ManagerConfig(_Settings, frozen=True, kw_only=True):
 
     servers: dict[str, ServerConfig] = {}
     max_connections: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    http_lanes: bool = True
     connect_concurrency: Count = 64
     probe_concurrency: Count = 64
     shutdown_timeout_s: PositiveSeconds = 10.0

@@ -12,9 +12,10 @@ from typing import Final, NoReturn
 import aiohttp
 from yarl import URL
 
+from mcp_manager._core.http_message import WireReply
 from mcp_manager.errors import AuthError, ConnectionLostError, OverloadedError, ProtocolError, SessionLostError
 
-__all__ = ["carries_answer", "origin", "parse_retry_after", "raise_for_status", "reason_of"]
+__all__ = ["carries_answer", "origin", "parse_retry_after", "raise_for_status", "reason_of", "redirect_target"]
 
 _MAX_RETRY_AFTER_S: Final = 60.0
 
@@ -29,10 +30,10 @@ def carries_answer(status: int, has_session: bool) -> bool:
 
 
 def raise_for_status(
-    response: aiohttp.ClientResponse, server_id: str, *, has_session: bool, detail: str = ""
+    reply: WireReply, server_id: str, endpoint: URL, *, has_session: bool, detail: str = ""
 ) -> NoReturn:
     """Raise the error that a status without a usable reply stands for."""
-    status = response.status
+    status = reply.status
     said = f": {detail}" if detail else ""
     if has_session and (status == 404 or (status == 400 and "session" in detail.lower())):
         # The 400 form is what several servers send in place of the specified 404.
@@ -43,7 +44,7 @@ def raise_for_status(
             server_id=server_id,
             hint="check auth and headers in the server's configuration",
         )
-    retry_after_s = parse_retry_after(response.headers.get("Retry-After"), time.time())
+    retry_after_s = parse_retry_after(reply.header("retry-after"), time.time())
     if status == 429:
         raise OverloadedError(
             f"the server is limiting requests (HTTP 429){said}", server_id=server_id, retry_after_s=retry_after_s
@@ -61,7 +62,8 @@ def raise_for_status(
         )
     if 300 <= status < 400:
         raise ProtocolError(
-            f"the endpoint redirects (HTTP {status}) to {_location(response)}; a request is never redirected",
+            f"the endpoint redirects (HTTP {status}) to {_shown(redirect_target(reply, endpoint))}; "
+            "only 307 and 308 to the same origin are followed",
             server_id=server_id,
             delivery="rejected",
             hint="configure the final url",
@@ -93,9 +95,9 @@ def parse_retry_after(value: str | None, now_s: float) -> float | None:
     return min(max(when.timestamp() - now_s, 0.0), _MAX_RETRY_AFTER_S)
 
 
-def origin(url: str) -> str:
+def origin(url: URL) -> str:
     """Return scheme, host and port: what of a URL may stand in a message."""
-    return str(URL(url).origin())
+    return str(url.origin())
 
 
 def reason_of(error: BaseException) -> str:
@@ -115,8 +117,16 @@ def reason_of(error: BaseException) -> str:
     return type(error).__name__
 
 
-def _location(response: aiohttp.ClientResponse) -> str:
+def redirect_target(reply: WireReply, endpoint: URL) -> URL | None:
+    """Return where a response redirects to (RFC 9110, section 10.2.2), ``None`` if nowhere that makes sense."""
     try:
-        return origin(str(response.url.join(URL(response.headers.get("Location", "")))))
+        return endpoint.join(URL(reply.header("location") or "")).with_fragment(None)
+    except ValueError:
+        return None
+
+
+def _shown(target: URL | None) -> str:
+    try:
+        return "an invalid location" if target is None else str(target.origin())
     except ValueError:
         return "an invalid location"

@@ -4,24 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from mcp_manager._core.http_message import Exchange
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager.errors import CallError
 
 __all__ = ["Exchange", "MessageSink", "Transport"]
-
-
-class Exchange:
-    """One request on its way: the frame, its wire id, and whether a byte of it may have left.
-
-    ``sent`` is what tells a deadline or a cancellation apart from a request that never started.
-    """
-
-    __slots__ = ("frame", "request_id", "sent")
-
-    def __init__(self, frame: bytes, request_id: int) -> None:
-        self.frame = frame
-        self.request_id = request_id
-        self.sent = False
 
 
 class MessageSink(Protocol):
@@ -50,11 +37,18 @@ class Transport(Protocol):
     async def exchange(self, exchange: Exchange) -> Message:
         """Send a request frame and return the reply carrying its id, result or error.
 
-        Raises a :class:`CallError` when no reply arrived. Cancelling forgets the request; a late reply is dropped.
+        Raises a :class:`CallError` when no reply arrived: :class:`DeadlineExceededError` when the exchange's deadline
+        passed. Cancelling forgets the request; a late reply is dropped.
         """
 
-    async def notify(self, frame: bytes) -> None:
-        """Send a frame that gets no reply (a notification, or a reply to the server's request)."""
+    async def notify(self, frame: bytes, deadline_ns: int) -> None:
+        """Send a frame that gets no reply (a notification, or a reply to the server's request).
+
+        ``deadline_ns`` is a time of :func:`time.monotonic_ns`, 0 where the caller bounds it.
+        """
+
+    def interrupt(self) -> None:
+        """End every exchange under way with a :class:`ConnectionLostError`: the session is being stopped."""
 
     async def aclose(self, grace_s: float) -> None:
         """End the session in the order the specification asks for, in steps of ``grace_s`` seconds; idempotent."""

@@ -137,6 +137,11 @@ class Child:
             self._ended.set()
             raise
 
+    @property
+    def writable(self) -> bool:
+        """Whether :meth:`send` would take bytes without waiting."""
+        return self._writable.is_set()
+
     async def send(self, data: bytes) -> None:
         """Hand bytes to the program's standard input, waiting while too much of it is unread.
 

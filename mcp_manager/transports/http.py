@@ -1,46 +1,52 @@
-"""Streamable HTTP on the aiohttp pool (2025-11-25, basic/transports): one POST per message, JSON or SSE replies."""
+"""Streamable HTTP (2025-11-25, basic/transports): one POST per message, JSON or SSE replies."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+import re
+import time
+from collections.abc import AsyncIterator, Mapping
 from typing import Final, NoReturn
 
 import aiohttp
-from aiohttp.abc import AbstractStreamWriter
+from yarl import URL
 
-from mcp_manager._core.jsonrpc import FrameError, Message, scan_batch
-from mcp_manager._core.sse import SseLimitError, SseParser
-from mcp_manager.errors import CallError, ConnectError, ConnectionLostError, ProtocolError
-from mcp_manager.protocol.rpc_error import error_text
+from mcp_manager._core.http_message import (
+    EXPIRED,
+    MALFORMED,
+    OVERSIZE,
+    STOPPED,
+    UNANSWERED,
+    Exchange,
+    WireError,
+    WireReply,
+)
+from mcp_manager._core.jsonrpc import Message
+from mcp_manager.errors import CallError, ConnectError, ConnectionLostError, DeadlineExceededError, Delivery
 from mcp_manager.transports import _http_status as http_status
-from mcp_manager.transports.base import Exchange, MessageSink
+from mcp_manager.transports._http_reply import ReplyReader
+from mcp_manager.transports.base import MessageSink
+from mcp_manager.transports.deadline_timer import remaining_s
+from mcp_manager.transports.http_ordinary import OrdinaryPath
 from mcp_manager.transports.http_pool import HttpPool, connecting_server
+from mcp_manager.transports.lanes import Lane
 
 __all__ = ["HttpTransport"]
 
 _ACCEPT: Final = "application/json, text/event-stream"
 _SESSION_HEADER: Final = "Mcp-Session-Id"
 _VERSION_HEADER: Final = "MCP-Protocol-Version"
-# How long an event stream may take to end after it has delivered the reply before its connection is dropped.
-_STREAM_END_S: Final = 1.0
-
-
-class _MarkedPayload(aiohttp.BytesPayload):
-    """A body that notes on its exchange that bytes are about to leave."""
-
-    def __init__(self, exchange: Exchange) -> None:
-        super().__init__(exchange.frame, content_type="application/json")
-        self._exchange = exchange
-
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        self._exchange.sent = True
-        await super().write_with_length(writer, content_length)
+# 2025-11-25, session management: visible ASCII.
+_SESSION_ID: Final = re.compile(r"[\x21-\x7e]{1,4096}")
+_MAX_REDIRECTS: Final = 3
 
 
 class HttpTransport:
     """Exchange frames with one MCP endpoint over the shared pool.
+
+    Nearly every exchange goes over a lane: a connection that aiohttp opened and a compiled wire speaks on. What a wire
+    is not made for, such as a redirect, takes the ordinary way of an aiohttp request.
 
     Parameters
     ----------
@@ -56,6 +62,8 @@ class HttpTransport:
         Bounds each connection attempt, TLS included.
     max_response_bytes
         A reply, or one event of a stream, longer than this is refused.
+    lanes
+        ``False`` sends everything the ordinary way.
     """
 
     def __init__(
@@ -68,17 +76,21 @@ class HttpTransport:
         sink: MessageSink,
         connect_timeout_s: float,
         max_response_bytes: int,
+        lanes: bool = True,
     ) -> None:
-        self._pool = pool
-        self._url = url
+        self._endpoint = URL(url)
         self._server_id = server_id
-        self._sink = sink
-        self._max_response_bytes = max_response_bytes
+        self._limit = max_response_bytes
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s)
         self._headers = {**headers, "Accept": _ACCEPT, "Accept-Encoding": "identity"}
+        self._head = render_head("POST", self._endpoint, self._headers)
+        self._reader = ReplyReader(server_id, sink, max_response_bytes)
+        self._ordinary = OrdinaryPath(pool, self._reader, self._timeout, max_response_bytes)
+        self._lanes = pool.lanes(self._endpoint) if lanes else None
         self._settled = False
         self._closed = False
-        self._draining: set[asyncio.Task[None]] = set()
+        self._stopped = False
+        self._waits: set[asyncio.Timeout] = set()
 
     @property
     def pid(self) -> int:
@@ -94,6 +106,7 @@ class HttpTransport:
         """Send ``MCP-Protocol-Version`` from now on (MUST after the handshake) and keep the session id as it is."""
         self._headers[_VERSION_HEADER] = revision
         self._settled = True
+        self._head = render_head("POST", self._endpoint, self._headers)
 
     async def open(self) -> None:
         """Do nothing: a connection is taken from the pool with the first request."""
@@ -103,204 +116,188 @@ class HttpTransport:
 
         Raises :class:`SessionLostError` on a 404 that answers a session id: the request was not executed.
         """
-        response = await self._post(exchange)
-        reply: Message | None = None
-        try:
-            reply = await self._read_reply(response, exchange)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            if isinstance(error, CallError):
-                raise
-            self._raise_mapped(error, sent=True)
-        finally:
-            # Released before its end, a response takes its connection with it: nobody can read another's bytes.
-            if reply is None or not self._let_stream_end(response):
-                response.release()
+        reply = await self._send(self._head, exchange)
+        if not self._settled:
+            self._take_session_id(exchange.head or reply)
+        if type(reply) is WireReply:
+            if reply.status in (307, 308):
+                reply = await self._follow(reply, exchange)
+                if type(reply) is Message:
+                    return reply
+            return self._reader.read(
+                reply, exchange, self._endpoint, has_session=_SESSION_HEADER in self._headers
+            )
         return reply
 
-    async def notify(self, frame: bytes) -> None:
+    async def notify(self, frame: bytes, deadline_ns: int) -> None:
         """POST a notification or a reply to the server; any 2xx means accepted (202 by the specification)."""
-        response = await self._post(Exchange(frame, 0))
-        try:
-            if not 200 <= response.status < 300:
-                http_status.raise_for_status(response, self._server_id, has_session=self.session_id is not None)
-        finally:
-            response.release()
+        exchange = Exchange(frame, 0, deadline_ns)
+        reply = await self._send(self._head, exchange)
+        if type(reply) is WireReply and reply.status in (307, 308):
+            reply = await self._follow(reply, exchange)
+        if type(reply) is WireReply and not 200 <= reply.status < 300:
+            http_status.raise_for_status(
+                reply, self._server_id, self._endpoint, has_session=self.session_id is not None
+            )
+
+    def take_event(self, exchange: Exchange, data: bytes) -> Message | None:
+        """Look at an event of a reply's stream, for the wire."""
+        return self._reader.take_event(exchange, data)
+
+    def interrupt(self) -> None:
+        """End every exchange under way; see :meth:`Transport.interrupt`."""
+        self._stopped = True
+        if self._lanes is not None:
+            self._lanes.wires.interrupt(self)
+        for wait in self._waits:
+            # They belong to their callers' tasks: their time is up, nothing else happens to them.
+            if not wait.expired():
+                wait.reschedule(0.0)
 
     async def aclose(self, grace_s: float) -> None:
         """DELETE the session if the server gave one (SHOULD), ignoring what it answers."""
         if self._closed:
             return
         self._closed = True
-        for task in self._draining:
-            task.cancel()
-        if self.session_id is None or grace_s <= 0:
-            return
-        with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
-            async with (
-                asyncio.timeout(grace_s),
-                self._pool.client.delete(
-                    self._url, headers=self._headers, timeout=self._timeout, allow_redirects=False
-                ),
-            ):
-                pass
+        self._ordinary.close()
+        if self.session_id is not None and grace_s > 0:
+            exchange = Exchange(b"", 0, time.monotonic_ns() + round(grace_s * 1e9))
+            with contextlib.suppress(CallError):
+                await self._send(render_head("DELETE", self._endpoint, self._headers), exchange, "DELETE")
 
-    async def _post(self, exchange: Exchange) -> aiohttp.ClientResponse:
+    async def _send(self, head: bytes, exchange: Exchange, verb: str = "POST") -> WireReply | Message:
+        """Send a request over a lane, or the ordinary way where there is none, and explain what goes wrong."""
+        lane: Lane | None = None if self._lanes is None else self._lanes.wires.take()
+        try:
+            if lane is None:
+                if self._lanes is None:
+                    return await self._send_ordinarily(verb, self._endpoint, exchange)
+                lane = await self._connect(exchange)
+            reply = lane.send(head, exchange, self, self._limit)
+            try:
+                return await reply
+            except BaseException:
+                lane.abandon(reply)
+                raise
+        except (WireError, aiohttp.ClientError, OSError) as error:
+            # A TimeoutError is an OSError: here it is that of a connection attempt.
+            if isinstance(error, CallError):
+                raise
+            self._explain(error, sent=exchange.sent)
+
+    async def _connect(self, exchange: Exchange) -> Lane:
+        assert self._lanes is not None
         connecting_server.set(self._server_id)
+        async with self._bounded(exchange):
+            while True:
+                lane = await self._lanes.connect(self._timeout)
+                if lane.idle:
+                    return lane
+
+    async def _send_ordinarily(self, verb: str, url: URL, exchange: Exchange) -> WireReply | Message:
+        connecting_server.set(self._server_id)
+        async with self._bounded(exchange):
+            return await self._ordinary.exchange(verb, url, self._headers, exchange)
+
+    @contextlib.asynccontextmanager
+    async def _bounded(self, exchange: Exchange) -> AsyncIterator[None]:
+        """Bound what is awaited by the exchange's deadline and by :meth:`interrupt`."""
+        wait = asyncio.timeout(remaining_s(exchange.deadline_ns))
+        self._waits.add(wait)
         try:
-            return await self._pool.client.post(
-                self._url,
-                data=_MarkedPayload(exchange),
-                headers=self._headers,
-                timeout=self._timeout,
-                allow_redirects=False,
-            )
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            self._raise_mapped(error, sent=exchange.sent)
-
-    async def _read_reply(self, response: aiohttp.ClientResponse, exchange: Exchange) -> Message:
-        if not self._settled and _SESSION_HEADER not in self._headers:
-            session_id = response.headers.get(_SESSION_HEADER)
-            if session_id is not None and 200 <= response.status < 300:
-                self._headers[_SESSION_HEADER] = session_id
-        status = response.status
-        if status == 200:
-            encoding = response.headers.get("Content-Encoding", "identity")
-            if encoding.lower() != "identity":
-                raise self._broken(f"the reply is compressed ({encoding[:20]!r}) although identity was asked for")
-            if response.content_type == "text/event-stream":
-                return await self._read_stream(response, exchange.request_id)
-            if response.content_type == "application/json":
-                body = await self._read_body(response)
-                return self._own_reply(self._scan(body), exchange.request_id)
-            raise self._broken(
-                f"the reply has content type {response.content_type[:60]!r}, not JSON or an event stream"
-            )
-        if 200 <= status < 300:
-            raise self._broken(f"the server accepted the request with HTTP {status} and gave no reply")
-        return await self._read_refusal(response, exchange.request_id)
-
-    async def _read_refusal(self, response: aiohttp.ClientResponse, request_id: int) -> Message:
-        """Return the JSON-RPC error that a 4xx or 5xx carries for this request, or raise what its status means."""
-        detail = ""
-        if response.content_type == "application/json":
-            try:
-                messages = self._scan(await self._read_body(response))
-            except ProtocolError:
-                messages = []
-            for message in messages:
-                if message.error is None:
-                    continue
-                mine = message.id == request_id
-                if mine and http_status.carries_answer(response.status, self.session_id is not None):
-                    return message
-                detail = error_text(message.error)
-        http_status.raise_for_status(response, self._server_id, has_session=self.session_id is not None, detail=detail)
-
-    async def _read_body(self, response: aiohttp.ClientResponse) -> bytes:
-        limit = self._max_response_bytes
-        if response.content_length is not None and response.content_length > limit:
-            raise self._oversize(response.content_length)
-        content = response.content
-        chunks: list[bytes] = []
-        size = 0
-        while not content.at_eof():
-            chunk = await content.readany()
-            size += len(chunk)
-            if size > limit:
-                raise self._oversize(size)
-            chunks.append(chunk)
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-    async def _read_stream(self, response: aiohttp.ClientResponse, request_id: int) -> Message:
-        parser = SseParser(max_line=self._max_response_bytes, max_event=self._max_response_bytes)
-        content = response.content
-        while True:
-            chunk = await content.readany()
-            if not chunk and content.at_eof():
-                raise ConnectionLostError(
-                    "the event stream ended before the reply", server_id=self._server_id, delivery="unknown"
-                )
-            try:
-                events = parser.feed(chunk)
-            except SseLimitError as error:
-                raise self._broken(str(error)) from None
-            reply: Message | None = None
-            for event in events:
-                if event.event != "message" or not event.data:
-                    continue
-                for message in self._scan(event.data):
-                    if reply is None and message.method is None and message.id == request_id:
-                        reply = message
-                    else:
-                        self._sink.on_message(message)
-            if reply is not None:
-                return reply
-
-    def _let_stream_end(self, response: aiohttp.ClientResponse) -> bool:
-        """Read the rest of a stream beside the caller, so that its connection can be used again."""
-        if self._closed or response.content.is_eof():
-            return False
-        task = asyncio.get_running_loop().create_task(self._drain(response))
-        self._draining.add(task)
-        task.add_done_callback(self._draining.discard)
-        return True
-
-    async def _drain(self, response: aiohttp.ClientResponse) -> None:
-        try:
-            async with asyncio.timeout(_STREAM_END_S):
-                while not response.content.at_eof():
-                    await response.content.readany()
-        except (TimeoutError, aiohttp.ClientError, OSError):
-            pass
+            async with wait:
+                yield
+        except TimeoutError:
+            if not wait.expired():
+                raise
+            raise WireError(STOPPED if self._stopped else EXPIRED) from None
         finally:
-            response.release()
+            self._waits.discard(wait)
 
-    def _scan(self, body: bytes) -> list[Message]:
-        try:
-            return scan_batch(body)
-        except FrameError as error:
-            raise self._broken(f"the reply is not JSON-RPC: {error}") from None
+    async def _follow(self, reply: WireReply, exchange: Exchange) -> WireReply | Message:
+        """Send a request on to where the endpoint has moved, if that is the same server, and stay there.
 
-    def _own_reply(self, messages: list[Message], request_id: int) -> Message:
-        reply: Message | None = None
-        for message in messages:
-            if reply is None and message.method is None and message.id == request_id:
-                reply = message
-            else:
-                self._sink.on_message(message)
-        if reply is not None:
-            return reply
-        first = messages[0]
-        if first.error is not None and first.id is None:
-            raise ProtocolError(
-                f"the server refused the message: {error_text(first.error)}",
-                server_id=self._server_id,
-                delivery="rejected",
-            )
-        raise self._broken(f"the reply does not carry the request's id {request_id}")
+        307 and 308 keep method and body (RFC 9110, sections 15.4.8 and 15.4.9) and mean that nothing was executed.
+        Another origin must not get the credentials, nor decide where requests go.
+        """
+        for _ in range(_MAX_REDIRECTS):
+            target = http_status.redirect_target(reply, self._endpoint)
+            if target is None or target.scheme != self._endpoint.scheme or target.origin() != self._endpoint.origin():
+                return reply
+            try:
+                exchange.sent = False
+                answer = await self._send_ordinarily("POST", target, exchange)
+            except (WireError, aiohttp.ClientError, OSError) as error:
+                if isinstance(error, CallError):
+                    raise
+                self._explain(error, sent=exchange.sent)
+            if type(answer) is not WireReply or answer.status not in (307, 308):
+                if type(answer) is not WireReply or 200 <= answer.status < 300:
+                    self._endpoint = target
+                    self._head = render_head("POST", target, self._headers)
+                    if not self._settled:
+                        self._take_session_id(exchange.head or answer)
+                return answer
+            reply = answer
+        return reply
 
-    def _broken(self, message: str) -> ProtocolError:
-        return ProtocolError(message, server_id=self._server_id, delivery="unknown")
+    def _take_session_id(self, head: WireReply | Message) -> None:
+        if type(head) is not WireReply or _SESSION_HEADER in self._headers or not 200 <= head.status < 300:
+            return
+        session_id = head.header("mcp-session-id")
+        if session_id is None:
+            return
+        if not _SESSION_ID.fullmatch(session_id):
+            raise self._reader.broken("the session id has characters other than visible ASCII, or too many")
+        self._headers[_SESSION_HEADER] = session_id
+        self._head = render_head("POST", self._endpoint, self._headers)
 
-    def _oversize(self, size: int) -> ProtocolError:
-        return ProtocolError(
-            f"the reply has {size} bytes or more, max_response_bytes is {self._max_response_bytes}",
-            server_id=self._server_id,
-            delivery="unknown",
-            hint="raise max_response_bytes for this server if such replies are expected",
-        )
-
-    def _raise_mapped(self, error: Exception, *, sent: bool) -> NoReturn:
+    def _explain(self, error: Exception, *, sent: bool) -> NoReturn:
+        if isinstance(error, WireError):
+            self._explain_wire(error, sent=sent)
         # The text of a ClientResponseError quotes the URL with its query: never pass it on.
         if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError) or not sent:
             raise ConnectError(
-                f"cannot connect to {http_status.origin(self._url)}: {http_status.reason_of(error)}",
+                f"cannot connect to {http_status.origin(self._endpoint)}: {http_status.reason_of(error)}",
                 server_id=self._server_id,
             ) from None
         if isinstance(error, aiohttp.ClientResponseError):
-            raise self._broken("the reply is not valid HTTP") from None
+            raise self._reader.broken("the reply is not valid HTTP") from None
+        self._raise_lost(http_status.reason_of(error))
+
+    def _explain_wire(self, error: WireError, *, sent: bool) -> NoReturn:
+        kind = error.kind
+        if kind == MALFORMED:
+            raise self._reader.broken(f"the reply is not valid HTTP: {error.detail}") from None
+        if kind == OVERSIZE:
+            raise self._reader.oversize(error.size) from None
+        if kind == UNANSWERED:
+            raise self._reader.unanswered() from None
+        delivery: Delivery = "unknown" if sent else "not_sent"
+        if kind == EXPIRED:
+            raise DeadlineExceededError(
+                "no reply within the deadline", server_id=self._server_id, delivery=delivery
+            ) from None
+        if kind == STOPPED:
+            raise ConnectionLostError(
+                "the server was stopped during the call", server_id=self._server_id, delivery=delivery
+            ) from None
+        cause = error.__cause__
+        self._raise_lost("the server closed it" if cause is None else http_status.reason_of(cause))
+
+    def _raise_lost(self, reason: str) -> NoReturn:
         raise ConnectionLostError(
-            f"the connection to {http_status.origin(self._url)} broke before the reply: {http_status.reason_of(error)}",
+            f"the connection to {http_status.origin(self._endpoint)} broke before the reply: {reason}",
             server_id=self._server_id,
             delivery="unknown",
         ) from None
+
+
+def render_head(verb: str, url: URL, headers: Mapping[str, str]) -> bytes:
+    """Render the head of a request up to where the length of its body belongs (RFC 9112, section 3)."""
+    lines = [f"{verb} {url.raw_path_qs} HTTP/1.1", f"Host: {url.host_port_subcomponent}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    if verb == "POST":
+        lines.append("Content-Type: application/json")
+    lines.append("Content-Length: ")
+    return "\r\n".join(lines).encode("latin-1")

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import collections
 import ipaddress
 import socket
+import weakref
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
+from yarl import URL
+
+from mcp_manager.transports.deadline_timer import DeadlineTimer
+from mcp_manager.transports.lanes import RECEIVE_BYTES, Lane, LanePool
 
 if TYPE_CHECKING:
     from aiohappyeyeballs import AddrInfoType
@@ -19,29 +26,39 @@ connecting_server: ContextVar[str] = ContextVar("connecting_server", default="")
 
 # uvicorn closes idle connections after 5 s: reusing one in that moment loses the request.
 _KEEPALIVE_S: Final = 4.0
+# An idle lane survives one sweep and not the second.
+_SWEEP_S: Final = _KEEPALIVE_S / 2
 
 
 class HttpPool:
-    """Own the aiohttp connector of a manager and count the sockets each server holds.
+    """Own the aiohttp connector of a manager and the lanes on its connections, and count the sockets of each server.
 
     Parameters
     ----------
     max_connections
         The most connections open at once over all servers, 0 for no limit. A request beyond it waits for one,
         within its deadline.
+    timer
+        Where calls leave their deadlines; it is closed with the pool.
     """
 
-    def __init__(self, *, max_connections: int = 0) -> None:
-        self._max_connections = max_connections
+    def __init__(self, *, max_connections: int = 0, timer: DeadlineTimer | None = None) -> None:
+        self.max_connections = max_connections
+        self.timer = timer if timer is not None else DeadlineTimer()
         self._client: aiohttp.ClientSession | None = None
         self._sockets: dict[str, list[socket.socket]] = {}
+        self._storage: bytearray | None = None
+        self._lanes: weakref.WeakValueDictionary[URL, LanePool] = weakref.WeakValueDictionary()
+        self._places_taken = 0
+        self._waiting: collections.deque[tuple[asyncio.Future[Lane | None], LanePool]] = collections.deque()
+        self._sweeper: asyncio.TimerHandle | None = None
 
     @property
     def client(self) -> aiohttp.ClientSession:
         """The shared session, made on first use on the running loop."""
         if self._client is None:
             connector = aiohttp.TCPConnector(
-                limit=self._max_connections,
+                limit=self.max_connections,
                 keepalive_timeout=_KEEPALIVE_S,
                 socket_factory=self._open_socket,
             )
@@ -58,6 +75,21 @@ class HttpPool:
             )
         return self._client
 
+    @property
+    def storage(self) -> bytearray:
+        """The buffer that all lanes receive into, one after another."""
+        if self._storage is None:
+            self._storage = bytearray(RECEIVE_BYTES)
+        return self._storage
+
+    def lanes(self, url: URL) -> LanePool:
+        """Return the lanes to the origin of a URL."""
+        origin = url.origin()
+        lanes = self._lanes.get(origin)
+        if lanes is None:
+            lanes = self._lanes[origin] = LanePool(self, origin)
+        return lanes
+
     def open_connections(self, server_id: str) -> int:
         """Count the sockets open to a server, in use or idle."""
         sockets = self._sockets.get(server_id)
@@ -72,10 +104,79 @@ class HttpPool:
 
     async def aclose(self) -> None:
         """Close every connection; idempotent."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for lanes in list(self._lanes.values()):
+            lanes.wires.interrupt()
+        self.timer.close()
         client, self._client = self._client, None
         self._sockets.clear()
         if client is not None:
             await client.close()
+
+    # Places: what max_connections bounds
+
+    async def take_place(self, lanes: LanePool) -> Lane | None:
+        """Wait until one more connection may be opened (``None``), or for one to the same origin that came free."""
+        if self._sweeper is None:
+            self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
+        if not self.max_connections or self._places_taken < self.max_connections:
+            self._places_taken += 1
+            return None
+        waiter: asyncio.Future[Lane | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((waiter, lanes))
+        self._close_one_idle()
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                # It came free in the moment its caller gave up.
+                lane = waiter.result()
+                if lane is None:
+                    self.give_place()
+                else:
+                    lane.close()
+            raise
+
+    def give_place(self) -> None:
+        """Give back the place of a connection that is gone, to whoever waits longest."""
+        self._places_taken -= 1
+        while self._waiting and self._places_taken < self.max_connections:
+            waiter, _ = self._waiting.popleft()
+            if not waiter.done():
+                self._places_taken += 1
+                waiter.set_result(None)
+
+    def returned(self, lane: Lane) -> bool:
+        """Hand a lane that came free to whoever waits longest, or close it to make place; ``False``: nobody waits."""
+        while self._waiting:
+            waiter, lanes = self._waiting[0]
+            if waiter.done():
+                self._waiting.popleft()
+                continue
+            if lanes is lane.lanes:
+                self._waiting.popleft()
+                waiter.set_result(lane)
+            else:
+                lane.close()
+            return True
+        return False
+
+    def _close_one_idle(self) -> None:
+        for lanes in list(self._lanes.values()):
+            if lanes.wires.idle:
+                lanes.wires.idle[0].close()
+                return
+
+    def _sweep(self) -> None:
+        self._sweeper = None
+        open_lanes = 0
+        for lanes in list(self._lanes.values()):
+            lanes.wires.sweep()
+            open_lanes += len(lanes.wires.wires)
+        if open_lanes:
+            self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
 
     def _open_socket(self, address: AddrInfoType) -> socket.socket:
         family, kind, protocol, _, where = address

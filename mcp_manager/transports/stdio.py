@@ -9,11 +9,20 @@ import os
 import signal
 from typing import Final
 
+from mcp_manager._core.deadlines import Deadline
 from mcp_manager._core.jsonrpc import FrameError, Message, scan_batch
 from mcp_manager.config import ServerConfig
-from mcp_manager.errors import CallError, ConnectError, ProtocolError, ServerExitedError
+from mcp_manager.errors import (
+    CallError,
+    ConnectError,
+    ConnectionLostError,
+    DeadlineExceededError,
+    ProtocolError,
+    ServerExitedError,
+)
 from mcp_manager.transports.base import Exchange, MessageSink
 from mcp_manager.transports.child import Child, child_environment, masked, printable
+from mcp_manager.transports.deadline_timer import DeadlineTimer, remaining_s
 
 __all__ = ["StdioTransport"]
 
@@ -41,6 +50,21 @@ _START_HINTS: Final = {
 }
 
 
+class _Waiting(Deadline):
+    """A request whose reply is awaited, and what its deadline ends."""
+
+    __slots__ = ("exchange", "reply", "server_id")
+
+    def __init__(self, exchange: Exchange, reply: asyncio.Future[Message], server_id: str) -> None:
+        self.exchange = exchange
+        self.reply = reply
+        self.server_id = server_id
+
+    def expired(self) -> None:
+        if not self.reply.done():
+            self.reply.set_exception(_expired(self.exchange, self.server_id))
+
+
 class StdioTransport:
     """Exchange frames with a child process.
 
@@ -55,9 +79,11 @@ class StdioTransport:
         Names the server in errors.
     sink
         Takes requests and notifications of the server, and the news of its death.
+    timer
+        Where calls leave their deadlines.
     """
 
-    def __init__(self, config: ServerConfig, *, server_id: str, sink: MessageSink) -> None:
+    def __init__(self, config: ServerConfig, *, server_id: str, sink: MessageSink, timer: DeadlineTimer) -> None:
         assert config.command is not None
         self._command = config.command
         self._cwd = config.cwd
@@ -72,7 +98,8 @@ class StdioTransport:
             on_stdout=self._take,
             on_end=self._child_ended,
         )
-        self._pending: dict[int, tuple[Exchange, asyncio.Future[Message]]] = {}
+        self._wheel = timer.wheel
+        self._pending: dict[int, _Waiting] = {}
         self._forgotten: dict[int, None] = {}
         self._partial = bytearray()
         self._opened = False
@@ -109,37 +136,60 @@ class StdioTransport:
         self._check_open()
         request_id = exchange.request_id
         reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._pending[request_id] = (exchange, reply)
+        waiting = _Waiting(exchange, reply, self._server_id)
+        self._pending[request_id] = waiting
+        if exchange.deadline_ns:
+            self._wheel.add(waiting, exchange.deadline_ns)
         try:
             try:
-                await self._child.send(_line(exchange.frame))
+                await self._write(_line(exchange.frame), exchange)
                 exchange.sent = True
             except BrokenPipeError:
                 # A program that takes no more input is ended soon; its end fails the reply, with all that is known.
                 pass
             return await reply
         finally:
+            self._wheel.remove(waiting)
             if self._pending.pop(request_id, None) is not None and exchange.sent:
                 self._forget(request_id)
             if reply.done() and not reply.cancelled():
                 reply.exception()
 
-    async def notify(self, frame: bytes) -> None:
+    async def notify(self, frame: bytes, deadline_ns: int) -> None:
         """Write a frame that gets no reply."""
         self._check_open()
         try:
-            await self._child.send(_line(frame))
+            await self._write(_line(frame), Exchange(frame, 0, deadline_ns))
         except BrokenPipeError:
             error = self._failure or ServerExitedError(
                 "the server closed its standard input", server_id=self._server_id
             )
             raise error.for_caller("not_sent") from None
 
+    def interrupt(self) -> None:
+        """End every exchange under way; see :meth:`Transport.interrupt`."""
+        self._fail_pending(
+            ConnectionLostError("the server was stopped during the call", server_id=self._server_id)
+        )
+
     async def aclose(self, grace_s: float) -> None:
         """End the child in order; see :meth:`Child.aclose`. Calls under way fail at once, idempotent."""
         self._closing = True
         self._fail(ServerExitedError("the server was stopped", server_id=self._server_id))
         await self._child.aclose(grace_s)
+
+    async def _write(self, line: bytes, exchange: Exchange) -> None:
+        if self._child.writable:
+            await self._child.send(line)
+            return
+        blocked = asyncio.timeout(remaining_s(exchange.deadline_ns))
+        try:
+            async with blocked:
+                await self._child.send(line)
+        except TimeoutError:
+            if not blocked.expired():
+                raise
+            raise _expired(exchange, self._server_id) from None
 
     def _check_open(self) -> None:
         if self._failure is not None:
@@ -194,7 +244,7 @@ class StdioTransport:
         if not isinstance(request_id, int):
             self.stray_replies += 1
         elif request_id in self._pending:
-            _, reply = self._pending.pop(request_id)
+            reply = self._pending.pop(request_id).reply
             if not reply.done():
                 reply.set_result(message)
         elif request_id in self._forgotten:
@@ -250,11 +300,14 @@ class StdioTransport:
         """Fail every call under way; the first error is also that of all later calls."""
         if self._failure is None:
             self._failure = error
+        self._fail_pending(error)
+
+    def _fail_pending(self, error: CallError) -> None:
         pending = list(self._pending.values())
         self._pending.clear()
-        for exchange, reply in pending:
-            if not reply.done():
-                reply.set_exception(error.for_caller("unknown" if exchange.sent else "not_sent"))
+        for waiting in pending:
+            if not waiting.reply.done():
+                waiting.reply.set_exception(error.for_caller("unknown" if waiting.exchange.sent else "not_sent"))
 
     def _start_error(self, error: OSError | ValueError) -> ConnectError:
         if not isinstance(error, OSError):
@@ -267,6 +320,12 @@ class StdioTransport:
                 reason += f": its working directory {self._cwd!r}"
                 hint = "create the directory, or correct cwd"
         return ConnectError(f"cannot start {self._command!r}: {reason}", server_id=self._server_id, hint=hint)
+
+
+def _expired(exchange: Exchange, server_id: str) -> DeadlineExceededError:
+    return DeadlineExceededError(
+        "no reply within the deadline", server_id=server_id, delivery="unknown" if exchange.sent else "not_sent"
+    )
 
 
 def _line(frame: bytes) -> bytes:

@@ -1,0 +1,39 @@
+from libc.stdint cimport int64_t
+
+cdef enum Content:
+    OTHER = 0
+    JSON = 1
+    EVENTS = 2
+
+
+cdef class WireReply:
+    cdef readonly int status
+    cdef readonly bytes body
+    cdef list headers
+    cdef Content content
+
+
+cdef class Exchange:
+    cdef readonly bytes frame
+    cdef readonly int64_t request_id
+    cdef readonly int64_t deadline_ns
+    cdef public WireReply head
+    cdef public bint sent
+    cdef public bint answered
+
+
+cdef enum:
+    CONTENT_TYPE = 0
+    CONTENT_LENGTH = 1
+    TRANSFER_ENCODING = 2
+    CONTENT_ENCODING = 3
+
+# The headers that decide anything, by lower-case name.
+cdef tuple KEPT
+
+cdef Content content_of(bytes value) noexcept
+cdef bint is_encoded(bytes value)
+cdef bytes kept_name(bytes name)
+cdef int64_t length_of(bytes value) noexcept
+cdef bytes render(bytes head, bytes body)
+cdef WireReply make_reply(int status, list headers, bytes body, Content content)

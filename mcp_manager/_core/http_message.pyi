@@ -1,0 +1,97 @@
+"""What travels over a wire: a request with its deadline, the response that comes back, and why none did."""
+
+from typing import Final, final
+
+LOST: Final[int]
+"""The connection broke; ``__cause__`` says how, unless the server closed it."""
+MALFORMED: Final[int]
+"""What came is no HTTP/1.1 response, or more than one."""
+OVERSIZE: Final[int]
+"""The body, or one event of it, is longer than allowed; ``size`` is how long at the least."""
+EXPIRED: Final[int]
+"""The deadline passed."""
+UNANSWERED: Final[int]
+"""The event stream ended without the reply."""
+STOPPED: Final[int]
+"""The exchange was interrupted from this side."""
+
+KEPT: Final[tuple[bytes, ...]]
+"""The lower-case names of the headers that are kept: those that decide anything."""
+
+class WireError(Exception):
+    """Why an exchange got no response: ``kind`` is one of the constants above."""
+
+    kind: int
+    detail: str
+    size: int
+
+    def __init__(self, kind: int, detail: str = "", size: int = 0) -> None: ...
+
+@final
+class WireReply:
+    """A complete response, or the head of one whose body is an event stream.
+
+    Parameters
+    ----------
+    status
+        The status code, 200 to 999.
+    headers
+        Pairs of lower-case name and value; those of :data:`KEPT` are enough.
+    body
+        The body as received, b"" for a stream.
+    """
+
+    def __init__(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None: ...
+    @property
+    def status(self) -> int:
+        """The status code."""
+
+    @property
+    def body(self) -> bytes:
+        """The body as received."""
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the body is JSON as it stands: of that media type, and not compressed."""
+
+    @property
+    def is_event_stream(self) -> bool:
+        """Whether the body is a stream of events as it stands."""
+
+    def header(self, name: str) -> str | None:
+        """Return the first header of a name, of whatever case, without spaces around its value."""
+
+@final
+class Exchange:
+    """One request on its way, and whether a byte of it may have left.
+
+    ``sent`` is what tells a deadline or a cancellation apart from a request that never started.
+
+    Parameters
+    ----------
+    frame
+        The JSON-RPC message.
+    request_id
+        Its id, 0 for a message that gets no reply.
+    deadline_ns
+        When it must be over, in nanoseconds of :func:`time.monotonic_ns`; 0 if somebody else sees to that.
+    """
+
+    sent: bool
+    answered: bool
+    """Whether its reply was found: a second one is nobody's."""
+    head: WireReply | None
+    """The head of the response, as soon as that turns out to be a stream of events."""
+
+    def __init__(self, frame: bytes, request_id: int, deadline_ns: int) -> None: ...
+    @property
+    def frame(self) -> bytes:
+        """The JSON-RPC message."""
+
+    @property
+    def request_id(self) -> int:
+        """Its id."""
+
+    @property
+    def deadline_ns(self) -> int:
+        """When it must be over."""

@@ -1,0 +1,148 @@
+"""What travels over a wire: a request with its deadline, the response that comes back, and why none did."""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t
+from libc.stdio cimport snprintf
+from libc.string cimport memcpy
+
+cdef extern from "<strings.h>" nogil:
+    int strncasecmp(const char* first, const char* second, size_t size)
+
+LOST = 0
+MALFORMED = 1
+OVERSIZE = 2
+EXPIRED = 3
+UNANSWERED = 4
+STOPPED = 5
+
+cdef enum:
+    MAX_LENGTH_DIGITS = 18
+
+
+KEPT = (
+    b"content-type", b"content-length", b"transfer-encoding", b"content-encoding", b"mcp-session-id", b"retry-after",
+    b"location", b"www-authenticate", b"allow",
+)
+
+
+class WireError(Exception):
+    def __init__(self, kind, detail="", size=0):
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.size = size
+
+
+@cython.final
+cdef class WireReply:
+    def __init__(self, int status, list headers not None, bytes body not None):
+        cdef bint encoded = False
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self.content = OTHER
+        for name, value in headers:
+            if name == b"content-type":
+                self.content = content_of(value)
+            elif name == b"content-encoding":
+                encoded = is_encoded(value)
+        if encoded:
+            self.content = OTHER
+
+    @property
+    def is_json(self):
+        return self.content == JSON
+
+    @property
+    def is_event_stream(self):
+        return self.content == EVENTS
+
+    def header(self, str name not None):
+        cdef bytes wanted = name.lower().encode("latin-1")
+        for known, value in self.headers:
+            if known == wanted:
+                return value.decode("latin-1").strip()
+        return None
+
+    def __repr__(self):
+        return f"<WireReply {self.status} {len(self.body)} bytes>"
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Exchange:
+    def __init__(self, bytes frame not None, int64_t request_id, int64_t deadline_ns):
+        self.frame = frame
+        self.request_id = request_id
+        self.deadline_ns = deadline_ns
+
+    def __repr__(self):
+        return f"<Exchange {self.request_id} {len(self.frame)} bytes{' sent' if self.sent else ''}>"
+
+
+cdef Content content_of(bytes value) noexcept:
+    cdef const char* text = PyBytes_AS_STRING(value)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(value)
+    if is_media_type(text, size, b"application/json", 16):
+        return JSON
+    if is_media_type(text, size, b"text/event-stream", 17):
+        return EVENTS
+    return OTHER
+
+
+cdef inline bint is_media_type(const char* text, Py_ssize_t size, const char* wanted, Py_ssize_t wanted_size) noexcept:
+    if size < wanted_size or strncasecmp(text, wanted, wanted_size) != 0:
+        return False
+    return size == wanted_size or text[wanted_size] in (0x3B, 0x20, 0x09)
+
+
+cdef bytes kept_name(bytes name):
+    """Return the lower-case name of a header that decides anything, ``None`` for all others."""
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(name)
+    cdef const char* text = PyBytes_AS_STRING(name)
+    cdef bytes known
+    for known in KEPT:
+        if PyBytes_GET_SIZE(known) == size and strncasecmp(text, PyBytes_AS_STRING(known), size) == 0:
+            return known
+    return None
+
+
+cdef bint is_encoded(bytes value):
+    return value.strip().lower() not in (b"", b"identity")
+
+
+cdef int64_t length_of(bytes value) noexcept:
+    """Read a Content-Length that llhttp has accepted; -1 for one of more digits than any limit has."""
+    cdef int64_t total = 0
+    cdef Py_ssize_t at
+    cdef char digit
+    if PyBytes_GET_SIZE(value) > MAX_LENGTH_DIGITS:
+        return -1
+    for at in range(PyBytes_GET_SIZE(value)):
+        digit = PyBytes_AS_STRING(value)[at]
+        if 0x30 <= digit <= 0x39:
+            total = total * 10 + (digit - 0x30)
+    return total
+
+
+cdef bytes render(bytes head, bytes body):
+    """Join a head that ends with ``Content-Length: ``, the length, and the body."""
+    cdef char[32] length
+    cdef int digits = snprintf(length, 32, b"%zd\r\n\r\n", PyBytes_GET_SIZE(body))
+    cdef Py_ssize_t head_size = PyBytes_GET_SIZE(head)
+    cdef bytes request = PyBytes_FromStringAndSize(NULL, head_size + digits + PyBytes_GET_SIZE(body))
+    cdef char* at = PyBytes_AS_STRING(request)
+    memcpy(at, PyBytes_AS_STRING(head), head_size)
+    memcpy(at + head_size, length, digits)
+    memcpy(at + head_size + digits, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body))
+    return request
+
+
+cdef WireReply make_reply(int status, list headers, bytes body, Content content):
+    cdef WireReply reply = WireReply.__new__(WireReply)
+    reply.status = status
+    reply.headers = headers
+    reply.body = body
+    reply.content = content
+    return reply

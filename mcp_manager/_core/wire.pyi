@@ -1,0 +1,128 @@
+"""One HTTP/1.1 connection after aiohttp has opened it: a request in one write, its reply straight to the caller's future.
+
+llhttp, through httptools, parses; this module decides what may follow what, how much of it, and whether the connection
+may carry another request.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from mcp_manager._core.deadlines import Deadline, DeadlineWheel
+from mcp_manager._core.http_message import Exchange
+
+class _Listener(Protocol):
+    def take_event(self, exchange: Exchange, data: bytes) -> object | None: ...
+
+class WirePool:
+    """Keep the wires to one origin; those that are idle lie on a stack, so that as few as possible are in use.
+
+    Parameters
+    ----------
+    wheel
+        Takes the deadlines of exchanges and of streams that have delivered their reply.
+    clock
+        Monotonic nanoseconds.
+    storage
+        What all wires of a loop receive into, one after another.
+
+    ``on_return`` may be set to a callable that is offered every wire that comes free, and takes it by returning true.
+    """
+
+    on_return: Callable[[Any], bool] | None
+
+    def __init__(self, wheel: DeadlineWheel, clock: Callable[[], int], storage: bytearray) -> None: ...
+    @property
+    def idle(self) -> list[Any]:
+        """The idle wires, the most recently used last."""
+
+    @property
+    def wires(self) -> set[Any]:
+        """Every open wire."""
+
+    def take(self) -> Any | None:
+        """Take the idle wire that was used last, ``None`` if there is none."""
+
+    def sweep(self) -> None:
+        """Close every wire that was idle at the last sweep already."""
+
+    def interrupt(self, listener: object | None = None) -> None:
+        """Fail the exchanges of a listener, or all, with :data:`STOPPED`, and close their wires."""
+
+class Wire(Deadline):
+    """Carry one exchange at a time over a connection; an :class:`asyncio.BufferedProtocol` when mixed with that.
+
+    A connection is used again only after a complete response that asks for nothing else: never after bytes beyond it,
+    ``Connection: close``, a cancelled exchange, a response that overtook its request, or one that nobody asked for.
+
+    Parameters
+    ----------
+    pool
+        Where it lies when idle.
+    create_future
+        The loop's own.
+    """
+
+    def __init__(self, pool: WirePool, create_future: Callable[[], asyncio.Future[Any]]) -> None: ...
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """The connection, ``None`` before :meth:`attach` and after its end."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether :meth:`send` may be called."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it can carry nothing any more."""
+
+    def attach(self, transport: asyncio.Transport) -> None:
+        """Take over a connection that has carried nothing yet; its protocol must have been set to this."""
+
+    def send(self, head: bytes, exchange: Exchange, listener: _Listener, limit: int) -> asyncio.Future[Any]:
+        """Send a request and return the future of what comes back.
+
+        Parameters
+        ----------
+        head
+            The request's head, up to and including ``Content-Length: ``.
+        exchange
+            The body, and until when its reply is awaited.
+        listener
+            Looks at every event of a reply that is an event stream; what it returns for one of them, if not ``None``,
+            is the reply, and what it raises ends the exchange.
+        limit
+            The longest body, or event of one, in bytes.
+
+        The future's result is a :class:`WireReply`, or what the listener returned; its exception is a
+        :class:`WireError`, or what the listener raised. Where the exchange's id is 0, the head of an event stream is
+        the result.
+
+        Raises
+        ------
+        RuntimeError
+            The wire is not idle.
+        """
+
+    def abandon(self, future: asyncio.Future[Any]) -> None:
+        """Close the connection if it still carries the exchange of this future, which nobody waits for any more."""
+
+    def close(self) -> None:
+        """Close the connection at once; idempotent. The exchange it carries must have been ended."""
+
+    def lost(self, error: BaseException | None) -> None:
+        """Called once when the connection is gone; to be overridden."""
+
+    # asyncio's and httptools' side
+    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
+    def connection_lost(self, error: BaseException | None) -> None: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+    def get_buffer(self, sizehint: int) -> memoryview: ...
+    def buffer_updated(self, size: int) -> None: ...
+    def eof_received(self) -> None: ...
+    def on_message_begin(self) -> None: ...
+    def on_header(self, name: bytes, value: bytes) -> None: ...
+    def on_headers_complete(self) -> None: ...
+    def on_body(self, chunk: bytes) -> None: ...
+    def on_message_complete(self) -> None: ...

@@ -1,0 +1,463 @@
+"""One HTTP/1.1 connection after aiohttp has opened it: a request in one write, its reply straight to the caller's future.
+
+llhttp, through httptools, parses; this module decides what may follow what, how much of it, and whether the connection
+may carry another request.
+"""
+
+from cpython.bytearray cimport PyByteArray_AS_STRING
+from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from libc.stdint cimport int64_t
+from libc.string cimport memcpy
+
+from mcp_manager._core.deadlines cimport Deadline, DeadlineWheel
+from mcp_manager._core.http_message cimport (
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EVENTS, KEPT, OTHER, TRANSFER_ENCODING, Content, Exchange, WireReply,
+    content_of, is_encoded, kept_name, length_of, make_reply, render,
+)
+
+from httptools import HttpResponseParser
+
+from mcp_manager._core.http_message import EXPIRED, LOST, MALFORMED, OVERSIZE, STOPPED, UNANSWERED, WireError
+from mcp_manager._core.sse import SseLimitError, SseParser
+
+cdef enum State:
+    IDLE
+    WAITING
+    BODY
+    STREAM
+    # The reply is delivered, its stream not over.
+    ENDING
+    CLOSED
+
+cdef enum:
+    # Bytes that may come without any of them being body: a head, trailers, the sizes of chunks.
+    MAX_SILENT = 131072
+    # From here on what is left of a body is received where it will stay.
+    MIN_DIRECT = 32768
+    # A request that fits the smallest socket buffer is gone before its reply can arrive.
+    MAX_UNWATCHED_WRITE = 16384
+    # Sweeps an idle connection survives.
+    IDLE_SWEEPS = 2
+
+cdef int64_t STREAM_END_NS = 1_000_000_000
+
+
+cdef class WirePool:
+    cdef DeadlineWheel wheel
+    cdef object clock
+    # One buffer for all: what is received is parsed before anything else can be.
+    cdef bytearray storage
+    cdef object view
+    cdef readonly list idle
+    cdef readonly set wires
+    cdef public object on_return
+
+    def __init__(self, DeadlineWheel wheel not None, clock, bytearray storage not None):
+        self.wheel = wheel
+        self.clock = clock
+        self.storage = storage
+        self.view = memoryview(storage)
+        self.idle = []
+        self.wires = set()
+        self.on_return = None
+
+    def take(self):
+        cdef Wire wire
+        while self.idle:
+            wire = <Wire> self.idle.pop()
+            # Between a fatal error and connection_lost() lies a turn of the loop.
+            if wire.state == IDLE and not wire.transport.is_closing():
+                return wire
+        return None
+
+    def sweep(self):
+        cdef Wire wire
+        cdef list old = []
+        for wire in self.idle:
+            wire.sweeps += 1
+            if wire.sweeps >= IDLE_SWEEPS:
+                old.append(wire)
+        for wire in old:
+            wire.close()
+
+    def interrupt(self, listener=None):
+        cdef Wire wire
+        for wire in list(self.wires):
+            if listener is None or wire.listener is listener:
+                wire.fail(WireError(STOPPED))
+
+    cdef object put_back(self, Wire wire):
+        wire.sweeps = 0
+        if self.on_return is None or not self.on_return(wire):
+            self.idle.append(wire)
+
+    cdef object forget(self, Wire wire):
+        self.wires.discard(wire)
+        if wire in self.idle:
+            self.idle.remove(wire)
+
+
+cdef class Wire(Deadline):
+    cdef WirePool pool
+    cdef object create_future
+    cdef readonly object transport
+    cdef object write
+    cdef object parser
+    cdef object feed
+    cdef State state
+    cdef int sweeps
+    # The exchange under way
+    cdef object future
+    cdef Exchange exchange
+    cdef object listener
+    cdef Py_ssize_t limit
+    cdef bint watch_write
+    # Its response
+    cdef int status
+    cdef list headers
+    cdef Content content
+    cdef int64_t length
+    cdef int64_t received
+    cdef Py_ssize_t silent
+    cdef bytes body
+    cdef list chunks
+    cdef object events
+    cdef bint chunked
+    cdef bint encoded
+    cdef bint finished
+    cdef bint early
+    cdef bint reusable
+    # The rest of the body goes past the parser, straight to where it will stay.
+    cdef bint direct
+    cdef bint asked_parser
+    cdef bint kept_alive
+
+    def __init__(self, WirePool pool not None, create_future):
+        self.pool = pool
+        self.create_future = create_future
+        self.state = CLOSED
+
+    # The side of the pool and the transport above
+
+    def attach(self, transport):
+        self.transport = transport
+        self.write = transport.write
+        self.replace_parser()
+        self.headers = []
+        self.length = -1
+        self.state = IDLE
+        self.pool.wires.add(self)
+
+    @property
+    def idle(self):
+        return self.state == IDLE
+
+    @property
+    def closed(self):
+        return self.state == CLOSED
+
+    def send(self, bytes head not None, Exchange exchange not None, listener, Py_ssize_t limit):
+        cdef bytes request
+        if self.state != IDLE:
+            raise RuntimeError("the connection carries another exchange")
+        request = render(head, exchange.frame)
+        self.future = future = self.create_future()
+        self.exchange = exchange
+        self.listener = listener
+        self.limit = limit
+        self.state = WAITING
+        self.watch_write = PyBytes_GET_SIZE(request) > MAX_UNWATCHED_WRITE
+        if exchange.deadline_ns > 0:
+            self.pool.wheel.put(self, exchange.deadline_ns)
+        exchange.sent = True
+        self.write(request)
+        return future
+
+    def abandon(self, future):
+        if self.future is future:
+            self.forget_exchange()
+            self.close()
+
+    def close(self):
+        if self.state == CLOSED:
+            return
+        self.state = CLOSED
+        self.pool.wheel.take(self)
+        self.pool.forget(self)
+        self.transport.abort()
+
+    def lost(self, error):
+        pass
+
+    cpdef object expired(self):
+        if self.state == ENDING:
+            self.close()
+        else:
+            self.fail(WireError(EXPIRED))
+
+    # The side of asyncio: BufferedProtocol
+
+    def connection_made(self, transport):
+        pass
+
+    def pause_writing(self):
+        pass
+
+    def resume_writing(self):
+        pass
+
+    def get_buffer(self, sizehint):
+        if self.direct:
+            return PyMemoryView_FromMemory(
+                PyBytes_AS_STRING(self.body) + self.received, self.length - self.received, PyBUF_WRITE
+            )
+        return self.pool.view
+
+    def buffer_updated(self, Py_ssize_t size):
+        if self.state == CLOSED:
+            return
+        if self.direct:
+            self.received += size
+            if self.received == self.length:
+                self.direct = False
+                # The parser has not seen these bytes: what it would say next is about something else.
+                self.replace_parser()
+                self.finish()
+                self.settle()
+            return
+        if self.state == IDLE:
+            # Nothing was asked.
+            self.close()
+            return
+        self.silent += size
+        try:
+            self.feed(PyMemoryView_FromMemory(PyByteArray_AS_STRING(self.pool.storage), size, PyBUF_READ))
+        except Exception as error:
+            # An upgrade, too: nobody asked for one.
+            if self.state != CLOSED:
+                if self.finished:
+                    self.close()
+                else:
+                    self.fail(WireError(MALFORMED, f"{error}"))
+            return
+        self.settle()
+
+    def eof_received(self):
+        self.end_of_input()
+
+    def connection_lost(self, error):
+        if self.state != CLOSED:
+            if error is None:
+                self.end_of_input()
+            if self.state != CLOSED:
+                self.state = CLOSED
+                self.pool.wheel.take(self)
+                self.pool.forget(self)
+                self.reject(WireError(LOST, "" if error is None else f"{type(error).__name__}", 0), error)
+        self.parser = self.feed = self.write = self.transport = None
+        self.lost(error)
+
+    # The side of llhttp
+
+    def on_message_begin(self):
+        if self.finished or self.state != WAITING:
+            # A second reply to one request: no telling whose it is.
+            self.early = True
+
+    def on_header(self, bytes name, bytes value):
+        cdef bytes known
+        if self.early or self.state != WAITING:
+            return
+        known = kept_name(name)
+        if known is None:
+            return
+        if known is <object> KEPT[CONTENT_TYPE]:
+            self.content = content_of(value)
+        elif known is <object> KEPT[CONTENT_LENGTH]:
+            self.length = length_of(value)
+            if self.length < 0:
+                self.fail(WireError(OVERSIZE, "", 1 << 62))
+            return
+        elif known is <object> KEPT[TRANSFER_ENCODING]:
+            self.chunked = True
+            return
+        elif known is <object> KEPT[CONTENT_ENCODING]:
+            self.encoded = is_encoded(value)
+        self.headers.append((known, value))
+
+    def on_headers_complete(self):
+        if self.early or self.state != WAITING:
+            return
+        self.status = self.parser.get_status_code()
+        if self.status < 200:
+            return
+        if self.chunked:
+            self.length = -1
+        if self.length > self.limit:
+            self.fail(WireError(OVERSIZE, "", self.length))
+            return
+        if self.content != EVENTS or self.encoded or self.status != 200:
+            self.state = BODY
+            return
+        self.state = STREAM
+        self.events = SseParser(max_line=self.limit, max_event=self.limit)
+        self.exchange.head = make_reply(self.status, self.headers, b"", self.content)
+        if self.exchange.request_id == 0:
+            # Nothing on the stream can be a reply to what asks for none.
+            self.answer(self.exchange.head)
+
+    def on_body(self, bytes chunk):
+        if self.early:
+            return
+        self.silent = 0
+        if self.state == BODY:
+            self.take_body(chunk)
+        elif self.state == STREAM or self.state == ENDING:
+            self.take_events(chunk)
+
+    def on_message_complete(self):
+        if self.early or self.state == IDLE or self.state == CLOSED:
+            return
+        if self.state == WAITING:
+            # An interim reply (RFC 9110, section 15.2): the one that counts is still to come.
+            self.forget_head()
+            return
+        self.finish()
+
+    # The parts
+
+    cdef object replace_parser(self):
+        self.parser = HttpResponseParser(self)
+        self.feed = self.parser.feed_data
+
+    cdef object take_body(self, bytes chunk):
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(chunk)
+        if self.length < 0:
+            self.received += size
+            if self.received > self.limit:
+                self.fail(WireError(OVERSIZE, "", self.received))
+                return
+            if self.chunks is None:
+                self.chunks = []
+            self.chunks.append(chunk)
+            return
+        if self.received == 0 and size == self.length:
+            self.body = chunk
+        else:
+            if self.body is None:
+                self.body = PyBytes_FromStringAndSize(NULL, self.length)
+            memcpy(PyBytes_AS_STRING(self.body) + self.received, PyBytes_AS_STRING(chunk), size)
+        self.received += size
+
+    cdef object take_events(self, bytes chunk):
+        try:
+            for event in self.events.feed(chunk):
+                if event.event != "message" or not event.data:
+                    continue
+                reply = self.listener.take_event(self.exchange, event.data)
+                if self.state == STREAM and reply is not None:
+                    self.answer(reply)
+                if self.state == CLOSED:
+                    return
+        except SseLimitError as error:
+            self.fail(WireError(MALFORMED, f"{error}"))
+        except Exception as error:
+            self.fail(error)
+
+    cdef object answer(self, reply):
+        """Deliver the reply while its stream goes on."""
+        self.state = ENDING
+        self.pool.wheel.take(self)
+        self.resolve(reply)
+
+    cdef object finish(self):
+        """Take the end of the response."""
+        cdef bytes body
+        self.finished = True
+        self.reusable = self.reusable_now()
+        if self.state == STREAM:
+            self.reject(WireError(UNANSWERED), None)
+        elif self.state == BODY:
+            if self.chunks is not None:
+                body = <bytes> self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
+            else:
+                body = self.body if self.body is not None else b""
+            self.resolve(make_reply(self.status, self.headers, body, OTHER if self.encoded else self.content))
+
+    cdef bint reusable_now(self):
+        if self.watch_write and self.transport.get_write_buffer_size() > 0:
+            # The reply overtook its request: what is left of that would be read as the next one.
+            return False
+        return self.kept_alive if self.asked_parser else self.parser.should_keep_alive()
+
+    cdef object settle(self):
+        """Decide, after the bytes at hand are parsed, what becomes of the connection."""
+        if self.state == CLOSED:
+            return
+        if self.finished:
+            if self.early or not self.reusable:
+                self.close()
+                return
+            self.pool.wheel.take(self)
+            self.forget_exchange()
+            self.forget_head()
+            self.state = IDLE
+            self.pool.put_back(self)
+        elif self.early or self.silent > MAX_SILENT:
+            self.fail(WireError(MALFORMED, "its head or trailer is too long" if not self.early else "it came twice"))
+        elif self.state == ENDING:
+            if self.slot < 0:
+                self.pool.wheel.put(self, <int64_t> self.pool.clock() + STREAM_END_NS)
+        elif self.state == BODY and self.length - self.received >= MIN_DIRECT:
+            if self.body is None:
+                self.body = PyBytes_FromStringAndSize(NULL, self.length)
+            self.kept_alive = self.parser.should_keep_alive()
+            self.asked_parser = True
+            self.direct = True
+
+    cdef object end_of_input(self):
+        if self.state == CLOSED:
+            return
+        if (self.state == BODY or self.state == STREAM) and not self.chunked and self.length < 0:
+            # The end of the connection is the end of such a body (RFC 9112, section 6.3).
+            self.finish()
+        self.reject(WireError(LOST, "the server closed it"), None)
+        self.close()
+
+    cdef object fail(self, error):
+        self.reject(error, None)
+        self.close()
+
+    cdef object resolve(self, reply):
+        future = self.future
+        self.future = None
+        self.pool.wheel.take(self)
+        if future is not None and not future.done():
+            future.set_result(reply)
+
+    cdef object reject(self, error, cause):
+        future = self.future
+        self.forget_exchange()
+        if future is not None and not future.done():
+            if cause is not None:
+                error.__cause__ = cause
+            future.set_exception(error)
+
+    cdef object forget_exchange(self):
+        self.future = None
+        self.exchange = None
+        self.listener = None
+
+    cdef object forget_head(self):
+        self.headers = []
+        self.content = OTHER
+        self.length = -1
+        self.received = 0
+        self.silent = 0
+        self.body = None
+        self.chunks = None
+        self.events = None
+        self.chunked = self.encoded = self.finished = self.early = False
+        self.direct = self.asked_parser = False

@@ -1,0 +1,163 @@
+"""What an HTTP response says in JSON-RPC: the reply to a request, on whichever way it came."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Final
+
+from yarl import URL
+
+from mcp_manager._core.http_message import Exchange, WireReply
+from mcp_manager._core.jsonrpc import FrameError, Message, scan_batch
+from mcp_manager._core.sse import SseLimitError, SseParser
+from mcp_manager.errors import CallError, ConnectionLostError, ProtocolError
+from mcp_manager.protocol.rpc_error import error_text
+from mcp_manager.transports import _http_status as http_status
+from mcp_manager.transports.base import MessageSink
+
+__all__ = ["ReplyReader"]
+
+# zlib's window for what each coding is: gzip with its header, deflate with zlib's (RFC 9110, section 8.4.1).
+_WINDOWS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+
+
+class ReplyReader:
+    """Read responses for one session.
+
+    Parameters
+    ----------
+    server_id
+        Names the server in errors.
+    sink
+        Takes what else came along with a reply.
+    limit
+        ``max_response_bytes``: also what a compressed reply may grow to.
+    """
+
+    def __init__(self, server_id: str, sink: MessageSink, limit: int) -> None:
+        self._server_id = server_id
+        self._sink = sink
+        self._limit = limit
+
+    def read(self, reply: WireReply, exchange: Exchange, endpoint: URL, *, has_session: bool) -> Message:
+        """Return the reply to a request from a complete response.
+
+        Raises
+        ------
+        CallError
+            The response has no such reply: by its status, or because it is broken.
+        """
+        status = reply.status
+        if status == 200:
+            if reply.is_json:
+                return self._own(self.scan(reply.body), exchange.request_id)
+            return self._read_unusual(reply, exchange)
+        if 200 <= status < 300:
+            raise self.broken(f"the server accepted the request with HTTP {status} and gave no reply")
+        detail = ""
+        for message in self._refusals(reply):
+            if message.id == exchange.request_id and http_status.carries_answer(status, has_session):
+                return message
+            detail = error_text(message.error or b"")
+        http_status.raise_for_status(reply, self._server_id, endpoint, has_session=has_session, detail=detail)
+
+    def take_event(self, exchange: Exchange, data: bytes) -> Message | None:
+        """Return the reply to the exchange if an event's data has it; everything else goes to the sink."""
+        reply: Message | None = None
+        for message in self.scan(data):
+            if not exchange.answered and message.method is None and message.id == exchange.request_id:
+                reply = message
+                exchange.answered = True
+            else:
+                self._sink.on_message(message)
+        return reply
+
+    def scan(self, body: bytes) -> list[Message]:
+        """Scan a message or a batch of them."""
+        try:
+            return scan_batch(body)
+        except FrameError as error:
+            raise self.broken(f"the reply is not JSON-RPC: {error}") from None
+
+    def broken(self, message: str) -> ProtocolError:
+        """Make the error for a response that cannot be understood."""
+        return ProtocolError(message, server_id=self._server_id, delivery="unknown")
+
+    def oversize(self, size: int) -> ProtocolError:
+        """Make the error for a response longer than the limit."""
+        return ProtocolError(
+            f"the reply has {size} bytes or more, max_response_bytes is {self._limit}",
+            server_id=self._server_id,
+            delivery="unknown",
+            hint="raise max_response_bytes for this server if such replies are expected",
+        )
+
+    def unanswered(self) -> CallError:
+        """Make the error for an event stream that ended without the reply."""
+        return ConnectionLostError(
+            "the event stream ended before the reply", server_id=self._server_id, delivery="unknown"
+        )
+
+    def _own(self, messages: list[Message], request_id: int) -> Message:
+        reply = messages[0]
+        if len(messages) == 1 and reply.method is None and reply.id == request_id:
+            return reply
+        found: Message | None = None
+        for message in messages:
+            if found is None and message.method is None and message.id == request_id:
+                found = message
+            else:
+                self._sink.on_message(message)
+        if found is not None:
+            return found
+        if reply.error is not None and reply.id is None:
+            raise ProtocolError(
+                f"the server refused the message: {error_text(reply.error)}",
+                server_id=self._server_id,
+                delivery="rejected",
+            )
+        raise self.broken(f"the reply does not carry the request's id {request_id}")
+
+    def _read_unusual(self, reply: WireReply, exchange: Exchange) -> Message:
+        """Read a 200 that is compressed, though nothing but identity was asked for, or no JSON."""
+        encoding = (reply.header("content-encoding") or "identity").lower()
+        content_type = (reply.header("content-type") or "").partition(";")[0].strip().lower()
+        if content_type not in ("application/json", "text/event-stream"):
+            raise self.broken(f"the reply has content type {content_type[:60]!r}, not JSON or an event stream")
+        body = reply.body if encoding == "identity" else self._decompressed(reply.body, encoding)
+        if content_type == "application/json":
+            return self._own(self.scan(body), exchange.request_id)
+        found: Message | None = None
+        try:
+            for event in SseParser(max_line=self._limit, max_event=self._limit).feed(body):
+                if event.event == "message" and event.data:
+                    found = self.take_event(exchange, event.data) or found
+        except SseLimitError as error:
+            raise self.broken(str(error)) from None
+        if found is None:
+            raise self.unanswered()
+        return found
+
+    def _decompressed(self, body: bytes, encoding: str) -> bytes:
+        window = _WINDOWS.get(encoding)
+        if window is None:
+            raise self.broken(f"the reply is compressed ({encoding[:20]!r}) although identity was asked for")
+        inflater = zlib.decompressobj(window)
+        try:
+            inflated = inflater.decompress(body, self._limit + 1)
+        except zlib.error:
+            raise self.broken(f"the reply is no valid {encoding}") from None
+        if len(inflated) > self._limit:
+            raise self.oversize(len(inflated))
+        if not inflater.eof:
+            raise self.broken(f"the reply ends in the middle of its {encoding}")
+        return inflated
+
+    def _refusals(self, reply: WireReply) -> list[Message]:
+        """Return the JSON-RPC errors in the body of a 4xx or 5xx."""
+        if not reply.is_json:
+            return []
+        try:
+            return [message for message in self.scan(reply.body) if message.error is not None]
+        except ProtocolError:
+            return []

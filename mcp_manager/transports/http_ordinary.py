@@ -1,0 +1,179 @@
+"""The ordinary way of an HTTP request: an aiohttp request, for whatever the lane is not made for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from yarl import URL
+
+from mcp_manager._core.http_message import (
+    LOST,
+    MALFORMED,
+    OVERSIZE,
+    UNANSWERED,
+    Exchange,
+    WireError,
+    WireReply,
+)
+from mcp_manager._core.jsonrpc import Message
+from mcp_manager._core.sse import SseLimitError, SseParser
+from mcp_manager.transports.http_pool import HttpPool
+
+__all__ = ["EventTaker", "OrdinaryPath"]
+
+# How long an event stream may take to end after it has delivered the reply before its connection is dropped.
+_STREAM_END_S: Final = 1.0
+_KEPT: Final = (
+    "content-type",
+    "content-encoding",
+    "mcp-session-id",
+    "retry-after",
+    "location",
+    "www-authenticate",
+    "allow",
+)
+
+
+class EventTaker(Protocol):
+    """Who looks at the events of a reply's stream: the transport."""
+
+    def take_event(self, exchange: Exchange, data: bytes) -> Message | None:
+        """Return the reply to the exchange if the event is it; anything else goes to whom it concerns."""
+
+
+class _MarkedPayload(aiohttp.BytesPayload):
+    """A body that notes on its exchange that bytes are about to leave."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        super().__init__(exchange.frame, content_type="application/json")
+        self._exchange = exchange
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        self._exchange.sent = True
+        await super().write_with_length(writer, content_length)
+
+
+class OrdinaryPath:
+    """Carry exchanges by plain aiohttp requests on the pool's session, with the results that a wire has.
+
+    Parameters
+    ----------
+    pool
+        Where connections come from.
+    taker
+        Looks at the events of replies that are streams.
+    timeout
+        What bounds the making of a connection.
+    limit
+        The longest reply, or event of one, in bytes.
+    """
+
+    def __init__(self, pool: HttpPool, taker: EventTaker, timeout: aiohttp.ClientTimeout, limit: int) -> None:
+        self._pool = pool
+        self._taker = taker
+        self._timeout = timeout
+        self._limit = limit
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def exchange(
+        self, verb: str, url: URL, headers: Mapping[str, str], exchange: Exchange
+    ) -> WireReply | Message:
+        """Send a request and return its response, or the reply to the exchange that came on an event stream.
+
+        Raises
+        ------
+        WireError
+            As a wire does, :data:`LOST` with the reason as its cause.
+        aiohttp.ClientError, OSError, TimeoutError
+            No connection, or it broke.
+        """
+        response = await self._pool.client.request(
+            verb,
+            url,
+            data=_MarkedPayload(exchange) if exchange.frame else None,
+            headers=headers,
+            timeout=self._timeout,
+            allow_redirects=False,
+        )
+        reply: WireReply | Message | None = None
+        try:
+            reply = await self._read(response, exchange)
+        finally:
+            # Released before its end, a response takes its connection with it: nobody can read another's bytes.
+            if reply is None or not self._let_stream_end(response):
+                response.release()
+        return reply
+
+    def close(self) -> None:
+        """Drop the streams that still end."""
+        for task in self._ending:
+            task.cancel()
+
+    async def _read(self, response: aiohttp.ClientResponse, exchange: Exchange) -> WireReply | Message:
+        headers = [
+            (name.encode("ascii"), value.encode("latin-1", "replace"))
+            for name in _KEPT
+            for value in response.headers.getall(name, ())
+        ]
+        head = WireReply(response.status, headers, b"")
+        if exchange.request_id == 0 and head.is_event_stream and response.status == 200:
+            return head
+        if response.status == 200 and head.is_event_stream:
+            exchange.head = head
+            return await self._read_stream(response, exchange)
+        return WireReply(response.status, headers, await self._read_body(response))
+
+    async def _read_body(self, response: aiohttp.ClientResponse) -> bytes:
+        if response.content_length is not None and response.content_length > self._limit:
+            raise WireError(OVERSIZE, size=response.content_length)
+        content = response.content
+        chunks: list[bytes] = []
+        size = 0
+        while not content.at_eof():
+            chunk = await content.readany()
+            size += len(chunk)
+            if size > self._limit:
+                raise WireError(OVERSIZE, size=size)
+            chunks.append(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def _read_stream(self, response: aiohttp.ClientResponse, exchange: Exchange) -> Message:
+        parser = SseParser(max_line=self._limit, max_event=self._limit)
+        content = response.content
+        while True:
+            chunk = await content.readany()
+            if not chunk and content.at_eof():
+                raise WireError(UNANSWERED)
+            try:
+                events = parser.feed(chunk)
+            except SseLimitError as error:
+                raise WireError(MALFORMED, str(error)) from None
+            reply: Message | None = None
+            for event in events:
+                if event.event == "message" and event.data:
+                    reply = self._taker.take_event(exchange, event.data) or reply
+            if reply is not None:
+                return reply
+
+    def _let_stream_end(self, response: aiohttp.ClientResponse) -> bool:
+        """Read the rest of a stream beside the caller, so that its connection can be used again."""
+        if response.content.is_eof():
+            return False
+        task = asyncio.get_running_loop().create_task(self._drain(response))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+        return True
+
+    async def _drain(self, response: aiohttp.ClientResponse) -> None:
+        try:
+            async with asyncio.timeout(_STREAM_END_S):
+                while not response.content.at_eof():
+                    await response.content.readany()
+        except (TimeoutError, aiohttp.ClientError, OSError):
+            pass
+        finally:
+            response.release()
