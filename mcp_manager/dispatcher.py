@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
+from random import getrandbits
+from typing import Final, NoReturn
 
 from mcp_manager._core.jsonrpc import RESULT, Message
 from mcp_manager._core.router import Lease, Router
@@ -13,9 +14,14 @@ from mcp_manager.policy import classify_error, classify_rpc_error
 from mcp_manager.pool import Instance
 from mcp_manager.session import ProgressCallback
 from mcp_manager.supervisor import Supervisor
+from mcp_manager.transports.base import Request
 from mcp_manager.types import CallStatus, CircuitState, Outcome
 
 __all__ = ["Dispatcher"]
+
+# Plain numbers: every call passes them to the core, which would convert the enums each time.
+_SUCCESS: Final = int(Outcome.SUCCESS)
+_SUCCESS_STATUS: Final = int(CallStatus.SUCCESS)
 
 
 class Dispatcher:
@@ -40,31 +46,39 @@ class Dispatcher:
         self,
         supervisor: Supervisor,
         method: str,
-        method_raw: bytes,
-        params: bytes | None,
+        request: Request,
+        started_ns: int,
         deadline_ns: int,
         progress: tuple[str, ProgressCallback] | None = None,
     ) -> Message:
         """Send a request to one of a server's instances and return its reply.
+
+        Parameters
+        ----------
+        method
+            Its name, for the accounts.
+        started_ns, deadline_ns
+            When the call came, and when it must be over, of the clock.
 
         Raises
         ------
         CallError
             No reply: the circuit is open, there is no instance, or the exchange failed.
         """
-        started_ns = self._clock()
-        lease = self._lease(supervisor, method, started_ns)
+        lease = self._router.pick(supervisor.server_id, method, started_ns, getrandbits(64))
+        if lease.rejection:
+            self._reject(supervisor, lease)
         instance: Instance = lease.payload
         try:
-            reply = await instance.call(method_raw, params, deadline_ns, progress)
+            reply = await instance.call(request, deadline_ns, progress)
         except BaseException as error:
             self._failed(supervisor, lease, error, started_ns)
             raise
         if reply.kind == RESULT:
-            self._router.done(lease, Outcome.SUCCESS, CallStatus.SUCCESS, self._clock())
+            self._router.done(lease, _SUCCESS, _SUCCESS_STATUS, self._clock())
         else:
             outcome = classify_rpc_error(reply.error_code)
-            self._router.done(lease, outcome, CallStatus.RPC_ERROR, self._clock(), random=random.getrandbits(64))
+            self._router.done(lease, outcome, CallStatus.RPC_ERROR, self._clock(), random=getrandbits(64))
             if outcome is Outcome.FAILURE:
                 self._watch_circuits()
         return reply
@@ -74,7 +88,9 @@ class Dispatcher:
     ) -> None:
         """Send a notification to one of a server's instances; raises as :meth:`call`."""
         started_ns = self._clock()
-        lease = self._lease(supervisor, method, started_ns)
+        lease = self._router.pick(supervisor.server_id, method, started_ns, getrandbits(64))
+        if lease.rejection:
+            self._reject(supervisor, lease)
         instance: Instance = lease.payload
         try:
             await instance.notify(method_raw, params, deadline_ns)
@@ -83,11 +99,8 @@ class Dispatcher:
             raise
         self._router.done(lease, Outcome.SUCCESS, CallStatus.SUCCESS, self._clock())
 
-    def _lease(self, supervisor: Supervisor, method: str, now_ns: int) -> Lease:
+    def _reject(self, supervisor: Supervisor, lease: Lease) -> NoReturn:
         server_id = supervisor.server_id
-        lease = self._router.pick(server_id, method, now_ns, random.getrandbits(64))
-        if not lease.rejection:
-            return lease
         if lease.rejection == CallStatus.CIRCUIT_OPEN:
             retry_after_s = lease.retry_after_ns / 1e9
             raise CircuitOpenError(
@@ -113,7 +126,7 @@ class Dispatcher:
             outcome = Outcome.FAILURE
         retry_after_s = getattr(error, "retry_after_s", None) or 0.0
         self._router.done(
-            lease, outcome, status, now_ns, retry_after_ns=int(retry_after_s * 1e9), random=random.getrandbits(64)
+            lease, outcome, status, now_ns, retry_after_ns=int(retry_after_s * 1e9), random=getrandbits(64)
         )
         self._watch_circuits()
 

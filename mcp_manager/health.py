@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from mcp_manager._core.http_message import Request
 from mcp_manager._core.router import InstanceSnapshot, Router
 from mcp_manager.errors import CallError, SessionLostError
 from mcp_manager.policy import backoff_delay, classify_error, jittered
@@ -21,6 +22,7 @@ __all__ = ["HealthMonitor", "assess"]
 
 _log = logging.getLogger(__name__)
 
+_PING: Final = Request(b'"ping"', None)
 _DEGRADED_FAILURE_RATE: Final = 0.05
 _DEGRADED_MIN_CALLS: Final = 20
 # After the first good sign of a server that was down, the next one is asked for soon.
@@ -267,7 +269,7 @@ class HealthMonitor:
             # The handshake is the probe: a server that completes it is alive.
             await instance.ready_session(now_ns + int((connect_timeout_s + timeout_s) * 1e9))
         else:
-            await instance.call(b'"ping"', None, now_ns + int(timeout_s * 1e9))
+            await instance.call(_PING, now_ns + int(timeout_s * 1e9))
 
 
 def assess(

@@ -7,6 +7,7 @@ import enum
 import itertools
 import logging
 import time
+from asyncio import get_running_loop
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Self
 
@@ -39,7 +40,7 @@ from mcp_manager.protocol.request import encode_method, encode_params, scan_requ
 from mcp_manager.scaling import check_instances
 from mcp_manager.session import Handlers, ProgressCallback
 from mcp_manager.supervisor import Supervisor
-from mcp_manager.transports.base import MessageSink, Transport
+from mcp_manager.transports.base import MessageSink, Request, Transport
 from mcp_manager.transports.deadline_timer import DeadlineTimer
 from mcp_manager.transports.http import HttpTransport
 from mcp_manager.transports.http_pool import HttpPool
@@ -101,6 +102,8 @@ class McpManager(Verbs):
         )
         self._phase = _Phase.NEW
         self._loop: asyncio.AbstractEventLoop | None = None
+        # The loop that calls may come from: none unless running. One comparison a call.
+        self._serving_loop: asyncio.AbstractEventLoop | None = None
         self._servers: dict[str, Supervisor] = {}
         self._router = Router()
         self._timer = DeadlineTimer()
@@ -139,6 +142,7 @@ class McpManager(Verbs):
             )
         self._loop = loop
         self._phase = _Phase.RUNNING
+        self._serving_loop = loop
         self._owner = loop.create_task(self._own())
         self._monitor.start()
         try:
@@ -159,6 +163,7 @@ class McpManager(Verbs):
             raise self._not_running("belongs to another event loop")
         assert self._owner is not None
         self._phase = _Phase.STOPPING
+        self._serving_loop = None
         self._stop_asked.set()
         try:
             await asyncio.shield(self._owner)
@@ -178,6 +183,7 @@ class McpManager(Verbs):
         except asyncio.CancelledError:
             hurried = True
         self._phase = _Phase.STOPPING
+        self._serving_loop = None
         supervisors = list(self._servers.values())
         self._servers.clear()
         try:
@@ -366,16 +372,20 @@ class McpManager(Verbs):
         CallError
             No answer; ``delivery`` says whether the request may have been executed.
         """
-        self._check_running()
+        if self._serving_loop is not get_running_loop():
+            self._check_running()
         message = scan_request(request)
-        supervisor = self._supervisor_of(server_id)
-        method, method_raw, id_raw = message.method, message.method_raw, message.id_raw
-        assert method is not None and method_raw is not None
-        deadline_ns = self._deadline_ns(supervisor, timeout)
+        supervisor = self._servers.get(server_id) or self._supervisor_of(server_id)
+        now_ns = _CLOCK()
+        deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else _timeout_ns(timeout))
+        method, id_raw, params = message.method, message.id_raw, message.params
+        assert method is not None
         if id_raw is None and is_notification(method):
-            await self._dispatcher.notify(supervisor, method, method_raw, message.params, deadline_ns)
+            method_raw = encode_method(method)
+            await self._dispatcher.notify(supervisor, method, method_raw, params, deadline_ns)
             return b"null"
-        reply = await self._dispatcher.call(supervisor, method, method_raw, message.params, deadline_ns)
+        outgoing = Request(message.method_raw or b"", params)
+        reply = await self._dispatcher.call(supervisor, method, outgoing, now_ns, deadline_ns)
         return reply.frame if id_raw is None else reply.with_id(id_raw)
 
     async def call(
@@ -396,8 +406,10 @@ class McpManager(Verbs):
             params = with_progress_token(params, token)
             progress = (token, on_progress)
         encoded = None if params is None else encode_params(params)
-        deadline_ns = self._deadline_ns(supervisor, timeout)
-        return await self._dispatcher.call(supervisor, method, encode_method(method), encoded, deadline_ns, progress)
+        now_ns = _CLOCK()
+        deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else _timeout_ns(timeout))
+        outgoing = Request(encode_method(method), encoded)
+        return await self._dispatcher.call(supervisor, method, outgoing, now_ns, deadline_ns, progress)
 
     # What can be seen
 
@@ -451,13 +463,6 @@ class McpManager(Verbs):
             raise ServerNotFoundError(server_id) from None
         except TypeError:
             raise ServerNotFoundError(repr(server_id), hint="a server id is a string") from None
-
-    def _deadline_ns(self, supervisor: Supervisor, timeout: float | None) -> int:
-        if timeout is None:
-            timeout = supervisor.config.request_timeout_s
-        elif isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
-            raise InvalidRequestError(f"Invalid request: timeout must be a number of seconds from 0, not {timeout!r}")
-        return _CLOCK() + int(min(timeout, _LONGEST_TIMEOUT_S) * 1e9)
 
     def _parse_config(self, server_id: str, config: ServerSpec) -> ServerConfig:
         validate_server_id(server_id)
@@ -527,6 +532,12 @@ class _Observer:
     def instance_removed(self, instance: Instance) -> None:
         self._monitor.instance_removed(instance)
         self.changed.set()
+
+
+def _timeout_ns(timeout: float) -> int:
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
+        raise InvalidRequestError(f"Invalid request: timeout must be a number of seconds from 0, not {timeout!r}")
+    return int(min(timeout, _LONGEST_TIMEOUT_S) * 1e9)
 
 
 def _capabilities(handlers: Handlers) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from mcp_manager.errors import (
 from mcp_manager.policy import backoff_delay
 from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.session import Handlers, ProgressCallback, Session
-from mcp_manager.transports.base import MessageSink, Transport
+from mcp_manager.transports.base import MessageSink, Request, Transport
 
 __all__ = ["Instance", "SessionSettings"]
 
@@ -107,8 +107,7 @@ class Instance:
 
     async def call(
         self,
-        method_raw: bytes,
-        params: bytes | None,
+        request: Request,
         deadline_ns: int,
         progress: tuple[str, ProgressCallback] | None = None,
     ) -> Message:
@@ -126,11 +125,11 @@ class Instance:
         try:
             session = self._session or await self.ready_session(deadline_ns)
             try:
-                return await session.call(method_raw, params, deadline_ns, progress)
+                return await session.call(request, deadline_ns, progress)
             except SessionLostError as lost:
                 self._lose(session, lost)
                 session = await self.ready_session(deadline_ns)
-                return await session.call(method_raw, params, deadline_ns, progress)
+                return await session.call(request, deadline_ns, progress)
         finally:
             self._leave()
 

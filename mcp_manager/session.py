@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 import orjson
 
-from mcp_manager._core.jsonrpc import ERROR, REQUEST, Message, notification_frame, request_frame
+from mcp_manager._core.jsonrpc import ERROR, REQUEST, Message, notification_frame
 from mcp_manager.errors import CallError, DeadlineExceededError, ProtocolError
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.handshake import (
@@ -22,7 +22,7 @@ from mcp_manager.protocol.handshake import (
     read_initialize_result,
 )
 from mcp_manager.protocol.rpc_error import error_text
-from mcp_manager.transports.base import Exchange, Transport
+from mcp_manager.transports.base import Exchange, Request, Transport
 
 __all__ = ["Handler", "Handlers", "ProgressCallback", "Session"]
 
@@ -103,7 +103,10 @@ class Session:
         self._transport = transport
         try:
             await transport.open()
-            reply = await transport.exchange(self._exchange(b'"initialize"', initialize_params(self._client), 0))
+            # The first id of a session; whoever connects it bounds it in time.
+            initialize = Request(b'"initialize"', initialize_params(self._client)).exchange(self._next_id, 0)
+            self._next_id += 1
+            reply = await transport.exchange(initialize)
             if reply.kind == ERROR:
                 raise ProtocolError(
                     f"the server refused initialize: {error_text(reply.error or b'')}",
@@ -123,8 +126,7 @@ class Session:
 
     async def call(
         self,
-        method_raw: bytes,
-        params: bytes | None,
+        request: Request,
         deadline_ns: int,
         progress: tuple[str, ProgressCallback] | None = None,
     ) -> Message:
@@ -132,14 +134,12 @@ class Session:
 
         Parameters
         ----------
-        method_raw
-            The method as a JSON string, quotes included.
-        params
-            The params as JSON, or ``None``.
+        request
+            The method and its params.
         deadline_ns
             A time of :func:`time.monotonic_ns`.
         progress
-            A progress token that ``params`` carries, and who listens to it.
+            A progress token that the params carry, and who listens to it.
 
         Raises
         ------
@@ -150,7 +150,9 @@ class Session:
         """
         transport = self._transport
         assert transport is not None
-        exchange = self._exchange(method_raw, params, deadline_ns)
+        request_id = self._next_id
+        self._next_id = request_id + 1
+        exchange = request.exchange(request_id, deadline_ns)
         if progress is not None:
             self._progress[progress[0]] = progress[1]
         try:
@@ -209,11 +211,6 @@ class Session:
     def on_closed(self, error: CallError) -> None:
         """Pass on that the transport died; see :class:`MessageSink`."""
         self._on_closed(self, error)
-
-    def _exchange(self, method_raw: bytes, params: bytes | None, deadline_ns: int) -> Exchange:
-        request_id = self._next_id
-        self._next_id = request_id + 1
-        return Exchange(request_frame(method_raw, params, b"%d" % request_id), request_id, deadline_ns)
 
     def _announce_cancellation(self, exchange: Exchange, reason: str) -> None:
         # 2025-11-25, basic/utilities/cancellation: a disconnect is not a cancellation, the notification is.

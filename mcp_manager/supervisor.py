@@ -64,11 +64,8 @@ class Supervisor:
         self._draining: list[Instance] = []
         self._next_index = 0
         self.in_maintenance = False
-
-    @property
-    def server_id(self) -> str:
-        """The server's id."""
-        return self._settings.server_id
+        self.server_id = settings.server_id
+        self.request_timeout_ns = _ns(settings.config.request_timeout_s)
 
     @property
     def config(self) -> ServerConfig:

@@ -13,6 +13,11 @@ cdef class WireReply:
     cdef Content content
 
 
+cdef class Request:
+    cdef readonly bytes method
+    cdef readonly bytes params
+
+
 cdef class Exchange:
     cdef readonly bytes frame
     cdef readonly int64_t request_id

@@ -51,6 +51,10 @@ class WireReply:
         """The body as received."""
 
     @property
+    def is_answer(self) -> bool:
+        """Whether it is a 200 with JSON: where a reply is to be looked for first."""
+
+    @property
     def is_json(self) -> bool:
         """Whether the body is JSON as it stands: of that media type, and not compressed."""
 
@@ -60,6 +64,30 @@ class WireReply:
 
     def header(self, name: str) -> str | None:
         """Return the first header of a name, of whatever case, without spaces around its value."""
+
+@final
+class Request:
+    """What is asked for, to be sent under an id that is not known yet, and perhaps another one after that.
+
+    Parameters
+    ----------
+    method
+        The method as a JSON string, quotes included.
+    params
+        The params as JSON, or ``None``.
+    """
+
+    def __init__(self, method: bytes, params: bytes | None) -> None: ...
+    @property
+    def method(self) -> bytes:
+        """The method as JSON."""
+
+    @property
+    def params(self) -> bytes | None:
+        """The params as JSON."""
+
+    def exchange(self, request_id: int, deadline_ns: int) -> Exchange:
+        """Make the JSON-RPC request of this id, ready to be sent."""
 
 @final
 class Exchange:

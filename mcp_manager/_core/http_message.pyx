@@ -18,6 +18,7 @@ STOPPED = 5
 
 cdef enum:
     MAX_LENGTH_DIGITS = 18
+    PARAMS_SIZE = 10
 
 
 KEPT = (
@@ -51,6 +52,10 @@ cdef class WireReply:
             self.content = OTHER
 
     @property
+    def is_answer(self):
+        return self.status == 200 and self.content == JSON
+
+    @property
     def is_json(self):
         return self.content == JSON
 
@@ -67,6 +72,45 @@ cdef class WireReply:
 
     def __repr__(self):
         return f"<WireReply {self.status} {len(self.body)} bytes>"
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Request:
+    def __init__(self, bytes method not None, bytes params):
+        self.method = method
+        self.params = params
+
+    def exchange(self, int64_t request_id, int64_t deadline_ns):
+        cdef Exchange exchange = Exchange.__new__(Exchange)
+        exchange.frame = request_frame(self.method, self.params, request_id)
+        exchange.request_id = request_id
+        exchange.deadline_ns = deadline_ns
+        return exchange
+
+
+cdef bytes request_frame(bytes method, bytes params, int64_t request_id):
+    """Build a JSON-RPC request from parts that are JSON already."""
+    cdef char[64] head
+    cdef int head_size = snprintf(head, 64, b'{"jsonrpc":"2.0","id":%lld,"method":', <long long> request_id)
+    cdef Py_ssize_t method_size = PyBytes_GET_SIZE(method)
+    cdef Py_ssize_t size = head_size + method_size + 1
+    cdef bytes frame
+    cdef char* at
+    if params is not None:
+        size += PARAMS_SIZE + PyBytes_GET_SIZE(params)
+    frame = PyBytes_FromStringAndSize(NULL, size)
+    at = PyBytes_AS_STRING(frame)
+    memcpy(at, head, head_size)
+    at += head_size
+    memcpy(at, PyBytes_AS_STRING(method), method_size)
+    at += method_size
+    if params is not None:
+        memcpy(at, b',"params":', PARAMS_SIZE)
+        memcpy(at + PARAMS_SIZE, PyBytes_AS_STRING(params), PyBytes_GET_SIZE(params))
+        at += PARAMS_SIZE + PyBytes_GET_SIZE(params)
+    at[0] = 0x7D
+    return frame
 
 
 @cython.final

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from mcp_manager._core.http_message import Exchange
+from mcp_manager._core.http_message import Exchange, Request
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager.errors import CallError
 
-__all__ = ["Exchange", "MessageSink", "Transport"]
+__all__ = ["Exchange", "MessageSink", "Request", "Transport"]
 
 
 class MessageSink(Protocol):

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final, NoReturn
 
 import aiohttp
@@ -22,7 +22,7 @@ from mcp_manager._core.http_message import (
     WireError,
     WireReply,
 )
-from mcp_manager._core.jsonrpc import Message
+from mcp_manager._core.jsonrpc import FrameError, Message, scan
 from mcp_manager.errors import CallError, ConnectError, ConnectionLostError, DeadlineExceededError, Delivery
 from mcp_manager.transports import _http_status as http_status
 from mcp_manager.transports._http_reply import ReplyReader
@@ -87,6 +87,7 @@ class HttpTransport:
         self._reader = ReplyReader(server_id, sink, max_response_bytes)
         self._ordinary = OrdinaryPath(pool, self._reader, self._timeout, max_response_bytes)
         self._lanes = pool.lanes(self._endpoint) if lanes else None
+        self._take_lane: Callable[[], Lane | None] = _no_lane if self._lanes is None else self._lanes.wires.take
         self._settled = False
         self._closed = False
         self._stopped = False
@@ -116,10 +117,30 @@ class HttpTransport:
 
         Raises :class:`SessionLostError` on a 404 that answers a session id: the request was not executed.
         """
-        reply = await self._send(self._head, exchange)
+        lane = self._take_lane()
+        if lane is None:
+            reply = await self._send(self._head, exchange)
+        else:
+            # The way of nearly every call: as _send(), without a coroutine of its own.
+            answer = lane.send(self._head, exchange, self._reader, self._limit)
+            try:
+                reply = await answer
+            except BaseException as error:
+                lane.abandon(answer)
+                if isinstance(error, WireError):
+                    self._explain_wire(error, sent=exchange.sent)
+                raise
         if not self._settled:
             self._take_session_id(exchange.head or reply)
         if type(reply) is WireReply:
+            if reply.is_answer:
+                try:
+                    message = scan(reply.body)
+                except FrameError:
+                    # A batch, perhaps: no hurry.
+                    message = None
+                if message is not None and message.id == exchange.request_id and message.method is None:
+                    return message
             if reply.status in (307, 308):
                 reply = await self._follow(reply, exchange)
                 if type(reply) is Message:
@@ -140,15 +161,11 @@ class HttpTransport:
                 reply, self._server_id, self._endpoint, has_session=self.session_id is not None
             )
 
-    def take_event(self, exchange: Exchange, data: bytes) -> Message | None:
-        """Look at an event of a reply's stream, for the wire."""
-        return self._reader.take_event(exchange, data)
-
     def interrupt(self) -> None:
         """End every exchange under way; see :meth:`Transport.interrupt`."""
         self._stopped = True
         if self._lanes is not None:
-            self._lanes.wires.interrupt(self)
+            self._lanes.wires.interrupt(self._reader)
         for wait in self._waits:
             # They belong to their callers' tasks: their time is up, nothing else happens to them.
             if not wait.expired():
@@ -167,13 +184,11 @@ class HttpTransport:
 
     async def _send(self, head: bytes, exchange: Exchange, verb: str = "POST") -> WireReply | Message:
         """Send a request over a lane, or the ordinary way where there is none, and explain what goes wrong."""
-        lane: Lane | None = None if self._lanes is None else self._lanes.wires.take()
         try:
-            if lane is None:
-                if self._lanes is None:
-                    return await self._send_ordinarily(verb, self._endpoint, exchange)
-                lane = await self._connect(exchange)
-            reply = lane.send(head, exchange, self, self._limit)
+            if self._lanes is None:
+                return await self._send_ordinarily(verb, self._endpoint, exchange)
+            lane = self._take_lane() or await self._connect(exchange)
+            reply = lane.send(head, exchange, self._reader, self._limit)
             try:
                 return await reply
             except BaseException:
@@ -291,6 +306,10 @@ class HttpTransport:
             server_id=self._server_id,
             delivery="unknown",
         ) from None
+
+
+def _no_lane() -> None:
+    """Stand in for a pool where every request goes the ordinary way."""
 
 
 def render_head(verb: str, url: URL, headers: Mapping[str, str]) -> bytes:
