@@ -8,7 +8,7 @@ from typing import Final, NoReturn
 
 from mcp_manager._core.jsonrpc import RESULT, Message
 from mcp_manager._core.router import Lease, Router
-from mcp_manager.errors import CircuitOpenError, OverloadedError
+from mcp_manager.errors import CircuitOpenError, OverloadedError, SessionLostError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.policy import classify_error, classify_rpc_error
 from mcp_manager.pool import Instance
@@ -69,11 +69,22 @@ class Dispatcher:
         if lease.rejection:
             self._reject(supervisor, lease)
         instance: Instance = lease.payload
+        session = instance.session
+        instance.active += 1
         try:
-            reply = await instance.call(request, deadline_ns, progress)
+            if session is None:
+                reply = await instance.call(request, deadline_ns, progress)
+            else:
+                # The way of nearly every call: as Instance.call(), without a coroutine of its own.
+                try:
+                    reply = await session.call(request, deadline_ns, progress)
+                except SessionLostError as lost:
+                    reply = await instance.call_again(session, lost, request, deadline_ns, progress)
         except BaseException as error:
             self._failed(supervisor, lease, error, started_ns)
             raise
+        finally:
+            instance.leave()
         if reply.kind == RESULT:
             self._router.done(lease, _SUCCESS, _SUCCESS_STATUS, self._clock())
         else:

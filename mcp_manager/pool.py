@@ -80,7 +80,8 @@ class Instance:
         self._connecting: asyncio.Task[Session] | None = None
         self._retired: set[asyncio.Task[None]] = set()
         self._closing = False
-        self._active = 0
+        # Calls under way: what draining waits for.
+        self.active = 0
         self._idle: asyncio.Future[None] | None = None
         self._not_before = 0.0
         self._failed_starts = 0
@@ -106,36 +107,51 @@ class Instance:
         return self._not_before
 
     async def call(
-        self,
-        request: Request,
-        deadline_ns: int,
-        progress: tuple[str, ProgressCallback] | None = None,
+        self, request: Request, deadline_ns: int, progress: tuple[str, ProgressCallback] | None = None
     ) -> Message:
         """Send a request on the live session, made first if need be, and return its reply.
-
-        A session that the server no longer knows is replaced once and the request sent again: the refusal proves
-        that it was not executed (2025-11-25, session management).
 
         Raises
         ------
         CallError
             No reply arrived; see :meth:`Session.call`.
         """
-        self._active += 1
+        self.active += 1
         try:
             session = self._session or await self.ready_session(deadline_ns)
             try:
                 return await session.call(request, deadline_ns, progress)
             except SessionLostError as lost:
-                self._lose(session, lost)
-                session = await self.ready_session(deadline_ns)
-                return await session.call(request, deadline_ns, progress)
+                return await self.call_again(session, lost, request, deadline_ns, progress)
         finally:
-            self._leave()
+            self.leave()
+
+    async def call_again(
+        self,
+        session: Session,
+        lost: SessionLostError,
+        request: Request,
+        deadline_ns: int,
+        progress: tuple[str, ProgressCallback] | None = None,
+    ) -> Message:
+        """Send a request once more, on the session that replaces one the server no longer knows.
+
+        The refusal proves that the request was not executed (2025-11-25, session management). Raises as :meth:`call`.
+        """
+        self._lose(session, lost)
+        replacement = await self.ready_session(deadline_ns)
+        return await replacement.call(request, deadline_ns, progress)
+
+    def leave(self) -> None:
+        """Count a call out that was counted in by raising ``active``."""
+        self.active -= 1
+        if self._idle is not None and not self.active:
+            self._idle.set_result(None)
+            self._idle = None
 
     async def notify(self, method_raw: bytes, params: bytes | None, deadline_ns: int) -> None:
         """Send a notification on the live session, made first if need be."""
-        self._active += 1
+        self.active += 1
         try:
             session = self._session or await self.ready_session(deadline_ns)
             try:
@@ -145,7 +161,7 @@ class Instance:
                 session = await self.ready_session(deadline_ns)
                 await session.notify(method_raw, params, deadline_ns)
         finally:
-            self._leave()
+            self.leave()
 
     async def ready_session(self, deadline_ns: int) -> Session:
         """Return the live session, joining the one attempt to make it that is under way.
@@ -174,7 +190,7 @@ class Instance:
 
     async def wait_idle(self) -> None:
         """Wait until no call is under way."""
-        while self._active:
+        while self.active:
             if self._idle is None:
                 self._idle = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._idle)
@@ -193,12 +209,6 @@ class Instance:
             pending = [task for task in (connecting, *self._retired) if task is not None]
             if pending:
                 await asyncio.gather(*pending, return_exceptions=True)
-
-    def _leave(self) -> None:
-        self._active -= 1
-        if self._idle is not None and not self._active:
-            self._idle.set_result(None)
-            self._idle = None
 
     def _start_connecting(self) -> asyncio.Task[Session]:
         loop = asyncio.get_running_loop()

@@ -12,7 +12,7 @@ import msgspec
 import orjson
 
 from mcp_manager._core.jsonrpc import ERROR, REQUEST, Message, notification_frame
-from mcp_manager.errors import CallError, DeadlineExceededError, ProtocolError
+from mcp_manager.errors import CallError, ProtocolError
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.handshake import (
     ClientIdentity,
@@ -124,13 +124,13 @@ class Session:
             raise
         return self.identity
 
-    async def call(
+    def call(
         self,
         request: Request,
         deadline_ns: int,
         progress: tuple[str, ProgressCallback] | None = None,
-    ) -> Message:
-        """Send a request and return its reply.
+    ) -> Awaitable[Message]:
+        """Return the sending of a request, to be awaited for its reply.
 
         Parameters
         ----------
@@ -152,20 +152,8 @@ class Session:
         assert transport is not None
         request_id = self._next_id
         self._next_id = request_id + 1
-        exchange = request.exchange(request_id, deadline_ns)
-        if progress is not None:
-            self._progress[progress[0]] = progress[1]
-        try:
-            return await transport.exchange(exchange)
-        except DeadlineExceededError:
-            self._announce_cancellation(exchange, "deadline exceeded")
-            raise
-        except asyncio.CancelledError:
-            self._announce_cancellation(exchange, "cancelled by the caller")
-            raise
-        finally:
-            if progress is not None:
-                self._progress.pop(progress[0], None)
+        sending = transport.exchange(request.exchange(request_id, deadline_ns))
+        return sending if progress is None else self._listening(sending, *progress)
 
     async def notify(self, method_raw: bytes, params: bytes | None, deadline_ns: int) -> None:
         """Send a notification; raises :class:`CallError` if it could not be handed over by the deadline."""
@@ -208,15 +196,26 @@ class Session:
         elif method in self._handlers:
             self._spawn(self._run_notification_handler(method, message.params))
 
+    def on_given_up(self, exchange: Exchange, reason: str) -> None:
+        """Tell the server that a reply is not awaited any more; see :class:`MessageSink`.
+
+        2025-11-25, basic/utilities/cancellation: a disconnect is no cancellation, the notification is; ``initialize``
+        must not be cancelled.
+        """
+        if self.identity is not None:
+            params = orjson.dumps({"requestId": exchange.request_id, "reason": reason})
+            self._spawn(self._send_quietly(notification_frame(b'"notifications/cancelled"', params)))
+
     def on_closed(self, error: CallError) -> None:
         """Pass on that the transport died; see :class:`MessageSink`."""
         self._on_closed(self, error)
 
-    def _announce_cancellation(self, exchange: Exchange, reason: str) -> None:
-        # 2025-11-25, basic/utilities/cancellation: a disconnect is not a cancellation, the notification is.
-        if exchange.sent:
-            params = orjson.dumps({"requestId": exchange.request_id, "reason": reason})
-            self._spawn(self._send_quietly(notification_frame(b'"notifications/cancelled"', params)))
+    async def _listening(self, sending: Awaitable[Message], token: str, listener: ProgressCallback) -> Message:
+        self._progress[token] = listener
+        try:
+            return await sending
+        finally:
+            self._progress.pop(token, None)
 
     def _answer(self, message: Message, method: str) -> None:
         request_id = message.id_raw or b"null"

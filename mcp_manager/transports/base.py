@@ -17,6 +17,9 @@ class MessageSink(Protocol):
     def on_message(self, message: Message) -> None:
         """Take a request, notification or unmatched reply of the server; must not raise or block."""
 
+    def on_given_up(self, exchange: Exchange, reason: str) -> None:
+        """Learn that nobody waits for the reply to an exchange any more, of which a byte may have left."""
+
     def on_closed(self, error: CallError) -> None:
         """Learn, once, that the transport is gone for good without having been asked to close."""
 

@@ -80,6 +80,7 @@ class HttpTransport:
     ) -> None:
         self._endpoint = URL(url)
         self._server_id = server_id
+        self._sink = sink
         self._limit = max_response_bytes
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s)
         self._headers = {**headers, "Accept": _ACCEPT, "Accept-Encoding": "identity"}
@@ -127,9 +128,7 @@ class HttpTransport:
                 reply = await answer
             except BaseException as error:
                 lane.abandon(answer)
-                if isinstance(error, WireError):
-                    self._explain_wire(error, sent=exchange.sent)
-                raise
+                self._explain(error, exchange)
         if not self._settled:
             self._take_session_id(exchange.head or reply)
         if type(reply) is WireReply:
@@ -188,17 +187,15 @@ class HttpTransport:
             if self._lanes is None:
                 return await self._send_ordinarily(verb, self._endpoint, exchange)
             lane = self._take_lane() or await self._connect(exchange)
-            reply = lane.send(head, exchange, self._reader, self._limit)
+            answer = lane.send(head, exchange, self._reader, self._limit)
             try:
-                return await reply
+                reply: WireReply | Message = await answer
             except BaseException:
-                lane.abandon(reply)
+                lane.abandon(answer)
                 raise
-        except (WireError, aiohttp.ClientError, OSError) as error:
-            # A TimeoutError is an OSError: here it is that of a connection attempt.
-            if isinstance(error, CallError):
-                raise
-            self._explain(error, sent=exchange.sent)
+            return reply
+        except BaseException as error:
+            self._explain(error, exchange)
 
     async def _connect(self, exchange: Exchange) -> Lane:
         assert self._lanes is not None
@@ -242,10 +239,8 @@ class HttpTransport:
             try:
                 exchange.sent = False
                 answer = await self._send_ordinarily("POST", target, exchange)
-            except (WireError, aiohttp.ClientError, OSError) as error:
-                if isinstance(error, CallError):
-                    raise
-                self._explain(error, sent=exchange.sent)
+            except BaseException as error:
+                self._explain(error, exchange)
             if type(answer) is not WireReply or answer.status not in (307, 308):
                 if type(answer) is not WireReply or 200 <= answer.status < 300:
                     self._endpoint = target
@@ -267,11 +262,18 @@ class HttpTransport:
         self._headers[_SESSION_HEADER] = session_id
         self._head = render_head("POST", self._endpoint, self._headers)
 
-    def _explain(self, error: Exception, *, sent: bool) -> NoReturn:
+    def _explain(self, error: BaseException, exchange: Exchange) -> NoReturn:
+        """Raise what a failure means; tell the server where nobody waits for its reply any more."""
+        if isinstance(error, asyncio.CancelledError):
+            self._give_up(exchange, "cancelled by the caller")
+            raise error
         if isinstance(error, WireError):
-            self._explain_wire(error, sent=sent)
+            self._explain_wire(error, exchange)
+        if isinstance(error, CallError) or not isinstance(error, aiohttp.ClientError | OSError):
+            raise error
+        # A TimeoutError is an OSError: here it is that of a connection attempt.
         # The text of a ClientResponseError quotes the URL with its query: never pass it on.
-        if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError) or not sent:
+        if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError) or not exchange.sent:
             raise ConnectError(
                 f"cannot connect to {http_status.origin(self._endpoint)}: {http_status.reason_of(error)}",
                 server_id=self._server_id,
@@ -280,7 +282,7 @@ class HttpTransport:
             raise self._reader.broken("the reply is not valid HTTP") from None
         self._raise_lost(http_status.reason_of(error))
 
-    def _explain_wire(self, error: WireError, *, sent: bool) -> NoReturn:
+    def _explain_wire(self, error: WireError, exchange: Exchange) -> NoReturn:
         kind = error.kind
         if kind == MALFORMED:
             raise self._reader.broken(f"the reply is not valid HTTP: {error.detail}") from None
@@ -288,8 +290,9 @@ class HttpTransport:
             raise self._reader.oversize(error.size) from None
         if kind == UNANSWERED:
             raise self._reader.unanswered() from None
-        delivery: Delivery = "unknown" if sent else "not_sent"
+        delivery: Delivery = "unknown" if exchange.sent else "not_sent"
         if kind == EXPIRED:
+            self._give_up(exchange, "deadline exceeded")
             raise DeadlineExceededError(
                 "no reply within the deadline", server_id=self._server_id, delivery=delivery
             ) from None
@@ -299,6 +302,10 @@ class HttpTransport:
             ) from None
         cause = error.__cause__
         self._raise_lost("the server closed it" if cause is None else http_status.reason_of(cause))
+
+    def _give_up(self, exchange: Exchange, reason: str) -> None:
+        if exchange.sent and exchange.request_id:
+            self._sink.on_given_up(exchange, reason)
 
     def _raise_lost(self, reason: str) -> NoReturn:
         raise ConnectionLostError(

@@ -11,7 +11,6 @@ from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
 from mcp_manager._core.http_message import (
-    LOST,
     MALFORMED,
     OVERSIZE,
     UNANSWERED,

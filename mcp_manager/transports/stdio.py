@@ -148,6 +148,14 @@ class StdioTransport:
                 # A program that takes no more input is ended soon; its end fails the reply, with all that is known.
                 pass
             return await reply
+        except DeadlineExceededError:
+            if exchange.sent:
+                self._sink.on_given_up(exchange, "deadline exceeded")
+            raise
+        except asyncio.CancelledError:
+            if exchange.sent:
+                self._sink.on_given_up(exchange, "cancelled by the caller")
+            raise
         finally:
             self._wheel.remove(waiting)
             if self._pending.pop(request_id, None) is not None and exchange.sent:

@@ -24,6 +24,7 @@ from mcp_manager._core.jsonrpc import ERROR, NOTIFICATION, REQUEST, RESULT, Mess
 from mcp_manager.config import ServerConfig
 from mcp_manager.errors import CallError, ConnectError, ProtocolError, ServerExitedError
 from mcp_manager.transports.base import Exchange
+from mcp_manager.transports.deadline_timer import DeadlineTimer
 from mcp_manager.transports.stdio import StdioTransport
 
 pytestmark = pytest.mark.both_loops
@@ -80,12 +81,16 @@ class Sink:
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.closed: list[CallError] = []
+        self.given_up: list[tuple[int, str]] = []
         self.raises = False
 
     def on_message(self, message: Message) -> None:
         self.messages.append(message)
         if self.raises:
             raise RuntimeError("a listener failed")
+
+    def on_given_up(self, exchange: Exchange, reason: str) -> None:
+        self.given_up.append((exchange.request_id, reason))
 
     def on_closed(self, error: CallError) -> None:
         self.closed.append(error)
@@ -98,13 +103,14 @@ class Opened:
 
     def __init__(self, config: ServerConfig) -> None:
         self.sink = Sink()
-        self.transport = StdioTransport(config, server_id="subject", sink=self.sink)
+        self.timer = DeadlineTimer()
+        self.transport = StdioTransport(config, server_id="subject", sink=self.sink, timer=self.timer)
         self._last_id = 0
 
     def request(self, method: str, **params: Any) -> Exchange:
         self._last_id += 1
         frame = json.dumps({"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params})
-        return Exchange(frame.encode(), self._last_id)
+        return Exchange(frame.encode(), self._last_id, 0)
 
     async def call(self, method: str, **params: Any) -> dict[str, Any]:
         """Send a request and return its decoded result."""
@@ -123,7 +129,7 @@ class Opened:
     async def notify(self, method: str, **params: Any) -> None:
         frame = json.dumps({"jsonrpc": "2.0", "method": method, "params": params})
         async with asyncio.timeout(WAIT_S):
-            await self.transport.notify(frame.encode())
+            await self.transport.notify(frame.encode(), 0)
 
     async def say(self, text: str) -> None:
         """Have the server write a text to its output, and wait until it has been read."""
@@ -186,9 +192,9 @@ async def test_a_frame_with_newlines_is_one_line() -> None:
     async with opened() as subject:
         frame = json.dumps({"jsonrpc": "2.0", "id": 77, "method": "echo", "params": {"text": "a\r\nb"}}, indent=1)
         for newline in ("\n", "\r\n", "\r"):
-            reply = await subject.exchange(Exchange(frame.replace("\n", newline).encode(), 77))
+            reply = await subject.exchange(Exchange(frame.replace("\n", newline).encode(), 77, 0))
             assert result_of(reply) == {"text": "a\r\nb"}
-        await subject.transport.notify(b'{"jsonrpc":\n"2.0",\r\n"method":"raw","params":{"text":"{}"}}\n')
+        await subject.transport.notify(b'{"jsonrpc":\n"2.0",\r\n"method":"raw","params":{"text":"{}"}}\n', 0)
         await subject.notify("raw", text="\n")
         await subject.call("ping")
         assert subject.transport.bad_lines == 1
