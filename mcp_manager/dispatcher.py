@@ -39,6 +39,8 @@ class Dispatcher:
 
     def __init__(self, router: Router, monitor: HealthMonitor, clock: Callable[[], int]) -> None:
         self._router = router
+        self._pick = router.pick
+        self._done = router.done
         self._monitor = monitor
         self._clock = clock
 
@@ -65,7 +67,7 @@ class Dispatcher:
         CallError
             No reply: the circuit is open, there is no instance, or the exchange failed.
         """
-        lease = self._router.pick(supervisor.server_id, method, started_ns, getrandbits(64))
+        lease = self._pick(supervisor.server_id, method, started_ns, getrandbits(64))
         if lease.rejection:
             self._reject(supervisor, lease)
         instance: Instance = lease.payload
@@ -84,9 +86,11 @@ class Dispatcher:
             self._failed(supervisor, lease, error, started_ns)
             raise
         finally:
-            instance.leave()
+            instance.active -= 1
+            if instance.draining is not None:
+                instance.wake_drain()
         if reply.kind == RESULT:
-            self._router.done(lease, _SUCCESS, _SUCCESS_STATUS, self._clock())
+            self._done(lease, _SUCCESS, _SUCCESS_STATUS, self._clock())
         else:
             outcome = classify_rpc_error(reply.error_code)
             self._router.done(lease, outcome, CallStatus.RPC_ERROR, self._clock(), random=getrandbits(64))
@@ -99,7 +103,7 @@ class Dispatcher:
     ) -> None:
         """Send a notification to one of a server's instances; raises as :meth:`call`."""
         started_ns = self._clock()
-        lease = self._router.pick(supervisor.server_id, method, started_ns, getrandbits(64))
+        lease = self._pick(supervisor.server_id, method, started_ns, getrandbits(64))
         if lease.rejection:
             self._reject(supervisor, lease)
         instance: Instance = lease.payload

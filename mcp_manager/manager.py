@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 import msgspec
 
 from mcp_manager import metrics
-from mcp_manager._core.jsonrpc import Message
+from mcp_manager._core.jsonrpc import FrameError, Message, scan
 from mcp_manager._core.router import Router
 from mcp_manager.auth import request_headers
 from mcp_manager.config import (
@@ -36,7 +36,7 @@ from mcp_manager.health import HealthMonitor
 from mcp_manager.pool import Instance, SessionSettings
 from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.protocol.methods import is_notification
-from mcp_manager.protocol.request import encode_method, encode_params, scan_request, with_progress_token
+from mcp_manager.protocol.request import encode_method, encode_params, invalid_request, with_progress_token
 from mcp_manager.scaling import check_instances
 from mcp_manager.session import Handlers, ProgressCallback
 from mcp_manager.supervisor import Supervisor
@@ -374,12 +374,16 @@ class McpManager(Verbs):
         """
         if self._serving_loop is not get_running_loop():
             self._check_running()
-        message = scan_request(request)
+        try:
+            message = scan(request)
+        except FrameError as error:
+            raise invalid_request(error) from None
         supervisor = self._servers.get(server_id) or self._supervisor_of(server_id)
         now_ns = _CLOCK()
         deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else _timeout_ns(timeout))
         method, id_raw, params = message.method, message.id_raw, message.params
-        assert method is not None
+        if method is None:
+            raise invalid_request(None)
         if id_raw is None and is_notification(method):
             method_raw = encode_method(method)
             await self._dispatcher.notify(supervisor, method, method_raw, params, deadline_ns)

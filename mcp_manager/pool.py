@@ -76,13 +76,14 @@ class Instance:
     ) -> None:
         self._settings = settings
         self._on_change = on_change
-        self._session: Session | None = None
+        # The live session, if there is one; set here alone.
+        self.session: Session | None = None
         self._connecting: asyncio.Task[Session] | None = None
         self._retired: set[asyncio.Task[None]] = set()
         self._closing = False
-        # Calls under way: what draining waits for.
+        # Calls under way, raised and lowered by whoever makes one, and what is told of their end.
         self.active = 0
-        self._idle: asyncio.Future[None] | None = None
+        self.draining: asyncio.Future[None] | None = None
         self._not_before = 0.0
         self._failed_starts = 0
         self._connected_at = 0.0
@@ -92,14 +93,9 @@ class Instance:
         self.handle: RouterInstance | None = None
 
     @property
-    def session(self) -> Session | None:
-        """The live session, if there is one."""
-        return self._session
-
-    @property
     def pid(self) -> int:
         """The process id of the live session's child, 0 if there is none."""
-        return self._session.pid if self._session is not None else 0
+        return self.session.pid if self.session is not None else 0
 
     @property
     def restart_at(self) -> float:
@@ -118,13 +114,15 @@ class Instance:
         """
         self.active += 1
         try:
-            session = self._session or await self.ready_session(deadline_ns)
+            session = self.session or await self.ready_session(deadline_ns)
             try:
                 return await session.call(request, deadline_ns, progress)
             except SessionLostError as lost:
                 return await self.call_again(session, lost, request, deadline_ns, progress)
         finally:
-            self.leave()
+            self.active -= 1
+            if self.draining is not None:
+                self.wake_drain()
 
     async def call_again(
         self,
@@ -142,18 +140,17 @@ class Instance:
         replacement = await self.ready_session(deadline_ns)
         return await replacement.call(request, deadline_ns, progress)
 
-    def leave(self) -> None:
-        """Count a call out that was counted in by raising ``active``."""
-        self.active -= 1
-        if self._idle is not None and not self.active:
-            self._idle.set_result(None)
-            self._idle = None
+    def wake_drain(self) -> None:
+        """Tell whoever waits in :meth:`wait_idle`, if the last call has gone; called where ``draining`` is set."""
+        if self.draining is not None and not self.active:
+            self.draining.set_result(None)
+            self.draining = None
 
     async def notify(self, method_raw: bytes, params: bytes | None, deadline_ns: int) -> None:
         """Send a notification on the live session, made first if need be."""
         self.active += 1
         try:
-            session = self._session or await self.ready_session(deadline_ns)
+            session = self.session or await self.ready_session(deadline_ns)
             try:
                 await session.notify(method_raw, params, deadline_ns)
             except SessionLostError as lost:
@@ -161,7 +158,9 @@ class Instance:
                 session = await self.ready_session(deadline_ns)
                 await session.notify(method_raw, params, deadline_ns)
         finally:
-            self.leave()
+            self.active -= 1
+            if self.draining is not None:
+                self.wake_drain()
 
     async def ready_session(self, deadline_ns: int) -> Session:
         """Return the live session, joining the one attempt to make it that is under way.
@@ -171,8 +170,8 @@ class Instance:
         CallError
             It could not be made; delivery is ``not_sent`` whatever the handshake met.
         """
-        if self._session is not None:
-            return self._session
+        if self.session is not None:
+            return self.session
         connecting = self._connecting or self._start_connecting()
         done, _ = await asyncio.wait({connecting}, timeout=max(0, deadline_ns - time.monotonic_ns()) / 1e9)
         if not done:
@@ -191,14 +190,14 @@ class Instance:
     async def wait_idle(self) -> None:
         """Wait until no call is under way."""
         while self.active:
-            if self._idle is None:
-                self._idle = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._idle)
+            if self.draining is None:
+                self.draining = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self.draining)
 
     async def aclose(self, grace_s: float) -> None:
         """End the session, giving it ``grace_s`` seconds; idempotent and safe to cancel."""
         self._closing = True
-        session, self._session = self._session, None
+        session, self.session = self.session, None
         connecting = self._connecting
         if connecting is not None:
             connecting.cancel()
@@ -261,7 +260,7 @@ class Instance:
             self.last_error = error
             self._delay_restart()
             raise
-        self._session = session
+        self.session = session
         self.generation += 1
         self.last_error = None
         self._connected_at = asyncio.get_running_loop().time()
@@ -269,15 +268,15 @@ class Instance:
         return session
 
     def _session_died(self, session: Session, error: CallError) -> None:
-        if session is self._session:
+        if session is self.session:
             self._delay_restart()
             self._lose(session, error)
 
     def _lose(self, session: Session, error: CallError) -> None:
         """Retire a session, unless another caller already did; whoever comes next makes a new one."""
-        if session is not self._session:
+        if session is not self.session:
             return
-        self._session = None
+        self.session = None
         self.generation += 1
         self.last_error = error
         task = asyncio.get_running_loop().create_task(session.retire())
@@ -292,7 +291,7 @@ class Instance:
             return
         restart = self._settings.config.restart
         now = asyncio.get_running_loop().time()
-        if self._session is not None and now - self._connected_at >= restart.stable_after_s:
+        if self.session is not None and now - self._connected_at >= restart.stable_after_s:
             self._failed_starts = 0
         delay_s = backoff_delay(self._failed_starts, restart.initial_s, restart.max_s, restart.jitter, random.random())
         self._failed_starts += 1

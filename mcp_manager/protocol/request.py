@@ -8,21 +8,17 @@ from typing import Any
 import msgspec
 import orjson
 
-from mcp_manager._core.jsonrpc import FrameError, Message, scan
+from mcp_manager._core.jsonrpc import FrameError
 from mcp_manager.errors import InvalidRequestError
 
-__all__ = ["encode_method", "encode_params", "scan_request", "with_progress_token"]
+__all__ = ["encode_method", "encode_params", "invalid_request", "with_progress_token"]
 
 
-def scan_request(request: bytes) -> Message:
-    """Check a request that came as bytes; raises :class:`InvalidRequestError` with the reason and the place."""
-    try:
-        message = scan(request)
-    except FrameError as error:
-        raise InvalidRequestError(f"Invalid request: {error}") from None
-    if message.method is None:
-        raise InvalidRequestError("Invalid request: it has no method", hint='the least is {"method": "ping"}')
-    return message
+def invalid_request(error: FrameError | None) -> InvalidRequestError:
+    """Make the error for a request that came as bytes and is no JSON-RPC, or, for ``None``, has no method."""
+    if error is not None:
+        return InvalidRequestError(f"Invalid request: {error}")
+    return InvalidRequestError("Invalid request: it has no method", hint='the least is {"method": "ping"}')
 
 
 def with_progress_token(params: object, token: str) -> dict[str, Any]:
