@@ -14,6 +14,7 @@ from mcp_manager.manager import McpManager
 
 __all__ = ["manager_sessions", "sdk_sessions"]
 
+_AT_A_TIME = 50
 _REQUEST = b'{"method":"tools/call","params":{"name":"echo","arguments":{"text":"x"}}}'
 
 
@@ -43,7 +44,9 @@ async def manager_sessions(urls: list[str]) -> dict[str, Any]:
     found = watch.read("open")
     found["open_kb"] = _settled_kb() - before
     found["healthy"] = manager.health().healthy_servers
-    await asyncio.gather(*(manager.execute_raw(f"server-{number}", _REQUEST) for number in range(len(urls))))
+    for first in range(0, len(urls), _AT_A_TIME):
+        numbers = range(first, min(first + _AT_A_TIME, len(urls)))
+        await asyncio.gather(*(manager.execute_raw(f"server-{number}", _REQUEST) for number in numbers))
     found["called_kb"] = _settled_kb() - before
     watch = _Stopwatch()
     await manager.stop()

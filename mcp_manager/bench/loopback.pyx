@@ -31,6 +31,7 @@ cdef extern from "<sys/socket.h>" nogil:
         size_t msg_iovlen
     int accept4(int fd, void* address, void* size, int flags)
     ssize_t recv(int fd, void* buffer, size_t size, int flags)
+    ssize_t send(int fd, const void* buffer, size_t size, int flags)
     ssize_t sendmsg(int fd, const msghdr* message, int flags)
 
 cdef extern from "<sys/resource.h>" nogil:
@@ -572,11 +573,15 @@ cdef class Loopback:
         cdef bint blocked = False
         cdef epoll_event event
         while one.out_at < one.out_size or one.tail.size:
-            parts[0].iov_base, parts[0].iov_len = one.out + one.out_at, one.out_size - one.out_at
-            parts[1].iov_base, parts[1].iov_len = <void*> one.tail.at, one.tail.size
-            memset(&message, 0, sizeof(message))
-            message.msg_iov, message.msg_iovlen = parts, 2 if one.tail.size else 1
-            sent = sendmsg(one.fd, &message, MSG_NOSIGNAL)
+            step = one.out_size - one.out_at
+            if one.tail.size == 0:
+                sent = send(one.fd, one.out + one.out_at, step, MSG_NOSIGNAL)
+            else:
+                parts[0].iov_base, parts[0].iov_len = one.out + one.out_at, step
+                parts[1].iov_base, parts[1].iov_len = <void*> one.tail.at, one.tail.size
+                memset(&message, 0, sizeof(message))
+                message.msg_iov, message.msg_iovlen = parts, 2
+                sent = sendmsg(one.fd, &message, MSG_NOSIGNAL)
             if sent < 0:
                 if errno == EINTR:
                     continue
@@ -584,7 +589,7 @@ cdef class Loopback:
                     return False
                 blocked = True
                 break
-            step = min(<size_t> sent, one.out_size - one.out_at)
+            step = min(<size_t> sent, step)
             one.out_at += step
             one.tail.at += sent - step
             one.tail.size -= sent - step

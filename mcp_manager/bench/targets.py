@@ -105,7 +105,7 @@ def evaluate(samples: Samples, extras: Extras, loops: Sequence[str]) -> list[Tar
 
 def _call_targets(samples: Samples, loop: str) -> list[Target]:
     quick = loop == "uvloop"
-    ours, what = "execute_async", f"execute_async, {SMALL.title}, {loop}"
+    ours, what = "execute_async", f"execute_async, 100 B, 16 in flight, {loop}"
     found = [
         Target(f"{what}: of {_AIOHTTP}", samples.ratio(SMALL, loop, ours, _AIOHTTP), "x", True, 0.2 if quick else 0.4),
         Target(f"{what}: {_SDK} costs", samples.ratio(SMALL, loop, _SDK, ours), "x", False, 50 if quick else 25),
@@ -113,7 +113,7 @@ def _call_targets(samples: Samples, loop: str) -> list[Target]:
     if quick:
         found.append(Target(f"{what}: of the bare lane", samples.ratio(SMALL, loop, ours, _LANE), "x", True, 1.5))
         stack = samples.difference(SMALL, loop, "execute_raw", _LANE)
-        found.append(Target(f"whole policy stack over the bare lane, {SMALL.title}, {loop}", stack, "µs", True, 3))
+        found.append(Target(f"execute_raw over the bare lane, 100 B, 16 in flight, {loop}", stack, "µs", True, 3))
     hop = samples.difference(ALONE, loop, "execute", "execute_async")
     found.append(Target(f"execute over execute_async, one thread, {loop}", hop, "µs", True, 60))
     return found
