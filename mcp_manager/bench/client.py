@@ -17,10 +17,9 @@ class WrongReplyError(Exception):
 
 
 class BenchClient(ABC):
-    """A client and what all its calls share. ``requires`` names the packages it cannot do without."""
+    """A client and what all its calls share."""
 
     name: ClassVar[str]
-    requires: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     async def connect(self, url: str, expected: Expected) -> None:

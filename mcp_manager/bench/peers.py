@@ -65,7 +65,6 @@ class AiohttpClient(AwaitedClient):
     """aiohttp with one shared ``ClientSession`` and its default options; JSON by orjson."""
 
     name = "aiohttp + orjson"
-    requires = ("aiohttp", "orjson")
 
     async def connect(self, url: str, expected: Expected) -> None:
         self._url, self._expected, self._rpc = url, expected, _JsonRpc()
@@ -92,10 +91,9 @@ class HttpxClient(AwaitedClient):
     """httpx with one shared ``AsyncClient``; its pool is not limited, or it would fail at 256 calls in flight."""
 
     name = "httpx + orjson"
-    requires = ("httpx2|httpx", "orjson")
 
     async def connect(self, url: str, expected: Expected) -> None:
-        httpx = _first(self.requires[0])
+        httpx = _first("httpx2", "httpx")
         self._url, self._expected, self._rpc = url, expected, _JsonRpc()
         self._client = httpx.AsyncClient(limits=httpx.Limits())
         response = await self._client.post(
@@ -115,7 +113,6 @@ class SdkClient(AwaitedClient):
     """The official SDK: ``ClientSession`` over ``streamable_http_client``."""
 
     name = "mcp"
-    requires = ("mcp",)
 
     async def connect(self, url: str, expected: Expected) -> None:
         session = importlib.import_module("mcp").ClientSession
@@ -139,7 +136,6 @@ class FastMcpClient(AwaitedClient):
     """FastMCP's ``Client``."""
 
     name = "fastmcp"
-    requires = ("fastmcp",)
 
     async def connect(self, url: str, expected: Expected) -> None:
         self._expected = expected
@@ -184,9 +180,9 @@ def _check_result(result: Any, expected: Expected) -> None:
     _check_sizes(sum(len(item.text) for item in result.content), rows, expected)
 
 
-def _first(names: str) -> ModuleType:
+def _first(*names: str) -> ModuleType:
     """Import the first of several modules there is."""
-    *tried, last = names.split("|")
+    *tried, last = names
     for name in tried:
         with contextlib.suppress(ImportError):
             return importlib.import_module(name)

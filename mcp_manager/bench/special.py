@@ -54,7 +54,6 @@ class MsgspecScanClient(_Scanner):
     """msgspec with a ``Struct`` of the envelope whose result stays ``Raw``."""
 
     name = "msgspec Raw"
-    requires = ("msgspec",)
 
     def prepare(self) -> None:
         msgspec = importlib.import_module("msgspec")

@@ -20,7 +20,7 @@ from mcp_manager.bench.bare_lane import LaneNotAvailableError
 from mcp_manager.bench.client import BenchClient
 from mcp_manager.bench.measure import answer_calls, expected_of, measure_memory
 
-__all__ = ["CLIENTS", "SPECIAL", "main"]
+__all__ = ["CLIENTS", "SPECIAL", "client_class", "main"]
 
 CLIENTS: Final = {
     "mcp": "peers.SdkClient",

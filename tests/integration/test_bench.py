@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -12,7 +13,6 @@ import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import psutil
 import pytest
 from mcp import ClientSession, MCPError
 from mcp.client.streamable_http import streamable_http_client
+from mcp.types import TextContent
 
 from mcp_manager import McpManager
 from mcp_manager.bench.cases import Case, Framing
@@ -110,7 +111,7 @@ async def test_the_official_client_is_answered(path: str) -> None:
         result = await session.call_tool("echo", {"text": "x"})
         assert not result.is_error
         expected = Case(path.split("/")[1], int(path.split("/")[2]), 1).expected()  # type: ignore[arg-type]
-        assert sum(len(item.text) for item in result.content) == expected.letters
+        assert sum(len(item.text) for item in result.content if isinstance(item, TextContent)) == expected.letters
         assert len((result.structured_content or {"rows": []})["rows"]) == expected.rows
         with pytest.raises(MCPError, match="Method not found"):
             await session.list_prompts()
@@ -124,7 +125,7 @@ async def test_the_manager_is_answered(framing: Framing) -> None:
         result = await manager.call_tool("one", "echo", {"text": "x"})
         assert len(result.text) == Case(framing, 10_000, 1).expected().letters
         assert [tool.name for tool in await manager.list_tools("one")] == ["echo", "tool_1", "tool_2"]
-        assert (await server.usage())["requests"] >= 5
+        assert (await server.usage())["requests"] == 4
 
 
 @pytest.mark.parametrize(("framing", "extra"), [("json", 0), ("sse", 0), ("rows", 200)])
@@ -206,13 +207,12 @@ def test_what_is_no_call_has_its_own_status(port: int) -> None:
     ],
 )
 def test_garbage_ends_its_connection_and_nothing_else(port: int, garbage: bytes) -> None:
-    with Raw(port) as raw:
+    answered = b""
+    # An answer may be lost when the server closes while there is more to come.
+    with Raw(port) as raw, contextlib.suppress(OSError):
         raw.socket.sendall(garbage)
         raw.socket.shutdown(socket.SHUT_WR)
-        try:
-            answered = raw.file.read()
-        except ConnectionResetError:
-            answered = b""
+        answered = raw.file.read()
     assert answered in (b"", b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
     assert alive(port)
 
@@ -235,7 +235,7 @@ def test_a_slow_reader_gets_every_byte_of_pipelined_replies(port: int) -> None:
 
 
 def test_many_connections_are_served_at_once(port: int) -> None:
-    with ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         connections = [stack.enter_context(Raw(port)) for _ in range(300)]
         for number, each in enumerate(connections):
             each.socket.sendall(post("/json/100", request("tools/call", str(number))))
