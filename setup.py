@@ -12,6 +12,8 @@ if PROFILE not in {"release", "debug", "trace", "sanitize"}:
     raise SystemExit(f"MCP_MANAGER_BUILD={PROFILE!r} is not a build profile: release, debug, trace or sanitize")
 
 MODULES = ("histogram", "breaker", "router", "jsonrpc", "sse", "deadlines", "http_message", "wire")
+# The benchmark's server waits with epoll, which other systems do not have.
+BENCH_MODULES = ("loopback",) if sys.platform == "linux" else ()
 
 Options.warning_errors = True
 checked = PROFILE != "release"
@@ -42,13 +44,14 @@ setup(
     ext_modules=cythonize(
         [
             Extension(
-                f"mcp_manager._core.{module}",
-                [f"mcp_manager/_core/{module}.pyx"],
+                f"mcp_manager.{package}.{module}",
+                [f"mcp_manager/{package}/{module}.pyx"],
                 define_macros=macros,
                 extra_compile_args=compile_args,
                 extra_link_args=link_args,
             )
-            for module in MODULES
+            for package, modules in (("_core", MODULES), ("bench", BENCH_MODULES))
+            for module in modules
         ],
         compiler_directives=directives,
         annotate=PROFILE == "debug",

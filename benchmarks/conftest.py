@@ -1,4 +1,4 @@
-"""One table for all benchmarks, in nanoseconds per operation, in place of one per group."""
+"""One table for the core, in nanoseconds per operation, and one for calls, in place of one per group."""
 
 from __future__ import annotations
 
@@ -11,21 +11,34 @@ import pytest
 
 PEERS = ("pybreaker", "purgatory", "hdrhistogram", "prometheus_client", "orjson", "msgspec")
 MEASURED = pytest.StashKey[list[dict[str, Any]]]()
+CALLS = pytest.StashKey[list[dict[str, Any]]]()
 
 
 def pytest_benchmark_group_stats(config: pytest.Config, benchmarks: Sequence[dict[str, Any]]) -> list[Any] | None:
-    """Keep the results for the table of this file; without groups the plug-in prints none of its own."""
-    if not all("repeat" in each["extra_info"] for each in benchmarks):
+    """Keep the results for the tables of this file; without groups the plug-in prints none of its own."""
+    config.stash[MEASURED] = [each for each in benchmarks if "repeat" in each["extra_info"]]
+    config.stash[CALLS] = [each for each in benchmarks if "in_flight" in each["extra_info"]]
+    if len(config.stash[MEASURED]) + len(config.stash[CALLS]) < len(benchmarks):
         return None
-    config.stash[MEASURED] = list(benchmarks)
     return []
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Print the table, what was skipped and why, and the cost of the core beside the sum of its parts elsewhere."""
-    measured = config.stash.get(MEASURED, [])
-    if not measured:
-        return
+    """Print the tables, what was skipped and why, and the cost of the core beside the sum of its parts elsewhere."""
+    measured, calls = config.stash.get(MEASURED, []), config.stash.get(CALLS, [])
+    if measured:
+        _core_section(terminalreporter, measured)
+    if calls:
+        terminalreporter.section("calls beside other clients")
+        for line in _call_table(calls):
+            terminalreporter.write_line(line)
+    if measured or calls:
+        for report in terminalreporter.stats.get("skipped", []):
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+            terminalreporter.write_line(f"not measured: {report.nodeid.partition('[')[2].rstrip(']')} ({reason})")
+
+
+def _core_section(terminalreporter: Any, measured: Sequence[dict[str, Any]]) -> None:
     terminalreporter.section("core beside its peers")
     versions = [f"{name} {_version(name)}" for name in PEERS]
     terminalreporter.write_line(
@@ -34,9 +47,24 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.write_line("")
     for line in _table(measured):
         terminalreporter.write_line(line)
-    for report in terminalreporter.stats.get("skipped", []):
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
-        terminalreporter.write_line(f"not measured: {report.nodeid.partition('[')[2].rstrip(']')} ({reason})")
+
+
+def _call_table(calls: Sequence[dict[str, Any]]) -> Iterable[str]:
+    """Lay out wall time per call: a line per client, the number of calls in flight beside each other."""
+    grouped: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
+    for entry in calls:
+        info = entry["extra_info"]
+        clients = grouped.setdefault((info["size"], info["loop"]), {})
+        per_call_us = entry["median"] / info["calls"] * 1e6
+        clients.setdefault(info["client"], {})[info["in_flight"]] = per_call_us
+    for (size, loop), clients in grouped.items():
+        columns = sorted({number for figures in clients.values() for number in figures})
+        yield f"{f'{size}, {loop}':24}" + "".join(f"{f'{number} in flight':>14}" for number in columns)
+        for client, figures in clients.items():
+            cells = (f"{figures[number]:14.1f}" if number in figures else f"{'-':>14}" for number in columns)
+            yield f"  {client:22}{''.join(cells)}"
+        yield ""
+    yield "wall time per call in microseconds, median of the rounds; mcp-manager bench measures processor time"
 
 
 def _version(name: str) -> str:

@@ -98,7 +98,29 @@ def _parser() -> _Parser:
     verb.add_argument("method", metavar="METHOD", help="such as tools/list or tools/call")
     verb.add_argument("params", nargs="?", metavar="PARAMS_JSON", help='such as \'{"name": "add", "arguments": {}}\'')
     verb.add_argument("--timeout", type=float, metavar="SECONDS", help="default: the server's request_timeout_s")
+    _bench_verb(verbs)
     return parser
+
+
+def _bench_verb(verbs: argparse._SubParsersAction[_Parser]) -> None:
+    about = "measure what a call costs on this machine, beside other clients"
+    verb = verbs.add_parser(
+        "bench",
+        help=about,
+        description=f"{about[0].upper()}{about[1:]}. Takes about two minutes; Linux only.",
+        allow_abbrev=False,
+    )
+    much = verb.add_mutually_exclusive_group()
+    much.add_argument("--quick", action="store_true", help="one small case, about 20 seconds")
+    much.add_argument("--full", action="store_true", help="all sizes, framings and numbers of calls in flight")
+    verb.add_argument("--case", action="append", metavar="CASE", help="framing/bytes/in flight, such as sse/10k/64")
+    verb.add_argument("--loop", choices=("asyncio", "uvloop", "both"), default="both", help="default: both")
+    verb.add_argument("--rounds", type=int, metavar="N", help="interleaved rounds of every case (default: 5)")
+    verb.add_argument("--json", metavar="FILE", help="write all samples, with machine, date and versions")
+    verb.add_argument("--svg", metavar="FILE", help="draw the comparison")
+    verb.add_argument("--targets", action="store_true", help="print the targets alone, measured and met or not")
+    verb.add_argument("--strict", action="store_true", help="exit with 1 if a target is not met or not measured")
+    verb.set_defaults(module="bench", function="run")
 
 
 def _fleet_verb(verbs: argparse._SubParsersAction[_Parser], name: str, help_text: str, *, json: bool) -> _Parser:

@@ -20,7 +20,7 @@ LAYERS = {
     3: ("session", "pool", "policy", "supervisor"),
     4: ("health", "scaling", "catalog", "metrics", "verbs", "views", "dispatcher"),
     5: ("bindings", "manager", "loop_thread"),
-    6: ("cli", "__init__", "__main__"),
+    6: ("cli", "bench", "__init__", "__main__"),
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
 

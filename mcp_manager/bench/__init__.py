@@ -1,0 +1,1 @@
+"""What a call costs, beside the clients one would use instead: the work behind ``mcp-manager bench``."""

@@ -1,0 +1,372 @@
+"""The benchmark: its server is a real one, every client is measured, and nothing of it is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from mcp import ClientSession, MCPError
+from mcp.client.streamable_http import streamable_http_client
+from mcp.types import TextContent
+
+from mcp_manager import McpManager
+from mcp_manager.bench.cases import Case, Framing
+from mcp_manager.bench.children import ChildError, LoopbackServer, Worker
+from mcp_manager.bench.serve import address
+from mcp_manager.bench.worker import CLIENTS
+from mcp_manager.cli import main
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the loopback server waits with epoll")
+
+COMMAND = [sys.executable, "-P", "-m", "mcp_manager", "bench"]
+SMALLEST = ["--quick", "--case", "json/100/2", "--loop", "asyncio", "--rounds", "1"]
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """The port of a loopback server, for clients that block."""
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "mcp_manager.bench.serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        yield json.loads(process.stdout.readline())["port"]
+        process.stdin.close()
+        assert process.wait(10) == 0
+
+
+def post(path: str, body: bytes, *headers: str) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: loopback", f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def request(method: str, identity: str, params: str = "{}") -> bytes:
+    return f'{{"jsonrpc":"2.0","method":"{method}","params":{params},"id":{identity}}}'.encode()
+
+
+class Raw:
+    """A connection that is spoken to in bytes."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self.file = self.socket.makefile("rb")
+
+    def __enter__(self) -> Raw:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+        self.socket.close()
+
+    def response(self) -> tuple[int, dict[str, str], bytes]:
+        status = int(self.file.readline().split()[1])
+        headers = {}
+        while (line := self.file.readline()) not in (b"\r\n", b""):
+            name, _, value = line.decode().partition(":")
+            headers[name.lower()] = value.strip()
+        if headers.get("transfer-encoding") != "chunked":
+            return status, headers, self.file.read(int(headers["content-length"]))
+        body = b""
+        while size := int(self.file.readline(), 16):
+            body += self.file.read(size)
+            assert self.file.readline() == b"\r\n"
+        assert self.file.readline() == b"\r\n"
+        return status, headers, body
+
+
+def alive(port: int) -> bool:
+    with Raw(port) as raw:
+        raw.socket.sendall(post("/json/100", request("ping", "1")))
+        return raw.response()[2] == b'{"jsonrpc":"2.0","id":1,"result":{}}'
+
+
+# The server
+
+
+@pytest.mark.parametrize(
+    "path", ["/json/100", "/sse/100", "/json/1000000", "/sse/1000000", "/rows/10000", "/json/9/1000"]
+)
+async def test_the_official_client_is_answered(path: str) -> None:
+    async with (
+        LoopbackServer(None) as server,
+        streamable_http_client(server.url(path)) as (read, write),
+        ClientSession(read, write) as session,
+    ):
+        opened = await session.initialize()
+        assert opened.protocol_version == "2025-11-25"
+        assert len((await session.list_tools()).tools) == (1000 if path.endswith("/1000") else 1)
+        await session.send_ping()
+        result = await session.call_tool("echo", {"text": "x"})
+        assert not result.is_error
+        expected = Case(path.split("/")[1], int(path.split("/")[2]), 1).expected()  # type: ignore[arg-type]
+        assert sum(len(item.text) for item in result.content if isinstance(item, TextContent)) == expected.letters
+        assert len((result.structured_content or {"rows": []})["rows"]) == expected.rows
+        with pytest.raises(MCPError, match="Method not found"):
+            await session.list_prompts()
+
+
+@pytest.mark.both_loops
+@pytest.mark.parametrize("framing", ["json", "sse"])
+async def test_the_manager_is_answered(framing: Framing) -> None:
+    async with LoopbackServer(None) as server, McpManager() as manager:
+        await manager.deploy("one", {"url": server.url(f"/{framing}/10000/3")})
+        result = await manager.call_tool("one", "echo", {"text": "x"})
+        assert len(result.text) == Case(framing, 10_000, 1).expected().letters
+        assert [tool.name for tool in await manager.list_tools("one")] == ["echo", "tool_1", "tool_2"]
+        assert (await server.usage())["requests"] == 4
+
+
+@pytest.mark.parametrize(("framing", "extra"), [("json", 0), ("sse", 0), ("rows", 200)])
+@pytest.mark.parametrize("size", [200, 10_000, 1_000_000])
+def test_a_reply_has_the_size_it_is_asked_for(port: int, framing: str, extra: int, size: int) -> None:
+    with Raw(port) as raw:
+        raw.socket.sendall(post(f"/{framing}/{size}", request("tools/call", "1234")))
+        status, headers, body = raw.response()
+    assert status == 200
+    assert size <= len(body) <= size + extra
+    if framing == "sse":
+        assert headers["content-type"] == "text/event-stream"
+        assert body.startswith(b"event: message\ndata: ") and body.endswith(b"\n\n")
+        body = body[len(b"event: message\ndata: ") : -2]
+    assert json.loads(body)["id"] == 1234
+
+
+@pytest.mark.parametrize(
+    "identity", ["0", "-7", "12345678901234567890123456789", '"a \\" \\\\ {id}"', '"' + "x" * 500 + '"']
+)
+@pytest.mark.parametrize("framing", ["json", "sse"])
+def test_the_id_comes_back_as_it_was_written_whatever_the_pieces(port: int, identity: str, framing: str) -> None:
+    params = '{"id":"not this","deep":[{"id":[1,2,"]}"]},"\\\\"],"method":"nor this"}'
+    whole = post(f"/{framing}/100", request("ping", identity, params))
+    with Raw(port) as raw:
+        raw.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in whole:
+            raw.socket.sendall(bytes([byte]))
+        assert f'"id":{identity},"result":{{}}}}'.encode() in raw.response()[2]
+        # The same connection serves on, requests that come together included.
+        raw.socket.sendall(whole * 3 + whole[:40])
+        for _ in range(3):
+            assert raw.response()[0] == 200
+        raw.socket.sendall(whole[40:])
+        assert raw.response()[0] == 200
+
+
+def test_what_is_no_call_has_its_own_status(port: int) -> None:
+    cases = {
+        post("/json/100", b'{"jsonrpc":"2.0","method":"notifications/initialized"}'): 202,
+        post("/json/100", b'{"jsonrpc":"2.0","id":1,"result":{}}'): 202,
+        b"GET /json/100 HTTP/1.1\r\n\r\n": 405,
+        b"DELETE /json/100 HTTP/1.1\r\nMcp-Session-Id: loopback\r\n\r\n": 200,
+        post("/yaml/100", request("ping", "1")): 404,
+        post("/json/100/1000000", request("ping", "1")): 404,
+    }
+    with Raw(port) as raw:
+        for sent, status in cases.items():
+            raw.socket.sendall(sent)
+            assert raw.response()[0] == status
+        raw.socket.sendall(post("/json/100", request("initialize", "1")))
+        assert raw.response()[1]["mcp-session-id"]
+        raw.socket.sendall(post("/json/100", request("server/discover", "1")))
+        assert json.loads(raw.response()[2])["error"]["code"] == -32601
+        raw.socket.sendall(post("/json/100", request("ping", "1"), "Connection: close"))
+        assert raw.response()[0] == 200
+        assert raw.file.read() == b""
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\r\n\r\n",
+        b"\x00" * 100_000,
+        b"POST\r\n\r\n",
+        b"POST /json/100\r\n\r\n",
+        b"POST /json/100 HTTP/2.0\r\n\r\n",
+        b"PUT /json/100 HTTP/1.1\r\n\r\n",
+        b"POST /json/100 HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"POST /json/100 HTTP/1.1\r\nContent-Length: 1 2\r\n\r\n",
+        b"POST /json/100 HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n",
+        b"POST /json/100 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /json/100 HTTP/1.1\r\n" + b"X: y\r\n" * 10_000,
+        *(
+            post("/json/100", body)
+            for body in (b"", b"[]", b"{", b'{"id"', b'{"id":', b'{"id":1', b'{"id":"', b'{"a":1 "b"}')
+        ),
+        post("/json/100", request("ping", '"' + "x" * 600 + '"')),
+    ],
+)
+def test_garbage_ends_its_connection_and_nothing_else(port: int, garbage: bytes) -> None:
+    answered = b""
+    # An answer may be lost when the server closes while there is more to come.
+    with Raw(port) as raw, contextlib.suppress(OSError):
+        raw.socket.sendall(garbage)
+        raw.socket.shutdown(socket.SHUT_WR)
+        answered = raw.file.read()
+    assert answered in (b"", b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+    assert alive(port)
+
+
+def test_large_bodies_go_through_in_both_directions(port: int) -> None:
+    large = request("tools/call", "77", json.dumps({"name": "echo", "arguments": {"text": 'x\\"' * 500_000}}))
+    with Raw(port) as raw:
+        for framing in ("json", "sse"):
+            raw.socket.sendall(post(f"/{framing}/1000000", large))
+            assert b'"id":77,' in raw.response()[2][:60]
+
+
+def test_a_slow_reader_gets_every_byte_of_pipelined_replies(port: int) -> None:
+    with Raw(port) as raw, Raw(port) as other:
+        raw.socket.sendall(b"".join(post("/json/1000000", request("tools/call", str(n))) for n in range(30)))
+        # The first one does not read: it must hold up nobody else.
+        other.socket.sendall(post("/json/100", request("ping", "1")))
+        assert other.response()[0] == 200
+        assert [json.loads(raw.response()[2])["id"] for _ in range(30)] == list(range(30))
+
+
+def test_many_connections_are_served_at_once(port: int) -> None:
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(Raw(port)) for _ in range(300)]
+        for number, each in enumerate(connections):
+            each.socket.sendall(post("/json/100", request("tools/call", str(number))))
+        assert [json.loads(each.response()[2])["id"] for each in connections] == list(range(300))
+    assert alive(port)
+
+
+async def test_it_listens_on_as_many_addresses_as_it_is_told() -> None:
+    async with LoopbackServer(None, addresses=300) as server:
+        for number in (0, 249, 250, 299):
+            host = address(number)
+            assert host.startswith("127.0.")
+            _, writer = await asyncio.open_connection(host, server.port)
+            writer.close()
+            await writer.wait_closed()
+
+
+# The clients
+
+
+async def test_a_wrong_reply_is_noticed_by_every_client() -> None:
+    case = Case("json", 300, 1)
+    wrong = [*case.expected()._replace(letters=1, ending="no such end")]
+    async with LoopbackServer(None) as server:
+        for client in set(CLIENTS) - {"bare lane"}:
+            async with Worker(client, "asyncio", None) as worker:
+                answer = await worker.ask(
+                    {"do": "calls", "url": server.url(case.path), "in_flight": 1, "calls": 1, "expected": wrong}
+                )
+            assert "WrongReplyError" in answer["failed"], client
+
+
+async def test_a_process_that_ended_is_an_error_that_says_why() -> None:
+    async with Worker("execute_raw", "asyncio", None) as worker:
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(ChildError, match="ended"):
+            await worker.ask({"do": "close"})
+    with pytest.raises(ChildError, match="invalid int value"):
+        async with Worker("execute_raw", "asyncio", "no core") as worker:  # type: ignore[arg-type]
+            await worker.ask({"do": "close"})
+
+
+# The command
+
+
+def run_bench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, timeout=110, env={**os.environ, **environment}
+    )
+
+
+def test_a_miniature_comparison_prints_and_writes_everything(tmp_path: Path) -> None:
+    done = run_bench(*SMALLEST, "--json", str(tmp_path / "b.json"), "--svg", str(tmp_path / "b.svg"))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "100 B JSON, 2 in flight, asyncio" in done.stdout
+    written: dict[str, Any] = json.loads((tmp_path / "b.json").read_text())
+    assert written["machine"] and written["date"] and written["versions"]["mcp"]
+    measured = {each["client"]: each for each in written["samples"]}
+    assert set(measured) | set(written["missing"]) == set(CLIENTS)
+    assert set(written["missing"]) <= {"bare lane"}
+    assert written["failed"] == []
+    for client, sample in measured.items():
+        assert client in done.stdout
+        assert sample["cpu_us_per_call"] > 0 and sample["p50_us"] <= sample["p99_us"] and sample["calls"] >= 5
+    root = ElementTree.parse(tmp_path / "b.svg").getroot()
+    texts = [each.text for each in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert set(measured) <= set(texts)
+    assert len(list(root.iter("{http://www.w3.org/2000/svg}rect"))) == len(measured)
+    assert any(written["machine"] in (text or "") for text in texts) or written["date"] in " ".join(map(str, texts))
+
+
+def test_a_peer_that_is_not_there_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "fastmcp.py").write_text("raise ImportError('it is not installed')")
+    done = run_bench(*SMALLEST, PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    assert done.returncode == 0, done.stderr
+    assert "left out: fastmcp (it is not installed)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--case", "json/100"], "'json/100' is not a case"),
+        (["--case", "json/100/0"], "out of bounds"),
+        (["--case", "json/17M/1"], "out of bounds"),
+        (["--rounds", "0"], "--rounds must be at least 1"),
+        (["--quick", "--full"], "not allowed with"),
+        (["--loop", "trio"], "invalid choice"),
+        (["--svg", "/no/such/directory/x.svg"], "Cannot write"),
+    ],
+)
+def test_misuse_is_told_in_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
+    assert main(["bench", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert said in captured.err and captured.err.count("\n") == 1
+
+
+def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--help"]) == 0
+    out = capsys.readouterr().out
+    for option in ("--quick", "--full", "--case", "--loop", "--rounds", "--json", "--svg", "--targets", "--strict"):
+        assert option in out
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
+def test_its_processes_end_with_it(signal_number: int) -> None:
+    with subprocess.Popen([*COMMAND, "--quick"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        children = wait_for_children(process.pid, 3)
+        process.send_signal(signal_number)
+        _, errors = process.communicate(timeout=30)
+        _, left = psutil.wait_procs(children, timeout=30)
+    assert left == []
+    assert process.returncode == (130 if signal_number == signal.SIGINT else -signal_number)
+    assert "Traceback" not in errors
+
+
+def wait_for_children(pid: int, count: int) -> list[psutil.Process]:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if len(children := psutil.Process(pid).children()) >= count:
+            return children
+        time.sleep(0.01)
+    pytest.fail("it did not start its processes")
+
+
+def test_it_is_imported_only_when_used() -> None:
+    code = (
+        "import sys, mcp_manager, mcp_manager.cli;"
+        "mcp_manager.cli.main(['--version']);"
+        "print([name for name in sys.modules if name.startswith('mcp_manager.') and 'bench' in name])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
