@@ -11,6 +11,7 @@ PROFILE = os.environ.get("MCP_MANAGER_BUILD", "release")
 if PROFILE not in {"release", "debug", "trace", "sanitize"}:
     raise SystemExit(f"MCP_MANAGER_BUILD={PROFILE!r} is not a build profile: release, debug, trace or sanitize")
 
+HEADERS = {"jsonrpc": ["mcp_manager/_core/json_blocks.h", "mcp_manager/_core/json_block_scan.h"]}
 MODULES = ("histogram", "breaker", "router", "jsonrpc", "sse", "deadlines", "http_message", "wire")
 # The benchmark's server waits with epoll, which other systems do not have.
 BENCH_MODULES = ("loopback",) if sys.platform == "linux" else ()
@@ -46,6 +47,8 @@ setup(
             Extension(
                 f"mcp_manager.{package}.{module}",
                 [f"mcp_manager/{package}/{module}.pyx"],
+                depends=HEADERS.get(module, []),
+                include_dirs=["mcp_manager/_core"],
                 define_macros=macros,
                 extra_compile_args=compile_args,
                 extra_link_args=link_args,

@@ -1,34 +1,14 @@
-"""JSON text as RFC 8259 has it, stepped over byte by byte: validated, never built, without recursion."""
+"""JSON text as RFC 8259 has it, stepped over byte by byte: validated or only delimited, never built, not recursive."""
 
 from libc.stdint cimport uint8_t
 from libc.string cimport memcmp
 
-cdef extern from *:
-    """
-    #include <stdint.h>
-    #include <string.h>
-
-    /* How many of the next eight bytes are printable ASCII without quote and backslash. A byte's test may be disturbed
-       only by a hit below it, so the lowest hit is exact ("Determine if a word has a byte less than n / equal to n",
-       Bit Twiddling Hacks, S. E. Anderson). */
-    static inline int json_plain_prefix(const uint8_t *text) {
-    #if defined(__GNUC__) && defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-        const uint64_t ones = 0x0101010101010101ULL, highs = 0x8080808080808080ULL;
-        uint64_t word, quotes, slashes, hits;
-        memcpy(&word, text, 8);
-        quotes = word ^ (ones * 0x22);
-        slashes = word ^ (ones * 0x5C);
-        hits = (word | ((word - ones * 0x20) & ~word) | ((quotes - ones) & ~quotes) | ((slashes - ones) & ~slashes))
-               & highs;
-        return hits ? __builtin_ctzll(hits) >> 3 : 8;
-    #else
-        int at = 0;
-        while (at < 8 && text[at] >= 0x20 && text[at] < 0x80 && text[at] != 0x22 && text[at] != 0x5C) at++;
-        return at;
-    #endif
-    }
-    """
-    int json_plain_prefix(const uint8_t* text) noexcept nogil
+cdef extern from "json_blocks.h" nogil:
+    enum: JSON_PLAIN
+    enum: JSON_BRACKET
+    enum: JSON_QUOTE
+    const uint8_t[256] json_outside
+    int json_plain_prefix(const uint8_t* text) noexcept
 
 cdef enum:
     # Nesting is kept as one bit a level: object or array.
@@ -273,3 +253,75 @@ cdef inline Py_ssize_t skip_value(
             depth -= 1
         if depth == 0:
             return at
+
+
+cdef inline Py_ssize_t skip_text(const uint8_t* data, Py_ssize_t at, Py_ssize_t end, Fault* fault) noexcept nogil:
+    """Step over a string whose escapes are not looked at; ``at`` is its opening quote."""
+    cdef Py_ssize_t start = at
+    cdef uint8_t byte
+    cdef int plain
+    at += 1
+    while True:
+        while at + 8 <= end:
+            plain = json_plain_prefix(data + at)
+            at += plain
+            if plain < 8:
+                break
+        if at >= end:
+            return fail(fault, b"unterminated string", start)
+        byte = data[at]
+        if byte == 0x22:
+            return at + 1
+        if byte == 0x5C:
+            at += 1
+            # What follows is still text: no control, and UTF-8 as a whole.
+            if at < end and 0x20 <= data[at] < 0x80:
+                at += 1
+        elif byte < 0x20:
+            return fail(fault, b"control character in a string", at)
+        elif byte < 0x80:
+            at += 1
+        else:
+            while at < end and data[at] >= 0x80:
+                at = skip_multibyte(data, at, end, fault)
+                if at < 0:
+                    return -1
+
+
+cdef inline Py_ssize_t skip_brackets(
+    const uint8_t* data, Py_ssize_t at, Py_ssize_t end, int max_depth, Fault* fault
+) noexcept nogil:
+    """Step over an object or array by its brackets and strings alone, as ``json_blocks.h`` does by blocks."""
+    cdef uint8_t[DEPTH_BYTES] objects
+    cdef int depth = 0
+    cdef uint8_t byte, what, in_object
+    while at < end:
+        byte = data[at]
+        what = json_outside[byte]
+        if what == JSON_PLAIN:
+            at += 1
+            continue
+        if what == JSON_QUOTE:
+            at = skip_text(data, at, end, fault)
+            if at < 0:
+                return -1
+            continue
+        if what != JSON_BRACKET:
+            return fail(fault, b"expected a JSON value", at)
+        in_object = byte >> 5 & 1
+        if byte & 2:
+            if depth >= max_depth:
+                return fail(fault, b"nested too deeply", at)
+            if in_object:
+                objects[depth >> 3] |= <uint8_t> (1 << (depth & 7))
+            else:
+                objects[depth >> 3] &= <uint8_t> ~(1 << (depth & 7))
+            depth += 1
+        else:
+            depth -= 1
+            if (objects[depth >> 3] >> (depth & 7) & 1) != in_object:
+                return fail(fault, b"expected ',' or a closing bracket", at)
+            if depth == 0:
+                return at + 1
+        at += 1
+    return fail(fault, b"unexpected end", at)

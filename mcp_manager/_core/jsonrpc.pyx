@@ -8,7 +8,19 @@ from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memchr, memcmp, memcpy
 
-from mcp_manager._core.json_text cimport DEPTH_LIMIT, Fault, Range, skip_key, skip_space, skip_value
+from mcp_manager._core.json_text cimport (
+    DEPTH_LIMIT, Fault, Range, fail, skip_brackets, skip_key, skip_space, skip_value
+)
+
+cdef extern from "json_blocks.h" nogil:
+    enum: JSON_PORTABLE
+    enum: JSON_AVX2
+    enum: JSON_AVX512
+    void json_fill_quads() noexcept
+    bint json_path_is_there(int path) noexcept
+    Py_ssize_t json_skip_blocks(
+        int path, const uint8_t* text, Py_ssize_t at, Py_ssize_t end, int max_depth
+    ) noexcept
 
 REQUEST = 0
 NOTIFICATION = 1
@@ -129,6 +141,43 @@ cdef class Message:
         name = ("request", "notification", "result", "error")[self.kind]
         size = self.whole.end - self.whole.start
         return f"<Message {name} id={self.id!r:.80} method={self.method!r:.80} {size} bytes>"
+
+
+_PATHS = {"portable": JSON_PORTABLE, "avx2": JSON_AVX2, "avx512": JSON_AVX512}
+cdef int _path = JSON_PORTABLE
+
+
+def vector_paths():
+    return tuple(name for name, path in _PATHS.items() if json_path_is_there(path))
+
+
+def vector_path():
+    return next(name for name, path in _PATHS.items() if path == _path)
+
+
+def use_vector_path(str name not None):
+    global _path
+    if name not in vector_paths():
+        raise ValueError(f"no scan of the name {name!r:.40} on this machine")
+    _path = _PATHS[name]
+
+
+json_fill_quads()
+use_vector_path(max(vector_paths(), key=_PATHS.get))
+
+
+cdef inline Py_ssize_t skip_nested(
+    const uint8_t* data, Py_ssize_t at, Py_ssize_t end, int max_depth, Fault* fault
+) noexcept nogil:
+    """Step over the object or array at ``at``, five bytes into the message or later, without reading its grammar."""
+    cdef Py_ssize_t after
+    if _path == JSON_PORTABLE:
+        return skip_brackets(data, at, end, max_depth, fault)
+    after = json_skip_blocks(_path, data, at, end, max_depth)
+    if after < 0 and skip_brackets(data, at, end, max_depth, fault) >= 0:
+        # Blocks tell that something is wrong, bytes tell what and where; they never disagree.
+        return fail(fault, b"unexpected end", at)
+    return after
 
 
 cdef object raise_fault(Fault* fault):
@@ -276,7 +325,7 @@ cdef int settle(Message message, bint require_version) except -1:
     return 0
 
 
-cdef Message scan_object(bytes data, Py_ssize_t at, int max_depth, bint require_version):
+cdef Message scan_object(bytes data, Py_ssize_t at, int max_depth, bint require_version, bint is_reply):
     """Scan the object that begins at ``at``; its end is in ``whole``."""
     cdef const uint8_t* text = <const uint8_t*> PyBytes_AS_STRING(data)
     cdef Py_ssize_t end = PyBytes_GET_SIZE(data)
@@ -300,11 +349,15 @@ cdef Message scan_object(bytes data, Py_ssize_t at, int max_depth, bint require_
         at = skip_key(text, at, end, &key, &escaped, &fault)
         if at < 0:
             raise_fault(&fault)
+        member = escaped_member_of(data, key) if escaped else member_of(text + key.start, key.end - key.start)
         start = at
-        at = skip_value(text, at, end, max_depth - 1, &fault)
+        # An error object is small, and it is read.
+        if is_reply and member != ERROR_MEMBER and (text[at] == 0x7B or text[at] == 0x5B):
+            at = skip_nested(text, at, end, max_depth - 1, &fault)
+        else:
+            at = skip_value(text, at, end, max_depth - 1, &fault)
         if at < 0:
             raise_fault(&fault)
-        member = escaped_member_of(data, key) if escaped else member_of(text + key.start, key.end - key.start)
         if OTHER < member < CODE:
             # The last of several members of one name counts, as for json and msgspec.
             message.members[<int> member].start = start
@@ -338,27 +391,28 @@ cdef int expect_end(bytes data, Py_ssize_t at) except -1:
     return 0
 
 
-def scan(bytes data not None, *, int max_depth=512, Py_ssize_t max_bytes=0, bint require_version=False):
-    cdef Message message = scan_object(data, begin(data, max_depth, max_bytes), max_depth, require_version)
+cdef Message scan_one(bytes data, int max_depth, Py_ssize_t max_bytes, bint require_version, bint is_reply):
+    cdef Py_ssize_t at = begin(data, max_depth, max_bytes)
+    cdef Message message = scan_object(data, at, max_depth, require_version, is_reply)
     expect_end(data, message.whole.end)
     return message
 
 
-def scan_batch(bytes data not None, *, int max_depth=512, Py_ssize_t max_bytes=0, bint require_version=False):
+cdef list scan_several(bytes data, int max_depth, Py_ssize_t max_bytes, bint require_version, bint is_reply):
     cdef const uint8_t* text = <const uint8_t*> PyBytes_AS_STRING(data)
     cdef Py_ssize_t end = PyBytes_GET_SIZE(data)
     cdef Py_ssize_t at = begin(data, max_depth, max_bytes)
     cdef Message message
     cdef list messages = []
     if at >= end or text[at] != 0x5B:
-        message = scan_object(data, at, max_depth, require_version)
+        message = scan_object(data, at, max_depth, require_version, is_reply)
         expect_end(data, message.whole.end)
         return [message]
     while True:
         at = skip_space(text, at + 1, end)
         if not messages and at < end and text[at] == 0x5D:
             raise FrameError("a batch must not be empty", at)
-        message = scan_object(data, at, max_depth - 1, require_version)
+        message = scan_object(data, at, max_depth - 1, require_version, is_reply)
         messages.append(message)
         at = skip_space(text, message.whole.end, end)
         if at < end and text[at] == 0x5D:
@@ -366,6 +420,22 @@ def scan_batch(bytes data not None, *, int max_depth=512, Py_ssize_t max_bytes=0
             return messages
         if at >= end or text[at] != 0x2C:
             raise FrameError("expected ',' or ']'" if at < end else "unexpected end", at)
+
+
+def scan(bytes data not None, *, int max_depth=512, Py_ssize_t max_bytes=0, bint require_version=False):
+    return scan_one(data, max_depth, max_bytes, require_version, False)
+
+
+def scan_batch(bytes data not None, *, int max_depth=512, Py_ssize_t max_bytes=0, bint require_version=False):
+    return scan_several(data, max_depth, max_bytes, require_version, False)
+
+
+def scan_reply(bytes data not None, *, int max_depth=512, Py_ssize_t max_bytes=0):
+    return scan_one(data, max_depth, max_bytes, False, True)
+
+
+def scan_replies(bytes data not None, *, int max_depth=512, Py_ssize_t max_bytes=0):
+    return scan_several(data, max_depth, max_bytes, False, True)
 
 
 cdef inline char* append(char* at, bytes part) noexcept:
