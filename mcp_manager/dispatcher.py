@@ -14,7 +14,7 @@ from mcp_manager.policy import classify_error, classify_rpc_error
 from mcp_manager.pool import Instance
 from mcp_manager.session import ProgressCallback
 from mcp_manager.supervisor import Supervisor
-from mcp_manager.transports.base import Request
+from mcp_manager.transports.base import Sendable
 from mcp_manager.types import CallStatus, CircuitState, Outcome
 
 __all__ = ["Dispatcher"]
@@ -48,7 +48,7 @@ class Dispatcher:
         self,
         supervisor: Supervisor,
         method: str,
-        request: Request,
+        request: Sendable,
         started_ns: int,
         deadline_ns: int,
         progress: tuple[str, ProgressCallback] | None = None,

@@ -381,15 +381,14 @@ class McpManager(Verbs):
         supervisor = self._servers.get(server_id) or self._supervisor_of(server_id)
         now_ns = _CLOCK()
         deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else _timeout_ns(timeout))
-        method, id_raw, params = message.method, message.id_raw, message.params
+        method, id_raw = message.method, message.id_raw
         if method is None:
             raise invalid_request(None)
         if id_raw is None and is_notification(method):
             method_raw = encode_method(method)
-            await self._dispatcher.notify(supervisor, method, method_raw, params, deadline_ns)
+            await self._dispatcher.notify(supervisor, method, method_raw, message.params, deadline_ns)
             return b"null"
-        outgoing = Request(message.method_raw or b"", params)
-        reply = await self._dispatcher.call(supervisor, method, outgoing, now_ns, deadline_ns)
+        reply = await self._dispatcher.call(supervisor, method, message, now_ns, deadline_ns)
         return reply.frame if id_raw is None else reply.with_id(id_raw)
 
     async def call(

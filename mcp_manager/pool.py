@@ -22,7 +22,7 @@ from mcp_manager.errors import (
 from mcp_manager.policy import backoff_delay
 from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.session import Handlers, ProgressCallback, Session
-from mcp_manager.transports.base import MessageSink, Request, Transport
+from mcp_manager.transports.base import MessageSink, Sendable, Transport
 
 __all__ = ["Instance", "SessionSettings"]
 
@@ -103,7 +103,7 @@ class Instance:
         return self._not_before
 
     async def call(
-        self, request: Request, deadline_ns: int, progress: tuple[str, ProgressCallback] | None = None
+        self, request: Sendable, deadline_ns: int, progress: tuple[str, ProgressCallback] | None = None
     ) -> Message:
         """Send a request on the live session, made first if need be, and return its reply.
 
@@ -128,7 +128,7 @@ class Instance:
         self,
         session: Session,
         lost: SessionLostError,
-        request: Request,
+        request: Sendable,
         deadline_ns: int,
         progress: tuple[str, ProgressCallback] | None = None,
     ) -> Message:

@@ -22,7 +22,7 @@ from mcp_manager.protocol.handshake import (
     read_initialize_result,
 )
 from mcp_manager.protocol.rpc_error import error_text
-from mcp_manager.transports.base import Exchange, Request, Transport
+from mcp_manager.transports.base import Exchange, Request, Sendable, Transport
 
 __all__ = ["Handler", "Handlers", "ProgressCallback", "Session"]
 
@@ -126,7 +126,7 @@ class Session:
 
     def call(
         self,
-        request: Request,
+        request: Sendable,
         deadline_ns: int,
         progress: tuple[str, ProgressCallback] | None = None,
     ) -> Awaitable[Message]:

@@ -41,4 +41,8 @@ cdef bint is_encoded(bytes value)
 cdef bytes kept_name(bytes name)
 cdef int64_t length_of(bytes value) noexcept
 cdef bytes render(bytes head, bytes body)
+cdef Exchange make_exchange(
+    const char* method, Py_ssize_t method_size, const char* params, Py_ssize_t params_size,
+    int64_t request_id, int64_t deadline_ns,
+)
 cdef WireReply make_reply(int status, list headers, bytes body, Content content)

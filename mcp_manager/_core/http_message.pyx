@@ -82,35 +82,39 @@ cdef class Request:
         self.params = params
 
     def exchange(self, int64_t request_id, int64_t deadline_ns):
-        cdef Exchange exchange = Exchange.__new__(Exchange)
-        exchange.frame = request_frame(self.method, self.params, request_id)
-        exchange.request_id = request_id
-        exchange.deadline_ns = deadline_ns
-        return exchange
+        cdef const char* params = NULL if self.params is None else PyBytes_AS_STRING(self.params)
+        cdef Py_ssize_t size = 0 if self.params is None else PyBytes_GET_SIZE(self.params)
+        return make_exchange(
+            PyBytes_AS_STRING(self.method), PyBytes_GET_SIZE(self.method), params, size, request_id, deadline_ns
+        )
 
 
-cdef bytes request_frame(bytes method, bytes params, int64_t request_id):
-    """Build a JSON-RPC request from parts that are JSON already."""
+cdef Exchange make_exchange(
+    const char* method, Py_ssize_t method_size, const char* params, Py_ssize_t params_size,
+    int64_t request_id, int64_t deadline_ns,
+):
+    """Build a JSON-RPC request from parts that are JSON already; ``params`` may be NULL."""
+    cdef Exchange exchange = Exchange.__new__(Exchange)
     cdef char[64] head
     cdef int head_size = snprintf(head, 64, b'{"jsonrpc":"2.0","id":%lld,"method":', <long long> request_id)
-    cdef Py_ssize_t method_size = PyBytes_GET_SIZE(method)
     cdef Py_ssize_t size = head_size + method_size + 1
-    cdef bytes frame
     cdef char* at
-    if params is not None:
-        size += PARAMS_SIZE + PyBytes_GET_SIZE(params)
-    frame = PyBytes_FromStringAndSize(NULL, size)
-    at = PyBytes_AS_STRING(frame)
+    if params is not NULL:
+        size += PARAMS_SIZE + params_size
+    exchange.frame = PyBytes_FromStringAndSize(NULL, size)
+    at = PyBytes_AS_STRING(exchange.frame)
     memcpy(at, head, head_size)
     at += head_size
-    memcpy(at, PyBytes_AS_STRING(method), method_size)
+    memcpy(at, method, method_size)
     at += method_size
-    if params is not None:
-        memcpy(at, b',"params":', PARAMS_SIZE)
-        memcpy(at + PARAMS_SIZE, PyBytes_AS_STRING(params), PyBytes_GET_SIZE(params))
-        at += PARAMS_SIZE + PyBytes_GET_SIZE(params)
+    if params is not NULL:
+        memcpy(at, <const char*> b',"params":', PARAMS_SIZE)
+        memcpy(at + PARAMS_SIZE, params, params_size)
+        at += PARAMS_SIZE + params_size
     at[0] = 0x7D
-    return frame
+    exchange.request_id = request_id
+    exchange.deadline_ns = deadline_ns
+    return exchange
 
 
 @cython.final

@@ -2,6 +2,8 @@
 
 from typing import Final, Never, final
 
+from mcp_manager._core.http_message import Exchange
+
 REQUEST: Final[int]
 NOTIFICATION: Final[int]
 RESULT: Final[int]
@@ -60,6 +62,15 @@ class Message:
     def error_code(self) -> int | None:
         """The error's code, of at most 20 characters; ``None`` unless the message is an error."""
 
+    def exchange(self, request_id: int, deadline_ns: int) -> Exchange:
+        """Make a request of another id with the method and params of this one, ready to be sent.
+
+        Raises
+        ------
+        ValueError
+            It is a response.
+        """
+
     def with_id(self, id_raw: bytes) -> bytes:
         """Return the message with another id, given as JSON; everything else is left as it was, byte for byte."""
 
@@ -108,3 +119,9 @@ def request_frame(method: bytes, params: bytes | None, id_raw: bytes) -> bytes:
 
 def notification_frame(method: bytes, params: bytes | None) -> bytes:
     """Build a notification from parts that are JSON already."""
+
+def scan_reply(data: bytes, *, max_depth: int = 512, max_bytes: int = 0) -> Message: ...
+def scan_replies(data: bytes, *, max_depth: int = 512, max_bytes: int = 0) -> list[Message]: ...
+def vector_paths() -> tuple[str, ...]: ...
+def vector_path() -> str: ...
+def use_vector_path(name: str) -> None: ...

@@ -8,6 +8,7 @@ from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memchr, memcmp, memcpy
 
+from mcp_manager._core.http_message cimport make_exchange
 from mcp_manager._core.json_text cimport (
     DEPTH_LIMIT, Fault, Range, fail, skip_brackets, skip_key, skip_space, skip_value
 )
@@ -130,12 +131,32 @@ cdef class Message:
     def error(self):
         return self.cut(self.members[<int> ERROR_MEMBER])
 
+    def exchange(self, int64_t request_id, int64_t deadline_ns):
+        cdef const char* text = PyBytes_AS_STRING(self.data)
+        cdef Range method = self.members[<int> METHOD]
+        cdef Range params = self.members[<int> PARAMS]
+        if method.start < 0:
+            raise ValueError("a response cannot be sent as a request")
+        return make_exchange(
+            text + method.start, method.end - method.start, NULL if params.start < 0 else text + params.start,
+            params.end - params.start, request_id, deadline_ns,
+        )
+
     def with_id(self, bytes id_raw not None):
         cdef Range part = self.members[<int> ID]
-        cdef bytes frame = self.data
-        if part.start >= 0:
-            return frame[self.whole.start:part.start] + id_raw + frame[part.end:self.whole.end]
-        return b'{"id":' + id_raw + b"," + frame[self.whole.start + 1:self.whole.end]
+        cdef const char* text = PyBytes_AS_STRING(self.data)
+        cdef Py_ssize_t id_size = PyBytes_GET_SIZE(id_raw)
+        cdef Py_ssize_t before, after
+        cdef bytes frame
+        if part.start < 0:
+            return b'{"id":' + id_raw + b"," + self.data[self.whole.start + 1:self.whole.end]
+        before = part.start - self.whole.start
+        after = self.whole.end - part.end
+        frame = PyBytes_FromStringAndSize(NULL, before + id_size + after)
+        memcpy(PyBytes_AS_STRING(frame), text + self.whole.start, before)
+        memcpy(PyBytes_AS_STRING(frame) + before, PyBytes_AS_STRING(id_raw), id_size)
+        memcpy(PyBytes_AS_STRING(frame) + before + id_size, text + part.end, after)
+        return frame
 
     def __repr__(self):
         name = ("request", "notification", "result", "error")[self.kind]

@@ -8,7 +8,7 @@ from typing import Final
 from yarl import URL
 
 from mcp_manager._core.http_message import Exchange, WireReply
-from mcp_manager._core.jsonrpc import FrameError, Message, scan_batch
+from mcp_manager._core.jsonrpc import FrameError, Message, scan_replies
 from mcp_manager._core.sse import SseLimitError, SseParser
 from mcp_manager.errors import CallError, ConnectionLostError, ProtocolError
 from mcp_manager.protocol.rpc_error import error_text
@@ -75,7 +75,7 @@ class ReplyReader:
     def scan(self, body: bytes) -> list[Message]:
         """Scan a message or a batch of them."""
         try:
-            return scan_batch(body)
+            return scan_replies(body)
         except FrameError as error:
             raise self.broken(f"the reply is not JSON-RPC: {error}") from None
 

@@ -22,7 +22,7 @@ from mcp_manager._core.http_message import (
     WireError,
     WireReply,
 )
-from mcp_manager._core.jsonrpc import FrameError, Message, scan
+from mcp_manager._core.jsonrpc import FrameError, Message, scan_reply
 from mcp_manager.errors import CallError, ConnectError, ConnectionLostError, DeadlineExceededError, Delivery
 from mcp_manager.transports import _http_status as http_status
 from mcp_manager.transports._http_reply import ReplyReader
@@ -134,7 +134,7 @@ class HttpTransport:
         if type(reply) is WireReply:
             if reply.is_answer:
                 try:
-                    message = scan(reply.body)
+                    message = scan_reply(reply.body)
                 except FrameError:
                     # A batch, perhaps: no hurry.
                     message = None

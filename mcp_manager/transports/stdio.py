@@ -10,7 +10,7 @@ import signal
 from typing import Final
 
 from mcp_manager._core.deadlines import Deadline
-from mcp_manager._core.jsonrpc import FrameError, Message, scan_batch
+from mcp_manager._core.jsonrpc import FrameError, Message, scan_replies
 from mcp_manager.config import ServerConfig
 from mcp_manager.errors import (
     CallError,
@@ -232,7 +232,7 @@ class StdioTransport:
 
     def _take_line(self, line: bytes) -> None:
         try:
-            messages = scan_batch(line)
+            messages = scan_replies(line)
         except FrameError as error:
             self._count_bad_line(line, error)
             return
