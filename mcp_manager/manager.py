@@ -7,8 +7,8 @@ import enum
 import itertools
 import logging
 import time
-from asyncio import get_running_loop
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from threading import get_ident
 from typing import Any, Final, Self
 
 import msgspec
@@ -102,8 +102,10 @@ class McpManager(Verbs):
         )
         self._phase = _Phase.NEW
         self._loop: asyncio.AbstractEventLoop | None = None
-        # The loop that calls may come from: none unless running. One comparison a call.
-        self._serving_loop: asyncio.AbstractEventLoop | None = None
+        # The thread that calls may come from, 0 unless running: to ask for the running loop costs a system call on
+        # Python 3.11.
+        self._serving_thread = 0
+        self._is_loop_running: Callable[[], bool] = bool
         self._servers: dict[str, Supervisor] = {}
         self._router = Router()
         self._timer = DeadlineTimer()
@@ -142,7 +144,8 @@ class McpManager(Verbs):
             )
         self._loop = loop
         self._phase = _Phase.RUNNING
-        self._serving_loop = loop
+        self._serving_thread = get_ident()
+        self._is_loop_running = loop.is_running
         self._owner = loop.create_task(self._own())
         self._monitor.start()
         try:
@@ -163,7 +166,7 @@ class McpManager(Verbs):
             raise self._not_running("belongs to another event loop")
         assert self._owner is not None
         self._phase = _Phase.STOPPING
-        self._serving_loop = None
+        self._serving_thread = 0
         self._stop_asked.set()
         try:
             await asyncio.shield(self._owner)
@@ -183,7 +186,7 @@ class McpManager(Verbs):
         except asyncio.CancelledError:
             hurried = True
         self._phase = _Phase.STOPPING
-        self._serving_loop = None
+        self._serving_thread = 0
         supervisors = list(self._servers.values())
         self._servers.clear()
         try:
@@ -372,7 +375,7 @@ class McpManager(Verbs):
         CallError
             No answer; ``delivery`` says whether the request may have been executed.
         """
-        if self._serving_loop is not get_running_loop():
+        if get_ident() != self._serving_thread or not self._is_loop_running():
             self._check_running()
         try:
             message = scan(request)

@@ -3,7 +3,6 @@
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t
-from libc.stdio cimport snprintf
 from libc.string cimport memcpy
 
 cdef extern from "<strings.h>" nogil:
@@ -18,6 +17,9 @@ STOPPED = 5
 
 cdef enum:
     MAX_LENGTH_DIGITS = 18
+    # Lengths of the pieces that a request is made of.
+    ID_HEAD_SIZE = 22
+    METHOD_SIZE = 10
     PARAMS_SIZE = 10
 
 
@@ -95,16 +97,19 @@ cdef Exchange make_exchange(
 ):
     """Build a JSON-RPC request from parts that are JSON already; ``params`` may be NULL."""
     cdef Exchange exchange = Exchange.__new__(Exchange)
-    cdef char[64] head
-    cdef int head_size = snprintf(head, 64, b'{"jsonrpc":"2.0","id":%lld,"method":', <long long> request_id)
-    cdef Py_ssize_t size = head_size + method_size + 1
+    cdef char[32] digits
+    cdef int id_size = write_number(digits, request_id)
+    cdef Py_ssize_t size = ID_HEAD_SIZE + id_size + METHOD_SIZE + method_size + 1
     cdef char* at
     if params is not NULL:
         size += PARAMS_SIZE + params_size
     exchange.frame = PyBytes_FromStringAndSize(NULL, size)
     at = PyBytes_AS_STRING(exchange.frame)
-    memcpy(at, head, head_size)
-    at += head_size
+    memcpy(at, <const char*> b'{"jsonrpc":"2.0","id":', ID_HEAD_SIZE)
+    memcpy(at + ID_HEAD_SIZE, digits, id_size)
+    at += ID_HEAD_SIZE + id_size
+    memcpy(at, <const char*> b',"method":', METHOD_SIZE)
+    at += METHOD_SIZE
     memcpy(at, method, method_size)
     at += method_size
     if params is not NULL:
@@ -174,16 +179,33 @@ cdef int64_t length_of(bytes value) noexcept:
     return total
 
 
+cdef int write_number(char* to, int64_t number) noexcept:
+    """Write a number that is not negative in decimal and return how many digits it has."""
+    cdef char[24] reversed_digits
+    cdef int count = 0
+    cdef int at
+    while True:
+        reversed_digits[count] = <char> (0x30 + number % 10)
+        count += 1
+        number //= 10
+        if number == 0:
+            break
+    for at in range(count):
+        to[at] = reversed_digits[count - 1 - at]
+    return count
+
+
 cdef bytes render(bytes head, bytes body):
     """Join a head that ends with ``Content-Length: ``, the length, and the body."""
     cdef char[32] length
-    cdef int digits = snprintf(length, 32, b"%zd\r\n\r\n", PyBytes_GET_SIZE(body))
+    cdef int digits = write_number(length, PyBytes_GET_SIZE(body))
     cdef Py_ssize_t head_size = PyBytes_GET_SIZE(head)
-    cdef bytes request = PyBytes_FromStringAndSize(NULL, head_size + digits + PyBytes_GET_SIZE(body))
+    cdef bytes request = PyBytes_FromStringAndSize(NULL, head_size + digits + 4 + PyBytes_GET_SIZE(body))
     cdef char* at = PyBytes_AS_STRING(request)
+    memcpy(length + digits, <const char*> b"\r\n\r\n", 4)
     memcpy(at, PyBytes_AS_STRING(head), head_size)
-    memcpy(at + head_size, length, digits)
-    memcpy(at + head_size + digits, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body))
+    memcpy(at + head_size, length, digits + 4)
+    memcpy(at + head_size + digits + 4, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body))
     return request
 
 

@@ -2,31 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import time
+from typing import Final
 
-__all__ = ["BareLane", "LaneNotAvailableError", "connect"]
+import aiohttp
+from yarl import URL
+
+from mcp_manager._core.http_message import Exchange
+from mcp_manager.transports.http import render_head
+from mcp_manager.transports.http_pool import HttpPool
+
+__all__ = ["BareLane", "connect"]
+
+_LIMIT: Final = 1 << 26
+_TIMEOUT_NS: Final = 30_000_000_000
+_HEADERS: Final = {"Accept": "application/json, text/event-stream", "Accept-Encoding": "identity"}
 
 
-class LaneNotAvailableError(Exception):
-    """This build has no lane that could be used by itself."""
-
-
-class BareLane(Protocol):
+class BareLane:
     """Kept connections to one URL."""
 
+    def __init__(self, url: str) -> None:
+        self._pool = HttpPool()
+        self._lanes = self._pool.lanes(URL(url))
+        self._head = render_head("POST", URL(url), _HEADERS)
+        self._timeout = aiohttp.ClientTimeout(total=None)
+
     async def post(self, body: bytes) -> bytes:
-        """POST a body and return the body of the reply."""
+        """POST a body and return the body of the reply: all of it, or the data of the one event it is."""
+        lane = self._lanes.wires.take() or await self._lanes.connect(self._timeout)
+        answer = lane.send(self._head, Exchange(body, 1, time.monotonic_ns() + _TIMEOUT_NS), self, _LIMIT)
+        try:
+            reply = await answer
+        except BaseException:
+            lane.abandon(answer)
+            raise
+        return reply if type(reply) is bytes else reply.body
+
+    def take_event(self, exchange: Exchange, data: bytes) -> bytes | None:
+        """Take the first event for the reply."""
+        return data
 
     async def aclose(self) -> None:
         """Close the connections."""
+        await self._pool.aclose()
 
 
 async def connect(url: str) -> BareLane:
-    """Open a lane to a URL.
-
-    Raises
-    ------
-    LaneNotAvailableError
-        This build has none.
-    """
-    raise LaneNotAvailableError("this build has no compiled lane")
+    """Make ready to post to a URL."""
+    return BareLane(url)

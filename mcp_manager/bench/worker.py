@@ -16,7 +16,6 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, BinaryIO, Final
 
-from mcp_manager.bench.bare_lane import LaneNotAvailableError
 from mcp_manager.bench.client import BenchClient
 from mcp_manager.bench.measure import answer_calls, expected_of, measure_memory
 
@@ -102,7 +101,7 @@ async def _serve(client: str, answers: BinaryIO) -> None:
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         try:
             answer = await commands.do(json.loads(line))
-        except (ImportError, LaneNotAvailableError) as error:
+        except ImportError as error:
             answer = {"missing": str(error)}
         except Exception as error:
             traceback.print_exc()
