@@ -125,7 +125,7 @@ class CompleteResult(_Record, frozen=True, kw_only=True):
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 
 
-def decode_result(server_id: str, result: bytes, kind: type[T]) -> T:
+def decode_result(server_id: str, result: bytes | memoryview, kind: type[T]) -> T:
     """Decode a reply's ``result`` as ``kind``.
 
     Raises
@@ -153,7 +153,7 @@ async def drain_pages(
     server_id: str,
     member: str,
     kind: type[T],
-    fetch: Callable[[str | None], Awaitable[bytes]],
+    fetch: Callable[[str | None], Awaitable[bytes | memoryview]],
 ) -> list[T]:
     """Fetch all pages of a list.
 

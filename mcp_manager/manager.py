@@ -7,7 +7,7 @@ import enum
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from threading import get_ident
 from typing import Any, Final, Self
 
@@ -36,7 +36,7 @@ from mcp_manager.health import HealthMonitor
 from mcp_manager.pool import Instance, SessionSettings
 from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.protocol.methods import is_notification
-from mcp_manager.protocol.request import encode_method, encode_params, invalid_request, with_progress_token
+from mcp_manager.protocol.request import encode_method, encode_params, encode_text, invalid_request, with_progress_token
 from mcp_manager.scaling import check_instances
 from mcp_manager.session import Handlers, ProgressCallback
 from mcp_manager.supervisor import Supervisor
@@ -353,7 +353,9 @@ class McpManager(Verbs):
 
     # Calls
 
-    async def execute_raw(self, server_id: str, request: bytes, *, timeout: float | None = None) -> bytes:
+    def execute_raw(
+        self, server_id: str, request: bytes, *, timeout: float | None = None
+    ) -> Coroutine[Any, Any, bytes]:
         """Send one JSON-RPC request as bytes and return the whole JSON-RPC response as bytes.
 
         Parameters
@@ -375,10 +377,17 @@ class McpManager(Verbs):
         CallError
             No answer; ``delivery`` says whether the request may have been executed.
         """
+        return self._execute(server_id, request, timeout, as_text=False)
+
+    def execute_text(self, server_id: str, request: str, *, timeout: float | None = None) -> Coroutine[Any, Any, str]:
+        """Send one JSON-RPC request as text and return the whole JSON-RPC response as text; see :meth:`execute_raw`."""
+        return self._execute(server_id, request, timeout, as_text=True)
+
+    async def _execute(self, server_id: str, request: Any, timeout: float | None, *, as_text: bool) -> Any:
         if get_ident() != self._serving_thread or not self._is_loop_running():
             self._check_running()
         try:
-            message = scan(request)
+            message = scan(encode_text(request) if as_text else request)
         except FrameError as error:
             raise invalid_request(error) from None
         supervisor = self._servers.get(server_id) or self._supervisor_of(server_id)
@@ -390,9 +399,9 @@ class McpManager(Verbs):
         if id_raw is None and is_notification(method):
             method_raw = encode_method(method)
             await self._dispatcher.notify(supervisor, method, method_raw, message.params, deadline_ns)
-            return b"null"
+            return "null" if as_text else b"null"
         reply = await self._dispatcher.call(supervisor, method, message, now_ns, deadline_ns)
-        return reply.frame if id_raw is None else reply.with_id(id_raw)
+        return reply.take_text(id_raw) if as_text else reply.take_frame(id_raw)
 
     async def call(
         self,

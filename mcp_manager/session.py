@@ -37,6 +37,8 @@ ProgressCallback = Callable[[float, float | None, str | None], None]
 
 _METHOD_NOT_FOUND: Final = -32601
 _INTERNAL_ERROR: Final = -32603
+# As long as most callers' ids: theirs can be written over ours in a long reply, which is not copied then.
+_FIRST_ID: Final = 1_000_000_000
 _MAX_SERVER_REQUESTS: Final = 64
 # The announcement that a request was given up must not outlive the server that ignores it.
 _CANCEL_NOTICE_NS: Final = 2_000_000_000
@@ -79,7 +81,7 @@ class Session:
         self._handlers = handlers
         self._on_closed = on_closed
         self._transport: Transport | None = None
-        self._next_id = 1
+        self._next_id = _FIRST_ID
         self._progress: dict[str, ProgressCallback] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._serving = 0

@@ -152,15 +152,15 @@ class Verbs:
         return decode_result(server_id, _result_of(server_id, reply), kind)
 
     async def _list(self, server_id: str, method: str, member: str, kind: type[T], timeout: float | None) -> list[T]:
-        async def fetch(cursor: str | None) -> bytes:
+        async def fetch(cursor: str | None) -> bytes | memoryview:
             params = None if cursor is None else {"cursor": cursor}
             return _result_of(server_id, await self.call(server_id, method, params, timeout=timeout))
 
         return await drain_pages(server_id, member, kind, fetch)
 
 
-def _result_of(server_id: str, reply: Message) -> bytes:
+def _result_of(server_id: str, reply: Message) -> bytes | memoryview:
     if reply.kind == ERROR:
         error = read_error(reply.error or b"")
         raise RpcError(error.code, error.message, error.data, server_id=server_id)
-    return reply.result or b"null"
+    return reply.result_buffer or b"null"

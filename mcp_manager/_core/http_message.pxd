@@ -1,3 +1,4 @@
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 
 cdef enum Content:
@@ -8,7 +9,7 @@ cdef enum Content:
 
 cdef class WireReply:
     cdef readonly int status
-    cdef readonly bytes body
+    cdef public bytes body
     cdef list headers
     cdef Content content
 
@@ -41,6 +42,10 @@ cdef bint is_encoded(bytes value)
 cdef bytes kept_name(bytes name)
 cdef int64_t length_of(bytes value) noexcept
 cdef bytes render(bytes head, bytes body)
+# The memory of one long body that is done with, for the next one.
+cdef bytes new_body(Py_ssize_t size)
+cdef object recycle_body(bytes body)
+cdef bint is_unshared(PyObject* data) noexcept
 cdef Exchange make_exchange(
     const char* method, Py_ssize_t method_size, const char* params, Py_ssize_t params_size,
     int64_t request_id, int64_t deadline_ns,

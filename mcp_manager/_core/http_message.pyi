@@ -18,6 +18,9 @@ STOPPED: Final[int]
 KEPT: Final[tuple[bytes, ...]]
 """The lower-case names of the headers that are kept: those that decide anything."""
 
+def drop_spare() -> None:
+    """Give back the memory of the last long response, which is kept for the next one."""
+
 class WireError(Exception):
     """Why an exchange got no response: ``kind`` is one of the constants above."""
 
@@ -41,14 +44,13 @@ class WireReply:
         The body as received, b"" for a stream.
     """
 
+    body: bytes
+    """The body as received; whoever takes it may leave nothing here."""
+
     def __init__(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None: ...
     @property
     def status(self) -> int:
         """The status code."""
-
-    @property
-    def body(self) -> bytes:
-        """The body as received."""
 
     @property
     def is_answer(self) -> bool:

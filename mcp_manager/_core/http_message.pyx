@@ -2,8 +2,13 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
+
+cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(PyObject*) noexcept
+    void Py_SET_SIZE(object, Py_ssize_t) noexcept
 
 cdef extern from "<strings.h>" nogil:
     int strncasecmp(const char* first, const char* second, size_t size)
@@ -17,6 +22,8 @@ STOPPED = 5
 
 cdef enum:
     MAX_LENGTH_DIGITS = 18
+    MIN_RECYCLED = 131072
+    MAX_RECYCLED = 8388608
     # Lengths of the pieces that a request is made of.
     ID_HEAD_SIZE = 22
     METHOD_SIZE = 10
@@ -207,6 +214,41 @@ cdef bytes render(bytes head, bytes body):
     memcpy(at + head_size, length, digits + 4)
     memcpy(at + head_size + digits + 4, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body))
     return request
+
+
+cdef bytes spare = None
+cdef Py_ssize_t spare_capacity = 0
+
+
+cdef bytes new_body(Py_ssize_t size):
+    """Make room for a body, where the last one of about that length was, if it was given back."""
+    global spare
+    cdef bytes body = spare
+    if body is None or size > spare_capacity or size < spare_capacity // 2:
+        return PyBytes_FromStringAndSize(NULL, size)
+    spare = None
+    Py_SET_SIZE(body, size)
+    PyBytes_AS_STRING(body)[size] = 0
+    return body
+
+
+cdef object recycle_body(bytes body):
+    # malloc() gives memory of this size back to the system and has it mapped, page by page, for the next body: that
+    # costs several times what receiving it does.
+    global spare, spare_capacity
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(body)
+    if MIN_RECYCLED <= size <= MAX_RECYCLED and Py_REFCNT(<PyObject*> body) == 1:
+        spare = body
+        spare_capacity = size
+
+
+def drop_spare():
+    global spare
+    spare = None
+
+
+cdef bint is_unshared(PyObject* data) noexcept:
+    return Py_REFCNT(data) == 1
 
 
 cdef WireReply make_reply(int status, list headers, bytes body, Content content):

@@ -71,6 +71,22 @@ class Message:
             It is a response.
         """
 
+    @property
+    def result_buffer(self) -> bytes | memoryview | None:
+        """The result as it was written, to be decoded at once: a long one is not copied."""
+
+    def take_frame(self, id_raw: bytes | None = None) -> bytes:
+        """Return the whole message, with another id if one is given, and be empty from then on.
+
+        A long message that nothing else holds is not copied: a shorter id is followed by spaces then.
+        """
+
+    def take_text(self, id_raw: bytes | None = None) -> str:
+        """Return the whole message as text; otherwise as :meth:`take_frame`."""
+
+    def recycle(self) -> None:
+        """Give up the message's memory, for the next long response, and be empty from then on."""
+
     def with_id(self, id_raw: bytes) -> bytes:
         """Return the message with another id, given as JSON; everything else is left as it was, byte for byte."""
 

@@ -4,11 +4,12 @@ from json import loads
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint8_t
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memchr, memcmp, memcpy, memset
 
-from mcp_manager._core.http_message cimport make_exchange
+from mcp_manager._core.http_message cimport is_unshared, make_exchange, recycle_body
 from mcp_manager._core.json_text cimport (
     DEPTH_LIMIT, Fault, Range, fail, skip_brackets, skip_key, skip_space, skip_value
 )
@@ -38,6 +39,9 @@ cdef enum:
     MAX_C_DIGITS = 18
     MAX_CODE_BYTES = 20
     MEMBERS = 7
+    # Shorter frames are copied as fast as looked at.
+    MIN_VIEW = 4096
+    MIN_OVERWRITE = 32768
 
 cdef enum Member:
     OTHER = 0
@@ -141,6 +145,61 @@ cdef class Message:
             text + method.start, method.end - method.start, NULL if params.start < 0 else text + params.start,
             params.end - params.start, request_id, deadline_ns,
         )
+
+    @property
+    def result_buffer(self):
+        cdef Range part = self.members[<int> RESULT_MEMBER]
+        if part.start < 0:
+            return None
+        if part.end - part.start < MIN_VIEW:
+            return self.cut(part)
+        return memoryview(self.data)[part.start:part.end]
+
+    def take_frame(self, bytes id_raw=None):
+        cdef bytes frame
+        if id_raw is None:
+            frame = self.frame
+        elif self.overwrite_id(id_raw):
+            frame = self.data
+        else:
+            frame = self.with_id(id_raw)
+        self.data = b""
+        return frame
+
+    def take_text(self, bytes id_raw=None):
+        cdef bytes frame
+        cdef str text
+        if id_raw is not None and not self.overwrite_id(id_raw):
+            frame = self.with_id(id_raw)
+            text = PyUnicode_DecodeUTF8(PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame), NULL)
+        else:
+            text = PyUnicode_DecodeUTF8(
+                PyBytes_AS_STRING(self.data) + self.whole.start, self.whole.end - self.whole.start, NULL
+            )
+        self.recycle()
+        return text
+
+    def recycle(self):
+        cdef bytes data = self.data
+        self.data = b""
+        recycle_body(data)
+
+    cdef bint overwrite_id(self, bytes id_raw):
+        """Write an id over the one of a long frame that nobody else has, the rest of it spaces; ``False`` if not so."""
+        cdef Range part = self.members[<int> ID]
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(id_raw)
+        if (
+            part.start < 0
+            or size > part.end - part.start
+            or PyBytes_GET_SIZE(self.data) < MIN_OVERWRITE
+            or self.whole.start != 0
+            or self.whole.end != PyBytes_GET_SIZE(self.data)
+            or not is_unshared(<PyObject*> self.data)
+        ):
+            return False
+        memcpy(PyBytes_AS_STRING(self.data) + part.start, PyBytes_AS_STRING(id_raw), size)
+        memset(PyBytes_AS_STRING(self.data) + part.start + size, 0x20, part.end - part.start - size)
+        return True
 
     def with_id(self, bytes id_raw not None):
         cdef Range part = self.members[<int> ID]

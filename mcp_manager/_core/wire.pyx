@@ -6,7 +6,7 @@ may carry another request.
 
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
@@ -14,7 +14,7 @@ from libc.string cimport memcpy
 from mcp_manager._core.deadlines cimport Deadline, DeadlineWheel
 from mcp_manager._core.http_message cimport (
     CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EVENTS, KEPT, OTHER, TRANSFER_ENCODING, Content, Exchange, WireReply,
-    content_of, is_encoded, kept_name, length_of, make_reply, render,
+    content_of, is_encoded, kept_name, length_of, make_reply, new_body, render,
 )
 
 from httptools import HttpResponseParser
@@ -347,7 +347,7 @@ cdef class Wire(Deadline):
             self.body = chunk
         else:
             if self.body is None:
-                self.body = PyBytes_FromStringAndSize(NULL, self.length)
+                self.body = new_body(self.length)
             memcpy(PyBytes_AS_STRING(self.body) + self.received, PyBytes_AS_STRING(chunk), size)
         self.received += size
 
@@ -412,7 +412,7 @@ cdef class Wire(Deadline):
                 self.pool.wheel.put(self, <int64_t> self.pool.clock() + STREAM_END_NS)
         elif self.state == BODY and self.length - self.received >= MIN_DIRECT:
             if self.body is None:
-                self.body = PyBytes_FromStringAndSize(NULL, self.length)
+                self.body = new_body(self.length)
             self.kept_alive = self.parser.should_keep_alive()
             self.asked_parser = True
             self.direct = True

@@ -11,7 +11,7 @@ import orjson
 from mcp_manager._core.jsonrpc import FrameError
 from mcp_manager.errors import InvalidRequestError
 
-__all__ = ["encode_method", "encode_params", "invalid_request", "with_progress_token"]
+__all__ = ["encode_method", "encode_params", "encode_text", "invalid_request", "with_progress_token"]
 
 
 def invalid_request(error: FrameError | None) -> InvalidRequestError:
@@ -19,6 +19,16 @@ def invalid_request(error: FrameError | None) -> InvalidRequestError:
     if error is not None:
         return InvalidRequestError(f"Invalid request: {error}")
     return InvalidRequestError("Invalid request: it has no method", hint='the least is {"method": "ping"}')
+
+
+def encode_text(request: str) -> bytes:
+    """Encode a request that came as text; raises :class:`InvalidRequestError`."""
+    try:
+        return request.encode()
+    except AttributeError:
+        raise InvalidRequestError(f"Invalid request: it must be JSON text, not {type(request).__name__}") from None
+    except UnicodeEncodeError:
+        raise InvalidRequestError("Invalid request: the text has lone surrogates and is not Unicode") from None
 
 
 def with_progress_token(params: object, token: str) -> dict[str, Any]:

@@ -133,13 +133,16 @@ class HttpTransport:
             self._take_session_id(exchange.head or reply)
         if type(reply) is WireReply:
             if reply.is_answer:
+                # Taken out: the future that brought it is alive still, and a long reply is worth having alone.
+                body, reply.body = reply.body, b""
                 try:
-                    message = scan_reply(reply.body)
+                    message = scan_reply(body)
                 except FrameError:
                     # A batch, perhaps: no hurry.
                     message = None
                 if message is not None and message.id == exchange.request_id and message.method is None:
                     return message
+                reply.body = body
             if reply.status in (307, 308):
                 reply = await self._follow(reply, exchange)
                 if type(reply) is Message:

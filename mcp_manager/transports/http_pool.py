@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 from yarl import URL
 
+from mcp_manager._core.http_message import drop_spare
 from mcp_manager.transports.deadline_timer import DeadlineTimer
 from mcp_manager.transports.lanes import RECEIVE_BYTES, Lane, LanePool
 
@@ -110,6 +111,7 @@ class HttpPool:
         for lanes in list(self._lanes.values()):
             lanes.wires.interrupt()
         self.timer.close()
+        drop_spare()
         client, self._client = self._client, None
         self._sockets.clear()
         if client is not None:
@@ -177,6 +179,8 @@ class HttpPool:
             open_lanes += len(lanes.wires.wires)
         if open_lanes:
             self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
+        else:
+            drop_spare()
 
     def _open_socket(self, address: AddrInfoType) -> socket.socket:
         family, kind, protocol, _, where = address
