@@ -20,6 +20,7 @@ import pytest
 
 import mcp_manager
 from mcp_manager import (
+    CallError,
     ConfigError,
     ConnectError,
     InvalidRequestError,
@@ -283,6 +284,69 @@ def test_a_sync_call_from_another_thread_reaches_a_manager_on_a_loop() -> None:
             assert json.loads(reply)["id"] == 5
 
     asyncio.run(main())
+
+
+class Hammer:
+    """Threads that call a manager without a pause until they are refused, and what they were told."""
+
+    def __init__(self, manager: PyMcpManager, threads: int = 16) -> None:
+        self._manager = manager
+        self.answers = [0] * threads
+        self.refusals: list[Exception | None] = [None] * threads
+        self._threads = [threading.Thread(target=self._call, args=(n,), daemon=True) for n in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def _call(self, number: int) -> None:
+        verbs = (lambda: self._manager.execute("a", '{"method":"ping"}'), lambda: self._manager.get_server_state("a"))
+        while True:
+            try:
+                verbs[self.answers[number] % 2]()
+            except (NotRunningError, CallError, ServerNotFoundError) as error:
+                self.refusals[number] = error
+                return
+            self.answers[number] += 1
+
+    def is_under_way(self) -> bool:
+        return all(self.answers)
+
+    def assert_all_were_refused(self) -> None:
+        for thread in self._threads:
+            thread.join(20)
+        assert not any(thread.is_alive() for thread in self._threads), "a caller was left waiting"
+        assert None not in self.refusals
+
+
+@pytest.mark.parametrize("running_loop", [False, True])
+def test_sixteen_threads_call_while_the_manager_stops(running_loop: bool) -> None:
+    manager = PyMcpManager()
+    manager.start()
+    manager.deploy_server("a", json.dumps(STDIO))
+    hammer = Hammer(manager)
+    while not hammer.is_under_way():
+        manager.get_server_state("a")
+    if running_loop:
+        asyncio.run(manager.stop_async())
+    else:
+        manager.stop()
+    hammer.assert_all_were_refused()
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_sixteen_threads_call_while_the_loop_of_the_manager_ends(stops: bool) -> None:
+    async def main() -> Hammer:
+        manager = PyMcpManager()
+        await manager.start_async()
+        await manager.deploy_server_async("a", json.dumps(STDIO))
+        hammer = Hammer(manager)
+        while not hammer.is_under_way():
+            await asyncio.sleep(0.001)
+        if stops:
+            await manager.stop()
+            hammer.assert_all_were_refused()
+        return hammer
+
+    asyncio.run(main()).assert_all_were_refused()
 
 
 def run_script(code: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
