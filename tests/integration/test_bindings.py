@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import json
 import os
 import shlex
@@ -348,6 +350,34 @@ def test_sixteen_threads_call_while_the_loop_of_the_manager_ends(stops: bool) ->
         return hammer
 
     asyncio.run(main()).assert_all_were_refused()
+
+
+def test_calls_that_arrive_while_asyncio_run_ends_leave_no_task() -> None:
+    over = threading.Event()
+
+    def call(manager: PyMcpManager) -> None:
+        while not over.is_set():
+            with contextlib.suppress(NotRunningError, ServerNotFoundError):
+                manager.get_server_state("nobody")
+
+    async def main() -> list[threading.Thread]:
+        manager = PyMcpManager()
+        await manager.start_async()
+        threads = [threading.Thread(target=call, args=(manager,), daemon=True) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        await asyncio.sleep(0.01)
+        return threads
+
+    for _ in range(10):
+        over.clear()
+        threads = asyncio.run(main())
+        over.set()
+        for thread in threads:
+            thread.join(20)
+            assert not thread.is_alive()
+    # Tasks that a closed loop left pending are reported when they are collected.
+    gc.collect()
 
 
 def run_script(code: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:

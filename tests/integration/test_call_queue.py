@@ -449,6 +449,56 @@ def test_asyncio_run_ends_under_a_call(new_loop: Callable[[], Any], served: bool
     assert held.cancelled.is_set()
 
 
+@pytest.mark.both_loops
+async def test_no_call_outlives_what_serves_it() -> None:
+    loop = asyncio.get_running_loop()
+    calls = CallQueue(loop)
+    held = Held()
+    serving = asyncio.create_task(calls.serve())
+    with ThreadPoolExecutor(1) as threads:
+        future = threads.submit(calls.run, held.run())
+        while not held.started.is_set():
+            await asyncio.sleep(0.001)
+        serving.cancel()
+        await asyncio.wait({serving})
+        assert held.cancelled.is_set()
+        with pytest.raises(NotRunningError):
+            await asyncio.wrap_future(future)
+        with pytest.raises(NotRunningError) as caught:
+            await asyncio.wrap_future(threads.submit(calls.run, answer()))
+    assert caught.value.delivery == "not_sent"
+
+
+def test_a_loop_thread_on_its_way_out_starts_nothing(new_loop: Callable[[], Any]) -> None:
+    thread = LoopThread("called")
+    late = Held()
+    cleaning, refused = threading.Event(), threading.Event()
+
+    async def clean_up() -> None:
+        cleaning.set()
+        while not refused.is_set():
+            await asyncio.sleep(0.001)
+
+    async def leftover() -> None:
+        try:
+            thread.loop.stop()
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await clean_up()
+
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(thread.calls.run, leftover())
+        assert cleaning.wait(10)
+        with pytest.raises(NotRunningError) as caught:
+            thread.calls.run(late.run())
+        refused.set()
+        with pytest.raises(NotRunningError):
+            first.result(10)
+    thread.join()
+    assert caught.value.delivery == "not_sent"
+    assert not late.started.is_set()
+
+
 @pytest.mark.parametrize("closed", [False, True])
 def test_a_loop_that_just_ends_leaves_no_caller(new_loop: Callable[[], Any], closed: bool) -> None:
     """Nothing of the queue's own is told: as with ``run_until_complete`` and nothing after it."""
@@ -534,8 +584,11 @@ def test_a_callers_loop_that_is_gone_disturbs_nobody(thread: LoopThread) -> None
     task = loop.create_task(thread.calls.run_async(held.run()))
     loop.run_until_complete(asyncio.sleep(0))
     assert held.started.wait(10)
-    task.cancel()
-    loop.run_until_complete(asyncio.wait({task}))
-    loop.close()
+    with Blocked(thread.loop):
+        task.cancel()
+        loop.run_until_complete(asyncio.wait({task}))
+        loop.close()
     assert held.cancelled.wait(10)
     assert thread.calls.run(answer()) == 42
+    # An exception of the work's task is reported when the task is collected.
+    gc.collect()
