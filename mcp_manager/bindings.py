@@ -9,10 +9,12 @@ import threading
 import weakref
 from collections.abc import Coroutine, Generator
 from os import PathLike
+from threading import get_ident
 from typing import Any, Final, Self, TypeVar
 
+from mcp_manager.call_queue import CallQueue
 from mcp_manager.config import ManagerConfig, load_manager_config
-from mcp_manager.errors import InvalidRequestError, NotRunningError
+from mcp_manager.errors import NotRunningError
 from mcp_manager.loop_thread import LoopThread
 from mcp_manager.manager import McpManager, ServerSpec
 from mcp_manager.types import PyHealthStatus, PyServerInfo
@@ -72,8 +74,12 @@ class PyMcpManager:
         self._lock = threading.Lock()
         self._manager: McpManager | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._calls: CallQueue | None = None
+        self._serving: asyncio.Task[None] | None = None
         self._thread: LoopThread | None = None
         self._stopped = False
+        # The thread of the loop it was started on, 0 where that is a thread of its own.
+        self._home = 0
 
     def __enter__(self) -> Self:
         self.start()
@@ -105,6 +111,7 @@ class PyMcpManager:
             self._check_startable()
             self._thread = LoopThread("mcp-manager")
             self._loop = self._thread.loop
+            self._calls = self._thread.calls
             self._manager = McpManager(self._config)
         _running.add(self)
         try:
@@ -120,13 +127,16 @@ class PyMcpManager:
             if self._manager is not None and self._loop is loop and not self._stopped:
                 return
             self._check_startable()
+            self._home = get_ident()
             self._loop = loop
+            self._calls = CallQueue(loop)
             self._manager = McpManager(self._config)
         try:
             await self._manager.start()
         except BaseException:
             self._stopped = True
             raise
+        self._serving = loop.create_task(self._calls.serve())
 
     def stop(self) -> _Stopping:
         """Stop the manager and everything it runs; idempotent.
@@ -143,11 +153,11 @@ class PyMcpManager:
         running = _running_loop()
         if thread is None:
             if running is loop:
-                return _Stopping(_keep(loop.create_task(manager.stop())))
+                return _Stopping(_keep(loop.create_task(self._end(manager))))
             if not loop.is_running():
-                loop.run_until_complete(manager.stop())
+                loop.run_until_complete(self._end(manager))
                 return _Stopping(None)
-            future = asyncio.run_coroutine_threadsafe(manager.stop(), loop)
+            future = asyncio.run_coroutine_threadsafe(self._end(manager), loop)
         else:
             future = thread.finish(manager.stop)
         if running is None:
@@ -160,6 +170,16 @@ class PyMcpManager:
     async def stop_async(self) -> None:
         """Stop the manager and wait for its end."""
         await self.stop()
+
+    async def _end(self, manager: McpManager) -> None:
+        """Stop a manager that lives on this loop, and what passes calls to it from other threads."""
+        try:
+            await manager.stop()
+        finally:
+            if self._calls is not None and self._serving is not None:
+                self._calls.close()
+                self._serving.cancel()
+                await asyncio.wait({self._serving})
 
     # The documented verbs
 
@@ -221,14 +241,15 @@ class PyMcpManager:
         CallError
             No answer came; a ``RuntimeError`` whose ``delivery`` says whether the request may have been executed.
         """
-        request = _request_bytes(request_json)
-        return self._wait(self._running().execute_raw(server_id, request, timeout=timeout)).decode("utf-8")
+        return self._wait(self._running().execute_text(server_id, request_json, timeout=timeout))
 
     async def execute_async(self, server_id: str, request_json: str, *, timeout: float | None = None) -> str:
         """Send a JSON-RPC request; see :meth:`execute`."""
-        request = _request_bytes(request_json)
-        reply = await self._await(self._running().execute_raw(server_id, request, timeout=timeout))
-        return reply.decode("utf-8")
+        manager = self._manager
+        if manager is not None and get_ident() == self._home and not self._stopped:
+            # The way of nearly every call: as _await(), without asking for the running loop.
+            return await manager.execute_text(server_id, request_json, timeout=timeout)
+        return await self._await(self._running().execute_text(server_id, request_json, timeout=timeout))
 
     def scale_server(self, server_id: str, instances: int) -> None:
         """Set how many instances a server has; see :meth:`McpManager.scale`."""
@@ -294,54 +315,35 @@ class PyMcpManager:
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         """Run work on the manager's loop and block this thread until it is done; Ctrl-C cancels the work."""
-        loop = self._loop
-        assert loop is not None
-        if not loop.is_running() or _running_loop() is loop:
-            work.close()
-            raise self._wrong_loop(loop)
-        future = asyncio.run_coroutine_threadsafe(work, loop)
-        try:
-            return _result_of(future)
-        except concurrent.futures.CancelledError:
-            raise NotRunningError("The manager was stopped during the call", delivery="unknown") from None
-        except BaseException:
-            # Only an interrupt gets here with the work still running.
-            future.cancel()
-            raise
-
-    async def _await(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await work on the manager's loop, from whichever loop is running."""
-        loop = self._loop
-        assert loop is not None
-        running = asyncio.get_running_loop()
-        if running is loop:
-            return await work
-        if self._thread is None or loop.is_closed():
-            work.close()
-            raise self._wrong_loop(loop)
-        future = asyncio.run_coroutine_threadsafe(work, loop)
-        try:
-            return await asyncio.wrap_future(future)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            # The caller was not cancelled: the manager went away under the call.
-            raise NotRunningError("The manager was stopped during the call", delivery="unknown") from None
-
-    def _wrong_loop(self, loop: asyncio.AbstractEventLoop) -> NotRunningError:
-        if not loop.is_running():
-            return NotRunningError(
-                "The event loop the manager was started on is not running", hint="create a new manager"
-            )
+        loop, calls = self._loop, self._calls
+        assert loop is not None and calls is not None
         if _running_loop() is loop:
-            return NotRunningError(
+            work.close()
+            raise NotRunningError(
                 "A sync call on the manager's own event loop would block it for ever",
                 hint="await the _async method instead",
             )
-        return NotRunningError(
-            "The manager belongs to another event loop", hint="start it with start() to call it from any loop"
-        )
+        if not loop.is_running():
+            work.close()
+            raise _loop_over()
+        return calls.run(work)
+
+    def _await(self, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+        """Return what to await for work on the manager's loop, whichever loop is running: on its own, work itself."""
+        loop = self._loop
+        if asyncio.get_running_loop() is loop:
+            return work
+        calls = self._calls
+        assert loop is not None and calls is not None
+        if not loop.is_running():
+            work.close()
+            raise _loop_over()
+        if self._thread is None:
+            work.close()
+            raise NotRunningError(
+                "The manager belongs to another event loop", hint="start it with start() to call it from any loop"
+            )
+        return calls.run_async(work)
 
 
 async def _server_state(manager: McpManager, server_id: str) -> str:
@@ -365,15 +367,6 @@ async def _list_servers(manager: McpManager) -> list[PyServerInfo]:
     ]
 
 
-def _request_bytes(request_json: str) -> bytes:
-    if isinstance(request_json, str):
-        try:
-            return request_json.encode("utf-8")
-        except UnicodeEncodeError:
-            raise InvalidRequestError("Invalid request: the text has lone surrogates and is not Unicode") from None
-    raise InvalidRequestError(f"Invalid request: it must be JSON text, not {type(request_json).__name__}")
-
-
 def _result_of(future: concurrent.futures.Future[T]) -> T:
     """Wait for a future such that Ctrl-C always gets through.
 
@@ -385,6 +378,10 @@ def _result_of(future: concurrent.futures.Future[T]) -> T:
         except TimeoutError:
             if future.done():
                 return future.result()
+
+
+def _loop_over() -> NotRunningError:
+    return NotRunningError("The event loop the manager was started on is not running", hint="create a new manager")
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -9,17 +9,21 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from mcp_manager.call_queue import CallQueue
+
 __all__ = ["LoopThread"]
 
 
 class LoopThread:
     """Run an event loop on a thread: uvloop where it is installed, else asyncio's own.
 
-    The thread is a daemon, so that an interpreter whose user forgot to stop it can still end.
+    The thread is a daemon, so that an interpreter whose user forgot to stop it can still end. ``calls`` runs coroutines
+    on the loop for everybody else.
     """
 
     def __init__(self, name: str) -> None:
         self.loop = _new_loop()
+        self.calls = CallQueue(self.loop)
         started = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(started,), name=name, daemon=True)
         self._finishing: concurrent.futures.Future[None] | None = None
@@ -44,8 +48,10 @@ class LoopThread:
         self.loop.call_soon(started.set)
         try:
             self.loop.run_forever()
-            self._cancel_leftovers()
         finally:
+            # Before the leftovers are counted: what is started after that would never end.
+            self.calls.close()
+            self._cancel_leftovers()
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
             self.loop.close()
 

@@ -19,7 +19,7 @@ LAYERS = {
     2: ("transports", "protocol", "auth"),
     3: ("session", "pool", "policy", "supervisor"),
     4: ("health", "scaling", "catalog", "metrics", "verbs", "views", "dispatcher"),
-    5: ("bindings", "manager", "loop_thread"),
+    5: ("bindings", "call_queue", "manager", "loop_thread"),
     6: ("cli", "bench", "__init__", "__main__"),
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
