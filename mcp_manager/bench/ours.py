@@ -19,14 +19,15 @@ class ExecuteRawClient(AwaitedClient):
     name = "execute_raw"
 
     async def connect(self, url: str, expected: Expected) -> None:
-        self._ending, self._request = expected.ending.encode(), _REQUEST.encode()
+        self._ending, self._least = expected.ending.encode(), expected.letters
+        self._request = _REQUEST.encode()
         self._manager = McpManager()
         await self._manager.start()
         await self._manager.deploy(_SERVER, {"url": url})
 
     async def call(self) -> None:
         reply = await self._manager.execute_raw(_SERVER, self._request)
-        if not reply.endswith(self._ending):
+        if len(reply) < self._least or not reply.endswith(self._ending):
             raise WrongReplyError(f"the reply ends with {reply[-20:]!r}")
 
     async def aclose(self) -> None:
@@ -39,14 +40,14 @@ class ExecuteAsyncClient(AwaitedClient):
     name = "execute_async"
 
     async def connect(self, url: str, expected: Expected) -> None:
-        self._ending = expected.ending
+        self._ending, self._least = expected.ending, expected.letters
         self._manager = PyMcpManager()
         await self._manager.start_async()
         await self._manager.deploy_server_async(_SERVER, {"url": url})
 
     async def call(self) -> None:
         reply = await self._manager.execute_async(_SERVER, _REQUEST)
-        if not reply.endswith(self._ending):
+        if len(reply) < self._least or not reply.endswith(self._ending):
             raise WrongReplyError(f"the reply ends with {reply[-20:]!r}")
 
     async def aclose(self) -> None:
@@ -59,14 +60,14 @@ class ExecuteClient(BlockingClient):
     name = "execute"
 
     async def connect(self, url: str, expected: Expected) -> None:
-        self._ending = expected.ending
+        self._ending, self._least = expected.ending, expected.letters
         self._manager = PyMcpManager()
         self._manager.start()
         await self._manager.deploy_server_async(_SERVER, {"url": url})
 
     def call(self) -> None:
         reply = self._manager.execute(_SERVER, _REQUEST)
-        if not reply.endswith(self._ending):
+        if len(reply) < self._least or not reply.endswith(self._ending):
             raise WrongReplyError(f"the reply ends with {reply[-20:]!r}")
 
     async def aclose(self) -> None:

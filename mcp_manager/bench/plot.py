@@ -14,6 +14,7 @@ from mcp_manager.bench.samples import Samples
 
 __all__ = ["chart"]
 
+_FEWEST: Final = 3
 _WIDTH: Final = 840
 _LABELS: Final = 150
 _VALUES: Final = 90
@@ -29,7 +30,7 @@ _OWN: Final = ("execute", "execute_async", "execute_raw", "call_tool")
 
 
 def chart(samples: Samples, clients: Sequence[str], about: dict[str, Any]) -> str:
-    """Draw the cases that were measured for several clients, one panel each, the dearest client on top.
+    """Draw the cases that were measured for three clients or more, one panel each, the dearest client on top.
 
     Parameters
     ----------
@@ -42,7 +43,7 @@ def chart(samples: Samples, clients: Sequence[str], about: dict[str, Any]) -> st
     for case, loop in samples.cases():
         shown = [client for client in samples.clients(case, loop) if client in clients]
         costs = {client: found.cpu_us for client in shown if (found := samples.summary(case, loop, client))}
-        if len(costs) > 1:
+        if len(costs) >= _FEWEST:
             panels.append((f"{parse_case(case).title}, {loop}", costs))
     parts: list[str] = []
     top = 0.0
@@ -64,7 +65,8 @@ def chart(samples: Samples, clients: Sequence[str], about: dict[str, Any]) -> st
 
 
 def _panel(title: str, costs: dict[str, float], top: float) -> list[str]:
-    lowest = 10 ** math.floor(math.log10(max(min(costs.values()), 0.01)))
+    # A logarithmic scale has no zero: a microsecond is where the bars of all panels begin, as long as they can.
+    lowest = min(1.0, 10 ** math.floor(math.log10(max(min(costs.values()) / 2, 0.001))))
     highest = max(max(costs.values()), lowest * 10)
     span = _WIDTH - _LABELS - _VALUES
     scale = span / math.log10(highest / lowest)

@@ -114,6 +114,7 @@ def _bench_verb(verbs: argparse._SubParsersAction[_Parser]) -> None:
     much.add_argument("--quick", action="store_true", help="one small case, about 20 seconds")
     much.add_argument("--full", action="store_true", help="all sizes, framings and numbers of calls in flight")
     verb.add_argument("--case", action="append", metavar="CASE", help="framing/bytes/in flight, such as sse/10k/64")
+    verb.add_argument("--client", action="append", metavar="NAME", help="one of those that are compared, such as mcp")
     verb.add_argument("--loop", choices=("asyncio", "uvloop", "both"), default="both", help="default: both")
     verb.add_argument("--rounds", type=int, metavar="N", help="interleaved rounds of every case (default: 5)")
     verb.add_argument("--json", metavar="FILE", help="write all samples, with machine, date and versions")

@@ -22,7 +22,6 @@ from mcp_manager.bench.report import (
     target_table,
 )
 from mcp_manager.bench.runner import Comparison, Runner, available_loops
-from mcp_manager.bench.samples import Samples
 from mcp_manager.bench.targets import Extras, comparisons, evaluate, measure_extras
 from mcp_manager.bench.worker import CLIENTS
 from mcp_manager.cli.table import complain
@@ -38,6 +37,7 @@ class _Plan(NamedTuple):
     rounds: int
     seconds: float
     targets: bool
+    tables: bool
 
 
 async def run(options: Namespace) -> int:
@@ -60,25 +60,19 @@ async def run(options: Namespace) -> int:
             extras = await measure_extras(loops[-1], progress)
     finally:
         progress.clear()
-    return _tell(options, runner.samples, extras, loops, lacking)
-
-
-def _tell(options: Namespace, samples: Samples, extras: Extras | None, loops: list[str], lacking: str) -> int:
+    samples = runner.samples
     targets = evaluate(samples, extras, loops) if extras is not None else []
     about = surroundings()
     print(caption(about) + "\n")
-    if not options.targets:
+    if plan.tables:
         print(comparison_tables(samples, list(CLIENTS)))
     if extras is not None:
         print(target_table(targets))
         print("\n" + "\n".join(extras_lines(extras)))
     for line in ([lacking] if lacking else []) + missing_lines(samples):
         print(line)
-    if options.json is not None:
-        text = json.dumps(document(about, samples, extras, targets), indent=1)
-        Path(options.json).write_text(text + "\n", encoding="utf-8")
-    if options.svg is not None:
-        Path(options.svg).write_text(chart(samples, list(CLIENTS), about), encoding="utf-8")
+    _write(options.json, json.dumps(document(about, samples, extras, targets), indent=1) + "\n")
+    _write(options.svg, chart(samples, list(CLIENTS), about))
     if options.strict and any(each.met is not True for each in targets):
         complain("not every target is met")
         return _NOT_MET
@@ -87,6 +81,11 @@ def _tell(options: Namespace, samples: Samples, extras: Extras | None, loops: li
 
 def _plan(options: Namespace, loops: list[str]) -> _Plan:
     cases: tuple[Case, ...] = tuple(parse_case(text) for text in options.case or ())
+    unknown = set(options.client or ()) - set(CLIENTS)
+    if unknown:
+        raise InvalidRequestError(f"{unknown.pop()!r} is not a client", hint="one of " + ", ".join(CLIENTS))
+    if options.client and not cases:
+        cases = (SMALL,)
     if options.quick:
         cases, rounds, seconds = cases or (SMALL,), 3, 0.15
     elif options.full:
@@ -97,11 +96,17 @@ def _plan(options: Namespace, loops: list[str]) -> _Plan:
         if options.rounds < 1:
             raise InvalidRequestError("--rounds must be at least 1")
         rounds = options.rounds
-    wanted = [Comparison(case, loop, tuple(CLIENTS)) for loop in loops for case in cases]
+    clients = tuple(client for client in CLIENTS if not options.client or client in options.client)
+    wanted = [Comparison(case, loop, clients) for loop in loops for case in cases]
     targets = options.targets or not cases
     if targets:
         wanted += [each for each in comparisons(loops) if each not in wanted]
-    return _Plan(wanted, rounds, seconds, targets)
+    return _Plan(wanted, rounds, seconds, targets, bool(cases) or not options.targets)
+
+
+def _write(path: str | None, text: str) -> None:
+    if path is not None:
+        Path(path).write_text(text, encoding="utf-8")
 
 
 def _check_writable(path: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -12,12 +13,14 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from mcp import ClientSession, MCPError
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import TextContent
@@ -35,7 +38,7 @@ COMMAND = [sys.executable, "-P", "-m", "mcp_manager", "bench"]
 SMALLEST = ["--quick", "--case", "json/100/2", "--loop", "asyncio", "--rounds", "1"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     """The port of a loopback server, for clients that block."""
     with subprocess.Popen(
@@ -60,7 +63,7 @@ class Raw:
     """A connection that is spoken to in bytes."""
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
         self.file = self.socket.makefile("rb")
 
     def __enter__(self) -> Raw:
@@ -163,6 +166,34 @@ def test_the_id_comes_back_as_it_was_written_whatever_the_pieces(port: int, iden
         assert raw.response()[0] == 200
 
 
+@given(
+    identities=st.lists(st.integers() | st.text(max_size=20), min_size=1, max_size=20),
+    cuts=st.lists(st.integers(0, 4000), max_size=8),
+    framing=st.sampled_from(["json", "sse"]),
+)
+def test_every_reply_has_its_id_however_the_requests_are_cut(
+    port: int, identities: list[int | str], cuts: list[int], framing: str
+) -> None:
+    sent = b"".join(post(f"/{framing}/100", request("tools/call", json.dumps(each))) for each in identities)
+    places = sorted([0, *(min(cut, len(sent)) for cut in cuts), len(sent)])
+    with Raw(port) as raw:
+        raw.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for start, end in itertools.pairwise(places):
+            raw.socket.sendall(sent[start:end])
+        for each in identities:
+            body = raw.response()[2]
+            assert json.loads(body[body.index(b"{") :])["id"] == each
+
+
+@given(st.binary(max_size=200), st.binary(max_size=60))
+def test_arbitrary_bytes_harm_nobody(port: int, head: bytes, body: bytes) -> None:
+    with Raw(port) as raw, contextlib.suppress(OSError):
+        raw.socket.sendall(post("/json/100", b'{"id":1,' + body) + head)
+        raw.socket.shutdown(socket.SHUT_WR)
+        assert raw.file.read().startswith(b"HTTP/1.1 ")
+    assert alive(port)
+
+
 def test_what_is_no_call_has_its_own_status(port: int) -> None:
     cases = {
         post("/json/100", b'{"jsonrpc":"2.0","method":"notifications/initialized"}'): 202,
@@ -189,7 +220,7 @@ def test_what_is_no_call_has_its_own_status(port: int) -> None:
     "garbage",
     [
         b"\r\n\r\n",
-        b"\x00" * 100_000,
+        b"\x00" * 20_000,
         b"POST\r\n\r\n",
         b"POST /json/100\r\n\r\n",
         b"POST /json/100 HTTP/2.0\r\n\r\n",
@@ -207,13 +238,11 @@ def test_what_is_no_call_has_its_own_status(port: int) -> None:
     ],
 )
 def test_garbage_ends_its_connection_and_nothing_else(port: int, garbage: bytes) -> None:
-    answered = b""
-    # An answer may be lost when the server closes while there is more to come.
-    with Raw(port) as raw, contextlib.suppress(OSError):
+    refused = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
+    # It is the server that closes; its answer may be lost when it does so while there is more to come.
+    with Raw(port) as raw, contextlib.suppress(ConnectionError):
         raw.socket.sendall(garbage)
-        raw.socket.shutdown(socket.SHUT_WR)
-        answered = raw.file.read()
-    assert answered in (b"", b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        assert raw.file.read() == refused
     assert alive(port)
 
 
@@ -310,9 +339,11 @@ def test_a_miniature_comparison_prints_and_writes_everything(tmp_path: Path) -> 
 
 def test_a_peer_that_is_not_there_is_left_out_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "fastmcp.py").write_text("raise ImportError('it is not installed')")
-    done = run_bench(*SMALLEST, PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    chosen = ["--client", "fastmcp", "--client", "execute_raw"]
+    done = run_bench(*SMALLEST, *chosen, PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     assert done.returncode == 0, done.stderr
     assert "left out: fastmcp (it is not installed)" in done.stdout
+    assert "execute_raw" in done.stdout and "aiohttp + orjson" not in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -321,6 +352,7 @@ def test_a_peer_that_is_not_there_is_left_out_with_the_reason(tmp_path: Path) ->
         (["--case", "json/100"], "'json/100' is not a case"),
         (["--case", "json/100/0"], "out of bounds"),
         (["--case", "json/17M/1"], "out of bounds"),
+        (["--client", "curl"], "'curl' is not a client"),
         (["--rounds", "0"], "--rounds must be at least 1"),
         (["--quick", "--full"], "not allowed with"),
         (["--loop", "trio"], "invalid choice"),
@@ -337,7 +369,18 @@ def test_misuse_is_told_in_one_line(capsys: pytest.CaptureFixture[str], argument
 def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--help"]) == 0
     out = capsys.readouterr().out
-    for option in ("--quick", "--full", "--case", "--loop", "--rounds", "--json", "--svg", "--targets", "--strict"):
+    for option in (
+        "--quick",
+        "--full",
+        "--case",
+        "--client",
+        "--loop",
+        "--rounds",
+        "--json",
+        "--svg",
+        "--targets",
+        "--strict",
+    ):
         assert option in out
 
 
@@ -353,13 +396,33 @@ def test_its_processes_end_with_it(signal_number: int) -> None:
     assert "Traceback" not in errors
 
 
+def test_a_client_that_waits_for_an_answer_ends_with_it_too() -> None:
+    command = [*COMMAND, "--quick", "--client", "aiohttp + orjson", "--rounds", "1000"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        children = wait_for_children(process.pid, 2)
+        (server,) = (each for each in children if "mcp_manager.bench.serve" in each.cmdline())
+        (client,) = (each for each in children if each != server)
+        wait_until(lambda: any(each.status == psutil.CONN_ESTABLISHED for each in client.net_connections()))
+        server.suspend()
+        try:
+            process.kill()
+            _, left = psutil.wait_procs([client], timeout=20)
+        finally:
+            server.resume()
+        assert left == []
+        assert psutil.wait_procs([server], timeout=20)[1] == []
+
+
 def wait_for_children(pid: int, count: int) -> list[psutil.Process]:
+    wait_until(lambda: len(psutil.Process(pid).children()) >= count)
+    return psutil.Process(pid).children()
+
+
+def wait_until(true: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        if len(children := psutil.Process(pid).children()) >= count:
-            return children
+    while not true():
+        assert time.monotonic() < deadline
         time.sleep(0.01)
-    pytest.fail("it did not start its processes")
 
 
 def test_it_is_imported_only_when_used() -> None:
