@@ -16,7 +16,6 @@ cdef extern from "json_blocks.h" nogil:
     enum: JSON_PORTABLE
     enum: JSON_AVX2
     enum: JSON_AVX512
-    void json_fill_quads() noexcept
     bint json_path_is_there(int path) noexcept
     Py_ssize_t json_skip_blocks(
         int path, const uint8_t* text, Py_ssize_t at, Py_ssize_t end, int max_depth
@@ -162,7 +161,6 @@ def use_vector_path(str name not None):
     _path = _PATHS[name]
 
 
-json_fill_quads()
 use_vector_path(max(vector_paths(), key=_PATHS.get))
 
 
