@@ -37,6 +37,7 @@ JSON_INLINE JSON_TARGET JSON_NAMED(json_block) JSON_NAMED(json_read)(
         if ((rare.high | (place->rare & JSON_BEFORE)) && !json_is_utf8(bytes)) rare.rare |= JSON_WRONG;
         quotes &= ~(rare.escaped | rare.high);
         masks.foreign |= rare.high;
+        masks.brackets &= ~rare.high;
         controls = rare.controls;
         place->rare = rare.rare;
     }

@@ -9,7 +9,7 @@ import os
 import signal
 from typing import Final
 
-from mcp_manager._core.jsonrpc import FrameError, Message, scan_batch
+from mcp_manager._core.jsonrpc import FrameError, Message, scan_replies
 from mcp_manager.config import ServerConfig
 from mcp_manager.errors import CallError, ConnectError, ProtocolError, ServerExitedError
 from mcp_manager.transports.base import Exchange, MessageSink
@@ -174,7 +174,7 @@ class StdioTransport:
 
     def _take_line(self, line: bytes) -> None:
         try:
-            messages = scan_batch(line)
+            messages = scan_replies(line)
         except FrameError as error:
             self._count_bad_line(line, error)
             return
