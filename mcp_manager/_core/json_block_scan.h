@@ -80,8 +80,8 @@ JSON_INLINE JSON_TARGET int JSON_NAMED(json_run)(json_nesting *nesting, JSON_NAM
     return 1;
 }
 
-/* Read whole blocks until there are brackets enough to be worth a run, or one is all text, or one is rare, unless that
-   is looked for as well. With JSON_CRAWL everything is as it was. */
+/* Read whole blocks until there are brackets enough to be worth a run, or one is all text, or rare where that is not
+   looked for; this may go beyond the end of the value. With JSON_CRAWL everything is as it was. */
 JSON_INLINE JSON_TARGET int JSON_NAMED(json_stride)(
     const uint8_t *text, json_place *place, ptrdiff_t end, json_nesting *nesting, int max_depth, int with_rare) {
     JSON_NAMED(json_queue) queue = {0, 0, 0};
@@ -124,26 +124,29 @@ static JSON_TARGET JSON_APART int JSON_NAMED(json_stride_rare)(
 }
 
 /* Whether the block in which the value ends is well up to there; what is behind is not the value's. */
-static JSON_TARGET int JSON_NAMED(json_ends_well)(const uint8_t *bytes, int size, uint64_t faults, uint64_t rare) {
-    uint8_t room[68];
+static JSON_TARGET int JSON_NAMED(json_ends_well)(
+    const uint8_t *text, ptrdiff_t at, int size, uint64_t faults, uint64_t rare) {
+    uint8_t room[JSON_ROOM];
     if (_bzhi_u64(faults, (unsigned) size)) return 0;
-    return !(rare & JSON_WRONG) || json_is_utf8(json_padded(room, bytes, size));
+    return !(rare & JSON_WRONG) || json_is_utf8(json_padded(room, text, at, size));
 }
 
-/* Read some blocks bracket by bracket; return what is to be done next, the end of the value in "place" if that is it. */
+/* Read some blocks bracket by bracket, and no further than the value goes; its end is in "place" with JSON_ENDED. */
 static JSON_TARGET int JSON_NAMED(json_crawl)(
     const uint8_t *text, json_place *place, ptrdiff_t end, json_nesting *nesting, int max_depth) {
-    uint8_t room[68];
+    uint8_t room[JSON_ROOM];
     ptrdiff_t last = place->at + JSON_STRIDE;
     while (place->at < end && place->at < last) {
         ptrdiff_t at = place->at;
-        const uint8_t *bytes = end - at >= 64 ? text + at : json_padded(room, text + at, end - at);
-        JSON_NAMED(json_block) block = JSON_NAMED(json_read)(bytes, JSON_NAMED(json_masks)(bytes), place, 1);
+        const uint8_t *bytes = end - at >= 64 ? text + at : json_padded(room, text, at, end - at);
+        json_masks masks = JSON_NAMED(json_masks)(bytes);
+        JSON_NAMED(json_block) block = JSON_NAMED(json_read)(bytes, masks, place, (masks.rare | place->rare) != 0);
         int ending = json_walk(nesting, block.brackets, block.opens, block.objects, max_depth);
         if (ending == JSON_REFUSED) return JSON_NO;
         if (ending < JSON_GOES_ON) {
             place->at = at + ending + 1;
-            return JSON_NAMED(json_ends_well)(bytes, ending, block.faults, place->rare) ? JSON_ENDED : JSON_NO;
+            if (!JSON_NAMED(json_ends_well)(text, at, ending, block.faults, place->rare)) return JSON_NO;
+            return JSON_ENDED;
         }
         if (block.faults || (place->rare & JSON_WRONG)) return JSON_NO;
         if (!~block.strings) return JSON_IN_TEXT;
@@ -151,6 +154,7 @@ static JSON_TARGET int JSON_NAMED(json_crawl)(
     return place->at < end ? JSON_ON : JSON_NO;
 }
 
+/* Return where the object or array ends that opens at "at", -1 if it does not end well. */
 static JSON_TARGET ptrdiff_t JSON_NAMED(json_scan)(
     const uint8_t *text, ptrdiff_t at, ptrdiff_t end, int max_depth) {
     json_nesting nesting;
@@ -166,7 +170,7 @@ static JSON_TARGET ptrdiff_t JSON_NAMED(json_scan)(
             JSON_NAMED(json_skip_text)(text, &place, end);
             if (place.rare & JSON_WRONG) return -1;
         }
-        if (end - place.at < 64)
+        if (end - place.at < 64 || json_pext_is_slow)
             next = JSON_CRAWL;
         else if (next == JSON_ON_RARE || place.rare)
             next = JSON_NAMED(json_stride_rare)(text, &place, end, &nesting, max_depth);

@@ -100,8 +100,8 @@ typedef struct {
     uint64_t rare;
 } json_masks;
 
-/* "controls" are below 0x20, "high" bytes beyond ASCII; "escaped" ones have lost their meaning to a backslash; "rare" is
-   for the next block's json_place. */
+/* "controls" are below 0x20, "high" bytes beyond ASCII, "escaped" ones have lost their meaning to a backslash; "rare"
+   is for the next block's json_place. */
 typedef struct {
     uint64_t slashes, controls, high, escaped, rare;
 } json_rare;
@@ -190,13 +190,23 @@ JSON_INLINE void json_escape(json_rare *masks, uint64_t before) {
 }
 
 /* The last block of the text is copied, so that nothing behind the text is read; spaces are well anywhere in it. The
-   four bytes before it go with it, for the sake of UTF-8. */
-JSON_INLINE const uint8_t *json_padded(uint8_t *room, const uint8_t *block, ptrdiff_t size) {
-    memset(room + 4, ' ', 64);
-    memcpy(room, block - 4, 4);
-    memcpy(room + 4, block, (size_t) size);
-    return room + 4;
+   four bytes before it go with it, for the sake of UTF-8. Copies of a fixed size need no call: where there are 64 bytes
+   to copy, those before the block are copied as well. */
+#define JSON_ROOM 192
+
+JSON_INLINE const uint8_t *json_padded(uint8_t *room, const uint8_t *text, ptrdiff_t at, ptrdiff_t size) {
+    uint8_t *block = room + 64;
+    memcpy(block - 4, text + at - 4, 4);
+    if (at + size >= 64)
+        memcpy(block + size - 64, text + at + size - 64, 64);
+    else
+        memcpy(block, text + at, (size_t) size);
+    memset(block + size, ' ', 64);
+    return block;
 }
+
+/* AMD's processors before Zen 3 take a microcoded step for every bit of pext, and are better off without strides. */
+static int json_pext_is_slow = 0;
 
 #define JSON_ON_AVX2 __attribute__((target("avx2,pclmul,bmi,bmi2,popcnt")))
 #define JSON_ON_AVX512 \
@@ -331,7 +341,8 @@ JSON_INLINE JSON_ON_AVX2 int json_is_text_avx2(const uint8_t *block, uint64_t *h
 /* Eight bits a byte become eight masks by two transpositions: of the bits of eight bytes, which is multiplying with the
    unit matrix over GF(2), and of the bytes of eight words. */
 JSON_INLINE JSON_ON_AVX512 json_masks json_masks_avx512(const uint8_t *block) {
-    const __m512i backwards = _mm512_broadcast_i32x4(_mm_setr_epi8(7, 6, 5, 4, 3, 2, 1, 0, 15, 14, 13, 12, 11, 10, 9, 8));
+    const __m512i backwards = _mm512_broadcast_i32x4(
+        _mm_setr_epi8(7, 6, 5, 4, 3, 2, 1, 0, 15, 14, 13, 12, 11, 10, 9, 8));
     const __m512i unit = _mm512_set1_epi64((long long) 0x8040201008040201ULL);
     const __m512i first_bytes = _mm512_set1_epi64(0x3830282018100800LL);
     const __m512i columns = _mm512_add_epi8(first_bytes, _mm512_setr_epi64(
@@ -342,7 +353,7 @@ JSON_INLINE JSON_ON_AVX512 json_masks json_masks_avx512(const uint8_t *block) {
         _mm512_loadu_si512(json_outside), bytes, _mm512_loadu_si512(json_outside + 64));
     uint64_t planes[8];
     json_masks masks;
-    /* Looked up by seven bits: bytes beyond ASCII are taken for others. They are marked, for the rare masks put it right. */
+    /* Looked up by seven bits, bytes beyond ASCII are taken for others: they are marked, for json_read to see to it. */
     classes = _mm512_ternarylogic_epi32(classes, bytes, _mm512_set1_epi8((char) 0x80), 0xF8);
     classes = _mm512_gf2p8affine_epi64_epi8(unit, _mm512_shuffle_epi8(classes, backwards), 0);
     _mm512_storeu_si512(planes, _mm512_permutexvar_epi8(columns, classes));
@@ -390,6 +401,7 @@ JSON_INLINE JSON_ON_AVX512 int json_is_text_avx512(const uint8_t *block, uint64_
 
 static int json_path_is_there(int path) {
     __builtin_cpu_init();
+    json_pext_is_slow = __builtin_cpu_is("znver1") || __builtin_cpu_is("znver2");
     if (path == JSON_PORTABLE) return 1;
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("pclmul") || !__builtin_cpu_supports("bmi")
         || !__builtin_cpu_supports("bmi2") || !__builtin_cpu_supports("popcnt"))

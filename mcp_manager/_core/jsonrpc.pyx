@@ -36,6 +36,8 @@ cdef enum:
     MAX_C_DIGITS = 18
     MAX_CODE_BYTES = 20
     MEMBERS = 7
+    # A text that is shorter than this from here on is read byte by byte sooner than by blocks.
+    SHORT = 32
 
 cdef enum Member:
     OTHER = 0
@@ -84,7 +86,9 @@ cdef Member escaped_member_of(bytes data, Range key):
     return member_of(<const uint8_t*> PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
 
 
+# Bytes, strings and numbers are all it holds: there is nothing for the garbage collector to look for.
 @cython.final
+@cython.no_gc
 @cython.freelist(16)
 cdef class Message:
     cdef bytes data
@@ -169,7 +173,7 @@ cdef inline Py_ssize_t skip_nested(
 ) noexcept nogil:
     """Step over the object or array at ``at``, five bytes into the message or later, without reading its grammar."""
     cdef Py_ssize_t after
-    if _path == JSON_PORTABLE:
+    if _path == JSON_PORTABLE or end - at < SHORT:
         return skip_brackets(data, at, end, max_depth, fault)
     after = json_skip_blocks(_path, data, at, end, max_depth)
     if after < 0 and skip_brackets(data, at, end, max_depth, fault) >= 0:
@@ -213,7 +217,7 @@ cdef inline bint read_small(bytes data, Range part, int64_t* number) noexcept:
 
 
 cdef object read_id(bytes data, Range part):
-    cdef uint8_t first = <uint8_t> data[part.start]
+    cdef uint8_t first = (<const uint8_t*> PyBytes_AS_STRING(data))[part.start]
     cdef int64_t small = 0
     cdef bytes raw
     if first == 0x22:
@@ -234,7 +238,7 @@ cdef object read_id(bytes data, Range part):
 
 cdef object read_code(bytes data, Range part):
     """Return an error's code, ``None`` if it is not an integer of at most 20 characters."""
-    cdef uint8_t first = <uint8_t> data[part.start]
+    cdef uint8_t first = (<const uint8_t*> PyBytes_AS_STRING(data))[part.start]
     cdef int64_t small = 0
     if part.end - part.start > MAX_CODE_BYTES or (first != 0x2D and not 0x30 <= first <= 0x39):
         return None

@@ -57,9 +57,9 @@ def scanning_by(path: str) -> Iterator[None]:
         use_vector_path(before)
 
 
-def read_result(data: bytes, max_depth: int = 512) -> bytes | None | Refused:
+def read_result(data: bytes, max_depth: int = 512) -> bytes | Refused | None:
     """Return the result of a reply, or why it was refused; the same by every path of this machine."""
-    outcomes: dict[str, bytes | None | Refused] = {}
+    outcomes: dict[str, bytes | Refused | None] = {}
     for path in vector_paths():
         with scanning_by(path):
             try:
