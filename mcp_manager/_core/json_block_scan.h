@@ -1,86 +1,182 @@
 /* The scan of json_blocks.h for one instruction set: JSON_TARGET is the attribute that asks for it, JSON_NAMED(name) a
    name of its own. Included more than once. */
 
-/* Step over what is nothing but text, from within a string; return where it stops, or -1 if it is no UTF-8. "before"
-   are the bits beyond ASCII of the three bytes before it, then of the three before its end. */
-static inline JSON_TARGET ptrdiff_t JSON_NAMED(json_skip_text)(
-    const uint8_t *text, ptrdiff_t at, ptrdiff_t end, uint64_t *before) {
-    uint64_t high;
-    for (; end - at >= 64 && JSON_NAMED(json_is_text)(text + at, &high); at += 64) {
-        if ((high | *before) && !json_is_utf8(text + at)) return -1;
-        *before = high >> 61;
+/* Step over the blocks of a string that do not end it; stop at one that does, or that has a control. */
+static JSON_TARGET void JSON_NAMED(json_skip_text)(const uint8_t *text, json_place *place, ptrdiff_t end) {
+    ptrdiff_t at = place->at;
+    uint64_t before = place->rare, high;
+    for (; end - at >= 64; at += 64) {
+        json_rare rare = {0, 0, 0, 0, 0};
+        if ((before & JSON_ESCAPE) || !JSON_NAMED(json_is_text)(text + at, &high)) {
+            rare = JSON_NAMED(json_rare_masks)(text + at);
+            json_escape(&rare, before);
+            if (rare.controls || (JSON_NAMED(json_quotes)(text + at) & ~rare.escaped)) break;
+        } else {
+            rare.high = high;
+            rare.rare = (before & JSON_WRONG) | high >> 61;
+        }
+        if ((rare.high | (before & JSON_BEFORE)) && !json_is_utf8(text + at)) rare.rare |= JSON_WRONG;
+        before = rare.rare;
     }
-    return at;
+    place->at = at;
+    place->rare = before;
 }
 
-/* Apply a block's brackets four at a time without a branch for each; return 0, with the nesting as it was, if the value
-   ends here, if it is wrong, or if the levels leave "top": json_walk then does it. On processors whose pext is slow
-   (AMD before Zen 3) this is still no slower than byte by byte. */
-static inline JSON_TARGET int JSON_NAMED(json_run)(
-    json_nesting *nesting, uint64_t brackets, uint64_t opens, uint64_t objects, int max_depth) {
-    int room = max_depth - nesting->beneath, level = nesting->level, least = level;
-    int count = (int) _mm_popcnt_u64(brackets), left = count;
-    uint64_t top = nesting->top, wrong = 0;
-    uint64_t open_run = _pext_u64(opens, brackets), kind_run = _pext_u64(objects, brackets);
-    if (level + (int) _mm_popcnt_u64(open_run) > (room < JSON_QUICK_LEVELS ? room : JSON_QUICK_LEVELS)) return 0;
-    do {
-        for (int quads = 0; quads < 2; quads++) {
-            unsigned one = 1U << (left < 4 ? left : 4);
-            json_quad quad = json_quads[(kind_run & 15) << 5 | one | (open_run & 15)];
-            wrong |= _bzhi_u64(top ^ quad.closed_kinds, quad.closes);
-            level -= quad.closes;
-            least = level < least ? level : least;
-            top = top >> quad.closes << quad.opens | quad.opened_kinds;
-            level += quad.opens;
-            open_run >>= 4;
-            kind_run >>= 4;
-            left = left < 4 ? 0 : left - 4;
-        }
-    } while (left);
-    if (wrong || least < 1) return 0;
-    nesting->top = top;
-    nesting->level = level;
+/* What one block holds outside strings, what is wrong in it but for UTF-8, and where it is within strings. */
+typedef struct {
+    uint64_t brackets, opens, objects, faults, strings;
+} JSON_NAMED(json_block);
+
+JSON_INLINE JSON_TARGET JSON_NAMED(json_block) JSON_NAMED(json_read)(
+    const uint8_t *bytes, json_masks masks, json_place *place, int with_rare) {
+    uint64_t quotes = masks.quotes, controls = 0, strings;
+    JSON_NAMED(json_block) block;
+    if (with_rare) {
+        json_rare rare = JSON_NAMED(json_rare_masks)(bytes);
+        json_escape(&rare, place->rare);
+        if ((rare.high | (place->rare & JSON_BEFORE)) && !json_is_utf8(bytes)) rare.rare |= JSON_WRONG;
+        quotes &= ~(rare.escaped | rare.high);
+        masks.foreign |= rare.high;
+        masks.brackets &= ~rare.high;
+        controls = rare.controls;
+        place->rare = rare.rare;
+    }
+    strings = json_prefix_xor(quotes) ^ place->in_string;
+    block.brackets = masks.brackets & ~strings;
+    block.opens = masks.opens;
+    block.objects = masks.objects;
+    block.faults = (masks.foreign & ~strings) | (controls & strings);
+    block.strings = strings;
+    place->in_string = (uint64_t) ((int64_t) strings >> 63);
+    place->at += 64;
+    return block;
+}
+
+/* Up to 64 brackets of consecutive blocks, the first in the lowest bit. */
+typedef struct {
+    uint64_t closes, objects;
+    int size;
+} JSON_NAMED(json_queue);
+
+/* Apply all of them without a look at each: take out whatever is opened and closed at once, again and again, until all
+   that is left closes levels from before, then opens new ones. Return 0, with the nesting as it was, if they end the
+   value, if they are wrong, or if the levels leave "top". */
+JSON_INLINE JSON_TARGET int JSON_NAMED(json_run)(json_nesting *nesting, JSON_NAMED(json_queue) queue, int max_depth) {
+    int room = max_depth - nesting->beneath, opens = queue.size - (int) _mm_popcnt_u64(queue.closes);
+    uint64_t closes = queue.closes, objects = queue.objects, top = nesting->top, wrong = 0, pairs;
+    unsigned closed;
+    if (json_levels(nesting) + opens > (room < JSON_TOP_LEVELS ? room : JSON_TOP_LEVELS)) return 0;
+    while ((pairs = ~closes & closes >> 1) != 0) {
+        uint64_t kept = ~(pairs | pairs << 1);
+        wrong |= pairs & (objects ^ objects >> 1);
+        opens -= (int) _mm_popcnt_u64(pairs);
+        closes = _pext_u64(closes, kept);
+        objects = _pext_u64(objects, kept);
+    }
+    closed = (unsigned) _mm_popcnt_u64(closes);
+    /* The 1 above the outermost level alone would be left where the value ends. */
+    if (wrong || closed >= (unsigned) json_levels(nesting) || _bzhi_u64(top ^ objects, closed)) return 0;
+    nesting->top = top >> closed << opens | json_reversed(objects >> closed, opens);
     return 1;
 }
 
-/* Whether the block in which the value ends is well up to that place; behind it, it is not the value's business. */
-static JSON_TARGET int JSON_NAMED(json_ends_well)(const uint8_t *block, int place, uint64_t faults, uint64_t high) {
-    uint8_t room[68];
-    if (_bzhi_u64(faults, (unsigned) place)) return 0;
-    return !high || json_is_utf8(json_padded(room, block, place));
+/* Read whole blocks until there are brackets enough to be worth a run, or one is all text, or rare where that is not
+   looked for; this may go beyond the end of the value. With JSON_CRAWL everything is as it was. */
+JSON_INLINE JSON_TARGET int JSON_NAMED(json_stride)(
+    const uint8_t *text, json_place *place, ptrdiff_t end, json_nesting *nesting, int max_depth, int with_rare) {
+    JSON_NAMED(json_queue) queue = {0, 0, 0};
+    json_place now = *place;
+    ptrdiff_t last = (end - now.at > JSON_STRIDE ? now.at + JSON_STRIDE : end) - 64;
+    uint64_t faults = 0;
+    int next = JSON_ON;
+    do {
+        const uint8_t *bytes = text + now.at;
+        json_masks masks = JSON_NAMED(json_masks)(bytes);
+        JSON_NAMED(json_block) block;
+        if (!with_rare && masks.rare) {
+            next = JSON_ON_RARE;
+            break;
+        }
+        block = JSON_NAMED(json_read)(bytes, masks, &now, with_rare);
+        queue.closes |= _pext_u64(~block.opens, block.brackets) << queue.size;
+        queue.objects |= _pext_u64(block.objects, block.brackets) << queue.size;
+        queue.size += (int) _mm_popcnt_u64(block.brackets);
+        faults |= block.faults;
+        if (!~block.strings) {
+            next = JSON_IN_TEXT;
+            break;
+        }
+    } while (now.at <= last && queue.size < JSON_ENOUGH);
+    if (faults || (now.rare & JSON_WRONG) || queue.size > 64) return JSON_CRAWL;
+    if (!JSON_NAMED(json_run)(nesting, queue, max_depth)) return JSON_CRAWL;
+    *place = now;
+    return next;
 }
 
+static JSON_TARGET JSON_APART int JSON_NAMED(json_stride_plain)(
+    const uint8_t *text, json_place *place, ptrdiff_t end, json_nesting *nesting, int max_depth) {
+    return JSON_NAMED(json_stride)(text, place, end, nesting, max_depth, 0);
+}
+
+static JSON_TARGET JSON_APART int JSON_NAMED(json_stride_rare)(
+    const uint8_t *text, json_place *place, ptrdiff_t end, json_nesting *nesting, int max_depth) {
+    return JSON_NAMED(json_stride)(text, place, end, nesting, max_depth, 1);
+}
+
+/* Whether the block in which the value ends is well up to there; what is behind is not the value's. */
+static JSON_TARGET int JSON_NAMED(json_ends_well)(
+    const uint8_t *text, ptrdiff_t at, int size, uint64_t faults, uint64_t rare) {
+    uint8_t room[JSON_ROOM];
+    if (_bzhi_u64(faults, (unsigned) size)) return 0;
+    return !(rare & JSON_WRONG) || json_is_utf8(json_padded(room, text, at, size));
+}
+
+/* Read some blocks bracket by bracket, and no further than the value goes; its end is in "place" with JSON_ENDED. */
+static JSON_TARGET int JSON_NAMED(json_crawl)(
+    const uint8_t *text, json_place *place, ptrdiff_t end, json_nesting *nesting, int max_depth) {
+    uint8_t room[JSON_ROOM];
+    ptrdiff_t last = place->at + JSON_STRIDE;
+    while (place->at < end && place->at < last) {
+        ptrdiff_t at = place->at;
+        const uint8_t *bytes = end - at >= 64 ? text + at : json_padded(room, text, at, end - at);
+        json_masks masks = JSON_NAMED(json_masks)(bytes);
+        JSON_NAMED(json_block) block = JSON_NAMED(json_read)(bytes, masks, place, (masks.rare | place->rare) != 0);
+        int ending = json_walk(nesting, block.brackets, block.opens, block.objects, max_depth);
+        if (ending == JSON_REFUSED) return JSON_NO;
+        if (ending < JSON_GOES_ON) {
+            place->at = at + ending + 1;
+            if (!JSON_NAMED(json_ends_well)(text, at, ending, block.faults, place->rare)) return JSON_NO;
+            return JSON_ENDED;
+        }
+        if (block.faults || (place->rare & JSON_WRONG)) return JSON_NO;
+        if (!~block.strings) return JSON_IN_TEXT;
+    }
+    return place->at < end ? JSON_ON : JSON_NO;
+}
+
+/* Return where the object or array ends that opens at "at", -1 if it does not end well. */
 static JSON_TARGET ptrdiff_t JSON_NAMED(json_scan)(
     const uint8_t *text, ptrdiff_t at, ptrdiff_t end, int max_depth) {
     json_nesting nesting;
-    uint8_t room[68];
-    uint64_t in_string = 0, escape = 0, before = 0;
+    json_place place = {at + 1, 0, 0};
+    int next;
     if (max_depth < 1) return -1;
-    nesting.top = text[at] == '{';
-    nesting.level = 1;
+    nesting.top = 2 | (text[at] == '{');
     nesting.beneath = 0;
-    for (at++; at < end; at += 64) {
-        const uint8_t *block = end - at >= 64 ? text + at : json_padded(room, text + at, end - at);
-        json_masks masks = JSON_NAMED(json_masks)(block);
-        uint64_t escaped = masks.slashes | escape ? json_escaped(masks.slashes, &escape) : 0;
-        uint64_t quotes = masks.quotes & ~escaped;
-        uint64_t strings = json_prefix_xor(quotes) ^ in_string;
-        uint64_t faults = (strings & masks.controls) | (masks.foreign & ~strings);
-        uint64_t brackets = masks.brackets & ~strings;
-        uint64_t high = masks.high | before;
-        in_string = (uint64_t) ((int64_t) strings >> 63);
-        if (brackets && !JSON_NAMED(json_run)(&nesting, brackets, masks.opens, masks.objects, max_depth)) {
-            int place = json_walk(&nesting, brackets, masks.opens, masks.objects, max_depth);
-            if (place == JSON_REFUSED) return -1;
-            if (place < JSON_GOES_ON)
-                return JSON_NAMED(json_ends_well)(block, place, faults, high) ? at + place + 1 : -1;
+    /* A short value is best read without a look ahead. */
+    next = JSON_NAMED(json_crawl)(text, &place, end, &nesting, max_depth);
+    while (next < JSON_ENDED) {
+        if (next == JSON_IN_TEXT) {
+            JSON_NAMED(json_skip_text)(text, &place, end);
+            if (place.rare & JSON_WRONG) return -1;
         }
-        if (faults || (high && !json_is_utf8(block))) return -1;
-        before = masks.high >> 61;
-        if (in_string && !(quotes | masks.slashes)) {
-            at = JSON_NAMED(json_skip_text)(text, at + 64, end, &before) - 64;
-            if (at < 0) return -1;
-        }
+        if (end - place.at < 64 || json_pext_is_slow)
+            next = JSON_CRAWL;
+        else if (next == JSON_ON_RARE || place.rare)
+            next = JSON_NAMED(json_stride_rare)(text, &place, end, &nesting, max_depth);
+        else
+            next = JSON_NAMED(json_stride_plain)(text, &place, end, &nesting, max_depth);
+        if (next == JSON_CRAWL) next = JSON_NAMED(json_crawl)(text, &place, end, &nesting, max_depth);
     }
-    return -1;
+    return next == JSON_ENDED ? place.at : -1;
 }

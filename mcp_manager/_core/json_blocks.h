@@ -15,28 +15,61 @@
 #include <stdint.h>
 #include <string.h>
 
+#if defined(__GNUC__)
+#define JSON_INLINE static inline __attribute__((always_inline))
+#define JSON_APART __attribute__((noinline))
+#else
+#define JSON_INLINE static inline
+#endif
+
 #define JSON_DEPTH_LIMIT 4096
 
-/* What a byte is outside strings: 0 if JSON has none such there. */
-#define JSON_PLAIN 1
-#define JSON_BRACKET 2
-#define JSON_QUOTE 4
+/* What a byte is outside strings, then in them. */
+#define JSON_BRACKET 0x01
+#define JSON_QUOTE 0x02
+#define JSON_FOREIGN 0x04
+#define JSON_OPENS 0x08
+#define JSON_OBJECT 0x10
+#define JSON_SLASH 0x20
+#define JSON_CONTROL 0x40
 
-static const uint8_t json_outside[256] = {
-    ['\t'] = JSON_PLAIN, ['\n'] = JSON_PLAIN, ['\r'] = JSON_PLAIN, [' '] = JSON_PLAIN, [','] = JSON_PLAIN,
-    [':'] = JSON_PLAIN, ['+'] = JSON_PLAIN, ['-'] = JSON_PLAIN, ['.'] = JSON_PLAIN, ['E'] = JSON_PLAIN,
-    ['0'] = JSON_PLAIN, ['1'] = JSON_PLAIN, ['2'] = JSON_PLAIN, ['3'] = JSON_PLAIN, ['4'] = JSON_PLAIN,
-    ['5'] = JSON_PLAIN, ['6'] = JSON_PLAIN, ['7'] = JSON_PLAIN, ['8'] = JSON_PLAIN, ['9'] = JSON_PLAIN,
-    /* The letters of true, false, null and of exponents. */
-    ['a'] = JSON_PLAIN, ['e'] = JSON_PLAIN, ['f'] = JSON_PLAIN, ['l'] = JSON_PLAIN, ['n'] = JSON_PLAIN,
-    ['r'] = JSON_PLAIN, ['s'] = JSON_PLAIN, ['t'] = JSON_PLAIN, ['u'] = JSON_PLAIN,
-    ['{'] = JSON_BRACKET, ['}'] = JSON_BRACKET, ['['] = JSON_BRACKET, [']'] = JSON_BRACKET, ['"'] = JSON_QUOTE,
+#define _ 0
+#define N JSON_CONTROL
+#define X JSON_FOREIGN
+#define C (JSON_FOREIGN | JSON_CONTROL)
+#define S (JSON_FOREIGN | JSON_SLASH)
+#define Q JSON_QUOTE
+#define O (JSON_BRACKET | JSON_OPENS | JSON_OBJECT)
+#define P (JSON_BRACKET | JSON_OBJECT)
+#define A (JSON_BRACKET | JSON_OPENS)
+#define B JSON_BRACKET
+
+static const uint8_t json_outside[128] = {
+    C, C, C, C, C, C, C, C, C, N, N, C, C, N, C, C,
+    C, C, C, C, C, C, C, C, C, C, C, C, C, C, C, C,
+    _, X, Q, X, X, X, X, X, X, X, X, _, _, _, _, X,
+    _, _, _, _, _, _, _, _, _, _, _, X, X, X, X, X,
+    X, X, X, X, X, _, X, X, X, X, X, X, X, X, X, X,
+    X, X, X, X, X, X, X, X, X, X, X, A, S, B, X, X,
+    X, _, X, X, X, _, _, X, X, X, X, X, _, X, _, X,
+    X, X, _, _, _, _, X, X, X, X, X, O, X, P, X, X,
 };
+
+#undef _
+#undef N
+#undef X
+#undef C
+#undef S
+#undef Q
+#undef O
+#undef P
+#undef A
+#undef B
 
 /* How many of the next eight bytes are printable ASCII without quote and backslash. A byte's test may be disturbed only
    by a hit below it, so the lowest hit is exact ("Determine if a word has a byte less than n / equal to n", Bit
    Twiddling Hacks, S. E. Anderson). */
-static inline int json_plain_prefix(const uint8_t *text) {
+JSON_INLINE int json_plain_prefix(const uint8_t *text) {
 #if defined(__GNUC__) && defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
     const uint64_t ones = 0x0101010101010101ULL, highs = 0x8080808080808080ULL;
     uint64_t word, quotes, slashes, hits;
@@ -59,112 +92,125 @@ enum json_path { JSON_PORTABLE, JSON_AVX2, JSON_AVX512 };
 
 #include <immintrin.h>
 
-/* Bit i is about byte i of 64. "controls" are below 0x20, "foreign" bytes have no place outside strings, "high" ones
-   are beyond ASCII. Of "opens" and "objects" only the bits that are brackets mean something. */
+/* Bit i is about byte i of 64. "foreign" bytes have no place outside strings; of "opens" and "objects" only the bits
+   that are brackets mean something. "rare" is whether the block needs the other masks; bytes beyond ASCII may have any
+   of the bits until then. */
 typedef struct {
-    uint64_t quotes, slashes, controls, foreign, brackets, opens, objects, high;
+    uint64_t quotes, foreign, brackets, opens, objects;
+    uint64_t rare;
 } json_masks;
 
-/* The open brackets, one bit a level, 1 for an object: the innermost 64 or fewer in "top", its lowest bit innermost,
-   those beneath in whole words. */
+/* "controls" are below 0x20, "high" bytes beyond ASCII, "escaped" ones have lost their meaning to a backslash; "rare"
+   is for the next block's json_place. */
+typedef struct {
+    uint64_t slashes, controls, high, escaped, rare;
+} json_rare;
+
+/* Where a scan stands: the next block, whether it begins in a string (all bits); in "rare" which of the three bytes
+   before it are beyond ASCII, whether it begins behind a backslash, and whether anything before it was no UTF-8. */
+typedef struct {
+    ptrdiff_t at;
+    uint64_t in_string, rare;
+} json_place;
+
+#define JSON_BEFORE 7
+#define JSON_ESCAPE 8
+#define JSON_WRONG 16
+
+/* The open brackets, one bit a level, 1 for an object: the innermost 1 to 60 of them in "top", its lowest bit innermost
+   and a 1 above the outermost; those beneath, in whole words of 32. */
 typedef struct {
     uint64_t top;
-    int level;
     int beneath;
-    uint64_t words[JSON_DEPTH_LIMIT / 64];
+    uint32_t words[JSON_DEPTH_LIMIT / 32];
 } json_nesting;
 
+#define JSON_TOP_LEVELS 60
+/* How far to read on before the brackets must be looked at, in bytes and in brackets. */
+#define JSON_STRIDE 2048
+#define JSON_ENOUGH 40
+/* What json_walk returns beside a place in the block, */
 #define JSON_GOES_ON 64
 #define JSON_REFUSED (-1)
+/* and what is next for the other parts of the scan: a block of any kind, one that is rare, one in a long text; nothing,
+   for the value has ended or something is wrong; a second look, for one of the two must be so. */
+enum json_next { JSON_ON, JSON_ON_RARE, JSON_IN_TEXT, JSON_ENDED, JSON_NO, JSON_CRAWL };
+
+JSON_INLINE int json_levels(const json_nesting *nesting) {
+    return 63 - __builtin_clzll(nesting->top);
+}
 
 /* Open and close a block's brackets one by one; return the place of the one that ends the value, if there is one. */
 static int json_walk(json_nesting *nesting, uint64_t brackets, uint64_t opens, uint64_t objects, int max_depth) {
+    int level = json_levels(nesting);
     for (; brackets; brackets &= brackets - 1) {
         int at = __builtin_ctzll(brackets);
         uint64_t object = objects >> at & 1;
         if (opens >> at & 1) {
-            if (nesting->beneath + nesting->level >= max_depth) return JSON_REFUSED;
-            if (nesting->level == 64) {
-                nesting->words[nesting->beneath >> 6] = nesting->top;
-                nesting->beneath += 64;
-                nesting->level = 0;
+            if (nesting->beneath + level >= max_depth) return JSON_REFUSED;
+            if (level == JSON_TOP_LEVELS) {
+                level -= 32;
+                nesting->words[nesting->beneath >> 5] = (uint32_t) (nesting->top >> level);
+                nesting->beneath += 32;
+                nesting->top = (nesting->top & ((1ULL << level) - 1)) | 1ULL << level;
             }
             nesting->top = nesting->top << 1 | object;
-            nesting->level++;
+            level++;
             continue;
         }
         if ((nesting->top & 1) != object) return JSON_REFUSED;
         nesting->top >>= 1;
-        if (--nesting->level == 0) {
+        if (--level == 0) {
             if (nesting->beneath == 0) return at;
-            nesting->beneath -= 64;
-            nesting->top = nesting->words[nesting->beneath >> 6];
-            nesting->level = 64;
+            nesting->beneath -= 32;
+            nesting->top = 1ULL << 32 | nesting->words[nesting->beneath >> 5];
+            level = 32;
         }
     }
     return JSON_GOES_ON;
 }
 
-/* What up to four brackets in a row do to the nesting once the pairs among them are taken out: they close so many
-   levels of these kinds, then open so many of those. Four that hold a pair of two kinds close more levels than the
-   quick way ever has, which leaves them to json_walk. */
-typedef struct {
-    uint8_t closes, closed_kinds, opens, opened_kinds;
-} json_quad;
-
-#define JSON_QUICK_LEVELS 60
-#define JSON_TOO_MANY 63
-
-/* By kinds << 5 | 1 << count | opens, the first bracket in the lowest bit. */
-static json_quad json_quads[512];
-
-static void json_fill_quads(void) {
-    for (int count = 0; count <= 4; count++)
-        for (int opens = 0; opens < 1 << count; opens++)
-            for (int kinds = 0; kinds < 16; kinds++) {
-                json_quad quad = {0, 0, 0, 0};
-                for (int at = 0; at < count && quad.closes != JSON_TOO_MANY; at++) {
-                    uint8_t kind = kinds >> at & 1;
-                    if (opens >> at & 1) {
-                        quad.opened_kinds = (uint8_t) (quad.opened_kinds << 1 | kind);
-                        quad.opens++;
-                    } else if (!quad.opens) {
-                        quad.closed_kinds = (uint8_t) (quad.closed_kinds | kind << quad.closes);
-                        quad.closes++;
-                    } else if ((quad.opened_kinds & 1) == kind) {
-                        quad.opened_kinds >>= 1;
-                        quad.opens--;
-                    } else {
-                        quad.closes = JSON_TOO_MANY;
-                    }
-                }
-                json_quads[kinds << 5 | 1 << count | opens] = quad;
-            }
+/* The first of so many bits becomes the last. */
+JSON_INLINE uint64_t json_reversed(uint64_t bits, int size) {
+    bits = (bits >> 1 & 0x5555555555555555ULL) | (bits & 0x5555555555555555ULL) << 1;
+    bits = (bits >> 2 & 0x3333333333333333ULL) | (bits & 0x3333333333333333ULL) << 2;
+    bits = (bits >> 4 & 0x0F0F0F0F0F0F0F0FULL) | (bits & 0x0F0F0F0F0F0F0F0FULL) << 4;
+    return size ? __builtin_bswap64(bits) >> (64 - size) : 0;
 }
 
-/* The bytes that a backslash takes the meaning from; "escape" is whether it is so with the first byte of this block,
-   then of the next. By addition, runs of backslashes carry through to the byte after them (J. Keiser, in simdjson). */
-static inline uint64_t json_escaped(uint64_t slashes, uint64_t *escape) {
+/* Find the bytes that a backslash takes the meaning from: by addition, runs of backslashes carry through to the byte
+   after them (J. Keiser, in simdjson), which may be the first of the next block. */
+JSON_INLINE void json_escape(json_rare *masks, uint64_t before) {
     const uint64_t even = 0x5555555555555555ULL;
-    uint64_t follows, sequences;
-    slashes &= ~*escape;
-    follows = slashes << 1 | *escape;
-    *escape = __builtin_add_overflow(slashes & ~even & ~follows, slashes, &sequences);
-    return (even ^ (sequences << 1)) & follows;
+    uint64_t first = before & JSON_ESCAPE ? 1 : 0, slashes = masks->slashes & ~first;
+    uint64_t follows = slashes << 1 | first, sequences;
+    int carry = __builtin_add_overflow(slashes & ~even & ~follows, slashes, &sequences);
+    masks->escaped = (even ^ (sequences << 1)) & follows;
+    masks->rare = (before & JSON_WRONG) | (carry ? JSON_ESCAPE : 0) | masks->high >> 61;
 }
 
 /* The last block of the text is copied, so that nothing behind the text is read; spaces are well anywhere in it. The
-   four bytes before it go with it, for the sake of UTF-8. */
-static inline const uint8_t *json_padded(uint8_t *room, const uint8_t *block, ptrdiff_t size) {
-    memset(room + 4, ' ', 64);
-    memcpy(room, block - 4, 4);
-    memcpy(room + 4, block, (size_t) size);
-    return room + 4;
+   four bytes before it go with it, for the sake of UTF-8. Copies of a fixed size need no call: where there are 64 bytes
+   to copy, those before the block are copied as well. */
+#define JSON_ROOM 192
+
+JSON_INLINE const uint8_t *json_padded(uint8_t *room, const uint8_t *text, ptrdiff_t at, ptrdiff_t size) {
+    uint8_t *block = room + 64;
+    memcpy(block - 4, text + at - 4, 4);
+    if (at + size >= 64)
+        memcpy(block + size - 64, text + at + size - 64, 64);
+    else
+        memcpy(block, text + at, (size_t) size);
+    memset(block + size, ' ', 64);
+    return block;
 }
+
+/* AMD's processors before Zen 3 take a microcoded step for every bit of pext, and are better off without strides. */
+static int json_pext_is_slow = 0;
 
 #define JSON_ON_AVX2 __attribute__((target("avx2,pclmul,bmi,bmi2,popcnt")))
 #define JSON_ON_AVX512 \
-    __attribute__((target("avx2,pclmul,bmi,bmi2,popcnt,avx512f,avx512bw,avx512vl,avx512vbmi")))
+    __attribute__((target("avx2,pclmul,bmi,bmi2,popcnt,avx512f,avx512bw,avx512vl,avx512vbmi,gfni")))
 
 /* Keiser and Lemire's three look-ups: every bit is one way for a byte and the one before it to be wrong together. */
 #define JSON_TOO_SHORT 0x01
@@ -201,7 +247,7 @@ static inline const uint8_t *json_padded(uint8_t *room, const uint8_t *block, pt
 
 /* Not zero where 32 bytes are no UTF-8; the three before them are looked at, and a sequence that they leave unfinished
    is for the next 32 to complain of. */
-static inline JSON_ON_AVX2 __m256i json_utf8_errors(const uint8_t *text) {
+JSON_INLINE JSON_ON_AVX2 __m256i json_utf8_errors(const uint8_t *text) {
     const __m256i low = _mm256_set1_epi8(0x0F);
     __m256i here = _mm256_loadu_si256((const __m256i *) text);
     __m256i one_back = _mm256_loadu_si256((const __m256i *) (text - 1));
@@ -218,23 +264,23 @@ static inline JSON_ON_AVX2 __m256i json_utf8_errors(const uint8_t *text) {
     return _mm256_xor_si256(expected, errors);
 }
 
-static inline JSON_ON_AVX2 int json_is_utf8(const uint8_t *block) {
+JSON_INLINE JSON_ON_AVX2 int json_is_utf8(const uint8_t *block) {
     __m256i errors = _mm256_or_si256(json_utf8_errors(block), json_utf8_errors(block + 32));
     return _mm256_testz_si256(errors, errors);
 }
 
-static inline JSON_ON_AVX2 uint64_t json_prefix_xor(uint64_t bits) {
+JSON_INLINE JSON_ON_AVX2 uint64_t json_prefix_xor(uint64_t bits) {
     __m128i product = _mm_clmulepi64_si128(_mm_cvtsi64_si128((long long) bits), _mm_set1_epi8((char) 0xFF), 0);
     return (uint64_t) _mm_cvtsi128_si64(product);
 }
 
-static inline JSON_ON_AVX2 uint64_t json_bits_avx2(__m256i first, __m256i second) {
+JSON_INLINE JSON_ON_AVX2 uint64_t json_bits_avx2(__m256i first, __m256i second) {
     return (uint32_t) _mm256_movemask_epi8(first) | (uint64_t) (uint32_t) _mm256_movemask_epi8(second) << 32;
 }
 
 /* A class of bytes is a bit that the look-ups by both halves of a byte have in common: the highest one for brackets,
    another for each upper half that has allowed bytes beside them. Bytes beyond ASCII are looked up as 0. */
-static inline JSON_ON_AVX2 __m256i json_classes_avx2(__m256i bytes) {
+JSON_INLINE JSON_ON_AVX2 __m256i json_classes_avx2(__m256i bytes) {
     const __m256i lower = JSON_TWICE(
         0x06, 0x14, 0x26, 0x24, 0x24, 0x3C, 0x14, 0x04, 0x04, 0x05, 0x05, (char) 0x82, 0x12, (char) 0x83, 0x12, 0);
     const __m256i upper = JSON_TWICE(0x01, 0, 0x02, 0x04, 0x08, (char) 0x80, 0x10, (char) 0xA0, 0, 0, 0, 0, 0, 0, 0, 0);
@@ -242,28 +288,45 @@ static inline JSON_ON_AVX2 __m256i json_classes_avx2(__m256i bytes) {
     return _mm256_and_si256(_mm256_shuffle_epi8(lower, bytes), _mm256_shuffle_epi8(upper, halves));
 }
 
-static inline JSON_ON_AVX2 json_masks json_masks_avx2(const uint8_t *block) {
-    const __m256i quote = _mm256_set1_epi8('"'), slash = _mm256_set1_epi8('\\'), last = _mm256_set1_epi8(0x1F);
+JSON_INLINE JSON_ON_AVX2 json_masks json_masks_avx2(const uint8_t *block) {
+    const __m256i quote = _mm256_set1_epi8('"'), slash = _mm256_set1_epi8('\\'), none = _mm256_setzero_si256();
     __m256i first = _mm256_loadu_si256((const __m256i *) block);
     __m256i second = _mm256_loadu_si256((const __m256i *) (block + 32));
     __m256i first_class = json_classes_avx2(first), second_class = json_classes_avx2(second);
-    __m256i none = _mm256_setzero_si256();
+    /* With a sign, what is below a space is a control or beyond ASCII. */
+    __m256i rare = _mm256_cmpgt_epi8(_mm256_set1_epi8(' '), _mm256_min_epi8(first, second));
     json_masks masks;
+    rare = _mm256_or_si256(rare, _mm256_or_si256(_mm256_cmpeq_epi8(first, slash), _mm256_cmpeq_epi8(second, slash)));
+    masks.rare = (uint32_t) _mm256_movemask_epi8(rare);
     masks.quotes = json_bits_avx2(_mm256_cmpeq_epi8(first, quote), _mm256_cmpeq_epi8(second, quote));
-    masks.slashes = json_bits_avx2(_mm256_cmpeq_epi8(first, slash), _mm256_cmpeq_epi8(second, slash));
-    masks.controls = json_bits_avx2(_mm256_cmpeq_epi8(_mm256_min_epu8(first, last), first),
-                                    _mm256_cmpeq_epi8(_mm256_min_epu8(second, last), second));
     masks.foreign = json_bits_avx2(_mm256_cmpeq_epi8(first_class, none), _mm256_cmpeq_epi8(second_class, none));
     masks.brackets = json_bits_avx2(first_class, second_class);
     /* Bit 1 tells "{[" from "}]", bit 5 tells "{}" from "[]". */
     masks.opens = json_bits_avx2(_mm256_slli_epi16(first, 6), _mm256_slli_epi16(second, 6));
     masks.objects = json_bits_avx2(_mm256_slli_epi16(first, 2), _mm256_slli_epi16(second, 2));
+    return masks;
+}
+
+JSON_INLINE JSON_ON_AVX2 json_rare json_rare_masks_avx2(const uint8_t *block) {
+    const __m256i slash = _mm256_set1_epi8('\\'), last = _mm256_set1_epi8(0x1F);
+    __m256i first = _mm256_loadu_si256((const __m256i *) block);
+    __m256i second = _mm256_loadu_si256((const __m256i *) (block + 32));
+    json_rare masks = {0, 0, 0, 0, 0};
+    masks.slashes = json_bits_avx2(_mm256_cmpeq_epi8(first, slash), _mm256_cmpeq_epi8(second, slash));
+    masks.controls = json_bits_avx2(_mm256_cmpeq_epi8(_mm256_min_epu8(first, last), first),
+                                    _mm256_cmpeq_epi8(_mm256_min_epu8(second, last), second));
     masks.high = json_bits_avx2(first, second);
     return masks;
 }
 
+JSON_INLINE JSON_ON_AVX2 uint64_t json_quotes_avx2(const uint8_t *block) {
+    const __m256i quote = _mm256_set1_epi8('"');
+    return json_bits_avx2(_mm256_cmpeq_epi8(_mm256_loadu_si256((const __m256i *) block), quote),
+                          _mm256_cmpeq_epi8(_mm256_loadu_si256((const __m256i *) (block + 32)), quote));
+}
+
 /* Whether 64 bytes in a string neither end it nor escape anything nor are controls; their bits beyond ASCII. */
-static inline JSON_ON_AVX2 int json_is_text_avx2(const uint8_t *block, uint64_t *high) {
+JSON_INLINE JSON_ON_AVX2 int json_is_text_avx2(const uint8_t *block, uint64_t *high) {
     const __m256i quote = _mm256_set1_epi8('"'), slash = _mm256_set1_epi8('\\'), last = _mm256_set1_epi8(0x1F);
     __m256i first = _mm256_loadu_si256((const __m256i *) block);
     __m256i second = _mm256_loadu_si256((const __m256i *) (block + 32));
@@ -275,24 +338,48 @@ static inline JSON_ON_AVX2 int json_is_text_avx2(const uint8_t *block, uint64_t 
     return _mm256_testz_si256(hits, hits);
 }
 
-static inline JSON_ON_AVX512 json_masks json_masks_avx512(const uint8_t *block) {
+/* Eight bits a byte become eight masks by two transpositions: of the bits of eight bytes, which is multiplying with the
+   unit matrix over GF(2), and of the bytes of eight words. */
+JSON_INLINE JSON_ON_AVX512 json_masks json_masks_avx512(const uint8_t *block) {
+    const __m512i backwards = _mm512_broadcast_i32x4(
+        _mm_setr_epi8(7, 6, 5, 4, 3, 2, 1, 0, 15, 14, 13, 12, 11, 10, 9, 8));
+    const __m512i unit = _mm512_set1_epi64((long long) 0x8040201008040201ULL);
+    const __m512i first_bytes = _mm512_set1_epi64(0x3830282018100800LL);
+    const __m512i columns = _mm512_add_epi8(first_bytes, _mm512_setr_epi64(
+        0, 0x0101010101010101LL, 0x0202020202020202LL, 0x0303030303030303LL,
+        0x0404040404040404LL, 0x0505050505050505LL, 0x0606060606060606LL, 0x0707070707070707LL));
     __m512i bytes = _mm512_loadu_si512(block);
-    /* Looked up by seven bits; bytes beyond ASCII become foreign below. */
     __m512i classes = _mm512_permutex2var_epi8(
         _mm512_loadu_si512(json_outside), bytes, _mm512_loadu_si512(json_outside + 64));
+    uint64_t planes[8];
     json_masks masks;
-    masks.high = _mm512_movepi8_mask(bytes);
-    masks.quotes = _mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8('"'));
-    masks.slashes = _mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8('\\'));
-    masks.controls = _mm512_cmplt_epu8_mask(bytes, _mm512_set1_epi8(' '));
-    masks.foreign = _mm512_testn_epi8_mask(classes, classes) | masks.high;
-    masks.brackets = _mm512_test_epi8_mask(classes, _mm512_set1_epi8(JSON_BRACKET));
-    masks.opens = _mm512_test_epi8_mask(bytes, _mm512_set1_epi8(0x02));
-    masks.objects = _mm512_test_epi8_mask(bytes, _mm512_set1_epi8(0x20));
+    /* Looked up by seven bits, bytes beyond ASCII are taken for others: they are marked, for json_read to see to it. */
+    classes = _mm512_ternarylogic_epi32(classes, bytes, _mm512_set1_epi8((char) 0x80), 0xF8);
+    classes = _mm512_gf2p8affine_epi64_epi8(unit, _mm512_shuffle_epi8(classes, backwards), 0);
+    _mm512_storeu_si512(planes, _mm512_permutexvar_epi8(columns, classes));
+    masks.brackets = planes[0];
+    masks.quotes = planes[1];
+    masks.foreign = planes[2];
+    masks.opens = planes[3];
+    masks.objects = planes[4];
+    masks.rare = planes[5] | planes[6] | planes[7];
     return masks;
 }
 
-static inline JSON_ON_AVX512 int json_is_text_avx512(const uint8_t *block, uint64_t *high) {
+JSON_INLINE JSON_ON_AVX512 json_rare json_rare_masks_avx512(const uint8_t *block) {
+    __m512i bytes = _mm512_loadu_si512(block);
+    json_rare masks = {0, 0, 0, 0, 0};
+    masks.slashes = _mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8('\\'));
+    masks.controls = _mm512_cmplt_epu8_mask(bytes, _mm512_set1_epi8(' '));
+    masks.high = _mm512_movepi8_mask(bytes);
+    return masks;
+}
+
+JSON_INLINE JSON_ON_AVX512 uint64_t json_quotes_avx512(const uint8_t *block) {
+    return _mm512_cmpeq_epi8_mask(_mm512_loadu_si512(block), _mm512_set1_epi8('"'));
+}
+
+JSON_INLINE JSON_ON_AVX512 int json_is_text_avx512(const uint8_t *block, uint64_t *high) {
     __m512i bytes = _mm512_loadu_si512(block);
     *high = _mm512_movepi8_mask(bytes);
     return !(_mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8('"'))
@@ -314,30 +401,28 @@ static inline JSON_ON_AVX512 int json_is_text_avx512(const uint8_t *block, uint6
 
 static int json_path_is_there(int path) {
     __builtin_cpu_init();
+    json_pext_is_slow = __builtin_cpu_is("znver1") || __builtin_cpu_is("znver2");
     if (path == JSON_PORTABLE) return 1;
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("pclmul") || !__builtin_cpu_supports("bmi")
         || !__builtin_cpu_supports("bmi2") || !__builtin_cpu_supports("popcnt"))
         return 0;
     if (path == JSON_AVX2) return 1;
     return path == JSON_AVX512 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")
-           && __builtin_cpu_supports("avx512vbmi");
+           && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("gfni");
 }
 
 /* The end of the object or array that opens at "at", or -1 if it is refused. Wants four bytes before it. */
-static inline ptrdiff_t json_skip_blocks(int path, const uint8_t *text, ptrdiff_t at, ptrdiff_t end, int max_depth) {
+JSON_INLINE ptrdiff_t json_skip_blocks(int path, const uint8_t *text, ptrdiff_t at, ptrdiff_t end, int max_depth) {
     return path == JSON_AVX512 ? json_scan_avx512(text, at, end, max_depth) : json_scan_avx2(text, at, end, max_depth);
 }
 
 #else
 
-static void json_fill_quads(void) {
-}
-
 static int json_path_is_there(int path) {
     return path == JSON_PORTABLE;
 }
 
-static inline ptrdiff_t json_skip_blocks(int path, const uint8_t *text, ptrdiff_t at, ptrdiff_t end, int max_depth) {
+JSON_INLINE ptrdiff_t json_skip_blocks(int path, const uint8_t *text, ptrdiff_t at, ptrdiff_t end, int max_depth) {
     (void) path, (void) text, (void) at, (void) end, (void) max_depth;
     return -1;
 }

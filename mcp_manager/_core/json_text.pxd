@@ -4,10 +4,12 @@ from libc.stdint cimport uint8_t
 from libc.string cimport memcmp
 
 cdef extern from "json_blocks.h" nogil:
-    enum: JSON_PLAIN
     enum: JSON_BRACKET
     enum: JSON_QUOTE
-    const uint8_t[256] json_outside
+    enum: JSON_FOREIGN
+    enum: JSON_OPENS
+    enum: JSON_OBJECT
+    const uint8_t[128] json_outside
     int json_plain_prefix(const uint8_t* text) noexcept
 
 cdef enum:
@@ -294,34 +296,32 @@ cdef inline Py_ssize_t skip_brackets(
     """Step over an object or array by its brackets and strings alone, as ``json_blocks.h`` does by blocks."""
     cdef uint8_t[DEPTH_BYTES] objects
     cdef int depth = 0
-    cdef uint8_t byte, what, in_object
+    cdef uint8_t what
+    cdef bint in_object
     while at < end:
-        byte = data[at]
-        what = json_outside[byte]
-        if what == JSON_PLAIN:
-            at += 1
-            continue
-        if what == JSON_QUOTE:
+        what = json_outside[data[at]] if data[at] < 0x80 else JSON_FOREIGN
+        if what & JSON_FOREIGN:
+            return fail(fault, b"expected a JSON value", at)
+        if what & JSON_QUOTE:
             at = skip_text(data, at, end, fault)
             if at < 0:
                 return -1
             continue
-        if what != JSON_BRACKET:
-            return fail(fault, b"expected a JSON value", at)
-        in_object = byte >> 5 & 1
-        if byte & 2:
-            if depth >= max_depth:
-                return fail(fault, b"nested too deeply", at)
-            if in_object:
-                objects[depth >> 3] |= <uint8_t> (1 << (depth & 7))
+        if what & JSON_BRACKET:
+            in_object = (what & JSON_OBJECT) != 0
+            if what & JSON_OPENS:
+                if depth >= max_depth:
+                    return fail(fault, b"nested too deeply", at)
+                if in_object:
+                    objects[depth >> 3] |= <uint8_t> (1 << (depth & 7))
+                else:
+                    objects[depth >> 3] &= <uint8_t> ~(1 << (depth & 7))
+                depth += 1
             else:
-                objects[depth >> 3] &= <uint8_t> ~(1 << (depth & 7))
-            depth += 1
-        else:
-            depth -= 1
-            if (objects[depth >> 3] >> (depth & 7) & 1) != in_object:
-                return fail(fault, b"expected ',' or a closing bracket", at)
-            if depth == 0:
-                return at + 1
+                depth -= 1
+                if (objects[depth >> 3] >> (depth & 7) & 1) != in_object:
+                    return fail(fault, b"expected ',' or a closing bracket", at)
+                if depth == 0:
+                    return at + 1
         at += 1
     return fail(fault, b"unexpected end", at)

@@ -18,7 +18,6 @@ cdef extern from "json_blocks.h" nogil:
     enum: JSON_PORTABLE
     enum: JSON_AVX2
     enum: JSON_AVX512
-    void json_fill_quads() noexcept
     bint json_path_is_there(int path) noexcept
     Py_ssize_t json_skip_blocks(
         int path, const uint8_t* text, Py_ssize_t at, Py_ssize_t end, int max_depth
@@ -42,6 +41,8 @@ cdef enum:
     # Shorter frames are copied as fast as looked at.
     MIN_VIEW = 4096
     MIN_OVERWRITE = 32768
+    # A text that is shorter than this from here on is read byte by byte sooner than by blocks.
+    SHORT = 32
 
 cdef enum Member:
     OTHER = 0
@@ -90,7 +91,9 @@ cdef Member escaped_member_of(bytes data, Range key):
     return member_of(<const uint8_t*> PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
 
 
+# Bytes, strings and numbers are all it holds: there is nothing for the garbage collector to look for.
 @cython.final
+@cython.no_gc
 @cython.freelist(16)
 cdef class Message:
     cdef bytes data
@@ -242,7 +245,6 @@ def use_vector_path(str name not None):
     _path = _PATHS[name]
 
 
-json_fill_quads()
 use_vector_path(max(vector_paths(), key=_PATHS.get))
 
 
@@ -251,7 +253,7 @@ cdef inline Py_ssize_t skip_nested(
 ) noexcept nogil:
     """Step over the object or array at ``at``, five bytes into the message or later, without reading its grammar."""
     cdef Py_ssize_t after
-    if _path == JSON_PORTABLE:
+    if _path == JSON_PORTABLE or end - at < SHORT:
         return skip_brackets(data, at, end, max_depth, fault)
     after = json_skip_blocks(_path, data, at, end, max_depth)
     if after < 0 and skip_brackets(data, at, end, max_depth, fault) >= 0:
@@ -295,7 +297,7 @@ cdef inline bint read_small(bytes data, Range part, int64_t* number) noexcept:
 
 
 cdef object read_id(bytes data, Range part):
-    cdef uint8_t first = <uint8_t> data[part.start]
+    cdef uint8_t first = (<const uint8_t*> PyBytes_AS_STRING(data))[part.start]
     cdef int64_t small = 0
     cdef bytes raw
     if first == 0x22:
@@ -316,7 +318,7 @@ cdef object read_id(bytes data, Range part):
 
 cdef object read_code(bytes data, Range part):
     """Return an error's code, ``None`` if it is not an integer of at most 20 characters."""
-    cdef uint8_t first = <uint8_t> data[part.start]
+    cdef uint8_t first = (<const uint8_t*> PyBytes_AS_STRING(data))[part.start]
     cdef int64_t small = 0
     if part.end - part.start > MAX_CODE_BYTES or (first != 0x2D and not 0x30 <= first <= 0x39):
         return None
