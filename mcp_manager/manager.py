@@ -377,13 +377,13 @@ class McpManager(Verbs):
         CallError
             No answer; ``delivery`` says whether the request may have been executed.
         """
-        return self._execute(server_id, request, timeout, as_text=False)
+        return self._execute(server_id, request, timeout, False)
 
     def execute_text(self, server_id: str, request: str, *, timeout: float | None = None) -> Coroutine[Any, Any, str]:
         """Send one JSON-RPC request as text and return the whole JSON-RPC response as text; see :meth:`execute_raw`."""
-        return self._execute(server_id, request, timeout, as_text=True)
+        return self._execute(server_id, request, timeout, True)
 
-    async def _execute(self, server_id: str, request: Any, timeout: float | None, *, as_text: bool) -> Any:
+    async def _execute(self, server_id: str, request: Any, timeout: float | None, as_text: bool) -> Any:
         if get_ident() != self._serving_thread or not self._is_loop_running():
             self._check_running()
         try:

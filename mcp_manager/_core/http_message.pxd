@@ -10,7 +10,9 @@ cdef enum Content:
 cdef class WireReply:
     cdef readonly int status
     cdef public bytes body
+    # None where there are none worth keeping.
     cdef list headers
+    cdef bytes media_type
     cdef Content content
 
 
@@ -50,4 +52,4 @@ cdef Exchange make_exchange(
     const char* method, Py_ssize_t method_size, const char* params, Py_ssize_t params_size,
     int64_t request_id, int64_t deadline_ns,
 )
-cdef WireReply make_reply(int status, list headers, bytes body, Content content)
+cdef WireReply make_reply(int status, list headers, bytes media_type, bytes body, Content content)

@@ -45,6 +45,8 @@ class WireError(Exception):
 
 
 @cython.final
+@cython.no_gc
+@cython.freelist(16)
 cdef class WireReply:
     def __init__(self, int status, list headers not None, bytes body not None):
         cdef bint encoded = False
@@ -54,6 +56,7 @@ cdef class WireReply:
         self.content = OTHER
         for name, value in headers:
             if name == b"content-type":
+                self.media_type = value
                 self.content = content_of(value)
             elif name == b"content-encoding":
                 encoded = is_encoded(value)
@@ -74,7 +77,9 @@ cdef class WireReply:
 
     def header(self, str name not None):
         cdef bytes wanted = name.lower().encode("latin-1")
-        for known, value in self.headers:
+        if wanted == b"content-type":
+            return None if self.media_type is None else self.media_type.decode("latin-1").strip()
+        for known, value in self.headers or ():
             if known == wanted:
                 return value.decode("latin-1").strip()
         return None
@@ -84,6 +89,7 @@ cdef class WireReply:
 
 
 @cython.final
+@cython.no_gc
 @cython.freelist(64)
 cdef class Request:
     def __init__(self, bytes method not None, bytes params):
@@ -130,6 +136,7 @@ cdef Exchange make_exchange(
 
 
 @cython.final
+@cython.no_gc
 @cython.freelist(64)
 cdef class Exchange:
     def __init__(self, bytes frame not None, int64_t request_id, int64_t deadline_ns):
@@ -251,10 +258,11 @@ cdef bint is_unshared(PyObject* data) noexcept:
     return Py_REFCNT(data) == 1
 
 
-cdef WireReply make_reply(int status, list headers, bytes body, Content content):
+cdef WireReply make_reply(int status, list headers, bytes media_type, bytes body, Content content):
     cdef WireReply reply = WireReply.__new__(WireReply)
     reply.status = status
     reply.headers = headers
+    reply.media_type = media_type
     reply.body = body
     reply.content = content
     return reply

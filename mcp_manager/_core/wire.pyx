@@ -6,7 +6,7 @@ may carry another request.
 
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
@@ -36,6 +36,7 @@ cdef enum:
     MAX_SILENT = 131072
     # From here on what is left of a body is received where it will stay.
     MIN_DIRECT = 32768
+    MAX_COPIED = 4096
     # A request that fits the smallest socket buffer is gone before its reply can arrive.
     MAX_UNWATCHED_WRITE = 16384
     # Sweeps an idle connection survives.
@@ -117,6 +118,7 @@ cdef class Wire(Deadline):
     # Its response
     cdef int status
     cdef list headers
+    cdef bytes media_type
     cdef Content content
     cdef int64_t length
     cdef int64_t received
@@ -145,7 +147,6 @@ cdef class Wire(Deadline):
         self.transport = transport
         self.write = transport.write
         self.replace_parser()
-        self.headers = []
         self.length = -1
         self.state = IDLE
         self.pool.wires.add(self)
@@ -216,6 +217,7 @@ cdef class Wire(Deadline):
         return self.pool.view
 
     def buffer_updated(self, Py_ssize_t size):
+        cdef char* received
         if self.state == CLOSED:
             return
         if self.direct:
@@ -233,7 +235,12 @@ cdef class Wire(Deadline):
             return
         self.silent += size
         try:
-            self.feed(PyMemoryView_FromMemory(PyByteArray_AS_STRING(self.pool.storage), size, PyBUF_READ))
+            received = PyByteArray_AS_STRING(self.pool.storage)
+            # A copy of little costs less than a view of it.
+            if size <= MAX_COPIED:
+                self.feed(PyBytes_FromStringAndSize(received, size))
+            else:
+                self.feed(PyMemoryView_FromMemory(received, size, PyBUF_READ))
         except Exception as error:
             # An upgrade, too: nobody asked for one.
             if self.state != CLOSED:
@@ -274,8 +281,10 @@ cdef class Wire(Deadline):
         if known is None:
             return
         if known is <object> KEPT[CONTENT_TYPE]:
+            self.media_type = value
             self.content = content_of(value)
-        elif known is <object> KEPT[CONTENT_LENGTH]:
+            return
+        if known is <object> KEPT[CONTENT_LENGTH]:
             self.length = length_of(value)
             if self.length < 0:
                 self.fail(WireError(OVERSIZE, "", 1 << 62))
@@ -285,6 +294,8 @@ cdef class Wire(Deadline):
             return
         elif known is <object> KEPT[CONTENT_ENCODING]:
             self.encoded = is_encoded(value)
+        if self.headers is None:
+            self.headers = []
         self.headers.append((known, value))
 
     def on_headers_complete(self):
@@ -303,7 +314,7 @@ cdef class Wire(Deadline):
             return
         self.state = STREAM
         self.events = SseParser(max_line=self.limit, max_event=self.limit)
-        self.exchange.head = make_reply(self.status, self.headers, b"", self.content)
+        self.exchange.head = make_reply(self.status, self.headers, self.media_type, b"", self.content)
         if self.exchange.request_id == 0:
             # Nothing on the stream can be a reply to what asks for none.
             self.answer(self.exchange.head)
@@ -384,7 +395,9 @@ cdef class Wire(Deadline):
                 body = <bytes> self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
             else:
                 body = self.body if self.body is not None else b""
-            self.resolve(make_reply(self.status, self.headers, body, OTHER if self.encoded else self.content))
+            self.resolve(
+                make_reply(self.status, self.headers, self.media_type, body, OTHER if self.encoded else self.content)
+            )
 
     cdef bint reusable_now(self):
         if self.watch_write and self.transport.get_write_buffer_size() > 0:
@@ -451,7 +464,8 @@ cdef class Wire(Deadline):
         self.listener = None
 
     cdef object forget_head(self):
-        self.headers = []
+        self.headers = None
+        self.media_type = None
         self.content = OTHER
         self.length = -1
         self.received = 0
