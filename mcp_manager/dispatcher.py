@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import getrandbits
-from typing import Final, NoReturn
+from typing import Any, NoReturn
 
+from mcp_manager._core.call_path import CallPath, Flight
 from mcp_manager._core.jsonrpc import RESULT, Message
 from mcp_manager._core.router import Lease, Router
 from mcp_manager.errors import CircuitOpenError, OverloadedError, SessionLostError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.policy import classify_error, classify_rpc_error
 from mcp_manager.pool import Instance
-from mcp_manager.session import ProgressCallback
+from mcp_manager.session import ProgressCallback, Session
 from mcp_manager.supervisor import Supervisor
 from mcp_manager.transports.base import Sendable
 from mcp_manager.types import CallStatus, CircuitState, Outcome
 
 __all__ = ["Dispatcher"]
-
-# Plain numbers: every call passes them to the core, which would convert the enums each time.
-_SUCCESS: Final = int(Outcome.SUCCESS)
-_SUCCESS_STATUS: Final = int(CallStatus.SUCCESS)
 
 
 class Dispatcher:
@@ -39,8 +36,9 @@ class Dispatcher:
 
     def __init__(self, router: Router, monitor: HealthMonitor, clock: Callable[[], int]) -> None:
         self._router = router
-        self._pick = router.pick
-        self._done = router.done
+        path = CallPath(router, clock, getrandbits(64))
+        self._begin = path.begin
+        self._land = path.land
         self._monitor = monitor
         self._clock = clock
 
@@ -67,30 +65,57 @@ class Dispatcher:
         CallError
             No reply: the circuit is open, there is no instance, or the exchange failed.
         """
-        lease = self._pick(supervisor.server_id, method, started_ns, getrandbits(64))
+        flight = self._begin(
+            supervisor.server_id, method, request if progress is None else None, started_ns, deadline_ns
+        )
+        if flight.future is None:
+            return await self._carry(supervisor, flight.lease, request, deadline_ns, progress)
+        answer: Any
+        try:
+            answer = await flight.future
+        except BaseException as error:
+            flight.abandon()
+            answer = error
+        else:
+            reply = self._land(flight, answer)
+            if reply is not None:
+                return reply
+        try:
+            return await self._carry(supervisor, flight.lease, request, deadline_ns, None, flight, answer)
+        finally:
+            # An exception's traceback holds this frame.
+            del answer
+
+    async def _carry(
+        self,
+        supervisor: Supervisor,
+        lease: Lease,
+        request: Sendable,
+        deadline_ns: int,
+        progress: tuple[str, ProgressCallback] | None,
+        flight: Flight | None = None,
+        answer: Any = None,
+    ) -> Message:
+        """Take a call the way that leads everywhere: past a session that is not ready, or on from an unusual answer."""
         if lease.rejection:
             self._reject(supervisor, lease)
         instance: Instance = lease.payload
-        session = instance.session
-        instance.active += 1
+        session: Session | None = instance.session if flight is None else flight.session
         try:
-            if session is None:
-                reply = await instance.call(request, deadline_ns, progress)
-            else:
-                # The way of nearly every call: as Instance.call(), without a coroutine of its own.
-                try:
+            try:
+                if flight is not None and flight.exchange is not None and session is not None:
+                    reply = await session.landed(flight.exchange, answer)
+                else:
+                    session = session or await instance.ready_session(deadline_ns)
                     reply = await session.call(request, deadline_ns, progress)
-                except SessionLostError as lost:
-                    reply = await instance.call_again(session, lost, request, deadline_ns, progress)
+            except SessionLostError as lost:
+                assert session is not None
+                reply = await instance.call_again(session, lost, request, deadline_ns, progress)
         except BaseException as error:
-            self._failed(supervisor, lease, error, started_ns)
+            self._failed(supervisor, lease, error)
             raise
-        finally:
-            instance.active -= 1
-            if instance.draining is not None:
-                instance.wake_drain()
         if reply.kind == RESULT:
-            self._done(lease, _SUCCESS, _SUCCESS_STATUS, self._clock())
+            self._router.done(lease, Outcome.SUCCESS, CallStatus.SUCCESS, self._clock())
         else:
             outcome = classify_rpc_error(reply.error_code)
             self._router.done(lease, outcome, CallStatus.RPC_ERROR, self._clock(), random=getrandbits(64))
@@ -103,14 +128,14 @@ class Dispatcher:
     ) -> None:
         """Send a notification to one of a server's instances; raises as :meth:`call`."""
         started_ns = self._clock()
-        lease = self._pick(supervisor.server_id, method, started_ns, getrandbits(64))
+        lease = self._router.pick(supervisor.server_id, method, started_ns, getrandbits(64))
         if lease.rejection:
             self._reject(supervisor, lease)
         instance: Instance = lease.payload
         try:
             await instance.notify(method_raw, params, deadline_ns)
         except BaseException as error:
-            self._failed(supervisor, lease, error, started_ns)
+            self._failed(supervisor, lease, error)
             raise
         self._router.done(lease, Outcome.SUCCESS, CallStatus.SUCCESS, self._clock())
 
@@ -133,9 +158,9 @@ class Dispatcher:
             hint="it is suspended: scale it to 1 or more",
         )
 
-    def _failed(self, supervisor: Supervisor, lease: Lease, error: BaseException, started_ns: int) -> None:
+    def _failed(self, supervisor: Supervisor, lease: Lease, error: BaseException) -> None:
         now_ns = self._clock()
-        outcome, status = classify_error(error, (now_ns - started_ns) / 1e9, supervisor.config.breaker.timeout_floor_s)
+        outcome, status = classify_error(error, (now_ns - lease.started_ns) / 1e9, supervisor.config.breaker.timeout_floor_s)
         if lease.trial and status is CallStatus.OVERLOADED:
             # A closed circuit ignores "come back later"; a circuit on trial takes it for a no.
             outcome = Outcome.FAILURE

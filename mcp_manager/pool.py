@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager._core.router import Instance as RouterInstance
@@ -81,9 +82,6 @@ class Instance:
         self._connecting: asyncio.Task[Session] | None = None
         self._retired: set[asyncio.Task[None]] = set()
         self._closing = False
-        # Calls under way, raised and lowered by whoever makes one, and what is told of their end.
-        self.active = 0
-        self.draining: asyncio.Future[None] | None = None
         self._not_before = 0.0
         self._failed_starts = 0
         self._connected_at = 0.0
@@ -112,17 +110,11 @@ class Instance:
         CallError
             No reply arrived; see :meth:`Session.call`.
         """
-        self.active += 1
+        session = self.session or await self.ready_session(deadline_ns)
         try:
-            session = self.session or await self.ready_session(deadline_ns)
-            try:
-                return await session.call(request, deadline_ns, progress)
-            except SessionLostError as lost:
-                return await self.call_again(session, lost, request, deadline_ns, progress)
-        finally:
-            self.active -= 1
-            if self.draining is not None:
-                self.wake_drain()
+            return await session.call(request, deadline_ns, progress)
+        except SessionLostError as lost:
+            return await self.call_again(session, lost, request, deadline_ns, progress)
 
     async def call_again(
         self,
@@ -140,27 +132,15 @@ class Instance:
         replacement = await self.ready_session(deadline_ns)
         return await replacement.call(request, deadline_ns, progress)
 
-    def wake_drain(self) -> None:
-        """Tell whoever waits in :meth:`wait_idle`, if the last call has gone; called where ``draining`` is set."""
-        if self.draining is not None and not self.active:
-            self.draining.set_result(None)
-            self.draining = None
-
     async def notify(self, method_raw: bytes, params: bytes | None, deadline_ns: int) -> None:
         """Send a notification on the live session, made first if need be."""
-        self.active += 1
+        session = self.session or await self.ready_session(deadline_ns)
         try:
-            session = self.session or await self.ready_session(deadline_ns)
-            try:
-                await session.notify(method_raw, params, deadline_ns)
-            except SessionLostError as lost:
-                self._lose(session, lost)
-                session = await self.ready_session(deadline_ns)
-                await session.notify(method_raw, params, deadline_ns)
-        finally:
-            self.active -= 1
-            if self.draining is not None:
-                self.wake_drain()
+            await session.notify(method_raw, params, deadline_ns)
+        except SessionLostError as lost:
+            self._lose(session, lost)
+            session = await self.ready_session(deadline_ns)
+            await session.notify(method_raw, params, deadline_ns)
 
     async def ready_session(self, deadline_ns: int) -> Session:
         """Return the live session, joining the one attempt to make it that is under way.
@@ -189,15 +169,22 @@ class Instance:
 
     async def wait_idle(self) -> None:
         """Wait until no call is under way."""
-        while self.active:
-            if self.draining is None:
-                self.draining = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self.draining)
+        handle = self.handle
+        while handle is not None and handle.inflight:
+            idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            wake = partial(_resolve, idle)
+            handle.on_idle = wake
+            try:
+                await idle
+            finally:
+                if handle.on_idle is wake:
+                    handle.on_idle = None
 
     async def aclose(self, grace_s: float) -> None:
         """End the session, giving it ``grace_s`` seconds; idempotent and safe to cancel."""
         self._closing = True
-        session, self.session = self.session, None
+        session = self.session
+        self._set_session(None)
         connecting = self._connecting
         if connecting is not None:
             connecting.cancel()
@@ -260,12 +247,17 @@ class Instance:
             self.last_error = error
             self._delay_restart()
             raise
-        self.session = session
+        self._set_session(session)
         self.generation += 1
         self.last_error = None
         self._connected_at = asyncio.get_running_loop().time()
         self._on_change(self, None)
         return session
+
+    def _set_session(self, session: Session | None) -> None:
+        self.session = session
+        if self.handle is not None:
+            self.handle.channel = None if session is None else session.channel
 
     def _session_died(self, session: Session, error: CallError) -> None:
         if session is self.session:
@@ -276,7 +268,7 @@ class Instance:
         """Retire a session, unless another caller already did; whoever comes next makes a new one."""
         if session is not self.session:
             return
-        self.session = None
+        self._set_session(None)
         self.generation += 1
         self.last_error = error
         task = asyncio.get_running_loop().create_task(session.retire())
@@ -296,6 +288,11 @@ class Instance:
         delay_s = backoff_delay(self._failed_starts, restart.initial_s, restart.max_s, restart.jitter, random.random())
         self._failed_starts += 1
         self._not_before = now + delay_s
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _for_caller(error: BaseException) -> BaseException:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 import orjson
 
+from mcp_manager._core.call_path import Channel, RequestIds
 from mcp_manager._core.jsonrpc import ERROR, REQUEST, Message, notification_frame
 from mcp_manager.errors import CallError, ProtocolError
 from mcp_manager.protocol import methods
@@ -81,12 +82,14 @@ class Session:
         self._handlers = handlers
         self._on_closed = on_closed
         self._transport: Transport | None = None
-        self._next_id = _FIRST_ID
+        self._ids = RequestIds(_FIRST_ID)
         self._progress: dict[str, ProgressCallback] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._serving = 0
         self._closed = False
         self.identity: ServerIdentity | None = None
+        # Where calls may go out without coming by here, while the session is live.
+        self.channel: Channel | None = None
         self.stray_messages = 0
 
     @property
@@ -106,8 +109,7 @@ class Session:
         try:
             await transport.open()
             # The first id of a session; whoever connects it bounds it in time.
-            initialize = Request(b'"initialize"', initialize_params(self._client)).exchange(self._next_id, 0)
-            self._next_id += 1
+            initialize = Request(b'"initialize"', initialize_params(self._client)).exchange(self._ids.take(), 0)
             reply = await transport.exchange(initialize)
             if reply.kind == ERROR:
                 raise ProtocolError(
@@ -124,6 +126,7 @@ class Session:
         except BaseException:
             await self.aclose(0.0)
             raise
+        self.channel = transport.channel(self, self._ids)
         return self.identity
 
     def call(
@@ -152,10 +155,13 @@ class Session:
         """
         transport = self._transport
         assert transport is not None
-        request_id = self._next_id
-        self._next_id = request_id + 1
-        sending = transport.exchange(request.exchange(request_id, deadline_ns))
+        sending = transport.exchange(request.exchange(self._ids.take(), deadline_ns))
         return sending if progress is None else self._listening(sending, *progress)
+
+    def landed(self, exchange: Exchange, answer: Any) -> Awaitable[Message]:
+        """Return the reading of what came back on the channel, to be awaited for the reply; see :meth:`call`."""
+        assert self._transport is not None
+        return self._transport.landed(exchange, answer)
 
     async def notify(self, method_raw: bytes, params: bytes | None, deadline_ns: int) -> None:
         """Send a notification; raises :class:`CallError` if it could not be handed over by the deadline."""

@@ -142,10 +142,13 @@ cdef class Message:
         cdef const char* text = PyBytes_AS_STRING(self.data)
         cdef Range method = self.members[<int> METHOD]
         cdef Range params = self.members[<int> PARAMS]
+        cdef const char* params_text = NULL
         if method.start < 0:
             raise ValueError("a response cannot be sent as a request")
+        if params.start >= 0:
+            params_text = text + params.start
         return make_exchange(
-            text + method.start, method.end - method.start, NULL if params.start < 0 else text + params.start,
+            text + method.start, method.end - method.start, params_text,
             params.end - params.start, request_id, deadline_ns,
         )
 

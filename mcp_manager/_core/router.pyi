@@ -4,6 +4,7 @@ One :meth:`Router.pick` and one :meth:`Router.done` per call. Times are nanoseco
 outcomes and statuses are numbered as in ``mcp_manager.types``.
 """
 
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Never, final
 
 from mcp_manager._core.breaker import BreakerSettings as BreakerSettings
@@ -38,6 +39,11 @@ class Instance:
     """One place where a server runs: the handle that :meth:`Router.add_instance` returns."""
 
     def __init__(self, *args: Never, **kwargs: Never) -> None: ...
+    channel: object | None
+    """Where its requests go out at once: a :class:`Channel` or ``None``."""
+    on_idle: Callable[[], object] | None
+    """Called when the last of its calls ends."""
+
     @property
     def payload(self) -> Any:
         """What was given to :meth:`Router.add_instance`."""

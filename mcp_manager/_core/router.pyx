@@ -24,7 +24,6 @@ from mcp_manager._core.histogram cimport (
 from mcp_manager._core.breaker import BreakerSettings  # no-cython-lint: part of the interface here, too
 
 cdef enum:
-    STATUSES = 12
     CIRCUIT_OPEN = 10
     NO_INSTANCE = 11
     LOWEST_LE = -12
@@ -60,34 +59,15 @@ class BreakerEvent(NamedTuple):
 
 
 @cython.final
-@cython.internal
 cdef class Series:
     """Counters and latencies of one method of one server."""
-
-    cdef uint64_t[STATUSES] counts
-    cdef Histogram latency
 
     def __cinit__(self):
         self.latency = Histogram()
 
 
 @cython.final
-@cython.internal
 cdef class Server:
-    cdef str server_id
-    # Ready instances first, then pending ones, then excluded ones.
-    cdef list instances
-    cdef Py_ssize_t ready_end
-    cdef Py_ssize_t pending_end
-    cdef dict methods
-    cdef Series other
-    cdef str last_method
-    cdef Series last_series
-    cdef LatencyWindow window
-    cdef int64_t inflight
-    cdef uint64_t health_successes
-    cdef uint64_t health_failures
-
     def __cinit__(self, str server_id):
         self.server_id = server_id
         self.instances = []
@@ -95,19 +75,6 @@ cdef class Server:
 
 @cython.final
 cdef class Instance:
-    cdef Circuit circuit
-    cdef Server server
-    cdef readonly object payload
-    cdef readonly Settings settings
-    cdef readonly int availability
-    cdef readonly int64_t inflight
-    cdef readonly int64_t last_success_ns
-    cdef readonly bint removed
-    cdef Py_ssize_t position
-    cdef double latency_ns
-    cdef int64_t latency_at_ns
-    cdef object __weakref__
-
     def __init__(self):
         raise TypeError("an Instance comes from Router.add_instance()")
 
@@ -123,19 +90,9 @@ cdef class Instance:
 
 
 @cython.final
+@cython.no_gc
 @cython.freelist(256)
 cdef class Lease:
-    cdef readonly Instance instance
-    cdef Server server
-    cdef Series series
-    cdef readonly int64_t started_ns
-    cdef readonly int64_t retry_after_ns
-    cdef readonly int rejection
-    cdef uint64_t generation
-    cdef int32_t slot
-    cdef bint probe
-    cdef bint finished
-
     def __init__(self):
         raise TypeError("a Lease comes from Router.pick()")
 
@@ -285,11 +242,6 @@ cdef void observe_latency(Instance instance, double sample_ns, bint failed, int6
 
 @cython.final
 cdef class Router:
-    cdef dict servers
-    cdef Py_ssize_t max_methods
-    cdef object events
-    cdef readonly uint64_t dropped_events
-
     def __cinit__(self, *, Py_ssize_t max_methods=64):
         if max_methods < 0:
             raise ValueError(f"max_methods must be at least 0, not {max_methods}")
@@ -428,7 +380,7 @@ cdef class Router:
             return second
         return second if is_better(second, first, server, now_ns) else first
 
-    def pick(self, str server_id not None, str method not None, int64_t now_ns, uint64_t random):
+    cpdef Lease pick(self, str server_id, str method, int64_t now_ns, uint64_t random):
         cdef Server server = <Server> self.servers[server_id]
         cdef Series series = self.series_of(server, method)
         cdef Lease lease = Lease.__new__(Lease)
@@ -478,8 +430,8 @@ cdef class Router:
             lease.generation = 0
         return lease
 
-    def done(
-        self, Lease lease not None, int outcome, int status, int64_t now_ns, int64_t retry_after_ns=0, uint64_t random=0
+    cpdef object done(
+        self, Lease lease, int outcome, int status, int64_t now_ns, int64_t retry_after_ns=0, uint64_t random=0
     ):
         cdef Instance instance = lease.instance
         cdef Server server = lease.server
@@ -501,6 +453,8 @@ cdef class Router:
         else:
             instance.inflight -= 1
             server.inflight -= 1
+            if instance.inflight == 0 and instance.on_idle is not None:
+                instance.on_idle()
             lease.series.counts[status] += 1
             if outcome != IGNORED:
                 self.measure(server, instance, lease.series, duration_ns, outcome == FAILURE, now_ns)

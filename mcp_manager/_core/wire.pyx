@@ -22,15 +22,6 @@ from httptools import HttpResponseParser
 from mcp_manager._core.http_message import EXPIRED, LOST, MALFORMED, OVERSIZE, STOPPED, UNANSWERED, WireError
 from mcp_manager._core.sse import SseLimitError, SseParser
 
-cdef enum State:
-    IDLE
-    WAITING
-    BODY
-    STREAM
-    # The reply is delivered, its stream not over.
-    ENDING
-    CLOSED
-
 cdef enum:
     # Bytes that may come without any of them being body: a head, trailers, the sizes of chunks.
     MAX_SILENT = 131072
@@ -46,15 +37,6 @@ cdef int64_t STREAM_END_NS = 1_000_000_000
 
 
 cdef class WirePool:
-    cdef DeadlineWheel wheel
-    cdef object clock
-    # One buffer for all: what is received is parsed before anything else can be.
-    cdef bytearray storage
-    cdef object view
-    cdef readonly list idle
-    cdef readonly set wires
-    cdef public object on_return
-
     def __init__(self, DeadlineWheel wheel not None, clock, bytearray storage not None):
         self.wheel = wheel
         self.clock = clock
@@ -64,7 +46,7 @@ cdef class WirePool:
         self.wires = set()
         self.on_return = None
 
-    def take(self):
+    cpdef Wire take(self):
         cdef Wire wire
         while self.idle:
             wire = <Wire> self.idle.pop()
@@ -101,41 +83,6 @@ cdef class WirePool:
 
 
 cdef class Wire(Deadline):
-    cdef WirePool pool
-    cdef object create_future
-    cdef readonly object transport
-    cdef object write
-    cdef object parser
-    cdef object feed
-    cdef State state
-    cdef int sweeps
-    # The exchange under way
-    cdef object future
-    cdef Exchange exchange
-    cdef object listener
-    cdef Py_ssize_t limit
-    cdef bint watch_write
-    # Its response
-    cdef int status
-    cdef list headers
-    cdef bytes media_type
-    cdef Content content
-    cdef int64_t length
-    cdef int64_t received
-    cdef Py_ssize_t silent
-    cdef bytes body
-    cdef list chunks
-    cdef object events
-    cdef bint chunked
-    cdef bint encoded
-    cdef bint finished
-    cdef bint early
-    cdef bint reusable
-    # The rest of the body goes past the parser, straight to where it will stay.
-    cdef bint direct
-    cdef bint asked_parser
-    cdef bint kept_alive
-
     def __init__(self, WirePool pool not None, create_future):
         self.pool = pool
         self.create_future = create_future
@@ -159,7 +106,7 @@ cdef class Wire(Deadline):
     def closed(self):
         return self.state == CLOSED
 
-    def send(self, bytes head not None, Exchange exchange not None, listener, Py_ssize_t limit):
+    cpdef object send(self, bytes head, Exchange exchange, object listener, Py_ssize_t limit):
         cdef bytes request
         if self.state != IDLE:
             raise RuntimeError("the connection carries another exchange")
@@ -176,12 +123,12 @@ cdef class Wire(Deadline):
         self.write(request)
         return future
 
-    def abandon(self, future):
+    cpdef object abandon(self, object future):
         if self.future is future:
             self.forget_exchange()
             self.close()
 
-    def close(self):
+    cpdef object close(self):
         if self.state == CLOSED:
             return
         self.state = CLOSED
@@ -189,7 +136,7 @@ cdef class Wire(Deadline):
         self.pool.forget(self)
         self.transport.abort()
 
-    def lost(self, error):
+    cpdef object lost(self, object error):
         pass
 
     cpdef object expired(self):

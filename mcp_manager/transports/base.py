@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Awaitable
+from typing import Any, Protocol
 
+from mcp_manager._core.call_path import Channel, RequestIds
 from mcp_manager._core.http_message import Exchange, Request
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager.errors import CallError
@@ -43,6 +45,12 @@ class Transport(Protocol):
 
     def settle(self, revision: str) -> None:
         """Learn the revision the handshake settled on."""
+
+    def channel(self, session: object, ids: RequestIds) -> Channel | None:
+        """Return where the session's requests can be sent past this transport, ``None`` if nowhere."""
+
+    def landed(self, exchange: Exchange, answer: Any) -> Awaitable[Message]:
+        """Return the reading of what the channel brought back, or of the exception that it raised; as :meth:`exchange`."""
 
     async def exchange(self, exchange: Exchange) -> Message:
         """Send a request frame and return the reply carrying its id, result or error.

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Final, NoReturn
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final, NoReturn
 
 import aiohttp
 from yarl import URL
 
+from mcp_manager._core.call_path import Channel, RequestIds
 from mcp_manager._core.http_message import (
     EXPIRED,
     MALFORMED,
@@ -22,7 +23,7 @@ from mcp_manager._core.http_message import (
     WireError,
     WireReply,
 )
-from mcp_manager._core.jsonrpc import FrameError, Message, scan_reply
+from mcp_manager._core.jsonrpc import Message
 from mcp_manager.errors import CallError, ConnectError, ConnectionLostError, DeadlineExceededError, Delivery
 from mcp_manager.transports import _http_status as http_status
 from mcp_manager.transports._http_reply import ReplyReader
@@ -88,7 +89,7 @@ class HttpTransport:
         self._reader = ReplyReader(server_id, sink, max_response_bytes)
         self._ordinary = OrdinaryPath(pool, self._reader, self._timeout, max_response_bytes)
         self._lanes = pool.lanes(self._endpoint) if lanes else None
-        self._take_lane: Callable[[], Lane | None] = _no_lane if self._lanes is None else self._lanes.wires.take
+        self._channel: Channel | None = None
         self._settled = False
         self._closed = False
         self._stopped = False
@@ -108,7 +109,7 @@ class HttpTransport:
         """Send ``MCP-Protocol-Version`` from now on (MUST after the handshake) and keep the session id as it is."""
         self._headers[_VERSION_HEADER] = revision
         self._settled = True
-        self._head = render_head("POST", self._endpoint, self._headers)
+        self._render()
 
     async def open(self) -> None:
         """Do nothing: a connection is taken from the pool with the first request."""
@@ -118,39 +119,28 @@ class HttpTransport:
 
         Raises :class:`SessionLostError` on a 404 that answers a session id: the request was not executed.
         """
-        lane = self._take_lane()
-        if lane is None:
-            reply = await self._send(self._head, exchange)
-        else:
-            # The way of nearly every call: as _send(), without a coroutine of its own.
-            answer = lane.send(self._head, exchange, self._reader, self._limit)
-            try:
-                reply = await answer
-            except BaseException as error:
-                lane.abandon(answer)
-                self._explain(error, exchange)
+        return await self._reply_to(exchange, await self._send(self._head, exchange))
+
+    def channel(self, session: object, ids: RequestIds) -> Channel | None:
+        """Return where the session's requests can go straight to an idle lane; see :meth:`Transport.channel`."""
+        if self._lanes is not None:
+            self._channel = Channel(self._lanes.wires, ids, self._reader, self._limit, self._head, session)
+        return self._channel
+
+    async def landed(self, exchange: Exchange, answer: Any) -> Message:
+        """Read what the channel brought back; see :meth:`Transport.landed`."""
+        if isinstance(answer, BaseException):
+            self._explain(answer, exchange)
+        return await self._reply_to(exchange, answer)
+
+    async def _reply_to(self, exchange: Exchange, answer: WireReply | Message) -> Message:
         if not self._settled:
-            self._take_session_id(exchange.head or reply)
-        if type(reply) is WireReply:
-            if reply.is_answer:
-                # Taken out: the future that brought it is alive still, and a long reply is worth having alone.
-                body, reply.body = reply.body, b""
-                try:
-                    message = scan_reply(body)
-                except FrameError:
-                    # A batch, perhaps: no hurry.
-                    message = None
-                if message is not None and message.id == exchange.request_id and message.method is None:
-                    return message
-                reply.body = body
-            if reply.status in (307, 308):
-                reply = await self._follow(reply, exchange)
-                if type(reply) is Message:
-                    return reply
-            return self._reader.read(
-                reply, exchange, self._endpoint, has_session=_SESSION_HEADER in self._headers
-            )
-        return reply
+            self._take_session_id(exchange.head or answer)
+        if type(answer) is WireReply and answer.status in (307, 308):
+            answer = await self._follow(answer, exchange)
+        if type(answer) is WireReply:
+            return self._reader.read(answer, exchange, self._endpoint, has_session=_SESSION_HEADER in self._headers)
+        return answer
 
     async def notify(self, frame: bytes, deadline_ns: int) -> None:
         """POST a notification or a reply to the server; any 2xx means accepted (202 by the specification)."""
@@ -189,7 +179,7 @@ class HttpTransport:
         try:
             if self._lanes is None:
                 return await self._send_ordinarily(verb, self._endpoint, exchange)
-            lane = self._take_lane() or await self._connect(exchange)
+            lane = self._lanes.wires.take() or await self._connect(exchange)
             answer = lane.send(head, exchange, self._reader, self._limit)
             try:
                 reply: WireReply | Message = await answer
@@ -247,7 +237,7 @@ class HttpTransport:
             if type(answer) is not WireReply or answer.status not in (307, 308):
                 if type(answer) is not WireReply or 200 <= answer.status < 300:
                     self._endpoint = target
-                    self._head = render_head("POST", target, self._headers)
+                    self._render()
                     if not self._settled:
                         self._take_session_id(exchange.head or answer)
                 return answer
@@ -263,7 +253,12 @@ class HttpTransport:
         if not _SESSION_ID.fullmatch(session_id):
             raise self._reader.broken("the session id has characters other than visible ASCII, or too many")
         self._headers[_SESSION_HEADER] = session_id
+        self._render()
+
+    def _render(self) -> None:
         self._head = render_head("POST", self._endpoint, self._headers)
+        if self._channel is not None:
+            self._channel.head = self._head
 
     def _explain(self, error: BaseException, exchange: Exchange) -> NoReturn:
         """Raise what a failure means; tell the server where nobody waits for its reply any more."""
@@ -316,10 +311,6 @@ class HttpTransport:
             server_id=self._server_id,
             delivery="unknown",
         ) from None
-
-
-def _no_lane() -> None:
-    """Stand in for a pool where every request goes the ordinary way."""
 
 
 def render_head(verb: str, url: URL, headers: Mapping[str, str]) -> bytes:

@@ -7,8 +7,9 @@ import errno
 import logging
 import os
 import signal
-from typing import Final
+from typing import Any, Final, NoReturn
 
+from mcp_manager._core.call_path import RequestIds
 from mcp_manager._core.deadlines import Deadline
 from mcp_manager._core.jsonrpc import FrameError, Message, scan_replies
 from mcp_manager.config import ServerConfig
@@ -130,6 +131,13 @@ class StdioTransport:
 
     def settle(self, revision: str) -> None:
         """Do nothing: stdio sends no version with its messages."""
+
+    def channel(self, session: object, ids: RequestIds) -> None:
+        """Return nothing: a pipe takes one message after another, and its replies are told apart here."""
+
+    def landed(self, exchange: Exchange, answer: Any) -> NoReturn:
+        """Never called: there is no channel."""
+        raise NotImplementedError
 
     async def exchange(self, exchange: Exchange) -> Message:
         """Write a request and wait for the reply with its id; see :meth:`Transport.exchange`."""

@@ -1,0 +1,104 @@
+"""The way of one call as long as nothing unusual happens: lease, frame and wire in one crossing, reply and accounts in
+another.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Never, Protocol, final
+
+from mcp_manager._core.http_message import Exchange
+from mcp_manager._core.jsonrpc import Message
+from mcp_manager._core.router import Lease, Router
+from mcp_manager._core.wire import WirePool
+
+class _Sendable(Protocol):
+    def exchange(self, request_id: int, deadline_ns: int, /) -> Exchange: ...
+
+@final
+class RequestIds:
+    """Number the requests of one session, each once (2025-11-25, basic, requests).
+
+    Parameters
+    ----------
+    first
+        The first number.
+    """
+
+    def __init__(self, first: int) -> None: ...
+    def take(self) -> int:
+        """Return the next number."""
+
+@final
+class Channel:
+    """Where the requests of a live session over HTTP go out.
+
+    Parameters
+    ----------
+    pool
+        Holds the idle wires.
+    ids
+        The session's.
+    listener, limit, head
+        As for :meth:`Wire.send`; the head may be replaced.
+    session
+        Whose channel it is, for whoever meets something unusual.
+    """
+
+    head: bytes
+
+    def __init__(
+        self, pool: WirePool, ids: RequestIds, listener: Any, limit: int, head: bytes, session: Any
+    ) -> None: ...
+    @property
+    def session(self) -> Any:
+        """Whose channel it is."""
+
+@final
+class Flight:
+    """A call under way: its lease, and, if it went out already, its exchange and the future of what comes back."""
+
+    def __init__(self, *args: Never, **kwargs: Never) -> None: ...
+    @property
+    def lease(self) -> Lease:
+        """The permission to call, or its rejection."""
+
+    @property
+    def exchange(self) -> Exchange | None:
+        """What was sent, ``None`` if nothing was yet."""
+
+    @property
+    def future(self) -> asyncio.Future[Any] | None:
+        """What comes back, as of :meth:`Wire.send`; ``None`` if nothing was sent yet."""
+
+    @property
+    def session(self) -> Any:
+        """The session it was sent on."""
+
+    def abandon(self) -> None:
+        """Close the wire if it still carries this exchange."""
+
+@final
+class CallPath:
+    """Take calls to wires and back.
+
+    Parameters
+    ----------
+    router
+        Picks instances and keeps the accounts. An instance whose ``channel`` is a :class:`Channel` is called at once.
+    clock
+        Monotonic nanoseconds.
+    seed
+        64 random bits, of which those for the router are drawn.
+    """
+
+    def __init__(self, router: Router, clock: Callable[[], int], seed: int) -> None: ...
+    def begin(
+        self, server_id: str, method: str, request: _Sendable | None, now_ns: int, deadline_ns: int
+    ) -> Flight:
+        """Lease an instance and, if it has a channel and that an idle wire, send the request.
+
+        With ``None`` for the request nothing is sent. Raises :class:`KeyError` for an unknown server.
+        """
+
+    def land(self, flight: Flight, reply: Any) -> Message | None:
+        """Return the reply, a result, and give the lease back; ``None``, with nothing done, for anything else."""

@@ -1,0 +1,136 @@
+"""The way of one call as long as nothing unusual happens: lease, frame and wire in one crossing, reply and accounts in
+another.
+"""
+
+cimport cython
+from libc.stdint cimport int64_t, uint64_t
+
+from mcp_manager._core.breaker cimport SUCCESS
+from mcp_manager._core.http_message cimport JSON, Exchange, WireReply
+from mcp_manager._core.router cimport Lease, Router
+from mcp_manager._core.wire cimport Wire, WirePool
+
+from mcp_manager._core.jsonrpc import RESULT as _RESULT
+from mcp_manager._core.jsonrpc import FrameError, Message, scan_reply
+
+cdef int RESULT = _RESULT
+cdef enum:
+    SUCCESS_STATUS = 0
+
+
+@cython.final
+cdef class RequestIds:
+    cdef int64_t following
+
+    def __init__(self, int64_t first):
+        self.following = first
+
+    cpdef int64_t take(self):
+        cdef int64_t taken = self.following
+        self.following = taken + 1
+        return taken
+
+
+@cython.final
+cdef class Channel:
+    cdef WirePool pool
+    cdef RequestIds ids
+    cdef object listener
+    cdef Py_ssize_t limit
+    cdef public bytes head
+    cdef readonly object session
+
+    def __init__(
+        self, WirePool pool not None, RequestIds ids not None, listener, Py_ssize_t limit, bytes head not None, session
+    ):
+        self.pool = pool
+        self.ids = ids
+        self.listener = listener
+        self.limit = limit
+        self.head = head
+        self.session = session
+
+
+@cython.final
+@cython.no_gc
+@cython.freelist(64)
+cdef class Flight:
+    cdef readonly Lease lease
+    cdef readonly Exchange exchange
+    cdef readonly object future
+    cdef Channel channel
+    cdef Wire wire
+
+    def __init__(self):
+        raise TypeError("a Flight comes from CallPath.begin()")
+
+    @property
+    def session(self):
+        return None if self.channel is None else self.channel.session
+
+    def abandon(self):
+        if self.wire is not None:
+            self.wire.abandon(self.future)
+
+
+@cython.final
+cdef class CallPath:
+    cdef Router router
+    cdef object clock
+    cdef uint64_t random
+
+    def __init__(self, Router router not None, clock, uint64_t seed):
+        self.router = router
+        self.clock = clock
+        self.random = seed
+
+    cdef uint64_t draw(self) noexcept:
+        """Return the next number of SplitMix64 (G. Steele, D. Lea, C. Flood, OOPSLA 2014)."""
+        cdef uint64_t number
+        self.random += 0x9E3779B97F4A7C15ULL
+        number = self.random
+        number = (number ^ (number >> 30)) * 0xBF58476D1CE4E5B9ULL
+        number = (number ^ (number >> 27)) * 0x94D049BB133111EBULL
+        return number ^ (number >> 31)
+
+    def begin(self, str server_id not None, str method not None, request, int64_t now_ns, int64_t deadline_ns):
+        cdef Flight flight = Flight.__new__(Flight)
+        cdef Lease lease = self.router.pick(server_id, method, now_ns, self.draw())
+        cdef Channel channel
+        cdef Wire wire
+        flight.lease = lease
+        if request is None or lease.instance is None or lease.instance.channel is None:
+            return flight
+        channel = <Channel> lease.instance.channel
+        wire = channel.pool.take()
+        if wire is None:
+            return flight
+        flight.channel = channel
+        flight.exchange = request.exchange(channel.ids.take(), deadline_ns)
+        flight.wire = wire
+        flight.future = wire.send(channel.head, flight.exchange, channel.listener, channel.limit)
+        return flight
+
+    def land(self, Flight flight not None, reply):
+        cdef WireReply response
+        cdef bytes body
+        if type(reply) is WireReply:
+            response = <WireReply> reply
+            if response.status != 200 or response.content != JSON:
+                return None
+            # Taken out: the future that brought it is alive still, and a long reply is worth having alone.
+            body = response.body
+            response.body = b""
+            try:
+                message = scan_reply(body)
+            except FrameError:
+                message = None
+            if message is None or message.kind != RESULT or message.id != flight.exchange.request_id:
+                response.body = body
+                return None
+        else:
+            message = reply
+            if type(message) is not Message or message.kind != RESULT:
+                return None
+        self.router.done(flight.lease, SUCCESS, SUCCESS_STATUS, <int64_t> self.clock())
+        return message

@@ -1,0 +1,85 @@
+"""Layout of wires and their pools, for the compiled path of a call."""
+
+from libc.stdint cimport int64_t
+
+from mcp_manager._core.deadlines cimport Deadline, DeadlineWheel
+from mcp_manager._core.http_message cimport Content, Exchange
+
+cdef enum State:
+    IDLE
+    WAITING
+    BODY
+    STREAM
+    # The reply is delivered, its stream not over.
+    ENDING
+    CLOSED
+
+
+cdef class WirePool:
+    cdef DeadlineWheel wheel
+    cdef object clock
+    # One buffer for all: what is received is parsed before anything else can be.
+    cdef bytearray storage
+    cdef object view
+    cdef readonly list idle
+    cdef readonly set wires
+    cdef public object on_return
+
+    cpdef Wire take(self)
+    cdef object put_back(self, Wire wire)
+    cdef object forget(self, Wire wire)
+
+
+cdef class Wire(Deadline):
+    cdef WirePool pool
+    cdef object create_future
+    cdef readonly object transport
+    cdef object write
+    cdef object parser
+    cdef object feed
+    cdef State state
+    cdef int sweeps
+    # The exchange under way
+    cdef object future
+    cdef Exchange exchange
+    cdef object listener
+    cdef Py_ssize_t limit
+    cdef bint watch_write
+    # Its response
+    cdef int status
+    cdef list headers
+    cdef bytes media_type
+    cdef Content content
+    cdef int64_t length
+    cdef int64_t received
+    cdef Py_ssize_t silent
+    cdef bytes body
+    cdef list chunks
+    cdef object events
+    cdef bint chunked
+    cdef bint encoded
+    cdef bint finished
+    cdef bint early
+    cdef bint reusable
+    # The rest of the body goes past the parser, straight to where it will stay.
+    cdef bint direct
+    cdef bint asked_parser
+    cdef bint kept_alive
+
+    cpdef object send(self, bytes head, Exchange exchange, object listener, Py_ssize_t limit)
+    cpdef object abandon(self, object future)
+    cpdef object close(self)
+    cpdef object lost(self, object error)
+    cdef object replace_parser(self)
+    cdef object take_body(self, bytes chunk)
+    cdef object take_events(self, bytes chunk)
+    cdef object answer(self, reply)
+    cdef object finish(self)
+    cdef bint reusable_now(self)
+    cdef object settle(self)
+    cdef object end_of_input(self)
+    cdef object fail(self, error)
+    cdef object resolve(self, reply)
+    cdef object reject(self, error, cause)
+    cdef object forget_exchange(self)
+    cdef object forget_head(self)
