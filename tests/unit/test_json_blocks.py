@@ -150,6 +150,9 @@ def test_letters_may_lie_across_blocks_and_must_be_whole(letter: str) -> None:
     for shift in range(140):
         value = b'["%b%b%b"]' % (b"a" * shift, encoded, b"a" * 70)
         assert read_result(HEAD + value + b"}") == value
+        for after in range(50, 66):
+            value = b'["%b%b%b"]' % (b"a" * shift, encoded, b"a" * after)
+            assert read_result(HEAD + value + b"}") == value
         for cut in range(1, len(encoded)):
             for part in (encoded[:cut], encoded[cut:]):
                 for after in (b"", b"a" * 70, b"a" * 200):
@@ -187,6 +190,18 @@ def test_levels_are_counted_and_matched_at_any_depth(opening: bytes, depth: int)
             outcome = read_result(HEAD + opening * depth + inside + ends + b"}", 4096)
             assert isinstance(outcome, Refused)
             assert outcome.offset == len(HEAD + opening * depth + inside) + place
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3, 20, 31, 32, 57, 58, 59, 60, 61, 62, 63, 64, 65, 90, 200])
+def test_levels_are_counted_far_into_a_value(levels: int) -> None:
+    for way in (b"0," * 300, b"[]," * 300, b"0," * 3000):
+        for opening, closing in ((b"[", b"]"), (b'[ "aaaa", ', b',"bbbb"]'), (b'{"a":', b"}")):
+            value = b"[" + way + opening * levels + way + closing * levels + b"]"
+            extra = 1 if b"[" in way else 0
+            assert read_result(HEAD + value + b"}", levels + 2 + extra) == value
+            outcome = read_result(HEAD + value + b"}", levels + 1 + extra)
+            assert isinstance(outcome, Refused)
+            assert outcome.reason == "nested too deeply"
 
 
 def test_the_deepest_message_goes_up_and_down() -> None:
