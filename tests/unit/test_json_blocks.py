@@ -11,6 +11,7 @@ from mcp_manager._core.jsonrpc import (
     ERROR,
     FrameError,
     scan,
+    scan_batch,
     scan_replies,
     scan_reply,
     use_vector_path,
@@ -64,6 +65,15 @@ def test_a_value_is_cut_out_wherever_it_stands(value: bytes, tail: bytes) -> Non
         room = b" " * (shift // 2) + b"0" * (shift - shift // 2)
         for shifted in (value[:1] + room + value[1:], value[:1] + b'"%b"' % room + value[1:]):
             assert read_result(HEAD + shifted + tail) == shifted
+
+
+@pytest.mark.parametrize("value", [b"[1 2]", b"[,]", b'{"a" 1}', b"[01]", b"[nul]", b'["\\x"]', b"{1:2}"])
+def test_what_is_sent_is_validated_in_full(value: bytes) -> None:
+    assert read_result(HEAD + value + b"}") == value
+    with pytest.raises(FrameError):
+        scan(HEAD + value + b"}")
+    with pytest.raises(FrameError):
+        scan_batch(HEAD + value + b"}")
 
 
 @pytest.mark.parametrize(
