@@ -1,7 +1,8 @@
 """What the compiled core costs, beside the Python libraries that do the same jobs.
 
 Run as ``pytest benchmarks/bench_core.py --benchmark-only``; the table is printed at the end. Every case repeats its
-operation :data:`REPEAT` times in one measured call, so that the measurement's own overhead does not count.
+operation :data:`REPEAT` times in one measured call, or as often as its size allows, so that the measurement's own
+overhead does not count.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Case(NamedTuple):
     whose: str
     make: Callable[[], Callable[[], None]]
     part: str = ""
+    repeat: int = REPEAT
 
 
 def imported(name: str) -> ModuleType:
@@ -168,12 +170,36 @@ def reply(rows: int) -> bytes:
     return json.dumps(message, separators=(",", ":")).encode()
 
 
-REPLIES = {"0.2 kB": reply(3), "10 kB": reply(165)}
+def text_reply(size: int) -> bytes:
+    """A ``tools/call`` reply with one long text."""
+    message = {"jsonrpc": "2.0", "id": 7, "result": {"content": [{"type": "text", "text": "x" * size}]}}
+    return json.dumps(message, separators=(",", ":")).encode()
+
+
+REPLIES = {
+    "0.2 kB": reply(3),
+    "10 kB": reply(145),
+    "1 MB rows": reply(13_850),
+    "1 MB text": text_reply(1_000_000),
+    "1 MB Cyrillic": json.dumps(
+        {
+            "jsonrpc": "2.0",
+            "id": 7,
+            "result": {"content": [{"type": "text", "text": "Съешь ещё этих булок. " * 25_000}]},
+        },
+        separators=(",", ":"),
+        ensure_ascii=False,
+    ).encode(),
+}
+
+
+def repeats(frame: bytes) -> int:
+    return max(1, min(REPEAT, 2_000_000 // len(frame)))
 
 
 def decoding(decode: Callable[[bytes], Any], frame: bytes) -> Callable[[], None]:
     def run() -> None:
-        for _ in range(REPEAT):
+        for _ in range(repeats(frame)):
             decode(frame)
 
     return run
@@ -181,6 +207,14 @@ def decoding(decode: Callable[[bytes], Any], frame: bytes) -> Callable[[], None]
 
 def scan(frame: bytes) -> Callable[[], None]:
     return decoding(imported("mcp_manager._core.jsonrpc").scan, frame)
+
+
+def scan_reply(path: str, frame: bytes) -> Callable[[], None]:
+    jsonrpc = imported("mcp_manager._core.jsonrpc")
+    if path not in jsonrpc.vector_paths():
+        pytest.skip(f"this processor cannot scan by {path}")
+    jsonrpc.use_vector_path(path)
+    return decoding(jsonrpc.scan_reply, frame)
 
 
 def orjson_loads(frame: bytes) -> Callable[[], None]:
@@ -215,19 +249,27 @@ CASES = [
     Case("histogram", "prometheus_client Histogram.labels().observe()", PEER, partial(prometheus, True)),
 ]
 for size, frame in REPLIES.items():
-    group = f"JSON-RPC {size}"
-    CASES += [
-        Case(group, "jsonrpc.scan()", OURS, partial(scan, frame)),
-        Case(group, "json.loads()", PEER, partial(decoding, json.loads, frame)),
-        Case(group, "orjson.loads()", PEER, partial(orjson_loads, frame)),
-        Case(group, "msgspec Struct with Raw", PEER, partial(msgspec_raw, frame)),
-    ]
+    for name, whose, make in (
+        ("jsonrpc.scan_reply(), AVX-512", OURS, partial(scan_reply, "avx512", frame)),
+        ("jsonrpc.scan_reply(), AVX2", OURS, partial(scan_reply, "avx2", frame)),
+        ("jsonrpc.scan_reply(), portable", OURS, partial(scan_reply, "portable", frame)),
+        ("jsonrpc.scan()", OURS, partial(scan, frame)),
+        ("json.loads()", PEER, partial(decoding, json.loads, frame)),
+        ("orjson.loads()", PEER, partial(orjson_loads, frame)),
+        ("msgspec Struct with Raw", PEER, partial(msgspec_raw, frame)),
+    ):
+        CASES.append(Case(f"JSON-RPC {size}", name, whose, make, repeat=repeats(frame)))
 
 
 @pytest.mark.benchmark(max_time=0.6, min_rounds=20, warmup=True, warmup_iterations=3)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.group}: {case.name}")
 def test_core(case: Case, benchmark: Any) -> None:
     benchmark.extra_info.update(
-        group=case.group, name=case.name, whose=case.whose, part=case.part, repeat=REPEAT, total=case.group == "router"
+        group=case.group,
+        name=case.name,
+        whose=case.whose,
+        part=case.part,
+        repeat=case.repeat,
+        total=case.group == "router",
     )
     benchmark(case.make())

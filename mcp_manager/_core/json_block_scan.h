@@ -7,11 +7,12 @@ static JSON_TARGET void JSON_NAMED(json_skip_text)(const uint8_t *text, json_pla
     uint64_t before = place->rare, high;
     for (; end - at >= 64; at += 64) {
         json_rare rare = {0, 0, 0, 0, 0};
-        if ((before & JSON_ESCAPE) || !JSON_NAMED(json_is_text)(text + at, &high)) {
+        if (!JSON_NAMED(json_is_text)(text + at, &high)) {
             rare = JSON_NAMED(json_rare_masks)(text + at);
             json_escape(&rare, before);
             if (rare.controls || (JSON_NAMED(json_quotes)(text + at) & ~rare.escaped)) break;
         } else {
+            /* A backslash before such a block has nothing to escape that would matter. */
             rare.high = high;
             rare.rare = (before & JSON_WRONG) | high >> 61;
         }
@@ -133,9 +134,9 @@ static JSON_TARGET int JSON_NAMED(json_ends_well)(
 
 /* Read some blocks bracket by bracket, and no further than the value goes; its end is in "place" with JSON_ENDED. */
 static JSON_TARGET int JSON_NAMED(json_crawl)(
-    const uint8_t *text, json_place *place, ptrdiff_t end, json_nesting *nesting, int max_depth) {
+    const uint8_t *text, json_place *place, ptrdiff_t end, json_nesting *nesting, int max_depth, ptrdiff_t size) {
     uint8_t room[JSON_ROOM];
-    ptrdiff_t last = place->at + JSON_STRIDE;
+    ptrdiff_t last = place->at + size;
     while (place->at < end && place->at < last) {
         ptrdiff_t at = place->at;
         const uint8_t *bytes = end - at >= 64 ? text + at : json_padded(room, text, at, end - at);
@@ -164,7 +165,7 @@ static JSON_TARGET ptrdiff_t JSON_NAMED(json_scan)(
     nesting.top = 2 | (text[at] == '{');
     nesting.beneath = 0;
     /* A short value is best read without a look ahead. */
-    next = JSON_NAMED(json_crawl)(text, &place, end, &nesting, max_depth);
+    next = JSON_NAMED(json_crawl)(text, &place, end, &nesting, max_depth, JSON_SHORT);
     while (next < JSON_ENDED) {
         if (next == JSON_IN_TEXT) {
             JSON_NAMED(json_skip_text)(text, &place, end);
@@ -176,7 +177,8 @@ static JSON_TARGET ptrdiff_t JSON_NAMED(json_scan)(
             next = JSON_NAMED(json_stride_rare)(text, &place, end, &nesting, max_depth);
         else
             next = JSON_NAMED(json_stride_plain)(text, &place, end, &nesting, max_depth);
-        if (next == JSON_CRAWL) next = JSON_NAMED(json_crawl)(text, &place, end, &nesting, max_depth);
+        if (next == JSON_CRAWL)
+            next = JSON_NAMED(json_crawl)(text, &place, end, &nesting, max_depth, JSON_STRIDE);
     }
     return next == JSON_ENDED ? place.at : -1;
 }

@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0 messages as byte ranges: every byte is validated, nothing is built until it is asked for."""
+"""JSON-RPC 2.0 messages as byte ranges: checked as they are found, nothing is built until it is asked for."""
 
 from json import loads
 

@@ -11,6 +11,7 @@ from mcp_manager._core.jsonrpc import (
     ERROR,
     FrameError,
     scan,
+    scan_batch,
     scan_replies,
     scan_reply,
     use_vector_path,
@@ -64,6 +65,15 @@ def test_a_value_is_cut_out_wherever_it_stands(value: bytes, tail: bytes) -> Non
         room = b" " * (shift // 2) + b"0" * (shift - shift // 2)
         for shifted in (value[:1] + room + value[1:], value[:1] + b'"%b"' % room + value[1:]):
             assert read_result(HEAD + shifted + tail) == shifted
+
+
+@pytest.mark.parametrize("value", [b"[1 2]", b"[,]", b'{"a" 1}', b"[01]", b"[nul]", b'["\\x"]', b"{1:2}"])
+def test_what_is_sent_is_validated_in_full(value: bytes) -> None:
+    assert read_result(HEAD + value + b"}") == value
+    with pytest.raises(FrameError):
+        scan(HEAD + value + b"}")
+    with pytest.raises(FrameError):
+        scan_batch(HEAD + value + b"}")
 
 
 @pytest.mark.parametrize(
@@ -150,6 +160,9 @@ def test_letters_may_lie_across_blocks_and_must_be_whole(letter: str) -> None:
     for shift in range(140):
         value = b'["%b%b%b"]' % (b"a" * shift, encoded, b"a" * 70)
         assert read_result(HEAD + value + b"}") == value
+        for after in range(50, 66):
+            value = b'["%b%b%b"]' % (b"a" * shift, encoded, b"a" * after)
+            assert read_result(HEAD + value + b"}") == value
         for cut in range(1, len(encoded)):
             for part in (encoded[:cut], encoded[cut:]):
                 for after in (b"", b"a" * 70, b"a" * 200):
@@ -179,13 +192,26 @@ def test_levels_are_counted_and_matched_at_any_depth(opening: bytes, depth: int)
         value = opening * depth + inside + closing * depth
         assert read_result(HEAD + value + b"}", levels + 1 + extra) == value
         outcome = read_result(HEAD + value + b"}", levels + extra)
-        assert outcome == Refused("nested too deeply", outcome.offset)
+        assert isinstance(outcome, Refused)
+        assert outcome.reason == "nested too deeply"
         for place in range(0, depth, max(1, depth // 7)):
             ends = bytearray(closing * depth)
             ends[place] = ends[place] ^ ord("]") ^ ord("}")
             outcome = read_result(HEAD + opening * depth + inside + ends + b"}", 4096)
             assert isinstance(outcome, Refused)
             assert outcome.offset == len(HEAD + opening * depth + inside) + place
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3, 20, 31, 32, 57, 58, 59, 60, 61, 62, 63, 64, 65, 90, 200])
+def test_levels_are_counted_far_into_a_value(levels: int) -> None:
+    for way in (b"0," * 300, b"[]," * 300, b"0," * 3000):
+        for opening, closing in ((b"[", b"]"), (b'[ "aaaa", ', b',"bbbb"]'), (b'{"a":', b"}")):
+            value = b"[" + way + opening * levels + way + closing * levels + b"]"
+            extra = 1 if b"[" in way else 0
+            assert read_result(HEAD + value + b"}", levels + 2 + extra) == value
+            outcome = read_result(HEAD + value + b"}", levels + 1 + extra)
+            assert isinstance(outcome, Refused)
+            assert outcome.reason == "nested too deeply"
 
 
 def test_the_deepest_message_goes_up_and_down() -> None:
