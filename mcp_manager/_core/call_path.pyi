@@ -4,15 +4,12 @@ another.
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Never, Protocol, final
+from typing import Any, Never, final
 
-from mcp_manager._core.http_message import Exchange
+from mcp_manager._core.http_message import Exchange, Request
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager._core.router import Lease, Router
 from mcp_manager._core.wire import WirePool
-
-class _Sendable(Protocol):
-    def exchange(self, request_id: int, deadline_ns: int, /) -> Exchange: ...
 
 @final
 class RequestIds:
@@ -93,7 +90,7 @@ class CallPath:
 
     def __init__(self, router: Router, clock: Callable[[], int], seed: int) -> None: ...
     def begin(
-        self, server_id: str, method: str, request: _Sendable | None, now_ns: int, deadline_ns: int
+        self, server_id: str, method: str, request: Message | Request | None, now_ns: int, deadline_ns: int
     ) -> Flight:
         """Lease an instance and, if it has a channel and that an idle wire, send the request.
 

@@ -6,16 +6,16 @@ cimport cython
 from libc.stdint cimport int64_t, uint64_t
 
 from mcp_manager._core.breaker cimport SUCCESS
-from mcp_manager._core.http_message cimport JSON, Exchange, WireReply
+from mcp_manager._core.http_message cimport JSON, Exchange, Request, WireReply
+from mcp_manager._core.jsonrpc cimport IS_RESULT, Message, scan_one
 from mcp_manager._core.router cimport Lease, Router
 from mcp_manager._core.wire cimport Wire, WirePool
 
-from mcp_manager._core.jsonrpc import RESULT as _RESULT
-from mcp_manager._core.jsonrpc import FrameError, Message, scan_reply
+from mcp_manager._core.jsonrpc import FrameError
 
-cdef int RESULT = _RESULT
 cdef enum:
     SUCCESS_STATUS = 0
+    MAX_DEPTH = 512
 
 
 @cython.final
@@ -106,13 +106,17 @@ cdef class CallPath:
         if wire is None:
             return flight
         flight.channel = channel
-        flight.exchange = request.exchange(channel.ids.take(), deadline_ns)
+        if type(request) is Message:
+            flight.exchange = (<Message> request).exchange(channel.ids.take(), deadline_ns)
+        else:
+            flight.exchange = (<Request?> request).exchange(channel.ids.take(), deadline_ns)
         flight.wire = wire
         flight.future = wire.send(channel.head, flight.exchange, channel.listener, channel.limit)
         return flight
 
     def land(self, Flight flight not None, reply):
         cdef WireReply response
+        cdef Message message
         cdef bytes body
         if type(reply) is WireReply:
             response = <WireReply> reply
@@ -122,15 +126,15 @@ cdef class CallPath:
             body = response.body
             response.body = b""
             try:
-                message = scan_reply(body)
+                message = scan_one(body, MAX_DEPTH, 0, False, True)
             except FrameError:
                 message = None
-            if message is None or message.kind != RESULT or message.id != flight.exchange.request_id:
+            if message is None or message.kind != IS_RESULT or message.id != flight.exchange.request_id:
                 response.body = body
                 return None
         else:
-            message = reply
-            if type(message) is not Message or message.kind != RESULT:
+            if type(reply) is not Message or (<Message> reply).kind != IS_RESULT:
                 return None
+            message = <Message> reply
         self.router.done(flight.lease, SUCCESS, SUCCESS_STATUS, <int64_t> self.clock())
         return message

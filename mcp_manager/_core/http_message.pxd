@@ -16,9 +16,13 @@ cdef class WireReply:
     cdef Content content
 
 
+cdef class Exchange
+
+
 cdef class Request:
     cdef readonly bytes method
     cdef readonly bytes params
+    cpdef Exchange exchange(self, int64_t request_id, int64_t deadline_ns)
 
 
 cdef class Exchange:

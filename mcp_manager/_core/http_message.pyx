@@ -96,7 +96,7 @@ cdef class Request:
         self.method = method
         self.params = params
 
-    def exchange(self, int64_t request_id, int64_t deadline_ns):
+    cpdef Exchange exchange(self, int64_t request_id, int64_t deadline_ns):
         cdef const char* params = NULL if self.params is None else PyBytes_AS_STRING(self.params)
         cdef Py_ssize_t size = 0 if self.params is None else PyBytes_GET_SIZE(self.params)
         return make_exchange(

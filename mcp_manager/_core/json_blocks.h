@@ -415,7 +415,7 @@ JSON_INLINE JSON_ON_AVX512 int json_is_text_avx512(const uint8_t *block, uint64_
 #undef JSON_TARGET
 #undef JSON_NAMED
 
-static int json_path_is_there(int path) {
+static inline int json_path_is_there(int path) {
     __builtin_cpu_init();
     json_pext_is_slow = __builtin_cpu_is("znver1") || __builtin_cpu_is("znver2");
     if (path == JSON_PORTABLE) return 1;
@@ -434,7 +434,7 @@ JSON_INLINE ptrdiff_t json_skip_blocks(int path, const uint8_t *text, ptrdiff_t 
 
 #else
 
-static int json_path_is_there(int path) {
+static inline int json_path_is_there(int path) {
     return path == JSON_PORTABLE;
 }
 

@@ -9,7 +9,7 @@ from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memchr, memcmp, memcpy, memset
 
-from mcp_manager._core.http_message cimport is_unshared, make_exchange, recycle_body
+from mcp_manager._core.http_message cimport Exchange, is_unshared, make_exchange, recycle_body
 from mcp_manager._core.json_text cimport (
     DEPTH_LIMIT, Fault, Range, fail, skip_brackets, skip_key, skip_space, skip_value
 )
@@ -37,7 +37,6 @@ cdef enum:
     MAX_ID_BYTES = 640
     MAX_C_DIGITS = 18
     MAX_CODE_BYTES = 20
-    MEMBERS = 7
     # Shorter frames are copied as fast as looked at.
     MIN_VIEW = 4096
     MIN_OVERWRITE = 32768
@@ -96,14 +95,6 @@ cdef Member escaped_member_of(bytes data, Range key):
 @cython.no_gc
 @cython.freelist(16)
 cdef class Message:
-    cdef bytes data
-    cdef Range whole
-    cdef Range[MEMBERS] members
-    cdef readonly int kind
-    cdef readonly object id
-    cdef readonly str method
-    cdef readonly object error_code
-
     def __init__(self):
         raise TypeError("a Message comes from scan()")
 
@@ -138,7 +129,7 @@ cdef class Message:
     def error(self):
         return self.cut(self.members[<int> ERROR_MEMBER])
 
-    def exchange(self, int64_t request_id, int64_t deadline_ns):
+    cpdef Exchange exchange(self, int64_t request_id, int64_t deadline_ns):
         cdef const char* text = PyBytes_AS_STRING(self.data)
         cdef Range method = self.members[<int> METHOD]
         cdef Range params = self.members[<int> PARAMS]

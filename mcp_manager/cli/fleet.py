@@ -16,7 +16,7 @@ import msgspec
 from mcp_manager.catalog import Tool
 from mcp_manager.cli.table import complain, paragraph, render
 from mcp_manager.config import ManagerConfig, ServerConfig, load_manager_config, redact_url
-from mcp_manager.errors import InvalidRequestError, McpManagerError, ServerNotFoundError
+from mcp_manager.errors import InvalidRequestError, McpManagerError, ProtocolError, ServerNotFoundError
 from mcp_manager.manager import McpManager
 from mcp_manager.types import ServerState
 from mcp_manager.views import ServerView
@@ -123,9 +123,14 @@ async def call(options: Namespace) -> int:
     request = _request(options.method, options.params)
     async with McpManager(_lazy(config)) as manager:
         reply = await manager.execute_raw(options.server, request, timeout=options.timeout)
+    try:
+        decoded = msgspec.json.decode(reply)
+    except msgspec.DecodeError as error:
+        raise ProtocolError(
+            f"the reply is not JSON: {error}", server_id=options.server, delivery="answered"
+        ) from None
     shown = msgspec.json.format(reply, indent=2) if sys.stdout.isatty() else reply
     print(shown.decode("utf-8", "replace"))
-    decoded = msgspec.json.decode(reply)
     return 1 if isinstance(decoded, dict) and "error" in decoded else 0
 
 

@@ -13,11 +13,8 @@ from mcp_manager.errors import CallError
 __all__ = ["Exchange", "MessageSink", "Request", "Sendable", "Transport"]
 
 
-class Sendable(Protocol):
-    """What can be sent as a request, under an id that is not known yet: a request as it came, or as it was encoded."""
-
-    def exchange(self, request_id: int, deadline_ns: int) -> Exchange:
-        """Make the request of this id."""
+Sendable = Message | Request
+"""What can be sent as a request, under an id that is not known yet: a request as it came, or as it was encoded."""
 
 
 class MessageSink(Protocol):
