@@ -4,11 +4,14 @@ After Varghese and Lauck, "Hashed and Hierarchical Timing Wheels" (1987), scheme
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, final
+
+from typing_extensions import disjoint_base
 
 TICK_NS: Final[int]
 """How far apart visits are at the least, in nanoseconds: a deadline is never early, and late by at most this."""
 
+@disjoint_base
 class Deadline:
     """Something that must be over by a certain time; subclass it and say in :meth:`expired` what happens if not."""
 
@@ -20,6 +23,7 @@ class Deadline:
     def expired(self) -> object:
         """Called by :meth:`DeadlineWheel.visit`, once, after the time has passed; must not raise."""
 
+@final
 class DeadlineWheel:
     """Hold deadlines until they are lifted or pass.
 

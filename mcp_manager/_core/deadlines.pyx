@@ -1,5 +1,6 @@
 """A hashed timing wheel: thousands of deadlines on one timer, set and lifted in constant time."""
 
+cimport cython
 from libc.stdint cimport int64_t
 
 cdef enum:
@@ -24,6 +25,7 @@ cdef class Deadline:
         pass
 
 
+@cython.final
 cdef class DeadlineWheel:
     def __init__(self, clock, ask):
         self.clock = clock

@@ -6,7 +6,7 @@ through C inside them, because the crossings from Python would cost more than th
 
 cimport cython
 from libc.math cimport exp
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 
 from collections import deque
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from mcp_manager._core.breaker cimport ADMITTED, CLOSED, FAILURE, IGNORED, NO_SLOT, SUCCESS
 from mcp_manager._core.breaker cimport BreakerSettings as Settings
 from mcp_manager._core.breaker cimport (
-    Circuit, CircuitSnapshot, circuit_acquire, circuit_free, circuit_init, circuit_release, circuit_reset,
+    CircuitSnapshot, circuit_acquire, circuit_free, circuit_init, circuit_release, circuit_reset,
     circuit_set_mode, circuit_snapshot, circuit_take_transitions, circuit_trip, circuit_wait,
 )
 from mcp_manager._core.histogram cimport (

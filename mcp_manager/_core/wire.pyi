@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection after aiohttp has opened it: a request in one write, its reply straight to the caller's future.
+"""One HTTP/1.1 connection after aiohttp has opened it: a request in one write, its reply straight to a future.
 
 llhttp, through httptools, parses; this module decides what may follow what, how much of it, and whether the connection
 may carry another request.
@@ -6,7 +6,9 @@ may carry another request.
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, final
+
+from typing_extensions import disjoint_base
 
 from mcp_manager._core.deadlines import Deadline, DeadlineWheel
 from mcp_manager._core.http_message import Exchange
@@ -14,6 +16,7 @@ from mcp_manager._core.http_message import Exchange
 class _Listener(Protocol):
     def take_event(self, exchange: Exchange, data: bytes) -> object | None: ...
 
+@final
 class WirePool:
     """Keep the wires to one origin; those that are idle lie on a stack, so that as few as possible are in use.
 
@@ -49,6 +52,7 @@ class WirePool:
     def interrupt(self, listener: object | None = None) -> None:
         """Fail the exchanges of a listener, or all, with :data:`STOPPED`, and close their wires."""
 
+@disjoint_base
 class Wire(Deadline):
     """Carry one exchange at a time over a connection; an :class:`asyncio.BufferedProtocol` when mixed with that.
 

@@ -1,9 +1,10 @@
-"""One HTTP/1.1 connection after aiohttp has opened it: a request in one write, its reply straight to the caller's future.
+"""One HTTP/1.1 connection after aiohttp has opened it: a request in one write, its reply straight to a future.
 
 llhttp, through httptools, parses; this module decides what may follow what, how much of it, and whether the connection
 may carry another request.
 """
 
+cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -13,13 +14,19 @@ from libc.string cimport memcpy
 
 from mcp_manager._core.deadlines cimport Deadline, DeadlineWheel
 from mcp_manager._core.http_message cimport (
-    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EVENTS, KEPT, OTHER, TRANSFER_ENCODING, Content, Exchange, WireReply,
-    content_of, is_encoded, kept_name, length_of, make_reply, new_body, render,
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EVENTS, KEPT, OTHER, TRANSFER_ENCODING, Exchange, content_of,
+    is_encoded, kept_name, length_of, make_reply, new_body, render,
 )
 
 from httptools import HttpResponseParser
 
-from mcp_manager._core.http_message import EXPIRED, LOST, MALFORMED, OVERSIZE, STOPPED, UNANSWERED, WireError
+from mcp_manager._core.http_message import EXPIRED as _EXPIRED
+from mcp_manager._core.http_message import LOST as _LOST
+from mcp_manager._core.http_message import MALFORMED as _MALFORMED
+from mcp_manager._core.http_message import OVERSIZE as _OVERSIZE
+from mcp_manager._core.http_message import STOPPED as _STOPPED
+from mcp_manager._core.http_message import UNANSWERED as _UNANSWERED
+from mcp_manager._core.http_message import WireError
 from mcp_manager._core.sse import SseLimitError, SseParser
 
 cdef enum:
@@ -36,6 +43,7 @@ cdef enum:
 cdef int64_t STREAM_END_NS = 1_000_000_000
 
 
+@cython.final
 cdef class WirePool:
     def __init__(self, DeadlineWheel wheel not None, clock, bytearray storage not None):
         self.wheel = wheel
@@ -69,7 +77,7 @@ cdef class WirePool:
         cdef Wire wire
         for wire in list(self.wires):
             if listener is None or wire.listener is listener:
-                wire.fail(WireError(STOPPED))
+                wire.fail(WireError(_STOPPED))
 
     cdef object put_back(self, Wire wire):
         wire.sweeps = 0
@@ -143,7 +151,7 @@ cdef class Wire(Deadline):
         if self.state == ENDING:
             self.close()
         else:
-            self.fail(WireError(EXPIRED))
+            self.fail(WireError(_EXPIRED))
 
     # The side of asyncio: BufferedProtocol
 
@@ -194,7 +202,7 @@ cdef class Wire(Deadline):
                 if self.finished:
                     self.close()
                 else:
-                    self.fail(WireError(MALFORMED, f"{error}"))
+                    self.fail(WireError(_MALFORMED, f"{error}"))
             return
         self.settle()
 
@@ -209,7 +217,7 @@ cdef class Wire(Deadline):
                 self.state = CLOSED
                 self.pool.wheel.take(self)
                 self.pool.forget(self)
-                self.reject(WireError(LOST, "" if error is None else f"{type(error).__name__}", 0), error)
+                self.reject(WireError(_LOST, "" if error is None else f"{type(error).__name__}", 0), error)
         self.parser = self.feed = self.write = self.transport = None
         self.lost(error)
 
@@ -234,7 +242,7 @@ cdef class Wire(Deadline):
         if known is <object> KEPT[CONTENT_LENGTH]:
             self.length = length_of(value)
             if self.length < 0:
-                self.fail(WireError(OVERSIZE, "", 1 << 62))
+                self.fail(WireError(_OVERSIZE, "", 1 << 62))
             return
         elif known is <object> KEPT[TRANSFER_ENCODING]:
             self.chunked = True
@@ -254,7 +262,7 @@ cdef class Wire(Deadline):
         if self.chunked:
             self.length = -1
         if self.length > self.limit:
-            self.fail(WireError(OVERSIZE, "", self.length))
+            self.fail(WireError(_OVERSIZE, "", self.length))
             return
         if self.content != EVENTS or self.encoded or self.status != 200:
             self.state = BODY
@@ -295,7 +303,7 @@ cdef class Wire(Deadline):
         if self.length < 0:
             self.received += size
             if self.received > self.limit:
-                self.fail(WireError(OVERSIZE, "", self.received))
+                self.fail(WireError(_OVERSIZE, "", self.received))
                 return
             if self.chunks is None:
                 self.chunks = []
@@ -320,7 +328,7 @@ cdef class Wire(Deadline):
                 if self.state == CLOSED:
                     return
         except SseLimitError as error:
-            self.fail(WireError(MALFORMED, f"{error}"))
+            self.fail(WireError(_MALFORMED, f"{error}"))
         except Exception as error:
             self.fail(error)
 
@@ -336,7 +344,7 @@ cdef class Wire(Deadline):
         self.finished = True
         self.reusable = self.reusable_now()
         if self.state == STREAM:
-            self.reject(WireError(UNANSWERED), None)
+            self.reject(WireError(_UNANSWERED), None)
         elif self.state == BODY:
             if self.chunks is not None:
                 body = <bytes> self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
@@ -366,7 +374,7 @@ cdef class Wire(Deadline):
             self.state = IDLE
             self.pool.put_back(self)
         elif self.early or self.silent > MAX_SILENT:
-            self.fail(WireError(MALFORMED, "its head or trailer is too long" if not self.early else "it came twice"))
+            self.fail(WireError(_MALFORMED, "its head or trailer is too long" if not self.early else "it came twice"))
         elif self.state == ENDING:
             if self.slot < 0:
                 self.pool.wheel.put(self, <int64_t> self.pool.clock() + STREAM_END_NS)
@@ -383,7 +391,7 @@ cdef class Wire(Deadline):
         if (self.state == BODY or self.state == STREAM) and not self.chunked and self.length < 0:
             # The end of the connection is the end of such a body (RFC 9112, section 6.3).
             self.finish()
-        self.reject(WireError(LOST, "the server closed it"), None)
+        self.reject(WireError(_LOST, "the server closed it"), None)
         self.close()
 
     cdef object fail(self, error):
