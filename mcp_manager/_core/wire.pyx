@@ -152,7 +152,8 @@ cdef class Wire(Deadline):
 
     @property
     def idle(self):
-        return self.state == IDLE
+        # Between a fatal error and connection_lost() lies a turn of the loop.
+        return self.state == IDLE and not self.transport.is_closing()
 
     @property
     def closed(self):
