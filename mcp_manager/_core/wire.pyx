@@ -129,6 +129,8 @@ cdef class Wire(Deadline):
     cdef bint finished
     cdef bint early
     cdef bint reusable
+    # Whatever becomes of the exchange under way, it is the last one.
+    cdef bint retired
     # The rest of the body goes past the parser, straight to where it will stay.
     cdef bint direct
     cdef bint asked_parser
@@ -179,6 +181,11 @@ cdef class Wire(Deadline):
     def abandon(self, future):
         if self.future is future:
             self.forget_exchange()
+            self.close()
+
+    def retire(self):
+        self.retired = True
+        if self.state == IDLE:
             self.close()
 
     def close(self):
@@ -379,6 +386,8 @@ cdef class Wire(Deadline):
         self.finished = True
         self.reusable = self.reusable_now()
         if self.state == STREAM:
+            # It may have been the reply to another request: then the next one would be, too.
+            self.reusable = False
             self.reject(WireError(UNANSWERED), None)
         elif self.state == BODY:
             if self.chunks is not None:
@@ -398,7 +407,7 @@ cdef class Wire(Deadline):
         if self.state == CLOSED:
             return
         if self.finished:
-            if self.early or not self.reusable:
+            if self.early or self.retired or not self.reusable:
                 self.close()
                 return
             self.pool.wheel.take(self)

@@ -138,15 +138,17 @@ class HttpTransport:
                 except FrameError:
                     # A batch, perhaps: no hurry.
                     message = None
-                if message is not None and message.id == exchange.request_id and message.method is None:
-                    return message
+                if message is not None:
+                    if message.id == exchange.request_id and message.method is None:
+                        return message
+                    if lane is not None:
+                        # The server may be one reply behind on this connection.
+                        lane.retire()
             if reply.status in (307, 308):
                 reply = await self._follow(reply, exchange)
                 if type(reply) is Message:
                     return reply
-            return self._reader.read(
-                reply, exchange, self._endpoint, has_session=_SESSION_HEADER in self._headers
-            )
+            return self._reader.read(reply, exchange, self._endpoint, has_session=_SESSION_HEADER in self._headers)
         return reply
 
     async def notify(self, frame: bytes, deadline_ns: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from support.responses import SHAPES, Made, Shape, h11_reads, mark
 from support.wires import Network, Peer, cut, response
 
@@ -449,7 +449,6 @@ class WireMachine(RuleBasedStateMachine):
             else:
                 assert not far.peer.wire.closed
 
-    @precondition(lambda self: hasattr(self, "network"))
     @rule()
     def sweep(self) -> None:
         idle = {id(wire) for wire in self.network.pool.idle}
@@ -461,17 +460,16 @@ class WireMachine(RuleBasedStateMachine):
 
     @invariant()
     def nobody_has_anything_of_another(self) -> None:
-        for number, future in getattr(self, "futures", {}).items():
+        for number, future in self.futures.items():
             if future.done() and not future.cancelled() and future.exception() is None:
                 assert content_of(future.result()) == self.expected[number]
 
     @invariant()
     def what_may_be_used_again_is_in_the_pool_and_nothing_else(self) -> None:
-        for far in getattr(self, "far", []):
+        for far in self.far:
             assert not far.peer.wire.closed
             assert far.peer.idle == (far.number > 0 and not far.busy)
-        if hasattr(self, "network"):
-            assert len(self.network.pool.wires) == 3
+        assert len(self.network.pool.wires) == 3
 
 
 TestWires = WireMachine.TestCase

@@ -131,6 +131,24 @@ async def test_a_stream_that_ended_before_its_request_had_left(peer: Peer) -> No
     assert peer.wire.closed
 
 
+async def test_a_wire_that_retires_carries_its_exchange_to_the_end(network: Network, peer: Peer) -> None:
+    future = peer.send()
+    peer.wire.retire()
+    assert not peer.wire.closed
+    peer.deliver(response(b"last"))
+    assert reply_of(future).body == b"last"
+    assert peer.wire.closed
+    other = network.connect()
+    other.send().cancel()
+    other.deliver(response(b"x"))
+    assert other.idle
+    other.wire.retire()
+    assert other.wire.closed
+    assert not other.idle
+    other.wire.retire()
+    other.lose()
+
+
 # Giving up
 
 

@@ -87,7 +87,8 @@ async def test_a_stream_without_the_reply(peer: Peer) -> None:
     future = peer.send()
     peer.deliver(stream_head() + chunked(events(b"other", b"another")))
     assert kind_of(future) == UNANSWERED
-    assert_answers_again(peer)
+    # The next stream might have this one's reply.
+    assert peer.wire.closed
 
 
 async def test_a_stream_that_breaks_off(peer: Peer) -> None:
