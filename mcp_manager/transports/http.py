@@ -86,7 +86,7 @@ class HttpTransport:
         self._headers = {**headers, "Accept": _ACCEPT, "Accept-Encoding": "identity"}
         self._head = render_head("POST", self._endpoint, self._headers)
         self._reader = ReplyReader(server_id, sink, max_response_bytes)
-        self._ordinary = OrdinaryPath(pool, self._reader, self._timeout, max_response_bytes)
+        self._ordinary = OrdinaryPath(pool, self._reader, self._timeout, max_response_bytes, beside_lanes=lanes)
         self._lanes = pool.lanes(self._endpoint) if lanes else None
         self._take_lane: Callable[[], Lane | None] = _no_lane if self._lanes is None else self._lanes.wires.take
         self._settled = False
