@@ -160,7 +160,9 @@ class Dispatcher:
 
     def _failed(self, supervisor: Supervisor, lease: Lease, error: BaseException) -> None:
         now_ns = self._clock()
-        outcome, status = classify_error(error, (now_ns - lease.started_ns) / 1e9, supervisor.config.breaker.timeout_floor_s)
+        outcome, status = classify_error(
+            error, (now_ns - lease.started_ns) / 1e9, supervisor.config.breaker.timeout_floor_s
+        )
         if lease.trial and status is CallStatus.OVERLOADED:
             # A closed circuit ignores "come back later"; a circuit on trial takes it for a no.
             outcome = Outcome.FAILURE

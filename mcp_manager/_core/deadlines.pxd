@@ -19,6 +19,7 @@ cdef class DeadlineWheel:
     cdef object clock
     cdef object ask
     cdef int put(self, Deadline deadline, int64_t due_ns) except -1
+    cdef int hang(self, Deadline deadline, int slot) except -1
     cdef int take(self, Deadline deadline) except -1
     cdef int64_t next_occupied(self)
     cdef object ask_for(self, int64_t tick)

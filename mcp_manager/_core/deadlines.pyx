@@ -8,6 +8,8 @@ cdef enum:
     TICK_BITS = 22
     SLOTS = 4096
     SLOT_MASK = 4095
+    # One place more, for what a visit has found: until it has expired it can still be lifted.
+    DUE = 4096
 
 cdef int64_t NEVER = 0x7FFFFFFFFFFFFFFF
 TICK_NS = 1 << TICK_BITS
@@ -30,7 +32,7 @@ cdef class DeadlineWheel:
     def __init__(self, clock, ask):
         self.clock = clock
         self.ask = ask
-        self.slots = [None] * SLOTS
+        self.slots = [None] * (SLOTS + 1)
         self.visited = <int64_t> clock() >> TICK_BITS
         self.asked = NEVER
 
@@ -44,7 +46,6 @@ cdef class DeadlineWheel:
         self.take(deadline)
 
     cdef int put(self, Deadline deadline, int64_t due_ns) except -1:
-        cdef Deadline head
         cdef int64_t tick
         if deadline.slot >= 0:
             raise ValueError("the deadline is set already")
@@ -56,15 +57,19 @@ cdef class DeadlineWheel:
         if tick <= self.visited:
             tick = self.visited + 1
         deadline.due_ns = due_ns
-        deadline.slot = <int> (tick & SLOT_MASK)
-        head = <Deadline> self.slots[deadline.slot]
+        self.hang(deadline, <int> (tick & SLOT_MASK))
+        if tick < self.asked:
+            self.ask_for(tick)
+        return 0
+
+    cdef int hang(self, Deadline deadline, int slot) except -1:
+        cdef Deadline head = <Deadline> self.slots[slot]
+        deadline.slot = slot
         deadline.after = head
         if head is not None:
             head.before = deadline
-        self.slots[deadline.slot] = deadline
+        self.slots[slot] = deadline
         self.waiting += 1
-        if tick < self.asked:
-            self.ask_for(tick)
         return 0
 
     cdef int take(self, Deadline deadline) except -1:
@@ -84,25 +89,27 @@ cdef class DeadlineWheel:
 
     def visit(self, int64_t now_ns):
         cdef int64_t now = now_ns >> TICK_BITS
-        cdef int64_t tick
+        cdef int64_t tick = now
+        cdef int64_t last
         cdef Deadline each, following
-        cdef list due = []
         self.asked = NEVER
-        if self.waiting > 0 and now > self.visited:
-            tick = self.visited + 1 if now - self.visited < SLOTS else now - SLOTS + 1
-            while tick <= now:
+        if self.waiting > 0:
+            # Backwards, and each put before the others: the earliest comes first.
+            last = self.visited if now - self.visited < SLOTS else now - SLOTS
+            while tick > last:
                 each = <Deadline> self.slots[tick & SLOT_MASK]
                 while each is not None:
                     following = each.after
                     if each.due_ns <= now_ns:
                         self.take(each)
-                        due.append(each)
+                        self.hang(each, DUE)
                     each = following
-                tick += 1
+                tick -= 1
         if now > self.visited:
             self.visited = now
         try:
-            for each in due:
+            while (each := <Deadline> self.slots[DUE]) is not None:
+                self.take(each)
                 each.expired()
         finally:
             if self.waiting > 0:
@@ -113,7 +120,7 @@ cdef class DeadlineWheel:
     def clear(self):
         cdef Deadline each, following
         cdef int slot
-        for slot in range(SLOTS):
+        for slot in range(SLOTS + 1):
             each = <Deadline> self.slots[slot]
             while each is not None:
                 following = each.after
@@ -123,6 +130,8 @@ cdef class DeadlineWheel:
 
     cdef int64_t next_occupied(self):
         cdef int64_t tick
+        if self.slots[DUE] is not None:
+            return self.visited + 1
         for tick in range(self.visited + 1, self.visited + SLOTS + 1):
             if self.slots[tick & SLOT_MASK] is not None:
                 return tick

@@ -30,6 +30,7 @@ cdef class Exchange:
     cdef readonly int64_t request_id
     cdef readonly int64_t deadline_ns
     cdef public WireReply head
+    cdef public object wire
     cdef public bint sent
     cdef public bint answered
 

@@ -1,6 +1,6 @@
 """What travels over a wire: a request with its deadline, the response that comes back, and why none did."""
 
-from typing import Final, final
+from typing import Any, Final, final
 
 LOST: Final[int]
 """The connection broke; ``__cause__`` says how, unless the server closed it."""
@@ -112,6 +112,8 @@ class Exchange:
     """Whether its reply was found: a second one is nobody's."""
     head: WireReply | None
     """The head of the response, as soon as that turns out to be a stream of events."""
+    wire: Any
+    """What it was sent on, ``None`` if that was no wire."""
 
     def __init__(self, frame: bytes, request_id: int, deadline_ns: int) -> None: ...
     @property

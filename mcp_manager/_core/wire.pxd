@@ -61,6 +61,8 @@ cdef class Wire(Deadline):
     cdef bint finished
     cdef bint early
     cdef bint reusable
+    # Whatever becomes of the exchange under way, it is the last one.
+    cdef bint retired
     # The rest of the body goes past the parser, straight to where it will stay.
     cdef bint direct
     cdef bint asked_parser

@@ -57,7 +57,8 @@ class Wire(Deadline):
     """Carry one exchange at a time over a connection; an :class:`asyncio.BufferedProtocol` when mixed with that.
 
     A connection is used again only after a complete response that asks for nothing else: never after bytes beyond it,
-    ``Connection: close``, a cancelled exchange, a response that overtook its request, or one that nobody asked for.
+    ``Connection: close``, a cancelled exchange, an event stream without the reply, a response that overtook its request,
+    or one that nobody asked for.
 
     Parameters
     ----------
@@ -110,6 +111,12 @@ class Wire(Deadline):
 
     def abandon(self, future: asyncio.Future[Any]) -> None:
         """Close the connection if it still carries the exchange of this future, which nobody waits for any more."""
+
+    def retire(self) -> None:
+        """Let the exchange under way be the last one, if there is any, and else close the connection now.
+
+        For who finds that a response was not the one to its request: all that follow would be one behind as well.
+        """
 
     def close(self) -> None:
         """Close the connection at once; idempotent. The exchange it carries must have been ended."""

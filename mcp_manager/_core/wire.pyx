@@ -108,7 +108,8 @@ cdef class Wire(Deadline):
 
     @property
     def idle(self):
-        return self.state == IDLE
+        # Between a fatal error and connection_lost() lies a turn of the loop.
+        return self.state == IDLE and not self.transport.is_closing()
 
     @property
     def closed(self):
@@ -128,12 +129,18 @@ cdef class Wire(Deadline):
         if exchange.deadline_ns > 0:
             self.pool.wheel.put(self, exchange.deadline_ns)
         exchange.sent = True
+        exchange.wire = self
         self.write(request)
         return future
 
     cpdef object abandon(self, object future):
         if self.future is future:
             self.forget_exchange()
+            self.close()
+
+    def retire(self):
+        self.retired = True
+        if self.state == IDLE:
             self.close()
 
     cpdef object close(self):
@@ -344,6 +351,8 @@ cdef class Wire(Deadline):
         self.finished = True
         self.reusable = self.reusable_now()
         if self.state == STREAM:
+            # It may have been the reply to another request: then the next one would be, too.
+            self.reusable = False
             self.reject(WireError(_UNANSWERED), None)
         elif self.state == BODY:
             if self.chunks is not None:
@@ -365,7 +374,7 @@ cdef class Wire(Deadline):
         if self.state == CLOSED:
             return
         if self.finished:
-            if self.early or not self.reusable:
+            if self.early or self.retired or not self.reusable:
                 self.close()
                 return
             self.pool.wheel.take(self)

@@ -126,9 +126,7 @@ async def call(options: Namespace) -> int:
     try:
         decoded = msgspec.json.decode(reply)
     except msgspec.DecodeError as error:
-        raise ProtocolError(
-            f"the reply is not JSON: {error}", server_id=options.server, delivery="answered"
-        ) from None
+        raise ProtocolError(f"the reply is not JSON: {error}", server_id=options.server, delivery="answered") from None
     shown = msgspec.json.format(reply, indent=2) if sys.stdout.isatty() else reply
     print(shown.decode("utf-8", "replace"))
     return 1 if isinstance(decoded, dict) and "error" in decoded else 0

@@ -24,7 +24,14 @@ from mcp_manager._core.http_message import (
     WireReply,
 )
 from mcp_manager._core.jsonrpc import Message
-from mcp_manager.errors import CallError, ConnectError, ConnectionLostError, DeadlineExceededError, Delivery
+from mcp_manager.errors import (
+    CallError,
+    ConnectError,
+    ConnectionLostError,
+    DeadlineExceededError,
+    Delivery,
+    ProtocolError,
+)
 from mcp_manager.transports import _http_status as http_status
 from mcp_manager.transports._http_reply import ReplyReader
 from mcp_manager.transports.base import MessageSink
@@ -87,7 +94,7 @@ class HttpTransport:
         self._headers = {**headers, "Accept": _ACCEPT, "Accept-Encoding": "identity"}
         self._head = render_head("POST", self._endpoint, self._headers)
         self._reader = ReplyReader(server_id, sink, max_response_bytes)
-        self._ordinary = OrdinaryPath(pool, self._reader, self._timeout, max_response_bytes)
+        self._ordinary = OrdinaryPath(pool, self._reader, self._timeout, max_response_bytes, beside_lanes=lanes)
         self._lanes = pool.lanes(self._endpoint) if lanes else None
         self._channel: Channel | None = None
         self._settled = False
@@ -139,7 +146,13 @@ class HttpTransport:
         if type(answer) is WireReply and answer.status in (307, 308):
             answer = await self._follow(answer, exchange)
         if type(answer) is WireReply:
-            return self._reader.read(answer, exchange, self._endpoint, has_session=_SESSION_HEADER in self._headers)
+            try:
+                return self._reader.read(answer, exchange, self._endpoint, has_session=_SESSION_HEADER in self._headers)
+            except ProtocolError:
+                if answer.status == 200 and exchange.wire is not None:
+                    # It may have been the reply to another request: then the next one would be, too.
+                    exchange.wire.retire()
+                raise
         return answer
 
     async def notify(self, frame: bytes, deadline_ns: int) -> None:

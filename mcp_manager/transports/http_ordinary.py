@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import Final, Protocol
 
@@ -69,13 +70,24 @@ class OrdinaryPath:
         What bounds the making of a connection.
     limit
         The longest reply, or event of one, in bytes.
+    beside_lanes
+        Lanes hold connections as well: every exchange takes its place among them.
     """
 
-    def __init__(self, pool: HttpPool, taker: EventTaker, timeout: aiohttp.ClientTimeout, limit: int) -> None:
+    def __init__(
+        self,
+        pool: HttpPool,
+        taker: EventTaker,
+        timeout: aiohttp.ClientTimeout,
+        limit: int,
+        *,
+        beside_lanes: bool = False,
+    ) -> None:
         self._pool = pool
         self._taker = taker
         self._timeout = timeout
         self._limit = limit
+        self._beside_lanes = beside_lanes
         self._ending: set[asyncio.Task[None]] = set()
 
     async def exchange(
@@ -90,6 +102,17 @@ class OrdinaryPath:
         aiohttp.ClientError, OSError, TimeoutError
             No connection, or it broke.
         """
+        async with self._pool.place() if self._beside_lanes else contextlib.nullcontext():
+            return await self._request(verb, url, headers, exchange)
+
+    def close(self) -> None:
+        """Drop the streams that still end."""
+        for task in self._ending:
+            task.cancel()
+
+    async def _request(
+        self, verb: str, url: URL, headers: Mapping[str, str], exchange: Exchange
+    ) -> WireReply | Message:
         response = await self._pool.client.request(
             verb,
             url,
@@ -106,11 +129,6 @@ class OrdinaryPath:
             if reply is None or not self._let_stream_end(response):
                 response.release()
         return reply
-
-    def close(self) -> None:
-        """Drop the streams that still end."""
-        for task in self._ending:
-            task.cancel()
 
     async def _read(self, response: aiohttp.ClientResponse, exchange: Exchange) -> WireReply | Message:
         headers = [

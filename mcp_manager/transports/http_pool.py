@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import ipaddress
 import socket
 import weakref
+from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,7 +53,7 @@ class HttpPool:
         self._storage: bytearray | None = None
         self._lanes: weakref.WeakValueDictionary[URL, LanePool] = weakref.WeakValueDictionary()
         self._places_taken = 0
-        self._waiting: collections.deque[tuple[asyncio.Future[Lane | None], LanePool]] = collections.deque()
+        self._waiting: collections.deque[tuple[asyncio.Future[Lane | None], LanePool | None]] = collections.deque()
         self._sweeper: asyncio.TimerHandle | None = None
 
     @property
@@ -119,8 +121,17 @@ class HttpPool:
 
     # Places: what max_connections bounds
 
-    async def take_place(self, lanes: LanePool) -> Lane | None:
-        """Wait until one more connection may be opened (``None``), or for one to the same origin that came free."""
+    @contextlib.asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Hold the place of a connection that is not a lane's: idle lanes make way for it."""
+        await self.take_place(None)
+        try:
+            yield
+        finally:
+            self.give_place()
+
+    async def take_place(self, lanes: LanePool | None) -> Lane | None:
+        """Wait until one more connection may be opened (``None``), or for one of these lanes that came free."""
         if self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
         if not self.max_connections or self._places_taken < self.max_connections:

@@ -184,9 +184,7 @@ class StdioTransport:
 
     def interrupt(self) -> None:
         """End every exchange under way; see :meth:`Transport.interrupt`."""
-        self._fail_pending(
-            ConnectionLostError("the server was stopped during the call", server_id=self._server_id)
-        )
+        self._fail_pending(ConnectionLostError("the server was stopped during the call", server_id=self._server_id))
 
     async def aclose(self, grace_s: float) -> None:
         """End the child in order; see :meth:`Child.aclose`. Calls under way fail at once, idempotent."""

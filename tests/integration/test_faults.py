@@ -171,7 +171,18 @@ async def test_a_fault_becomes_a_typed_error(
         faults.SseEvents(before=({"jsonrpc": "2.0", "id": 424242, "result": {"not": "yours"}},)),
         faults.SseEvents(before=({"jsonrpc": "2.0", "method": "notifications/message", "params": {"data": 1}},)),
     ],
-    ids=["duplicate", "bytewise", "never-ends", "interim", "compressed", "moved-307", "moved-308", "odd-events", "stray-reply", "notification"],
+    ids=[
+        "duplicate",
+        "bytewise",
+        "never-ends",
+        "interim",
+        "compressed",
+        "moved-307",
+        "moved-308",
+        "odd-events",
+        "stray-reply",
+        "notification",
+    ],
 )
 async def test_an_odd_answer_is_still_an_answer(fault: Fault, manager: McpManager, faulty: ScriptedServer) -> None:
     faulty.script("tools/call", fault)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gzip
 import itertools
+import random
 import threading
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +27,7 @@ __all__ = [
     "Hold",
     "InformationalFlood",
     "LengthMismatch",
+    "Moods",
     "NeverEndingHead",
     "Oversize",
     "ProtocolVersion",
@@ -37,6 +40,7 @@ __all__ = [
     "SseEvents",
     "SseNeverEnds",
     "SseTruncated",
+    "StaleReplies",
     "Status",
     "StringId",
     "TruncatedJson",
@@ -44,6 +48,7 @@ __all__ = [
 ]
 
 _JSON = {"Content-Type": "application/json"}
+_CODINGS = {"gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress}
 
 
 @dataclass(frozen=True)
@@ -180,19 +185,28 @@ class GzipBomb:
     """Send ``size`` zero bytes, compressed although the client asked for identity."""
 
     size: int = 64 * 2**20
+    coding: str = "gzip"
 
     async def play(self, connection: Connection, request: Request | None) -> None:
-        body = gzip.compress(bytes(self.size))
-        await connection.respond(200, {**_JSON, "Content-Encoding": "gzip"}, body)
+        await connection.respond(
+            200, {**_JSON, "Content-Encoding": self.coding}, _CODINGS[self.coding](bytes(self.size))
+        )
 
 
 @dataclass(frozen=True)
 class Compressed:
-    """Send the proper reply compressed although the client asked for identity."""
+    """Send the proper reply compressed although the client asked for identity; without its end if ``cut``."""
+
+    coding: str = "gzip"
+    sse: bool = False
+    cut: bool = False
 
     async def play(self, connection: Connection, request: Request | None) -> None:
-        body = gzip.compress(encode(_reply(connection, request)))
-        await connection.respond(200, {**_JSON, "Content-Encoding": "gzip"}, body)
+        reply = _reply(connection, request)
+        body = _CODINGS[self.coding.lower()](event(reply) if self.sse else encode(reply))
+        content_type = "text/event-stream" if self.sse else "application/json"
+        fields = {"Content-Type": content_type, "Content-Encoding": self.coding}
+        await connection.respond(200, fields, body[:-9] if self.cut else body)
 
 
 @dataclass(frozen=True)
@@ -389,6 +403,99 @@ class CutShort:
     async def play(self, connection: Connection, request: Request | None) -> None:
         await connection.open_stream()
         connection.close()
+
+
+# Load
+
+
+class StaleReplies:
+    """Answer every request of a connection with the reply to the one before it, and the first one twice."""
+
+    def __init__(self) -> None:
+        self._before: dict[int, Request] = {}
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        assert request is not None
+        before = self._before.get(connection.number)
+        self._before[connection.number] = request
+        await connection.answer(before or request)
+
+
+class Moods:
+    """Answer as a seeded chance has it: at once or late, in one piece or many, on a stream, or not at all."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._moods = {
+            self._whole: 30,
+            self._in_pieces: 15,
+            self._in_chunks: 15,
+            self._streamed: 15,
+            self._streamed_with_a_late_end: 10,
+            self._streamed_without_an_end: 2,
+            self._last: 5,
+            self._twice: 3,
+            self._reset: 2,
+            self._reset_after_executing: 3,
+        }
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        [mood] = self._random.choices(list(self._moods), list(self._moods.values()))
+        if self._random.random() < 0.5:
+            await self._pause()
+        await mood(connection, request)
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(self._random.random() * 0.004)
+
+    async def _whole(self, connection: Connection, request: Request | None) -> None:
+        body = encode(_reply(connection, request))
+        await connection.respond(200, _JSON, body)
+
+    async def _in_pieces(self, connection: Connection, request: Request | None) -> None:
+        body = encode(_reply(connection, request))
+        whole = head(200, {**_JSON, "Content-Length": str(len(body))}) + body
+        place = self._random.randrange(1, len(whole))
+        await connection.write(whole[:place])
+        await self._pause()
+        await connection.write(whole[place:])
+
+    async def _in_chunks(self, connection: Connection, request: Request | None) -> None:
+        body = encode(_reply(connection, request))
+        place = self._random.randrange(1, len(body))
+        await connection.write(head(200, {**_JSON, "Transfer-Encoding": "chunked"}))
+        await connection.write_chunk(body[:place])
+        await self._pause()
+        await connection.write_chunk(body[place:])
+        await connection.write_chunk(b"")
+
+    async def _streamed(self, connection: Connection, request: Request | None) -> None:
+        await SseEvents((b": hello\n\n",)).play(connection, request)
+
+    async def _streamed_with_a_late_end(self, connection: Connection, request: Request | None) -> None:
+        await connection.open_stream()
+        await connection.write_chunk(event(_reply(connection, request)))
+        await self._pause()
+        await connection.write_chunk(b"")
+
+    async def _streamed_without_an_end(self, connection: Connection, request: Request | None) -> None:
+        await SseNeverEnds(with_reply=True).play(connection, request)
+
+    async def _last(self, connection: Connection, request: Request | None) -> None:
+        await connection.respond(200, {**_JSON, "Connection": "close"}, encode(_reply(connection, request)))
+        connection.close()
+
+    async def _twice(self, connection: Connection, request: Request | None) -> None:
+        body = encode(_reply(connection, request))
+        whole = head(200, {**_JSON, "Content-Length": str(len(body))}) + body
+        await connection.write(whole + whole)
+
+    async def _reset(self, connection: Connection, request: Request | None) -> None:
+        connection.reset()
+
+    async def _reset_after_executing(self, connection: Connection, request: Request | None) -> None:
+        _reply(connection, request)
+        connection.reset()
 
 
 def _reply(connection: Connection, request: Request | None) -> dict[str, Any]:

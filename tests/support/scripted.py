@@ -8,6 +8,7 @@ import concurrent.futures
 import itertools
 import json
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Coroutine, Mapping
@@ -75,13 +76,24 @@ class ScriptedServer:
         Give out session ids and insist on them.
     lost_session_status
         What a forgotten session is answered with: 404 as specified, or the 400 that several servers send.
+    tls
+        Serve https with this context.
     """
 
-    def __init__(self, *, sse: bool = False, sessions: bool = True, lost_session_status: int = 404) -> None:
+    def __init__(
+        self,
+        *,
+        sse: bool = False,
+        sessions: bool = True,
+        lost_session_status: int = 404,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.sse = sse
+        self.tls = tls
         self.sessions = sessions
         self.lost_session_status = lost_session_status
         self.executed: list[str] = []
+        self.peak_connections = 0
         self.port = 0
         self._lock = threading.Lock()
         self._requests: list[Request] = []
@@ -116,7 +128,7 @@ class ScriptedServer:
     @property
     def url(self) -> str:
         """The MCP endpoint."""
-        return f"http://127.0.0.1:{self.port}/mcp"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}/mcp"
 
     def script(self, on: str, *faults: Fault, times: int = 1) -> None:
         """Play these faults, the whole sequence ``times`` times, for the next requests that match.
@@ -297,6 +309,7 @@ class ScriptedServer:
         """Note a new connection and return what to do to it before reading."""
         with self._lock:
             self._connections.add(connection)
+            self.peak_connections = max(self.peak_connections, len(self._connections))
             fault = self._on_connect.popleft() if self._on_connect else None
         self._notify()
         return fault
@@ -329,7 +342,7 @@ class ScriptedServer:
         listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
         self.port = listener.getsockname()[1]
         number = self._connection_numbers
-        self._listener = await loop.create_server(lambda: Connection(self, next(number)), sock=listener)
+        self._listener = await loop.create_server(lambda: Connection(self, next(number)), sock=listener, ssl=self.tls)
 
     async def _stop_listening(self) -> None:
         if self._listener is not None:

@@ -1,0 +1,152 @@
+"""Many callers, an unreliable server, cancellations and deadlines at any moment: every reply finds its own caller."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import functools
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from support import faults
+from support.calls import CALM, echo, failure_of, text_of
+from support.certificates import make_contexts
+from support.scripted import ScriptedServer
+
+from mcp_manager import ManagerConfig, McpManager
+from mcp_manager.errors import ConnectionLostError, DeadlineExceededError, ProtocolError
+
+pytestmark = pytest.mark.both_loops
+
+CALLERS = 64
+CALLS = 50
+
+
+@pytest.fixture(params=["tcp", "tls"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ScriptedServer]:
+    """A server over TCP, and one over TLS whose certificate the manager's connector is made to trust."""
+    context = None
+    if request.param == "tls" and "uvloop" in request.node.name:
+        # The ordinary way of aiohttp has it, too.
+        reason = "uvloop reports a TLS connection that is given up as its handshake ends"
+        request.node.add_marker(pytest.mark.allow_leaks("loop_errors", reason=reason))
+    if request.param == "tls":
+        if shutil.which("openssl") is None:
+            pytest.skip("no openssl to make a certificate with")
+        context, trusting = make_contexts(Path(tmp_path_factory.mktemp("certificates")))
+        monkeypatch.setattr(aiohttp, "TCPConnector", functools.partial(aiohttp.TCPConnector, ssl=trusting))
+    with ScriptedServer(tls=context) as server:
+        yield server
+
+
+class Caller:
+    """Make calls, some of them to be given up, and count what became of them."""
+
+    def __init__(self, manager: McpManager, seed: int, outcomes: collections.Counter[str]) -> None:
+        self.manager = manager
+        self.seed = seed
+        self.random = random.Random(seed)
+        self.outcomes = outcomes
+        self.answered: list[str] = []
+
+    async def run(self, calls: int) -> None:
+        for number in range(calls):
+            token = f"caller {self.seed} call {number} " + "x" * self.random.choice([0, 0, 0, 2000, 50_000])
+            [call] = self.random.choices(
+                [self.plainly, self.hurried, self.cancelled, self.cancelled_soon], [5, 2, 2, 1]
+            )
+            try:
+                reply = await call(token)
+            except ConnectionLostError as error:
+                assert error.delivery == "unknown"
+                self.outcomes["lost"] += 1
+            else:
+                if reply is not None:
+                    # The one thing that matters.
+                    assert text_of(reply) == token
+                    self.answered.append(token)
+                    self.outcomes["answered"] += 1
+
+    async def plainly(self, token: str) -> bytes | None:
+        return await self.manager.execute_raw("server", echo(token), timeout=20)
+
+    async def hurried(self, token: str) -> bytes | None:
+        try:
+            return await self.manager.execute_raw("server", echo(token), timeout=self.random.random() * 0.02)
+        except DeadlineExceededError:
+            self.outcomes["expired"] += 1
+            return None
+
+    async def cancelled(self, token: str) -> bytes | None:
+        task = asyncio.create_task(self.plainly(token))
+        asyncio.get_running_loop().call_later(self.random.random() * 0.02, task.cancel)
+        return await self.unless_cancelled(task)
+
+    async def cancelled_soon(self, token: str) -> bytes | None:
+        task = asyncio.create_task(self.plainly(token))
+        for _ in range(self.random.randrange(12)):
+            await asyncio.sleep(0)
+        task.cancel()
+        return await self.unless_cancelled(task)
+
+    async def unless_cancelled(self, task: asyncio.Task[bytes | None]) -> bytes | None:
+        try:
+            return await task
+        except asyncio.CancelledError:
+            self.outcomes["cancelled"] += 1
+            return None
+
+
+@pytest.mark.parametrize("max_connections", [0, 8])
+async def test_every_reply_finds_its_caller(server: ScriptedServer, max_connections: int) -> None:
+    outcomes: collections.Counter[str] = collections.Counter()
+    server.script_always("tools/call", faults.Moods(max_connections))
+    callers = CALLERS if server.tls is None else CALLERS // 4
+    async with McpManager(ManagerConfig(max_connections=max_connections)) as manager:
+        await manager.deploy("server", {"url": server.url, **CALM})
+        fleet = [Caller(manager, seed, outcomes) for seed in range(callers)]
+        await asyncio.gather(*(caller.run(CALLS) for caller in fleet))
+        server.script_always("tools/call", None)
+        # Nothing that happened has spoilt a connection, or lost a place.
+        texts = [f"after {number}" for number in range(40)]
+        replies = await asyncio.gather(*(manager.execute_raw("server", echo(text), timeout=20) for text in texts))
+        assert [text_of(reply) for reply in replies] == texts
+        if max_connections:
+            await server.wait_until(lambda: server.open_connections <= max_connections)
+    assert sum(outcomes.values()) == callers * CALLS
+    assert all(outcomes[outcome] > 0 for outcome in ("answered", "cancelled", "expired", "lost")), outcomes
+    times = collections.Counter(server.executed)
+    assert set(times.values()) == {1}
+    assert {token for caller in fleet for token in caller.answered} <= set(times)
+    await server.wait_until(lambda: server.open_connections == 0)
+
+
+async def test_a_large_reply_over_a_lane(server: ScriptedServer) -> None:
+    text = "".join(chr(32 + number % 90) for number in range(1_000_000))
+    async with McpManager() as manager:
+        await manager.deploy("server", {"url": server.url, **CALM})
+        for _ in range(5):
+            assert text_of(await manager.execute_raw("server", echo(text), timeout=20)) == text
+            assert text_of(await manager.execute_raw("server", echo("small"), timeout=20)) == "small"
+        server.script("tools/call", faults.Oversize(1_000_000), faults.Oversize(1_000_000, chunked=True))
+        for _ in range(2):
+            assert text_of(await manager.execute_raw("server", echo("much"), timeout=20)) == "x" * 1_000_000
+        # One after another, and each connection as good as new: there is need for one alone.
+        assert server.peak_connections == 1
+
+
+async def test_a_server_that_is_one_reply_behind_spoils_one_connection(server: ScriptedServer) -> None:
+    server.script_always("tools/call", faults.StaleReplies())
+    async with McpManager() as manager:
+        await manager.deploy("server", {"url": server.url, **CALM})
+        assert text_of(await manager.execute_raw("server", echo("first"), timeout=5)) == "first"
+        error = await failure_of(manager, "server", echo("second"))
+        assert isinstance(error, ProtocolError)
+        assert error.delivery == "unknown"
+        assert text_of(await manager.execute_raw("server", echo("third"), timeout=5)) == "third"

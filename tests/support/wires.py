@@ -1,0 +1,232 @@
+"""The network's side of a wire: a transport that notes what is done to it, and bytes that come in pieces."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from mcp_manager._core.deadlines import DeadlineWheel
+from mcp_manager._core.http_message import Exchange, WireError, WireReply
+from mcp_manager._core.wire import Wire, WirePool
+
+__all__ = [
+    "CHUNKED",
+    "EVENT_STREAM",
+    "HEAD",
+    "LIMIT",
+    "MAX_SILENT",
+    "MIN_DIRECT",
+    "Events",
+    "Network",
+    "Peer",
+    "assert_answers_again",
+    "chunked",
+    "cut",
+    "events",
+    "json_reply",
+    "kind_of",
+    "reply_of",
+    "response",
+    "stream_head",
+]
+
+HEAD: Final = b"POST /mcp HTTP/1.1\r\nHost: server\r\nContent-Length: "
+LIMIT: Final = 1 << 20
+STORAGE: Final = 1 << 18
+MIN_DIRECT: Final = 32768
+MAX_SILENT: Final = 131072
+EVENT_STREAM: Final = (("Content-Type", "text/event-stream"), ("Transfer-Encoding", "chunked"))
+CHUNKED: Final = (("Content-Type", "application/json"), ("Transfer-Encoding", "chunked"))
+
+
+class Transport:
+    """What asyncio promises of a transport, as far as a wire needs it: it notes what is written, and its end."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.aborted = 0
+        self.closing = False
+        self.unsent = 0
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def abort(self) -> None:
+        self.aborted += 1
+        self.closing = True
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+
+class Events:
+    """A listener that takes events whose data starts with the mark of the exchange as its reply."""
+
+    def __init__(self) -> None:
+        self.others: list[bytes] = []
+        self.error: BaseException | None = None
+
+    def take_event(self, exchange: Exchange, data: bytes) -> object | None:
+        if self.error is not None:
+            raise self.error
+        if not exchange.answered and data.startswith(b"<%d>" % exchange.request_id):
+            exchange.answered = True
+            return data
+        self.others.append(data)
+        return None
+
+
+class Network:
+    """A clock, a wheel and a pool with its wires."""
+
+    def __init__(self, create_future: Callable[[], asyncio.Future[Any]]) -> None:
+        self.now = 1_000_000_000_000
+        self.wheel = DeadlineWheel(lambda: self.now, lambda at_ns: None)
+        self.pool = WirePool(self.wheel, lambda: self.now, bytearray(STORAGE))
+        self.create_future = create_future
+        self.listener = Events()
+
+    def connect(self) -> Peer:
+        """Open a connection."""
+        return Peer(self)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass and visit the wheel."""
+        self.now += round(seconds * 1e9)
+        self.wheel.visit(self.now)
+
+
+class Peer:
+    """The far end of one wire."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.transport = Transport()
+        self.wire = Wire(network.pool, network.create_future)
+        self.wire.attach(self.transport)  # type: ignore[arg-type]
+        self.wire.connection_made(self.transport)  # type: ignore[arg-type]
+        self.gone = False
+
+    def send(
+        self, body: bytes = b"{}", request_id: int = 1, *, timeout: float = 0, limit: int = LIMIT
+    ) -> asyncio.Future[Any]:
+        """Send a request over the wire; ``timeout`` in seconds, 0 for none."""
+        exchange = Exchange(body, request_id, self.network.now + round(timeout * 1e9) if timeout else 0)
+        return self.wire.send(HEAD, exchange, self.network.listener, limit)
+
+    def deliver(self, *pieces: bytes, insists: bool = False) -> None:
+        """Let bytes arrive: each piece in receives of its own, as many as the wire's buffers ask for.
+
+        ``insists``: also after the wire has closed its transport, as a transport may that learns of it too late.
+        """
+        for piece in pieces:
+            rest = memoryview(piece)
+            while rest and (insists or not self.transport.closing):
+                buffer = self.wire.get_buffer(-1)
+                assert isinstance(buffer, memoryview) and not buffer.readonly and len(buffer) > 0
+                size = min(len(buffer), len(rest))
+                buffer[:size] = rest[:size]
+                self.wire.buffer_updated(size)
+                rest = rest[size:]
+
+    def end(self) -> None:
+        """Close the far end: the wire gets to know of it, then loses its connection."""
+        if not self.transport.closing:
+            self.wire.eof_received()
+        self.lose(None)
+
+    def lose(self, error: Exception | None = None) -> None:
+        """Tell the wire, once, that its connection is gone."""
+        if not self.gone:
+            self.gone = True
+            self.transport.closing = True
+            self.wire.connection_lost(error)
+
+    @property
+    def idle(self) -> bool:
+        """Whether the wire lies in its pool, and then it must be open and ready."""
+        listed = self.wire in self.network.pool.idle
+        assert self.network.pool.idle.count(self.wire) <= 1
+        assert self.wire.idle or not listed
+        assert (self.wire in self.network.pool.wires) == (not self.wire.closed)
+        if self.wire.closed:
+            assert self.transport.closing
+            assert not self.wire.pending
+        return listed
+
+
+def response(
+    body: bytes = b"",
+    *,
+    status: int = 200,
+    headers: Iterable[tuple[str, str]] = (("Content-Type", "application/json"),),
+    length: int | None = -1,
+    version: str = "1.1",
+) -> bytes:
+    """Encode a response; ``length`` -1 is that of the body, ``None`` leaves it out."""
+    lines = [f"HTTP/{version} {status} Reason", *(f"{name}: {value}" for name, value in headers)]
+    if length is not None:
+        lines.append(f"Content-Length: {len(body) if length < 0 else length}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+def chunked(*chunks: bytes, extension: bytes = b"", trailers: bytes = b"") -> bytes:
+    """Encode a chunked body, to its end."""
+    return (
+        b"".join(b"%x%b\r\n%b\r\n" % (len(chunk), extension, chunk) for chunk in chunks if chunk)
+        + b"0\r\n"
+        + trailers
+        + b"\r\n"
+    )
+
+
+def json_reply(request_id: int, size: int = 0) -> bytes:
+    """Return a body that says which exchange it belongs to from its first byte to its last."""
+    mark = b"<%d>" % request_id
+    return mark * max(1, size // len(mark))
+
+
+def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
+    """Cut bytes at places, each taken modulo their length."""
+    edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
+    return [data[first:last] for first, last in itertools.pairwise(edges)]
+
+
+def reply_of(future: asyncio.Future[Any]) -> WireReply:
+    """Return the response an exchange ended with."""
+    reply = future.result()
+    assert type(reply) is WireReply
+    return reply
+
+
+def kind_of(future: asyncio.Future[Any]) -> int:
+    """Return the kind of failure an exchange ended with."""
+    error = future.exception()
+    assert isinstance(error, WireError), error
+    return error.kind
+
+
+def events(*data: bytes) -> bytes:
+    """Encode events."""
+    return b"".join(b"data: %b\n\n" % each for each in data)
+
+
+def stream_head(status: int = 200) -> bytes:
+    """Encode the head of an event stream in chunks."""
+    return response(status=status, headers=EVENT_STREAM, length=None)
+
+
+def assert_answers_again(peer: Peer) -> None:
+    """The wire must be in the pool and carry the next exchange as if nothing had been."""
+    assert peer.idle
+    assert peer.network.pool.take() is peer.wire
+    future = peer.send(request_id=999)
+    body = json_reply(999)
+    peer.deliver(response(body))
+    assert reply_of(future).body == body
+    assert peer.idle
