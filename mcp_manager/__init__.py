@@ -44,8 +44,10 @@ from mcp_manager.errors import (
     ServerExitedError,
     ServerNotFoundError,
     SessionLostError,
+    ToolNotFoundError,
 )
 from mcp_manager.manager import Applied, McpManager
+from mcp_manager.tool_catalog import FleetTool, ToolCatalog
 from mcp_manager.types import (
     CIRCUIT_STATE_CLOSED,
     CIRCUIT_STATE_HALF_OPEN,
@@ -81,6 +83,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ConnectionLostError",
     "DeadlineExceededError",
     "Delivery",
+    "FleetTool",
     "GetPromptResult",
     "HealthConfig",
     "InvalidRequestError",
@@ -115,6 +118,8 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ServerView",
     "SessionLostError",
     "Tool",
+    "ToolCatalog",
+    "ToolNotFoundError",
     "__version__",
     "load_manager_config",
 ]

@@ -33,15 +33,37 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Tool(_Record, frozen=True, kw_only=True):
-    """One entry of ``tools/list``. The annotations are the server's own claims and not to be trusted."""
+    """One entry of ``tools/list``. The annotations are the server's own claims and not to be trusted.
+
+    The schemas are most of a long list and seldom looked at: they are kept as received, and decoded on every access.
+    """
 
     name: str
     title: str | None = None
     description: str | None = None
-    input_schema: dict[str, Any] = msgspec.field(default_factory=dict)
-    output_schema: dict[str, Any] | None = None
+    input_schema_json: msgspec.Raw = msgspec.field(default=msgspec.Raw(b"{}"), name="inputSchema")
+    output_schema_json: msgspec.Raw = msgspec.field(default=msgspec.Raw(b"null"), name="outputSchema")
     annotations: dict[str, Any] | None = None
     meta: dict[str, Any] | None = msgspec.field(default=None, name="_meta")
+
+    @property
+    def input_schema(self) -> dict[str, Any]:
+        """The JSON Schema of the arguments; raises :class:`ProtocolError` if it is no object."""
+        return self._schema(self.input_schema_json)
+
+    @property
+    def output_schema(self) -> dict[str, Any] | None:
+        """The JSON Schema of the structured content, if there is one; raises :class:`ProtocolError` if it is no object."""
+        return None if bytes(self.output_schema_json) == b"null" else self._schema(self.output_schema_json)
+
+    def _schema(self, schema: msgspec.Raw) -> dict[str, Any]:
+        try:
+            return _schema_decoder.decode(schema)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise ProtocolError(f"a schema of tool {self.name!r} is malformed: {error}", delivery="answered") from None
+
+
+_schema_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
 class Resource(_Record, frozen=True, kw_only=True):

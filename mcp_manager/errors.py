@@ -8,6 +8,7 @@ credential.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Literal, Self
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "ServerExitedError",
     "ServerNotFoundError",
     "SessionLostError",
+    "ToolNotFoundError",
 ]
 
 Delivery = Literal["not_sent", "rejected", "unknown", "answered"]
@@ -103,6 +105,17 @@ class ServerExistsError(McpManagerError, ValueError):
             server_id=server_id,
             hint="use redeploy to replace it, or undeploy it first",
         )
+
+
+class ToolNotFoundError(McpManagerError, ValueError):
+    """No tool of the fleet has this name."""
+
+    def __init__(self, name: str, *, nearest: str | None = None, missing: Iterable[str] = ()) -> None:
+        hints = [f"did you mean {nearest}?"] if nearest is not None else []
+        unseen = ", ".join(missing)
+        if unseen:
+            hints.append(f"the tools of {unseen} could not be listed")
+        super().__init__(f"Tool {name} not found", hint="; ".join(hints) or "list_all_tools() names those there are")
 
 
 class NotRunningError(McpManagerError, RuntimeError):

@@ -7,7 +7,7 @@ import enum
 import itertools
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from threading import get_ident
 from typing import Any, Final, Self
 
@@ -17,6 +17,7 @@ from mcp_manager import metrics
 from mcp_manager._core.jsonrpc import FrameError, Message, scan
 from mcp_manager._core.router import Router
 from mcp_manager.auth import request_headers
+from mcp_manager.catalog import Tool
 from mcp_manager.config import (
     ManagerConfig,
     ServerConfig,
@@ -35,18 +36,18 @@ from mcp_manager.errors import (
 from mcp_manager.health import HealthMonitor
 from mcp_manager.pool import Instance, SessionSettings
 from mcp_manager.protocol.handshake import ClientIdentity
-from mcp_manager.protocol.methods import is_notification
+from mcp_manager.protocol.methods import TOOLS_CHANGED, is_notification
 from mcp_manager.protocol.request import encode_method, encode_params, encode_text, invalid_request, with_progress_token
 from mcp_manager.scaling import check_instances
 from mcp_manager.session import Handlers, ProgressCallback
 from mcp_manager.supervisor import Supervisor
+from mcp_manager.tool_catalog import FleetTools, ToolCache
 from mcp_manager.transports.base import MessageSink, Request, Transport
 from mcp_manager.transports.deadline_timer import DeadlineTimer
 from mcp_manager.transports.http import HttpTransport
 from mcp_manager.transports.http_pool import HttpPool
 from mcp_manager.transports.stdio import StdioTransport
 from mcp_manager.types import PyHealthStatus
-from mcp_manager.verbs import Verbs
 from mcp_manager.views import ServerView, fleet_health, is_ready, server_reading, server_view
 
 __all__ = ["Applied", "McpManager", "ServerView"]
@@ -77,7 +78,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     failed: dict[str, str]
 
 
-class McpManager(Verbs):
+class McpManager(FleetTools):
     """Manage a fleet of MCP servers on the running event loop.
 
     Parameters
@@ -94,11 +95,12 @@ class McpManager(Verbs):
 
     def __init__(self, config: ManagerConfig | None = None, *, handlers: Handlers | None = None) -> None:
         self._config = config if config is not None else ManagerConfig()
-        self._handlers: Handlers = dict(handlers or {})
+        self._handlers: Handlers = {**(handlers or {}), TOOLS_CHANGED: self._tools_changed}
+        self._on_tools_changed = (handlers or {}).get(TOOLS_CHANGED)
         self._client = ClientIdentity(
             name=self._config.client_name,
             version=self._config.client_version,
-            capabilities=_capabilities(self._handlers),
+            capabilities=_capabilities(handlers or {}),
         )
         self._phase = _Phase.NEW
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -115,6 +117,7 @@ class McpManager(Verbs):
         self._connect_slots = asyncio.Semaphore(self._config.connect_concurrency)
         self._progress_tokens = itertools.count(1)
         self._observer = _Observer(self._monitor)
+        self._tools = ToolCache(self._list_tools, self._stamp, _CLOCK)
         self._stop_asked = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
 
@@ -190,6 +193,7 @@ class McpManager(Verbs):
         supervisors = list(self._servers.values())
         self._servers.clear()
         try:
+            await self._tools.aclose()
             await self._monitor.aclose()
             async with asyncio.timeout(0 if hurried else self._config.shutdown_timeout_s):
                 await asyncio.gather(*(each.aclose(each.config.shutdown_grace_s) for each in supervisors))
@@ -426,6 +430,29 @@ class McpManager(Verbs):
         outgoing = Request(encode_method(method), encoded)
         return await self._dispatcher.call(supervisor, method, outgoing, now_ns, deadline_ns, progress)
 
+    # What the catalogue of tools asks for
+
+    def _deployed(self, server_ids: Collection[str] | None) -> list[str]:
+        self._check_running()
+        wanted = list(self._servers) if server_ids is None else list(dict.fromkeys(server_ids))
+        for server_id in wanted:
+            self._supervisor_of(server_id)
+        return wanted
+
+    async def _list_tools(self, server_id: str, timeout: float | None) -> list[Tool]:
+        return await self.list_tools(server_id, timeout=timeout)
+
+    def _stamp(self, server_id: str) -> tuple[object, ...]:
+        supervisor = self._servers.get(server_id)
+        if supervisor is None:
+            return ()
+        return supervisor, *((each, each.generation) for each in supervisor.instances)
+
+    async def _tools_changed(self, server_id: str, params: Any) -> None:
+        self._tools.drop(server_id)
+        if self._on_tools_changed is not None:
+            await self._on_tools_changed(server_id, params)
+
     # What can be seen
 
     def health(self) -> PyHealthStatus:
@@ -527,6 +554,7 @@ class McpManager(Verbs):
             await supervisor.aclose(grace_s)
         finally:
             if server_id not in self._servers:
+                self._tools.drop(server_id)
                 self._http.forget(server_id)
 
 

@@ -95,7 +95,7 @@ cdef class CallPath:
 
     def begin(self, str server_id not None, str method not None, request, int64_t now_ns, int64_t deadline_ns):
         cdef Flight flight = Flight.__new__(Flight)
-        cdef Lease lease = self.router.pick(server_id, method, now_ns, self.draw())
+        cdef Lease lease = self.router.lease(server_id, method, now_ns, self.draw())
         cdef Channel channel
         cdef Wire wire
         flight.lease = lease
@@ -111,7 +111,7 @@ cdef class CallPath:
         else:
             flight.exchange = (<Request?> request).exchange(channel.ids.take(), deadline_ns)
         flight.wire = wire
-        flight.future = wire.send(channel.head, flight.exchange, channel.listener, channel.limit)
+        flight.future = wire.transmit(channel.head, flight.exchange, channel.listener, channel.limit)
         return flight
 
     def land(self, Flight flight not None, reply):
@@ -136,5 +136,5 @@ cdef class CallPath:
             if type(reply) is not Message or (<Message> reply).kind != IS_RESULT:
                 return None
             message = <Message> reply
-        self.router.done(flight.lease, SUCCESS, SUCCESS_STATUS, <int64_t> self.clock())
+        self.router.settle(flight.lease, SUCCESS, SUCCESS_STATUS, <int64_t> self.clock(), 0, 0)
         return message

@@ -380,7 +380,10 @@ cdef class Router:
             return second
         return second if is_better(second, first, server, now_ns) else first
 
-    cpdef Lease pick(self, str server_id, str method, int64_t now_ns, uint64_t random):
+    def pick(self, str server_id not None, str method not None, int64_t now_ns, uint64_t random):
+        return self.lease(server_id, method, now_ns, random)
+
+    cdef Lease lease(self, str server_id, str method, int64_t now_ns, uint64_t random):
         cdef Server server = <Server> self.servers[server_id]
         cdef Series series = self.series_of(server, method)
         cdef Lease lease = Lease.__new__(Lease)
@@ -430,8 +433,13 @@ cdef class Router:
             lease.generation = 0
         return lease
 
-    cpdef object done(
-        self, Lease lease, int outcome, int status, int64_t now_ns, int64_t retry_after_ns=0, uint64_t random=0
+    def done(
+        self, Lease lease not None, int outcome, int status, int64_t now_ns, int64_t retry_after_ns=0, uint64_t random=0
+    ):
+        self.settle(lease, outcome, status, now_ns, retry_after_ns, random)
+
+    cdef object settle(
+        self, Lease lease, int outcome, int status, int64_t now_ns, int64_t retry_after_ns, uint64_t random
     ):
         cdef Instance instance = lease.instance
         cdef Server server = lease.server

@@ -68,7 +68,7 @@ cdef class Wire(Deadline):
     cdef bint asked_parser
     cdef bint kept_alive
 
-    cpdef object send(self, bytes head, Exchange exchange, object listener, Py_ssize_t limit)
+    cdef object transmit(self, bytes head, Exchange exchange, object listener, Py_ssize_t limit)
     cpdef object abandon(self, object future)
     cpdef object close(self)
     cpdef object lost(self, object error)

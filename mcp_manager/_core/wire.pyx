@@ -115,7 +115,10 @@ cdef class Wire(Deadline):
     def closed(self):
         return self.state == CLOSED
 
-    cpdef object send(self, bytes head, Exchange exchange, object listener, Py_ssize_t limit):
+    def send(self, bytes head not None, Exchange exchange not None, listener, Py_ssize_t limit):
+        return self.transmit(head, exchange, listener, limit)
+
+    cdef object transmit(self, bytes head, Exchange exchange, object listener, Py_ssize_t limit):
         cdef bytes request
         if self.state != IDLE:
             raise RuntimeError("the connection carries another exchange")

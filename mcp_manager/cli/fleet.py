@@ -105,7 +105,9 @@ async def tools(options: Namespace) -> int:
     failures = {server_id: answer for server_id, answer in listed.items() if isinstance(answer, McpManagerError)}
     found = [(server_id, tool) for server_id, answer in listed.items() if isinstance(answer, list) for tool in answer]
     if options.json:
-        _print_json([{"server": server_id, **msgspec.to_builtins(tool)} for server_id, tool in found])
+        _print_json(
+            [{"server": server_id, **msgspec.json.decode(msgspec.json.encode(tool))} for server_id, tool in found]
+        )
     else:
         rows = [[server_id, tool.name, tool.description or tool.title] for server_id, tool in found]
         if rows or not failures:

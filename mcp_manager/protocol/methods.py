@@ -11,6 +11,7 @@ INITIALIZED: Final = "notifications/initialized"
 CANCELLED: Final = "notifications/cancelled"
 PROGRESS: Final = "notifications/progress"
 PING: Final = "ping"
+TOOLS_CHANGED: Final = "notifications/tools/list_changed"
 
 _NOTIFICATION_PREFIX: Final = "notifications/"
 

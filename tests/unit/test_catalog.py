@@ -25,6 +25,7 @@ async def test_pages_are_drained_and_an_empty_cursor_is_not_the_end() -> None:
     tools = await drain_pages("s", "tools", Tool, fetch)
     assert [tool.name for tool in tools] == ["a", "b"]
     assert tools[0].input_schema == {"type": "object"}
+    assert tools[0].output_schema is None
     assert asked == [None, "", "x"]
 
 
@@ -59,3 +60,19 @@ def test_a_result_of_another_shape_is_a_typed_error(body: bytes) -> None:
     with pytest.raises(ProtocolError) as caught:
         decode_result("s", body, CallToolResult)
     assert caught.value.server_id == "s"
+
+
+async def test_schemas_are_decoded_when_they_are_looked_at() -> None:
+    listed = (
+        b'{"tools":[{"name":"a","inputSchema":{"type":"object"},"outputSchema":{"type":"array"}},'
+        b'{"name":"b","inputSchema":[1],"outputSchema":null}]}'
+    )
+
+    async def fetch(_: str | None) -> memoryview:
+        return memoryview(listed)
+
+    good, bad = await drain_pages("s", "tools", Tool, fetch)
+    assert (good.input_schema, good.output_schema) == ({"type": "object"}, {"type": "array"})
+    assert bad.output_schema is None
+    with pytest.raises(ProtocolError, match="a schema of tool 'b' is malformed"):
+        _ = bad.input_schema

@@ -1,0 +1,283 @@
+"""The tools of many servers under one roof: a name for each that no other has, fetched once and kept while they hold."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import hashlib
+import re
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from mcp_manager.catalog import CallToolResult, Tool
+from mcp_manager.errors import McpManagerError, RpcError, ToolNotFoundError
+from mcp_manager.session import ProgressCallback
+from mcp_manager.verbs import Verbs
+
+__all__ = ["FleetTool", "FleetTools", "ToolCache", "ToolCatalog", "fleet_names"]
+
+_SEPARATOR: Final = "__"
+# What the function-calling interfaces of language models take: ^[a-zA-Z0-9_-]{1,64}$.
+_LONGEST_NAME: Final = 64
+_FOREIGN: Final = re.compile(r"[^A-Za-z0-9_-]")
+_HASH_DIGITS: Final = 8
+_MAX_AGE_NS: Final = 300 * 10**9
+_CONCURRENCY: Final = 64
+_METHOD_NOT_FOUND: Final = -32601
+
+Stamp = tuple[object, ...]
+"""What a list of tools was read from; another stamp means that it may not hold any more."""
+
+
+class FleetTool(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool of one of the servers, under its name in the fleet."""
+
+    name: str
+    server_id: str
+    tool: Tool
+
+
+class ToolCatalog(msgspec.Struct, frozen=True, kw_only=True):
+    """The tools of a fleet, sorted by name, and why those of some servers are missing, by server id."""
+
+    tools: tuple[FleetTool, ...]
+    missing: dict[str, str]
+
+
+class _Listing:
+    """The tools of one server as they were at one time."""
+
+    __slots__ = ("fetched_ns", "stamp", "tools")
+
+    def __init__(self, tools: list[Tool], stamp: Stamp, fetched_ns: int) -> None:
+        self.tools = tools
+        self.stamp = stamp
+        self.fetched_ns = fetched_ns
+
+
+class ToolCache:
+    """Keep what servers list, each fetched by one task however many ask for it.
+
+    Parameters
+    ----------
+    fetch
+        ``await fetch(server_id, timeout)`` lists a server's tools.
+    stamp
+        Tells what a server's list would be read from now. A list is kept while its server's stamp stays the same and
+        :meth:`drop` is not called, at most five minutes: over HTTP, the news of a change may find no way here.
+    clock
+        Monotonic nanoseconds.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[str, float | None], Awaitable[list[Tool]]],
+        stamp: Callable[[str], Stamp],
+        clock: Callable[[], int],
+    ) -> None:
+        self._fetch = fetch
+        self._stamp = stamp
+        self._clock = clock
+        self._listings: dict[str, _Listing] = {}
+        self._fetching: dict[str, asyncio.Task[list[Tool]]] = {}
+        self._slots = asyncio.Semaphore(_CONCURRENCY)
+        self._routes: dict[str, tuple[str, str]] = {}
+
+    async def catalog(self, server_ids: Collection[str], timeout: float | None) -> ToolCatalog:
+        """List the tools of these servers, those that can be had; ``timeout`` in seconds is for each server."""
+        listings = await asyncio.gather(*(self._tools_or_reason(each, timeout) for each in server_ids))
+        missing: dict[str, str] = {}
+        found: dict[tuple[str, str], Tool] = {}
+        for server_id, listing in zip(server_ids, listings, strict=True):
+            if isinstance(listing, str):
+                missing[server_id] = listing
+                continue
+            for tool in listing:
+                # A server that lists a name twice means the first, as far as anybody knows.
+                found.setdefault((server_id, tool.name), tool)
+        names = fleet_names(found)
+        self._routes.update((name, pair) for pair, name in names.items())
+        tools = [
+            FleetTool(name=name, server_id=pair[0], tool=found[pair])
+            for pair, name in sorted(names.items(), key=lambda item: item[1])
+        ]
+        return ToolCatalog(tools=tuple(tools), missing=missing)
+
+    async def route(self, name: str, server_ids: Collection[str], timeout: float | None) -> tuple[str, str]:
+        """Return the server and the tool behind a name, from the last catalogue that had it, or from a new one.
+
+        Raises
+        ------
+        ToolNotFoundError
+            No server has a tool of that name.
+        """
+        route = self._routes.get(name)
+        if route is None or route[0] not in server_ids:
+            self._routes.clear()
+            catalog = await self.catalog(server_ids, timeout)
+            route = self._routes.get(name)
+            if route is None:
+                near = difflib.get_close_matches(name, self._routes, n=1)
+                raise ToolNotFoundError(name, nearest=near[0] if near else None, missing=sorted(catalog.missing))
+        return route
+
+    def drop(self, server_id: str) -> None:
+        """Forget what a server listed."""
+        self._listings.pop(server_id, None)
+
+    async def aclose(self) -> None:
+        """End what is being fetched."""
+        tasks = list(self._fetching.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _tools_or_reason(self, server_id: str, timeout: float | None) -> list[Tool] | str:
+        try:
+            return await self._tools(server_id, timeout)
+        except RpcError as error:
+            return [] if error.code == _METHOD_NOT_FOUND else str(error)
+        except McpManagerError as error:
+            return str(error)
+
+    async def _tools(self, server_id: str, timeout: float | None) -> list[Tool]:
+        listing = self._listings.get(server_id)
+        if (
+            listing is not None
+            and listing.stamp == self._stamp(server_id)
+            and self._clock() - listing.fetched_ns < _MAX_AGE_NS
+        ):
+            return listing.tools
+        task = self._fetching.get(server_id)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._refresh(server_id, timeout))
+            self._fetching[server_id] = task
+            task.add_done_callback(lambda done: self._fetched(server_id, done))
+        # A caller that gives up must not take the list from the others.
+        return await asyncio.shield(task)
+
+    async def _refresh(self, server_id: str, timeout: float | None) -> list[Tool]:
+        async with self._slots:
+            # Noted before it is asked: what changes meanwhile makes the list old, not new.
+            self._listings.pop(server_id, None)
+            placeholder = _Listing([], (), 0)
+            self._listings[server_id] = placeholder
+            tools = await self._fetch(server_id, timeout)
+            if self._listings.get(server_id) is placeholder:
+                self._listings[server_id] = _Listing(tools, self._stamp(server_id), self._clock())
+            return tools
+
+    def _fetched(self, server_id: str, task: asyncio.Task[list[Tool]]) -> None:
+        if self._fetching.get(server_id) is task:
+            del self._fetching[server_id]
+        if task.cancelled() or task.exception() is not None:
+            self._listings.pop(server_id, None)
+
+
+class FleetTools(Verbs):
+    """The verbs of a fleet as a whole: one catalogue of all its tools."""
+
+    _tools: ToolCache
+
+    @abstractmethod
+    def _deployed(self, server_ids: Collection[str] | None) -> list[str]:
+        """Return the ids of deployed servers, all for ``None``; raises :class:`ServerNotFoundError`."""
+
+    async def list_all_tools(
+        self, server_ids: Collection[str] | None = None, *, timeout: float | None = None
+    ) -> ToolCatalog:
+        """List the tools of several servers, all of them by default, each under a name of its own in the fleet.
+
+        Parameters
+        ----------
+        server_ids
+            Which servers; those out of reach are named in ``missing`` with the reason.
+        timeout
+            Seconds for each server; default: its ``request_timeout_s``.
+
+        What a server lists is kept until it says that it has changed, its session or configuration is replaced, or five
+        minutes have passed. :meth:`list_tools` always asks.
+
+        Raises
+        ------
+        ServerNotFoundError
+            ``server_ids`` names a server that is not deployed.
+        """
+        return await self._tools.catalog(self._deployed(server_ids), timeout)
+
+    async def call_fleet_tool(
+        self,
+        name: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        on_progress: ProgressCallback | None = None,
+    ) -> CallToolResult:
+        """Call a tool by its name in the fleet, as :meth:`list_all_tools` gives it; otherwise as :meth:`call_tool`.
+
+        Raises
+        ------
+        ToolNotFoundError
+            No deployed server that can be reached has such a tool.
+        """
+        server_id, tool = await self._tools.route(name, self._deployed(None), timeout)
+        return await self.call_tool(server_id, tool, arguments, timeout=timeout, on_progress=on_progress)
+
+
+def fleet_names(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Name the tools of a fleet.
+
+    Parameters
+    ----------
+    pairs
+        Server id and tool name of each, every pair once, in any order.
+
+    Returns
+    -------
+    A name for every pair, at most 64 characters of ``A-Z a-z 0-9 _ -``, that no other pair has: ``{server}__{tool}``
+    where that says which is which. Where it does not (a character outside that set, too long, or a server id with two
+    underscores in a row or one at its end) a hash of the pair ends the name. So a name depends on its own pair, and on
+    other pairs only if two hashes of 32 bits are the same.
+    """
+    names: dict[tuple[str, str], str] = {}
+    doubtful: list[tuple[str, str]] = []
+    for pair in pairs:
+        plain = _plain_name(*pair)
+        if plain is None:
+            doubtful.append(pair)
+        else:
+            names[pair] = plain
+    taken = set(names.values())
+    digits = _HASH_DIGITS
+    while doubtful:
+        hashed = {pair: _hashed_name(*pair, digits) for pair in doubtful}
+        counts: Mapping[str, int] = _count(hashed.values())
+        doubtful = [pair for pair in doubtful if counts[hashed[pair]] > 1 or hashed[pair] in taken]
+        named = {pair: name for pair, name in hashed.items() if pair not in doubtful}
+        names.update(named)
+        taken.update(named.values())
+        digits += 2
+    return names
+
+
+def _plain_name(server_id: str, tool: str) -> str | None:
+    name = f"{server_id}{_SEPARATOR}{tool}"
+    ambiguous = _SEPARATOR in server_id or server_id.endswith("_")
+    return None if ambiguous or not tool or len(name) > _LONGEST_NAME or _FOREIGN.search(name) else name
+
+
+def _hashed_name(server_id: str, tool: str, digits: int) -> str:
+    pair = f"{len(server_id)}:{server_id}{tool}".encode("utf-8", "surrogatepass")
+    digest = hashlib.sha256(pair).hexdigest()[:digits]
+    readable = _FOREIGN.sub("_", f"{server_id}{_SEPARATOR}{tool}")[: _LONGEST_NAME - 1 - digits]
+    return f"{readable}_{digest}"
+
+
+def _count(names: Iterable[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    return counts
