@@ -238,8 +238,9 @@ class HttpTransport:
         307 and 308 keep method and body (RFC 9110, sections 15.4.8 and 15.4.9) and mean that nothing was executed.
         Another origin must not get the credentials, nor decide where requests go.
         """
+        asked = self._endpoint
         for _ in range(_MAX_REDIRECTS):
-            target = http_status.redirect_target(reply, self._endpoint)
+            target = http_status.redirect_target(reply, asked)
             if target is None or target.scheme != self._endpoint.scheme or target.origin() != self._endpoint.origin():
                 return reply
             try:
@@ -254,7 +255,7 @@ class HttpTransport:
                     if not self._settled:
                         self._take_session_id(exchange.head or answer)
                 return answer
-            reply = answer
+            reply, asked = answer, target
         return reply
 
     def _take_session_id(self, head: WireReply | Message) -> None:

@@ -70,10 +70,13 @@ class Events:
     def __init__(self) -> None:
         self.others: list[bytes] = []
         self.error: BaseException | None = None
+        self.on_event: Callable[[], object] | None = None
 
     def take_event(self, exchange: Exchange, data: bytes) -> object | None:
         if self.error is not None:
             raise self.error
+        if self.on_event is not None:
+            self.on_event()
         if not exchange.answered and data.startswith(b"<%d>" % exchange.request_id):
             exchange.answered = True
             return data

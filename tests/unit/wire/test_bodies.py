@@ -104,6 +104,17 @@ async def test_a_long_body_is_received_in_place(peer: Peer) -> None:
     assert_answers_again(peer)
 
 
+async def test_a_short_rest_of_a_body_is_not_received_in_place(peer: Peer) -> None:
+    # What may follow it would take a receive of its own.
+    whole = response(json_reply(1, 5 * MIN_DIRECT))
+    future = peer.send()
+    peer.deliver(whole[: -MIN_DIRECT + 1])
+    assert len(peer.wire.get_buffer(-1)) == 1 << 18
+    peer.deliver(whole[-MIN_DIRECT + 1 :])
+    assert reply_of(future).body == json_reply(1, 5 * MIN_DIRECT)
+    assert_answers_again(peer)
+
+
 async def test_a_long_body_that_breaks_off_is_lost(peer: Peer) -> None:
     whole = response(json_reply(1, 3 * MIN_DIRECT))
     future = peer.send()

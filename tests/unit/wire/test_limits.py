@@ -89,6 +89,15 @@ async def test_a_chunked_body_longer_than_the_limit(peer: Peer, pieces: int) -> 
     assert peer.wire.closed
 
 
+@pytest.mark.parametrize("chunks", [[101], [100, 1], [1] * 101])
+async def test_one_byte_more_than_the_limit(peer: Peer, chunks: list[int]) -> None:
+    future = peer.send(limit=100)
+    peer.deliver(response(headers=CHUNKED, length=None) + chunked(*(b"x" * size for size in chunks)))
+    assert kind_of(future) == OVERSIZE
+    assert future.exception().size == 101
+    assert peer.wire.closed
+
+
 async def test_a_body_without_an_end_is_cut_at_the_limit(peer: Peer) -> None:
     future = peer.send(limit=100_000)
     peer.deliver(response(length=None))

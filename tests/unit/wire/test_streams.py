@@ -18,7 +18,7 @@ from support.wires import (
     stream_head,
 )
 
-from mcp_manager._core.http_message import LOST, MALFORMED, UNANSWERED, Exchange, WireError
+from mcp_manager._core.http_message import LOST, MALFORMED, STOPPED, UNANSWERED, Exchange, WireError
 
 # Streams of events
 
@@ -131,6 +131,17 @@ async def test_what_the_listener_raises_after_the_reply_concerns_nobody(peer: Pe
     peer.deliver(b"d\r\n" + events(b"later") + b"\r\n")
     assert future.result() == b"<1>"
     assert peer.wire.closed
+
+
+@pytest.mark.parametrize("data", [b"other", b"<1>"])
+async def test_a_listener_that_stops_everything(peer: Peer, data: bytes) -> None:
+    network = peer.network
+    future = peer.send()
+    network.listener.on_event = network.pool.interrupt
+    peer.deliver(stream_head() + chunked(events(data, b"later", b"<1>")))
+    assert kind_of(future) == STOPPED
+    assert peer.wire.closed
+    assert b"later" not in network.listener.others
 
 
 async def test_a_second_reply_on_a_stream_is_nobodys(peer: Peer) -> None:
