@@ -2,6 +2,8 @@
 
 from typing import Any, Final, final
 
+__pyx_capi__: dict[str, object]
+
 LOST: Final[int]
 """The connection broke; ``__cause__`` says how, unless the server closed it."""
 MALFORMED: Final[int]
@@ -14,9 +16,6 @@ UNANSWERED: Final[int]
 """The event stream ended without the reply."""
 STOPPED: Final[int]
 """The exchange was interrupted from this side."""
-
-KEPT: Final[tuple[bytes, ...]]
-"""The lower-case names of the headers that are kept: those that decide anything."""
 
 def drop_spare() -> None:
     """Give back the memory of the last long response, which is kept for the next one."""
@@ -39,7 +38,7 @@ class WireReply:
     status
         The status code, 200 to 999.
     headers
-        Pairs of lower-case name and value; those of :data:`KEPT` are enough.
+        Pairs of lower-case name and value; those that decide anything are enough.
     body
         The body as received, b"" for a stream.
     """

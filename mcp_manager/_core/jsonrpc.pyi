@@ -4,6 +4,8 @@ from typing import Final, Never, final
 
 from mcp_manager._core.http_message import Exchange
 
+__pyx_capi__: dict[str, object]
+
 REQUEST: Final[int]
 NOTIFICATION: Final[int]
 RESULT: Final[int]

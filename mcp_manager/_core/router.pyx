@@ -59,6 +59,7 @@ class BreakerEvent(NamedTuple):
 
 
 @cython.final
+@cython.internal
 cdef class Series:
     """Counters and latencies of one method of one server."""
 
@@ -67,6 +68,7 @@ cdef class Series:
 
 
 @cython.final
+@cython.internal
 cdef class Server:
     def __cinit__(self, str server_id):
         self.server_id = server_id

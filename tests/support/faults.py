@@ -8,7 +8,7 @@ import itertools
 import random
 import threading
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 _JSON = {"Content-Type": "application/json"}
-_CODINGS = {"gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress}
+_CODINGS: Mapping[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress}
 
 
 @dataclass(frozen=True)
