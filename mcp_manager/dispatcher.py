@@ -65,9 +65,7 @@ class Dispatcher:
         CallError
             No reply: the circuit is open, there is no instance, or the exchange failed.
         """
-        flight = self._begin(
-            supervisor.server_id, method, request if progress is None else None, started_ns, deadline_ns
-        )
+        flight = self._begin(supervisor.record, method, request if progress is None else None, started_ns, deadline_ns)
         if flight.future is None:
             return await self._carry(supervisor, flight.lease, request, deadline_ns, progress)
         answer: Any

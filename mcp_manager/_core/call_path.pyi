@@ -8,7 +8,7 @@ from typing import Any, Never, final
 
 from mcp_manager._core.http_message import Exchange, Request
 from mcp_manager._core.jsonrpc import Message
-from mcp_manager._core.router import Lease, Router
+from mcp_manager._core.router import Lease, Router, Server
 from mcp_manager._core.wire import WirePool
 
 @final
@@ -90,11 +90,11 @@ class CallPath:
 
     def __init__(self, router: Router, clock: Callable[[], int], seed: int) -> None: ...
     def begin(
-        self, server_id: str, method: str, request: Message | Request | None, now_ns: int, deadline_ns: int
+        self, server: Server, method: str, request: Message | Request | None, now_ns: int, deadline_ns: int
     ) -> Flight:
-        """Lease an instance and, if it has a channel and that an idle wire, send the request.
+        """Lease an instance of a server, as :meth:`Router.server` gives it, and, if it has an idle wire, send the request.
 
-        With ``None`` for the request nothing is sent. Raises :class:`KeyError` for an unknown server.
+        With ``None`` for the request nothing is sent.
         """
 
     def land(self, flight: Flight, reply: Any) -> Message | None:

@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t, uint64_t
 from mcp_manager._core.breaker cimport SUCCESS
 from mcp_manager._core.http_message cimport JSON, Exchange, Request, WireReply
 from mcp_manager._core.jsonrpc cimport IS_RESULT, Message, scan_one
-from mcp_manager._core.router cimport Lease, Router
+from mcp_manager._core.router cimport Lease, Router, Server
 from mcp_manager._core.wire cimport Wire, WirePool
 
 from mcp_manager._core.jsonrpc import FrameError
@@ -93,9 +93,9 @@ cdef class CallPath:
         number = (number ^ (number >> 27)) * 0x94D049BB133111EBULL
         return number ^ (number >> 31)
 
-    def begin(self, str server_id not None, str method not None, request, int64_t now_ns, int64_t deadline_ns):
+    def begin(self, Server server not None, str method not None, request, int64_t now_ns, int64_t deadline_ns):
         cdef Flight flight = Flight.__new__(Flight)
-        cdef Lease lease = self.router.lease(server_id, method, now_ns, self.draw())
+        cdef Lease lease = self.router.lease(server, method, now_ns, self.draw())
         cdef Channel channel
         cdef Wire wire
         flight.lease = lease

@@ -78,7 +78,7 @@ cdef class Router:
     cdef Instance choose(
         self, Server server, Py_ssize_t start, Py_ssize_t end, int64_t now_ns, uint64_t random, int64_t* wait_ns
     )
-    cdef Lease lease(self, str server_id, str method, int64_t now_ns, uint64_t random)
+    cdef Lease lease(self, Server server, str method, int64_t now_ns, uint64_t random)
     cdef bint grant(self, Lease lease, Instance instance, int64_t now_ns, int64_t* wait_ns) except -1
     cdef object settle(
         self, Lease lease, int outcome, int status, int64_t now_ns, int64_t retry_after_ns, uint64_t random

@@ -5,7 +5,7 @@ outcomes and statuses are numbered as in ``mcp_manager.types``.
 """
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, Never, final
+from typing import Any, Final, NamedTuple, Never, Self, final
 
 from mcp_manager._core.breaker import BreakerSettings as BreakerSettings
 from mcp_manager._core.breaker import CircuitSnapshot, _Mode
@@ -33,6 +33,18 @@ class BreakerEvent(NamedTuple):
     generation: int
     now_ns: int
     reason: str
+
+@final
+class Series:
+    """Counters and latencies of one method of one server; nothing of it is for use from Python."""
+
+    def __init__(self) -> None: ...
+
+@final
+class Server:
+    """A server's own record, as :meth:`Router.server` gives it; nothing of it is for use from Python."""
+
+    def __new__(cls, server_id: str) -> Self: ...
 
 @final
 class Instance:
@@ -234,6 +246,9 @@ class Router:
         ValueError
             It is none of these.
         """
+
+    def server(self, server_id: str) -> Server:
+        """Return a server's own record, to call it without looking it up; raises :class:`KeyError`."""
 
     def pick(self, server_id: str, method: str, now_ns: int, random: int) -> Lease:
         """Choose an instance for a call and take its permit.

@@ -59,7 +59,6 @@ class BreakerEvent(NamedTuple):
 
 
 @cython.final
-@cython.internal
 cdef class Series:
     """Counters and latencies of one method of one server."""
 
@@ -68,7 +67,6 @@ cdef class Series:
 
 
 @cython.final
-@cython.internal
 cdef class Server:
     def __cinit__(self, str server_id):
         self.server_id = server_id
@@ -382,11 +380,13 @@ cdef class Router:
             return second
         return second if is_better(second, first, server, now_ns) else first
 
-    def pick(self, str server_id not None, str method not None, int64_t now_ns, uint64_t random):
-        return self.lease(server_id, method, now_ns, random)
+    def server(self, str server_id not None):
+        return self.servers[server_id]
 
-    cdef Lease lease(self, str server_id, str method, int64_t now_ns, uint64_t random):
-        cdef Server server = <Server> self.servers[server_id]
+    def pick(self, str server_id not None, str method not None, int64_t now_ns, uint64_t random):
+        return self.lease(<Server> self.servers[server_id], method, now_ns, random)
+
+    cdef Lease lease(self, Server server, str method, int64_t now_ns, uint64_t random):
         cdef Series series = self.series_of(server, method)
         cdef Lease lease = Lease.__new__(Lease)
         cdef int64_t wait_ns = INT64_MAX
