@@ -47,6 +47,14 @@ async def call(manager: McpManager, server_id: str, text: str, timeout: float = 
     return text_of(await manager.execute_raw(server_id, echo(text), timeout=timeout))
 
 
+async def call_and_cancel(manager: McpManager, victims: list[asyncio.Task[str]]) -> str:
+    """Call, and cancel in the very step that takes the reply: before anybody can take what became free with it."""
+    text = await call(manager, "one", "first")
+    for victim in victims[:1]:
+        victim.cancel()
+    return text
+
+
 async def passes(count: int) -> None:
     for _ in range(count):
         await asyncio.sleep(0)
@@ -63,9 +71,13 @@ async def test_the_limit_holds_under_load(
     assert sorted(one.executed) == sorted(texts)
 
 
-async def test_who_waits_longest_is_served_first(manager: McpManager, one: ScriptedServer) -> None:
+@pytest.mark.parametrize("answer", [faults.Answer(), faults.LastAnswer()], ids=["reused", "closed"])
+async def test_who_waits_longest_is_served_first(
+    manager: McpManager, one: ScriptedServer, answer: faults.Answer | faults.LastAnswer
+) -> None:
     hold = faults.Hold()
     one.script("tools/call", hold)
+    one.script_always("tools/call", answer)
     texts = [str(number) for number in range(10)]
     calls = []
     for text in texts:
@@ -84,9 +96,12 @@ async def test_a_connection_is_given_up_for_another_server(
         assert await call(manager, "one", f"one {number}") == f"one {number}"
         assert await call(manager, "two", f"two {number}") == f"two {number}"
     names = ["one", "two"] * 20
-    texts = [str(number) for number in range(len(names))]
+    texts = [f"{name} {number}" for number, name in enumerate(names)]
     replies = await asyncio.gather(*(call(manager, name, text, 20) for name, text in zip(names, texts, strict=True)))
     assert replies == texts
+    assert len(one.executed) == len(two.executed) == 25
+    assert all(text.startswith("one ") for text in one.executed)
+    assert all(text.startswith("two ") for text in two.executed)
     assert one.peak_connections == two.peak_connections == 1
 
 
@@ -97,13 +112,11 @@ async def test_cancelling_in_the_moment_a_connection_is_handed_over(
     for after in range(PASSES):
         hold = faults.Hold()
         one.script("tools/call", hold)
-        first = asyncio.create_task(call(manager, "one", "first"))
+        waiting: list[asyncio.Task[str]] = []
+        first = asyncio.create_task(call_and_cancel(manager, waiting if after == 0 else []))
         await passes(PASSES)
-        waiting = [asyncio.create_task(call(manager, target, f"waiting {number}")) for number in range(3)]
+        waiting += [asyncio.create_task(call(manager, target, f"waiting {number}")) for number in range(3)]
         await passes(PASSES)
-        # The callback runs right after the connection was promised to whoever waits longest.
-        if after == 0:
-            first.add_done_callback(lambda _, victim=waiting[0]: victim.cancel())
         hold.release()
         assert await first == "first"
         await passes(after)

@@ -427,6 +427,11 @@ class WireMachine(RuleBasedStateMachine):
             whole = far.made is not None and far.made.until_eof and not far.coming and error != "reset"
             if whole:
                 assert content_of(future.result()) == self.expected[far.number]
+            elif far.made is not None and far.made.until_eof and not future.cancelled() and not future.exception():
+                # Nobody can tell that such a body was cut short.
+                body = content_of(future.result())
+                assert self.expected[far.number].startswith(body)
+                self.expected[far.number] = body
         self.drop(far)
 
     @rule(which=st.integers(0, 2), data=st.sampled_from([b"x", b"\r\n", response(b"<0>")]))

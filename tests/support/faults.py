@@ -26,6 +26,7 @@ __all__ = [
     "HalfResponse",
     "Hold",
     "InformationalFlood",
+    "LastAnswer",
     "LengthMismatch",
     "Moods",
     "NeverEndingHead",
@@ -61,6 +62,16 @@ class Answer:
 
 
 # The connection
+
+
+@dataclass(frozen=True)
+class LastAnswer:
+    """Answer properly, say that the connection ends with that, and close it."""
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        body = encode(_reply(connection, request))
+        await connection.respond(200, {**_JSON, "Connection": "close"}, body)
+        connection.close()
 
 
 @dataclass(frozen=True)
@@ -432,7 +443,7 @@ class Moods:
             self._in_chunks: 15,
             self._streamed: 15,
             self._streamed_with_a_late_end: 10,
-            self._streamed_without_an_end: 2,
+            self._streamed_without_an_end: 0.5,
             self._last: 5,
             self._twice: 3,
             self._reset: 2,
@@ -482,8 +493,7 @@ class Moods:
         await SseNeverEnds(with_reply=True).play(connection, request)
 
     async def _last(self, connection: Connection, request: Request | None) -> None:
-        await connection.respond(200, {**_JSON, "Connection": "close"}, encode(_reply(connection, request)))
-        connection.close()
+        await LastAnswer().play(connection, request)
 
     async def _twice(self, connection: Connection, request: Request | None) -> None:
         body = encode(_reply(connection, request))

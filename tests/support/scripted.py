@@ -340,6 +340,8 @@ class ScriptedServer:
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
         listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
+        # asyncio does so only where the socket's protocol is given, and a reply in two writes would wait for 40 ms.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.port = listener.getsockname()[1]
         number = self._connection_numbers
         self._listener = await loop.create_server(lambda: Connection(self, next(number)), sock=listener, ssl=self.tls)
