@@ -73,6 +73,7 @@ cdef class Wire(Deadline):
     cpdef object close(self)
     cpdef object lost(self, object error)
     cdef object replace_parser(self)
+    cdef object take_in_place(self, Py_ssize_t size)
     cdef object take_body(self, bytes chunk)
     cdef object take_events(self, bytes chunk)
     cdef object answer(self, reply)

@@ -176,8 +176,10 @@ cdef class Wire(Deadline):
 
     def get_buffer(self, sizehint):
         if self.direct:
+            # One byte more than the body has, where the zero after it stands: a transport that fills what it gets
+            # would keep what follows for later, when the connection may carry another exchange.
             return PyMemoryView_FromMemory(
-                PyBytes_AS_STRING(self.body) + self.received, self.length - self.received, PyBUF_WRITE
+                PyBytes_AS_STRING(self.body) + self.received, self.length - self.received + 1, PyBUF_WRITE
             )
         return self.pool.view
 
@@ -186,13 +188,7 @@ cdef class Wire(Deadline):
         if self.state == CLOSED:
             return
         if self.direct:
-            self.received += size
-            if self.received == self.length:
-                self.direct = False
-                # The parser has not seen these bytes: what it would say next is about something else.
-                self.replace_parser()
-                self.finish()
-                self.settle()
+            self.take_in_place(size)
             return
         if self.state == IDLE:
             # Nothing was asked.
@@ -307,6 +303,19 @@ cdef class Wire(Deadline):
     cdef object replace_parser(self):
         self.parser = HttpResponseParser(self)
         self.feed = self.parser.feed_data
+
+    cdef object take_in_place(self, Py_ssize_t size):
+        self.received += size
+        if self.received < self.length:
+            return
+        self.direct = False
+        if self.received > self.length:
+            PyBytes_AS_STRING(self.body)[self.length] = 0
+            self.early = True
+        # The parser has not seen these bytes: what it would say next is about something else.
+        self.replace_parser()
+        self.finish()
+        self.settle()
 
     cdef object take_body(self, bytes chunk):
         cdef Py_ssize_t size = PyBytes_GET_SIZE(chunk)

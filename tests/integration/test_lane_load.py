@@ -69,6 +69,10 @@ class Caller:
             except ConnectionLostError as error:
                 assert error.delivery == "unknown"
                 self.outcomes["lost"] += 1
+            except ProtocolError as error:
+                # The second of two replies, under way until the connection carried this call: refused, not taken.
+                assert error.delivery == "unknown", error
+                self.outcomes["refused"] += 1
             else:
                 if reply is not None:
                     # The one thing that matters.
@@ -122,7 +126,8 @@ async def test_every_reply_finds_its_caller(
     # On this side: the server learns of a new connection before it learns that the old one has gone.
     monkeypatch.setattr(HttpPool, "_open_socket", counted)
     outcomes: collections.Counter[str] = collections.Counter()
-    server.script_always("tools/call", faults.Moods(max_connections))
+    moods = faults.Moods(max_connections)
+    server.script_always("tools/call", moods)
     callers = CALLERS if server.tls is None else CALLERS // 4
     async with McpManager(ManagerConfig(max_connections=max_connections)) as manager:
         await manager.deploy("server", {"url": server.url, **CALM})
@@ -139,6 +144,7 @@ async def test_every_reply_finds_its_caller(
             await server.wait_until(lambda: server.open_connections <= max_connections)
     assert sum(outcomes.values()) == callers * CALLS
     assert all(outcomes[outcome] > 0 for outcome in ("answered", "cancelled", "expired", "lost")), outcomes
+    assert outcomes["refused"] <= moods.answered_twice
     times = collections.Counter(server.executed)
     assert set(times.values()) == {1}
     assert {token for caller in fleet for token in caller.answered} <= set(times)

@@ -437,6 +437,7 @@ class Moods:
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
+        self.answered_twice = 0
         self._moods = {
             self._whole: 30,
             self._in_pieces: 15,
@@ -498,6 +499,7 @@ class Moods:
     async def _twice(self, connection: Connection, request: Request | None) -> None:
         body = encode(_reply(connection, request))
         whole = head(200, {**_JSON, "Content-Length": str(len(body))}) + body
+        self.answered_twice += 1
         await connection.write(whole + whole)
 
     async def _reset(self, connection: Connection, request: Request | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import pytest
 from support.wires import (
     CHUNKED,
@@ -71,6 +73,24 @@ async def test_more_than_the_response_in_one_read(peer: Peer, first: bytes, extr
     future = peer.send()
     peer.deliver(first + extra)
     assert reply_of(future).body == b"first"
+    assert peer.wire.closed
+    assert peer.network.pool.take() is None
+
+
+@pytest.mark.parametrize("extra", [response(b"second"), b"x"])
+async def test_more_than_a_body_received_in_place(peer: Peer, extra: bytes) -> None:
+    body = json_reply(1, 5 * MIN_DIRECT)
+    whole = response(body)
+    future = peer.send()
+    peer.deliver(whole[:2000])
+    # A transport fills what it is given and hands out the rest later: the wire must not be free in between.
+    buffer = peer.wire.get_buffer(-1)
+    arriving = (whole[2000:] + extra)[: len(buffer)]
+    buffer[: len(arriving)] = arriving
+    peer.wire.buffer_updated(len(arriving))
+    reply = reply_of(future)
+    assert reply.body == body
+    assert ctypes.string_at(id(reply.body) + bytes.__basicsize__ - 1, len(body) + 1) == body + b"\0"
     assert peer.wire.closed
     assert peer.network.pool.take() is None
 
