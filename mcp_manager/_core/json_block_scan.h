@@ -1,16 +1,18 @@
 /* The scan of json_blocks.h for one instruction set: JSON_TARGET is the attribute that asks for it, JSON_NAMED(name) a
    name of its own. Included more than once. */
 
-/* Step over the blocks of a string that do not end it; stop at one that does, or that has a control. */
-static JSON_TARGET void JSON_NAMED(json_skip_text)(const uint8_t *text, json_place *place, ptrdiff_t end) {
+/* Step over the blocks of a string that do not end it; return whether one does, or has a control. */
+JSON_INLINE JSON_TARGET int JSON_NAMED(json_skip_singly)(const uint8_t *text, json_place *place, ptrdiff_t end) {
     ptrdiff_t at = place->at;
     uint64_t before = place->rare, high;
+    int stops = 0;
     for (; end - at >= 64; at += 64) {
         json_rare rare = {0, 0, 0, 0, 0};
         if (!JSON_NAMED(json_is_text)(text + at, &high)) {
             rare = JSON_NAMED(json_rare_masks)(text + at);
             json_escape(&rare, before);
-            if (rare.controls || (JSON_NAMED(json_quotes)(text + at) & ~rare.escaped)) break;
+            stops = rare.controls || (JSON_NAMED(json_quotes)(text + at) & ~rare.escaped);
+            if (stops) break;
         } else {
             /* A backslash before such a block has nothing to escape that would matter. */
             rare.high = high;
@@ -21,6 +23,34 @@ static JSON_TARGET void JSON_NAMED(json_skip_text)(const uint8_t *text, json_pla
     }
     place->at = at;
     place->rare = before;
+    return stops;
+}
+
+/* Step over ASCII in a string, many blocks at once, as far as they hold nothing else and no quote. */
+JSON_INLINE JSON_TARGET void JSON_NAMED(json_skip_long)(const uint8_t *text, json_place *place, ptrdiff_t end) {
+    ptrdiff_t at = place->at;
+    uint64_t slashes, last = 0, escaped = 0;
+    /* What a run of backslashes escapes, its last block tells alone, unless that is nothing else. */
+    for (; end - at >= JSON_LONG && json_is_plain(text + at, &slashes) && ~slashes; at += JSON_LONG)
+        last = slashes;
+    if (at == place->at) return;
+    (void) json_escaped(last, &escaped);
+    place->at = at;
+    place->rare = (place->rare & JSON_WRONG) | (escaped ? JSON_ESCAPE : 0);
+}
+
+/* Step over text; stop at the block that ends its string, or that has a control. */
+static JSON_TARGET void JSON_NAMED(json_skip_text)(const uint8_t *text, json_place *place, ptrdiff_t end) {
+    ptrdiff_t patience = JSON_PATIENCE;
+    while (end - place->at >= 64) {
+        ptrdiff_t at, pause = end - place->at > patience ? place->at + patience : end;
+        if (JSON_NAMED(json_skip_singly)(text, place, pause)) return;
+        if (place->rare & JSON_BEFORE) continue;
+        at = place->at;
+        JSON_NAMED(json_skip_long)(text, place, end);
+        /* Where that leads nowhere, it is tried half as often. */
+        patience = place->at > at ? JSON_PATIENCE : 2 * patience;
+    }
 }
 
 /* What one block holds outside strings, what is wrong in it but for UTF-8, and where it is within strings. */

@@ -131,6 +131,9 @@ typedef struct {
 #define JSON_SHORT 256
 #define JSON_STRIDE 2048
 #define JSON_ENOUGH 40
+/* How much text to look at in one go, and how much block by block before that is tried, in bytes. */
+#define JSON_LONG 256
+#define JSON_PATIENCE 1024
 /* What json_walk returns beside a place in the block, */
 #define JSON_GOES_ON 64
 #define JSON_REFUSED (-1)
@@ -181,14 +184,20 @@ JSON_INLINE uint64_t json_reversed(uint64_t bits, int size) {
 }
 
 /* Find the bytes that a backslash takes the meaning from: by addition, runs of backslashes carry through to the byte
-   after them (J. Keiser, in simdjson), which may be the first of the next block. */
-JSON_INLINE void json_escape(json_rare *masks, uint64_t before) {
+   after them (J. Keiser, in simdjson), which may be the first of the next block. "first" is whether this one's is. */
+JSON_INLINE uint64_t json_escaped(uint64_t slashes, uint64_t *first) {
     const uint64_t even = 0x5555555555555555ULL;
-    uint64_t first = before & JSON_ESCAPE ? 1 : 0, slashes = masks->slashes & ~first;
-    uint64_t follows = slashes << 1 | first, sequences;
-    int carry = __builtin_add_overflow(slashes & ~even & ~follows, slashes, &sequences);
-    masks->escaped = (even ^ (sequences << 1)) & follows;
-    masks->rare = (before & JSON_WRONG) | (carry ? JSON_ESCAPE : 0) | masks->high >> 61;
+    uint64_t follows, sequences;
+    slashes &= ~*first;
+    follows = slashes << 1 | *first;
+    *first = __builtin_add_overflow(slashes & ~even & ~follows, slashes, &sequences) ? 1 : 0;
+    return (even ^ (sequences << 1)) & follows;
+}
+
+JSON_INLINE void json_escape(json_rare *masks, uint64_t before) {
+    uint64_t first = before & JSON_ESCAPE ? 1 : 0;
+    masks->escaped = json_escaped(masks->slashes, &first);
+    masks->rare = (before & JSON_WRONG) | (first ? JSON_ESCAPE : 0) | masks->high >> 61;
 }
 
 /* The last block of the text is copied, so that nothing behind the text is read; spaces are well anywhere in it. The
@@ -351,6 +360,25 @@ JSON_INLINE JSON_ON_AVX2 int json_is_text_avx2(const uint8_t *block, uint64_t *h
     hits = _mm256_or_si256(hits, _mm256_or_si256(_mm256_cmpeq_epi8(first, quote), _mm256_cmpeq_epi8(second, quote)));
     hits = _mm256_or_si256(hits, _mm256_or_si256(_mm256_cmpeq_epi8(first, slash), _mm256_cmpeq_epi8(second, slash)));
     *high = json_bits_avx2(first, second);
+    return _mm256_testz_si256(hits, hits);
+}
+
+/* Whether JSON_LONG bytes in a string are ASCII without quotes and controls; the backslashes among the last 64. Asked of
+   that many at once, for the way from the vector registers to a branch takes longer than the tests. */
+JSON_INLINE JSON_ON_AVX2 int json_is_plain(const uint8_t *blocks, uint64_t *slashes) {
+    const __m256i quote = _mm256_set1_epi8('"'), slash = _mm256_set1_epi8('\\');
+    const __m256i *last = (const __m256i *) (blocks + JSON_LONG - 64);
+    __m256i least = quote, hits = _mm256_setzero_si256();
+    int at;
+    for (at = 0; at < JSON_LONG; at += 32) {
+        __m256i bytes = _mm256_loadu_si256((const __m256i *) (blocks + at));
+        least = _mm256_min_epi8(least, bytes);
+        hits = _mm256_or_si256(hits, _mm256_cmpeq_epi8(bytes, quote));
+    }
+    *slashes = json_bits_avx2(_mm256_cmpeq_epi8(_mm256_loadu_si256(last), slash),
+                              _mm256_cmpeq_epi8(_mm256_loadu_si256(last + 1), slash));
+    /* With a sign, what is below a space is a control or beyond ASCII. */
+    hits = _mm256_or_si256(hits, _mm256_cmpgt_epi8(_mm256_set1_epi8(' '), least));
     return _mm256_testz_si256(hits, hits);
 }
 

@@ -23,7 +23,9 @@ STRINGS = st.sampled_from(
 RUNS = st.builds(
     lambda piece, times: piece * times,
     st.sampled_from([b" ", b"a", b"\\", b'"', b"\\\\", b'\\"', b"[]", b"{}", b"[", "é".encode(), "€".encode(), b"0,"]),
-    st.one_of(st.integers(0, 9), st.integers(55, 75), st.integers(120, 135), st.integers(0, 700)),
+    st.one_of(
+        st.integers(0, 9), st.integers(55, 75), st.integers(120, 135), st.integers(0, 700), st.integers(1000, 3000)
+    ),
 )
 WRONG = st.sampled_from([b"\x00", b"\n", b"\x1f", b"\x7f", b"\x80", b"\xc3", b"\xed\xa0\x80", b"\xf4\x90", b"<", b"N"])
 

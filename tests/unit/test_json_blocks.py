@@ -154,6 +154,43 @@ def test_backslashes_count_in_pairs_across_blocks(length: int) -> None:
         assert read_result(HEAD + value + b"}") == value
 
 
+# Text is read in long strides once it has gone on for a kilobyte.
+FAR = (1020, *range(1120, 1190), *range(1500, 1780))
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [b"\n", b"\x1f", b"\x00", b'"', b"\x80", b"\xc3", b"\xe2\x82", b"\xed\xa0\x80", b"\xff", b'\\\\"', b'\\"\n'],
+)
+def test_what_does_not_belong_is_refused_far_into_a_text(inside: bytes) -> None:
+    for shift in FAR:
+        for unit in (b"a", b"lines of \\n\\n fourteen"):
+            room = (unit * (shift // len(unit) + 1))[:shift].rstrip(b"\\").ljust(shift, b"a")
+            value = b'["%b%b%b"]' % (room, inside, b"a" * 600)
+            assert isinstance(read_result(HEAD + value + b"}"), Refused), (unit, shift)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 62, 63, 64, 65, 127, 128, 255, 256, 257, 511, 512, 513, 2001])
+def test_backslashes_count_in_pairs_far_into_a_text(length: int) -> None:
+    for shift in FAR:
+        for after in (b"", b"a" * 600):
+            value = b'["%b%b%b"]' % (b"a" * shift, b"\\" * length, after)
+            outcome = read_result(HEAD + value + b"}")
+            assert outcome == value if length % 2 == 0 or after else isinstance(outcome, Refused)
+            value = b'["%b%b%b",{}]' % (b"a" * shift, b"\\" * length + b'"' * (length % 2), after)
+            assert read_result(HEAD + value + b"}") == value
+
+
+def test_letters_far_into_a_text_must_be_whole() -> None:
+    for shift in FAR:
+        for letter in ("é".encode(), "€".encode(), "\U0001f600".encode()):
+            for after in (b"a" * 70, b"a" * 600):
+                value = b'["%b%b%b"]' % (b"a" * shift, letter, after)
+                assert read_result(HEAD + value + b"}") == value
+                value = b'["%b%b%b"]' % (b"a" * shift, letter[:-1], after)
+                assert isinstance(read_result(HEAD + value + b"}"), Refused)
+
+
 @pytest.mark.parametrize("letter", ["é", "€", "\U0001f600"])
 def test_letters_may_lie_across_blocks_and_must_be_whole(letter: str) -> None:
     encoded = letter.encode()
