@@ -49,7 +49,11 @@ __all__ = [
 ]
 
 _JSON = {"Content-Type": "application/json"}
-_CODINGS: Mapping[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress}
+_CODINGS: Mapping[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "x-gzip": gzip.compress,
+    "deflate": zlib.compress,
+}
 
 
 @dataclass(frozen=True)
