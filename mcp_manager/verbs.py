@@ -66,8 +66,7 @@ class Verbs:
         on_progress
             Called as ``on_progress(progress, total, message)`` for every progress notification of this request.
         """
-        reply = await self.call(server_id, method, params, timeout=timeout, on_progress=on_progress)
-        return decode_result(server_id, _result_of(server_id, reply), Any)
+        return await self._typed(server_id, method, params, Any, timeout, on_progress)
 
     async def ping(self, server_id: str, *, timeout: float | None = None) -> None:
         """Ask the server for a sign of life."""
@@ -149,7 +148,10 @@ class Verbs:
         on_progress: ProgressCallback | None = None,
     ) -> T:
         reply = await self.call(server_id, method, params, timeout=timeout, on_progress=on_progress)
-        return decode_result(server_id, _result_of(server_id, reply), kind)
+        try:
+            return decode_result(server_id, _result_of(server_id, reply), kind)
+        finally:
+            reply.recycle()
 
     async def _list(self, server_id: str, method: str, member: str, kind: type[T], timeout: float | None) -> list[T]:
         async def fetch(cursor: str | None) -> bytes | memoryview:

@@ -20,6 +20,7 @@ cdef class Message:
     cdef readonly object error_code
 
     cdef bytes cut(self, Range part)
+    cdef object empty(self)
     cdef bint overwrite_id(self, bytes id_raw)
     cpdef Exchange exchange(self, int64_t request_id, int64_t deadline_ns)
 

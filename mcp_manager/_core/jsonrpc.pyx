@@ -160,7 +160,7 @@ cdef class Message:
             frame = self.data
         else:
             frame = self.with_id(id_raw)
-        self.data = b""
+        self.empty()
         return frame
 
     def take_text(self, bytes id_raw=None):
@@ -178,8 +178,15 @@ cdef class Message:
 
     def recycle(self):
         cdef bytes data = self.data
-        self.data = b""
+        self.empty()
         recycle_body(data)
+
+    cdef object empty(self):
+        # Whoever asks for a part from now on must not be given what lies behind the empty text.
+        self.data = b""
+        self.whole.start = self.whole.end = 0
+        for member in range(MEMBERS):
+            self.members[member].start = -1
 
     cdef bint overwrite_id(self, bytes id_raw):
         """Write an id over the one of a long frame that nobody else has, the rest of it spaces; ``False`` if not so."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -293,3 +293,24 @@ def test_only_bytes_are_scanned() -> None:
 def test_a_message_shows_what_it_is_and_nothing_of_its_contents() -> None:
     assert len(repr(scan(b'{"method":"%s","id":"%s"}' % (b"m" * 9999, b"i" * 9999)))) < 300
     assert repr(scan(b'{"id":1,"result":"secret"}')) == "<Message result id=1 method=None 26 bytes>"
+
+
+@pytest.mark.parametrize(
+    "take",
+    [
+        lambda message: message.take_frame(),
+        lambda message: message.take_frame(b"7"),
+        lambda message: message.take_text(),
+        lambda message: message.take_text(b"7"),
+        lambda message: message.recycle(),
+    ],
+)
+@pytest.mark.parametrize("size", [3, 5000, 50_000])
+def test_a_message_that_was_taken_is_empty(take: Callable[[Message], object], size: int) -> None:
+    message = scan(b'{"id":1,"result":"%b"}' % (b"x" * size))
+    take(message)
+    for part in (message.id_raw, message.result, message.result_buffer, message.method_raw, message.params):
+        assert part is None
+    assert message.frame == message.take_frame() == b""
+    assert message.take_text() == ""
+    assert "0 bytes" in repr(message)

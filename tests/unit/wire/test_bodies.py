@@ -21,6 +21,7 @@ from support.wires import (
 )
 
 from mcp_manager._core.http_message import EXPIRED, LOST, MALFORMED, Exchange
+from mcp_manager._core.jsonrpc import scan_reply
 
 # Requests
 
@@ -103,6 +104,30 @@ async def test_a_long_body_is_received_in_place(peer: Peer) -> None:
     # What comes next goes into the common buffer again.
     assert len(peer.wire.get_buffer(-1)) == 1 << 18
     assert_answers_again(peer)
+
+
+async def test_the_memory_of_a_long_body_is_used_again_once_nobody_has_it(peer: Peer) -> None:
+    def receive(letter: bytes) -> bytes:
+        future = peer.send()
+        whole = response(b'{"id":1,"result":["%b"]}' % (letter * 200_000))
+        peer.deliver(whole[:100], whole[100:])
+        assert peer.network.pool.take() is peer.wire
+        return reply_of(future).body
+
+    body = receive(b"a")
+    place = id(body)
+    message = scan_reply(body)
+    del body
+    message.recycle()
+    body = receive(b"b")
+    assert id(body) == place
+    message = scan_reply(body)
+    del body
+    kept = message.result_buffer
+    assert kept is not None
+    message.recycle()
+    assert id(receive(b"c")) != place
+    assert bytes(kept) == b'["%b"]' % (b"b" * 200_000)
 
 
 async def test_a_short_rest_of_a_body_is_not_received_in_place(peer: Peer) -> None:
