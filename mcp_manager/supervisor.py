@@ -48,6 +48,23 @@ class Supervisor:
         Monotonic nanoseconds.
     """
 
+    # No dictionary on the way to what a call reads: in a large fleet, every line of memory it touches is a miss.
+    __slots__ = (
+        "_breaker",
+        "_clock",
+        "_draining",
+        "_instances",
+        "_next_index",
+        "_observer",
+        "_router",
+        "_settings",
+        "_tasks",
+        "in_maintenance",
+        "record",
+        "request_timeout_ns",
+        "server_id",
+    )
+
     def __init__(
         self,
         settings: SessionSettings,

@@ -20,6 +20,8 @@ class BenchClient(ABC):
     """A client and what all its calls share."""
 
     name: ClassVar[str]
+    warm_up: ClassVar[int] = 0
+    """How many calls at least it takes until nothing is done for the first time in a while."""
 
     @abstractmethod
     async def connect(self, url: str, expected: Expected) -> None:

@@ -89,7 +89,7 @@ async def run_calls(client: BenchClient, in_flight: int, calls: int) -> list[int
 
 async def measure_calls(client: BenchClient, in_flight: int, calls: int) -> Measurement:
     """Measure a round of calls, after a moment of the same to find everything warm."""
-    await run_calls(client, in_flight, max(in_flight, calls // 20))
+    await run_calls(client, in_flight, max(in_flight, calls // 20, client.warm_up))
     reset_peak()
     began, (user, system) = time.perf_counter(), processor_s()
     took = await run_calls(client, in_flight, calls)
