@@ -49,7 +49,8 @@ class JsonChild:
         self.module = module
         self._received = b""
         self._errors = tempfile.TemporaryFile()
-        paths = [_PACKAGE_PARENT, *filter(None, [os.environ.get("PYTHONPATH")])]
+        # Last: installed, it is site-packages, which must not overtake what the user put in front of it.
+        paths = [*filter(None, [os.environ.get("PYTHONPATH")]), _PACKAGE_PARENT]
         # A session of its own: Ctrl-C is this process's to handle.
         self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
             [sys.executable, "-P", "-m", module, *arguments],
