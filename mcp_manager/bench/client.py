@@ -21,7 +21,7 @@ class BenchClient(ABC):
 
     name: ClassVar[str]
     warm_up: ClassVar[int] = 0
-    """How many calls at least it takes until nothing is done for the first time in a while."""
+    """How many calls a round makes, at least, before it is measured."""
 
     @abstractmethod
     async def connect(self, url: str, expected: Expected) -> None:

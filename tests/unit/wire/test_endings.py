@@ -77,15 +77,15 @@ async def test_more_than_the_response_in_one_read(peer: Peer, first: bytes, extr
     assert peer.network.pool.take() is None
 
 
-@pytest.mark.parametrize("extra", [response(b"second"), b"x"])
-async def test_more_than_a_body_received_in_place(peer: Peer, extra: bytes) -> None:
+async def test_more_than_a_body_received_in_place(peer: Peer) -> None:
     body = json_reply(1, 5 * MIN_DIRECT)
     whole = response(body)
     future = peer.send()
     peer.deliver(whole[:2000])
     # A transport fills what it is given and hands out the rest later: the wire must not be free in between.
     buffer = peer.wire.get_buffer(-1)
-    arriving = (whole[2000:] + extra)[: len(buffer)]
+    arriving = (whole[2000:] + response(b"second"))[: len(buffer)]
+    assert len(arriving) > len(whole[2000:])
     buffer[: len(arriving)] = arriving
     peer.wire.buffer_updated(len(arriving))
     reply = reply_of(future)
