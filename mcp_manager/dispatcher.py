@@ -102,7 +102,7 @@ class Dispatcher:
         try:
             try:
                 if flight is not None and flight.exchange is not None and session is not None:
-                    reply = await session.landed(flight.exchange, answer)
+                    reply = await session.landed(request, flight.exchange, answer)
                 else:
                     session = session or await instance.ready_session(deadline_ns)
                     reply = await session.call(request, deadline_ns, progress)

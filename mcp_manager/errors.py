@@ -20,6 +20,7 @@ __all__ = [
     "ConnectionLostError",
     "DeadlineExceededError",
     "Delivery",
+    "InputRequiredError",
     "InvalidRequestError",
     "McpManagerError",
     "NotRunningError",
@@ -246,7 +247,21 @@ class SessionLostError(CallError):
 
 
 class ProtocolError(CallError):
-    """The server answered something that is not a valid reply to the request."""
+    """The server answered something that is not a valid reply to the request.
+
+    ``http_status`` is the status of the response that says so, ``None`` where it was no HTTP status that did.
+    """
+
+    http_status: int | None = None
+
+
+class InputRequiredError(CallError):
+    """The server asked for input before it would answer (sampling, elicitation, roots), and got none.
+
+    There is no handler for what it asked, the handler failed, or it asked without end.
+    """
+
+    delivery: Delivery = "answered"
 
 
 class AuthError(CallError):

@@ -34,12 +34,15 @@ from mcp_manager.errors import (
     ServerNotFoundError,
 )
 from mcp_manager.health import HealthMonitor
-from mcp_manager.pool import Instance, SessionSettings
+from mcp_manager.pool import Instance
+from mcp_manager.protocol.capabilities import handshake_capabilities, stateless_capabilities
+from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.protocol.methods import TOOLS_CHANGED, is_notification
 from mcp_manager.protocol.request import encode_method, encode_params, encode_text, invalid_request, with_progress_token
 from mcp_manager.scaling import check_instances
-from mcp_manager.session import Handlers, ProgressCallback
+from mcp_manager.session import ProgressCallback, SessionSettings
+from mcp_manager.session.server_requests import Handlers
 from mcp_manager.supervisor import Supervisor
 from mcp_manager.tool_catalog import FleetTools, ToolCache
 from mcp_manager.transports.base import MessageSink, Request, Transport
@@ -87,20 +90,33 @@ class McpManager(FleetTools):
         A :class:`ManagerConfig`, whose servers are deployed by :meth:`start`; ``None`` for the defaults.
     handlers
         Answers to requests of servers and listeners to their notifications, by method name, each called as
-        ``await handler(server_id, params)``.
+        ``await handler(server_id, params)``. What the client declares it can do follows from them.
+    capabilities
+        What it declares beyond that, or in place of it, by capability: ``{"sampling": {"tools": {}}}``.
+    trace_context
+        Called for every request to a server of 2026-07-28 or later: what it returns (``traceparent``, …) goes along.
 
     Everything but the constructor must be called on the loop that :meth:`start` ran on; anything else raises
     :class:`NotRunningError`.
     """
 
-    def __init__(self, config: ManagerConfig | None = None, *, handlers: Handlers | None = None) -> None:
+    def __init__(
+        self,
+        config: ManagerConfig | None = None,
+        *,
+        handlers: Handlers | None = None,
+        capabilities: Mapping[str, Any] | None = None,
+        trace_context: TraceContext | None = None,
+    ) -> None:
         self._config = config if config is not None else ManagerConfig()
         self._handlers: Handlers = {**(handlers or {}), TOOLS_CHANGED: self._tools_changed}
+        self._trace_context = trace_context
         self._on_tools_changed = (handlers or {}).get(TOOLS_CHANGED)
         self._client = ClientIdentity(
             name=self._config.client_name,
             version=self._config.client_version,
-            capabilities=_capabilities(handlers or {}),
+            capabilities=handshake_capabilities(handlers or {}, capabilities or {}),
+            stateless_capabilities=stateless_capabilities(handlers or {}, capabilities or {}),
         )
         self._phase = _Phase.NEW
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -518,12 +534,14 @@ class McpManager(FleetTools):
             config,
             self._client,
             self._handlers,
-            lambda index, sink: self._transport(server_id, config, index, sink),
+            lambda index, sink, sse: self._transport(server_id, config, index, sink, sse),
             self._connect_slots,
+            _CLOCK,
+            self._trace_context,
         )
         return Supervisor(settings, self._router, self._observer, _CLOCK)
 
-    def _transport(self, server_id: str, config: ServerConfig, index: int, sink: MessageSink) -> Transport:
+    def _transport(self, server_id: str, config: ServerConfig, index: int, sink: MessageSink, sse: bool) -> Transport:
         if config.command is not None:
             return StdioTransport(config, server_id=server_id, sink=sink, timer=self._timer)
         return HttpTransport(
@@ -581,15 +599,3 @@ def _timeout_ns(timeout: float) -> int:
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
         raise InvalidRequestError(f"Invalid request: timeout must be a number of seconds from 0, not {timeout!r}")
     return int(min(timeout, _LONGEST_TIMEOUT_S) * 1e9)
-
-
-def _capabilities(handlers: Handlers) -> dict[str, Any]:
-    """Derive the client capabilities that the handlers stand for (2025-11-25, basic/lifecycle)."""
-    capabilities: dict[str, Any] = {}
-    if "sampling/createMessage" in handlers:
-        capabilities["sampling"] = {}
-    if "elicitation/create" in handlers:
-        capabilities["elicitation"] = {}
-    if "roots/list" in handlers:
-        capabilities["roots"] = {}
-    return capabilities

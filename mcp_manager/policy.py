@@ -11,6 +11,7 @@ from mcp_manager.errors import (
     ConnectError,
     ConnectionLostError,
     DeadlineExceededError,
+    InputRequiredError,
     OverloadedError,
     ProtocolError,
     SessionLostError,
@@ -51,6 +52,9 @@ def classify_error(error: BaseException, elapsed_s: float, timeout_floor_s: floa
             return Outcome.FAILURE, CallStatus.CONNECT_ERROR
         case CircuitOpenError():
             return Outcome.IGNORED, CallStatus.CIRCUIT_OPEN
+        case InputRequiredError():
+            # It answered: what was missing is not its fault.
+            return Outcome.SUCCESS, CallStatus.RPC_ERROR
         case ProtocolError():
             # A 4xx is an answer: the server is alive and said no.
             answered = error.delivery == "rejected"

@@ -11,7 +11,6 @@ from functools import partial
 
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager._core.router import Instance as RouterInstance
-from mcp_manager.config import ServerConfig
 from mcp_manager.errors import (
     CallError,
     ConnectError,
@@ -21,37 +20,12 @@ from mcp_manager.errors import (
     SessionLostError,
 )
 from mcp_manager.policy import backoff_delay
-from mcp_manager.protocol.handshake import ClientIdentity
-from mcp_manager.session import Handlers, ProgressCallback, Session
-from mcp_manager.transports.base import MessageSink, Sendable, Transport
+from mcp_manager.session import ProgressCallback, Session, SessionSettings
+from mcp_manager.transports.base import Sendable
 
-__all__ = ["Instance", "SessionSettings"]
+__all__ = ["Instance"]
 
 _log = logging.getLogger(__name__)
-
-TransportFactory = Callable[[int, MessageSink], Transport]
-
-
-class SessionSettings:
-    """What every session of one server is made from."""
-
-    __slots__ = ("client", "config", "connect_slots", "handlers", "make_transport", "server_id")
-
-    def __init__(
-        self,
-        server_id: str,
-        config: ServerConfig,
-        client: ClientIdentity,
-        handlers: Handlers,
-        make_transport: TransportFactory,
-        connect_slots: asyncio.Semaphore,
-    ) -> None:
-        self.server_id = server_id
-        self.config = config
-        self.client = client
-        self.handlers = handlers
-        self.make_transport = make_transport
-        self.connect_slots = connect_slots
 
 
 class Instance:
@@ -231,12 +205,12 @@ class Instance:
     async def _connect(self) -> Session:
         settings = self._settings
         timeout_s = settings.config.connect_timeout_s
-        session = Session(settings.server_id, settings.client, settings.handlers, self._session_died)
+        session = Session(settings, self.index, self._session_died)
         try:
             async with settings.connect_slots:
                 try:
                     async with asyncio.timeout(timeout_s):
-                        await session.connect(settings.make_transport(self.index, session))
+                        await session.connect()
                 except TimeoutError as error:
                     if isinstance(error, CallError):
                         raise

@@ -11,7 +11,8 @@ from typing import Any, Final, Protocol
 from mcp_manager._core.router import BreakerSettings, Router
 from mcp_manager.config import BreakerConfig, ServerConfig
 from mcp_manager.errors import CallError
-from mcp_manager.pool import Instance, SessionSettings
+from mcp_manager.pool import Instance
+from mcp_manager.session import SessionSettings
 
 __all__ = ["InstanceObserver", "Supervisor", "breaker_settings"]
 
@@ -90,6 +91,11 @@ class Supervisor:
     def config(self) -> ServerConfig:
         """The server's configuration."""
         return self._settings.config
+
+    @property
+    def settings(self) -> SessionSettings:
+        """What its sessions are made from, and what they have found out."""
+        return self._settings
 
     @property
     def instances(self) -> tuple[Instance, ...]:

@@ -18,7 +18,11 @@ __all__ = ["ServerView", "circuit_of", "fleet_health", "is_ready", "server_readi
 
 
 class ServerView(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``server(id)`` shows of one server; ``pids`` are its child processes."""
+    """What ``server(id)`` shows of one server.
+
+    ``pids`` are its child processes; ``faults`` counts by kind what it sent that it should not have, and that harmed no
+    call.
+    """
 
     id: str
     name: str
@@ -33,6 +37,7 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     ready: int
     draining: int
     protocol_version: str | None
+    faults: dict[str, int]
     last_error: str | None
     pids: tuple[int, ...]
 
@@ -41,7 +46,7 @@ def server_view(supervisor: Supervisor, monitor: HealthMonitor, router: Router, 
     """Read one server."""
     state, reasons = monitor.state(supervisor)
     config = supervisor.config
-    identity = next((each.session.identity for each in supervisor.instances if each.session is not None), None)
+    revision = next((each.session.revision for each in supervisor.instances if each.session is not None), None)
     last_error = next((each.last_error for each in supervisor.instances if each.last_error is not None), None)
     return ServerView(
         id=supervisor.server_id,
@@ -56,7 +61,8 @@ def server_view(supervisor: Supervisor, monitor: HealthMonitor, router: Router, 
         desired=len(supervisor.instances),
         ready=_ready_count(supervisor),
         draining=supervisor.draining,
-        protocol_version=identity.protocol_version if identity is not None else None,
+        protocol_version=revision,
+        faults=dict(supervisor.settings.faults.counts),
         last_error=_reason(last_error) if last_error is not None else None,
         pids=tuple(each.pid for each in supervisor.instances if each.pid),
     )

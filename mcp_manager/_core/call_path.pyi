@@ -4,7 +4,7 @@ another.
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Never, final
+from typing import Any, Never, Protocol, final
 
 from mcp_manager._core.http_message import Exchange, Request
 from mcp_manager._core.jsonrpc import Message
@@ -25,6 +25,10 @@ class RequestIds:
     def take(self) -> int:
         """Return the next number."""
 
+class _Dialect(Protocol):
+    def exchange(self, request: Any, request_id: int, deadline_ns: int) -> Exchange | None: ...
+    def accepts(self, reply: Message) -> bool: ...
+
 @final
 class Channel:
     """Where the requests of a live session over HTTP go out.
@@ -39,12 +43,22 @@ class Channel:
         As for :meth:`Wire.send`; the head may be replaced.
     session
         Whose channel it is, for whoever meets something unusual.
+    dialect
+        Makes the exchanges of requests that are not sent as they are, ``None`` for one that takes another way, and says
+        of a result whether it is the end of its call; ``None`` where neither is needed.
     """
 
     head: bytes
 
     def __init__(
-        self, pool: WirePool, ids: RequestIds, listener: Any, limit: int, head: bytes, session: Any
+        self,
+        pool: WirePool,
+        ids: RequestIds,
+        listener: Any,
+        limit: int,
+        head: bytes,
+        session: Any,
+        dialect: _Dialect | None = None,
     ) -> None: ...
     @property
     def session(self) -> Any:

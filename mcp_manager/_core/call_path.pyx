@@ -39,9 +39,17 @@ cdef class Channel:
     cdef Py_ssize_t limit
     cdef public bytes head
     cdef readonly object session
+    cdef object dialect
 
     def __init__(
-        self, WirePool pool not None, RequestIds ids not None, listener, Py_ssize_t limit, bytes head not None, session
+        self,
+        WirePool pool not None,
+        RequestIds ids not None,
+        listener,
+        Py_ssize_t limit,
+        bytes head not None,
+        session,
+        dialect=None,
     ):
         self.pool = pool
         self.ids = ids
@@ -49,6 +57,7 @@ cdef class Channel:
         self.limit = limit
         self.head = head
         self.session = session
+        self.dialect = dialect
 
 
 @cython.final
@@ -97,22 +106,36 @@ cdef class CallPath:
         cdef Flight flight = Flight.__new__(Flight)
         cdef Lease lease = self.router.lease(server, method, now_ns, self.draw())
         cdef Channel channel
+        cdef Exchange exchange = None
         cdef Wire wire
         flight.lease = lease
         if request is None or lease.instance is None or lease.instance.channel is None:
             return flight
         channel = <Channel> lease.instance.channel
+        if channel.dialect is not None:
+            exchange = self.dressed(channel, request, deadline_ns)
+            if exchange is None:
+                return flight
         wire = channel.pool.take()
         if wire is None:
             return flight
         flight.channel = channel
-        if type(request) is Message:
-            flight.exchange = (<Message> request).exchange(channel.ids.take(), deadline_ns)
-        else:
-            flight.exchange = (<Request?> request).exchange(channel.ids.take(), deadline_ns)
+        if exchange is None:
+            if type(request) is Message:
+                exchange = (<Message> request).exchange(channel.ids.take(), deadline_ns)
+            else:
+                exchange = (<Request?> request).exchange(channel.ids.take(), deadline_ns)
+        flight.exchange = exchange
         flight.wire = wire
         flight.future = wire.transmit(channel.head, flight.exchange, channel.listener, channel.limit)
         return flight
+
+    cdef Exchange dressed(self, Channel channel, request, int64_t deadline_ns):
+        try:
+            return channel.dialect.exchange(request, channel.ids.take(), deadline_ns)
+        except Exception:
+            # The ordinary way meets it again, and accounts for it.
+            return None
 
     def land(self, Flight flight not None, reply):
         cdef WireReply response
@@ -132,9 +155,14 @@ cdef class CallPath:
             if message is None or message.kind != IS_RESULT or message.id != flight.exchange.request_id:
                 response.body = body
                 return None
+            if flight.channel.dialect is not None and not flight.channel.dialect.accepts(message):
+                response.body = body
+                return None
         else:
             if type(reply) is not Message or (<Message> reply).kind != IS_RESULT:
                 return None
             message = <Message> reply
+            if flight.channel.dialect is not None and not flight.channel.dialect.accepts(message):
+                return None
         self.router.settle(flight.lease, SUCCESS, SUCCESS_STATUS, <int64_t> self.clock(), 0, 0)
         return message

@@ -31,6 +31,8 @@ cdef class Exchange:
     cdef readonly int64_t deadline_ns
     cdef public WireReply head
     cdef public object wire
+    cdef public bytes fields
+    cdef public int status
     cdef public bint sent
     cdef public bint answered
 
@@ -48,7 +50,7 @@ cdef Content content_of(bytes value) noexcept
 cdef bint is_encoded(bytes value)
 cdef bytes kept_name(bytes name)
 cdef int64_t length_of(bytes value) noexcept
-cdef bytes render(bytes head, bytes body)
+cdef bytes render(bytes head, bytes fields, bytes body)
 # The memory of one long body that is done with, for the next one.
 cdef bytes new_body(Py_ssize_t size)
 cdef object recycle_body(bytes body)

@@ -106,6 +106,10 @@ class Exchange:
         When it must be over, in nanoseconds of :func:`time.monotonic_ns`; 0 if somebody else sees to that.
     """
 
+    fields: bytes | None
+    """Header fields of this request alone, each with its line end."""
+    status: int
+    """The status of the response that carried its reply, where that was not 200; else 0."""
     sent: bool
     answered: bool
     """Whether its reply was found: a second one is nobody's."""

@@ -209,17 +209,26 @@ cdef int write_number(char* to, int64_t number) noexcept:
     return count
 
 
-cdef bytes render(bytes head, bytes body):
-    """Join a head that ends with ``Content-Length: ``, the length, and the body."""
+cdef bytes render(bytes head, bytes fields, bytes body):
+    """Join a head that ends with ``Content-Length: ``, the length, header fields of this request alone, and the body."""
     cdef char[32] length
     cdef int digits = write_number(length, PyBytes_GET_SIZE(body))
     cdef Py_ssize_t head_size = PyBytes_GET_SIZE(head)
-    cdef bytes request = PyBytes_FromStringAndSize(NULL, head_size + digits + 4 + PyBytes_GET_SIZE(body))
+    cdef Py_ssize_t fields_size = 0 if fields is None else PyBytes_GET_SIZE(fields)
+    cdef bytes request = PyBytes_FromStringAndSize(
+        NULL, head_size + digits + 4 + fields_size + PyBytes_GET_SIZE(body)
+    )
     cdef char* at = PyBytes_AS_STRING(request)
-    memcpy(length + digits, <const char*> b"\r\n\r\n", 4)
     memcpy(at, PyBytes_AS_STRING(head), head_size)
-    memcpy(at + head_size, length, digits + 4)
-    memcpy(at + head_size + digits + 4, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body))
+    at += head_size
+    memcpy(length + digits, <const char*> b"\r\n", 2)
+    memcpy(at, length, digits + 2)
+    at += digits + 2
+    if fields is not None:
+        memcpy(at, PyBytes_AS_STRING(fields), fields_size)
+        at += fields_size
+    memcpy(at, <const char*> b"\r\n", 2)
+    memcpy(at + 2, PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body))
     return request
 
 

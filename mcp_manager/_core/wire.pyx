@@ -122,7 +122,7 @@ cdef class Wire(Deadline):
         cdef bytes request
         if self.state != IDLE:
             raise RuntimeError("the connection carries another exchange")
-        request = render(head, exchange.frame)
+        request = render(head, exchange.fields, exchange.frame)
         self.future = future = self.create_future()
         self.exchange = exchange
         self.listener = listener

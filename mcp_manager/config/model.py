@@ -223,6 +223,9 @@ class ServerConfig(_Settings, frozen=True, kw_only=True):
         Names of variables to pass on from this process, beside the safe ones that are always passed on.
     transport
         ``stdio`` with a ``command``, else ``http``. A configuration may name it, as ``transport`` or ``type``.
+    protocol_version
+        ``auto`` finds out what the server speaks; ``stateless`` and ``handshake`` take the newest revision of that era
+        alone, and a revision such as ``2025-06-18`` that one.
     auth
         See :class:`AuthConfig`. A stdio server takes its credentials through ``env``.
     headers
@@ -260,6 +263,9 @@ class ServerConfig(_Settings, frozen=True, kw_only=True):
     cwd: str | None = None
     inherit_env: tuple[str, ...] = ()
     transport: Literal["http", "stdio"] = "http"
+    protocol_version: Literal[
+        "auto", "stateless", "handshake", "2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"
+    ] = "auto"
     auth: AuthConfig = AuthConfig()
     headers: dict[str, str] = {}
     priority: Annotated[int, Meta(ge=0, le=255)] = 0

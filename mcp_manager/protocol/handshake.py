@@ -9,7 +9,14 @@ import orjson
 
 from mcp_manager.protocol.revisions import HANDSHAKE_REVISIONS, LATEST_HANDSHAKE_REVISION
 
-__all__ = ["ClientIdentity", "HandshakeError", "ServerIdentity", "initialize_params", "read_initialize_result"]
+__all__ = [
+    "ClientIdentity",
+    "HandshakeError",
+    "Implementation",
+    "ServerIdentity",
+    "initialize_params",
+    "read_initialize_result",
+]
 
 
 class HandshakeError(Exception):
@@ -17,15 +24,16 @@ class HandshakeError(Exception):
 
 
 class ClientIdentity(msgspec.Struct, frozen=True, kw_only=True):
-    """What the manager tells every server about itself (``clientInfo``)."""
+    """What the manager tells every server about itself (``clientInfo``), and what it can do in either era."""
 
     name: str
     version: str
     capabilities: dict[str, Any] = msgspec.field(default_factory=dict)
+    stateless_capabilities: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class ServerIdentity(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server told about itself in the handshake."""
+    """What a server told about itself, in the handshake or when it was discovered."""
 
     protocol_version: str
     name: str
@@ -34,7 +42,9 @@ class ServerIdentity(msgspec.Struct, frozen=True, kw_only=True):
     instructions: str | None
 
 
-class _Implementation(msgspec.Struct):
+class Implementation(msgspec.Struct, frozen=True):
+    """Name and version of a program, as both sides give them."""
+
     name: str = ""
     version: str = ""
 
@@ -42,7 +52,7 @@ class _Implementation(msgspec.Struct):
 class _InitializeResult(msgspec.Struct, rename="camel"):
     protocol_version: str
     capabilities: dict[str, Any] = msgspec.field(default_factory=dict)
-    server_info: _Implementation = msgspec.field(default_factory=_Implementation)
+    server_info: Implementation = msgspec.field(default_factory=Implementation)
     instructions: str | None = None
 
 

@@ -4,14 +4,62 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["INITIALIZE", "INITIALIZED", "PING", "is_cancellable", "is_notification"]
+__all__ = [
+    "CALL_TOOL",
+    "CANCELLED",
+    "DISCOVER",
+    "ELICIT",
+    "ELICITATION_COMPLETE",
+    "INITIALIZE",
+    "INITIALIZED",
+    "INPUT_METHODS",
+    "LIST_ROOTS",
+    "LIST_TOOLS",
+    "LOG_MESSAGE",
+    "MULTI_ROUND",
+    "NAME_MEMBER",
+    "PING",
+    "PROGRESS",
+    "PROMPTS_CHANGED",
+    "RESOURCES_CHANGED",
+    "RESOURCE_UPDATED",
+    "SAMPLE",
+    "SET_LOG_LEVEL",
+    "SUBSCRIPTION_ACKNOWLEDGED",
+    "TOOLS_CHANGED",
+    "is_notification",
+]
 
 INITIALIZE: Final = "initialize"
 INITIALIZED: Final = "notifications/initialized"
+DISCOVER: Final = "server/discover"
+PING: Final = "ping"
+LIST_TOOLS: Final = "tools/list"
+CALL_TOOL: Final = "tools/call"
+SET_LOG_LEVEL: Final = "logging/setLevel"
+
+SAMPLE: Final = "sampling/createMessage"
+ELICIT: Final = "elicitation/create"
+LIST_ROOTS: Final = "roots/list"
+
 CANCELLED: Final = "notifications/cancelled"
 PROGRESS: Final = "notifications/progress"
-PING: Final = "ping"
+LOG_MESSAGE: Final = "notifications/message"
 TOOLS_CHANGED: Final = "notifications/tools/list_changed"
+PROMPTS_CHANGED: Final = "notifications/prompts/list_changed"
+RESOURCES_CHANGED: Final = "notifications/resources/list_changed"
+RESOURCE_UPDATED: Final = "notifications/resources/updated"
+ELICITATION_COMPLETE: Final = "notifications/elicitation/complete"
+SUBSCRIPTION_ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
+
+INPUT_METHODS: Final = frozenset({SAMPLE, ELICIT, LIST_ROOTS})
+"""What a server may ask of a client (2026-07-28, basic/patterns/mrtr, core types)."""
+
+MULTI_ROUND: Final = frozenset({CALL_TOOL, "prompts/get", "resources/read"})
+"""Requests that a server may answer with a question (2026-07-28, basic/patterns/mrtr, supported requests)."""
+
+NAME_MEMBER: Final = {CALL_TOOL: "name", "prompts/get": "name", "resources/read": "uri"}
+"""Which member of the params goes into ``Mcp-Name`` (2026-07-28, streamable HTTP, standard request headers)."""
 
 _NOTIFICATION_PREFIX: Final = "notifications/"
 
@@ -19,8 +67,3 @@ _NOTIFICATION_PREFIX: Final = "notifications/"
 def is_notification(method: str) -> bool:
     """Tell whether a message of this method expects no reply: MCP names every notification ``notifications/…``."""
     return method.startswith(_NOTIFICATION_PREFIX)
-
-
-def is_cancellable(method: str) -> bool:
-    """Tell whether giving up on a request is announced; ``initialize`` MUST NOT be cancelled (2025-11-25, cancellation)."""
-    return method != INITIALIZE

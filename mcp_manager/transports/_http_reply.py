@@ -55,8 +55,11 @@ class ReplyReader:
         if 200 <= status < 300:
             raise self.broken(f"the server accepted the request with HTTP {status} and gave no reply")
         detail = ""
+        exchange.status = status
         for message in self._refusals(reply):
-            if message.id == exchange.request_id and http_status.carries_answer(status, has_session):
+            # A server that refuses a request before it has read it knows no id; the response can be to no other one.
+            named = message.id == exchange.request_id or (message.id is None and exchange.fields is not None)
+            if named and http_status.carries_answer(status, has_session):
                 return message
             detail = error_text(message.error or b"")
         http_status.raise_for_status(reply, self._server_id, endpoint, has_session=has_session, detail=detail)

@@ -69,13 +69,16 @@ def raise_for_status(
             hint="configure the final url",
         )
     if 400 <= status < 500:
-        raise ProtocolError(
+        error = ProtocolError(
             f"the server refused the request with HTTP {status}{said}",
             server_id=server_id,
             delivery="rejected",
             hint="check that url is the MCP endpoint" if status in (404, 405) else "",
         )
-    raise ProtocolError(f"the server failed with HTTP {status}{said}", server_id=server_id, delivery="unknown")
+    else:
+        error = ProtocolError(f"the server failed with HTTP {status}{said}", server_id=server_id, delivery="unknown")
+    error.http_status = status
+    raise error
 
 
 def parse_retry_after(value: str | None, now_s: float) -> float | None:

@@ -37,13 +37,17 @@ class Transport(Protocol):
     def pid(self) -> int:
         """The process id of the child behind it, 0 if there is none."""
 
+    @property
+    def has_request_streams(self) -> bool:
+        """Whether every request has a response of its own: then it has header fields too, and closing it cancels."""
+
     async def open(self) -> None:
         """Make ready to exchange frames; raises a :class:`CallError` with delivery ``not_sent``."""
 
-    def settle(self, revision: str) -> None:
-        """Learn the revision the handshake settled on."""
+    def settle(self, revision: str | None) -> None:
+        """Learn the revision that is spoken from now on; ``None`` before a handshake, which decides on it."""
 
-    def channel(self, session: object, ids: RequestIds) -> Channel | None:
+    def channel(self, session: object, ids: RequestIds, dialect: Any = None) -> Channel | None:
         """Return where the session's requests can be sent past this transport, ``None`` if nowhere."""
 
     def landed(self, exchange: Exchange, answer: Any) -> Awaitable[Message]:
@@ -56,10 +60,11 @@ class Transport(Protocol):
         passed. Cancelling forgets the request; a late reply is dropped.
         """
 
-    async def notify(self, frame: bytes, deadline_ns: int) -> None:
+    async def notify(self, frame: bytes, deadline_ns: int, fields: bytes | None = None) -> None:
         """Send a frame that gets no reply (a notification, or a reply to the server's request).
 
-        ``deadline_ns`` is a time of :func:`time.monotonic_ns`, 0 where the caller bounds it.
+        ``deadline_ns`` is a time of :func:`time.monotonic_ns`, 0 where the caller bounds it; ``fields`` are as those of
+        an exchange.
         """
 
     def interrupt(self) -> None:

@@ -112,10 +112,20 @@ class HttpTransport:
         """The id the server gave this session, or ``None`` when it keeps none."""
         return self._headers.get(_SESSION_HEADER)
 
-    def settle(self, revision: str) -> None:
-        """Send ``MCP-Protocol-Version`` from now on (MUST after the handshake) and keep the session id as it is."""
-        self._headers[_VERSION_HEADER] = revision
-        self._settled = True
+    @property
+    def has_request_streams(self) -> bool:
+        """Always true: one POST per request."""
+        return True
+
+    def settle(self, revision: str | None) -> None:
+        """Send ``MCP-Protocol-Version`` from now on (MUST after the handshake) and keep the session id as it is.
+
+        Before a handshake (``None``) there is no version, and the session id is yet to come.
+        """
+        self._settled = revision is not None
+        self._headers.pop(_VERSION_HEADER, None)
+        if revision is not None:
+            self._headers[_VERSION_HEADER] = revision
         self._render()
 
     async def open(self) -> None:
@@ -128,10 +138,10 @@ class HttpTransport:
         """
         return await self._reply_to(exchange, await self._send(self._head, exchange))
 
-    def channel(self, session: object, ids: RequestIds) -> Channel | None:
+    def channel(self, session: object, ids: RequestIds, dialect: Any = None) -> Channel | None:
         """Return where the session's requests can go straight to an idle lane; see :meth:`Transport.channel`."""
         if self._lanes is not None:
-            self._channel = Channel(self._lanes.wires, ids, self._reader, self._limit, self._head, session)
+            self._channel = Channel(self._lanes.wires, ids, self._reader, self._limit, self._head, session, dialect)
         return self._channel
 
     async def landed(self, exchange: Exchange, answer: Any) -> Message:
@@ -155,9 +165,10 @@ class HttpTransport:
                 raise
         return answer
 
-    async def notify(self, frame: bytes, deadline_ns: int) -> None:
+    async def notify(self, frame: bytes, deadline_ns: int, fields: bytes | None = None) -> None:
         """POST a notification or a reply to the server; any 2xx means accepted (202 by the specification)."""
         exchange = Exchange(frame, 0, deadline_ns)
+        exchange.fields = fields
         reply = await self._send(self._head, exchange)
         if type(reply) is WireReply and reply.status in (307, 308):
             reply = await self._follow(reply, exchange)

@@ -117,7 +117,7 @@ class OrdinaryPath:
             verb,
             url,
             data=_MarkedPayload(exchange) if exchange.frame else None,
-            headers=headers,
+            headers=headers if exchange.fields is None else {**headers, **_pairs(exchange.fields)},
             timeout=self._timeout,
             allow_redirects=False,
         )
@@ -194,3 +194,8 @@ class OrdinaryPath:
             pass
         finally:
             response.release()
+
+
+def _pairs(fields: bytes) -> dict[str, str]:
+    lines = fields.decode("latin-1").split("\r\n")
+    return dict(line.split(": ", 1) for line in lines if line)

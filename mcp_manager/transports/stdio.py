@@ -129,10 +129,15 @@ class StdioTransport:
             raise self._start_error(error) from None
         self._opened = True
 
-    def settle(self, revision: str) -> None:
+    @property
+    def has_request_streams(self) -> bool:
+        """Always false: all messages share one pipe."""
+        return False
+
+    def settle(self, revision: str | None) -> None:
         """Do nothing: stdio sends no version with its messages."""
 
-    def channel(self, session: object, ids: RequestIds) -> None:
+    def channel(self, session: object, ids: RequestIds, dialect: Any = None) -> None:
         """Return nothing: a pipe takes one message after another, and its replies are told apart here."""
 
     def landed(self, exchange: Exchange, answer: Any) -> NoReturn:
@@ -171,7 +176,7 @@ class StdioTransport:
             if reply.done() and not reply.cancelled():
                 reply.exception()
 
-    async def notify(self, frame: bytes, deadline_ns: int) -> None:
+    async def notify(self, frame: bytes, deadline_ns: int, fields: bytes | None = None) -> None:
         """Write a frame that gets no reply."""
         self._check_open()
         try:

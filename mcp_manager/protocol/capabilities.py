@@ -1,0 +1,44 @@
+"""What a client can do, derived from what somebody answers (2025-11-25, basic/lifecycle; 2026-07-28, basic, ``_meta``)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+from mcp_manager.protocol.methods import ELICIT, LIST_ROOTS, SAMPLE
+
+__all__ = ["TASKS_EXTENSION", "handshake_capabilities", "stateless_capabilities"]
+
+TASKS_EXTENSION: Final = "io.modelcontextprotocol/tasks"
+
+
+def handshake_capabilities(handled: Collection[str], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a handshake declares.
+
+    Parameters
+    ----------
+    handled
+        The methods that have a handler.
+    given
+        What the user declares beyond that, or in place of it, by capability: an empty mapping for ``elicitation`` says
+        that it does forms alone.
+    """
+    capabilities: dict[str, Any] = {}
+    if SAMPLE in handled:
+        capabilities["sampling"] = {}
+    if ELICIT in handled:
+        capabilities["elicitation"] = {"form": {}, "url": {}}
+    if LIST_ROOTS in handled:
+        capabilities["roots"] = {"listChanged": True}
+    return {**capabilities, **given}
+
+
+def stateless_capabilities(handled: Collection[str], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what every request of a stateless revision declares; parameters as for :func:`handshake_capabilities`."""
+    capabilities = handshake_capabilities(handled, given)
+    if LIST_ROOTS in handled and "roots" not in given:
+        # There are no notifications from clients any more that could announce a change.
+        capabilities["roots"] = {}
+    extensions = capabilities.get("extensions", {})
+    capabilities["extensions"] = {TASKS_EXTENSION: {}, **extensions}
+    return capabilities

@@ -1,0 +1,144 @@
+"""What every request of a stateless revision says of itself (2026-07-28, basic, ``_meta``; streamable HTTP, request metadata)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from mcp_manager.errors import InvalidRequestError
+from mcp_manager.protocol.handshake import ClientIdentity
+from mcp_manager.protocol.header_values import header_line
+from mcp_manager.protocol.methods import NAME_MEMBER
+
+__all__ = ["Envelope", "TraceContext"]
+
+TraceContext = Callable[[], Mapping[str, str]]
+"""Returns what tells where a request comes from (W3C Trace Context: ``traceparent``, ``tracestate``, ``baggage``)."""
+
+_VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
+_CLIENT_KEY: Final = "io.modelcontextprotocol/clientInfo"
+_CAPABILITIES_KEY: Final = "io.modelcontextprotocol/clientCapabilities"
+_LOG_LEVEL_KEY: Final = "io.modelcontextprotocol/logLevel"
+_META_MEMBER: Final = b'"_meta"'
+_MAX_KEPT_LINES: Final = 1024
+
+_params_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_meta_decoder = msgspec.json.Decoder(dict[str, Any])
+
+
+class _Named(msgspec.Struct):
+    name: str | None = None
+    uri: str | None = None
+
+
+_named_decoder = msgspec.json.Decoder(_Named)
+
+
+class Envelope:
+    """Dress requests in one stateless revision.
+
+    Parameters
+    ----------
+    client
+        Who asks, and what it can do.
+    revision
+        The revision that every request names.
+    trace_context
+        Asked for every request where it comes from; its members go into ``_meta``.
+    """
+
+    def __init__(self, client: ClientIdentity, revision: str, trace_context: TraceContext | None = None) -> None:
+        self.revision = revision
+        self._client = client
+        self._trace_context = trace_context
+        self._meta: dict[str, Any] = {
+            _VERSION_KEY: revision,
+            _CLIENT_KEY: {"name": client.name, "version": client.version},
+            _CAPABILITIES_KEY: client.stateless_capabilities,
+        }
+        self._lines: dict[tuple[str, str], bytes] = {}
+        self._render()
+
+    def in_revision(self, revision: str) -> Envelope:
+        """Return the same for another revision."""
+        other = Envelope(self._client, revision, self._trace_context)
+        other.set_log_level(self._meta.get(_LOG_LEVEL_KEY))
+        return other
+
+    def set_log_level(self, level: str | None) -> None:
+        """Ask for log messages from this level on with every request; ``None`` asks for none."""
+        self._meta.pop(_LOG_LEVEL_KEY, None)
+        if level is not None:
+            self._meta[_LOG_LEVEL_KEY] = level
+        self._render()
+
+    def params(self, params: bytes | None) -> bytes:
+        """Return params with the members of ``_meta`` that a request must have; those the caller gave stay beside them.
+
+        Raises
+        ------
+        InvalidRequestError
+            The params are no object, or their ``_meta`` is none: this revision has no other requests.
+        """
+        trace = self._trace_context() if self._trace_context is not None else None
+        if params is None:
+            params = b"{}"
+        if trace or _META_MEMBER in params or b"\\u" in params:
+            return self._merged(params, trace or {})
+        at = params.find(b"{")
+        if at < 0 or params[:at].strip():
+            raise _no_object("params")
+        rest = params[at + 1 :].lstrip()
+        return self._opening + (rest if rest[:1] == b"}" else b"," + rest)
+
+    def fields(self, method: str, params: bytes | None) -> bytes:
+        """Render the header fields of a request: ``Mcp-Method``, and ``Mcp-Name`` where the method has one.
+
+        Raises
+        ------
+        InvalidRequestError
+            The params have not the name that the method needs.
+        """
+        member = NAME_MEMBER.get(method)
+        name = "" if member is None else self._name(method, member, params)
+        lines = self._lines.get((method, name))
+        if lines is None:
+            lines = header_line("Mcp-Method", method)
+            if member is not None:
+                lines += header_line("Mcp-Name", name)
+            if len(self._lines) >= _MAX_KEPT_LINES:
+                self._lines.clear()
+            self._lines[method, name] = lines
+        return lines
+
+    def _name(self, method: str, member: str, params: bytes | None) -> str:
+        try:
+            named = _named_decoder.decode(params or b"{}")
+        except (msgspec.DecodeError, RecursionError):
+            raise _no_object("params") from None
+        name: str | None = getattr(named, member)
+        if name is None:
+            raise InvalidRequestError(f"Invalid request: {method} needs params.{member}")
+        return name
+
+    def _render(self) -> None:
+        self._opening = b'{"_meta":' + msgspec.json.encode(self._meta)
+
+    def _merged(self, params: bytes, trace: Mapping[str, str]) -> bytes:
+        try:
+            members = _params_decoder.decode(params)
+        except (msgspec.DecodeError, RecursionError):
+            raise _no_object("params") from None
+        try:
+            given = _meta_decoder.decode(members.pop("_meta", b"{}"))
+        except (msgspec.DecodeError, RecursionError):
+            raise _no_object("params._meta") from None
+        # What the caller gave counts, but for what the headers repeat: the two must not differ.
+        meta = {**self._meta, **trace, **given, _VERSION_KEY: self.revision}
+        return msgspec.json.encode({"_meta": meta, **members})
+
+
+def _no_object(what: str) -> InvalidRequestError:
+    return InvalidRequestError(f"Invalid request: {what} must be an object")

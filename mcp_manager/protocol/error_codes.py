@@ -1,0 +1,25 @@
+"""The error codes that mean something to a client (2026-07-28, basic, error codes)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = [
+    "HEADER_MISMATCH",
+    "INTERNAL_ERROR",
+    "INVALID_PARAMS",
+    "METHOD_NOT_FOUND",
+    "MISSING_CAPABILITY",
+    "STATELESS_ERRORS",
+    "UNSUPPORTED_VERSION",
+]
+
+METHOD_NOT_FOUND: Final = -32601
+INVALID_PARAMS: Final = -32602
+INTERNAL_ERROR: Final = -32603
+HEADER_MISMATCH: Final = -32020
+MISSING_CAPABILITY: Final = -32021
+UNSUPPORTED_VERSION: Final = -32022
+
+STATELESS_ERRORS: Final = frozenset({HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION})
+"""Only a server of a stateless revision answers with these; a client does not use them for errors of its own."""

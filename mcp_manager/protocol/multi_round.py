@@ -1,0 +1,123 @@
+"""Requests that take several rounds: the server asks, the client answers with its next try (2026-07-28, basic/patterns/mrtr)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+__all__ = [
+    "COMPLETE",
+    "INPUT_REQUIRED",
+    "MAX_ROUNDS",
+    "TASK",
+    "InputRequest",
+    "InputRequired",
+    "MalformedResult",
+    "read_input_required",
+    "result_type",
+    "retry_params",
+]
+
+COMPLETE: Final = "complete"
+INPUT_REQUIRED: Final = "input_required"
+TASK: Final = "task"
+
+MAX_ROUNDS: Final = 32
+"""How often one request may be answered with a question before it has failed."""
+_MAX_QUESTIONS: Final = 64
+
+_TYPE_MEMBER: Final = b'"resultType"'
+_COMPLETE_FIRST: Final = b'{"resultType":"complete"'
+_COMPLETE_LAST: Final = b'"resultType":"complete"}'
+
+
+class MalformedResult(Exception):
+    """A result that the revision does not allow; the message says why."""
+
+
+class InputRequest(msgspec.Struct, frozen=True):
+    """One question of the server: a request without an id."""
+
+    method: str
+    params: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class InputRequired(msgspec.Struct, frozen=True, rename="camel"):
+    """What the server needs before it can go on; ``request_state`` is JSON as it was written, ``None`` if there is none."""
+
+    input_requests: dict[str, InputRequest] = msgspec.field(default_factory=dict)
+    request_state: msgspec.Raw | None = None
+
+
+class _Typed(msgspec.Struct):
+    resultType: str = COMPLETE
+
+
+_type_decoder = msgspec.json.Decoder(_Typed)
+_input_decoder = msgspec.json.Decoder(InputRequired)
+_params_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def result_type(result: bytes | memoryview) -> str:
+    """Return what kind of result this is: ``complete`` where it does not say (2026-07-28, basic, responses).
+
+    Raises
+    ------
+    MalformedResult
+        The result is not an object, or the member not a string.
+    """
+    text = bytes(result) if isinstance(result, memoryview) and len(result) < 4096 else result
+    if isinstance(text, bytes):
+        # The two places where nearly every server has it, found without reading the rest.
+        if text.startswith(_COMPLETE_FIRST) or text.endswith(_COMPLETE_LAST):
+            return COMPLETE
+        if _TYPE_MEMBER not in text and b"\\u" not in text and text[:1] == b"{":
+            return COMPLETE
+    try:
+        return _type_decoder.decode(text).resultType
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise MalformedResult(f"the result is malformed: {error}") from None
+
+
+def read_input_required(result: bytes | memoryview) -> InputRequired:
+    """Decode what a server asks for.
+
+    Raises
+    ------
+    MalformedResult
+        It has not the specified shape, asks nothing and keeps no state, or asks more than 64 things.
+    """
+    try:
+        decoded = _input_decoder.decode(result)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise MalformedResult(f"the server asked for input in a malformed way: {error}") from None
+    state = decoded.request_state
+    if state is not None and bytes(state) == b"null":
+        decoded = InputRequired(decoded.input_requests)
+    elif state is not None and bytes(state[:1]) != b'"':
+        raise MalformedResult("the server asked for input with a requestState that is no string")
+    if not decoded.input_requests and decoded.request_state is None:
+        raise MalformedResult("the server asked for input without saying which")
+    if len(decoded.input_requests) > _MAX_QUESTIONS:
+        raise MalformedResult(
+            f"the server asked {len(decoded.input_requests)} things at once, {_MAX_QUESTIONS} at most are allowed"
+        )
+    return decoded
+
+
+def retry_params(params: bytes | None, asked: InputRequired, responses: Mapping[str, Any]) -> bytes:
+    """Encode the params of the next try: the original ones, the answers, and the state exactly as it came.
+
+    Answers and state belong to this round alone: those of another one are left out (2026-07-28, mrtr, client
+    requirements).
+    """
+    members: dict[str, Any] = dict(_params_decoder.decode(params or b"{}"))
+    members.pop("inputResponses", None)
+    members.pop("requestState", None)
+    if asked.input_requests:
+        members["inputResponses"] = dict(responses)
+    if asked.request_state is not None:
+        members["requestState"] = asked.request_state
+    return msgspec.json.encode(members)

@@ -1,0 +1,140 @@
+"""Arguments of tools that are mirrored into headers (2026-07-28, streamable HTTP, custom headers)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from mcp_manager.protocol.header_values import header_line
+
+__all__ = ["ANNOTATION", "InvalidAnnotation", "MirroredParameter", "mirrored_parameters", "parameter_fields"]
+
+ANNOTATION: Final = "x-mcp-header"
+_PREFIX: Final = "Mcp-Param-"
+# RFC 9110, section 5.6.2.
+_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_TYPES: Final = frozenset({"string", "integer", "boolean"})
+# Keywords of JSON Schema 2020-12 (and items and definitions of its predecessors) whose values are schemas. What is data
+# (default, const, enum, examples) is no place for an annotation, and references are not followed.
+_SCHEMA: Final = (
+    "items",
+    "contains",
+    "additionalItems",
+    "additionalProperties",
+    "contentSchema",
+    "else",
+    "if",
+    "not",
+    "propertyNames",
+    "then",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+)
+_SCHEMA_LISTS: Final = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
+_SCHEMA_MAPS: Final = ("$defs", "definitions", "dependentSchemas", "patternProperties")
+
+Path = tuple[str, ...]
+
+
+class InvalidAnnotation(Exception):
+    """A tool's ``x-mcp-header`` breaks a rule; the message says which."""
+
+
+class MirroredParameter(msgspec.Struct, frozen=True):
+    """An argument that goes into a header: where it stands in the arguments, and the header's name."""
+
+    path: Path
+    header: str
+
+
+def mirrored_parameters(input_schema: object) -> tuple[MirroredParameter, ...]:
+    """Return which arguments of a tool are mirrored.
+
+    Parameters
+    ----------
+    input_schema
+        The tool's decoded ``inputSchema``; references in it are not followed.
+
+    Raises
+    ------
+    InvalidAnnotation
+        One is not a token, not unique without regard to case, not on a string, integer or boolean, or not reached from
+        the root through ``properties`` alone: the tool must not be used over HTTP.
+    """
+    found: dict[str, MirroredParameter] = {}
+    for path, schema in _positions(input_schema):
+        if ANNOTATION not in schema:
+            continue
+        if not path:
+            raise InvalidAnnotation(f"{ANNOTATION} stands where properties alone do not lead")
+        where = ".".join(path)[:80]
+        token = schema[ANNOTATION]
+        if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+            raise InvalidAnnotation(f"{ANNOTATION} of {where!r} is no token of RFC 9110")
+        if not isinstance(schema.get("type"), str) or schema["type"] not in _TYPES:
+            raise InvalidAnnotation(f"{ANNOTATION} of {where!r} is not on a string, integer or boolean")
+        folded = token.lower()
+        if folded in found:
+            raise InvalidAnnotation(f"{ANNOTATION} of {where!r} is also that of {'.'.join(found[folded].path)[:80]!r}")
+        found[folded] = MirroredParameter(path, _PREFIX + token)
+    return tuple(found.values())
+
+
+def parameter_fields(parameters: tuple[MirroredParameter, ...], arguments: object) -> bytes:
+    """Render the header fields for the arguments of a call; an absent or null argument has none."""
+    return b"".join(
+        header_line(parameter.header, text)
+        for parameter in parameters
+        if (text := _text_of(_value_at(arguments, parameter.path))) is not None
+    )
+
+
+def _value_at(arguments: object, path: Path) -> object:
+    value = arguments
+    for step in path:
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(step)
+    return value
+
+
+def _text_of(value: object) -> str | None:
+    match value:
+        case True:
+            return "true"
+        case False:
+            return "false"
+        case str():
+            return value
+        case int():
+            # Beyond what a server can compare, and beyond what Python writes out without being asked twice.
+            return str(value) if value.bit_length() <= 1024 else None
+        case float():
+            return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
+    return None
+
+
+def _positions(root: object) -> Iterator[tuple[Path | None, dict[str, Any]]]:
+    """Walk every place of a schema in it; the path is ``None`` where properties alone do not lead."""
+    pending: list[tuple[Path | None, object]] = [((), root)]
+    while pending:
+        path, schema = pending.pop()
+        if not isinstance(schema, dict):
+            continue
+        yield path, schema
+        properties = schema.get("properties")
+        if isinstance(properties, dict):
+            # Turned round, since the last one is looked at first.
+            pending.extend(
+                (None if path is None else (*path, name), property_) for name, property_ in reversed(properties.items())
+            )
+        pending.extend((None, schema[keyword]) for keyword in _SCHEMA if keyword in schema)
+        for keyword in _SCHEMA_LISTS:
+            if isinstance(schemas := schema.get(keyword), list):
+                pending.extend((None, each) for each in schemas)
+        for keyword in _SCHEMA_MAPS:
+            if isinstance(named := schema.get(keyword), dict):
+                pending.extend((None, each) for each in named.values())

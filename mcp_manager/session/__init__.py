@@ -1,0 +1,8 @@
+"""One server's session: the era is settled, requests are numbered, and what the server sends by itself is taken."""
+
+from __future__ import annotations
+
+from mcp_manager.session.session import ProgressCallback, Session
+from mcp_manager.session.settings import SessionSettings
+
+__all__ = ["ProgressCallback", "Session", "SessionSettings"]

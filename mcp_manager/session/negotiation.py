@@ -1,0 +1,371 @@
+"""Which era a server belongs to: asked once, remembered, and asked again when it stops fitting (2026-07-28, basic/versioning)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from mcp_manager._core.call_path import RequestIds
+from mcp_manager._core.jsonrpc import ERROR, Message, notification_frame
+from mcp_manager.errors import CallError, ProtocolError, ServerExitedError
+from mcp_manager.protocol import methods
+from mcp_manager.protocol.discover import (
+    Handshake,
+    NoSharedRevision,
+    Stateless,
+    TryRevision,
+    Verdict,
+    read_discover_error,
+    read_discover_result,
+)
+from mcp_manager.protocol.envelope import Envelope
+from mcp_manager.protocol.error_codes import INVALID_PARAMS, STATELESS_ERRORS, UNSUPPORTED_VERSION
+from mcp_manager.protocol.handshake import (
+    ClientIdentity,
+    HandshakeError,
+    ServerIdentity,
+    initialize_params,
+    read_initialize_result,
+)
+from mcp_manager.protocol.revisions import (
+    HANDSHAKE_REVISIONS,
+    LATEST_HANDSHAKE_REVISION,
+    LATEST_STATELESS_REVISION,
+    STATELESS_REVISIONS,
+    Era,
+    newest_shared,
+)
+from mcp_manager.protocol.rpc_error import error_text, read_error
+from mcp_manager.transports.base import Exchange, Request, Transport
+
+__all__ = ["EraMemory", "Negotiated", "Negotiation", "ask_era"]
+
+_DISCOVER_RAW: Final = b'"server/discover"'
+_INITIALIZE_RAW: Final = b'"initialize"'
+_INITIALIZED_RAW: Final = b'"notifications/initialized"'
+# A server may name a revision and refuse it again.
+_MAX_QUESTIONS: Final = 3
+# 2026-07-28, stdio: silence means a server of before; what remains is for the handshake.
+_PROBE_SHARE: Final = 0.6
+_PROBE_LONGEST_S: Final = 10.0
+# Answers about the one who asks, or of the moment: they say nothing of the era.
+_NO_VERDICT: Final = frozenset({401, 403, 408, 425, 429})
+
+
+class Negotiated(msgspec.Struct, frozen=True):
+    """What was settled with a server: the transport that carries it, and what the server told of itself."""
+
+    transport: Transport
+    era: Era
+    revision: str
+    identity: ServerIdentity | None
+
+
+class EraMemory:
+    """What is known of a server's places (an origin, or "" for a program): the era, and whether it is HTTP+SSE."""
+
+    __slots__ = ("_eras", "log_level")
+
+    def __init__(self) -> None:
+        self._eras: dict[str, tuple[Era, bool]] = {}
+        self.log_level: str | None = None
+
+    def recall(self, place: str) -> tuple[Era, bool] | None:
+        """Return the era and whether the place speaks HTTP+SSE, ``None`` if it is not known."""
+        return self._eras.get(place)
+
+    def keep(self, place: str, era: Era, *, sse: bool = False) -> None:
+        """Remember what was settled."""
+        self._eras[place] = (era, sse)
+
+    def forget(self, place: str) -> None:
+        """Ask again next time."""
+        self._eras.pop(place, None)
+
+
+class Negotiation:
+    """Settle with one server how it is spoken to.
+
+    Parameters
+    ----------
+    server_id
+        Names the server in errors.
+    client
+        What servers are told of the client.
+    wanted
+        ``auto``, ``handshake``, ``stateless``, or a revision: see :class:`~mcp_manager.config.ServerConfig`.
+    memory, place
+        Where verdicts are kept, and under which name that of this place.
+    make_transport
+        Makes the transport: that of the configuration, or, given ``True``, HTTP+SSE for the same place.
+    can_fall_back
+        Whether there is such a thing as HTTP+SSE for the place.
+    ids
+        Numbers the session's requests.
+    timeout_s
+        Seconds for everything; the caller bounds it, this is for shares of it.
+    """
+
+    def __init__(
+        self,
+        server_id: str,
+        client: ClientIdentity,
+        wanted: str,
+        memory: EraMemory,
+        place: str,
+        make_transport: Callable[[bool], Transport],
+        ids: RequestIds,
+        *,
+        can_fall_back: bool,
+        timeout_s: float,
+    ) -> None:
+        self._server_id = server_id
+        self._client = client
+        self._wanted = wanted
+        self._memory = memory
+        self._place = place
+        self._make_transport = make_transport
+        self._ids = ids
+        self._can_fall_back = can_fall_back
+        self._probe_s = min(_PROBE_LONGEST_S, timeout_s * _PROBE_SHARE)
+        self._transport: Transport | None = None
+
+    async def run(self) -> Negotiated:
+        """Open the transport and settle; on failure everything is closed.
+
+        Raises
+        ------
+        CallError
+            The server cannot be reached, refuses, or answers nonsense.
+        """
+        try:
+            return await self._run()
+        except BaseException:
+            await self._close()
+            raise
+
+    async def _run(self) -> Negotiated:
+        if self._wanted == "handshake" or self._wanted in HANDSHAKE_REVISIONS:
+            offer = self._wanted if self._wanted in HANDSHAKE_REVISIONS else None
+            return await self._handshake(await self._open(), offer)
+        if self._wanted != "auto":
+            revision = self._wanted if self._wanted in STATELESS_REVISIONS else LATEST_STATELESS_REVISION
+            return await self._stateless_only(await self._open(), revision)
+        known = self._memory.recall(self._place)
+        if known is None or known[0] is Era.STATELESS:
+            return await self._probe_and_settle()
+        try:
+            settled = await self._handshake(await self._open(sse=known[1]), None, is_sse=known[1])
+        except CallError as error:
+            if isinstance(error, ProtocolError):
+                # It answers, but not as it used to.
+                self._memory.forget(self._place)
+            raise
+        return settled
+
+    async def _probe_and_settle(self) -> Negotiated:
+        transport = await self._open()
+        try:
+            verdict = await self._probe(transport)
+        except ServerExitedError:
+            # There are programs that do not survive a request before the handshake: they get no such one again.
+            self._memory.keep(self._place, Era.HANDSHAKE)
+            await self._close()
+            transport = await self._open()
+            verdict = Handshake()
+        if isinstance(verdict, Stateless):
+            return self._settle_stateless(transport, verdict)
+        assert isinstance(verdict, Handshake)
+        return await self._handshake(transport, verdict.revision)
+
+    async def _stateless_only(self, transport: Transport, revision: str) -> Negotiated:
+        verdict = await self._probe(transport, revision)
+        if isinstance(verdict, Stateless):
+            return self._settle_stateless(transport, verdict)
+        raise ProtocolError(
+            f"the server does not speak {revision}",
+            server_id=self._server_id,
+            delivery="rejected",
+            hint="set protocol_version to auto",
+        )
+
+    async def _probe(self, transport: Transport, revision: str = LATEST_STATELESS_REVISION) -> Stateless | Handshake:
+        """Ask, and turn whatever is no verdict into what its caller must hear."""
+        if transport.has_request_streams:
+            verdict = await self._ask(transport, revision)
+        else:
+            try:
+                async with asyncio.timeout(self._probe_s):
+                    verdict = await self._ask(transport, revision)
+            except TimeoutError as error:
+                if isinstance(error, CallError):
+                    raise
+                verdict = Handshake()
+        if isinstance(verdict, NoSharedRevision):
+            raise ProtocolError(
+                f"the server speaks {', '.join(verdict.supported) or 'no revision'}, "
+                f"known are {', '.join(sorted(STATELESS_REVISIONS | HANDSHAKE_REVISIONS))}",
+                server_id=self._server_id,
+                delivery="rejected",
+            )
+        assert not isinstance(verdict, TryRevision)
+        return verdict
+
+    async def _ask(self, transport: Transport, revision: str) -> Verdict:
+        try:
+            return await ask_era(self._server_id, transport, self._client, self._ids, revision)
+        except ProtocolError as error:
+            if error.http_status != 500:
+                raise
+        # Once more: that of a moment passes, and that of a server which fails on what it does not know stays.
+        try:
+            return await ask_era(self._server_id, transport, self._client, self._ids, revision)
+        except ProtocolError as error:
+            if error.http_status != 500:
+                raise
+            return Handshake()
+
+    def _settle_stateless(self, transport: Transport, verdict: Stateless) -> Negotiated:
+        transport.settle(verdict.revision)
+        self._memory.keep(self._place, Era.STATELESS)
+        return Negotiated(transport, Era.STATELESS, verdict.revision, verdict.identity)
+
+    async def _handshake(
+        self, transport: Transport, offer: str | None, *, is_sse: bool = False, may_probe: bool = True
+    ) -> Negotiated:
+        transport.settle(None)
+        exchange = self._initialize(offer)
+        try:
+            reply = await transport.exchange(exchange)
+        except ProtocolError as refusal:
+            if is_sse or not self._means_no_endpoint(refusal.http_status):
+                raise
+            return await self._fall_back(refusal)
+        if reply.kind == ERROR:
+            return await self._refused(transport, reply.error or b"", exchange, is_sse=is_sse, may_probe=may_probe)
+        return await self._initialized(transport, reply, is_sse=is_sse)
+
+    async def _initialized(self, transport: Transport, reply: Message, *, is_sse: bool) -> Negotiated:
+        try:
+            identity = read_initialize_result(reply.result or b"null")
+        except HandshakeError as error:
+            raise ProtocolError(str(error), server_id=self._server_id, delivery="answered") from None
+        transport.settle(identity.protocol_version)
+        await transport.notify(notification_frame(_INITIALIZED_RAW, None), 0)
+        self._memory.keep(self._place, Era.HANDSHAKE, sse=is_sse)
+        return Negotiated(transport, Era.HANDSHAKE, identity.protocol_version, identity)
+
+    async def _refused(
+        self, transport: Transport, error: bytes, exchange: Exchange, *, is_sse: bool, may_probe: bool
+    ) -> Negotiated:
+        """Go on from an error that answered ``initialize``, where it says how."""
+        refusal = ProtocolError(
+            f"the server refused initialize: {error_text(error)}", server_id=self._server_id, delivery="rejected"
+        )
+        code = read_error(error).code
+        if may_probe and code in (UNSUPPORTED_VERSION, INVALID_PARAMS):
+            data = read_error(error).data
+            named = newest_shared(data.get("supported"), Era.HANDSHAKE) if isinstance(data, dict) else None
+            if named is not None:
+                # 2025-11-25, lifecycle, error handling: it says which revisions it would take.
+                return await self._handshake(transport, named, is_sse=is_sse, may_probe=False)
+            if code == UNSUPPORTED_VERSION and self._wanted == "auto":
+                return await self._probe_after_refusal(transport, refusal)
+        if code not in STATELESS_ERRORS and not is_sse and self._means_no_endpoint(exchange.status):
+            return await self._fall_back(refusal)
+        raise refusal
+
+    async def _probe_after_refusal(self, transport: Transport, refusal: ProtocolError) -> Negotiated:
+        """Ask a server that knows no handshake: it has become another one since it was asked, or was slow to answer."""
+        self._memory.forget(self._place)
+        verdict = await self._probe(transport)
+        if not isinstance(verdict, Stateless):
+            raise refusal
+        return self._settle_stateless(transport, verdict)
+
+    def _means_no_endpoint(self, http_status: int | None) -> bool:
+        """Tell whether what answered ``initialize`` may be an HTTP+SSE server (2025-03-26, transports, compatibility)."""
+        if not self._can_fall_back or not http_status:
+            return False
+        return 400 <= http_status < 500 and http_status not in _NO_VERDICT
+
+    async def _fall_back(self, refusal: ProtocolError) -> Negotiated:
+        await self._close()
+        try:
+            transport = await self._open(sse=True)
+            return await self._handshake(transport, None, is_sse=True)
+        except CallError:
+            # It was worth a try; what is wrong is what the configured transport met.
+            raise refusal from None
+
+    async def _open(self, *, sse: bool = False) -> Transport:
+        self._transport = self._make_transport(sse)
+        await self._transport.open()
+        return self._transport
+
+    async def _close(self) -> None:
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.interrupt()
+            await transport.aclose(0.0)
+
+    def _initialize(self, offer: str | None) -> Exchange:
+        params = initialize_params(self._client, offer or LATEST_HANDSHAKE_REVISION)
+        # Whoever connects a session bounds it in time.
+        return Request(_INITIALIZE_RAW, params).exchange(self._ids.take(), 0)
+
+
+async def ask_era(
+    server_id: str,
+    transport: Transport,
+    client: ClientIdentity,
+    ids: RequestIds,
+    revision: str = LATEST_STATELESS_REVISION,
+    deadline_ns: int = 0,
+) -> Verdict:
+    """Ask a server by ``server/discover`` how it wants to be spoken to.
+
+    Raises
+    ------
+    CallError
+        No answer, or one that says nothing of the era: 401, 403, 429, 5xx and broken connections are no verdicts.
+    """
+    verdict: Verdict = TryRevision(revision)
+    for _ in range(_MAX_QUESTIONS):
+        assert isinstance(verdict, TryRevision)
+        revision = verdict.revision
+        transport.settle(revision)
+        envelope = Envelope(client, revision)
+        exchange = Request(_DISCOVER_RAW, envelope.params(None)).exchange(ids.take(), deadline_ns)
+        if transport.has_request_streams:
+            exchange.fields = envelope.fields(methods.DISCOVER, None)
+        try:
+            reply = await transport.exchange(exchange)
+        except ProtocolError as error:
+            # It refuses, or answers what is no reply: a server that knows nothing of the method.
+            if error.http_status is not None and error.http_status >= 500:
+                raise
+            return Handshake()
+        if exchange.status >= 500 and not _is_stateless_error(reply):
+            failed = ProtocolError(
+                f"the server failed with HTTP {exchange.status}: {error_text(reply.error or b'')}",
+                server_id=server_id,
+                delivery="unknown",
+            )
+            failed.http_status = exchange.status
+            raise failed
+        if reply.kind == ERROR:
+            verdict = read_discover_error(reply.error or b"", revision)
+        else:
+            verdict = read_discover_result(reply.result or b"null")
+        if not isinstance(verdict, TryRevision):
+            return verdict
+    # It keeps refusing what it says it speaks.
+    return NoSharedRevision((revision,))
+
+
+def _is_stateless_error(reply: Message) -> bool:
+    return reply.kind == ERROR and reply.error_code in STATELESS_ERRORS

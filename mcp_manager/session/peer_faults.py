@@ -1,0 +1,41 @@
+"""What a server sends that it should not, and that harms no call: counted, and logged now and then."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+__all__ = ["PeerFaults"]
+
+_log = logging.getLogger(__name__)
+
+_QUIET_NS: Final = 60 * 10**9
+
+
+class PeerFaults:
+    """Count the faults of one server.
+
+    Parameters
+    ----------
+    server_id
+        Names the server in the log.
+    clock
+        Monotonic nanoseconds. A kind of fault is logged at most once a minute.
+    """
+
+    __slots__ = ("_clock", "_quiet_until", "_server_id", "counts")
+
+    def __init__(self, server_id: str, clock: Callable[[], int]) -> None:
+        self._server_id = server_id
+        self._clock = clock
+        self._quiet_until: dict[str, int] = {}
+        self.counts: dict[str, int] = {}
+
+    def count(self, kind: str, detail: str = "") -> None:
+        """Count a fault; ``kind`` is one of a few fixed phrases, ``detail`` must quote nothing secret."""
+        count = self.counts[kind] = self.counts.get(kind, 0) + 1
+        now_ns = self._clock()
+        if now_ns >= self._quiet_until.get(kind, 0):
+            self._quiet_until[kind] = now_ns + _QUIET_NS
+            _log.warning("server %r: %s%s (%d so far)", self._server_id, kind, f": {detail}" if detail else "", count)

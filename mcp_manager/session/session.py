@@ -1,0 +1,279 @@
+"""One session with a server: settled in its era, its requests numbered, and what the server sends by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import msgspec
+import orjson
+
+from mcp_manager._core.call_path import Channel, RequestIds
+from mcp_manager._core.jsonrpc import REQUEST, Message, notification_frame
+from mcp_manager.errors import CallError
+from mcp_manager.protocol import methods
+from mcp_manager.protocol.handshake import ServerIdentity
+from mcp_manager.protocol.revisions import Era
+from mcp_manager.session.negotiation import Negotiated, Negotiation
+from mcp_manager.session.server_requests import ServerRequests
+from mcp_manager.session.settings import SessionSettings
+from mcp_manager.session.stateless import StatelessDialect
+from mcp_manager.transports.base import Exchange, Request, Sendable, Transport
+
+__all__ = ["ProgressCallback", "Session"]
+
+_log = logging.getLogger(__name__)
+
+ProgressCallback = Callable[[float, float | None, str | None], None]
+"""``callback(progress, total, message)`` of one request."""
+
+# As long as most callers' ids: theirs can be written over ours in a long reply, which is not copied then.
+_FIRST_ID: Final = 1_000_000_000
+# The announcement that a request was given up must not outlive the server that ignores it.
+_CANCEL_NOTICE_NS: Final = 2_000_000_000
+
+
+class _ProgressParams(msgspec.Struct, rename="camel"):
+    progress_token: str | int
+    progress: float
+    total: float | None = None
+    message: str | None = None
+
+
+_progress_decoder = msgspec.json.Decoder(_ProgressParams)
+
+
+class Session:
+    """Hold one session over one transport.
+
+    Parameters
+    ----------
+    settings
+        What the server's sessions are made from.
+    index
+        Which of the server's instances this is.
+    on_closed
+        Called once when the transport dies without having been asked to.
+    """
+
+    def __init__(self, settings: SessionSettings, index: int, on_closed: Callable[[Session, CallError], None]) -> None:
+        self._settings = settings
+        self._server_id = settings.server_id
+        self._index = index
+        self._on_closed = on_closed
+        self._transport: Transport | None = None
+        self._ids = RequestIds(_FIRST_ID)
+        self._progress: dict[str, ProgressCallback] = {}
+        self._requests = ServerRequests(settings.server_id, settings.handlers, settings.faults, self._send_quietly)
+        self._dialect: StatelessDialect | None = None
+        self.identity: ServerIdentity | None = None
+        self.revision: str | None = None
+        # Where calls may go out without coming by here, while the session is live.
+        self.channel: Channel | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id of the transport's child, 0 if it has none."""
+        return self._transport.pid if self._transport is not None else 0
+
+    @property
+    def is_stateless(self) -> bool:
+        """Whether the server keeps nothing of this session."""
+        return self._dialect is not None
+
+    async def connect(self) -> None:
+        """Open a transport and settle how the server is spoken to; the caller bounds it in time.
+
+        Raises
+        ------
+        CallError
+            The server cannot be reached, refuses, or answers nonsense; everything is closed.
+        """
+        settings = self._settings
+        config = settings.config
+        negotiation = Negotiation(
+            settings.server_id,
+            settings.client,
+            config.protocol_version,
+            settings.memory,
+            settings.place(self._index),
+            self._make_transport,
+            self._ids,
+            can_fall_back=config.transport == "http",
+            timeout_s=config.connect_timeout_s,
+        )
+        try:
+            settled = await negotiation.run()
+            self._take_up(settled)
+            if settled.era is Era.HANDSHAKE:
+                await self._begin(settled)
+        except BaseException:
+            await self.aclose(0.0)
+            raise
+        self.channel = settled.transport.channel(self, self._ids, self._dialect)
+
+    def call(
+        self,
+        request: Sendable,
+        deadline_ns: int,
+        progress: tuple[str, ProgressCallback] | None = None,
+    ) -> Awaitable[Message]:
+        """Return the sending of a request, to be awaited for its reply.
+
+        Parameters
+        ----------
+        request
+            The method and its params.
+        deadline_ns
+            A time of :func:`time.monotonic_ns`.
+        progress
+            A progress token that the params carry, and who listens to it.
+
+        Raises
+        ------
+        DeadlineExceededError
+            The deadline passed; the server is told that nobody waits any more.
+        CallError
+            No reply arrived.
+        """
+        transport = self._transport
+        assert transport is not None
+        sending: Awaitable[Message]
+        if self._dialect is not None:
+            sending = self._dialect.call(request, deadline_ns)
+        else:
+            sending = transport.exchange(request.exchange(self._ids.take(), deadline_ns))
+        return sending if progress is None else self._listening(sending, *progress)
+
+    def landed(self, request: Sendable, exchange: Exchange, answer: Any) -> Awaitable[Message]:
+        """Return the reading of what came back on the channel, to be awaited for the reply; see :meth:`call`."""
+        assert self._transport is not None
+        if self._dialect is not None:
+            return self._dialect.landed(request, exchange, answer)
+        return self._transport.landed(exchange, answer)
+
+    async def notify(self, method_raw: bytes, params: bytes | None, deadline_ns: int) -> None:
+        """Send a notification; raises :class:`CallError` if it could not be handed over by the deadline."""
+        transport = self._transport
+        assert transport is not None
+        fields = None
+        if self._dialect is not None:
+            fields = self._dialect.fields(orjson.loads(method_raw), params)
+        await transport.notify(notification_frame(method_raw, params), deadline_ns, fields)
+
+    async def retire(self) -> None:
+        """End a session that is lost. Its calls under way each learn it, or their reply, by themselves."""
+        await self._end(0.0)
+
+    async def aclose(self, grace_s: float) -> None:
+        """End the session, its calls under way and everything else that belongs to it; idempotent."""
+        if self._transport is not None:
+            self._transport.interrupt()
+        await self._end(grace_s)
+
+    async def _end(self, grace_s: float) -> None:
+        tasks = self._requests.close()
+        try:
+            if self._transport is not None:
+                await self._transport.aclose(grace_s)
+        finally:
+            if tasks:
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    def on_message(self, message: Message) -> None:
+        """Take what the server sent without being asked; see :class:`MessageSink`."""
+        method = message.method
+        if method is None:
+            self._settings.faults.count("a reply that nobody waits for")
+        elif message.kind == REQUEST:
+            if self._dialect is not None:
+                # 2026-07-28, streamable HTTP and stdio: servers send no requests, clients no responses.
+                self._settings.faults.count("a request in a revision without any", method[:60])
+            else:
+                self._requests.answer(message, method)
+        elif method == methods.PROGRESS:
+            self._take_progress(message)
+        else:
+            self._requests.take_notification(method, message.params)
+
+    def on_given_up(self, exchange: Exchange, reason: str) -> None:
+        """Tell the server that a reply is not awaited any more; see :class:`MessageSink`.
+
+        2025-11-25, basic/utilities/cancellation: a disconnect is no cancellation, the notification is; ``initialize``
+        must not be cancelled. 2026-07-28, basic/patterns/cancellation: where a request has a response of its own, its
+        end is the cancellation.
+        """
+        transport = self._transport
+        if self.revision is None or transport is None:
+            return
+        if self._dialect is not None and transport.has_request_streams:
+            return
+        params = orjson.dumps({"requestId": exchange.request_id, "reason": reason})
+        self._requests.spawn(self._send_quietly(notification_frame(b'"notifications/cancelled"', params)))
+
+    def on_closed(self, error: CallError) -> None:
+        """Pass on that the transport died; see :class:`MessageSink`."""
+        self._on_closed(self, error)
+
+    def _make_transport(self, sse: bool) -> Transport:
+        # Known from the first byte on: a server may speak before it is asked.
+        self._transport = self._settings.make_transport(self._index, self, sse)
+        return self._transport
+
+    def _take_up(self, settled: Negotiated) -> None:
+        settings = self._settings
+        self.identity = settled.identity
+        self.revision = settled.revision
+        if settled.era is Era.STATELESS:
+            self._dialect = StatelessDialect(
+                settings.server_id,
+                settings.client,
+                settled.revision,
+                settled.transport,
+                self._ids,
+                self._requests,
+                settings.memory,
+                settings.place(self._index),
+                settings.mirrored,
+                settings.trace_context,
+            )
+
+    async def _begin(self, settled: Negotiated) -> None:
+        """Bring a new session of the handshake era to where the one before it was."""
+        level = self._settings.memory.log_level
+        capabilities = settled.identity.capabilities if settled.identity is not None else {}
+        if level is not None and "logging" in capabilities:
+            set_level = Request(b'"logging/setLevel"', orjson.dumps({"level": level}))
+            await settled.transport.exchange(set_level.exchange(self._ids.take(), 0))
+
+    async def _listening(self, sending: Awaitable[Message], token: str, listener: ProgressCallback) -> Message:
+        self._progress[token] = listener
+        try:
+            return await sending
+        finally:
+            self._progress.pop(token, None)
+
+    def _take_progress(self, message: Message) -> None:
+        try:
+            report = _progress_decoder.decode(message.params or b"")
+        except (msgspec.DecodeError, RecursionError):
+            self._settings.faults.count("a malformed progress notification")
+            return
+        callback = self._progress.get(str(report.progress_token))
+        if callback is None:
+            return
+        try:
+            callback(report.progress, report.total, report.message)
+        except Exception:
+            _log.exception("the progress callback of a call failed")
+
+    async def _send_quietly(self, frame: bytes) -> None:
+        transport = self._transport
+        assert transport is not None
+        try:
+            await transport.notify(frame, time.monotonic_ns() + _CANCEL_NOTICE_NS)
+        except CallError as error:
+            _log.debug("server %r did not take a message: %s", self._server_id, error)

@@ -1,0 +1,83 @@
+"""What every session of one server is made from, and what they know of the server together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from yarl import URL
+
+from mcp_manager.config import ServerConfig
+from mcp_manager.protocol.envelope import TraceContext
+from mcp_manager.protocol.handshake import ClientIdentity
+from mcp_manager.session.mirrored_tools import MirroredTools
+from mcp_manager.session.negotiation import EraMemory
+from mcp_manager.session.peer_faults import PeerFaults
+from mcp_manager.session.server_requests import Handlers
+from mcp_manager.transports.base import MessageSink, Transport
+
+__all__ = ["SessionSettings", "TransportFactory"]
+
+TransportFactory = Callable[[int, MessageSink, bool], Transport]
+"""``make(index, sink, sse)`` makes the transport of an instance; with ``sse``, HTTP+SSE in place of streamable HTTP."""
+
+
+class SessionSettings:
+    """What sessions of one server are made from.
+
+    ``memory``, ``mirrored`` and ``faults`` are what they have found out, and outlive each of them.
+
+    Parameters
+    ----------
+    server_id, config
+        The server and its configuration.
+    client, handlers, trace_context
+        The manager's own.
+    make_transport
+        See :data:`TransportFactory`.
+    connect_slots
+        Bounds how many sessions are made at a time, over all servers.
+    clock
+        Monotonic nanoseconds.
+    """
+
+    __slots__ = (
+        "client",
+        "config",
+        "connect_slots",
+        "faults",
+        "handlers",
+        "make_transport",
+        "memory",
+        "mirrored",
+        "server_id",
+        "trace_context",
+    )
+
+    def __init__(
+        self,
+        server_id: str,
+        config: ServerConfig,
+        client: ClientIdentity,
+        handlers: Handlers,
+        make_transport: TransportFactory,
+        connect_slots: asyncio.Semaphore,
+        clock: Callable[[], int],
+        trace_context: TraceContext | None = None,
+    ) -> None:
+        self.server_id = server_id
+        self.config = config
+        self.client = client
+        self.handlers = handlers
+        self.make_transport = make_transport
+        self.connect_slots = connect_slots
+        self.trace_context = trace_context
+        self.memory = EraMemory()
+        self.faults = PeerFaults(server_id, clock)
+        self.mirrored = MirroredTools(self.faults)
+
+    def place(self, index: int) -> str:
+        """Name what an instance's era is a property of: the origin of its URL, or the one program."""
+        if self.config.command is not None:
+            return ""
+        return str(URL(self.config.instance_url(index)).origin())

@@ -1,0 +1,322 @@
+"""The dialect of the stateless revisions: every request dressed, every result judged, rounds driven to their end."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any, Final
+
+import msgspec
+
+from mcp_manager._core.call_path import RequestIds
+from mcp_manager._core.jsonrpc import ERROR, Message, scan_reply
+from mcp_manager.errors import CallError, InputRequiredError, ProtocolError, SessionLostError
+from mcp_manager.protocol import methods
+from mcp_manager.protocol.discover import Stateless
+from mcp_manager.protocol.envelope import Envelope, TraceContext
+from mcp_manager.protocol.error_codes import (
+    HEADER_MISMATCH,
+    INVALID_PARAMS,
+    METHOD_NOT_FOUND,
+    MISSING_CAPABILITY,
+    UNSUPPORTED_VERSION,
+)
+from mcp_manager.protocol.handshake import ClientIdentity
+from mcp_manager.protocol.multi_round import (
+    COMPLETE,
+    INPUT_REQUIRED,
+    MAX_ROUNDS,
+    TASK,
+    MalformedResult,
+    read_input_required,
+    result_type,
+    retry_params,
+)
+from mcp_manager.protocol.revisions import Era, newest_shared
+from mcp_manager.protocol.rpc_error import read_error
+from mcp_manager.session.mirrored_tools import MirroredTools
+from mcp_manager.session.negotiation import EraMemory, ask_era
+from mcp_manager.session.server_requests import ServerRequests
+from mcp_manager.transports.base import Exchange, Request, Sendable, Transport
+
+__all__ = ["StatelessDialect"]
+
+_LIST_TOOLS_RAW: Final = b'"tools/list"'
+_PING_RAW: Final = b'"ping"'
+_SET_LEVEL_RAW: Final = b'"logging/setLevel"'
+_DISCOVER: Final = Request(b'"server/discover"', None)
+# Errors that a server of the handshake era has for requests without a session; every other one is an answer.
+_ORDINARY: Final = frozenset({HEADER_MISMATCH, MISSING_CAPABILITY, METHOD_NOT_FOUND, INVALID_PARAMS})
+_MAX_LISTED_PAGES: Final = 1000
+
+_method_decoder = msgspec.json.Decoder(str)
+_page_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class _LogLevel(msgspec.Struct):
+    level: str
+
+
+_level_decoder = msgspec.json.Decoder(_LogLevel)
+
+
+class StatelessDialect:
+    """Speak a stateless revision over one transport.
+
+    Parameters
+    ----------
+    server_id
+        Names the server in errors.
+    client, revision, trace_context
+        See :class:`Envelope`.
+    transport, ids
+        The session's.
+    requests
+        Answers what the server asks.
+    memory, place
+        Where the verdict on the server is kept, to be taken back when it stops fitting.
+    mirrored
+        What is known of the tools whose arguments go into headers.
+    """
+
+    def __init__(
+        self,
+        server_id: str,
+        client: ClientIdentity,
+        revision: str,
+        transport: Transport,
+        ids: RequestIds,
+        requests: ServerRequests,
+        memory: EraMemory,
+        place: str,
+        mirrored: MirroredTools,
+        trace_context: TraceContext | None,
+    ) -> None:
+        self._server_id = server_id
+        self._client = client
+        self._transport = transport
+        self._ids = ids
+        self._requests = requests
+        self._memory = memory
+        self._place = place
+        self._mirrored = mirrored
+        self._has_fields = transport.has_request_streams
+        self._envelope = Envelope(client, revision, trace_context)
+        self._envelope.set_log_level(memory.log_level)
+        self._names: dict[bytes, str] = {}
+
+    # What the compiled path asks
+
+    def exchange(self, request: Sendable, request_id: int, deadline_ns: int) -> Exchange | None:
+        """Make the exchange of a request, ``None`` for one that the quick way is not made for.
+
+        Raises
+        ------
+        InvalidRequestError
+            Its params are not what this revision allows.
+        """
+        method_raw = request.method if type(request) is Request else request.method_raw
+        if method_raw in (_LIST_TOOLS_RAW, _PING_RAW, _SET_LEVEL_RAW):
+            return None
+        assert isinstance(method_raw, bytes)
+        return self._dressed(method_raw, request.params, request_id, deadline_ns)
+
+    def accepts(self, reply: Message) -> bool:
+        """Tell whether a result is the end of its call."""
+        try:
+            return result_type(reply.result_buffer or b"null") == COMPLETE
+        except MalformedResult:
+            return False
+
+    # The way that leads everywhere
+
+    async def call(self, request: Sendable, deadline_ns: int) -> Message:
+        """Send a request, and what it takes to get its end, and return that; raises as :meth:`Session.call`."""
+        method_raw = request.method if type(request) is Request else request.method_raw
+        assert isinstance(method_raw, bytes)
+        if method_raw == _PING_RAW:
+            return await self._sign_of_life(deadline_ns)
+        if method_raw == _SET_LEVEL_RAW:
+            return self._set_log_level(request.params)
+        exchange = self._dressed(method_raw, request.params, self._ids.take(), deadline_ns)
+        return await self._finish(method_raw, request.params, exchange, self._transport.exchange(exchange), deadline_ns)
+
+    async def landed(self, request: Sendable, exchange: Exchange, answer: Any) -> Message:
+        """Go on from what the channel brought back for a request."""
+        method_raw = request.method if type(request) is Request else request.method_raw
+        assert isinstance(method_raw, bytes)
+        answered = self._transport.landed(exchange, answer)
+        return await self._finish(method_raw, request.params, exchange, answered, exchange.deadline_ns)
+
+    def fields(self, method: str, params: bytes | None) -> bytes | None:
+        """Render the header fields of a message, ``None`` where the transport has none."""
+        return self._envelope.fields(method, params) if self._has_fields else None
+
+    def _dressed(self, method_raw: bytes, params: bytes | None, request_id: int, deadline_ns: int) -> Exchange:
+        exchange = Request(method_raw, self._envelope.params(params)).exchange(request_id, deadline_ns)
+        if self._has_fields:
+            method = self._name_of(method_raw)
+            fields = self._envelope.fields(method, params)
+            if method == methods.CALL_TOOL:
+                fields += self._mirrored.fields(params)
+            exchange.fields = fields
+        return exchange
+
+    async def _finish(
+        self,
+        method_raw: bytes,
+        params: bytes | None,
+        exchange: Exchange,
+        answered: Awaitable[Message],
+        deadline_ns: int,
+    ) -> Message:
+        """Answer what the server asks until it has answered."""
+        method = self._name_of(method_raw)
+        reply = await self._received(method_raw, params, exchange, answered, deadline_ns)
+        for _ in range(MAX_ROUNDS):
+            if reply.kind == ERROR:
+                return reply
+            kind = self._judged(reply)
+            if kind == COMPLETE:
+                if method == methods.LIST_TOOLS and self._has_fields:
+                    return self._without_invalid_tools(reply)
+                return reply
+            if kind == TASK and method == methods.CALL_TOOL:
+                # It goes on elsewhere; who asked follows it.
+                return reply
+            if kind != INPUT_REQUIRED or method not in methods.MULTI_ROUND:
+                raise self._broken(f"the result is of a type that {method} does not have: {kind[:40]!r}")
+            try:
+                asked = read_input_required(reply.result or b"null")
+            except MalformedResult as error:
+                raise self._broken(str(error)) from None
+            responses = await self._requests.fulfil(asked.input_requests, deadline_ns)
+            again = retry_params(params, asked, responses)
+            exchange = self._dressed(method_raw, again, self._ids.take(), deadline_ns)
+            answered = self._transport.exchange(exchange)
+            reply = await self._received(method_raw, again, exchange, answered, deadline_ns)
+        raise InputRequiredError(
+            f"the server asked for input {MAX_ROUNDS} times and was not content", server_id=self._server_id
+        )
+
+    async def _received(
+        self,
+        method_raw: bytes,
+        params: bytes | None,
+        exchange: Exchange,
+        answered: Awaitable[Message],
+        deadline_ns: int,
+    ) -> Message:
+        """Return the answer to one exchange, sent once more where the server says what was wrong with it."""
+        try:
+            reply = await answered
+        except ProtocolError as refusal:
+            if refusal.http_status not in (400, 404, 405):
+                raise
+            await self._check_era(deadline_ns)
+            raise
+        if reply.kind != ERROR:
+            return reply
+        code = reply.error_code
+        method = self._name_of(method_raw)
+        if code == HEADER_MISMATCH and self._has_fields and method == methods.CALL_TOOL:
+            # 2026-07-28, streamable HTTP, client behavior: the tool may have changed.
+            await self._list_tools(deadline_ns)
+        elif code == UNSUPPORTED_VERSION:
+            self._change_revision(reply.error or b"")
+        else:
+            if exchange.status in (400, 404, 405) and code not in _ORDINARY:
+                await self._check_era(deadline_ns)
+            return reply
+        again = self._dressed(method_raw, params, self._ids.take(), deadline_ns)
+        return await self._transport.exchange(again)
+
+    def _change_revision(self, error: bytes) -> None:
+        """Take up a revision that the server names; raises :class:`SessionLostError` where that needs another session."""
+        data = read_error(error).data
+        named = newest_shared(data.get("supported"), Era.STATELESS) if isinstance(data, dict) else None
+        if named is None:
+            self._memory.forget(self._place)
+            raise SessionLostError("the server does not speak this revision any more", server_id=self._server_id)
+        if named != self._envelope.revision:
+            self._envelope = self._envelope.in_revision(named)
+            self._transport.settle(named)
+
+    async def _check_era(self, deadline_ns: int) -> None:
+        """Find out whether an odd refusal is that of a server which has become another one.
+
+        Raises
+        ------
+        SessionLostError
+            It has: the request was refused, and may be sent again once a session is made.
+        """
+        try:
+            verdict = await ask_era(
+                self._server_id, self._transport, self._client, self._ids, self._envelope.revision, deadline_ns
+            )
+        except CallError:
+            return
+        finally:
+            self._transport.settle(self._envelope.revision)
+        if not isinstance(verdict, Stateless):
+            self._memory.forget(self._place)
+            raise SessionLostError("the server does not speak this revision any more", server_id=self._server_id)
+
+    async def _sign_of_life(self, deadline_ns: int) -> Message:
+        """Ask for anything: these revisions have no ping, and a server that answers is alive."""
+        reply = await self.call(_DISCOVER, deadline_ns)
+        return self._result(b"{}") if reply.kind != ERROR or reply.error_code == METHOD_NOT_FOUND else reply
+
+    def _set_log_level(self, params: bytes | None) -> Message:
+        """Note what every request from now on asks for (2026-07-28, server/utilities/logging)."""
+        try:
+            level = _level_decoder.decode(params or b"{}").level
+        except (msgspec.DecodeError, RecursionError):
+            return self._error(INVALID_PARAMS, "Invalid params: level must be a string")
+        self._memory.log_level = level
+        self._envelope.set_log_level(level)
+        return self._result(b"{}")
+
+    async def _list_tools(self, deadline_ns: int) -> None:
+        """Learn the tools anew, every page."""
+        params: bytes | None = None
+        seen: set[bytes] = set()
+        for _ in range(_MAX_LISTED_PAGES):
+            reply = await self.call(Request(_LIST_TOOLS_RAW, params), deadline_ns)
+            if reply.kind == ERROR:
+                return
+            try:
+                cursor = bytes(_page_decoder.decode(reply.result or b"{}").get("nextCursor", b"null"))
+            except (msgspec.DecodeError, RecursionError):
+                return
+            if cursor == b"null" or cursor in seen:
+                return
+            seen.add(cursor)
+            params = b'{"cursor":' + cursor + b"}"
+
+    def _without_invalid_tools(self, reply: Message) -> Message:
+        result = self._mirrored.learn(reply.result or b"null")
+        return reply if result is None else self._result(result, reply.id_raw or b"0")
+
+    def _judged(self, reply: Message) -> str:
+        try:
+            return result_type(reply.result_buffer or b"null")
+        except MalformedResult as error:
+            raise self._broken(str(error)) from None
+
+    def _name_of(self, method_raw: bytes) -> str:
+        name = self._names.get(method_raw)
+        if name is None:
+            name = _method_decoder.decode(method_raw)
+            if len(self._names) < 256:
+                self._names[method_raw] = name
+        return name
+
+    def _result(self, result: bytes, id_raw: bytes = b"0") -> Message:
+        return scan_reply(b'{"jsonrpc":"2.0","id":' + id_raw + b',"result":' + result + b"}")
+
+    def _error(self, code: int, message: str) -> Message:
+        error = msgspec.json.encode({"code": code, "message": message})
+        return scan_reply(b'{"jsonrpc":"2.0","id":0,"error":' + error + b"}")
+
+    def _broken(self, message: str) -> ProtocolError:
+        return ProtocolError(message, server_id=self._server_id, delivery="answered")
