@@ -16,7 +16,7 @@ import msgspec
 from mcp_manager import metrics
 from mcp_manager._core.jsonrpc import FrameError, Message, scan
 from mcp_manager._core.router import Router
-from mcp_manager.auth import request_headers
+from mcp_manager.assembly import Assembly
 from mcp_manager.catalog import Tool
 from mcp_manager.config import (
     ManagerConfig,
@@ -35,21 +35,15 @@ from mcp_manager.errors import (
 )
 from mcp_manager.health import HealthMonitor
 from mcp_manager.pool import Instance
-from mcp_manager.protocol.capabilities import handshake_capabilities, stateless_capabilities
 from mcp_manager.protocol.envelope import TraceContext
-from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.protocol.methods import TOOLS_CHANGED, is_notification
 from mcp_manager.protocol.request import encode_method, encode_params, encode_text, invalid_request, with_progress_token
 from mcp_manager.scaling import check_instances
-from mcp_manager.session import ProgressCallback, SessionSettings
+from mcp_manager.session import ProgressCallback
 from mcp_manager.session.server_requests import Handlers
 from mcp_manager.supervisor import Supervisor
 from mcp_manager.tool_catalog import FleetTools, ToolCache
-from mcp_manager.transports.base import MessageSink, Request, Transport
-from mcp_manager.transports.deadline_timer import DeadlineTimer
-from mcp_manager.transports.http import HttpTransport
-from mcp_manager.transports.http_pool import HttpPool
-from mcp_manager.transports.stdio import StdioTransport
+from mcp_manager.transports.base import Request
 from mcp_manager.types import PyHealthStatus
 from mcp_manager.views import ServerView, fleet_health, is_ready, server_reading, server_view
 
@@ -109,15 +103,11 @@ class McpManager(FleetTools):
         trace_context: TraceContext | None = None,
     ) -> None:
         self._config = config if config is not None else ManagerConfig()
-        self._handlers: Handlers = {**(handlers or {}), TOOLS_CHANGED: self._tools_changed}
-        self._trace_context = trace_context
-        self._on_tools_changed = (handlers or {}).get(TOOLS_CHANGED)
-        self._client = ClientIdentity(
-            name=self._config.client_name,
-            version=self._config.client_version,
-            capabilities=handshake_capabilities(handlers or {}, capabilities or {}),
-            stateless_capabilities=stateless_capabilities(handlers or {}, capabilities or {}),
-        )
+        handlers = handlers or {}
+        listeners = {**handlers, TOOLS_CHANGED: self._tools_changed}
+        self._on_tools_changed = handlers.get(TOOLS_CHANGED)
+        self._assembly = Assembly(self._config, handlers, listeners, capabilities or {}, trace_context, _CLOCK)
+        self._http = self._assembly.http
         self._phase = _Phase.NEW
         self._loop: asyncio.AbstractEventLoop | None = None
         # The thread that calls may come from, 0 unless running: to ask for the running loop costs a system call on
@@ -126,11 +116,8 @@ class McpManager(FleetTools):
         self._is_loop_running: Callable[[], bool] = bool
         self._servers: dict[str, Supervisor] = {}
         self._router = Router()
-        self._timer = DeadlineTimer()
-        self._http = HttpPool(max_connections=self._config.max_connections, timer=self._timer)
         self._monitor = HealthMonitor(self._router, _CLOCK, concurrency=self._config.probe_concurrency)
         self._dispatcher = Dispatcher(self._router, self._monitor, _CLOCK)
-        self._connect_slots = asyncio.Semaphore(self._config.connect_concurrency)
         self._progress_tokens = itertools.count(1)
         self._observer = _Observer(self._monitor)
         self._tools = ToolCache(self._list_tools, self._stamp, _CLOCK)
@@ -246,7 +233,7 @@ class McpManager(FleetTools):
             raise ServerExistsError(server_id)
         check_instances(server_id, parsed, parsed.instances)
         self._router.add_server(server_id)
-        supervisor = self._supervisor(server_id, parsed)
+        supervisor = self._assembly.supervisor(server_id, parsed, self._router, self._observer)
         self._servers[server_id] = supervisor
         added = supervisor.set_instances(parsed.instances)
         if parsed.connect == "lazy":
@@ -285,7 +272,7 @@ class McpManager(FleetTools):
         before = self._supervisor_of(server_id)
         parsed = self._parse_config(server_id, config)
         check_instances(server_id, parsed, parsed.instances)
-        after = self._supervisor(server_id, parsed)
+        after = self._assembly.supervisor(server_id, parsed, self._router, self._observer)
         after.set_maintenance(True)
         added = after.set_instances(parsed.instances)
         try:
@@ -527,33 +514,6 @@ class McpManager(FleetTools):
         if isinstance(config, ServerConfig):
             return check_server_config(config, server_id=server_id)
         return parse_server_config(config, server_id=server_id)
-
-    def _supervisor(self, server_id: str, config: ServerConfig) -> Supervisor:
-        settings = SessionSettings(
-            server_id,
-            config,
-            self._client,
-            self._handlers,
-            lambda index, sink, sse: self._transport(server_id, config, index, sink, sse),
-            self._connect_slots,
-            _CLOCK,
-            self._trace_context,
-        )
-        return Supervisor(settings, self._router, self._observer, _CLOCK)
-
-    def _transport(self, server_id: str, config: ServerConfig, index: int, sink: MessageSink, sse: bool) -> Transport:
-        if config.command is not None:
-            return StdioTransport(config, server_id=server_id, sink=sink, timer=self._timer)
-        return HttpTransport(
-            self._http,
-            config.instance_url(index),
-            request_headers(config),
-            server_id=server_id,
-            sink=sink,
-            connect_timeout_s=config.connect_timeout_s,
-            max_response_bytes=config.max_response_bytes,
-            lanes=self._config.http_lanes,
-        )
 
     async def _probe_all(self, instances: Iterable[Instance]) -> None:
         await asyncio.gather(*(self._monitor.probe(instance) for instance in instances))

@@ -18,7 +18,7 @@ LAYERS = {
     1: ("_core",),
     2: ("transports", "protocol", "auth"),
     3: ("session", "pool", "policy", "supervisor"),
-    4: ("health", "scaling", "catalog", "tool_catalog", "metrics", "verbs", "views", "dispatcher"),
+    4: ("health", "scaling", "catalog", "tool_catalog", "metrics", "verbs", "views", "dispatcher", "assembly"),
     5: ("bindings", "call_queue", "manager", "loop_thread"),
     6: ("cli", "bench", "__init__", "__main__"),
 }

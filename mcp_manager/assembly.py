@@ -1,0 +1,97 @@
+"""What servers are made of: their sessions' settings, their transports, and what all of them share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mcp_manager._core.router import Router
+from mcp_manager.auth import request_headers
+from mcp_manager.config import ManagerConfig, ServerConfig
+from mcp_manager.protocol.capabilities import handshake_capabilities, stateless_capabilities
+from mcp_manager.protocol.envelope import TraceContext
+from mcp_manager.protocol.handshake import ClientIdentity
+from mcp_manager.session import SessionSettings
+from mcp_manager.session.server_requests import Handlers
+from mcp_manager.supervisor import InstanceObserver, Supervisor
+from mcp_manager.transports.base import MessageSink, Transport
+from mcp_manager.transports.deadline_timer import DeadlineTimer
+from mcp_manager.transports.http import HttpTransport
+from mcp_manager.transports.http_pool import HttpPool
+from mcp_manager.transports.stdio import StdioTransport
+
+__all__ = ["Assembly"]
+
+
+class Assembly:
+    """Make the supervisors of a manager's servers.
+
+    ``http`` is the one pool behind every HTTP server.
+
+    Parameters
+    ----------
+    config
+        The manager's settings.
+    handlers
+        What the manager's user answers and listens to: what the client declares follows from them.
+    listeners
+        ``handlers`` and what the manager itself listens to.
+    capabilities, trace_context
+        See :class:`~mcp_manager.McpManager`.
+    clock
+        Monotonic nanoseconds.
+    """
+
+    def __init__(
+        self,
+        config: ManagerConfig,
+        handlers: Handlers,
+        listeners: Handlers,
+        capabilities: Mapping[str, Any],
+        trace_context: TraceContext | None,
+        clock: Callable[[], int],
+    ) -> None:
+        self._config = config
+        self._listeners = listeners
+        self._trace_context = trace_context
+        self._clock = clock
+        self._client = ClientIdentity(
+            name=config.client_name,
+            version=config.client_version,
+            capabilities=handshake_capabilities(handlers, capabilities),
+            stateless_capabilities=stateless_capabilities(handlers, capabilities),
+        )
+        self._timer = DeadlineTimer()
+        self._connect_slots = asyncio.Semaphore(config.connect_concurrency)
+        self.http = HttpPool(max_connections=config.max_connections, timer=self._timer)
+
+    def supervisor(
+        self, server_id: str, config: ServerConfig, router: Router, observer: InstanceObserver
+    ) -> Supervisor:
+        """Make the supervisor of a server, which has no instances yet."""
+        settings = SessionSettings(
+            server_id,
+            config,
+            self._client,
+            self._listeners,
+            lambda index, sink, sse: self._transport(server_id, config, index, sink, sse),
+            self._connect_slots,
+            self._clock,
+            self._trace_context,
+        )
+        return Supervisor(settings, router, observer, self._clock)
+
+    def _transport(self, server_id: str, config: ServerConfig, index: int, sink: MessageSink, sse: bool) -> Transport:
+        if config.command is not None:
+            return StdioTransport(config, server_id=server_id, sink=sink, timer=self._timer)
+        return HttpTransport(
+            self.http,
+            config.instance_url(index),
+            request_headers(config),
+            server_id=server_id,
+            sink=sink,
+            connect_timeout_s=config.connect_timeout_s,
+            max_response_bytes=config.max_response_bytes,
+            lanes=self._config.http_lanes,
+        )
