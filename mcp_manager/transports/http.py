@@ -46,7 +46,8 @@ from mcp_manager.transports.standing_stream import StandingStream
 
 __all__ = ["HttpTransport"]
 
-_ACCEPT: Final = "application/json, text/event-stream"
+_ACCEPT_EVENTS: Final = "text/event-stream"
+_ACCEPT: Final = f"application/json, {_ACCEPT_EVENTS}"
 _SESSION_HEADER: Final = "Mcp-Session-Id"
 _VERSION_HEADER: Final = "MCP-Protocol-Version"
 # 2025-11-25, session management: visible ASCII.
@@ -242,7 +243,7 @@ class HttpTransport:
         """
         if last_event_id:
             exchange.fields = b"Last-Event-ID: " + last_event_id.encode() + b"\r\n"
-        head = render_head("GET", self._endpoint, {**self._headers, "Accept": "text/event-stream"})
+        head = render_head("GET", self._endpoint, self._headers_for("GET"))
         return await self._transmit(head, exchange, "GET")
 
     async def _send(self, head: bytes, exchange: Exchange, verb: str = "POST") -> WireReply | Message:
@@ -303,7 +304,10 @@ class HttpTransport:
     async def _send_ordinarily(self, verb: str, url: URL, exchange: Exchange) -> WireReply | Message:
         connecting_server.set(self._server_id)
         async with self._bounded(exchange):
-            return await self._ordinary.exchange(verb, url, self._headers, exchange)
+            return await self._ordinary.exchange(verb, url, self._headers_for(verb), exchange)
+
+    def _headers_for(self, verb: str) -> Mapping[str, str]:
+        return self._headers if verb != "GET" else {**self._headers, "Accept": _ACCEPT_EVENTS}
 
     @contextlib.asynccontextmanager
     async def _bounded(self, exchange: Exchange) -> AsyncIterator[None]:
