@@ -11,7 +11,7 @@ import pytest
 from support import faults
 from support.calls import CALM, echo, eventually, text_of
 from support.scripted import ScriptedServer
-from support.streams import ANY, OpenStream, Result, StandingStreams, notification, with_id
+from support.streams import ANY, OpenStream, Result, StandingStreams, answers, notification, with_id
 
 from mcp_manager import ManagerConfig, McpManager
 from mcp_manager.transports.reconnection import Reconnection
@@ -86,11 +86,6 @@ async def test_it_is_open_before_the_first_call_and_brings_messages_of_every_kin
             "tools/call",
         ]
         await server.wait_until(lambda: server.open_connections == 0)
-
-
-def answers(server: ScriptedServer) -> dict[Any, Any]:
-    """The results that were POSTed to the server, by id."""
-    return {each.message["id"]: each.message["result"] for each in server.requests if "result" in (each.message or {})}
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 501])

@@ -188,6 +188,12 @@ class ScriptedServer:
         with self._lock:
             return len(self._connections)
 
+    @property
+    def connections(self) -> set[Connection]:
+        """The connections that are open."""
+        with self._lock:
+            return set(self._connections)
+
     async def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until something arrives, is executed, or is closed, that makes the condition true."""
         future: concurrent.futures.Future[None] = concurrent.futures.Future()

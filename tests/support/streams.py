@@ -21,6 +21,7 @@ __all__ = [
     "Result",
     "ResumedReply",
     "StandingStreams",
+    "answers",
     "notification",
     "with_id",
 ]
@@ -40,6 +41,11 @@ def with_id(event_id: str, message: object = None, retry_ms: int | None = None) 
     retry = b"" if retry_ms is None else b"retry: %d\n" % retry_ms
     data = b"" if message is None else encode(message)
     return b"id: " + event_id.encode() + b"\n" + retry + b"data: " + data + b"\n\n"
+
+
+def answers(server: ScriptedServer) -> dict[Any, Any]:
+    """Return the results that a client has sent to the server, by id."""
+    return {each.message["id"]: each.message["result"] for each in server.requests if "result" in (each.message or {})}
 
 
 class OpenStream:
@@ -231,7 +237,7 @@ class HttpSseServer(ScriptedServer):
         """Return the stream that a POST belongs to, if it is open."""
         with self._guard:
             stream = self._open.get(request.path.rpartition("session=")[2])
-        return stream if stream is not None and stream.connection in self._connections else None
+        return stream if stream is not None and stream.connection in self.connections else None
 
     def reply_to(self, request: Request) -> dict[str, Any] | None:
         """Return the reply to a message, ``None`` if it gets none."""
