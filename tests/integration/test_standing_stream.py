@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from support import faults
-from support.calls import CALM, echo, eventually, text_of
+from support.calls import CALM, echo, eventually, failure_of, text_of
 from support.scripted import ScriptedServer
-from support.streams import ANY, OpenStream, Result, StandingStreams, answers, notification, with_id
+from support.streams import ANY, Cut, OpenStream, Result, ResumedReply, StandingStreams, answers, notification, with_id
 
-from mcp_manager import ManagerConfig, McpManager
+from mcp_manager import ConnectionLostError, ManagerConfig, McpManager
 from mcp_manager.transports.reconnection import Reconnection
 
 pytestmark = pytest.mark.both_loops
@@ -297,10 +297,13 @@ async def test_there_is_none_in_the_stateless_era() -> None:
     }
     with ScriptedServer(sessions=False) as server:
         server.script_always("server/discover", Result(discovered))
+        server.script("tools/call", ResumedReply([Cut(10**6)]))
         async with McpManager() as manager:
             await manager.deploy("a", {"url": server.url, **CALM})
             await manager.execute_raw("a", b'{"method":"tools/list"}')
             assert manager.server("a").protocol_version == "2026-07-28"
+            # A stream that breaks loses its request: it is not asked for again either.
+            assert isinstance(await failure_of(manager, "a", echo("x")), ConnectionLostError)
         assert server.requests_of("GET") == []
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "git_stdio",
     "scripted_stdio",
     "sdk_http",
+    "sdk_sse",
     "sdk_stdio",
     "time_stdio",
     "unused_port",
@@ -62,7 +63,7 @@ class HttpServerProcess:
     @property
     def url(self) -> str:
         """The MCP endpoint; the same after a restart."""
-        return f"http://127.0.0.1:{self.port}/mcp"
+        return f"http://127.0.0.1:{self.port}/{'sse' if '--sse' in self._command else 'mcp'}"
 
     @property
     def pid(self) -> int:
@@ -181,6 +182,11 @@ def sdk_http(*, json_replies: bool = False, ledger: Path | None = None) -> HttpS
     if ledger is not None:
         arguments += ["--ledger", str(ledger)]
     return HttpServerProcess("sdk_http.py", *arguments)
+
+
+def sdk_sse() -> HttpServerProcess:
+    """Return the official SDK's server over HTTP+SSE, the transport of 2024-11-05; not yet started."""
+    return HttpServerProcess("sdk_http.py", "--sse")
 
 
 def fastmcp_http() -> HttpServerProcess:

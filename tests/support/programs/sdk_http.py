@@ -1,4 +1,4 @@
-"""The official SDK's server over streamable HTTP, with sessions."""
+"""The official SDK's server over streamable HTTP, with sessions, or over HTTP+SSE."""
 
 from __future__ import annotations
 
@@ -7,4 +7,5 @@ from _serving import argument_parser, serve
 
 if __name__ == "__main__":
     options = argument_parser().parse_args()
-    serve(build_server(options.ledger).streamable_http_app(json_response=options.json), options.fd)
+    server = build_server(options.ledger)
+    serve(server.sse_app() if options.sse else server.streamable_http_app(json_response=options.json), options.fd)
