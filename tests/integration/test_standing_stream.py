@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support import faults
 from support.calls import CALM, echo, eventually, failure_of, text_of
-from support.scripted import ScriptedServer
+from support.scripted import Connection, Request, ScriptedServer
 from support.streams import ANY, Cut, OpenStream, Result, ResumedReply, StandingStreams, answers, notification, with_id
 
 from mcp_manager import ConnectionLostError, ManagerConfig, McpManager
@@ -44,6 +44,21 @@ class Heard:
     @property
     def handlers(self) -> dict[str, Callable[[str, Any], Awaitable[Any]]]:
         return {ANY: self.note, "elicitation/create": self.elicit}
+
+
+class HeldStatus(faults.Hold):
+    """Answer with a status, not before it is told to."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__()
+        self._status = status
+        self.answered = False
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        await self.wait()
+        await connection.respond(self._status)
+        self.answered = True
+        connection.server.news()
 
 
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,6 +234,33 @@ async def test_a_session_that_is_gone_is_made_anew(refusal: faults.Fault, monkey
             await streams.wait(server, 2)
 
 
+async def test_a_session_that_a_call_finds_gone_takes_its_stream_with_it() -> None:
+    streams = StandingStreams()
+    with ScriptedServer() as server:
+        server.script_always("GET", streams)
+        async with McpManager() as manager:
+            await manager.deploy("a", {"url": server.url, **CALM})
+            server.expire_sessions()
+            assert text_of(await manager.execute_raw("a", echo("x"))) == "x"
+            await streams.wait(server, 2)
+            await server.wait_until(lambda: streams.opened[0].connection not in server.connections)
+            assert streams.opened[1].connection in server.connections
+
+
+async def test_a_late_404_of_a_server_without_it_costs_no_session() -> None:
+    held = HeldStatus(404)
+    with ScriptedServer() as server:
+        server.script("GET", held)
+        async with McpManager() as manager:
+            await manager.deploy("a", {"url": server.url, **CALM})
+            held.release()
+            await server.wait_until(lambda: held.answered)
+            for number in range(3):
+                assert text_of(await manager.execute_raw("a", echo(str(number)))) == str(number)
+            assert manager.server("a").ready == 1
+        assert len(server.requests_of("initialize")) == 1
+
+
 async def test_a_refusal_of_the_moment_is_outwaited(monkeypatch: pytest.MonkeyPatch) -> None:
     soon(monkeypatch)
     streams = StandingStreams()
@@ -248,8 +290,13 @@ async def test_what_breaks_the_rules_is_counted_and_ends_nothing_else(monkeypatc
             stream.say(stray, notification(1))
             await heard.wait(lambda: heard.numbers == [1])
             assert faults_of(manager) == {"an event that is not JSON-RPC": 2, "a reply that nobody waits for": 1}
-            stream.send(with_id("5"), b"data: " + b"x" * 3000)
-            again = await streams.wait(server, 2)
+            stream.send(with_id("5"))
+            stream.end()
+            stream = await streams.wait(server, 2)
+            assert stream.last_event_id == "5"
+            # To go on from there would bring it again.
+            stream.send(b"data: " + b"x" * 3000)
+            again = await streams.wait(server, 3)
             assert again.last_event_id is None
             assert faults_of(manager)["an event stream that breaks the rules"] == 1
             again.say(notification(2))
