@@ -97,7 +97,8 @@ class Session:
         negotiation = Negotiation(
             settings.server_id,
             settings.client,
-            config.protocol_version,
+            # There is no HTTP+SSE in the stateless era, and asking for it would only be refused.
+            "handshake" if config.transport == "sse" and config.protocol_version == "auto" else config.protocol_version,
             settings.memory,
             settings.place(self._index),
             self._make_transport,
@@ -109,6 +110,7 @@ class Session:
             settled = await negotiation.run()
             self._take_up(settled)
             if settled.era is Era.HANDSHAKE:
+                await settled.transport.listen()
                 await self._begin(settled)
         except BaseException:
             await self.aclose(0.0)
@@ -213,6 +215,10 @@ class Session:
             return
         params = orjson.dumps({"requestId": exchange.request_id, "reason": reason})
         self._requests.spawn(self._send_quietly(notification_frame(b'"notifications/cancelled"', params)))
+
+    def on_fault(self, kind: str, detail: str) -> None:
+        """Count a fault of the server; see :class:`MessageSink`."""
+        self._settings.faults.count(kind, detail)
 
     def on_closed(self, error: CallError) -> None:
         """Pass on that the transport died; see :class:`MessageSink`."""

@@ -63,7 +63,7 @@ class HttpServerProcess:
     @property
     def url(self) -> str:
         """The MCP endpoint; the same after a restart."""
-        return f"http://127.0.0.1:{self.port}/mcp"
+        return f"http://127.0.0.1:{self.port}/{'sse' if '--sse' in self._command else 'mcp'}"
 
     @property
     def pid(self) -> int:
