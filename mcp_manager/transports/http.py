@@ -124,7 +124,9 @@ class HttpTransport:
         """
         self._settled = revision is not None
         self._headers.pop(_VERSION_HEADER, None)
-        if revision is not None:
+        if revision is None:
+            self._headers.pop(_SESSION_HEADER, None)
+        else:
             self._headers[_VERSION_HEADER] = revision
         self._render()
 
