@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -13,6 +14,8 @@ from mcp_manager.protocol.header_values import header_line
 from mcp_manager.protocol.methods import NAME_MEMBER
 
 __all__ = ["Envelope", "TraceContext"]
+
+_log = logging.getLogger(__name__)
 
 TraceContext = Callable[[], Mapping[str, str]]
 """Returns what tells where a request comes from (W3C Trace Context: ``traceparent``, ``tracestate``, ``baggage``)."""
@@ -82,11 +85,13 @@ class Envelope:
         InvalidRequestError
             The params are no object, or their ``_meta`` is none: this revision has no other requests.
         """
-        trace = self._trace_context() if self._trace_context is not None else None
+        trace = self._traced() if self._trace_context is not None else None
         if params is None:
             params = b"{}"
         if trace or _META_MEMBER in params or b"\\u" in params:
             return self._merged(params, trace or {})
+        if params[:1] == b"{" and params[1:2] == b'"':
+            return self._opening + b"," + params[1:]
         at = params.find(b"{")
         if at < 0 or params[:at].strip():
             raise _no_object("params")
@@ -112,6 +117,15 @@ class Envelope:
                 self._lines.clear()
             self._lines[method, name] = lines
         return lines
+
+    def _traced(self) -> Mapping[str, str]:
+        assert self._trace_context is not None
+        try:
+            return msgspec.convert(self._trace_context(), dict[str, str])
+        except Exception:
+            # It is the user's, and may raise anything: a call is worth more than its trace.
+            _log.exception("trace_context failed; the request goes out without it")
+            return {}
 
     def _name(self, method: str, member: str, params: bytes | None) -> str:
         try:

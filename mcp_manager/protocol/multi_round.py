@@ -44,11 +44,17 @@ class InputRequest(msgspec.Struct, frozen=True):
     params: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-class InputRequired(msgspec.Struct, frozen=True, rename="camel"):
+class InputRequired(msgspec.Struct, frozen=True):
     """What the server needs before it can go on; ``request_state`` is JSON as it was written, ``None`` if there is none."""
 
     input_requests: dict[str, InputRequest] = msgspec.field(default_factory=dict)
     request_state: msgspec.Raw | None = None
+
+
+class _Asked(msgspec.Struct, rename="camel"):
+    input_requests: dict[str, InputRequest] = msgspec.field(default_factory=dict)
+    # A union with Raw would not take what Raw alone does.
+    request_state: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Typed(msgspec.Struct):
@@ -56,7 +62,7 @@ class _Typed(msgspec.Struct):
 
 
 _type_decoder = msgspec.json.Decoder(_Typed)
-_input_decoder = msgspec.json.Decoder(InputRequired)
+_asked_decoder = msgspec.json.Decoder(_Asked)
 _params_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -68,11 +74,11 @@ def result_type(result: bytes | memoryview) -> str:
     MalformedResult
         The result is not an object, or the member not a string.
     """
+    # The two places where nearly every server has it, found without reading the rest.
+    if result[: len(_COMPLETE_FIRST)] == _COMPLETE_FIRST or result[-len(_COMPLETE_LAST) :] == _COMPLETE_LAST:
+        return COMPLETE
     text = bytes(result) if isinstance(result, memoryview) and len(result) < 4096 else result
     if isinstance(text, bytes):
-        # The two places where nearly every server has it, found without reading the rest.
-        if text.startswith(_COMPLETE_FIRST) or text.endswith(_COMPLETE_LAST):
-            return COMPLETE
         if _TYPE_MEMBER not in text and b"\\u" not in text and text[:1] == b"{":
             return COMPLETE
     try:
@@ -90,21 +96,19 @@ def read_input_required(result: bytes | memoryview) -> InputRequired:
         It has not the specified shape, asks nothing and keeps no state, or asks more than 64 things.
     """
     try:
-        decoded = _input_decoder.decode(result)
+        decoded = _asked_decoder.decode(result)
     except (msgspec.DecodeError, RecursionError) as error:
         raise MalformedResult(f"the server asked for input in a malformed way: {error}") from None
-    state = decoded.request_state
-    if state is not None and bytes(state) == b"null":
-        decoded = InputRequired(decoded.input_requests)
-    elif state is not None and bytes(state[:1]) != b'"':
+    state = None if bytes(decoded.request_state) == b"null" else decoded.request_state
+    if state is not None and bytes(state)[:1] != b'"':
         raise MalformedResult("the server asked for input with a requestState that is no string")
-    if not decoded.input_requests and decoded.request_state is None:
+    if not decoded.input_requests and state is None:
         raise MalformedResult("the server asked for input without saying which")
     if len(decoded.input_requests) > _MAX_QUESTIONS:
         raise MalformedResult(
             f"the server asked {len(decoded.input_requests)} things at once, {_MAX_QUESTIONS} at most are allowed"
         )
-    return decoded
+    return InputRequired(decoded.input_requests, state)
 
 
 def retry_params(params: bytes | None, asked: InputRequired, responses: Mapping[str, Any]) -> bytes:

@@ -385,7 +385,10 @@ async def test_a_refused_offer_is_followed_by_what_the_server_names(status: int)
         async with McpManager() as manager:
             await manager.deploy("s", settings(server))
             assert text_of(await manager.execute_raw("s", echo("x"))) == "x"
-        assert [each.params["protocolVersion"] for each in server.requests_of("initialize")] == [HANDSHAKE, "2025-06-18"]
+        assert [each.params["protocolVersion"] for each in server.requests_of("initialize")] == [
+            HANDSHAKE,
+            "2025-06-18",
+        ]
 
 
 async def test_a_session_id_of_a_refused_handshake_is_not_echoed() -> None:
