@@ -32,11 +32,17 @@ _meta_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
 class _Named(msgspec.Struct):
-    name: str | None = None
-    uri: str | None = None
+    value: str = msgspec.field(name="name")
 
 
-_named_decoder = msgspec.json.Decoder(_Named)
+class _Located(msgspec.Struct):
+    value: str = msgspec.field(name="uri")
+
+
+_name_decoders: Final[Mapping[str, msgspec.json.Decoder[_Named] | msgspec.json.Decoder[_Located]]] = {
+    "name": msgspec.json.Decoder(_Named),
+    "uri": msgspec.json.Decoder(_Located),
+}
 
 
 class Envelope:
@@ -61,7 +67,7 @@ class Envelope:
             _CLIENT_KEY: {"name": client.name, "version": client.version},
             _CAPABILITIES_KEY: client.stateless_capabilities,
         }
-        self._lines: dict[tuple[str, str], bytes] = {}
+        self._lines: dict[tuple[str, str | None], bytes] = {}
         self._render()
 
     def in_revision(self, revision: str) -> Envelope:
@@ -85,18 +91,18 @@ class Envelope:
         InvalidRequestError
             The params are no object, or their ``_meta`` is none: this revision has no other requests.
         """
-        trace = self._traced() if self._trace_context is not None else None
+        trace = None if self._trace_context is None else self._traced()
         if params is None:
             params = b"{}"
         if trace or _META_MEMBER in params or b"\\u" in params:
             return self._merged(params, trace or {})
-        if params[:1] == b"{" and params[1:2] == b'"':
-            return self._opening + b"," + params[1:]
+        if params.startswith(b'{"'):
+            return self._opening_more + params[1:]
         at = params.find(b"{")
         if at < 0 or params[:at].strip():
             raise _no_object("params")
         rest = params[at + 1 :].lstrip()
-        return self._opening + (rest if rest[:1] == b"}" else b"," + rest)
+        return self._opening + rest if rest[:1] == b"}" else self._opening_more + rest
 
     def fields(self, method: str, params: bytes | None) -> bytes:
         """Render the header fields of a request: ``Mcp-Method``, and ``Mcp-Name`` where the method has one.
@@ -107,15 +113,17 @@ class Envelope:
             The params have not the name that the method needs.
         """
         member = NAME_MEMBER.get(method)
-        name = "" if member is None else self._name(method, member, params)
+        name = None if member is None else self._name(method, member, params)
         lines = self._lines.get((method, name))
-        if lines is None:
-            lines = header_line("Mcp-Method", method)
-            if member is not None:
-                lines += header_line("Mcp-Name", name)
-            if len(self._lines) >= _MAX_KEPT_LINES:
-                self._lines.clear()
-            self._lines[method, name] = lines
+        return self._new_lines(method, name) if lines is None else lines
+
+    def _new_lines(self, method: str, name: str | None) -> bytes:
+        lines = header_line("Mcp-Method", method)
+        if name is not None:
+            lines += header_line("Mcp-Name", name)
+        if len(self._lines) >= _MAX_KEPT_LINES:
+            self._lines.clear()
+        self._lines[method, name] = lines
         return lines
 
     def _traced(self) -> Mapping[str, str]:
@@ -129,16 +137,13 @@ class Envelope:
 
     def _name(self, method: str, member: str, params: bytes | None) -> str:
         try:
-            named = _named_decoder.decode(params or b"{}")
+            return _name_decoders[member].decode(params or b"{}").value
         except (msgspec.DecodeError, RecursionError):
-            raise _no_object("params") from None
-        name: str | None = getattr(named, member)
-        if name is None:
-            raise InvalidRequestError(f"Invalid request: {method} needs params.{member}")
-        return name
+            raise InvalidRequestError(f"Invalid request: {method} needs params.{member}, a string") from None
 
     def _render(self) -> None:
         self._opening = b'{"_meta":' + msgspec.json.encode(self._meta)
+        self._opening_more = self._opening + b","
 
     def _merged(self, params: bytes, trace: Mapping[str, str]) -> bytes:
         try:

@@ -43,6 +43,7 @@ __all__ = ["StatelessDialect"]
 _LIST_TOOLS_RAW: Final = b'"tools/list"'
 _PING_RAW: Final = b'"ping"'
 _SET_LEVEL_RAW: Final = b'"logging/setLevel"'
+_UNHURRIED: Final = frozenset({_LIST_TOOLS_RAW, _PING_RAW, _SET_LEVEL_RAW})
 _DISCOVER: Final = Request(b'"server/discover"', None)
 # Errors that a server of the handshake era has for requests without a session; every other one is an answer.
 _ORDINARY: Final = frozenset({HEADER_MISMATCH, MISSING_CAPABILITY, METHOD_NOT_FOUND, INVALID_PARAMS})
@@ -115,7 +116,7 @@ class StatelessDialect:
             Its params are not what this revision allows.
         """
         method_raw = request.method if type(request) is Request else request.method_raw
-        if method_raw in (_LIST_TOOLS_RAW, _PING_RAW, _SET_LEVEL_RAW):
+        if method_raw in _UNHURRIED:
             return None
         assert isinstance(method_raw, bytes)
         return self._dressed(method_raw, request.params, request_id, deadline_ns)
@@ -154,9 +155,9 @@ class StatelessDialect:
     def _dressed(self, method_raw: bytes, params: bytes | None, request_id: int, deadline_ns: int) -> Exchange:
         exchange = Request(method_raw, self._envelope.params(params)).exchange(request_id, deadline_ns)
         if self._has_fields:
-            method = self._name_of(method_raw)
+            method = self._names.get(method_raw) or self._name_of(method_raw)
             fields = self._envelope.fields(method, params)
-            if method == methods.CALL_TOOL:
+            if self._mirrored.any and method == methods.CALL_TOOL:
                 fields += self._mirrored.fields(params)
             exchange.fields = fields
         return exchange
