@@ -44,17 +44,11 @@ class InputRequest(msgspec.Struct, frozen=True):
     params: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-class InputRequired(msgspec.Struct, frozen=True):
-    """What the server needs before it can go on; ``request_state`` is JSON as it was written, ``None`` if there is none."""
+class InputRequired(msgspec.Struct, frozen=True, rename="camel"):
+    """What the server needs before it can go on; ``request_state`` is JSON as it was written, empty if there is none."""
 
     input_requests: dict[str, InputRequest] = msgspec.field(default_factory=dict)
-    request_state: msgspec.Raw | None = None
-
-
-class _Asked(msgspec.Struct, rename="camel"):
-    input_requests: dict[str, InputRequest] = msgspec.field(default_factory=dict)
-    # A union with Raw would not take what Raw alone does.
-    request_state: msgspec.Raw = msgspec.Raw(b"null")
+    request_state: msgspec.Raw = msgspec.Raw(b"")
 
 
 class _Typed(msgspec.Struct):
@@ -62,7 +56,7 @@ class _Typed(msgspec.Struct):
 
 
 _type_decoder = msgspec.json.Decoder(_Typed)
-_asked_decoder = msgspec.json.Decoder(_Asked)
+_input_decoder = msgspec.json.Decoder(InputRequired)
 _params_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -96,19 +90,21 @@ def read_input_required(result: bytes | memoryview) -> InputRequired:
         It has not the specified shape, asks nothing and keeps no state, or asks more than 64 things.
     """
     try:
-        decoded = _asked_decoder.decode(result)
+        decoded = _input_decoder.decode(result)
     except (msgspec.DecodeError, RecursionError) as error:
         raise MalformedResult(f"the server asked for input in a malformed way: {error}") from None
-    state = None if bytes(decoded.request_state) == b"null" else decoded.request_state
-    if state is not None and bytes(state)[:1] != b'"':
+    state = bytes(decoded.request_state)
+    if state == b"null":
+        state, decoded = b"", InputRequired(decoded.input_requests)
+    elif state and not state.startswith(b'"'):
         raise MalformedResult("the server asked for input with a requestState that is no string")
-    if not decoded.input_requests and state is None:
+    if not decoded.input_requests and not state:
         raise MalformedResult("the server asked for input without saying which")
     if len(decoded.input_requests) > _MAX_QUESTIONS:
         raise MalformedResult(
             f"the server asked {len(decoded.input_requests)} things at once, {_MAX_QUESTIONS} at most are allowed"
         )
-    return InputRequired(decoded.input_requests, state)
+    return decoded
 
 
 def retry_params(params: bytes | None, asked: InputRequired, responses: Mapping[str, Any]) -> bytes:
@@ -122,6 +118,6 @@ def retry_params(params: bytes | None, asked: InputRequired, responses: Mapping[
     members.pop("requestState", None)
     if asked.input_requests:
         members["inputResponses"] = dict(responses)
-    if asked.request_state is not None:
+    if bytes(asked.request_state):
         members["requestState"] = asked.request_state
     return msgspec.json.encode(members)
