@@ -12,9 +12,10 @@ import msgspec
 import orjson
 
 from mcp_manager._core.call_path import Channel, RequestIds
-from mcp_manager._core.jsonrpc import REQUEST, Message, notification_frame
-from mcp_manager.errors import CallError
+from mcp_manager._core.jsonrpc import ERROR, REQUEST, Message, notification_frame
+from mcp_manager.errors import CallError, ProtocolError, SessionLostError
 from mcp_manager.protocol import methods
+from mcp_manager.protocol.error_codes import HEADER_MISMATCH, UNSUPPORTED_VERSION
 from mcp_manager.protocol.handshake import ServerIdentity
 from mcp_manager.protocol.revisions import Era
 from mcp_manager.session.negotiation import Negotiated, Negotiation
@@ -69,6 +70,7 @@ class Session:
         self._progress: dict[str, ProgressCallback] = {}
         self._requests = ServerRequests(settings.server_id, settings.handlers, settings.faults, self._send_quietly)
         self._dialect: StatelessDialect | None = None
+        self._may_change = False
         self.identity: ServerIdentity | None = None
         self.revision: str | None = None
         # Where calls may go out without coming by here, while the session is live.
@@ -103,6 +105,7 @@ class Session:
             settings.place(self._index),
             self._make_transport,
             self._ids,
+            settings.faults,
             can_fall_back=config.transport == "http",
             timeout_s=config.connect_timeout_s,
         )
@@ -112,7 +115,9 @@ class Session:
             if settled.era is Era.HANDSHAKE:
                 await settled.transport.listen()
                 await self._begin(settled)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, ProtocolError):
+                settings.faults.count_error(error)
             await self.aclose(0.0)
             raise
         self.channel = settled.transport.channel(self, self._ids, self._dialect)
@@ -147,7 +152,10 @@ class Session:
         if self._dialect is not None:
             sending = self._dialect.call(request, deadline_ns)
         else:
-            sending = transport.exchange(request.exchange(self._ids.take(), deadline_ns))
+            exchange = request.exchange(self._ids.take(), deadline_ns)
+            sending = transport.exchange(exchange)
+            if self._may_change:
+                sending = self._fitting(sending, exchange)
         return sending if progress is None else self._listening(sending, *progress)
 
     def landed(self, request: Sendable, exchange: Exchange, answer: Any) -> Awaitable[Message]:
@@ -155,7 +163,8 @@ class Session:
         assert self._transport is not None
         if self._dialect is not None:
             return self._dialect.landed(request, exchange, answer)
-        return self._transport.landed(exchange, answer)
+        landing = self._transport.landed(exchange, answer)
+        return self._fitting(landing, exchange) if self._may_change else landing
 
     async def notify(self, method_raw: bytes, params: bytes | None, deadline_ns: int) -> None:
         """Send a notification; raises :class:`CallError` if it could not be handed over by the deadline."""
@@ -246,6 +255,32 @@ class Session:
                 settings.mirrored,
                 settings.trace_context,
             )
+
+        else:
+            # A program that becomes another one ends first.
+            self._may_change = settled.transport.has_request_streams and not settings.memory.is_certain(self._place)
+
+    @property
+    def _place(self) -> str:
+        return self._settings.place(self._index)
+
+    async def _fitting(self, sending: Awaitable[Message], exchange: Exchange) -> Message:
+        """Pass on a reply that fits the handshake era.
+
+        Raises
+        ------
+        SessionLostError
+            The server has become a stateless one: it refused the request for what that era must have.
+        """
+        reply = await sending
+        if (
+            reply.kind == ERROR
+            and exchange.status == 400
+            and reply.error_code in (HEADER_MISMATCH, UNSUPPORTED_VERSION)
+        ):
+            self._settings.memory.doubt(self._place)
+            raise SessionLostError("the server has no handshakes any more", server_id=self._server_id)
+        return reply
 
     async def _begin(self, settled: Negotiated) -> None:
         """Bring a new session of the handshake era to where the one before it was."""

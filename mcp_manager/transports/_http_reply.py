@@ -11,6 +11,7 @@ from mcp_manager._core.http_message import STANDING, Exchange, WireReply
 from mcp_manager._core.jsonrpc import FrameError, Message, scan_replies
 from mcp_manager._core.sse import SseLimitError, SseParser
 from mcp_manager.errors import CallError, ConnectionLostError, ProtocolError
+from mcp_manager.protocol.error_codes import STATELESS_ERRORS
 from mcp_manager.protocol.rpc_error import error_text
 from mcp_manager.transports import _http_status as http_status
 from mcp_manager.transports.base import MessageTaker, StreamListener
@@ -60,7 +61,8 @@ class ReplyReader:
         exchange.status = status
         for message in self._refusals(reply):
             # A server that refuses a request before it has read it knows no id; the response can be to no other one.
-            named = message.id == exchange.request_id or (message.id is None and exchange.fields is not None)
+            is_stateless = exchange.fields is not None or message.error_code in STATELESS_ERRORS
+            named = message.id == exchange.request_id or (message.id is None and is_stateless)
             if named and http_status.carries_answer(status, has_session):
                 return message
             detail = error_text(message.error or b"")

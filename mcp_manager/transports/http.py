@@ -135,7 +135,9 @@ class HttpTransport:
         # There is no such thing in the stateless era: a stream that breaks loses its request.
         self._resumes = revision is None or revision in HANDSHAKE_REVISIONS
         self._headers.pop(_VERSION_HEADER, None)
-        if revision is not None:
+        if revision is None:
+            self._headers.pop(_SESSION_HEADER, None)
+        else:
             self._headers[_VERSION_HEADER] = revision
         self._render()
 

@@ -20,6 +20,7 @@ __all__ = [
     "PROGRAMS",
     "HttpServerProcess",
     "StdioCommand",
+    "era_stdio",
     "fastmcp_http",
     "fastmcp_stdio",
     "git_stdio",
@@ -208,6 +209,12 @@ def sdk_stdio(ledger: Path | None = None) -> StdioCommand:
 def scripted_stdio(script: Mapping[str, object] | None = None) -> StdioCommand:
     """Return the scripted stdio server; see ``programs/scripted_stdio.py`` for what a script may say."""
     return StdioCommand(sys.executable, str(PROGRAMS / "scripted_stdio.py"), json.dumps(script or {}))
+
+
+def era_stdio(log: Path, *speaks: str, **script: object) -> StdioCommand:
+    """Return the stdio server of either era, which notes what arrives; see ``programs/era_stdio.py``."""
+    told = json.dumps({"speaks": speaks, "log": str(log), **script})
+    return StdioCommand(sys.executable, str(PROGRAMS / "era_stdio.py"), told)
 
 
 def time_stdio() -> StdioCommand:
