@@ -148,11 +148,15 @@ async def test_many_ends_are_looked_after_together(monkeypatch: pytest.MonkeyPat
 async def test_the_end_is_told_after_the_descendants_were_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[Callable[[], None]] = []
     monkeypatch.setattr(child_module, "kill_marked_soon", lambda token, then: held.append(then))
-    async with running("pass") as subject:
-        await eventually(lambda: bool(held) and not subject.child._outputs, "the exit and the end of the output")
+    code = GRANDCHILD.replace("start_new_session={session}", "start_new_session=True, env={{}}")
+    async with running(code.format(then=LEAVE)) as subject:
+        grandchild = int(await subject.line())
+        await eventually(lambda: bool(held), "the exit")
+        os.kill(grandchild, signal.SIGKILL)
+        await eventually(lambda: not subject.child._outputs, "the end of the output")
         assert not subject.codes
         held.pop()()
-        assert await subject.end() == 0
+        assert await subject.end() == 2
 
 
 @pytest.mark.parametrize("value", ["{token}x", "x{token}", "other", ""])
