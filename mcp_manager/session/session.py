@@ -214,6 +214,10 @@ class Session:
         params = orjson.dumps({"requestId": exchange.request_id, "reason": reason})
         self._requests.spawn(self._send_quietly(notification_frame(b'"notifications/cancelled"', params)))
 
+    def on_fault(self, kind: str, detail: str) -> None:
+        """Count a fault of the server; see :class:`MessageSink`."""
+        self._settings.faults.count(kind, detail)
+
     def on_closed(self, error: CallError) -> None:
         """Pass on that the transport died; see :class:`MessageSink`."""
         self._on_closed(self, error)
