@@ -123,7 +123,7 @@ async def test_the_second_reply_to_a_request_is_a_stray_one() -> None:
 
 
 async def test_a_byte_order_mark_before_everything_is_no_fault() -> None:
-    async with opened("import sys\nsys.stdout.buffer.write(b'\\xef\\xbb\\xbf')\n" + textwrap.dedent(SERVER)) as subject:
+    async with opened("import os\nos.write(1, b'\\xef\\xbb\\xbf')\n" + textwrap.dedent(SERVER)) as subject:
         assert await subject.call("echo", text="first") == {"text": "first"}
         assert subject.bad_lines == 0
         await subject.say('\ufeff{"jsonrpc":"2.0","method":"later"}\n')
@@ -135,6 +135,7 @@ async def test_a_reply_that_is_no_utf_8_is_a_bad_line_and_harms_no_neighbour(bad
     line = b'{"jsonrpc":"2.0","id":1,"result":{"text":"' + bytes.fromhex(bad) + b'"}}\n'
     async with scripted({"do": "bytes", "hex": line.hex()}, {"do": "nothing"}) as subject:
         waiting = asyncio.create_task(subject.call("tools/call", name="echo"))
+        await asyncio.sleep(0)
         await subject.call("ping")
         assert (waiting.done(), subject.bad_lines, subject.stray_replies) == (False, 1, 0)
         await cancel(waiting)
