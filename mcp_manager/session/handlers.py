@@ -196,7 +196,7 @@ class Handlers(msgspec.Struct, frozen=True, kw_only=True):
         return {"elicitation": given} if given else {}
 
     def _elicit(self, server_id: str, request: ElicitationRequest) -> Answer:
-        handler = self.url_elicitation if request.mode == "url" else self.elicitation
+        handler = {"form": self.elicitation, "url": self.url_elicitation}.get(request.mode)
         if handler is None or (request.mode == "url" and request.url is None):
             raise RpcError(INVALID_PARAMS, f"Invalid params: no elicitation in mode {request.mode!r:.40}")
         return handler(server_id, request)
