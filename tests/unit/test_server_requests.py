@@ -381,6 +381,25 @@ async def test_a_question_without_an_answer_fails_its_call_alone(handler: Any, t
         stubborn.released.set()
 
 
+async def test_the_first_question_without_an_answer_cancels_the_others() -> None:
+    ended = asyncio.Event()
+
+    async def handler(server_id: str, params: Any) -> Any:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def fail(server_id: str, params: Any) -> Any:
+        raise ValueError("handler bug")
+
+    async with serving({ASK: handler, "sampling/createMessage": fail}, timeout_s=3600.0) as subject:
+        asked = {"a": InputRequest(ASK), "b": InputRequest("sampling/createMessage")}
+        with pytest.raises(InputRequiredError):
+            await asyncio.wait_for(subject.requests.fulfil(asked, soon(3600.0)), WAIT_S)
+        await asyncio.wait_for(ended.wait(), WAIT_S)
+
+
 async def test_a_question_for_what_was_not_declared_fails_its_call() -> None:
     async with serving({"elicitation/create": lambda *_: {}}, capabilities={"elicitation": {}}) as subject:
         with pytest.raises(InputRequiredError, match="did not declare"):
