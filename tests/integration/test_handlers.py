@@ -163,6 +163,37 @@ async def test_a_request_in_the_stateless_era_is_a_fault_and_not_answered() -> N
         assert manager.server("a").faults == {"a request in a revision without any": 4}
 
 
+async def test_a_handler_that_cannot_be_cancelled_keeps_no_server_from_ending(caplog: pytest.LogCaptureFixture) -> None:
+    begun, released = asyncio.Event(), asyncio.Event()
+
+    async def stubborn(server_id: str, params: Any) -> Any:
+        begun.set()
+        while not released.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await released.wait()
+
+    async with deployed("handshake", {"roots/list": stubborn}) as manager:
+        await learned(manager, "flood", method="roots/list", times=1)
+        await asyncio.wait_for(begun.wait(), WAIT_S)
+        await asyncio.wait_for(manager.undeploy("a"), WAIT_S)
+        assert "1 handlers of server 'a' do not end" in caplog.text
+        released.set()
+
+
+async def test_requests_and_replies_may_share_a_line() -> None:
+    async with deployed("handshake", {"roots/list": lambda *_: {"roots": []}}) as manager:
+        assert await learned(manager, "batch", methods=["ping", "roots/list", "x/y"]) == {"batched": True}
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                messages = (await learned(manager, "received"))["received"]
+                answers = {each["id"]: each for each in messages if "method" not in each}
+                if len(answers) == 3:
+                    break
+        assert (answers["ping"]["result"], answers["roots/list"]["result"]) == ({}, {"roots": []})
+        assert answers["x/y"]["error"]["code"] == -32601
+        assert manager.server("a").faults == {}
+
+
 # Roots
 
 

@@ -105,6 +105,14 @@ class Server:
         self.send(*({"id": f"flood-{number}", "method": arguments["method"]} for number in range(arguments["times"])))
         self.tell(request)
 
+    def _tool_batch(self, request: Any, params: Any, arguments: Any) -> None:
+        """Send requests and, among them, the reply to this call, in one line (2025-03-26)."""
+        asked = [{"jsonrpc": "2.0", "id": method, "method": method} for method in arguments["methods"]]
+        result = {"content": [], "structuredContent": {"batched": True}}
+        asked.insert(1, {"jsonrpc": "2.0", "id": request["id"], "result": result})
+        sys.stdout.buffer.write(json.dumps(asked).encode() + b"\n")
+        sys.stdout.buffer.flush()
+
     def _tool_received(self, request: Any, params: Any, arguments: Any) -> None:
         """Tell every message that has come, but for this one."""
         self.tell(request, received=self._received[:-1])
