@@ -40,6 +40,7 @@ from mcp_manager.protocol.methods import TOOLS_CHANGED, is_notification
 from mcp_manager.protocol.request import encode_method, encode_params, encode_text, invalid_request, with_progress_token
 from mcp_manager.scaling import check_instances
 from mcp_manager.session import ProgressCallback
+from mcp_manager.session.output_schemas import OutputSchemas
 from mcp_manager.session.server_requests import Handlers
 from mcp_manager.supervisor import Supervisor
 from mcp_manager.tool_catalog import FleetTools, ToolCache
@@ -451,8 +452,15 @@ class McpManager(FleetTools):
             return ()
         return supervisor, *((each, each.generation) for each in supervisor.instances)
 
+    def _outputs(self, server_id: str) -> OutputSchemas | None:
+        supervisor = self._servers.get(server_id)
+        return supervisor.settings.outputs if supervisor is not None and supervisor.config.validate_output else None
+
     async def _tools_changed(self, server_id: str, params: Any) -> None:
         self._tools.drop(server_id)
+        supervisor = self._servers.get(server_id)
+        if supervisor is not None:
+            supervisor.settings.outputs.forget()
         if self._on_tools_changed is not None:
             await self._on_tools_changed(server_id, params)
 

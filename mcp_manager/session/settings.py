@@ -12,6 +12,7 @@ from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.session.mirrored_tools import MirroredTools
 from mcp_manager.session.negotiation import EraMemory
+from mcp_manager.session.output_schemas import OutputSchemas
 from mcp_manager.session.peer_faults import PeerFaults
 from mcp_manager.session.server_requests import Handlers
 from mcp_manager.transports.base import MessageSink, Transport
@@ -25,7 +26,7 @@ TransportFactory = Callable[[int, MessageSink, bool], Transport]
 class SessionSettings:
     """What sessions of one server are made from.
 
-    ``memory``, ``mirrored`` and ``faults`` are what they have found out, and outlive each of them.
+    ``memory``, ``mirrored``, ``outputs`` and ``faults`` are what they have found out, and outlive each of them.
 
     Parameters
     ----------
@@ -50,6 +51,7 @@ class SessionSettings:
         "make_transport",
         "memory",
         "mirrored",
+        "outputs",
         "server_id",
         "trace_context",
     )
@@ -75,6 +77,7 @@ class SessionSettings:
         self.memory = EraMemory()
         self.faults = PeerFaults(server_id, clock)
         self.mirrored = MirroredTools(self.faults)
+        self.outputs = OutputSchemas(self.faults, clock)
 
     def place(self, index: int) -> str:
         """Name what an instance's era is a property of: the origin of its URL, or the one program."""
