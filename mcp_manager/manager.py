@@ -13,7 +13,6 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from mcp_manager import metrics
 from mcp_manager._core.jsonrpc import FrameError, Message, scan
 from mcp_manager._core.router import Router
 from mcp_manager.assembly import Assembly
@@ -484,6 +483,8 @@ class McpManager(FleetTools):
 
     def metrics_text(self) -> str:
         """Render all metrics in the Prometheus text format."""
+        from mcp_manager import metrics  # noqa: PLC0415  (it brings a web server, for those who scrape)
+
         self._check_running()
         now_ns = _CLOCK()
         return metrics.render(

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from mcp_manager._core.router import Router
+from mcp_manager._core.router import Router, ServerSnapshot
 from mcp_manager.errors import CallError
 from mcp_manager.health import HealthMonitor
-from mcp_manager.metrics import ServerReading
 from mcp_manager.protocol.handshake import ServerIdentity
 from mcp_manager.supervisor import Supervisor
-from mcp_manager.transports.http_pool import HttpPool
 from mcp_manager.types import CircuitState, PyHealthStatus, ServerState
 
-__all__ = ["ServerView", "circuit_of", "fleet_health", "is_ready", "server_reading", "server_view"]
+if TYPE_CHECKING:
+    from mcp_manager.transports.http_pool import HttpPool
+
+__all__ = ["ServerReading", "ServerView", "circuit_of", "fleet_health", "is_ready", "server_reading", "server_view"]
 
 
 class ServerView(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +44,16 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     faults: dict[str, int]
     last_error: str | None
     pids: tuple[int, ...]
+
+
+class ServerReading(msgspec.Struct, frozen=True, kw_only=True):
+    """One server at the moment of a scrape."""
+
+    snapshot: ServerSnapshot
+    circuit: CircuitState
+    desired: int
+    ready: int
+    open_connections: int
 
 
 def server_view(supervisor: Supervisor, monitor: HealthMonitor, router: Router, now_ns: int) -> ServerView:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from yarl import URL
-
 from mcp_manager.config import ServerConfig
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.handshake import ClientIdentity
@@ -83,4 +81,6 @@ class SessionSettings:
         """Name what an instance's era is a property of: the origin of its URL, or the one program."""
         if self.config.command is not None:
             return ""
+        from yarl import URL  # noqa: PLC0415  (it comes with aiohttp, which is loaded with the first transport)
+
         return str(URL(self.config.instance_url(index)).origin())
