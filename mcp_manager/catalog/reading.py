@@ -151,7 +151,9 @@ def _known_member(member: _Member, value: msgspec.Raw, path: _Path, found: _Foun
     """Return a member as it can be decoded, ``None`` for one that only ``extra`` can hold."""
     before = len(found)
     try:
-        kept = _known_of(value, member.kinds, (*path, member.attribute), found, check) if member.kinds else value
+        kept: Any = value
+        if member.kinds and bytes(value) != b"null":
+            kept = _known_of(value, member.kinds, (*path, member.attribute), found, check)
         if check:
             member.decoder.decode(kept if kept is value else msgspec.json.encode(kept))
     except msgspec.ValidationError:
