@@ -64,8 +64,11 @@ from mcp_manager.errors import (
     ServerNotFoundError,
     SessionLostError,
     ToolNotFoundError,
+    UrlElicitationRequiredError,
 )
 from mcp_manager.manager import Applied, McpManager
+from mcp_manager.protocol.elicitation import accept_with_defaults, elicitation_defaults
+from mcp_manager.session.handlers import ElicitationRequest, Handlers, LogMessage, Progress, Root, SamplingRequest
 from mcp_manager.tool_catalog import FleetTool, ToolCatalog
 from mcp_manager.types import (
     CIRCUIT_STATE_CLOSED,
@@ -107,19 +110,23 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "DeadlineExceededError",
     "Delivery",
     "DiscoverResult",
+    "ElicitationRequest",
     "EmbeddedResource",
     "FleetTool",
     "GetPromptResult",
+    "Handlers",
     "HealthConfig",
     "Icon",
     "ImageContent",
     "InputRequiredError",
     "InvalidRequestError",
+    "LogMessage",
     "ManagerConfig",
     "McpManager",
     "McpManagerError",
     "NotRunningError",
     "OverloadedError",
+    "Progress",
     "Prompt",
     "PromptArgument",
     "PromptMessage",
@@ -133,6 +140,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ResourceLink",
     "ResourceTemplate",
     "RestartConfig",
+    "Root",
     "RpcError",
     "SERVER_STATE_DEGRADED",
     "SERVER_STATE_HEALTHY",
@@ -141,6 +149,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "SERVER_STATE_STOPPED",
     "SERVER_STATE_UNHEALTHY",
     "SamplingMessage",
+    "SamplingRequest",
     "ScaleError",
     "ServerConfig",
     "ServerExistsError",
@@ -158,6 +167,9 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ToolResultContent",
     "ToolUseContent",
     "UnknownContent",
+    "UrlElicitationRequiredError",
     "__version__",
+    "accept_with_defaults",
+    "elicitation_defaults",
     "load_manager_config",
 ]
