@@ -249,6 +249,8 @@ class ServerConfig(_Settings, frozen=True, kw_only=True):
         Seconds a session or child process is given to end by itself.
     max_response_bytes
         Size in bytes above which a reply is refused.
+    validate_output
+        Check what a tool returns against the output schema that it was listed with.
     breaker, health, restart
         See :class:`BreakerConfig`, :class:`HealthConfig` and :class:`RestartConfig`.
     extras
@@ -278,6 +280,7 @@ class ServerConfig(_Settings, frozen=True, kw_only=True):
     request_timeout_s: PositiveSeconds = 60.0
     shutdown_grace_s: Seconds = 2.0
     max_response_bytes: Annotated[int, Meta(ge=1024, le=2**40)] = 16 * 1024 * 1024
+    validate_output: bool = True
     breaker: BreakerConfig = BreakerConfig()
     health: HealthConfig = HealthConfig()
     restart: RestartConfig = RestartConfig()

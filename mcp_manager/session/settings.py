@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from yarl import URL
-
 from mcp_manager.config import ServerConfig
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.session.handlers import HandlerMap
 from mcp_manager.session.mirrored_tools import MirroredTools
 from mcp_manager.session.negotiation import EraMemory
+from mcp_manager.session.output_schemas import OutputSchemas
 from mcp_manager.session.peer_faults import PeerFaults
 from mcp_manager.transports.base import MessageSink, Transport
 
@@ -25,7 +24,7 @@ TransportFactory = Callable[[int, MessageSink, bool], Transport]
 class SessionSettings:
     """What sessions of one server are made from.
 
-    ``memory``, ``mirrored`` and ``faults`` are what they have found out, and outlive each of them.
+    ``memory``, ``mirrored``, ``outputs`` and ``faults`` are what they have found out, and outlive each of them.
 
     Parameters
     ----------
@@ -53,6 +52,7 @@ class SessionSettings:
         "make_transport",
         "memory",
         "mirrored",
+        "outputs",
         "server_id",
         "trace_context",
     )
@@ -81,9 +81,12 @@ class SessionSettings:
         self.memory = EraMemory()
         self.faults = PeerFaults(server_id, clock)
         self.mirrored = MirroredTools(self.faults)
+        self.outputs = OutputSchemas(self.faults, clock)
 
     def place(self, index: int) -> str:
         """Name what an instance's era is a property of: the origin of its URL, or the one program."""
         if self.config.command is not None:
             return ""
+        from yarl import URL  # noqa: PLC0415  (it comes with aiohttp, which is loaded with the first transport)
+
         return str(URL(self.config.instance_url(index)).origin())
