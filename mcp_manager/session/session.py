@@ -18,6 +18,7 @@ from mcp_manager.protocol import methods
 from mcp_manager.protocol.error_codes import HEADER_MISMATCH, UNSUPPORTED_VERSION
 from mcp_manager.protocol.handshake import ServerIdentity
 from mcp_manager.protocol.revisions import Era
+from mcp_manager.protocol.rpc_error import error_text
 from mcp_manager.session.negotiation import Negotiated, Negotiation
 from mcp_manager.session.server_requests import ServerRequests
 from mcp_manager.session.settings import SessionSettings
@@ -35,6 +36,9 @@ ProgressCallback = Callable[[float, float | None, str | None], None]
 _FIRST_ID: Final = 1_000_000_000
 # The announcement that a request was given up must not outlive the server that ignores it.
 _CANCEL_NOTICE_NS: Final = 2_000_000_000
+# A handler may tidy up when it is cancelled, but not keep its session from ending.
+_CANCELLED_S: Final = 2.0
+_RESTORE_NS: Final = 10_000_000_000
 
 
 class _ProgressParams(msgspec.Struct, rename="camel"):
@@ -68,7 +72,14 @@ class Session:
         self._transport: Transport | None = None
         self._ids = RequestIds(_FIRST_ID)
         self._progress: dict[str, ProgressCallback] = {}
-        self._requests = ServerRequests(settings.server_id, settings.handlers, settings.faults, self._send_quietly)
+        self._requests = ServerRequests(
+            settings.server_id,
+            settings.handlers,
+            settings.client.capabilities,
+            settings.faults,
+            self._send_quietly,
+            settings.handler_timeout_s,
+        )
         self._dialect: StatelessDialect | None = None
         self._may_change = False
         self.identity: ServerIdentity | None = None
@@ -99,7 +110,8 @@ class Session:
         negotiation = Negotiation(
             settings.server_id,
             settings.client,
-            config.protocol_version,
+            # There is no HTTP+SSE in the stateless era, and asking for it would only be refused.
+            "handshake" if config.transport == "sse" and config.protocol_version == "auto" else config.protocol_version,
             settings.memory,
             settings.place(self._index),
             self._make_transport,
@@ -112,7 +124,8 @@ class Session:
             settled = await negotiation.run()
             self._take_up(settled)
             if settled.era is Era.HANDSHAKE:
-                await self._begin(settled)
+                await settled.transport.listen()
+                self._restore()
         except BaseException as error:
             if isinstance(error, ProtocolError):
                 settings.faults.count_error(error)
@@ -190,7 +203,9 @@ class Session:
                 await self._transport.aclose(grace_s)
         finally:
             if tasks:
-                await asyncio.gather(*tasks, return_exceptions=True)
+                _, stuck = await asyncio.wait(tasks, timeout=_CANCELLED_S)
+                if stuck:
+                    _log.warning("%d handlers of server %r do not end though cancelled", len(stuck), self._server_id)
 
     def on_message(self, message: Message) -> None:
         """Take what the server sent without being asked; see :class:`MessageSink`."""
@@ -205,6 +220,7 @@ class Session:
                 self._requests.answer(message, method)
         elif method == methods.PROGRESS:
             self._take_progress(message)
+            self._requests.take_notification(method, message.params)
         else:
             self._requests.take_notification(method, message.params)
 
@@ -222,6 +238,10 @@ class Session:
             return
         params = orjson.dumps({"requestId": exchange.request_id, "reason": reason})
         self._requests.spawn(self._send_quietly(notification_frame(b'"notifications/cancelled"', params)))
+
+    def on_fault(self, kind: str, detail: str) -> None:
+        """Count a fault of the server; see :class:`MessageSink`."""
+        self._settings.faults.count(kind, detail)
 
     def on_closed(self, error: CallError) -> None:
         """Pass on that the transport died; see :class:`MessageSink`."""
@@ -276,13 +296,39 @@ class Session:
             raise SessionLostError("the server has no handshakes any more", server_id=self._server_id)
         return reply
 
-    async def _begin(self, settled: Negotiated) -> None:
+    def _restore(self) -> None:
         """Bring a new session of the handshake era to where the one before it was."""
         level = self._settings.memory.log_level
-        capabilities = settled.identity.capabilities if settled.identity is not None else {}
-        if level is not None and "logging" in capabilities:
-            set_level = Request(b'"logging/setLevel"', orjson.dumps({"level": level}))
-            await settled.transport.exchange(set_level.exchange(self._ids.take(), 0))
+        if level is not None and self._has_logging:
+            self._requests.spawn(self._restore_log_level(level))
+
+    async def _restore_log_level(self, level: str) -> None:
+        try:
+            reply = await self._request_log_level(level, time.monotonic_ns() + _RESTORE_NS)
+        except CallError as error:
+            _log.warning("server %r was not told the log level again: %s", self._server_id, error)
+        else:
+            if reply.kind == ERROR:
+                _log.warning("server %r refused its log level: %s", self._server_id, error_text(reply.error or b""))
+
+    async def set_log_level(self, level: str, deadline_ns: int) -> Message | None:
+        """Ask for log messages from this level on; returns the reply, ``None`` from a server that sends none.
+
+        Raises
+        ------
+        CallError
+            No reply arrived; see :meth:`call`.
+        """
+        if self._dialect is None and not self._has_logging:
+            return None
+        return await self._request_log_level(level, deadline_ns)
+
+    def _request_log_level(self, level: str, deadline_ns: int) -> Awaitable[Message]:
+        return self.call(Request(b'"logging/setLevel"', orjson.dumps({"level": level})), deadline_ns)
+
+    @property
+    def _has_logging(self) -> bool:
+        return self.identity is not None and "logging" in self.identity.capabilities
 
     async def _listening(self, sending: Awaitable[Message], token: str, listener: ProgressCallback) -> Message:
         self._progress[token] = listener
