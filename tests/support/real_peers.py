@@ -117,6 +117,7 @@ _OURS: Final = {
     "roots": Call("roots", {}, ROOT.as_uri()),
     "expiry": Call("session_id"),
 }
+_OURS_OF_FASTMCP: Final = {case: call for case, call in _OURS.items() if case not in ("sampling", "roots")}
 _EVERYTHING: Final = {
     "call": Call("echo", {"message": "said"}, "said"),
     "progress": Call("trigger-long-running-operation", {"duration": 0.3, "steps": 3}, "completed"),
@@ -171,6 +172,7 @@ PEERS: Final = (
         {
             **_STATELESS,
             **_JSON,
+            ("cancel", STATELESS): "the SDK sees a closed connection only once it has something to write",
             ("sampling", HANDSHAKE): _NO_STREAM,
             ("elicitation", HANDSHAKE): _NO_STREAM,
             ("roots", HANDSHAKE): _NO_STREAM,
@@ -204,7 +206,7 @@ PEERS: Final = (
         "fastmcp-stdio",
         _over_stdio(lambda _: fastmcp_stdio()),
         "stdio",
-        _OURS,
+        _OURS_OF_FASTMCP,
         _BOTH,
         {**_FASTMCP, "expiry": _NO_SESSION},
         ledger=True,
@@ -213,7 +215,7 @@ PEERS: Final = (
         "fastmcp-http",
         lambda _: _over_http(fastmcp_http()),
         "http",
-        _OURS,
+        _OURS_OF_FASTMCP,
         _BOTH,
         {**_FASTMCP, **_STATELESS},
         ledger=True,
