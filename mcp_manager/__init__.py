@@ -46,8 +46,11 @@ from mcp_manager.errors import (
     ServerNotFoundError,
     SessionLostError,
     ToolNotFoundError,
+    UrlElicitationRequiredError,
 )
 from mcp_manager.manager import Applied, McpManager
+from mcp_manager.protocol.elicitation import accept_with_defaults, elicitation_defaults
+from mcp_manager.session.handlers import ElicitationRequest, Handlers, LogMessage, Progress, Root, SamplingRequest
 from mcp_manager.tool_catalog import FleetTool, ToolCatalog
 from mcp_manager.types import (
     CIRCUIT_STATE_CLOSED,
@@ -84,16 +87,20 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ConnectionLostError",
     "DeadlineExceededError",
     "Delivery",
+    "ElicitationRequest",
     "FleetTool",
     "GetPromptResult",
+    "Handlers",
     "HealthConfig",
     "InputRequiredError",
     "InvalidRequestError",
+    "LogMessage",
     "ManagerConfig",
     "McpManager",
     "McpManagerError",
     "NotRunningError",
     "OverloadedError",
+    "Progress",
     "Prompt",
     "PromptMessage",
     "ProtocolError",
@@ -104,6 +111,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "Resource",
     "ResourceTemplate",
     "RestartConfig",
+    "Root",
     "RpcError",
     "SERVER_STATE_DEGRADED",
     "SERVER_STATE_HEALTHY",
@@ -111,6 +119,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "SERVER_STATE_MAINTENANCE",
     "SERVER_STATE_STOPPED",
     "SERVER_STATE_UNHEALTHY",
+    "SamplingRequest",
     "ScaleError",
     "ServerConfig",
     "ServerExistsError",
@@ -122,6 +131,9 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "Tool",
     "ToolCatalog",
     "ToolNotFoundError",
+    "UrlElicitationRequiredError",
     "__version__",
+    "accept_with_defaults",
+    "elicitation_defaults",
     "load_manager_config",
 ]

@@ -13,12 +13,13 @@ from mcp_manager.protocol.capabilities import handshake_capabilities, stateless_
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.session import SessionSettings
-from mcp_manager.session.server_requests import Handlers
+from mcp_manager.session.handlers import HandlerMap
 from mcp_manager.supervisor import InstanceObserver, Supervisor
 from mcp_manager.transports.base import MessageSink, Transport
 from mcp_manager.transports.deadline_timer import DeadlineTimer
 from mcp_manager.transports.http import HttpTransport
 from mcp_manager.transports.http_pool import HttpPool
+from mcp_manager.transports.http_sse import HttpSseTransport
 from mcp_manager.transports.stdio import StdioTransport
 
 __all__ = ["Assembly"]
@@ -46,8 +47,8 @@ class Assembly:
     def __init__(
         self,
         config: ManagerConfig,
-        handlers: Handlers,
-        listeners: Handlers,
+        handlers: HandlerMap,
+        listeners: HandlerMap,
         capabilities: Mapping[str, Any],
         trace_context: TraceContext | None,
         clock: Callable[[], int],
@@ -79,13 +80,15 @@ class Assembly:
             self._connect_slots,
             self._clock,
             self._trace_context,
+            handler_timeout_s=self._config.handler_timeout_s,
         )
         return Supervisor(settings, router, observer, self._clock)
 
     def _transport(self, server_id: str, config: ServerConfig, index: int, sink: MessageSink, sse: bool) -> Transport:
         if config.command is not None:
             return StdioTransport(config, server_id=server_id, sink=sink, timer=self._timer)
-        return HttpTransport(
+        kind = HttpSseTransport if sse or config.transport == "sse" else HttpTransport
+        return kind(
             self.http,
             config.instance_url(index),
             request_headers(config),

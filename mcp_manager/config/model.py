@@ -222,7 +222,8 @@ class ServerConfig(_Settings, frozen=True, kw_only=True):
     inherit_env
         Names of variables to pass on from this process, beside the safe ones that are always passed on.
     transport
-        ``stdio`` with a ``command``, else ``http``. A configuration may name it, as ``transport`` or ``type``.
+        ``stdio`` with a ``command``, else ``http``. A configuration may name it, as ``transport`` or ``type``. ``sse``
+        is HTTP+SSE, the transport of 2024-11-05, which ``http`` falls back to by itself.
     protocol_version
         ``auto`` finds out what the server speaks; ``stateless`` and ``handshake`` take the newest revision of that era
         alone, and a revision such as ``2025-06-18`` that one.
@@ -262,7 +263,7 @@ class ServerConfig(_Settings, frozen=True, kw_only=True):
     env: dict[str, str] = {}
     cwd: str | None = None
     inherit_env: tuple[str, ...] = ()
-    transport: Literal["http", "stdio"] = "http"
+    transport: Literal["http", "sse", "stdio"] = "http"
     protocol_version: Literal[
         "auto", "stateless", "handshake", "2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"
     ] = "auto"
@@ -327,6 +328,9 @@ class ManagerConfig(_Settings, frozen=True, kw_only=True):
         How many servers are connected, and how many probed, at a time.
     shutdown_timeout_s
         Seconds ``stop()`` may take before what is left is ended by force.
+    handler_timeout_s
+        Seconds a handler may take to answer what a server asks of the client, such as a question to the user; then the
+        server is told that it failed.
     client_name, client_version
         What the manager calls itself in the MCP handshake and in ``User-Agent``.
     """
@@ -337,5 +341,6 @@ class ManagerConfig(_Settings, frozen=True, kw_only=True):
     connect_concurrency: Count = 64
     probe_concurrency: Count = 64
     shutdown_timeout_s: PositiveSeconds = 10.0
+    handler_timeout_s: PositiveSeconds = 300.0
     client_name: str = "mcp-manager"
     client_version: str = __version__

@@ -10,10 +10,10 @@ from yarl import URL
 from mcp_manager.config import ServerConfig
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.handshake import ClientIdentity
+from mcp_manager.session.handlers import HandlerMap
 from mcp_manager.session.mirrored_tools import MirroredTools
 from mcp_manager.session.negotiation import EraMemory
 from mcp_manager.session.peer_faults import PeerFaults
-from mcp_manager.session.server_requests import Handlers
 from mcp_manager.transports.base import MessageSink, Transport
 
 __all__ = ["SessionSettings", "TransportFactory"]
@@ -39,6 +39,8 @@ class SessionSettings:
         Bounds how many sessions are made at a time, over all servers.
     clock
         Monotonic nanoseconds.
+    handler_timeout_s
+        Seconds a handler may take.
     """
 
     __slots__ = (
@@ -46,6 +48,7 @@ class SessionSettings:
         "config",
         "connect_slots",
         "faults",
+        "handler_timeout_s",
         "handlers",
         "make_transport",
         "memory",
@@ -59,11 +62,13 @@ class SessionSettings:
         server_id: str,
         config: ServerConfig,
         client: ClientIdentity,
-        handlers: Handlers,
+        handlers: HandlerMap,
         make_transport: TransportFactory,
         connect_slots: asyncio.Semaphore,
         clock: Callable[[], int],
         trace_context: TraceContext | None = None,
+        *,
+        handler_timeout_s: float,
     ) -> None:
         self.server_id = server_id
         self.config = config
@@ -72,6 +77,7 @@ class SessionSettings:
         self.make_transport = make_transport
         self.connect_slots = connect_slots
         self.trace_context = trace_context
+        self.handler_timeout_s = handler_timeout_s
         self.memory = EraMemory()
         self.faults = PeerFaults(server_id, clock)
         self.mirrored = MirroredTools(self.faults)
