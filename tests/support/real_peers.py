@@ -135,7 +135,6 @@ _NEVER_ASKS: Final = "the server never asks that"
 _HANDSHAKE_ALONE: Final = "in the stateless era fastmcp does not ask from within a tool"
 _QUICK: Final = "no tool of the server takes its time"
 _SECRET: Final = "the server tells nobody the id of a session, and forgets all of them in a restart"
-_PENDING: Final = "pending: needs a stream that stands open"
 
 _FASTMCP: Final = {
     "sampling": _NEVER_ASKS,
@@ -150,7 +149,6 @@ _PLAIN: Final = {
     "expiry": _NO_SESSION,
 }
 _BOTH: Final = (HANDSHAKE, STATELESS)
-_PENDING_SSE: Final = dict.fromkeys(CASES, "pending: the transport sse")
 
 PEERS: Final = (
     Peer(
@@ -172,7 +170,7 @@ PEERS: Final = (
         {
             **_STATELESS,
             **_JSON,
-            ("cancel", STATELESS): "the SDK sees a closed connection only once it has something to write",
+            ("cancel", STATELESS): "the SDK does not watch the connection while it makes a reply that is JSON",
             ("sampling", HANDSHAKE): _NO_STREAM,
             ("elicitation", HANDSHAKE): _NO_STREAM,
             ("roots", HANDSHAKE): _NO_STREAM,
@@ -199,7 +197,7 @@ PEERS: Final = (
         "sse",
         _OURS,
         (HANDSHAKE,),
-        _PENDING_SSE,
+        {"expiry": _NO_SESSION},
         ledger=True,
     ),
     Peer(
@@ -235,7 +233,7 @@ PEERS: Final = (
         "http",
         _EVERYTHING,
         (HANDSHAKE,),
-        {"expiry": _SECRET, "roots": _PENDING},
+        {"expiry": _SECRET},
         needs_node=True,
     ),
     Peer(
@@ -244,7 +242,7 @@ PEERS: Final = (
         "sse",
         _EVERYTHING,
         (HANDSHAKE,),
-        _PENDING_SSE,
+        {"expiry": _NO_SESSION},
         needs_node=True,
     ),
     Peer(

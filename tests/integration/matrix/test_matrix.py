@@ -226,6 +226,7 @@ def test_every_case_is_tried_in_both_eras_and_over_every_transport() -> None:
     }
     expected = {(case, "stdio", revision) for case in CASES if case != "expiry" for revision in (HANDSHAKE, STATELESS)}
     expected |= {(case, "http", revision) for case in CASES for revision in (HANDSHAKE, STATELESS)}
+    expected |= {(case, "sse", HANDSHAKE) for case in CASES if case != "expiry"}
     expected -= {("expiry", "http", STATELESS)}
     assert expected <= tried
 
