@@ -13,6 +13,9 @@ from typing import Any, Final, Protocol
 from support.node import NodeHttpServer, node_command
 from support.processes import StdioCommand, fastmcp_http, fastmcp_stdio, sdk_http, sdk_stdio
 
+LeftOut = Mapping[str | tuple[str, str], str]
+"""Why a case is not tried, by case, or by case and revision."""
+
 __all__ = ["ANSWERS", "CASES", "HANDSHAKE", "PEERS", "ROOT", "STATELESS", "Call", "Peer", "Running"]
 
 CASES: Final = ("list", "call", "progress", "cancel", "sampling", "elicitation", "roots", "expiry", "restart")
@@ -85,7 +88,7 @@ class Peer:
     transport: str
     calls: Mapping[str, Call]
     revisions: tuple[str, ...]
-    left_out: Mapping[str | tuple[str, str], str] = field(default_factory=dict)
+    left_out: LeftOut = field(default_factory=dict)
     ledger: bool = False
     needs_node: bool = False
 
@@ -128,20 +131,20 @@ _EVERYTHING: Final = {
 }
 
 _NO_SESSION: Final = "a session of this transport ends with its connection, which is what a restart does"
-_STATELESS: Final = {("expiry", STATELESS): "the revision has no sessions"}
-_JSON: Final = {"progress": "a reply that is JSON has no room for progress"}
+_STATELESS: Final[LeftOut] = {("expiry", STATELESS): "the revision has no sessions"}
+_JSON: Final[LeftOut] = {"progress": "a reply that is JSON has no room for progress"}
 _NO_STREAM: Final = "in the handshake era the server asks on a stream, and it has none"
 _NEVER_ASKS: Final = "the server never asks that"
 _HANDSHAKE_ALONE: Final = "in the stateless era fastmcp does not ask from within a tool"
 _QUICK: Final = "no tool of the server takes its time"
 _SECRET: Final = "the server tells nobody the id of a session, and forgets all of them in a restart"
 
-_FASTMCP: Final = {
+_FASTMCP: Final[LeftOut] = {
     "sampling": _NEVER_ASKS,
     "roots": _NEVER_ASKS,
     ("elicitation", STATELESS): _HANDSHAKE_ALONE,
 }
-_PLAIN: Final = {
+_PLAIN: Final[LeftOut] = {
     "progress": _QUICK,
     "cancel": _QUICK,
     "sampling": _NEVER_ASKS,
