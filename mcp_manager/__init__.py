@@ -45,6 +45,7 @@ from mcp_manager.errors import (
     ServerExitedError,
     ServerNotFoundError,
     SessionLostError,
+    TaskError,
     ToolNotFoundError,
 )
 from mcp_manager.manager import Applied, McpManager
@@ -119,6 +120,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ServerState",
     "ServerView",
     "SessionLostError",
+    "TaskError",
     "Tool",
     "ToolCatalog",
     "ToolNotFoundError",

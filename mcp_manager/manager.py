@@ -36,7 +36,7 @@ from mcp_manager.errors import (
 from mcp_manager.health import HealthMonitor
 from mcp_manager.pool import Instance
 from mcp_manager.protocol.envelope import TraceContext
-from mcp_manager.protocol.methods import TOOLS_CHANGED, is_notification
+from mcp_manager.protocol.methods import LIST_TOOLS, SUBSCRIBE, TOOLS_CHANGED, UNSUBSCRIBE, is_notification
 from mcp_manager.protocol.request import encode_method, encode_params, encode_text, invalid_request, with_progress_token
 from mcp_manager.scaling import check_instances
 from mcp_manager.session import ProgressCallback
@@ -57,6 +57,7 @@ ServerSpec = ServerConfig | Mapping[str, Any] | str | bytes
 _CLOCK: Final = time.monotonic_ns
 # A century: more does not fit nanoseconds beside the time since boot.
 _LONGEST_TIMEOUT_S: Final = 100 * 365.25 * 86400
+_KEPT_BY_SESSION: Final = frozenset({SUBSCRIBE, UNSUBSCRIBE})
 
 
 class _Phase(enum.Enum):
@@ -431,6 +432,9 @@ class McpManager(FleetTools):
         now_ns = _CLOCK()
         deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else _timeout_ns(timeout))
         outgoing = Request(encode_method(method), encoded)
+        if method in _KEPT_BY_SESSION and progress is None:
+            # Not past the session: it keeps account of what it has subscribed to.
+            progress = (f"progress-{next(self._progress_tokens)}", _ignore_progress)
         return await self._dispatcher.call(supervisor, method, outgoing, now_ns, deadline_ns, progress)
 
     # What the catalogue of tools asks for
@@ -443,13 +447,16 @@ class McpManager(FleetTools):
         return wanted
 
     async def _list_tools(self, server_id: str, timeout: float | None) -> list[Tool]:
+        # From now on what it listed is kept: the news of a change must find its way here.
+        self._supervisor_of(server_id).settings.subscriptions.want(TOOLS_CHANGED)
         return await self.list_tools(server_id, timeout=timeout)
 
     def _stamp(self, server_id: str) -> tuple[object, ...]:
         supervisor = self._servers.get(server_id)
         if supervisor is None:
             return ()
-        return supervisor, *((each, each.generation) for each in supervisor.instances)
+        fresh_until = supervisor.settings.cache.fresh_until(LIST_TOOLS)
+        return supervisor, fresh_until, *((each, each.generation) for each in supervisor.instances)
 
     async def _tools_changed(self, server_id: str, params: Any) -> None:
         self._tools.drop(server_id)
@@ -553,6 +560,10 @@ class _Observer:
     def instance_removed(self, instance: Instance) -> None:
         self._monitor.instance_removed(instance)
         self.changed.set()
+
+
+def _ignore_progress(progress: float, total: float | None, message: str | None) -> None:
+    """Listen to no progress."""
 
 
 def _timeout_ns(timeout: float) -> int:

@@ -31,6 +31,7 @@ _meta_decoder = msgspec.json.Decoder(dict[str, Any])
 class _Named(msgspec.Struct):
     name: str | None = None
     uri: str | None = None
+    taskId: str | None = None
 
 
 _named_decoder = msgspec.json.Decoder(_Named)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from yarl import URL
 
@@ -13,7 +13,9 @@ from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.session.mirrored_tools import MirroredTools
 from mcp_manager.session.negotiation import EraMemory
 from mcp_manager.session.peer_faults import PeerFaults
+from mcp_manager.session.response_cache import ResponseCache
 from mcp_manager.session.server_requests import Handlers
+from mcp_manager.session.subscriptions import Subscriptions
 from mcp_manager.transports.base import MessageSink, Transport
 
 __all__ = ["SessionSettings", "TransportFactory"]
@@ -25,7 +27,8 @@ TransportFactory = Callable[[int, MessageSink, bool], Transport]
 class SessionSettings:
     """What sessions of one server are made from.
 
-    ``memory``, ``mirrored`` and ``faults`` are what they have found out, and outlive each of them.
+    ``memory``, ``mirrored``, ``cache`` and ``faults`` are what they have found out, ``subscriptions`` what is wanted of
+    them; all of it outlives each of them.
 
     Parameters
     ----------
@@ -39,9 +42,14 @@ class SessionSettings:
         Bounds how many sessions are made at a time, over all servers.
     clock
         Monotonic nanoseconds.
+    listened
+        The notifications that a handler of the user's takes.
+    began
+        See :class:`~mcp_manager.session.subscriptions.Subscriptions`.
     """
 
     __slots__ = (
+        "cache",
         "client",
         "config",
         "connect_slots",
@@ -51,6 +59,7 @@ class SessionSettings:
         "memory",
         "mirrored",
         "server_id",
+        "subscriptions",
         "trace_context",
     )
 
@@ -64,6 +73,8 @@ class SessionSettings:
         connect_slots: asyncio.Semaphore,
         clock: Callable[[], int],
         trace_context: TraceContext | None = None,
+        listened: Collection[str] = (),
+        began: Callable[[str], None] | None = None,
     ) -> None:
         self.server_id = server_id
         self.config = config
@@ -74,6 +85,8 @@ class SessionSettings:
         self.trace_context = trace_context
         self.memory = EraMemory()
         self.faults = PeerFaults(server_id, clock)
+        self.cache = ResponseCache(clock, enabled=config.cache)
+        self.subscriptions = Subscriptions(listened, began)
         self.mirrored = MirroredTools(self.faults)
 
     def place(self, index: int) -> str:

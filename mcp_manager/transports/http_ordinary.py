@@ -91,9 +91,12 @@ class OrdinaryPath:
         self._ending: set[asyncio.Task[None]] = set()
 
     async def exchange(
-        self, verb: str, url: URL, headers: Mapping[str, str], exchange: Exchange
+        self, verb: str, url: URL, headers: Mapping[str, str], exchange: Exchange, *, lasting: bool = False
     ) -> WireReply | Message:
         """Send a request and return its response, or the reply to the exchange that came on an event stream.
+
+        One that is ``lasting`` takes no place among the connections that ``max_connections`` counts: a few streams that
+        stay open would leave none for calls.
 
         Raises
         ------
@@ -102,8 +105,10 @@ class OrdinaryPath:
         aiohttp.ClientError, OSError, TimeoutError
             No connection, or it broke.
         """
+        if lasting:
+            return await self._request(self._pool.lasting_client, verb, url, headers, exchange)
         async with self._pool.place() if self._beside_lanes else contextlib.nullcontext():
-            return await self._request(verb, url, headers, exchange)
+            return await self._request(self._pool.client, verb, url, headers, exchange)
 
     def close(self) -> None:
         """Drop the streams that still end."""
@@ -111,9 +116,9 @@ class OrdinaryPath:
             task.cancel()
 
     async def _request(
-        self, verb: str, url: URL, headers: Mapping[str, str], exchange: Exchange
+        self, client: aiohttp.ClientSession, verb: str, url: URL, headers: Mapping[str, str], exchange: Exchange
     ) -> WireReply | Message:
-        response = await self._pool.client.request(
+        response = await client.request(
             verb,
             url,
             data=_MarkedPayload(exchange) if exchange.frame else None,

@@ -49,6 +49,7 @@ class HttpPool:
         self.max_connections = max_connections
         self.timer = timer if timer is not None else DeadlineTimer()
         self._client: aiohttp.ClientSession | None = None
+        self._lasting_client: aiohttp.ClientSession | None = None
         self._sockets: dict[str, list[socket.socket]] = {}
         self._storage: bytearray | None = None
         self._lanes: weakref.WeakValueDictionary[URL, LanePool] = weakref.WeakValueDictionary()
@@ -60,23 +61,17 @@ class HttpPool:
     def client(self) -> aiohttp.ClientSession:
         """The shared session, made on first use on the running loop."""
         if self._client is None:
-            connector = aiohttp.TCPConnector(
-                limit=self.max_connections,
-                keepalive_timeout=_KEEPALIVE_S,
-                socket_factory=self._open_socket,
-            )
-            self._client = aiohttp.ClientSession(
-                connector=connector,
-                # Cookies are shared between the ports of a host: one server's would reach another.
-                cookie_jar=aiohttp.DummyCookieJar(),
-                # A decompressed bomb is many times the limit that was checked.
-                auto_decompress=False,
-                trust_env=False,
-                timeout=aiohttp.ClientTimeout(total=None),
-                read_bufsize=1 << 18,
-                skip_auto_headers=("User-Agent",),
-            )
+            self._client = self._make_client(self.max_connections)
         return self._client
+
+    @property
+    def lasting_client(self) -> aiohttp.ClientSession:
+        """The session for streams that stay open, which ``max_connections`` does not count."""
+        if not self.max_connections:
+            return self.client
+        if self._lasting_client is None:
+            self._lasting_client = self._make_client(0)
+        return self._lasting_client
 
     @property
     def storage(self) -> bytearray:
@@ -114,10 +109,12 @@ class HttpPool:
             lanes.wires.interrupt()
         self.timer.close()
         drop_spare()
-        client, self._client = self._client, None
+        clients = (self._client, self._lasting_client)
+        self._client = self._lasting_client = None
         self._sockets.clear()
-        if client is not None:
-            await client.close()
+        for client in clients:
+            if client is not None:
+                await client.close()
 
     # Places: what max_connections bounds
 
@@ -175,6 +172,24 @@ class HttpPool:
                 lane.close()
             return True
         return False
+
+    def _make_client(self, max_connections: int) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            limit=max_connections,
+            keepalive_timeout=_KEEPALIVE_S,
+            socket_factory=self._open_socket,
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            # Cookies are shared between the ports of a host: one server's would reach another.
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # A decompressed bomb is many times the limit that was checked.
+            auto_decompress=False,
+            trust_env=False,
+            timeout=aiohttp.ClientTimeout(total=None),
+            read_bufsize=1 << 18,
+            skip_auto_headers=("User-Agent",),
+        )
 
     def _close_one_idle(self) -> None:
         for lanes in list(self._lanes.values()):
