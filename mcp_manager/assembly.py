@@ -39,6 +39,8 @@ class Assembly:
         ``handlers`` and what the manager itself listens to.
     capabilities, trace_context
         See :class:`~mcp_manager.McpManager`.
+    began
+        ``began(server_id, kind)``: see :class:`~mcp_manager.session.subscriptions.Subscriptions`.
     clock
         Monotonic nanoseconds.
     """
@@ -50,10 +52,13 @@ class Assembly:
         listeners: Handlers,
         capabilities: Mapping[str, Any],
         trace_context: TraceContext | None,
+        began: Callable[[str, str], None],
         clock: Callable[[], int],
     ) -> None:
         self._config = config
         self._listeners = listeners
+        self._listened = frozenset(handlers)
+        self._began = began
         self._trace_context = trace_context
         self._clock = clock
         self._client = ClientIdentity(
@@ -79,6 +84,8 @@ class Assembly:
             self._connect_slots,
             self._clock,
             self._trace_context,
+            self._listened,
+            lambda kind: self._began(server_id, kind),
         )
         return Supervisor(settings, router, observer, self._clock)
 

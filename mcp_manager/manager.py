@@ -107,7 +107,9 @@ class McpManager(FleetTools):
         handlers = handlers or {}
         listeners = {**handlers, TOOLS_CHANGED: self._tools_changed}
         self._on_tools_changed = handlers.get(TOOLS_CHANGED)
-        self._assembly = Assembly(self._config, handlers, listeners, capabilities or {}, trace_context, _CLOCK)
+        self._assembly = Assembly(
+            self._config, handlers, listeners, capabilities or {}, trace_context, self._changes_are_told, _CLOCK
+        )
         self._http = self._assembly.http
         self._phase = _Phase.NEW
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -457,6 +459,10 @@ class McpManager(FleetTools):
             return ()
         fresh_until = supervisor.settings.cache.fresh_until(LIST_TOOLS)
         return supervisor, fresh_until, *((each, each.generation) for each in supervisor.instances)
+
+    def _changes_are_told(self, server_id: str, kind: str) -> None:
+        if kind == TOOLS_CHANGED:
+            self._tools.drop(server_id)
 
     async def _tools_changed(self, server_id: str, params: Any) -> None:
         self._tools.drop(server_id)
