@@ -49,6 +49,7 @@ from mcp_manager.errors import (
     ToolNotFoundError,
 )
 from mcp_manager.manager import Applied, McpManager
+from mcp_manager.task_verbs import Task
 from mcp_manager.tool_catalog import FleetTool, ToolCatalog
 from mcp_manager.types import (
     CIRCUIT_STATE_CLOSED,
@@ -120,6 +121,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ServerState",
     "ServerView",
     "SessionLostError",
+    "Task",
     "TaskError",
     "Tool",
     "ToolCatalog",

@@ -42,6 +42,7 @@ from mcp_manager.scaling import check_instances
 from mcp_manager.session import ProgressCallback
 from mcp_manager.session.server_requests import Handlers
 from mcp_manager.supervisor import Supervisor
+from mcp_manager.task_verbs import TaskVerbs
 from mcp_manager.tool_catalog import FleetTools, ToolCache
 from mcp_manager.transports.base import Request
 from mcp_manager.types import PyHealthStatus
@@ -76,7 +77,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     failed: dict[str, str]
 
 
-class McpManager(FleetTools):
+class McpManager(FleetTools, TaskVerbs):
     """Manage a fleet of MCP servers on the running event loop.
 
     Parameters
@@ -342,6 +343,12 @@ class McpManager(FleetTools):
         """Take a server out of traffic (state ``Maintenance``), or put it back."""
         self._check_running()
         self._supervisor_of(server_id).set_maintenance(on)
+
+    def drop_cached(self, server_id: str) -> None:
+        """Forget what is kept of a server's answers: the next requests ask it, whatever it said of how long they hold."""
+        self._check_running()
+        self._supervisor_of(server_id).settings.cache.drop_all()
+        self._tools.drop(server_id)
 
     async def wait_ready(self, min: int | None = None, *, timeout: float | None = None) -> None:
         """Wait until at least ``min`` servers (default: all deployed now) are Healthy or Degraded with a session.
