@@ -18,7 +18,10 @@ _SPREAD: Final = 0.1
 
 
 class TaskState(msgspec.Struct, frozen=True, rename="camel"):
-    """What a server says of a task. ``pollIntervalMs`` and ``pollInterval`` are the same, of either era."""
+    """What a server says of a task. ``pollIntervalMs`` and ``pollInterval`` are the same, of either era.
+
+    ``result`` and ``error`` are JSON as it was written, empty where there is none.
+    """
 
     task_id: str
     status: Literal["working", "input_required", "completed", "failed", "cancelled"]
@@ -26,8 +29,8 @@ class TaskState(msgspec.Struct, frozen=True, rename="camel"):
     poll_interval_ms: float | None = None
     poll_interval: float | None = None
     input_requests: dict[str, InputRequest] = msgspec.field(default_factory=dict)
-    result: msgspec.Raw | None = None
-    error: msgspec.Raw | None = None
+    result: msgspec.Raw = msgspec.Raw()
+    error: msgspec.Raw = msgspec.Raw()
 
 
 class _Created(msgspec.Struct):

@@ -135,9 +135,9 @@ class TaskFollower:
         while True:
             if state.status == "cancelled":
                 return None
-            if state.status == "completed" and state.result is not None:
+            if state.status == "completed" and state.result:
                 return self._final(b"result", state.result)
-            if state.status == "failed" and state.error is not None:
+            if state.status == "failed" and state.error:
                 return self._final(b"error", state.error)
             if state.status == "input_required":
                 # Each is asked once, however often it is seen (SEP-2663, task update requests).
@@ -153,9 +153,7 @@ class TaskFollower:
             if reply.kind == ERROR:
                 return reply
             state = self._read(reply.result_buffer)
-            if (state.status == "completed" and state.result is None) or (
-                state.status == "failed" and state.error is None
-            ):
+            if (state.status == "completed" and not state.result) or (state.status == "failed" and not state.error):
                 raise self._broken(f"the task is {state.status}, and says nothing of what came of it")
 
     async def _next(self, state: TaskState, deadline_ns: int) -> Message:
