@@ -199,7 +199,7 @@ class FleetTools(Verbs):
             Seconds for each server; default: its ``request_timeout_s``.
 
         What a server lists is kept until it says that it has changed, its session or configuration is replaced, or five
-        minutes have passed. :meth:`list_tools` always asks.
+        minutes have passed; one that said how long its list holds (2026-07-28) is asked again after that.
 
         Raises
         ------

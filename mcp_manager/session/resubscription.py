@@ -44,13 +44,14 @@ class Resubscription:
         What is wanted.
     send
         ``await send(method, params)`` sends a request and returns its reply.
-    tell
-        ``tell(method, params)`` passes a notification on.
+    catch_up
+        ``catch_up(interest)`` takes as changed what may have changed while nothing was subscribed.
     faults
         Counts what the server refuses.
     """
 
     __slots__ = (
+        "_catch_up",
         "_faults",
         "_held",
         "_index",
@@ -59,7 +60,6 @@ class Resubscription:
         "_spawn",
         "_subscriptions",
         "_task",
-        "_tell",
         "_woken",
     )
 
@@ -68,13 +68,13 @@ class Resubscription:
         index: int,
         subscriptions: Subscriptions,
         send: Callable[[str, bytes], Awaitable[Message]],
-        tell: Callable[[str, bytes | None], None],
+        catch_up: Callable[[Interest], None],
         faults: PeerFaults,
     ) -> None:
         self._index = index
         self._subscriptions = subscriptions
         self._send = send
-        self._tell = tell
+        self._catch_up = catch_up
         self._faults = faults
         self._held: set[str] = set()
         self._refused: set[str] = set()
@@ -118,8 +118,8 @@ class Resubscription:
         while True:
             self._woken.clear()
             gained = await self._adjust()
-            for method, params in Interest(uris=gained & heard).news():
-                self._tell(method, params)
+            if gained & heard:
+                self._catch_up(Interest(uris=gained & heard))
             heard -= gained
             await self._woken.wait()
 

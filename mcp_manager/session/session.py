@@ -18,7 +18,7 @@ from mcp_manager.protocol import methods
 from mcp_manager.protocol.error_codes import METHOD_NOT_FOUND
 from mcp_manager.protocol.handshake import ServerIdentity
 from mcp_manager.protocol.revisions import Era
-from mcp_manager.protocol.subscriptions import offered_kinds
+from mcp_manager.protocol.subscriptions import Interest, offered_kinds
 from mcp_manager.session.negotiation import Negotiated, Negotiation
 from mcp_manager.session.resubscription import Resubscription, read_uri
 from mcp_manager.session.server_requests import ServerRequests
@@ -39,6 +39,7 @@ ProgressCallback = Callable[[float, float | None, str | None], None]
 _FIRST_ID: Final = 1_000_000_000
 # The announcement that a request was given up must not outlive the server that ignores it.
 _CANCEL_NOTICE_NS: Final = 2_000_000_000
+_NEWS_AT_ONCE: Final = 16
 _CALL_TOOL_RAW: Final = b'"tools/call"'
 _SUBSCRIPTION_METHODS: Final = {
     b'"resources/subscribe"': methods.SUBSCRIBE,
@@ -291,8 +292,7 @@ class Session:
                 offered_kinds(capabilities),
                 self._ids,
                 self._dialect.listen,
-                self._pass_on,
-                settings.cache.drop_all,
+                self._catch_up,
                 settings.config.restart,
                 settings.config.connect_timeout_s,
                 settings.faults,
@@ -301,7 +301,7 @@ class Session:
             self._listening.start(self._requests.spawn)
         elif "resources" in capabilities:
             self._resubscription = Resubscription(
-                self._index, settings.subscriptions, self._ask, self._pass_on, settings.faults
+                self._index, settings.subscriptions, self._ask, self._catch_up, settings.faults
             )
             self._resubscription.start(self._requests.spawn)
 
@@ -309,6 +309,20 @@ class Session:
         """Pass a notification on to whatever it concerns: what is kept, and who listens."""
         self._settings.cache.changed(method, params)
         self._requests.take_notification(method, params)
+
+    def _catch_up(self, missed: Interest) -> None:
+        """Take all of this as changed: nobody knows what became of it while there was no subscription."""
+        self._settings.cache.drop_all()
+        self._requests.spawn(self._tell_all(missed))
+
+    async def _tell_all(self, missed: Interest) -> None:
+        slots = asyncio.Semaphore(_NEWS_AT_ONCE)
+
+        async def tell(method: str, params: bytes | None) -> None:
+            async with slots:
+                await self._requests.deliver(method, params)
+
+        await asyncio.gather(*(tell(method, params) for method, params in missed.news()))
 
     async def _subscribing(self, method: str, request: Sendable, sending: Awaitable[Message]) -> Message:
         reply = await sending

@@ -123,6 +123,7 @@ class StatelessDialect:
         self._envelope.set_log_level(memory.log_level)
         self._names: dict[bytes, str] = {}
         self._cache = cache
+        self._beside = _LOCAL | {_LIST_TOOLS_RAW} | (_CACHEABLE if cache.enabled else frozenset())
         self._tasks = TaskFollower(server_id, self._ask, requests, pause)
         self.listening: Listening | None = None
 
@@ -137,9 +138,7 @@ class StatelessDialect:
             Its params are not what this revision allows.
         """
         method_raw = request.method if type(request) is Request else request.method_raw
-        if method_raw == _LIST_TOOLS_RAW or method_raw in _LOCAL:
-            return None
-        if method_raw in _CACHEABLE and self._cache.enabled:
+        if method_raw in self._beside:
             return None
         assert isinstance(method_raw, bytes)
         return self._dressed(method_raw, request.params, request_id, deadline_ns)

@@ -148,9 +148,8 @@ class Listening:
         Numbers the session's requests.
     send
         ``await send(params, request_id)`` sends the request and returns the reply that ends it.
-    tell, missed
-        ``tell(method, params)`` passes a notification on; ``missed()`` is called before it, where nobody knows what
-        changed while there was no stream.
+    catch_up
+        ``catch_up(interest)`` takes as changed what may have changed while there was no stream.
     restart, acknowledge_s
         The delays before a stream is opened again, and the seconds in which it must be acknowledged.
     faults
@@ -165,8 +164,7 @@ class Listening:
         offered: frozenset[str],
         ids: RequestIds,
         send: Callable[[bytes, int], Awaitable[Message]],
-        tell: Callable[[str, bytes | None], None],
-        missed: Callable[[], None],
+        catch_up: Callable[[Interest], None],
         restart: RestartConfig,
         acknowledge_s: float,
         faults: PeerFaults,
@@ -177,8 +175,7 @@ class Listening:
         self._offered = offered
         self._ids = ids
         self._send = send
-        self._tell = tell
-        self._missed = missed
+        self._catch_up = catch_up
         self._restart = restart
         self._acknowledge_s = acknowledge_s
         self._faults = faults
@@ -390,9 +387,7 @@ class Listening:
         self._honoured = self._subscriptions.heard[self._index] = honoured
         self._subscriptions.began(began)
         if has_gap and heard:
-            self._missed()
-            for method, params in (heard & honoured).news():
-                self._tell(method, params)
+            self._catch_up(heard & honoured)
         self._release(honoured.uris, None)
         self._release((stream.interest - honoured).uris, _NOT_HONOURED)
         if before is not None:

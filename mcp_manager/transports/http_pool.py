@@ -8,7 +8,7 @@ import contextlib
 import ipaddress
 import socket
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,6 +31,8 @@ connecting_server: ContextVar[str] = ContextVar("connecting_server", default="")
 _KEEPALIVE_S: Final = 4.0
 # An idle lane survives one sweep and not the second.
 _SWEEP_S: Final = _KEEPALIVE_S / 2
+# Seconds, seconds and probes: a silent peer is gone after two minutes.
+_KEEPALIVE_PROBES: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 
 
 class HttpPool:
@@ -61,16 +63,14 @@ class HttpPool:
     def client(self) -> aiohttp.ClientSession:
         """The shared session, made on first use on the running loop."""
         if self._client is None:
-            self._client = self._make_client(self.max_connections)
+            self._client = self._make_client(self.max_connections, self._open_socket)
         return self._client
 
     @property
     def lasting_client(self) -> aiohttp.ClientSession:
         """The session for streams that stay open, which ``max_connections`` does not count."""
-        if not self.max_connections:
-            return self.client
         if self._lasting_client is None:
-            self._lasting_client = self._make_client(0)
+            self._lasting_client = self._make_client(0, self._open_lasting_socket)
         return self._lasting_client
 
     @property
@@ -173,11 +173,13 @@ class HttpPool:
             return True
         return False
 
-    def _make_client(self, max_connections: int) -> aiohttp.ClientSession:
+    def _make_client(
+        self, max_connections: int, open_socket: Callable[[AddrInfoType], socket.socket]
+    ) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
             limit=max_connections,
             keepalive_timeout=_KEEPALIVE_S,
-            socket_factory=self._open_socket,
+            socket_factory=open_socket,
         )
         return aiohttp.ClientSession(
             connector=connector,
@@ -217,6 +219,15 @@ class HttpPool:
         if server_id:
             self.open_connections(server_id)
             self._sockets.setdefault(server_id, []).append(opened)
+        return opened
+
+    def _open_lasting_socket(self, address: AddrInfoType) -> socket.socket:
+        opened = self._open_socket(address)
+        # Nothing is sent on it: without these, a peer that vanished would be listened to for ever.
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE_PROBES.items():
+            if hasattr(socket, name):
+                opened.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         return opened
 
 

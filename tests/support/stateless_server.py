@@ -215,8 +215,9 @@ class _Listen:
             "params": {"notifications": honoured, "_meta": {_SUBSCRIPTION_KEY: request.id}},
         }
         await connection.open_stream()
-        await connection.write_chunk(event(acknowledged))
+        # Before the client can know of it.
         self.server.opened(stream)
+        await connection.write_chunk(event(acknowledged))
         await asyncio.Event().wait()
 
 
