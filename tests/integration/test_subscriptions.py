@@ -156,6 +156,19 @@ async def test_a_stream_that_ends_is_opened_again_and_what_was_missed_is_told(
     await server.wait_until(lambda: not old.open)
 
 
+async def test_much_that_was_missed_is_told_whole(server: StatelessServer, manager: McpManager, news: News) -> None:
+    await manager.deploy("a", {"url": server.url, **SOON})
+    uris = {f"file:///{number}" for number in range(200)}
+    await asyncio.gather(*(manager.subscribe("a", uri) for uri in uris))
+    await server.wait_until(lambda: len(server.streams) == 1)
+    server.drop()
+    for uri in uris:
+        await news.wait_for(UPDATED, {"uri": uri})
+    assert "too many notifications at once" not in manager.server("a").faults
+    # They were asked for together, not one after another.
+    assert len(server.requests_of("subscriptions/listen")) < 20
+
+
 async def test_a_server_that_ends_every_stream_at_once_is_asked_with_growing_delays(manager: McpManager) -> None:
     with StatelessServer() as server:
         server.script_always("subscriptions/listen", Close())
