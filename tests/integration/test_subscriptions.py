@@ -28,9 +28,15 @@ class News:
     def __init__(self) -> None:
         self.all: list[tuple[str, Any]] = []
         self._arrived = asyncio.Event()
+        self.busy = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
 
     def handler(self, method: str) -> Any:
         async def take(server_id: str, params: Any) -> None:
+            self.busy += 1
+            await self.gate.wait()
+            self.busy -= 1
             params.pop("_meta", None)
             self.all.append((method, params))
             self._arrived.set()
@@ -161,7 +167,14 @@ async def test_much_that_was_missed_is_told_whole(server: StatelessServer, manag
     uris = {f"file:///{number}" for number in range(200)}
     await asyncio.gather(*(manager.subscribe("a", uri) for uri in uris))
     await server.wait_until(lambda: len(server.streams) == 1)
+    news.gate.clear()
     server.drop()
+    await eventually(lambda: news.busy > 0, "the first was told")
+    for _ in range(100):
+        await asyncio.sleep(0)
+    # The handlers are slow: the rest waits for them.
+    assert news.busy <= 20
+    news.gate.set()
     for uri in uris:
         await news.wait_for(UPDATED, {"uri": uri})
     assert "too many notifications at once" not in manager.server("a").faults

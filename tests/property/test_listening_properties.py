@@ -27,7 +27,7 @@ RESTART = RestartConfig(initial_s=1e-9, max_s=1e-9, jitter=0.0)
 class Peer:
     """The server's side: every open stream, and what becomes of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, offered: frozenset[str] = frozenset({TOOLS}), restart: RestartConfig = RESTART) -> None:
         self.open: dict[int, tuple[dict[str, Any], asyncio.Future[Message]]] = {}
         self.agreed: set[int] = set()
         self.most = 0
@@ -39,11 +39,11 @@ class Peer:
             "s",
             0,
             self.subscriptions,
-            frozenset({TOOLS}),
+            offered,
             RequestIds(1),
             self.send,
             self.caught_up.append,
-            RESTART,
+            restart,
             60.0,
             PeerFaults("s", lambda: 0),
         )
@@ -217,4 +217,63 @@ async def test_only_what_was_told_before_is_caught_up_with() -> None:
         peer.agree()
         await settle()
     assert peer.caught_up == [Interest(frozenset({TOOLS}))]
+    await peer.stop()
+
+
+async def test_what_the_server_does_not_announce_is_not_asked_for() -> None:
+    peer = Peer(offered=frozenset())
+    peer.start()
+    await settle()
+    assert peer.open == {}
+    subscribing = asyncio.ensure_future(peer.listening.subscribe("a", 0))
+    await settle()
+    assert [asked for asked, _ in peer.open.values()] == [{"resourceSubscriptions": ["a"]}]
+    peer.agree()
+    assert await subscribing is None
+    await peer.stop()
+
+
+async def test_a_refusal_for_good_is_final_until_something_else_is_wanted() -> None:
+    peer = Peer()
+    peer.start()
+    await settle()
+    peer.refuse(-32601)
+    for _ in range(10):
+        await settle()
+        assert peer.open == {}
+    subscribing = asyncio.ensure_future(peer.listening.subscribe("a", 0))
+    await settle()
+    peer.refuse(-32601)
+    assert await subscribing == b'{"code":-32601,"message":""}'
+    await peer.stop()
+
+
+async def test_a_stream_that_ended_is_not_opened_again_at_once() -> None:
+    peer = Peer(restart=RestartConfig(initial_s=1000.0, max_s=1000.0, jitter=0.0))
+    peer.start()
+    await settle()
+    peer.agree()
+    await settle()
+    peer.finish()
+    for _ in range(10):
+        await settle()
+        assert peer.open == {}
+    # Whoever asks for something does not wait for that.
+    subscribing = asyncio.ensure_future(peer.listening.subscribe("a", 0))
+    await settle()
+    peer.agree()
+    assert await subscribing is None
+    await peer.stop()
+
+
+async def test_what_is_listened_to_already_is_agreed_at_once() -> None:
+    peer = Peer()
+    peer.start()
+    await settle()
+    for _ in range(2):
+        subscribing = asyncio.ensure_future(peer.listening.subscribe("a", 0))
+        await settle()
+        peer.agree()
+        assert await subscribing is None
+    assert len(peer.open) == 1
     await peer.stop()
