@@ -270,6 +270,8 @@ async def test_what_is_listened_to_already_is_agreed_at_once() -> None:
     peer = Peer()
     peer.start()
     await settle()
+    peer.agree()
+    await settle()
     for _ in range(2):
         subscribing = asyncio.ensure_future(peer.listening.subscribe("a", 0))
         await settle()
