@@ -19,6 +19,7 @@ from mcp_manager.transports.base import MessageSink, Transport
 from mcp_manager.transports.deadline_timer import DeadlineTimer
 from mcp_manager.transports.http import HttpTransport
 from mcp_manager.transports.http_pool import HttpPool
+from mcp_manager.transports.http_sse import HttpSseTransport
 from mcp_manager.transports.stdio import StdioTransport
 
 __all__ = ["Assembly"]
@@ -92,7 +93,8 @@ class Assembly:
     def _transport(self, server_id: str, config: ServerConfig, index: int, sink: MessageSink, sse: bool) -> Transport:
         if config.command is not None:
             return StdioTransport(config, server_id=server_id, sink=sink, timer=self._timer)
-        return HttpTransport(
+        kind = HttpSseTransport if sse or config.transport == "sse" else HttpTransport
+        return kind(
             self.http,
             config.instance_url(index),
             request_headers(config),

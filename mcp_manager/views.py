@@ -94,7 +94,7 @@ def fleet_health(
 def server_reading(supervisor: Supervisor, router: Router, http: HttpPool, now_ns: int) -> ServerReading:
     """Read one server for the metrics."""
     ready = _ready_count(supervisor)
-    is_http = supervisor.config.transport == "http"
+    is_http = supervisor.config.transport != "stdio"
     return ServerReading(
         snapshot=router.server_snapshot(supervisor.server_id, now_ns),
         circuit=circuit_of(supervisor, router, now_ns),

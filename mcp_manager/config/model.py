@@ -222,7 +222,8 @@ class ServerConfig(_Settings, frozen=True, kw_only=True):
     inherit_env
         Names of variables to pass on from this process, beside the safe ones that are always passed on.
     transport
-        ``stdio`` with a ``command``, else ``http``. A configuration may name it, as ``transport`` or ``type``.
+        ``stdio`` with a ``command``, else ``http``. A configuration may name it, as ``transport`` or ``type``. ``sse``
+        is HTTP+SSE, the transport of 2024-11-05, which ``http`` falls back to by itself.
     protocol_version
         ``auto`` finds out what the server speaks; ``stateless`` and ``handshake`` take the newest revision of that era
         alone, and a revision such as ``2025-06-18`` that one.
@@ -264,7 +265,7 @@ class ServerConfig(_Settings, frozen=True, kw_only=True):
     env: dict[str, str] = {}
     cwd: str | None = None
     inherit_env: tuple[str, ...] = ()
-    transport: Literal["http", "stdio"] = "http"
+    transport: Literal["http", "sse", "stdio"] = "http"
     protocol_version: Literal[
         "auto", "stateless", "handshake", "2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"
     ] = "auto"

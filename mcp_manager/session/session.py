@@ -13,9 +13,9 @@ import orjson
 
 from mcp_manager._core.call_path import Channel, RequestIds
 from mcp_manager._core.jsonrpc import ERROR, REQUEST, Message, notification_frame
-from mcp_manager.errors import CallError, ConnectionLostError
+from mcp_manager.errors import CallError, ConnectionLostError, ProtocolError, SessionLostError
 from mcp_manager.protocol import methods
-from mcp_manager.protocol.error_codes import METHOD_NOT_FOUND
+from mcp_manager.protocol.error_codes import HEADER_MISMATCH, METHOD_NOT_FOUND, UNSUPPORTED_VERSION
 from mcp_manager.protocol.handshake import ServerIdentity
 from mcp_manager.protocol.revisions import Era
 from mcp_manager.protocol.subscriptions import Interest, offered_kinds
@@ -83,6 +83,7 @@ class Session:
         self._listening: Listening | None = None
         self._resubscription: Resubscription | None = None
         self._over = asyncio.Event()
+        self._may_change = False
         self.identity: ServerIdentity | None = None
         self.revision: str | None = None
         # Where calls may go out without coming by here, while the session is live.
@@ -111,11 +112,13 @@ class Session:
         negotiation = Negotiation(
             settings.server_id,
             settings.client,
-            config.protocol_version,
+            # There is no HTTP+SSE in the stateless era, and asking for it would only be refused.
+            "handshake" if config.transport == "sse" and config.protocol_version == "auto" else config.protocol_version,
             settings.memory,
             settings.place(self._index),
             self._make_transport,
             self._ids,
+            settings.faults,
             can_fall_back=config.transport == "http",
             timeout_s=config.connect_timeout_s,
         )
@@ -123,8 +126,11 @@ class Session:
             settled = await negotiation.run()
             self._take_up(settled)
             if settled.era is Era.HANDSHAKE:
+                await settled.transport.listen()
                 await self._begin(settled)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, ProtocolError):
+                settings.faults.count_error(error)
             await self.aclose(0.0)
             raise
         self.channel = settled.transport.channel(self, self._ids, self._dialect)
@@ -160,12 +166,8 @@ class Session:
         if self._dialect is not None:
             sending = self._dialect.call(request, deadline_ns)
         else:
-            sending = transport.exchange(request.exchange(self._ids.take(), deadline_ns))
-            method_raw = request.method if type(request) is Request else request.method_raw
-            if method_raw == _CALL_TOOL_RAW:
-                sending = self._called(request, sending, deadline_ns)
-            elif method_raw in _SUBSCRIPTION_METHODS:
-                sending = self._subscribing(_SUBSCRIPTION_METHODS[method_raw], request, sending)
+            exchange = request.exchange(self._ids.take(), deadline_ns)
+            sending = self._beyond(request, exchange, transport.exchange(exchange))
         return sending if progress is None else self._reporting(sending, *progress)
 
     def landed(self, request: Sendable, exchange: Exchange, answer: Any) -> Awaitable[Message]:
@@ -174,8 +176,18 @@ class Session:
         if self._dialect is not None:
             return self._dialect.landed(request, exchange, answer)
         landing = self._transport.landed(exchange, answer)
+        return self._beyond(request, exchange, landing)
+
+    def _beyond(self, request: Sendable, exchange: Exchange, sending: Awaitable[Message]) -> Awaitable[Message]:
+        """Return a request's sending in the handshake era, with what its reply may lead to."""
+        if self._may_change:
+            sending = self._fitting(sending, exchange)
         method_raw = request.method if type(request) is Request else request.method_raw
-        return self._called(request, landing, exchange.deadline_ns) if method_raw == _CALL_TOOL_RAW else landing
+        if method_raw == _CALL_TOOL_RAW:
+            return self._called(request, sending, exchange.deadline_ns)
+        if method_raw in _SUBSCRIPTION_METHODS:
+            return self._subscribing(_SUBSCRIPTION_METHODS[method_raw], request, sending)
+        return sending
 
     async def notify(self, method_raw: bytes, params: bytes | None, deadline_ns: int) -> None:
         """Send a notification; raises :class:`CallError` if it could not be handed over by the deadline."""
@@ -243,6 +255,10 @@ class Session:
         params = orjson.dumps({"requestId": exchange.request_id, "reason": reason})
         self._requests.spawn(self._send_quietly(notification_frame(b'"notifications/cancelled"', params)))
 
+    def on_fault(self, kind: str, detail: str) -> None:
+        """Count a fault of the server; see :class:`MessageSink`."""
+        self._settings.faults.count(kind, detail)
+
     def on_closed(self, error: CallError) -> None:
         """Pass on that the transport died; see :class:`MessageSink`."""
         self._on_closed(self, error)
@@ -271,6 +287,32 @@ class Session:
                 settings.cache,
                 self.pause,
             )
+
+        else:
+            # A program that becomes another one ends first.
+            self._may_change = settled.transport.has_request_streams and not settings.memory.is_certain(self._place)
+
+    @property
+    def _place(self) -> str:
+        return self._settings.place(self._index)
+
+    async def _fitting(self, sending: Awaitable[Message], exchange: Exchange) -> Message:
+        """Pass on a reply that fits the handshake era.
+
+        Raises
+        ------
+        SessionLostError
+            The server has become a stateless one: it refused the request for what that era must have.
+        """
+        reply = await sending
+        if (
+            reply.kind == ERROR
+            and exchange.status == 400
+            and reply.error_code in (HEADER_MISMATCH, UNSUPPORTED_VERSION)
+        ):
+            self._settings.memory.doubt(self._place)
+            raise SessionLostError("the server has no handshakes any more", server_id=self._server_id)
+        return reply
 
     async def _begin(self, settled: Negotiated) -> None:
         """Bring a new session of the handshake era to where the one before it was."""

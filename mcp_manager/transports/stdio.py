@@ -137,6 +137,9 @@ class StdioTransport:
     def settle(self, revision: str | None) -> None:
         """Do nothing: stdio sends no version with its messages."""
 
+    async def listen(self) -> None:
+        """Do nothing: the pipe is open both ways."""
+
     def channel(self, session: object, ids: RequestIds, dialect: Any = None) -> None:
         """Return nothing: a pipe takes one message after another, and its replies are told apart here."""
 

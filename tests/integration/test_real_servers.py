@@ -88,6 +88,8 @@ def started_peer(name: str, path: Path) -> Iterator[Peer]:
                 yield http_peer(stack.enter_context(sdk_http()))
             case "sdk-http-json":
                 yield http_peer(stack.enter_context(sdk_http(json_replies=True)))
+            case "sdk-sse":
+                yield http_peer(stack.enter_context(sdk_http(sse=True)))
             case "fastmcp-http":
                 yield http_peer(stack.enter_context(fastmcp_http()))
             case "sdk-stdio":
@@ -102,7 +104,7 @@ def started_peer(name: str, path: Path) -> Iterator[Peer]:
                 raise AssertionError(name)
 
 
-HTTP = ["sdk-http-sse", "sdk-http-json", "fastmcp-http"]
+HTTP = ["sdk-http-sse", "sdk-http-json", "sdk-sse", "fastmcp-http"]
 STDIO = ["sdk-stdio", "time-stdio", "git-stdio"]
 
 

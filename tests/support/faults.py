@@ -114,11 +114,15 @@ class Hold:
 
     async def play(self, connection: Connection, request: Request | None) -> None:
         assert request is not None
+        await self.wait()
+        await connection.answer(request)
+
+    async def wait(self) -> None:
+        """Wait for the release."""
         gate = asyncio.Event()
         self._held.append((asyncio.get_running_loop(), gate))
         if not self._released.is_set():
             await gate.wait()
-        await connection.answer(request)
 
     def release(self) -> None:
         """Let everything go on that is held, and hold nothing any more."""

@@ -20,7 +20,9 @@ __all__ = [
     "PROGRAMS",
     "HttpServerProcess",
     "StdioCommand",
+    "era_stdio",
     "fastmcp_http",
+    "fastmcp_stdio",
     "git_stdio",
     "scripted_stdio",
     "sdk_http",
@@ -62,7 +64,7 @@ class HttpServerProcess:
     @property
     def url(self) -> str:
         """The MCP endpoint; the same after a restart."""
-        return f"http://127.0.0.1:{self.port}/mcp"
+        return f"http://127.0.0.1:{self.port}/{'sse' if '--sse' in self._command else 'mcp'}"
 
     @property
     def pid(self) -> int:
@@ -175,9 +177,15 @@ class StdioCommand:
         return {"command": self.command, "args": self.args, **where, **settings}
 
 
-def sdk_http(*, json_replies: bool = False, ledger: Path | None = None) -> HttpServerProcess:
-    """Return the official SDK's server over streamable HTTP, answering with event streams or JSON; not yet started."""
-    arguments = ["--json"] if json_replies else []
+def sdk_http(
+    *, json_replies: bool = False, stateless: bool = False, sse: bool = False, ledger: Path | None = None
+) -> HttpServerProcess:
+    """Return the official SDK's server over streamable HTTP, answering with event streams or JSON; not yet started.
+
+    It keeps sessions unless ``stateless``; ``sse`` makes it one of HTTP+SSE.
+    """
+    flags = {"--json": json_replies, "--stateless": stateless, "--sse": sse}
+    arguments = [flag for flag, is_on in flags.items() if is_on]
     if ledger is not None:
         arguments += ["--ledger", str(ledger)]
     return HttpServerProcess("sdk_http.py", *arguments)
@@ -188,6 +196,11 @@ def fastmcp_http() -> HttpServerProcess:
     return HttpServerProcess("fastmcp_http.py")
 
 
+def fastmcp_stdio() -> StdioCommand:
+    """Return a fastmcp server over stdio."""
+    return StdioCommand(sys.executable, str(PROGRAMS / "fastmcp_stdio.py"))
+
+
 def sdk_stdio(ledger: Path | None = None) -> StdioCommand:
     """Return the official SDK's server over stdio."""
     return StdioCommand(sys.executable, str(PROGRAMS / "sdk_stdio.py"), *([str(ledger)] if ledger else []))
@@ -196,6 +209,12 @@ def sdk_stdio(ledger: Path | None = None) -> StdioCommand:
 def scripted_stdio(script: Mapping[str, object] | None = None) -> StdioCommand:
     """Return the scripted stdio server; see ``programs/scripted_stdio.py`` for what a script may say."""
     return StdioCommand(sys.executable, str(PROGRAMS / "scripted_stdio.py"), json.dumps(script or {}))
+
+
+def era_stdio(log: Path, *speaks: str, **script: object) -> StdioCommand:
+    """Return the stdio server of either era, which notes what arrives; see ``programs/era_stdio.py``."""
+    told = json.dumps({"speaks": speaks, "log": str(log), **script})
+    return StdioCommand(sys.executable, str(PROGRAMS / "era_stdio.py"), told)
 
 
 def time_stdio() -> StdioCommand:
