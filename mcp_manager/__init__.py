@@ -47,8 +47,11 @@ from mcp_manager.errors import (
     SessionLostError,
     TaskError,
     ToolNotFoundError,
+    UrlElicitationRequiredError,
 )
 from mcp_manager.manager import Applied, McpManager
+from mcp_manager.protocol.elicitation import accept_with_defaults, elicitation_defaults
+from mcp_manager.session.handlers import ElicitationRequest, Handlers, LogMessage, Progress, Root, SamplingRequest
 from mcp_manager.task_verbs import Task
 from mcp_manager.tool_catalog import FleetTool, ToolCatalog
 from mcp_manager.types import (
@@ -86,16 +89,20 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ConnectionLostError",
     "DeadlineExceededError",
     "Delivery",
+    "ElicitationRequest",
     "FleetTool",
     "GetPromptResult",
+    "Handlers",
     "HealthConfig",
     "InputRequiredError",
     "InvalidRequestError",
+    "LogMessage",
     "ManagerConfig",
     "McpManager",
     "McpManagerError",
     "NotRunningError",
     "OverloadedError",
+    "Progress",
     "Prompt",
     "PromptMessage",
     "ProtocolError",
@@ -106,6 +113,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "Resource",
     "ResourceTemplate",
     "RestartConfig",
+    "Root",
     "RpcError",
     "SERVER_STATE_DEGRADED",
     "SERVER_STATE_HEALTHY",
@@ -113,6 +121,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "SERVER_STATE_MAINTENANCE",
     "SERVER_STATE_STOPPED",
     "SERVER_STATE_UNHEALTHY",
+    "SamplingRequest",
     "ScaleError",
     "ServerConfig",
     "ServerExistsError",
@@ -126,6 +135,9 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "Tool",
     "ToolCatalog",
     "ToolNotFoundError",
+    "UrlElicitationRequiredError",
     "__version__",
+    "accept_with_defaults",
+    "elicitation_defaults",
     "load_manager_config",
 ]

@@ -13,7 +13,7 @@ from mcp_manager.protocol.capabilities import handshake_capabilities, stateless_
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.session import SessionSettings
-from mcp_manager.session.server_requests import Handlers
+from mcp_manager.session.handlers import HandlerMap
 from mcp_manager.supervisor import InstanceObserver, Supervisor
 from mcp_manager.transports.base import MessageSink, Transport
 from mcp_manager.transports.deadline_timer import DeadlineTimer
@@ -49,8 +49,8 @@ class Assembly:
     def __init__(
         self,
         config: ManagerConfig,
-        handlers: Handlers,
-        listeners: Handlers,
+        handlers: HandlerMap,
+        listeners: HandlerMap,
         capabilities: Mapping[str, Any],
         trace_context: TraceContext | None,
         began: Callable[[str, str], None],
@@ -85,8 +85,9 @@ class Assembly:
             self._connect_slots,
             self._clock,
             self._trace_context,
-            self._listened,
-            lambda kind: self._began(server_id, kind),
+            handler_timeout_s=self._config.handler_timeout_s,
+            listened=self._listened,
+            began=lambda kind: self._began(server_id, kind),
         )
         return Supervisor(settings, router, observer, self._clock)
 

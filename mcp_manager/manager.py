@@ -14,10 +14,11 @@ from typing import Any, Final, Self
 import msgspec
 
 from mcp_manager import metrics
-from mcp_manager._core.jsonrpc import FrameError, Message, scan
+from mcp_manager._core.jsonrpc import ERROR, FrameError, Message, scan
 from mcp_manager._core.router import Router
 from mcp_manager.assembly import Assembly
 from mcp_manager.catalog import Tool
+from mcp_manager.client_side import ClientSide
 from mcp_manager.config import (
     ManagerConfig,
     ServerConfig,
@@ -25,7 +26,7 @@ from mcp_manager.config import (
     parse_server_config,
     validate_server_id,
 )
-from mcp_manager.dispatcher import Dispatcher
+from mcp_manager.dispatcher import BY_SESSION, Dispatcher
 from mcp_manager.errors import (
     CallError,
     InvalidRequestError,
@@ -35,17 +36,19 @@ from mcp_manager.errors import (
 )
 from mcp_manager.health import HealthMonitor
 from mcp_manager.pool import Instance
+from mcp_manager.protocol.capabilities import elicitation_modes, handshake_capabilities
 from mcp_manager.protocol.envelope import TraceContext
-from mcp_manager.protocol.methods import LIST_TOOLS, SUBSCRIBE, TOOLS_CHANGED, UNSUBSCRIBE, is_notification
+from mcp_manager.protocol.methods import ELICIT, ELICITATION_COMPLETE, LIST_TOOLS, TOOLS_CHANGED, is_notification
 from mcp_manager.protocol.request import encode_method, encode_params, encode_text, invalid_request, with_progress_token
 from mcp_manager.scaling import check_instances
 from mcp_manager.session import ProgressCallback
-from mcp_manager.session.server_requests import Handlers
+from mcp_manager.session.handlers import HandlerMap, Handlers, Roots
 from mcp_manager.supervisor import Supervisor
 from mcp_manager.task_verbs import TaskVerbs
 from mcp_manager.tool_catalog import FleetTools, ToolCache
 from mcp_manager.transports.base import Request
 from mcp_manager.types import PyHealthStatus
+from mcp_manager.url_elicitation import UrlElicitations
 from mcp_manager.views import ServerView, fleet_health, is_ready, server_reading, server_view
 
 __all__ = ["Applied", "McpManager", "ServerView"]
@@ -58,7 +61,6 @@ ServerSpec = ServerConfig | Mapping[str, Any] | str | bytes
 _CLOCK: Final = time.monotonic_ns
 # A century: more does not fit nanoseconds beside the time since boot.
 _LONGEST_TIMEOUT_S: Final = 100 * 365.25 * 86400
-_KEPT_BY_SESSION: Final = frozenset({SUBSCRIBE, UNSUBSCRIBE})
 
 
 class _Phase(enum.Enum):
@@ -77,7 +79,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     failed: dict[str, str]
 
 
-class McpManager(FleetTools, TaskVerbs):
+class McpManager(ClientSide, FleetTools, TaskVerbs):
     """Manage a fleet of MCP servers on the running event loop.
 
     Parameters
@@ -85,8 +87,8 @@ class McpManager(FleetTools, TaskVerbs):
     config
         A :class:`ManagerConfig`, whose servers are deployed by :meth:`start`; ``None`` for the defaults.
     handlers
-        Answers to requests of servers and listeners to their notifications, by method name, each called as
-        ``await handler(server_id, params)``. What the client declares it can do follows from them.
+        :class:`Handlers`, or a mapping from method names to functions called as ``handler(server_id, params)``: answers
+        to requests of servers, and listeners to their notifications. What the client declares follows from them.
     capabilities
         What it declares beyond that, or in place of it, by capability: ``{"sampling": {"tools": {}}}``.
     trace_context
@@ -100,14 +102,22 @@ class McpManager(FleetTools, TaskVerbs):
         self,
         config: ManagerConfig | None = None,
         *,
-        handlers: Handlers | None = None,
+        handlers: Handlers | HandlerMap | None = None,
         capabilities: Mapping[str, Any] | None = None,
         trace_context: TraceContext | None = None,
     ) -> None:
         self._config = config if config is not None else ManagerConfig()
+        self._roots: Roots | None = None
+        if isinstance(handlers, Handlers):
+            capabilities = {**handlers.capabilities(), **(capabilities or {})}
+            self._roots = handlers.root_list()
+            handlers = handlers.by_method(self._roots)
         handlers = handlers or {}
-        listeners = {**handlers, TOOLS_CHANGED: self._tools_changed}
+        listeners = {**handlers, TOOLS_CHANGED: self._tools_changed, ELICITATION_COMPLETE: self._elicitation_complete}
         self._on_tools_changed = handlers.get(TOOLS_CHANGED)
+        self._on_elicitation_complete = handlers.get(ELICITATION_COMPLETE)
+        is_asked_by_url = "url" in elicitation_modes(handshake_capabilities(handlers, capabilities or {}))
+        self._url_elicitations = UrlElicitations(handlers.get(ELICIT) if is_asked_by_url else None, _CLOCK)
         self._assembly = Assembly(
             self._config, handlers, listeners, capabilities or {}, trace_context, self._changes_are_told, _CLOCK
         )
@@ -277,6 +287,7 @@ class McpManager(FleetTools, TaskVerbs):
         parsed = self._parse_config(server_id, config)
         check_instances(server_id, parsed, parsed.instances)
         after = self._assembly.supervisor(server_id, parsed, self._router, self._observer)
+        after.settings.memory.log_level = before.settings.memory.log_level
         after.set_maintenance(True)
         added = after.set_instances(parsed.instances)
         try:
@@ -343,12 +354,6 @@ class McpManager(FleetTools, TaskVerbs):
         """Take a server out of traffic (state ``Maintenance``), or put it back."""
         self._check_running()
         self._supervisor_of(server_id).set_maintenance(on)
-
-    def drop_cached(self, server_id: str) -> None:
-        """Forget what is kept of a server's answers: the next requests ask it, whatever it said of how long they hold."""
-        self._check_running()
-        self._supervisor_of(server_id).settings.cache.drop_all()
-        self._tools.drop(server_id)
 
     async def wait_ready(self, min: int | None = None, *, timeout: float | None = None) -> None:
         """Wait until at least ``min`` servers (default: all deployed now) are Healthy or Degraded with a session.
@@ -432,7 +437,7 @@ class McpManager(FleetTools, TaskVerbs):
         """Send a request and return the reply as received: the seam under :meth:`request` and the typed verbs."""
         self._check_running()
         supervisor = self._supervisor_of(server_id)
-        progress: tuple[str, ProgressCallback] | None = None
+        progress: tuple[str, ProgressCallback] | None = BY_SESSION.get(method)
         if on_progress is not None:
             token = f"progress-{next(self._progress_tokens)}"
             params = with_progress_token(params, token)
@@ -441,10 +446,10 @@ class McpManager(FleetTools, TaskVerbs):
         now_ns = _CLOCK()
         deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else _timeout_ns(timeout))
         outgoing = Request(encode_method(method), encoded)
-        if method in _KEPT_BY_SESSION and progress is None:
-            # Not past the session: it keeps account of what it has subscribed to.
-            progress = (f"progress-{next(self._progress_tokens)}", _ignore_progress)
-        return await self._dispatcher.call(supervisor, method, outgoing, now_ns, deadline_ns, progress)
+        reply = await self._dispatcher.call(supervisor, method, outgoing, now_ns, deadline_ns, progress)
+        if reply.kind == ERROR and await self._url_elicitations.satisfied(server_id, reply, deadline_ns):
+            return await self._dispatcher.call(supervisor, method, outgoing, _CLOCK(), deadline_ns, progress)
+        return reply
 
     # What the catalogue of tools asks for
 
@@ -471,10 +476,17 @@ class McpManager(FleetTools, TaskVerbs):
         if kind == TOOLS_CHANGED:
             self._tools.drop(server_id)
 
-    async def _tools_changed(self, server_id: str, params: Any) -> None:
+    def _tools_changed(self, server_id: str, params: Any) -> Any:
         self._tools.drop(server_id)
-        if self._on_tools_changed is not None:
-            await self._on_tools_changed(server_id, params)
+        return None if self._on_tools_changed is None else self._on_tools_changed(server_id, params)
+
+    def _elicitation_complete(self, server_id: str, params: Any) -> Any:
+        self._url_elicitations.completed(server_id, params)
+        return None if self._on_elicitation_complete is None else self._on_elicitation_complete(server_id, params)
+
+    def _deployed_supervisors(self, server_id: str | None = None) -> list[Supervisor]:
+        self._check_running()
+        return list(self._servers.values()) if server_id is None else [self._supervisor_of(server_id)]
 
     # What can be seen
 
@@ -573,10 +585,6 @@ class _Observer:
     def instance_removed(self, instance: Instance) -> None:
         self._monitor.instance_removed(instance)
         self.changed.set()
-
-
-def _ignore_progress(progress: float, total: float | None, message: str | None) -> None:
-    """Listen to no progress."""
 
 
 def _timeout_ns(timeout: float) -> int:

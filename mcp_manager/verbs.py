@@ -19,8 +19,7 @@ from mcp_manager.catalog import (
     decode_result,
     drain_pages,
 )
-from mcp_manager.errors import RpcError
-from mcp_manager.protocol.rpc_error import read_error
+from mcp_manager.protocol.rpc_error import rpc_error
 from mcp_manager.session import ProgressCallback
 
 __all__ = ["Verbs"]
@@ -168,6 +167,5 @@ class Verbs:
 
 def _result_of(server_id: str, reply: Message) -> bytes | memoryview:
     if reply.kind == ERROR:
-        error = read_error(reply.error or b"")
-        raise RpcError(error.code, error.message, error.data, server_id=server_id)
+        raise rpc_error(server_id, reply.error or b"")
     return reply.result_buffer or b"null"

@@ -331,6 +331,9 @@ class ManagerConfig(_Settings, frozen=True, kw_only=True):
         How many servers are connected, and how many probed, at a time.
     shutdown_timeout_s
         Seconds ``stop()`` may take before what is left is ended by force.
+    handler_timeout_s
+        Seconds a handler may take to answer what a server asks of the client, such as a question to the user; then the
+        server is told that it failed.
     client_name, client_version
         What the manager calls itself in the MCP handshake and in ``User-Agent``.
     """
@@ -341,5 +344,6 @@ class ManagerConfig(_Settings, frozen=True, kw_only=True):
     connect_concurrency: Count = 64
     probe_concurrency: Count = 64
     shutdown_timeout_s: PositiveSeconds = 10.0
+    handler_timeout_s: PositiveSeconds = 300.0
     client_name: str = "mcp-manager"
     client_version: str = __version__

@@ -18,6 +18,7 @@ from mcp_manager.protocol import methods
 from mcp_manager.protocol.error_codes import HEADER_MISMATCH, METHOD_NOT_FOUND, UNSUPPORTED_VERSION
 from mcp_manager.protocol.handshake import ServerIdentity
 from mcp_manager.protocol.revisions import Era
+from mcp_manager.protocol.rpc_error import error_text
 from mcp_manager.protocol.subscriptions import Interest, offered_kinds
 from mcp_manager.session.negotiation import Negotiated, Negotiation
 from mcp_manager.session.resubscription import Resubscription, read_uri
@@ -45,6 +46,9 @@ _SUBSCRIPTION_METHODS: Final = {
     b'"resources/subscribe"': methods.SUBSCRIBE,
     b'"resources/unsubscribe"': methods.UNSUBSCRIBE,
 }
+# A handler may tidy up when it is cancelled, but not keep its session from ending.
+_CANCELLED_S: Final = 2.0
+_RESTORE_NS: Final = 10_000_000_000
 
 
 class _ProgressParams(msgspec.Struct, rename="camel"):
@@ -78,7 +82,14 @@ class Session:
         self._transport: Transport | None = None
         self._ids = RequestIds(_FIRST_ID)
         self._progress: dict[str, ProgressCallback] = {}
-        self._requests = ServerRequests(settings.server_id, settings.handlers, settings.faults, self._send_quietly)
+        self._requests = ServerRequests(
+            settings.server_id,
+            settings.handlers,
+            settings.client.capabilities,
+            settings.faults,
+            self._send_quietly,
+            settings.handler_timeout_s,
+        )
         self._dialect: StatelessDialect | None = None
         self._listening: Listening | None = None
         self._resubscription: Resubscription | None = None
@@ -127,7 +138,7 @@ class Session:
             self._take_up(settled)
             if settled.era is Era.HANDSHAKE:
                 await settled.transport.listen()
-                await self._begin(settled)
+                self._restore()
         except BaseException as error:
             if isinstance(error, ProtocolError):
                 settings.faults.count_error(error)
@@ -219,7 +230,9 @@ class Session:
                 await self._transport.aclose(grace_s)
         finally:
             if tasks:
-                await asyncio.gather(*tasks, return_exceptions=True)
+                _, stuck = await asyncio.wait(tasks, timeout=_CANCELLED_S)
+                if stuck:
+                    _log.warning("%d handlers of server %r do not end though cancelled", len(stuck), self._server_id)
 
     def on_message(self, message: Message) -> None:
         """Take what the server sent without being asked; see :class:`MessageSink`."""
@@ -234,6 +247,7 @@ class Session:
                 self._requests.answer(message, method)
         elif method == methods.PROGRESS:
             self._take_progress(message)
+            self._requests.take_notification(method, message.params)
         elif self._listening is None or not self._listening.take(method, message.params):
             self._pass_on(method, message.params)
 
@@ -314,13 +328,39 @@ class Session:
             raise SessionLostError("the server has no handshakes any more", server_id=self._server_id)
         return reply
 
-    async def _begin(self, settled: Negotiated) -> None:
+    def _restore(self) -> None:
         """Bring a new session of the handshake era to where the one before it was."""
         level = self._settings.memory.log_level
-        capabilities = settled.identity.capabilities if settled.identity is not None else {}
-        if level is not None and "logging" in capabilities:
-            set_level = Request(b'"logging/setLevel"', orjson.dumps({"level": level}))
-            await settled.transport.exchange(set_level.exchange(self._ids.take(), 0))
+        if level is not None and self._has_logging:
+            self._requests.spawn(self._restore_log_level(level))
+
+    async def _restore_log_level(self, level: str) -> None:
+        try:
+            reply = await self._request_log_level(level, time.monotonic_ns() + _RESTORE_NS)
+        except CallError as error:
+            _log.warning("server %r was not told the log level again: %s", self._server_id, error)
+        else:
+            if reply.kind == ERROR:
+                _log.warning("server %r refused its log level: %s", self._server_id, error_text(reply.error or b""))
+
+    async def set_log_level(self, level: str, deadline_ns: int) -> Message | None:
+        """Ask for log messages from this level on; returns the reply, ``None`` from a server that sends none.
+
+        Raises
+        ------
+        CallError
+            No reply arrived; see :meth:`call`.
+        """
+        if self._dialect is None and not self._has_logging:
+            return None
+        return await self._request_log_level(level, deadline_ns)
+
+    def _request_log_level(self, level: str, deadline_ns: int) -> Awaitable[Message]:
+        return self.call(Request(b'"logging/setLevel"', orjson.dumps({"level": level})), deadline_ns)
+
+    @property
+    def _has_logging(self) -> bool:
+        return self.identity is not None and "logging" in self.identity.capabilities
 
     def _stay_told(self) -> None:
         """Begin what keeps the session's subscriptions."""

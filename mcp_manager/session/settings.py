@@ -10,11 +10,11 @@ from yarl import URL
 from mcp_manager.config import ServerConfig
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.handshake import ClientIdentity
+from mcp_manager.session.handlers import HandlerMap
 from mcp_manager.session.mirrored_tools import MirroredTools
 from mcp_manager.session.negotiation import EraMemory
 from mcp_manager.session.peer_faults import PeerFaults
 from mcp_manager.session.response_cache import ResponseCache
-from mcp_manager.session.server_requests import Handlers
 from mcp_manager.session.subscriptions import Subscriptions
 from mcp_manager.transports.base import MessageSink, Transport
 
@@ -42,6 +42,8 @@ class SessionSettings:
         Bounds how many sessions are made at a time, over all servers.
     clock
         Monotonic nanoseconds.
+    handler_timeout_s
+        Seconds a handler may take.
     listened
         The notifications that a handler of the user's takes.
     began
@@ -54,6 +56,7 @@ class SessionSettings:
         "config",
         "connect_slots",
         "faults",
+        "handler_timeout_s",
         "handlers",
         "make_transport",
         "memory",
@@ -68,11 +71,13 @@ class SessionSettings:
         server_id: str,
         config: ServerConfig,
         client: ClientIdentity,
-        handlers: Handlers,
+        handlers: HandlerMap,
         make_transport: TransportFactory,
         connect_slots: asyncio.Semaphore,
         clock: Callable[[], int],
         trace_context: TraceContext | None = None,
+        *,
+        handler_timeout_s: float,
         listened: Collection[str] = (),
         began: Callable[[str], None] | None = None,
     ) -> None:
@@ -83,6 +88,7 @@ class SessionSettings:
         self.make_transport = make_transport
         self.connect_slots = connect_slots
         self.trace_context = trace_context
+        self.handler_timeout_s = handler_timeout_s
         self.memory = EraMemory()
         self.faults = PeerFaults(server_id, clock)
         self.cache = ResponseCache(clock, enabled=config.cache)

@@ -26,6 +26,8 @@ LAYERS = {
         "task_verbs",
         "metrics",
         "verbs",
+        "client_side",
+        "url_elicitation",
         "views",
         "dispatcher",
         "assembly",
