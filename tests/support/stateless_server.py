@@ -185,7 +185,7 @@ class StatelessServer(ScriptedServer):
         """Note a listening stream."""
         with self._streams_lock:
             self._streams.append(stream)
-        self._notify()
+        self.news()
 
     def _on_loop(self, work: Any) -> None:
         self._run(work)
