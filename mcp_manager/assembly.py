@@ -17,9 +17,6 @@ from mcp_manager.session.handlers import HandlerMap
 from mcp_manager.supervisor import InstanceObserver, Supervisor
 from mcp_manager.transports.base import MessageSink, Transport
 from mcp_manager.transports.deadline_timer import DeadlineTimer
-from mcp_manager.transports.http import HttpTransport
-from mcp_manager.transports.http_pool import HttpPool
-from mcp_manager.transports.http_sse import HttpSseTransport
 from mcp_manager.transports.stdio import StdioTransport
 
 __all__ = ["Assembly"]
@@ -56,6 +53,9 @@ class Assembly:
         began: Callable[[str, str], None],
         clock: Callable[[], int],
     ) -> None:
+        # Half of all that an import would cost, and paid by those alone who make a manager.
+        from mcp_manager.transports.http_pool import HttpPool  # noqa: PLC0415
+
         self._config = config
         self._listeners = listeners
         self._listened = frozenset(handlers)
@@ -94,6 +94,10 @@ class Assembly:
     def _transport(self, server_id: str, config: ServerConfig, index: int, sink: MessageSink, sse: bool) -> Transport:
         if config.command is not None:
             return StdioTransport(config, server_id=server_id, sink=sink, timer=self._timer)
+        # See above.
+        from mcp_manager.transports.http import HttpTransport  # noqa: PLC0415
+        from mcp_manager.transports.http_sse import HttpSseTransport  # noqa: PLC0415
+
         kind = HttpSseTransport if sse or config.transport == "sse" else HttpTransport
         return kind(
             self.http,

@@ -13,7 +13,6 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from mcp_manager import metrics
 from mcp_manager._core.jsonrpc import ERROR, FrameError, Message, scan
 from mcp_manager._core.router import Router
 from mcp_manager.assembly import Assembly
@@ -43,6 +42,7 @@ from mcp_manager.protocol.request import encode_method, encode_params, encode_te
 from mcp_manager.scaling import check_instances
 from mcp_manager.session import ProgressCallback
 from mcp_manager.session.handlers import HandlerMap, Handlers, Roots
+from mcp_manager.session.output_schemas import OutputSchemas
 from mcp_manager.supervisor import Supervisor
 from mcp_manager.task_verbs import TaskVerbs
 from mcp_manager.tool_catalog import FleetTools, ToolCache
@@ -476,8 +476,15 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         if kind == TOOLS_CHANGED:
             self._tools.drop(server_id)
 
+    def _outputs(self, server_id: str) -> OutputSchemas | None:
+        supervisor = self._servers.get(server_id)
+        return supervisor.settings.outputs if supervisor is not None and supervisor.config.validate_output else None
+
     def _tools_changed(self, server_id: str, params: Any) -> Any:
         self._tools.drop(server_id)
+        supervisor = self._servers.get(server_id)
+        if supervisor is not None:
+            supervisor.settings.outputs.forget()
         return None if self._on_tools_changed is None else self._on_tools_changed(server_id, params)
 
     def _elicitation_complete(self, server_id: str, params: Any) -> Any:
@@ -508,6 +515,8 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
 
     def metrics_text(self) -> str:
         """Render all metrics in the Prometheus text format."""
+        from mcp_manager import metrics  # noqa: PLC0415  (it brings a web server, for those who scrape)
+
         self._check_running()
         now_ns = _CLOCK()
         return metrics.render(

@@ -251,6 +251,8 @@ class ServerConfig(_Settings, frozen=True, kw_only=True):
         Size in bytes above which a reply is refused.
     cache
         Keep results for as long as a server of 2026-07-28 or later says that they hold. Earlier ones do not say.
+    validate_output
+        Check what a tool returns against the output schema that it was listed with.
     breaker, health, restart
         See :class:`BreakerConfig`, :class:`HealthConfig` and :class:`RestartConfig`.
     extras
@@ -281,6 +283,7 @@ class ServerConfig(_Settings, frozen=True, kw_only=True):
     shutdown_grace_s: Seconds = 2.0
     max_response_bytes: Annotated[int, Meta(ge=1024, le=2**40)] = 16 * 1024 * 1024
     cache: bool = True
+    validate_output: bool = True
     breaker: BreakerConfig = BreakerConfig()
     health: HealthConfig = HealthConfig()
     restart: RestartConfig = RestartConfig()

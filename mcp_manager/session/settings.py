@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection
 
-from yarl import URL
-
 from mcp_manager.config import ServerConfig
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.session.handlers import HandlerMap
 from mcp_manager.session.mirrored_tools import MirroredTools
 from mcp_manager.session.negotiation import EraMemory
+from mcp_manager.session.output_schemas import OutputSchemas
 from mcp_manager.session.peer_faults import PeerFaults
 from mcp_manager.session.response_cache import ResponseCache
 from mcp_manager.session.subscriptions import Subscriptions
@@ -27,8 +26,8 @@ TransportFactory = Callable[[int, MessageSink, bool], Transport]
 class SessionSettings:
     """What sessions of one server are made from.
 
-    ``memory``, ``mirrored``, ``cache`` and ``faults`` are what they have found out, ``subscriptions`` what is wanted of
-    them; all of it outlives each of them.
+    ``memory``, ``mirrored``, ``outputs``, ``cache`` and ``faults`` are what they have found out, ``subscriptions`` what
+    is wanted of them; all of it outlives each of them.
 
     Parameters
     ----------
@@ -61,6 +60,7 @@ class SessionSettings:
         "make_transport",
         "memory",
         "mirrored",
+        "outputs",
         "server_id",
         "subscriptions",
         "trace_context",
@@ -94,9 +94,12 @@ class SessionSettings:
         self.cache = ResponseCache(clock, enabled=config.cache)
         self.subscriptions = Subscriptions(listened, began)
         self.mirrored = MirroredTools(self.faults)
+        self.outputs = OutputSchemas(self.faults, clock)
 
     def place(self, index: int) -> str:
         """Name what an instance's era is a property of: the origin of its URL, or the one program."""
         if self.config.command is not None:
             return ""
+        from yarl import URL  # noqa: PLC0415  (it comes with aiohttp, which is loaded with the first transport)
+
         return str(URL(self.config.instance_url(index)).origin())

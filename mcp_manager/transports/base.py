@@ -36,9 +36,6 @@ class MessageSink(MessageTaker, Protocol):
     def on_given_up(self, exchange: Exchange, reason: str) -> None:
         """Learn that nobody waits for the reply to an exchange any more, of which a byte may have left."""
 
-    def on_fault(self, kind: str, detail: str) -> None:
-        """Count what the server sent that it should not, and that harms no call; see :class:`PeerFaults`."""
-
     def on_closed(self, error: CallError) -> None:
         """Learn, once, that the transport is gone for good without having been asked to close."""
 

@@ -279,11 +279,14 @@ async def test_an_old_servers_own_code_is_passed_on_after_one_doubt(code: int, w
             assert len(server.requests_of("tools/call")) == 4
 
 
-async def test_calls_go_on_when_a_server_loses_its_stateless_revision(server: EraServer) -> None:
+@pytest.mark.parametrize("bare", [400, 404, 405, None])
+async def test_calls_go_on_when_a_server_loses_its_stateless_revision(server: EraServer, bare: int | None) -> None:
     async with McpManager() as manager:
         await manager.deploy("s", settings(server))
         assert text_of(await manager.execute_raw("s", echo("before"))) == "before"
         server.speaks = (HANDSHAKE,)
+        if bare is not None:
+            server.script("tools/call", faults.Status(bare))
         texts = [str(number) for number in range(20)]
         replies = await asyncio.gather(*(manager.execute_raw("s", echo(text)) for text in texts))
         assert [text_of(reply) for reply in replies] == texts

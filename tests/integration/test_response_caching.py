@@ -49,7 +49,8 @@ async def manager() -> AsyncIterator[McpManager]:
 
 async def text_of(manager: McpManager, uri: str) -> str:
     result = await manager.read_resource("a", uri)
-    text: str = result.contents[0]["text"]
+    text = result.contents[0].text
+    assert text is not None
     return text
 
 

@@ -30,6 +30,9 @@ class Sink:
     def on_given_up(self, exchange: Exchange, reason: str) -> None:
         raise AssertionError(reason)
 
+    def on_fault(self, kind: str, detail: str) -> None:
+        raise AssertionError(kind, detail)
+
     def on_closed(self, error: CallError) -> None:
         raise AssertionError(error)
 

@@ -28,6 +28,7 @@ JSON_VALUES = st.recursive(
 )
 HEADER_TEXTS = st.one_of(
     st.text(max_size=20),
+    st.text(st.sampled_from(" \t!a"), max_size=4),
     st.text(st.sampled_from(" \t=?base64ABC\r\n\x00\x7f~!é"), max_size=20),
     st.builds("=?base64?{}?=".format, st.text(st.sampled_from("QUJD=?+/ "), max_size=12)),
     st.builds("=?BASE64?{}?=".format, st.text(st.sampled_from("QUJD="), max_size=12)),
@@ -70,6 +71,7 @@ def test_what_may_stand_as_it_is_does(text: str) -> None:
         (" padded ", "=?base64?IHBhZGRlZCA=?="),
         ("line1\nline2", "=?base64?bGluZTEKbGluZTI=?="),
         ("=?base64?literal?=", "=?base64?PT9iYXNlNjQ/bGl0ZXJhbD89?="),
+        ("trailing ", "=?base64?dHJhaWxpbmcg?="),
         ("", ""),
         ("inner tab\tstays", "inner tab\tstays"),
     ],
@@ -203,9 +205,10 @@ def test_the_callers_meta_counts_but_for_the_revision(given_meta: dict[str, Any]
     raw = json.dumps({"a": 1, "_meta": given_meta}).encode()
     if escaped:
         raw = raw.replace(b'"_meta"', b'"_met\\u0061"', 1)
-    envelope = Envelope(CLIENT, "2026-07-28", lambda: {"traceparent": "00-1"})
+    trace = {} if escaped else {"traceparent": "00-1"}
+    envelope = Envelope(CLIENT, "2026-07-28", lambda: trace)
     meta = json.loads(envelope.params(raw))["_meta"]
-    expected = {"traceparent": "00-1", **given_meta, PREFIX + "protocolVersion": "2026-07-28"}
+    expected = {**trace, **given_meta, PREFIX + "protocolVersion": "2026-07-28"}
     assert {key: meta[key] for key in expected} == expected
     assert meta[PREFIX + "clientCapabilities"] == {"roots": {}}
 
@@ -258,6 +261,12 @@ def test_the_type_of_a_result_is_that_of_the_object_itself(result: dict[str, Any
                     with pytest.raises(MalformedResult):
                         result_type(shown)
     assert result_type(json.dumps(inner).encode()) == "complete"
+
+
+@pytest.mark.parametrize("last", ["complete", {"resultType": "complete"}, '"resultType":"complete"}'])
+def test_what_a_result_ends_with_is_not_its_type(last: Any) -> None:
+    raw = json.dumps({"resultType": "task", "status": last}, separators=(",", ":")).encode()
+    assert result_type(raw) == result_type(memoryview(raw)) == "task"
 
 
 @given(st.text(max_size=12), st.booleans(), st.dictionaries(st.text(max_size=4), JSON_VALUES, max_size=3))

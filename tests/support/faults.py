@@ -35,6 +35,7 @@ __all__ = [
     "Redirect",
     "Reply",
     "Reset",
+    "Result",
     "RpcErrorReply",
     "SseByteByByte",
     "SseComments",
@@ -276,6 +277,18 @@ class Reply:
 
     async def play(self, connection: Connection, request: Request | None) -> None:
         await connection.respond(200, {"Content-Type": self.content_type}, self.body)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Answer with a result of one's own."""
+
+    result: Any
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        assert request is not None
+        reply = {"jsonrpc": "2.0", "id": request.id, "result": self.result}
+        await connection.respond(200, _JSON, encode(reply))
 
 
 @dataclass(frozen=True)
