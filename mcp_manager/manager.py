@@ -118,8 +118,9 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         self._on_elicitation_complete = handlers.get(ELICITATION_COMPLETE)
         is_asked_by_url = "url" in elicitation_modes(handshake_capabilities(handlers, capabilities or {}))
         self._url_elicitations = UrlElicitations(handlers.get(ELICIT) if is_asked_by_url else None, _CLOCK)
+        self._tools = ToolCache(self._list_tools, self._stamp, _CLOCK)
         self._assembly = Assembly(
-            self._config, handlers, listeners, capabilities or {}, trace_context, self._changes_are_told, _CLOCK
+            self._config, handlers, listeners, capabilities or {}, trace_context, self._tools.began, _CLOCK
         )
         self._http = self._assembly.http
         self._phase = _Phase.NEW
@@ -134,7 +135,6 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         self._dispatcher = Dispatcher(self._router, self._monitor, _CLOCK)
         self._progress_tokens = itertools.count(1)
         self._observer = _Observer(self._monitor)
-        self._tools = ToolCache(self._list_tools, self._stamp, _CLOCK)
         self._stop_asked = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
 
@@ -471,10 +471,6 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
             return ()
         fresh_until = supervisor.settings.cache.fresh_until(LIST_TOOLS)
         return supervisor, fresh_until, *((each, each.generation) for each in supervisor.instances)
-
-    def _changes_are_told(self, server_id: str, kind: str) -> None:
-        if kind == TOOLS_CHANGED:
-            self._tools.drop(server_id)
 
     def _outputs(self, server_id: str) -> OutputSchemas | None:
         supervisor = self._servers.get(server_id)

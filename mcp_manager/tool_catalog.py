@@ -14,6 +14,7 @@ import msgspec
 
 from mcp_manager.catalog import CallToolResult, Tool
 from mcp_manager.errors import McpManagerError, RpcError, ToolNotFoundError
+from mcp_manager.protocol.methods import TOOLS_CHANGED
 from mcp_manager.session import ProgressCallback
 from mcp_manager.verbs import Verbs
 
@@ -127,6 +128,11 @@ class ToolCache:
     def drop(self, server_id: str) -> None:
         """Forget what a server listed."""
         self._listings.pop(server_id, None)
+
+    def began(self, server_id: str, kind: str) -> None:
+        """Learn that changes of a kind are told from now on: what was listed before may have changed unnoticed."""
+        if kind == TOOLS_CHANGED:
+            self.drop(server_id)
 
     async def aclose(self) -> None:
         """End what is being fetched."""
