@@ -63,12 +63,14 @@ from mcp_manager.errors import (
     ServerExitedError,
     ServerNotFoundError,
     SessionLostError,
+    TaskError,
     ToolNotFoundError,
     UrlElicitationRequiredError,
 )
 from mcp_manager.manager import Applied, McpManager
 from mcp_manager.protocol.elicitation import accept_with_defaults, elicitation_defaults
 from mcp_manager.session.handlers import ElicitationRequest, Handlers, LogMessage, Progress, Root, SamplingRequest
+from mcp_manager.task_verbs import Task
 from mcp_manager.tool_catalog import FleetTool, ToolCatalog
 from mcp_manager.types import (
     CIRCUIT_STATE_CLOSED,
@@ -158,6 +160,8 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ServerState",
     "ServerView",
     "SessionLostError",
+    "Task",
+    "TaskError",
     "TextContent",
     "Tool",
     "ToolAnnotations",

@@ -37,6 +37,8 @@ class Assembly:
         ``handlers`` and what the manager itself listens to.
     capabilities, trace_context
         See :class:`~mcp_manager.McpManager`.
+    began
+        ``began(server_id, kind)``: see :class:`~mcp_manager.session.subscriptions.Subscriptions`.
     clock
         Monotonic nanoseconds.
     """
@@ -48,6 +50,7 @@ class Assembly:
         listeners: HandlerMap,
         capabilities: Mapping[str, Any],
         trace_context: TraceContext | None,
+        began: Callable[[str, str], None],
         clock: Callable[[], int],
     ) -> None:
         # Half of all that an import would cost, and paid by those alone who make a manager.
@@ -55,6 +58,8 @@ class Assembly:
 
         self._config = config
         self._listeners = listeners
+        self._listened = frozenset(handlers)
+        self._began = began
         self._trace_context = trace_context
         self._clock = clock
         self._client = ClientIdentity(
@@ -81,6 +86,8 @@ class Assembly:
             self._clock,
             self._trace_context,
             handler_timeout_s=self._config.handler_timeout_s,
+            listened=self._listened,
+            began=lambda kind: self._began(server_id, kind),
         )
         return Supervisor(settings, router, observer, self._clock)
 

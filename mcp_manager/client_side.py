@@ -1,4 +1,4 @@
-"""What the client tells servers by itself: its roots, and from which level on it wants their log messages."""
+"""The client's own side: its roots, from which level on it wants log messages, and what it keeps of answers."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mcp_manager.errors import CallError, ConfigError, InvalidRequestError
 from mcp_manager.protocol.methods import ROOTS_CHANGED
 from mcp_manager.protocol.request import encode_method
 from mcp_manager.protocol.rpc_error import rpc_error
+from mcp_manager.protocol.subscriptions import CHANGE_KINDS
 from mcp_manager.session import Session
 from mcp_manager.session.handlers import RootLike, Roots
 from mcp_manager.supervisor import Supervisor
@@ -53,6 +54,12 @@ class ClientSide:
             raise ConfigError("the manager has no list of roots to replace", hint="pass handlers=Handlers(roots=[])")
         self._roots.replace(roots)
         await asyncio.gather(*(_tell_roots_changed(each, session) for each, session in _sessions(supervisors)))
+
+    def drop_cached(self, server_id: str) -> None:
+        """Forget what is kept of a server's answers: the next requests ask it, whatever it said of how long they hold."""
+        for supervisor in self._deployed_supervisors(server_id):
+            supervisor.settings.cache.drop_all()
+            supervisor.settings.subscriptions.began(CHANGE_KINDS)
 
     async def set_log_level(self, server_id: str, level: LogLevel, *, timeout: float | None = None) -> None:
         """Ask a server for ``notifications/message`` from this level on, in all of its sessions and in those to come.

@@ -32,6 +32,7 @@ __all__ = [
     "ServerExitedError",
     "ServerNotFoundError",
     "SessionLostError",
+    "TaskError",
     "ToolNotFoundError",
     "UrlElicitationRequiredError",
 ]
@@ -287,6 +288,10 @@ class InputRequiredError(CallError):
     """
 
     delivery: Delivery = "answered"
+
+
+class TaskError(CallError):
+    """The call went on as a task, and that was cancelled on the server's side: how far it came is not known."""
 
 
 class AuthError(CallError):

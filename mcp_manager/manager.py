@@ -25,7 +25,7 @@ from mcp_manager.config import (
     parse_server_config,
     validate_server_id,
 )
-from mcp_manager.dispatcher import Dispatcher
+from mcp_manager.dispatcher import BY_SESSION, Dispatcher
 from mcp_manager.errors import (
     CallError,
     InvalidRequestError,
@@ -37,13 +37,14 @@ from mcp_manager.health import HealthMonitor
 from mcp_manager.pool import Instance
 from mcp_manager.protocol.capabilities import elicitation_modes, handshake_capabilities
 from mcp_manager.protocol.envelope import TraceContext
-from mcp_manager.protocol.methods import ELICIT, ELICITATION_COMPLETE, TOOLS_CHANGED, is_notification
+from mcp_manager.protocol.methods import ELICIT, ELICITATION_COMPLETE, LIST_TOOLS, TOOLS_CHANGED, is_notification
 from mcp_manager.protocol.request import encode_method, encode_params, encode_text, invalid_request, with_progress_token
 from mcp_manager.scaling import check_instances
 from mcp_manager.session import ProgressCallback
 from mcp_manager.session.handlers import HandlerMap, Handlers, Roots
 from mcp_manager.session.output_schemas import OutputSchemas
 from mcp_manager.supervisor import Supervisor
+from mcp_manager.task_verbs import TaskVerbs
 from mcp_manager.tool_catalog import FleetTools, ToolCache
 from mcp_manager.transports.base import Request
 from mcp_manager.types import PyHealthStatus
@@ -78,7 +79,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     failed: dict[str, str]
 
 
-class McpManager(ClientSide, FleetTools):
+class McpManager(ClientSide, FleetTools, TaskVerbs):
     """Manage a fleet of MCP servers on the running event loop.
 
     Parameters
@@ -117,7 +118,10 @@ class McpManager(ClientSide, FleetTools):
         self._on_elicitation_complete = handlers.get(ELICITATION_COMPLETE)
         is_asked_by_url = "url" in elicitation_modes(handshake_capabilities(handlers, capabilities or {}))
         self._url_elicitations = UrlElicitations(handlers.get(ELICIT) if is_asked_by_url else None, _CLOCK)
-        self._assembly = Assembly(self._config, handlers, listeners, capabilities or {}, trace_context, _CLOCK)
+        self._tools = ToolCache(self._list_tools, self._stamp, _CLOCK)
+        self._assembly = Assembly(
+            self._config, handlers, listeners, capabilities or {}, trace_context, self._tools.began, _CLOCK
+        )
         self._http = self._assembly.http
         self._phase = _Phase.NEW
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -131,7 +135,6 @@ class McpManager(ClientSide, FleetTools):
         self._dispatcher = Dispatcher(self._router, self._monitor, _CLOCK)
         self._progress_tokens = itertools.count(1)
         self._observer = _Observer(self._monitor)
-        self._tools = ToolCache(self._list_tools, self._stamp, _CLOCK)
         self._stop_asked = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
 
@@ -434,7 +437,7 @@ class McpManager(ClientSide, FleetTools):
         """Send a request and return the reply as received: the seam under :meth:`request` and the typed verbs."""
         self._check_running()
         supervisor = self._supervisor_of(server_id)
-        progress: tuple[str, ProgressCallback] | None = None
+        progress: tuple[str, ProgressCallback] | None = BY_SESSION.get(method)
         if on_progress is not None:
             token = f"progress-{next(self._progress_tokens)}"
             params = with_progress_token(params, token)
@@ -458,13 +461,16 @@ class McpManager(ClientSide, FleetTools):
         return wanted
 
     async def _list_tools(self, server_id: str, timeout: float | None) -> list[Tool]:
+        # From now on what it listed is kept: the news of a change must find its way here.
+        self._supervisor_of(server_id).settings.subscriptions.want(TOOLS_CHANGED)
         return await self.list_tools(server_id, timeout=timeout)
 
     def _stamp(self, server_id: str) -> tuple[object, ...]:
         supervisor = self._servers.get(server_id)
         if supervisor is None:
             return ()
-        return supervisor, *((each, each.generation) for each in supervisor.instances)
+        fresh_until = supervisor.settings.cache.fresh_until(LIST_TOOLS)
+        return supervisor, fresh_until, *((each, each.generation) for each in supervisor.instances)
 
     def _outputs(self, server_id: str) -> OutputSchemas | None:
         supervisor = self._servers.get(server_id)

@@ -15,6 +15,7 @@ from mcp_manager.errors import (
     OverloadedError,
     ProtocolError,
     SessionLostError,
+    TaskError,
 )
 from mcp_manager.types import CallStatus, Outcome
 
@@ -55,7 +56,7 @@ def classify_error(error: BaseException, elapsed_s: float, timeout_floor_s: floa
             return Outcome.FAILURE, CallStatus.CONNECT_ERROR
         case CircuitOpenError():
             return Outcome.IGNORED, CallStatus.CIRCUIT_OPEN
-        case InputRequiredError():
+        case InputRequiredError() | TaskError():
             # It answered: what was missing is not its fault.
             return Outcome.SUCCESS, CallStatus.RPC_ERROR
         case ProtocolError():

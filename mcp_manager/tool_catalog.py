@@ -14,6 +14,7 @@ import msgspec
 
 from mcp_manager.catalog import CallToolResult, Tool
 from mcp_manager.errors import McpManagerError, RpcError, ToolNotFoundError
+from mcp_manager.protocol.methods import TOOLS_CHANGED
 from mcp_manager.session import ProgressCallback
 from mcp_manager.verbs import Verbs
 
@@ -128,6 +129,11 @@ class ToolCache:
         """Forget what a server listed."""
         self._listings.pop(server_id, None)
 
+    def began(self, server_id: str, kind: str) -> None:
+        """Learn that changes of a kind are told from now on: what was listed before may have changed unnoticed."""
+        if kind == TOOLS_CHANGED:
+            self.drop(server_id)
+
     async def aclose(self) -> None:
         """End what is being fetched."""
         tasks = list(self._fetching.values())
@@ -199,7 +205,7 @@ class FleetTools(Verbs):
             Seconds for each server; default: its ``request_timeout_s``.
 
         What a server lists is kept until it says that it has changed, its session or configuration is replaced, or five
-        minutes have passed. :meth:`list_tools` always asks.
+        minutes have passed; one that said how long its list holds (2026-07-28) is asked again after that.
 
         Raises
         ------

@@ -148,7 +148,12 @@ class Verbs:
         return await self._typed(server_id, "resources/read", {"uri": uri}, ReadResourceResult, timeout)
 
     async def subscribe(self, server_id: str, uri: str, *, timeout: float | None = None) -> None:
-        """Ask for ``notifications/resources/updated`` of a resource; they go to the manager's handlers."""
+        """Ask for ``notifications/resources/updated`` of a resource; they go to the manager's handlers.
+
+        The subscription is the manager's: it holds until :meth:`unsubscribe`, whatever becomes of sessions, connections
+        and processes. What may have been missed meanwhile is told as updated. Servers of 2026-07-28 are listened to by
+        ``subscriptions/listen``, earlier ones asked by ``resources/subscribe``.
+        """
         _result_of(server_id, await self.call(server_id, "resources/subscribe", {"uri": uri}, timeout=timeout))
 
     async def unsubscribe(self, server_id: str, uri: str, *, timeout: float | None = None) -> None:

@@ -249,6 +249,8 @@ class ServerConfig(_Settings, frozen=True, kw_only=True):
         Seconds a session or child process is given to end by itself.
     max_response_bytes
         Size in bytes above which a reply is refused.
+    cache
+        Keep results for as long as a server of 2026-07-28 or later says that they hold. Earlier ones do not say.
     validate_output
         Check what a tool returns against the output schema that it was listed with.
     breaker, health, restart
@@ -280,6 +282,7 @@ class ServerConfig(_Settings, frozen=True, kw_only=True):
     request_timeout_s: PositiveSeconds = 60.0
     shutdown_grace_s: Seconds = 2.0
     max_response_bytes: Annotated[int, Meta(ge=1024, le=2**40)] = 16 * 1024 * 1024
+    cache: bool = True
     validate_output: bool = True
     breaker: BreakerConfig = BreakerConfig()
     health: HealthConfig = HealthConfig()

@@ -39,9 +39,15 @@ class _Located(msgspec.Struct):
     value: str = msgspec.field(name="uri")
 
 
-_name_decoders: Final[Mapping[str, msgspec.json.Decoder[_Named] | msgspec.json.Decoder[_Located]]] = {
+class _OfTask(msgspec.Struct):
+    value: str = msgspec.field(name="taskId")
+
+
+_NameDecoder = msgspec.json.Decoder[_Named] | msgspec.json.Decoder[_Located] | msgspec.json.Decoder[_OfTask]
+_name_decoders: Final[Mapping[str, _NameDecoder]] = {
     "name": msgspec.json.Decoder(_Named),
     "uri": msgspec.json.Decoder(_Located),
+    "taskId": msgspec.json.Decoder(_OfTask),
 }
 
 

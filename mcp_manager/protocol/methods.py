@@ -26,8 +26,10 @@ __all__ = [
     "ROOTS_CHANGED",
     "SAMPLE",
     "SET_LOG_LEVEL",
+    "SUBSCRIBE",
     "SUBSCRIPTION_ACKNOWLEDGED",
     "TOOLS_CHANGED",
+    "UNSUBSCRIBE",
     "is_notification",
 ]
 
@@ -38,6 +40,8 @@ PING: Final = "ping"
 LIST_TOOLS: Final = "tools/list"
 CALL_TOOL: Final = "tools/call"
 SET_LOG_LEVEL: Final = "logging/setLevel"
+SUBSCRIBE: Final = "resources/subscribe"
+UNSUBSCRIBE: Final = "resources/unsubscribe"
 
 SAMPLE: Final = "sampling/createMessage"
 ELICIT: Final = "elicitation/create"
@@ -60,8 +64,15 @@ INPUT_METHODS: Final = frozenset({SAMPLE, ELICIT, LIST_ROOTS})
 MULTI_ROUND: Final = frozenset({CALL_TOOL, "prompts/get", "resources/read"})
 """Requests that a server may answer with a question (2026-07-28, basic/patterns/mrtr, supported requests)."""
 
-NAME_MEMBER: Final = {CALL_TOOL: "name", "prompts/get": "name", "resources/read": "uri"}
-"""Which member of the params goes into ``Mcp-Name`` (2026-07-28, streamable HTTP, standard request headers)."""
+NAME_MEMBER: Final = {
+    CALL_TOOL: "name",
+    "prompts/get": "name",
+    "resources/read": "uri",
+    "tasks/get": "taskId",
+    "tasks/update": "taskId",
+    "tasks/cancel": "taskId",
+}
+"""Which member of the params goes into ``Mcp-Name`` (2026-07-28, streamable HTTP, standard request headers; SEP-2663)."""
 
 _NOTIFICATION_PREFIX: Final = "notifications/"
 

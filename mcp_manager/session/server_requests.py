@@ -136,6 +136,11 @@ class ServerRequests:
             self._notifications += 1
             task.add_done_callback(self._notified)
 
+    async def deliver(self, method: str, params: bytes | None) -> None:
+        """Run the handler of a notification to its end, if there is one: for what must not be lost in a flood."""
+        if method in self._handlers:
+            await self._notify(method, params)
+
     async def fulfil(self, asked: Mapping[str, InputRequest], deadline_ns: int) -> dict[str, Any]:
         """Answer the questions of a request that takes several rounds, all of them at once.
 

@@ -13,16 +13,20 @@ import orjson
 
 from mcp_manager._core.call_path import Channel, RequestIds
 from mcp_manager._core.jsonrpc import ERROR, REQUEST, Message, notification_frame
-from mcp_manager.errors import CallError, ProtocolError, SessionLostError
+from mcp_manager.errors import CallError, ConnectionLostError, ProtocolError, SessionLostError
 from mcp_manager.protocol import methods
-from mcp_manager.protocol.error_codes import HEADER_MISMATCH, UNSUPPORTED_VERSION
+from mcp_manager.protocol.error_codes import HEADER_MISMATCH, METHOD_NOT_FOUND, UNSUPPORTED_VERSION
 from mcp_manager.protocol.handshake import ServerIdentity
 from mcp_manager.protocol.revisions import Era
 from mcp_manager.protocol.rpc_error import error_text
+from mcp_manager.protocol.subscriptions import Interest, offered_kinds
 from mcp_manager.session.negotiation import Negotiated, Negotiation
+from mcp_manager.session.resubscription import Resubscription, read_uri
 from mcp_manager.session.server_requests import ServerRequests
 from mcp_manager.session.settings import SessionSettings
 from mcp_manager.session.stateless import StatelessDialect
+from mcp_manager.session.subscriptions import Listening
+from mcp_manager.session.tasks import TaskFollower
 from mcp_manager.transports.base import Exchange, Request, Sendable, Transport
 
 __all__ = ["ProgressCallback", "Session"]
@@ -36,6 +40,12 @@ ProgressCallback = Callable[[float, float | None, str | None], None]
 _FIRST_ID: Final = 1_000_000_000
 # The announcement that a request was given up must not outlive the server that ignores it.
 _CANCEL_NOTICE_NS: Final = 2_000_000_000
+_NEWS_AT_ONCE: Final = 16
+_CALL_TOOL_RAW: Final = b'"tools/call"'
+_SUBSCRIPTION_METHODS: Final = {
+    b'"resources/subscribe"': methods.SUBSCRIBE,
+    b'"resources/unsubscribe"': methods.UNSUBSCRIBE,
+}
 # A handler may tidy up when it is cancelled, but not keep its session from ending.
 _CANCELLED_S: Final = 2.0
 _RESTORE_NS: Final = 10_000_000_000
@@ -81,6 +91,9 @@ class Session:
             settings.handler_timeout_s,
         )
         self._dialect: StatelessDialect | None = None
+        self._listening: Listening | None = None
+        self._resubscription: Resubscription | None = None
+        self._over = asyncio.Event()
         self._may_change = False
         self.identity: ServerIdentity | None = None
         self.revision: str | None = None
@@ -132,6 +145,7 @@ class Session:
             await self.aclose(0.0)
             raise
         self.channel = settled.transport.channel(self, self._ids, self._dialect)
+        self._stay_told()
 
     def call(
         self,
@@ -164,10 +178,8 @@ class Session:
             sending = self._dialect.call(request, deadline_ns)
         else:
             exchange = request.exchange(self._ids.take(), deadline_ns)
-            sending = transport.exchange(exchange)
-            if self._may_change:
-                sending = self._fitting(sending, exchange)
-        return sending if progress is None else self._listening(sending, *progress)
+            sending = self._beyond(request, exchange, transport.exchange(exchange))
+        return sending if progress is None else self._reporting(sending, *progress)
 
     def landed(self, request: Sendable, exchange: Exchange, answer: Any) -> Awaitable[Message]:
         """Return the reading of what came back on the channel, to be awaited for the reply; see :meth:`call`."""
@@ -175,7 +187,18 @@ class Session:
         if self._dialect is not None:
             return self._dialect.landed(request, exchange, answer)
         landing = self._transport.landed(exchange, answer)
-        return self._fitting(landing, exchange) if self._may_change else landing
+        return self._beyond(request, exchange, landing)
+
+    def _beyond(self, request: Sendable, exchange: Exchange, sending: Awaitable[Message]) -> Awaitable[Message]:
+        """Return a request's sending in the handshake era, with what its reply may lead to."""
+        if self._may_change:
+            sending = self._fitting(sending, exchange)
+        method_raw = request.method if type(request) is Request else request.method_raw
+        if method_raw == _CALL_TOOL_RAW:
+            return self._called(request, sending, exchange.deadline_ns)
+        if method_raw in _SUBSCRIPTION_METHODS:
+            return self._subscribing(_SUBSCRIPTION_METHODS[method_raw], request, sending)
+        return sending
 
     async def notify(self, method_raw: bytes, params: bytes | None, deadline_ns: int) -> None:
         """Send a notification; raises :class:`CallError` if it could not be handed over by the deadline."""
@@ -197,6 +220,10 @@ class Session:
         await self._end(grace_s)
 
     async def _end(self, grace_s: float) -> None:
+        self._over.set()
+        for keeping in (self._listening, self._resubscription):
+            if keeping is not None:
+                keeping.close()
         tasks = self._requests.close()
         try:
             if self._transport is not None:
@@ -221,8 +248,8 @@ class Session:
         elif method == methods.PROGRESS:
             self._take_progress(message)
             self._requests.take_notification(method, message.params)
-        else:
-            self._requests.take_notification(method, message.params)
+        elif self._listening is None or not self._listening.take(method, message.params):
+            self._pass_on(method, message.params)
 
     def on_given_up(self, exchange: Exchange, reason: str) -> None:
         """Tell the server that a reply is not awaited any more; see :class:`MessageSink`.
@@ -235,6 +262,9 @@ class Session:
         if self.revision is None or transport is None:
             return
         if self._dialect is not None and transport.has_request_streams:
+            return
+        if self._listening is not None and self._listening.has_ended(exchange.request_id):
+            # It was the server that gave it up.
             return
         params = orjson.dumps({"requestId": exchange.request_id, "reason": reason})
         self._requests.spawn(self._send_quietly(notification_frame(b'"notifications/cancelled"', params)))
@@ -268,6 +298,8 @@ class Session:
                 settings.place(self._index),
                 settings.mirrored,
                 settings.trace_context,
+                settings.cache,
+                self.pause,
             )
 
         else:
@@ -330,7 +362,88 @@ class Session:
     def _has_logging(self) -> bool:
         return self.identity is not None and "logging" in self.identity.capabilities
 
-    async def _listening(self, sending: Awaitable[Message], token: str, listener: ProgressCallback) -> Message:
+    def _stay_told(self) -> None:
+        """Begin what keeps the session's subscriptions."""
+        settings = self._settings
+        capabilities = self.identity.capabilities if self.identity is not None else {}
+        if self._dialect is not None:
+            self._listening = Listening(
+                self._server_id,
+                self._index,
+                settings.subscriptions,
+                offered_kinds(capabilities),
+                self._ids,
+                self._dialect.listen,
+                self._catch_up,
+                settings.config.restart,
+                settings.config.connect_timeout_s,
+                settings.faults,
+            )
+            self._dialect.listening = self._listening
+            self._listening.start(self._requests.spawn)
+        elif "resources" in capabilities:
+            self._resubscription = Resubscription(
+                self._index, settings.subscriptions, self._ask, self._catch_up, settings.faults
+            )
+            self._resubscription.start(self._requests.spawn)
+
+    def _pass_on(self, method: str, params: bytes | None) -> None:
+        """Pass a notification on to whatever it concerns: what is kept, and who listens."""
+        self._settings.cache.changed(method, params)
+        self._requests.take_notification(method, params)
+
+    def _catch_up(self, missed: Interest) -> None:
+        """Take all of this as changed: nobody knows what became of it while there was no subscription."""
+        self._settings.cache.drop_all()
+        self._requests.spawn(self._tell_all(missed))
+
+    async def _tell_all(self, missed: Interest) -> None:
+        slots = asyncio.Semaphore(_NEWS_AT_ONCE)
+
+        async def tell(method: str, params: bytes | None) -> None:
+            async with slots:
+                await self._requests.deliver(method, params)
+
+        await asyncio.gather(*(tell(method, params) for method, params in missed.news()))
+
+    async def _subscribing(self, method: str, request: Sendable, sending: Awaitable[Message]) -> Message:
+        reply = await sending
+        uri = read_uri(request.params)
+        if reply.kind != ERROR and uri is not None and self._resubscription is not None:
+            self._resubscription.took(method, uri)
+        return reply
+
+    async def _called(self, request: Sendable, sending: Awaitable[Message], deadline_ns: int) -> Message:
+        """Call a tool again as a task where it can be called only so (2025-11-25, basic/utilities/tasks, negotiation)."""
+        reply = await sending
+        if reply.kind != ERROR or reply.error_code != METHOD_NOT_FOUND or self.identity is None:
+            return reply
+        offered = self.identity.capabilities.get("tasks")
+        if not isinstance(offered, dict) or not _has(offered, "requests", "tools", "call"):
+            return reply
+        follower = TaskFollower(self._server_id, self._ask_raw, self._requests, self.pause)
+        as_task = await follower.run(request.params, deadline_ns, can_cancel="cancel" in offered)
+        # Refused as a task as well: there is no such tool.
+        return reply if as_task.kind == ERROR and as_task.error_code == METHOD_NOT_FOUND else as_task
+
+    async def _ask(self, method: str, params: bytes) -> Message:
+        deadline_ns = time.monotonic_ns() + round(self._settings.config.request_timeout_s * 1e9)
+        return await self._ask_raw(orjson.dumps(method), params, deadline_ns)
+
+    async def _ask_raw(self, method_raw: bytes, params: bytes, deadline_ns: int) -> Message:
+        assert self._transport is not None
+        return await self._transport.exchange(Request(method_raw, params).exchange(self._ids.take(), deadline_ns))
+
+    async def pause(self, delay_s: float) -> None:
+        """Wait; raises :class:`ConnectionLostError` when the session ends meanwhile."""
+        try:
+            async with asyncio.timeout(delay_s):
+                await self._over.wait()
+        except TimeoutError:
+            return
+        raise ConnectionLostError("the server was stopped during the call", server_id=self._server_id)
+
+    async def _reporting(self, sending: Awaitable[Message], token: str, listener: ProgressCallback) -> Message:
         self._progress[token] = listener
         try:
             return await sending
@@ -358,3 +471,12 @@ class Session:
             await transport.notify(frame, time.monotonic_ns() + _CANCEL_NOTICE_NS)
         except CallError as error:
             _log.debug("server %r did not take a message: %s", self._server_id, error)
+
+
+def _has(offered: object, *names: str) -> bool:
+    """Tell whether a capability is there: objects in objects, the innermost of any content."""
+    for name in names:
+        if not isinstance(offered, dict) or name not in offered:
+            return False
+        offered = offered[name]
+    return True

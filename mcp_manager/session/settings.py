@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from mcp_manager.config import ServerConfig
 from mcp_manager.protocol.envelope import TraceContext
@@ -13,6 +13,8 @@ from mcp_manager.session.mirrored_tools import MirroredTools
 from mcp_manager.session.negotiation import EraMemory
 from mcp_manager.session.output_schemas import OutputSchemas
 from mcp_manager.session.peer_faults import PeerFaults
+from mcp_manager.session.response_cache import ResponseCache
+from mcp_manager.session.subscriptions import Subscriptions
 from mcp_manager.transports.base import MessageSink, Transport
 
 __all__ = ["SessionSettings", "TransportFactory"]
@@ -24,7 +26,8 @@ TransportFactory = Callable[[int, MessageSink, bool], Transport]
 class SessionSettings:
     """What sessions of one server are made from.
 
-    ``memory``, ``mirrored``, ``outputs`` and ``faults`` are what they have found out, and outlive each of them.
+    ``memory``, ``mirrored``, ``outputs``, ``cache`` and ``faults`` are what they have found out, ``subscriptions`` what
+    is wanted of them; all of it outlives each of them.
 
     Parameters
     ----------
@@ -40,9 +43,14 @@ class SessionSettings:
         Monotonic nanoseconds.
     handler_timeout_s
         Seconds a handler may take.
+    listened
+        The notifications that a handler of the user's takes.
+    began
+        See :class:`~mcp_manager.session.subscriptions.Subscriptions`.
     """
 
     __slots__ = (
+        "cache",
         "client",
         "config",
         "connect_slots",
@@ -54,6 +62,7 @@ class SessionSettings:
         "mirrored",
         "outputs",
         "server_id",
+        "subscriptions",
         "trace_context",
     )
 
@@ -69,6 +78,8 @@ class SessionSettings:
         trace_context: TraceContext | None = None,
         *,
         handler_timeout_s: float,
+        listened: Collection[str] = (),
+        began: Callable[[str], None] | None = None,
     ) -> None:
         self.server_id = server_id
         self.config = config
@@ -80,6 +91,8 @@ class SessionSettings:
         self.handler_timeout_s = handler_timeout_s
         self.memory = EraMemory()
         self.faults = PeerFaults(server_id, clock)
+        self.cache = ResponseCache(clock, enabled=config.cache)
+        self.subscriptions = Subscriptions(listened, began)
         self.mirrored = MirroredTools(self.faults)
         self.outputs = OutputSchemas(self.faults, clock)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
@@ -11,6 +11,7 @@ from mcp_manager._core.call_path import RequestIds
 from mcp_manager._core.jsonrpc import ERROR, Message, scan_reply
 from mcp_manager.errors import CallError, InputRequiredError, ProtocolError, SessionLostError
 from mcp_manager.protocol import methods
+from mcp_manager.protocol.caching import CACHEABLE
 from mcp_manager.protocol.discover import Stateless
 from mcp_manager.protocol.envelope import Envelope, TraceContext
 from mcp_manager.protocol.error_codes import (
@@ -35,7 +36,11 @@ from mcp_manager.protocol.revisions import Era, newest_shared
 from mcp_manager.protocol.rpc_error import read_error
 from mcp_manager.session.mirrored_tools import MirroredTools
 from mcp_manager.session.negotiation import EraMemory, ask_era
+from mcp_manager.session.response_cache import ResponseCache, Ticket
+from mcp_manager.session.resubscription import read_uri
 from mcp_manager.session.server_requests import ServerRequests
+from mcp_manager.session.subscriptions import Listening
+from mcp_manager.session.tasks import TaskFollower
 from mcp_manager.transports.base import Exchange, Request, Sendable, Transport
 
 __all__ = ["StatelessDialect"]
@@ -43,8 +48,13 @@ __all__ = ["StatelessDialect"]
 _LIST_TOOLS_RAW: Final = b'"tools/list"'
 _PING_RAW: Final = b'"ping"'
 _SET_LEVEL_RAW: Final = b'"logging/setLevel"'
-_UNHURRIED: Final = frozenset({_LIST_TOOLS_RAW, _PING_RAW, _SET_LEVEL_RAW})
-_DISCOVER: Final = Request(b'"server/discover"', None)
+_SUBSCRIBE_RAW: Final = b'"resources/subscribe"'
+_UNSUBSCRIBE_RAW: Final = b'"resources/unsubscribe"'
+_LISTEN_RAW: Final = b'"subscriptions/listen"'
+# What the server is not asked in so many words.
+_LOCAL: Final = frozenset({_PING_RAW, _SET_LEVEL_RAW, _SUBSCRIBE_RAW, _UNSUBSCRIBE_RAW})
+_CACHEABLE: Final = frozenset(f'"{method}"'.encode() for method in CACHEABLE)
+_DISCOVER_RAW: Final = b'"server/discover"'
 # Errors that a server of the handshake era has for requests without a session; every other one is an answer.
 _ORDINARY: Final = frozenset({HEADER_MISMATCH, MISSING_CAPABILITY, METHOD_NOT_FOUND, INVALID_PARAMS})
 _MAX_LISTED_PAGES: Final = 1000
@@ -77,6 +87,12 @@ class StatelessDialect:
         Where the verdict on the server is kept, to be taken back when it stops fitting.
     mirrored
         What is known of the tools whose arguments go into headers.
+    cache
+        What is kept of the server's answers.
+    pause
+        ``await pause(seconds)`` waits, or raises when the session ends meanwhile.
+
+    ``listening`` is the session's stream of notifications, once there is one.
     """
 
     def __init__(
@@ -91,6 +107,8 @@ class StatelessDialect:
         place: str,
         mirrored: MirroredTools,
         trace_context: TraceContext | None,
+        cache: ResponseCache,
+        pause: Callable[[float], Awaitable[None]],
     ) -> None:
         self._server_id = server_id
         self._client = client
@@ -104,6 +122,10 @@ class StatelessDialect:
         self._envelope = Envelope(client, revision, trace_context)
         self._envelope.set_log_level(memory.log_level)
         self._names: dict[bytes, str] = {}
+        self._cache = cache
+        self._beside = _LOCAL | {_LIST_TOOLS_RAW} | (_CACHEABLE if cache.enabled else frozenset())
+        self._tasks = TaskFollower(server_id, self._ask, requests, pause)
+        self.listening: Listening | None = None
 
     # What the compiled path asks
 
@@ -116,7 +138,7 @@ class StatelessDialect:
             Its params are not what this revision allows.
         """
         method_raw = request.method if type(request) is Request else request.method_raw
-        if method_raw in _UNHURRIED:
+        if method_raw in self._beside:
             return None
         assert isinstance(method_raw, bytes)
         return self._dressed(method_raw, request.params, request_id, deadline_ns)
@@ -134,12 +156,47 @@ class StatelessDialect:
         """Send a request, and what it takes to get its end, and return that; raises as :meth:`Session.call`."""
         method_raw = request.method if type(request) is Request else request.method_raw
         assert isinstance(method_raw, bytes)
+        if method_raw in _LOCAL:
+            return await self._answer(method_raw, request.params, deadline_ns)
+        if method_raw in _CACHEABLE:
+            ticket = self._cache.ticket(self._name_of(method_raw), request.params)
+            if ticket is not None:
+                return await self._kept_or_asked(ticket, method_raw, request.params, deadline_ns)
+        return await self._ask(method_raw, request.params, deadline_ns)
+
+    async def _answer(self, method_raw: bytes, params: bytes | None, deadline_ns: int) -> Message:
+        """Do what a request of the revisions before asks for in the way of this one."""
         if method_raw == _PING_RAW:
             return await self._sign_of_life(deadline_ns)
         if method_raw == _SET_LEVEL_RAW:
-            return self._set_log_level(request.params)
-        exchange = self._dressed(method_raw, request.params, self._ids.take(), deadline_ns)
-        return await self._finish(method_raw, request.params, exchange, self._transport.exchange(exchange), deadline_ns)
+            return self._set_log_level(params)
+        uri = read_uri(params)
+        if uri is None or self.listening is None:
+            return self._error(INVALID_PARAMS, "Invalid params: uri must be a string")
+        if method_raw == _UNSUBSCRIBE_RAW:
+            self.listening.unsubscribe(uri)
+            return self._result(b"{}")
+        refusal = await self.listening.subscribe(uri, deadline_ns)
+        return self._result(b"{}") if refusal is None else self._error_of(refusal)
+
+    async def listen(self, params: bytes, request_id: int) -> Message:
+        """Open a stream of notifications and return the reply that ends it; raises :class:`CallError`."""
+        return await self._transport.exchange_lasting(self._dressed(_LISTEN_RAW, params, request_id, 0))
+
+    async def _kept_or_asked(
+        self, ticket: Ticket, method_raw: bytes, params: bytes | None, deadline_ns: int
+    ) -> Message:
+        kept = self._cache.find(ticket)
+        if kept is not None:
+            return self._result(kept)
+        return await self._ask(method_raw, params, deadline_ns, ticket)
+
+    async def _ask(
+        self, method_raw: bytes, params: bytes | None, deadline_ns: int, ticket: Ticket | None = None
+    ) -> Message:
+        exchange = self._dressed(method_raw, params, self._ids.take(), deadline_ns)
+        answered = self._transport.exchange(exchange)
+        return await self._finish(method_raw, params, exchange, answered, deadline_ns, ticket)
 
     async def landed(self, request: Sendable, exchange: Exchange, answer: Any) -> Message:
         """Go on from what the channel brought back for a request."""
@@ -169,21 +226,25 @@ class StatelessDialect:
         exchange: Exchange,
         answered: Awaitable[Message],
         deadline_ns: int,
+        ticket: Ticket | None = None,
     ) -> Message:
         """Answer what the server asks until it has answered."""
         method = self._name_of(method_raw)
         reply = await self._received(method_raw, params, exchange, answered, deadline_ns)
         for rounds in range(MAX_ROUNDS + 1):
             if reply.kind == ERROR:
+                if ticket is not None:
+                    self._cache.refused(ticket)
                 return reply
             kind = self._judged(reply)
             if kind == COMPLETE:
                 if method == methods.LIST_TOOLS and self._has_fields:
-                    return self._without_invalid_tools(reply)
+                    reply = self._without_invalid_tools(reply)
+                if ticket is not None:
+                    self._cache.keep(ticket, reply.result or b"null")
                 return reply
             if kind == TASK and method == methods.CALL_TOOL:
-                # It goes on elsewhere; who asked follows it.
-                return reply
+                return await self._tasks.follow(reply.result_buffer or b"null", deadline_ns)
             if kind != INPUT_REQUIRED or method not in methods.MULTI_ROUND:
                 raise self._broken(f"the result is of a type that {method} does not have: {kind[:40]!r}")
             if rounds == MAX_ROUNDS:
@@ -192,6 +253,8 @@ class StatelessDialect:
                 asked = read_input_required(reply.result or b"null")
             except MalformedResult as error:
                 raise self._broken(str(error)) from None
+            # What depends on answers is nobody else's to see (2026-07-28, caching, cache key).
+            ticket = None
             responses = await self._requests.fulfil(asked.input_requests, deadline_ns)
             again = retry_params(params, asked, responses)
             exchange = self._dressed(method_raw, again, self._ids.take(), deadline_ns)
@@ -223,6 +286,7 @@ class StatelessDialect:
         method = self._name_of(method_raw)
         if code == HEADER_MISMATCH and self._has_fields and method == methods.CALL_TOOL:
             # 2026-07-28, streamable HTTP, client behavior: the tool may have changed.
+            self._cache.drop(methods.LIST_TOOLS)
             if not await self._list_tools(deadline_ns):
                 return reply
         elif code == UNSUPPORTED_VERSION:
@@ -267,7 +331,7 @@ class StatelessDialect:
 
     async def _sign_of_life(self, deadline_ns: int) -> Message:
         """Ask for anything: these revisions have no ping, and a server that answers is alive."""
-        reply = await self.call(_DISCOVER, deadline_ns)
+        reply = await self._ask(_DISCOVER_RAW, None, deadline_ns)
         return self._result(b"{}") if reply.kind != ERROR or reply.error_code == METHOD_NOT_FOUND else reply
 
     def _set_log_level(self, params: bytes | None) -> Message:
@@ -322,6 +386,9 @@ class StatelessDialect:
 
     def _error(self, code: int, message: str) -> Message:
         error = msgspec.json.encode({"code": code, "message": message})
+        return scan_reply(b'{"jsonrpc":"2.0","id":0,"error":' + error + b"}")
+
+    def _error_of(self, error: bytes) -> Message:
         return scan_reply(b'{"jsonrpc":"2.0","id":0,"error":' + error + b"}")
 
     def _broken(self, message: str) -> ProtocolError:

@@ -86,6 +86,12 @@ class Transport(Protocol):
         passed. Cancelling forgets the request; a late reply is dropped.
         """
 
+    async def exchange_lasting(self, exchange: Exchange) -> Message:
+        """Send a request whose reply ends a stream that stays open for long; otherwise as :meth:`exchange`.
+
+        It takes no place of those that calls wait for. Cancelling closes the stream.
+        """
+
     async def notify(self, frame: bytes, deadline_ns: int, fields: bytes | None = None) -> None:
         """Send a frame that gets no reply (a notification, or a reply to the server's request).
 

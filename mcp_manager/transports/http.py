@@ -167,6 +167,14 @@ class HttpTransport:
         """
         return await self._reply_to(exchange, await self._send(self._head, exchange))
 
+    async def exchange_lasting(self, exchange: Exchange) -> Message:
+        """POST a request whose event stream stays open; see :meth:`Transport.exchange_lasting`."""
+        try:
+            answer = await self._send_ordinarily("POST", self._endpoint, exchange, lasting=True)
+        except BaseException as error:
+            self._explain(error, exchange)
+        return await self._reply_to(exchange, answer)
+
     def channel(self, session: object, ids: RequestIds, dialect: Any = None) -> Channel | None:
         """Return where the session's requests can go straight to an idle lane; see :meth:`Transport.channel`."""
         if self._lanes is not None:
@@ -306,10 +314,13 @@ class HttpTransport:
                 if lane.idle:
                     return lane
 
-    async def _send_ordinarily(self, verb: str, url: URL, exchange: Exchange) -> WireReply | Message:
+    async def _send_ordinarily(
+        self, verb: str, url: URL, exchange: Exchange, *, lasting: bool = False
+    ) -> WireReply | Message:
         connecting_server.set(self._server_id)
         async with self._bounded(exchange):
-            return await self._ordinary.exchange(verb, url, self._headers_for(verb), exchange)
+            headers = self._headers_for(verb)
+            return await self._ordinary.exchange(verb, url, headers, exchange, lasting=lasting)
 
     def _headers_for(self, verb: str) -> Mapping[str, str]:
         return self._headers if verb != "GET" else {**self._headers, "Accept": _ACCEPT_EVENTS}

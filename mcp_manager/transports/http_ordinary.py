@@ -93,9 +93,12 @@ class OrdinaryPath:
         self._ending: set[asyncio.Task[None]] = set()
 
     async def exchange(
-        self, verb: str, url: URL, headers: Mapping[str, str], exchange: Exchange
+        self, verb: str, url: URL, headers: Mapping[str, str], exchange: Exchange, *, lasting: bool = False
     ) -> WireReply | Message:
         """Send a request and return its response, or the reply to the exchange that came on an event stream.
+
+        One that is ``lasting`` takes no place among the connections that ``max_connections`` counts: a few streams that
+        stay open would leave none for calls.
 
         Raises
         ------
@@ -104,8 +107,10 @@ class OrdinaryPath:
         aiohttp.ClientError, OSError, TimeoutError
             No connection, or it broke.
         """
+        if lasting:
+            return await self._request(self._pool.lasting_client, verb, url, headers, exchange, None)
         async with self._pool.place() as place:
-            return await self._request(verb, url, headers, exchange, place)
+            return await self._request(self._pool.client, verb, url, headers, exchange, place)
 
     def close(self) -> None:
         """Drop the streams that still end."""
@@ -113,9 +118,15 @@ class OrdinaryPath:
             task.cancel()
 
     async def _request(
-        self, verb: str, url: URL, headers: Mapping[str, str], exchange: Exchange, place: Place
+        self,
+        client: aiohttp.ClientSession,
+        verb: str,
+        url: URL,
+        headers: Mapping[str, str],
+        exchange: Exchange,
+        place: Place | None,
     ) -> WireReply | Message:
-        response = await self._pool.client.request(
+        response = await client.request(
             verb,
             url,
             data=_MarkedPayload(exchange) if exchange.frame else None,
@@ -132,7 +143,9 @@ class OrdinaryPath:
                 response.release()
         return reply
 
-    async def _read(self, response: aiohttp.ClientResponse, exchange: Exchange, place: Place) -> WireReply | Message:
+    async def _read(
+        self, response: aiohttp.ClientResponse, exchange: Exchange, place: Place | None
+    ) -> WireReply | Message:
         headers = [
             (name.encode("ascii"), value.encode("latin-1", "replace"))
             for name in _KEPT
@@ -143,7 +156,7 @@ class OrdinaryPath:
             return head
         if response.status == 200 and head.is_event_stream:
             exchange.head = head
-            if exchange.request_id == STANDING:
+            if exchange.request_id == STANDING and place is not None:
                 # A stream that stays open must not keep calls from being made.
                 place.give_back()
                 self._taker.stream_opened(exchange)

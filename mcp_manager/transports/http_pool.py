@@ -8,7 +8,7 @@ import contextlib
 import ipaddress
 import socket
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,6 +31,8 @@ connecting_server: ContextVar[str] = ContextVar("connecting_server", default="")
 _KEEPALIVE_S: Final = 4.0
 # An idle lane survives one sweep and not the second.
 _SWEEP_S: Final = _KEEPALIVE_S / 2
+# Seconds, seconds and probes: a silent peer is gone after two minutes.
+_KEEPALIVE_PROBES: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 
 
 class HttpPool:
@@ -50,6 +52,7 @@ class HttpPool:
         self.max_connections = max_connections
         self.timer = timer if timer is not None else DeadlineTimer()
         self._client: aiohttp.ClientSession | None = None
+        self._lasting_client: aiohttp.ClientSession | None = None
         self._sockets: dict[str, list[socket.socket]] = {}
         self._storage: bytearray | None = None
         self._lanes: weakref.WeakValueDictionary[URL, LanePool] = weakref.WeakValueDictionary()
@@ -64,24 +67,15 @@ class HttpPool:
     def client(self) -> aiohttp.ClientSession:
         """The shared session, made on first use on the running loop."""
         if self._client is None:
-            connector = aiohttp.TCPConnector(
-                # Places bound them.
-                limit=0,
-                keepalive_timeout=_KEEPALIVE_S,
-                socket_factory=self._open_socket,
-            )
-            self._client = aiohttp.ClientSession(
-                connector=connector,
-                # Cookies are shared between the ports of a host: one server's would reach another.
-                cookie_jar=aiohttp.DummyCookieJar(),
-                # A decompressed bomb is many times the limit that was checked.
-                auto_decompress=False,
-                trust_env=False,
-                timeout=aiohttp.ClientTimeout(total=None),
-                read_bufsize=1 << 18,
-                skip_auto_headers=("User-Agent",),
-            )
+            self._client = self._make_client(self._open_socket)
         return self._client
+
+    @property
+    def lasting_client(self) -> aiohttp.ClientSession:
+        """The session for streams that stay open, which ``max_connections`` does not count."""
+        if self._lasting_client is None:
+            self._lasting_client = self._make_client(self._open_lasting_socket)
+        return self._lasting_client
 
     @property
     def storage(self) -> bytearray:
@@ -119,10 +113,12 @@ class HttpPool:
             lanes.wires.interrupt()
         self.timer.close()
         drop_spare()
-        client, self._client = self._client, None
+        clients = (self._client, self._lasting_client)
+        self._client = self._lasting_client = None
         self._sockets.clear()
-        if client is not None:
-            await client.close()
+        for client in clients:
+            if client is not None:
+                await client.close()
 
     # Places: what max_connections bounds
 
@@ -193,6 +189,25 @@ class HttpPool:
             return True
         return False
 
+    def _make_client(self, open_socket: Callable[[AddrInfoType], socket.socket]) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            # Places bound them.
+            limit=0,
+            keepalive_timeout=_KEEPALIVE_S,
+            socket_factory=open_socket,
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            # Cookies are shared between the ports of a host: one server's would reach another.
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # A decompressed bomb is many times the limit that was checked.
+            auto_decompress=False,
+            trust_env=False,
+            timeout=aiohttp.ClientTimeout(total=None),
+            read_bufsize=1 << 18,
+            skip_auto_headers=("User-Agent",),
+        )
+
     def _close_one_idle(self) -> None:
         for lanes in list(self._lanes.values()):
             if lanes.wires.idle:
@@ -219,6 +234,15 @@ class HttpPool:
         if server_id:
             self.open_connections(server_id)
             self._sockets.setdefault(server_id, []).append(opened)
+        return opened
+
+    def _open_lasting_socket(self, address: AddrInfoType) -> socket.socket:
+        opened = self._open_socket(address)
+        # Nothing is sent on it: without these, a peer that vanished would be listened to for ever.
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE_PROBES.items():
+            if hasattr(socket, name):
+                opened.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         return opened
 
 

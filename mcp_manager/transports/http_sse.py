@@ -146,6 +146,10 @@ class HttpSseTransport:
             if reply.done() and not reply.cancelled():
                 reply.exception()
 
+    async def exchange_lasting(self, exchange: Exchange) -> Message:
+        """Send as :meth:`exchange`: the revisions of this transport have no streams of this kind."""
+        return await self.exchange(exchange)
+
     async def notify(self, frame: bytes, deadline_ns: int, fields: bytes | None = None) -> None:
         """POST a frame that gets no reply; any 2xx means accepted."""
         self._check_open()

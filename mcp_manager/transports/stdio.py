@@ -178,6 +178,10 @@ class StdioTransport:
             if reply.done() and not reply.cancelled():
                 reply.exception()
 
+    async def exchange_lasting(self, exchange: Exchange) -> Message:
+        """Write a request that is answered when its stream ends; see :meth:`Transport.exchange_lasting`."""
+        return await self.exchange(exchange)
+
     async def notify(self, frame: bytes, deadline_ns: int, fields: bytes | None = None) -> None:
         """Write a frame that gets no reply."""
         self._check_open()

@@ -23,6 +23,7 @@ LAYERS = {
         "scaling",
         "catalog",
         "tool_catalog",
+        "task_verbs",
         "metrics",
         "verbs",
         "client_side",

@@ -1,0 +1,88 @@
+"""What may be kept of a server's answers, and for how long (2026-07-28, server/utilities/caching): pure decisions."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+__all__ = ["CACHEABLE", "LISTS", "READ_RESOURCE", "Freshness", "cache_key", "freshness", "list_methods_of"]
+
+READ_RESOURCE: Final = "resources/read"
+
+LISTS: Final = frozenset({"tools/list", "prompts/list", "resources/list", "resources/templates/list"})
+"""The cacheable lists: their pages differ by cursor."""
+
+CACHEABLE: Final = LISTS | {READ_RESOURCE, "server/discover"}
+"""Every request whose result may say how long it holds."""
+
+# A server that says a year is believed for a day: what is kept must not outlive every mistake.
+_LONGEST_MS: Final = 86_400_000
+_TTL_MEMBER: Final = b'"ttlMs"'
+_PROGRESS_TOKEN: Final = "progressToken"
+_ROUND_MEMBERS: Final = frozenset({"inputResponses", "requestState"})
+
+_params_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class _Hints(msgspec.Struct):
+    ttlMs: Any = 0
+    cacheScope: Any = "private"
+
+
+_hints_decoder = msgspec.json.Decoder(_Hints)
+
+
+class Freshness(msgspec.Struct, frozen=True):
+    """How long a result may be kept, in nanoseconds from its arrival, and whether other credentials may see it."""
+
+    ttl_ns: int
+    is_public: bool
+
+
+def cache_key(method: str, params: bytes | None) -> tuple[Any, ...] | None:
+    """Return what a result is kept under, ``None`` for a request whose result must not be kept.
+
+    Parameters that differ in any byte are different ones. Not kept are the answers to requests that carry input of an
+    earlier round, and those whose ``_meta`` may matter to the server: anything beside a progress token.
+    """
+    if method not in CACHEABLE:
+        return None
+    try:
+        members = _params_decoder.decode(params or b"{}")
+        meta = _params_decoder.decode(members.pop("_meta", b"{}"))
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    if meta.keys() - {_PROGRESS_TOKEN} or members.keys() & _ROUND_MEMBERS:
+        return None
+    return method, *((name, bytes(members[name])) for name in sorted(members))
+
+
+def freshness(result: bytes) -> Freshness | None:
+    """Return how long a complete result may be kept, ``None`` for not at all.
+
+    A ``ttlMs`` that is absent, negative or no number counts as 0; a scope other than ``public`` as ``private``.
+    """
+    if _TTL_MEMBER not in result:
+        return None
+    try:
+        hints = _hints_decoder.decode(result)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    ttl_ms = hints.ttlMs
+    if isinstance(ttl_ms, bool) or not isinstance(ttl_ms, int | float) or not ttl_ms > 0:
+        return None
+    return Freshness(int(min(ttl_ms, _LONGEST_MS) * 1_000_000), hints.cacheScope == "public")
+
+
+def list_methods_of(notification: str) -> tuple[str, ...]:
+    """Return the lists that a notification says have changed."""
+    return _CHANGED_LISTS.get(notification, ())
+
+
+_CHANGED_LISTS: Final[dict[str, tuple[str, ...]]] = {
+    "notifications/tools/list_changed": ("tools/list",),
+    "notifications/prompts/list_changed": ("prompts/list",),
+    # There is no notification of their own for templates.
+    "notifications/resources/list_changed": ("resources/list", "resources/templates/list"),
+}

@@ -1,0 +1,454 @@
+"""Staying told of a server's changes: what is wanted, kept once per server, and the stream that each session has for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from typing import Any, Final
+
+from mcp_manager._core.call_path import RequestIds
+from mcp_manager._core.jsonrpc import ERROR, Message
+from mcp_manager.config import RestartConfig
+from mcp_manager.errors import CallError, ConnectionLostError, DeadlineExceededError
+from mcp_manager.policy import backoff_delay
+from mcp_manager.protocol import methods
+from mcp_manager.protocol.error_codes import INVALID_PARAMS, METHOD_NOT_FOUND, MISSING_CAPABILITY
+from mcp_manager.protocol.rpc_error import read_error
+from mcp_manager.protocol.subscriptions import (
+    CHANGE_KINDS,
+    Interest,
+    read_acknowledged,
+    read_cancelled_id,
+    read_subscription_id,
+)
+from mcp_manager.session.peer_faults import PeerFaults
+from mcp_manager.transports.deadline_timer import remaining_s
+
+__all__ = ["Listening", "Subscriptions"]
+
+_log = logging.getLogger(__name__)
+
+_NOTHING: Final = Interest()
+# Refusals that asking again does not change.
+_FINAL_REFUSALS: Final = frozenset({METHOD_NOT_FOUND, MISSING_CAPABILITY})
+_TOLD: Final = frozenset({*CHANGE_KINDS, methods.RESOURCE_UPDATED})
+
+
+class Subscriptions:
+    """Keep what is wanted of one server, whatever becomes of its sessions.
+
+    Parameters
+    ----------
+    handled
+        The notifications that somebody always listens to.
+    began
+        ``began(kind)`` is called when a session has begun to be told of a kind of list change: what was fetched before
+        may have changed unnoticed.
+    """
+
+    __slots__ = ("_began", "_kinds", "_uris", "_watchers", "heard")
+
+    def __init__(self, handled: Collection[str] = (), began: Callable[[str], None] | None = None) -> None:
+        self._kinds = {kind for kind in CHANGE_KINDS if kind in handled}
+        self._uris: dict[str, None] = {}
+        self._began = began
+        self._watchers: list[Callable[[], None]] = []
+        # What the sessions of each instance were told of last: what its next session must catch up with.
+        self.heard: dict[int, Interest] = {}
+
+    @property
+    def wanted(self) -> Interest:
+        """What is wanted now."""
+        return Interest(frozenset(self._kinds), frozenset(self._uris))
+
+    def want(self, kind: str) -> None:
+        """Listen to a kind of list change from now on: something that was fetched is kept."""
+        if kind in CHANGE_KINDS and kind not in self._kinds:
+            self._kinds.add(kind)
+            self._changed()
+
+    def add(self, uri: str) -> bool:
+        """Listen to a resource; tell whether that is new."""
+        if uri in self._uris:
+            return False
+        self._uris[uri] = None
+        self._changed()
+        return True
+
+    def discard(self, uri: str) -> bool:
+        """Listen to a resource no more; tell whether anybody did."""
+        if uri not in self._uris:
+            return False
+        del self._uris[uri]
+        self._changed()
+        return True
+
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Call ``watcher()`` whenever something else is wanted."""
+        self._watchers.append(watcher)
+
+    def unwatch(self, watcher: Callable[[], None]) -> None:
+        """End :meth:`watch`."""
+        with contextlib.suppress(ValueError):
+            self._watchers.remove(watcher)
+
+    def began(self, kinds: Collection[str]) -> None:
+        """Pass on that these kinds are told of from now on."""
+        if self._began is not None:
+            for kind in kinds:
+                self._began(kind)
+
+    def _changed(self) -> None:
+        for watcher in list(self._watchers):
+            watcher()
+
+
+class _Stream:
+    """One ``subscriptions/listen`` request under way."""
+
+    __slots__ = ("acknowledged", "interest", "request_id", "since", "task")
+
+    def __init__(self, request_id: int, interest: Interest, task: asyncio.Task[Message], since: float) -> None:
+        self.request_id = request_id
+        self.interest = interest
+        self.task = task
+        self.since = since
+        self.acknowledged: asyncio.Future[Interest] = asyncio.get_running_loop().create_future()
+
+
+class _Refused(Exception):
+    """The server answered ``subscriptions/listen`` with an error."""
+
+    def __init__(self, error: bytes, code: int | None) -> None:
+        super().__init__(code)
+        self.error = error
+        self.code = code
+
+
+class Listening:
+    """Keep one session's stream of notifications open, and as wide as what is wanted.
+
+    A stream that ends, in whatever way, is opened again after a jittered delay; what may have changed meanwhile is told
+    as changed. What is wanted anew is asked for by a new stream before the old one is closed.
+
+    Parameters
+    ----------
+    server_id
+        Names the server in errors.
+    index
+        Which of the server's instances the session belongs to.
+    subscriptions
+        What is wanted.
+    offered
+        The kinds of list changes that the server announces.
+    ids
+        Numbers the session's requests.
+    send
+        ``await send(params, request_id)`` sends the request and returns the reply that ends it.
+    catch_up
+        ``catch_up(interest)`` takes as changed what may have changed while there was no stream.
+    restart, acknowledge_s
+        The delays before a stream is opened again, and the seconds in which it must be acknowledged.
+    faults
+        Counts what the server does wrong.
+    """
+
+    def __init__(
+        self,
+        server_id: str,
+        index: int,
+        subscriptions: Subscriptions,
+        offered: frozenset[str],
+        ids: RequestIds,
+        send: Callable[[bytes, int], Awaitable[Message]],
+        catch_up: Callable[[Interest], None],
+        restart: RestartConfig,
+        acknowledge_s: float,
+        faults: PeerFaults,
+    ) -> None:
+        self._server_id = server_id
+        self._index = index
+        self._subscriptions = subscriptions
+        self._offered = offered
+        self._ids = ids
+        self._send = send
+        self._catch_up = catch_up
+        self._restart = restart
+        self._acknowledge_s = acknowledge_s
+        self._faults = faults
+        self._streams: dict[int, _Stream] = {}
+        self._current: _Stream | None = None
+        self._cancelled_id = -1
+        self._honoured = _NOTHING
+        self._refused: Interest | None = None
+        self._failures = 0
+        self._woken = asyncio.Event()
+        self._spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None] | None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._waiters: dict[str, list[asyncio.Future[bytes | None]]] = {}
+
+    def start(self, spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None] | None]) -> None:
+        """Listen as soon as anything is wanted, in a task that ``spawn`` makes and whoever owns it cancels."""
+        self._spawn = spawn
+        self._subscriptions.watch(self._wake)
+        self._wake()
+
+    def close(self) -> None:
+        """Begin nothing any more; idempotent."""
+        self._subscriptions.unwatch(self._wake)
+        self._spawn = None
+
+    def _wake(self) -> None:
+        self._woken.set()
+        if self._task is None and self._spawn is not None and self._wanted():
+            self._task = self._spawn(self._run())
+
+    async def _run(self) -> None:
+        """Listen until cancelled; then no stream is left."""
+        try:
+            while True:
+                await self._step()
+        finally:
+            self._release(self._waiters.keys(), self._stopped())
+            streams = [stream.task for stream in self._streams.values()]
+            for task in streams:
+                task.cancel()
+            await asyncio.gather(*streams, return_exceptions=True)
+
+    def take(self, method: str, params: bytes | None) -> bool:
+        """Take a notification that concerns a stream; tell whether that is all there is to do about it."""
+        if method == methods.SUBSCRIPTION_ACKNOWLEDGED:
+            self._take_acknowledgement(params)
+            return True
+        if method == methods.CANCELLED:
+            stream = self._streams.get(_as_int(read_cancelled_id(params)))
+            if stream is not None:
+                self._cancelled_id = stream.request_id
+                stream.task.cancel()
+            return True
+        if method in _TOLD:
+            stream = self._streams.get(_as_int(read_subscription_id(params)))
+            if stream is not None and not stream.acknowledged.done():
+                self._faults.count("a notification before its subscription was acknowledged", method)
+                stream.acknowledged.set_result(stream.interest)
+        return False
+
+    def has_ended(self, request_id: int) -> bool:
+        """Tell whether the server has cancelled the stream of this request, and knows it no more."""
+        return request_id == self._cancelled_id
+
+    async def subscribe(self, uri: str, deadline_ns: int) -> bytes | None:
+        """Listen to a resource; return once the server has agreed, or the error object it refused with.
+
+        Raises
+        ------
+        DeadlineExceededError
+            It did neither by the deadline, of :func:`time.monotonic_ns`; nothing is subscribed.
+        CallError
+            It cannot be asked; nothing is subscribed.
+        """
+        is_new = self._subscriptions.add(uri)
+        current = self._current
+        if current is not None and not current.task.done() and uri in current.interest.uris:
+            if uri in self._honoured.uris:
+                return None
+            if is_new:
+                self._subscriptions.discard(uri)
+            return _NOT_HONOURED
+        if self._spawn is None:
+            self._subscriptions.discard(uri)
+            raise self._stopped()
+        self._refused = None
+        waiter: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(uri, []).append(waiter)
+        self._wake()
+        agreed = False
+        waiting = asyncio.timeout(remaining_s(deadline_ns))
+        try:
+            async with waiting:
+                error = await waiter
+            agreed = error is None
+            return error
+        except TimeoutError as error:
+            if isinstance(error, CallError) or not waiting.expired():
+                raise
+            raise DeadlineExceededError(
+                "the subscription was not acknowledged within the deadline",
+                server_id=self._server_id,
+                delivery="unknown",
+            ) from None
+        finally:
+            waiters = self._waiters.get(uri, [])
+            if waiter in waiters:
+                waiters.remove(waiter)
+            if not waiters:
+                self._waiters.pop(uri, None)
+            if is_new and not agreed:
+                self._subscriptions.discard(uri)
+
+    def unsubscribe(self, uri: str) -> None:
+        """Listen to a resource no more."""
+        self._subscriptions.discard(uri)
+
+    async def _step(self) -> None:
+        """Do the next thing there is to do, or wait until there is one."""
+        self._woken.clear()
+        current = self._current
+        if current is not None and current.task.done():
+            self._take_end(current)
+            await self._back_off()
+            return
+        wanted = self._wanted()
+        if wanted == (current.interest if current is not None else _NOTHING) or wanted == self._refused:
+            await self._wait(current)
+            return
+        self._refused = None
+        if not wanted:
+            self._current, self._honoured = None, _NOTHING
+            self._subscriptions.heard.pop(self._index, None)
+            if current is not None:
+                await self._close(current)
+            return
+        await self._open(wanted)
+
+    def _wanted(self) -> Interest:
+        wanted = self._subscriptions.wanted
+        return Interest(wanted.kinds & self._offered, wanted.uris)
+
+    async def _wait(self, stream: _Stream | None) -> None:
+        woken = asyncio.ensure_future(self._woken.wait())
+        try:
+            await asyncio.wait({woken} if stream is None else {woken, stream.task}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            woken.cancel()
+
+    async def _back_off(self) -> None:
+        restart = self._restart
+        delay_s = backoff_delay(self._failures, restart.initial_s, restart.max_s, restart.jitter, random.random())
+        self._failures += 1
+        with contextlib.suppress(TimeoutError):
+            # Whoever asks for something now is not kept waiting for what failed before.
+            async with asyncio.timeout(delay_s):
+                await self._woken.wait()
+
+    async def _open(self, wanted: Interest) -> None:
+        """Ask for what is wanted; once that is agreed, the stream before is closed."""
+        request_id = self._ids.take()
+        task = asyncio.ensure_future(self._send(wanted.params(), request_id))
+        stream = _Stream(request_id, wanted, task, asyncio.get_running_loop().time())
+        self._streams[request_id] = stream
+        try:
+            honoured = await self._agreed(stream)
+        except _Refused as refusal:
+            self._faults.count("subscriptions/listen was refused", f"JSON-RPC error {refusal.code}")
+            self._release(wanted.uris, refusal.error)
+            if refusal.code in _FINAL_REFUSALS:
+                self._refused = wanted
+                return
+        except CallError as error:
+            _log.debug("server %r: no subscription: %s", self._server_id, error)
+            self._release(wanted.uris, error)
+        else:
+            await self._take_over(stream, honoured)
+            return
+        await self._back_off()
+
+    async def _agreed(self, stream: _Stream) -> Interest:
+        """Wait until a stream is acknowledged; raises :class:`_Refused` or :class:`CallError` if it is not."""
+        either: set[asyncio.Future[Any]] = {stream.acknowledged, stream.task}
+        await asyncio.wait(
+            either,
+            timeout=self._acknowledge_s,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if stream.acknowledged.done():
+            return stream.acknowledged.result()
+        if not stream.task.done():
+            await self._close(stream)
+            self._faults.count("a subscription was not acknowledged")
+            raise ConnectionLostError("the subscription was not acknowledged", server_id=self._server_id)
+        self._streams.pop(stream.request_id, None)
+        if stream.task.cancelled():
+            raise ConnectionLostError("the server cancelled the subscription", server_id=self._server_id)
+        reply = stream.task.result()
+        if reply.kind == ERROR:
+            raise _Refused(reply.error or b"{}", reply.error_code)
+        raise ConnectionLostError("the subscription ended before it was acknowledged", server_id=self._server_id)
+
+    async def _take_over(self, stream: _Stream, honoured: Interest) -> None:
+        """Make an acknowledged stream the current one."""
+        before, self._current = self._current, stream
+        has_gap = before is None or before.task.done()
+        heard = self._subscriptions.heard.get(self._index, _NOTHING)
+        began = honoured.kinds - self._honoured.kinds
+        self._honoured = self._subscriptions.heard[self._index] = honoured
+        self._subscriptions.began(began)
+        if has_gap and heard:
+            self._catch_up(heard & honoured)
+        self._release(honoured.uris, None)
+        self._release((stream.interest - honoured).uris, _NOT_HONOURED)
+        if before is not None:
+            await self._close(before)
+
+    def _take_end(self, stream: _Stream) -> None:
+        """Take note of how the current stream ended: what was told of on it is not any more."""
+        self._current, self._honoured = None, _NOTHING
+        self._streams.pop(stream.request_id, None)
+        if asyncio.get_running_loop().time() - stream.since >= self._restart.stable_after_s:
+            self._failures = 0
+        if stream.task.cancelled():
+            reason = "cancelled by the server"
+        elif (error := stream.task.exception()) is not None:
+            reason = str(error)
+        else:
+            reply = stream.task.result()
+            reason = "ended by the server" if reply.kind != ERROR else read_error(reply.error or b"").message
+        _log.debug("server %r: the subscription is over: %s", self._server_id, reason)
+
+    async def _close(self, stream: _Stream) -> None:
+        stream.task.cancel()
+        await asyncio.wait({stream.task})
+        self._streams.pop(stream.request_id, None)
+        if not stream.task.cancelled():
+            # Retrieved: it ended by itself in that moment.
+            stream.task.exception()
+
+    def _take_acknowledgement(self, params: bytes | None) -> None:
+        subscription_id = read_subscription_id(params)
+        stream = self._streams.get(_as_int(subscription_id))
+        if stream is None and subscription_id is None:
+            waiting = [each for each in self._streams.values() if not each.acknowledged.done()]
+            stream = waiting[0] if len(waiting) == 1 else None
+        if stream is None:
+            self._faults.count("an acknowledgement of no subscription")
+        elif not stream.acknowledged.done():
+            stream.acknowledged.set_result(read_acknowledged(params, stream.interest))
+
+    def _release(self, uris: Collection[str], outcome: bytes | CallError | None) -> None:
+        """Tell those who wait for a resource to be listened to what came of it: an error, or ``None`` for nothing bad."""
+        for uri in list(uris):
+            for waiter in self._waiters.pop(uri, ()):
+                if waiter.done():
+                    continue
+                if isinstance(outcome, CallError):
+                    waiter.set_exception(outcome.for_caller(outcome.delivery))
+                else:
+                    waiter.set_result(outcome)
+
+    def _stopped(self) -> CallError:
+        return ConnectionLostError("the server was stopped during the call", server_id=self._server_id)
+
+
+def _as_int(request_id: int | str | None) -> int:
+    """Return the id as the number it was sent as, -1 for what no request of ours has."""
+    if isinstance(request_id, str):
+        return int(request_id) if request_id.isascii() and request_id.isdigit() and len(request_id) < 20 else -1
+    return -1 if request_id is None else request_id
+
+
+_NOT_HONOURED: Final = (
+    b'{"code":%d,"message":"The server does not offer to tell of changes of this resource"}' % INVALID_PARAMS
+)
