@@ -253,9 +253,6 @@ class HttpTransport:
         """
         if last_event_id:
             exchange.fields = b"Last-Event-ID: " + last_event_id.encode() + b"\r\n"
-        if self._authorization is not None and self._authorization.per_request:
-            own = exchange.fields if last_event_id else None
-            exchange.fields = (own or b"") + _lines(self._authorization.fields("GET", str(self._endpoint)))
         head = render_head("GET", self._endpoint, self._headers_for("GET"))
         return await self._transmit(head, exchange, "GET")
 

@@ -122,11 +122,7 @@ class EraServer(ScriptedServer):
             case "tools/call" if params["name"] == "ask":
                 return 200, {}, _result(request, self._asked(params))
             case "tools/call" if params["name"] == "picture":
-<<<<<<< HEAD
                 missing: dict[str, Any] = {"requiredCapabilities": {"sampling": {}}}
-=======
-                missing: dict[str, object] = {"requiredCapabilities": {"sampling": {}}}
->>>>>>> conformance
                 return 400, {}, refusal(request.id, -32021, missing)
             case "tools/call":
                 text = params.get("arguments", {}).get("text", "")
