@@ -8,6 +8,7 @@ from typing import Any
 
 from mcp_manager._core.router import Router
 from mcp_manager.auth import request_headers
+from mcp_manager.auth.oauth import Authorizations, MemoryTokenStore, RedirectHandler, TokenStore
 from mcp_manager.config import ManagerConfig, ServerConfig
 from mcp_manager.protocol.capabilities import handshake_capabilities, stateless_capabilities
 from mcp_manager.protocol.envelope import TraceContext
@@ -41,6 +42,8 @@ class Assembly:
         See :class:`~mcp_manager.McpManager`.
     clock
         Monotonic nanoseconds.
+    token_store, redirect_handler
+        See :class:`~mcp_manager.McpManager`.
     """
 
     def __init__(
@@ -51,8 +54,12 @@ class Assembly:
         capabilities: Mapping[str, Any],
         trace_context: TraceContext | None,
         clock: Callable[[], int],
+        token_store: TokenStore | None = None,
+        redirect_handler: RedirectHandler | None = None,
     ) -> None:
         self._config = config
+        self._token_store = token_store if token_store is not None else MemoryTokenStore()
+        self._redirect_handler = redirect_handler
         self._listeners = listeners
         self._trace_context = trace_context
         self._clock = clock
@@ -70,28 +77,49 @@ class Assembly:
         self, server_id: str, config: ServerConfig, router: Router, observer: InstanceObserver
     ) -> Supervisor:
         """Make the supervisor of a server, which has no instances yet."""
+        authorizations = None
+        if config.auth.type == "oauth":
+            authorizations = Authorizations(
+                server_id,
+                config.auth,
+                self._config.client_name,
+                lambda: self.http.client,
+                self._token_store,
+                self._redirect_handler,
+            )
         settings = SessionSettings(
             server_id,
             config,
             self._client,
             self._listeners,
-            lambda index, sink, sse: self._transport(server_id, config, index, sink, sse),
+            lambda index, sink, sse: self._transport(server_id, config, index, sink, sse, authorizations),
             self._connect_slots,
             self._clock,
             self._trace_context,
+            authorizations,
         )
         return Supervisor(settings, router, observer, self._clock)
 
-    def _transport(self, server_id: str, config: ServerConfig, index: int, sink: MessageSink, sse: bool) -> Transport:
+    def _transport(
+        self,
+        server_id: str,
+        config: ServerConfig,
+        index: int,
+        sink: MessageSink,
+        sse: bool,
+        authorizations: Authorizations | None,
+    ) -> Transport:
         if config.command is not None:
             return StdioTransport(config, server_id=server_id, sink=sink, timer=self._timer)
+        url = config.instance_url(index)
         return HttpTransport(
             self.http,
-            config.instance_url(index),
+            url,
             request_headers(config),
             server_id=server_id,
             sink=sink,
             connect_timeout_s=config.connect_timeout_s,
             max_response_bytes=config.max_response_bytes,
             lanes=self._config.http_lanes,
+            authorization=authorizations.of(url) if authorizations is not None else None,
         )

@@ -17,6 +17,7 @@ from mcp_manager import metrics
 from mcp_manager._core.jsonrpc import FrameError, Message, scan
 from mcp_manager._core.router import Router
 from mcp_manager.assembly import Assembly
+from mcp_manager.auth.oauth import RedirectHandler, TokenStore
 from mcp_manager.catalog import Tool
 from mcp_manager.config import (
     ManagerConfig,
@@ -87,6 +88,11 @@ class McpManager(FleetTools):
         ``await handler(server_id, params)``. What the client declares it can do follows from them.
     capabilities
         What it declares beyond that, or in place of it, by capability: ``{"sampling": {"tools": {}}}``.
+    token_store
+        Where OAuth tokens are kept from one run to the next; by default they live as long as the manager.
+    redirect_handler
+        Called as ``await handler(authorization_url)`` when a server's user has to agree: brings them there, and returns
+        the URL they are sent back to, or its parameters. Everything a server's ``auth`` of type ``oauth`` needs more.
     trace_context
         Called for every request to a server of 2026-07-28 or later: what it returns (``traceparent``, …) goes along.
 
@@ -101,12 +107,16 @@ class McpManager(FleetTools):
         handlers: Handlers | None = None,
         capabilities: Mapping[str, Any] | None = None,
         trace_context: TraceContext | None = None,
+        token_store: TokenStore | None = None,
+        redirect_handler: RedirectHandler | None = None,
     ) -> None:
         self._config = config if config is not None else ManagerConfig()
         handlers = handlers or {}
         listeners = {**handlers, TOOLS_CHANGED: self._tools_changed}
         self._on_tools_changed = handlers.get(TOOLS_CHANGED)
-        self._assembly = Assembly(self._config, handlers, listeners, capabilities or {}, trace_context, _CLOCK)
+        self._assembly = Assembly(
+            self._config, handlers, listeners, capabilities or {}, trace_context, _CLOCK, token_store, redirect_handler
+        )
         self._http = self._assembly.http
         self._phase = _Phase.NEW
         self._loop: asyncio.AbstractEventLoop | None = None

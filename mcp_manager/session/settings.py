@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from yarl import URL
 
+from mcp_manager.auth.oauth import Authorizations
 from mcp_manager.config import ServerConfig
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.handshake import ClientIdentity
@@ -39,9 +40,12 @@ class SessionSettings:
         Bounds how many sessions are made at a time, over all servers.
     clock
         Monotonic nanoseconds.
+    authorizations
+        What obtains the server's tokens, ``None`` where its credentials are fixed.
     """
 
     __slots__ = (
+        "authorizations",
         "client",
         "config",
         "connect_slots",
@@ -64,6 +68,7 @@ class SessionSettings:
         connect_slots: asyncio.Semaphore,
         clock: Callable[[], int],
         trace_context: TraceContext | None = None,
+        authorizations: Authorizations | None = None,
     ) -> None:
         self.server_id = server_id
         self.config = config
@@ -72,6 +77,7 @@ class SessionSettings:
         self.make_transport = make_transport
         self.connect_slots = connect_slots
         self.trace_context = trace_context
+        self.authorizations = authorizations
         self.memory = EraMemory()
         self.faults = PeerFaults(server_id, clock)
         self.mirrored = MirroredTools(self.faults)

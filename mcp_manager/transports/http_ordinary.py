@@ -34,6 +34,7 @@ _KEPT: Final = (
     "retry-after",
     "location",
     "www-authenticate",
+    "dpop-nonce",
     "allow",
 )
 
