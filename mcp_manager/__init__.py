@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mcp_manager._version import __version__
+from mcp_manager.auth.oauth import FileTokenStore, LoopbackRedirect, MemoryTokenStore, RedirectHandler, TokenStore
 from mcp_manager.bindings import PyMcpManager
 from mcp_manager.catalog import (
     CallToolResult,
@@ -84,14 +85,17 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ConnectionLostError",
     "DeadlineExceededError",
     "Delivery",
+    "FileTokenStore",
     "FleetTool",
     "GetPromptResult",
     "HealthConfig",
     "InputRequiredError",
     "InvalidRequestError",
+    "LoopbackRedirect",
     "ManagerConfig",
     "McpManager",
     "McpManagerError",
+    "MemoryTokenStore",
     "NotRunningError",
     "OverloadedError",
     "Prompt",
@@ -101,6 +105,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "PyMcpManager",
     "PyServerInfo",
     "ReadResourceResult",
+    "RedirectHandler",
     "Resource",
     "ResourceTemplate",
     "RestartConfig",
@@ -119,6 +124,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ServerState",
     "ServerView",
     "SessionLostError",
+    "TokenStore",
     "Tool",
     "ToolCatalog",
     "ToolNotFoundError",

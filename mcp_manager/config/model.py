@@ -147,6 +147,13 @@ class AuthConfig(_Settings, frozen=True, kw_only=True):
     idp_client_secret: str | None = None
     dpop: bool = False
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Leave out what concerns ``oauth`` alone and was not set."""
+        always = ("type", "key", "token", "header")
+        fields = super().__rich_repr__()
+        defaults = dict(zip(self.__struct_fields__, self.__struct_defaults__, strict=True))
+        return [(name, value) for name, value in fields if name in always or value != defaults[name]]
+
     def request_header(self) -> tuple[str, str] | None:
         """Return the name and value of the header to send, or ``None`` for type ``none``. The value is a secret."""
         if self.type == "api_key":
