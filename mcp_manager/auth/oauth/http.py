@@ -13,7 +13,7 @@ from yarl import URL
 
 from mcp_manager.errors import AuthError
 
-__all__ = ["JsonReply", "OAuthHttp", "is_loopback"]
+__all__ = ["JsonReply", "OAuthHttp", "is_loopback", "same_origin"]
 
 _LARGEST: Final = 1 << 18
 _TIMEOUT_S: Final = 30.0
@@ -28,6 +28,11 @@ class JsonReply(msgspec.Struct, frozen=True):
     status: int
     body: dict[str, Any]
     dpop_nonce: str
+
+
+def same_origin(one: URL, other: URL) -> bool:
+    """Tell whether two URLs have scheme, host and port in common, a default port named or not."""
+    return (one.scheme, one.host, one.port) == (other.scheme, other.host, other.port)
 
 
 def is_loopback(url: URL) -> bool:
@@ -75,8 +80,7 @@ class OAuthHttp:
             valid = False
         if not valid or url is None or url.fragment:
             raise self.error(f"{what} is not a usable URL")
-        same_origin = url.origin() == self._resource.origin()
-        if same_origin:
+        if same_origin(url, self._resource):
             return url
         if is_loopback(url):
             if trusted or is_loopback(self._resource):

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 from yarl import URL
 
-from mcp_manager.auth.oauth.http import OAuthHttp
+from mcp_manager.auth.oauth.http import OAuthHttp, same_origin
 
 __all__ = [
     "AuthorizationServer",
@@ -78,7 +78,7 @@ def fits(resource: str, server: URL) -> bool:
     """
     try:
         named = URL(resource)
-        if named.origin() != server.origin() or named.fragment:
+        if not same_origin(named, server) or named.fragment:
             return False
     except ValueError:
         return False

@@ -24,7 +24,7 @@ def test_the_resource_is_looked_for_below_its_path_and_at_the_root() -> None:
     well_known = "https://h/.well-known/oauth-protected-resource"
     assert list(map(str, resource_urls(URL("https://h/a/mcp")))) == [f"{well_known}/a/mcp", well_known]
     assert list(map(str, resource_urls(URL("https://h/")))) == [well_known]
-    assert list(map(str, resource_urls(URL("https://h/mcp?t=1"))))[0] == f"{well_known}/mcp?t=1"
+    assert str(resource_urls(URL("https://h/mcp?t=1"))[0]) == f"{well_known}/mcp?t=1"
 
 
 def test_metadata_is_looked_for_in_the_order_of_the_specification() -> None:
