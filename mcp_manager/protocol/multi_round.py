@@ -45,10 +45,10 @@ class InputRequest(msgspec.Struct, frozen=True):
 
 
 class InputRequired(msgspec.Struct, frozen=True, rename="camel"):
-    """What the server needs before it can go on; ``request_state`` is JSON as it was written, ``None`` if there is none."""
+    """What the server needs before it can go on; ``request_state`` is JSON as it was written, empty if there is none."""
 
     input_requests: dict[str, InputRequest] = msgspec.field(default_factory=dict)
-    request_state: msgspec.Raw | None = None
+    request_state: msgspec.Raw = msgspec.Raw(b"")
 
 
 class _Typed(msgspec.Struct):
@@ -93,12 +93,12 @@ def read_input_required(result: bytes | memoryview) -> InputRequired:
         decoded = _input_decoder.decode(result)
     except (msgspec.DecodeError, RecursionError) as error:
         raise MalformedResult(f"the server asked for input in a malformed way: {error}") from None
-    state = decoded.request_state
-    if state is not None and bytes(state) == b"null":
-        decoded = InputRequired(decoded.input_requests)
-    elif state is not None and bytes(state[:1]) != b'"':
+    state = bytes(decoded.request_state)
+    if state == b"null":
+        state, decoded = b"", InputRequired(decoded.input_requests)
+    elif state and not state.startswith(b'"'):
         raise MalformedResult("the server asked for input with a requestState that is no string")
-    if not decoded.input_requests and decoded.request_state is None:
+    if not decoded.input_requests and not state:
         raise MalformedResult("the server asked for input without saying which")
     if len(decoded.input_requests) > _MAX_QUESTIONS:
         raise MalformedResult(
@@ -118,6 +118,6 @@ def retry_params(params: bytes | None, asked: InputRequired, responses: Mapping[
     members.pop("requestState", None)
     if asked.input_requests:
         members["inputResponses"] = dict(responses)
-    if asked.request_state is not None:
+    if bytes(asked.request_state):
         members["requestState"] = asked.request_state
     return msgspec.json.encode(members)

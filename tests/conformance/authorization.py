@@ -56,4 +56,4 @@ def settings(scenario: str, context: dict[str, Any]) -> tuple[dict[str, Any], di
         auth |= {"dpop": True}
     elif name == "basic-cimd":
         auth |= {"client_metadata_url": CLIENT_METADATA_URL}
-    return {"auth": auth, "connect_timeout_s": 30.0}, {"redirect_handler": agree}
+    return {"auth": auth}, {"redirect_handler": agree}

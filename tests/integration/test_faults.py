@@ -368,9 +368,13 @@ async def test_a_counter_offered_revision_is_used(revision: str) -> None:
             assert manager.server("server").protocol_version == revision
         [initialize] = server.requests_of("initialize")
         assert "mcp-protocol-version" not in initialize.headers
-        later = server.requests[1:]
+        assert [each.method for each in server.requests[:3]] == [
+            "server/discover",
+            "initialize",
+            "notifications/initialized",
+        ]
+        later = server.requests[2:]
         assert {each.headers.get("mcp-protocol-version") for each in later} == {revision}
-        assert [each.method for each in server.requests[:2]] == ["initialize", "notifications/initialized"]
 
 
 async def test_every_request_follows_the_specification(manager: McpManager, faulty: ScriptedServer) -> None:

@@ -21,6 +21,7 @@ __all__ = [
     "HttpServerProcess",
     "StdioCommand",
     "fastmcp_http",
+    "fastmcp_stdio",
     "git_stdio",
     "scripted_stdio",
     "sdk_http",
@@ -175,9 +176,15 @@ class StdioCommand:
         return {"command": self.command, "args": self.args, **where, **settings}
 
 
-def sdk_http(*, json_replies: bool = False, ledger: Path | None = None) -> HttpServerProcess:
-    """Return the official SDK's server over streamable HTTP, answering with event streams or JSON; not yet started."""
-    arguments = ["--json"] if json_replies else []
+def sdk_http(
+    *, json_replies: bool = False, stateless: bool = False, sse: bool = False, ledger: Path | None = None
+) -> HttpServerProcess:
+    """Return the official SDK's server over streamable HTTP, answering with event streams or JSON; not yet started.
+
+    It keeps sessions unless ``stateless``; ``sse`` makes it one of HTTP+SSE.
+    """
+    flags = {"--json": json_replies, "--stateless": stateless, "--sse": sse}
+    arguments = [flag for flag, is_on in flags.items() if is_on]
     if ledger is not None:
         arguments += ["--ledger", str(ledger)]
     return HttpServerProcess("sdk_http.py", *arguments)
@@ -186,6 +193,11 @@ def sdk_http(*, json_replies: bool = False, ledger: Path | None = None) -> HttpS
 def fastmcp_http() -> HttpServerProcess:
     """Return a fastmcp server over streamable HTTP; not yet started."""
     return HttpServerProcess("fastmcp_http.py")
+
+
+def fastmcp_stdio() -> StdioCommand:
+    """Return a fastmcp server over stdio."""
+    return StdioCommand(sys.executable, str(PROGRAMS / "fastmcp_stdio.py"))
 
 
 def sdk_stdio(ledger: Path | None = None) -> StdioCommand:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import anyio
+from _sdk_questions import add_questions
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 
@@ -81,6 +82,7 @@ def build_server(ledger_path: str = "") -> MCPServer:
         """Return the calls executed by this process."""
         return ledger.entries
 
+    add_questions(server, ledger.note)
     _add_resources_and_prompts(server)
     return server
 

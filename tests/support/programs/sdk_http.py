@@ -1,4 +1,4 @@
-"""The official SDK's server over streamable HTTP, with sessions."""
+"""The official SDK's server over streamable HTTP, with sessions or without, or over HTTP+SSE."""
 
 from __future__ import annotations
 
@@ -6,5 +6,12 @@ from _sdk_tools import build_server
 from _serving import argument_parser, serve
 
 if __name__ == "__main__":
-    options = argument_parser().parse_args()
-    serve(build_server(options.ledger).streamable_http_app(json_response=options.json), options.fd)
+    parser = argument_parser()
+    parser.add_argument("--stateless", action="store_true", help="keep no sessions")
+    parser.add_argument("--sse", action="store_true", help="speak HTTP+SSE, with the stream at /mcp")
+    options = parser.parse_args()
+    server = build_server(options.ledger)
+    if options.sse:
+        serve(server.sse_app(sse_path="/mcp"), options.fd)
+    else:
+        serve(server.streamable_http_app(json_response=options.json, stateless_http=options.stateless), options.fd)

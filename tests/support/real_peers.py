@@ -1,0 +1,269 @@
+"""The real servers of the matrix: how each is started, what its tools are called, and what it cannot do."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from support.node import NodeHttpServer, node_command
+from support.processes import StdioCommand, fastmcp_http, fastmcp_stdio, sdk_http, sdk_stdio
+
+__all__ = ["ANSWERS", "CASES", "HANDSHAKE", "PEERS", "ROOT", "STATELESS", "Call", "Peer", "Running"]
+
+CASES: Final = ("list", "call", "progress", "cancel", "sampling", "elicitation", "roots", "expiry", "restart")
+"""What is tried with every server, over every transport, in every era that it has."""
+
+HANDSHAKE: Final = "2025-11-25"
+STATELESS: Final = "2026-07-28"
+
+# It has to exist for a server of files.
+ROOT: Final = Path(tempfile.gettempdir()).resolve()
+ANSWERS: Final[Mapping[str, dict[str, Any]]] = {
+    "sampling/createMessage": {
+        "role": "assistant",
+        "content": {"type": "text", "text": "a model's words"},
+        "model": "model",
+    },
+    "elicitation/create": {"action": "accept", "content": {"name": "Ada", "value": "Ada"}},
+    "roots/list": {"roots": [{"uri": ROOT.as_uri(), "name": "root"}]},
+}
+"""What servers get when they ask."""
+
+
+class Restartable(Protocol):
+    """A server that is started by the test and not by the manager."""
+
+    def restart(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that can be deployed: its configuration, and its process unless the manager starts that."""
+
+    config: dict[str, Any]
+    process: Restartable | None = None
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of a tool, and what the text of its result contains."""
+
+    tool: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    expected: str = ""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One server over one transport.
+
+    Parameters
+    ----------
+    start
+        ``start(directory)`` starts it, or says how the manager does.
+    transport
+        Its name.
+    calls
+        What is called in a case.
+    revisions
+        What it is made to speak, one after the other.
+    left_out
+        Why a case is not tried, by case, or by case and revision.
+    ledger
+        Whether its tool ``ledger`` tells that a call was given up.
+    needs_node
+        Whether it runs with Node.
+    """
+
+    name: str
+    start: Callable[[Path], AbstractContextManager[Running]]
+    transport: str
+    calls: Mapping[str, Call]
+    revisions: tuple[str, ...]
+    left_out: Mapping[str | tuple[str, str], str] = field(default_factory=dict)
+    ledger: bool = False
+    needs_node: bool = False
+
+    def reason(self, case: str, revision: str) -> str | None:
+        """Return why a case is not tried, ``None`` if it is."""
+        return self.left_out.get(case) or self.left_out.get((case, revision))
+
+
+@contextlib.contextmanager
+def _over_http(process: Any, **settings: Any) -> Iterator[Running]:
+    with process:
+        yield Running({"url": process.url, **settings}, process)
+
+
+def _over_stdio(command: Callable[[Path], StdioCommand]) -> Callable[[Path], AbstractContextManager[Running]]:
+    return lambda directory: contextlib.nullcontext(Running(command(directory).config()))
+
+
+def _node_stdio(package: str, *arguments: str) -> StdioCommand:
+    return StdioCommand(*node_command(f"@modelcontextprotocol/{package}"), *arguments)
+
+
+_OURS: Final = {
+    "call": Call("echo", {"text": "said"}, "said"),
+    "progress": Call("progress", {"steps": 3}, "3 steps"),
+    "cancel": Call("hold"),
+    "sampling": Call("sample", {}, "a model's words"),
+    "elicitation": Call("elicit", {}, "Ada"),
+    "roots": Call("roots", {}, ROOT.as_uri()),
+    "expiry": Call("session_id"),
+}
+_EVERYTHING: Final = {
+    "call": Call("echo", {"message": "said"}, "said"),
+    "progress": Call("trigger-long-running-operation", {"duration": 0.3, "steps": 3}, "completed"),
+    "cancel": Call("trigger-long-running-operation", {"duration": 3, "steps": 30}),
+    "sampling": Call("trigger-sampling-request", {"prompt": "What is it?"}, "a model's words"),
+    "elicitation": Call("trigger-elicitation-request", {}, "Ada"),
+    "roots": Call("get-roots-list", {}, ROOT.as_uri()),
+}
+
+_NO_SESSION: Final = "a session of this transport ends with its connection, which is what a restart does"
+_STATELESS: Final = {("expiry", STATELESS): "the revision has no sessions"}
+_JSON: Final = {"progress": "a reply that is JSON has no room for progress"}
+_NO_STREAM: Final = "in the handshake era the server asks on a stream, and it has none"
+_NEVER_ASKS: Final = "the server never asks that"
+_HANDSHAKE_ALONE: Final = "in the stateless era fastmcp does not ask from within a tool"
+_QUICK: Final = "no tool of the server takes its time"
+_SECRET: Final = "the server tells nobody the id of a session, and forgets all of them in a restart"
+_PENDING: Final = "pending: needs a stream that stands open"
+
+_FASTMCP: Final = {
+    "sampling": _NEVER_ASKS,
+    "roots": _NEVER_ASKS,
+    ("elicitation", STATELESS): _HANDSHAKE_ALONE,
+}
+_PLAIN: Final = {
+    "progress": _QUICK,
+    "cancel": _QUICK,
+    "sampling": _NEVER_ASKS,
+    "elicitation": _NEVER_ASKS,
+    "expiry": _NO_SESSION,
+}
+_BOTH: Final = (HANDSHAKE, STATELESS)
+_PENDING_SSE: Final = dict.fromkeys(CASES, "pending: the transport sse")
+
+PEERS: Final = (
+    Peer(
+        "sdk-stdio",
+        _over_stdio(lambda _: sdk_stdio()),
+        "stdio",
+        _OURS,
+        _BOTH,
+        {"expiry": _NO_SESSION},
+        ledger=True,
+    ),
+    Peer("sdk-http", lambda _: _over_http(sdk_http()), "http", _OURS, _BOTH, _STATELESS, ledger=True),
+    Peer(
+        "sdk-http-json",
+        lambda _: _over_http(sdk_http(json_replies=True)),
+        "http",
+        _OURS,
+        _BOTH,
+        {
+            **_STATELESS,
+            **_JSON,
+            ("sampling", HANDSHAKE): _NO_STREAM,
+            ("elicitation", HANDSHAKE): _NO_STREAM,
+            ("roots", HANDSHAKE): _NO_STREAM,
+        },
+        ledger=True,
+    ),
+    Peer(
+        "sdk-http-sessionless",
+        lambda _: _over_http(sdk_http(stateless=True)),
+        "http",
+        _OURS,
+        (HANDSHAKE,),
+        {
+            "expiry": "the server keeps no sessions",
+            "cancel": "a server without sessions does not find the call that is to be cancelled",
+            "sampling": _NO_STREAM,
+            "elicitation": _NO_STREAM,
+            "roots": _NO_STREAM,
+        },
+    ),
+    Peer(
+        "sdk-sse",
+        lambda _: _over_http(sdk_http(sse=True), transport="sse"),
+        "sse",
+        _OURS,
+        (HANDSHAKE,),
+        _PENDING_SSE,
+        ledger=True,
+    ),
+    Peer(
+        "fastmcp-stdio",
+        _over_stdio(lambda _: fastmcp_stdio()),
+        "stdio",
+        _OURS,
+        _BOTH,
+        {**_FASTMCP, "expiry": _NO_SESSION},
+        ledger=True,
+    ),
+    Peer(
+        "fastmcp-http",
+        lambda _: _over_http(fastmcp_http()),
+        "http",
+        _OURS,
+        _BOTH,
+        {**_FASTMCP, **_STATELESS},
+        ledger=True,
+    ),
+    Peer(
+        "everything-stdio",
+        _over_stdio(lambda _: _node_stdio("server-everything", "stdio")),
+        "stdio",
+        _EVERYTHING,
+        (HANDSHAKE,),
+        {"expiry": _NO_SESSION},
+        needs_node=True,
+    ),
+    Peer(
+        "everything-http",
+        lambda _: _over_http(NodeHttpServer("@modelcontextprotocol/server-everything", "/mcp", "streamableHttp")),
+        "http",
+        _EVERYTHING,
+        (HANDSHAKE,),
+        {"expiry": _SECRET, "roots": _PENDING},
+        needs_node=True,
+    ),
+    Peer(
+        "everything-sse",
+        lambda _: _over_http(NodeHttpServer("@modelcontextprotocol/server-everything", "/sse", "sse"), transport="sse"),
+        "sse",
+        _EVERYTHING,
+        (HANDSHAKE,),
+        _PENDING_SSE,
+        needs_node=True,
+    ),
+    Peer(
+        "filesystem",
+        _over_stdio(lambda directory: _node_stdio("server-filesystem", str(directory))),
+        "stdio",
+        {
+            "call": Call("list_allowed_directories", {}, "Allowed"),
+            "roots": Call("list_allowed_directories", {}, str(ROOT)),
+        },
+        (HANDSHAKE,),
+        _PLAIN,
+        needs_node=True,
+    ),
+    Peer(
+        "memory",
+        _over_stdio(lambda _: _node_stdio("server-memory")),
+        "stdio",
+        {"call": Call("search_nodes", {"query": "nobody"}, "entities")},
+        (HANDSHAKE,),
+        {**_PLAIN, "roots": _NEVER_ASKS},
+        needs_node=True,
+    ),
+)
