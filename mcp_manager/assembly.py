@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mcp_manager._core.router import Router
 from mcp_manager.auth import request_headers
-from mcp_manager.auth.oauth import Authorizations, MemoryTokenStore, RedirectHandler, TokenStore
+from mcp_manager.auth.oauth import MemoryTokenStore, RedirectHandler, TokenStore
 from mcp_manager.config import ManagerConfig, ServerConfig
 from mcp_manager.protocol.capabilities import handshake_capabilities, stateless_capabilities
 from mcp_manager.protocol.envelope import TraceContext
@@ -21,6 +21,9 @@ from mcp_manager.transports.deadline_timer import DeadlineTimer
 from mcp_manager.transports.http import HttpTransport
 from mcp_manager.transports.http_pool import HttpPool
 from mcp_manager.transports.stdio import StdioTransport
+
+if TYPE_CHECKING:
+    from mcp_manager.auth.oauth.authorizations import Authorizations
 
 __all__ = ["Assembly"]
 
@@ -79,6 +82,9 @@ class Assembly:
         """Make the supervisor of a server, which has no instances yet."""
         authorizations = None
         if config.auth.type == "oauth":
+            # For those who need it: it is a good part of what an import costs.
+            from mcp_manager.auth.oauth.authorizations import Authorizations  # noqa: PLC0415
+
             authorizations = Authorizations(
                 server_id,
                 config.auth,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from yarl import URL
 
-from mcp_manager.auth.oauth import Authorizations
 from mcp_manager.config import ServerConfig
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.handshake import ClientIdentity
@@ -16,6 +16,9 @@ from mcp_manager.session.negotiation import EraMemory
 from mcp_manager.session.peer_faults import PeerFaults
 from mcp_manager.session.server_requests import Handlers
 from mcp_manager.transports.base import MessageSink, Transport
+
+if TYPE_CHECKING:
+    from mcp_manager.auth.oauth.authorizations import Authorizations
 
 __all__ = ["SessionSettings", "TransportFactory"]
 

@@ -10,7 +10,7 @@ from support.authorization import ProtectedServer
 
 from mcp_manager import AuthConfig, MemoryTokenStore, RedirectHandler
 from mcp_manager.auth import Challenge
-from mcp_manager.auth.oauth import Authorizations
+from mcp_manager.auth.oauth.authorizations import Authorizations
 
 
 def authorizations(session: aiohttp.ClientSession, handler: RedirectHandler) -> Authorizations:

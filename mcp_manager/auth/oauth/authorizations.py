@@ -8,9 +8,10 @@ from collections.abc import Callable
 import aiohttp
 from yarl import URL
 
-from mcp_manager.auth.oauth.flow import OAuthAuthorization, RedirectHandler
+from mcp_manager.auth.oauth.flow import OAuthAuthorization
 from mcp_manager.auth.oauth.http import OAuthHttp
 from mcp_manager.auth.oauth.jose import require_jose
+from mcp_manager.auth.oauth.loopback import RedirectHandler
 from mcp_manager.auth.oauth.store import TokenStore
 from mcp_manager.config import AuthConfig
 

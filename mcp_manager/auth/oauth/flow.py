@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -16,6 +16,7 @@ from mcp_manager.auth.oauth import grants
 from mcp_manager.auth.oauth.authorization_code import CodeRequest, require_pkce
 from mcp_manager.auth.oauth.http import OAuthHttp
 from mcp_manager.auth.oauth.jose import DpopKey
+from mcp_manager.auth.oauth.loopback import RedirectHandler
 from mcp_manager.auth.oauth.metadata import (
     AuthorizationServer,
     ProtectedResource,
@@ -29,12 +30,9 @@ from mcp_manager.auth.oauth.token_endpoint import TokenEndpoint, TokenRefused, T
 from mcp_manager.config import AuthConfig
 from mcp_manager.errors import AuthError, CallError, McpManagerError
 
-__all__ = ["OAuthAuthorization", "RedirectHandler"]
+__all__ = ["OAuthAuthorization"]
 
 _log = logging.getLogger(__name__)
-
-RedirectHandler = Callable[[str], Awaitable[str | Mapping[str, str]]]
-"""``await handler(authorization_url)`` brings a user there, and returns the URL they are sent back to, or its parameters."""
 
 # A token is renewed this long before it expires, or after four fifths of its life if that is shorter.
 _RENEW_BEFORE_S: Final = 60.0

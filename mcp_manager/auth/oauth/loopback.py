@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from yarl import URL
 
-__all__ = ["LoopbackRedirect"]
+__all__ = ["LoopbackRedirect", "RedirectHandler"]
+
+RedirectHandler = Callable[[str], Awaitable[str | Mapping[str, str]]]
+"""``await handler(authorization_url)`` brings a user there, and returns the URL they are sent back to, or its parameters."""
 
 _LONGEST_HEAD: Final = 16_384
 _PAGE: Final = b"Authorization received. You can close this window.\n"
