@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 from mcp_manager._version import __version__
-from mcp_manager.auth.oauth import FileTokenStore, LoopbackRedirect, MemoryTokenStore, RedirectHandler, TokenStore
+from mcp_manager.auth.redirect import LoopbackRedirect, RedirectHandler
+from mcp_manager.auth.token_store import FileTokenStore, MemoryTokenStore, TokenStore
 from mcp_manager.bindings import PyMcpManager
 from mcp_manager.catalog import (
+    Annotations,
+    AudioContent,
     CallToolResult,
     CompleteResult,
+    Completion,
+    ContentBlock,
+    DiscoverResult,
+    EmbeddedResource,
     GetPromptResult,
+    Icon,
+    ImageContent,
     Prompt,
+    PromptArgument,
     PromptMessage,
     ReadResourceResult,
     Resource,
+    ResourceContents,
+    ResourceLink,
     ResourceTemplate,
+    SamplingMessage,
+    TextContent,
     Tool,
+    ToolAnnotations,
+    ToolExecution,
+    ToolResultContent,
+    ToolUseContent,
+    UnknownContent,
 )
 from mcp_manager.config import (
     AuthConfig,
@@ -47,8 +66,11 @@ from mcp_manager.errors import (
     ServerNotFoundError,
     SessionLostError,
     ToolNotFoundError,
+    UrlElicitationRequiredError,
 )
 from mcp_manager.manager import Applied, McpManager
+from mcp_manager.protocol.elicitation import accept_with_defaults, elicitation_defaults
+from mcp_manager.session.handlers import ElicitationRequest, Handlers, LogMessage, Progress, Root, SamplingRequest
 from mcp_manager.tool_catalog import FleetTool, ToolCatalog
 from mcp_manager.types import (
     CIRCUIT_STATE_CLOSED,
@@ -68,7 +90,9 @@ from mcp_manager.types import (
 from mcp_manager.views import ServerView
 
 __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
+    "Annotations",
     "Applied",
+    "AudioContent",
     "AuthConfig",
     "AuthError",
     "BreakerConfig",
@@ -80,17 +104,26 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "CircuitOpenError",
     "CircuitState",
     "CompleteResult",
+    "Completion",
     "ConfigError",
     "ConnectError",
     "ConnectionLostError",
+    "ContentBlock",
     "DeadlineExceededError",
     "Delivery",
+    "DiscoverResult",
+    "ElicitationRequest",
+    "EmbeddedResource",
     "FileTokenStore",
     "FleetTool",
     "GetPromptResult",
+    "Handlers",
     "HealthConfig",
+    "Icon",
+    "ImageContent",
     "InputRequiredError",
     "InvalidRequestError",
+    "LogMessage",
     "LoopbackRedirect",
     "ManagerConfig",
     "McpManager",
@@ -98,7 +131,9 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "MemoryTokenStore",
     "NotRunningError",
     "OverloadedError",
+    "Progress",
     "Prompt",
+    "PromptArgument",
     "PromptMessage",
     "ProtocolError",
     "PyHealthStatus",
@@ -107,8 +142,11 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ReadResourceResult",
     "RedirectHandler",
     "Resource",
+    "ResourceContents",
+    "ResourceLink",
     "ResourceTemplate",
     "RestartConfig",
+    "Root",
     "RpcError",
     "SERVER_STATE_DEGRADED",
     "SERVER_STATE_HEALTHY",
@@ -116,6 +154,8 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "SERVER_STATE_MAINTENANCE",
     "SERVER_STATE_STOPPED",
     "SERVER_STATE_UNHEALTHY",
+    "SamplingMessage",
+    "SamplingRequest",
     "ScaleError",
     "ServerConfig",
     "ServerExistsError",
@@ -124,10 +164,19 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ServerState",
     "ServerView",
     "SessionLostError",
+    "TextContent",
     "TokenStore",
     "Tool",
+    "ToolAnnotations",
     "ToolCatalog",
+    "ToolExecution",
     "ToolNotFoundError",
+    "ToolResultContent",
+    "ToolUseContent",
+    "UnknownContent",
+    "UrlElicitationRequiredError",
     "__version__",
+    "accept_with_defaults",
+    "elicitation_defaults",
     "load_manager_config",
 ]

@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_manager._core.router import Router
 from mcp_manager.auth import request_headers
-from mcp_manager.auth.oauth import MemoryTokenStore, RedirectHandler, TokenStore
+from mcp_manager.auth.redirect import RedirectHandler
+from mcp_manager.auth.token_store import MemoryTokenStore, TokenStore
 from mcp_manager.config import ManagerConfig, ServerConfig
 from mcp_manager.protocol.capabilities import handshake_capabilities, stateless_capabilities
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.session import SessionSettings
-from mcp_manager.session.server_requests import Handlers
+from mcp_manager.session.handlers import HandlerMap
 from mcp_manager.supervisor import InstanceObserver, Supervisor
 from mcp_manager.transports.base import MessageSink, Transport
 from mcp_manager.transports.deadline_timer import DeadlineTimer
-from mcp_manager.transports.http import HttpTransport
-from mcp_manager.transports.http_pool import HttpPool
 from mcp_manager.transports.stdio import StdioTransport
 
 if TYPE_CHECKING:
@@ -52,14 +51,17 @@ class Assembly:
     def __init__(
         self,
         config: ManagerConfig,
-        handlers: Handlers,
-        listeners: Handlers,
+        handlers: HandlerMap,
+        listeners: HandlerMap,
         capabilities: Mapping[str, Any],
         trace_context: TraceContext | None,
         clock: Callable[[], int],
         token_store: TokenStore | None = None,
         redirect_handler: RedirectHandler | None = None,
     ) -> None:
+        # Half of all that an import would cost, and paid by those alone who make a manager.
+        from mcp_manager.transports.http_pool import HttpPool  # noqa: PLC0415
+
         self._config = config
         self._token_store = token_store if token_store is not None else MemoryTokenStore()
         self._redirect_handler = redirect_handler
@@ -103,6 +105,7 @@ class Assembly:
             self._clock,
             self._trace_context,
             authorizations,
+            handler_timeout_s=self._config.handler_timeout_s,
         )
         return Supervisor(settings, router, observer, self._clock)
 
@@ -117,8 +120,13 @@ class Assembly:
     ) -> Transport:
         if config.command is not None:
             return StdioTransport(config, server_id=server_id, sink=sink, timer=self._timer)
+        # See above.
+        from mcp_manager.transports.http import HttpTransport  # noqa: PLC0415
+        from mcp_manager.transports.http_sse import HttpSseTransport  # noqa: PLC0415
+
         url = config.instance_url(index)
-        return HttpTransport(
+        kind = HttpSseTransport if sse or config.transport == "sse" else HttpTransport
+        return kind(
             self.http,
             url,
             request_headers(config),

@@ -12,7 +12,8 @@ from os import PathLike
 from threading import get_ident
 from typing import Any, Final, Self, TypeVar
 
-from mcp_manager.auth.oauth import RedirectHandler, TokenStore
+from mcp_manager.auth.redirect import RedirectHandler
+from mcp_manager.auth.token_store import TokenStore
 from mcp_manager.call_queue import CallQueue
 from mcp_manager.config import ManagerConfig, load_manager_config
 from mcp_manager.errors import NotRunningError

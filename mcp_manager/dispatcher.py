@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from mcp_manager._core.call_path import CallPath, Flight
 from mcp_manager._core.jsonrpc import RESULT, Message
 from mcp_manager._core.router import Lease, Router
-from mcp_manager.errors import CircuitOpenError, OverloadedError, SessionLostError
+from mcp_manager.errors import CircuitOpenError, OverloadedError, ProtocolError, SessionLostError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.policy import classify_error, classify_rpc_error
 from mcp_manager.pool import Instance
@@ -157,6 +157,8 @@ class Dispatcher:
         )
 
     def _failed(self, supervisor: Supervisor, lease: Lease, error: BaseException) -> None:
+        if isinstance(error, ProtocolError):
+            supervisor.settings.faults.count_error(error)
         now_ns = self._clock()
         outcome, status = classify_error(
             error, (now_ns - lease.started_ns) / 1e9, supervisor.config.breaker.timeout_floor_s

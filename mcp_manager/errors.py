@@ -8,8 +8,8 @@ credential.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
-from typing import Literal, Self
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Self
 
 __all__ = [
     "AuthError",
@@ -33,6 +33,7 @@ __all__ = [
     "ServerNotFoundError",
     "SessionLostError",
     "ToolNotFoundError",
+    "UrlElicitationRequiredError",
 ]
 
 Delivery = Literal["not_sent", "rejected", "unknown", "answered"]
@@ -149,6 +150,30 @@ class RpcError(McpManagerError, RuntimeError):
 
     def __str__(self) -> str:
         return f"{self.message} (JSON-RPC error {self.code})"
+
+
+class UrlElicitationRequiredError(RpcError):
+    """The server refuses a request until its user has been to some URLs (2025-11-25, client/elicitation).
+
+    ``elicitations`` are the params of an ``elicitation/create`` in mode ``url`` each, with ``url``, ``message`` and
+    ``elicitationId``. The request was not executed and may be sent again once ``notifications/elicitation/complete`` or
+    the user tells that it is done.
+    """
+
+    delivery: Delivery = "rejected"
+    retryable = True
+
+    def __init__(
+        self,
+        code: int,
+        message: str,
+        data: object = None,
+        *,
+        server_id: str | None = None,
+        elicitations: Iterable[Mapping[str, Any]] = (),
+    ) -> None:
+        super().__init__(code, message, data, server_id=server_id)
+        self.elicitations = tuple(elicitations)
 
 
 class CallError(McpManagerError, RuntimeError):

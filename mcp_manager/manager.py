@@ -13,12 +13,13 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from mcp_manager import metrics
-from mcp_manager._core.jsonrpc import FrameError, Message, scan
+from mcp_manager._core.jsonrpc import ERROR, FrameError, Message, scan
 from mcp_manager._core.router import Router
 from mcp_manager.assembly import Assembly
-from mcp_manager.auth.oauth import RedirectHandler, TokenStore
+from mcp_manager.auth.redirect import RedirectHandler
+from mcp_manager.auth.token_store import TokenStore
 from mcp_manager.catalog import Tool
+from mcp_manager.client_side import ClientSide
 from mcp_manager.config import (
     ManagerConfig,
     ServerConfig,
@@ -36,16 +37,19 @@ from mcp_manager.errors import (
 )
 from mcp_manager.health import HealthMonitor
 from mcp_manager.pool import Instance
+from mcp_manager.protocol.capabilities import elicitation_modes, handshake_capabilities
 from mcp_manager.protocol.envelope import TraceContext
-from mcp_manager.protocol.methods import TOOLS_CHANGED, is_notification
+from mcp_manager.protocol.methods import ELICIT, ELICITATION_COMPLETE, TOOLS_CHANGED, is_notification
 from mcp_manager.protocol.request import encode_method, encode_params, encode_text, invalid_request, with_progress_token
 from mcp_manager.scaling import check_instances
 from mcp_manager.session import ProgressCallback
-from mcp_manager.session.server_requests import Handlers
+from mcp_manager.session.handlers import HandlerMap, Handlers, Roots
+from mcp_manager.session.output_schemas import OutputSchemas
 from mcp_manager.supervisor import Supervisor
 from mcp_manager.tool_catalog import FleetTools, ToolCache
 from mcp_manager.transports.base import Request
 from mcp_manager.types import PyHealthStatus
+from mcp_manager.url_elicitation import UrlElicitations
 from mcp_manager.views import ServerView, fleet_health, is_ready, server_reading, server_view
 
 __all__ = ["Applied", "McpManager", "ServerView"]
@@ -76,7 +80,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     failed: dict[str, str]
 
 
-class McpManager(FleetTools):
+class McpManager(ClientSide, FleetTools):
     """Manage a fleet of MCP servers on the running event loop.
 
     Parameters
@@ -84,15 +88,12 @@ class McpManager(FleetTools):
     config
         A :class:`ManagerConfig`, whose servers are deployed by :meth:`start`; ``None`` for the defaults.
     handlers
-        Answers to requests of servers and listeners to their notifications, by method name, each called as
-        ``await handler(server_id, params)``. What the client declares it can do follows from them.
+        :class:`Handlers`, or a mapping from method names to functions called as ``handler(server_id, params)``: answers
+        to requests of servers, and listeners to their notifications. What the client declares follows from them.
     capabilities
         What it declares beyond that, or in place of it, by capability: ``{"sampling": {"tools": {}}}``.
-    token_store
-        Where OAuth tokens are kept from one run to the next; by default they live as long as the manager.
-    redirect_handler
-        Called as ``await handler(authorization_url)`` when a server's user has to agree: brings them there, and returns
-        the URL they are sent back to, or its parameters. Everything a server's ``auth`` of type ``oauth`` needs more.
+    token_store, redirect_handler
+        Where OAuth tokens are kept, and who takes a user to an authorization URL and returns where that led.
     trace_context
         Called for every request to a server of 2026-07-28 or later: what it returns (``traceparent``, …) goes along.
 
@@ -104,16 +105,24 @@ class McpManager(FleetTools):
         self,
         config: ManagerConfig | None = None,
         *,
-        handlers: Handlers | None = None,
+        handlers: Handlers | HandlerMap | None = None,
         capabilities: Mapping[str, Any] | None = None,
         trace_context: TraceContext | None = None,
         token_store: TokenStore | None = None,
         redirect_handler: RedirectHandler | None = None,
     ) -> None:
         self._config = config if config is not None else ManagerConfig()
+        self._roots: Roots | None = None
+        if isinstance(handlers, Handlers):
+            capabilities = {**handlers.capabilities(), **(capabilities or {})}
+            self._roots = handlers.root_list()
+            handlers = handlers.by_method(self._roots)
         handlers = handlers or {}
-        listeners = {**handlers, TOOLS_CHANGED: self._tools_changed}
+        listeners = {**handlers, TOOLS_CHANGED: self._tools_changed, ELICITATION_COMPLETE: self._elicitation_complete}
         self._on_tools_changed = handlers.get(TOOLS_CHANGED)
+        self._on_elicitation_complete = handlers.get(ELICITATION_COMPLETE)
+        is_asked_by_url = "url" in elicitation_modes(handshake_capabilities(handlers, capabilities or {}))
+        self._url_elicitations = UrlElicitations(handlers.get(ELICIT) if is_asked_by_url else None, _CLOCK)
         self._assembly = Assembly(
             self._config, handlers, listeners, capabilities or {}, trace_context, _CLOCK, token_store, redirect_handler
         )
@@ -283,6 +292,7 @@ class McpManager(FleetTools):
         parsed = self._parse_config(server_id, config)
         check_instances(server_id, parsed, parsed.instances)
         after = self._assembly.supervisor(server_id, parsed, self._router, self._observer)
+        after.settings.memory.log_level = before.settings.memory.log_level
         after.set_maintenance(True)
         added = after.set_instances(parsed.instances)
         try:
@@ -441,7 +451,10 @@ class McpManager(FleetTools):
         now_ns = _CLOCK()
         deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else _timeout_ns(timeout))
         outgoing = Request(encode_method(method), encoded)
-        return await self._dispatcher.call(supervisor, method, outgoing, now_ns, deadline_ns, progress)
+        reply = await self._dispatcher.call(supervisor, method, outgoing, now_ns, deadline_ns, progress)
+        if reply.kind == ERROR and await self._url_elicitations.satisfied(server_id, reply, deadline_ns):
+            return await self._dispatcher.call(supervisor, method, outgoing, _CLOCK(), deadline_ns, progress)
+        return reply
 
     # What the catalogue of tools asks for
 
@@ -461,10 +474,24 @@ class McpManager(FleetTools):
             return ()
         return supervisor, *((each, each.generation) for each in supervisor.instances)
 
-    async def _tools_changed(self, server_id: str, params: Any) -> None:
+    def _outputs(self, server_id: str) -> OutputSchemas | None:
+        supervisor = self._servers.get(server_id)
+        return supervisor.settings.outputs if supervisor is not None and supervisor.config.validate_output else None
+
+    def _tools_changed(self, server_id: str, params: Any) -> Any:
         self._tools.drop(server_id)
-        if self._on_tools_changed is not None:
-            await self._on_tools_changed(server_id, params)
+        supervisor = self._servers.get(server_id)
+        if supervisor is not None:
+            supervisor.settings.outputs.forget()
+        return None if self._on_tools_changed is None else self._on_tools_changed(server_id, params)
+
+    def _elicitation_complete(self, server_id: str, params: Any) -> Any:
+        self._url_elicitations.completed(server_id, params)
+        return None if self._on_elicitation_complete is None else self._on_elicitation_complete(server_id, params)
+
+    def _deployed_supervisors(self, server_id: str | None = None) -> list[Supervisor]:
+        self._check_running()
+        return list(self._servers.values()) if server_id is None else [self._supervisor_of(server_id)]
 
     # What can be seen
 
@@ -486,6 +513,8 @@ class McpManager(FleetTools):
 
     def metrics_text(self) -> str:
         """Render all metrics in the Prometheus text format."""
+        from mcp_manager import metrics  # noqa: PLC0415  (it brings a web server, for those who scrape)
+
         self._check_running()
         now_ns = _CLOCK()
         return metrics.render(

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from mcp_manager._core.router import ServerSnapshot
-from mcp_manager.types import CallStatus, CircuitState
+from mcp_manager.types import CallStatus
+from mcp_manager.views import ServerReading
 
-__all__ = ["ServerReading", "render"]
+__all__ = ["render"]
 
 _STATUS_LABELS = tuple(status.label for status in CallStatus)
-
-
-class ServerReading(msgspec.Struct, frozen=True, kw_only=True):
-    """One server at the moment of a scrape."""
-
-    snapshot: ServerSnapshot
-    circuit: CircuitState
-    desired: int
-    ready: int
-    open_connections: int
 
 
 class _FleetCollector(Collector):

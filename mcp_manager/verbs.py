@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ from mcp_manager._core.jsonrpc import ERROR, Message
 from mcp_manager.catalog import (
     CallToolResult,
     CompleteResult,
+    DiscoverResult,
     GetPromptResult,
     Prompt,
     ReadResourceResult,
@@ -19,9 +21,10 @@ from mcp_manager.catalog import (
     decode_result,
     drain_pages,
 )
-from mcp_manager.errors import RpcError
-from mcp_manager.protocol.rpc_error import read_error
+from mcp_manager.errors import McpManagerError, ProtocolError
+from mcp_manager.protocol.rpc_error import rpc_error
 from mcp_manager.session import ProgressCallback
+from mcp_manager.session.output_schemas import OutputSchemas
 
 __all__ = ["Verbs"]
 
@@ -31,7 +34,8 @@ T = TypeVar("T")
 class Verbs:
     """MCP's methods with typed results, over one ``call``.
 
-    Every verb takes ``timeout`` in seconds (default: the server's ``request_timeout_s``) and raises :class:`RpcError`
+    Every verb takes ``timeout`` in seconds for all that it does (default: the server's ``request_timeout_s`` for every
+    request) and raises :class:`RpcError`
     when the server answers with an error, :class:`ProtocolError` when the result has not the shape of the
     specification, and :class:`CallError` when no answer came.
     """
@@ -47,6 +51,14 @@ class Verbs:
         on_progress: ProgressCallback | None = None,
     ) -> Message:
         """Send a request and return the reply as received."""
+
+    @abstractmethod
+    def _outputs(self, server_id: str) -> OutputSchemas | None:
+        """Return what is known of a server's output schemas, ``None`` if its results are not checked."""
+
+    @abstractmethod
+    def _stamp(self, server_id: str) -> tuple[object, ...]:
+        """Tell what a server's lists would be read from now."""
 
     async def request(
         self,
@@ -72,9 +84,19 @@ class Verbs:
         """Ask the server for a sign of life."""
         _result_of(server_id, await self.call(server_id, "ping", timeout=timeout))
 
+    async def discover(self, server_id: str, *, timeout: float | None = None) -> DiscoverResult:
+        """Ask the server what it speaks and can do; servers of before 2026-07-28 know no such method."""
+        return await self._typed(server_id, "server/discover", None, DiscoverResult, timeout)
+
     async def list_tools(self, server_id: str, *, timeout: float | None = None) -> list[Tool]:
         """List all tools, every page."""
-        return await self._list(server_id, "tools/list", "tools", Tool, timeout)
+        outputs, stamp = self._outputs(server_id), self._stamp(server_id)
+        epoch = outputs.epoch if outputs is not None else 0
+        tools = await self._list(server_id, "tools/list", "tools", Tool, timeout)
+        if outputs is not None:
+            schemas = [(tool.name, bytes(tool.output_schema_json)) for tool in tools if tool.has_output_schema]
+            outputs.learn(schemas, stamp, epoch)
+        return tools
 
     async def call_tool(
         self,
@@ -82,12 +104,36 @@ class Verbs:
         name: str,
         arguments: Mapping[str, Any] | None = None,
         *,
+        meta: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         on_progress: ProgressCallback | None = None,
     ) -> CallToolResult:
-        """Call a tool. A tool's own failure is a result with ``is_error``, not an exception."""
-        params = {"name": name, "arguments": dict(arguments or {})}
-        return await self._typed(server_id, "tools/call", params, CallToolResult, timeout, on_progress)
+        """Call a tool. A tool's own failure is a result with ``is_error``, not an exception.
+
+        Parameters
+        ----------
+        meta
+            Members of ``_meta``, beside those that the manager sets.
+        on_progress
+            See :meth:`request`.
+
+        Once the server's tools have been listed, what a tool returns is checked against its output schema (2025-06-18,
+        server/tools, output schema), unless the server is configured with ``validate_output = False``.
+
+        Raises
+        ------
+        ProtocolError
+            The structured content breaks the schema, or is missing although there is one; the tool has been called.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        outputs = self._outputs(server_id)
+        params: dict[str, Any] = {"name": name, "arguments": dict(arguments or {})}
+        if meta is not None:
+            params["_meta"] = dict(meta)
+        result = await self._typed(server_id, "tools/call", params, CallToolResult, timeout, on_progress)
+        if outputs is not None and outputs.knows(name) and not result.is_error:
+            await self._check_output(server_id, outputs, name, result, end)
+        return result
 
     async def list_resources(self, server_id: str, *, timeout: float | None = None) -> list[Resource]:
         """List all resources, every page."""
@@ -132,10 +178,16 @@ class Verbs:
         argument: str,
         value: str,
         *,
+        context: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> CompleteResult:
-        """Ask for completions of an argument of a prompt (``{"type": "ref/prompt", "name": …}``) or a template."""
-        params = {"ref": dict(reference), "argument": {"name": argument, "value": value}}
+        """Ask for completions of an argument of a prompt (``{"type": "ref/prompt", "name": …}``) or a template.
+
+        ``context`` holds the arguments that are settled already, by name.
+        """
+        params: dict[str, Any] = {"ref": dict(reference), "argument": {"name": argument, "value": value}}
+        if context is not None:
+            params["context"] = {"arguments": dict(context)}
         return await self._typed(server_id, "completion/complete", params, CompleteResult, timeout)
 
     async def _typed(
@@ -153,16 +205,40 @@ class Verbs:
         finally:
             reply.recycle()
 
+    async def _check_output(
+        self, server_id: str, outputs: OutputSchemas, tool: str, result: CallToolResult, end: float | None
+    ) -> None:
+        """Raise :class:`ProtocolError` if a tool did not return what it promises."""
+        if result.result_type not in (None, "complete"):
+            return
+        fault = outputs.fault_in(tool, result.structured_content)
+        if fault is not None and not outputs.is_current(self._stamp(server_id)):
+            # The tool may have changed since it was listed; no good result is refused for an old promise.
+            try:
+                await self.list_tools(server_id, timeout=None if end is None else max(0.0, end - time.monotonic()))
+            except McpManagerError:
+                return
+            fault = outputs.fault_in(tool, result.structured_content)
+        if fault is not None:
+            raise ProtocolError(
+                f"tool {tool!r} returned something else than it promises: {fault}",
+                server_id=server_id,
+                delivery="answered",
+                hint="validate_output = false takes its results as they are",
+            )
+
     async def _list(self, server_id: str, method: str, member: str, kind: type[T], timeout: float | None) -> list[T]:
+        end = None if timeout is None else time.monotonic() + timeout
+
         async def fetch(cursor: str | None) -> bytes | memoryview:
             params = None if cursor is None else {"cursor": cursor}
-            return _result_of(server_id, await self.call(server_id, method, params, timeout=timeout))
+            left = timeout if cursor is None or end is None else max(0.0, end - time.monotonic())
+            return _result_of(server_id, await self.call(server_id, method, params, timeout=left))
 
         return await drain_pages(server_id, member, kind, fetch)
 
 
 def _result_of(server_id: str, reply: Message) -> bytes | memoryview:
     if reply.kind == ERROR:
-        error = read_error(reply.error or b"")
-        raise RpcError(error.code, error.message, error.data, server_id=server_id)
+        raise rpc_error(server_id, reply.error or b"")
     return reply.result_buffer or b"null"

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from mcp_manager._core.router import Router
+from mcp_manager._core.router import Router, ServerSnapshot
 from mcp_manager.errors import CallError
 from mcp_manager.health import HealthMonitor
-from mcp_manager.metrics import ServerReading
+from mcp_manager.protocol.handshake import ServerIdentity
 from mcp_manager.supervisor import Supervisor
-from mcp_manager.transports.http_pool import HttpPool
 from mcp_manager.types import CircuitState, PyHealthStatus, ServerState
 
-__all__ = ["ServerView", "circuit_of", "fleet_health", "is_ready", "server_reading", "server_view"]
+if TYPE_CHECKING:
+    from mcp_manager.transports.http_pool import HttpPool
+
+__all__ = ["ServerReading", "ServerView", "circuit_of", "fleet_health", "is_ready", "server_reading", "server_view"]
 
 
 class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     """What ``server(id)`` shows of one server.
 
-    ``pids`` are its child processes; ``faults`` counts by kind what it sent that it should not have, and that harmed no
+    ``identity`` is what it told of itself, ``None`` before there is a session, or if it told nothing. ``pids`` are its child processes; ``faults`` counts by kind what it sent that it should not have, and that harmed no
     call.
     """
 
@@ -37,16 +40,27 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     ready: int
     draining: int
     protocol_version: str | None
+    identity: ServerIdentity | None
     faults: dict[str, int]
     last_error: str | None
     pids: tuple[int, ...]
+
+
+class ServerReading(msgspec.Struct, frozen=True, kw_only=True):
+    """One server at the moment of a scrape."""
+
+    snapshot: ServerSnapshot
+    circuit: CircuitState
+    desired: int
+    ready: int
+    open_connections: int
 
 
 def server_view(supervisor: Supervisor, monitor: HealthMonitor, router: Router, now_ns: int) -> ServerView:
     """Read one server."""
     state, reasons = monitor.state(supervisor)
     config = supervisor.config
-    revision = next((each.session.revision for each in supervisor.instances if each.session is not None), None)
+    session = next((each.session for each in supervisor.instances if each.session is not None), None)
     last_error = next((each.last_error for each in supervisor.instances if each.last_error is not None), None)
     return ServerView(
         id=supervisor.server_id,
@@ -61,7 +75,8 @@ def server_view(supervisor: Supervisor, monitor: HealthMonitor, router: Router, 
         desired=len(supervisor.instances),
         ready=_ready_count(supervisor),
         draining=supervisor.draining,
-        protocol_version=revision,
+        protocol_version=session.revision if session is not None else None,
+        identity=session.identity if session is not None else None,
         faults=dict(supervisor.settings.faults.counts),
         last_error=_reason(last_error) if last_error is not None else None,
         pids=tuple(each.pid for each in supervisor.instances if each.pid),
@@ -94,7 +109,7 @@ def fleet_health(
 def server_reading(supervisor: Supervisor, router: Router, http: HttpPool, now_ns: int) -> ServerReading:
     """Read one server for the metrics."""
     ready = _ready_count(supervisor)
-    is_http = supervisor.config.transport == "http"
+    is_http = supervisor.config.transport != "stdio"
     return ServerReading(
         snapshot=router.server_snapshot(supervisor.server_id, now_ns),
         circuit=circuit_of(supervisor, router, now_ns),

@@ -17,15 +17,24 @@ UNANSWERED: Final[int]
 STOPPED: Final[int]
 """The exchange was interrupted from this side."""
 
+STANDING: Final[int]
+"""The id of an exchange whose stream of events is there to stay: no message on it is a reply to the exchange."""
+
 def drop_spare() -> None:
     """Give back the memory of the last long response, which is kept for the next one."""
 
 class WireError(Exception):
-    """Why an exchange got no response: ``kind`` is one of the constants above."""
+    """Why an exchange got no response: ``kind`` is one of the constants above.
+
+    Where the response was a stream of events, ``last_event_id`` and ``retry_ms`` are the last ones that it had, else ""
+    and ``None``.
+    """
 
     kind: int
     detail: str
     size: int
+    last_event_id: str
+    retry_ms: int | None
 
     def __init__(self, kind: int, detail: str = "", size: int = 0) -> None: ...
 

@@ -20,6 +20,8 @@ EXPIRED = 3
 UNANSWERED = 4
 STOPPED = 5
 
+STANDING = -1
+
 cdef enum:
     MAX_LENGTH_DIGITS = 18
     MIN_RECYCLED = 131072
@@ -42,6 +44,8 @@ class WireError(Exception):
         self.kind = kind
         self.detail = detail
         self.size = size
+        self.last_event_id = ""
+        self.retry_ms = None
 
 
 @cython.final

@@ -95,7 +95,9 @@ class Wire(Deadline):
             The body, and until when its reply is awaited.
         listener
             Looks at every event of a reply that is an event stream; what it returns for one of them, if not ``None``,
-            is the reply, and what it raises ends the exchange.
+            is the reply, and what it raises ends the exchange. For an exchange with the id :data:`STANDING`, its
+            ``stream_opened(exchange)`` is told of the head of the stream, and its ``take_named_event(name, data)`` of
+            events with a name of their own.
         limit
             The longest body, or event of one, in bytes.
 

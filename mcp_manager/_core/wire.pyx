@@ -279,6 +279,8 @@ cdef class Wire(Deadline):
         if self.exchange.request_id == 0:
             # Nothing on the stream can be a reply to what asks for none.
             self.answer(self.exchange.head)
+        elif self.exchange.request_id < 0:
+            self.listener.stream_opened(self.exchange)
 
     def on_body(self, bytes chunk):
         if self.early:
@@ -339,7 +341,13 @@ cdef class Wire(Deadline):
     cdef object take_events(self, bytes chunk):
         try:
             for event in self.events.feed(chunk):
-                if event.event != "message" or not event.data:
+                if not event.data:
+                    continue
+                if event.event != "message":
+                    if self.state == STREAM and self.exchange.request_id < 0:
+                        self.listener.take_named_event(event.event, event.data)
+                        if self.state == CLOSED:
+                            return
                     continue
                 reply = self.listener.take_event(self.exchange, event.data)
                 if self.state == STREAM and reply is not None:
@@ -432,6 +440,9 @@ cdef class Wire(Deadline):
         if future is not None and not future.done():
             if cause is not None:
                 error.__cause__ = cause
+            if self.events is not None and type(error) is WireError:
+                error.last_event_id = self.events.last_event_id
+                error.retry_ms = self.events.retry_ms
             future.set_exception(error)
 
     cdef object forget_exchange(self):

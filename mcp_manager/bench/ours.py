@@ -5,6 +5,7 @@ from __future__ import annotations
 from mcp_manager.bench.cases import Expected
 from mcp_manager.bench.client import ARGUMENTS, AwaitedClient, BlockingClient, WrongReplyError
 from mcp_manager.bindings import PyMcpManager
+from mcp_manager.catalog import TextContent
 from mcp_manager.manager import McpManager
 
 __all__ = ["CallToolClient", "ExecuteAsyncClient", "ExecuteClient", "ExecuteRawClient"]
@@ -87,7 +88,7 @@ class CallToolClient(AwaitedClient):
 
     async def call(self) -> None:
         result = await self._manager.call_tool(_SERVER, "echo", ARGUMENTS)
-        letters = sum(len(item["text"]) for item in result.content)
+        letters = sum(len(block.text) for block in result.content if isinstance(block, TextContent))
         rows = len(result.structured_content["rows"]) if result.structured_content else 0
         if letters != self._expected.letters or rows != self._expected.rows:
             raise WrongReplyError(f"{letters} letters and {rows} rows")

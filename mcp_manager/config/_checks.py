@@ -18,11 +18,11 @@ TRANSPORT_SPELLINGS: Final = {
     "streamable_http": "http",
     "streamableHttp": "http",
     "stdio": "stdio",
-    "sse": "the 2024-11-05 HTTP+SSE transport",
+    "sse": "sse",
     "ws": "the WebSocket transport",
     "websocket": "the WebSocket transport",
 }
-"""Names of transports in the formats of MCP clients; those that are neither ``http`` nor ``stdio`` come later."""
+"""Names of transports in the formats of MCP clients; those that are none of ``http``, ``sse`` and ``stdio`` are not spoken."""
 
 _OWNED_HEADERS: Final = frozenset(
     {
@@ -72,6 +72,7 @@ def check_settings(config: ServerConfig, path: str) -> None:
         raise FieldProblem(at(path, "instances"), text, "raise max_instances")
     if config.url is not None:
         _check_endpoints(config, path)
+        _check_sse(config, path)
         _check_headers(config.headers, at(path, "headers"))
         _check_auth(config.auth, config.headers, at(path, "auth"))
     else:
@@ -117,6 +118,12 @@ def _check_endpoints(config: ServerConfig, path: str) -> None:
     if config.instances > len(urls):
         text = f"{config.instances} exceeds the number of URLs, which is {len(urls)}"
         raise FieldProblem(at(path, "instances"), text, "give one URL per instance or a template")
+
+
+def _check_sse(config: ServerConfig, path: str) -> None:
+    if config.transport == "sse" and config.protocol_version in ("stateless", "2026-07-28"):
+        text = f"{config.protocol_version} is not spoken over HTTP+SSE"
+        raise FieldProblem(at(path, "protocol_version"), text, "leave it at auto, or use the http transport")
 
 
 def _check_process(config: ServerConfig, path: str) -> None:

@@ -6,8 +6,6 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from yarl import URL
-
 from mcp_manager.config._problem import FieldProblem, at
 from mcp_manager.config.model import AuthConfig
 
@@ -82,6 +80,8 @@ def _check_client(auth: AuthConfig, path: str) -> None:
 
 
 def _check_uri(text: str, path: str, *, https: bool) -> None:
+    from yarl import URL  # noqa: PLC0415 - an import of the package does without
+
     try:
         url = URL(text)
         valid = bool(url.host) and url.scheme in ("http", "https") and url.user is None and not url.fragment

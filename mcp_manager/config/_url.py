@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Final
-
-from yarl import URL
+from typing import TYPE_CHECKING, Final
 
 from mcp_manager.config._problem import FieldProblem
 from mcp_manager.errors import ConfigError
+
+if TYPE_CHECKING:
+    from yarl import URL
 
 __all__ = ["check_url", "expand_template", "is_template", "redact_url"]
 
@@ -64,11 +65,18 @@ def _check_plain(url: str, path: str) -> None:
         raise FieldProblem(path, "contains a fragment", "remove the part from '#' on, or write %23")
     _check_authority(authority, path, quotable="@" not in rest)
     try:
-        usable = bool(URL(url).raw_host)
+        usable = bool(_yarl_url()(url).raw_host)
     except ValueError:
         usable = False
     if not usable:
         raise FieldProblem(path, "is not a valid URL", _WAY_OUT)
+
+
+def _yarl_url() -> type[URL]:
+    # What the connections use, with its tables of host names: for the first URL, not for everybody who imports this.
+    from yarl import URL  # noqa: PLC0415
+
+    return URL
 
 
 def _split_authority(text: str) -> tuple[str, str]:
@@ -100,7 +108,7 @@ def _check_authority(authority: str, path: str, *, quotable: bool) -> None:
 
 def _is_host_name(host: str) -> bool:
     try:
-        ascii_host = host if host.isascii() else (URL.build(scheme="http", host=host).raw_host or "")
+        ascii_host = host if host.isascii() else (_yarl_url().build(scheme="http", host=host).raw_host or "")
     except ValueError:
         return False
     labels = ascii_host.removesuffix(".").split(".")

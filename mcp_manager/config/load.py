@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -95,6 +94,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _decode_toml(data: bytes) -> dict[str, Any]:
+    import tomllib  # noqa: PLC0415  (for those who have such a file)
+
     text = decode_utf8(data)
     try:
         return tomllib.loads(text)

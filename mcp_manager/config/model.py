@@ -290,7 +290,8 @@ class ServerConfig(_Settings, frozen=True, kw_only=True):
     inherit_env
         Names of variables to pass on from this process, beside the safe ones that are always passed on.
     transport
-        ``stdio`` with a ``command``, else ``http``. A configuration may name it, as ``transport`` or ``type``.
+        ``stdio`` with a ``command``, else ``http``. A configuration may name it, as ``transport`` or ``type``. ``sse``
+        is HTTP+SSE, the transport of 2024-11-05, which ``http`` falls back to by itself.
     protocol_version
         ``auto`` finds out what the server speaks; ``stateless`` and ``handshake`` take the newest revision of that era
         alone, and a revision such as ``2025-06-18`` that one.
@@ -316,6 +317,8 @@ class ServerConfig(_Settings, frozen=True, kw_only=True):
         Seconds a session or child process is given to end by itself.
     max_response_bytes
         Size in bytes above which a reply is refused.
+    validate_output
+        Check what a tool returns against the output schema that it was listed with.
     breaker, health, restart
         See :class:`BreakerConfig`, :class:`HealthConfig` and :class:`RestartConfig`.
     extras
@@ -330,7 +333,7 @@ class ServerConfig(_Settings, frozen=True, kw_only=True):
     env: dict[str, str] = {}
     cwd: str | None = None
     inherit_env: tuple[str, ...] = ()
-    transport: Literal["http", "stdio"] = "http"
+    transport: Literal["http", "sse", "stdio"] = "http"
     protocol_version: Literal[
         "auto", "stateless", "handshake", "2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"
     ] = "auto"
@@ -345,6 +348,7 @@ class ServerConfig(_Settings, frozen=True, kw_only=True):
     request_timeout_s: PositiveSeconds = 60.0
     shutdown_grace_s: Seconds = 2.0
     max_response_bytes: Annotated[int, Meta(ge=1024, le=2**40)] = 16 * 1024 * 1024
+    validate_output: bool = True
     breaker: BreakerConfig = BreakerConfig()
     health: HealthConfig = HealthConfig()
     restart: RestartConfig = RestartConfig()
@@ -395,6 +399,9 @@ class ManagerConfig(_Settings, frozen=True, kw_only=True):
         How many servers are connected, and how many probed, at a time.
     shutdown_timeout_s
         Seconds ``stop()`` may take before what is left is ended by force.
+    handler_timeout_s
+        Seconds a handler may take to answer what a server asks of the client, such as a question to the user; then the
+        server is told that it failed.
     client_name, client_version
         What the manager calls itself in the MCP handshake and in ``User-Agent``.
     """
@@ -405,5 +412,6 @@ class ManagerConfig(_Settings, frozen=True, kw_only=True):
     connect_concurrency: Count = 64
     probe_concurrency: Count = 64
     shutdown_timeout_s: PositiveSeconds = 10.0
+    handler_timeout_s: PositiveSeconds = 300.0
     client_name: str = "mcp-manager"
     client_version: str = __version__

@@ -264,9 +264,9 @@ def _choose_transport(fields: dict[str, Any], path: str) -> None:
             raise FieldProblem(where, f"expected a string, got {describe(value)}")
         transport = TRANSPORT_SPELLINGS.get(value)
         if transport is None:
-            raise FieldProblem(where, f"unknown transport {shown(value)}", "use 'http' or 'stdio'")
-        if transport not in ("http", "stdio"):
-            raise FieldProblem(where, f"{transport} is not supported yet", "use 'http' or 'stdio'")
+            raise FieldProblem(where, f"unknown transport {shown(value)}", "use 'http', 'sse' or 'stdio'")
+        if transport not in ("http", "sse", "stdio"):
+            raise FieldProblem(where, f"{transport} is not supported yet", "use 'http', 'sse' or 'stdio'")
         if chosen not in (None, transport):
             raise FieldProblem(where, "contradicts type", "give one of type and transport")
         chosen = transport
@@ -274,12 +274,12 @@ def _choose_transport(fields: dict[str, Any], path: str) -> None:
         raise FieldProblem(join(path, "command"), "cannot be combined with url", "give one of url and command")
     if chosen == "stdio" and "url" in fields:
         raise FieldProblem(join(path, "url"), "does not go with the stdio transport", "give a command instead")
-    if chosen == "http" and "command" in fields:
-        raise FieldProblem(join(path, "command"), "does not go with the http transport", "give a url instead")
+    if chosen in ("http", "sse") and "command" in fields:
+        raise FieldProblem(join(path, "command"), f"does not go with the {chosen} transport", "give a url instead")
     if "url" not in fields and "command" not in fields:
         missing = "command" if chosen == "stdio" else "url"
         raise FieldProblem(join(path, missing), "missing", "give url for an HTTP server or command for a stdio server")
-    fields["transport"] = "stdio" if "command" in fields else "http"
+    fields["transport"] = "stdio" if "command" in fields else chosen or "http"
 
 
 def _misplaced(fields: dict[str, Any], path: str, *, lenient: bool) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from mcp_manager.protocol.methods import ELICIT, LIST_ROOTS, SAMPLE
 
-__all__ = ["TASKS_EXTENSION", "handshake_capabilities", "stateless_capabilities"]
+__all__ = ["TASKS_EXTENSION", "elicitation_modes", "handshake_capabilities", "stateless_capabilities", "undeclared"]
 
 TASKS_EXTENSION: Final = "io.modelcontextprotocol/tasks"
 
@@ -42,3 +42,33 @@ def stateless_capabilities(handled: Collection[str], given: Mapping[str, Any]) -
     extensions = capabilities.get("extensions", {})
     capabilities["extensions"] = {TASKS_EXTENSION: {}, **extensions}
     return capabilities
+
+
+def undeclared(method: str, params: Mapping[str, Any], declared: Mapping[str, Any]) -> str:
+    """Name what a server's request needs that the client did not declare; empty if there is nothing.
+
+    Such a request is refused as having invalid params (2025-11-25, client/elicitation, error handling; client/sampling,
+    tools in sampling).
+
+    Parameters
+    ----------
+    declared
+        The client's capabilities, of either era.
+    """
+    if method == ELICIT:
+        mode = params.get("mode", "form")
+        if mode not in elicitation_modes(declared):
+            return f"elicitation in mode {mode!r:.40}"
+    if method == SAMPLE and (params.get("tools") is not None or params.get("toolChoice") is not None):
+        sampling = declared.get("sampling")
+        if not isinstance(sampling, Mapping) or "tools" not in sampling:
+            return "tools in sampling"
+    return ""
+
+
+def elicitation_modes(declared: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the modes of elicitation that capabilities declare: an empty one means forms."""
+    elicitation = declared.get("elicitation")
+    if not isinstance(elicitation, Mapping):
+        return ()
+    return tuple(mode for mode in ("form", "url") if mode in elicitation) or ("form",)

@@ -33,9 +33,14 @@ class Stateless(msgspec.Struct, frozen=True):
 
 
 class Handshake(msgspec.Struct, frozen=True):
-    """The server wants a handshake; ``revision`` is what to offer, ``None`` for the newest."""
+    """The server wants a handshake.
+
+    ``revision`` is what to offer, ``None`` for the newest; ``malformed`` says what is wrong with the result, if it was
+    one that made the verdict.
+    """
 
     revision: str | None = None
+    malformed: str = ""
 
 
 class TryRevision(msgspec.Struct, frozen=True):
@@ -56,10 +61,11 @@ Verdict = Stateless | Handshake | TryRevision | NoSharedRevision
 class _DiscoverResult(msgspec.Struct, rename="camel"):
     supported_versions: list[str]
     capabilities: dict[str, Any]
-    instructions: str | None = None
+    # For display alone: a server that has them wrong is no other one for that.
+    instructions: Any = None
+    meta: Any = msgspec.field(default=None, name="_meta")
     # Where the specification does not have it, but where some servers put it.
     server_info: Any = None
-    meta: dict[str, Any] = msgspec.field(default_factory=dict, name="_meta")
 
 
 class _Refusal(msgspec.Struct):
@@ -77,17 +83,18 @@ def read_discover_result(result: bytes) -> Verdict:
     """
     try:
         decoded = _result_decoder.decode(result)
-    except (msgspec.DecodeError, RecursionError):
-        return Handshake()
+    except (msgspec.DecodeError, RecursionError) as error:
+        return Handshake(malformed=str(error)[:80] or "it is nested too deep")
     revision = newest_shared(decoded.supported_versions, Era.STATELESS)
     if revision is not None:
-        info = _implementation(decoded.meta.get(SERVER_INFO_KEY), decoded.server_info)
+        meta = decoded.meta if isinstance(decoded.meta, dict) else {}
+        info = _implementation(meta.get(SERVER_INFO_KEY), decoded.server_info)
         identity = ServerIdentity(
             protocol_version=revision,
             name=info.name,
             version=info.version,
             capabilities=decoded.capabilities,
-            instructions=decoded.instructions,
+            instructions=decoded.instructions if isinstance(decoded.instructions, str) else None,
         )
         return Stateless(revision, identity)
     return _without_shared(decoded.supported_versions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -13,6 +14,8 @@ from mcp_manager.protocol.header_values import header_line
 from mcp_manager.protocol.methods import NAME_MEMBER
 
 __all__ = ["Envelope", "TraceContext"]
+
+_log = logging.getLogger(__name__)
 
 TraceContext = Callable[[], Mapping[str, str]]
 """Returns what tells where a request comes from (W3C Trace Context: ``traceparent``, ``tracestate``, ``baggage``)."""
@@ -29,11 +32,17 @@ _meta_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
 class _Named(msgspec.Struct):
-    name: str | None = None
-    uri: str | None = None
+    value: str = msgspec.field(name="name")
 
 
-_named_decoder = msgspec.json.Decoder(_Named)
+class _Located(msgspec.Struct):
+    value: str = msgspec.field(name="uri")
+
+
+_name_decoders: Final[Mapping[str, msgspec.json.Decoder[_Named] | msgspec.json.Decoder[_Located]]] = {
+    "name": msgspec.json.Decoder(_Named),
+    "uri": msgspec.json.Decoder(_Located),
+}
 
 
 class Envelope:
@@ -58,7 +67,7 @@ class Envelope:
             _CLIENT_KEY: {"name": client.name, "version": client.version},
             _CAPABILITIES_KEY: client.stateless_capabilities,
         }
-        self._lines: dict[tuple[str, str], bytes] = {}
+        self._lines: dict[tuple[str, str | None], bytes] = {}
         self._render()
 
     def in_revision(self, revision: str) -> Envelope:
@@ -82,16 +91,18 @@ class Envelope:
         InvalidRequestError
             The params are no object, or their ``_meta`` is none: this revision has no other requests.
         """
-        trace = self._trace_context() if self._trace_context is not None else None
+        trace = None if self._trace_context is None else self._traced()
         if params is None:
             params = b"{}"
         if trace or _META_MEMBER in params or b"\\u" in params:
             return self._merged(params, trace or {})
+        if params.startswith(b'{"'):
+            return self._opening_more + params[1:]
         at = params.find(b"{")
         if at < 0 or params[:at].strip():
             raise _no_object("params")
         rest = params[at + 1 :].lstrip()
-        return self._opening + (rest if rest[:1] == b"}" else b"," + rest)
+        return self._opening + rest if rest[:1] == b"}" else self._opening_more + rest
 
     def fields(self, method: str, params: bytes | None) -> bytes:
         """Render the header fields of a request: ``Mcp-Method``, and ``Mcp-Name`` where the method has one.
@@ -102,29 +113,37 @@ class Envelope:
             The params have not the name that the method needs.
         """
         member = NAME_MEMBER.get(method)
-        name = "" if member is None else self._name(method, member, params)
+        name = None if member is None else self._name(method, member, params)
         lines = self._lines.get((method, name))
-        if lines is None:
-            lines = header_line("Mcp-Method", method)
-            if member is not None:
-                lines += header_line("Mcp-Name", name)
-            if len(self._lines) >= _MAX_KEPT_LINES:
-                self._lines.clear()
-            self._lines[method, name] = lines
+        return self._new_lines(method, name) if lines is None else lines
+
+    def _new_lines(self, method: str, name: str | None) -> bytes:
+        lines = header_line("Mcp-Method", method)
+        if name is not None:
+            lines += header_line("Mcp-Name", name)
+        if len(self._lines) >= _MAX_KEPT_LINES:
+            self._lines.clear()
+        self._lines[method, name] = lines
         return lines
+
+    def _traced(self) -> Mapping[str, str]:
+        assert self._trace_context is not None
+        try:
+            return msgspec.convert(self._trace_context(), dict[str, str])
+        except Exception:
+            # It is the user's, and may raise anything: a call is worth more than its trace.
+            _log.exception("trace_context failed; the request goes out without it")
+            return {}
 
     def _name(self, method: str, member: str, params: bytes | None) -> str:
         try:
-            named = _named_decoder.decode(params or b"{}")
+            return _name_decoders[member].decode(params or b"{}").value
         except (msgspec.DecodeError, RecursionError):
-            raise _no_object("params") from None
-        name: str | None = getattr(named, member)
-        if name is None:
-            raise InvalidRequestError(f"Invalid request: {method} needs params.{member}")
-        return name
+            raise InvalidRequestError(f"Invalid request: {method} needs params.{member}, a string") from None
 
     def _render(self) -> None:
         self._opening = b'{"_meta":' + msgspec.json.encode(self._meta)
+        self._opening_more = self._opening + b","
 
     def _merged(self, params: bytes, trace: Mapping[str, str]) -> bytes:
         try:

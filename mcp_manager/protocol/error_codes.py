@@ -8,18 +8,23 @@ __all__ = [
     "HEADER_MISMATCH",
     "INTERNAL_ERROR",
     "INVALID_PARAMS",
+    "INVALID_REQUEST",
     "METHOD_NOT_FOUND",
     "MISSING_CAPABILITY",
     "STATELESS_ERRORS",
     "UNSUPPORTED_VERSION",
+    "URL_ELICITATION_REQUIRED",
 ]
 
+INVALID_REQUEST: Final = -32600
 METHOD_NOT_FOUND: Final = -32601
 INVALID_PARAMS: Final = -32602
 INTERNAL_ERROR: Final = -32603
 HEADER_MISMATCH: Final = -32020
 MISSING_CAPABILITY: Final = -32021
 UNSUPPORTED_VERSION: Final = -32022
+# 2025-11-25, client/elicitation: the request can be answered once the user has been to a URL.
+URL_ELICITATION_REQUIRED: Final = -32042
 
 STATELESS_ERRORS: Final = frozenset({HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION})
 """Only a server of a stateless revision answers with these; a client does not use them for errors of its own."""

@@ -23,6 +23,7 @@ __all__ = [
     "PROMPTS_CHANGED",
     "RESOURCES_CHANGED",
     "RESOURCE_UPDATED",
+    "ROOTS_CHANGED",
     "SAMPLE",
     "SET_LOG_LEVEL",
     "SUBSCRIPTION_ACKNOWLEDGED",
@@ -49,6 +50,7 @@ TOOLS_CHANGED: Final = "notifications/tools/list_changed"
 PROMPTS_CHANGED: Final = "notifications/prompts/list_changed"
 RESOURCES_CHANGED: Final = "notifications/resources/list_changed"
 RESOURCE_UPDATED: Final = "notifications/resources/updated"
+ROOTS_CHANGED: Final = "notifications/roots/list_changed"
 ELICITATION_COMPLETE: Final = "notifications/elicitation/complete"
 SUBSCRIPTION_ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
 

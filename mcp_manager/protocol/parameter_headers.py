@@ -34,7 +34,7 @@ _SCHEMA: Final = (
     "unevaluatedProperties",
 )
 _SCHEMA_LISTS: Final = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
-_SCHEMA_MAPS: Final = ("$defs", "definitions", "dependentSchemas", "patternProperties")
+_SCHEMA_MAPS: Final = ("$defs", "definitions", "dependencies", "dependentSchemas", "patternProperties")
 
 Path = tuple[str, ...]
 

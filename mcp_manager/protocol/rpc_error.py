@@ -6,9 +6,13 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ["ErrorObject", "error_text", "read_error"]
+from mcp_manager.errors import RpcError, UrlElicitationRequiredError
+from mcp_manager.protocol.error_codes import URL_ELICITATION_REQUIRED
+
+__all__ = ["ErrorObject", "error_text", "read_error", "read_url_elicitations", "rpc_error"]
 
 _QUOTE: Final = 200
+_MAX_ELICITATIONS: Final = 64
 
 
 class ErrorObject(msgspec.Struct, frozen=True):
@@ -35,3 +39,36 @@ def error_text(error: bytes) -> str:
     decoded = read_error(error)
     message = "".join(char if char.isprintable() else " " for char in decoded.message[:_QUOTE])
     return f"{message} (JSON-RPC error {decoded.code})"
+
+
+def rpc_error(server_id: str, error: bytes) -> RpcError:
+    """Make the exception for an error that answered a typed call."""
+    decoded = read_error(error)
+    elicitations = read_url_elicitations(decoded)
+    if elicitations:
+        return UrlElicitationRequiredError(
+            decoded.code, decoded.message, decoded.data, server_id=server_id, elicitations=elicitations
+        )
+    return RpcError(decoded.code, decoded.message, decoded.data, server_id=server_id)
+
+
+def read_url_elicitations(error: ErrorObject) -> list[dict[str, Any]]:
+    """Return what a user must do at which URLs before a request is answered; empty if the error does not say so.
+
+    All of them must have the specified shape, else none of them counts (2025-11-25, client/elicitation, URL elicitation
+    required error).
+    """
+    if error.code != URL_ELICITATION_REQUIRED or not isinstance(error.data, dict):
+        return []
+    elicitations = error.data.get("elicitations")
+    if not isinstance(elicitations, list) or len(elicitations) > _MAX_ELICITATIONS:
+        return []
+    return elicitations if all(map(_is_url_elicitation, elicitations)) else []
+
+
+def _is_url_elicitation(params: object) -> bool:
+    return (
+        isinstance(params, dict)
+        and params.get("mode") == "url"
+        and all(isinstance(params.get(member), str) for member in ("url", "elicitationId"))
+    )

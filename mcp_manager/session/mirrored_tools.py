@@ -56,6 +56,11 @@ class MirroredTools:
         self._faults = faults
         self._parameters: dict[str, tuple[MirroredParameter, ...]] = {}
 
+    @property
+    def any(self) -> bool:
+        """Whether there is any such tool."""
+        return bool(self._parameters)
+
     def fields(self, params: bytes | None) -> bytes:
         """Render the header fields for the params of a ``tools/call``."""
         if not self._parameters:

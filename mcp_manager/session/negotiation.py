@@ -39,6 +39,7 @@ from mcp_manager.protocol.revisions import (
     newest_shared,
 )
 from mcp_manager.protocol.rpc_error import error_text, read_error
+from mcp_manager.session.peer_faults import PeerFaults
 from mcp_manager.transports.base import Exchange, Request, Transport
 
 __all__ = ["EraMemory", "Negotiated", "Negotiation", "ask_era"]
@@ -67,23 +68,52 @@ class Negotiated(msgspec.Struct, frozen=True):
 class EraMemory:
     """What is known of a server's places (an origin, or "" for a program): the era, and whether it is HTTP+SSE."""
 
-    __slots__ = ("_eras", "log_level")
+    __slots__ = ("_asking", "_certain", "_doubted", "_eras", "_verdicts", "log_level")
 
     def __init__(self) -> None:
         self._eras: dict[str, tuple[Era, bool]] = {}
+        self._verdicts: dict[str, Stateless] = {}
+        self._asking: dict[str, asyncio.Lock] = {}
+        self._doubted: set[str] = set()
+        self._certain: set[str] = set()
         self.log_level: str | None = None
 
     def recall(self, place: str) -> tuple[Era, bool] | None:
         """Return the era and whether the place speaks HTTP+SSE, ``None`` if it is not known."""
         return self._eras.get(place)
 
-    def keep(self, place: str, era: Era, *, sse: bool = False) -> None:
+    def verdict(self, place: str) -> Stateless | None:
+        """Return what a stateless place told of itself."""
+        return self._verdicts.get(place)
+
+    def asking(self, place: str) -> asyncio.Lock:
+        """Return what lets one session of a place ask, while the others wait for what it learns."""
+        return self._asking.setdefault(place, asyncio.Lock())
+
+    def keep(self, place: str, era: Era, *, sse: bool = False, verdict: Stateless | None = None) -> None:
         """Remember what was settled."""
         self._eras[place] = (era, sse)
+        if verdict is not None:
+            self._verdicts[place] = verdict
+        if era is Era.STATELESS:
+            self._certain.discard(place)
+        elif place in self._doubted:
+            self._certain.add(place)
+        self._doubted.discard(place)
 
     def forget(self, place: str) -> None:
         """Ask again next time."""
         self._eras.pop(place, None)
+        self._verdicts.pop(place, None)
+
+    def doubt(self, place: str) -> None:
+        """Ask again next time, for an error that only a stateless server should send."""
+        self._doubted.add(place)
+        self.forget(place)
+
+    def is_certain(self, place: str) -> bool:
+        """Tell whether a place speaks handshakes in spite of such an error: it has a meaning of its own for the code."""
+        return place in self._certain
 
 
 class Negotiation:
@@ -101,6 +131,8 @@ class Negotiation:
         Where verdicts are kept, and under which name that of this place.
     make_transport
         Makes the transport: that of the configuration, or, given ``True``, HTTP+SSE for the same place.
+    faults
+        Told of answers that are none.
     can_fall_back
         Whether there is such a thing as HTTP+SSE for the place.
     ids
@@ -118,6 +150,7 @@ class Negotiation:
         place: str,
         make_transport: Callable[[bool], Transport],
         ids: RequestIds,
+        faults: PeerFaults,
         *,
         can_fall_back: bool,
         timeout_s: float,
@@ -129,9 +162,13 @@ class Negotiation:
         self._place = place
         self._make_transport = make_transport
         self._ids = ids
+        self._faults = faults
         self._can_fall_back = can_fall_back
         self._probe_s = min(_PROBE_LONGEST_S, timeout_s * _PROBE_SHARE)
         self._transport: Transport | None = None
+        # Whether a handshake that succeeds shows the era: not where the probe met a failure of the server.
+        self._is_verdict = True
+        self._was_silent = False
 
     async def run(self) -> Negotiated:
         """Open the transport and settle; on failure everything is closed.
@@ -151,39 +188,53 @@ class Negotiation:
         if self._wanted == "handshake" or self._wanted in HANDSHAKE_REVISIONS:
             offer = self._wanted if self._wanted in HANDSHAKE_REVISIONS else None
             return await self._handshake(await self._open(), offer)
+        known = self._memory.recall(self._place)
+        if known is None:
+            async with self._memory.asking(self._place):
+                # Another session of the server may have asked meanwhile.
+                known = self._memory.recall(self._place)
+                if known is None:
+                    return await self._probe_and_settle()
+        era, is_sse = known
+        if era is Era.STATELESS:
+            return await self._as_stateless()
+        try:
+            return await self._handshake(await self._open(sse=is_sse), None, is_sse=is_sse)
+        except ProtocolError as error:
+            if _is_of_the_moment(error.http_status):
+                raise
+        # It answers, but not as it used to.
+        self._memory.forget(self._place)
+        await self._close()
+        return await self._probe_and_settle()
+
+    async def _as_stateless(self) -> Negotiated:
+        """Take up what another session was told. A program is another one with every start, and asked again."""
+        verdict = self._memory.verdict(self._place)
+        transport = await self._open()
+        if verdict is None or not transport.has_request_streams:
+            return await self._probe_and_settle(transport)
+        return self._settle_stateless(transport, verdict)
+
+    async def _probe_and_settle(self, transport: Transport | None = None) -> Negotiated:
+        transport = transport or await self._open()
         if self._wanted != "auto":
             revision = self._wanted if self._wanted in STATELESS_REVISIONS else LATEST_STATELESS_REVISION
-            return await self._stateless_only(await self._open(), revision)
-        known = self._memory.recall(self._place)
-        if known is None or known[0] is Era.STATELESS:
-            return await self._probe_and_settle()
-        try:
-            settled = await self._handshake(await self._open(sse=known[1]), None, is_sse=known[1])
-        except CallError as error:
-            if isinstance(error, ProtocolError):
-                # It answers, but not as it used to.
-                self._memory.forget(self._place)
-            raise
-        return settled
-
-    async def _probe_and_settle(self) -> Negotiated:
-        transport = await self._open()
+            return await self._stateless_only(transport, revision)
         try:
             verdict = await self._probe(transport)
         except ServerExitedError:
-            # There are programs that do not survive a request before the handshake: they get no such one again.
-            self._memory.keep(self._place, Era.HANDSHAKE)
+            # There are programs that do not survive a request before the handshake.
             await self._close()
             transport = await self._open()
             verdict = Handshake()
         if isinstance(verdict, Stateless):
             return self._settle_stateless(transport, verdict)
-        assert isinstance(verdict, Handshake)
         return await self._handshake(transport, verdict.revision)
 
     async def _stateless_only(self, transport: Transport, revision: str) -> Negotiated:
         verdict = await self._probe(transport, revision)
-        if isinstance(verdict, Stateless):
+        if isinstance(verdict, Stateless) and (verdict.revision == revision or self._wanted == "stateless"):
             return self._settle_stateless(transport, verdict)
         raise ProtocolError(
             f"the server does not speak {revision}",
@@ -203,6 +254,7 @@ class Negotiation:
             except TimeoutError as error:
                 if isinstance(error, CallError):
                     raise
+                self._was_silent = True
                 verdict = Handshake()
         if isinstance(verdict, NoSharedRevision):
             raise ProtocolError(
@@ -212,6 +264,8 @@ class Negotiation:
                 delivery="rejected",
             )
         assert not isinstance(verdict, TryRevision)
+        if isinstance(verdict, Handshake) and verdict.malformed:
+            self._faults.count("a malformed result of server/discover", verdict.malformed)
         return verdict
 
     async def _ask(self, transport: Transport, revision: str) -> Verdict:
@@ -224,13 +278,14 @@ class Negotiation:
         try:
             return await ask_era(self._server_id, transport, self._client, self._ids, revision)
         except ProtocolError as error:
-            if error.http_status != 500:
+            if error.http_status != 500 or self._wanted != "auto":
                 raise
+            self._is_verdict = False
             return Handshake()
 
     def _settle_stateless(self, transport: Transport, verdict: Stateless) -> Negotiated:
         transport.settle(verdict.revision)
-        self._memory.keep(self._place, Era.STATELESS)
+        self._memory.keep(self._place, Era.STATELESS, verdict=verdict)
         return Negotiated(transport, Era.STATELESS, verdict.revision, verdict.identity)
 
     async def _handshake(
@@ -253,9 +308,17 @@ class Negotiation:
             identity = read_initialize_result(reply.result or b"null")
         except HandshakeError as error:
             raise ProtocolError(str(error), server_id=self._server_id, delivery="answered") from None
+        if not self._may_speak(identity.protocol_version):
+            raise ProtocolError(
+                f"the server settles on {identity.protocol_version}, and protocol_version is {self._wanted}",
+                server_id=self._server_id,
+                delivery="answered",
+                hint="set protocol_version to auto",
+            )
         transport.settle(identity.protocol_version)
         await transport.notify(notification_frame(_INITIALIZED_RAW, None), 0)
-        self._memory.keep(self._place, Era.HANDSHAKE, sse=is_sse)
+        if self._is_verdict:
+            self._memory.keep(self._place, Era.HANDSHAKE, sse=is_sse)
         return Negotiated(transport, Era.HANDSHAKE, identity.protocol_version, identity)
 
     async def _refused(
@@ -265,15 +328,16 @@ class Negotiation:
         refusal = ProtocolError(
             f"the server refused initialize: {error_text(error)}", server_id=self._server_id, delivery="rejected"
         )
+        refusal.http_status = exchange.status or None
         code = read_error(error).code
         if may_probe and code in (UNSUPPORTED_VERSION, INVALID_PARAMS):
             data = read_error(error).data
             named = newest_shared(data.get("supported"), Era.HANDSHAKE) if isinstance(data, dict) else None
-            if named is not None:
+            if named is not None and self._may_speak(named):
                 # 2025-11-25, lifecycle, error handling: it says which revisions it would take.
                 return await self._handshake(transport, named, is_sse=is_sse, may_probe=False)
-            if code == UNSUPPORTED_VERSION and self._wanted == "auto":
-                return await self._probe_after_refusal(transport, refusal)
+        if may_probe and self._wanted == "auto" and not is_sse and (code == UNSUPPORTED_VERSION or self._was_silent):
+            return await self._probe_after_refusal(transport, refusal)
         if code not in STATELESS_ERRORS and not is_sse and self._means_no_endpoint(exchange.status):
             return await self._fall_back(refusal)
         raise refusal
@@ -281,10 +345,14 @@ class Negotiation:
     async def _probe_after_refusal(self, transport: Transport, refusal: ProtocolError) -> Negotiated:
         """Ask a server that knows no handshake: it has become another one since it was asked, or was slow to answer."""
         self._memory.forget(self._place)
+        transport.settle(None)
         verdict = await self._probe(transport)
         if not isinstance(verdict, Stateless):
             raise refusal
         return self._settle_stateless(transport, verdict)
+
+    def _may_speak(self, revision: str) -> bool:
+        return self._wanted not in HANDSHAKE_REVISIONS or self._wanted == revision
 
     def _means_no_endpoint(self, http_status: int | None) -> bool:
         """Tell whether what answered ``initialize`` may be an HTTP+SSE server (2025-03-26, transports, compatibility)."""
@@ -331,7 +399,8 @@ async def ask_era(
     Raises
     ------
     CallError
-        No answer, or one that says nothing of the era: 401, 403, 429, 5xx and broken connections are no verdicts.
+        No answer, or one that says nothing of the era: 401, 403, 408, 425, 429, 5xx and broken
+        connections are no verdicts.
     """
     verdict: Verdict = TryRevision(revision)
     for _ in range(_MAX_QUESTIONS):
@@ -346,10 +415,10 @@ async def ask_era(
             reply = await transport.exchange(exchange)
         except ProtocolError as error:
             # It refuses, or answers what is no reply: a server that knows nothing of the method.
-            if error.http_status is not None and error.http_status >= 500:
+            if _is_of_the_moment(error.http_status):
                 raise
             return Handshake()
-        if exchange.status >= 500 and not _is_stateless_error(reply):
+        if _is_of_the_moment(exchange.status) and not _is_stateless_error(reply):
             failed = ProtocolError(
                 f"the server failed with HTTP {exchange.status}: {error_text(reply.error or b'')}",
                 server_id=server_id,
@@ -363,8 +432,14 @@ async def ask_era(
             verdict = read_discover_result(reply.result or b"null")
         if not isinstance(verdict, TryRevision):
             return verdict
-    # It keeps refusing what it says it speaks.
-    return NoSharedRevision((revision,))
+    raise ProtocolError(
+        f"the server refuses {revision}, which it says it speaks", server_id=server_id, delivery="rejected"
+    )
+
+
+def _is_of_the_moment(http_status: int | None) -> bool:
+    """Tell whether a status says nothing of what the server speaks."""
+    return http_status is not None and (http_status >= 500 or http_status in _NO_VERDICT)
 
 
 def _is_stateless_error(reply: Message) -> bool:

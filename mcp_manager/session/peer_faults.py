@@ -1,10 +1,12 @@
-"""What a server sends that it should not, and that harms no call: counted, and logged now and then."""
+"""What a server sends that it should not: counted, and logged now and then."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
 from typing import Final
+
+from mcp_manager.errors import ProtocolError
 
 __all__ = ["PeerFaults"]
 
@@ -39,3 +41,8 @@ class PeerFaults:
         if now_ns >= self._quiet_until.get(kind, 0):
             self._quiet_until[kind] = now_ns + _QUIET_NS
             _log.warning("server %r: %s%s (%d so far)", self._server_id, kind, f": {detail}" if detail else "", count)
+
+    def count_error(self, error: ProtocolError) -> None:
+        """Count an answer that failed its call; one that refuses it breaks no rule."""
+        if error.delivery != "rejected":
+            self.count("an answer that breaks the protocol", error.message)

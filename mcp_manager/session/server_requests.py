@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -13,22 +13,21 @@ import orjson
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager.errors import DeadlineExceededError, InputRequiredError, RpcError
 from mcp_manager.protocol import methods
-from mcp_manager.protocol.error_codes import INTERNAL_ERROR, METHOD_NOT_FOUND
+from mcp_manager.protocol.capabilities import undeclared
+from mcp_manager.protocol.error_codes import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND
 from mcp_manager.protocol.multi_round import InputRequest
+from mcp_manager.session.handlers import HandlerMap, TookTooLongError, outcome, start_handler
 from mcp_manager.session.peer_faults import PeerFaults
 from mcp_manager.transports.deadline_timer import remaining_s
 
-__all__ = ["Handler", "Handlers", "ServerRequests"]
+__all__ = ["ServerRequests"]
 
 _log = logging.getLogger(__name__)
 
-Handler = Callable[[str, Any], Awaitable[Any]]
-"""``await handler(server_id, params)`` answers a server's request, or takes its notification."""
-Handlers = Mapping[str, Handler]
-"""Handlers by method name, such as ``sampling/createMessage`` or ``notifications/message``."""
-
-# Together: one server's flood must not become this process's.
-_MAX_RUNNING: Final = 64
+# One server's flood must not become this process's: of requests, of notifications and of replies that it does not take.
+_MAX_REQUESTS: Final = 64
+_MAX_NOTIFICATIONS: Final = 1024
+_MAX_REPLIES: Final = 1024
 
 
 class _Cancelled(msgspec.Struct, rename="camel"):
@@ -36,6 +35,10 @@ class _Cancelled(msgspec.Struct, rename="camel"):
 
 
 _cancelled_decoder = msgspec.json.Decoder(_Cancelled)
+
+
+class _Failed(Exception):
+    """A handler gave no answer that could be used; the message says why, and the log has the rest."""
 
 
 class ServerRequests:
@@ -47,45 +50,77 @@ class ServerRequests:
         What handlers are told.
     handlers
         By method; what has none is answered with "method not found".
+    capabilities
+        What the client declares: a request for more is refused.
     faults
         Counts what cannot be served.
     send
         ``await send(frame)`` hands a reply over, or gives it up quietly.
+    timeout_s
+        Seconds a handler may take.
     """
 
-    __slots__ = ("_answering", "_closed", "_faults", "_handlers", "_running", "_send", "_server_id", "_tasks")
+    __slots__ = (
+        "_answering",
+        "_capabilities",
+        "_closed",
+        "_faults",
+        "_handlers",
+        "_handling",
+        "_notifications",
+        "_questions",
+        "_replies",
+        "_send",
+        "_server_id",
+        "_tasks",
+        "_timeout_s",
+    )
 
     def __init__(
         self,
         server_id: str,
-        handlers: Handlers,
+        handlers: HandlerMap,
+        capabilities: Mapping[str, Any],
         faults: PeerFaults,
         send: Callable[[bytes], Coroutine[Any, Any, None]],
+        timeout_s: float,
     ) -> None:
         self._server_id = server_id
         self._handlers = handlers
+        self._capabilities = capabilities
         self._faults = faults
         self._send = send
+        self._timeout_s = timeout_s
         self._tasks: set[asyncio.Task[None]] = set()
+        # Handlers themselves, also those that nobody waits for any more and that have not ended yet.
+        self._handling: set[asyncio.Task[Any]] = set()
         self._answering: dict[bytes, asyncio.Task[None]] = {}
-        self._running = 0
+        self._questions = asyncio.Semaphore(_MAX_REQUESTS)
+        self._notifications = 0
+        self._replies = 0
         self._closed = False
 
     def answer(self, message: Message, method: str) -> None:
         """Answer a request of the server, later and without fail."""
         request_id = message.id_raw or b"null"
-        if method == methods.PING:
-            self.spawn(self._send(_result_frame(request_id, b"{}")))
+        if request_id == b"null":
+            # 2025-11-25, basic, requests: nobody could tell what a reply belongs to.
+            self._faults.count("a request whose id is null")
+        elif method == methods.PING:
+            self._reply(_result_frame(request_id, b"{}"))
         elif method not in self._handlers:
-            self.spawn(self._send(_error_frame(request_id, METHOD_NOT_FOUND, "Method not found")))
-        elif self._running >= _MAX_RUNNING:
+            self._reply(_error_frame(request_id, METHOD_NOT_FOUND, "Method not found"))
+        elif request_id in self._answering:
+            self._faults.count("a request with the id of another one")
+            self._reply(_error_frame(request_id, INVALID_REQUEST, "Invalid request: its id is in use"))
+        elif len(self._answering) >= _MAX_REQUESTS:
             self._faults.count("too many requests at once")
-            self.spawn(self._send(_error_frame(request_id, INTERNAL_ERROR, "Too many requests at once")))
+            self._reply(_error_frame(request_id, INTERNAL_ERROR, "Too many requests at once"))
         else:
             task = self.spawn(self._serve(method, request_id, message.params))
             if task is not None:
                 self._answering[request_id] = task
-                task.add_done_callback(lambda done: self._answered(request_id, done))
+                task.add_done_callback(lambda _: self._answering.pop(request_id, None))
 
     def take_notification(self, method: str, params: bytes | None) -> None:
         """Pass a notification on to its handler, if there is one."""
@@ -93,10 +128,13 @@ class ServerRequests:
             self._cancel(params)
         if method not in self._handlers:
             return
-        if self._running >= _MAX_RUNNING:
+        if self._notifications >= _MAX_NOTIFICATIONS:
             self._faults.count("too many notifications at once")
             return
-        self.spawn(self._notify(method, params))
+        task = self.spawn(self._notify(method, params))
+        if task is not None:
+            self._notifications += 1
+            task.add_done_callback(self._notified)
 
     async def fulfil(self, asked: Mapping[str, InputRequest], deadline_ns: int) -> dict[str, Any]:
         """Answer the questions of a request that takes several rounds, all of them at once.
@@ -133,7 +171,6 @@ class ServerRequests:
         finally:
             for task in tasks.values():
                 task.cancel()
-            # A handler may take its time with being cancelled, but not longer than its call.
             await asyncio.gather(*tasks.values(), return_exceptions=True)
         return {key: task.result() for key, task in tasks.items()}
 
@@ -147,47 +184,110 @@ class ServerRequests:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def close(self) -> list[asyncio.Task[None]]:
-        """Cancel everything; returns the tasks that are ending. Nothing starts after this."""
+    def close(self) -> list[asyncio.Task[Any]]:
+        """Cancel everything; returns the tasks that are ending. Nothing starts after this.
+
+        A handler that does not let itself be cancelled is among them for as long as it likes.
+        """
         self._closed = True
-        tasks = list(self._tasks)
+        tasks: list[asyncio.Task[Any]] = [*self._tasks, *self._handling]
         for task in tasks:
             task.cancel()
         return tasks
 
     async def _serve(self, method: str, request_id: bytes, params: bytes | None) -> None:
-        self._running += 1
+        # Cancelled by the server, it sends nothing (2025-11-25, basic/utilities/cancellation).
+        await self._send(await self._reply_frame(method, request_id, params))
+
+    async def _reply_frame(self, method: str, request_id: bytes, params: bytes | None) -> bytes:
         try:
-            result = await self._handlers[method](self._server_id, orjson.loads(params or b"{}"))
-            frame = _result_frame(request_id, msgspec.json.encode({} if result is None else result))
+            given = _read_params(params)
+            if given is None:
+                self._faults.count("a request whose params are no object", method[:60])
+                return _error_frame(request_id, INVALID_PARAMS, "Invalid params: they must be an object")
+            return _result_frame(request_id, await self._result(method, given))
         except RpcError as error:
-            frame = _error_frame(request_id, error.code, error.message, error.data)
+            return _error_frame(request_id, error.code, error.message, error.data)
+        except _Failed as failure:
+            return _error_frame(request_id, INTERNAL_ERROR, f"The client's handler {failure}")
+
+    async def _result(self, method: str, params: dict[str, Any]) -> bytes:
+        """Return what a handler answers, encoded.
+
+        Raises
+        ------
+        RpcError
+            The handler refuses, or the request is for what was not declared.
+        _Failed
+            There is no answer: the server and its request are not to blame.
+        """
+        missing = undeclared(method, params, self._capabilities)
+        if missing:
+            self._faults.count("a request for what was not declared", missing)
+            raise RpcError(INVALID_PARAMS, f"Invalid params: the client did not declare {missing}")
+        try:
+            answer = await outcome(self._start(method, params), self._timeout_s)
+            result = msgspec.json.encode({} if answer is None else answer)
+        except RpcError as error:
+            raise _encodable(error) from None
+        except TookTooLongError:
+            _log.warning("the handler of %s took more than %g s and was cancelled", method, self._timeout_s)
+            raise _Failed("took too long") from None
         except Exception:
             # A user's handler may raise anything; it must cost the server one error reply and nothing else.
             _log.exception("the handler of %s failed", method)
-            frame = _error_frame(request_id, INTERNAL_ERROR, "The client's handler failed")
-        finally:
-            self._running -= 1
-        await self._send(frame)
+            raise _Failed("failed") from None
+        if not result.startswith(b"{"):
+            _log.error("the handler of %s returned %s, which is no JSON object", method, type(answer).__name__)
+            raise _Failed("failed")
+        return result
 
     async def _notify(self, method: str, params: bytes | None) -> None:
-        self._running += 1
+        given = _read_params(params)
+        if given is None:
+            self._faults.count("a notification whose params are no object", method[:60])
+            return
         try:
-            await self._handlers[method](self._server_id, orjson.loads(params or b"{}"))
+            await outcome(self._start(method, given), self._timeout_s)
+        except RpcError as error:
+            if error.code != INVALID_PARAMS:
+                _log.warning("the handler of %s failed: %s", method, error)
+            else:
+                self._faults.count("a malformed notification", f"{method[:60]}: {error.message[:200]}")
+        except TookTooLongError:
+            _log.warning("the handler of %s took more than %g s and was cancelled", method, self._timeout_s)
         except Exception:
             _log.exception("the handler of %s failed", method)
-        finally:
-            self._running -= 1
 
-    async def _answer_question(self, question: InputRequest) -> Any:
+    async def _answer_question(self, question: InputRequest) -> msgspec.Raw:
         try:
-            answer = await self._handlers[question.method](self._server_id, question.params)
-            return {} if answer is None else msgspec.Raw(msgspec.json.encode(answer))
+            async with self._questions:
+                return msgspec.Raw(await self._result(question.method, question.params))
         except RpcError as error:
             raise self._unanswered(f"asks for {question.method}, which its handler refused: {error.message}") from None
-        except Exception as error:
-            _log.exception("the handler of %s failed", question.method)
-            raise self._unanswered(f"asks for {question.method}, and its handler failed") from error
+        except _Failed as failure:
+            raise self._unanswered(f"asks for {question.method}, and its handler {failure}") from None
+
+    def _start(self, method: str, params: dict[str, Any]) -> asyncio.Task[Any]:
+        handling = start_handler(self._handlers[method], self._server_id, params)
+        self._handling.add(handling)
+        handling.add_done_callback(self._handling.discard)
+        return handling
+
+    def _reply(self, frame: bytes) -> None:
+        if self._replies >= _MAX_REPLIES:
+            self._faults.count("requests without end, whose replies it does not take")
+            return
+        task = self.spawn(self._send(frame))
+        if task is not None:
+            self._replies += 1
+            task.add_done_callback(self._replied)
+
+    def _replied(self, task: asyncio.Task[None]) -> None:
+        self._replies -= 1
+
+    def _notified(self, task: asyncio.Task[None]) -> None:
+        self._notifications -= 1
 
     def _unanswered(self, what: str) -> InputRequiredError:
         return InputRequiredError(
@@ -205,9 +305,24 @@ class ServerRequests:
         if task is not None:
             task.cancel()
 
-    def _answered(self, request_id: bytes, task: asyncio.Task[None]) -> None:
-        if self._answering.get(request_id) is task:
-            del self._answering[request_id]
+
+def _read_params(params: bytes | None) -> dict[str, Any] | None:
+    try:
+        given = orjson.loads(params or b"{}")
+    except orjson.JSONDecodeError:
+        return None
+    return given if isinstance(given, dict) else None
+
+
+def _encodable(error: RpcError) -> RpcError:
+    """Return an error of a handler's without what cannot be sent."""
+    try:
+        msgspec.json.encode([error.code, error.message, error.data])
+    except Exception:
+        # Whatever its data is, the server gets an answer.
+        _log.exception("the data of an error cannot be encoded")
+        return RpcError(error.code, str(error.message))
+    return error
 
 
 def _result_frame(request_id: bytes, result: bytes) -> bytes:

@@ -12,11 +12,13 @@ import msgspec
 import orjson
 
 from mcp_manager._core.call_path import Channel, RequestIds
-from mcp_manager._core.jsonrpc import REQUEST, Message, notification_frame
-from mcp_manager.errors import CallError
+from mcp_manager._core.jsonrpc import ERROR, REQUEST, Message, notification_frame
+from mcp_manager.errors import CallError, ProtocolError, SessionLostError
 from mcp_manager.protocol import methods
+from mcp_manager.protocol.error_codes import HEADER_MISMATCH, UNSUPPORTED_VERSION
 from mcp_manager.protocol.handshake import ServerIdentity
 from mcp_manager.protocol.revisions import Era
+from mcp_manager.protocol.rpc_error import error_text
 from mcp_manager.session.negotiation import Negotiated, Negotiation
 from mcp_manager.session.server_requests import ServerRequests
 from mcp_manager.session.settings import SessionSettings
@@ -34,6 +36,9 @@ ProgressCallback = Callable[[float, float | None, str | None], None]
 _FIRST_ID: Final = 1_000_000_000
 # The announcement that a request was given up must not outlive the server that ignores it.
 _CANCEL_NOTICE_NS: Final = 2_000_000_000
+# A handler may tidy up when it is cancelled, but not keep its session from ending.
+_CANCELLED_S: Final = 2.0
+_RESTORE_NS: Final = 10_000_000_000
 
 
 class _ProgressParams(msgspec.Struct, rename="camel"):
@@ -67,8 +72,16 @@ class Session:
         self._transport: Transport | None = None
         self._ids = RequestIds(_FIRST_ID)
         self._progress: dict[str, ProgressCallback] = {}
-        self._requests = ServerRequests(settings.server_id, settings.handlers, settings.faults, self._send_quietly)
+        self._requests = ServerRequests(
+            settings.server_id,
+            settings.handlers,
+            settings.client.capabilities,
+            settings.faults,
+            self._send_quietly,
+            settings.handler_timeout_s,
+        )
         self._dialect: StatelessDialect | None = None
+        self._may_change = False
         self.identity: ServerIdentity | None = None
         self.revision: str | None = None
         # Where calls may go out without coming by here, while the session is live.
@@ -97,11 +110,13 @@ class Session:
         negotiation = Negotiation(
             settings.server_id,
             settings.client,
-            config.protocol_version,
+            # There is no HTTP+SSE in the stateless era, and asking for it would only be refused.
+            "handshake" if config.transport == "sse" and config.protocol_version == "auto" else config.protocol_version,
             settings.memory,
             settings.place(self._index),
             self._make_transport,
             self._ids,
+            settings.faults,
             can_fall_back=config.transport == "http",
             timeout_s=config.connect_timeout_s,
         )
@@ -109,8 +124,11 @@ class Session:
             settled = await negotiation.run()
             self._take_up(settled)
             if settled.era is Era.HANDSHAKE:
-                await self._begin(settled)
-        except BaseException:
+                await settled.transport.listen()
+                self._restore()
+        except BaseException as error:
+            if isinstance(error, ProtocolError):
+                settings.faults.count_error(error)
             await self.aclose(0.0)
             raise
         self.channel = settled.transport.channel(self, self._ids, self._dialect)
@@ -145,7 +163,10 @@ class Session:
         if self._dialect is not None:
             sending = self._dialect.call(request, deadline_ns)
         else:
-            sending = transport.exchange(request.exchange(self._ids.take(), deadline_ns))
+            exchange = request.exchange(self._ids.take(), deadline_ns)
+            sending = transport.exchange(exchange)
+            if self._may_change:
+                sending = self._fitting(sending, exchange)
         return sending if progress is None else self._listening(sending, *progress)
 
     def landed(self, request: Sendable, exchange: Exchange, answer: Any) -> Awaitable[Message]:
@@ -153,7 +174,8 @@ class Session:
         assert self._transport is not None
         if self._dialect is not None:
             return self._dialect.landed(request, exchange, answer)
-        return self._transport.landed(exchange, answer)
+        landing = self._transport.landed(exchange, answer)
+        return self._fitting(landing, exchange) if self._may_change else landing
 
     async def notify(self, method_raw: bytes, params: bytes | None, deadline_ns: int) -> None:
         """Send a notification; raises :class:`CallError` if it could not be handed over by the deadline."""
@@ -181,7 +203,9 @@ class Session:
                 await self._transport.aclose(grace_s)
         finally:
             if tasks:
-                await asyncio.gather(*tasks, return_exceptions=True)
+                _, stuck = await asyncio.wait(tasks, timeout=_CANCELLED_S)
+                if stuck:
+                    _log.warning("%d handlers of server %r do not end though cancelled", len(stuck), self._server_id)
 
     def on_message(self, message: Message) -> None:
         """Take what the server sent without being asked; see :class:`MessageSink`."""
@@ -196,6 +220,7 @@ class Session:
                 self._requests.answer(message, method)
         elif method == methods.PROGRESS:
             self._take_progress(message)
+            self._requests.take_notification(method, message.params)
         else:
             self._requests.take_notification(method, message.params)
 
@@ -213,6 +238,10 @@ class Session:
             return
         params = orjson.dumps({"requestId": exchange.request_id, "reason": reason})
         self._requests.spawn(self._send_quietly(notification_frame(b'"notifications/cancelled"', params)))
+
+    def on_fault(self, kind: str, detail: str) -> None:
+        """Count a fault of the server; see :class:`MessageSink`."""
+        self._settings.faults.count(kind, detail)
 
     def on_closed(self, error: CallError) -> None:
         """Pass on that the transport died; see :class:`MessageSink`."""
@@ -241,13 +270,65 @@ class Session:
                 settings.trace_context,
             )
 
-    async def _begin(self, settled: Negotiated) -> None:
+        else:
+            # A program that becomes another one ends first.
+            self._may_change = settled.transport.has_request_streams and not settings.memory.is_certain(self._place)
+
+    @property
+    def _place(self) -> str:
+        return self._settings.place(self._index)
+
+    async def _fitting(self, sending: Awaitable[Message], exchange: Exchange) -> Message:
+        """Pass on a reply that fits the handshake era.
+
+        Raises
+        ------
+        SessionLostError
+            The server has become a stateless one: it refused the request for what that era must have.
+        """
+        reply = await sending
+        if (
+            reply.kind == ERROR
+            and exchange.status == 400
+            and reply.error_code in (HEADER_MISMATCH, UNSUPPORTED_VERSION)
+        ):
+            self._settings.memory.doubt(self._place)
+            raise SessionLostError("the server has no handshakes any more", server_id=self._server_id)
+        return reply
+
+    def _restore(self) -> None:
         """Bring a new session of the handshake era to where the one before it was."""
         level = self._settings.memory.log_level
-        capabilities = settled.identity.capabilities if settled.identity is not None else {}
-        if level is not None and "logging" in capabilities:
-            set_level = Request(b'"logging/setLevel"', orjson.dumps({"level": level}))
-            await settled.transport.exchange(set_level.exchange(self._ids.take(), 0))
+        if level is not None and self._has_logging:
+            self._requests.spawn(self._restore_log_level(level))
+
+    async def _restore_log_level(self, level: str) -> None:
+        try:
+            reply = await self._request_log_level(level, time.monotonic_ns() + _RESTORE_NS)
+        except CallError as error:
+            _log.warning("server %r was not told the log level again: %s", self._server_id, error)
+        else:
+            if reply.kind == ERROR:
+                _log.warning("server %r refused its log level: %s", self._server_id, error_text(reply.error or b""))
+
+    async def set_log_level(self, level: str, deadline_ns: int) -> Message | None:
+        """Ask for log messages from this level on; returns the reply, ``None`` from a server that sends none.
+
+        Raises
+        ------
+        CallError
+            No reply arrived; see :meth:`call`.
+        """
+        if self._dialect is None and not self._has_logging:
+            return None
+        return await self._request_log_level(level, deadline_ns)
+
+    def _request_log_level(self, level: str, deadline_ns: int) -> Awaitable[Message]:
+        return self.call(Request(b'"logging/setLevel"', orjson.dumps({"level": level})), deadline_ns)
+
+    @property
+    def _has_logging(self) -> bool:
+        return self.identity is not None and "logging" in self.identity.capabilities
 
     async def _listening(self, sending: Awaitable[Message], token: str, listener: ProgressCallback) -> Message:
         self._progress[token] = listener

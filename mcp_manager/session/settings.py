@@ -6,15 +6,14 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from yarl import URL
-
 from mcp_manager.config import ServerConfig
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.handshake import ClientIdentity
+from mcp_manager.session.handlers import HandlerMap
 from mcp_manager.session.mirrored_tools import MirroredTools
 from mcp_manager.session.negotiation import EraMemory
+from mcp_manager.session.output_schemas import OutputSchemas
 from mcp_manager.session.peer_faults import PeerFaults
-from mcp_manager.session.server_requests import Handlers
 from mcp_manager.transports.base import MessageSink, Transport
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ TransportFactory = Callable[[int, MessageSink, bool], Transport]
 class SessionSettings:
     """What sessions of one server are made from.
 
-    ``memory``, ``mirrored`` and ``faults`` are what they have found out, and outlive each of them.
+    ``memory``, ``mirrored``, ``outputs`` and ``faults`` are what they have found out, and outlive each of them.
 
     Parameters
     ----------
@@ -45,6 +44,8 @@ class SessionSettings:
         Monotonic nanoseconds.
     authorizations
         What obtains the server's tokens, ``None`` where its credentials are fixed.
+    handler_timeout_s
+        Seconds a handler may take.
     """
 
     __slots__ = (
@@ -53,10 +54,12 @@ class SessionSettings:
         "config",
         "connect_slots",
         "faults",
+        "handler_timeout_s",
         "handlers",
         "make_transport",
         "memory",
         "mirrored",
+        "outputs",
         "server_id",
         "trace_context",
     )
@@ -66,12 +69,14 @@ class SessionSettings:
         server_id: str,
         config: ServerConfig,
         client: ClientIdentity,
-        handlers: Handlers,
+        handlers: HandlerMap,
         make_transport: TransportFactory,
         connect_slots: asyncio.Semaphore,
         clock: Callable[[], int],
         trace_context: TraceContext | None = None,
         authorizations: Authorizations | None = None,
+        *,
+        handler_timeout_s: float,
     ) -> None:
         self.server_id = server_id
         self.config = config
@@ -81,12 +86,16 @@ class SessionSettings:
         self.connect_slots = connect_slots
         self.trace_context = trace_context
         self.authorizations = authorizations
+        self.handler_timeout_s = handler_timeout_s
         self.memory = EraMemory()
         self.faults = PeerFaults(server_id, clock)
         self.mirrored = MirroredTools(self.faults)
+        self.outputs = OutputSchemas(self.faults, clock)
 
     def place(self, index: int) -> str:
         """Name what an instance's era is a property of: the origin of its URL, or the one program."""
         if self.config.command is not None:
             return ""
+        from yarl import URL  # noqa: PLC0415  (it comes with aiohttp, which is loaded with the first transport)
+
         return str(URL(self.config.instance_url(index)).origin())

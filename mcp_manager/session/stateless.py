@@ -43,6 +43,7 @@ __all__ = ["StatelessDialect"]
 _LIST_TOOLS_RAW: Final = b'"tools/list"'
 _PING_RAW: Final = b'"ping"'
 _SET_LEVEL_RAW: Final = b'"logging/setLevel"'
+_UNHURRIED: Final = frozenset({_LIST_TOOLS_RAW, _PING_RAW, _SET_LEVEL_RAW})
 _DISCOVER: Final = Request(b'"server/discover"', None)
 # Errors that a server of the handshake era has for requests without a session; every other one is an answer.
 _ORDINARY: Final = frozenset({HEADER_MISMATCH, MISSING_CAPABILITY, METHOD_NOT_FOUND, INVALID_PARAMS})
@@ -115,7 +116,7 @@ class StatelessDialect:
             Its params are not what this revision allows.
         """
         method_raw = request.method if type(request) is Request else request.method_raw
-        if method_raw in (_LIST_TOOLS_RAW, _PING_RAW, _SET_LEVEL_RAW):
+        if method_raw in _UNHURRIED:
             return None
         assert isinstance(method_raw, bytes)
         return self._dressed(method_raw, request.params, request_id, deadline_ns)
@@ -154,9 +155,9 @@ class StatelessDialect:
     def _dressed(self, method_raw: bytes, params: bytes | None, request_id: int, deadline_ns: int) -> Exchange:
         exchange = Request(method_raw, self._envelope.params(params)).exchange(request_id, deadline_ns)
         if self._has_fields:
-            method = self._name_of(method_raw)
+            method = self._names.get(method_raw) or self._name_of(method_raw)
             fields = self._envelope.fields(method, params)
-            if method == methods.CALL_TOOL:
+            if self._mirrored.any and method == methods.CALL_TOOL:
                 fields += self._mirrored.fields(params)
             exchange.fields = fields
         return exchange
@@ -172,7 +173,7 @@ class StatelessDialect:
         """Answer what the server asks until it has answered."""
         method = self._name_of(method_raw)
         reply = await self._received(method_raw, params, exchange, answered, deadline_ns)
-        for _ in range(MAX_ROUNDS):
+        for rounds in range(MAX_ROUNDS + 1):
             if reply.kind == ERROR:
                 return reply
             kind = self._judged(reply)
@@ -185,6 +186,8 @@ class StatelessDialect:
                 return reply
             if kind != INPUT_REQUIRED or method not in methods.MULTI_ROUND:
                 raise self._broken(f"the result is of a type that {method} does not have: {kind[:40]!r}")
+            if rounds == MAX_ROUNDS:
+                break
             try:
                 asked = read_input_required(reply.result or b"null")
             except MalformedResult as error:
@@ -220,7 +223,8 @@ class StatelessDialect:
         method = self._name_of(method_raw)
         if code == HEADER_MISMATCH and self._has_fields and method == methods.CALL_TOOL:
             # 2026-07-28, streamable HTTP, client behavior: the tool may have changed.
-            await self._list_tools(deadline_ns)
+            if not await self._list_tools(deadline_ns):
+                return reply
         elif code == UNSUPPORTED_VERSION:
             self._change_revision(reply.error or b"")
         else:
@@ -276,22 +280,24 @@ class StatelessDialect:
         self._envelope.set_log_level(level)
         return self._result(b"{}")
 
-    async def _list_tools(self, deadline_ns: int) -> None:
-        """Learn the tools anew, every page."""
+    async def _list_tools(self, deadline_ns: int) -> bool:
+        """Learn the tools anew, every page; tell whether that worked."""
         params: bytes | None = None
         seen: set[bytes] = set()
         for _ in range(_MAX_LISTED_PAGES):
-            reply = await self.call(Request(_LIST_TOOLS_RAW, params), deadline_ns)
-            if reply.kind == ERROR:
-                return
             try:
+                reply = await self.call(Request(_LIST_TOOLS_RAW, params), deadline_ns)
+                if reply.kind == ERROR:
+                    return False
                 cursor = bytes(_page_decoder.decode(reply.result or b"{}").get("nextCursor", b"null"))
-            except (msgspec.DecodeError, RecursionError):
-                return
+            except (CallError, msgspec.DecodeError, RecursionError):
+                # The call that wants to know was refused, and that is what its caller must hear.
+                return False
             if cursor == b"null" or cursor in seen:
-                return
+                break
             seen.add(cursor)
             params = b'{"cursor":' + cursor + b"}"
+        return True
 
     def _without_invalid_tools(self, reply: Message) -> Message:
         result = self._mirrored.learn(reply.result or b"null")

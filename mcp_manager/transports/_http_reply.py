@@ -7,13 +7,14 @@ from typing import Final
 
 from yarl import URL
 
-from mcp_manager._core.http_message import Exchange, WireReply
+from mcp_manager._core.http_message import STANDING, Exchange, WireReply
 from mcp_manager._core.jsonrpc import FrameError, Message, scan_replies
 from mcp_manager._core.sse import SseLimitError, SseParser
 from mcp_manager.errors import CallError, ConnectionLostError, ProtocolError
+from mcp_manager.protocol.error_codes import STATELESS_ERRORS
 from mcp_manager.protocol.rpc_error import error_text
 from mcp_manager.transports import _http_status as http_status
-from mcp_manager.transports.base import MessageSink
+from mcp_manager.transports.base import MessageTaker, StreamListener
 
 __all__ = ["ReplyReader"]
 
@@ -34,10 +35,12 @@ class ReplyReader:
         ``max_response_bytes``: also what a compressed reply may grow to.
     """
 
-    def __init__(self, server_id: str, sink: MessageSink, limit: int) -> None:
+    def __init__(self, server_id: str, sink: MessageTaker, limit: int) -> None:
         self._server_id = server_id
         self._sink = sink
         self._limit = limit
+        # Whose stream stands open, if there is one.
+        self.listener: StreamListener | None = None
 
     def read(self, reply: WireReply, exchange: Exchange, endpoint: URL, *, has_session: bool) -> Message:
         """Return the reply to a request from a complete response.
@@ -58,7 +61,8 @@ class ReplyReader:
         exchange.status = status
         for message in self._refusals(reply):
             # A server that refuses a request before it has read it knows no id; the response can be to no other one.
-            named = message.id == exchange.request_id or (message.id is None and exchange.fields is not None)
+            is_stateless = exchange.fields is not None or message.error_code in STATELESS_ERRORS
+            named = message.id == exchange.request_id or (message.id is None and is_stateless)
             if named and http_status.carries_answer(status, has_session):
                 return message
             detail = error_text(message.error or b"")
@@ -66,6 +70,9 @@ class ReplyReader:
 
     def take_event(self, exchange: Exchange, data: bytes) -> Message | None:
         """Return the reply to the exchange if an event's data has it; everything else goes to the sink."""
+        if exchange.request_id == STANDING:
+            self._take_standing(exchange, data)
+            return None
         reply: Message | None = None
         for message in self.scan(data):
             if not exchange.answered and message.method is None and message.id == exchange.request_id:
@@ -74,6 +81,18 @@ class ReplyReader:
             else:
                 self._sink.on_message(message)
         return reply
+
+    def take_named_event(self, name: str, data: bytes) -> None:
+        """Take an event that is no message, of the stream that stands open."""
+        if self.listener is not None:
+            self.listener.take_named_event(name, data)
+
+    def stream_opened(self, exchange: Exchange) -> None:
+        """Learn that a stream stands open."""
+        if exchange.wire is not None:
+            exchange.wire.stand()
+        if self.listener is not None:
+            self.listener.stream_opened()
 
     def scan(self, body: bytes) -> list[Message]:
         """Scan a message or a batch of them."""
@@ -95,11 +114,23 @@ class ReplyReader:
             hint="raise max_response_bytes for this server if such replies are expected",
         )
 
-    def unanswered(self) -> CallError:
+    def unanswered(self, detail: str = "") -> CallError:
         """Make the error for an event stream that ended without the reply."""
         return ConnectionLostError(
-            "the event stream ended before the reply", server_id=self._server_id, delivery="unknown"
+            f"the event stream ended before the reply{detail}", server_id=self._server_id, delivery="unknown"
         )
+
+    def _take_standing(self, exchange: Exchange, data: bytes) -> None:
+        """Take an event of a stream that has no reply to wait for: what is wrong with it ends nothing."""
+        try:
+            messages = scan_replies(data)
+        except FrameError as error:
+            self._sink.on_fault("an event that is not JSON-RPC", str(error))
+            return
+        # For whoever keeps the stream open: it was worth it.
+        exchange.answered = True
+        for message in messages:
+            self._sink.on_message(message)
 
     def _own(self, messages: list[Message], request_id: int) -> Message:
         reply = messages[0]

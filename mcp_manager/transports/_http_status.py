@@ -15,7 +15,15 @@ from yarl import URL
 from mcp_manager._core.http_message import WireReply
 from mcp_manager.errors import AuthError, ConnectionLostError, OverloadedError, ProtocolError, SessionLostError
 
-__all__ = ["carries_answer", "origin", "parse_retry_after", "raise_for_status", "reason_of", "redirect_target"]
+__all__ = [
+    "carries_answer",
+    "origin",
+    "parse_retry_after",
+    "raise_for_status",
+    "reason_of",
+    "redirect_target",
+    "retry_after_of",
+]
 
 _MAX_RETRY_AFTER_S: Final = 60.0
 
@@ -44,7 +52,7 @@ def raise_for_status(
             server_id=server_id,
             hint="check auth and headers in the server's configuration",
         )
-    retry_after_s = parse_retry_after(reply.header("retry-after"), time.time())
+    retry_after_s = retry_after_of(reply)
     if status == 429:
         raise OverloadedError(
             f"the server is limiting requests (HTTP 429){said}", server_id=server_id, retry_after_s=retry_after_s
@@ -96,6 +104,11 @@ def parse_retry_after(value: str | None, now_s: float) -> float | None:
     if when.tzinfo is None:
         when = when.replace(tzinfo=datetime.UTC)
     return min(max(when.timestamp() - now_s, 0.0), _MAX_RETRY_AFTER_S)
+
+
+def retry_after_of(reply: WireReply) -> float | None:
+    """Return the seconds that a response asks to wait; see :func:`parse_retry_after`."""
+    return parse_retry_after(reply.header("retry-after"), time.time())
 
 
 def origin(url: URL) -> str:

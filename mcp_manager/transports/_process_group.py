@@ -13,6 +13,8 @@ import threading
 import time
 from typing import Final
 
+from mcp_manager.transports._descendants import kill_marked
+
 __all__ = ["ProcessGroup", "wait_unreaped"]
 
 _KILLED_S: Final = 5.0
@@ -24,10 +26,13 @@ class ProcessGroup:
 
     Until the leader is reaped its number, which is the group's as well, cannot become another's. So both happen under
     one lock, and nothing is signalled after the reaping.
+
+    ``token`` marks what left the group; see :func:`kill_marked`.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], token: str) -> None:
         self.pid = process.pid
+        self.token = token
         self._process = process
         self._parent = os.getpid()
         self._lock = threading.Lock()
@@ -48,11 +53,19 @@ class ProcessGroup:
             _living.discard(self)
         return code
 
+    @property
+    def is_own(self) -> bool:
+        """Whether this is no forked copy of the parent, whose exit or collection is no reason to end its children."""
+        return os.getpid() == self._parent
+
     def kill_and_reap(self) -> None:
+        """Kill the group and what left it, and wait, blocking, for its leader's end."""
+        if self.is_own:
+            self.kill_leader()
+            kill_marked({self.token})
+
+    def kill_leader(self) -> None:
         """Kill the group and wait, blocking, for its leader's end."""
-        if os.getpid() != self._parent:
-            # A forked copy of the parent, whose exit or collection is no reason to end the parent's children.
-            return
         self.signal(signal.SIGKILL)
         deadline = time.monotonic() + _KILLED_S
         while self.reap() is None and time.monotonic() < deadline:
@@ -81,5 +94,8 @@ _living: Final[set[ProcessGroup]] = set()
 @atexit.register
 def _kill_all() -> None:
     """Leave no child behind an interpreter that ends without having closed them."""
-    for group in list(_living):
-        group.kill_and_reap()
+    groups = [group for group in list(_living) if group.is_own]
+    for group in groups:
+        group.kill_leader()
+    if groups:
+        kill_marked({group.token for group in groups})

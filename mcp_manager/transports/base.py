@@ -10,24 +10,44 @@ from mcp_manager._core.http_message import Exchange, Request
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager.errors import CallError
 
-__all__ = ["Exchange", "MessageSink", "Request", "Sendable", "Transport"]
+__all__ = ["Exchange", "MessageSink", "MessageTaker", "Request", "Sendable", "StreamListener", "Transport"]
 
 
 Sendable = Message | Request
 """What can be sent as a request, under an id that is not known yet: a request as it came, or as it was encoded."""
 
 
-class MessageSink(Protocol):
-    """Where a transport delivers what is not the reply to an exchange."""
+class MessageTaker(Protocol):
+    """Where messages go that are not the reply to an exchange."""
 
     def on_message(self, message: Message) -> None:
         """Take a request, notification or unmatched reply of the server; must not raise or block."""
+
+    def on_fault(self, kind: str, detail: str) -> None:
+        """Count what the server sent that it should not, and that harms no call.
+
+        ``kind`` is one of a few fixed phrases, ``detail`` quotes nothing secret.
+        """
+
+
+class MessageSink(MessageTaker, Protocol):
+    """What a transport tells its session."""
 
     def on_given_up(self, exchange: Exchange, reason: str) -> None:
         """Learn that nobody waits for the reply to an exchange any more, of which a byte may have left."""
 
     def on_closed(self, error: CallError) -> None:
         """Learn, once, that the transport is gone for good without having been asked to close."""
+
+
+class StreamListener(Protocol):
+    """Who keeps a stream of events open that is no reply's."""
+
+    def stream_opened(self) -> None:
+        """Learn that the server has begun it; must not raise or block."""
+
+    def take_named_event(self, name: str, data: bytes) -> None:
+        """Take an event that is no message; must not raise or block."""
 
 
 class Transport(Protocol):
@@ -46,6 +66,12 @@ class Transport(Protocol):
 
     def settle(self, revision: str | None) -> None:
         """Learn the revision that is spoken from now on; ``None`` before a handshake, which decides on it."""
+
+    async def listen(self) -> None:
+        """Open what the server needs to speak without being asked, if it offers it; never fails.
+
+        For the handshake era, once ``notifications/initialized`` was accepted and before anything is asked.
+        """
 
     def channel(self, session: object, ids: RequestIds, dialect: Any = None) -> Channel | None:
         """Return where the session's requests can be sent past this transport, ``None`` if nowhere."""

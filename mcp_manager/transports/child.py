@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from io import FileIO
 from typing import Final, cast
 
+from mcp_manager.transports._descendants import MARK, kill_marked_soon, new_mark
 from mcp_manager.transports._process_group import ProcessGroup, wait_unreaped
 
 __all__ = ["Child", "child_environment", "masked", "printable"]
@@ -28,8 +29,8 @@ _STDERR_LINE: Final = 500
 # What is written before the child reads it is held in memory up to the first mark; then writers wait for the second.
 _WRITE_HIGH: Final = 1024 * 1024
 _WRITE_LOW: Final = _WRITE_HIGH // 4
-# After the exit, whoever left the process group may hold the pipes open; nobody waits longer than this for them. As
-# long is a program left alone that closed a pipe of its own.
+# After the exit, whoever was not found may hold the pipes open; nobody waits longer than this for them. As long is a
+# program left alone that closed a pipe of its own.
 _LAST_WORDS_S: Final = 0.5
 _KILLED_S: Final = 5.0
 _REAP_AGAIN_S: Final = 0.01
@@ -59,7 +60,8 @@ def masked(text: str, hidden: Collection[str]) -> str:
 class Child:
     """Run a program in a process group of its own.
 
-    Neither a thread nor a task belongs to it: the loop watches its pipes and its end.
+    When it ends, for whatever reason, the rest of the group is killed, and on Linux also what left the group: see
+    :func:`~mcp_manager.transports._descendants.kill_marked`. Neither a thread nor a task belongs to it: the loop watches its pipes and its end.
 
     Parameters
     ----------
@@ -81,7 +83,8 @@ class Child:
         on_end: Callable[[int], None],
     ) -> None:
         self._argv = list(argv)
-        self._environment = dict(environment)
+        self._token, mark = new_mark()
+        self._environment = {**environment, MARK: mark}
         self._cwd = cwd
         self._on_stdout = on_stdout
         self._on_end = on_end
@@ -97,6 +100,7 @@ class Child:
         self._closing = False
         self._terminated = False
         self._exit_code: int | None = None
+        self._rest_killed = False
         self._kill_timer: asyncio.TimerHandle | None = None
         self._finish_timer: asyncio.TimerHandle | None = None
         self._ended = asyncio.Event()
@@ -125,7 +129,7 @@ class Child:
             cwd=self._cwd,
             start_new_session=True,
         )
-        self._group = group = ProcessGroup(process)
+        self._group = group = ProcessGroup(process, self._token)
         # A child that is forgotten, its loop closed under it, must not run on.
         weakref.finalize(self, group.forget).atexit = False
         try:
@@ -314,7 +318,7 @@ class Child:
         if self._exit_code is None:
             if number == self._stdout_number:
                 self._kill_soon("closed its standard output")
-        elif not self._outputs:
+        elif self._rest_killed and not self._outputs:
             self._finish()
 
     def _close_output(self, number: int) -> None:
@@ -350,6 +354,10 @@ class Child:
             return
         self._exit_code = code
         self._drop_pidfd()
+        kill_marked_soon(group.token, self._rest_is_killed)
+
+    def _rest_is_killed(self) -> None:
+        self._rest_killed = True
         if self._outputs:
             self._finish_timer = asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._finish)
         else:

@@ -33,20 +33,25 @@ from mcp_manager.errors import (
     DeadlineExceededError,
     Delivery,
     ProtocolError,
+    SessionLostError,
 )
+from mcp_manager.protocol.revisions import HANDSHAKE_REVISIONS
 from mcp_manager.transports import _http_status as http_status
 from mcp_manager.transports._http_reply import ReplyReader
-from mcp_manager.transports.base import MessageSink
+from mcp_manager.transports.base import MessageSink, StreamListener
 from mcp_manager.transports.deadline_timer import remaining_s
 from mcp_manager.transports.http_ordinary import OrdinaryPath
 from mcp_manager.transports.http_pool import HttpPool, connecting_server
 from mcp_manager.transports.lanes import Lane
+from mcp_manager.transports.resumption import Resumptions
+from mcp_manager.transports.standing_stream import StandingStream
 
 __all__ = ["HttpTransport"]
 
 T = TypeVar("T")
 
-_ACCEPT: Final = "application/json, text/event-stream"
+_ACCEPT_EVENTS: Final = "text/event-stream"
+_ACCEPT: Final = f"application/json, {_ACCEPT_EVENTS}"
 _SESSION_HEADER: Final = "Mcp-Session-Id"
 _VERSION_HEADER: Final = "MCP-Protocol-Version"
 # 2025-11-25, session management: visible ASCII.
@@ -71,7 +76,7 @@ class HttpTransport:
     server_id
         Names the server in errors.
     sink
-        Takes requests and notifications that arrive on a reply's event stream.
+        Takes requests and notifications that arrive on event streams, and the news of a session that is gone.
     connect_timeout_s
         Bounds each connection attempt, TLS included.
     max_response_bytes
@@ -95,6 +100,7 @@ class HttpTransport:
         lanes: bool = True,
         authorization: Authorization | None = None,
     ) -> None:
+        self._pool = pool
         self._endpoint = URL(url)
         self._server_id = server_id
         self._sink = sink
@@ -102,8 +108,9 @@ class HttpTransport:
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s)
         self._headers = {**headers, "Accept": _ACCEPT, "Accept-Encoding": "identity"}
         self._head = render_head("POST", self._endpoint, self._headers)
-        self._reader = ReplyReader(server_id, sink, max_response_bytes)
-        self._ordinary = OrdinaryPath(pool, self._reader, self._timeout, max_response_bytes, beside_lanes=lanes)
+        self._resumptions = Resumptions(self.get, self._bounded, sink)
+        self._reader = ReplyReader(server_id, self._resumptions, max_response_bytes)
+        self._ordinary = OrdinaryPath(pool, self._reader, self._timeout, max_response_bytes)
         # What needs a proof of its own cannot be rendered in advance.
         prepared = authorization is None or not authorization.per_request
         self._lanes = pool.lanes(self._endpoint) if lanes and prepared else None
@@ -111,6 +118,8 @@ class HttpTransport:
         self._unsubscribe = authorization.subscribe(self._take_token) if authorization is not None else None
         self._channel: Channel | None = None
         self._settled = False
+        self._resumes = False
+        self._standing: StandingStream | None = None
         self._closed = False
         self._stopped = False
         self._waits: set[asyncio.Timeout] = set()
@@ -139,13 +148,33 @@ class HttpTransport:
         Before a handshake (``None``) there is no version, and the session id is yet to come.
         """
         self._settled = revision is not None
+        # There is no such thing in the stateless era: a stream that breaks loses its request.
+        self._resumes = revision is None or revision in HANDSHAKE_REVISIONS
         self._headers.pop(_VERSION_HEADER, None)
-        if revision is not None:
+        if revision is None:
+            self._headers.pop(_SESSION_HEADER, None)
+        else:
             self._headers[_VERSION_HEADER] = revision
         self._render()
 
     async def open(self) -> None:
         """Do nothing: a connection is taken from the pool with the first request."""
+
+    async def listen(self) -> None:
+        """Open the stream on which the server speaks by itself; see :meth:`Transport.listen`."""
+        if self._standing is not None or self._closed or self._stopped:
+            return
+        if not self._pool.admit_stream():
+            self._sink.on_fault("no connection is left for an event stream", "raise max_connections")
+            return
+        self._standing = self._reader.listener = StandingStream(
+            self.get, lambda: self.session_id is not None, self._sink, self._session_gone
+        )
+        await self._standing.start(self._pool.release_stream)
+
+    def listen_with(self, listener: StreamListener) -> None:
+        """Tell somebody else of the stream that stands open."""
+        self._reader.listener = listener
 
     async def exchange(self, exchange: Exchange) -> Message:
         """POST a request and return its reply; see :meth:`Transport.exchange`.
@@ -165,7 +194,7 @@ class HttpTransport:
     async def landed(self, exchange: Exchange, answer: Any) -> Message:
         """Read what the channel brought back; see :meth:`Transport.landed`."""
         if isinstance(answer, BaseException):
-            self._explain(answer, exchange)
+            answer = await self._go_on(answer, exchange)
         if self._authorization is not None and type(answer) is WireReply and answer.status in (401, 403):
             answer = await self._send_authorized(exchange, answer)
         return await self._reply_to(exchange, answer)
@@ -203,6 +232,8 @@ class HttpTransport:
     def interrupt(self) -> None:
         """End every exchange under way; see :meth:`Transport.interrupt`."""
         self._stopped = True
+        if self._standing is not None:
+            self._standing.stop()
         if self._lanes is not None:
             self._lanes.wires.interrupt(self._reader)
         for wait in self._waits:
@@ -218,12 +249,34 @@ class HttpTransport:
         self._ordinary.close()
         if self._unsubscribe is not None:
             self._unsubscribe()
+        standing = self._standing.stop() if self._standing is not None else None
+        if standing is not None:
+            await asyncio.wait({standing})
         if self.session_id is not None and grace_s > 0:
             exchange = Exchange(b"", 0, time.monotonic_ns() + round(grace_s * 1e9))
             with contextlib.suppress(CallError):
                 if self._authorization is not None and self._authorization.per_request:
                     exchange.fields = _lines(self._authorization.fields("DELETE", str(self._endpoint)))
                 await self._send(render_head("DELETE", self._endpoint, self._headers), exchange, "DELETE")
+
+    async def get(self, exchange: Exchange, last_event_id: str = "") -> WireReply | Message:
+        """GET a stream of events, from the last one that was received on.
+
+        Returns the reply to the exchange if the stream has it (one of the id :data:`STANDING` has none), or what was
+        answered in place of a stream.
+
+        Raises
+        ------
+        WireError, aiohttp.ClientError, OSError
+            As they come: :data:`UNANSWERED` is the end of the stream.
+        """
+        if last_event_id:
+            exchange.fields = b"Last-Event-ID: " + last_event_id.encode() + b"\r\n"
+        if self._authorization is not None and self._authorization.per_request:
+            own = exchange.fields if last_event_id else None
+            exchange.fields = (own or b"") + _lines(self._authorization.fields("GET", str(self._endpoint)))
+        head = render_head("GET", self._endpoint, self._headers_for("GET"))
+        return await self._transmit(head, exchange, "GET")
 
     def _take_token(self) -> None:
         """Send every request with the token of now."""
@@ -288,20 +341,50 @@ class HttpTransport:
             raise error.for_caller(delivery) from None
 
     async def _send(self, head: bytes, exchange: Exchange, verb: str = "POST") -> WireReply | Message:
-        """Send a request over a lane, or the ordinary way where there is none, and explain what goes wrong."""
+        """Send a request and return what came back, explaining what goes wrong."""
         try:
-            if self._lanes is None:
-                return await self._send_ordinarily(verb, self._endpoint, exchange)
-            lane = self._lanes.wires.take() or await self._connect(exchange)
-            answer = lane.send(head, exchange, self._reader, self._limit)
-            try:
-                reply: WireReply | Message = await answer
-            except BaseException:
-                lane.abandon(answer)
-                raise
-            return reply
+            return await self._transmit(head, exchange, verb)
         except BaseException as error:
+            return await self._go_on(error, exchange)
+
+    async def _transmit(self, head: bytes, exchange: Exchange, verb: str) -> WireReply | Message:
+        """Send a request over a lane, or the ordinary way where there is none."""
+        if self._lanes is None:
+            return await self._send_ordinarily(verb, self._endpoint, exchange)
+        lane = self._lanes.wires.take() or await self._connect(exchange)
+        answer = lane.send(head, exchange, self._reader, self._limit)
+        try:
+            reply: WireReply | Message = await answer
+        except BaseException:
+            lane.abandon(answer)
+            raise
+        return reply
+
+    async def _go_on(self, error: BaseException, exchange: Exchange) -> Message:
+        """Return the reply that a stream of events still owes, or raise what a failure means."""
+        reconnection = self._resumptions.reconnection(error, exchange) if self._resumes else None
+        if reconnection is None:
             self._explain(error, exchange)
+        if not self._settled and exchange.head is not None:
+            self._take_session_id(exchange.head)
+        try:
+            return await self._resumptions.reply_to(exchange, reconnection)
+        except BaseException as failure:
+            self._explain(failure, exchange)
+
+    def move_to(self, endpoint: URL) -> None:
+        """Send everything to another place of the same origin from now on."""
+        self._endpoint = endpoint
+        self._render()
+
+    def explain(self, error: BaseException, exchange: Exchange) -> NoReturn:
+        """Raise what a failure of :meth:`get` means, as a :class:`CallError`."""
+        self._explain(error, exchange)
+
+    def _session_gone(self, status: int) -> None:
+        self._sink.on_closed(
+            SessionLostError(f"the server no longer knows the session (HTTP {status})", server_id=self._server_id)
+        )
 
     async def _connect(self, exchange: Exchange) -> Lane:
         assert self._lanes is not None
@@ -315,7 +398,10 @@ class HttpTransport:
     async def _send_ordinarily(self, verb: str, url: URL, exchange: Exchange) -> WireReply | Message:
         connecting_server.set(self._server_id)
         async with self._bounded(exchange):
-            return await self._ordinary.exchange(verb, url, self._headers, exchange)
+            return await self._ordinary.exchange(verb, url, self._headers_for(verb), exchange)
+
+    def _headers_for(self, verb: str) -> Mapping[str, str]:
+        return self._headers if verb != "GET" else {**self._headers, "Accept": _ACCEPT_EVENTS}
 
     @contextlib.asynccontextmanager
     async def _bounded(self, exchange: Exchange) -> AsyncIterator[None]:
@@ -401,7 +487,7 @@ class HttpTransport:
         if kind == OVERSIZE:
             raise self._reader.oversize(error.size) from None
         if kind == UNANSWERED:
-            raise self._reader.unanswered() from None
+            raise self._reader.unanswered(error.detail) from None
         delivery: Delivery = "unknown" if exchange.sent else "not_sent"
         if kind == EXPIRED:
             self._give_up(exchange, "deadline exceeded")
@@ -416,7 +502,7 @@ class HttpTransport:
         self._raise_lost("the server closed it" if cause is None else http_status.reason_of(cause))
 
     def _give_up(self, exchange: Exchange, reason: str) -> None:
-        if exchange.sent and exchange.request_id:
+        if exchange.sent and exchange.request_id > 0:
             self._sink.on_given_up(exchange, reason)
 
     def _raise_lost(self, reason: str) -> NoReturn:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Mapping
 from typing import Final, Protocol
 
@@ -12,8 +11,10 @@ from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
 from mcp_manager._core.http_message import (
+    LOST,
     MALFORMED,
     OVERSIZE,
+    STANDING,
     UNANSWERED,
     Exchange,
     WireError,
@@ -21,7 +22,7 @@ from mcp_manager._core.http_message import (
 )
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager._core.sse import SseLimitError, SseParser
-from mcp_manager.transports.http_pool import HttpPool
+from mcp_manager.transports.http_pool import HttpPool, Place
 
 __all__ = ["EventTaker", "OrdinaryPath"]
 
@@ -40,10 +41,16 @@ _KEPT: Final = (
 
 
 class EventTaker(Protocol):
-    """Who looks at the events of a reply's stream: the transport."""
+    """Who looks at the events of a stream: the transport."""
 
     def take_event(self, exchange: Exchange, data: bytes) -> Message | None:
         """Return the reply to the exchange if the event is it; anything else goes to whom it concerns."""
+
+    def take_named_event(self, name: str, data: bytes) -> None:
+        """Take an event that is no message, of a stream that stands open."""
+
+    def stream_opened(self, exchange: Exchange) -> None:
+        """Learn that a stream stands open."""
 
 
 class _MarkedPayload(aiohttp.BytesPayload):
@@ -71,8 +78,6 @@ class OrdinaryPath:
         What bounds the making of a connection.
     limit
         The longest reply, or event of one, in bytes.
-    beside_lanes
-        Lanes hold connections as well: every exchange takes its place among them.
     """
 
     def __init__(
@@ -81,14 +86,11 @@ class OrdinaryPath:
         taker: EventTaker,
         timeout: aiohttp.ClientTimeout,
         limit: int,
-        *,
-        beside_lanes: bool = False,
     ) -> None:
         self._pool = pool
         self._taker = taker
         self._timeout = timeout
         self._limit = limit
-        self._beside_lanes = beside_lanes
         self._ending: set[asyncio.Task[None]] = set()
 
     async def exchange(
@@ -103,8 +105,8 @@ class OrdinaryPath:
         aiohttp.ClientError, OSError, TimeoutError
             No connection, or it broke.
         """
-        async with self._pool.place() if self._beside_lanes else contextlib.nullcontext():
-            return await self._request(verb, url, headers, exchange)
+        async with self._pool.place() as place:
+            return await self._request(verb, url, headers, exchange, place)
 
     def close(self) -> None:
         """Drop the streams that still end."""
@@ -112,7 +114,7 @@ class OrdinaryPath:
             task.cancel()
 
     async def _request(
-        self, verb: str, url: URL, headers: Mapping[str, str], exchange: Exchange
+        self, verb: str, url: URL, headers: Mapping[str, str], exchange: Exchange, place: Place
     ) -> WireReply | Message:
         response = await self._pool.client.request(
             verb,
@@ -124,14 +126,14 @@ class OrdinaryPath:
         )
         reply: WireReply | Message | None = None
         try:
-            reply = await self._read(response, exchange)
+            reply = await self._read(response, exchange, place)
         finally:
             # Released before its end, a response takes its connection with it: nobody can read another's bytes.
             if reply is None or not self._let_stream_end(response):
                 response.release()
         return reply
 
-    async def _read(self, response: aiohttp.ClientResponse, exchange: Exchange) -> WireReply | Message:
+    async def _read(self, response: aiohttp.ClientResponse, exchange: Exchange, place: Place) -> WireReply | Message:
         headers = [
             (name.encode("ascii"), value.encode("latin-1", "replace"))
             for name in _KEPT
@@ -142,6 +144,10 @@ class OrdinaryPath:
             return head
         if response.status == 200 and head.is_event_stream:
             exchange.head = head
+            if exchange.request_id == STANDING:
+                # A stream that stays open must not keep calls from being made.
+                place.give_back()
+                self._taker.stream_opened(exchange)
             return await self._read_stream(response, exchange)
         return WireReply(response.status, headers, await self._read_body(response))
 
@@ -163,9 +169,12 @@ class OrdinaryPath:
         parser = SseParser(max_line=self._limit, max_event=self._limit)
         content = response.content
         while True:
-            chunk = await content.readany()
+            try:
+                chunk = await content.readany()
+            except (aiohttp.ClientError, OSError) as error:
+                raise _ended(LOST, parser) from error
             if not chunk and content.at_eof():
-                raise WireError(UNANSWERED)
+                raise _ended(UNANSWERED, parser)
             try:
                 events = parser.feed(chunk)
             except SseLimitError as error:
@@ -174,6 +183,8 @@ class OrdinaryPath:
             for event in events:
                 if event.event == "message" and event.data:
                     reply = self._taker.take_event(exchange, event.data) or reply
+                elif event.data and exchange.request_id == STANDING:
+                    self._taker.take_named_event(event.event, event.data)
             if reply is not None:
                 return reply
 
@@ -197,6 +208,13 @@ class OrdinaryPath:
             response.release()
 
 
+def _ended(kind: int, parser: SseParser) -> WireError:
+    error = WireError(kind)
+    error.last_event_id = parser.last_event_id
+    error.retry_ms = parser.retry_ms
+    return error
+
+
 def _pairs(fields: bytes) -> dict[str, str]:
-    lines = fields.decode("latin-1").split("\r\n")
+    lines = fields.decode().split("\r\n")
     return dict(line.split(": ", 1) for line in lines if line)

@@ -22,7 +22,7 @@ from mcp_manager.transports.lanes import RECEIVE_BYTES, Lane, LanePool
 if TYPE_CHECKING:
     from aiohappyeyeballs import AddrInfoType
 
-__all__ = ["HttpPool", "connecting_server"]
+__all__ = ["HttpPool", "Place", "connecting_server"]
 
 connecting_server: ContextVar[str] = ContextVar("connecting_server", default="")
 """The server on whose behalf the current task may open a connection."""
@@ -40,7 +40,8 @@ class HttpPool:
     ----------
     max_connections
         The most connections open at once over all servers, 0 for no limit. A request beyond it waits for one,
-        within its deadline.
+        within its deadline. Streams that stand open are counted apart, as many again: no number of them keeps calls
+        from being made.
     timer
         Where calls leave their deadlines; it is closed with the pool.
     """
@@ -53,6 +54,9 @@ class HttpPool:
         self._storage: bytearray | None = None
         self._lanes: weakref.WeakValueDictionary[URL, LanePool] = weakref.WeakValueDictionary()
         self._places_taken = 0
+        self._streams = 0
+        # How many lanes carry a stream that stays open; kept by the lanes.
+        self.standing_lanes = 0
         self._waiting: collections.deque[tuple[asyncio.Future[Lane | None], LanePool | None]] = collections.deque()
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -61,7 +65,8 @@ class HttpPool:
         """The shared session, made on first use on the running loop."""
         if self._client is None:
             connector = aiohttp.TCPConnector(
-                limit=self.max_connections,
+                # Places bound them.
+                limit=0,
                 keepalive_timeout=_KEEPALIVE_S,
                 socket_factory=self._open_socket,
             )
@@ -122,13 +127,25 @@ class HttpPool:
     # Places: what max_connections bounds
 
     @contextlib.asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
+    async def place(self) -> AsyncIterator[Place]:
         """Hold the place of a connection that is not a lane's: idle lanes make way for it."""
         await self.take_place(None)
+        place = Place(self)
         try:
-            yield
+            yield place
         finally:
-            self.give_place()
+            place.give_back()
+
+    def admit_stream(self) -> bool:
+        """Count a stream that is to stand open; ``False`` if there are as many as ``max_connections`` already."""
+        if self.max_connections and self._streams >= self.max_connections:
+            return False
+        self._streams += 1
+        return True
+
+    def release_stream(self) -> None:
+        """Learn that a stream that was admitted has ended."""
+        self._streams -= 1
 
     async def take_place(self, lanes: LanePool | None) -> Lane | None:
         """Wait until one more connection may be opened (``None``), or for one of these lanes that came free."""
@@ -188,7 +205,7 @@ class HttpPool:
         for lanes in list(self._lanes.values()):
             lanes.wires.sweep()
             open_lanes += len(lanes.wires.wires)
-        if open_lanes:
+        if open_lanes > self.standing_lanes:
             self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
         else:
             drop_spare()
@@ -203,6 +220,21 @@ class HttpPool:
             self.open_connections(server_id)
             self._sockets.setdefault(server_id, []).append(opened)
         return opened
+
+
+class Place:
+    """The place of one connection that is not a lane's."""
+
+    __slots__ = ("_pool",)
+
+    def __init__(self, pool: HttpPool) -> None:
+        self._pool: HttpPool | None = pool
+
+    def give_back(self) -> None:
+        """Give the place to whoever waits; idempotent."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.give_place()
 
 
 def _refuse_special_address(where: tuple[Any, ...]) -> None:

@@ -23,13 +23,14 @@ RECEIVE_BYTES: Final = 1 << 18
 class Lane(Wire, asyncio.BufferedProtocol):
     """A wire on one of aiohttp's connections, which keeps the connector's place for as long as it lives."""
 
-    __slots__ = ("_connection", "_handler", "_lanes")
+    __slots__ = ("_connection", "_handler", "_lanes", "_stands")
 
     def __init__(self, lanes: LanePool, connection: aiohttp.connector.Connection) -> None:
         super().__init__(lanes.wires, asyncio.get_running_loop().create_future)
         self._lanes = lanes
         self._connection = connection
         self._handler = connection.protocol
+        self._stands = False
         transport = connection.transport
         assert transport is not None
         transport.set_protocol(self)
@@ -40,13 +41,19 @@ class Lane(Wire, asyncio.BufferedProtocol):
         """Where it belongs."""
         return self._lanes
 
+    def stand(self) -> None:
+        """Give its place to others: a stream that stays open must not keep calls from being made."""
+        if not self._stands:
+            self._stands = True
+            self._lanes.stands()
+
     def lost(self, error: BaseException | None) -> None:
         """Give the connector its place back."""
         handler, self._handler = self._handler, None
         if handler is not None:
             handler.connection_lost(error)
         self._connection.close()
-        self._lanes.lost()
+        self._lanes.lost(stood=self._stands)
 
 
 class LanePool:
@@ -88,6 +95,14 @@ class LanePool:
             raise aiohttp.ServerDisconnectedError
         return Lane(self, connection)
 
-    def lost(self) -> None:
-        """Learn that one of the lanes is gone."""
+    def stands(self) -> None:
+        """Learn that one of the lanes carries a stream that stays open."""
+        self._pool.standing_lanes += 1
         self._pool.give_place()
+
+    def lost(self, *, stood: bool) -> None:
+        """Learn that one of the lanes is gone."""
+        if stood:
+            self._pool.standing_lanes -= 1
+        else:
+            self._pool.give_place()

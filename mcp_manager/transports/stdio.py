@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import signal
+from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 from mcp_manager._core.call_path import RequestIds
@@ -33,7 +34,7 @@ _QUOTED: Final = 80
 _NEWLINES: Final = bytes.maketrans(b"\r\n", b"  ")
 # A reply this many given up requests late is counted as a stray one; nothing worse.
 _MAX_FORGOTTEN: Final = 1024
-_BAD_LINE_LOG_S: Final = 60.0
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 # Shorter values of the environment are words like "debug" or "1", which an error may well quote.
 _MIN_SECRET: Final = 8
 # The longest value that Linux lets a process have (MAX_ARG_STRLEN).
@@ -69,8 +70,8 @@ class _Waiting(Deadline):
 class StdioTransport:
     """Exchange frames with a child process.
 
-    ``stray_replies`` counts replies with an id that nobody waits for and nobody gave up, ``bad_lines`` the lines that
-    are no JSON-RPC message; neither ends the session.
+    Replies with an id that nobody waits for and nobody gave up, and lines that are no JSON-RPC message, are faults of
+    the server; neither ends the session.
 
     Parameters
     ----------
@@ -79,7 +80,7 @@ class StdioTransport:
     server_id
         Names the server in errors.
     sink
-        Takes requests and notifications of the server, and the news of its death.
+        Takes requests and notifications of the server, its faults, and the news of its death.
     timer
         Where calls leave their deadlines.
     """
@@ -106,9 +107,7 @@ class StdioTransport:
         self._opened = False
         self._closing = False
         self._failure: CallError | None = None
-        self._next_bad_line_log = float("-inf")
-        self.stray_replies = 0
-        self.bad_lines = 0
+        self._is_first_line = True
 
     @property
     def pid(self) -> int:
@@ -136,6 +135,9 @@ class StdioTransport:
 
     def settle(self, revision: str | None) -> None:
         """Do nothing: stdio sends no version with its messages."""
+
+    async def listen(self) -> None:
+        """Do nothing: the pipe is open both ways."""
 
     def channel(self, session: object, ids: RequestIds, dialect: Any = None) -> None:
         """Return nothing: a pipe takes one message after another, and its replies are told apart here."""
@@ -242,48 +244,44 @@ class StdioTransport:
             self._give_up()
 
     def _take_line(self, line: bytes) -> None:
+        if self._is_first_line:
+            # Some runtimes begin every output with one; a reader may ignore it (RFC 8259, section 8.1).
+            self._is_first_line = False
+            line = line.removeprefix(_BYTE_ORDER_MARK)
         try:
             messages = scan_replies(line)
         except FrameError as error:
-            self._count_bad_line(line, error)
+            self._take_bad_line(line, error)
             return
         for message in messages:
             if message.method is None:
                 self._take_reply(message)
-                continue
-            try:
-                self._sink.on_message(message)
-            except Exception:
-                # Whoever listens must not be able to stop the reading for everybody else.
-                _log.exception("taking a message of server %r failed", self._server_id)
+            else:
+                self._tell(self._sink.on_message, message)
 
     def _take_reply(self, message: Message) -> None:
         request_id = message.id
         # A string that looks like the number is not the id that was sent (JSON-RPC 2.0, section 5).
-        if not isinstance(request_id, int):
-            self.stray_replies += 1
-        elif request_id in self._pending:
+        if isinstance(request_id, int) and request_id in self._pending:
             reply = self._pending.pop(request_id).reply
             if not reply.done():
                 reply.set_result(message)
-        elif request_id in self._forgotten:
+        elif isinstance(request_id, int) and request_id in self._forgotten:
             del self._forgotten[request_id]
         else:
-            self.stray_replies += 1
+            self._tell(self._sink.on_fault, "a reply that nobody waits for", "")
 
-    def _count_bad_line(self, line: bytes, error: FrameError) -> None:
-        self.bad_lines += 1
-        now = asyncio.get_running_loop().time()
-        if now >= self._next_bad_line_log:
-            self._next_bad_line_log = now + _BAD_LINE_LOG_S
-            text = masked(line[:_MAX_SECRET].decode("utf-8", "replace"), self._secrets)
-            _log.warning(
-                "server %r wrote %d lines that are no messages, ignored; the last (%s): %s",
-                self._server_id,
-                self.bad_lines,
-                error,
-                printable(text[:_QUOTED]),
-            )
+    def _take_bad_line(self, line: bytes, error: FrameError) -> None:
+        text = masked(line[:_MAX_SECRET].decode("utf-8", "replace"), self._secrets)
+        self._tell(self._sink.on_fault, "a line that is no message", f"({error}) {printable(text[:_QUOTED])}")
+
+    def _tell(self, listener: Callable[..., None], *news: object) -> None:
+        """Tell the sink, which must not be able to stop the reading for everybody else."""
+        try:
+            listener(*news)
+        except Exception:
+            # Whatever it was, it was not the server's doing.
+            _log.exception("taking what server %r sent failed", self._server_id)
 
     def _give_up(self) -> None:
         """End a server whose output can no longer be cut into messages."""
@@ -310,10 +308,7 @@ class StdioTransport:
         if self._closing:
             return
         assert self._failure is not None
-        try:
-            self._sink.on_closed(self._failure)
-        except Exception:
-            _log.exception("taking the end of server %r failed", self._server_id)
+        self._tell(self._sink.on_closed, self._failure)
 
     def _fail(self, error: CallError) -> None:
         """Fail every call under way; the first error is also that of all later calls."""

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conformance.authorization import settings
 
-from mcp_manager import ManagerConfig, McpManager
+from mcp_manager import ManagerConfig, McpManager, accept_with_defaults
 
 SERVER: Final = "suite"
 # The suite starts all its clients at once.
@@ -99,11 +99,10 @@ def example_arguments(schema: Mapping[str, Any]) -> dict[str, Any]:
     return {name: examples.get(each.get("type"), "example") for name, each in properties.items()}
 
 
-async def accept_defaults(_: str, params: Mapping[str, Any]) -> dict[str, Any]:
+async def accept(_: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """Answer a form like a user who presses Enter: every default, and yes to what has none."""
-    properties = params.get("requestedSchema", {}).get("properties", {})
-    content = {name: each.get("default", True) for name, each in properties.items()}
-    return {"action": "accept", "content": content}
+    fields = params.get("requestedSchema", {}).get("properties", {})
+    return accept_with_defaults(params, {name: True for name, each in fields.items() if "default" not in each})
 
 
 async def main() -> None:
@@ -120,7 +119,7 @@ async def main() -> None:
         **fields,
     }
     config = ManagerConfig(client_name="mcp-manager-conformance")
-    async with McpManager(config, handlers={"elicitation/create": accept_defaults}, **options) as manager:
+    async with McpManager(config, handlers={"elicitation/create": accept}, **options) as manager:
         await manager.deploy(SERVER, server)
         await FLOWS.get(scenario, use_tools)(manager, context)
 

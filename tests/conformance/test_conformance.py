@@ -39,10 +39,7 @@ MAY_FAIL: Final = frozenset(
 )
 """Scenarios in which the right thing to do is to refuse, so that the client's program ends with an error."""
 
-KNOWN_GAPS: Final[dict[str, str]] = {
-    "elicitation-sep1034-client-defaults": "no standing event stream is opened yet",
-    "sse-retry": "no event stream is resumed yet",
-}
+KNOWN_GAPS: Final[dict[str, str]] = {}
 """What does not pass, and why; asserted in both directions."""
 
 # All clients of a set start at once, on whatever cores there are.

@@ -88,6 +88,8 @@ def started_peer(name: str, path: Path) -> Iterator[Peer]:
                 yield http_peer(stack.enter_context(sdk_http()))
             case "sdk-http-json":
                 yield http_peer(stack.enter_context(sdk_http(json_replies=True)))
+            case "sdk-sse":
+                yield http_peer(stack.enter_context(sdk_http(sse=True)))
             case "fastmcp-http":
                 yield http_peer(stack.enter_context(fastmcp_http()))
             case "sdk-stdio":
@@ -102,7 +104,7 @@ def started_peer(name: str, path: Path) -> Iterator[Peer]:
                 raise AssertionError(name)
 
 
-HTTP = ["sdk-http-sse", "sdk-http-json", "fastmcp-http"]
+HTTP = ["sdk-http-sse", "sdk-http-json", "sdk-sse", "fastmcp-http"]
 STDIO = ["sdk-stdio", "time-stdio", "git-stdio"]
 
 
@@ -144,7 +146,7 @@ async def test_a_server_from_deployment_to_removal(peer: Peer, manager: McpManag
     assert {tool.name for tool in await manager.list_tools("peer")} >= peer.tools
     result = await manager.call_tool("peer", peer.tool, peer.arguments)
     assert not result.is_error
-    assert peer.answer in result.content[0]["text"]
+    assert peer.answer in result.text
     assert len(children() - before) == (0 if peer.process else 1)
 
     await manager.undeploy("peer")
@@ -239,17 +241,17 @@ async def test_resources_and_prompts(sdk: dict[str, Any], manager: McpManager) -
     await manager.deploy("sdk", sdk)
     assert [each.uri for each in await manager.list_resources("sdk")] == ["test://greeting"]
     assert [each.uri_template for each in await manager.list_resource_templates("sdk")] == ["test://item/{name}"]
-    assert (await manager.read_resource("sdk", "test://item/7")).contents[0]["text"] == "item 7"
+    assert (await manager.read_resource("sdk", "test://item/7")).contents[0].text == "item 7"
     assert [each.name for each in await manager.list_prompts("sdk")] == ["ask"]
     prompt = await manager.get_prompt("sdk", "ask", {"topic": "tea"})
-    assert [message.content["text"] for message in prompt.messages] == ["What about tea?"]
+    assert [getattr(message.content, "text", None) for message in prompt.messages] == ["What about tea?"]
 
 
 async def test_a_failing_tool_is_a_result(sdk: dict[str, Any], manager: McpManager) -> None:
     await manager.deploy("sdk", sdk)
     result = await manager.call_tool("sdk", "fail", {"message": "on purpose"})
     assert result.is_error
-    assert "on purpose" in result.content[0]["text"]
+    assert "on purpose" in result.text
     assert manager.server("sdk").state is ServerState.HEALTHY
 
 
@@ -257,7 +259,7 @@ async def test_a_large_reply_arrives_whole(sdk: dict[str, Any], manager: McpMana
     await manager.deploy("sdk", sdk)
     size = 3_000_000
     result = await manager.call_tool("sdk", "big", {"n": size}, timeout=20)
-    assert result.content[0]["text"] == "x" * size
+    assert result.text == "x" * size
 
 
 async def test_progress_is_reported_to_the_call_that_asked(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
@@ -11,161 +10,24 @@ import re
 import signal
 import sys
 import textwrap
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from support.calls import eventually
-from support.processes import scripted_stdio, time_stdio
+from support.processes import time_stdio
+from support.stdio import SERVER, WAIT_S, Opened, cancel, opened, result_of, scripted
 
-from mcp_manager._core.jsonrpc import ERROR, NOTIFICATION, REQUEST, RESULT, Message
+from mcp_manager._core.jsonrpc import ERROR, NOTIFICATION, REQUEST
 from mcp_manager.config import ServerConfig
 from mcp_manager.errors import CallError, ConnectError, ProtocolError, ServerExitedError
 from mcp_manager.transports.base import Exchange
-from mcp_manager.transports.deadline_timer import DeadlineTimer
-from mcp_manager.transports.stdio import StdioTransport
 
 pytestmark = pytest.mark.both_loops
 
-WAIT_S = 15.0
 PASSES = 8
 MIB = 1024 * 1024
-
-# Answers a request with what it was, and does what its method says beside.
-SERVER = """
-    import json, os, signal, sys, time
-
-    def send(message):
-        os.write(1, message.encode() + b"\\n") if len(message) < 4096 else print(message, flush=True)
-
-    def reply(message, **result):
-        send(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}))
-
-    kept = []
-    for line in sys.stdin.buffer:
-        message = json.loads(line)
-        method, params = message.get("method"), message.get("params", {})
-        if method == "keep":
-            kept.append(message)
-        elif method == "release":
-            for each in [message, *reversed(kept)]:
-                reply(each, **each.get("params", {}))
-            kept.clear()
-        elif method == "raw":
-            sys.stdout.write(params["text"])
-            sys.stdout.flush()
-        elif method == "environment":
-            reply(message, **os.environ)
-        elif method == "size":
-            reply(message, size=len(line), text="x" * params["reply"])
-        elif method == "stop reading":
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-            reply(message)
-            signal.sigwait({signal.SIGUSR1})
-        elif method == "say":
-            os.write(2, params["text"].encode())
-            reply(message)
-        elif method == "exit":
-            os.write(2, b"out of luck\\n")
-            os._exit(3)
-        elif "id" in message:
-            reply(message, **params)
-"""
-
-
-class Sink:
-    """Keep what a transport delivers; as hostile as told."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-        self.closed: list[CallError] = []
-        self.given_up: list[tuple[int, str]] = []
-        self.raises = False
-
-    def on_message(self, message: Message) -> None:
-        self.messages.append(message)
-        if self.raises:
-            raise RuntimeError("a listener failed")
-
-    def on_given_up(self, exchange: Exchange, reason: str) -> None:
-        self.given_up.append((exchange.request_id, reason))
-
-    def on_closed(self, error: CallError) -> None:
-        self.closed.append(error)
-        if self.raises:
-            raise RuntimeError("a listener failed")
-
-
-class Opened:
-    """A transport to a running server."""
-
-    def __init__(self, config: ServerConfig) -> None:
-        self.sink = Sink()
-        self.timer = DeadlineTimer()
-        self.transport = StdioTransport(config, server_id="subject", sink=self.sink, timer=self.timer)
-        self._last_id = 0
-
-    def request(self, method: str, **params: Any) -> Exchange:
-        self._last_id += 1
-        frame = json.dumps({"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params})
-        return Exchange(frame.encode(), self._last_id, 0)
-
-    async def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """Send a request and return its decoded result."""
-        return result_of(await self.exchange(self.request(method, **params)))
-
-    async def exchange(self, exchange: Exchange) -> Message:
-        async with asyncio.timeout(WAIT_S):
-            return await self.transport.exchange(exchange)
-
-    async def failure(self, exchange: Exchange) -> CallError:
-        with pytest.raises(CallError) as caught:
-            await self.exchange(exchange)
-        assert caught.value.server_id == "subject"
-        return caught.value
-
-    async def notify(self, method: str, **params: Any) -> None:
-        frame = json.dumps({"jsonrpc": "2.0", "method": method, "params": params})
-        async with asyncio.timeout(WAIT_S):
-            await self.transport.notify(frame.encode(), 0)
-
-    async def say(self, text: str) -> None:
-        """Have the server write a text to its output, and wait until it has been read."""
-        await self.notify("raw", text=text)
-        await self.call("ping")
-
-
-@contextlib.asynccontextmanager
-async def opened(code: str = SERVER, **settings: Any) -> AsyncIterator[Opened]:
-    """Run a Python program as the server."""
-    given = {"command": sys.executable, "args": ("-c", textwrap.dedent(code))} | settings
-    subject = Opened(ServerConfig(**given))
-    await subject.transport.open()
-    try:
-        yield subject
-    finally:
-        await subject.transport.aclose(0.0)
-
-
-def scripted(*actions: dict[str, Any], **settings: Any) -> contextlib.AbstractAsyncContextManager[Opened]:
-    """Run the scripted server, whose answer to the first ``tools/call`` is these actions."""
-    config = scripted_stdio({"on": {"tools/call": [list(actions)]}})
-    return opened(command=config.command, args=tuple(config.args), **settings)
-
-
-def result_of(message: Message) -> dict[str, Any]:
-    assert message.kind == RESULT
-    result: dict[str, Any] = json.loads(message.result or b"")
-    return result
-
-
-async def cancel(task: asyncio.Task[Any]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await asyncio.wait_for(task, WAIT_S)
-
 
 # Replies
 
@@ -176,7 +38,7 @@ async def test_replies_find_their_callers_in_any_order() -> None:
         await asyncio.sleep(0)
         assert await subject.call("release", number=100) == {"number": 100}
         assert await asyncio.gather(*calls) == [{"number": number} for number in range(100)]
-        assert (subject.transport.stray_replies, subject.transport.bad_lines, subject.sink.messages) == (0, 0, [])
+        assert (subject.stray_replies, subject.bad_lines, subject.sink.messages) == (0, 0, [])
         assert psutil.Process(subject.transport.pid).ppid() == os.getpid()
 
 
@@ -197,7 +59,7 @@ async def test_a_frame_with_newlines_is_one_line() -> None:
         await subject.transport.notify(b'{"jsonrpc":\n"2.0",\r\n"method":"raw","params":{"text":"{}"}}\n', 0)
         await subject.notify("raw", text="\n")
         await subject.call("ping")
-        assert subject.transport.bad_lines == 1
+        assert subject.bad_lines == 1
 
 
 @pytest.mark.parametrize("how", ["reply_bytewise", "reply"])
@@ -205,7 +67,7 @@ async def test_a_reply_may_arrive_in_any_pieces(how: str) -> None:
     async with scripted({"do": "raw", "text": " \r\n\n"}, {"do": how}) as subject:
         result = await subject.call("tools/call", name="echo", arguments={"text": "caf\u00e9 \u2028"})
         assert result["content"][0]["text"] == "caf\u00e9 \u2028"
-        assert subject.transport.bad_lines == 0
+        assert subject.bad_lines == 0
 
 
 async def test_a_line_may_be_a_batch() -> None:
@@ -222,7 +84,7 @@ async def test_a_line_may_be_a_batch() -> None:
         assert (await first).kind == ERROR
         assert result_of(await second) == {"to": 2}
         assert [message.kind for message in subject.sink.messages] == [NOTIFICATION, REQUEST]
-        assert subject.transport.stray_replies == 0
+        assert subject.stray_replies == 0
 
 
 @pytest.mark.parametrize(
@@ -242,7 +104,7 @@ async def test_a_reply_to_nobody_is_counted_and_reaches_nobody(stray: dict[str, 
         await asyncio.sleep(0)
         await subject.say(json.dumps({"jsonrpc": "2.0", **stray}) + "\n")
         assert not waiting.done()
-        assert subject.transport.stray_replies == 1
+        assert subject.stray_replies == 1
         await subject.call("release")
         assert await waiting == {"text": "mine"}
         assert subject.sink.messages == []
@@ -254,10 +116,29 @@ async def test_the_second_reply_to_a_request_is_a_stray_one() -> None:
         await asyncio.sleep(0)
         await subject.say('{"jsonrpc":"2.0","id":1,"result":{"n":1}}\n{"jsonrpc":"2.0","id":1,"result":{"n":2}}\n')
         assert await waiting == {"n": 1}
-        assert subject.transport.stray_replies == 1
+        assert subject.stray_replies == 1
 
 
 # What is no reply
+
+
+async def test_a_byte_order_mark_before_everything_is_no_fault() -> None:
+    async with opened("import os\nos.write(1, b'\\xef\\xbb\\xbf')\n" + textwrap.dedent(SERVER)) as subject:
+        assert await subject.call("echo", text="first") == {"text": "first"}
+        assert subject.bad_lines == 0
+        await subject.say('\ufeff{"jsonrpc":"2.0","method":"later"}\n')
+        assert (subject.bad_lines, subject.sink.messages) == (1, [])
+
+
+@pytest.mark.parametrize("bad", ["ff", "c3", "eda080", "c080", "f4908080"])
+async def test_a_reply_that_is_no_utf_8_is_a_bad_line_and_harms_no_neighbour(bad: str) -> None:
+    line = b'{"jsonrpc":"2.0","id":1,"result":{"text":"' + bytes.fromhex(bad) + b'"}}\n'
+    async with scripted({"do": "bytes", "hex": line.hex()}, {"do": "nothing"}) as subject:
+        waiting = asyncio.create_task(subject.call("tools/call", name="echo"))
+        await asyncio.sleep(0)
+        await subject.call("ping")
+        assert (waiting.done(), subject.bad_lines, subject.stray_replies) == (False, 1, 0)
+        await cancel(waiting)
 
 
 async def test_banners_are_ignored_and_quoted_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -265,11 +146,10 @@ async def test_banners_are_ignored_and_quoted_once(caplog: pytest.LogCaptureFixt
         banner = "\x1b[1mWelcome\u202e sk-0123456789 " + "-" * 200
         with caplog.at_level(logging.WARNING, "mcp_manager"):
             await subject.say(f"{banner}\n{{}}\nnull\n{banner}\n[]\n\xff\n")
-        assert subject.transport.bad_lines == 6
+        assert subject.bad_lines == 6
         [record] = caplog.records
-        quoted = record.getMessage().partition("): ")[2]
-        assert quoted == (" [1mWelcome  *** " + "-" * 200)[:80]
-        assert subject.transport.stray_replies == 0
+        assert (" [1mWelcome  *** " + "-" * 200)[:80] + " (1 so far)" in record.getMessage()
+        assert subject.stray_replies == 0
 
 
 async def test_what_the_server_sends_by_itself_reaches_the_sink() -> None:
@@ -288,9 +168,11 @@ async def test_a_listener_that_fails_stops_nothing(caplog: pytest.LogCaptureFixt
         subject.sink.raises = True
         await subject.say('{"jsonrpc":"2.0","method":"a"}\n{"jsonrpc":"2.0","method":"b"}\n')
         assert len(subject.sink.messages) == 2
+        await subject.say('banner\n{"jsonrpc":"2.0","id":77,"result":{}}\n')
+        assert (subject.bad_lines, subject.stray_replies) == (1, 1)
         await subject.failure(subject.request("exit"))
         assert len(subject.sink.closed) == 1
-        assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [RuntimeError] * 3
+        assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [RuntimeError] * 5
 
 
 async def test_a_flood_of_stderr_stops_nothing() -> None:
@@ -464,7 +346,7 @@ async def test_a_late_reply_is_dropped_silently() -> None:
         assert await subject.call("release", text="third") == {"text": "third"}
         assert await other == {"text": "other"}
         await subject.call("ping")
-        assert (subject.transport.stray_replies, subject.sink.messages) == (0, [])
+        assert (subject.stray_replies, subject.sink.messages) == (0, [])
 
 
 async def test_what_is_remembered_of_given_up_calls_is_bounded() -> None:
@@ -476,7 +358,7 @@ async def test_what_is_remembered_of_given_up_calls_is_bounded() -> None:
         await asyncio.wait(victims)
         await subject.call("release")
         await subject.call("ping")
-        assert subject.transport.stray_replies == 1100 - 1024
+        assert subject.stray_replies == 1100 - 1024
         assert (len(subject.transport._forgotten), len(subject.transport._pending)) == (0, 0)
 
 
@@ -491,7 +373,7 @@ async def test_giving_up_after_any_number_of_passes_harms_no_neighbour(passes: i
         await cancel(victim)
         assert [await before, await after] == [{"text": "before"}, {"text": "after"}]
         await subject.call("ping")
-        assert (subject.transport.stray_replies, subject.transport.bad_lines) == (0, 0)
+        assert (subject.stray_replies, subject.bad_lines) == (0, 0)
 
 
 async def test_giving_up_while_the_pipe_is_full_sends_nothing_and_tears_nothing() -> None:
@@ -508,7 +390,7 @@ async def test_giving_up_while_the_pipe_is_full_sends_nothing_and_tears_nothing(
         for number in (1, 2, 4):
             assert result_of(await calls[number])["text"] == "x" * number
         await subject.call("ping")
-        assert (subject.transport.stray_replies, subject.transport.bad_lines) == (0, 0)
+        assert (subject.stray_replies, subject.bad_lines) == (0, 0)
 
 
 @pytest.mark.parametrize("passes", range(4))
@@ -597,4 +479,4 @@ async def test_a_published_server() -> None:
         for result in await asyncio.gather(*calls):
             assert json.loads(result["content"][0]["text"])["timezone"] == "UTC"
         await subject.transport.aclose(WAIT_S)
-        assert (subject.sink.closed, subject.transport.bad_lines) == ([], 0)
+        assert (subject.sink.closed, subject.bad_lines) == ([], 0)

@@ -35,6 +35,7 @@ __all__ = [
     "Redirect",
     "Reply",
     "Reset",
+    "Result",
     "RpcErrorReply",
     "SseByteByByte",
     "SseComments",
@@ -114,11 +115,15 @@ class Hold:
 
     async def play(self, connection: Connection, request: Request | None) -> None:
         assert request is not None
+        await self.wait()
+        await connection.answer(request)
+
+    async def wait(self) -> None:
+        """Wait for the release."""
         gate = asyncio.Event()
         self._held.append((asyncio.get_running_loop(), gate))
         if not self._released.is_set():
             await gate.wait()
-        await connection.answer(request)
 
     def release(self) -> None:
         """Let everything go on that is held, and hold nothing any more."""
@@ -272,6 +277,18 @@ class Reply:
 
     async def play(self, connection: Connection, request: Request | None) -> None:
         await connection.respond(200, {"Content-Type": self.content_type}, self.body)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Answer with a result of one's own."""
+
+    result: Any
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        assert request is not None
+        reply = {"jsonrpc": "2.0", "id": request.id, "result": self.result}
+        await connection.respond(200, _JSON, encode(reply))
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ __all__ = [
     "PROGRAMS",
     "HttpServerProcess",
     "StdioCommand",
+    "era_stdio",
     "fastmcp_http",
     "fastmcp_stdio",
     "git_stdio",
@@ -63,7 +64,7 @@ class HttpServerProcess:
     @property
     def url(self) -> str:
         """The MCP endpoint; the same after a restart."""
-        return f"http://127.0.0.1:{self.port}/mcp"
+        return f"http://127.0.0.1:{self.port}/{'sse' if '--sse' in self._command else 'mcp'}"
 
     @property
     def pid(self) -> int:
@@ -208,6 +209,12 @@ def sdk_stdio(ledger: Path | None = None) -> StdioCommand:
 def scripted_stdio(script: Mapping[str, object] | None = None) -> StdioCommand:
     """Return the scripted stdio server; see ``programs/scripted_stdio.py`` for what a script may say."""
     return StdioCommand(sys.executable, str(PROGRAMS / "scripted_stdio.py"), json.dumps(script or {}))
+
+
+def era_stdio(log: Path, *speaks: str, **script: object) -> StdioCommand:
+    """Return the stdio server of either era, which notes what arrives; see ``programs/era_stdio.py``."""
+    told = json.dumps({"speaks": speaks, "log": str(log), **script})
+    return StdioCommand(sys.executable, str(PROGRAMS / "era_stdio.py"), told)
 
 
 def time_stdio() -> StdioCommand:

@@ -13,6 +13,9 @@ from typing import Any, Final, Protocol
 from support.node import NodeHttpServer, node_command
 from support.processes import StdioCommand, fastmcp_http, fastmcp_stdio, sdk_http, sdk_stdio
 
+LeftOut = Mapping[str | tuple[str, str], str]
+"""Why a case is not tried, by case, or by case and revision."""
+
 __all__ = ["ANSWERS", "CASES", "HANDSHAKE", "PEERS", "ROOT", "STATELESS", "Call", "Peer", "Running"]
 
 CASES: Final = ("list", "call", "progress", "cancel", "sampling", "elicitation", "roots", "expiry", "restart")
@@ -85,7 +88,7 @@ class Peer:
     transport: str
     calls: Mapping[str, Call]
     revisions: tuple[str, ...]
-    left_out: Mapping[str | tuple[str, str], str] = field(default_factory=dict)
+    left_out: LeftOut = field(default_factory=dict)
     ledger: bool = False
     needs_node: bool = False
 
@@ -117,6 +120,7 @@ _OURS: Final = {
     "roots": Call("roots", {}, ROOT.as_uri()),
     "expiry": Call("session_id"),
 }
+_OURS_OF_FASTMCP: Final = {case: call for case, call in _OURS.items() if case not in ("sampling", "roots")}
 _EVERYTHING: Final = {
     "call": Call("echo", {"message": "said"}, "said"),
     "progress": Call("trigger-long-running-operation", {"duration": 0.3, "steps": 3}, "completed"),
@@ -127,21 +131,20 @@ _EVERYTHING: Final = {
 }
 
 _NO_SESSION: Final = "a session of this transport ends with its connection, which is what a restart does"
-_STATELESS: Final = {("expiry", STATELESS): "the revision has no sessions"}
-_JSON: Final = {"progress": "a reply that is JSON has no room for progress"}
+_STATELESS: Final[LeftOut] = {("expiry", STATELESS): "the revision has no sessions"}
+_JSON: Final[LeftOut] = {"progress": "a reply that is JSON has no room for progress"}
 _NO_STREAM: Final = "in the handshake era the server asks on a stream, and it has none"
 _NEVER_ASKS: Final = "the server never asks that"
 _HANDSHAKE_ALONE: Final = "in the stateless era fastmcp does not ask from within a tool"
 _QUICK: Final = "no tool of the server takes its time"
 _SECRET: Final = "the server tells nobody the id of a session, and forgets all of them in a restart"
-_PENDING: Final = "pending: needs a stream that stands open"
 
-_FASTMCP: Final = {
+_FASTMCP: Final[LeftOut] = {
     "sampling": _NEVER_ASKS,
     "roots": _NEVER_ASKS,
     ("elicitation", STATELESS): _HANDSHAKE_ALONE,
 }
-_PLAIN: Final = {
+_PLAIN: Final[LeftOut] = {
     "progress": _QUICK,
     "cancel": _QUICK,
     "sampling": _NEVER_ASKS,
@@ -149,7 +152,6 @@ _PLAIN: Final = {
     "expiry": _NO_SESSION,
 }
 _BOTH: Final = (HANDSHAKE, STATELESS)
-_PENDING_SSE: Final = dict.fromkeys(CASES, "pending: the transport sse")
 
 PEERS: Final = (
     Peer(
@@ -171,6 +173,7 @@ PEERS: Final = (
         {
             **_STATELESS,
             **_JSON,
+            ("cancel", STATELESS): "the SDK does not watch the connection while it makes a reply that is JSON",
             ("sampling", HANDSHAKE): _NO_STREAM,
             ("elicitation", HANDSHAKE): _NO_STREAM,
             ("roots", HANDSHAKE): _NO_STREAM,
@@ -197,14 +200,14 @@ PEERS: Final = (
         "sse",
         _OURS,
         (HANDSHAKE,),
-        _PENDING_SSE,
+        {"expiry": _NO_SESSION},
         ledger=True,
     ),
     Peer(
         "fastmcp-stdio",
         _over_stdio(lambda _: fastmcp_stdio()),
         "stdio",
-        _OURS,
+        _OURS_OF_FASTMCP,
         _BOTH,
         {**_FASTMCP, "expiry": _NO_SESSION},
         ledger=True,
@@ -213,7 +216,7 @@ PEERS: Final = (
         "fastmcp-http",
         lambda _: _over_http(fastmcp_http()),
         "http",
-        _OURS,
+        _OURS_OF_FASTMCP,
         _BOTH,
         {**_FASTMCP, **_STATELESS},
         ledger=True,
@@ -233,7 +236,7 @@ PEERS: Final = (
         "http",
         _EVERYTHING,
         (HANDSHAKE,),
-        {"expiry": _SECRET, "roots": _PENDING},
+        {"expiry": _SECRET},
         needs_node=True,
     ),
     Peer(
@@ -242,7 +245,7 @@ PEERS: Final = (
         "sse",
         _EVERYTHING,
         (HANDSHAKE,),
-        _PENDING_SSE,
+        {"expiry": _NO_SESSION},
         needs_node=True,
     ),
     Peer(

@@ -188,12 +188,18 @@ class ScriptedServer:
         with self._lock:
             return len(self._connections)
 
+    @property
+    def connections(self) -> set[Connection]:
+        """The connections that are open."""
+        with self._lock:
+            return set(self._connections)
+
     async def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until something arrives, is executed, or is closed, that makes the condition true."""
         future: concurrent.futures.Future[None] = concurrent.futures.Future()
         with self._lock:
             self._watchers.append((condition, future))
-        self._notify()
+        self.news()
         await asyncio.wait_for(asyncio.wrap_future(future), _WAIT_S)
 
     async def wait_for(self, method: str, count: int = 1) -> None:
@@ -302,7 +308,7 @@ class ScriptedServer:
                 message=message,
             )
             self._requests.append(request)
-        self._notify()
+        self.news()
         return request
 
     def connected(self, connection: Connection) -> Fault | None:
@@ -311,16 +317,17 @@ class ScriptedServer:
             self._connections.add(connection)
             self.peak_connections = max(self.peak_connections, len(self._connections))
             fault = self._on_connect.popleft() if self._on_connect else None
-        self._notify()
+        self.news()
         return fault
 
     def disconnected(self, connection: Connection) -> None:
         """Note that a connection is closed."""
         with self._lock:
             self._connections.discard(connection)
-        self._notify()
+        self.news()
 
-    def _notify(self) -> None:
+    def news(self) -> None:
+        """Let whoever waits look again."""
         with self._lock:
             watchers = list(self._watchers)
         for watcher in watchers:
@@ -432,7 +439,7 @@ class Connection(asyncio.Protocol):
             await self.write_chunk(b"")
         else:
             await self.respond(status, {**headers, "Content-Type": "application/json"}, encode(reply))
-        self.server._notify()
+        self.server.news()
 
     def reset(self) -> None:
         """Close with a TCP reset (RFC 9293, section 3.5.2: SO_LINGER 0)."""

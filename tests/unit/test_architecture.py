@@ -18,7 +18,19 @@ LAYERS = {
     1: ("_core",),
     2: ("transports", "protocol", "auth"),
     3: ("session", "pool", "policy", "supervisor"),
-    4: ("health", "scaling", "catalog", "tool_catalog", "metrics", "verbs", "views", "dispatcher", "assembly"),
+    4: (
+        "health",
+        "scaling",
+        "catalog",
+        "tool_catalog",
+        "metrics",
+        "verbs",
+        "client_side",
+        "url_elicitation",
+        "views",
+        "dispatcher",
+        "assembly",
+    ),
     5: ("bindings", "call_queue", "manager", "loop_thread"),
     6: ("cli", "bench", "__init__", "__main__"),
 }
@@ -80,10 +92,12 @@ def test_every_public_name_exists() -> None:
         assert getattr(mcp_manager, name) is not None
 
 
-def test_importing_loads_neither_command_line_nor_loop_extras(tmp_path: Path) -> None:
+def test_importing_loads_nothing_that_waits_until_it_is_used(tmp_path: Path) -> None:
     code = (
         "import sys, mcp_manager;"
-        "heavy = {'mcp_manager.cli', 'uvloop', 'argparse', 'rich', 'pydantic', 'httpx', 'mcp'};"
+        "heavy = {'mcp_manager.cli', 'mcp_manager.bench', 'mcp_manager.metrics', 'mcp_manager.web', 'mcp_manager.auth.oauth',"
+        "'aiohttp', 'yarl', 'prometheus_client', 'http.server', 'jsonschema_rs', 'joserfc', 'cryptography', 'tomllib',"
+        "'uvloop', 'argparse', 'rich', 'pydantic', 'httpx', 'mcp'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(

@@ -8,20 +8,17 @@ import errno
 import os
 import signal
 import sys
-import textwrap
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-import psutil
 import pytest
 from support.calls import eventually
+from support.children import GRANDCHILD, WAIT_S, Running, is_gone, running
 
 from mcp_manager.transports import _process_group
 from mcp_manager.transports.child import Child, child_environment
 
 pytestmark = pytest.mark.both_loops
 
-WAIT_S = 15.0
 MIB = 1024 * 1024
 
 COPY = """
@@ -36,73 +33,6 @@ STUBBORN = """
     os.write(1, b"ready\\n")
     time.sleep(3600)
 """
-# Starts a program that shares the process group and the pipes and ends for nothing but SIGKILL, and says its number.
-GRANDCHILD = """
-    import os, signal, subprocess, sys, time
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"], start_new_session={session})
-    os.write(1, b"%d\\n" % grandchild.pid)
-    {then}
-"""
-
-
-class Running:
-    """A child with what it wrote and how it ended."""
-
-    def __init__(self, code: str, *arguments: str) -> None:
-        self.output = bytearray()
-        self.codes: list[int] = []
-        self._changed = asyncio.Event()
-        argv = [sys.executable, "-c", textwrap.dedent(code), *arguments]
-        self.child = Child(argv, child_environment({}), None, on_stdout=self._take, on_end=self._end)
-
-    @property
-    def process(self) -> psutil.Process:
-        return psutil.Process(self.child.pid)
-
-    async def line(self) -> str:
-        """Wait for the first line of the output."""
-        await self.until(lambda: b"\n" in self.output)
-        return self.output.split(b"\n")[0].decode()
-
-    async def end(self) -> int:
-        """Wait for the end and return the exit code, given exactly once."""
-        await self.until(lambda: bool(self.codes))
-        [code] = self.codes
-        return code
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(WAIT_S):
-            while not condition():
-                self._changed.clear()
-                await self._changed.wait()
-
-    def _take(self, data: bytes) -> None:
-        self.output += data
-        self._changed.set()
-
-    def _end(self, code: int) -> None:
-        self.codes.append(code)
-        self._changed.set()
-
-
-@contextlib.asynccontextmanager
-async def running(code: str, *arguments: str) -> AsyncIterator[Running]:
-    subject = Running(code, *arguments)
-    await subject.child.start()
-    try:
-        yield subject
-    finally:
-        await subject.child.aclose(0.0)
-        assert len(subject.codes) == 1
-
-
-def is_gone(pid: int) -> bool:
-    """Tell whether a process has ended; one that only waits to be reaped, by whomever, has."""
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 # Pipes
@@ -284,16 +214,6 @@ async def test_the_rest_of_the_group_ends_with_its_leader() -> None:
         # The grandchild holds the pipes: their end can come only with its own.
         assert await subject.end() == 2
         await eventually(lambda: is_gone(grandchild), "the end of the grandchild")
-
-
-async def test_who_left_the_group_and_holds_the_pipes_delays_nobody() -> None:
-    async with running(GRANDCHILD.format(session=True, then="os._exit(2)")) as subject:
-        grandchild = int(await subject.line())
-        try:
-            assert await subject.end() == 2
-            assert not is_gone(grandchild)
-        finally:
-            os.kill(grandchild, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(("number", "name"), [(0, "input"), (1, "output")])

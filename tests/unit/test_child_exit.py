@@ -5,15 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import psutil
 import pytest
+from support.children import is_gone
 from support.orphans import no_orphans
 
-# Starts a program in its own group, says its number, and ends, as that one does, for nothing but SIGKILL.
+# Starts a program, says its number, and ends, as that one does, for nothing but SIGKILL.
 STUBBORN = """
 import os, signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
+grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"], start_new_session={session})
 os.write(1, b"%d\\n" % grandchild.pid)
 time.sleep(3600)
 """
@@ -73,24 +73,23 @@ asyncio.run(main())
 }
 
 
-def is_gone(pid: int) -> bool:
-    """Tell whether a process has ended; one that only waits to be reaped, by whomever, has."""
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
+@pytest.mark.parametrize(
+    "session",
+    [
+        False,
+        pytest.param(True, marks=pytest.mark.skipif(sys.platform != "linux", reason="nothing tells whose it was")),
+    ],
+    ids=["same group", "own session"],
+)
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_an_interpreter_that_ends_leaves_no_child(ending: str) -> None:
+def test_an_interpreter_that_ends_leaves_no_child(ending: str, session: bool) -> None:
     with no_orphans():
         done = subprocess.run(
-            [sys.executable, "-P", "-c", PROGRAM + ENDINGS[ending], STUBBORN],
+            [sys.executable, "-P", "-c", PROGRAM + ENDINGS[ending], STUBBORN.replace("{session}", str(session))],
             capture_output=True,
             text=True,
             timeout=60,
         )
-        child, grandchild = map(int, done.stdout.split(","))
+        child, _ = map(int, done.stdout.split(","))
         assert (done.returncode, done.stderr) == (0, "")
         assert is_gone(child)
-        assert is_gone(grandchild)

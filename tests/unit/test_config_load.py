@@ -207,7 +207,7 @@ def test_variables_come_from_the_process_by_default(write: Write, monkeypatch: p
         ({"url": "http://h", "disabled": "yes"}, "disabled", "expected true or false, got a string"),
         ({"url": "http://h", "priority": 256}, "priority", "expected an integer <= 255, got 256"),
         ({"url": "http://h", "auth": {"type": "bearer", "tokn": SECRET}}, "auth", "unknown field 'tokn'"),
-        ({"type": "sse", "url": "http://h"}, "type", "is not supported yet"),
+        ({"type": "ws", "url": "http://h"}, "type", "is not supported yet"),
     ],
 )
 def test_bad_server(write: Write, settings: dict[str, Any], field: str, problem: str) -> None:

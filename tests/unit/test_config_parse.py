@@ -156,8 +156,10 @@ def stdio(**fields: Any) -> dict[str, Any]:
         (http(command="server"), "command", "cannot be combined with url"),
         (http(transport="stdio"), "url", "does not go with the stdio transport"),
         (stdio(transport="http"), "command", "does not go with the http transport"),
-        (http(transport="sse"), "transport", "the 2024-11-05 HTTP+SSE transport is not supported yet"),
-        (http(type="sse"), "type", "the 2024-11-05 HTTP+SSE transport is not supported yet"),
+        (stdio(transport="sse"), "command", "does not go with the sse transport"),
+        (http(type="http", transport="sse"), "transport", "contradicts type"),
+        (http(type="sse", protocol_version="stateless"), "protocol_version", "is not spoken over HTTP+SSE"),
+        (http(type="sse", protocol_version="2026-07-28"), "protocol_version", "is not spoken over HTTP+SSE"),
         (http(type="ws"), "type", "the WebSocket transport is not supported yet"),
         (http(type="carrier-pigeon"), "type", "unknown transport 'carrier-pigeon'"),
         (http(type=["http"]), "type", "expected a string, got an array"),
@@ -404,6 +406,13 @@ def test_bearer() -> None:
 @pytest.mark.parametrize("field", ["type", "transport"])
 def test_spellings_of_http(field: str, spelling: str) -> None:
     assert parse_server_config(http(**{field: spelling}), server_id="x").transport == "http"
+
+
+@pytest.mark.parametrize("field", ["type", "transport"])
+def test_sse_is_chosen_by_name_and_survives_a_second_check(field: str) -> None:
+    config = parse_server_config(http(**{field: "sse"}), server_id="x")
+    assert config.transport == "sse"
+    assert check_server_config(config, server_id="x").transport == "sse"
 
 
 @pytest.mark.parametrize(

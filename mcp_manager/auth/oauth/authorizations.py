@@ -11,8 +11,8 @@ from yarl import URL
 from mcp_manager.auth.oauth.flow import OAuthAuthorization
 from mcp_manager.auth.oauth.http import OAuthHttp
 from mcp_manager.auth.oauth.jose import require_jose
-from mcp_manager.auth.oauth.loopback import RedirectHandler
-from mcp_manager.auth.oauth.store import TokenStore
+from mcp_manager.auth.redirect import RedirectHandler
+from mcp_manager.auth.token_store import TokenStore
 from mcp_manager.config import AuthConfig
 
 __all__ = ["Authorizations"]

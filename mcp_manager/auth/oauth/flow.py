@@ -16,7 +16,6 @@ from mcp_manager.auth.oauth import grants
 from mcp_manager.auth.oauth.authorization_code import CodeRequest, require_pkce
 from mcp_manager.auth.oauth.http import OAuthHttp
 from mcp_manager.auth.oauth.jose import DpopKey
-from mcp_manager.auth.oauth.loopback import RedirectHandler
 from mcp_manager.auth.oauth.metadata import (
     AuthorizationServer,
     ProtectedResource,
@@ -25,8 +24,9 @@ from mcp_manager.auth.oauth.metadata import (
     guessed_server,
 )
 from mcp_manager.auth.oauth.registration import register
-from mcp_manager.auth.oauth.store import Grant, Registration, TokenStore
 from mcp_manager.auth.oauth.token_endpoint import TokenEndpoint, TokenRefused, Tokens
+from mcp_manager.auth.redirect import RedirectHandler
+from mcp_manager.auth.token_store import Grant, Registration, TokenStore
 from mcp_manager.config import AuthConfig
 from mcp_manager.errors import AuthError, CallError, McpManagerError
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from mcp_manager.auth.oauth.http import OAuthHttp
-from mcp_manager.auth.oauth.store import Registration
 from mcp_manager.auth.oauth.token_endpoint import TokenEndpoint
+from mcp_manager.auth.token_store import Registration
 from mcp_manager.config import AuthConfig
 
 __all__ = ["assertion_of", "client_credentials", "exchange_id_token", "jwt_bearer", "refresh"]

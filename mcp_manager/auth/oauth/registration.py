@@ -9,7 +9,7 @@ from yarl import URL
 
 from mcp_manager.auth.oauth.http import OAuthHttp, is_loopback
 from mcp_manager.auth.oauth.metadata import AuthorizationServer
-from mcp_manager.auth.oauth.store import Registration
+from mcp_manager.auth.token_store import Registration
 from mcp_manager.config import AuthConfig
 
 __all__ = ["chosen_method", "register"]

@@ -14,7 +14,7 @@ from yarl import URL
 
 from mcp_manager.auth.oauth import jose
 from mcp_manager.auth.oauth.http import JsonReply, OAuthHttp
-from mcp_manager.auth.oauth.store import Registration
+from mcp_manager.auth.token_store import Registration
 from mcp_manager.config import AuthConfig
 from mcp_manager.errors import AuthError
 

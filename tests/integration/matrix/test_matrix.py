@@ -142,19 +142,29 @@ async def noted(manager: McpManager, entry: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A server, started once for all its cases."""
-    peer: Peer = request.param
-    if peer.needs_node and (reason := node_unavailable()):
-        pytest.skip(reason)
-    with peer.start(tmp_path_factory.mktemp("peer")) as running:
-        yield running
+def servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Running]]:
+    """The servers that the chosen tests share, each started once, by the name of the peer."""
+    chosen = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    peers = {params["peer"].name: params["peer"] for params in chosen if "peer" in params}
+    with contextlib.ExitStack() as stack:
+        yield {
+            name: stack.enter_context(peer.start(tmp_path_factory.mktemp("peer")))
+            for name, peer in peers.items()
+            if not (peer.needs_node and node_unavailable())
+        }
 
 
 @pytest.fixture
-def mortal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Running]:
+def running(servers: dict[str, Running], peer: Peer) -> Running:
+    """A server that other tests use too."""
+    if peer.name not in servers:
+        pytest.skip(node_unavailable())
+    return servers[peer.name]
+
+
+@pytest.fixture
+def mortal(peer: Peer, tmp_path: Path) -> Iterator[Running]:
     """A server of one test, which may end it."""
-    peer: Peer = request.param
     if peer.needs_node and (reason := node_unavailable()):
         pytest.skip(reason)
     with peer.start(tmp_path) as running:
@@ -184,29 +194,23 @@ def cells(*cases: str) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize(
-    ("running", "revision", "case"), cells(*(case for case in CASES if case != "restart")), indirect=["running"]
-)
-async def test_a_real_server(running: Running, revision: str, case: str, request: pytest.FixtureRequest) -> None:
-    peer: Peer = request.node.callspec.params["running"]
+@pytest.mark.parametrize(("peer", "revision", "case"), cells(*(case for case in CASES if case != "restart")))
+async def test_a_real_server(peer: Peer, running: Running, revision: str, case: str) -> None:
     async with deployed(running, revision) as manager:
         assert manager.server("peer").protocol_version == revision
         await RUNS[case](manager, peer, running)
 
 
-@pytest.mark.parametrize(("mortal", "revision", "case"), cells("restart"), indirect=["mortal"])
-async def test_a_real_server_that_ends(
-    mortal: Running, revision: str, case: str, request: pytest.FixtureRequest
-) -> None:
+@pytest.mark.parametrize(("peer", "revision", "case"), cells("restart"))
+async def test_a_real_server_that_ends(peer: Peer, mortal: Running, revision: str, case: str) -> None:
     async with deployed(mortal, revision, **WATCHFUL) as manager:
-        await RUNS[case](manager, request.node.callspec.params["mortal"], mortal)
+        await RUNS[case](manager, peer, mortal)
 
 
 @pytest.mark.parametrize(
-    "running", [pytest.param(peer, id=peer.name) for peer in PEERS if not peer.reason("call", HANDSHAKE)], indirect=True
+    "peer", [pytest.param(peer, id=peer.name) for peer in PEERS if not peer.reason("call", HANDSHAKE)]
 )
-async def test_what_it_speaks_is_found_out(running: Running, request: pytest.FixtureRequest) -> None:
-    peer: Peer = request.node.callspec.params["running"]
+async def test_what_it_speaks_is_found_out(peer: Peer, running: Running) -> None:
     async with deployed(running, "auto") as manager:
         newest = STATELESS if peer.name.startswith(("sdk", "fastmcp")) and peer.transport != "sse" else HANDSHAKE
         assert manager.server("peer").protocol_version == newest
@@ -222,6 +226,7 @@ def test_every_case_is_tried_in_both_eras_and_over_every_transport() -> None:
     }
     expected = {(case, "stdio", revision) for case in CASES if case != "expiry" for revision in (HANDSHAKE, STATELESS)}
     expected |= {(case, "http", revision) for case in CASES for revision in (HANDSHAKE, STATELESS)}
+    expected |= {(case, "sse", HANDSHAKE) for case in CASES if case != "expiry"}
     expected -= {("expiry", "http", STATELESS)}
     assert expected <= tried
 

@@ -65,9 +65,9 @@ async def hold() -> str:
 
 
 @server.tool
-def ledger() -> list[str]:
-    """Return what became of the calls of ``hold``."""
-    return entries
+def ledger() -> str:
+    """Return what became of the calls of ``hold``, one line each."""
+    return "\n".join(entries)
 
 
 @server.tool

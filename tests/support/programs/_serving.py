@@ -26,6 +26,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--fd", type=int, required=True, help="a listening socket")
     parser.add_argument("--ledger", default="", help="a file to note every executed call in")
     parser.add_argument("--json", action="store_true", help="answer with JSON in place of event streams")
+    parser.add_argument("--sse", action="store_true", help="serve HTTP+SSE, at /sse")
     return parser
 
 

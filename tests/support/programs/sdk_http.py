@@ -8,10 +8,9 @@ from _serving import argument_parser, serve
 if __name__ == "__main__":
     parser = argument_parser()
     parser.add_argument("--stateless", action="store_true", help="keep no sessions")
-    parser.add_argument("--sse", action="store_true", help="speak HTTP+SSE, with the stream at /mcp")
     options = parser.parse_args()
     server = build_server(options.ledger)
     if options.sse:
-        serve(server.sse_app(sse_path="/mcp"), options.fd)
+        serve(server.sse_app(), options.fd)
     else:
         serve(server.streamable_http_app(json_response=options.json, stateless_http=options.stateless), options.fd)

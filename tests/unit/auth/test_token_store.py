@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mcp_manager import FileTokenStore, MemoryTokenStore, TokenStore
-from mcp_manager.auth.oauth.store import Grant, Registration
+from mcp_manager.auth.token_store import Grant, Registration
 
 
 @pytest.mark.parametrize("kind", ["memory", "file"])

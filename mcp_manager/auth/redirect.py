@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from yarl import URL
+if TYPE_CHECKING:
+    from yarl import URL
 
 __all__ = ["LoopbackRedirect", "RedirectHandler"]
 
@@ -46,6 +47,8 @@ class LoopbackRedirect:
 
     async def __call__(self, authorization_url: str) -> str:
         """Return the URL that the browser was sent back to."""
+        from yarl import URL  # noqa: PLC0415 - an import of the package does without
+
         redirect = URL(URL(authorization_url).query["redirect_uri"])
         if redirect.scheme != "http" or redirect.host not in ("127.0.0.1", "localhost", "::1"):
             raise ValueError("the redirect URI is not on loopback")
@@ -72,6 +75,8 @@ async def _answer(
     state: str,
     returned: asyncio.Future[str],
 ) -> None:
+    from yarl import URL  # noqa: PLC0415 - see above
+
     try:
         head = await reader.readuntil(b"\r\n\r\n")
         target = head.split(b" ", 2)[1].decode("ascii")

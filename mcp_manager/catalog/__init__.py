@@ -1,0 +1,65 @@
+"""What servers answer, as typed records that keep what this version does not know, and the draining of paged lists."""
+
+from __future__ import annotations
+
+from mcp_manager.catalog.content import (
+    Annotations,
+    AudioContent,
+    ContentBlock,
+    EmbeddedResource,
+    ImageContent,
+    ResourceLink,
+    SamplingMessage,
+    TextContent,
+    ToolResultContent,
+    ToolUseContent,
+    UnknownContent,
+)
+from mcp_manager.catalog.pages import drain_pages
+from mcp_manager.catalog.prompts import (
+    CompleteResult,
+    Completion,
+    GetPromptResult,
+    Prompt,
+    PromptArgument,
+    PromptMessage,
+)
+from mcp_manager.catalog.reading import decode_result
+from mcp_manager.catalog.record import Extra, Icon, Record
+from mcp_manager.catalog.resources import ReadResourceResult, Resource, ResourceContents, ResourceTemplate
+from mcp_manager.catalog.server import DiscoverResult
+from mcp_manager.catalog.tools import CallToolResult, Tool, ToolAnnotations, ToolExecution
+
+__all__ = [
+    "Annotations",
+    "AudioContent",
+    "CallToolResult",
+    "CompleteResult",
+    "Completion",
+    "ContentBlock",
+    "DiscoverResult",
+    "EmbeddedResource",
+    "Extra",
+    "GetPromptResult",
+    "Icon",
+    "ImageContent",
+    "Prompt",
+    "PromptArgument",
+    "PromptMessage",
+    "ReadResourceResult",
+    "Record",
+    "Resource",
+    "ResourceContents",
+    "ResourceLink",
+    "ResourceTemplate",
+    "SamplingMessage",
+    "TextContent",
+    "Tool",
+    "ToolAnnotations",
+    "ToolExecution",
+    "ToolResultContent",
+    "ToolUseContent",
+    "UnknownContent",
+    "decode_result",
+    "drain_pages",
+]

@@ -1,0 +1,121 @@
+"""The draining of paged lists (2025-11-25, server/utilities/pagination)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from mcp_manager.catalog.reading import decode_result
+from mcp_manager.catalog.record import CacheableResult
+from mcp_manager.errors import ProtocolError, RpcError
+
+__all__ = ["MAX_ENTRIES", "MAX_PAGES", "drain_pages"]
+
+MAX_PAGES: Final = 10_000
+"""How many pages a list may have."""
+MAX_ENTRIES: Final = 1_000_000
+"""How many entries a list may have."""
+_INVALID_PARAMS: Final = -32602
+
+T = TypeVar("T")
+
+
+class _Page(CacheableResult, frozen=True, kw_only=True):
+    next_cursor: str | None = None
+
+
+async def drain_pages(
+    server_id: str,
+    member: str,
+    kind: type[T],
+    fetch: Callable[[str | None], Awaitable[bytes | memoryview]],
+) -> list[T]:
+    """Fetch all pages of a list.
+
+    Parameters
+    ----------
+    member
+        The member of the result that holds the entries, such as ``tools``.
+    kind
+        What an entry is decoded as.
+    fetch
+        ``await fetch(cursor)`` returns one page's result; the first cursor is ``None``.
+
+    A cursor is opaque and ends only when it is absent: an empty string is a valid one. When a server does not know a
+    cursor of its own any more (its list has changed), the list is read once more from the start.
+
+    Raises
+    ------
+    ProtocolError
+        A page is malformed, the cursors go round in a circle, or the list has more than 10,000 pages or 1,000,000
+        entries.
+    """
+    try:
+        return await _drain(server_id, member, kind, fetch)
+    except _CursorRefused:
+        pass
+    try:
+        return await _drain(server_id, member, kind, fetch)
+    except _CursorRefused as refused:
+        raise refused.error from None
+
+
+class _CursorRefused(Exception):
+    def __init__(self, error: RpcError) -> None:
+        super().__init__()
+        self.error = error
+
+
+async def _drain(
+    server_id: str,
+    member: str,
+    kind: type[T],
+    fetch: Callable[[str | None], Awaitable[bytes | memoryview]],
+) -> list[T]:
+    page_type = _page_type(member, kind)
+    entries: list[T] = []
+    seen: set[str] = set()
+    cursor: str | None = None
+    while True:
+        try:
+            result = await fetch(cursor)
+        except RpcError as error:
+            if cursor is not None and error.code == _INVALID_PARAMS:
+                raise _CursorRefused(error) from None
+            raise
+        page = decode_result(server_id, result, page_type)
+        entries.extend(getattr(page, member))
+        cursor = page.next_cursor
+        if cursor is None:
+            return entries
+        if cursor in seen:
+            raise _endless(server_id, f"the pages of {member} never end: a cursor came back")
+        seen.add(cursor)
+        if len(seen) >= MAX_PAGES or len(entries) > MAX_ENTRIES:
+            raise _endless(
+                server_id, f"the list of {member} is too long: {len(entries)} entries on {len(seen)} pages, and more"
+            )
+
+
+def _endless(server_id: str, message: str) -> ProtocolError:
+    return ProtocolError(message, server_id=server_id, delivery="answered")
+
+
+_page_types: dict[tuple[str, Any], type[Any]] = {}
+
+
+def _page_type(member: str, kind: type[Any]) -> type[Any]:
+    known = _page_types.get((member, kind))
+    if known is None:
+        first, *rest = member.split("_")
+        known = msgspec.defstruct(
+            f"{kind.__name__}Page",
+            [(member, list[kind], msgspec.field(name=first + "".join(map(str.capitalize, rest))))],  # type: ignore[valid-type]
+            bases=(_Page,),
+            kw_only=True,
+            frozen=True,
+        )
+        _page_types[member, kind] = known
+    return known

@@ -1,0 +1,109 @@
+"""The base of everything that a server sends: named members, and beside them whatever else it sent."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NoReturn
+
+import msgspec
+
+__all__ = ["NOTHING", "CacheableResult", "Extra", "Icon", "Record", "Result"]
+
+
+class Extra(dict[str, Any]):
+    """Members by their name on the wire, decoded; not to be changed, since records are not."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self))
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("what a server sent cannot be changed: make a dict of it first")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[type[Extra], tuple[dict[str, Any]]]:
+        return Extra, (dict(self),)
+
+
+NOTHING: Final = Extra()
+
+
+class Record(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    rename="camel",
+    omit_defaults=True,
+    repr_omit_defaults=True,
+    forbid_unknown_fields=True,
+):
+    """Base of what a server sends.
+
+    ``extra`` holds the members that the specification does not name, and optional ones that have not the specified type,
+    both by their name on the wire. (That the decoder refuses unknown ones makes the usual reply, which has none, cost
+    nothing; see :mod:`mcp_manager.catalog.reading`.)
+    """
+
+    # No decoder makes one of these: a member of that name on the wire is an unknown one like any other.
+    extra: Extra = NOTHING
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything the server sent, under the names of the wire, without members that say no more than the default.
+
+        Raises
+        ------
+        msgspec.DecodeError
+            A schema in it, which is decoded only when it is looked at, is malformed.
+        """
+        plain: dict[str, Any] = msgspec.json.decode(self.to_json())
+        return plain
+
+    def to_json(self) -> bytes:
+        """Encode what :meth:`to_dict` returns; schemas are written as they were received."""
+        return msgspec.json.encode(_members(self))
+
+
+def _members(record: Record) -> dict[str, Any]:
+    config = record.__struct_config__
+    found: dict[str, Any] = {}
+    if config.tag_field is not None:
+        found[config.tag_field] = config.tag
+    for field in msgspec.structs.fields(record):
+        value = getattr(record, field.name)
+        if field.name != "extra" and value is not field.default:
+            found[field.encode_name] = _written(value)
+    found.update(record.extra)
+    return found
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, Record):
+        return _members(value)
+    if isinstance(value, list):
+        return [_written(each) for each in value]
+    return value
+
+
+class Result(Record, frozen=True, kw_only=True):
+    """Base of what answers a request. ``result_type`` is ``None`` before 2026-07-28, which means ``complete``."""
+
+    result_type: str | None = None
+    meta: dict[str, Any] | None = msgspec.field(default=None, name="_meta")
+
+
+class CacheableResult(Result, frozen=True, kw_only=True):
+    """Base of what may be kept: for ``ttl_ms`` milliseconds, and by ``cache_scope`` for whom (2026-07-28, caching)."""
+
+    ttl_ms: int | float | None = None
+    cache_scope: str | None = None
+
+
+class Icon(Record, frozen=True, kw_only=True):
+    """A picture for a user interface. The address is the server's own claim: fetch none that you would not open."""
+
+    src: str
+    mime_type: str | None = None
+    sizes: list[str] | None = None
+    theme: str | None = None

@@ -1,0 +1,300 @@
+"""JSON Schemas of strangers, used only where that ends soon: what checking costs is known before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
+
+import msgspec
+
+if TYPE_CHECKING:
+    from jsonschema_rs import Validator
+
+__all__ = ["BoundedSchema", "UnusableSchema", "bounded_schema"]
+
+MAX_SCHEMA_BYTES: Final = 128 * 1024
+_MAX_SCHEMA_NODES: Final = 20_000
+_MAX_SCHEMA_DEPTH: Final = 64
+_MAX_PATTERNS: Final = 200
+_PATTERN_BYTES: Final = 256 * 1024
+_MAX_INSTANCE_DEPTH: Final = 128
+# About half a second of a core, at the worst; the usual schema and result need some hundred.
+_MAX_STEPS: Final = 20_000_000
+# Where references go round, steps are counted one by one, and here.
+_MAX_COUNTED_STEPS: Final = 50_000
+# To say where the fault is takes some hundred times longer than to say that there is one.
+_MAX_STEPS_TO_THE_PLACE: Final = 20_000
+_LONGEST_PLACE: Final = 200
+_CACHED: Final = 256
+
+_REFERENCES: Final = ("$ref", "$dynamicRef", "$recursiveRef")
+_SAME_VALUE: Final = ("not", "if", "then", "else")
+_SAME_VALUE_LISTS: Final = ("allOf", "anyOf", "oneOf")
+_SAME_VALUE_MAPS: Final = ("dependentSchemas", "dependencies")
+_EACH_VALUE: Final = ("additionalProperties", "unevaluatedProperties", "propertyNames")
+_EACH_ITEM: Final = ("items", "additionalItems", "unevaluatedItems", "contains")
+_ITEM_LISTS: Final = ("prefixItems", "items")
+_DEFINITIONS: Final = ("$defs", "definitions")
+# What is inside is looked at once more, or oftener, to know what has been looked at.
+_REPEATED: Final = ("unevaluatedProperties", "unevaluatedItems")
+_REPETITIONS: Final = 4
+
+
+class UnusableSchema(Exception):
+    """A schema, or a value for it, that nobody should be checked by; the message says why."""
+
+
+class _Node:
+    """A schema inside a schema: what it costs, and which others look at the same value or at parts of it."""
+
+    __slots__ = ("by_name", "cost", "each_item", "each_value", "factor", "items", "references", "same_value")
+
+    def __init__(self, schema: dict[str, Any]) -> None:
+        self.cost = 1 + len(schema) + sum(len(each) for each in schema.values() if isinstance(each, list))
+        self.factor = _REPETITIONS if any(keyword in schema for keyword in _REPEATED) else 1
+        self.references = [schema[keyword] for keyword in _REFERENCES if keyword in schema]
+        self.same_value: list[_Node] = []
+        self.by_name: dict[str, _Node] = {}
+        self.each_value: list[_Node] = []
+        self.items: list[_Node] = []
+        self.each_item: list[_Node] = []
+
+    def parts(self) -> Iterator[_Node]:
+        yield from self.same_value
+        yield from self.by_name.values()
+        yield from self.each_value
+        yield from self.items
+        yield from self.each_item
+
+
+class BoundedSchema:
+    """A schema that is checked in bounded time, without looking anywhere but into itself.
+
+    Parameters
+    ----------
+    text
+        The schema as JSON. 2020-12 where ``$schema`` does not say otherwise (2025-11-25, basic, JSON Schema usage).
+
+    Raises
+    ------
+    UnusableSchema
+        It is malformed, too large, too deep, or refers to something outside of itself.
+    """
+
+    def __init__(self, text: bytes) -> None:
+        # A compiled engine and its types: 2 MB that few processes need.
+        from jsonschema_rs import ReferencingError, RegexOptions, ValidationError, validator_for  # noqa: PLC0415
+
+        if len(text) > MAX_SCHEMA_BYTES:
+            raise UnusableSchema(f"it has {len(text)} bytes, {MAX_SCHEMA_BYTES} at most are allowed")
+        try:
+            schema = msgspec.json.decode(text)
+        except (msgspec.DecodeError, RecursionError):
+            raise UnusableSchema("it is no JSON, or nested too deep") from None
+        if not isinstance(schema, dict):
+            raise UnusableSchema("it is no object")
+        _check_size(schema)
+        self._root = _Graph(schema).root
+        self._steps = _steps_of(self._root)
+        if self._steps is not None and self._steps > _MAX_STEPS:
+            raise UnusableSchema("its references multiply beyond measure")
+        options = RegexOptions(size_limit=_PATTERN_BYTES, dfa_size_limit=_PATTERN_BYTES)
+        self._failure = ValidationError
+        try:
+            self._validator: Validator = validator_for(
+                schema, offline=True, pattern_options=options, validate_formats=False
+            )
+        except (ValidationError, ReferencingError, ValueError):
+            # The engine's own words quote the schema.
+            raise UnusableSchema("it is no valid schema") from None
+
+    def fault_in(self, value: Any) -> str | None:
+        """Return where a value breaks the schema and by which keyword, ``None`` if it does not.
+
+        Raises
+        ------
+        UnusableSchema
+            To find out would take too long.
+        """
+        size = _size_of(value)
+        if self._steps is None:
+            steps = _counted_steps(self._root, value)
+        else:
+            steps = self._steps * size
+            if steps > _MAX_STEPS:
+                raise UnusableSchema("the result is too large to be checked")
+        if self._validator.is_valid(value):
+            return None
+        if steps > _MAX_STEPS_TO_THE_PLACE:
+            return "somewhere"
+        try:
+            self._validator.validate(value)
+        except self._failure as failure:
+            place = "".join(f"/{step}" for step in failure.instance_path)
+            keyword = next((step for step in reversed(failure.schema_path) if isinstance(step, str)), "schema")
+            return f"at {_quoted(place) or 'the top'}: {_quoted(keyword)}"
+        return None
+
+
+@lru_cache(maxsize=_CACHED)
+def bounded_schema(text: bytes) -> BoundedSchema | UnusableSchema:
+    """Return a schema ready for use, or why it cannot be used; the last 256 are kept."""
+    try:
+        return BoundedSchema(text)
+    except UnusableSchema as reason:
+        return UnusableSchema(*reason.args)
+
+
+def _check_size(schema: dict[str, Any]) -> None:
+    nodes = patterns = 0
+    pending: list[tuple[Any, int]] = [(schema, 1)]
+    while pending:
+        value, depth = pending.pop()
+        nodes += 1
+        if depth > _MAX_SCHEMA_DEPTH or nodes > _MAX_SCHEMA_NODES:
+            raise UnusableSchema("it is nested too deep, or too large")
+        if isinstance(value, dict):
+            named = value.get("patternProperties")
+            patterns += ("pattern" in value) + (len(named) if isinstance(named, dict) else 0)
+            pending.extend((each, depth + 1) for each in value.values())
+        elif isinstance(value, list):
+            pending.extend((each, depth + 1) for each in value)
+    if patterns > _MAX_PATTERNS:
+        raise UnusableSchema(f"it has {patterns} patterns, {_MAX_PATTERNS} at most are allowed")
+
+
+class _Graph:
+    """The schemas inside a schema, and how they lead to each other, references included."""
+
+    def __init__(self, root: dict[str, Any]) -> None:
+        self._document = root
+        self._nodes: dict[int, _Node] = {}
+        self._anchors: dict[str, dict[str, Any]] = {}
+        self._unlinked: list[_Node] = []
+        self.root = self._node(root)
+        while self._unlinked:
+            node = self._unlinked.pop()
+            for reference in node.references:
+                node.same_value.append(self._node(self._target(reference)))
+
+    def _node(self, schema: Any) -> _Node:
+        if not isinstance(schema, dict):
+            return _LEAF
+        known = self._nodes.get(id(schema))
+        if known is not None:
+            return known
+        if schema is not self._document and isinstance(schema.get("$id", schema.get("id")), str):
+            raise UnusableSchema("a part of it has an address of its own")
+        node = self._nodes[id(schema)] = _Node(schema)
+        self._unlinked.append(node)
+        for keyword in ("$anchor", "$dynamicAnchor"):
+            if isinstance(schema.get(keyword), str):
+                self._anchors[schema[keyword]] = schema
+        node.same_value += [self._node(schema[keyword]) for keyword in _SAME_VALUE if keyword in schema]
+        node.same_value += [self._node(each) for keyword in _SAME_VALUE_LISTS for each in _list(schema, keyword)]
+        node.same_value += [self._node(each) for keyword in _SAME_VALUE_MAPS for each in _map(schema, keyword).values()]
+        node.by_name = {name: self._node(each) for name, each in _map(schema, "properties").items()}
+        node.each_value = [self._node(schema[keyword]) for keyword in _EACH_VALUE if keyword in schema]
+        node.each_value += [self._node(each) for each in _map(schema, "patternProperties").values()]
+        node.each_item = [self._node(schema[keyword]) for keyword in _EACH_ITEM if keyword in schema]
+        node.items = [self._node(each) for keyword in _ITEM_LISTS for each in _list(schema, keyword)]
+        for keyword in _DEFINITIONS:
+            for each in _map(schema, keyword).values():
+                self._node(each)
+        return node
+
+    def _target(self, reference: Any) -> Any:
+        """Return the part that a reference names; there is nothing but this document."""
+        if not isinstance(reference, str) or not reference.startswith("#"):
+            raise UnusableSchema("it refers to another document, and nothing is fetched")
+        fragment = unquote(reference[1:])
+        if fragment and not fragment.startswith("/"):
+            if fragment not in self._anchors:
+                raise UnusableSchema("it refers to a part that it does not have")
+            return self._anchors[fragment]
+        target: Any = self._document
+        for step in fragment.split("/")[1:]:
+            step = step.replace("~1", "/").replace("~0", "~")
+            if isinstance(target, dict) and step in target:
+                target = target[step]
+            elif isinstance(target, list) and step.isascii() and step.isdigit() and int(step) < len(target):
+                target = target[int(step)]
+            else:
+                raise UnusableSchema("it refers to a part that it does not have")
+        return target
+
+
+_LEAF: Final = _Node({})
+
+
+def _list(schema: dict[str, Any], keyword: str) -> list[Any]:
+    value = schema.get(keyword)
+    return value if isinstance(value, list) else []
+
+
+def _map(schema: dict[str, Any], keyword: str) -> dict[str, Any]:
+    value = schema.get(keyword)
+    return value if isinstance(value, dict) else {}
+
+
+def _steps_of(root: _Node) -> int | None:
+    """Return how many steps the check of one value takes at most, ``None`` if the references go round."""
+    graph: dict[_Node, list[_Node]] = {}
+    pending = [root]
+    while pending:
+        node = pending.pop()
+        if node not in graph:
+            graph[node] = list(node.parts())
+            pending.extend(graph[node])
+    steps: dict[_Node, int] = {}
+    try:
+        for node in TopologicalSorter(graph).static_order():
+            inner = sum(steps[part] for part in graph[node])
+            # Numbers that no longer mean anything must not grow either.
+            steps[node] = min(node.cost + node.factor * inner, _MAX_STEPS + 1)
+    except CycleError:
+        return None
+    return steps[root]
+
+
+def _counted_steps(root: _Node, value: Any) -> int:
+    """Walk a value as the check will, and count; raises :class:`UnusableSchema` when it takes too long."""
+    steps = 0
+    pending: list[tuple[_Node, Any, int]] = [(root, value, 1)]
+    while pending:
+        node, part, factor = pending.pop()
+        steps += node.cost * factor
+        if steps > _MAX_COUNTED_STEPS:
+            raise UnusableSchema("its references go round too often for this result")
+        factor *= node.factor
+        pending.extend((each, part, factor) for each in node.same_value)
+        if isinstance(part, dict):
+            pending.extend((node.by_name[name], part[name], factor) for name in node.by_name.keys() & part.keys())
+            pending.extend((each, inner, factor) for each in node.each_value for inner in part.values())
+        elif isinstance(part, list):
+            pending.extend((each, inner, factor) for each, inner in zip(node.items, part, strict=False))
+            pending.extend((each, inner, factor) for each in node.each_item for inner in part)
+    return steps
+
+
+def _size_of(value: Any) -> int:
+    size = 0
+    pending: list[tuple[Any, int]] = [(value, 1)]
+    while pending:
+        part, depth = pending.pop()
+        size += 1
+        if depth > _MAX_INSTANCE_DEPTH or size > _MAX_STEPS:
+            raise UnusableSchema("the result is nested too deep, or too large, to be checked")
+        if isinstance(part, dict):
+            pending.extend((each, depth + 1) for each in part.values())
+        elif isinstance(part, list):
+            pending.extend((each, depth + 1) for each in part)
+    return size
+
+
+def _quoted(text: str) -> str:
+    printable = "".join(char if char.isprintable() else " " for char in text[:_LONGEST_PLACE])
+    return printable + ("…" if len(text) > _LONGEST_PLACE else "")

@@ -1,0 +1,80 @@
+"""Answers to ``elicitation/create``: what a form's schema gives as defaults (SEP-1034, SEP-1330; 2025-11-25, client/elicitation)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["accept_with_defaults", "elicitation_defaults"]
+
+
+def elicitation_defaults(requested_schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults of a form's fields, by name.
+
+    A default that is not of its field's type, or none of the choices, is left out: the server would have to refuse it.
+    Lengths, bounds, patterns and formats are the server's to check.
+
+    Parameters
+    ----------
+    requested_schema
+        A flat object of strings, numbers, integers, booleans, and choices of one or several strings.
+    """
+    properties = requested_schema.get("properties")
+    if not isinstance(properties, Mapping):
+        return {}
+    return {
+        name: field["default"]
+        for name, field in properties.items()
+        if isinstance(field, Mapping) and "default" in field and _fits(field["default"], field)
+    }
+
+
+def accept_with_defaults(params: Mapping[str, Any], content: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the result that accepts an elicitation.
+
+    Parameters
+    ----------
+    params
+        Those of the request.
+    content
+        What was filled in; every other field gets its default. The consent to a URL has no content.
+    """
+    if params.get("mode") == "url":
+        return {"action": "accept"}
+    schema = params.get("requestedSchema")
+    defaults = elicitation_defaults(schema) if isinstance(schema, Mapping) else {}
+    return {"action": "accept", "content": {**defaults, **(content or {})}}
+
+
+def _fits(value: Any, field: Mapping[str, Any]) -> bool:
+    match field.get("type"):
+        case "string":
+            return isinstance(value, str) and _is_choice(value, field, "oneOf")
+        case "boolean":
+            return isinstance(value, bool)
+        case "number":
+            return _is_number(value)
+        case "integer":
+            return _is_number(value) and value == value // 1
+        case "array":
+            items = field.get("items")
+            return (
+                isinstance(value, list)
+                and isinstance(items, Mapping)
+                and all(isinstance(each, str) and _is_choice(each, items, "anyOf") for each in value)
+            )
+        case _:
+            return False
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_choice(value: str, schema: Mapping[str, Any], titled: str) -> bool:
+    """Tell whether a text is among the choices, which are bare or have titles; without choices, any text is."""
+    if isinstance(bare := schema.get("enum"), list):
+        return value in bare
+    if isinstance(choices := schema.get(titled), list):
+        return any(isinstance(each, Mapping) and each.get("const") == value for each in choices)
+    return True

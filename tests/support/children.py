@@ -1,0 +1,84 @@
+"""Child processes by themselves: what they write, how they end, and whether anything of them is left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Callable
+
+import psutil
+
+from mcp_manager.transports.child import Child, child_environment
+
+__all__ = ["GRANDCHILD", "WAIT_S", "Running", "is_gone", "running"]
+
+WAIT_S = 15.0
+# Starts a program that shares the process group and the pipes and ends for nothing but SIGKILL, and says its number.
+GRANDCHILD = """
+    import os, signal, subprocess, sys, time
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"], start_new_session={session})
+    os.write(1, b"%d\\n" % grandchild.pid)
+    {then}
+"""
+
+
+class Running:
+    """A child with what it wrote and how it ended."""
+
+    def __init__(self, code: str, *arguments: str) -> None:
+        self.output = bytearray()
+        self.codes: list[int] = []
+        self._changed = asyncio.Event()
+        argv = [sys.executable, "-c", textwrap.dedent(code), *arguments]
+        self.child = Child(argv, child_environment({}), None, on_stdout=self._take, on_end=self._end)
+
+    @property
+    def process(self) -> psutil.Process:
+        return psutil.Process(self.child.pid)
+
+    async def line(self) -> str:
+        """Wait for the first line of the output."""
+        await self.until(lambda: b"\n" in self.output)
+        return self.output.split(b"\n")[0].decode()
+
+    async def end(self) -> int:
+        """Wait for the end and return the exit code, given exactly once."""
+        await self.until(lambda: bool(self.codes))
+        [code] = self.codes
+        return code
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+    def _take(self, data: bytes) -> None:
+        self.output += data
+        self._changed.set()
+
+    def _end(self, code: int) -> None:
+        self.codes.append(code)
+        self._changed.set()
+
+
+@contextlib.asynccontextmanager
+async def running(code: str, *arguments: str) -> AsyncIterator[Running]:
+    subject = Running(code, *arguments)
+    await subject.child.start()
+    try:
+        yield subject
+    finally:
+        await subject.child.aclose(0.0)
+        assert len(subject.codes) == 1
+
+
+def is_gone(pid: int) -> bool:
+    """Tell whether a process has ended; one that only waits to be reaped, by whomever, has."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

@@ -1,0 +1,194 @@
+"""A server over stdio that asks its client, in either era: ``asking_stdio.py [stateless|handshake] [name=value …]``.
+
+What a tool does is its name; what it learned is the ``structuredContent`` of its result. ``start_log=path`` notes every
+start in a file.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+_META = "io.modelcontextprotocol/"
+_URL = {"mode": "url", "message": "Sign in", "url": "http://127.0.0.1/sign-in", "elicitationId": "e-1"}
+
+
+class Server:
+    """One process, one client."""
+
+    def __init__(self, era: str) -> None:
+        self._is_stateless = era == "stateless"
+        self._received: list[Any] = []
+        self._asked: dict[Any, Any] = {}
+        self._numbers = itertools.count(1)
+        self._level: str | None = None
+        self._refusals = 0
+
+    def run(self) -> None:
+        for line in sys.stdin.buffer:
+            message = json.loads(line)
+            self._received.append(message)
+            if "method" not in message:
+                self._take_answer(message)
+            elif "id" in message:
+                self._take_request(message, message.get("params", {}))
+
+    def send(self, *messages: dict[str, Any]) -> None:
+        for message in messages:
+            sys.stdout.buffer.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
+        sys.stdout.buffer.flush()
+
+    def reply(self, request: Any, result: dict[str, Any]) -> None:
+        more = {"resultType": "complete"} if self._is_stateless else {}
+        self.send({"id": request["id"], "result": {**more, **result}})
+
+    def tell(self, request: Any, **learned: Any) -> None:
+        """End a call of a tool."""
+        self.reply(request, {"content": [], "structuredContent": learned})
+
+    def _take_request(self, request: Any, params: Any) -> None:
+        match request["method"]:
+            case "server/discover" if self._is_stateless:
+                capabilities: dict[str, Any] = {"tools": {}, "logging": {}}
+                self.reply(request, {"supportedVersions": ["2026-07-28"], "capabilities": capabilities})
+            case "initialize" if not self._is_stateless:
+                result = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}, "logging": {}}}
+                self.reply(request, {**result, "serverInfo": {"name": "asking", "version": "1"}})
+            case "ping" if not self._is_stateless:
+                self.reply(request, {})
+            case "logging/setLevel" if not self._is_stateless:
+                self._level = params["level"]
+                self.reply(request, {})
+            case "tools/call":
+                getattr(self, "_tool_" + params["name"])(request, params, params.get("arguments", {}))
+            case method:
+                self.send({"id": request["id"], "error": {"code": -32601, "message": f"Method not found: {method}"}})
+
+    def _take_answer(self, answer: Any) -> None:
+        asker = self._asked.pop(answer["id"], None)
+        if asker is not None:
+            self.tell(asker, answer={key: answer[key] for key in ("result", "error") if key in answer})
+
+    def _ask(self, asker: Any, method: str, params: Any) -> str:
+        request_id = f"ask-{next(self._numbers)}"
+        self._asked[request_id] = asker
+        self.send({"id": request_id, "method": method, **({} if params is None else {"params": params})})
+        return request_id
+
+    # Tools
+
+    def _tool_ask(self, request: Any, params: Any, arguments: Any) -> None:
+        """Ask the client something, and tell its answer."""
+        if not self._is_stateless:
+            self._ask(request, arguments["method"], arguments.get("params"))
+        elif "inputResponses" in params:
+            self.tell(request, answer={"result": params["inputResponses"]["q"]})
+        else:
+            question = {"method": arguments["method"], "params": arguments.get("params", {})}
+            self.send(
+                {"id": request["id"], "result": {"resultType": "input_required", "inputRequests": {"q": question}}}
+            )
+
+    def _tool_ask_and_cancel(self, request: Any, params: Any, arguments: Any) -> None:
+        """Ask, and give the question up at once; the call ends with the next ``received``."""
+        asked = self._ask(request, arguments["method"], {})
+        self.send({"method": "notifications/cancelled", "params": {"requestId": asked, "reason": "never mind"}})
+        self.tell(request, asked=asked)
+
+    def _tool_flood(self, request: Any, params: Any, arguments: Any) -> None:
+        """Send requests without reading, and then go on as ever."""
+        self.send(*({"id": f"flood-{number}", "method": arguments["method"]} for number in range(arguments["times"])))
+        self.tell(request)
+
+    def _tool_batch(self, request: Any, params: Any, arguments: Any) -> None:
+        """Send requests and, among them, the reply to this call, in one line (2025-03-26)."""
+        asked = [{"jsonrpc": "2.0", "id": method, "method": method} for method in arguments["methods"]]
+        result = {"content": [], "structuredContent": {"batched": True}}
+        asked.insert(1, {"jsonrpc": "2.0", "id": request["id"], "result": result})
+        sys.stdout.buffer.write(json.dumps(asked).encode() + b"\n")
+        sys.stdout.buffer.flush()
+
+    def _tool_received(self, request: Any, params: Any, arguments: Any) -> None:
+        """Tell every message that has come, but for this one."""
+        self.tell(request, received=self._received[:-1])
+
+    def _tool_nothing(self, request: Any, params: Any, arguments: Any) -> None:
+        """Leave the call unanswered."""
+
+    def _tool_answer_late(self, request: Any, params: Any, arguments: Any) -> None:
+        """Answer every call that was left unanswered, and then this one."""
+        for message in self._received:
+            if message.get("params", {}).get("name") == "nothing":
+                self.tell(message)
+        self.tell(request)
+
+    def _tool_level(self, request: Any, params: Any, arguments: Any) -> None:
+        """Tell from which level on log messages are wanted."""
+        level = params.get("_meta", {}).get(_META + "logLevel") if self._is_stateless else self._level
+        self.tell(request, level=level)
+
+    def _tool_progress(self, request: Any, params: Any, arguments: Any) -> None:
+        """Log a message and report progress before the reply."""
+        token = params["_meta"]["progressToken"]
+        report = {"method": "notifications/progress", "params": {"progressToken": token, "progress": 1, "total": 2}}
+        self.send({"method": "notifications/message", "params": {"level": "info", "data": "working"}}, report)
+        self.tell(request)
+
+    def _tool_visit(self, request: Any, params: Any, arguments: Any) -> None:
+        """Refuse the call until the user has been to a URL: never, or as soon as the client has been told."""
+        self._refusals += 1
+        if self._refusals > 1 and arguments.get("completes", True):
+            self.tell(request, refusals=self._refusals - 1)
+            return
+        error = {"code": -32042, "message": "Sign in first", "data": {"elicitations": [_URL]}}
+        self.send({"id": request["id"], "error": error})
+        if arguments.get("completes", True):
+            self.send({"method": "notifications/elicitation/complete", "params": {"elicitationId": "unknown"}})
+            self.send({"method": "notifications/elicitation/complete", "params": {"elicitationId": "e-1"}})
+
+    def _tool_notify(self, request: Any, params: Any, arguments: Any) -> None:
+        """Send a notification."""
+        self.send({"method": arguments["method"], **({"params": arguments["params"]} if "params" in arguments else {})})
+        self.tell(request)
+
+    def _tool_say(self, request: Any, params: Any, arguments: Any) -> None:
+        """Write a line as it is."""
+        sys.stdout.buffer.write(arguments["text"].encode() + b"\n")
+        self.tell(request)
+
+    def _tool_complain(self, request: Any, params: Any, arguments: Any) -> None:
+        """Write much to standard error."""
+        sys.stderr.write("something is odd\n" * arguments["times"])
+        self.tell(request)
+
+    def _tool_spawn(self, request: Any, params: Any, arguments: Any) -> None:
+        """Start a program that leads a session of its own."""
+        program = subprocess.Popen(
+            [sys.executable, "-c", "import time; time.sleep(3600)"],
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        self.tell(request, pid=program.pid)
+
+    def _tool_exit(self, request: Any, params: Any, arguments: Any) -> None:
+        """Crash."""
+        os._exit(3)
+
+
+def main() -> None:
+    era = sys.argv[1] if len(sys.argv) > 1 else "handshake"
+    options = dict(argument.split("=", 1) for argument in sys.argv[2:])
+    if "start_log" in options:
+        with Path(options["start_log"]).open("a", encoding="ascii") as log:
+            log.write(f"{os.getpid()}\n")
+    Server(era).run()
+
+
+if __name__ == "__main__":
+    main()
