@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from mcp_manager._version import __version__
+from mcp_manager.auth.redirect import LoopbackRedirect, RedirectHandler
+from mcp_manager.auth.token_store import FileTokenStore, MemoryTokenStore, TokenStore
 from mcp_manager.bindings import PyMcpManager
 from mcp_manager.catalog import (
     Annotations,
@@ -67,7 +69,8 @@ from mcp_manager.errors import (
     ToolNotFoundError,
     UrlElicitationRequiredError,
 )
-from mcp_manager.manager import Applied, McpManager
+from mcp_manager.fleet import Applied
+from mcp_manager.manager import McpManager
 from mcp_manager.protocol.elicitation import accept_with_defaults, elicitation_defaults
 from mcp_manager.session.handlers import ElicitationRequest, Handlers, LogMessage, Progress, Root, SamplingRequest
 from mcp_manager.task_verbs import Task
@@ -114,6 +117,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "DiscoverResult",
     "ElicitationRequest",
     "EmbeddedResource",
+    "FileTokenStore",
     "FleetTool",
     "GetPromptResult",
     "Handlers",
@@ -123,9 +127,11 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "InputRequiredError",
     "InvalidRequestError",
     "LogMessage",
+    "LoopbackRedirect",
     "ManagerConfig",
     "McpManager",
     "McpManagerError",
+    "MemoryTokenStore",
     "NotRunningError",
     "OverloadedError",
     "Progress",
@@ -137,6 +143,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "PyMcpManager",
     "PyServerInfo",
     "ReadResourceResult",
+    "RedirectHandler",
     "Resource",
     "ResourceContents",
     "ResourceLink",
@@ -163,6 +170,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "Task",
     "TaskError",
     "TextContent",
+    "TokenStore",
     "Tool",
     "ToolAnnotations",
     "ToolCatalog",

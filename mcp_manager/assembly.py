@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mcp_manager._core.router import Router
 from mcp_manager.auth import request_headers
+from mcp_manager.auth.redirect import RedirectHandler
+from mcp_manager.auth.token_store import MemoryTokenStore, TokenStore
 from mcp_manager.config import ManagerConfig, ServerConfig
 from mcp_manager.protocol.capabilities import handshake_capabilities, stateless_capabilities
 from mcp_manager.protocol.envelope import TraceContext
@@ -18,6 +20,9 @@ from mcp_manager.supervisor import InstanceObserver, Supervisor
 from mcp_manager.transports.base import MessageSink, Transport
 from mcp_manager.transports.deadline_timer import DeadlineTimer
 from mcp_manager.transports.stdio import StdioTransport
+
+if TYPE_CHECKING:
+    from mcp_manager.auth.oauth.authorizations import Authorizations
 
 __all__ = ["Assembly"]
 
@@ -41,6 +46,8 @@ class Assembly:
         ``began(server_id, kind)``: see :class:`~mcp_manager.session.subscriptions.Subscriptions`.
     clock
         Monotonic nanoseconds.
+    token_store, redirect_handler
+        See :class:`~mcp_manager.McpManager`.
     """
 
     def __init__(
@@ -52,11 +59,15 @@ class Assembly:
         trace_context: TraceContext | None,
         began: Callable[[str, str], None],
         clock: Callable[[], int],
+        token_store: TokenStore | None = None,
+        redirect_handler: RedirectHandler | None = None,
     ) -> None:
         # Half of all that an import would cost, and paid by those alone who make a manager.
         from mcp_manager.transports.http_pool import HttpPool  # noqa: PLC0415
 
         self._config = config
+        self._token_store = token_store if token_store is not None else MemoryTokenStore()
+        self._redirect_handler = redirect_handler
         self._listeners = listeners
         self._listened = frozenset(handlers)
         self._began = began
@@ -76,36 +87,60 @@ class Assembly:
         self, server_id: str, config: ServerConfig, router: Router, observer: InstanceObserver
     ) -> Supervisor:
         """Make the supervisor of a server, which has no instances yet."""
+        authorizations = None
+        if config.auth.type == "oauth":
+            # For those who need it: it is a good part of what an import costs.
+            from mcp_manager.auth.oauth.authorizations import Authorizations  # noqa: PLC0415
+
+            authorizations = Authorizations(
+                server_id,
+                config.auth,
+                self._config.client_name,
+                lambda: self.http.client,
+                self._token_store,
+                self._redirect_handler,
+            )
         settings = SessionSettings(
             server_id,
             config,
             self._client,
             self._listeners,
-            lambda index, sink, sse: self._transport(server_id, config, index, sink, sse),
+            lambda index, sink, sse: self._transport(server_id, config, index, sink, sse, authorizations),
             self._connect_slots,
             self._clock,
             self._trace_context,
+            authorizations,
             handler_timeout_s=self._config.handler_timeout_s,
             listened=self._listened,
             began=lambda kind: self._began(server_id, kind),
         )
         return Supervisor(settings, router, observer, self._clock)
 
-    def _transport(self, server_id: str, config: ServerConfig, index: int, sink: MessageSink, sse: bool) -> Transport:
+    def _transport(
+        self,
+        server_id: str,
+        config: ServerConfig,
+        index: int,
+        sink: MessageSink,
+        sse: bool,
+        authorizations: Authorizations | None,
+    ) -> Transport:
         if config.command is not None:
             return StdioTransport(config, server_id=server_id, sink=sink, timer=self._timer)
         # See above.
         from mcp_manager.transports.http import HttpTransport  # noqa: PLC0415
         from mcp_manager.transports.http_sse import HttpSseTransport  # noqa: PLC0415
 
+        url = config.instance_url(index)
         kind = HttpSseTransport if sse or config.transport == "sse" else HttpTransport
         return kind(
             self.http,
-            config.instance_url(index),
+            url,
             request_headers(config),
             server_id=server_id,
             sink=sink,
             connect_timeout_s=config.connect_timeout_s,
             max_response_bytes=config.max_response_bytes,
             lanes=self._config.http_lanes,
+            authorization=authorizations.of(url) if authorizations is not None else None,
         )

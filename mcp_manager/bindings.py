@@ -12,11 +12,14 @@ from os import PathLike
 from threading import get_ident
 from typing import Any, Final, Self, TypeVar
 
+from mcp_manager.auth.redirect import RedirectHandler
+from mcp_manager.auth.token_store import TokenStore
 from mcp_manager.call_queue import CallQueue
 from mcp_manager.config import ManagerConfig, load_manager_config
 from mcp_manager.errors import NotRunningError
+from mcp_manager.fleet import ServerSpec
 from mcp_manager.loop_thread import LoopThread
-from mcp_manager.manager import McpManager, ServerSpec
+from mcp_manager.manager import McpManager
 from mcp_manager.types import PyHealthStatus, PyServerInfo
 
 __all__ = ["PyMcpManager"]
@@ -59,6 +62,9 @@ class PyMcpManager:
     config_path
         A ``.toml`` or ``.json`` file with the manager's settings and servers to deploy at the start.
 
+    token_store, redirect_handler
+        See :class:`~mcp_manager.McpManager`; both are awaited on the manager's loop.
+
     Started with :meth:`start`, the manager lives on a thread of its own and may be called from any thread or loop.
     Started with :meth:`start_async`, it lives on the caller's loop: its ``_async`` methods are called there, its sync
     methods from other threads. Usable as ``with`` and ``async with``.
@@ -69,7 +75,15 @@ class PyMcpManager:
         The file is missing or invalid.
     """
 
-    def __init__(self, config_path: str | PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        config_path: str | PathLike[str] | None = None,
+        *,
+        token_store: TokenStore | None = None,
+        redirect_handler: RedirectHandler | None = None,
+    ) -> None:
+        self._token_store = token_store
+        self._redirect_handler = redirect_handler
         self._config = load_manager_config(config_path) if config_path is not None else ManagerConfig()
         self._lock = threading.Lock()
         self._manager: McpManager | None = None
@@ -80,6 +94,9 @@ class PyMcpManager:
         self._stopped = False
         # The thread of the loop it was started on, 0 where that is a thread of its own.
         self._home = 0
+
+    def _make_manager(self) -> McpManager:
+        return McpManager(self._config, token_store=self._token_store, redirect_handler=self._redirect_handler)
 
     def __enter__(self) -> Self:
         self.start()
@@ -112,7 +129,7 @@ class PyMcpManager:
             self._thread = LoopThread("mcp-manager")
             self._loop = self._thread.loop
             self._calls = self._thread.calls
-            self._manager = McpManager(self._config)
+            self._manager = self._make_manager()
         _running.add(self)
         try:
             self._wait(self._manager.start())
@@ -130,7 +147,7 @@ class PyMcpManager:
             self._home = get_ident()
             self._loop = loop
             self._calls = CallQueue(loop)
-            self._manager = McpManager(self._config)
+            self._manager = self._make_manager()
         try:
             await self._manager.start()
         except BaseException:

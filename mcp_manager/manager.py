@@ -5,41 +5,27 @@ from __future__ import annotations
 import asyncio
 import enum
 import itertools
-import logging
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from threading import get_ident
 from typing import Any, Final, Self
-
-import msgspec
 
 from mcp_manager._core.jsonrpc import ERROR, FrameError, Message, scan
 from mcp_manager._core.router import Router
 from mcp_manager.assembly import Assembly
+from mcp_manager.auth.redirect import RedirectHandler
+from mcp_manager.auth.token_store import TokenStore
 from mcp_manager.catalog import Tool
 from mcp_manager.client_side import ClientSide
-from mcp_manager.config import (
-    ManagerConfig,
-    ServerConfig,
-    check_server_config,
-    parse_server_config,
-    validate_server_id,
-)
+from mcp_manager.config import ManagerConfig
 from mcp_manager.dispatcher import BY_SESSION, Dispatcher
-from mcp_manager.errors import (
-    CallError,
-    InvalidRequestError,
-    NotRunningError,
-    ServerExistsError,
-    ServerNotFoundError,
-)
+from mcp_manager.errors import InvalidRequestError, NotRunningError
+from mcp_manager.fleet import Applied, Fleet, ServerSpec
 from mcp_manager.health import HealthMonitor
-from mcp_manager.pool import Instance
 from mcp_manager.protocol.capabilities import elicitation_modes, handshake_capabilities
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.methods import ELICIT, ELICITATION_COMPLETE, LIST_TOOLS, TOOLS_CHANGED, is_notification
 from mcp_manager.protocol.request import encode_method, encode_params, encode_text, invalid_request, with_progress_token
-from mcp_manager.scaling import check_instances
 from mcp_manager.session import ProgressCallback
 from mcp_manager.session.handlers import HandlerMap, Handlers, Roots
 from mcp_manager.session.output_schemas import OutputSchemas
@@ -49,14 +35,9 @@ from mcp_manager.tool_catalog import FleetTools, ToolCache
 from mcp_manager.transports.base import Request
 from mcp_manager.types import PyHealthStatus
 from mcp_manager.url_elicitation import UrlElicitations
-from mcp_manager.views import ServerView, fleet_health, is_ready, server_reading, server_view
+from mcp_manager.views import ServerView, fleet_health, server_reading, server_view
 
-__all__ = ["Applied", "McpManager", "ServerView"]
-
-_log = logging.getLogger(__name__)
-
-ServerSpec = ServerConfig | Mapping[str, Any] | str | bytes
-"""A server's configuration: the struct, a mapping, or JSON text."""
+__all__ = ["McpManager"]
 
 _CLOCK: Final = time.monotonic_ns
 # A century: more does not fit nanoseconds beside the time since boot.
@@ -68,15 +49,6 @@ class _Phase(enum.Enum):
     RUNNING = "running"
     STOPPING = "stopping"
     STOPPED = "stopped"
-
-
-class Applied(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``apply`` changed: server ids, sorted; and by id why a server kept its old configuration."""
-
-    deployed: tuple[str, ...]
-    redeployed: tuple[str, ...]
-    undeployed: tuple[str, ...]
-    failed: dict[str, str]
 
 
 class McpManager(ClientSide, FleetTools, TaskVerbs):
@@ -91,6 +63,8 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         to requests of servers, and listeners to their notifications. What the client declares follows from them.
     capabilities
         What it declares beyond that, or in place of it, by capability: ``{"sampling": {"tools": {}}}``.
+    token_store, redirect_handler
+        Where OAuth tokens are kept, and who takes a user to an authorization URL and returns where that led.
     trace_context
         Called for every request to a server of 2026-07-28 or later: what it returns (``traceparent``, …) goes along.
 
@@ -105,6 +79,8 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         handlers: Handlers | HandlerMap | None = None,
         capabilities: Mapping[str, Any] | None = None,
         trace_context: TraceContext | None = None,
+        token_store: TokenStore | None = None,
+        redirect_handler: RedirectHandler | None = None,
     ) -> None:
         self._config = config if config is not None else ManagerConfig()
         self._roots: Roots | None = None
@@ -120,7 +96,15 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         self._url_elicitations = UrlElicitations(handlers.get(ELICIT) if is_asked_by_url else None, _CLOCK)
         self._tools = ToolCache(self._list_tools, self._stamp, _CLOCK)
         self._assembly = Assembly(
-            self._config, handlers, listeners, capabilities or {}, trace_context, self._tools.began, _CLOCK
+            self._config,
+            handlers,
+            listeners,
+            capabilities or {},
+            trace_context,
+            self._tools.began,
+            _CLOCK,
+            token_store,
+            redirect_handler,
         )
         self._http = self._assembly.http
         self._phase = _Phase.NEW
@@ -129,12 +113,12 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         # Python 3.11.
         self._serving_thread = 0
         self._is_loop_running: Callable[[], bool] = bool
-        self._servers: dict[str, Supervisor] = {}
         self._router = Router()
         self._monitor = HealthMonitor(self._router, _CLOCK, concurrency=self._config.probe_concurrency)
         self._dispatcher = Dispatcher(self._router, self._monitor, _CLOCK)
         self._progress_tokens = itertools.count(1)
-        self._observer = _Observer(self._monitor)
+        self._fleet = Fleet(self._assembly, self._router, self._monitor, self._removed, _CLOCK)
+        self._servers = self._fleet.servers
         self._stop_asked = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
 
@@ -207,8 +191,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
             hurried = True
         self._phase = _Phase.STOPPING
         self._serving_thread = 0
-        supervisors = list(self._servers.values())
-        self._servers.clear()
+        supervisors = self._fleet.take_all()
         try:
             await self._tools.aclose()
             await self._monitor.aclose()
@@ -242,22 +225,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
             The id is in use.
         """
         self._check_running()
-        parsed = self._parse_config(server_id, config)
-        if server_id in self._servers:
-            raise ServerExistsError(server_id)
-        check_instances(server_id, parsed, parsed.instances)
-        self._router.add_server(server_id)
-        supervisor = self._assembly.supervisor(server_id, parsed, self._router, self._observer)
-        self._servers[server_id] = supervisor
-        added = supervisor.set_instances(parsed.instances)
-        if parsed.connect == "lazy":
-            return
-        try:
-            await self._probe_all(added)
-        except BaseException:
-            if self._servers.get(server_id) is supervisor:
-                await self._remove(server_id, supervisor, 0.0)
-            raise
+        await self._fleet.deploy(server_id, config)
 
     async def undeploy(self, server_id: str) -> None:
         """Remove a server; its calls under way get ``shutdown_grace_s`` to finish, new ones find nothing.
@@ -268,8 +236,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
             No such server.
         """
         self._check_running()
-        supervisor = self._supervisor_of(server_id)
-        await self._remove(server_id, supervisor, supervisor.config.shutdown_grace_s)
+        await self._fleet.undeploy(server_id)
 
     async def redeploy(self, server_id: str, config: ServerSpec) -> None:
         """Replace a server's configuration without a gap: the new sessions are made first, then the old ones drain.
@@ -283,25 +250,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
             As for :meth:`deploy`; nothing was changed.
         """
         self._check_running()
-        before = self._supervisor_of(server_id)
-        parsed = self._parse_config(server_id, config)
-        check_instances(server_id, parsed, parsed.instances)
-        after = self._assembly.supervisor(server_id, parsed, self._router, self._observer)
-        after.settings.memory.log_level = before.settings.memory.log_level
-        after.set_maintenance(True)
-        added = after.set_instances(parsed.instances)
-        try:
-            if parsed.connect == "eager":
-                deadline_ns = _CLOCK() + int((parsed.connect_timeout_s + 1.0) * 1e9)
-                await asyncio.gather(*(instance.ready_session(deadline_ns) for instance in added))
-            if self._servers.get(server_id) is not before:
-                raise ServerNotFoundError(server_id, hint="it was removed or replaced meanwhile")
-        except BaseException:
-            await after.aclose(0.0)
-            raise
-        after.set_maintenance(False)
-        self._servers[server_id] = after
-        await before.aclose(before.config.shutdown_grace_s)
+        await self._fleet.redeploy(server_id, config)
 
     async def scale(self, server_id: str, instances: int) -> None:
         """Set how many instances a server has; new ones are connected, surplus ones drain. 0 suspends it.
@@ -316,11 +265,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
             No such server.
         """
         self._check_running()
-        supervisor = self._supervisor_of(server_id)
-        check_instances(server_id, supervisor.config, instances)
-        added = supervisor.set_instances(instances)
-        if supervisor.config.connect == "eager":
-            await self._probe_all(added)
+        await self._fleet.scale(server_id, instances)
 
     async def apply(self, config: ManagerConfig) -> Applied:
         """Make the fleet what ``config.servers`` says: deploy what is missing, replace what differs, remove the rest.
@@ -329,26 +274,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         settings are fixed at its creation and not touched.
         """
         self._check_running()
-        wanted = {server_id: self._parse_config(server_id, server) for server_id, server in config.servers.items()}
-        gone = sorted(self._servers.keys() - wanted.keys())
-        fresh = sorted(wanted.keys() - self._servers.keys())
-        changed = sorted(
-            server_id
-            for server_id in wanted.keys() & self._servers.keys()
-            if wanted[server_id] != self._servers[server_id].config
-        )
-        failed: dict[str, str] = {}
-        await asyncio.gather(
-            *(self.undeploy(server_id) for server_id in gone),
-            *(self.deploy(server_id, wanted[server_id]) for server_id in fresh),
-            *(self._replace(server_id, wanted[server_id], failed) for server_id in changed),
-        )
-        return Applied(
-            deployed=tuple(fresh),
-            redeployed=tuple(each for each in changed if each not in failed),
-            undeployed=tuple(gone),
-            failed=failed,
-        )
+        return await self._fleet.apply(config)
 
     async def set_maintenance(self, server_id: str, on: bool) -> None:
         """Take a server out of traffic (state ``Maintenance``), or put it back."""
@@ -365,13 +291,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         """
         self._check_running()
         async with asyncio.timeout(timeout):
-            while True:
-                self._observer.changed.clear()
-                wanted = len(self._servers) if min is None else min
-                if sum(is_ready(each, self._monitor) for each in self._servers.values()) >= wanted:
-                    return
-                await self._observer.changed.wait()
-                self._check_running()
+            await self._fleet.wait_ready(min, self._check_running)
 
     # Calls
 
@@ -539,57 +459,11 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         return NotRunningError(f"The manager {state}", hint=hint)
 
     def _supervisor_of(self, server_id: str) -> Supervisor:
-        try:
-            return self._servers[server_id]
-        except KeyError:
-            raise ServerNotFoundError(server_id) from None
-        except TypeError:
-            raise ServerNotFoundError(repr(server_id), hint="a server id is a string") from None
+        return self._fleet.supervisor_of(server_id)
 
-    def _parse_config(self, server_id: str, config: ServerSpec) -> ServerConfig:
-        validate_server_id(server_id)
-        if isinstance(config, ServerConfig):
-            return check_server_config(config, server_id=server_id)
-        return parse_server_config(config, server_id=server_id)
-
-    async def _probe_all(self, instances: Iterable[Instance]) -> None:
-        await asyncio.gather(*(self._monitor.probe(instance) for instance in instances))
-
-    async def _replace(self, server_id: str, config: ServerConfig, failed: dict[str, str]) -> None:
-        try:
-            await self.redeploy(server_id, config)
-        except CallError as error:
-            failed[server_id] = str(error)
-            _log.warning("server %r keeps its old configuration: %s", server_id, error)
-
-    async def _remove(self, server_id: str, supervisor: Supervisor, grace_s: float) -> None:
-        del self._servers[server_id]
-        self._router.remove_server(server_id)
-        try:
-            await supervisor.aclose(grace_s)
-        finally:
-            if server_id not in self._servers:
-                self._tools.drop(server_id)
-                self._http.forget(server_id)
-
-
-class _Observer:
-    """Pass the supervisors' news to the monitor, and wake whoever waits for readiness."""
-
-    def __init__(self, monitor: HealthMonitor) -> None:
-        self._monitor = monitor
-        self.changed = asyncio.Event()
-
-    def instance_added(self, supervisor: Supervisor, instance: Instance) -> None:
-        self._monitor.instance_added(supervisor, instance)
-
-    def instance_changed(self, supervisor: Supervisor, instance: Instance, error: CallError | None) -> None:
-        self._monitor.instance_changed(supervisor, instance, error)
-        self.changed.set()
-
-    def instance_removed(self, instance: Instance) -> None:
-        self._monitor.instance_removed(instance)
-        self.changed.set()
+    def _removed(self, server_id: str) -> None:
+        self._tools.drop(server_id)
+        self._http.forget(server_id)
 
 
 def _timeout_ns(timeout: float) -> int:

@@ -12,6 +12,7 @@ from functools import partial
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager._core.router import Instance as RouterInstance
 from mcp_manager.errors import (
+    AuthError,
     CallError,
     ConnectError,
     ConnectionLostError,
@@ -214,6 +215,14 @@ class Instance:
                 except TimeoutError as error:
                     if isinstance(error, CallError):
                         raise
+                    authorizations = settings.authorizations
+                    if authorizations is not None and authorizations.is_pending:
+                        raise AuthError(
+                            "the server waits for an authorization that is under way",
+                            server_id=settings.server_id,
+                            retryable=True,
+                            hint="it goes on: call again once the user has agreed",
+                        ) from None
                     raise ConnectError(
                         f"no handshake within connect_timeout_s ({timeout_s:g} s)", server_id=settings.server_id
                     ) from None

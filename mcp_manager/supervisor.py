@@ -150,6 +150,8 @@ class Supervisor:
             await asyncio.gather(*(instance.aclose(0.0) for instance in instances), return_exceptions=True)
             raise
         finally:
+            if self._settings.authorizations is not None:
+                await self._settings.authorizations.aclose()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             for instance in instances:
                 self._unregister(instance)

@@ -10,7 +10,8 @@ from typing import Final
 
 from mcp_manager.cli.background import background
 from mcp_manager.cli.table import arrow, paint
-from mcp_manager.manager import McpManager, ServerView
+from mcp_manager.manager import McpManager
+from mcp_manager.views import ServerView
 
 __all__ = ["Timeline", "Watch"]
 

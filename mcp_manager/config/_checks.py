@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from mcp_manager.config._oauth import check_oauth
 from mcp_manager.config._problem import FieldProblem, at, entry
 from mcp_manager.config._url import check_url
 from mcp_manager.config.model import AuthConfig, ServerConfig
@@ -199,6 +200,9 @@ def _check_auth(auth: AuthConfig, headers: dict[str, str], path: str) -> None:
     if auth.token and not _VISIBLE.fullmatch(auth.token):
         raise FieldProblem(at(path, "token"), "contains a space", "give the token alone, without 'Bearer'")
     _check_auth_header(auth, headers, path)
+    check_oauth(auth, path)
+    if auth.type == "oauth" and "authorization" in {name.lower() for name in headers}:
+        raise FieldProblem(path, "Authorization is also given in headers", "drop one")
 
 
 def _check_auth_header(auth: AuthConfig, headers: dict[str, str], path: str) -> None:

@@ -39,7 +39,20 @@ class _Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
     """Base whose ``repr`` masks what may hold a credential; masking is by field name, so it cannot be forgotten
     where a value travels."""
 
-    _masked: ClassVar[frozenset[str]] = frozenset({"key", "token", "headers", "env", "args", "extras"})
+    _masked: ClassVar[frozenset[str]] = frozenset(
+        {
+            "key",
+            "token",
+            "headers",
+            "env",
+            "args",
+            "extras",
+            "client_secret",
+            "private_key",
+            "assertion",
+            "idp_client_secret",
+        }
+    )
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         fields = []
@@ -71,20 +84,75 @@ class AuthConfig(_Settings, frozen=True, kw_only=True):
     Parameters
     ----------
     type
-        ``none``; ``api_key``, which sends ``<header>: <key>``; or ``bearer``, which sends
-        ``Authorization: Bearer <token>`` (RFC 6750, section 2.1).
+        ``none``; ``api_key``, which sends ``<header>: <key>``; ``bearer``, which sends
+        ``Authorization: Bearer <token>`` (RFC 6750, section 2.1); or ``oauth``, which obtains and renews tokens as the
+        server and its authorization server ask for (2026-07-28, basic/authorization). Everything below ``header`` is for
+        ``oauth`` alone.
     key
         The secret of ``api_key``: visible ASCII, inner spaces allowed.
     token
         The secret of ``bearer``, without the word "Bearer".
     header
         The header that carries ``key``; only for ``api_key``.
+    grant
+        How tokens are obtained: ``authorization_code`` asks a user; ``client_credentials`` acts for the client itself;
+        ``jwt_bearer`` presents ``assertion``, the identity of a workload (RFC 7523); ``enterprise`` exchanges
+        ``assertion``, a user's ID token, at the company's identity provider first (RFC 8693, ID-JAG).
+    client_id, client_secret
+        The client as it is registered with the authorization server; without them, it introduces itself.
+    issuer
+        The issuer identifier of the authorization server that ``client_id`` is registered with: with another one,
+        authorizing fails.
+    client_auth
+        How ``client_secret`` is sent; by default as the authorization server's metadata says.
+    client_metadata_url
+        An https URL with the client's metadata, used as its id where authorization servers support that.
+    private_key, private_key_id, signing_algorithm
+        A PEM key by which the client proves who it is in place of a secret (``private_key_jwt``); needs the extra
+        ``oauth``.
+    scopes
+        The scopes to ask for where the server does not say which it needs.
+    redirect_uri
+        Where the user is sent back to: what the redirect handler listens on.
+    authorization_timeout_s
+        Seconds a user may take to agree.
+    assertion, assertion_file
+        The assertion itself, or a file that has it and is read each time.
+    idp_token_endpoint, idp_client_id, idp_client_secret
+        The identity provider of ``enterprise``, and the client there.
+    dpop
+        Bind tokens to a key, and prove with every request that it is held (RFC 9449); needs the extra ``oauth``.
     """
 
-    type: Literal["none", "api_key", "bearer"] = "none"
+    type: Literal["none", "api_key", "bearer", "oauth"] = "none"
     key: str | None = None
     token: str | None = None
     header: str = "X-API-Key"
+    grant: Literal["authorization_code", "client_credentials", "jwt_bearer", "enterprise"] = "authorization_code"
+    client_id: str | None = None
+    client_secret: str | None = None
+    issuer: str | None = None
+    client_auth: Literal["client_secret_basic", "client_secret_post"] | None = None
+    client_metadata_url: str | None = None
+    private_key: str | None = None
+    private_key_id: str | None = None
+    signing_algorithm: Literal["ES256", "ES384", "ES512", "RS256", "PS256", "EdDSA"] = "ES256"
+    scopes: tuple[str, ...] = ()
+    redirect_uri: str = "http://127.0.0.1:33418/callback"
+    authorization_timeout_s: PositiveSeconds = 300.0
+    assertion: str | None = None
+    assertion_file: str | None = None
+    idp_token_endpoint: str | None = None
+    idp_client_id: str | None = None
+    idp_client_secret: str | None = None
+    dpop: bool = False
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Leave out what concerns ``oauth`` alone and was not set."""
+        always = ("type", "key", "token", "header")
+        fields = super().__rich_repr__()
+        defaults = dict(zip(self.__struct_fields__, self.__struct_defaults__, strict=True))
+        return [(name, value) for name, value in fields if name in always or value != defaults[name]]
 
     def request_header(self) -> tuple[str, str] | None:
         """Return the name and value of the header to send, or ``None`` for type ``none``. The value is a secret."""

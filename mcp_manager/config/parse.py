@@ -24,6 +24,7 @@ PREFIX: Final = "Invalid server config"
 SERVER_FIELDS: Final = frozenset(ServerConfig.__struct_fields__)
 STDIO_ONLY: Final = ("args", "env", "cwd", "inherit_env")
 HTTP_ONLY: Final = ("headers", "auth")
+_CREDENTIALS: Final = ("key", "token", "client_secret", "private_key", "assertion", "idp_client_secret")
 _NULLABLE: Final = frozenset({"url", "command", "cwd", "args", "env", "headers", "auth"})
 _SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "auth": AuthConfig,
@@ -31,7 +32,7 @@ _SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "health": HealthConfig,
     "restart": RestartConfig,
 }
-_CHOICES: Final = {"connect": ("eager", "lazy"), "auth.type": ("none", "api_key", "bearer")}
+_CHOICES: Final = {"connect": ("eager", "lazy"), "auth.type": ("none", "api_key", "bearer", "oauth")}
 _WORDS: Final = {
     "str": "a string",
     "int": "an integer",
@@ -298,7 +299,7 @@ def _misplaced(fields: dict[str, Any], path: str, *, lenient: bool) -> dict[str,
 
 
 def _is_no_auth(auth: object) -> bool:
-    return isinstance(auth, dict) and auth.get("type") in (None, "none") and not (auth.get("key") or auth.get("token"))
+    return isinstance(auth, dict) and auth.get("type") in (None, "none") and not any(map(auth.get, _CREDENTIALS))
 
 
 def _check_shapes(fields: dict[str, Any], path: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
 
 from mcp_manager.config import ServerConfig
 from mcp_manager.protocol.envelope import TraceContext
@@ -16,6 +17,9 @@ from mcp_manager.session.peer_faults import PeerFaults
 from mcp_manager.session.response_cache import ResponseCache
 from mcp_manager.session.subscriptions import Subscriptions
 from mcp_manager.transports.base import MessageSink, Transport
+
+if TYPE_CHECKING:
+    from mcp_manager.auth.oauth.authorizations import Authorizations
 
 __all__ = ["SessionSettings", "TransportFactory"]
 
@@ -41,6 +45,8 @@ class SessionSettings:
         Bounds how many sessions are made at a time, over all servers.
     clock
         Monotonic nanoseconds.
+    authorizations
+        What obtains the server's tokens, ``None`` where its credentials are fixed.
     handler_timeout_s
         Seconds a handler may take.
     listened
@@ -50,6 +56,7 @@ class SessionSettings:
     """
 
     __slots__ = (
+        "authorizations",
         "cache",
         "client",
         "config",
@@ -76,6 +83,7 @@ class SessionSettings:
         connect_slots: asyncio.Semaphore,
         clock: Callable[[], int],
         trace_context: TraceContext | None = None,
+        authorizations: Authorizations | None = None,
         *,
         handler_timeout_s: float,
         listened: Collection[str] = (),
@@ -88,6 +96,7 @@ class SessionSettings:
         self.make_transport = make_transport
         self.connect_slots = connect_slots
         self.trace_context = trace_context
+        self.authorizations = authorizations
         self.handler_timeout_s = handler_timeout_s
         self.memory = EraMemory()
         self.faults = PeerFaults(server_id, clock)

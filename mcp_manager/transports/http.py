@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final, NoReturn
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from typing import Any, Final, NoReturn, TypeVar
 
 import aiohttp
 from yarl import URL
@@ -24,7 +24,9 @@ from mcp_manager._core.http_message import (
     WireReply,
 )
 from mcp_manager._core.jsonrpc import Message
+from mcp_manager.auth import Authorization, parse_challenge
 from mcp_manager.errors import (
+    AuthError,
     CallError,
     ConnectError,
     ConnectionLostError,
@@ -46,6 +48,8 @@ from mcp_manager.transports.standing_stream import StandingStream
 
 __all__ = ["HttpTransport"]
 
+T = TypeVar("T")
+
 _ACCEPT_EVENTS: Final = "text/event-stream"
 _ACCEPT: Final = f"application/json, {_ACCEPT_EVENTS}"
 _SESSION_HEADER: Final = "Mcp-Session-Id"
@@ -53,6 +57,8 @@ _VERSION_HEADER: Final = "MCP-Protocol-Version"
 # 2025-11-25, session management: visible ASCII.
 _SESSION_ID: Final = re.compile(r"[\x21-\x7e]{1,4096}")
 _MAX_REDIRECTS: Final = 3
+# Of one request: a nonce, a token, more scopes.
+_MAX_CHALLENGES: Final = 3
 
 
 class HttpTransport:
@@ -77,6 +83,8 @@ class HttpTransport:
         A reply, or one event of a stream, longer than this is refused.
     lanes
         ``False`` sends everything the ordinary way.
+    authorization
+        Where the credentials of requests come from if they are not fixed, ``None`` if ``headers`` has all.
     """
 
     def __init__(
@@ -90,6 +98,7 @@ class HttpTransport:
         connect_timeout_s: float,
         max_response_bytes: int,
         lanes: bool = True,
+        authorization: Authorization | None = None,
     ) -> None:
         self._pool = pool
         self._endpoint = URL(url)
@@ -102,7 +111,11 @@ class HttpTransport:
         self._resumptions = Resumptions(self.get, self._bounded, sink)
         self._reader = ReplyReader(server_id, self._resumptions, max_response_bytes)
         self._ordinary = OrdinaryPath(pool, self._reader, self._timeout, max_response_bytes)
-        self._lanes = pool.lanes(self._endpoint) if lanes else None
+        # What needs a proof of its own cannot be rendered in advance.
+        prepared = authorization is None or not authorization.per_request
+        self._lanes = pool.lanes(self._endpoint) if lanes and prepared else None
+        self._authorization = authorization
+        self._unsubscribe = authorization.subscribe(self._take_token) if authorization is not None else None
         self._channel: Channel | None = None
         self._settled = False
         self._resumes = False
@@ -110,6 +123,9 @@ class HttpTransport:
         self._closed = False
         self._stopped = False
         self._waits: set[asyncio.Timeout] = set()
+        self._token_generation = 0
+        if authorization is not None:
+            self._take_token()
 
     @property
     def pid(self) -> int:
@@ -165,7 +181,9 @@ class HttpTransport:
 
         Raises :class:`SessionLostError` on a 404 that answers a session id: the request was not executed.
         """
-        return await self._reply_to(exchange, await self._send(self._head, exchange))
+        if self._authorization is None:
+            return await self._reply_to(exchange, await self._send(self._head, exchange))
+        return await self._reply_to(exchange, await self._send_authorized(exchange))
 
     async def exchange_lasting(self, exchange: Exchange) -> Message:
         """POST a request whose event stream stays open; see :meth:`Transport.exchange_lasting`."""
@@ -185,6 +203,8 @@ class HttpTransport:
         """Read what the channel brought back; see :meth:`Transport.landed`."""
         if isinstance(answer, BaseException):
             answer = await self._go_on(answer, exchange)
+        if self._authorization is not None and type(answer) is WireReply and answer.status in (401, 403):
+            answer = await self._send_authorized(exchange, answer)
         return await self._reply_to(exchange, answer)
 
     async def _reply_to(self, exchange: Exchange, answer: WireReply | Message) -> Message:
@@ -206,7 +226,10 @@ class HttpTransport:
         """POST a notification or a reply to the server; any 2xx means accepted (202 by the specification)."""
         exchange = Exchange(frame, 0, deadline_ns)
         exchange.fields = fields
-        reply = await self._send(self._head, exchange)
+        if self._authorization is None:
+            reply = await self._send(self._head, exchange)
+        else:
+            reply = await self._send_authorized(exchange)
         if type(reply) is WireReply and reply.status in (307, 308):
             reply = await self._follow(reply, exchange)
         if type(reply) is WireReply and not 200 <= reply.status < 300:
@@ -232,12 +255,16 @@ class HttpTransport:
             return
         self._closed = True
         self._ordinary.close()
+        if self._unsubscribe is not None:
+            self._unsubscribe()
         standing = self._standing.stop() if self._standing is not None else None
         if standing is not None:
             await asyncio.wait({standing})
         if self.session_id is not None and grace_s > 0:
             exchange = Exchange(b"", 0, time.monotonic_ns() + round(grace_s * 1e9))
             with contextlib.suppress(CallError):
+                if self._authorization is not None and self._authorization.per_request:
+                    exchange.fields = _lines(self._authorization.fields("DELETE", str(self._endpoint)))
                 await self._send(render_head("DELETE", self._endpoint, self._headers), exchange, "DELETE")
 
     async def get(self, exchange: Exchange, last_event_id: str = "") -> WireReply | Message:
@@ -253,8 +280,73 @@ class HttpTransport:
         """
         if last_event_id:
             exchange.fields = b"Last-Event-ID: " + last_event_id.encode() + b"\r\n"
+        if self._authorization is not None and self._authorization.per_request:
+            own = exchange.fields if last_event_id else None
+            exchange.fields = (own or b"") + _lines(self._authorization.fields("GET", str(self._endpoint)))
         head = render_head("GET", self._endpoint, self._headers_for("GET"))
         return await self._transmit(head, exchange, "GET")
+
+    def _take_token(self) -> None:
+        """Send every request with the token of now."""
+        assert self._authorization is not None
+        header = self._authorization.header()
+        self._token_generation = self._authorization.generation
+        if header is not None:
+            self._headers[header[0]] = header[1]
+            self._render()
+
+    async def _send_authorized(self, exchange: Exchange, refusal: WireReply | None = None) -> WireReply | Message:
+        """Send a request, and again with what a 401 or 403 says it lacked: by then, nothing has been executed.
+
+        ``refusal`` is what the request met that went over the channel.
+        """
+        authorization = self._authorization
+        assert authorization is not None
+        own_fields, generation = exchange.fields, self._token_generation
+        if refusal is None:
+            await self._authorizing(exchange, authorization.make_ready())
+        for attempt in range(_MAX_CHALLENGES + 1):
+            if refusal is None:
+                generation = authorization.generation
+                if authorization.per_request:
+                    exchange.fields = (own_fields or b"") + _lines(authorization.fields("POST", str(self._endpoint)))
+                reply = await self._send(self._head, exchange)
+                if type(reply) is not WireReply:
+                    return reply
+                authorization.take_nonce(reply.header("dpop-nonce") or "")
+                if reply.status not in (401, 403):
+                    return reply
+                refusal = reply
+            challenge = parse_challenge(refusal.status, refusal.header("www-authenticate"))
+            if attempt == _MAX_CHALLENGES:
+                break
+            if not await self._authorizing(exchange, authorization.challenged(challenge, generation)):
+                return refusal
+            refusal, exchange.sent = None, False
+        assert refusal is not None
+        if refusal.status == 401:
+            authorization.refused_again()
+        return refusal
+
+    async def _authorizing(self, exchange: Exchange, wanted: Awaitable[T]) -> T:
+        """Wait for an authorization within the exchange's deadline; it goes on without whoever gives up."""
+        delivery: Delivery = "rejected" if exchange.sent else "not_sent"
+        try:
+            async with self._bounded(exchange):
+                return await wanted
+        except WireError as error:
+            if error.kind == STOPPED:
+                exchange.sent = False
+                self._explain_wire(error, exchange)
+            raise AuthError(
+                "the authorization was not completed within the deadline",
+                server_id=self._server_id,
+                delivery=delivery,
+                retryable=True,
+                hint="it goes on: call again once the user has agreed",
+            ) from None
+        except AuthError as error:
+            raise error.for_caller(delivery) from None
 
     async def _send(self, head: bytes, exchange: Exchange, verb: str = "POST") -> WireReply | Message:
         """Send a request and return what came back, explaining what goes wrong."""
@@ -430,6 +522,10 @@ class HttpTransport:
             server_id=self._server_id,
             delivery="unknown",
         ) from None
+
+
+def _lines(fields: Mapping[str, str]) -> bytes:
+    return "".join(f"{name}: {value}\r\n" for name, value in fields.items()).encode("latin-1")
 
 
 def render_head(verb: str, url: URL, headers: Mapping[str, str]) -> bytes:

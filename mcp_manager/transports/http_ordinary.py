@@ -35,6 +35,7 @@ _KEPT: Final = (
     "retry-after",
     "location",
     "www-authenticate",
+    "dpop-nonce",
     "allow",
 )
 

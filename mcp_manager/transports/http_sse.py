@@ -12,6 +12,7 @@ from yarl import URL
 from mcp_manager._core.call_path import RequestIds
 from mcp_manager._core.http_message import LOST, STANDING, UNANSWERED, Exchange, WireError, WireReply
 from mcp_manager._core.jsonrpc import Message
+from mcp_manager.auth import Authorization
 from mcp_manager.errors import (
     CallError,
     ConnectError,
@@ -58,6 +59,7 @@ class HttpSseTransport:
         connect_timeout_s: float,
         max_response_bytes: int,
         lanes: bool = True,
+        authorization: Authorization | None = None,
     ) -> None:
         self._url = URL(url)
         self._server_id = server_id
@@ -72,6 +74,7 @@ class HttpSseTransport:
             connect_timeout_s=connect_timeout_s,
             max_response_bytes=max_response_bytes,
             lanes=lanes,
+            authorization=authorization,
         )
         self._http.listen_with(self)
         self._pending: dict[int, asyncio.Future[Message]] = {}

@@ -105,25 +105,21 @@ async def accept(_: str, params: Mapping[str, Any]) -> dict[str, Any]:
     return accept_with_defaults(params, {name: True for name, each in fields.items() if "default" not in each})
 
 
-def server_settings(scenario: str, context: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a scenario's server is configured with, beside its URL."""
-    return dict(settings(scenario, context)) if scenario.startswith("auth/") else {}
-
-
 async def main() -> None:
     """Deploy the suite's server and do what its scenario wants."""
     scenario = os.environ["MCP_CONFORMANCE_SCENARIO"]
     context = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT", "{}"))
+    fields, options = settings(scenario, context) if scenario.startswith("auth/") else ({}, {})
     server = {
         "url": sys.argv[-1],
         "connect": "lazy",
         "connect_timeout_s": PATIENCE_S,
         "request_timeout_s": PATIENCE_S,
         "health": {"enabled": False},
-        **server_settings(scenario, context),
+        **fields,
     }
     config = ManagerConfig(client_name="mcp-manager-conformance")
-    async with McpManager(config, handlers={"elicitation/create": accept}) as manager:
+    async with McpManager(config, handlers={"elicitation/create": accept}, **options) as manager:
         await manager.deploy(SERVER, server)
         await FLOWS.get(scenario, use_tools)(manager, context)
 

@@ -31,6 +31,7 @@ LAYERS = {
         "views",
         "dispatcher",
         "assembly",
+        "fleet",
     ),
     5: ("bindings", "call_queue", "manager", "loop_thread"),
     6: ("cli", "bench", "__init__", "__main__"),

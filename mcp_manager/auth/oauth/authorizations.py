@@ -1,0 +1,66 @@
+"""The authorizations of one server: one for each endpoint, since a token is for the resource it was obtained for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import aiohttp
+from yarl import URL
+
+from mcp_manager.auth.oauth.flow import OAuthAuthorization
+from mcp_manager.auth.oauth.http import OAuthHttp
+from mcp_manager.auth.oauth.jose import require_jose
+from mcp_manager.auth.redirect import RedirectHandler
+from mcp_manager.auth.token_store import TokenStore
+from mcp_manager.config import AuthConfig
+
+__all__ = ["Authorizations"]
+
+
+class Authorizations:
+    """Keep the authorizations of one server, which all its instances share; parameters as those of each.
+
+    Raises
+    ------
+    ConfigError
+        What signs tokens is not installed, and the configuration needs it.
+    """
+
+    def __init__(
+        self,
+        server_id: str,
+        config: AuthConfig,
+        client_name: str,
+        client: Callable[[], aiohttp.ClientSession],
+        store: TokenStore,
+        redirect: RedirectHandler | None,
+    ) -> None:
+        if config.dpop or config.private_key is not None:
+            require_jose("auth.dpop" if config.dpop else "auth.private_key")
+        self._server_id = server_id
+        self._config = config
+        self._client_name = client_name
+        self._client = client
+        self._store = store
+        self._redirect = redirect
+        self._by_url: dict[str, OAuthAuthorization] = {}
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether a flow is under way."""
+        return any(each.is_pending for each in self._by_url.values())
+
+    def of(self, url: str) -> OAuthAuthorization:
+        """Return the authorization for an endpoint."""
+        known = self._by_url.get(url)
+        if known is None:
+            http = OAuthHttp(self._client, self._server_id, URL(url))
+            known = self._by_url[url] = OAuthAuthorization(
+                self._server_id, url, self._config, self._client_name, http, self._store, self._redirect
+            )
+        return known
+
+    async def aclose(self) -> None:
+        """End every flow; idempotent."""
+        await asyncio.gather(*(each.aclose() for each in self._by_url.values()))

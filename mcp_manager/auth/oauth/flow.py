@@ -1,0 +1,416 @@
+"""The authorization of one resource: one token, and at most one flow that obtains the next, however many ask."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+from yarl import URL
+
+from mcp_manager.auth.challenge import Challenge
+from mcp_manager.auth.oauth import grants
+from mcp_manager.auth.oauth.authorization_code import CodeRequest, require_pkce
+from mcp_manager.auth.oauth.http import OAuthHttp
+from mcp_manager.auth.oauth.jose import DpopKey
+from mcp_manager.auth.oauth.metadata import (
+    AuthorizationServer,
+    ProtectedResource,
+    discover_authorization_server,
+    discover_resource,
+    guessed_server,
+)
+from mcp_manager.auth.oauth.registration import register
+from mcp_manager.auth.oauth.token_endpoint import TokenEndpoint, TokenRefused, Tokens
+from mcp_manager.auth.redirect import RedirectHandler
+from mcp_manager.auth.token_store import Grant, Registration, TokenStore
+from mcp_manager.config import AuthConfig
+from mcp_manager.errors import AuthError, CallError, McpManagerError
+
+__all__ = ["OAuthAuthorization"]
+
+_log = logging.getLogger(__name__)
+
+# A token is renewed this long before it expires, or after four fifths of its life if that is shorter.
+_RENEW_BEFORE_S: Final = 60.0
+_RENEW_SHARE: Final = 0.2
+_FIRST_HOLD_OFF_S: Final = 5.0
+_LONGEST_HOLD_OFF_S: Final = 600.0
+_MAX_SCOPES: Final = 100
+
+
+class OAuthAuthorization:
+    """Obtain and renew the token that one MCP server is asked with; see :class:`~mcp_manager.auth.base.Authorization`.
+
+    Parameters
+    ----------
+    server_id, url
+        The server, and the URL of its endpoint, which tokens are for.
+    config
+        Its ``auth``, of type ``oauth``.
+    client_name
+        What the client calls itself when it registers.
+    http
+        What carries the requests to authorization servers.
+    store
+        Where grants are kept from one run to the next.
+    redirect
+        Brings the user to the authorization server; ``None`` if there is no user.
+    """
+
+    def __init__(
+        self,
+        server_id: str,
+        url: str,
+        config: AuthConfig,
+        client_name: str,
+        http: OAuthHttp,
+        store: TokenStore,
+        redirect: RedirectHandler | None,
+    ) -> None:
+        self._server_id = server_id
+        self._url = URL(url)
+        self._config = config
+        self._client_name = client_name
+        self._http = http
+        self._store = store
+        self._redirect = redirect
+        self._key = f"{server_id}\n{url}\n{config.client_id or config.client_metadata_url or ''}"
+        self._grant: Grant | None = None
+        self._server: AuthorizationServer | None = None
+        self._dpop: DpopKey | None = None
+        self._nonce = ""
+        self._is_loaded = False
+        self._flow: asyncio.Task[bool] | None = None
+        self._renewal: asyncio.TimerHandle | None = None
+        self._listeners: list[Callable[[], None]] = []
+        self._failure: AuthError | None = None
+        self._failed_flows = 0
+        self._not_before = 0.0
+        self._closed = False
+        self.generation = 0
+
+    @property
+    def per_request(self) -> bool:
+        """Whether tokens are bound to a key, so that every request needs a proof."""
+        return self._config.dpop
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether a flow is under way."""
+        return self._flow is not None
+
+    def header(self) -> tuple[str, str] | None:
+        """Return the header that all requests share."""
+        if self._grant is None or self.per_request:
+            return None
+        return "Authorization", f"Bearer {self._grant.access_token}"
+
+    def fields(self, verb: str, url: str) -> dict[str, str]:
+        """Return the header fields of one request (RFC 9449, section 7.1)."""
+        if self._grant is None:
+            return {}
+        if self._dpop is None:
+            return dict([self.header() or ("", "")])
+        token = self._grant.access_token
+        proof = self._dpop.proof(verb, url, token=token, nonce=self._nonce)
+        return {"Authorization": f"DPoP {token}", "DPoP": proof}
+
+    def take_nonce(self, nonce: str) -> None:
+        """Use a nonce of the server's from now on."""
+        if nonce:
+            self._nonce = nonce
+
+    def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Have ``changed`` called with every new token until the returned function is called."""
+        self._listeners.append(changed)
+        return lambda: self._listeners.remove(changed) if changed in self._listeners else None
+
+    async def make_ready(self) -> None:
+        """Take up a kept token, and renew one that has expired; a failure is left to the request that meets it."""
+        if self._is_loaded and not self._is_expired():
+            return
+        if self._failure is not None and asyncio.get_running_loop().time() < self._not_before:
+            return
+        await self._joined(None)
+
+    async def challenged(self, challenge: Challenge, generation: int) -> bool:
+        """Obtain what a refused request lacked; see :class:`~mcp_manager.auth.base.Authorization`."""
+        if generation != self.generation:
+            return True
+        if challenge.error == "use_dpop_nonce":
+            return bool(self._nonce)
+        if challenge.status == 403 and not self._lacks(challenge):
+            return False
+        if self._failure is not None:
+            wait_s = self._not_before - asyncio.get_running_loop().time()
+            if wait_s > 0:
+                failure = self._failure.for_caller("rejected")
+                failure.retry_after_s = wait_s
+                raise failure
+        return await self._joined(challenge)
+
+    def refused_again(self) -> None:
+        """Learn that a token just obtained was refused: another one is not asked for at once."""
+        if self._flow is None:
+            self._hold_off(self._http.error("the server refuses the token that its authorization server gave"))
+
+    async def aclose(self) -> None:
+        """End the flow under way; idempotent."""
+        self._closed = True
+        if self._renewal is not None:
+            self._renewal.cancel()
+            self._renewal = None
+        if self._flow is not None:
+            self._flow.cancel()
+            await asyncio.gather(self._flow, return_exceptions=True)
+
+    def _lacks(self, challenge: Challenge) -> bool:
+        """Tell whether a 403 asks for more than was ever asked for: else another token would be no better."""
+        if challenge.error != "insufficient_scope" or self._grant is None:
+            return False
+        return not set(challenge.scopes) <= set(self._grant.scopes)
+
+    def _is_expired(self) -> bool:
+        grant = self._grant
+        return grant is not None and 0 < grant.expires_at <= time.time() and self._can_renew(grant)
+
+    def _can_renew(self, grant: Grant) -> bool:
+        return bool(grant.refresh_token) or self._config.grant != "authorization_code"
+
+    # One flow at a time
+
+    async def _joined(self, challenge: Challenge | None) -> bool:
+        """Wait for the flow under way, or for a new one; whoever gives up waiting leaves it running."""
+        if self._closed:
+            raise self._http.error("the server is being stopped")
+        if self._flow is None:
+            self._flow = asyncio.get_running_loop().create_task(self._run(challenge))
+            self._flow.add_done_callback(self._flow_done)
+        flow = self._flow
+        await asyncio.wait({flow})
+        if flow.cancelled():
+            raise self._http.error("the server is being stopped")
+        error = flow.exception()
+        if error is None:
+            return flow.result()
+        raise error.for_caller("rejected") if isinstance(error, CallError) else error
+
+    def _flow_done(self, task: asyncio.Task[bool]) -> None:
+        if self._flow is task:
+            self._flow = None
+        if not task.cancelled():
+            # Retrieved here: callers may all have given up waiting.
+            task.exception()
+
+    async def _run(self, challenge: Challenge | None) -> bool:
+        try:
+            if not self._is_loaded:
+                await self._load()
+                if challenge is None and not self._is_expired():
+                    return self._grant is not None
+            if challenge is None:
+                return await self._renew()
+            await self._authorize(challenge)
+        except McpManagerError as error:
+            failure = error if isinstance(error, AuthError) else self._http.error(error.message, hint=error.hint)
+            self._hold_off(failure)
+            raise failure from None
+        except Exception as error:
+            # A user's own handler or store: its text may hold the authorization response.
+            failure = self._http.error(f"a redirect handler or token store failed ({type(error).__name__})")
+            self._hold_off(failure)
+            raise failure from None
+        self._failure = None
+        self._failed_flows = 0
+        return True
+
+    def _hold_off(self, failure: AuthError) -> None:
+        """Let some time pass before the next flow: probes go on, and nobody wants to be asked by each of them."""
+        hold_off_s = min(_LONGEST_HOLD_OFF_S, _FIRST_HOLD_OFF_S * 2.0**self._failed_flows)
+        self._failed_flows = min(self._failed_flows + 1, 16)
+        self._failure = failure
+        self._not_before = asyncio.get_running_loop().time() + hold_off_s
+
+    async def _renew(self) -> bool:
+        """Renew the token where that needs no consent; a refusal ends its use, and the next challenge starts anew."""
+        grant, server = self._grant, self._server
+        if grant is None:
+            return False
+        if server is None or server.issuer != grant.issuer:
+            server = await discover_authorization_server(self._http, grant.issuer)
+            self._server = server = server or guessed_server(self._url)
+            if server.issuer != grant.issuer:
+                return False
+        if not grant.refresh_token:
+            resource = ProtectedResource(grant.resource, grant.issuer, None)
+            await self._take(await self._granted(server, grant.registration, resource, grant.scopes), grant)
+            return True
+        return await self._refresh(server, grant)
+
+    async def _refresh(self, server: AuthorizationServer, grant: Grant) -> bool:
+        endpoint = self._endpoint(server, grant.registration)
+        try:
+            tokens = await endpoint.request(grants.refresh(grant.refresh_token, grant.resource))
+        except TokenRefused:
+            self._grant = msgspec.structs.replace(grant, refresh_token="")
+            return False
+        # OAuth 2.1, section 4.3.1: a refresh token that is not replaced stays.
+        kept = msgspec.structs.replace(tokens, refresh=tokens.refresh or grant.refresh_token)
+        await self._take(kept, grant)
+        return True
+
+    async def _authorize(self, challenge: Challenge) -> None:
+        """Find out who may let us in, become known there, and obtain a token."""
+        resource = await discover_resource(self._http, self._url, challenge.resource_metadata)
+        issuer = str(self._url.origin()) if resource is None else resource.issuer
+        server = await discover_authorization_server(self._http, issuer)
+        if server is None:
+            if resource is not None:
+                raise self._http.error("the authorization server publishes no metadata")
+            # 2025-03-26, authorization: fallbacks for servers without metadata discovery.
+            server = guessed_server(self._url)
+        if resource is None:
+            resource = ProtectedResource(_canonical(self._url), issuer, None)
+        self._server = server
+        # Nothing that another issuer gave is of use, or meant for, this one.
+        before = self._grant if self._grant is not None and self._grant.issuer == server.issuer else None
+        is_step_up = challenge.error == "insufficient_scope"
+        if before is not None and before.refresh_token and not is_step_up and await self._refresh(server, before):
+            return
+        client = await register(
+            self._http, server, self._config, self._client_name, before.registration if before else None
+        )
+        scopes = self._wanted_scopes(challenge, resource, server, before)
+        base = Grant(
+            resource=resource.resource, issuer=server.issuer, registration=client, access_token="", scopes=scopes
+        )
+        if self._config.dpop and self._dpop is None:
+            self._dpop = DpopKey()
+        await self._take(await self._granted(server, client, resource, scopes), base)
+
+    def _wanted_scopes(
+        self,
+        challenge: Challenge,
+        resource: ProtectedResource,
+        server: AuthorizationServer,
+        before: Grant | None,
+    ) -> tuple[str, ...]:
+        """Choose the scopes to ask for (2026-07-28, authorization, scope selection and step-up)."""
+        scopes = challenge.scopes or self._config.scopes or resource.scopes or ()
+        earlier = before.scopes if before is not None and challenge.scopes else ()
+        wanted = dict.fromkeys((*earlier, *scopes))
+        if self._config.grant == "authorization_code" and "offline_access" in server.scopes:
+            wanted["offline_access"] = None
+        if len(wanted) > _MAX_SCOPES:
+            raise self._http.error(f"the server asks for more than {_MAX_SCOPES} scopes")
+        return tuple(wanted)
+
+    async def _granted(
+        self,
+        server: AuthorizationServer,
+        client: Registration,
+        resource: ProtectedResource,
+        scopes: tuple[str, ...],
+    ) -> Tokens:
+        """Obtain tokens by the configured grant, and by no other one."""
+        endpoint = self._endpoint(server, client)
+        config = self._config
+        if config.grant == "authorization_code":
+            return await endpoint.request(await self._code_form(server, client, resource, scopes))
+        if config.grant == "client_credentials":
+            return await endpoint.request(grants.client_credentials(resource.resource, scopes))
+        assertion = await grants.assertion_of(self._http, config)
+        if config.grant == "enterprise":
+            assertion = await grants.exchange_id_token(
+                self._http, config, assertion, server.issuer, resource.resource, scopes
+            )
+        return await endpoint.request(grants.jwt_bearer(assertion, resource.resource, scopes))
+
+    async def _code_form(
+        self,
+        server: AuthorizationServer,
+        client: Registration,
+        resource: ProtectedResource,
+        scopes: tuple[str, ...],
+    ) -> dict[str, str]:
+        if not server.authorization_endpoint:
+            raise self._http.error("the authorization server has no authorization endpoint")
+        require_pkce(self._http, server)
+        if self._redirect is None:
+            raise self._http.error(
+                "a user has to agree, and there is nobody to ask",
+                hint="give McpManager a redirect_handler, or use another auth.grant",
+            )
+        request = CodeRequest(
+            server=server,
+            client_id=client.client_id,
+            redirect_uri=self._config.redirect_uri,
+            resource=resource.resource,
+            scopes=scopes,
+        )
+        try:
+            async with asyncio.timeout(self._config.authorization_timeout_s):
+                response = await self._redirect(request.url())
+        except TimeoutError:
+            raise self._http.error("nobody agreed within authorization_timeout_s", retryable=True) from None
+        return request.form(request.code(self._http, response))
+
+    def _endpoint(self, server: AuthorizationServer, client: Registration) -> TokenEndpoint:
+        url = self._http.checked(server.token_endpoint, "the token endpoint")
+        return TokenEndpoint(self._http, url, server.issuer, client, self._config, self._dpop)
+
+    # What was obtained
+
+    async def _take(self, tokens: Tokens, base: Grant) -> None:
+        grant = msgspec.structs.replace(
+            base,
+            access_token=tokens.access,
+            refresh_token=tokens.refresh,
+            expires_at=tokens.expires_at,
+            dpop_key=self._dpop.private() if self._dpop is not None else None,
+        )
+        self._set(grant)
+        await self._store.save(self._key, msgspec.json.encode(grant))
+
+    async def _load(self) -> None:
+        record = await self._store.load(self._key)
+        self._is_loaded = True
+        if record is None:
+            return
+        try:
+            grant = msgspec.json.decode(record, type=Grant)
+        except (msgspec.DecodeError, RecursionError):
+            _log.warning("the kept authorization of server %r is damaged and not used", self._server_id)
+            return
+        if (grant.dpop_key is not None) != self._config.dpop:
+            return
+        self._dpop = DpopKey(grant.dpop_key) if grant.dpop_key is not None else None
+        self._set(grant)
+
+    def _set(self, grant: Grant) -> None:
+        self._grant = grant
+        self.generation += 1
+        for changed in tuple(self._listeners):
+            changed()
+        if self._renewal is not None:
+            self._renewal.cancel()
+            self._renewal = None
+        remaining_s = grant.expires_at - time.time()
+        if remaining_s > 0 and self._can_renew(grant) and not self._closed:
+            delay_s = remaining_s - min(_RENEW_BEFORE_S, remaining_s * _RENEW_SHARE)
+            self._renewal = asyncio.get_running_loop().call_later(delay_s, self._renew_soon)
+
+    def _renew_soon(self) -> None:
+        self._renewal = None
+        if self._flow is None and not self._closed:
+            self._flow = asyncio.get_running_loop().create_task(self._run(None))
+            self._flow.add_done_callback(self._flow_done)
+
+
+def _canonical(url: URL) -> str:
+    """Return a server's URL as the identifier of a resource (2026-07-28, canonical server URI)."""
+    return str(url.with_fragment(None)).removesuffix("/") if url.raw_path == "/" else str(url.with_fragment(None))

@@ -1,0 +1,89 @@
+"""Grants that need nobody at a browser: what is sent to a token endpoint for each."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+from mcp_manager.auth.oauth.http import OAuthHttp
+from mcp_manager.auth.oauth.token_endpoint import TokenEndpoint
+from mcp_manager.auth.token_store import Registration
+from mcp_manager.config import AuthConfig
+
+__all__ = ["assertion_of", "client_credentials", "exchange_id_token", "jwt_bearer", "refresh"]
+
+_JWT_BEARER: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
+_ID_TOKEN: Final = "urn:ietf:params:oauth:token-type:id_token"
+_ID_JAG: Final = "urn:ietf:params:oauth:token-type:id-jag"
+
+
+def client_credentials(resource: str, scopes: tuple[str, ...]) -> dict[str, str]:
+    """Return the grant of a client that acts for itself (OAuth 2.1, section 4.2)."""
+    return _scoped({"grant_type": "client_credentials", "resource": resource}, scopes)
+
+
+def refresh(token: str, resource: str) -> dict[str, str]:
+    """Return the grant that renews tokens with the scopes that they have (OAuth 2.1, section 4.3)."""
+    return {"grant_type": "refresh_token", "refresh_token": token, "resource": resource}
+
+
+def jwt_bearer(assertion: str, resource: str, scopes: tuple[str, ...]) -> dict[str, str]:
+    """Return the grant of somebody else's assertion (RFC 7523, section 2.1)."""
+    return _scoped({"grant_type": _JWT_BEARER, "assertion": assertion, "resource": resource}, scopes)
+
+
+async def assertion_of(http: OAuthHttp, config: AuthConfig) -> str:
+    """Return the configured assertion; a file is read each time, since platforms replace it before it expires.
+
+    Raises
+    ------
+    AuthError
+        The file cannot be read.
+    """
+    if config.assertion_file is None:
+        return config.assertion or ""
+    try:
+        text = await asyncio.to_thread(Path(config.assertion_file).read_text, encoding="ascii")
+    except (OSError, UnicodeError) as error:
+        raise http.error(
+            f"auth.assertion_file cannot be read ({type(error).__name__})", hint="check the path and its permissions"
+        ) from None
+    return text.strip()
+
+
+async def exchange_id_token(
+    http: OAuthHttp, config: AuthConfig, id_token: str, audience: str, resource: str, scopes: tuple[str, ...]
+) -> str:
+    """Exchange a user's ID token for the assertion that another authorization server takes (RFC 8693; ID-JAG).
+
+    Raises
+    ------
+    AuthError
+        The identity provider refuses, or answers something else.
+    """
+    endpoint = http.checked(config.idp_token_endpoint, "auth.idp_token_endpoint", trusted=True)
+    client = Registration(
+        issuer=str(endpoint.origin()),
+        client_id=config.idp_client_id or "",
+        secret=config.idp_client_secret or "",
+        auth_method="client_secret_basic" if config.idp_client_secret is not None else "none",
+    )
+    form = {
+        "grant_type": _EXCHANGE,
+        "requested_token_type": _ID_JAG,
+        "subject_token": id_token,
+        "subject_token_type": _ID_TOKEN,
+        "audience": audience,
+        "resource": resource,
+    }
+    reply = await TokenEndpoint(http, endpoint, client.issuer, client, config, None).send(_scoped(form, scopes))
+    grant = reply.body.get("access_token")
+    if reply.body.get("issued_token_type") != _ID_JAG or not isinstance(grant, str) or not grant:
+        raise http.error("the identity provider gave no identity assertion grant (ID-JAG)")
+    return grant
+
+
+def _scoped(form: dict[str, str], scopes: tuple[str, ...]) -> dict[str, str]:
+    return {**form, "scope": " ".join(scopes)} if scopes else form

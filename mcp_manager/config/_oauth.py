@@ -1,0 +1,93 @@
+"""What the OAuth settings of a server must fulfil: each grant with what it needs, and nothing that it ignores."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from mcp_manager.config._problem import FieldProblem, at
+from mcp_manager.config.model import AuthConfig
+
+__all__ = ["check_oauth"]
+
+_FIELDS: Final = tuple(name for name in AuthConfig.__struct_fields__ if name not in ("type", "key", "token", "header"))
+_DEFAULTS: Final = AuthConfig()
+# RFC 6749, sections 3.3 and A.1: scopes, and what a client is called.
+_SCOPE: Final = re.compile(r"[!#-\[\]-~]+")
+_TEXT: Final = re.compile(r"[ -~]+")
+_NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "client_credentials": ("client_id",),
+    "jwt_bearer": ("client_id",),
+    "enterprise": ("client_id", "idp_token_endpoint", "idp_client_id"),
+}
+_BELONGS: Final[Mapping[str, tuple[str, ...]]] = {
+    "client_metadata_url": ("authorization_code",),
+    "assertion": ("jwt_bearer", "enterprise"),
+    "assertion_file": ("jwt_bearer", "enterprise"),
+    "idp_token_endpoint": ("enterprise",),
+    "idp_client_id": ("enterprise",),
+    "idp_client_secret": ("enterprise",),
+}
+
+
+def check_oauth(auth: AuthConfig, path: str) -> None:
+    """Raise a :class:`FieldProblem` below ``path`` for the first OAuth setting that cannot work."""
+    if auth.type != "oauth":
+        for name in _FIELDS:
+            if getattr(auth, name) != getattr(_DEFAULTS, name):
+                text = f"does not go with type {auth.type!r}"
+                raise FieldProblem(at(path, name), text, "set auth.type to 'oauth' or drop it")
+        return
+    _check_grant(auth, path)
+    _check_client(auth, path)
+    for name in ("issuer", "redirect_uri", "client_metadata_url", "idp_token_endpoint"):
+        value = getattr(auth, name)
+        if value is not None:
+            _check_uri(value, at(path, name), https=name == "client_metadata_url")
+    for index, scope in enumerate(auth.scopes):
+        if not _SCOPE.fullmatch(scope):
+            raise FieldProblem(f"{at(path, 'scopes')}[{index}]", "is not a scope", "give each scope by itself")
+
+
+def _check_grant(auth: AuthConfig, path: str) -> None:
+    for name, choices in _BELONGS.items():
+        if getattr(auth, name) is not None and auth.grant not in choices:
+            raise FieldProblem(
+                at(path, name), f"does not go with grant {auth.grant!r}", "drop it or choose another grant"
+            )
+    for name in _NEEDS.get(auth.grant, ()):
+        if not getattr(auth, name):
+            raise FieldProblem(at(path, name), "missing", f"grant {auth.grant!r} needs it")
+    if auth.grant in ("jwt_bearer", "enterprise") and (auth.assertion is None) == (auth.assertion_file is None):
+        raise FieldProblem(at(path, "assertion"), "give one of assertion and assertion_file")
+    if auth.grant == "client_credentials" and auth.client_secret is None and auth.private_key is None:
+        raise FieldProblem(at(path, "client_secret"), "missing", "give client_secret or private_key")
+
+
+def _check_client(auth: AuthConfig, path: str) -> None:
+    for name in ("client_id", "client_secret", "private_key_id", "assertion", "idp_client_id", "idp_client_secret"):
+        value = getattr(auth, name)
+        if value is not None and not _TEXT.fullmatch(value):
+            raise FieldProblem(at(path, name), "must not be empty" if not value else "has characters other than ASCII")
+    for name in ("client_secret", "private_key", "issuer"):
+        if getattr(auth, name) is not None and auth.client_id is None:
+            raise FieldProblem(at(path, "client_id"), "missing", f"{name} belongs to one")
+    if auth.client_secret is not None and auth.private_key is not None:
+        raise FieldProblem(at(path, "private_key"), "cannot be combined with client_secret", "give one of them")
+    if auth.client_auth is not None and auth.client_secret is None:
+        raise FieldProblem(at(path, "client_auth"), "says how client_secret is sent, and there is none")
+
+
+def _check_uri(text: str, path: str, *, https: bool) -> None:
+    from yarl import URL  # noqa: PLC0415 - an import of the package does without
+
+    try:
+        url = URL(text)
+        valid = bool(url.host) and url.scheme in ("http", "https") and url.user is None and not url.fragment
+    except ValueError:
+        valid = False
+    if not valid:
+        raise FieldProblem(path, "is not an absolute http or https URL")
+    if https and (url.scheme != "https" or url.raw_path in ("", "/")):
+        raise FieldProblem(path, "must be an https URL with a path")

@@ -1,0 +1,227 @@
+"""Which servers there are: how they come, change and go."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from mcp_manager._core.router import Router
+from mcp_manager.assembly import Assembly
+from mcp_manager.config import (
+    ManagerConfig,
+    ServerConfig,
+    check_server_config,
+    parse_server_config,
+    validate_server_id,
+)
+from mcp_manager.errors import CallError, ServerExistsError, ServerNotFoundError
+from mcp_manager.health import HealthMonitor
+from mcp_manager.pool import Instance
+from mcp_manager.scaling import check_instances
+from mcp_manager.supervisor import Supervisor
+from mcp_manager.views import is_ready
+
+__all__ = ["Applied", "Fleet", "ServerSpec"]
+
+_log = logging.getLogger(__name__)
+
+ServerSpec = ServerConfig | Mapping[str, Any] | str | bytes
+"""A server's configuration: the struct, a mapping, or JSON text."""
+
+# Beyond connect_timeout_s, which the attempt itself keeps to and explains.
+_CONNECT_MARGIN_S = 1.0
+
+
+class Applied(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``apply`` changed: server ids, sorted; and by id why a server kept its old configuration."""
+
+    deployed: tuple[str, ...]
+    redeployed: tuple[str, ...]
+    undeployed: tuple[str, ...]
+    failed: dict[str, str]
+
+
+class Fleet:
+    """Own the servers of a manager.
+
+    ``servers`` holds their supervisors by id, in the order of deployment; it is changed here alone. What the methods do
+    and raise is documented at those of :class:`~mcp_manager.McpManager` that have their names.
+
+    Parameters
+    ----------
+    assembly
+        Makes supervisors.
+    router, monitor
+        Where servers are registered, and who probes them.
+    on_removed
+        Called with the id of a server that is gone for good.
+    clock
+        Monotonic nanoseconds.
+    """
+
+    def __init__(
+        self,
+        assembly: Assembly,
+        router: Router,
+        monitor: HealthMonitor,
+        on_removed: Callable[[str], None],
+        clock: Callable[[], int],
+    ) -> None:
+        self._assembly = assembly
+        self._router = router
+        self._monitor = monitor
+        self._observer = _Observer(monitor)
+        self._on_removed = on_removed
+        self._clock = clock
+        self.servers: dict[str, Supervisor] = {}
+
+    def supervisor_of(self, server_id: str) -> Supervisor:
+        """Return the supervisor of a server; raises :class:`ServerNotFoundError`."""
+        try:
+            return self.servers[server_id]
+        except KeyError:
+            raise ServerNotFoundError(server_id) from None
+        except TypeError:
+            raise ServerNotFoundError(repr(server_id), hint="a server id is a string") from None
+
+    def take_all(self) -> list[Supervisor]:
+        """Empty the fleet and return what was in it, for whoever ends it."""
+        supervisors = list(self.servers.values())
+        self.servers.clear()
+        return supervisors
+
+    async def deploy(self, server_id: str, config: ServerSpec) -> None:
+        """Register a server, connect to it and probe it once."""
+        parsed = _parse_config(server_id, config)
+        if server_id in self.servers:
+            raise ServerExistsError(server_id)
+        check_instances(server_id, parsed, parsed.instances)
+        self._router.add_server(server_id)
+        supervisor = self._assembly.supervisor(server_id, parsed, self._router, self._observer)
+        self.servers[server_id] = supervisor
+        added = supervisor.set_instances(parsed.instances)
+        if parsed.connect == "lazy":
+            return
+        try:
+            await self._probe_all(added)
+        except BaseException:
+            if self.servers.get(server_id) is supervisor:
+                await self._remove(server_id, supervisor, 0.0)
+            raise
+
+    async def undeploy(self, server_id: str) -> None:
+        """Remove a server."""
+        supervisor = self.supervisor_of(server_id)
+        await self._remove(server_id, supervisor, supervisor.config.shutdown_grace_s)
+
+    async def redeploy(self, server_id: str, config: ServerSpec) -> None:
+        """Replace a server's configuration without a gap."""
+        before = self.supervisor_of(server_id)
+        parsed = _parse_config(server_id, config)
+        check_instances(server_id, parsed, parsed.instances)
+        after = self._assembly.supervisor(server_id, parsed, self._router, self._observer)
+        after.settings.memory.log_level = before.settings.memory.log_level
+        after.set_maintenance(True)
+        added = after.set_instances(parsed.instances)
+        try:
+            if parsed.connect == "eager":
+                deadline_ns = self._clock() + int((parsed.connect_timeout_s + _CONNECT_MARGIN_S) * 1e9)
+                await asyncio.gather(*(instance.ready_session(deadline_ns) for instance in added))
+            if self.servers.get(server_id) is not before:
+                raise ServerNotFoundError(server_id, hint="it was removed or replaced meanwhile")
+        except BaseException:
+            await after.aclose(0.0)
+            raise
+        after.set_maintenance(False)
+        self.servers[server_id] = after
+        await before.aclose(before.config.shutdown_grace_s)
+
+    async def scale(self, server_id: str, instances: int) -> None:
+        """Set how many instances a server has."""
+        supervisor = self.supervisor_of(server_id)
+        check_instances(server_id, supervisor.config, instances)
+        added = supervisor.set_instances(instances)
+        if supervisor.config.connect == "eager":
+            await self._probe_all(added)
+
+    async def apply(self, config: ManagerConfig) -> Applied:
+        """Make the fleet what ``config.servers`` says."""
+        wanted = {server_id: _parse_config(server_id, server) for server_id, server in config.servers.items()}
+        gone = sorted(self.servers.keys() - wanted.keys())
+        fresh = sorted(wanted.keys() - self.servers.keys())
+        changed = sorted(
+            server_id
+            for server_id in wanted.keys() & self.servers.keys()
+            if wanted[server_id] != self.servers[server_id].config
+        )
+        failed: dict[str, str] = {}
+        await asyncio.gather(
+            *(self.undeploy(server_id) for server_id in gone),
+            *(self.deploy(server_id, wanted[server_id]) for server_id in fresh),
+            *(self._replace(server_id, wanted[server_id], failed) for server_id in changed),
+        )
+        return Applied(
+            deployed=tuple(fresh),
+            redeployed=tuple(each for each in changed if each not in failed),
+            undeployed=tuple(gone),
+            failed=failed,
+        )
+
+    async def wait_ready(self, wanted: int | None, check_running: Callable[[], None]) -> None:
+        """Wait until ``wanted`` servers, or all that are deployed then, are ready; ``check_running`` may end the wait."""
+        while True:
+            self._observer.changed.clear()
+            enough = len(self.servers) if wanted is None else wanted
+            if sum(is_ready(each, self._monitor) for each in self.servers.values()) >= enough:
+                return
+            await self._observer.changed.wait()
+            check_running()
+
+    async def _probe_all(self, instances: Iterable[Instance]) -> None:
+        await asyncio.gather(*(self._monitor.probe(instance) for instance in instances))
+
+    async def _replace(self, server_id: str, config: ServerConfig, failed: dict[str, str]) -> None:
+        try:
+            await self.redeploy(server_id, config)
+        except CallError as error:
+            failed[server_id] = str(error)
+            _log.warning("server %r keeps its old configuration: %s", server_id, error)
+
+    async def _remove(self, server_id: str, supervisor: Supervisor, grace_s: float) -> None:
+        del self.servers[server_id]
+        self._router.remove_server(server_id)
+        try:
+            await supervisor.aclose(grace_s)
+        finally:
+            if server_id not in self.servers:
+                self._on_removed(server_id)
+
+
+class _Observer:
+    """Pass the supervisors' news to the monitor, and wake whoever waits for readiness."""
+
+    def __init__(self, monitor: HealthMonitor) -> None:
+        self._monitor = monitor
+        self.changed = asyncio.Event()
+
+    def instance_added(self, supervisor: Supervisor, instance: Instance) -> None:
+        self._monitor.instance_added(supervisor, instance)
+
+    def instance_changed(self, supervisor: Supervisor, instance: Instance, error: CallError | None) -> None:
+        self._monitor.instance_changed(supervisor, instance, error)
+        self.changed.set()
+
+    def instance_removed(self, instance: Instance) -> None:
+        self._monitor.instance_removed(instance)
+        self.changed.set()
+
+
+def _parse_config(server_id: str, config: ServerSpec) -> ServerConfig:
+    validate_server_id(server_id)
+    if isinstance(config, ServerConfig):
+        return check_server_config(config, server_id=server_id)
+    return parse_server_config(config, server_id=server_id)

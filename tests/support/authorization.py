@@ -1,0 +1,219 @@
+"""A protected MCP server and the authorization server that lets clients in, on a thread of their own, as odd as a test says."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from aiohttp import web
+
+__all__ = ["ProtectedServer", "Seen"]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One request as it arrived: ``form`` has the fields of a form, or of a JSON object."""
+
+    verb: str
+    path: str
+    headers: Mapping[str, str]
+    query: Mapping[str, str]
+    form: Mapping[str, Any]
+
+
+@dataclass
+class ProtectedServer:
+    """Serve ``/mcp`` to holders of a token, and ``/as1`` and ``/as2``, which give out tokens. ``with`` starts and ends it.
+
+    ``metadata`` and ``resource`` are laid over the documents; ``None`` takes a member out.
+    """
+
+    metadata: dict[str, Any] = field(default_factory=dict)
+    resource: dict[str, Any] = field(default_factory=dict)
+    has_resource_metadata: bool = True
+    issuer: str = "as1"
+    iss: str | None = None
+    scope_needed: str = ""
+    call_scope: str = ""
+    lifetime_s: float | None = 3600.0
+    gives_refresh: bool = False
+    refuses_all: bool = False
+    token_status: int = 200
+    token_error: str = "invalid_grant"
+    nonce: str = ""
+    token_type: str = "Bearer"
+    first_number: int = 1
+
+    def __post_init__(self) -> None:
+        self.seen: list[Seen] = []
+        self.valid: dict[str, set[str]] = {}
+        self.challenges: dict[str, dict[str, str]] = {}
+        self.port = 0
+        self._count = self.first_number - 1
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self.authorizing = threading.Event()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._run(self._start())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._run(self._runner.cleanup())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"{self.origin}/mcp"
+
+    def to(self, path: str) -> list[Seen]:
+        """Return the requests to a path, which may leave out the authorization server."""
+        return [each for each in list(self.seen) if each.path.endswith(path) and ".well-known" not in each.path]
+
+    async def agree(self, url: str) -> str:
+        """Be the user: answer an authorization request as the authorization server would."""
+        query = dict(parse_qsl(urlsplit(url).query))
+        issuer = urlsplit(url).path.split("/")[1]
+        self.seen.append(Seen("GET", urlsplit(url).path, {}, query, {}))
+        self.authorizing.set()
+        code = self._next("code")
+        self.challenges[code] = query
+        answer = {"code": code, "state": query["state"]}
+        iss = f"{self.origin}/{issuer}" if self.iss is None else self.iss
+        if iss:
+            answer["iss"] = iss
+        return f"{query['redirect_uri']}?{urlencode(answer)}"
+
+    def _next(self, what: str) -> str:
+        self._count += 1
+        return f"sentinel-{what}-{self._count}"
+
+    def _run(self, work: Any) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    async def _start(self) -> None:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._serve)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def _serve(self, request: web.Request) -> web.Response:
+        is_json = request.content_type == "application/json"
+        form = await request.json() if is_json and request.can_read_body else dict(await request.post())
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        seen = Seen(request.method, request.path, headers, dict(request.query), form)
+        self.seen.append(seen)
+        if request.path == "/mcp":
+            return self._mcp(seen)
+        if "/.well-known/oauth-protected-resource" in request.path:
+            if not self.has_resource_metadata:
+                return web.Response(status=404)
+            issuers = [f"{self.origin}/{self.issuer}"]
+            return _json({"resource": self.url, "authorization_servers": issuers}, self.resource)
+        if request.path.startswith("/.well-known/oauth-authorization-server/"):
+            return self._as_metadata(request.path.rpartition("/")[2])
+        if request.path.endswith("/register"):
+            method = form.get("token_endpoint_auth_method")
+            return web.json_response(
+                {"client_id": self._next("client"), "token_endpoint_auth_method": method}, status=201
+            )
+        if request.path.endswith("/token"):
+            return self._token(seen)
+        return web.Response(status=404)
+
+    def _as_metadata(self, name: str) -> web.Response:
+        issuer = f"{self.origin}/{name}"
+        document = {
+            "issuer": issuer,
+            "authorization_endpoint": f"{issuer}/authorize",
+            "token_endpoint": f"{issuer}/token",
+            "registration_endpoint": f"{issuer}/register",
+            "code_challenge_methods_supported": ["S256"],
+            "token_endpoint_auth_methods_supported": ["none"],
+            "authorization_response_iss_parameter_supported": True,
+        }
+        return _json(document, self.metadata)
+
+    def _token(self, seen: Seen) -> web.Response:
+        if self.nonce and self.nonce not in _claims(seen.headers.get("dpop", "")):
+            return web.json_response({"error": "use_dpop_nonce"}, status=400, headers={"DPoP-Nonce": self.nonce})
+        if self.token_status != 200:
+            return web.json_response({"error": self.token_error}, status=self.token_status)
+        form = seen.form
+        scopes = set(form.get("scope", "").split())
+        if form["grant_type"] == "authorization_code":
+            asked = self.challenges.pop(form["code"])
+            digest = hashlib.sha256(form["code_verifier"].encode()).digest()
+            assert base64.urlsafe_b64encode(digest).rstrip(b"=").decode() == asked["code_challenge"]
+            assert form["resource"] == asked["resource"] == self.url
+            scopes = set(asked.get("scope", "").split())
+        token = self._next("token")
+        self.valid[token] = scopes
+        body: dict[str, Any] = {"access_token": token, "token_type": self.token_type}
+        if self.lifetime_s is not None:
+            body["expires_in"] = self.lifetime_s
+        if self.gives_refresh:
+            body["refresh_token"] = self._next("refresh")
+        return web.json_response(body)
+
+    def _mcp(self, seen: Seen) -> web.Response:
+        scheme, _, token = seen.headers.get("authorization", "").partition(" ")
+        where = f'resource_metadata="{self.origin}/.well-known/oauth-protected-resource/mcp"'
+        if not self.has_resource_metadata:
+            where = 'realm="x"'
+        if scheme != self.token_type or token not in self.valid or self.refuses_all:
+            needed = f', scope="{self.scope_needed}"' if self.scope_needed else ""
+            return web.Response(status=401, headers={"WWW-Authenticate": f"{self.token_type} {where}{needed}"})
+        if self.nonce and self.nonce not in _claims(seen.headers.get("dpop", "")):
+            says = f'DPoP error="use_dpop_nonce", {where}'
+            return web.Response(status=401, headers={"WWW-Authenticate": says, "DPoP-Nonce": self.nonce})
+        method = seen.form.get("method")
+        if method == "tools/call" and self.call_scope and self.call_scope not in self.valid[token]:
+            says = f'Bearer error="insufficient_scope", scope="{self.call_scope}", {where}'
+            return web.Response(status=403, headers={"WWW-Authenticate": says})
+        result: dict[str, Any]
+        if seen.verb != "POST":
+            return web.Response(status=405)
+        if "id" not in seen.form:
+            return web.Response(status=202)
+        if method == "initialize":
+            result = {
+                "protocolVersion": "2025-11-25",
+                "capabilities": {"tools": {}},
+                "serverInfo": {"name": "protected", "version": "1"},
+            }
+        elif method == "tools/list":
+            result = {"tools": [{"name": "echo", "inputSchema": {"type": "object"}}]}
+        elif method == "tools/call":
+            result = {"content": [{"type": "text", "text": "done"}]}
+        else:
+            error = {"code": -32601, "message": "no such method"}
+            return web.json_response({"jsonrpc": "2.0", "id": seen.form["id"], "error": error})
+        headers = {"Mcp-Session-Id": "one"} if method == "initialize" else {}
+        return web.json_response({"jsonrpc": "2.0", "id": seen.form["id"], "result": result}, headers=headers)
+
+
+def _json(document: dict[str, Any], over: dict[str, Any]) -> web.Response:
+    merged = {**document, **over}
+    return web.json_response({name: value for name, value in merged.items() if value is not None})
+
+
+def _claims(proof: str) -> str:
+    parts = proof.split(".")
+    return base64.urlsafe_b64decode(parts[1] + "==").decode() if len(parts) == 3 else ""

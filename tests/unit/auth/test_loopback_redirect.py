@@ -1,0 +1,39 @@
+"""The ready redirect handler: it waits for the one request that knows the state."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import aiohttp
+import pytest
+
+from mcp_manager import LoopbackRedirect
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def test_only_who_knows_the_state_ends_the_wait() -> None:
+    redirect = f"http://127.0.0.1:{free_port()}/callback"
+    shown: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    waiting = asyncio.create_task(
+        LoopbackRedirect(shown.set_result)(f"https://as/authorize?state=right&redirect_uri={redirect}")
+    )
+    await shown
+    async with aiohttp.ClientSession() as session:
+        for path in ("?state=wrong&code=x", "/other?state=right", "?code=x"):
+            async with session.get(redirect + path) as response:
+                assert response.status == 404
+        assert not waiting.done()
+        async with session.get(f"{redirect}?state=right&code=x") as response:
+            assert response.status == 200
+    assert await waiting == f"{redirect}?state=right&code=x"
+
+
+async def test_a_redirect_to_another_machine_is_not_waited_for() -> None:
+    with pytest.raises(ValueError, match="not on loopback"):
+        await LoopbackRedirect(print)("https://as/authorize?state=x&redirect_uri=https://h/callback")
