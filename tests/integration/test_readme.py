@@ -31,10 +31,10 @@ def examples() -> list[tuple[str, str]]:
 
 def test_every_block_is_of_a_kind_that_is_run_here() -> None:
     assert {kind for kind, _ in BLOCKS} == {"bash", "python", "text", "toml"}
-    assert len(examples()) == len(blocks("python")) == len(blocks("text")) == 2
+    assert len(examples()) == len(blocks("python")) == len(blocks("text")) == 3
 
 
-@pytest.mark.parametrize(("code", "output"), examples(), ids=["sync", "async"])
+@pytest.mark.parametrize(("code", "output"), examples(), ids=["sync", "async", "handlers"])
 def test_an_example_prints_what_the_readme_shows(code: str, output: str, tmp_path: Path) -> None:
     script = tmp_path / "example.py"
     script.write_text(code, encoding="utf-8")
