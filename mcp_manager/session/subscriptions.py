@@ -225,9 +225,10 @@ class Listening:
             return True
         if method == methods.CANCELLED:
             stream = self._streams.get(_as_int(read_cancelled_id(params)))
-            if stream is not None:
-                self._cancelled_id = stream.request_id
-                stream.task.cancel()
+            if stream is None:
+                return False
+            self._cancelled_id = stream.request_id
+            stream.task.cancel()
             return True
         if method in _TOLD:
             stream = self._streams.get(_as_int(read_subscription_id(params)))

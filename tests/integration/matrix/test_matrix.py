@@ -145,7 +145,7 @@ async def noted(manager: McpManager, entry: str) -> list[str]:
 def servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Running]]:
     """The servers that the chosen tests share, each started once, by the name of the peer."""
     chosen = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
-    peers = {params["peer"].name: params["peer"] for params in chosen if "peer" in params}
+    peers = {peer.name: peer for params in chosen if isinstance(peer := params.get("peer"), Peer)}
     with contextlib.ExitStack() as stack:
         yield {
             name: stack.enter_context(peer.start(tmp_path_factory.mktemp("peer")))
