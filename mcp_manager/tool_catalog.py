@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
-import hashlib
 import re
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
@@ -121,6 +119,8 @@ class ToolCache:
             catalog = await self.catalog(server_ids, timeout)
             route = self._routes.get(name)
             if route is None:
+                import difflib  # noqa: PLC0415 - an import of the package does without
+
                 near = difflib.get_close_matches(name, self._routes, n=1)
                 raise ToolNotFoundError(name, nearest=near[0] if near else None, missing=sorted(catalog.missing))
         return route
@@ -276,6 +276,8 @@ def _plain_name(server_id: str, tool: str) -> str | None:
 
 
 def _hashed_name(server_id: str, tool: str, digits: int) -> str:
+    import hashlib  # noqa: PLC0415 - an import of the package does without
+
     pair = f"{len(server_id)}:{server_id}{tool}".encode("utf-8", "surrogatepass")
     digest = hashlib.sha256(pair).hexdigest()[:digits]
     readable = _FOREIGN.sub("_", f"{server_id}{_SEPARATOR}{tool}")[: _LONGEST_NAME - 1 - digits]

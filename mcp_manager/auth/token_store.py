@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
-import tempfile
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -97,6 +95,8 @@ class FileTokenStore:
         await asyncio.to_thread(self._save, key, record)
 
     def _path(self, key: str) -> Path:
+        import hashlib  # noqa: PLC0415 - an import of the package does without
+
         return self._directory / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.json"
 
     def _load(self, key: str) -> bytes | None:
@@ -113,6 +113,8 @@ class FileTokenStore:
         self._directory.mkdir(parents=True, exist_ok=True)
         self._directory.chmod(0o700)
         # mkstemp makes it with mode 0600.
+        import tempfile  # noqa: PLC0415 - an import of the package does without
+
         handle, temporary = tempfile.mkstemp(dir=self._directory, prefix=".new-")
         try:
             with os.fdopen(handle, "wb") as file:

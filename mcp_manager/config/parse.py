@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 import logging
 import re
 from collections.abc import Iterable, Mapping
@@ -146,6 +144,8 @@ def refuse_unknown(name: str, known: Iterable[str], path: str) -> NoReturn:
 
 def nearest(name: str, known: Iterable[str], *, cutoff: float) -> str | None:
     """Return the known name most like ``name``, whatever its case and separators, or ``None``."""
+    import difflib  # noqa: PLC0415 - an import of the package does without
+
     folded = {_fold(candidate): candidate for candidate in known}
     found = difflib.get_close_matches(_fold(name[:64]), folded, n=1, cutoff=cutoff)
     return folded[found[0]] if found else None
@@ -174,6 +174,8 @@ def convert(fields: dict[str, Any], kind: type[Any], path: str) -> Any:
 
 def decode_json(text: str) -> Any:
     """Return the value of a JSON text; raises :class:`FieldProblem` with line and column, or a key given twice."""
+    import json  # noqa: PLC0415 - an import of the package does without
+
     try:
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except json.JSONDecodeError as malformed:

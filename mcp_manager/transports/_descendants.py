@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import signal
 import sys
 import time
@@ -28,7 +27,7 @@ _PAUSES: Final = 4
 
 def new_mark() -> tuple[str, str]:
     """Return a new token, and the value of :data:`MARK` that holds it, and those this process itself was given."""
-    token = secrets.token_hex(8)
+    token = os.urandom(8).hex()
     inherited = os.environ.get(MARK)
     return token, token if not inherited else f"{inherited}{_SEPARATOR}{token}"
 
