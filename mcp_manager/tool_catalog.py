@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import hashlib
 import re
 from abc import abstractmethod
@@ -121,6 +120,8 @@ class ToolCache:
             catalog = await self.catalog(server_ids, timeout)
             route = self._routes.get(name)
             if route is None:
+                import difflib  # noqa: PLC0415 - for names that are not known
+
                 near = difflib.get_close_matches(name, self._routes, n=1)
                 raise ToolNotFoundError(name, nearest=near[0] if near else None, missing=sorted(catalog.missing))
         return route

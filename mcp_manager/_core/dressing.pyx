@@ -96,9 +96,9 @@ cdef Exchange assembled(
 
 
 cdef bint find_name(const uint8_t* text, Py_ssize_t at, Py_ssize_t end, bytes member, Range* name) noexcept:
-    """Find the one member of an object that is a string of this name; ``at`` is behind the object's bracket.
+    """Find the string that is an object's last member of this name; ``at`` is behind the object's bracket.
 
-    ``False`` for text that is no object, and where the name is twice there or has escapes.
+    ``False`` for text that is no object, where there is none, and where one is no string or has escapes.
     """
     cdef Range key
     cdef Fault fault
@@ -114,7 +114,7 @@ cdef bint find_name(const uint8_t* text, Py_ssize_t at, Py_ssize_t end, bytes me
             memcmp(text + key.start, PyBytes_AS_STRING(member), PyBytes_GET_SIZE(member)) == 0
         )
         if wanted:
-            if found or text[value] != 0x22:
+            if text[value] != 0x22:
                 return False
             found = True
             escaped = False

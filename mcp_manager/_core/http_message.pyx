@@ -219,7 +219,7 @@ cdef int write_number(char* to, int64_t number) noexcept:
 
 
 cdef bytes render(bytes head, bytes fields, bytes body):
-    """Join a head that ends with ``Content-Length: ``, the length, header fields of this request alone, and the body."""
+    """Join a head that ends with ``Content-Length: ``, the length, header fields of this request, and the body."""
     cdef char[32] length
     cdef int digits = write_number(length, PyBytes_GET_SIZE(body))
     cdef Py_ssize_t head_size = PyBytes_GET_SIZE(head)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -112,6 +111,8 @@ class FileTokenStore:
             return
         self._directory.mkdir(parents=True, exist_ok=True)
         self._directory.chmod(0o700)
+        import tempfile  # noqa: PLC0415 - for those who keep tokens in files
+
         # mkstemp makes it with mode 0600.
         handle, temporary = tempfile.mkstemp(dir=self._directory, prefix=".new-")
         try:

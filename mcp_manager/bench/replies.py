@@ -9,8 +9,10 @@ import orjson
 
 from mcp_manager._version import __version__
 
-__all__ = ["Answer", "Endpoint", "render", "rows_result", "text_result"]
+__all__ = ["STATELESS", "Answer", "Endpoint", "render", "rows_result", "text_result"]
 
+STATELESS: Final = "/stateless"
+"""How the path of a server without a handshake ends."""
 _PATH: Final = re.compile(rb"/(json|sse|rows)/(\d{1,8})(?:/(\d{1,6}))?(/stateless)?")
 _MAX_TOOLS: Final = 100_000
 _JSON_HEAD: Final = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n%sContent-Length: "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import re
@@ -147,6 +146,8 @@ def refuse_unknown(name: str, known: Iterable[str], path: str) -> NoReturn:
 def nearest(name: str, known: Iterable[str], *, cutoff: float) -> str | None:
     """Return the known name most like ``name``, whatever its case and separators, or ``None``."""
     folded = {_fold(candidate): candidate for candidate in known}
+    import difflib  # noqa: PLC0415 - for names that are not known
+
     found = difflib.get_close_matches(_fold(name[:64]), folded, n=1, cutoff=cutoff)
     return folded[found[0]] if found else None
 
