@@ -78,6 +78,7 @@ def dressed_in_python(method: str, params: bytes | None) -> tuple[bytes, bytes] 
 @example("tools/call", b'{"name":"echo"}')
 @example("tools/call", b'{"name":"a","name":"b"}')
 @example("tools/call", b'{"name":1,"name":"b"}')
+@example("tools/call", b'{"name":1a"}')
 @example("tools/call", b'{"name":"a\\/b"}')
 @example("tools/call", b'{"name":"a\x7f"}')
 @example("tools/call", b'{"name":" a"}')
