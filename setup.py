@@ -12,7 +12,18 @@ if PROFILE not in {"release", "debug", "trace", "sanitize"}:
     raise SystemExit(f"MCP_MANAGER_BUILD={PROFILE!r} is not a build profile: release, debug, trace or sanitize")
 
 HEADERS = {"jsonrpc": ["mcp_manager/_core/json_blocks.h", "mcp_manager/_core/json_block_scan.h"]}
-MODULES = ("histogram", "breaker", "router", "jsonrpc", "sse", "deadlines", "http_message", "wire", "call_path")
+MODULES = (
+    "histogram",
+    "breaker",
+    "router",
+    "jsonrpc",
+    "sse",
+    "deadlines",
+    "http_message",
+    "wire",
+    "dressing",
+    "call_path",
+)
 # The benchmark's server waits with epoll, which other systems do not have.
 BENCH_MODULES = ("loopback",) if sys.platform == "linux" else ()
 

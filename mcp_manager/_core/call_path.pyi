@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Never, Protocol, final
 
+from mcp_manager._core.dressing import Dressing
 from mcp_manager._core.http_message import Exchange, Request
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager._core.router import Lease, Router, Server
@@ -26,6 +27,8 @@ class RequestIds:
         """Return the next number."""
 
 class _Dialect(Protocol):
+    @property
+    def dressing(self) -> Dressing | None: ...
     def exchange(self, request: Any, request_id: int, deadline_ns: int) -> Exchange | None: ...
     def accepts(self, reply: Message) -> bool: ...
 
@@ -45,7 +48,7 @@ class Channel:
         Whose channel it is, for whoever meets something unusual.
     dialect
         Makes the exchanges of requests that are not sent as they are, ``None`` for one that takes another way, and says
-        of a result whether it is the end of its call; ``None`` where neither is needed.
+        of a result whether it is the end of its call; ``None`` where neither is needed. Its ``dressing`` is tried first.
     """
 
     head: bytes

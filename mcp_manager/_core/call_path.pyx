@@ -6,6 +6,7 @@ cimport cython
 from libc.stdint cimport int64_t, uint64_t
 
 from mcp_manager._core.breaker cimport SUCCESS
+from mcp_manager._core.dressing cimport Dressing, is_complete
 from mcp_manager._core.http_message cimport JSON, Exchange, Request, WireReply
 from mcp_manager._core.jsonrpc cimport IS_RESULT, Message, scan_one
 from mcp_manager._core.router cimport Lease, Router, Server
@@ -40,6 +41,7 @@ cdef class Channel:
     cdef public bytes head
     cdef readonly object session
     cdef object dialect
+    cdef Dressing dressing
 
     def __init__(
         self,
@@ -58,6 +60,12 @@ cdef class Channel:
         self.head = head
         self.session = session
         self.dialect = dialect
+        self.dressing = None if dialect is None else dialect.dressing
+
+
+cdef bint accepts(Channel channel, Message reply):
+    """Tell whether a result is the end of its call, most often without asking."""
+    return is_complete(reply) or channel.dialect.accepts(reply)
 
 
 @cython.final
@@ -131,8 +139,14 @@ cdef class CallPath:
         return flight
 
     cdef Exchange dressed(self, Channel channel, request, int64_t deadline_ns):
+        cdef int64_t request_id = channel.ids.take()
+        cdef Exchange exchange
+        if channel.dressing is not None:
+            exchange = channel.dressing.dress(request, request_id, deadline_ns)
+            if exchange is not None:
+                return exchange
         try:
-            return channel.dialect.exchange(request, channel.ids.take(), deadline_ns)
+            return channel.dialect.exchange(request, request_id, deadline_ns)
         except Exception:
             # The ordinary way meets it again, and accounts for it.
             return None
@@ -155,14 +169,14 @@ cdef class CallPath:
             if message is None or message.kind != IS_RESULT or message.id != flight.exchange.request_id:
                 response.body = body
                 return None
-            if flight.channel.dialect is not None and not flight.channel.dialect.accepts(message):
+            if flight.channel.dialect is not None and not accepts(flight.channel, message):
                 response.body = body
                 return None
         else:
             if type(reply) is not Message or (<Message> reply).kind != IS_RESULT:
                 return None
             message = <Message> reply
-            if flight.channel.dialect is not None and not flight.channel.dialect.accepts(message):
+            if flight.channel.dialect is not None and not accepts(flight.channel, message):
                 return None
         self.router.settle(flight.lease, SUCCESS, SUCCESS_STATUS, <int64_t> self.clock(), 0, 0)
         return message

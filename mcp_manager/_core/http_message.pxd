@@ -56,7 +56,7 @@ cdef bytes new_body(Py_ssize_t size)
 cdef object recycle_body(bytes body)
 cdef bint is_unshared(PyObject* data) noexcept
 cdef Exchange make_exchange(
-    const char* method, Py_ssize_t method_size, const char* params, Py_ssize_t params_size,
-    int64_t request_id, int64_t deadline_ns,
+    const char* method, Py_ssize_t method_size, const char* opening, Py_ssize_t opening_size,
+    const char* params, Py_ssize_t params_size, int64_t request_id, int64_t deadline_ns,
 )
 cdef WireReply make_reply(int status, list headers, bytes media_type, bytes body, Content content)

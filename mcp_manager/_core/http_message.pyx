@@ -104,22 +104,23 @@ cdef class Request:
         cdef const char* params = NULL if self.params is None else PyBytes_AS_STRING(self.params)
         cdef Py_ssize_t size = 0 if self.params is None else PyBytes_GET_SIZE(self.params)
         return make_exchange(
-            PyBytes_AS_STRING(self.method), PyBytes_GET_SIZE(self.method), params, size, request_id, deadline_ns
+            PyBytes_AS_STRING(self.method), PyBytes_GET_SIZE(self.method), NULL, 0, params, size,
+            request_id, deadline_ns,
         )
 
 
 cdef Exchange make_exchange(
-    const char* method, Py_ssize_t method_size, const char* params, Py_ssize_t params_size,
-    int64_t request_id, int64_t deadline_ns,
+    const char* method, Py_ssize_t method_size, const char* opening, Py_ssize_t opening_size,
+    const char* params, Py_ssize_t params_size, int64_t request_id, int64_t deadline_ns,
 ):
-    """Build a JSON-RPC request from parts that are JSON already; ``params`` may be NULL."""
+    """Build a JSON-RPC request from parts that are JSON; ``params`` may be NULL, or go on from an opening."""
     cdef Exchange exchange = Exchange.__new__(Exchange)
     cdef char[32] digits
     cdef int id_size = write_number(digits, request_id)
     cdef Py_ssize_t size = ID_HEAD_SIZE + id_size + METHOD_SIZE + method_size + 1
     cdef char* at
     if params is not NULL:
-        size += PARAMS_SIZE + params_size
+        size += PARAMS_SIZE + opening_size + params_size
     exchange.frame = PyBytes_FromStringAndSize(NULL, size)
     at = PyBytes_AS_STRING(exchange.frame)
     memcpy(at, <const char*> b'{"jsonrpc":"2.0","id":', ID_HEAD_SIZE)
@@ -131,8 +132,12 @@ cdef Exchange make_exchange(
     at += method_size
     if params is not NULL:
         memcpy(at, <const char*> b',"params":', PARAMS_SIZE)
-        memcpy(at + PARAMS_SIZE, params, params_size)
-        at += PARAMS_SIZE + params_size
+        at += PARAMS_SIZE
+        if opening_size:
+            memcpy(at, opening, opening_size)
+            at += opening_size
+        memcpy(at, params, params_size)
+        at += params_size
     at[0] = 0x7D
     exchange.request_id = request_id
     exchange.deadline_ns = deadline_ns

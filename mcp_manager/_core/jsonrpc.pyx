@@ -43,18 +43,6 @@ cdef enum:
     # A text that is shorter than this from here on is read byte by byte sooner than by blocks.
     SHORT = 32
 
-cdef enum Member:
-    OTHER = 0
-    ID = 1
-    METHOD = 2
-    PARAMS = 3
-    RESULT_MEMBER = 4
-    ERROR_MEMBER = 5
-    VERSION = 6
-    # Those of an error object.
-    CODE = 7
-    MESSAGE = 8
-
 
 class FrameError(ValueError):
     def __init__(self, reason, offset):
@@ -139,8 +127,8 @@ cdef class Message:
         if params.start >= 0:
             params_text = text + params.start
         return make_exchange(
-            text + method.start, method.end - method.start, params_text,
-            params.end - params.start, request_id, deadline_ns,
+            text + method.start, method.end - method.start, NULL, 0, params_text, params.end - params.start,
+            request_id, deadline_ns,
         )
 
     @property

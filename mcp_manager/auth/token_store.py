@@ -112,8 +112,9 @@ class FileTokenStore:
             return
         self._directory.mkdir(parents=True, exist_ok=True)
         self._directory.chmod(0o700)
+        import tempfile  # noqa: PLC0415 - for those who keep tokens in files
+
         # mkstemp makes it with mode 0600.
-        import tempfile  # noqa: PLC0415 - an import of the package does without
 
         handle, temporary = tempfile.mkstemp(dir=self._directory, prefix=".new-")
         try:

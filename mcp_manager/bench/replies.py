@@ -1,4 +1,4 @@
-"""What the loopback server answers on which path: revision 2025-11-25, framing and size taken from the path."""
+"""What the loopback server answers on which path: framing, size and era of the protocol are taken from the path."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import orjson
 
 from mcp_manager._version import __version__
 
-__all__ = ["Answer", "Endpoint", "render", "rows_result", "text_result"]
+__all__ = ["STATELESS", "Answer", "Endpoint", "render", "rows_result", "text_result"]
 
-_PATH: Final = re.compile(rb"/(json|sse|rows)/(\d{1,8})(?:/(\d{1,6}))?")
+STATELESS: Final = "/stateless"
+"""How the path of a server without a handshake ends."""
+_PATH: Final = re.compile(rb"/(json|sse|rows)/(\d{1,8})(?:/(\d{1,6}))?(/stateless)?")
 _MAX_TOOLS: Final = 100_000
 _JSON_HEAD: Final = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n%sContent-Length: "
 _SSE_HEAD: Final = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n%sTransfer-Encoding: chunked\r\n"
 )
 _SESSION: Final = b"Mcp-Session-Id: loopback\r\n"
+_TYPE: Final = b'"resultType":"complete",'
 # The digits an id is reckoned with when a body is to have a size.
 _ID_DIGITS: Final = 4
 # A line as logs and files have them; its end is an escape, as in real text.
@@ -42,14 +45,15 @@ class Endpoint(NamedTuple):
 
 
 def render(path: bytes) -> Endpoint | None:
-    """Make the replies of ``/{json|sse|rows}/{bytes of a call's reply}[/{tools}]``, or return ``None``.
+    """Make the replies of ``/{json|sse|rows}/{bytes of a call's reply}[/{tools}][/stateless]``, or return ``None``.
 
-    ``rows`` is JSON whose result has ``structuredContent`` of small objects, the other two have one text.
+    ``rows`` is JSON whose result has ``structuredContent`` of small objects, the other two have one text. A stateless
+    server speaks revision 2026-07-28, every other one 2025-11-25; its replies carry as much, and their type.
     """
     found = _PATH.fullmatch(path)
     if found is None or int(found[3] or 1) > _MAX_TOOLS:
         return None
-    kind, size, tools = found[1], int(found[2]), int(found[3] or 1)
+    kind, size, tools, stateless = found[1], int(found[2]), int(found[3] or 1), found[4] is not None
     chunked = kind == b"sse"
     prefix = b'{"jsonrpc":"2.0","id":'
     end = b"}"
@@ -62,8 +66,12 @@ def render(path: bytes) -> Endpoint | None:
         b"tools/call": b',"result":' + result,
         b"tools/list": b',"result":' + orjson.dumps({"tools": [_tool(number) for number in range(tools)]}),
         b"ping": b',"result":{}',
-        b"initialize": b',"result":' + orjson.dumps(_INITIALIZED),
     }
+    if stateless:
+        answers = {method: body.replace(b',"result":{', b',"result":{' + _TYPE, 1) for method, body in answers.items()}
+        answers[b"server/discover"] = b',"result":' + orjson.dumps(_DISCOVERED)
+    else:
+        answers[b"initialize"] = b',"result":' + orjson.dumps(_INITIALIZED)
     return Endpoint(chunked, prefix, tuple(_answer(method, body + end, chunked) for method, body in answers.items()))
 
 
@@ -116,4 +124,10 @@ _INITIALIZED: Final[dict[str, Any]] = {
     "protocolVersion": "2025-11-25",
     "capabilities": {"tools": {}},
     "serverInfo": {"name": "loopback", "version": __version__},
+}
+_DISCOVERED: Final[dict[str, Any]] = {
+    "resultType": "complete",
+    "supportedVersions": ["2026-07-28"],
+    "capabilities": {"tools": {}},
+    "_meta": {"io.modelcontextprotocol/serverInfo": {"name": "loopback", "version": __version__}},
 }

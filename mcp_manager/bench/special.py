@@ -1,4 +1,4 @@
-"""What is measured in single targets only, behind the same interface: scanners, tool lists, fleets of many servers."""
+"""What is measured in single targets only, behind the same interface: scanners, tool lists, revisions, fleets of many servers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 from mcp_manager._core import jsonrpc
 from mcp_manager.bench.cases import Expected
 from mcp_manager.bench.client import AwaitedClient, WrongReplyError
+from mcp_manager.bench.ours import ExecuteRawClient
 from mcp_manager.bench.peers import SdkClient
-from mcp_manager.bench.replies import render
+from mcp_manager.bench.replies import STATELESS, render
 from mcp_manager.manager import McpManager
 
 _SEED = 1
@@ -90,6 +91,21 @@ class ToolsClient(AwaitedClient):
 
     async def aclose(self) -> None:
         await self._manager.stop()
+
+
+class HandshakeClient(ExecuteRawClient):
+    """``execute_raw`` to a server with a handshake."""
+
+    name = "2025-11-25"
+
+
+class StatelessClient(ExecuteRawClient):
+    """``execute_raw`` to a stateless server: its requests say more of themselves, its replies their type."""
+
+    name = "2026-07-28"
+
+    async def connect(self, url: str, expected: Expected) -> None:
+        await super().connect(url + STATELESS, expected)
 
 
 class Fleet10Client(AwaitedClient):

@@ -19,6 +19,7 @@ _AIOHTTP, _SDK, _LANE = "aiohttp + orjson", "mcp", "bare lane"
 _TEXT, _ROWS = Case("json", 1_000_000, 1), Case("rows", 1_000_000, 1)
 _TOOLS: Final = Case("json", 100, 1, tools=1000)
 _FLEETS: Final = ("fleet of 10", "fleet of 10,000", "fleet of 10,000, all called")
+_REVISIONS: Final = ("2025-11-25", "2026-07-28")
 _SESSIONS: Final = 1000
 _SDK_SESSIONS: Final = 40
 _SESSION_ROUNDS: Final = 3
@@ -54,6 +55,7 @@ def comparisons(loops: Sequence[str]) -> list[Comparison]:
     last = loops[-1]
     found.append(Comparison(LARGE, last, (_SDK, _AIOHTTP, _LANE, "call_tool", "execute_raw")))
     found.append(Comparison(_TOOLS, last, ("mcp list_tools", "list_tools")))
+    found.append(Comparison(SMALL, last, _REVISIONS))
     found.append(Comparison(SMALL, last, _FLEETS))
     found.append(Comparison(_TEXT, last, ("scan", "msgspec Raw")))
     found.append(Comparison(_ROWS, last, ("scan", "msgspec Raw")))
@@ -131,6 +133,7 @@ def _single_targets(samples: Samples, loop: str) -> list[Target]:
         Target("scan of 1 MB of text: msgspec Raw costs", ratio(_TEXT, "msgspec Raw", "scan"), "x", False, 2),
         Target("scan of 1 MB of small rows: msgspec Raw costs", ratio(_ROWS, "msgspec Raw", "scan"), "x", False, 8),
         Target("list_tools of 1,000 tools: mcp costs", ratio(_TOOLS, "mcp list_tools", "list_tools"), "x", False, 20),
+        Target(f"a call in 2026-07-28, {loop}: of one in 2025-11-25", ratio(SMALL, *_REVISIONS[::-1]), "x", True, 1.15),
         Target(f"a call, {grown}, 10 of them called", ratio(SMALL, _FLEETS[1], _FLEETS[0]), "x", True, 1.3),
         Target(f"a call, {grown}, all of them called", ratio(SMALL, _FLEETS[2], _FLEETS[0]), "x", True, 1.3),
     ]

@@ -40,6 +40,8 @@ SPECIAL: Final = {
         "scan": "ScanClient",
         "msgspec Raw": "MsgspecScanClient",
         "list_tools": "ToolsClient",
+        "2025-11-25": "HandshakeClient",
+        "2026-07-28": "StatelessClient",
         "mcp list_tools": "SdkToolsClient",
         "fleet of 10": "Fleet10Client",
         "fleet of 10,000": "Fleet10000Client",

@@ -62,6 +62,8 @@ class Envelope:
         The revision that every request names.
     trace_context
         Asked for every request where it comes from; its members go into ``_meta``.
+
+    ``opening`` is how params begin that have nothing to add to ``_meta``.
     """
 
     def __init__(self, client: ClientIdentity, revision: str, trace_context: TraceContext | None = None) -> None:
@@ -108,7 +110,7 @@ class Envelope:
         if at < 0 or params[:at].strip():
             raise _no_object("params")
         rest = params[at + 1 :].lstrip()
-        return self._opening + rest if rest[:1] == b"}" else self._opening_more + rest
+        return self.opening + rest if rest[:1] == b"}" else self._opening_more + rest
 
     def fields(self, method: str, params: bytes | None) -> bytes:
         """Render the header fields of a request: ``Mcp-Method``, and ``Mcp-Name`` where the method has one.
@@ -148,8 +150,8 @@ class Envelope:
             raise InvalidRequestError(f"Invalid request: {method} needs params.{member}, a string") from None
 
     def _render(self) -> None:
-        self._opening = b'{"_meta":' + msgspec.json.encode(self._meta)
-        self._opening_more = self._opening + b","
+        self.opening = b'{"_meta":' + msgspec.json.encode(self._meta)
+        self._opening_more = self.opening + b","
 
     def _merged(self, params: bytes, trace: Mapping[str, str]) -> bytes:
         try:

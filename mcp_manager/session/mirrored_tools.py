@@ -48,25 +48,27 @@ class MirroredTools:
     ----------
     faults
         Told of tools that are left out.
+
+    ``parameters`` is what is known, by tool; whoever looks into it changes nothing.
     """
 
-    __slots__ = ("_faults", "_parameters")
+    __slots__ = ("_faults", "parameters")
 
     def __init__(self, faults: PeerFaults) -> None:
         self._faults = faults
-        self._parameters: dict[str, tuple[MirroredParameter, ...]] = {}
+        self.parameters: dict[str, tuple[MirroredParameter, ...]] = {}
 
     @property
     def any(self) -> bool:
         """Whether there is any such tool."""
-        return bool(self._parameters)
+        return bool(self.parameters)
 
     def fields(self, params: bytes | None) -> bytes:
         """Render the header fields for the params of a ``tools/call``."""
-        if not self._parameters:
+        if not self.parameters:
             return b""
         try:
-            parameters = self._parameters.get(_named_decoder.decode(params or b"{}").name)
+            parameters = self.parameters.get(_named_decoder.decode(params or b"{}").name)
             if parameters is None:
                 return b""
             return parameter_fields(parameters, _call_decoder.decode(params or b"{}").arguments)
@@ -98,7 +100,7 @@ class MirroredTools:
             tool = _tool_decoder.decode(raw)
         except (msgspec.DecodeError, RecursionError):
             return True
-        self._parameters.pop(tool.name, None)
+        self.parameters.pop(tool.name, None)
         schema = bytes(tool.input_schema)
         if _ANNOTATION not in schema and b"\\u" not in schema:
             return True
@@ -110,5 +112,5 @@ class MirroredTools:
         except (msgspec.DecodeError, RecursionError):
             return True
         if parameters:
-            self._parameters[tool.name] = parameters
+            self.parameters[tool.name] = parameters
         return True

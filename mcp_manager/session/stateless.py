@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from mcp_manager._core.call_path import RequestIds
+from mcp_manager._core.dressing import Dressing
 from mcp_manager._core.jsonrpc import ERROR, Message, scan_reply
 from mcp_manager.errors import CallError, InputRequiredError, ProtocolError, SessionLostError
 from mcp_manager.protocol import methods
@@ -22,6 +23,7 @@ from mcp_manager.protocol.error_codes import (
     UNSUPPORTED_VERSION,
 )
 from mcp_manager.protocol.handshake import ClientIdentity
+from mcp_manager.protocol.header_values import header_line
 from mcp_manager.protocol.multi_round import (
     COMPLETE,
     INPUT_REQUIRED,
@@ -92,7 +94,8 @@ class StatelessDialect:
     pause
         ``await pause(seconds)`` waits, or raises when the session ends meanwhile.
 
-    ``listening`` is the session's stream of notifications, once there is one.
+    ``listening`` is the session's stream of notifications, once there is one; ``dressing`` makes the exchanges of most
+    calls, ``None`` where none can be made so.
     """
 
     def __init__(
@@ -124,10 +127,20 @@ class StatelessDialect:
         self._names: dict[bytes, str] = {}
         self._cache = cache
         self._beside = _LOCAL | {_LIST_TOOLS_RAW} | (_CACHEABLE if cache.enabled else frozenset())
+        # Where a request comes from is asked in Python.
+        self.dressing = self._new_dressing() if self._has_fields and trace_context is None else None
         self._tasks = TaskFollower(server_id, self._ask, requests, pause)
         self.listening: Listening | None = None
 
     # What the compiled path asks
+
+    def _new_dressing(self) -> Dressing:
+        known = {}
+        for method, member in methods.NAME_MEMBER.items():
+            method_raw = msgspec.json.encode(method)
+            if method_raw not in self._beside:
+                known[method_raw] = (header_line("Mcp-Method", method), member.encode())
+        return Dressing(self._envelope.opening, known, self._mirrored.parameters)
 
     def exchange(self, request: Sendable, request_id: int, deadline_ns: int) -> Exchange | None:
         """Make the exchange of a request, ``None`` for one that the quick way is not made for.
@@ -307,6 +320,7 @@ class StatelessDialect:
             raise SessionLostError("the server does not speak this revision any more", server_id=self._server_id)
         if named != self._envelope.revision:
             self._envelope = self._envelope.in_revision(named)
+            self._open_anew()
             self._transport.settle(named)
 
     async def _check_era(self, deadline_ns: int) -> None:
@@ -342,7 +356,12 @@ class StatelessDialect:
             return self._error(INVALID_PARAMS, "Invalid params: level must be a string")
         self._memory.log_level = level
         self._envelope.set_log_level(level)
+        self._open_anew()
         return self._result(b"{}")
+
+    def _open_anew(self) -> None:
+        if self.dressing is not None:
+            self.dressing.open_with(self._envelope.opening)
 
     async def _list_tools(self, deadline_ns: int) -> bool:
         """Learn the tools anew, every page; tell whether that worked."""

@@ -26,8 +26,10 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.types import TextContent
 
 from mcp_manager import McpManager
+from mcp_manager import TextContent as ManagersText
 from mcp_manager.bench.cases import Case, Framing
 from mcp_manager.bench.children import ChildError, LoopbackServer, Worker
+from mcp_manager.bench.replies import STATELESS
 from mcp_manager.bench.serve import address
 from mcp_manager.bench.worker import CLIENTS
 from mcp_manager.cli import main
@@ -130,6 +132,20 @@ async def test_the_manager_is_answered(framing: Framing) -> None:
         assert [tool.name for tool in await manager.list_tools("one")] == ["echo", "tool_1", "tool_2"]
         # One to find out what it speaks, initialize and what follows it, a stream in vain, the call and the list.
         assert (await server.usage())["requests"] == 6
+
+
+@pytest.mark.parametrize("framing", ["json", "sse", "rows"])
+async def test_a_stateless_server_gives_as_much(framing: Framing) -> None:
+    case = Case(framing, 10_000, 1)
+    async with LoopbackServer(None) as server, McpManager() as manager:
+        await manager.deploy("one", {"url": server.url(case.path + STATELESS), "protocol_version": "2026-07-28"})
+        result = await manager.call_tool("one", "echo", {"text": "x"})
+        letters = sum(len(block.text) for block in result.content if isinstance(block, ManagersText))
+        assert (letters, result.result_type) == (case.expected().letters, "complete")
+        assert len((result.structured_content or {"rows": []})["rows"]) == case.expected().rows
+        assert [tool.name for tool in await manager.list_tools("one")] == ["echo"]
+        # One to find out what it speaks, the call and the list.
+        assert (await server.usage())["requests"] == 3
 
 
 @pytest.mark.parametrize(("framing", "extra"), [("json", 0), ("sse", 0), ("rows", 200)])

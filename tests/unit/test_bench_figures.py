@@ -115,6 +115,8 @@ def test_targets_come_from_the_clients_and_cases_they_name() -> None:
         (Case("rows", 1_000_000, 1), "msgspec Raw", 900.0),
         (Case("json", 100, 1, tools=1000), "list_tools", 100.0),
         (Case("json", 100, 1, tools=1000), "mcp list_tools", 2500.0),
+        (SMALL, "2025-11-25", 10.0),
+        (SMALL, "2026-07-28", 12.0),
         *((SMALL, fleet, cost) for fleet, cost in zip(FLEETS, (10.0, 11.0, 14.0), strict=True)),
     ]:
         samples.add(case, "uvloop", client, measured(cost), None)
@@ -138,6 +140,7 @@ def test_targets_come_from_the_clients_and_cases_they_name() -> None:
         (3, 2, True),
         (9, 8, True),
         (25, 20, True),
+        (1.2, 1.15, False),
         (1.1, 1.3, True),
         (1.4, 1.3, False),
         (50, 25, True),

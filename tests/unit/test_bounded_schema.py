@@ -128,7 +128,9 @@ def test_the_worst_that_is_checked_ends(schema: Any, value: Any) -> None:
         "schema, value = json.load(sys.stdin)\n"
         "BoundedSchema(json.dumps(schema).encode()).fault_in(value)\n"
     )
-    subprocess.run([sys.executable, "-c", code], input=json.dumps([schema, value]).encode(), timeout=60, check=True)
+    subprocess.run(
+        [sys.executable, "-P", "-c", code], input=json.dumps([schema, value]).encode(), timeout=60, check=True
+    )
 
 
 def test_schemas_are_compiled_once() -> None:
