@@ -75,6 +75,9 @@ class WireReply:
     def header(self, name: str) -> str | None:
         """Return the first header of a name, of whatever case, without spaces around its value."""
 
+    def header_values(self, name: str) -> list[str]:
+        """Return every header of a name as :meth:`header` does; none of ``Content-Type``."""
+
 @final
 class Request:
     """What is asked for, to be sent under an id that is not known yet, and perhaps another one after that.

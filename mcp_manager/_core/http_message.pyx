@@ -88,6 +88,10 @@ cdef class WireReply:
                 return value.decode("latin-1").strip()
         return None
 
+    def header_values(self, str name not None):
+        cdef bytes wanted = name.lower().encode("latin-1")
+        return [value.decode("latin-1").strip() for known, value in self.headers or () if known == wanted]
+
     def __repr__(self):
         return f"<WireReply {self.status} {len(self.body)} bytes>"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -40,17 +41,29 @@ class Challenge(msgspec.Struct, frozen=True):
     resource_metadata: str = ""
 
 
-def parse_challenge(status: int, value: str | None) -> Challenge:
-    """Return the challenge for a bearer or DPoP token in a header's value, an empty one if there is none."""
-    for scheme, parameters in read_challenges(value or ""):
-        if scheme in ("bearer", "dpop"):
-            return Challenge(
-                status=status,
-                error=parameters.get("error", ""),
-                scopes=tuple(dict.fromkeys(parameters.get("scope", "").split())),
-                resource_metadata=parameters.get("resource_metadata", ""),
-            )
-    return Challenge(status)
+def parse_challenge(status: int, values: str | Iterable[str] | None, *, dpop: bool = False) -> Challenge:
+    """Return the challenge for a bearer or DPoP token among all that were given, an empty one if there is none.
+
+    Parameters
+    ----------
+    values
+        Those of every ``WWW-Authenticate`` field; what is malformed in one does not hide the others.
+    dpop
+        Which of the two schemes the error counts of; the other one's scopes and metadata do where it names none.
+    """
+    lines = [values] if isinstance(values, str) else values or ()
+    found = [each for line in lines for each in read_challenges(line) if each[0] in ("bearer", "dpop")]
+    found.sort(key=lambda each: (each[0] == "dpop") is not dpop)
+    if not found:
+        return Challenge(status)
+    same = [parameters for scheme, parameters in found if scheme == found[0][0]]
+    every = [parameters for _, parameters in found]
+    return Challenge(
+        status=status,
+        error=_first(same, "error"),
+        scopes=tuple(dict.fromkeys(_first(every, "scope").split())),
+        resource_metadata=_first(every, "resource_metadata"),
+    )
 
 
 def read_challenges(value: str) -> list[tuple[str, dict[str, str]]]:
@@ -74,6 +87,10 @@ def read_challenges(value: str) -> list[tuple[str, dict[str, str]]]:
                 at = _after(_TOKEN68, value, at)
         at = _after(_SPACE, value, at)
     return found
+
+
+def _first(challenges: list[dict[str, str]], name: str) -> str:
+    return next((each[name] for each in challenges if each.get(name)), "")
 
 
 def _after(pattern: re.Pattern[str], value: str, at: int) -> int:

@@ -56,9 +56,14 @@ class LoopbackRedirect:
         state = URL(authorization_url).query.get("state", "")
         async with self._turn:
             returned: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            connections: set[asyncio.StreamWriter] = set()
 
             async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                await _answer(reader, writer, redirect, state, returned)
+                connections.add(writer)
+                try:
+                    await _answer(reader, writer, redirect, state, returned)
+                finally:
+                    connections.discard(writer)
 
             server = await asyncio.start_server(serve, host, redirect.port, limit=_LONGEST_HEAD)
             try:
@@ -66,6 +71,9 @@ class LoopbackRedirect:
                 return await returned
             finally:
                 server.close()
+                # Browsers connect in advance, too, and say nothing: what ends the connection ends its reading.
+                for writer in tuple(connections):
+                    writer.transport.abort()
 
 
 async def _answer(

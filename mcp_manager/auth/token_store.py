@@ -110,7 +110,7 @@ class FileTokenStore:
         if record is None:
             path.unlink(missing_ok=True)
             return
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory.chmod(0o700)
         import tempfile  # noqa: PLC0415 - for those who keep tokens in files
 

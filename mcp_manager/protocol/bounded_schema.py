@@ -19,6 +19,7 @@ MAX_SCHEMA_BYTES: Final = 128 * 1024
 _MAX_SCHEMA_NODES: Final = 20_000
 _MAX_SCHEMA_DEPTH: Final = 64
 _MAX_PATTERNS: Final = 200
+_CHARACTERS_A_STEP: Final = 16
 _PATTERN_BYTES: Final = 256 * 1024
 _MAX_INSTANCE_DEPTH: Final = 128
 # About half a second of a core, at the worst; the usual schema and result need some hundred.
@@ -96,7 +97,7 @@ class BoundedSchema:
             raise UnusableSchema("it is no JSON, or nested too deep") from None
         if not isinstance(schema, dict):
             raise UnusableSchema("it is no object")
-        _check_size(schema)
+        self._has_patterns = _checked_patterns(schema) > 0
         self._root = _Graph(schema).root
         self._steps = _steps_of(self._root)
         if self._steps is not None and self._steps > _MAX_STEPS:
@@ -119,8 +120,10 @@ class BoundedSchema:
         UnusableSchema
             To find out would take too long.
         """
-        size = _size_of(value)
+        size = _size_of(value, self._has_patterns)
         if self._steps is None:
+            if self._has_patterns and size > _MAX_COUNTED_STEPS:
+                raise UnusableSchema("the result is too large to be checked")
             steps = _counted_steps(self._root, value)
         else:
             steps = self._steps * size
@@ -148,7 +151,8 @@ def bounded_schema(text: bytes) -> BoundedSchema | UnusableSchema:
         return UnusableSchema(*reason.args)
 
 
-def _check_size(schema: dict[str, Any]) -> None:
+def _checked_patterns(schema: dict[str, Any]) -> int:
+    """Return how many patterns a schema has; raises :class:`UnusableSchema` if there are, or it is, too much."""
     nodes = patterns = 0
     pending: list[tuple[Any, int]] = [(schema, 1)]
     while pending:
@@ -164,6 +168,7 @@ def _check_size(schema: dict[str, Any]) -> None:
             pending.extend((each, depth + 1) for each in value)
     if patterns > _MAX_PATTERNS:
         raise UnusableSchema(f"it has {patterns} patterns, {_MAX_PATTERNS} at most are allowed")
+    return patterns
 
 
 class _Graph:
@@ -271,6 +276,11 @@ def _counted_steps(root: _Node, value: Any) -> int:
             raise UnusableSchema("its references go round too often for this result")
         factor *= node.factor
         pending.extend((each, part, factor) for each in node.same_value)
+        # What is waiting costs a step each: it need not be listed to be too much.
+        parts = len(part) if isinstance(part, dict | list) else 0
+        fan = len(node.each_value) if isinstance(part, dict) else len(node.each_item)
+        if steps + len(pending) + parts * fan > _MAX_COUNTED_STEPS:
+            raise UnusableSchema("its references go round too often for this result")
         if isinstance(part, dict):
             pending.extend((node.by_name[name], part[name], factor) for name in node.by_name.keys() & part.keys())
             pending.extend((each, inner, factor) for each in node.each_value for inner in part.values())
@@ -280,7 +290,8 @@ def _counted_steps(root: _Node, value: Any) -> int:
     return steps
 
 
-def _size_of(value: Any) -> int:
+def _size_of(value: Any, has_patterns: bool) -> int:
+    """Return how many parts a value has; where patterns read its texts, these count by their length."""
     size = 0
     pending: list[tuple[Any, int]] = [(value, 1)]
     while pending:
@@ -290,8 +301,12 @@ def _size_of(value: Any) -> int:
             raise UnusableSchema("the result is nested too deep, or too large, to be checked")
         if isinstance(part, dict):
             pending.extend((each, depth + 1) for each in part.values())
+            if has_patterns:
+                size += sum(len(name) for name in part) // _CHARACTERS_A_STEP
         elif isinstance(part, list):
             pending.extend((each, depth + 1) for each in part)
+        elif has_patterns and isinstance(part, str):
+            size += len(part) // _CHARACTERS_A_STEP
     return size
 
 

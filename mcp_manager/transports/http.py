@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final, NoReturn, TypeVar
 
 import aiohttp
@@ -24,7 +24,7 @@ from mcp_manager._core.http_message import (
     WireReply,
 )
 from mcp_manager._core.jsonrpc import Message
-from mcp_manager.auth import Authorization, parse_challenge
+from mcp_manager.auth import Authorization, Challenge, parse_challenge
 from mcp_manager.errors import (
     AuthError,
     CallError,
@@ -124,6 +124,7 @@ class HttpTransport:
         self._stopped = False
         self._waits: set[asyncio.Timeout] = set()
         self._token_generation = 0
+        self._channel_generation = 0
         if authorization is not None:
             self._take_token()
 
@@ -188,7 +189,10 @@ class HttpTransport:
     async def exchange_lasting(self, exchange: Exchange) -> Message:
         """POST a request whose event stream stays open; see :meth:`Transport.exchange_lasting`."""
         try:
-            answer = await self._send_ordinarily("POST", self._endpoint, exchange, lasting=True)
+            if self._authorization is None:
+                answer = await self._send_ordinarily("POST", self._endpoint, exchange, lasting=True)
+            else:
+                answer = await self._authorized("POST", exchange, lambda: self._send_lasting(exchange))
         except BaseException as error:
             self._explain(error, exchange)
         return await self._reply_to(exchange, answer)
@@ -196,6 +200,7 @@ class HttpTransport:
     def channel(self, session: object, ids: RequestIds, dialect: Any = None) -> Channel | None:
         """Return where the session's requests can go straight to an idle lane; see :meth:`Transport.channel`."""
         if self._lanes is not None:
+            self._channel_generation = self._token_generation
             self._channel = Channel(self._lanes.wires, ids, self._reader, self._limit, self._head, session, dialect)
         return self._channel
 
@@ -280,11 +285,17 @@ class HttpTransport:
         """
         if last_event_id:
             exchange.fields = b"Last-Event-ID: " + last_event_id.encode() + b"\r\n"
-        if self._authorization is not None and self._authorization.per_request:
-            own = exchange.fields if last_event_id else None
-            exchange.fields = (own or b"") + _lines(self._authorization.fields("GET", str(self._endpoint)))
-        head = render_head("GET", self._endpoint, self._headers_for("GET"))
-        return await self._transmit(head, exchange, "GET")
+        if self._authorization is None:
+            return await self._send_get(exchange)
+        if not last_event_id:
+            exchange.fields = None
+        return await self._authorized("GET", exchange, lambda: self._send_get(exchange))
+
+    async def _send_get(self, exchange: Exchange) -> WireReply | Message:
+        return await self._transmit(render_head("GET", self._endpoint, self._headers_for("GET")), exchange, "GET")
+
+    async def _send_lasting(self, exchange: Exchange) -> WireReply | Message:
+        return await self._send_ordinarily("POST", self._endpoint, exchange, lasting=True)
 
     def _take_token(self) -> None:
         """Send every request with the token of now."""
@@ -296,30 +307,44 @@ class HttpTransport:
             self._render()
 
     async def _send_authorized(self, exchange: Exchange, refusal: WireReply | None = None) -> WireReply | Message:
-        """Send a request, and again with what a 401 or 403 says it lacked: by then, nothing has been executed.
+        """POST a request with credentials; ``refusal`` is what it met that went over the channel."""
+        return await self._authorized("POST", exchange, lambda: self._send(self._head, exchange), refusal)
 
-        ``refusal`` is what the request met that went over the channel.
-        """
+    async def _authorized(
+        self,
+        verb: str,
+        exchange: Exchange,
+        send: Callable[[], Awaitable[WireReply | Message]],
+        refusal: WireReply | None = None,
+    ) -> WireReply | Message:
+        """Send a request, and again with what a 401 or 403 says it lacked: by then, nothing has been executed."""
         authorization = self._authorization
         assert authorization is not None
-        own_fields, generation = exchange.fields, self._token_generation
+        own_fields = exchange.fields
+        # What went over the channel may have left with an earlier token than that of now.
+        generation = self._token_generation if self._token_generation == self._channel_generation else -1
+        is_renewed = False
         if refusal is None:
             await self._authorizing(exchange, authorization.make_ready())
         for attempt in range(_MAX_CHALLENGES + 1):
             if refusal is None:
                 generation = authorization.generation
                 if authorization.per_request:
-                    exchange.fields = (own_fields or b"") + _lines(authorization.fields("POST", str(self._endpoint)))
-                reply = await self._send(self._head, exchange)
+                    exchange.fields = (own_fields or b"") + _lines(authorization.fields(verb, str(self._endpoint)))
+                reply = await send()
                 if type(reply) is not WireReply:
                     return reply
                 authorization.take_nonce(reply.header("dpop-nonce") or "")
                 if reply.status not in (401, 403):
                     return reply
                 refusal = reply
-            challenge = parse_challenge(refusal.status, refusal.header("www-authenticate"))
-            if attempt == _MAX_CHALLENGES:
+            challenge = _challenge_of(refusal, dpop=authorization.per_request)
+            is_current = refusal.status == 401 and challenge.error != "use_dpop_nonce"
+            is_current = is_current and generation == authorization.generation
+            # One new token: a user must not be asked for a second one, which would be refused as well.
+            if attempt == _MAX_CHALLENGES or (is_current and is_renewed):
                 break
+            is_renewed = is_renewed or is_current
             if not await self._authorizing(exchange, authorization.challenged(challenge, generation)):
                 return refusal
             refusal, exchange.sent = None, False
@@ -522,6 +547,11 @@ class HttpTransport:
             server_id=self._server_id,
             delivery="unknown",
         ) from None
+
+
+def _challenge_of(reply: WireReply, *, dpop: bool) -> Challenge:
+    """Read all ``WWW-Authenticate`` fields: each scheme may have its own."""
+    return parse_challenge(reply.status, reply.header_values("www-authenticate"), dpop=dpop)
 
 
 def _lines(fields: Mapping[str, str]) -> bytes:

@@ -49,6 +49,10 @@ class ProtectedServer:
     nonce: str = ""
     token_type: str = "Bearer"
     first_number: int = 1
+    other_challenges: tuple[str, ...] = ()
+    has_stream: bool = False
+    speaks_sse: bool = False
+    more_issuers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.seen: list[Seen] = []
@@ -59,6 +63,9 @@ class ProtectedServer:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self.authorizing = threading.Event()
+        self._streams: list[web.StreamResponse] = []
+        self._ended = asyncio.Event()
+        self.streams_opened: list[str] = []
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -66,6 +73,7 @@ class ProtectedServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end_streams()
         self._run(self._runner.cleanup())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -78,6 +86,15 @@ class ProtectedServer:
     @property
     def url(self) -> str:
         return f"{self.origin}/mcp"
+
+    def end_streams(self) -> None:
+        """End every event stream."""
+
+        async def end() -> None:
+            self._ended.set()
+            self._ended = asyncio.Event()
+
+        self._run(end())
 
     def to(self, path: str) -> list[Seen]:
         """Return the requests to a path, which may leave out the authorization server."""
@@ -113,18 +130,27 @@ class ProtectedServer:
         await site.start()
         self.port = self._runner.addresses[0][1]
 
-    async def _serve(self, request: web.Request) -> web.Response:
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
         is_json = request.content_type == "application/json"
         form = await request.json() if is_json and request.can_read_body else dict(await request.post())
         headers = {name.lower(): value for name, value in request.headers.items()}
         seen = Seen(request.method, request.path, headers, dict(request.query), form)
         self.seen.append(seen)
-        if request.path == "/mcp":
-            return self._mcp(seen)
+        if request.path == "/mcp" and not (request.method == "POST" and self.speaks_sse):
+            answer = self._mcp(seen)
+            if answer.status == 405 and self.has_stream:
+                return await self._stream(request)
+            return self._with_others(answer)
+        if request.path == "/messages":
+            answer = self._mcp(seen)
+            if answer.status != 200:
+                return self._with_others(answer)
+            await self._streams[-1].write(b"data: " + (answer.body or b"") + b"\n\n")  # type: ignore[operator]
+            return web.Response(status=202)
         if "/.well-known/oauth-protected-resource" in request.path:
             if not self.has_resource_metadata:
                 return web.Response(status=404)
-            issuers = [f"{self.origin}/{self.issuer}"]
+            issuers = [*self.more_issuers, f"{self.origin}/{self.issuer}"]
             return _json({"resource": self.url, "authorization_servers": issuers}, self.resource)
         if request.path.startswith("/.well-known/oauth-authorization-server/"):
             return self._as_metadata(request.path.rpartition("/")[2])
@@ -136,6 +162,22 @@ class ProtectedServer:
         if request.path.endswith("/token"):
             return self._token(seen)
         return web.Response(status=404)
+
+    def _with_others(self, answer: web.Response) -> web.Response:
+        if answer.status in (401, 403):
+            own = answer.headers.popall("WWW-Authenticate")
+            for each in (*self.other_challenges, *own):
+                answer.headers.add("WWW-Authenticate", each)
+        return answer
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await stream.prepare(request)
+        self._streams.append(stream)
+        self.streams_opened.append(request.headers["Authorization"])
+        await stream.write(b"event: endpoint\ndata: /messages\n\n" if self.speaks_sse else b": open\n\n")
+        await self._ended.wait()
+        return stream
 
     def _as_metadata(self, name: str) -> web.Response:
         issuer = f"{self.origin}/{name}"

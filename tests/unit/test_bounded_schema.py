@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -137,3 +138,28 @@ def test_schemas_are_compiled_once() -> None:
     text = b'{"type":"integer"}'
     assert bounded_schema(text) is bounded_schema(bytes(bytearray(text)))
     assert isinstance(bounded_schema(b"["), UnusableSchema)
+
+
+def test_patterns_are_not_run_over_texts_without_end() -> None:
+    many = bounded_schema(json.dumps({"allOf": [{"pattern": f"^[ab]*({n})?$"} for n in range(190)]}).encode())
+    one = bounded_schema(json.dumps({"pattern": "^[ab]*$"}).encode())
+    none = bounded_schema(json.dumps({"allOf": [{"minLength": n} for n in range(190)]}).encode())
+    assert isinstance(many, BoundedSchema) and isinstance(one, BoundedSchema) and isinstance(none, BoundedSchema)
+    assert many.fault_in("ab" * 1_000) is None
+    with pytest.raises(UnusableSchema, match="too large"):
+        many.fault_in("ab" * 1_000_000)
+    assert one.fault_in("ab" * 1_000_000) is None
+    assert none.fault_in("ab" * 1_000_000) is None
+
+
+def test_references_that_fan_out_are_not_followed_in_memory() -> None:
+    members = {f"^p{n}": {"$ref": "#"} for n in range(190)}
+    schema = bounded_schema(json.dumps({"patternProperties": members}).encode())
+    assert isinstance(schema, BoundedSchema)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnusableSchema):
+            schema.fault_in(dict.fromkeys(map(str, range(20_000)), 1))
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()

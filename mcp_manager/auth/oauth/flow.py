@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import Callable
@@ -37,9 +38,12 @@ _log = logging.getLogger(__name__)
 # A token is renewed this long before it expires, or after four fifths of its life if that is shorter.
 _RENEW_BEFORE_S: Final = 60.0
 _RENEW_SHARE: Final = 0.2
+# However short it lives: an authorization server must not be asked without pause.
+_SHORTEST_RENEWAL_S: Final = 0.25
 _FIRST_HOLD_OFF_S: Final = 5.0
 _LONGEST_HOLD_OFF_S: Final = 600.0
 _MAX_SCOPES: Final = 100
+_NOBODY: Final = Registration(issuer="", client_id="")
 
 
 class OAuthAuthorization:
@@ -78,17 +82,19 @@ class OAuthAuthorization:
         self._http = http
         self._store = store
         self._redirect = redirect
-        self._key = f"{server_id}\n{url}\n{config.client_id or config.client_metadata_url or ''}"
+        self._key = f"{server_id}\n{url}\n{_principal(config)}"
         self._grant: Grant | None = None
         self._server: AuthorizationServer | None = None
         self._dpop: DpopKey | None = None
         self._nonce = ""
         self._is_loaded = False
+        self._is_kept = True
         self._flow: asyncio.Task[bool] | None = None
         self._renewal: asyncio.TimerHandle | None = None
         self._listeners: list[Callable[[], None]] = []
         self._failure: AuthError | None = None
         self._failed_flows = 0
+        self._refused_tokens = 0
         self._not_before = 0.0
         self._closed = False
         self.generation = 0
@@ -151,11 +157,18 @@ class OAuthAuthorization:
                 failure = self._failure.for_caller("rejected")
                 failure.retry_after_s = wait_s
                 raise failure
-        return await self._joined(challenge)
+        # ``False`` is from a renewal that was under way: it asks nobody, and says nothing of what a user would allow.
+        return await self._joined(challenge) or await self._joined(challenge)
 
     def refused_again(self) -> None:
         """Learn that a token just obtained was refused: another one is not asked for at once."""
         if self._flow is None:
+            # Authorizing went well each time: only this counts how often that was in vain.
+            now_s = asyncio.get_running_loop().time()
+            if now_s > self._not_before + _LONGEST_HOLD_OFF_S:
+                self._refused_tokens = 0
+            self._failed_flows = self._refused_tokens
+            self._refused_tokens += 1
             self._hold_off(self._http.error("the server refuses the token that its authorization server gave"))
 
     async def aclose(self) -> None:
@@ -213,11 +226,14 @@ class OAuthAuthorization:
                 if challenge is None and not self._is_expired():
                     return self._grant is not None
             if challenge is None:
-                return await self._renew()
-            await self._authorize(challenge)
+                if not await self._renew():
+                    return False
+            else:
+                await self._authorize(challenge)
         except McpManagerError as error:
             failure = error if isinstance(error, AuthError) else self._http.error(error.message, hint=error.hint)
             self._hold_off(failure)
+            self._renew_later()
             raise failure from None
         except Exception as error:
             # A user's own handler or store: its text may hold the authorization response.
@@ -246,17 +262,23 @@ class OAuthAuthorization:
             if server.issuer != grant.issuer:
                 return False
         if not grant.refresh_token:
-            resource = ProtectedResource(grant.resource, grant.issuer, None)
+            resource = ProtectedResource(grant.resource, (grant.issuer,), None)
             await self._take(await self._granted(server, grant.registration, resource, grant.scopes), grant)
             return True
         return await self._refresh(server, grant)
 
     async def _refresh(self, server: AuthorizationServer, grant: Grant) -> bool:
+        if await self._took_anothers(grant):
+            return True
         endpoint = self._endpoint(server, grant.registration)
         try:
             tokens = await endpoint.request(grants.refresh(grant.refresh_token, grant.resource))
-        except TokenRefused:
-            self._grant = msgspec.structs.replace(grant, refresh_token="")
+        except TokenRefused as refusal:
+            if await self._took_anothers(grant):
+                return True
+            # A client that is no longer known has to register again (RFC 6749, section 5.2).
+            known = _NOBODY if refusal.code == "invalid_client" else grant.registration
+            self._grant = msgspec.structs.replace(grant, refresh_token="", registration=known)
             return False
         # OAuth 2.1, section 4.3.1: a refresh token that is not replaced stays.
         kept = msgspec.structs.replace(tokens, refresh=tokens.refresh or grant.refresh_token)
@@ -266,7 +288,8 @@ class OAuthAuthorization:
     async def _authorize(self, challenge: Challenge) -> None:
         """Find out who may let us in, become known there, and obtain a token."""
         resource = await discover_resource(self._http, self._url, challenge.resource_metadata)
-        issuer = str(self._url.origin()) if resource is None else resource.issuer
+        held = self._grant.issuer if self._grant is not None else None
+        issuer = str(self._url.origin()) if resource is None else resource.issuer((self._config.issuer, held))
         server = await discover_authorization_server(self._http, issuer)
         if server is None:
             if resource is not None:
@@ -274,13 +297,15 @@ class OAuthAuthorization:
             # 2025-03-26, authorization: fallbacks for servers without metadata discovery.
             server = guessed_server(self._url)
         if resource is None:
-            resource = ProtectedResource(_canonical(self._url), issuer, None)
+            resource = ProtectedResource(_canonical(self._url), (issuer,), None)
         self._server = server
         # Nothing that another issuer gave is of use, or meant for, this one.
         before = self._grant if self._grant is not None and self._grant.issuer == server.issuer else None
         is_step_up = challenge.error == "insufficient_scope"
-        if before is not None and before.refresh_token and not is_step_up and await self._refresh(server, before):
-            return
+        if before is not None and before.refresh_token and not is_step_up:
+            if await self._refresh(server, before):
+                return
+            before = self._grant
         client = await register(
             self._http, server, self._config, self._client_name, before.registration if before else None
         )
@@ -374,20 +399,48 @@ class OAuthAuthorization:
             dpop_key=self._dpop.private() if self._dpop is not None else None,
         )
         self._set(grant)
-        await self._store.save(self._key, msgspec.json.encode(grant))
+        try:
+            await self._store.save(self._key, msgspec.json.encode(grant))
+            self._is_kept = True
+        except Exception as error:
+            self._is_kept = False
+            # A user's own store: what was obtained is good even so, for as long as this process lives.
+            _log.warning("the authorization of server %r is not kept (%s)", self._server_id, type(error).__name__)
 
     async def _load(self) -> None:
-        record = await self._store.load(self._key)
+        grant = await self._kept()
         self._is_loaded = True
+        if grant is not None:
+            self._use(grant)
+
+    async def _kept(self) -> Grant | None:
+        """Return what the store has, if it is of use with the configuration of now."""
+        record = await self._store.load(self._key)
         if record is None:
-            return
+            return None
         try:
             grant = msgspec.json.decode(record, type=Grant)
         except (msgspec.DecodeError, RecursionError):
             _log.warning("the kept authorization of server %r is damaged and not used", self._server_id)
-            return
-        if (grant.dpop_key is not None) != self._config.dpop:
-            return
+            return None
+        is_ours = self._config.issuer in (None, grant.issuer)
+        return grant if is_ours and (grant.dpop_key is not None) == self._config.dpop else None
+
+    async def _took_anothers(self, used: Grant) -> bool:
+        """Take what another process put into the store since: a refresh token used twice ends them all (OAuth 2.1, 4.3.1)."""
+        try:
+            grant = await self._kept() if self._is_kept else None
+        except Exception:
+            # A user's own store: then nothing is known of others.
+            return False
+        if grant is None or grant.issuer != used.issuer or grant.access_token == used.access_token:
+            return False
+        if 0 < grant.expires_at <= time.time():
+            return False
+        self._use(grant)
+        return True
+
+    def _use(self, grant: Grant) -> None:
         self._dpop = DpopKey(grant.dpop_key) if grant.dpop_key is not None else None
         self._set(grant)
 
@@ -402,6 +455,15 @@ class OAuthAuthorization:
         remaining_s = grant.expires_at - time.time()
         if remaining_s > 0 and self._can_renew(grant) and not self._closed:
             delay_s = remaining_s - min(_RENEW_BEFORE_S, remaining_s * _RENEW_SHARE)
+            self._renewal = asyncio.get_running_loop().call_later(max(delay_s, _SHORTEST_RENEWAL_S), self._renew_soon)
+
+    def _renew_later(self) -> None:
+        """Renew once more after a failure, while the token is still good."""
+        grant = self._grant
+        if grant is None or self._renewal is not None or self._closed or not self._can_renew(grant):
+            return
+        delay_s = self._not_before - asyncio.get_running_loop().time()
+        if grant.expires_at - time.time() > delay_s:
             self._renewal = asyncio.get_running_loop().call_later(delay_s, self._renew_soon)
 
     def _renew_soon(self) -> None:
@@ -409,6 +471,13 @@ class OAuthAuthorization:
         if self._flow is None and not self._closed:
             self._flow = asyncio.get_running_loop().create_task(self._run(None))
             self._flow.add_done_callback(self._flow_done)
+
+
+def _principal(config: AuthConfig) -> str:
+    """Name whom tokens are for: what one got is not another's. An assertion says who the user is, and is a secret."""
+    assertion = hashlib.sha256(config.assertion.encode()).hexdigest() if config.assertion is not None else ""
+    names = (config.client_id or config.client_metadata_url, config.grant, config.idp_client_id, config.assertion_file)
+    return "\n".join([*(each or "" for each in names), assertion])
 
 
 def _canonical(url: URL) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -29,8 +30,12 @@ class ProtectedResource(msgspec.Struct, frozen=True):
     """A resource's metadata (RFC 9728, section 2), as far as it decides anything."""
 
     resource: str
-    issuer: str
+    issuers: tuple[str, ...]
     scopes: tuple[str, ...] | None
+
+    def issuer(self, preferred: Iterable[str | None]) -> str:
+        """Choose an authorization server: the first of those preferred that is named, else the first one (section 7.6)."""
+        return next((each for each in preferred if each is not None and each in self.issuers), self.issuers[0])
 
 
 class AuthorizationServer(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,7 +129,7 @@ def _read_resource(http: OAuthHttp, server: URL, body: dict[str, Any]) -> Protec
     issuers = _texts(body.get("authorization_servers"))
     if not issuers:
         raise http.error("the protected resource metadata names no authorization server")
-    return ProtectedResource(resource, issuers[0], _texts(body.get("scopes_supported")))
+    return ProtectedResource(resource, issuers, _texts(body.get("scopes_supported")))
 
 
 async def discover_authorization_server(http: OAuthHttp, issuer: str) -> AuthorizationServer | None:

@@ -99,7 +99,8 @@ class TokenEndpoint:
             reply = await self._post(form, reply.dpop_nonce)
         if reply.status == 200:
             return reply
-        if reply.status >= 500:
+        if reply.status >= 500 or reply.status in (408, 425, 429):
+            # No verdict on the grant: a refresh token is still good.
             raise self._http.error(f"{what} is not available (HTTP {reply.status})", retryable=True)
         code = reply.body.get("error")
         shown = code if isinstance(code, str) and _ERROR_CODE.fullmatch(code) else "no reason"

@@ -54,3 +54,19 @@ def test_what_is_written_is_read(challenges: list[tuple[str, dict[str, str]]]) -
 def test_nothing_makes_it_fail(value: str) -> None:
     parse_challenge(401, value)
     parse_challenge(403, "Bearer " + value)
+
+
+@pytest.mark.parametrize(
+    ("values", "dpop", "expected"),
+    [
+        (['Basic realm="x"', 'Bearer scope="a"'], False, Challenge(401, "", ("a",))),
+        (["Bearer", 'DPoP error="use_dpop_nonce"'], True, Challenge(401, "use_dpop_nonce")),
+        (["Bearer", 'DPoP error="use_dpop_nonce"'], False, Challenge(401)),
+        ([f'Bearer resource_metadata="{PRM}", DPoP algs="ES256"'], True, Challenge(401, resource_metadata=PRM)),
+        (['Basic realm="open', 'Bearer error="invalid_token"'], False, Challenge(401, "invalid_token")),
+        (['Bearer realm="x"', 'Bearer scope="b"'], False, Challenge(401, "", ("b",))),
+        ([], False, Challenge(401)),
+    ],
+)
+def test_one_challenge_is_found_among_several(values: list[str], dpop: bool, expected: Challenge) -> None:
+    assert parse_challenge(401, values, dpop=dpop) == expected

@@ -37,3 +37,23 @@ async def test_only_who_knows_the_state_ends_the_wait() -> None:
 async def test_a_redirect_to_another_machine_is_not_waited_for() -> None:
     with pytest.raises(ValueError, match="not on loopback"):
         await LoopbackRedirect(print)("https://as/authorize?state=x&redirect_uri=https://h/callback")
+
+
+async def test_a_connection_on_which_nothing_came_does_not_outlive_the_wait() -> None:
+    port = free_port()
+    shown: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    waiting = asyncio.create_task(
+        LoopbackRedirect(shown.set_result)(
+            f"https://as/authorize?state=x&redirect_uri=http://127.0.0.1:{port}/callback"
+        )
+    )
+    await shown
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    # Answered in turn: by then, the first connection has been taken, too.
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/callback"):
+        pass
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert await asyncio.wait_for(reader.read(), 10) == b""
+    writer.close()
