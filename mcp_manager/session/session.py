@@ -95,6 +95,8 @@ class Session:
         self._resubscription: Resubscription | None = None
         self._over = asyncio.Event()
         self._may_change = False
+        # Whether it is HTTP+SSE, as configured or for want of anything newer.
+        self.is_sse = False
         self.identity: ServerIdentity | None = None
         self.revision: str | None = None
         # Where calls may go out without coming by here, while the session is live.
@@ -280,6 +282,7 @@ class Session:
     def _make_transport(self, sse: bool) -> Transport:
         # Known from the first byte on: a server may speak before it is asked.
         self._transport = self._settings.make_transport(self._index, self, sse)
+        self.is_sse = sse or self._settings.config.transport == "sse"
         return self._transport
 
     def _take_up(self, settled: Negotiated) -> None:
@@ -301,7 +304,6 @@ class Session:
                 settings.cache,
                 self.pause,
             )
-
         else:
             # A program that becomes another one ends first.
             self._may_change = settled.transport.has_request_streams and not settings.memory.is_certain(self._place)

@@ -57,6 +57,7 @@ async def test_it_is_found_or_chosen_and_carries_calls(settings: dict[str, Any],
             replies = await asyncio.gather(*(manager.execute_raw("a", echo(str(n), n)) for n in range(20)))
             assert [(text_of(reply), json.loads(reply)["id"]) for reply in replies] == [(str(n), n) for n in range(20)]
             assert manager.server("a").protocol_version == "2025-11-25"
+            assert manager.server("a").transport == "sse"
             assert len(server.streams) == 1
             assert {each.headers["x-team"] for each in server.requests} == {"blue"}
             [call, *_] = server.requests_of("tools/call")
