@@ -95,6 +95,7 @@ class Session:
         self._resubscription: Resubscription | None = None
         self._over = asyncio.Event()
         self._may_change = False
+        self._death: CallError | None = None
         # Whether it is HTTP+SSE, as configured or for want of anything newer.
         self.is_sse = False
         self.identity: ServerIdentity | None = None
@@ -141,6 +142,9 @@ class Session:
             if settled.era is Era.HANDSHAKE:
                 await settled.transport.listen()
                 self._restore()
+            if self._death is not None:
+                # It died when everything was settled: nobody who keeps the session heard of it.
+                raise self._death
         except BaseException as error:
             if isinstance(error, ProtocolError):
                 settings.faults.count_error(error)
@@ -277,10 +281,12 @@ class Session:
 
     def on_closed(self, error: CallError) -> None:
         """Pass on that the transport died; see :class:`MessageSink`."""
+        self._death = error
         self._on_closed(self, error)
 
     def _make_transport(self, sse: bool) -> Transport:
         # Known from the first byte on: a server may speak before it is asked.
+        self._death = None
         self._transport = self._settings.make_transport(self._index, self, sse)
         self.is_sse = sse or self._settings.config.transport == "sse"
         return self._transport
