@@ -59,9 +59,17 @@ class Watch:
         """Count a good sign: one is enough at start-up, after a failure it takes ``rise`` of them."""
         self.failures = 0
         self.successes += 1
-        if not self.recovering or self.successes >= self.supervisor.config.health.rise:
+        health = self.supervisor.config.health
+        # Where nothing probes, no second good sign would ever come.
+        if not self.recovering or not health.enabled or self.successes >= health.rise:
             self.proven = True
             self.recovering = False
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether it has turns at all: a child process that is gone is started again whatever is probed."""
+        config = self.supervisor.config
+        return config.health.enabled or (config.transport == "stdio" and self.instance.session is None)
 
     def failed(self, *, probe: bool) -> None:
         """Count a bad sign; only failed probes count towards ``fall``."""
@@ -120,7 +128,7 @@ class HealthMonitor:
             watch.succeeded()
         elif not isinstance(error, SessionLostError):
             watch.failed(probe=False)
-        if supervisor.config.health.enabled and watch.in_flight is None:
+        if watch.is_scheduled and watch.in_flight is None:
             self._schedule(watch, self._next_delay(watch))
 
     def instance_removed(self, instance: Instance) -> None:
@@ -147,7 +155,7 @@ class HealthMonitor:
         if watch is None:
             return False
         answered = await self._probe(watch)
-        if watch.supervisor.config.health.enabled and not watch.removed:
+        if watch.is_scheduled and not watch.removed:
             self._schedule(watch, self._next_delay(watch))
         return answered
 
@@ -187,13 +195,16 @@ class HealthMonitor:
 
     async def _scheduled_probe(self, watch: Watch) -> None:
         try:
+            if not watch.is_scheduled:
+                # A caller was first to start the child process again.
+                return
             if self._is_silent(watch):
                 await self._probe(watch)
             else:
                 watch.succeeded()
         finally:
             watch.in_flight = None
-            if not watch.removed:
+            if not watch.removed and watch.is_scheduled:
                 self._schedule(watch, self._next_delay(watch))
 
     def _is_silent(self, watch: Watch) -> bool:

@@ -342,7 +342,8 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
             method_raw = encode_method(method)
             await self._dispatcher.notify(supervisor, method, method_raw, message.params, deadline_ns)
             return "null" if as_text else b"null"
-        reply = await self._dispatcher.call(supervisor, method, message, now_ns, deadline_ns)
+        by_session = BY_SESSION.get(method)
+        reply = await self._dispatcher.call(supervisor, method, message, now_ns, deadline_ns, by_session)
         return reply.take_text(id_raw) if as_text else reply.take_frame(id_raw)
 
     async def call(

@@ -23,8 +23,9 @@ __all__ = ["ServerReading", "ServerView", "circuit_of", "fleet_health", "is_read
 class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     """What ``server(id)`` shows of one server.
 
-    ``identity`` is what it told of itself, ``None`` before there is a session, or if it told nothing. ``pids`` are its child processes; ``faults`` counts by kind what it sent that it should not have, and that harmed no
-    call.
+    ``identity`` is what it told of itself, ``None`` before there is a session, or if it told nothing. ``transport`` is
+    the one in use, which may be older than the configured one. ``pids`` are its child processes; ``faults`` counts by
+    kind what it sent that it should not have, and that harmed no call.
     """
 
     id: str
@@ -70,7 +71,7 @@ def server_view(supervisor: Supervisor, monitor: HealthMonitor, router: Router, 
         reasons=reasons,
         priority=config.priority,
         tags=config.tags,
-        transport=config.transport,
+        transport="sse" if session is not None and session.is_sse else config.transport,
         circuit=circuit_of(supervisor, router, now_ns).label,
         desired=len(supervisor.instances),
         ready=_ready_count(supervisor),

@@ -52,6 +52,9 @@ class WirePool:
     def interrupt(self, listener: object | None = None) -> None:
         """Fail the exchanges of a listener, or all, with :data:`STOPPED`, and close their wires."""
 
+    def deliver(self, listener: object, request_id: int, reply: object) -> bool:
+        """Give a reply that came another way to the exchange that waits for it, if one does; its wire is closed."""
+
 @disjoint_base
 class Wire(Deadline):
     """Carry one exchange at a time over a connection; an :class:`asyncio.BufferedProtocol` when mixed with that.

@@ -79,6 +79,17 @@ cdef class WirePool:
             if listener is None or wire.listener is listener:
                 wire.fail(WireError(_STOPPED))
 
+    def deliver(self, listener not None, int64_t request_id, reply):
+        cdef Wire wire
+        for wire in self.wires:
+            if wire.listener is listener and wire.future is not None and wire.exchange.request_id == request_id:
+                wire.resolve(reply)
+                wire.forget_exchange()
+                # Whatever it still brings is nobody's.
+                wire.close()
+                return True
+        return False
+
     cdef object put_back(self, Wire wire):
         wire.sweeps = 0
         if self.on_return is None or not self.on_return(wire):

@@ -95,6 +95,9 @@ class Session:
         self._resubscription: Resubscription | None = None
         self._over = asyncio.Event()
         self._may_change = False
+        self._death: CallError | None = None
+        # Whether it is HTTP+SSE, as configured or for want of anything newer.
+        self.is_sse = False
         self.identity: ServerIdentity | None = None
         self.revision: str | None = None
         # Where calls may go out without coming by here, while the session is live.
@@ -139,6 +142,9 @@ class Session:
             if settled.era is Era.HANDSHAKE:
                 await settled.transport.listen()
                 self._restore()
+            if self._death is not None:
+                # It died when everything was settled: nobody who keeps the session heard of it.
+                raise self._death
         except BaseException as error:
             if isinstance(error, ProtocolError):
                 settings.faults.count_error(error)
@@ -275,11 +281,14 @@ class Session:
 
     def on_closed(self, error: CallError) -> None:
         """Pass on that the transport died; see :class:`MessageSink`."""
+        self._death = error
         self._on_closed(self, error)
 
     def _make_transport(self, sse: bool) -> Transport:
         # Known from the first byte on: a server may speak before it is asked.
+        self._death = None
         self._transport = self._settings.make_transport(self._index, self, sse)
+        self.is_sse = sse or self._settings.config.transport == "sse"
         return self._transport
 
     def _take_up(self, settled: Negotiated) -> None:
@@ -301,7 +310,6 @@ class Session:
                 settings.cache,
                 self.pause,
             )
-
         else:
             # A program that becomes another one ends first.
             self._may_change = settled.transport.has_request_streams and not settings.memory.is_certain(self._place)

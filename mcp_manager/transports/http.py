@@ -108,7 +108,7 @@ class HttpTransport:
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s)
         self._headers = {**headers, "Accept": _ACCEPT, "Accept-Encoding": "identity"}
         self._head = render_head("POST", self._endpoint, self._headers)
-        self._resumptions = Resumptions(self.get, self._bounded, sink)
+        self._resumptions = Resumptions(self.get, self._bounded, sink, self._deliver)
         self._reader = ReplyReader(server_id, self._resumptions, max_response_bytes)
         self._ordinary = OrdinaryPath(pool, self._reader, self._timeout, max_response_bytes)
         # What needs a proof of its own cannot be rendered in advance.
@@ -413,6 +413,16 @@ class HttpTransport:
     def explain(self, error: BaseException, exchange: Exchange) -> NoReturn:
         """Raise what a failure of :meth:`get` means, as a :class:`CallError`."""
         self._explain(error, exchange)
+
+    def _deliver(self, reply: Message) -> bool:
+        """Give a reply that came on another stream to its request, whose response is still awaited; tell whether it is.
+
+        A server that has both open should answer on the request's own (2025-11-25, basic/transports): some do not, and
+        the answer is there.
+        """
+        if self._lanes is None or self._standing is None or type(reply.id) is not int or not 0 < reply.id < 1 << 63:
+            return False
+        return self._lanes.wires.deliver(self._reader, reply.id, reply)
 
     def _session_gone(self, status: int) -> None:
         self._sink.on_closed(

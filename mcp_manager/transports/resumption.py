@@ -38,6 +38,8 @@ class Resumptions:
         Bounds what is awaited by an exchange's deadline.
     sink
         Takes every message that is not such a reply.
+    deliver
+        ``deliver(reply)`` gives a reply to the exchange whose own response is still awaited; tells whether there is one.
     """
 
     def __init__(
@@ -45,10 +47,12 @@ class Resumptions:
         get: Callable[[Exchange, str], Awaitable[WireReply | Message]],
         bounded: Callable[[Exchange], contextlib.AbstractAsyncContextManager[None]],
         sink: MessageTaker,
+        deliver: Callable[[Message], bool] = lambda reply: False,
     ) -> None:
         self._get = get
         self._bounded = bounded
         self._sink = sink
+        self._deliver = deliver
         self._waiting: dict[int, asyncio.Future[Message]] = {}
 
     @staticmethod
@@ -81,10 +85,12 @@ class Resumptions:
 
     def on_message(self, message: Message) -> None:
         """Take a message of any stream; see :class:`MessageTaker`."""
-        if self._waiting and message.method is None:
-            waiting = self._waiting.get(message.id) if isinstance(message.id, int) else None
+        if message.method is None and isinstance(message.id, int):
+            waiting = self._waiting.get(message.id)
             if waiting is not None and not waiting.done():
                 waiting.set_result(message)
+                return
+            if self._deliver(message):
                 return
         self._sink.on_message(message)
 

@@ -57,6 +57,7 @@ async def test_it_is_found_or_chosen_and_carries_calls(settings: dict[str, Any],
             replies = await asyncio.gather(*(manager.execute_raw("a", echo(str(n), n)) for n in range(20)))
             assert [(text_of(reply), json.loads(reply)["id"]) for reply in replies] == [(str(n), n) for n in range(20)]
             assert manager.server("a").protocol_version == "2025-11-25"
+            assert manager.server("a").transport == "sse"
             assert len(server.streams) == 1
             assert {each.headers["x-team"] for each in server.requests} == {"blue"}
             [call, *_] = server.requests_of("tools/call")
@@ -68,6 +69,31 @@ async def test_it_is_found_or_chosen_and_carries_calls(settings: dict[str, Any],
             assert all(each.path != "/sse" or each.verb == "GET" for each in server.requests)
         await server.wait_until(lambda: server.open_connections == 0)
         assert server.requests_of("DELETE") == []
+
+
+class EndsStream:
+    """Accept a message once the stream is over."""
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        assert request is not None
+        server = connection.server
+        assert isinstance(server, HttpSseServer)
+        stream = server.stream_of(request)
+        assert stream is not None
+        stream.connection.reset()
+        while stream.connection in server.connections:
+            await asyncio.sleep(0)
+        await connection.respond(202)
+
+
+async def test_a_stream_that_ends_before_the_session_has_begun_is_no_session() -> None:
+    with HttpSseServer() as server:
+        server.script("notifications/initialized", EndsStream())
+        async with McpManager() as manager:
+            await manager.deploy("a", {"url": server.url, **SSE})
+            assert manager.server("a").ready == 0
+            assert text_of(await manager.execute_raw("a", echo("x"))) == "x"
+            assert len(server.streams) == 2
 
 
 async def test_what_was_found_is_remembered() -> None:

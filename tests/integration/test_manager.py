@@ -117,6 +117,19 @@ async def test_a_child_is_started_again_in_its_own_time_whatever_its_circuit_say
         assert manager.server("a").circuit == "Closed"
 
 
+async def test_a_child_is_started_again_though_nothing_is_probed() -> None:
+    async with McpManager() as manager:
+        await manager.deploy("a", stdio(health={"enabled": False}, restart={"initial_s": 0.01, "max_s": 0.02}))
+        for _ in range(2):
+            [victim] = manager.server("a").pids
+            os.kill(victim, signal.SIGKILL)
+            await becomes(manager, "a", ServerState.UNHEALTHY)
+            await manager.wait_ready(timeout=20)
+            assert manager.server("a").pids not in ((), (victim,))
+            # There is no second sign of life to wait for.
+            assert manager.server("a").state is ServerState.HEALTHY
+
+
 async def test_a_deadline_ends_a_call_and_nothing_else() -> None:
     async with McpManager() as manager:
         await manager.deploy("a", stdio())

@@ -103,6 +103,32 @@ async def test_it_is_open_before_the_first_call_and_brings_messages_of_every_kin
         await server.wait_until(lambda: server.open_connections == 0)
 
 
+async def test_a_reply_on_it_answers_the_call_whose_own_response_is_still_awaited() -> None:
+    streams = StandingStreams()
+    with ScriptedServer() as server:
+        server.script_always("GET", streams)
+        async with McpManager() as manager:
+            await manager.deploy("a", {"url": server.url, **CALM})
+            stream = await streams.wait(server)
+            held = faults.Hold()
+            server.script("tools/call", held, held)
+            first = asyncio.create_task(manager.execute_raw("a", echo("x", 1)))
+            await server.wait_for("tools/call")
+            second = asyncio.create_task(manager.execute_raw("a", echo("y", 2)))
+            await server.wait_for("tools/call", 2)
+            of_first, of_second = server.requests_of("tools/call")
+            reply = server.answer(of_second)[2]
+            # Once for the call; the second of its kind is nobody's.
+            stream.say(reply, reply)
+            assert text_of(await second) == "y"
+            assert not first.done()
+            stream.say(server.answer(of_first)[2])
+            assert text_of(await first) == "x"
+            assert faults_of(manager) == {"a reply that nobody waits for": 1}
+            assert text_of(await manager.execute_raw("a", echo("z"))) == "z"
+            assert server.requests_of("notifications/cancelled") == []
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 501])
 async def test_a_server_without_it_is_asked_once_and_nothing_is_said(
     status: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -368,6 +368,21 @@ async def test_a_new_session_subscribes_again_and_tells(
     assert earlier.requests_of("subscriptions/listen") == []
 
 
+async def test_a_subscription_by_bytes_is_made_again_as_well(
+    earlier: SubscribableServer, manager: McpManager, news: News
+) -> None:
+    await manager.deploy("a", {"url": earlier.url, **SOON})
+    for method, uri in [("subscribe", "file:///x"), ("subscribe", "file:///y"), ("unsubscribe", "file:///y")]:
+        request = {"id": 7, "method": f"resources/{method}", "params": {"uri": uri}}
+        assert json.loads(await manager.execute_raw("a", json.dumps(request).encode()))["result"] == {}
+    earlier.expire_sessions()
+    await manager.ping("a")
+    await earlier.wait_for("resources/subscribe", 3)
+    assert earlier.requests_of("resources/subscribe")[-1].params["uri"] == "file:///x"
+    await news.wait_for(UPDATED, {"uri": "file:///x"})
+    assert news.all == [(UPDATED, {"uri": "file:///x"})]
+
+
 async def test_a_refused_subscription_is_not_made_again(earlier: SubscribableServer, manager: McpManager) -> None:
     await manager.deploy("a", {"url": earlier.url, **SOON})
     with pytest.raises(RpcError, match="not found"):
