@@ -80,7 +80,8 @@ class EndsStream:
         assert isinstance(server, HttpSseServer)
         stream = server.stream_of(request)
         assert stream is not None
-        stream.connection.reset()
+        await stream.connection.write_chunk(b"")
+        # The client closes it: then it has noticed, and goes on with the POST that it waits for.
         while stream.connection in server.connections:
             await asyncio.sleep(0)
         await connection.respond(202)
