@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mcp_manager._core.router import Router
@@ -112,7 +113,7 @@ class Assembly:
             authorizations,
             handler_timeout_s=self._config.handler_timeout_s,
             listened=self._listened,
-            began=lambda kind: self._began(server_id, kind),
+            began=partial(self._began, server_id),
         )
         return Supervisor(settings, router, observer, self._clock)
 

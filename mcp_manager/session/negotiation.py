@@ -68,14 +68,14 @@ class Negotiated(msgspec.Struct, frozen=True):
 class EraMemory:
     """What is known of a server's places (an origin, or "" for a program): the era, and whether it is HTTP+SSE."""
 
-    __slots__ = ("_asking", "_certain", "_doubted", "_eras", "_verdicts", "log_level")
+    __slots__ = ("_asking", "_certain_again", "_eras", "_verdicts", "log_level")
 
     def __init__(self) -> None:
         self._eras: dict[str, tuple[Era, bool]] = {}
         self._verdicts: dict[str, Stateless] = {}
         self._asking: dict[str, asyncio.Lock] = {}
-        self._doubted: set[str] = set()
-        self._certain: set[str] = set()
+        # Of places that were doubted: whether they have proved themselves since.
+        self._certain_again: dict[str, bool] = {}
         self.log_level: str | None = None
 
     def recall(self, place: str) -> tuple[Era, bool] | None:
@@ -96,10 +96,9 @@ class EraMemory:
         if verdict is not None:
             self._verdicts[place] = verdict
         if era is Era.STATELESS:
-            self._certain.discard(place)
-        elif place in self._doubted:
-            self._certain.add(place)
-        self._doubted.discard(place)
+            self._certain_again.pop(place, None)
+        elif place in self._certain_again:
+            self._certain_again[place] = True
 
     def forget(self, place: str) -> None:
         """Ask again next time."""
@@ -108,12 +107,12 @@ class EraMemory:
 
     def doubt(self, place: str) -> None:
         """Ask again next time, for an error that only a stateless server should send."""
-        self._doubted.add(place)
+        self._certain_again[place] = False
         self.forget(place)
 
     def is_certain(self, place: str) -> bool:
         """Tell whether a place speaks handshakes in spite of such an error: it has a meaning of its own for the code."""
-        return place in self._certain
+        return self._certain_again.get(place, False)
 
 
 class Negotiation:

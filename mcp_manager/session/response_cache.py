@@ -72,7 +72,7 @@ class ResponseCache:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._entries: collections.OrderedDict[tuple[Any, ...], _Entry] = collections.OrderedDict()
-        self._generations: collections.Counter[str] = collections.Counter()
+        self._generations: dict[str, int] = {}
         self._bytes = 0
         self.context: Hashable = None
         self.enabled = enabled
@@ -90,7 +90,7 @@ class ResponseCache:
         if not self.enabled:
             return None
         key = cache_key(method, params)
-        return None if key is None else Ticket(key, self._generations[method], self.context)
+        return None if key is None else Ticket(key, self._generations.get(method, 0), self.context)
 
     def find(self, ticket: Ticket) -> bytes | None:
         """Return the result that is fresh now, ``None`` if there is none."""
@@ -112,7 +112,7 @@ class ResponseCache:
         """
         method = ticket.key[0]
         hints = freshness(result)
-        if ticket.generation != self._generations[method] or ticket.context != self.context:
+        if ticket.generation != self._generations.get(method, 0) or ticket.context != self.context:
             return False
         self._remove(ticket.key)
         if hints is None or len(result) > self._max_bytes:
@@ -139,7 +139,7 @@ class ResponseCache:
 
     def drop(self, method: str) -> None:
         """Forget every answer of a method; one that is under way is not kept."""
-        self._generations[method] += 1
+        self._generations[method] = self._generations.get(method, 0) + 1
         for key in [key for key in self._entries if key[0] == method]:
             self._remove(key)
 
@@ -164,7 +164,7 @@ class ResponseCache:
             # Which one it was, nobody knows.
             self.drop(READ_RESOURCE)
             return
-        self._generations[READ_RESOURCE] += 1
+        self._generations[READ_RESOURCE] = self._generations.get(READ_RESOURCE, 0) + 1
         for key in [key for key in self._entries if key[0] == READ_RESOURCE]:
             # 2026-07-28, server/resources: the uri may be that of a part of what was read.
             if _is_of(uri, _uri_of(key)):

@@ -95,7 +95,8 @@ class ServerRequests:
         # Handlers themselves, also those that nobody waits for any more and that have not ended yet.
         self._handling: set[asyncio.Task[Any]] = set()
         self._answering: dict[bytes, asyncio.Task[None]] = {}
-        self._questions = asyncio.Semaphore(_MAX_REQUESTS)
+        # Made with the first question: servers of the handshake era have none.
+        self._questions: asyncio.Semaphore | None = None
         self._notifications = 0
         self._replies = 0
         self._closed = False
@@ -265,6 +266,8 @@ class ServerRequests:
             _log.exception("the handler of %s failed", method)
 
     async def _answer_question(self, question: InputRequest) -> msgspec.Raw:
+        if self._questions is None:
+            self._questions = asyncio.Semaphore(_MAX_REQUESTS)
         try:
             async with self._questions:
                 return msgspec.Raw(await self._result(question.method, question.params))

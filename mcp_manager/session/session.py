@@ -93,7 +93,9 @@ class Session:
         self._dialect: StatelessDialect | None = None
         self._listening: Listening | None = None
         self._resubscription: Resubscription | None = None
-        self._over = asyncio.Event()
+        self._is_over = False
+        # Made by the first who waits for it: most sessions have no such caller.
+        self._over: asyncio.Event | None = None
         self._may_change = False
         self._death: CallError | None = None
         # Whether it is HTTP+SSE, as configured or for want of anything newer.
@@ -226,7 +228,9 @@ class Session:
         await self._end(grace_s)
 
     async def _end(self, grace_s: float) -> None:
-        self._over.set()
+        self._is_over = True
+        if self._over is not None:
+            self._over.set()
         for keeping in (self._listening, self._resubscription):
             if keeping is not None:
                 keeping.close()
@@ -444,6 +448,10 @@ class Session:
 
     async def pause(self, delay_s: float) -> None:
         """Wait; raises :class:`ConnectionLostError` when the session ends meanwhile."""
+        if self._over is None:
+            self._over = asyncio.Event()
+        if self._is_over:
+            self._over.set()
         try:
             async with asyncio.timeout(delay_s):
                 await self._over.wait()

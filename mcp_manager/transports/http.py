@@ -171,7 +171,12 @@ class HttpTransport:
         self._standing = self._reader.listener = StandingStream(
             self.get, lambda: self.session_id is not None, self._sink, self._session_gone
         )
-        await self._standing.start(self._pool.release_stream)
+        await self._standing.start(self._stream_ended)
+
+    def _stream_ended(self) -> None:
+        self._pool.release_stream()
+        # A refused one is not worth its memory for as long as the session lasts.
+        self._standing = self._reader.listener = None
 
     def listen_with(self, listener: StreamListener) -> None:
         """Tell somebody else of the stream that stands open."""
