@@ -80,7 +80,7 @@ class FileTokenStore:
     Parameters
     ----------
     directory
-        Made if it is missing, with mode 0700. Files have mode 0600 and are replaced atomically.
+        Made if it is missing; given mode 0700 in any case. Files have mode 0600 and are replaced atomically.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:

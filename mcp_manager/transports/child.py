@@ -195,7 +195,7 @@ class Child:
             self._group.kill_and_reap()
 
     async def aclose(self, grace_s: float) -> None:
-        """End the program: close its input, wait, SIGTERM, wait, SIGKILL (2025-11-25, stdio shutdown); idempotent.
+        """End the program: close its input, wait, SIGTERM, wait, SIGKILL (2025-11-25, 2026-07-28, stdio); idempotent.
 
         Its output is read all the while. Cancelled, it kills at once and still reaps.
 

@@ -1,4 +1,4 @@
-"""Requests to authorization servers: bounded in size, time and redirects, and never in the clear but on loopback."""
+"""Requests to authorization servers: bounded in size, time and redirects; in the clear on loopback or the server's own origin."""
 
 from __future__ import annotations
 
