@@ -1,96 +1,105 @@
-"""Manage fleets of MCP servers: deploy, call, scale, watch and heal them, from asyncio, threads or alone."""
+"""Manage fleets of MCP servers: deploy, call, scale, watch and heal them, from asyncio, threads or alone.
+
+A public name is loaded with its first use (PEP 562), so that a program pays for the parts it uses: importing this
+package alone imports neither asyncio nor the compiled core.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from mcp_manager._version import __version__
-from mcp_manager.auth.redirect import LoopbackRedirect, RedirectHandler
-from mcp_manager.auth.token_store import FileTokenStore, MemoryTokenStore, TokenStore
-from mcp_manager.bindings import PyMcpManager
-from mcp_manager.catalog import (
-    Annotations,
-    AudioContent,
-    CallToolResult,
-    CompleteResult,
-    Completion,
-    ContentBlock,
-    DiscoverResult,
-    EmbeddedResource,
-    GetPromptResult,
-    Icon,
-    ImageContent,
-    Prompt,
-    PromptArgument,
-    PromptMessage,
-    ReadResourceResult,
-    Resource,
-    ResourceContents,
-    ResourceLink,
-    ResourceTemplate,
-    SamplingMessage,
-    TextContent,
-    Tool,
-    ToolAnnotations,
-    ToolExecution,
-    ToolResultContent,
-    ToolUseContent,
-    UnknownContent,
-)
-from mcp_manager.config import (
-    AuthConfig,
-    BreakerConfig,
-    HealthConfig,
-    ManagerConfig,
-    RestartConfig,
-    ServerConfig,
-    load_manager_config,
-)
-from mcp_manager.errors import (
-    AuthError,
-    CallError,
-    CircuitOpenError,
-    ConfigError,
-    ConnectError,
-    ConnectionLostError,
-    DeadlineExceededError,
-    Delivery,
-    InputRequiredError,
-    InvalidRequestError,
-    McpManagerError,
-    NotRunningError,
-    OverloadedError,
-    ProtocolError,
-    RpcError,
-    ScaleError,
-    ServerExistsError,
-    ServerExitedError,
-    ServerNotFoundError,
-    SessionLostError,
-    TaskError,
-    ToolNotFoundError,
-    UrlElicitationRequiredError,
-)
-from mcp_manager.fleet import Applied
-from mcp_manager.manager import McpManager
-from mcp_manager.protocol.elicitation import accept_with_defaults, elicitation_defaults
-from mcp_manager.session.handlers import ElicitationRequest, Handlers, LogMessage, Progress, Root, SamplingRequest
-from mcp_manager.task_verbs import Task
-from mcp_manager.tool_catalog import FleetTool, ToolCatalog
-from mcp_manager.types import (
-    CIRCUIT_STATE_CLOSED,
-    CIRCUIT_STATE_HALF_OPEN,
-    CIRCUIT_STATE_OPEN,
-    SERVER_STATE_DEGRADED,
-    SERVER_STATE_HEALTHY,
-    SERVER_STATE_INITIALIZING,
-    SERVER_STATE_MAINTENANCE,
-    SERVER_STATE_STOPPED,
-    SERVER_STATE_UNHEALTHY,
-    CircuitState,
-    PyHealthStatus,
-    PyServerInfo,
-    ServerState,
-)
-from mcp_manager.views import ServerView
+
+if TYPE_CHECKING:
+    from mcp_manager.auth.redirect import LoopbackRedirect, RedirectHandler
+    from mcp_manager.auth.token_store import FileTokenStore, MemoryTokenStore, TokenStore
+    from mcp_manager.bindings import PyMcpManager
+    from mcp_manager.catalog import (
+        Annotations,
+        AudioContent,
+        CallToolResult,
+        CompleteResult,
+        Completion,
+        ContentBlock,
+        DiscoverResult,
+        EmbeddedResource,
+        GetPromptResult,
+        Icon,
+        ImageContent,
+        Prompt,
+        PromptArgument,
+        PromptMessage,
+        ReadResourceResult,
+        Resource,
+        ResourceContents,
+        ResourceLink,
+        ResourceTemplate,
+        SamplingMessage,
+        TextContent,
+        Tool,
+        ToolAnnotations,
+        ToolExecution,
+        ToolResultContent,
+        ToolUseContent,
+        UnknownContent,
+    )
+    from mcp_manager.config import (
+        AuthConfig,
+        BreakerConfig,
+        HealthConfig,
+        ManagerConfig,
+        RestartConfig,
+        ServerConfig,
+        load_manager_config,
+    )
+    from mcp_manager.errors import (
+        AuthError,
+        CallError,
+        CircuitOpenError,
+        ConfigError,
+        ConnectError,
+        ConnectionLostError,
+        DeadlineExceededError,
+        Delivery,
+        InputRequiredError,
+        InvalidRequestError,
+        McpManagerError,
+        NotRunningError,
+        OverloadedError,
+        ProtocolError,
+        RpcError,
+        ScaleError,
+        ServerExistsError,
+        ServerExitedError,
+        ServerNotFoundError,
+        SessionLostError,
+        TaskError,
+        ToolNotFoundError,
+        UrlElicitationRequiredError,
+    )
+    from mcp_manager.fleet import Applied
+    from mcp_manager.manager import McpManager
+    from mcp_manager.protocol.elicitation import accept_with_defaults, elicitation_defaults
+    from mcp_manager.session.handlers import ElicitationRequest, Handlers, LogMessage, Progress, Root, SamplingRequest
+    from mcp_manager.task_verbs import Task
+    from mcp_manager.tool_catalog import FleetTool, ToolCatalog
+    from mcp_manager.types import (
+        CIRCUIT_STATE_CLOSED,
+        CIRCUIT_STATE_HALF_OPEN,
+        CIRCUIT_STATE_OPEN,
+        SERVER_STATE_DEGRADED,
+        SERVER_STATE_HEALTHY,
+        SERVER_STATE_INITIALIZING,
+        SERVER_STATE_MAINTENANCE,
+        SERVER_STATE_STOPPED,
+        SERVER_STATE_UNHEALTHY,
+        CircuitState,
+        PyHealthStatus,
+        PyServerInfo,
+        ServerState,
+    )
+    from mcp_manager.views import ServerView
 
 __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "Annotations",
@@ -185,3 +194,62 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "elicitation_defaults",
     "load_manager_config",
 ]
+
+# What a type checker reads above, for the run: a test holds the two against each other.
+_MODULE_OF = {
+    name: module
+    for module, names in {
+        "mcp_manager.auth.redirect": "LoopbackRedirect RedirectHandler",
+        "mcp_manager.auth.token_store": "FileTokenStore MemoryTokenStore TokenStore",
+        "mcp_manager.bindings": "PyMcpManager",
+        "mcp_manager.catalog": (
+            "Annotations AudioContent CallToolResult CompleteResult Completion ContentBlock DiscoverResult "
+            "EmbeddedResource GetPromptResult Icon ImageContent Prompt PromptArgument PromptMessage "
+            "ReadResourceResult Resource ResourceContents ResourceLink ResourceTemplate SamplingMessage "
+            "TextContent Tool ToolAnnotations ToolExecution ToolResultContent ToolUseContent UnknownContent"
+        ),
+        "mcp_manager.config": (
+            "AuthConfig BreakerConfig HealthConfig ManagerConfig RestartConfig ServerConfig load_manager_config"
+        ),
+        "mcp_manager.errors": (
+            "AuthError CallError CircuitOpenError ConfigError ConnectError ConnectionLostError "
+            "DeadlineExceededError Delivery InputRequiredError InvalidRequestError McpManagerError "
+            "NotRunningError OverloadedError ProtocolError RpcError ScaleError ServerExistsError "
+            "ServerExitedError ServerNotFoundError SessionLostError TaskError ToolNotFoundError "
+            "UrlElicitationRequiredError"
+        ),
+        "mcp_manager.fleet": "Applied",
+        "mcp_manager.manager": "McpManager",
+        "mcp_manager.protocol.elicitation": "accept_with_defaults elicitation_defaults",
+        "mcp_manager.session.handlers": "ElicitationRequest Handlers LogMessage Progress Root SamplingRequest",
+        "mcp_manager.task_verbs": "Task",
+        "mcp_manager.tool_catalog": "FleetTool ToolCatalog",
+        "mcp_manager.types": (
+            "CIRCUIT_STATE_CLOSED CIRCUIT_STATE_HALF_OPEN CIRCUIT_STATE_OPEN SERVER_STATE_DEGRADED "
+            "SERVER_STATE_HEALTHY SERVER_STATE_INITIALIZING SERVER_STATE_MAINTENANCE SERVER_STATE_STOPPED "
+            "SERVER_STATE_UNHEALTHY CircuitState PyHealthStatus PyServerInfo ServerState"
+        ),
+        "mcp_manager.views": "ServerView",
+    }.items()
+    for name in names.split()
+}
+
+_SUBMODULES = frozenset({"auth", "bindings", "catalog", "config", "errors", "manager", "types"})
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name, or a subpackage, when it is first asked for."""
+    module = _MODULE_OF.get(name)
+    if module is not None:
+        found: object = getattr(import_module(module), name)
+    elif name in _SUBMODULES:
+        found = import_module(f"mcp_manager.{name}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # The next look-up finds it without coming here.
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_SUBMODULES})

@@ -92,22 +92,47 @@ def test_every_public_name_exists() -> None:
     assert sorted(mcp_manager.__all__) == mcp_manager.__all__
     for name in mcp_manager.__all__:
         assert getattr(mcp_manager, name) is not None
+    assert set(mcp_manager.__all__) <= set(dir(mcp_manager))
 
 
-def test_importing_loads_nothing_that_waits_until_it_is_used(tmp_path: Path) -> None:
-    code = (
-        "import sys, mcp_manager;"
-        "heavy = {'mcp_manager.cli', 'mcp_manager.bench', 'mcp_manager.metrics', 'mcp_manager.web', 'mcp_manager.auth.oauth',"
-        "'aiohttp', 'yarl', 'prometheus_client', 'http.server', 'jsonschema_rs', 'joserfc', 'cryptography', 'tomllib',"
-        "'uvloop', 'argparse', 'rich', 'pydantic', 'httpx', 'mcp'};"
-        "print(sorted(heavy & set(sys.modules)))"
+def test_what_type_checkers_read_is_what_is_loaded() -> None:
+    tree = ast.parse((SOURCE / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    declared = {
+        alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert declared == mcp_manager._MODULE_OF
+    assert {*declared, "__version__"} == set(mcp_manager.__all__)
+
+
+def test_subpackages_are_there_without_an_import_of_their_own() -> None:
+    ran = run_python("import mcp_manager; print(mcp_manager.errors.CallError is mcp_manager.CallError)")
+    assert ran == "True"
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="'mcp_manager' has no attribute 'McpManger'"):
+        mcp_manager.McpManger  # type: ignore[attr-defined]  # noqa: B018
+
+
+def run_python(code: str) -> str:
+    """What a new interpreter prints that runs some code, with every warning an error."""
+    return subprocess.run(
+        [sys.executable, "-P", "-W", "error", "-c", code], capture_output=True, text=True, timeout=60, check=True
+    ).stdout.strip()
+
+
+def test_importing_the_package_alone_loads_none_of_its_parts() -> None:
+    loaded = "sorted(m for m in sys.modules if m.startswith('mcp_manager.') or m in ('asyncio', 'msgspec'))"
+    assert run_python(f"import sys, mcp_manager; print({loaded})") == "['mcp_manager._version']"
+
+
+@pytest.mark.parametrize("name", ["McpManager", "PyMcpManager"])
+def test_a_manager_loads_nothing_that_waits_until_it_is_used(name: str) -> None:
+    heavy = (
+        "mcp_manager.cli, mcp_manager.bench, mcp_manager.metrics, mcp_manager.web, mcp_manager.auth.oauth, aiohttp, yarl,"
+        " prometheus_client, http.server, jsonschema_rs, joserfc, cryptography, tomllib, uvloop, argparse, rich, pydantic,"
+        " httpx, mcp"
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert done.stdout.strip() == "[]"
+    code = f"import sys; from mcp_manager import {name}; print(sorted(set({heavy!r}.split(', ')) & set(sys.modules)))"
+    assert run_python(code) == "[]"
