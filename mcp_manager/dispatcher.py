@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from random import getrandbits
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 from mcp_manager._core.call_path import CallPath, Flight
 from mcp_manager._core.jsonrpc import RESULT, Message
@@ -13,23 +13,13 @@ from mcp_manager.errors import CircuitOpenError, OverloadedError, ProtocolError,
 from mcp_manager.health import HealthMonitor
 from mcp_manager.policy import classify_error, classify_rpc_error
 from mcp_manager.pool import Instance
-from mcp_manager.protocol.methods import SUBSCRIBE, UNSUBSCRIBE
+from mcp_manager.protocol.methods import KEPT_BY_SESSION
 from mcp_manager.session import ProgressCallback, Session
 from mcp_manager.supervisor import Supervisor
 from mcp_manager.transports.base import Sendable
 from mcp_manager.types import CallStatus, CircuitState, Outcome
 
-__all__ = ["BY_SESSION", "Dispatcher"]
-
-
-def _ignore_progress(progress: float, total: float | None, message: str | None) -> None:
-    """Listen to no progress."""
-
-
-BY_SESSION: Final[Mapping[str, tuple[str, ProgressCallback]]] = dict.fromkeys(
-    (SUBSCRIBE, UNSUBSCRIBE), ("", _ignore_progress)
-)
-"""Methods that must not go past a session, which keeps account of what it has subscribed to: as if for their progress."""
+__all__ = ["Dispatcher"]
 
 
 class Dispatcher:
@@ -76,7 +66,8 @@ class Dispatcher:
         CallError
             No reply: the circuit is open, there is no instance, or the exchange failed.
         """
-        flight = self._begin(supervisor.record, method, request if progress is None else None, started_ns, deadline_ns)
+        passes = progress is None and method not in KEPT_BY_SESSION
+        flight = self._begin(supervisor.record, method, request if passes else None, started_ns, deadline_ns)
         if flight.future is None:
             return await self._carry(supervisor, flight.lease, request, deadline_ns, progress)
         answer: Any

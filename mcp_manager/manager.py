@@ -18,7 +18,7 @@ from mcp_manager.auth.token_store import TokenStore
 from mcp_manager.catalog import Tool
 from mcp_manager.client_side import ClientSide
 from mcp_manager.config import ManagerConfig
-from mcp_manager.dispatcher import BY_SESSION, Dispatcher
+from mcp_manager.dispatcher import Dispatcher
 from mcp_manager.errors import InvalidRequestError, NotRunningError
 from mcp_manager.fleet import Applied, Fleet, ServerSpec
 from mcp_manager.health import HealthMonitor
@@ -342,8 +342,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
             method_raw = encode_method(method)
             await self._dispatcher.notify(supervisor, method, method_raw, message.params, deadline_ns)
             return "null" if as_text else b"null"
-        by_session = BY_SESSION.get(method)
-        reply = await self._dispatcher.call(supervisor, method, message, now_ns, deadline_ns, by_session)
+        reply = await self._dispatcher.call(supervisor, method, message, now_ns, deadline_ns)
         return reply.take_text(id_raw) if as_text else reply.take_frame(id_raw)
 
     async def call(
@@ -358,7 +357,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         """Send a request and return the reply as received: the seam under :meth:`request` and the typed verbs."""
         self._check_running()
         supervisor = self._supervisor_of(server_id)
-        progress: tuple[str, ProgressCallback] | None = BY_SESSION.get(method)
+        progress: tuple[str, ProgressCallback] | None = None
         if on_progress is not None:
             token = f"progress-{next(self._progress_tokens)}"
             params = with_progress_token(params, token)

@@ -13,6 +13,7 @@ __all__ = [
     "INITIALIZE",
     "INITIALIZED",
     "INPUT_METHODS",
+    "KEPT_BY_SESSION",
     "LIST_ROOTS",
     "LIST_TOOLS",
     "LOG_MESSAGE",
@@ -57,6 +58,9 @@ RESOURCE_UPDATED: Final = "notifications/resources/updated"
 ROOTS_CHANGED: Final = "notifications/roots/list_changed"
 ELICITATION_COMPLETE: Final = "notifications/elicitation/complete"
 SUBSCRIPTION_ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
+
+KEPT_BY_SESSION: Final = frozenset({SUBSCRIBE, UNSUBSCRIBE})
+"""Requests that must not go past a session: it keeps account of them, for the one after it to make them again."""
 
 INPUT_METHODS: Final = frozenset({SAMPLE, ELICIT, LIST_ROOTS})
 """What a server may ask of a client (2026-07-28, basic/patterns/mrtr, core types)."""

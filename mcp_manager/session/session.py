@@ -17,6 +17,7 @@ from mcp_manager.errors import CallError, ConnectionLostError, ProtocolError, Se
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.error_codes import HEADER_MISMATCH, METHOD_NOT_FOUND, UNSUPPORTED_VERSION
 from mcp_manager.protocol.handshake import ServerIdentity
+from mcp_manager.protocol.request import encode_method
 from mcp_manager.protocol.revisions import Era
 from mcp_manager.protocol.rpc_error import error_text
 from mcp_manager.protocol.subscriptions import Interest, offered_kinds
@@ -42,10 +43,7 @@ _FIRST_ID: Final = 1_000_000_000
 _CANCEL_NOTICE_NS: Final = 2_000_000_000
 _NEWS_AT_ONCE: Final = 16
 _CALL_TOOL_RAW: Final = b'"tools/call"'
-_SUBSCRIPTION_METHODS: Final = {
-    b'"resources/subscribe"': methods.SUBSCRIBE,
-    b'"resources/unsubscribe"': methods.UNSUBSCRIBE,
-}
+_KEPT: Final = {encode_method(method): method for method in methods.KEPT_BY_SESSION}
 # A handler may tidy up when it is cancelled, but not keep its session from ending.
 _CANCELLED_S: Final = 2.0
 _RESTORE_NS: Final = 10_000_000_000
@@ -204,8 +202,8 @@ class Session:
         method_raw = request.method if type(request) is Request else request.method_raw
         if method_raw == _CALL_TOOL_RAW:
             return self._called(request, sending, exchange.deadline_ns)
-        if method_raw in _SUBSCRIPTION_METHODS:
-            return self._subscribing(_SUBSCRIPTION_METHODS[method_raw], request, sending)
+        if method_raw in _KEPT:
+            return self._subscribing(_KEPT[method_raw], request, sending)
         return sending
 
     async def notify(self, method_raw: bytes, params: bytes | None, deadline_ns: int) -> None:
