@@ -130,18 +130,19 @@ class Assembly:
             return StdioTransport(config, server_id=server_id, sink=sink, timer=self._timer)
         # See above.
         from mcp_manager.transports.http import HttpTransport  # noqa: PLC0415
+        from mcp_manager.transports.http_settings import HttpSettings  # noqa: PLC0415
         from mcp_manager.transports.http_sse import HttpSseTransport  # noqa: PLC0415
 
         url = config.instance_url(index)
-        kind = HttpSseTransport if sse or config.transport == "sse" else HttpTransport
-        return kind(
-            self.http,
-            url,
-            request_headers(config),
+        settings = HttpSettings(
+            pool=self.http,
+            url=url,
+            headers=request_headers(config),
             server_id=server_id,
-            sink=sink,
             connect_timeout_s=config.connect_timeout_s,
             max_response_bytes=config.max_response_bytes,
             lanes=self._config.http_lanes,
             authorization=authorizations.of(url) if authorizations is not None else None,
         )
+        kind = HttpSseTransport if sse or config.transport == "sse" else HttpTransport
+        return kind(settings, sink)

@@ -24,7 +24,7 @@ from mcp_manager._core.http_message import (
     WireReply,
 )
 from mcp_manager._core.jsonrpc import Message
-from mcp_manager.auth import Authorization, Challenge, parse_challenge
+from mcp_manager.auth import Challenge, parse_challenge
 from mcp_manager.errors import (
     AuthError,
     CallError,
@@ -41,7 +41,8 @@ from mcp_manager.transports._http_reply import ReplyReader
 from mcp_manager.transports.base import MessageSink, StreamListener
 from mcp_manager.transports.deadline_timer import remaining_s
 from mcp_manager.transports.http_ordinary import OrdinaryPath
-from mcp_manager.transports.http_pool import HttpPool, connecting_server
+from mcp_manager.transports.http_pool import connecting_server
+from mcp_manager.transports.http_settings import HttpSettings
 from mcp_manager.transports.lanes import Lane
 from mcp_manager.transports.resumption import Resumptions
 from mcp_manager.transports.standing_stream import StandingStream
@@ -69,51 +70,28 @@ class HttpTransport:
 
     Parameters
     ----------
-    pool
-        Where connections come from.
-    url, headers
-        The endpoint and the headers of every request, credentials included.
-    server_id
-        Names the server in errors.
+    settings
+        The endpoint, and how it is reached.
     sink
         Takes requests and notifications that arrive on event streams, and the news of a session that is gone.
-    connect_timeout_s
-        Bounds each connection attempt, TLS included.
-    max_response_bytes
-        A reply, or one event of a stream, longer than this is refused.
-    lanes
-        ``False`` sends everything the ordinary way.
-    authorization
-        Where the credentials of requests come from if they are not fixed, ``None`` if ``headers`` has all.
     """
 
-    def __init__(
-        self,
-        pool: HttpPool,
-        url: str,
-        headers: Mapping[str, str],
-        *,
-        server_id: str,
-        sink: MessageSink,
-        connect_timeout_s: float,
-        max_response_bytes: int,
-        lanes: bool = True,
-        authorization: Authorization | None = None,
-    ) -> None:
+    def __init__(self, settings: HttpSettings, sink: MessageSink) -> None:
+        pool, server_id, authorization = settings.pool, settings.server_id, settings.authorization
         self._pool = pool
-        self._endpoint = URL(url)
+        self._endpoint = URL(settings.url)
         self._server_id = server_id
         self._sink = sink
-        self._limit = max_response_bytes
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s)
-        self._headers = {**headers, "Accept": _ACCEPT, "Accept-Encoding": "identity"}
+        self._limit = settings.max_response_bytes
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_s)
+        self._headers = {**settings.headers, "Accept": _ACCEPT, "Accept-Encoding": "identity"}
         self._head = render_head("POST", self._endpoint, self._headers)
         self._resumptions = Resumptions(self.get, self._bounded, sink, self._deliver)
-        self._reader = ReplyReader(server_id, self._resumptions, max_response_bytes)
-        self._ordinary = OrdinaryPath(pool, self._reader, self._timeout, max_response_bytes)
+        self._reader = ReplyReader(server_id, self._resumptions, self._limit)
+        self._ordinary = OrdinaryPath(pool, self._reader, self._timeout, self._limit)
         # What needs a proof of its own cannot be rendered in advance.
         prepared = authorization is None or not authorization.per_request
-        self._lanes = pool.lanes(self._endpoint) if lanes and prepared else None
+        self._lanes = pool.lanes(self._endpoint) if settings.lanes and prepared else None
         self._authorization = authorization
         self._unsubscribe = authorization.subscribe(self._take_token) if authorization is not None else None
         self._channel: Channel | None = None

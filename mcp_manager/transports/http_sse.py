@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
 from yarl import URL
@@ -12,7 +11,6 @@ from yarl import URL
 from mcp_manager._core.call_path import RequestIds
 from mcp_manager._core.http_message import LOST, STANDING, UNANSWERED, Exchange, WireError, WireReply
 from mcp_manager._core.jsonrpc import Message
-from mcp_manager.auth import Authorization
 from mcp_manager.errors import (
     CallError,
     ConnectError,
@@ -25,7 +23,7 @@ from mcp_manager.transports import _http_status as http_status
 from mcp_manager.transports.base import MessageSink
 from mcp_manager.transports.deadline_timer import remaining_s
 from mcp_manager.transports.http import HttpTransport
-from mcp_manager.transports.http_pool import HttpPool
+from mcp_manager.transports.http_settings import HttpSettings
 
 __all__ = ["HttpSseTransport"]
 
@@ -44,38 +42,16 @@ class HttpSseTransport:
 
     Parameters
     ----------
-    pool, url, headers, server_id, sink, connect_timeout_s, max_response_bytes, lanes
-        As for :class:`HttpTransport`; ``url`` is that of the stream.
+    settings, sink
+        As for :class:`HttpTransport`; the URL is that of the stream.
     """
 
-    def __init__(
-        self,
-        pool: HttpPool,
-        url: str,
-        headers: Mapping[str, str],
-        *,
-        server_id: str,
-        sink: MessageSink,
-        connect_timeout_s: float,
-        max_response_bytes: int,
-        lanes: bool = True,
-        authorization: Authorization | None = None,
-    ) -> None:
-        self._url = URL(url)
-        self._server_id = server_id
+    def __init__(self, settings: HttpSettings, sink: MessageSink) -> None:
+        self._url = URL(settings.url)
+        self._server_id = settings.server_id
         self._sink = sink
         # It knows how to send; what arrives is told apart here.
-        self._http = HttpTransport(
-            pool,
-            url,
-            headers,
-            server_id=server_id,
-            sink=self,
-            connect_timeout_s=connect_timeout_s,
-            max_response_bytes=max_response_bytes,
-            lanes=lanes,
-            authorization=authorization,
-        )
+        self._http = HttpTransport(settings, self)
         self._http.listen_with(self)
         self._pending: dict[int, asyncio.Future[Message]] = {}
         self._named: asyncio.Event = asyncio.Event()

@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 from support.authorization import ProtectedServer
+from support.transports import http_transport
 
 from mcp_manager import AuthConfig, AuthError, McpManager, MemoryTokenStore
 from mcp_manager._core.http_message import Exchange
-from mcp_manager._core.jsonrpc import Message
 from mcp_manager.auth.oauth.authorizations import Authorizations
-from mcp_manager.errors import CallError
-from mcp_manager.transports.http import HttpTransport
 from mcp_manager.transports.http_pool import HttpPool
 
 CALM = {"health": {"enabled": False}, "connect": "lazy", "connect_timeout_s": 20.0}
@@ -144,37 +142,12 @@ async def test_what_a_refused_renewal_costs(status: int, code: str, asked: int, 
         assert (len(server.to("/authorize")), len(server.to("/register"))) == (asked, registered)
 
 
-class Sink:
-    """Nothing is expected."""
-
-    def on_message(self, message: Message) -> None:
-        raise AssertionError(message.frame)
-
-    def on_given_up(self, exchange: Exchange, reason: str) -> None:
-        raise AssertionError(reason)
-
-    def on_fault(self, kind: str, detail: str) -> None:
-        raise AssertionError(kind, detail)
-
-    def on_closed(self, error: CallError) -> None:
-        raise AssertionError(error)
-
-
 async def test_a_request_whose_stream_lasts_has_a_proof_of_its_own() -> None:
     with ProtectedServer(token_type="DPoP", nonce="n") as server:
         pool = HttpPool()
         auth = AuthConfig(type="oauth", dpop=True)
         authorizations = Authorizations("a", auth, "client", lambda: pool.client, MemoryTokenStore(), server.agree)
-        transport = HttpTransport(
-            pool,
-            server.url,
-            {},
-            server_id="a",
-            sink=Sink(),
-            connect_timeout_s=5.0,
-            max_response_bytes=1 << 20,
-            authorization=authorizations.of(server.url),
-        )
+        transport = http_transport(pool, server.url, authorizations.of(server.url))
         try:
             frame = b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}'
             reply = await transport.exchange_lasting(Exchange(frame, 1, 0))

@@ -8,33 +8,16 @@ import pytest
 from support import faults
 from support.era_server import HANDSHAKE, STATELESS, EraServer
 from support.scripted import Fault, ScriptedServer
+from support.transports import http_transport
 
 from mcp_manager._core.call_path import RequestIds
-from mcp_manager._core.jsonrpc import Message
 from mcp_manager.errors import CallError
 from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.protocol.revisions import Era
 from mcp_manager.session.negotiation import EraMemory, Negotiated, Negotiation
 from mcp_manager.session.peer_faults import PeerFaults
-from mcp_manager.transports.base import Exchange
 from mcp_manager.transports.http import HttpTransport
 from mcp_manager.transports.http_pool import HttpPool
-
-
-class Sink:
-    """Nothing is expected."""
-
-    def on_message(self, message: Message) -> None:
-        raise AssertionError(message.frame)
-
-    def on_given_up(self, exchange: Exchange, reason: str) -> None:
-        raise AssertionError(reason)
-
-    def on_fault(self, kind: str, detail: str) -> None:
-        raise AssertionError(kind, detail)
-
-    def on_closed(self, error: CallError) -> None:
-        raise AssertionError(error)
 
 
 class Settling:
@@ -63,15 +46,7 @@ class Settling:
 
     def _make(self, sse: bool) -> HttpTransport:
         self.made.append(sse)
-        return HttpTransport(
-            self._pool,
-            self._urls[sse],
-            {},
-            server_id="s",
-            sink=Sink(),
-            connect_timeout_s=2.0,
-            max_response_bytes=1 << 20,
-        )
+        return http_transport(self._pool, self._urls[sse])
 
 
 @pytest.fixture

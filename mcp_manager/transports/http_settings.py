@@ -1,0 +1,43 @@
+"""What every transport to an HTTP endpoint is made from, whichever way the server speaks on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from mcp_manager.auth import Authorization
+from mcp_manager.transports.http_pool import HttpPool
+
+__all__ = ["HttpSettings"]
+
+
+class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What transports to one endpoint are made from.
+
+    Parameters
+    ----------
+    pool
+        Where connections come from.
+    url, headers
+        The endpoint and the headers of every request, credentials included.
+    server_id
+        Names the server in errors.
+    connect_timeout_s
+        Bounds each connection attempt, TLS included.
+    max_response_bytes
+        A reply, or one event of a stream, longer than this is refused.
+    lanes
+        ``False`` sends everything the ordinary way.
+    authorization
+        Where the credentials of requests come from if they are not fixed, ``None`` if ``headers`` has all.
+    """
+
+    pool: HttpPool
+    url: str
+    headers: Mapping[str, str]
+    server_id: str
+    connect_timeout_s: float
+    max_response_bytes: int
+    lanes: bool = True
+    authorization: Authorization | None = None

@@ -1,0 +1,43 @@
+"""A transport to an HTTP endpoint without a session behind it."""
+
+from __future__ import annotations
+
+from mcp_manager._core.jsonrpc import Message
+from mcp_manager.auth import Authorization
+from mcp_manager.errors import CallError
+from mcp_manager.transports.base import Exchange
+from mcp_manager.transports.http import HttpTransport
+from mcp_manager.transports.http_pool import HttpPool
+from mcp_manager.transports.http_settings import HttpSettings
+
+__all__ = ["http_transport"]
+
+
+class _NothingExpected:
+    """Fail a test whose server sends more than replies."""
+
+    def on_message(self, message: Message) -> None:
+        raise AssertionError(message.frame)
+
+    def on_given_up(self, exchange: Exchange, reason: str) -> None:
+        raise AssertionError(reason)
+
+    def on_fault(self, kind: str, detail: str) -> None:
+        raise AssertionError(kind, detail)
+
+    def on_closed(self, error: CallError) -> None:
+        raise AssertionError(error)
+
+
+def http_transport(pool: HttpPool, url: str, authorization: Authorization | None = None) -> HttpTransport:
+    """Make a transport that expects nothing but the replies to its requests."""
+    settings = HttpSettings(
+        pool=pool,
+        url=url,
+        headers={},
+        server_id="subject",
+        connect_timeout_s=5.0,
+        max_response_bytes=1 << 20,
+        authorization=authorization,
+    )
+    return HttpTransport(settings, _NothingExpected())
