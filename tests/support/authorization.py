@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import json
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -193,7 +194,7 @@ class ProtectedServer:
         return _json(document, self.metadata)
 
     def _token(self, seen: Seen) -> web.Response:
-        if self.nonce and self.nonce not in _claims(seen.headers.get("dpop", "")):
+        if self.nonce and self.nonce != _nonce_of(seen.headers.get("dpop", "")):
             return web.json_response({"error": "use_dpop_nonce"}, status=400, headers={"DPoP-Nonce": self.nonce})
         if self.token_status != 200:
             return web.json_response({"error": self.token_error}, status=self.token_status)
@@ -222,7 +223,7 @@ class ProtectedServer:
         if scheme != self.token_type or token not in self.valid or self.refuses_all:
             needed = f', scope="{self.scope_needed}"' if self.scope_needed else ""
             return web.Response(status=401, headers={"WWW-Authenticate": f"{self.token_type} {where}{needed}"})
-        if self.nonce and self.nonce not in _claims(seen.headers.get("dpop", "")):
+        if self.nonce and self.nonce != _nonce_of(seen.headers.get("dpop", "")):
             says = f'DPoP error="use_dpop_nonce", {where}'
             return web.Response(status=401, headers={"WWW-Authenticate": says, "DPoP-Nonce": self.nonce})
         method = seen.form.get("method")
@@ -256,6 +257,6 @@ def _json(document: dict[str, Any], over: dict[str, Any]) -> web.Response:
     return web.json_response({name: value for name, value in merged.items() if value is not None})
 
 
-def _claims(proof: str) -> str:
+def _nonce_of(proof: str) -> object:
     parts = proof.split(".")
-    return base64.urlsafe_b64decode(parts[1] + "==").decode() if len(parts) == 3 else ""
+    return json.loads(base64.urlsafe_b64decode(parts[1] + "==")).get("nonce") if len(parts) == 3 else None
