@@ -311,6 +311,10 @@ class Hammer:
             self.answers[number] += 1
 
     def is_under_way(self) -> bool:
+        """Tell whether every thread has an answer; fails with what one of them met that has ended already."""
+        for thread, refusal in zip(self._threads, self.refusals, strict=True):
+            if refusal is not None or not thread.is_alive():
+                raise AssertionError("a caller was refused before the manager was stopped") from refusal
         return all(self.answers)
 
     def assert_all_were_refused(self) -> None:
