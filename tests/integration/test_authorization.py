@@ -9,15 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.authorization import ProtectedServer
+from support.authorization import ProtectedServer, authorized, oauth
 
 from mcp_manager import AuthError, FileTokenStore, McpManager, MemoryTokenStore
-
-CALM = {"health": {"enabled": False}, "connect": "lazy", "connect_timeout_s": 20.0}
-
-
-def oauth(**auth: Any) -> dict[str, Any]:
-    return {**CALM, "auth": {"type": "oauth", **auth}}
 
 
 async def call(manager: McpManager) -> Any:
@@ -26,8 +20,7 @@ async def call(manager: McpManager) -> Any:
 
 async def test_every_request_carries_the_token_that_was_obtained() -> None:
     with ProtectedServer() as server:
-        async with McpManager(redirect_handler=server.agree) as manager:
-            await manager.deploy("a", {"url": server.url, **oauth()})
+        async with authorized(server) as manager:
             await call(manager)
             await call(manager)
         asked = server.to("/mcp")
@@ -60,10 +53,9 @@ async def test_a_caller_who_gives_up_leaves_the_flow_to_the_others() -> None:
             await agreed.wait()
             return answer
 
-        async with McpManager(redirect_handler=slowly) as manager:
-            await manager.deploy("a", {"url": server.url, **oauth()})
+        async with authorized(server, slowly) as manager:
             first, second = asyncio.create_task(call(manager)), asyncio.create_task(call(manager))
-            await asyncio.to_thread(server.authorizing.wait, 10)
+            await server.wait_for("/authorize", 1)
             first.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await first
@@ -103,8 +95,7 @@ async def test_nobody_to_ask_is_said_and_not_tried_at_once_again() -> None:
 
 async def test_a_token_that_its_server_refuses_does_not_ask_the_user_again_and_again() -> None:
     with ProtectedServer(refuses_all=True) as server:
-        async with McpManager(redirect_handler=server.agree) as manager:
-            await manager.deploy("a", {"url": server.url, **oauth()})
+        async with authorized(server) as manager:
             for _ in range(4):
                 with pytest.raises(AuthError):
                     await call(manager)
@@ -127,8 +118,7 @@ async def test_the_user_is_not_sent_to_an_authorization_server_that_cannot_be_tr
     odd: dict[str, Any], says: str
 ) -> None:
     with ProtectedServer(**odd) as server:
-        async with McpManager(redirect_handler=server.agree) as manager:
-            await manager.deploy("a", {"url": server.url, **oauth()})
+        async with authorized(server) as manager:
             with pytest.raises(AuthError, match=says):
                 await call(manager)
         assert server.to("/authorize") == []
@@ -151,8 +141,7 @@ async def test_the_code_is_redeemed_only_if_its_issuer_is_the_one_that_was_asked
 ) -> None:
     with ProtectedServer(metadata={"authorization_response_iss_parameter_supported": advertised}) as server:
         server.iss = f"{server.origin}/as1/" if iss == "/" else iss
-        async with McpManager(redirect_handler=server.agree) as manager:
-            await manager.deploy("a", {"url": server.url, **oauth()})
+        async with authorized(server) as manager:
             if accepted:
                 await call(manager)
             else:
@@ -163,8 +152,7 @@ async def test_the_code_is_redeemed_only_if_its_issuer_is_the_one_that_was_asked
 
 async def test_another_issuer_gets_nothing_that_the_first_one_gave() -> None:
     with ProtectedServer(gives_refresh=True) as server:
-        async with McpManager(redirect_handler=server.agree) as manager:
-            await manager.deploy("a", {"url": server.url, **oauth()})
+        async with authorized(server) as manager:
             await call(manager)
             server.issuer = "as2"
             server.valid.clear()
@@ -180,9 +168,9 @@ async def test_another_issuer_gets_nothing_that_the_first_one_gave() -> None:
 
 async def test_registered_credentials_are_not_taken_to_another_issuer() -> None:
     with ProtectedServer() as server:
-        async with McpManager(redirect_handler=server.agree) as manager:
-            config = oauth(client_id="c", client_secret="sentinel-secret", issuer="https://as.example.com")
-            await manager.deploy("a", {"url": server.url, **config})
+        async with authorized(
+            server, client_id="c", client_secret="sentinel-secret", issuer="https://as.example.com"
+        ) as manager:
             with pytest.raises(AuthError, match="another authorization server"):
                 await call(manager)
         assert server.to("/authorize") == server.to("/token") == []
@@ -190,11 +178,9 @@ async def test_registered_credentials_are_not_taken_to_another_issuer() -> None:
 
 async def test_a_token_is_renewed_before_it_expires_and_without_the_user() -> None:
     with ProtectedServer(lifetime_s=0.5, gives_refresh=True) as server:
-        async with McpManager(redirect_handler=server.agree) as manager:
-            await manager.deploy("a", {"url": server.url, **oauth()})
+        async with authorized(server) as manager:
             await call(manager)
-            while len(server.to("/token")) < 3:
-                await asyncio.sleep(0.01)
+            await server.wait_for("/token", 3)
             await call(manager)
         assert [each.form["grant_type"] for each in server.to("/token")][:3] == [
             "authorization_code",
@@ -209,8 +195,7 @@ async def test_a_token_is_renewed_before_it_expires_and_without_the_user() -> No
 
 async def test_a_403_is_met_with_more_scopes_and_none_is_lost() -> None:
     with ProtectedServer(scope_needed="read", call_scope="write") as server:
-        async with McpManager(redirect_handler=server.agree) as manager:
-            await manager.deploy("a", {"url": server.url, **oauth()})
+        async with authorized(server) as manager:
             await manager.list_tools("a")
             await call(manager)
         assert [each.query["scope"] for each in server.to("/authorize")] == ["read", "read write"]
@@ -218,8 +203,7 @@ async def test_a_403_is_met_with_more_scopes_and_none_is_lost() -> None:
 
 async def test_a_scope_that_was_asked_for_and_not_given_is_not_asked_for_again() -> None:
     with ProtectedServer(scope_needed="read write", call_scope="write") as server:
-        async with McpManager(redirect_handler=server.agree) as manager:
-            await manager.deploy("a", {"url": server.url, **oauth()})
+        async with authorized(server) as manager:
             await manager.list_tools("a")
             for scopes in server.valid.values():
                 scopes.clear()
@@ -236,8 +220,7 @@ async def test_a_server_of_before_resource_metadata_is_its_own_authorization_ser
             server.iss = ""
             return await server.agree(url)
 
-        async with McpManager(redirect_handler=agree) as manager:
-            await manager.deploy("a", {"url": server.url, **oauth()})
+        async with authorized(server, agree) as manager:
             await call(manager)
         assert [each.path for each in (*server.to("/register"), *server.to("/authorize"), *server.to("/token"))] == [
             "/register",
@@ -248,8 +231,7 @@ async def test_a_server_of_before_resource_metadata_is_its_own_authorization_ser
 
 async def test_dpop_proves_each_request_anew_and_with_the_servers_nonce() -> None:
     with ProtectedServer(token_type="DPoP", nonce="nonce-1") as server:
-        async with McpManager(redirect_handler=server.agree) as manager:
-            await manager.deploy("a", {"url": server.url, **oauth(dpop=True)})
+        async with authorized(server, dpop=True) as manager:
             await call(manager)
             server.nonce = "nonce-2"
             await call(manager)
@@ -261,17 +243,16 @@ async def test_dpop_proves_each_request_anew_and_with_the_servers_nonce() -> Non
 
 async def test_a_bearer_token_is_no_substitute_for_one_that_is_bound() -> None:
     with ProtectedServer() as server:
-        async with McpManager(redirect_handler=server.agree) as manager:
-            await manager.deploy("a", {"url": server.url, **oauth(dpop=True)})
+        async with authorized(server, dpop=True) as manager:
             with pytest.raises(AuthError, match="another type than dpop"):
                 await call(manager)
 
 
 async def test_an_assertion_that_is_refused_is_neither_sent_again_nor_replaced_by_another_grant() -> None:
     with ProtectedServer(token_status=400, token_error="unauthorized_client") as server:
-        async with McpManager(redirect_handler=server.agree) as manager:
-            config = oauth(grant="jwt_bearer", client_id="workload", assertion="sentinel-assertion")
-            await manager.deploy("a", {"url": server.url, **config})
+        async with authorized(
+            server, grant="jwt_bearer", client_id="workload", assertion="sentinel-assertion"
+        ) as manager:
             for _ in range(2):
                 with pytest.raises(AuthError, match="unauthorized_client"):
                     await call(manager)
@@ -285,8 +266,7 @@ async def test_a_kept_token_needs_no_second_authorization(tmp_path: Path) -> Non
     for store in (MemoryTokenStore(), FileTokenStore(tmp_path / "tokens")):
         with ProtectedServer() as server:
             for _ in range(2):
-                async with McpManager(token_store=store, redirect_handler=server.agree) as manager:
-                    await manager.deploy("a", {"url": server.url, **oauth()})
+                async with authorized(server, token_store=store) as manager:
                     await call(manager)
             assert len(server.to("/authorize")) == 1
 

@@ -78,8 +78,7 @@ async def test_a_renewal_that_fails_is_tried_again_while_the_token_is_good(monke
             authorization = authorizations(session, server.agree).of(server.url)
             assert await authorization.challenged(Challenge(401), 0)
             server.token_status = 503
-            while len(server.to("/token")) < 3:
-                await asyncio.sleep(0.01)
+            await server.wait_for("/token", 3)
             authorization.subscribe(renewed.set)
             server.token_status = 200
             await asyncio.wait_for(renewed.wait(), 20)
@@ -94,7 +93,6 @@ async def test_a_token_that_lives_for_a_moment_is_not_renewed_without_pause() ->
             loop = asyncio.get_running_loop()
             began = loop.time()
             assert await authorization.challenged(Challenge(401), 0)
-            while len(server.to("/token")) < 4:
-                await asyncio.sleep(0.01)
+            await server.wait_for("/token", 4)
             await authorization.aclose()
             assert loop.time() - began >= 3 * flow._SHORTEST_RENEWAL_S

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from typing import Any
 
 import pytest
-from support.authorization import ProtectedServer
+from support.authorization import ProtectedServer, authorized, oauth
 from support.transports import http_transport
 
 from mcp_manager import AuthConfig, AuthError, McpManager, MemoryTokenStore
@@ -15,26 +14,13 @@ from mcp_manager._core.http_message import Exchange
 from mcp_manager.auth.oauth.authorizations import Authorizations
 from mcp_manager.transports.http_pool import HttpPool
 
-CALM = {"health": {"enabled": False}, "connect": "lazy", "connect_timeout_s": 20.0}
-
-
-def oauth(**auth: Any) -> dict[str, Any]:
-    return {**CALM, "auth": {"type": "oauth", **auth}}
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.01)
-
 
 @pytest.mark.parametrize(
     "others", [('Basic realm="x"',), ("Negotiate", 'Basic realm="x", charset="UTF-8"'), ("= odd",)]
 )
 async def test_the_challenge_that_matters_is_found_among_several_header_fields(others: tuple[str, ...]) -> None:
     with ProtectedServer(other_challenges=others, scope_needed="read") as server:
-        async with McpManager(redirect_handler=server.agree) as manager:
-            await manager.deploy("a", {"url": server.url, **oauth()})
+        async with authorized(server) as manager:
             await manager.call_tool("a", "echo", {})
         assert [each.query["scope"] for each in server.to("/authorize")] == ["read"]
 
@@ -51,21 +37,19 @@ async def test_the_stream_of_http_sse_is_authorized(kind: dict[str, Any]) -> Non
 
 async def test_a_standing_stream_that_is_refused_is_authorized_and_opened_again() -> None:
     with ProtectedServer(has_stream=True) as server:
-        async with McpManager(redirect_handler=server.agree) as manager:
-            await manager.deploy("a", {"url": server.url, **oauth()})
+        async with authorized(server) as manager:
             await manager.call_tool("a", "echo", {})
-            await until(lambda: len(server.streams_opened) == 1)
+            await server.wait_until(lambda: len(server.streams_opened) == 1)
             server.valid.clear()
             server.end_streams()
-            await until(lambda: len(server.streams_opened) == 2)
+            await server.wait_until(lambda: len(server.streams_opened) == 2)
         assert len(set(server.streams_opened)) == 2
         assert len(server.to("/authorize")) == 2
 
 
 async def test_one_request_asks_the_user_once_for_a_token_that_is_refused() -> None:
     with ProtectedServer(refuses_all=True) as server:
-        async with McpManager(redirect_handler=server.agree) as manager:
-            await manager.deploy("a", {"url": server.url, **oauth()})
+        async with authorized(server) as manager:
             with pytest.raises(AuthError):
                 await manager.call_tool("a", "echo", {})
         assert len(server.to("/authorize")) == 1
@@ -74,9 +58,7 @@ async def test_one_request_asks_the_user_once_for_a_token_that_is_refused() -> N
 async def test_of_several_authorization_servers_the_clients_own_is_asked() -> None:
     with ProtectedServer() as server:
         server.more_issuers = (f"{server.origin}/as2",)
-        async with McpManager(redirect_handler=server.agree) as manager:
-            config = oauth(client_id="c", issuer=f"{server.origin}/as1")
-            await manager.deploy("a", {"url": server.url, **config})
+        async with authorized(server, client_id="c", issuer=f"{server.origin}/as1") as manager:
             await manager.call_tool("a", "echo", {})
         assert len(server.to("/as1/authorize")) == 1
         assert server.to("/as2/authorize") == []
@@ -89,8 +71,7 @@ class DumbStore(MemoryTokenStore):
 
 async def test_a_token_that_cannot_be_kept_is_used_even_so(caplog: pytest.LogCaptureFixture) -> None:
     with ProtectedServer() as server:
-        async with McpManager(redirect_handler=server.agree, token_store=DumbStore()) as manager:
-            await manager.deploy("a", {"url": server.url, **oauth()})
+        async with authorized(server, token_store=DumbStore()) as manager:
             await manager.call_tool("a", "echo", {})
     assert "is not kept (OSError)" in caplog.text
     assert "sentinel" not in caplog.text
@@ -100,9 +81,9 @@ async def test_a_kept_token_is_not_another_users() -> None:
     store = MemoryTokenStore()
     with ProtectedServer() as server:
         for assertion in ("one", "two"):
-            async with McpManager(token_store=store) as manager:
-                config = oauth(grant="jwt_bearer", client_id="w", assertion=assertion)
-                await manager.deploy("a", {"url": server.url, **config})
+            async with authorized(
+                server, token_store=store, grant="jwt_bearer", client_id="w", assertion=assertion
+            ) as manager:
                 await manager.call_tool("a", "echo", {})
         assert [each.form["assertion"] for each in server.to("/token")] == ["one", "two"]
 
@@ -132,8 +113,7 @@ async def test_what_a_refused_renewal_costs(status: int, code: str, asked: int, 
             server.token_status = 200
             return await server.agree(url)
 
-        async with McpManager(redirect_handler=agree) as manager:
-            await manager.deploy("a", {"url": server.url, **oauth()})
+        async with authorized(server, agree) as manager:
             await manager.call_tool("a", "echo", {})
             server.valid.clear()
             server.token_status, server.token_error = status, code

@@ -4,17 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from aiohttp import web
+from support.watching import Watched
 
-__all__ = ["ProtectedServer", "Seen"]
+from mcp_manager import McpManager, RedirectHandler, TokenStore
+
+__all__ = ["PATIENT", "ProtectedServer", "Seen", "authorized", "oauth"]
+
+PATIENT: dict[str, Any] = {"health": {"enabled": False}, "connect": "lazy", "connect_timeout_s": 20.0}
+"""Settings under which only calls connect, and have time for a user to agree."""
+
+
+def oauth(**auth: Any) -> dict[str, Any]:
+    """Return the settings of a server that is spoken to with OAuth."""
+    return {**PATIENT, "auth": {"type": "oauth", **auth}}
+
+
+@contextlib.asynccontextmanager
+async def authorized(
+    server: ProtectedServer,
+    redirect_handler: RedirectHandler | None = None,
+    token_store: TokenStore | None = None,
+    **auth: Any,
+) -> AsyncIterator[McpManager]:
+    """Run a manager that knows a server as ``a``; its user agrees to everything unless ``redirect_handler`` does not."""
+    async with McpManager(redirect_handler=redirect_handler or server.agree, token_store=token_store) as manager:
+        await manager.deploy("a", {"url": server.url, **oauth(**auth)})
+        yield manager
 
 
 @dataclass(frozen=True)
@@ -29,7 +54,7 @@ class Seen:
 
 
 @dataclass
-class ProtectedServer:
+class ProtectedServer(Watched):
     """Serve ``/mcp`` to holders of a token, and ``/as1`` and ``/as2``, which give out tokens. ``with`` starts and ends it.
 
     ``metadata`` and ``resource`` are laid over the documents; ``None`` takes a member out.
@@ -56,6 +81,7 @@ class ProtectedServer:
     more_issuers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        super().__init__()
         self.seen: list[Seen] = []
         self.valid: dict[str, set[str]] = {}
         self.challenges: dict[str, dict[str, str]] = {}
@@ -63,7 +89,6 @@ class ProtectedServer:
         self._count = self.first_number - 1
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self.authorizing = threading.Event()
         self._streams: list[web.StreamResponse] = []
         self._ended = asyncio.Event()
         self.streams_opened: list[str] = []
@@ -101,12 +126,15 @@ class ProtectedServer:
         """Return the requests to a path, which may leave out the authorization server."""
         return [each for each in list(self.seen) if each.path.endswith(path) and ".well-known" not in each.path]
 
+    async def wait_for(self, path: str, count: int) -> None:
+        """Wait until ``count`` requests to a path have arrived; see :meth:`to`."""
+        await self.wait_until(lambda: len(self.to(path)) >= count)
+
     async def agree(self, url: str) -> str:
         """Be the user: answer an authorization request as the authorization server would."""
         query = dict(parse_qsl(urlsplit(url).query))
         issuer = urlsplit(url).path.split("/")[1]
-        self.seen.append(Seen("GET", urlsplit(url).path, {}, query, {}))
-        self.authorizing.set()
+        self._note(Seen("GET", urlsplit(url).path, {}, query, {}))
         code = self._next("code")
         self.challenges[code] = query
         answer = {"code": code, "state": query["state"]}
@@ -114,6 +142,10 @@ class ProtectedServer:
         if iss:
             answer["iss"] = iss
         return f"{query['redirect_uri']}?{urlencode(answer)}"
+
+    def _note(self, seen: Seen) -> None:
+        self.seen.append(seen)
+        self.news()
 
     def _next(self, what: str) -> str:
         self._count += 1
@@ -136,7 +168,7 @@ class ProtectedServer:
         form = await request.json() if is_json and request.can_read_body else dict(await request.post())
         headers = {name.lower(): value for name, value in request.headers.items()}
         seen = Seen(request.method, request.path, headers, dict(request.query), form)
-        self.seen.append(seen)
+        self._note(seen)
         if request.path == "/mcp" and not (request.method == "POST" and self.speaks_sse):
             answer = self._mcp(seen)
             if answer.status == 405 and self.has_stream:
@@ -177,6 +209,7 @@ class ProtectedServer:
         self._streams.append(stream)
         self.streams_opened.append(request.headers["Authorization"])
         await stream.write(b"event: endpoint\ndata: /messages\n\n" if self.speaks_sse else b": open\n\n")
+        self.news()
         await self._ended.wait()
         return stream
 

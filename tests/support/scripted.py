@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import concurrent.futures
 import itertools
 import json
 import socket
 import ssl
 import struct
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, Self
+
+from support.watching import Watched
 
 __all__ = ["Connection", "Fault", "Request", "ScriptedServer"]
 
@@ -65,7 +66,7 @@ class Fault(Protocol):
         """Do it; ``request`` is ``None`` where the connection was just made and nothing has been read."""
 
 
-class ScriptedServer:
+class ScriptedServer(Watched):
     """Serve MCP 2025-11-25 on a thread of its own; ``with`` starts and ends it.
 
     Parameters
@@ -88,6 +89,7 @@ class ScriptedServer:
         lost_session_status: int = 404,
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        super().__init__()
         self.sse = sse
         self.tls = tls
         self.sessions = sessions
@@ -104,7 +106,6 @@ class ScriptedServer:
         self._scripts: dict[str, collections.deque[Fault]] = collections.defaultdict(collections.deque)
         self._standing: dict[str, Fault] = {}
         self._on_connect: collections.deque[Fault] = collections.deque()
-        self._watchers: list[tuple[Callable[[], bool], concurrent.futures.Future[None]]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._listener: asyncio.Server | None = None
@@ -193,14 +194,6 @@ class ScriptedServer:
         """The connections that are open."""
         with self._lock:
             return set(self._connections)
-
-    async def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait until something arrives, is executed, or is closed, that makes the condition true."""
-        future: concurrent.futures.Future[None] = concurrent.futures.Future()
-        with self._lock:
-            self._watchers.append((condition, future))
-        self.news()
-        await asyncio.wait_for(asyncio.wrap_future(future), _WAIT_S)
 
     async def wait_for(self, method: str, count: int = 1) -> None:
         """Wait until ``count`` requests of a method have arrived."""
@@ -325,20 +318,6 @@ class ScriptedServer:
         with self._lock:
             self._connections.discard(connection)
         self.news()
-
-    def news(self) -> None:
-        """Let whoever waits look again."""
-        with self._lock:
-            watchers = list(self._watchers)
-        for watcher in watchers:
-            condition, future = watcher
-            if future.cancelled() or condition():
-                with self._lock:
-                    if watcher not in self._watchers:
-                        continue
-                    self._watchers.remove(watcher)
-                if future.set_running_or_notify_cancel():
-                    future.set_result(None)
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         assert self._loop is not None
