@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from mcp_manager import McpManager
-from mcp_manager.errors import CallError
+from support.scripted import ScriptedServer
 
-__all__ = ["CALM", "SWIFT", "echo", "eventually", "failure_of", "text_of", "tool_call"]
+from mcp_manager import ManagerConfig, McpManager
+from mcp_manager.errors import CallError
+from mcp_manager.session.handlers import Handlers
+
+__all__ = ["CALM", "SWIFT", "deployed", "echo", "eventually", "failure_of", "text_of", "tool_call"]
 
 CALM: dict[str, Any] = {
     "breaker": {"enabled": False},
@@ -31,6 +35,20 @@ SWIFT: dict[str, Any] = {
 
 _WAIT_S = 15.0
 _POLL_S = 0.005
+
+
+@contextlib.asynccontextmanager
+async def deployed(
+    server: ScriptedServer,
+    config: ManagerConfig | None = None,
+    *,
+    handlers: Handlers | None = None,
+    **settings: Any,
+) -> AsyncIterator[McpManager]:
+    """Run a manager that has a server deployed as ``a``, under :data:`CALM` and whatever settings are laid over it."""
+    async with McpManager(config, handlers=handlers) as manager:
+        await manager.deploy("a", {"url": server.url, **CALM, **settings})
+        yield manager
 
 
 def tool_call(name: str, arguments: dict[str, Any], request_id: object = None) -> bytes:
