@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
-from mcp_manager._core.jsonrpc import ERROR, Message
-from mcp_manager.catalog import CallToolResult, drain_pages
-from mcp_manager.errors import ProtocolError, RpcError
-from mcp_manager.protocol.rpc_error import read_error
-from mcp_manager.verbs import Verbs
+from mcp_manager.catalog import CallToolResult
+from mcp_manager.errors import ProtocolError
+from mcp_manager.protocol.tasks import TaskStatus
+from mcp_manager.verbs import Verbs, result_of
 
 __all__ = ["Task", "TaskVerbs"]
 
@@ -24,7 +23,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     task_id: str
-    status: Literal["working", "input_required", "completed", "failed", "cancelled"]
+    status: TaskStatus
     status_message: str | None = None
     created_at: str = ""
     last_updated_at: str = ""
@@ -41,7 +40,7 @@ class _WireTask(msgspec.Struct, rename="camel"):
     """A task in the spelling of either era."""
 
     task_id: str
-    status: Literal["working", "input_required", "completed", "failed", "cancelled"]
+    status: TaskStatus
     status_message: str | None = None
     created_at: str = ""
     last_updated_at: str = ""
@@ -118,20 +117,8 @@ class TaskVerbs(Verbs):
 
     async def list_tasks(self, server_id: str, *, timeout: float | None = None) -> list[Task]:
         """List the tasks of 2025-11-25 that the server still knows, every page."""
-
-        async def fetch(cursor: str | None) -> bytes | memoryview:
-            params = None if cursor is None else {"cursor": cursor}
-            return _result_of(server_id, await self.call(server_id, "tasks/list", params, timeout=timeout))
-
-        return [task.plain() for task in await drain_pages(server_id, "tasks", _WireTask, fetch)]
+        return [task.plain() for task in await self._list(server_id, "tasks/list", "tasks", _WireTask, timeout)]
 
     async def cancel_task(self, server_id: str, task_id: str, *, timeout: float | None = None) -> None:
         """Ask the server to end a task; whether and when it does shows :meth:`get_task`."""
-        _result_of(server_id, await self.call(server_id, "tasks/cancel", {"taskId": task_id}, timeout=timeout))
-
-
-def _result_of(server_id: str, reply: Message) -> bytes | memoryview:
-    if reply.kind == ERROR:
-        error = read_error(reply.error or b"")
-        raise RpcError(error.code, error.message, error.data, server_id=server_id)
-    return reply.result_buffer or b"null"
+        result_of(server_id, await self.call(server_id, "tasks/cancel", {"taskId": task_id}, timeout=timeout))

@@ -26,7 +26,7 @@ from mcp_manager.protocol.rpc_error import rpc_error
 from mcp_manager.session import ProgressCallback
 from mcp_manager.session.output_schemas import OutputSchemas
 
-__all__ = ["Verbs"]
+__all__ = ["Verbs", "result_of"]
 
 T = TypeVar("T")
 
@@ -82,7 +82,7 @@ class Verbs:
 
     async def ping(self, server_id: str, *, timeout: float | None = None) -> None:
         """Ask the server for a sign of life."""
-        _result_of(server_id, await self.call(server_id, "ping", timeout=timeout))
+        result_of(server_id, await self.call(server_id, "ping", timeout=timeout))
 
     async def discover(self, server_id: str, *, timeout: float | None = None) -> DiscoverResult:
         """Ask the server what it speaks and can do; servers of before 2026-07-28 know no such method."""
@@ -154,11 +154,11 @@ class Verbs:
         and processes. What may have been missed meanwhile is told as updated. Servers of 2026-07-28 are listened to by
         ``subscriptions/listen``, earlier ones asked by ``resources/subscribe``.
         """
-        _result_of(server_id, await self.call(server_id, "resources/subscribe", {"uri": uri}, timeout=timeout))
+        result_of(server_id, await self.call(server_id, "resources/subscribe", {"uri": uri}, timeout=timeout))
 
     async def unsubscribe(self, server_id: str, uri: str, *, timeout: float | None = None) -> None:
         """End a subscription."""
-        _result_of(server_id, await self.call(server_id, "resources/unsubscribe", {"uri": uri}, timeout=timeout))
+        result_of(server_id, await self.call(server_id, "resources/unsubscribe", {"uri": uri}, timeout=timeout))
 
     async def list_prompts(self, server_id: str, *, timeout: float | None = None) -> list[Prompt]:
         """List all prompts, every page."""
@@ -206,7 +206,7 @@ class Verbs:
     ) -> T:
         reply = await self.call(server_id, method, params, timeout=timeout, on_progress=on_progress)
         try:
-            return decode_result(server_id, _result_of(server_id, reply), kind)
+            return decode_result(server_id, result_of(server_id, reply), kind)
         finally:
             reply.recycle()
 
@@ -238,12 +238,13 @@ class Verbs:
         async def fetch(cursor: str | None) -> bytes | memoryview:
             params = None if cursor is None else {"cursor": cursor}
             left = timeout if cursor is None or end is None else max(0.0, end - time.monotonic())
-            return _result_of(server_id, await self.call(server_id, method, params, timeout=left))
+            return result_of(server_id, await self.call(server_id, method, params, timeout=left))
 
         return await drain_pages(server_id, member, kind, fetch)
 
 
-def _result_of(server_id: str, reply: Message) -> bytes | memoryview:
+def result_of(server_id: str, reply: Message) -> bytes | memoryview:
+    """Return the result of a reply as it was written; raises :class:`RpcError` if it is an error."""
     if reply.kind == ERROR:
         raise rpc_error(server_id, reply.error or b"")
     return reply.result_buffer or b"null"

@@ -8,13 +8,17 @@ import msgspec
 
 from mcp_manager.protocol.multi_round import InputRequest, MalformedResult
 
-__all__ = ["TaskState", "poll_delay_s", "read_created_task", "read_task", "task_params", "with_task"]
+__all__ = ["TaskState", "TaskStatus", "poll_delay_s", "read_created_task", "read_task", "task_params", "with_task"]
 
 _DEFAULT_S: Final = 1.0
 _SHORTEST_S: Final = 0.05
 _LONGEST_S: Final = 60.0
 # Only upwards: servers may refuse whoever asks more often than they said.
 _SPREAD: Final = 0.1
+
+
+TaskStatus = Literal["working", "input_required", "completed", "failed", "cancelled"]
+"""The states of a task, the same in either era."""
 
 
 class TaskState(msgspec.Struct, frozen=True, rename="camel"):
@@ -24,7 +28,7 @@ class TaskState(msgspec.Struct, frozen=True, rename="camel"):
     """
 
     task_id: str
-    status: Literal["working", "input_required", "completed", "failed", "cancelled"]
+    status: TaskStatus
     status_message: str | None = None
     poll_interval_ms: float | None = None
     poll_interval: float | None = None

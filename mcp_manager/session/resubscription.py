@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -13,7 +12,7 @@ from mcp_manager.errors import CallError
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.subscriptions import Interest
 from mcp_manager.session.peer_faults import PeerFaults
-from mcp_manager.session.subscriptions import Subscriptions
+from mcp_manager.session.subscriptions import Spawn, Subscriptions
 
 __all__ = ["Resubscription", "read_uri"]
 
@@ -79,7 +78,7 @@ class Resubscription:
         self._held: set[str] = set()
         self._refused: set[str] = set()
         self._woken = asyncio.Event()
-        self._spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None] | None] | None = None
+        self._spawn: Spawn | None = None
         self._task: asyncio.Task[None] | None = None
 
     def took(self, method: str, uri: str) -> None:
@@ -91,7 +90,7 @@ class Resubscription:
             self._held.discard(uri)
             self._subscriptions.discard(uri)
 
-    def start(self, spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None] | None]) -> None:
+    def start(self, spawn: Spawn) -> None:
         """Keep the subscriptions as soon as there are any, in a task that ``spawn`` makes and whoever owns it cancels."""
         self._spawn = spawn
         self._subscriptions.watch(self._wake)

@@ -27,7 +27,10 @@ from mcp_manager.protocol.subscriptions import (
 from mcp_manager.session.peer_faults import PeerFaults
 from mcp_manager.transports.deadline_timer import remaining_s
 
-__all__ = ["Listening", "Subscriptions"]
+__all__ = ["Listening", "Spawn", "Subscriptions"]
+
+Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None] | None]
+"""``spawn(work)`` runs work in a task that ends with the session at the latest; ``None`` if that has ended."""
 
 _log = logging.getLogger(__name__)
 
@@ -186,11 +189,11 @@ class Listening:
         self._refused: Interest | None = None
         self._failures = 0
         self._woken = asyncio.Event()
-        self._spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None] | None] | None = None
+        self._spawn: Spawn | None = None
         self._task: asyncio.Task[None] | None = None
         self._waiters: dict[str, list[asyncio.Future[bytes | None]]] = {}
 
-    def start(self, spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None] | None]) -> None:
+    def start(self, spawn: Spawn) -> None:
         """Listen as soon as anything is wanted, in a task that ``spawn`` makes and whoever owns it cancels."""
         self._spawn = spawn
         self._subscriptions.watch(self._wake)
