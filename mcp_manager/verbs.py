@@ -21,7 +21,7 @@ from mcp_manager.catalog import (
     decode_result,
     drain_pages,
 )
-from mcp_manager.errors import McpManagerError, ProtocolError
+from mcp_manager.errors import DeadlineExceededError, McpManagerError, ProtocolError
 from mcp_manager.protocol.rpc_error import rpc_error
 from mcp_manager.session import ProgressCallback
 from mcp_manager.session.output_schemas import OutputSchemas
@@ -237,7 +237,14 @@ class Verbs:
 
         async def fetch(cursor: str | None) -> bytes | memoryview:
             params = None if cursor is None else {"cursor": cursor}
-            left = timeout if cursor is None or end is None else max(0.0, end - time.monotonic())
+            left = timeout
+            if cursor is not None and end is not None:
+                left = end - time.monotonic()
+                if left <= 0:
+                    # A reply that comes at once would be taken even so: deadlines end waits.
+                    raise DeadlineExceededError(
+                        "the list has more pages than came within the timeout", server_id=server_id, delivery="answered"
+                    )
             return result_of(server_id, await self.call(server_id, method, params, timeout=left))
 
         return await drain_pages(server_id, member, kind, fetch)

@@ -148,6 +148,7 @@ class EarlierTaskServer(ScriptedServer):
         super().__init__()
         self.offered = {"requests": {"tools": {"call": {}}}, "cancel": {}, "list": {}} if not tasks else tasks
         self.states: list[dict[str, Any]] = []
+        self.last_task = 2
         self.cancelled = 0
 
     def _initialize(self, request: Request) -> Any:
@@ -172,7 +173,8 @@ class EarlierTaskServer(ScriptedServer):
                 result = RESULT
             case "tasks/list":
                 page = {"taskId": f"t{params.get('cursor', '0')}", "status": "working"}
-                result = {"tasks": [page], **({} if params else {"nextCursor": "2"})}
+                following = int(params.get("cursor", 0)) + 2
+                result = {"tasks": [page], **({"nextCursor": str(following)} if following <= self.last_task else {})}
             case "tasks/cancel":
                 self.cancelled += 1
                 result = {"taskId": "t1", "status": "cancelled"}
@@ -240,3 +242,11 @@ async def test_earlier_tasks_can_be_driven_by_hand(earlier: EarlierTaskServer, m
     await manager.cancel_task("a", task.task_id)
     with pytest.raises(Exception, match="made no task of it"):
         await manager.start_task("a", "echo", {"text": "x"})
+
+
+async def test_all_pages_of_a_list_of_tasks_share_one_timeout(earlier: EarlierTaskServer, manager: McpManager) -> None:
+    # So many pages that they take seconds; each of them alone comes at once.
+    earlier.last_task = 1_000_000
+    await manager.deploy("a", {"url": earlier.url, **CALM})
+    with pytest.raises(DeadlineExceededError):
+        await manager.list_tasks("a", timeout=0.2)
