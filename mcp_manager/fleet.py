@@ -78,6 +78,8 @@ class Fleet:
         self._on_removed = on_removed
         self._clock = clock
         self.servers: dict[str, Supervisor] = {}
+        # On their way in or out: they have instances, and are not, or not any more, among the servers.
+        self._passing: set[Supervisor] = set()
 
     def supervisor_of(self, server_id: str) -> Supervisor:
         """Return the supervisor of a server; raises :class:`ServerNotFoundError`."""
@@ -89,8 +91,8 @@ class Fleet:
             raise ServerNotFoundError(repr(server_id), hint="a server id is a string") from None
 
     def take_all(self) -> list[Supervisor]:
-        """Empty the fleet and return what was in it, for whoever ends it."""
-        supervisors = list(self.servers.values())
+        """Empty the fleet and return what was in it, or is on its way in or out, for whoever ends it."""
+        supervisors = [*self.servers.values(), *self._passing]
         self.servers.clear()
         return supervisors
 
@@ -126,6 +128,7 @@ class Fleet:
         after = self._assembly.supervisor(server_id, parsed, self._router, self._observer)
         after.settings.memory.log_level = before.settings.memory.log_level
         after.set_maintenance(True)
+        self._passing.add(after)
         added = after.set_instances(parsed.instances)
         try:
             if parsed.connect == "eager":
@@ -134,11 +137,12 @@ class Fleet:
             if self.servers.get(server_id) is not before:
                 raise ServerNotFoundError(server_id, hint="it was removed or replaced meanwhile")
         except BaseException:
-            await after.aclose(0.0)
+            await self._end(after, 0.0)
             raise
         after.set_maintenance(False)
         self.servers[server_id] = after
-        await before.aclose(before.config.shutdown_grace_s)
+        self._passing.discard(after)
+        await self._end(before, before.config.shutdown_grace_s)
 
     async def scale(self, server_id: str, instances: int) -> None:
         """Set how many instances a server has."""
@@ -195,10 +199,18 @@ class Fleet:
         del self.servers[server_id]
         self._router.remove_server(server_id)
         try:
-            await supervisor.aclose(grace_s)
+            await self._end(supervisor, grace_s)
         finally:
             if server_id not in self.servers:
                 self._on_removed(server_id)
+
+    async def _end(self, supervisor: Supervisor, grace_s: float) -> None:
+        """End a supervisor that is not among the servers; whoever ends everything finds it until it is done."""
+        self._passing.add(supervisor)
+        try:
+            await supervisor.aclose(grace_s)
+        finally:
+            self._passing.discard(supervisor)
 
 
 class _Observer:
