@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -23,6 +24,7 @@ from mcp_manager.health import HealthMonitor
 from mcp_manager.pool import Instance
 from mcp_manager.scaling import check_instances
 from mcp_manager.supervisor import Supervisor
+from mcp_manager.types import ServerState
 from mcp_manager.views import is_ready
 
 __all__ = ["Applied", "Fleet", "ServerSpec"]
@@ -34,6 +36,10 @@ ServerSpec = ServerConfig | Mapping[str, Any] | str | bytes
 
 # Beyond connect_timeout_s, which the attempt itself keeps to and explains.
 _CONNECT_MARGIN_S = 1.0
+# Circuits close with traffic and with time, of which nobody tells. In a large fleet a look at all servers takes a while:
+# it must not take more than a tenth of the loop's time.
+_LOOK_AGAIN_S = 0.25
+_PAUSES = 9
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,13 +183,29 @@ class Fleet:
 
     async def wait_ready(self, wanted: int | None, check_running: Callable[[], None]) -> None:
         """Wait until ``wanted`` servers, or all that are deployed then, are ready; ``check_running`` may end the wait."""
+        loop = asyncio.get_running_loop()
         while True:
             self._observer.changed.clear()
+            began = loop.time()
+            missing = [each for each in self.servers.values() if not is_ready(each, self._monitor)]
+            ready = len(self.servers) - len(missing)
             enough = len(self.servers) if wanted is None else wanted
-            if sum(is_ready(each, self._monitor) for each in self.servers.values()) >= enough:
+            if ready >= enough:
                 return
-            await self._observer.changed.wait()
+            self._settle(missing, enough - ready)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(_LOOK_AGAIN_S, _PAUSES * (loop.time() - began))):
+                    await self._observer.changed.wait()
             check_running()
+
+    def _settle(self, missing: Iterable[Supervisor], wanted: int) -> None:
+        """Have sessions made where they are missing; of the servers never tried, no more than ``wanted`` at once."""
+        for supervisor in missing:
+            if self._monitor.state(supervisor)[0] is ServerState.INITIALIZING:
+                if wanted <= 0:
+                    continue
+                wanted -= 1
+            self._monitor.settle(supervisor)
 
     async def _probe_all(self, instances: Iterable[Instance]) -> None:
         await asyncio.gather(*(self._monitor.probe(instance) for instance in instances))
