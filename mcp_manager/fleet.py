@@ -193,9 +193,11 @@ class Fleet:
             if ready >= enough:
                 return
             self._settle(missing, enough - ready)
+            took_s = loop.time() - began
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(_LOOK_AGAIN_S, _PAUSES * (loop.time() - began))):
+                async with asyncio.timeout(_LOOK_AGAIN_S):
                     await self._observer.changed.wait()
+            await asyncio.sleep(_PAUSES * took_s)
             check_running()
 
     def _settle(self, missing: Iterable[Supervisor], wanted: int) -> None:
