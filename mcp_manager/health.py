@@ -165,8 +165,6 @@ class HealthMonitor:
 
     def settle(self, supervisor: Supervisor) -> None:
         """Have a server's missing sessions made in their own time, also where only a call would make them."""
-        if supervisor.in_maintenance:
-            return
         now = asyncio.get_running_loop().time()
         for instance in supervisor.instances:
             watch = self._watches.get(instance)
