@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -23,6 +24,7 @@ from mcp_manager.health import HealthMonitor
 from mcp_manager.pool import Instance
 from mcp_manager.scaling import check_instances
 from mcp_manager.supervisor import Supervisor
+from mcp_manager.types import ServerState
 from mcp_manager.views import is_ready
 
 __all__ = ["Applied", "Fleet", "ServerSpec"]
@@ -34,6 +36,10 @@ ServerSpec = ServerConfig | Mapping[str, Any] | str | bytes
 
 # Beyond connect_timeout_s, which the attempt itself keeps to and explains.
 _CONNECT_MARGIN_S = 1.0
+# Circuits close with traffic and with time, of which nobody tells. In a large fleet a look at all servers takes a while:
+# it must not take more than a tenth of the loop's time.
+_LOOK_AGAIN_S = 0.25
+_PAUSES = 9
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +84,8 @@ class Fleet:
         self._on_removed = on_removed
         self._clock = clock
         self.servers: dict[str, Supervisor] = {}
+        # On their way in or out: they have instances, and are not, or not any more, among the servers.
+        self._passing: set[Supervisor] = set()
 
     def supervisor_of(self, server_id: str) -> Supervisor:
         """Return the supervisor of a server; raises :class:`ServerNotFoundError`."""
@@ -89,8 +97,8 @@ class Fleet:
             raise ServerNotFoundError(repr(server_id), hint="a server id is a string") from None
 
     def take_all(self) -> list[Supervisor]:
-        """Empty the fleet and return what was in it, for whoever ends it."""
-        supervisors = list(self.servers.values())
+        """Empty the fleet and return what was in it, or is on its way in or out, for whoever ends it."""
+        supervisors = [*self.servers.values(), *self._passing]
         self.servers.clear()
         return supervisors
 
@@ -126,6 +134,7 @@ class Fleet:
         after = self._assembly.supervisor(server_id, parsed, self._router, self._observer)
         after.settings.memory.log_level = before.settings.memory.log_level
         after.set_maintenance(True)
+        self._passing.add(after)
         added = after.set_instances(parsed.instances)
         try:
             if parsed.connect == "eager":
@@ -134,11 +143,12 @@ class Fleet:
             if self.servers.get(server_id) is not before:
                 raise ServerNotFoundError(server_id, hint="it was removed or replaced meanwhile")
         except BaseException:
-            await after.aclose(0.0)
+            await self._end(after, 0.0)
             raise
         after.set_maintenance(False)
         self.servers[server_id] = after
-        await before.aclose(before.config.shutdown_grace_s)
+        self._passing.discard(after)
+        await self._end(before, before.config.shutdown_grace_s)
 
     async def scale(self, server_id: str, instances: int) -> None:
         """Set how many instances a server has."""
@@ -173,13 +183,31 @@ class Fleet:
 
     async def wait_ready(self, wanted: int | None, check_running: Callable[[], None]) -> None:
         """Wait until ``wanted`` servers, or all that are deployed then, are ready; ``check_running`` may end the wait."""
+        loop = asyncio.get_running_loop()
         while True:
             self._observer.changed.clear()
+            began = loop.time()
+            missing = [each for each in self.servers.values() if not is_ready(each, self._monitor)]
+            ready = len(self.servers) - len(missing)
             enough = len(self.servers) if wanted is None else wanted
-            if sum(is_ready(each, self._monitor) for each in self.servers.values()) >= enough:
+            if ready >= enough:
                 return
-            await self._observer.changed.wait()
+            self._settle(missing, enough - ready)
+            took_s = loop.time() - began
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_AGAIN_S):
+                    await self._observer.changed.wait()
+            await asyncio.sleep(_PAUSES * took_s)
             check_running()
+
+    def _settle(self, missing: Iterable[Supervisor], wanted: int) -> None:
+        """Have sessions made where they are missing; of the servers never tried, no more than ``wanted`` at once."""
+        for supervisor in missing:
+            if self._monitor.state(supervisor)[0] is ServerState.INITIALIZING:
+                if wanted <= 0:
+                    continue
+                wanted -= 1
+            self._monitor.settle(supervisor)
 
     async def _probe_all(self, instances: Iterable[Instance]) -> None:
         await asyncio.gather(*(self._monitor.probe(instance) for instance in instances))
@@ -195,10 +223,18 @@ class Fleet:
         del self.servers[server_id]
         self._router.remove_server(server_id)
         try:
-            await supervisor.aclose(grace_s)
+            await self._end(supervisor, grace_s)
         finally:
             if server_id not in self.servers:
                 self._on_removed(server_id)
+
+    async def _end(self, supervisor: Supervisor, grace_s: float) -> None:
+        """End a supervisor that is not among the servers; whoever ends everything finds it until it is done."""
+        self._passing.add(supervisor)
+        try:
+            await supervisor.aclose(grace_s)
+        finally:
+            self._passing.discard(supervisor)
 
 
 class _Observer:

@@ -37,6 +37,7 @@ class Watch:
         "failures",
         "in_flight",
         "instance",
+        "is_awaited",
         "proven",
         "recovering",
         "removed",
@@ -53,6 +54,8 @@ class Watch:
         self.proven = False
         self.recovering = False
         self.removed = False
+        # Somebody waits for its session, and is the only reason to make it; good for one turn.
+        self.is_awaited = False
         self.in_flight: asyncio.Task[None] | None = None
 
     def succeeded(self) -> None:
@@ -69,7 +72,8 @@ class Watch:
     def is_scheduled(self) -> bool:
         """Whether it has turns at all: a child process that is gone is started again whatever is probed."""
         config = self.supervisor.config
-        return config.health.enabled or (config.transport == "stdio" and self.instance.session is None)
+        is_restarted = config.transport == "stdio" or self.is_awaited
+        return config.health.enabled or (is_restarted and self.instance.session is None)
 
     def failed(self, *, probe: bool) -> None:
         """Count a bad sign; only failed probes count towards ``fall``."""
@@ -159,6 +163,18 @@ class HealthMonitor:
             self._schedule(watch, self._next_delay(watch))
         return answered
 
+    def settle(self, supervisor: Supervisor) -> None:
+        """Have a server's missing sessions made in their own time, also where only a call would make them."""
+        now = asyncio.get_running_loop().time()
+        for instance in supervisor.instances:
+            watch = self._watches.get(instance)
+            if watch is None or instance.session is not None or instance.is_connecting:
+                continue
+            if watch.in_flight is not None or watch.due > now:
+                continue
+            watch.is_awaited = True
+            self._schedule(watch, self._next_delay(watch))
+
     def state(self, supervisor: Supervisor) -> tuple[ServerState, tuple[str, ...]]:
         """Judge a server: its state and the reasons for it."""
         now_ns = self._clock()
@@ -204,6 +220,7 @@ class HealthMonitor:
                 watch.succeeded()
         finally:
             watch.in_flight = None
+            watch.is_awaited = False
             if not watch.removed and watch.is_scheduled:
                 self._schedule(watch, self._next_delay(watch))
 
@@ -240,7 +257,7 @@ class HealthMonitor:
                 health.jitter,
                 random.random(),
             )
-        if not watch.proven:
+        if not watch.proven or watch.instance.session is None:
             return min(_CONFIRM_S, health.interval_s)
         return jittered(health.interval_s, health.jitter, random.random())
 

@@ -282,7 +282,10 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         self._supervisor_of(server_id).set_maintenance(on)
 
     async def wait_ready(self, min: int | None = None, *, timeout: float | None = None) -> None:
-        """Wait until at least ``min`` servers (default: all deployed now) are Healthy or Degraded with a session.
+        """Wait until at least ``min`` servers (default: all that are deployed) are Healthy or Degraded with a session.
+
+        Sessions that are missing are made, also those of lazy servers and where ``health.enabled`` is false. A server
+        in maintenance, or suspended, is waited for until it is put back.
 
         Raises
         ------

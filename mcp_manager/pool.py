@@ -54,7 +54,10 @@ class Instance:
         self._on_change = on_change
         # The live session, if there is one; set here alone.
         self.session: Session | None = None
+        # The one that :meth:`aclose` ends, for whoever comes by meanwhile.
+        self._ending: Session | None = None
         self._connecting: asyncio.Task[Session] | None = None
+        self._idle: asyncio.Future[None] | None = None
         self._retired: set[asyncio.Task[None]] = set()
         self._closing = False
         self._not_before = 0.0
@@ -69,6 +72,11 @@ class Instance:
     def pid(self) -> int:
         """The process id of the live session's child, 0 if there is none."""
         return self.session.pid if self.session is not None else 0
+
+    @property
+    def is_connecting(self) -> bool:
+        """Whether an attempt to make a session is under way."""
+        return self._connecting is not None
 
     @property
     def restart_at(self) -> float:
@@ -146,26 +154,24 @@ class Instance:
         """Wait until no call is under way."""
         handle = self.handle
         while handle is not None and handle.inflight:
-            idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            wake = partial(_resolve, idle)
-            handle.on_idle = wake
-            try:
-                await idle
-            finally:
-                if handle.on_idle is wake:
-                    handle.on_idle = None
+            if self._idle is None or self._idle.done():
+                self._idle = asyncio.get_running_loop().create_future()
+                handle.on_idle = partial(_resolve, self._idle)
+            # Not awaited itself: whoever gives up would cancel it for the others who wait.
+            await asyncio.wait({self._idle})
 
     async def aclose(self, grace_s: float) -> None:
-        """End the session, giving it ``grace_s`` seconds; idempotent and safe to cancel."""
+        """End the session, giving it ``grace_s`` seconds; idempotent, safe to cancel, and the most urgent call wins."""
         self._closing = True
-        session = self.session
-        self._set_session(None)
+        if self.session is not None:
+            self._ending = self.session
+            self._set_session(None)
         connecting = self._connecting
         if connecting is not None:
             connecting.cancel()
         try:
-            if session is not None:
-                await session.aclose(grace_s)
+            if self._ending is not None:
+                await self._ending.aclose(grace_s)
         finally:
             pending = [task for task in (connecting, *self._retired) if task is not None]
             if pending:

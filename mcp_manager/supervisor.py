@@ -131,9 +131,13 @@ class Supervisor:
         return task
 
     async def aclose(self, grace_s: float) -> None:
-        """Drain and end every instance within about twice ``grace_s`` seconds; cancelled, end them at once."""
-        instances = self._instances + self._draining
+        """Drain and end every instance, in steps of ``grace_s`` seconds; cancelled, end them at once.
+
+        Idempotent: a second call hurries the first, and both wait for the end.
+        """
+        self._draining += self._instances
         self._instances = []
+        instances = list(self._draining)
         for instance in instances:
             self._observer.instance_removed(instance)
             if instance.handle is not None:

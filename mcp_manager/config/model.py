@@ -308,7 +308,7 @@ class ServerConfig(_Settings, frozen=True, kw_only=True):
     max_instances
         The most that scaling may ask for.
     connect
-        ``eager`` connects and probes on deployment, ``lazy`` with the first call.
+        ``eager`` connects and probes on deployment, ``lazy`` with the first call, or for whoever waits for readiness.
     connect_timeout_s
         Seconds for connecting, handshake and first probe together.
     request_timeout_s

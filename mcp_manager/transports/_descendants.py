@@ -23,6 +23,9 @@ _READ_BYTES: Final = 1024 * 1024
 _MAX_PASSES: Final = 10
 # A look at every process of the machine takes a while: it must not take more than a fifth of the loop's time.
 _PAUSES: Final = 4
+# A process that is just becoming another program shows neither environment nor arguments; longer than this takes none.
+_EXEC_S: Final = 0.01
+_EXEC_POLL_S: Final = 0.0001
 
 
 def new_mark() -> tuple[str, str]:
@@ -108,17 +111,7 @@ def _kill_if_marked(pid: int, tokens: Collection[bytes]) -> None:
 
 
 def _is_marked(pid: int, tokens: Collection[bytes]) -> bool:
-    try:
-        file = os.open(f"/proc/{pid}/environ", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        # It has ended, or is another user's.
-        return False
-    try:
-        environment = _read_all(file)
-    except OSError:
-        return False
-    finally:
-        os.close(file)
+    environment = _environment(pid)
     if _ENTRY not in environment:
         return False
     for entry in environment.split(b"\0"):
@@ -127,8 +120,35 @@ def _is_marked(pid: int, tokens: Collection[bytes]) -> bool:
     return False
 
 
-def _read_all(file: int) -> bytes:
+def _environment(pid: int) -> bytes:
+    deadline = time.monotonic() + _EXEC_S
+    while not (environment := _read(f"/proc/{pid}/environ")):
+        try:
+            # The kernel's own have none, nor have zombies.
+            os.readlink(f"/proc/{pid}/exe")
+        except OSError:
+            return b""
+        if _read(f"/proc/{pid}/cmdline"):
+            # It runs, and so it did not have one, or has it now.
+            return _read(f"/proc/{pid}/environ")
+        if time.monotonic() > deadline:
+            return b""
+        time.sleep(_EXEC_POLL_S)
+    return environment
+
+
+def _read(path: str) -> bytes:
+    """Return the content of a process's file, nothing if the process has ended or is another user's."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
     data = b""
-    while len(data) < _READ_BYTES and (more := os.read(file, _READ_BYTES)):
-        data += more
+    try:
+        while len(data) < _READ_BYTES and (more := os.read(file, _READ_BYTES)):
+            data += more
+    except OSError:
+        return b""
+    finally:
+        os.close(file)
     return data

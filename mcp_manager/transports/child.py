@@ -337,8 +337,10 @@ class Child:
             self._kill_timer = asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._kill_for, misdeed)
 
     def _kill_for(self, misdeed: str) -> None:
-        self.misdeed = misdeed
-        self.kill()
+        # It may have ended by itself meanwhile, which is not told before its output was read.
+        if self._exit_code is None:
+            self.misdeed = misdeed
+            self.kill()
 
     def _exit_seen(self) -> None:
         group = self._group

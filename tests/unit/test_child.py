@@ -8,6 +8,7 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from support.calls import eventually
 from support.children import GRANDCHILD, WAIT_S, Running, is_gone, running
 
 from mcp_manager.transports import _process_group
+from mcp_manager.transports import child as child_module
 from mcp_manager.transports.child import Child, child_environment
 
 pytestmark = pytest.mark.both_loops
@@ -226,6 +228,20 @@ async def test_a_program_that_closed_its_pipe_is_ended(number: int, name: str) -
                 await asyncio.sleep(0)
         assert await subject.end() == -signal.SIGKILL
         assert subject.child.misdeed == f"closed its standard {name}"
+
+
+async def test_a_program_that_ended_by_itself_was_not_killed_for_what_it_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held: list[Callable[[], None]] = []
+    monkeypatch.setattr(child_module, "kill_marked_soon", lambda token, then: held.append(then))
+    async with running("import os; os.close(1); os._exit(7)") as subject:
+        await eventually(lambda: bool(held), "the exit")
+        # As when the time that a program without an output is left has passed, before its end could be told.
+        subject.child._kill_for("closed its standard output")
+        held.pop()()
+        assert await subject.end() == 7
+        assert subject.child.misdeed == ""
 
 
 async def test_a_blocked_writer_learns_that_the_program_closed_its_input() -> None:

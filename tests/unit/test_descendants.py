@@ -167,6 +167,36 @@ async def test_another_mark_is_no_mark(value: str) -> None:
         assert process.poll() is None
 
 
+@pytest.mark.parametrize("blanks", [1, 2, 4])
+async def test_who_is_just_becoming_another_program_is_found(blanks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    token, mark = new_mark()
+    with bystander({MARK: mark}) as process:
+        look_blank(monkeypatch, process.pid, blanks)
+        kill_marked({token})
+        assert process.wait(15) == -signal.SIGKILL
+
+
+async def test_who_shows_nothing_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    token, mark = new_mark()
+    with bystander({MARK: mark}) as process:
+        look_blank(monkeypatch, process.pid, sys.maxsize)
+        kill_marked({token})
+        assert process.poll() is None
+
+
+def look_blank(monkeypatch: pytest.MonkeyPatch, pid: int, times: int) -> None:
+    """Have a process show neither environment nor arguments, as in the midst of an exec."""
+    read, looks = _descendants._read, 0
+
+    def look(path: str) -> bytes:
+        nonlocal looks
+        is_blank = path.startswith(f"/proc/{pid}/") and looks < times
+        looks += is_blank
+        return b"" if is_blank else read(path)
+
+    monkeypatch.setattr(_descendants, "_read", look)
+
+
 async def test_what_a_descendant_started_with_this_package_is_a_descendant_too(monkeypatch: pytest.MonkeyPatch) -> None:
     outer, mark = new_mark()
     monkeypatch.setenv(MARK, mark)

@@ -1,0 +1,92 @@
+"""Stopping ends what is on its way in or out as well: nothing survives it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+import psutil
+import pytest
+from support.calls import eventually
+from support.processes import scripted_stdio
+
+from mcp_manager import ConnectError, ManagerConfig, McpManager
+
+# Takes no notice of the end of its input, nor of SIGTERM.
+STUBBORN = scripted_stdio({"start": [{"do": "ignore_end"}]})
+DEMO = ("-P", "-m", "mcp_manager.cli.demo_servers.stdio_server")
+SILENT = {"command": sys.executable, "args": ["-c", "import time; time.sleep(3600)"]}
+
+
+def living() -> set[int]:
+    return {child.pid for child in psutil.Process().children()}
+
+
+async def deployed(**settings: Any) -> McpManager:
+    manager = McpManager()
+    await manager.start()
+    await manager.deploy("a", STUBBORN.config(**settings))
+    return manager
+
+
+async def one_more_than(before: set[int]) -> None:
+    await eventually(lambda: bool(living() - before), "another program is started")
+
+
+async def test_stopping_during_an_undeployment_waits_for_it() -> None:
+    before = living()
+    manager = await deployed(shutdown_grace_s=0.2)
+    undeploying = asyncio.create_task(manager.undeploy("a"))
+    await eventually(lambda: not manager.servers(), "the undeployment has begun")
+    await manager.stop()
+    assert living() <= before
+    await undeploying
+
+
+async def test_stopping_in_a_hurry_hurries_an_undeployment() -> None:
+    before = living()
+    manager = await deployed(shutdown_grace_s=3600.0)
+    undeploying = asyncio.create_task(manager.undeploy("a"))
+    await eventually(lambda: not manager.servers(), "the undeployment has begun")
+    stopping = asyncio.create_task(manager.stop())
+    await asyncio.sleep(0)
+    stopping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stopping
+    assert living() <= before
+    await undeploying
+
+
+async def test_stopping_during_a_replacement_ends_the_new_one_too() -> None:
+    before = living()
+    manager = await deployed(shutdown_grace_s=0.2)
+    replacing = asyncio.create_task(manager.redeploy("a", {**SILENT, "connect_timeout_s": 60.0}))
+    await one_more_than(before | living())
+    await manager.stop()
+    assert living() <= before
+    with pytest.raises(ConnectError, match="being stopped"):
+        await replacing
+
+
+async def test_stopping_during_a_replacement_ends_the_old_one_too() -> None:
+    before = living()
+    manager = await deployed(shutdown_grace_s=0.2)
+    old = manager.server("a").pids
+    replacing = asyncio.create_task(manager.redeploy("a", STUBBORN.config(shutdown_grace_s=0.2)))
+    await eventually(lambda: manager.server("a").pids not in ((), old), "the new one has taken over")
+    await manager.stop()
+    assert living() <= before
+    await replacing
+
+
+async def test_whoever_stops_and_whoever_undeploys_both_learn_that_the_last_call_is_over() -> None:
+    manager = McpManager(ManagerConfig(shutdown_timeout_s=60.0))
+    await manager.start()
+    await manager.deploy("a", {"command": sys.executable, "args": list(DEMO), "shutdown_grace_s": 60.0})
+    slow = asyncio.create_task(manager.call_tool("a", "sleep", {"seconds": 0.3}))
+    await manager.ping("a")
+    undeploying = asyncio.create_task(manager.undeploy("a"))
+    await eventually(lambda: not manager.servers(), "the undeployment has begun")
+    await asyncio.wait_for(asyncio.gather(manager.stop(), undeploying), 30.0)
+    assert not (await slow).is_error
