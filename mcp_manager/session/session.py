@@ -436,7 +436,9 @@ class Session:
         follower = TaskFollower(self._server_id, self._ask_raw, self._requests, self.pause)
         as_task = await follower.run(request.params, deadline_ns, can_cancel="cancel" in offered)
         # Refused as a task as well: there is no such tool.
-        return reply if as_task.kind == ERROR and as_task.error_code == METHOD_NOT_FOUND else as_task
+        if as_task is None or (as_task.kind == ERROR and as_task.error_code == METHOD_NOT_FOUND):
+            return reply
+        return as_task
 
     async def _ask(self, method: str, params: bytes) -> Message:
         deadline_ns = time.monotonic_ns() + round(self._settings.config.request_timeout_s * 1e9)
