@@ -463,7 +463,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         return self._fleet.supervisor_of(server_id)
 
     def _removed(self, server_id: str) -> None:
-        self._tools.drop(server_id)
+        self._tools.forget(server_id)
         self._http.forget(server_id)
 
 

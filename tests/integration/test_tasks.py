@@ -14,7 +14,14 @@ from support.scripted import Request, ScriptedServer
 from support.stateless_server import StatelessServer, Task, task_result
 
 from mcp_manager import McpManager
-from mcp_manager.errors import CallError, ConnectionLostError, DeadlineExceededError, InputRequiredError, RpcError, TaskError
+from mcp_manager.errors import (
+    CallError,
+    ConnectionLostError,
+    DeadlineExceededError,
+    InputRequiredError,
+    RpcError,
+    TaskError,
+)
 
 RESULT = {"content": [{"type": "text", "text": "done"}], "isError": False}
 DONE = {"status": "completed", "result": RESULT}
