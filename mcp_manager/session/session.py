@@ -395,7 +395,12 @@ class Session:
             self._listening.start(self._requests.spawn)
         elif "resources" in capabilities:
             self._resubscription = Resubscription(
-                self._index, settings.subscriptions, self._ask, self._catch_up, settings.faults
+                self._index,
+                settings.subscriptions,
+                self._ask,
+                self._catch_up,
+                settings.config.restart,
+                settings.faults,
             )
             self._resubscription.start(self._requests.spawn)
 
