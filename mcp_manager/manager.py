@@ -192,6 +192,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         self._phase = _Phase.STOPPING
         self._serving_thread = 0
         supervisors = self._fleet.take_all()
+        self._url_elicitations.forget()
         try:
             await self._tools.aclose()
             await self._monitor.aclose()
@@ -464,6 +465,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
 
     def _removed(self, server_id: str) -> None:
         self._tools.forget(server_id)
+        self._url_elicitations.forget(server_id)
         self._http.forget(server_id)
 
 

@@ -223,9 +223,13 @@ class Session:
 
     async def aclose(self, grace_s: float) -> None:
         """End the session, its calls under way and everything else that belongs to it; idempotent."""
+        self.interrupt()
+        await self._end(grace_s)
+
+    def interrupt(self) -> None:
+        """End the calls under way."""
         if self._transport is not None:
             self._transport.interrupt()
-        await self._end(grace_s)
 
     async def _end(self, grace_s: float) -> None:
         self._is_over = True

@@ -274,7 +274,8 @@ async def test_handlers_that_go_on_though_cancelled_are_bounded() -> None:
             with contextlib.suppress(asyncio.CancelledError):
                 await release.wait()
 
-    async with serving({ASK: stubborn, TELL: stubborn}) as subject:
+    async with serving({ASK: stubborn, TELL: stubborn}) as subject, contextlib.AsyncExitStack() as stack:
+        stack.callback(release.set)
         for number in range(1200):
             subject.ask(number)
             await asyncio.sleep(0)
