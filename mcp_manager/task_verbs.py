@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from mcp_manager._core.jsonrpc import ERROR, Message
-from mcp_manager.catalog import CallToolResult, drain_pages
+from mcp_manager.catalog import CallToolResult
 from mcp_manager.errors import ProtocolError, RpcError
 from mcp_manager.protocol.rpc_error import read_error
 from mcp_manager.verbs import Verbs
@@ -119,11 +119,7 @@ class TaskVerbs(Verbs):
     async def list_tasks(self, server_id: str, *, timeout: float | None = None) -> list[Task]:
         """List the tasks of 2025-11-25 that the server still knows, every page."""
 
-        async def fetch(cursor: str | None) -> bytes | memoryview:
-            params = None if cursor is None else {"cursor": cursor}
-            return _result_of(server_id, await self.call(server_id, "tasks/list", params, timeout=timeout))
-
-        return [task.plain() for task in await drain_pages(server_id, "tasks", _WireTask, fetch)]
+        return [task.plain() for task in await self._list(server_id, "tasks/list", "tasks", _WireTask, timeout)]
 
     async def cancel_task(self, server_id: str, task_id: str, *, timeout: float | None = None) -> None:
         """Ask the server to end a task; whether and when it does shows :meth:`get_task`."""
