@@ -73,5 +73,5 @@ setup(
         build_dir=None if PROFILE == "trace" else f"build/cython-{PROFILE}",
     ),
     # Objects of another profile look up to date to setuptools.
-    options={"build_ext": {"force": True}},
+    options={"build_ext": {"force": True, "parallel": os.cpu_count()}},
 )

@@ -54,7 +54,7 @@ def test_both_commands_set_themselves_up_and_name_what_exists(tmp_path: Path) ->
     commands = [SET_UP.fullmatch(block.strip()) for block in blocks("bash")]
     assert all(commands)
     (_, demo), (extra, test) = [(command[1], command[2]) for command in commands if command is not None]
-    assert (demo, shlex.split(extra), test) == ("mcp-manager demo", [".[test]"], "pytest")
+    assert (demo, shlex.split(extra), test) == ("mcp-manager demo", [".[test]"], "pytest -n 2 --dist loadfile")
     # The installation before it is what this very run began with; the demonstration itself is run here.
     program = Path(sys.executable).parent / "mcp-manager"
     if not program.exists():
