@@ -22,7 +22,7 @@ from mcp_manager.errors import (
     SessionLostError,
     TaskError,
 )
-from mcp_manager.protocol.multi_round import MAX_QUESTIONS, MAX_ROUNDS, MalformedResult
+from mcp_manager.protocol.multi_round import COMPLETE, MAX_QUESTIONS, MAX_ROUNDS, MalformedResult, result_type
 from mcp_manager.protocol.tasks import (
     TaskState,
     poll_delay_s,
@@ -146,6 +146,7 @@ class TaskFollower:
             if state.status == "cancelled":
                 return None
             if state.status == "completed" and state.result:
+                self._check_complete(bytes(state.result))
                 return self._final(b"result", state.result)
             if state.status == "failed" and state.error:
                 return self._final(b"error", state.error)
@@ -169,6 +170,15 @@ class TaskFollower:
             state = self._read(reply.result_buffer)
             if (state.status == "completed" and not state.result) or (state.status == "failed" and not state.error):
                 raise self._broken(f"the task is {state.status}, and says nothing of what came of it")
+
+    def _check_complete(self, result: bytes) -> None:
+        """Hold what a task has led to, to what any result is held to: it is the end."""
+        try:
+            kind = result_type(result)
+        except MalformedResult as error:
+            raise self._broken(str(error)) from None
+        if kind != COMPLETE:
+            raise self._broken(f"a completed task led to a result of another type: {kind[:40]!r}")
 
     def _check_bounds(self, questions: int, rounds: int) -> None:
         """Hold a task to what a request of several rounds is held to."""

@@ -147,7 +147,18 @@ def test_an_unknown_task_is_the_servers_own_error() -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [state("completed"), state("failed"), {"status": "working"}, state("strange"), [], state("failed", error=3)],
+    [
+        state("completed", result={"resultType": "input_required"}),
+        state("completed", result={"resultType": "task", "taskId": "u"}),
+        state("completed", result=5),
+        state("completed", result=None),
+        state("completed"),
+        state("failed"),
+        {"status": "working"},
+        state("strange"),
+        [],
+        state("failed", error=3),
+    ],
 )
 def test_nonsense_ends_the_call_and_the_task(answer: Any) -> None:
     world = World([answer])
