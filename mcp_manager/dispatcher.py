@@ -86,6 +86,22 @@ class Dispatcher:
             # An exception's traceback holds this frame.
             del answer
 
+    async def call_on(
+        self,
+        supervisor: Supervisor,
+        instance: Instance | None,
+        method: str,
+        request: Sendable,
+        started_ns: int,
+        deadline_ns: int,
+    ) -> tuple[Message, Instance]:
+        """Send a request to one instance, ``None`` for any, and return its reply and which it was; otherwise as :meth:`call`."""
+        if instance is None or instance.handle is None:
+            lease = self._router.pick(supervisor.server_id, method, started_ns, getrandbits(64))
+        else:
+            lease = self._router.pick_on(instance.handle, method, started_ns)
+        return await self._carry(supervisor, lease, request, deadline_ns, None), lease.payload
+
     async def _carry(
         self,
         supervisor: Supervisor,

@@ -19,11 +19,12 @@ from mcp_manager.catalog import Tool
 from mcp_manager.client_side import ClientSide
 from mcp_manager.config import ManagerConfig
 from mcp_manager.dispatcher import Dispatcher
-from mcp_manager.errors import InvalidRequestError, NotRunningError
+from mcp_manager.errors import InvalidRequestError, NotRunningError, RpcError
 from mcp_manager.fleet import Applied, Fleet, ServerSpec
 from mcp_manager.health import HealthMonitor
 from mcp_manager.protocol.capabilities import elicitation_modes, handshake_capabilities
 from mcp_manager.protocol.envelope import TraceContext
+from mcp_manager.protocol.error_codes import INVALID_PARAMS
 from mcp_manager.protocol.methods import ELICIT, ELICITATION_COMPLETE, LIST_TOOLS, TOOLS_CHANGED, is_notification
 from mcp_manager.protocol.request import encode_method, encode_params, encode_text, invalid_request, with_progress_token
 from mcp_manager.session import ProgressCallback
@@ -192,6 +193,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         self._phase = _Phase.STOPPING
         self._serving_thread = 0
         supervisors = self._fleet.take_all()
+        self._url_elicitations.forget()
         try:
             await self._tools.aclose()
             await self._monitor.aclose()
@@ -374,6 +376,25 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
             return await self._dispatcher.call(supervisor, method, outgoing, _CLOCK(), deadline_ns, progress)
         return reply
 
+    async def _page(
+        self, server_id: str, method: str, params: object, place: object | None, timeout: float | None
+    ) -> tuple[Message, object]:
+        self._check_running()
+        supervisor = self._supervisor_of(server_id)
+        instances = supervisor.instances
+        if place is not None and place not in [(each, each.generation) for each in instances]:
+            raise RpcError(INVALID_PARAMS, "the session that has the rest of the list is gone", server_id=server_id)
+        if len(instances) == 1:
+            # The quick way, which leads to no other.
+            reply = await self.call(server_id, method, params, timeout=timeout)
+            return reply, (instances[0], instances[0].generation)
+        instance = place[0] if isinstance(place, tuple) else None
+        now_ns = _CLOCK()
+        deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else _timeout_ns(timeout))
+        outgoing = Request(encode_method(method), None if params is None else encode_params(params))
+        reply, instance = await self._dispatcher.call_on(supervisor, instance, method, outgoing, now_ns, deadline_ns)
+        return reply, (instance, instance.generation)
+
     # What the catalogue of tools asks for
 
     def _deployed(self, server_ids: Collection[str] | None) -> list[str]:
@@ -465,7 +486,8 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         return self._fleet.supervisor_of(server_id)
 
     def _removed(self, server_id: str) -> None:
-        self._tools.drop(server_id)
+        self._tools.forget(server_id)
+        self._url_elicitations.forget(server_id)
         self._http.forget(server_id)
 
 

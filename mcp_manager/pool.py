@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import time
+import weakref
 from collections.abc import Callable
 from functools import partial
 
@@ -59,6 +60,8 @@ class Instance:
         self._connecting: asyncio.Task[Session] | None = None
         self._idle: asyncio.Future[None] | None = None
         self._retired: set[asyncio.Task[None]] = set()
+        # Sessions that were lost: their calls under way hold them, and end with the instance.
+        self._lost: weakref.WeakSet[Session] | None = None
         self._closing = False
         self._not_before = 0.0
         self._failed_starts = 0
@@ -169,6 +172,8 @@ class Instance:
         connecting = self._connecting
         if connecting is not None:
             connecting.cancel()
+        for lost in list(self._lost or ()):
+            lost.interrupt()
         try:
             if self._ending is not None:
                 await self._ending.aclose(grace_s)
@@ -260,6 +265,9 @@ class Instance:
         self._set_session(None)
         self.generation += 1
         self.last_error = error
+        if self._lost is None:
+            self._lost = weakref.WeakSet()
+        self._lost.add(session)
         task = asyncio.get_running_loop().create_task(session.retire())
         self._retired.add(task)
         task.add_done_callback(self._retired.discard)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, Final
@@ -11,7 +12,13 @@ from typing import Any, Final
 import msgspec
 
 from mcp_manager.catalog import CallToolResult, Tool
-from mcp_manager.errors import McpManagerError, RpcError, ToolNotFoundError
+from mcp_manager.errors import (
+    ConnectionLostError,
+    DeadlineExceededError,
+    McpManagerError,
+    RpcError,
+    ToolNotFoundError,
+)
 from mcp_manager.protocol.methods import TOOLS_CHANGED
 from mcp_manager.session import ProgressCallback
 from mcp_manager.verbs import Verbs
@@ -23,12 +30,18 @@ _SEPARATOR: Final = "__"
 _LONGEST_NAME: Final = 64
 _FOREIGN: Final = re.compile(r"[^A-Za-z0-9_-]")
 _HASH_DIGITS: Final = 8
+_HASHED: Final = re.compile(r"_[0-9a-f]{8,}$")
 _MAX_AGE_NS: Final = 300 * 10**9
 _CONCURRENCY: Final = 64
+# Event loops have a longest delay; nobody waits for so long.
+_LONGEST_WAIT_S: Final = 1e6
 _METHOD_NOT_FOUND: Final = -32601
 
 Stamp = tuple[object, ...]
-"""What a list of tools was read from; another stamp means that it may not hold any more."""
+"""What a list of tools was read from; another stamp means that it may not hold any more.
+
+Its first member is the server's deployment, which does not change as long as nobody replaces or removes the server.
+"""
 
 
 class FleetTool(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +70,17 @@ class _Listing:
         self.fetched_ns = fetched_ns
 
 
+class _Fetching:
+    """One listing under way. ``is_current`` ends when what it will bring may be old already."""
+
+    __slots__ = ("deployment", "is_current", "task")
+
+    def __init__(self, deployment: Stamp, task: asyncio.Task[list[Tool]]) -> None:
+        self.deployment = deployment
+        self.task = task
+        self.is_current = True
+
+
 class ToolCache:
     """Keep what servers list, each fetched by one task however many ask for it.
 
@@ -81,7 +105,8 @@ class ToolCache:
         self._stamp = stamp
         self._clock = clock
         self._listings: dict[str, _Listing] = {}
-        self._fetching: dict[str, asyncio.Task[list[Tool]]] = {}
+        self._fetching: dict[str, _Fetching] = {}
+        self._tasks: set[asyncio.Task[list[Tool]]] = set()
         self._slots = asyncio.Semaphore(_CONCURRENCY)
         self._routes: dict[str, tuple[str, str]] = {}
 
@@ -126,8 +151,16 @@ class ToolCache:
         return route
 
     def drop(self, server_id: str) -> None:
-        """Forget what a server listed."""
+        """Forget what a server listed, and keep nothing of what it is listing."""
         self._listings.pop(server_id, None)
+        fetching = self._fetching.pop(server_id, None)
+        if fetching is not None:
+            fetching.is_current = False
+
+    def forget(self, server_id: str) -> None:
+        """Forget a server that is gone, with the names of its tools."""
+        self.drop(server_id)
+        self._routes = {name: pair for name, pair in self._routes.items() if pair[0] != server_id}
 
     def began(self, server_id: str, kind: str) -> None:
         """Learn that changes of a kind are told from now on: what was listed before may have changed unnoticed."""
@@ -136,7 +169,7 @@ class ToolCache:
 
     async def aclose(self) -> None:
         """End what is being fetched."""
-        tasks = list(self._fetching.values())
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -150,37 +183,58 @@ class ToolCache:
             return str(error)
 
     async def _tools(self, server_id: str, timeout: float | None) -> list[Tool]:
-        listing = self._listings.get(server_id)
-        if (
-            listing is not None
-            and listing.stamp == self._stamp(server_id)
-            and self._clock() - listing.fetched_ns < _MAX_AGE_NS
-        ):
-            return listing.tools
-        task = self._fetching.get(server_id)
-        if task is None:
-            task = asyncio.get_running_loop().create_task(self._refresh(server_id, timeout))
-            self._fetching[server_id] = task
-            task.add_done_callback(lambda done: self._fetched(server_id, done))
-        # A caller that gives up must not take the list from the others.
-        return await asyncio.shield(task)
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            listing = self._listings.get(server_id)
+            if (
+                listing is not None
+                and listing.stamp == self._stamp(server_id)
+                and self._clock() - listing.fetched_ns < _MAX_AGE_NS
+            ):
+                return listing.tools
+            left = None if end is None else max(0.0, end - time.monotonic())
+            fetching = self._fetching.get(server_id)
+            is_own = fetching is None or fetching.deployment != self._stamp(server_id)[:1]
+            if fetching is None or is_own:
+                fetching = self._start(server_id, left)
+            # A caller that gives up must not take the list from the others.
+            done, _ = await asyncio.wait({fetching.task}, timeout=None if left is None else min(left, _LONGEST_WAIT_S))
+            if not done:
+                raise DeadlineExceededError("the tools were not listed within the timeout", server_id=server_id)
+            if fetching.task.cancelled():
+                raise ConnectionLostError("the manager was stopped during the listing", server_id=server_id)
+            error = fetching.task.exception()
+            if error is None:
+                return fetching.task.result()
+            if is_own or not isinstance(error, DeadlineExceededError):
+                raise error
+            # It was another caller's time that was up.
+
+    def _start(self, server_id: str, timeout: float | None) -> _Fetching:
+        before = self._fetching.pop(server_id, None)
+        if before is not None:
+            before.is_current = False
+        task = asyncio.get_running_loop().create_task(self._refresh(server_id, timeout))
+        fetching = self._fetching[server_id] = _Fetching(self._stamp(server_id)[:1], task)
+        self._tasks.add(task)
+        task.add_done_callback(lambda _: self._fetched(server_id, fetching))
+        return fetching
 
     async def _refresh(self, server_id: str, timeout: float | None) -> list[Tool]:
         async with self._slots:
-            # Noted before it is asked: what changes meanwhile makes the list old, not new.
-            self._listings.pop(server_id, None)
-            placeholder = _Listing([], (), 0)
-            self._listings[server_id] = placeholder
-            tools = await self._fetch(server_id, timeout)
-            if self._listings.get(server_id) is placeholder:
-                self._listings[server_id] = _Listing(tools, self._stamp(server_id), self._clock())
-            return tools
+            return await self._fetch(server_id, timeout)
 
-    def _fetched(self, server_id: str, task: asyncio.Task[list[Tool]]) -> None:
-        if self._fetching.get(server_id) is task:
+    def _fetched(self, server_id: str, fetching: _Fetching) -> None:
+        task = fetching.task
+        self._tasks.discard(task)
+        if self._fetching.get(server_id) is fetching:
             del self._fetching[server_id]
-        if task.cancelled() or task.exception() is not None:
-            self._listings.pop(server_id, None)
+        if task.cancelled() or task.exception() is not None or not fetching.is_current:
+            return
+        # Sessions come and caches fill while a list is read; a server that was replaced meanwhile has another list.
+        stamp = self._stamp(server_id)
+        if stamp[:1] == fetching.deployment:
+            self._listings[server_id] = _Listing(task.result(), stamp, self._clock())
 
 
 class FleetTools(Verbs):
@@ -229,8 +283,10 @@ class FleetTools(Verbs):
         ToolNotFoundError
             No deployed server that can be reached has such a tool.
         """
+        end = None if timeout is None else time.monotonic() + timeout
         server_id, tool = await self._tools.route(name, self._deployed(None), timeout)
-        return await self.call_tool(server_id, tool, arguments, timeout=timeout, on_progress=on_progress)
+        left = None if end is None else max(0.0, end - time.monotonic())
+        return await self.call_tool(server_id, tool, arguments, timeout=left, on_progress=on_progress)
 
 
 def fleet_names(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
@@ -244,9 +300,10 @@ def fleet_names(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
     Returns
     -------
     A name for every pair, at most 64 characters of ``A-Z a-z 0-9 _ -``, that no other pair has: ``{server}__{tool}``
-    where that says which is which. Where it does not (a character outside that set, too long, or a server id with two
-    underscores in a row or one at its end) a hash of the pair ends the name. So a name depends on its own pair, and on
-    other pairs only if two hashes of 32 bits are the same.
+    where that says which is which. Where it does not (a character outside that set, too long, a server id with two
+    underscores in a row or one at its end, or what looks like such a hash at the end) a hash of the pair ends the name.
+    So a name depends on its own pair, and on other pairs only if two hashes of 32 bits are the same: no server can name
+    a tool so that it takes the name of another server's.
     """
     names: dict[tuple[str, str], str] = {}
     doubtful: list[tuple[str, str]] = []
@@ -271,7 +328,7 @@ def fleet_names(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
 
 def _plain_name(server_id: str, tool: str) -> str | None:
     name = f"{server_id}{_SEPARATOR}{tool}"
-    ambiguous = _SEPARATOR in server_id or server_id.endswith("_")
+    ambiguous = _SEPARATOR in server_id or server_id.endswith("_") or _HASHED.search(name) is not None
     return None if ambiguous or not tool or len(name) > _LONGEST_NAME or _FOREIGN.search(name) else name
 
 

@@ -53,6 +53,16 @@ class Verbs:
         """Send a request and return the reply as received."""
 
     @abstractmethod
+    async def _page(
+        self, server_id: str, method: str, params: object, place: object | None, timeout: float | None
+    ) -> tuple[Message, object]:
+        """Send a request for a page of a list where the page before came from, and return the reply and where that is.
+
+        A cursor is not for another session (2025-11-25, server/utilities/pagination). For ``None``, anywhere will do;
+        raises :class:`RpcError` for an invalid cursor if the place is gone.
+        """
+
+    @abstractmethod
     def _outputs(self, server_id: str) -> OutputSchemas | None:
         """Return what is known of a server's output schemas, ``None`` if its results are not checked."""
 
@@ -235,7 +245,10 @@ class Verbs:
     async def _list(self, server_id: str, method: str, member: str, kind: type[T], timeout: float | None) -> list[T]:
         end = None if timeout is None else time.monotonic() + timeout
 
+        place: object | None = None
+
         async def fetch(cursor: str | None) -> bytes | memoryview:
+            nonlocal place
             params = None if cursor is None else {"cursor": cursor}
             left = timeout
             if cursor is not None and end is not None:
@@ -245,7 +258,8 @@ class Verbs:
                     raise DeadlineExceededError(
                         "the list has more pages than came within the timeout", server_id=server_id, delivery="answered"
                     )
-            return result_of(server_id, await self.call(server_id, method, params, timeout=left))
+            reply, place = await self._page(server_id, method, params, None if cursor is None else place, left)
+            return result_of(server_id, reply)
 
         return await drain_pages(server_id, member, kind, fetch)
 

@@ -268,6 +268,9 @@ class Router:
             There is no such server.
         """
 
+    def pick_on(self, instance: Instance, method: str, now_ns: int) -> Lease:
+        """Ask for a call on one instance, ready or pending: as :meth:`pick`, where nothing but the circuit is chosen."""
+
     def pick_probe(self, instance: Instance, now_ns: int) -> Lease:
         """Ask for a health probe of one instance, whatever its availability.
 

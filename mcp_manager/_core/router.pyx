@@ -420,6 +420,26 @@ cdef class Router:
         lease.instance = instance
         return True
 
+    def pick_on(self, Instance instance not None, str method not None, int64_t now_ns):
+        cdef Server server = instance.server
+        cdef Lease lease = Lease.__new__(Lease)
+        cdef Series series = self.series_of(server, method)
+        cdef int64_t wait_ns = 0
+        cdef bint is_there = not instance.removed and instance.availability != C_EXCLUDED
+        lease.server = server
+        lease.started_ns = now_ns
+        if not is_there or not self.grant(lease, instance, now_ns, &wait_ns):
+            lease.rejection = CIRCUIT_OPEN if is_there else NO_INSTANCE
+            lease.retry_after_ns = wait_ns
+            lease.slot = NO_SLOT
+            lease.finished = True
+            series.counts[lease.rejection] += 1
+            return lease
+        lease.series = series
+        server.inflight += 1
+        instance.inflight += 1
+        return lease
+
     def pick_probe(self, Instance instance not None, int64_t now_ns):
         cdef Lease lease = Lease.__new__(Lease)
         cdef int64_t wait_ns = 0

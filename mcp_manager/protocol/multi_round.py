@@ -10,6 +10,7 @@ import msgspec
 __all__ = [
     "COMPLETE",
     "INPUT_REQUIRED",
+    "MAX_QUESTIONS",
     "MAX_ROUNDS",
     "TASK",
     "InputRequest",
@@ -26,7 +27,8 @@ TASK: Final = "task"
 
 MAX_ROUNDS: Final = 32
 """How often one request may be answered with a question before it has failed."""
-_MAX_QUESTIONS: Final = 64
+MAX_QUESTIONS: Final = 64
+"""How many things may be asked at once."""
 
 _TYPE_MEMBER: Final = b'"resultType"'
 _COMPLETE_FIRST: Final = b'{"resultType":"complete"'
@@ -100,9 +102,9 @@ def read_input_required(result: bytes | memoryview) -> InputRequired:
         raise MalformedResult("the server asked for input with a requestState that is no string")
     if not decoded.input_requests and not state:
         raise MalformedResult("the server asked for input without saying which")
-    if len(decoded.input_requests) > _MAX_QUESTIONS:
+    if len(decoded.input_requests) > MAX_QUESTIONS:
         raise MalformedResult(
-            f"the server asked {len(decoded.input_requests)} things at once, {_MAX_QUESTIONS} at most are allowed"
+            f"the server asked {len(decoded.input_requests)} things at once, {MAX_QUESTIONS} at most are allowed"
         )
     return decoded
 

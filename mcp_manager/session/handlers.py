@@ -287,6 +287,14 @@ def _root(given: RootLike) -> Root:
             raise ConfigError(f"root {str(given)!r} is not an absolute path", hint="use Path.resolve()")
         return Root(uri=given.as_uri())
     root = given if isinstance(given, Root) else Root(uri=given)
-    if not isinstance(root.uri, str) or urlsplit(root.uri).scheme != "file":
+    if not isinstance(root.uri, str) or not _is_file_uri(root.uri):
         raise ConfigError(f"root {root.uri!r:.200} is no file URI", hint="it must begin with file:///")
     return root
+
+
+def _is_file_uri(uri: str) -> bool:
+    try:
+        return urlsplit(uri).scheme == "file"
+    except ValueError:
+        # A host in half a bracket, for one.
+        return False

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from mcp_manager._core.jsonrpc import ERROR, Message
-from mcp_manager.errors import CallError
+from mcp_manager.config import RestartConfig
+from mcp_manager.errors import CallError, SessionLostError
+from mcp_manager.policy import backoff_delay
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.subscriptions import Interest
 from mcp_manager.session.peer_faults import PeerFaults
@@ -45,6 +49,8 @@ class Resubscription:
         ``await send(method, params)`` sends a request and returns its reply.
     catch_up
         ``catch_up(interest)`` takes as changed what may have changed while nothing was subscribed.
+    restart
+        The delays before what met a failure is asked for again.
     faults
         Counts what the server refuses.
     """
@@ -54,7 +60,9 @@ class Resubscription:
         "_faults",
         "_held",
         "_index",
+        "_missed",
         "_refused",
+        "_restart",
         "_send",
         "_spawn",
         "_subscriptions",
@@ -68,14 +76,18 @@ class Resubscription:
         subscriptions: Subscriptions,
         send: Callable[[str, bytes], Awaitable[Message]],
         catch_up: Callable[[Interest], None],
+        restart: RestartConfig,
         faults: PeerFaults,
     ) -> None:
         self._index = index
         self._subscriptions = subscriptions
         self._send = send
         self._catch_up = catch_up
+        self._restart = restart
         self._faults = faults
         self._held: set[str] = set()
+        # What an earlier session held and this one does not yet: what became of it meanwhile, nobody knows.
+        self._missed: set[str] = set()
         self._refused: set[str] = set()
         self._woken = asyncio.Event()
         self._spawn: Spawn | None = None
@@ -93,6 +105,7 @@ class Resubscription:
     def start(self, spawn: Spawn) -> None:
         """Keep the subscriptions as soon as there are any, in a task that ``spawn`` makes and whoever owns it cancels."""
         self._spawn = spawn
+        self._missed.update(self._subscriptions.heard.pop(self._index, Interest()).uris)
         self._subscriptions.watch(self._wake)
         self._wake()
 
@@ -101,7 +114,7 @@ class Resubscription:
         if self._spawn is not None:
             self._spawn = None
             self._subscriptions.unwatch(self._wake)
-            self._subscriptions.heard[self._index] = Interest(uris=frozenset(self._held))
+            self._subscriptions.heard[self._index] = Interest(uris=frozenset(self._held | self._missed))
 
     def _wake(self) -> None:
         self._woken.set()
@@ -109,42 +122,61 @@ class Resubscription:
             self._task = self._spawn(self._run())
 
     async def _run(self) -> None:
-        """Keep the session's subscriptions until cancelled.
+        """Keep the session's subscriptions until cancelled, or until the server knows the session no more.
 
-        What an earlier session held is told as updated once this one holds it: nobody knows what happened meanwhile.
+        What an earlier session held is told as updated once this one holds it.
         """
-        heard = self._subscriptions.heard.pop(self._index, Interest()).uris
+        failures = 0
         while True:
             self._woken.clear()
-            gained = await self._adjust()
-            if gained & heard:
-                self._catch_up(Interest(uris=gained & heard))
-            heard -= gained
-            await self._woken.wait()
-
-    async def _adjust(self) -> frozenset[str]:
-        """Subscribe to what is wanted and not held, unsubscribe from the opposite; return what is held since."""
-        wanted = self._subscriptions.wanted.uris
-        self._refused &= wanted
-        gained = set()
-        for uri in sorted(wanted - self._held - self._refused):
-            if await self._ask(methods.SUBSCRIBE, uri):
-                self._held.add(uri)
-                gained.add(uri)
+            try:
+                await self._adjust()
+            except SessionLostError:
+                # It is replaced with the next call, and its replacement begins anew.
+                return
+            except CallError:
+                delay_s: float | None = self._delay_s(failures)
+                failures += 1
             else:
-                self._refused.add(uri)
-        for uri in sorted(self._held - wanted):
+                delay_s = None
+                failures = 0
+            regained = self._missed & self._held
+            if regained:
+                self._missed -= regained
+                self._catch_up(Interest(uris=frozenset(regained)))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay_s):
+                    await self._woken.wait()
+
+    async def _adjust(self) -> None:
+        """Subscribe to what is wanted and not held, and unsubscribe from the opposite; raises :class:`CallError`.
+
+        Callers go on meanwhile: what they subscribe to and unsubscribe from by themselves is looked at each time.
+        """
+        subscriptions = self._subscriptions
+        wanted = subscriptions.wanted.uris
+        self._refused &= wanted
+        self._missed &= wanted
+        for uri in sorted(wanted - self._held - self._refused):
+            if uri in self._held or not subscriptions.wants(uri):
+                continue
+            taken = self._held if await self._ask(methods.SUBSCRIBE, uri) else self._refused
+            taken.add(uri)
+        for uri in sorted(self._held - subscriptions.wanted.uris):
+            if subscriptions.wants(uri):
+                continue
             self._held.discard(uri)
             await self._ask(methods.UNSUBSCRIBE, uri)
-        return frozenset(gained)
+            # Whoever has subscribed meanwhile may have been heard before: it is asked for once more.
+            self._held.discard(uri)
 
     async def _ask(self, method: str, uri: str) -> bool:
-        try:
-            reply = await self._send(method, msgspec.json.encode({"uri": uri}))
-        except CallError:
-            # A session that is lost is replaced, and its replacement begins anew.
-            return False
+        reply = await self._send(method, msgspec.json.encode({"uri": uri}))
         if reply.kind == ERROR:
             self._faults.count("a subscription was refused", f"{method}: JSON-RPC error {reply.error_code}")
             return False
         return True
+
+    def _delay_s(self, failures: int) -> float:
+        restart = self._restart
+        return backoff_delay(failures, restart.initial_s, restart.max_s, restart.jitter, random.random())

@@ -11,7 +11,13 @@ import msgspec
 import orjson
 
 from mcp_manager._core.jsonrpc import Message
-from mcp_manager.errors import DeadlineExceededError, InputRequiredError, RpcError
+from mcp_manager.errors import (
+    CallError,
+    ConnectionLostError,
+    DeadlineExceededError,
+    InputRequiredError,
+    RpcError,
+)
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.capabilities import undeclared
 from mcp_manager.protocol.error_codes import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND
@@ -28,6 +34,8 @@ _log = logging.getLogger(__name__)
 _MAX_REQUESTS: Final = 64
 _MAX_NOTIFICATIONS: Final = 1024
 _MAX_REPLIES: Final = 1024
+# Of handlers, with those that nobody waits for any more and that go on, though cancelled.
+_MAX_HANDLERS: Final = _MAX_REQUESTS + _MAX_NOTIFICATIONS
 
 
 class _Cancelled(msgspec.Struct, rename="camel"):
@@ -114,7 +122,7 @@ class ServerRequests:
         elif request_id in self._answering:
             self._faults.count("a request with the id of another one")
             self._reply(_error_frame(request_id, INVALID_REQUEST, "Invalid request: its id is in use"))
-        elif len(self._answering) >= _MAX_REQUESTS:
+        elif len(self._answering) >= _MAX_REQUESTS or len(self._handling) >= _MAX_HANDLERS:
             self._faults.count("too many requests at once")
             self._reply(_error_frame(request_id, INTERNAL_ERROR, "Too many requests at once"))
         else:
@@ -129,7 +137,7 @@ class ServerRequests:
             self._cancel(params)
         if method not in self._handlers:
             return
-        if self._notifications >= _MAX_NOTIFICATIONS:
+        if self._notifications >= _MAX_NOTIFICATIONS or len(self._handling) >= _MAX_HANDLERS:
             self._faults.count("too many notifications at once")
             return
         task = self.spawn(self._notify(method, params))
@@ -149,6 +157,8 @@ class ServerRequests:
         ------
         InputRequiredError
             A question has no handler, or its handler failed; the others were cancelled.
+        ConnectionLostError
+            The session ended meanwhile, and its handlers with it.
         DeadlineExceededError
             The answers were not there by the deadline, of :func:`time.monotonic_ns`.
         """
@@ -158,6 +168,11 @@ class ServerRequests:
         try:
             async with waiting:
                 return await self._fulfil(asked)
+        except InputRequiredError:
+            if self._closed:
+                # What failed was cancelled.
+                raise self._ended() from None
+            raise
         except TimeoutError:
             if not waiting.expired():
                 raise
@@ -171,6 +186,8 @@ class ServerRequests:
         for question in asked.values():
             if question.method not in methods.INPUT_METHODS or question.method not in self._handlers:
                 raise self._unanswered(f"asks for {question.method[:60]!r}, which has no handler")
+        if self._closed:
+            raise self._ended()
         tasks = {key: asyncio.ensure_future(self._answer_question(each)) for key, each in asked.items()}
         try:
             await asyncio.gather(*tasks.values())
@@ -240,6 +257,8 @@ class ServerRequests:
             _log.warning("the handler of %s took more than %g s and was cancelled", method, self._timeout_s)
             raise _Failed("took too long") from None
         except Exception:
+            if self._closed:
+                raise _Failed("was cancelled") from None
             # A user's handler may raise anything; it must cost the server one error reply and nothing else.
             _log.exception("the handler of %s failed", method)
             raise _Failed("failed") from None
@@ -297,6 +316,9 @@ class ServerRequests:
     def _notified(self, task: asyncio.Task[None]) -> None:
         self._notifications -= 1
 
+    def _ended(self) -> CallError:
+        return ConnectionLostError("the server was stopped during the call", server_id=self._server_id)
+
     def _unanswered(self, what: str) -> InputRequiredError:
         return InputRequiredError(
             f"the server {what}", server_id=self._server_id, hint="pass handlers={method: handler} to the manager"
@@ -323,14 +345,19 @@ def _read_params(params: bytes | None) -> dict[str, Any] | None:
 
 
 def _encodable(error: RpcError) -> RpcError:
-    """Return an error of a handler's without what cannot be sent."""
+    """Return an error of a handler's without what cannot be sent, or is no error object."""
+    code, message, data = error.code, error.message, error.data
+    if not isinstance(code, int) or not isinstance(message, str):
+        _log.error("the handler's error has a code that is no integer, or a message that is no text")
+        return RpcError(INTERNAL_ERROR, "The client's handler failed")
     try:
-        msgspec.json.encode([error.code, error.message, error.data])
+        msgspec.json.encode([code, data])
     except Exception:
         # Whatever its data is, the server gets an answer.
         _log.exception("the data of an error cannot be encoded")
-        return RpcError(error.code, str(error.message))
-    return error
+        data = None
+    # A name of a file may have what no text has.
+    return RpcError(code, message.encode("utf-8", "replace").decode(), data)
 
 
 def _result_frame(request_id: bytes, result: bytes) -> bytes:

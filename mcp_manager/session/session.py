@@ -221,9 +221,13 @@ class Session:
 
     async def aclose(self, grace_s: float) -> None:
         """End the session, its calls under way and everything else that belongs to it; idempotent."""
+        self.interrupt()
+        await self._end(grace_s)
+
+    def interrupt(self) -> None:
+        """End the calls under way."""
         if self._transport is not None:
             self._transport.interrupt()
-        await self._end(grace_s)
 
     async def _end(self, grace_s: float) -> None:
         self._is_over = True
@@ -393,7 +397,12 @@ class Session:
             self._listening.start(self._requests.spawn)
         elif "resources" in capabilities:
             self._resubscription = Resubscription(
-                self._index, settings.subscriptions, self._ask, self._catch_up, settings.faults
+                self._index,
+                settings.subscriptions,
+                self._ask,
+                self._catch_up,
+                settings.config.restart,
+                settings.faults,
             )
             self._resubscription.start(self._requests.spawn)
 
@@ -434,7 +443,9 @@ class Session:
         follower = TaskFollower(self._server_id, self._ask_raw, self._requests, self.pause)
         as_task = await follower.run(request.params, deadline_ns, can_cancel="cancel" in offered)
         # Refused as a task as well: there is no such tool.
-        return reply if as_task.kind == ERROR and as_task.error_code == METHOD_NOT_FOUND else as_task
+        if as_task is None or (as_task.kind == ERROR and as_task.error_code == METHOD_NOT_FOUND):
+            return reply
+        return as_task
 
     async def _ask(self, method: str, params: bytes) -> Message:
         deadline_ns = time.monotonic_ns() + round(self._settings.config.request_timeout_s * 1e9)

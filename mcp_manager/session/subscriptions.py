@@ -40,6 +40,15 @@ _FINAL_REFUSALS: Final = frozenset({METHOD_NOT_FOUND, MISSING_CAPABILITY})
 _TOLD: Final = frozenset({*CHANGE_KINDS, methods.RESOURCE_UPDATED})
 
 
+class Claim:
+    """A resource that callers wait for: it stays wanted if the server agrees with one of them."""
+
+    __slots__ = ("callers",)
+
+    def __init__(self) -> None:
+        self.callers = 1
+
+
 class Subscriptions:
     """Keep what is wanted of one server, whatever becomes of its sessions.
 
@@ -56,7 +65,7 @@ class Subscriptions:
 
     def __init__(self, handled: Collection[str] = (), began: Callable[[str], None] | None = None) -> None:
         self._kinds = {kind for kind in CHANGE_KINDS if kind in handled}
-        self._uris: dict[str, None] = {}
+        self._uris: dict[str, Claim | None] = {}
         self._began = began
         self._watchers: list[Callable[[], None]] = []
         # What the sessions of each instance were told of last: what its next session must catch up with.
@@ -75,11 +84,35 @@ class Subscriptions:
 
     def add(self, uri: str) -> bool:
         """Listen to a resource; tell whether that is new."""
-        if uri in self._uris:
-            return False
+        is_new = uri not in self._uris
         self._uris[uri] = None
-        self._changed()
-        return True
+        if is_new:
+            self._changed()
+        return is_new
+
+    def wants(self, uri: str) -> bool:
+        """Tell whether a resource is listened to."""
+        return uri in self._uris
+
+    def claim(self, uri: str) -> Claim | None:
+        """Listen to a resource on trial, until :meth:`settle`; ``None``: it is listened to already."""
+        claim = self._uris.get(uri)
+        if claim is not None:
+            claim.callers += 1
+        elif uri not in self._uris:
+            claim = self._uris[uri] = Claim()
+            self._changed()
+        return claim
+
+    def settle(self, uri: str, claim: Claim | None, *, agreed: bool) -> None:
+        """End what :meth:`claim` began: listen no more if the last of its callers has no agreement of the server."""
+        if claim is None or self._uris.get(uri) is not claim:
+            return
+        claim.callers -= 1
+        if agreed:
+            self._uris[uri] = None
+        elif not claim.callers:
+            self.discard(uri)
 
     def discard(self, uri: str) -> bool:
         """Listen to a resource no more; tell whether anybody did."""
@@ -200,12 +233,14 @@ class Listening:
         self._wake()
 
     def close(self) -> None:
-        """Begin nothing any more; idempotent."""
+        """Begin nothing any more, and keep nobody waiting; idempotent."""
         self._subscriptions.unwatch(self._wake)
         self._spawn = None
+        self._release(self._waiters.keys(), self._stopped())
 
     def _wake(self) -> None:
         self._woken.set()
+        self._release([uri for uri in self._waiters if not self._subscriptions.wants(uri)], _ENDED)
         if self._task is None and self._spawn is not None and self._wanted():
             self._task = self._spawn(self._run())
 
@@ -215,7 +250,6 @@ class Listening:
             while True:
                 await self._step()
         finally:
-            self._release(self._waiters.keys(), self._stopped())
             streams = [stream.task for stream in self._streams.values()]
             for task in streams:
                 task.cancel()
@@ -254,28 +288,30 @@ class Listening:
         CallError
             It cannot be asked; nothing is subscribed.
         """
-        is_new = self._subscriptions.add(uri)
+        claim = self._subscriptions.claim(uri)
+        agreed = False
+        try:
+            error = await self._agreement(uri, deadline_ns)
+            agreed = error is None
+            return error
+        finally:
+            self._subscriptions.settle(uri, claim, agreed=agreed)
+
+    async def _agreement(self, uri: str, deadline_ns: int) -> bytes | None:
+        """Wait until the server has agreed to tell of a resource, which is wanted; see :meth:`subscribe`."""
         current = self._current
         if current is not None and not current.task.done() and uri in current.interest.uris:
-            if uri in self._honoured.uris:
-                return None
-            if is_new:
-                self._subscriptions.discard(uri)
-            return _NOT_HONOURED
+            return None if uri in self._honoured.uris else _NOT_HONOURED
         if self._spawn is None:
-            self._subscriptions.discard(uri)
             raise self._stopped()
         self._refused = None
         waiter: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(uri, []).append(waiter)
         self._wake()
-        agreed = False
         waiting = asyncio.timeout(remaining_s(deadline_ns))
         try:
             async with waiting:
-                error = await waiter
-            agreed = error is None
-            return error
+                return await waiter
         except TimeoutError as error:
             if isinstance(error, CallError) or not waiting.expired():
                 raise
@@ -290,8 +326,6 @@ class Listening:
                 waiters.remove(waiter)
             if not waiters:
                 self._waiters.pop(uri, None)
-            if is_new and not agreed:
-                self._subscriptions.discard(uri)
 
     def unsubscribe(self, uri: str) -> None:
         """Listen to a resource no more."""
@@ -456,3 +490,4 @@ def _as_int(request_id: int | str | None) -> int:
 _NOT_HONOURED: Final = (
     b'{"code":%d,"message":"The server does not offer to tell of changes of this resource"}' % INVALID_PARAMS
 )
+_ENDED: Final = b'{"code":%d,"message":"The subscription was ended before the server had agreed"}' % INVALID_PARAMS

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from random import random
-from typing import Any, Final
+from typing import Any, Final, NoReturn
+
+import msgspec
 
 from mcp_manager._core.jsonrpc import ERROR, FrameError, Message, scan_reply
 from mcp_manager.errors import (
@@ -13,12 +15,14 @@ from mcp_manager.errors import (
     ConnectError,
     ConnectionLostError,
     DeadlineExceededError,
+    InputRequiredError,
     OverloadedError,
     ProtocolError,
     ServerExitedError,
+    SessionLostError,
     TaskError,
 )
-from mcp_manager.protocol.multi_round import MalformedResult
+from mcp_manager.protocol.multi_round import COMPLETE, MAX_QUESTIONS, MAX_ROUNDS, MalformedResult, result_type
 from mcp_manager.protocol.tasks import (
     TaskState,
     poll_delay_s,
@@ -90,24 +94,29 @@ class TaskFollower:
         DeadlineExceededError
             It has not ended by the deadline.
         CallError
-            It can be asked for no more, or asks for input that nobody has.
+            It can be asked for no more, or asks for input that nobody has. Whatever its delivery was, that of the call
+            is known no more: it left long ago.
         """
         state = self._read(created)
         try:
             final = await self._follow(state, deadline_ns)
-        except BaseException:
+        except BaseException as error:
             self._give_up(state.task_id)
-            raise
+            self._explain(error)
         if final is None:
             raise TaskError("the server cancelled the task that the call had become", server_id=self._server_id)
         return final
 
-    async def run(self, params: bytes | None, deadline_ns: int, *, can_cancel: bool) -> Message:
+    async def run(self, params: bytes | None, deadline_ns: int, *, can_cancel: bool) -> Message | None:
         """Call a tool that can be called only as a task, and return its result (2025-11-25, basic/utilities/tasks).
 
-        Raises as :meth:`follow`, and whatever the call itself meets.
+        ``None`` for params that cannot ask for one. Raises as :meth:`follow`, and whatever the call itself meets.
         """
-        reply = await self._ask(_CALL_TOOL_RAW, with_task(params), deadline_ns)
+        try:
+            wanted = with_task(params)
+        except (msgspec.DecodeError, RecursionError):
+            return None
+        reply = await self._ask(_CALL_TOOL_RAW, wanted, deadline_ns)
         if reply.kind == ERROR:
             return reply
         try:
@@ -124,18 +133,20 @@ class TaskFollower:
                 state = self._read(answer.result_buffer)
             # In any other state the result is waited for here: with input required, that is how the server asks.
             return await self._ask(_RESULT_RAW, task_params(state.task_id), deadline_ns)
-        except BaseException:
+        except BaseException as error:
             if can_cancel:
                 self._give_up(state.task_id)
-            raise
+            self._explain(error)
 
     async def _follow(self, state: TaskState, deadline_ns: int) -> Message | None:
         """Return the reply that a task ends with, ``None`` if it was cancelled."""
         answered: set[str] = set()
+        rounds = 0
         while True:
             if state.status == "cancelled":
                 return None
             if state.status == "completed" and state.result:
+                self._check_complete(bytes(state.result))
                 return self._final(b"result", state.result)
             if state.status == "failed" and state.error:
                 return self._final(b"error", state.error)
@@ -143,10 +154,14 @@ class TaskFollower:
                 # Each is asked once, however often it is seen (SEP-2663, task update requests).
                 asked = {key: each for key, each in state.input_requests.items() if key not in answered}
                 if asked:
+                    rounds += 1
+                    self._check_bounds(len(asked), rounds)
                     responses = await self._fulfil(asked, deadline_ns)
                     update = task_params(state.task_id, inputResponses=responses)
                     reply = await self._persist(_UPDATE_RAW, update, deadline_ns)
                     if reply.kind == ERROR:
+                        # It waits for the answers that it has refused.
+                        self._give_up(state.task_id)
                         return reply
                     answered.update(asked)
             reply = await self._next(state, deadline_ns)
@@ -155,6 +170,24 @@ class TaskFollower:
             state = self._read(reply.result_buffer)
             if (state.status == "completed" and not state.result) or (state.status == "failed" and not state.error):
                 raise self._broken(f"the task is {state.status}, and says nothing of what came of it")
+
+    def _check_complete(self, result: bytes) -> None:
+        """Hold what a task has led to, to what any result is held to: it is the end."""
+        try:
+            kind = result_type(result)
+        except MalformedResult as error:
+            raise self._broken(str(error)) from None
+        if kind != COMPLETE:
+            raise self._broken(f"a completed task led to a result of another type: {kind[:40]!r}")
+
+    def _check_bounds(self, questions: int, rounds: int) -> None:
+        """Hold a task to what a request of several rounds is held to."""
+        if questions > MAX_QUESTIONS:
+            raise self._broken(f"the task asked {questions} things at once, {MAX_QUESTIONS} at most are allowed")
+        if rounds > MAX_ROUNDS:
+            raise InputRequiredError(
+                f"the task asked for input {MAX_ROUNDS} times and was not content", server_id=self._server_id
+            )
 
     async def _next(self, state: TaskState, deadline_ns: int) -> Message:
         """Wait as long as the server suggests, and ask for the task."""
@@ -174,7 +207,7 @@ class TaskFollower:
             except (ConnectError, ConnectionLostError, OverloadedError, DeadlineExceededError) as error:
                 failures += 1
                 if failures >= _MAX_FAILED_POLLS:
-                    raise self._unknown(error) from None
+                    raise
                 retry_s = error.retry_after_s if error.retry_after_s is not None else min(0.1 * 2.0**failures, 5.0)
             await self._wait(retry_s * (0.5 + random()), deadline_ns)
 
@@ -218,6 +251,15 @@ class TaskFollower:
     def _broken(self, message: str) -> ProtocolError:
         return ProtocolError(message, server_id=self._server_id, delivery="answered")
 
-    def _unknown(self, error: CallError) -> CallError:
-        """Say of a failed poll what it means for the call: that was handed over long ago."""
-        return error.for_caller("unknown")
+    def _explain(self, error: BaseException) -> NoReturn:
+        """Raise what a failure means for the call, which was handed over long ago: nobody may take it for refused."""
+        if isinstance(error, SessionLostError):
+            # This one would have the call sent once more on the next session.
+            raise ConnectionLostError(
+                f"the task that the call had become is out of reach: {error.message}",
+                server_id=self._server_id,
+                delivery="unknown",
+            ) from None
+        if isinstance(error, CallError) and error.delivery in ("not_sent", "rejected"):
+            raise error.for_caller("unknown") from None
+        raise error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import Any
 
@@ -44,6 +45,29 @@ async def test_a_standing_stream_that_is_refused_is_authorized_and_opened_again(
             server.end_streams()
             await server.wait_until(lambda: len(server.streams_opened) == 2)
         assert len(set(server.streams_opened)) == 2
+        assert len(server.to("/authorize")) == 2
+
+
+async def test_a_late_refusal_of_a_token_that_was_replaced_is_no_refusal_of_the_next() -> None:
+    with ProtectedServer() as server:
+        async with McpManager(redirect_handler=server.agree) as manager:
+            await manager.deploy("a", {"url": server.url, **oauth()})
+            # Two connections, so that the next two calls go out at once.
+            late = asyncio.create_task(manager.call_tool("a", "echo", {"late": True}))
+            await server.wait_until(lambda: server.late == 1)
+            await manager.call_tool("a", "echo", {})
+            server.release()
+            await late
+            server.valid.clear()
+            late = asyncio.create_task(manager.call_tool("a", "echo", {"late": True}))
+            await server.wait_until(lambda: server.late == 1)
+            await manager.call_tool("a", "echo", {})
+            assert len(server.to("/authorize")) == 2
+            server.release()
+            await server.wait_until(lambda: server.late == 1)
+            server.release()
+            assert (await late).text == "done"
+        # Sent again with the token that is there: the user is not asked for a third one.
         assert len(server.to("/authorize")) == 2
 
 

@@ -15,7 +15,7 @@ from support.processes import scripted_stdio
 from support.scripted import ScriptedServer
 
 from mcp_manager import McpManager
-from mcp_manager.errors import CallError, NotRunningError, ServerNotFoundError
+from mcp_manager.errors import CallError, ConnectionLostError, NotRunningError, ServerNotFoundError
 
 pytestmark = pytest.mark.both_loops
 
@@ -208,3 +208,18 @@ async def test_cancelling_the_start_of_a_child_at_any_moment(manager: McpManager
         await cancel_and_wait(deploying)
         assert manager.servers() == []
     await eventually(lambda: set(psutil.Process().children(recursive=True)) <= before, "the end of every child")
+
+
+async def test_a_call_on_a_session_that_was_replaced_ends_with_its_server() -> None:
+    with ScriptedServer() as server:
+        async with McpManager() as manager:
+            await manager.deploy("a", {"url": server.url, **CALM, "shutdown_grace_s": 0.05})
+            server.script("tools/call", faults.Hold())
+            calling = asyncio.create_task(manager.execute_raw("a", echo("held"), timeout=600.0))
+            await server.wait_for("tools/call")
+            server.expire_sessions()
+            await manager.ping("a")
+            await manager.undeploy("a")
+            with pytest.raises(ConnectionLostError) as caught:
+                await asyncio.wait_for(calling, 15.0)
+            assert caught.value.delivery == "unknown"

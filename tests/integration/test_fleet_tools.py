@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support import faults
-from support.calls import CALM
+from support.calls import CALM, eventually
 from support.processes import scripted_stdio, sdk_stdio
 from support.scripted import ScriptedServer
 
@@ -111,6 +111,75 @@ async def test_a_change_during_the_listing_makes_the_list_old(manager: McpManage
     await manager.list_all_tools(["one"])
     await manager.list_all_tools(["one"])
     assert len(server.requests_of("tools/list")) == 2
+
+
+async def test_a_replacement_during_the_listing_is_listed_itself(manager: McpManager, server: ScriptedServer) -> None:
+    hold = faults.Hold()
+    server.script("tools/list", hold)
+    listing = asyncio.create_task(manager.list_all_tools(["one"]))
+    await server.wait_for("tools/list")
+    with ScriptedServer() as other:
+        other.script("tools/list", faults.Result({"tools": [{"name": "other", "inputSchema": {"type": "object"}}]}))
+        before = manager._servers["one"]
+        replacing = asyncio.create_task(manager.redeploy("one", {"url": other.url, **CALM}))
+        await eventually(lambda: manager._servers["one"] is not before, "the replacement")
+        # Not joined to what is being asked of the one before.
+        assert [tool.name for tool in (await manager.list_all_tools(["one"])).tools] == ["one__other"]
+        hold.release()
+        assert [tool.name for tool in (await listing).tools] == ["one__echo"]
+        await replacing
+        assert [tool.name for tool in (await manager.list_all_tools(["one"])).tools] == ["one__other"]
+        assert len(other.requests_of("tools/list")) == 1
+        await manager.undeploy("one")
+
+
+async def test_a_list_that_was_asked_of_the_server_before_is_not_kept(
+    manager: McpManager, server: ScriptedServer
+) -> None:
+    hold = faults.Hold()
+    server.script("tools/list", hold)
+    listing = asyncio.create_task(manager.list_all_tools(["one"]))
+    await server.wait_for("tools/list")
+    before = manager._servers["one"]
+    replacing = asyncio.create_task(manager.redeploy("one", {"url": server.url, "name": "other", **CALM}))
+    await eventually(lambda: manager._servers["one"] is not before, "the replacement")
+    hold.release()
+    await asyncio.gather(listing, replacing)
+    await manager.list_all_tools(["one"])
+    assert len(server.requests_of("tools/list")) == 2
+
+
+async def test_the_end_of_the_manager_during_a_listing_is_no_cancellation(server: ScriptedServer) -> None:
+    server.script("tools/list", faults.Hold())
+    async with McpManager() as manager:
+        await manager.deploy("one", {"url": server.url, **CALM})
+        listing = asyncio.create_task(manager.list_all_tools())
+        await server.wait_for("tools/list")
+    catalog = await listing
+    assert catalog.tools == ()
+    assert "stopped" in catalog.missing["one"]
+
+
+async def test_each_caller_waits_as_long_as_it_said(manager: McpManager, server: ScriptedServer) -> None:
+    hold, second = faults.Hold(), faults.Hold()
+    server.script("tools/list", hold, second)
+    short = asyncio.create_task(manager.list_all_tools(["one"], timeout=0.05))
+    await server.wait_for("tools/list")
+    patient = asyncio.create_task(manager.list_all_tools(["one"]))
+    assert "one" in (await short).missing
+    # Whose time was up was another one: the list is asked for once more.
+    await server.wait_for("tools/list", 2)
+    async with asyncio.timeout(10):
+        assert "within the timeout" in (await manager.list_all_tools(["one"], timeout=0.05)).missing["one"]
+    second.release()
+    assert [tool.name for tool in (await patient).tools] == ["one__echo"]
+    hold.release()
+
+
+async def test_the_names_of_a_server_go_with_it(manager: McpManager) -> None:
+    await manager.list_all_tools()
+    await manager.undeploy("one")
+    assert set(manager._tools._routes) == {"two__echo"}
 
 
 async def test_servers_that_cannot_be_asked_are_named_with_the_reason(

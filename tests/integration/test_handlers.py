@@ -359,6 +359,22 @@ async def test_a_url_not_visited_is_told_to_the_caller(answer: Any, completes: b
         assert len(calls) == 1
 
 
+@pytest.mark.parametrize("end", ["undeploy", "stop"])
+async def test_a_server_that_goes_keeps_no_call_waiting_for_a_url(end: str) -> None:
+    asked = asyncio.Event()
+
+    def visit(server_id: str, request: ElicitationRequest) -> dict[str, Any]:
+        asked.set()
+        return request.accept()
+
+    async with deployed("handshake", Handlers(url_elicitation=visit)) as manager:
+        calling = asyncio.create_task(manager.call_tool("a", "visit", {"completes": False}, timeout=600.0))
+        await asyncio.wait_for(asked.wait(), 15.0)
+        await (manager.undeploy("a") if end == "undeploy" else manager.stop())
+        with pytest.raises(UrlElicitationRequiredError):
+            await asyncio.wait_for(calling, 15.0)
+
+
 @pytest.mark.parametrize("handlers", [None, Handlers(elicitation=lambda _, request: request.accept())])
 async def test_without_a_handler_for_urls_the_caller_is_told_at_once(handlers: Any) -> None:
     async with deployed("handshake", handlers) as manager:

@@ -49,6 +49,17 @@ class Questions:
         await connection.respond(200, JSON, body)
 
 
+class Refusal:
+    """Refuse a request with an error that HTTP knows of, too."""
+
+    def __init__(self, code: int, data: Any) -> None:
+        self._code = code
+        self._data = data
+
+    async def play(self, connection: Any, request: Any) -> None:
+        await connection.respond(400, JSON, encode(refusal(request.id, self._code, self._data)))
+
+
 async def metrics_of(manager: McpManager, status: str) -> int:
     lines = manager.metrics_text().splitlines()
     counted = [line for line in lines if f'status="{status}"' in line and 'method="tools/call"' in line]
@@ -56,6 +67,36 @@ async def metrics_of(manager: McpManager, status: str) -> int:
 
 
 # Dressing
+
+
+async def said_in_calls(server: EraServer, manager: McpManager, member: str) -> list[Any]:
+    """Call three times, one after another so that a connection is idle, and return what each said of itself."""
+    before = len(server.requests_of("tools/call"))
+    for number in range(3):
+        assert text_of(await manager.execute_raw("s", echo(str(number)))) == str(number)
+    return [each.params["_meta"].get(f"{META}{member}") for each in server.requests_of("tools/call")[before:]]
+
+
+async def test_a_new_log_level_is_in_every_request_from_then_on(server: EraServer, manager: McpManager) -> None:
+    assert await said_in_calls(server, manager, "logLevel") == [None] * 3
+    for level in ("debug", "error"):
+        await manager.set_log_level("s", level)  # type: ignore[arg-type]
+        assert await said_in_calls(server, manager, "logLevel") == [level] * 3
+
+
+async def test_a_revision_that_the_server_asks_for_is_in_every_request_from_then_on(
+    server: EraServer, manager: McpManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = "2027-01-01"
+    # There is one such revision so far.
+    monkeypatch.setattr("mcp_manager.protocol.revisions._STATELESS_ORDER", (later, STATELESS))
+    await manager.execute_raw("s", echo("before"))
+    server.speaks = (STATELESS, later)
+    server.script("tools/call", Refusal(-32022, {"supported": [later]}))
+    assert (await said_in_calls(server, manager, "protocolVersion")) == [STATELESS, later, later, later]
+    assert server.executed == ["before", "0", "1", "2"]
+    headers = [each.headers["mcp-protocol-version"] for each in server.requests_of("tools/call")]
+    assert headers == [STATELESS, STATELESS, later, later, later]
 
 
 async def test_every_request_says_for_itself_who_asks(server: EraServer, manager: McpManager) -> None:

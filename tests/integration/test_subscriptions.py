@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support.calls import CALM, eventually
-from support.faults import Close, RpcErrorReply, Status
+from support.faults import Close, Hold, RpcErrorReply, Status
 from support.scripted import ScriptedServer
 from support.stateless_server import Silence, StatelessServer
 
@@ -393,6 +393,66 @@ async def test_a_refused_subscription_is_not_made_again(earlier: SubscribableSer
     await earlier.wait_for("resources/subscribe", 3)
     await manager.ping("a")
     assert [each.params["uri"] for each in earlier.requests_of("resources/subscribe")[2:]] == ["file:///x"]
+
+
+async def test_what_is_subscribed_while_a_session_is_brought_up_to_date_stays(
+    earlier: SubscribableServer, manager: McpManager, news: News
+) -> None:
+    await manager.deploy("a", {"url": earlier.url, **SOON})
+    await manager.subscribe("a", "file:///x")
+    hold = Hold()
+    earlier.script("resources/subscribe", hold)
+    earlier.expire_sessions()
+    await manager.ping("a")
+    await earlier.wait_for("resources/subscribe", 2)
+    await manager.subscribe("a", "file:///y")
+    hold.release()
+    await news.wait_for(UPDATED, {"uri": "file:///x"})
+    await manager.ping("a")
+    assert earlier.requests_of("resources/unsubscribe") == []
+    assert len(earlier.requests_of("resources/subscribe")) == 3
+
+
+async def test_what_is_subscribed_anew_while_it_is_given_up_is_asked_for_again(
+    earlier: SubscribableServer, manager: McpManager
+) -> None:
+    await manager.deploy("a", {"url": earlier.url, **SOON})
+    await manager.subscribe("a", "file:///x")
+    hold = Hold()
+    earlier.script("resources/unsubscribe", hold)
+    # As another instance of the server would have it.
+    manager._servers["a"].settings.subscriptions.discard("file:///x")
+    await earlier.wait_for("resources/unsubscribe")
+    await manager.subscribe("a", "file:///x")
+    hold.release()
+    # In which order the server saw the two, nobody knows.
+    await earlier.wait_for("resources/subscribe", 3)
+
+
+@pytest.mark.parametrize("failure", [Status(503), Status(500), Close()])
+async def test_a_passing_failure_keeps_no_subscription_from_being_made_again(
+    earlier: SubscribableServer, manager: McpManager, news: News, failure: Any
+) -> None:
+    await manager.deploy("a", {"url": earlier.url, **SOON})
+    await manager.subscribe("a", "file:///x")
+    earlier.script("resources/subscribe", failure, failure)
+    earlier.expire_sessions()
+    await manager.ping("a")
+    await news.wait_for(UPDATED, {"uri": "file:///x"})
+    assert len(earlier.requests_of("resources/subscribe")) == 4
+
+
+async def test_what_was_missed_is_told_though_the_next_session_was_lost_as_well(
+    earlier: SubscribableServer, manager: McpManager, news: News
+) -> None:
+    await manager.deploy("a", {"url": earlier.url, **SOON})
+    await manager.subscribe("a", "file:///x")
+    earlier.script("resources/subscribe", Hold())
+    for count in (2, 3):
+        earlier.expire_sessions()
+        await manager.ping("a")
+        await earlier.wait_for("resources/subscribe", count)
+    await news.wait_for(UPDATED, {"uri": "file:///x"})
 
 
 async def test_a_subscription_holds_on_every_instance(earlier: SubscribableServer, manager: McpManager) -> None:

@@ -9,11 +9,19 @@ from typing import Any
 
 import pytest
 from support.calls import CALM, tool_call
+from support.faults import RpcErrorReply, Status
 from support.scripted import Request, ScriptedServer
 from support.stateless_server import StatelessServer, Task, task_result
 
 from mcp_manager import McpManager
-from mcp_manager.errors import ConnectionLostError, DeadlineExceededError, InputRequiredError, RpcError, TaskError
+from mcp_manager.errors import (
+    CallError,
+    ConnectionLostError,
+    DeadlineExceededError,
+    InputRequiredError,
+    RpcError,
+    TaskError,
+)
 
 RESULT = {"content": [{"type": "text", "text": "done"}], "isError": False}
 DONE = {"status": "completed", "result": RESULT}
@@ -122,6 +130,20 @@ async def test_the_end_of_a_server_ends_the_calls_that_follow_tasks(server: Task
     assert caught.value.delivery == "unknown"
 
 
+@pytest.mark.parametrize("status", [401, 404, 429])
+async def test_a_refused_poll_does_not_pass_for_a_refused_call(
+    server: TaskServer, manager: McpManager, status: int
+) -> None:
+    server.tasks["job"] = Task([WORKING])
+    server.script_always("tasks/get", Status(status))
+    await manager.deploy("a", {"url": server.url, **CALM})
+    with pytest.raises(CallError) as caught:
+        await manager.call_tool("a", "job", timeout=1.0)
+    # The task was begun, and nobody knows what it did.
+    assert caught.value.delivery == "unknown"
+    await server.wait_until(lambda: server.tasks["job"].cancelled)
+
+
 async def test_only_tool_calls_become_tasks(server: TaskServer, manager: McpManager) -> None:
     server.results["prompts/get"] = task_result("job", WORKING, "task")
     await manager.deploy("a", {"url": server.url, **CALM})
@@ -227,6 +249,30 @@ async def test_giving_up_cancels_an_earlier_task_too(earlier: EarlierTaskServer,
     with pytest.raises(DeadlineExceededError):
         await manager.call_tool("a", "slow", timeout=0.2)
     await earlier.wait_until(lambda: earlier.cancelled == 1)
+
+
+async def test_a_tool_whose_session_is_lost_while_its_task_runs_is_not_called_again(
+    earlier: EarlierTaskServer, manager: McpManager
+) -> None:
+    earlier.states = [WORKING]
+    await manager.deploy("a", {"url": earlier.url, **CALM})
+    calling = asyncio.ensure_future(manager.call_tool("a", "slow"))
+    await earlier.wait_for("tasks/get")
+    earlier.expire_sessions()
+    with pytest.raises(ConnectionLostError) as caught:
+        await calling
+    assert caught.value.delivery == "unknown"
+    assert len([each for each in earlier.requests_of("tools/call") if "task" in each.params]) == 1
+
+
+async def test_params_that_cannot_ask_for_a_task_keep_their_refusal(
+    earlier: EarlierTaskServer, manager: McpManager
+) -> None:
+    earlier.script("tools/call", RpcErrorReply(-32601, "no"))
+    await manager.deploy("a", {"url": earlier.url, **CALM})
+    reply = json.loads(await manager.execute_raw("a", b'{"id":1,"method":"tools/call","params":[]}'))
+    assert reply["error"] == {"code": -32601, "message": "no"}
+    assert len(earlier.requests_of("tools/call")) == 1
 
 
 async def test_earlier_tasks_can_be_driven_by_hand(earlier: EarlierTaskServer, manager: McpManager) -> None:

@@ -139,6 +139,8 @@ async def play(actions: list[Any]) -> None:
     peer = Peer()
     peer.start()
     calls: list[tuple[str, asyncio.Task[bytes | None]]] = []
+    # Of each uri, the calls that no later "unsubscribe" is about.
+    standing: dict[str, list[asyncio.Task[bytes | None]]] = {}
     for action in actions:
         match action:
             case "agree":
@@ -155,8 +157,10 @@ async def play(actions: list[Any]) -> None:
                 await settle()
             case ("subscribe", uri):
                 calls.append((uri, asyncio.ensure_future(peer.listening.subscribe(uri, 0))))
+                standing.setdefault(uri, []).append(calls[-1][1])
             case ("unsubscribe", uri):
                 peer.listening.unsubscribe(uri)
+                standing.pop(uri, None)
             case ("give up", uri):
                 for each, call in calls:
                     if each == uri:
@@ -173,14 +177,59 @@ async def play(actions: list[Any]) -> None:
     assert [asked for asked, _ in peer.open.values()] == [
         {"toolsListChanged": True, "resourceSubscriptions": sorted(wanted.uris)}
     ]
-    for uri, call in calls:
-        assert call.done() or uri not in wanted.uris, "somebody waits for what was agreed long ago"
+    assert all(call.done() for _, call in calls), "somebody waits for what was agreed or ended long ago"
+    for uri, subscribed in standing.items():
+        agreed = [call for call in subscribed if not call.cancelled() and not call.exception() and not call.result()]
+        assert not agreed or uri in wanted.uris, "what was agreed with somebody went with somebody else"
     await peer.stop()
     assert peer.open == {}
     for _, call in calls:
         (outcome,) = await asyncio.gather(call, return_exceptions=True)
         assert outcome is None or isinstance(outcome, bytes | CallError | asyncio.CancelledError)
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_subscriber_that_gives_up_takes_nothing_from_another() -> None:
+    peer = Peer()
+    peer.start()
+    await settle()
+    peer.agree()
+    first, second = (asyncio.ensure_future(peer.listening.subscribe("a", 0)) for _ in range(2))
+    await settle()
+    first.cancel()
+    await settle()
+    peer.agree()
+    assert await second is None
+    assert peer.subscriptions.wanted.uris == {"a"}
+    await peer.stop()
+
+
+async def test_a_subscription_that_is_ended_before_it_is_agreed_keeps_nobody_waiting() -> None:
+    peer = Peer()
+    peer.start()
+    subscribing = asyncio.ensure_future(peer.listening.subscribe("a", 0))
+    await settle()
+    peer.listening.unsubscribe("a")
+    assert b"ended before" in (await asyncio.wait_for(subscribing, 10) or b"")
+    again = asyncio.ensure_future(peer.listening.subscribe("a", 0))
+    await settle()
+    peer.agree()
+    await settle()
+    peer.agree()
+    assert await again is None
+    assert peer.subscriptions.wanted.uris == {"a"}
+    await peer.stop()
+
+
+async def test_the_end_of_the_session_ends_the_wait_though_nothing_was_begun() -> None:
+    peer = Peer(offered=frozenset())
+    peer.start()
+    subscribing = asyncio.ensure_future(peer.listening.subscribe("a", 0))
+    await asyncio.sleep(0)
+    await peer.stop()
+    with pytest.raises(ConnectionLostError):
+        await asyncio.wait_for(subscribing, 10)
+    assert not peer.subscriptions.wanted.uris
 
 
 async def test_a_subscriber_hears_why_it_failed() -> None:

@@ -58,11 +58,14 @@ class World:
         self.sent: list[tuple[str, Any]] = []
         self.polled_at: list[int] = []
         self.stopped_at: int | None = None
+        self.refuses_updates = False
         self.follower = TaskFollower("s", self.ask, self.requests, self.pause, lambda: self.now)  # type: ignore[arg-type]
 
     async def ask(self, method_raw: bytes, params: bytes, deadline_ns: int) -> Message:
         method, decoded = json.loads(method_raw), json.loads(params)
         self.sent.append((method, decoded))
+        if method == "tasks/update" and self.refuses_updates:
+            return refusal(-32602)
         if method != "tasks/get":
             return reply({"resultType": "complete"})
         self.polled_at.append(self.now)
@@ -144,7 +147,18 @@ def test_an_unknown_task_is_the_servers_own_error() -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [state("completed"), state("failed"), {"status": "working"}, state("strange"), [], state("failed", error=3)],
+    [
+        state("completed", result={"resultType": "input_required"}),
+        state("completed", result={"resultType": "task", "taskId": "u"}),
+        state("completed", result=5),
+        state("completed", result=None),
+        state("completed"),
+        state("failed"),
+        {"status": "working"},
+        state("strange"),
+        [],
+        state("failed", error=3),
+    ],
 )
 def test_nonsense_ends_the_call_and_the_task(answer: Any) -> None:
     world = World([answer])
@@ -177,6 +191,31 @@ def test_a_question_that_nobody_answers_cancels_the_task() -> None:
     with pytest.raises(InputRequiredError):
         world.follow(state("input_required", inputRequests={"a": QUESTION}))
     assert world.cancelled
+
+
+def test_a_task_whose_answers_are_refused_is_cancelled() -> None:
+    world = World([DONE])
+    world.refuses_updates = True
+    assert world.follow(state("input_required", inputRequests={"a": QUESTION})).error_code == -32602
+    assert world.cancelled
+
+
+def test_a_task_asks_so_many_things_at_once_and_no_more() -> None:
+    world = World([DONE])
+    world.follow(state("input_required", inputRequests={str(number): QUESTION for number in range(64)}))
+    assert len(world.requests.asked) == 64
+    world = World([DONE])
+    with pytest.raises(ProtocolError, match="65 things at once"):
+        world.follow(state("input_required", inputRequests={str(number): QUESTION for number in range(65)}))
+    assert (world.requests.asked, world.cancelled) == ([], True)
+
+
+def test_a_task_that_asks_without_end_is_cancelled() -> None:
+    asking = [state("input_required", inputRequests={str(number): QUESTION}) for number in range(100)]
+    world = World(asking)
+    with pytest.raises(InputRequiredError, match="32 times"):
+        world.follow(state("working"))
+    assert (len(world.requests.asked), world.cancelled) == (32, True)
 
 
 def test_a_poll_without_an_answer_is_repeated() -> None:

@@ -92,6 +92,9 @@ class ProtectedServer(Watched):
         self._streams: list[web.StreamResponse] = []
         self._ended = asyncio.Event()
         self.streams_opened: list[str] = []
+        # How many calls with an argument "late" wait for their answer, which is settled already, until ``release``.
+        self.late = 0
+        self._released = asyncio.Event()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -121,6 +124,16 @@ class ProtectedServer(Watched):
             self._ended = asyncio.Event()
 
         self._run(end())
+
+    def release(self) -> None:
+        """Let the answers out that are late, and have those of later calls wait again."""
+
+        async def let_out() -> None:
+            self._released.set()
+            self._released = asyncio.Event()
+            self.late = 0
+
+        self._run(let_out())
 
     def to(self, path: str) -> list[Seen]:
         """Return the requests to a path, which may leave out the authorization server."""
@@ -173,6 +186,10 @@ class ProtectedServer(Watched):
             answer = self._mcp(seen)
             if answer.status == 405 and self.has_stream:
                 return await self._stream(request)
+            if seen.form.get("method") == "tools/call" and seen.form["params"].get("arguments", {}).get("late"):
+                self.late += 1
+                self.news()
+                await self._released.wait()
             return self._with_others(answer)
         if request.path == "/messages":
             answer = self._mcp(seen)

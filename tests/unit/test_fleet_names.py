@@ -58,6 +58,14 @@ def test_any_other_pair_ends_with_a_hash(pair: tuple[str, str]) -> None:
     assert re.fullmatch(r"[a-zA-Z0-9_-]{0,55}_[0-9a-f]{8}", name)
 
 
+def test_no_tool_takes_the_name_of_another_servers() -> None:
+    theirs = ("my.files", "read")
+    name = fleet_names([theirs])[theirs]
+    thief = ("my_files", name.removeprefix("my_files__"))
+    assert fleet_names([theirs, thief])[theirs] == name
+    assert fleet_names([thief])[thief] != name
+
+
 def test_names_do_not_change_from_one_version_to_the_next() -> None:
     # Agents keep them in prompts and logs.
     assert fleet_names([("my.files", "read"), ("a__b", "c")]) == {

@@ -170,7 +170,9 @@ def test_roots_are_uris_or_paths(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("bad", [["/a"], ["https://example.com"], [Path("a")], "file:///a", [1], [Root(uri="x")]])
+@pytest.mark.parametrize(
+    "bad", [["/a"], ["https://example.com"], [Path("a")], "file:///a", [1], [Root(uri="x")], ["file://[::1"]]
+)
 def test_what_is_no_root_is_refused_and_changes_nothing(bad: Any) -> None:
     roots = Roots(["file:///a"])
     with pytest.raises(ConfigError, match="root"):

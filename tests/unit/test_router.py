@@ -151,6 +151,24 @@ def test_ready_goes_before_pending_and_excluded_never() -> None:
     assert router.server_snapshot("a", START).instances[0].payload == 0
 
 
+def test_a_call_may_be_for_one_instance_while_that_takes_any() -> None:
+    router, instances = pool(3)
+    for instance in instances * 2:
+        lease = router.pick_on(instance, "tools/list", START)
+        assert (lease.rejection, lease.payload, instance.inflight) == (0, instance.payload, 1)
+        router.done(lease, Outcome.SUCCESS, CallStatus.SUCCESS, START + MS)
+        assert instance.inflight == 0
+    open_one, excluded, removed = instances
+    router.trip(open_one, START)
+    router.set_availability(excluded, EXCLUDED)
+    router.remove_instance(removed)
+    rejections = [router.pick_on(instance, "tools/list", START).rejection for instance in instances]
+    assert rejections == [CallStatus.CIRCUIT_OPEN, CallStatus.NO_INSTANCE, CallStatus.NO_INSTANCE]
+    (method,) = router.server_snapshot("a", START).methods
+    assert [method.counts[status] for status in (CallStatus.SUCCESS, *rejections[:2])] == [6, 1, 2]
+    assert [instance.inflight for instance in instances] == [0, 0, 0]
+
+
 def test_all_others_are_tried_before_a_pick_is_rejected() -> None:
     router, instances = pool(20)
     for instance in instances[:7] + instances[8:]:

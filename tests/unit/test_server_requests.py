@@ -15,7 +15,7 @@ from support.calls import eventually
 
 from mcp_manager import RpcError
 from mcp_manager._core.jsonrpc import scan, scan_reply
-from mcp_manager.errors import DeadlineExceededError, InputRequiredError
+from mcp_manager.errors import ConnectionLostError, DeadlineExceededError, InputRequiredError
 from mcp_manager.protocol.multi_round import InputRequest
 from mcp_manager.session.handlers import HandlerMap
 from mcp_manager.session.peer_faults import PeerFaults
@@ -139,6 +139,10 @@ def raising(error: Exception) -> Callable[[str, Any], Any]:
         (raising(asyncio.CancelledError()), -32603, "The client's handler failed"),  # type: ignore[arg-type]
         (raising(RpcError(-1, "the user rejected it", {"x": 1})), -1, "the user rejected it"),
         (raising(RpcError(-1, "with odd data", object())), -1, "with odd data"),
+        (raising(RpcError(-1, "no file \udcff here")), -1, "no file ? here"),
+        (raising(RpcError(-1, "no file \udcff here", object())), -1, "no file ? here"),
+        (raising(RpcError("-1", "no code")), -32603, "The client's handler failed"),  # type: ignore[arg-type]
+        (raising(RpcError(-1, b"no text")), -32603, "The client's handler failed"),  # type: ignore[arg-type]
         (lambda *_: "text", -32603, "The client's handler failed"),
         (lambda *_: [1], -32603, "The client's handler failed"),
         (lambda *_: object(), -32603, "The client's handler failed"),
@@ -257,6 +261,35 @@ async def test_a_flood_of_notifications_is_bounded_though_none_has_begun() -> No
         assert subject.faults.counts == {"too many notifications at once": 1500 - 1024}
         subject.tell(n=-1)
         await eventually(lambda: seen[-1] == -1, "the next one")
+
+
+async def test_handlers_that_go_on_though_cancelled_are_bounded() -> None:
+    release = asyncio.Event()
+    running = 0
+
+    async def stubborn(server_id: str, params: Any) -> Any:
+        nonlocal running
+        running += 1
+        while not release.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await release.wait()
+
+    async with serving({ASK: stubborn, TELL: stubborn}) as subject, contextlib.AsyncExitStack() as stack:
+        stack.callback(release.set)
+        for number in range(1200):
+            subject.ask(number)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            subject.tell("notifications/cancelled", requestId=number)
+            await asyncio.sleep(0)
+        subject.tell()
+        assert running == 64 + 1024
+        await eventually(lambda: len(subject.sent) == 1200 - running, "the refusals")
+        assert subject.faults.counts == {"too many requests at once": 112, "too many notifications at once": 1}
+        release.set()
+        await eventually(lambda: not subject.requests._handling, "the end of the handlers")
+        subject.ask(-1)
+        await eventually(lambda: len(subject.sent) == 113, "the next answer")
 
 
 async def test_replies_that_a_server_does_not_take_do_not_pile_up() -> None:
@@ -432,6 +465,27 @@ async def test_a_call_given_up_cancels_its_questions() -> None:
         with pytest.raises(asyncio.CancelledError):
             await call
         await asyncio.wait_for(ended.wait(), WAIT_S)
+
+
+async def test_the_end_of_the_session_is_no_failure_of_the_handler(caplog: pytest.LogCaptureFixture) -> None:
+    begun = asyncio.Event()
+
+    async def handler(server_id: str, params: Any) -> Any:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with serving({ASK: handler}) as subject:
+        call = asyncio.create_task(subject.requests.fulfil({"a": InputRequest(ASK)}, soon()))
+        await asyncio.wait_for(begun.wait(), WAIT_S)
+        subject.requests.close()
+        with pytest.raises(ConnectionLostError, match="stopped"):
+            await call
+        # Nothing starts any more.
+        begun.clear()
+        with pytest.raises(ConnectionLostError, match="stopped"):
+            await subject.requests.fulfil({"a": InputRequest(ASK)}, soon())
+        assert not begun.is_set()
+    assert caplog.records == []
 
 
 async def test_no_more_questions_than_the_bound_are_asked_at_once() -> None:

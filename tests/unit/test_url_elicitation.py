@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from types import MappingProxyType
 from typing import Any
 
+import msgspec
 import pytest
 
 from mcp_manager._core.jsonrpc import Message, scan_reply
@@ -99,6 +101,53 @@ async def test_two_calls_may_wait_for_one_visit() -> None:
     subject.complete(1)
     assert await asyncio.gather(*calls) == [True, True]
     assert subject.is_idle()
+
+
+async def test_a_call_that_gives_up_takes_the_news_from_nobody() -> None:
+    subject = Subject()
+    calls = [asyncio.create_task(subject.satisfied(1)) for _ in range(2)]
+    while len(subject.asked) < 2:
+        await asyncio.sleep(0)
+    calls[0].cancel()
+    await asyncio.gather(calls[0], return_exceptions=True)
+    subject.complete(1)
+    assert await calls[1]
+    assert subject.is_idle()
+
+
+async def test_news_that_came_early_are_for_all_who_wait() -> None:
+    subject = Subject()
+    subject.complete(1)
+    calls = [asyncio.create_task(subject.satisfied(1, seconds=5.0)) for _ in range(2)]
+    assert await asyncio.gather(*calls) == [True, True]
+
+
+@pytest.mark.parametrize("gone", ["a", None])
+async def test_nobody_waits_for_a_server_that_is_gone(gone: str | None) -> None:
+    subject = Subject()
+    subject.complete(7)
+    calls = [asyncio.create_task(subject.satisfied(1, server_id=each)) for each in ("a", "b")]
+    while len(subject.asked) < 2:
+        await asyncio.sleep(0)
+    subject.elicitations.forget(gone)
+    assert not await calls[0]
+    # What was known of it is not known any more either.
+    assert not await subject.satisfied(7, seconds=0.02)
+    if gone is not None:
+        subject.complete(1, server_id="b")
+    assert await calls[1] is (gone is not None)
+    assert subject.is_idle()
+
+
+class Accepted(msgspec.Struct):
+    action: str = "accept"
+
+
+@pytest.mark.parametrize("answer", [Accepted(), MappingProxyType({"action": "accept"})])
+async def test_consent_may_be_any_object(answer: Any) -> None:
+    subject = Subject(answer)
+    subject.complete(1)
+    assert await subject.satisfied(1)
 
 
 @pytest.mark.parametrize("answer", [{"action": "decline"}, {"action": "cancel"}, {}, "accept", [], 0])
