@@ -212,7 +212,7 @@ async def test_an_error_of_a_tool_found_by_name_is_the_servers_own(manager: McpM
 async def test_tools_of_real_servers_over_pipes() -> None:
     async with McpManager() as manager:
         for name, command in (("sdk", sdk_stdio()), ("scripted", scripted_stdio())):
-            await manager.deploy(name, {"command": command.command, "args": list(command.args), **CALM})
+            await manager.deploy(name, command.config(**{**CALM, "connect_timeout_s": 30.0}))
         catalog = await manager.list_all_tools()
         assert catalog.missing == {}
         listed = {name: await manager.list_tools(name) for name in ("sdk", "scripted")}

@@ -42,6 +42,9 @@ from mcp_manager.errors import (
 )
 from mcp_manager.types import ServerState
 
+# A program takes its time to import what it is made of, the more the busier the machine.
+PATIENT: dict[str, Any] = {**CALM, "connect_timeout_s": 30.0}
+
 
 @dataclass(frozen=True)
 class Peer:
@@ -58,7 +61,7 @@ class Peer:
         return tool_call(self.tool, self.arguments, request_id)
 
     def config(self, **settings: Any) -> dict[str, Any]:
-        return {**self.where, **CALM, **settings}
+        return {**self.where, **PATIENT, **settings}
 
 
 def http_peer(process: HttpServerProcess) -> Peer:
@@ -220,10 +223,10 @@ async def test_two_sessions_of_one_server(peer: Peer, manager: McpManager) -> No
 def sdk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """The official SDK's server with its tools, resources and prompts: where it is."""
     if request.param == "stdio":
-        yield sdk_stdio().config(**CALM)
+        yield sdk_stdio().config(**PATIENT)
         return
     with sdk_http(json_replies=request.param == "http-json") as process:
-        yield {"url": process.url, **CALM}
+        yield {"url": process.url, **PATIENT}
 
 
 @pytest.mark.both_loops
@@ -297,7 +300,7 @@ async def test_killed_under_a_call_then_recovered(mortal: Peer, manager: McpMana
     await manager.deploy("mortal", {**mortal.where, **SWIFT})
     send_signal = victim_of(mortal, before)
     with ScriptedServer() as neighbour:
-        await manager.deploy("neighbour", {"url": neighbour.url, **CALM})
+        await manager.deploy("neighbour", {"url": neighbour.url, **PATIENT})
         # Halted, it cannot answer before it dies.
         send_signal(signal.SIGSTOP)
         call = asyncio.create_task(failure_of(manager, "mortal", mortal.call(), timeout=10))
@@ -344,7 +347,7 @@ async def test_a_crash_is_not_repeated(transport: str, tmp_path: Path, manager: 
             where: dict[str, Any] = {"url": stack.enter_context(sdk_http(ledger=ledger)).url}
         else:
             where = sdk_stdio(ledger).config()
-        await manager.deploy("sdk", {**where, **CALM})
+        await manager.deploy("sdk", {**where, **PATIENT})
         error = await failure_of(manager, "sdk", tool_call("crash", {}), timeout=10)
         assert isinstance(error, ServerExitedError if transport == "stdio" else ConnectionLostError)
         assert error.delivery == "unknown"
@@ -356,7 +359,7 @@ async def test_a_crash_is_not_repeated(transport: str, tmp_path: Path, manager: 
 @pytest.mark.parametrize("json_replies", [False, True], ids=["sse", "json"])
 async def test_a_restarted_server_has_forgotten_the_session(json_replies: bool, manager: McpManager) -> None:
     with sdk_http(json_replies=json_replies) as process:
-        await manager.deploy("sdk", {"url": process.url, **CALM})
+        await manager.deploy("sdk", {"url": process.url, **PATIENT})
         process.restart()
         outcomes: list[bytes | CallError] = []
         # The pooled connection is dead: whoever finds it may fail, typed; then the session is replaced unseen.
