@@ -240,6 +240,24 @@ cdef void observe_latency(Instance instance, double sample_ns, bint failed, int6
     instance.latency_at_ns = max(now_ns, instance.latency_at_ns)
 
 
+cdef inline Lease taken(Lease lease, Series series):
+    """Count a call as under way on the instance that was granted."""
+    lease.series = series
+    lease.server.inflight += 1
+    lease.instance.inflight += 1
+    return lease
+
+
+cdef Lease refused(Lease lease, Series series, int rejection, int64_t wait_ns):
+    """End a lease before it began, with the reason and the shortest wait that was met, if any was."""
+    lease.rejection = rejection
+    lease.retry_after_ns = 0 if wait_ns == INT64_MAX else wait_ns
+    lease.slot = NO_SLOT
+    lease.finished = True
+    series.counts[rejection] += 1
+    return lease
+
+
 @cython.final
 cdef class Router:
     def __cinit__(self, *, Py_ssize_t max_methods=64):
@@ -396,16 +414,8 @@ cdef class Router:
         lease.server = server
         lease.started_ns = now_ns
         if instance is None or not self.grant(lease, instance, now_ns, &wait_ns):
-            lease.rejection = CIRCUIT_OPEN if server.pending_end else NO_INSTANCE
-            lease.retry_after_ns = 0 if wait_ns == INT64_MAX else wait_ns
-            lease.slot = NO_SLOT
-            lease.finished = True
-            series.counts[lease.rejection] += 1
-            return lease
-        lease.series = series
-        server.inflight += 1
-        instance.inflight += 1
-        return lease
+            return refused(lease, series, CIRCUIT_OPEN if server.pending_end else NO_INSTANCE, wait_ns)
+        return taken(lease, series)
 
     cdef bint grant(self, Lease lease, Instance instance, int64_t now_ns, int64_t* wait_ns) except -1:
         """Take the permit of the chosen instance; it fails only without memory for its trials."""
@@ -424,21 +434,14 @@ cdef class Router:
         cdef Server server = instance.server
         cdef Lease lease = Lease.__new__(Lease)
         cdef Series series = self.series_of(server, method)
-        cdef int64_t wait_ns = 0
-        cdef bint is_there = not instance.removed and instance.availability != C_EXCLUDED
+        cdef int64_t wait_ns = INT64_MAX
         lease.server = server
         lease.started_ns = now_ns
-        if not is_there or not self.grant(lease, instance, now_ns, &wait_ns):
-            lease.rejection = CIRCUIT_OPEN if is_there else NO_INSTANCE
-            lease.retry_after_ns = wait_ns
-            lease.slot = NO_SLOT
-            lease.finished = True
-            series.counts[lease.rejection] += 1
-            return lease
-        lease.series = series
-        server.inflight += 1
-        instance.inflight += 1
-        return lease
+        if instance.removed or instance.availability == C_EXCLUDED:
+            return refused(lease, series, NO_INSTANCE, wait_ns)
+        if not self.grant(lease, instance, now_ns, &wait_ns):
+            return refused(lease, series, CIRCUIT_OPEN, wait_ns)
+        return taken(lease, series)
 
     def pick_probe(self, Instance instance not None, int64_t now_ns):
         cdef Lease lease = Lease.__new__(Lease)
