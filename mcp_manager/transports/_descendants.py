@@ -42,7 +42,7 @@ def kill_marked(tokens: Collection[str]) -> None:
     cleared its environment is not found, and nothing is where there is no ``/proc`` or no ``pidfd_open``: without it, a
     number may be another process's by the time it is signalled.
     """
-    if sys.platform != "linux" or not hasattr(signal, "pidfd_send_signal"):
+    if sys.platform != "linux" or not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
         return
     wanted = {token.encode() for token in tokens}
     killed: set[int] = set()
@@ -79,10 +79,13 @@ class _Sweep:
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         waiting, self._waiting = self._waiting, {}
         started = time.monotonic()
-        kill_marked(waiting.keys())
-        self._not_before = loop.time() + _PAUSES * (time.monotonic() - started)
-        for then in waiting.values():
-            loop.call_soon(then)
+        try:
+            kill_marked(waiting.keys())
+        finally:
+            # Whatever the look came to, who asked for it waits for its end, and would do so for ever.
+            self._not_before = loop.time() + _PAUSES * (time.monotonic() - started)
+            for then in waiting.values():
+                loop.call_soon(then)
 
 
 _sweeps: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Sweep]] = weakref.WeakKeyDictionary()

@@ -8,7 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from types import ModuleType
 
 import psutil
 import pytest
@@ -145,6 +146,24 @@ async def test_many_ends_are_looked_after_together(monkeypatch: pytest.MonkeyPat
     assert (looks, done) == ([set(tokens)], tokens)
 
 
+async def test_whoever_waits_for_a_look_that_fails_is_told_of_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(tokens: Collection[str]) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(_descendants, "kill_marked", fail)
+    told = asyncio.Event()
+    reported: list[object] = []
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _, context: reported.append(context.get("exception")))
+    try:
+        kill_marked_soon("any", told.set)
+        await asyncio.wait_for(told.wait(), 15)
+    finally:
+        loop.set_exception_handler(before)
+    assert [type(each) for each in reported] == [MemoryError]
+
+
 async def test_the_end_is_told_after_the_descendants_were_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[Callable[[], None]] = []
     monkeypatch.setattr(child_module, "kill_marked_soon", lambda token, then: held.append(then))
@@ -215,8 +234,11 @@ async def test_a_configured_mark_does_not_count() -> None:
     assert child._environment[MARK].endswith(child._token)
 
 
-async def test_without_descriptors_of_processes_nobody_is_signalled_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(signal, "pidfd_send_signal")
+@pytest.mark.parametrize(("module", "name"), [(signal, "pidfd_send_signal"), (os, "pidfd_open")])
+async def test_without_descriptors_of_processes_nobody_is_signalled_by_number(
+    module: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(module, name)
     token, mark = new_mark()
     with bystander({MARK: mark}) as process:
         kill_marked({token})
