@@ -46,10 +46,18 @@ if TYPE_CHECKING:
     )
     from mcp_manager.config import (
         AuthConfig,
+        BalancingConfig,
         BreakerConfig,
+        DiscoveryConfig,
+        FallbackConfig,
         HealthConfig,
+        HedgeConfig,
+        LimitsConfig,
         ManagerConfig,
+        RateConfig,
         RestartConfig,
+        RetryBudgetConfig,
+        RetryConfig,
         ServerConfig,
         load_manager_config,
     )
@@ -107,6 +115,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "AudioContent",
     "AuthConfig",
     "AuthError",
+    "BalancingConfig",
     "BreakerConfig",
     "CIRCUIT_STATE_CLOSED",
     "CIRCUIT_STATE_HALF_OPEN",
@@ -124,17 +133,21 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "DeadlineExceededError",
     "Delivery",
     "DiscoverResult",
+    "DiscoveryConfig",
     "ElicitationRequest",
     "EmbeddedResource",
+    "FallbackConfig",
     "FileTokenStore",
     "FleetTool",
     "GetPromptResult",
     "Handlers",
     "HealthConfig",
+    "HedgeConfig",
     "Icon",
     "ImageContent",
     "InputRequiredError",
     "InvalidRequestError",
+    "LimitsConfig",
     "LogMessage",
     "LoopbackRedirect",
     "ManagerConfig",
@@ -151,6 +164,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "PyHealthStatus",
     "PyMcpManager",
     "PyServerInfo",
+    "RateConfig",
     "ReadResourceResult",
     "RedirectHandler",
     "Resource",
@@ -158,6 +172,8 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ResourceLink",
     "ResourceTemplate",
     "RestartConfig",
+    "RetryBudgetConfig",
+    "RetryConfig",
     "Root",
     "RpcError",
     "SERVER_STATE_DEGRADED",
@@ -209,7 +225,9 @@ _MODULE_OF = {
             "TextContent Tool ToolAnnotations ToolExecution ToolResultContent ToolUseContent UnknownContent"
         ),
         "mcp_manager.config": (
-            "AuthConfig BreakerConfig HealthConfig ManagerConfig RestartConfig ServerConfig load_manager_config"
+            "AuthConfig BalancingConfig BreakerConfig DiscoveryConfig FallbackConfig HealthConfig HedgeConfig "
+            "LimitsConfig ManagerConfig RateConfig RestartConfig RetryBudgetConfig RetryConfig ServerConfig "
+            "load_manager_config"
         ),
         "mcp_manager.errors": (
             "AuthError CallError CircuitOpenError ConfigError ConnectError ConnectionLostError "

@@ -13,13 +13,31 @@ from mcp_manager.config.model import (
     ServerConfig,
 )
 from mcp_manager.config.parse import check_server_config, parse_server_config, validate_server_id
+from mcp_manager.config.resilience import (
+    BalancingConfig,
+    DiscoveryConfig,
+    FallbackConfig,
+    HedgeConfig,
+    LimitsConfig,
+    RateConfig,
+    RetryBudgetConfig,
+    RetryConfig,
+)
 
 __all__ = [
     "AuthConfig",
+    "BalancingConfig",
     "BreakerConfig",
+    "DiscoveryConfig",
+    "FallbackConfig",
     "HealthConfig",
+    "HedgeConfig",
+    "LimitsConfig",
     "ManagerConfig",
+    "RateConfig",
     "RestartConfig",
+    "RetryBudgetConfig",
+    "RetryConfig",
     "ServerConfig",
     "check_server_config",
     "load_manager_config",

@@ -59,6 +59,9 @@ _ASCENDING: Final = (
     ("breaker", "open_s", "open_max_s"),
     ("health", "unhealthy_interval_s", "unhealthy_interval_max_s"),
     ("restart", "initial_s", "max_s"),
+    ("retry", "backoff_s", "backoff_max_s"),
+    ("limits", "min", "max"),
+    ("discovery", "min_refresh_s", "refresh_s"),
 )
 
 

@@ -33,7 +33,21 @@ logger = logging.getLogger(__name__)
 
 _TOP_LEVEL: Final = ("manager", "defaults", "servers", "mcpServers")
 _INTERPOLATED: Final = ("command", "args", "env", "url", "headers", "cwd", "auth")
-_MERGED: Final = frozenset({"env", "headers", "breaker", "health", "restart"})
+_MERGED: Final = frozenset(
+    {
+        "env",
+        "headers",
+        "breaker",
+        "health",
+        "restart",
+        "balancing",
+        "discovery",
+        "retry",
+        "hedge",
+        "fallback",
+        "limits",
+    }
+)
 _NOT_SHARED: Final = frozenset({"name", "url", "command", "transport", "extras"})
 
 

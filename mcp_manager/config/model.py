@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
 from mcp_manager._version import __version__
-from mcp_manager.config._url import expand_template, is_template, redact_url
+from mcp_manager.config._settings import Count, Jitter, PositiveSeconds, Rate, Seconds, Settings
+from mcp_manager.config._url import expand_template, is_template
+from mcp_manager.config.resilience import (
+    BalancingConfig,
+    DiscoveryConfig,
+    FallbackConfig,
+    HedgeConfig,
+    LimitsConfig,
+    RetryBudgetConfig,
+    RetryConfig,
+)
 
 __all__ = [
     "AuthConfig",
@@ -19,66 +29,10 @@ __all__ = [
     "ServerConfig",
 ]
 
-_YEAR_S: Final = 31_536_000.0
 _ONE_PER_URL: Final = -1
-_MASK: Final = "***"
-
-Seconds = Annotated[float, Meta(ge=0.0, le=_YEAR_S)]
-"""A duration in seconds; zero is allowed and means "at once" or "off", as the field says."""
-PositiveSeconds = Annotated[float, Meta(gt=0.0, le=_YEAR_S)]
-"""A duration in seconds that cannot be zero."""
-Rate = Annotated[float, Meta(gt=0.0, le=1.0)]
-"""A share of calls, above 0 and at most 1."""
-Jitter = Annotated[float, Meta(ge=0.0, lt=1.0)]
-"""The part by which a delay is spread at random to either side: 0.2 is ±20 %."""
-Count = Annotated[int, Meta(ge=1, le=1_000_000)]
-"""A number of things, at least one."""
 
 
-class _Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Base whose ``repr`` masks what may hold a credential; masking is by field name, so it cannot be forgotten
-    where a value travels."""
-
-    _masked: ClassVar[frozenset[str]] = frozenset(
-        {
-            "key",
-            "token",
-            "headers",
-            "env",
-            "args",
-            "extras",
-            "client_secret",
-            "private_key",
-            "assertion",
-            "idp_client_secret",
-        }
-    )
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        fields = []
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
-            if name in self._masked:
-                value = _mask(value)
-            elif name == "url" and value is not None:
-                value = redact_url(value) if isinstance(value, str) else tuple(map(redact_url, value))
-            fields.append((name, value))
-        return fields
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
-
-
-def _mask(value: object) -> object:
-    """Show that something is set, and under which names, without its value."""
-    if isinstance(value, dict):
-        return dict.fromkeys(value, _MASK)
-    if isinstance(value, tuple):
-        return (_MASK,) * len(value)
-    return _MASK if value is not None else None
-
-
-class AuthConfig(_Settings, frozen=True, kw_only=True):
+class AuthConfig(Settings, frozen=True, kw_only=True):
     """How requests to an HTTP server are authenticated.
 
     Parameters
@@ -163,7 +117,7 @@ class AuthConfig(_Settings, frozen=True, kw_only=True):
         return None
 
 
-class BreakerConfig(_Settings, frozen=True, kw_only=True):
+class BreakerConfig(Settings, frozen=True, kw_only=True):
     """When an instance's circuit breaker opens, and how it closes again.
 
     It opens when ``consecutive_failures`` calls in a row failed, or when at least ``min_calls`` calls ended within
@@ -220,7 +174,7 @@ class BreakerConfig(_Settings, frozen=True, kw_only=True):
     timeout_floor_s: Seconds = 1.0
 
 
-class HealthConfig(_Settings, frozen=True, kw_only=True):
+class HealthConfig(Settings, frozen=True, kw_only=True):
     """How often a server is probed, and how many results change its state.
 
     Parameters
@@ -237,6 +191,16 @@ class HealthConfig(_Settings, frozen=True, kw_only=True):
         Failed probes in a row that make a server unhealthy; successful ones that make it healthy again.
     jitter
         Spread of the intervals, 0.1 for ±10 %.
+    idle_interval_s
+        Seconds between probes of a healthy server that no call went to since the last one.
+    slow_factor, slow_floor_s
+        A server is Degraded while the p95 of its latest calls exceeds ``slow_factor`` times what it has long been, and
+        ``slow_floor_s`` seconds.
+    settle_s
+        Seconds for which a server that got better must stay so before it is shown as better; worse is shown at once.
+    outliers
+        Take instances out of traffic whose calls fail much more often than those of the others: below the mean success
+        rate by 1.9 standard deviations, among at least five instances with at least 100 calls in 10 s.
     """
 
     enabled: bool = True
@@ -247,9 +211,14 @@ class HealthConfig(_Settings, frozen=True, kw_only=True):
     fall: Count = 3
     rise: Count = 2
     jitter: Jitter = 0.1
+    idle_interval_s: PositiveSeconds = 60.0
+    slow_factor: Annotated[float, Meta(gt=1.0, le=1e6)] = 3.0
+    slow_floor_s: Seconds = 0.1
+    settle_s: Seconds = 10.0
+    outliers: bool = False
 
 
-class RestartConfig(_Settings, frozen=True, kw_only=True):
+class RestartConfig(Settings, frozen=True, kw_only=True):
     """How long to wait before a child process is started again, or a lost connection made anew.
 
     Parameters
@@ -268,7 +237,7 @@ class RestartConfig(_Settings, frozen=True, kw_only=True):
     stable_after_s: PositiveSeconds = 30.0
 
 
-class ServerConfig(_Settings, frozen=True, kw_only=True):
+class ServerConfig(Settings, frozen=True, kw_only=True):
     """One MCP server: where it is, how to speak to it, and how it is kept alive.
 
     Exactly one of ``url`` and ``command`` is given. Building this struct by hand checks nothing;
@@ -315,6 +284,8 @@ class ServerConfig(_Settings, frozen=True, kw_only=True):
         Seconds a call may take if its caller names no other limit.
     shutdown_grace_s
         Seconds a session or child process is given to end by itself.
+    drain_timeout_s
+        Seconds the calls of an instance that is scaled down or replaced may still take; then it is ended under them.
     max_response_bytes
         Size in bytes above which a reply is refused.
     cache
@@ -323,6 +294,9 @@ class ServerConfig(_Settings, frozen=True, kw_only=True):
         Check what a tool returns against the output schema that it was listed with.
     breaker, health, restart
         See :class:`BreakerConfig`, :class:`HealthConfig` and :class:`RestartConfig`.
+    balancing, discovery, retry, hedge, fallback, limits
+        See :class:`BalancingConfig`, :class:`DiscoveryConfig`, :class:`RetryConfig`, :class:`HedgeConfig`,
+        :class:`FallbackConfig` and :class:`LimitsConfig`.
     extras
         Foreign fields of a client's configuration file, kept as they were and never interpreted.
     """
@@ -349,12 +323,19 @@ class ServerConfig(_Settings, frozen=True, kw_only=True):
     connect_timeout_s: PositiveSeconds = 5.0
     request_timeout_s: PositiveSeconds = 60.0
     shutdown_grace_s: Seconds = 2.0
+    drain_timeout_s: Seconds = 30.0
     max_response_bytes: Annotated[int, Meta(ge=1024, le=2**40)] = 16 * 1024 * 1024
     cache: bool = True
     validate_output: bool = True
     breaker: BreakerConfig = BreakerConfig()
     health: HealthConfig = HealthConfig()
     restart: RestartConfig = RestartConfig()
+    balancing: BalancingConfig = BalancingConfig()
+    discovery: DiscoveryConfig = DiscoveryConfig()
+    retry: RetryConfig = RetryConfig()
+    hedge: HedgeConfig = HedgeConfig()
+    fallback: FallbackConfig = FallbackConfig()
+    limits: LimitsConfig = LimitsConfig()
     extras: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
@@ -386,7 +367,7 @@ class ServerConfig(_Settings, frozen=True, kw_only=True):
         return isinstance(self.url, str) and is_template(self.url)
 
 
-class ManagerConfig(_Settings, frozen=True, kw_only=True):
+class ManagerConfig(Settings, frozen=True, kw_only=True):
     """The settings of a manager, and the servers it deploys when it starts.
 
     Parameters
@@ -405,6 +386,13 @@ class ManagerConfig(_Settings, frozen=True, kw_only=True):
     handler_timeout_s
         Seconds a handler may take to answer what a server asks of the client, such as a question to the user; then the
         server is told that it failed.
+    max_concurrent
+        The most calls under way at a time, over all servers; 0 sets no limit. Those above it wait in order, up to
+        ``max_waiting`` of them and for up to ``max_wait_s`` seconds each.
+    retry_budget
+        What all servers together may spend on retries and hedges, beside the budget of each.
+    flight_records
+        How many of the latest calls are remembered in detail; 0 remembers none.
     client_name, client_version
         What the manager calls itself in the MCP handshake and in ``User-Agent``.
     """
@@ -416,5 +404,10 @@ class ManagerConfig(_Settings, frozen=True, kw_only=True):
     probe_concurrency: Count = 64
     shutdown_timeout_s: PositiveSeconds = 10.0
     handler_timeout_s: PositiveSeconds = 300.0
+    max_concurrent: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    max_waiting: Annotated[int, Meta(ge=0, le=1_000_000)] = 1_000
+    max_wait_s: Seconds = 1.0
+    retry_budget: RetryBudgetConfig = RetryBudgetConfig(min_per_s=100.0)
+    flight_records: Annotated[int, Meta(ge=0, le=1_000_000)] = 256
     client_name: str = "mcp-manager"
     client_version: str = __version__

@@ -13,6 +13,16 @@ from mcp_manager.config._checks import TRANSPORT_SPELLINGS, check_settings, chec
 from mcp_manager.config._plain import describe, kind_of, plain
 from mcp_manager.config._problem import FieldProblem, at, entry, join, shown
 from mcp_manager.config.model import AuthConfig, BreakerConfig, HealthConfig, RestartConfig, ServerConfig
+from mcp_manager.config.resilience import (
+    BalancingConfig,
+    DiscoveryConfig,
+    FallbackConfig,
+    HedgeConfig,
+    LimitsConfig,
+    RateConfig,
+    RetryBudgetConfig,
+    RetryConfig,
+)
 
 __all__ = ["check_server_config", "parse_server_config", "validate_server_id"]
 
@@ -29,8 +39,23 @@ _SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "breaker": BreakerConfig,
     "health": HealthConfig,
     "restart": RestartConfig,
+    "balancing": BalancingConfig,
+    "discovery": DiscoveryConfig,
+    "retry": RetryConfig,
+    "retry.budget": RetryBudgetConfig,
+    "hedge": HedgeConfig,
+    "fallback": FallbackConfig,
+    "limits": LimitsConfig,
+    "limits.rate": RateConfig,
 }
-_CHOICES: Final = {"connect": ("eager", "lazy"), "auth.type": ("none", "api_key", "bearer", "oauth")}
+_CHOICES: Final = {
+    "connect": ("eager", "lazy"),
+    "auth.type": ("none", "api_key", "bearer", "oauth"),
+    "balancing.policy": ("p2c", "least_connections", "round_robin", "weighted", "random", "consistent"),
+    "balancing.affinity": ("none", "soft", "hard"),
+    "discovery.kind": ("none", "dns", "srv"),
+    "limits.concurrency": ("aimd", "gradient", "off"),
+}
 _WORDS: Final = {
     "str": "a string",
     "int": "an integer",
@@ -118,8 +143,10 @@ def build_server(source: Mapping[Any, Any], *, server_id: str, lenient: bool, pa
     if foreign or misplaced:
         fields["extras"] = {**fields.get("extras", {}), **foreign, **misplaced}
     for name, section in _SECTIONS.items():
-        if name in fields:
-            check_object(fields[name], section, join(path, name))
+        outer, _, inner = name.rpartition(".")
+        holder = fields.get(outer, {}) if outer else fields
+        if inner in holder:
+            check_object(holder[inner], section, at(path, name))
     _check_shapes(fields, path)
     config: ServerConfig = convert(fields, ServerConfig, path)
     check_settings(config, path)

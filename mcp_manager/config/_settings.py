@@ -1,0 +1,69 @@
+"""What all settings have in common: the kinds of values, and a ``repr`` that shows no credential."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Final
+
+import msgspec
+from msgspec import Meta
+
+from mcp_manager.config._url import redact_url
+
+__all__ = ["Count", "Jitter", "PositiveSeconds", "Rate", "Seconds", "Settings"]
+
+_YEAR_S: Final = 31_536_000.0
+_MASK: Final = "***"
+
+Seconds = Annotated[float, Meta(ge=0.0, le=_YEAR_S)]
+"""A duration in seconds; zero is allowed and means "at once" or "off", as the field says."""
+PositiveSeconds = Annotated[float, Meta(gt=0.0, le=_YEAR_S)]
+"""A duration in seconds that cannot be zero."""
+Rate = Annotated[float, Meta(gt=0.0, le=1.0)]
+"""A share of calls, above 0 and at most 1."""
+Jitter = Annotated[float, Meta(ge=0.0, lt=1.0)]
+"""The part by which a delay is spread at random to either side: 0.2 is ±20 %."""
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+"""A number of things, at least one."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Base whose ``repr`` masks what may hold a credential; masking is by field name, so it cannot be forgotten
+    where a value travels."""
+
+    _masked: ClassVar[frozenset[str]] = frozenset(
+        {
+            "key",
+            "token",
+            "headers",
+            "env",
+            "args",
+            "extras",
+            "client_secret",
+            "private_key",
+            "assertion",
+            "idp_client_secret",
+        }
+    )
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        fields = []
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if name in self._masked:
+                value = _mask(value)
+            elif name == "url" and value is not None:
+                value = redact_url(value) if isinstance(value, str) else tuple(map(redact_url, value))
+            fields.append((name, value))
+        return fields
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+
+def _mask(value: object) -> object:
+    """Show that something is set, and under which names, without its value."""
+    if isinstance(value, dict):
+        return dict.fromkeys(value, _MASK)
+    if isinstance(value, tuple):
+        return (_MASK,) * len(value)
+    return _MASK if value is not None else None
