@@ -8,7 +8,8 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
-from mcp_manager._core.router import BreakerSettings, Router
+from mcp_manager._core.breaker import BreakerSettings
+from mcp_manager._core.router import Router
 from mcp_manager.config import BreakerConfig, ServerConfig
 from mcp_manager.errors import CallError
 from mcp_manager.pool import Instance
