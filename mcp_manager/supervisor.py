@@ -209,7 +209,7 @@ class Supervisor:
     def discard(self, instance: Instance) -> asyncio.Task[None]:
         """End an instance that never took traffic."""
         self._leave(instance)
-        return self.spawn(self._drain(instance, 0.0, 0.0))
+        return self.spawn(self._drain(instance, 0.0, instance.settings.config.shutdown_grace_s))
 
     def adopt(self, settings: SessionSettings) -> None:
         """Make another configuration that of the server; instances of the old one stay until they are drained."""
