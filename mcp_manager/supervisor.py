@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import hashlib
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar
 
-from mcp_manager._core.router import BreakerSettings, Router
-from mcp_manager.config import BreakerConfig, ServerConfig
+from mcp_manager._core.breaker import BreakerSettings
+from mcp_manager._core.records import Balancing
+from mcp_manager._core.router import Router
+from mcp_manager.config import BalancingConfig, BreakerConfig, ServerConfig
 from mcp_manager.errors import CallError
 from mcp_manager.pool import Instance
 from mcp_manager.session import SessionSettings
 
-__all__ = ["Change", "InstanceObserver", "Supervisor", "breaker_settings"]
+__all__ = ["Change", "InstanceObserver", "Supervisor", "balancing_settings", "breaker_settings"]
 
 T = TypeVar("T")
 
@@ -217,8 +220,12 @@ class Supervisor:
         if before.authorizations is not None:
             self._retired = (*self._retired, before)
         self._retired = tuple(each for each in self._retired if each is not settings)
+        config = settings.config
         self._settings = settings
-        self.request_timeout_ns = _ns(settings.config.request_timeout_s)
+        self.request_timeout_ns = _ns(config.request_timeout_s)
+        self._router.configure(
+            self.server_id, balancing_settings(config.balancing), max_concurrent=config.limits.max_concurrent
+        )
         self._release()
 
     # The rest of its life
@@ -269,8 +276,14 @@ class Supervisor:
         instance = Instance(settings, index, self._next_number, self._changed)
         self._next_number += 1
         config = settings.config
-        breaker = breaker_settings(config.breaker, config.health.enabled)
-        instance.handle = self._router.add_instance(self.server_id, instance, breaker)
+        instance.handle = self._router.add_instance(
+            self.server_id,
+            instance,
+            breaker_settings(config.breaker, config.health.enabled),
+            weight=_at(config.balancing.weights, index, 1.0),
+            tier=_at(config.balancing.tiers, index, 0),
+            identity=_identity(config, index),
+        )
         # Nothing is picked before admit().
         self._router.set_availability(instance.handle, EXCLUDED)
         if not config.breaker.enabled:
@@ -335,7 +348,7 @@ class Supervisor:
             availability = EXCLUDED
         else:
             availability = READY if instance.session is not None else PENDING
-        self._router.set_availability(instance.handle, availability)
+        self._router.set_availability(instance.handle, availability, self._clock())
 
 
 @functools.lru_cache(maxsize=1024)
@@ -362,6 +375,32 @@ def breaker_settings(config: BreakerConfig, is_probed: bool) -> BreakerSettings:
         active_first=config.active_first and is_probed,
         probe_grace_ns=_ns(config.probe_grace_s),
     )
+
+
+@functools.lru_cache(maxsize=1024)
+def balancing_settings(config: BalancingConfig) -> Balancing:
+    """Translate a server's balancing configuration for the core; servers configured alike share one."""
+    return Balancing(
+        policy=config.policy,
+        overprovision=config.overprovision,
+        panic_threshold=config.panic_threshold,
+        max_ejection=config.max_ejection,
+        slow_start_ns=_ns(config.slow_start_s),
+        slow_start_aggression=config.slow_start_aggression,
+    )
+
+
+def _at(values: tuple[T, ...], index: int, default: T) -> T:
+    return values[index] if index < len(values) else default
+
+
+def _identity(config: ServerConfig, index: int) -> int:
+    """Tell instances apart for rendezvous hashing, alike in every process: by their URL where each has its own."""
+    if config.balancing.policy != "consistent":
+        return 0
+    own_url = config.url is not None and (config.has_url_template or config.url_limit is not None)
+    text = config.instance_url(index) if own_url else str(index)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def _by_index(instance: Instance) -> tuple[int, int]:
