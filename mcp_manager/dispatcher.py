@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 
 from mcp_manager._core.call_path import CallPath, Flight
 from mcp_manager._core.jsonrpc import RESULT, Message
-from mcp_manager._core.router import Lease, Router
+from mcp_manager._core.records import Lease
+from mcp_manager._core.router import Router
 from mcp_manager.errors import CircuitOpenError, OverloadedError, ProtocolError, SessionLostError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.policy import classify_error, classify_rpc_error
@@ -17,7 +18,7 @@ from mcp_manager.protocol.methods import KEPT_BY_SESSION
 from mcp_manager.session import ProgressCallback, Session
 from mcp_manager.supervisor import Supervisor
 from mcp_manager.transports.base import Sendable
-from mcp_manager.types import CallStatus, CircuitState, Outcome
+from mcp_manager.types import CallStatus, CircuitState, Outcome, Rejection
 
 __all__ = ["Dispatcher"]
 
@@ -165,6 +166,9 @@ class Dispatcher:
                 retry_after_s=retry_after_s,
                 hint=f"retry in {retry_after_s:.1f} s",
             )
+        if lease.rejection >= Rejection.CONCURRENCY:
+            self._router.count_refused(lease)
+            raise _limit_reached(server_id, Rejection(lease.rejection), lease.retry_after_ns / 1e9)
         if supervisor.in_maintenance:
             raise OverloadedError("the server is in maintenance", server_id=server_id, delivery="not_sent")
         raise OverloadedError(
@@ -201,3 +205,15 @@ class Dispatcher:
             # The news may be old: a probe's own failure opens a circuit too, and nobody asked for it then.
             if circuit.circuit_state == CircuitState.OPEN:
                 self._monitor.circuit_opened(instance, circuit.retry_after_ns / 1e9)
+
+
+def _limit_reached(server_id: str, rejection: Rejection, retry_after_s: float) -> OverloadedError:
+    if rejection is Rejection.PAUSED:
+        return OverloadedError(
+            "the server asked for a pause",
+            server_id=server_id,
+            delivery="not_sent",
+            retry_after_s=retry_after_s,
+            hint=f"retry in {retry_after_s:.1f} s",
+        )
+    return OverloadedError("a limit of the server is reached", server_id=server_id, delivery="not_sent")

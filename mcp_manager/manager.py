@@ -27,6 +27,9 @@ from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.error_codes import INVALID_PARAMS
 from mcp_manager.protocol.methods import ELICIT, ELICITATION_COMPLETE, LIST_TOOLS, TOOLS_CHANGED, is_notification
 from mcp_manager.protocol.request import encode_method, encode_params, encode_text, invalid_request, with_progress_token
+from mcp_manager.scaling import RolloutPlan
+from mcp_manager.scaling.rollout import Strategy
+from mcp_manager.scaling.verification import ToolCheck
 from mcp_manager.session import ProgressCallback
 from mcp_manager.session.handlers import HandlerMap, Handlers, Roots
 from mcp_manager.session.output_schemas import OutputSchemas
@@ -240,22 +243,51 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         self._check_running()
         await self._fleet.undeploy(server_id)
 
-    async def redeploy(self, server_id: str, config: ServerSpec) -> None:
-        """Replace a server's configuration without a gap: the new sessions are made first, then the old ones drain.
+    async def redeploy(
+        self,
+        server_id: str,
+        config: ServerSpec,
+        *,
+        strategy: Strategy = "blue_green",
+        batch: int = 1,
+        verify_tools: ToolCheck = "off",
+    ) -> None:
+        """Replace a server's configuration without a gap: new instances are started and verified before old ones drain.
+
+        Parameters
+        ----------
+        strategy
+            ``blue_green``: all of the new instances are started, then take over at one stroke. ``rolling``: ``batch`` at a
+            time, and for each that serves an old one drains, so that there are never fewer than are wanted.
+        verify_tools
+            Beside the handshake, what is asked of the new instances' tools: ``same`` are those that there were, by name and
+            input schema; ``superset`` are those and perhaps more; ``off`` asks nothing. Without an old instance that can
+            list its tools there is nothing to compare.
+
+        It ends when the old instances have ended, at the latest ``drain_timeout_s`` after they left traffic. When it
+        fails, or is cancelled before the change is made, the server has its old configuration and as many instances as
+        before. One replacement of a server waits for another; :meth:`scale` does not, and what it asks for holds.
 
         Raises
         ------
         CallError
-            The new configuration does not connect; the old one stays in place. (With ``connect = "lazy"`` that is
-            not tried.)
+            The new configuration does not connect. (With ``connect = "lazy"``, ``blue_green`` does not try unless tools
+            are verified.)
+        RolloutError
+            The new configuration was found wanting.
         ConfigError, ServerNotFoundError
             As for :meth:`deploy`; nothing was changed.
         """
         self._check_running()
-        await self._fleet.redeploy(server_id, config)
+        plan = RolloutPlan(strategy=strategy, batch=batch, verify_tools=verify_tools)
+        await self._fleet.redeploy(server_id, config, plan)
 
     async def scale(self, server_id: str, instances: int) -> None:
         """Set how many instances a server has; new ones are connected, surplus ones drain. 0 suspends it.
+
+        The number is set at once, and the last one that was set holds; it returns when the new instances have been probed
+        once. They take no traffic before they have a session, as long as there is one that has. An instance that drains
+        takes no new calls and ends with the last of those it has, or ``drain_timeout_s`` later.
 
         Raises
         ------

@@ -9,7 +9,8 @@ from typing import Any, Never, Protocol, final
 from mcp_manager._core.dressing import Dressing
 from mcp_manager._core.http_message import Exchange, Request
 from mcp_manager._core.jsonrpc import Message
-from mcp_manager._core.router import Lease, Router, Server
+from mcp_manager._core.records import Lease, Server
+from mcp_manager._core.router import Router
 from mcp_manager._core.wire import WirePool
 
 @final
@@ -107,11 +108,17 @@ class CallPath:
 
     def __init__(self, router: Router, clock: Callable[[], int], seed: int) -> None: ...
     def begin(
-        self, server: Server, method: str, request: Message | Request | None, now_ns: int, deadline_ns: int
+        self,
+        server: Server,
+        method: str,
+        request: Message | Request | None,
+        now_ns: int,
+        deadline_ns: int,
+        key: int = 0,
     ) -> Flight:
         """Lease an instance of a server, as :meth:`Router.server` gives it, and, if it has an idle wire, send the request.
 
-        With ``None`` for the request nothing is sent.
+        With ``None`` for the request nothing is sent. ``key`` as for :meth:`Router.pick`.
         """
 
     def land(self, flight: Flight, reply: Any) -> Message | None:
