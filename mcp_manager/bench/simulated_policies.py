@@ -6,7 +6,8 @@ import math
 import random
 from typing import Any, Final, NamedTuple, Protocol
 
-from mcp_manager._core.router import BreakerSettings, Router
+from mcp_manager._core.breaker import BreakerSettings
+from mcp_manager._core.router import Router
 from mcp_manager.types import CallStatus, Outcome
 
 __all__ = [
