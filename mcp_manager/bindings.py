@@ -242,11 +242,23 @@ class PyMcpManager:
         *,
         strategy: Strategy = "blue_green",
         batch: int = 1,
+        percentage: float = 10.0,
+        canary_s: float = 30.0,
+        min_calls: int = 20,
         verify_tools: ToolCheck = "off",
     ) -> None:
         """Replace a server's configuration without a gap; see :meth:`McpManager.redeploy`."""
         self._wait(
-            self._running().redeploy(server_id, config_json, strategy=strategy, batch=batch, verify_tools=verify_tools)
+            self._running().redeploy(
+                server_id,
+                config_json,
+                strategy=strategy,
+                batch=batch,
+                percentage=percentage,
+                canary_s=canary_s,
+                min_calls=min_calls,
+                verify_tools=verify_tools,
+            )
         )
 
     async def redeploy_server_async(
@@ -256,11 +268,23 @@ class PyMcpManager:
         *,
         strategy: Strategy = "blue_green",
         batch: int = 1,
+        percentage: float = 10.0,
+        canary_s: float = 30.0,
+        min_calls: int = 20,
         verify_tools: ToolCheck = "off",
     ) -> None:
         """Replace a server's configuration without a gap; see :meth:`McpManager.redeploy`."""
         await self._await(
-            self._running().redeploy(server_id, config_json, strategy=strategy, batch=batch, verify_tools=verify_tools)
+            self._running().redeploy(
+                server_id,
+                config_json,
+                strategy=strategy,
+                batch=batch,
+                percentage=percentage,
+                canary_s=canary_s,
+                min_calls=min_calls,
+                verify_tools=verify_tools,
+            )
         )
 
     def execute(self, server_id: str, request_json: str, *, timeout: float | None = None) -> str:

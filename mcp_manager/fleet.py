@@ -137,7 +137,8 @@ class Fleet:
         if self.servers.get(server_id) is not supervisor:
             raise ServerNotFoundError(server_id, hint="it was removed meanwhile")
         settings = self._assembly.settings(server_id, parsed, supervisor.settings)
-        task = supervisor.begin_rollout(settings, Rollout(supervisor, settings, plan, self._clock).run()).task
+        rollout = Rollout(supervisor, settings, plan, self._router, self._clock)
+        task = supervisor.begin_rollout(settings, rollout.run()).task
         task.add_done_callback(partial(self._rolled_out, supervisor))
         try:
             await asyncio.wait({task})

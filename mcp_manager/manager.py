@@ -250,6 +250,9 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         *,
         strategy: Strategy = "blue_green",
         batch: int = 1,
+        percentage: float = 10.0,
+        canary_s: float = 30.0,
+        min_calls: int = 20,
         verify_tools: ToolCheck = "off",
     ) -> None:
         """Replace a server's configuration without a gap: new instances are started and verified before old ones drain.
@@ -258,7 +261,10 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         ----------
         strategy
             ``blue_green``: all of the new instances are started, then take over at one stroke. ``rolling``: ``batch`` at a
-            time, and for each that serves an old one drains, so that there are never fewer than are wanted.
+            time, and for each that serves an old one drains, so that there are never fewer than are wanted. ``canary``:
+            ``percentage`` of the calls go to new instances for ``canary_s`` seconds; if by then at least ``min_calls`` have,
+            and neither failed markedly more often than those of the old instances nor took markedly longer (p95), it goes
+            on as ``blue_green``. Calls are drawn by weight meanwhile, whatever the policy, unless it is ``consistent``.
         verify_tools
             Beside the handshake, what is asked of the new instances' tools: ``same`` are those that there were, by name and
             input schema; ``superset`` are those and perhaps more; ``off`` asks nothing. Without an old instance that can
@@ -274,12 +280,19 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
             The new configuration does not connect. (With ``connect = "lazy"``, ``blue_green`` does not try unless tools
             are verified.)
         RolloutError
-            The new configuration was found wanting.
+            The new configuration was found wanting; the message says in what.
         ConfigError, ServerNotFoundError
             As for :meth:`deploy`; nothing was changed.
         """
         self._check_running()
-        plan = RolloutPlan(strategy=strategy, batch=batch, verify_tools=verify_tools)
+        plan = RolloutPlan(
+            strategy=strategy,
+            batch=batch,
+            percentage=percentage,
+            canary_s=canary_s,
+            min_calls=min_calls,
+            verify_tools=verify_tools,
+        )
         await self._fleet.redeploy(server_id, config, plan)
 
     async def scale(self, server_id: str, instances: int) -> None:

@@ -9,6 +9,8 @@ import hashlib
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar
 
+import msgspec
+
 from mcp_manager._core.breaker import BreakerSettings
 from mcp_manager._core.records import Balancing
 from mcp_manager._core.router import Router
@@ -191,8 +193,7 @@ class Supervisor:
         change, self.rollout = self.rollout, None
         if change is None or self.is_over:
             return []
-        for instance in self._staged:
-            self.discard(instance)
+        self.discard()
         return self.reconcile()
 
     def stage(self, settings: SessionSettings, index: int) -> Instance:
@@ -209,10 +210,12 @@ class Supervisor:
         self._instances.sort(key=_by_index)
         self._set_availability(instance)
 
-    def discard(self, instance: Instance) -> asyncio.Task[None]:
-        """End an instance that never took traffic."""
-        self._leave(instance)
-        return self.spawn(self._drain(instance, 0.0, instance.settings.config.shutdown_grace_s))
+    def discard(self) -> list[asyncio.Task[None]]:
+        """End the instances that take no traffic yet."""
+        discarded = self._staged
+        for instance in discarded:
+            self._leave(instance)
+        return [self.spawn(self._drain(each, 0.0, each.settings.config.shutdown_grace_s)) for each in discarded]
 
     def adopt(self, settings: SessionSettings) -> None:
         """Make another configuration that of the server; instances of the old one stay until they are drained."""
@@ -220,13 +223,21 @@ class Supervisor:
         if before.authorizations is not None:
             self._retired = (*self._retired, before)
         self._retired = tuple(each for each in self._retired if each is not settings)
-        config = settings.config
         self._settings = settings
-        self.request_timeout_ns = _ns(config.request_timeout_s)
-        self._router.configure(
-            self.server_id, balancing_settings(config.balancing), max_concurrent=config.limits.max_concurrent
-        )
+        self.request_timeout_ns = _ns(settings.config.request_timeout_s)
+        self.balance()
         self._release()
+
+    def balance(self, *, by_weight: bool = False) -> None:
+        """Have calls shared as the configuration says or, for a time, so that weights alone decide on the shares."""
+        balancing = self.config.balancing
+        if by_weight:
+            policy = "consistent" if balancing.policy == "consistent" else "weighted"
+            balancing = msgspec.structs.replace(balancing, policy=policy, slow_start_s=0.0)
+        if not self.is_over:
+            self._router.configure(
+                self.server_id, balancing_settings(balancing), max_concurrent=self.config.limits.max_concurrent
+            )
 
     # The rest of its life
 

@@ -98,6 +98,8 @@ cdef class Instance:
     cdef public object channel
     # Called when the last call of it ends.
     cdef public object on_idle
+    # Where its calls are measured beside the server's own window, None unless somebody watches it.
+    cdef public LatencyWindow latencies
     cdef readonly Settings settings
     cdef readonly double weight
     cdef readonly int64_t inflight
@@ -109,7 +111,7 @@ cdef class Instance:
     # Until when it was ejected for failing more than others, or asked for a pause; 0 if it was not.
     cdef readonly int64_t ejected_until_ns
     cdef readonly int64_t paused_until_ns
-    cdef uint64_t identity
+    cdef public uint64_t identity
     cdef Py_ssize_t position
     cdef double latency_ns
     cdef int64_t latency_at_ns

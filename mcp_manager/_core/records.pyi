@@ -6,6 +6,7 @@ from typing import Any, Final, Literal, NamedTuple, Never, Self, final
 from typing_extensions import disjoint_base
 
 from mcp_manager._core.breaker import BreakerSettings
+from mcp_manager._core.histogram import LatencyWindow
 
 __pyx_capi__: dict[str, object]
 READY: Final = 0
@@ -131,6 +132,10 @@ class Instance:
     """Where its requests go out at once: a :class:`Channel` or ``None``."""
     on_idle: Callable[[], object] | None
     """Called when the last of its calls ends."""
+    latencies: LatencyWindow | None
+    """Where its calls are measured beside the server's own window, for whoever watches it; else ``None``."""
+    identity: int
+    """64 bits that tell it from others, for rendezvous hashing."""
 
     @property
     def payload(self) -> Any:

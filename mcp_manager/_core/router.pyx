@@ -339,6 +339,8 @@ cdef class Router:
         observe_latency(instance, <double> duration_ns, failed, now_ns)
         if server.window is None:
             server.window = LatencyWindow()
+        if instance.latencies is not None and instance.latencies.add(now_ns, duration_ns, failed) < 0:
+            raise MemoryError
         if (
             server.window.add(now_ns, duration_ns, failed) < 0
             or buckets_record(&series.latency.buckets, duration_ns, 1) < 0

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import msgspec
 
+from mcp_manager._core.router import Router
 from mcp_manager.errors import CallError, ConfigError, RolloutError
 from mcp_manager.pool import Instance
+from mcp_manager.scaling.canary import Trial
 from mcp_manager.scaling.verification import ToolCheck, listed_tools, what_is_amiss
 from mcp_manager.session import SessionSettings
 from mcp_manager.supervisor import Supervisor
 
 __all__ = ["Rollout", "RolloutPlan", "Strategy"]
 
-Strategy = Literal["blue_green", "rolling"]
+Strategy = Literal["blue_green", "rolling", "canary"]
 """How traffic shifts; see :meth:`McpManager.redeploy`."""
 
 # Beyond connect_timeout_s, which the attempt itself keeps to and explains.
 _CONNECT_MARGIN_S: Final = 1.0
+_LONGEST_S: Final = 30 * 86400.0
 
 
 class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,16 +37,27 @@ class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     strategy: Strategy = "blue_green"
     batch: int = 1
+    percentage: float = 10.0
+    canary_s: float = 30.0
+    min_calls: int = 20
     verify_tools: ToolCheck = "off"
 
     def __post_init__(self) -> None:
         """Check what a caller gave."""
-        if self.strategy not in ("blue_green", "rolling"):
-            raise ConfigError(f"strategy must be blue_green or rolling, not {self.strategy!r}")
-        if self.verify_tools not in ("off", "superset", "same"):
-            raise ConfigError(f"verify_tools must be off, superset or same, not {self.verify_tools!r}")
-        if not isinstance(self.batch, int) or isinstance(self.batch, bool) or self.batch < 1:
-            raise ConfigError(f"batch must be an integer from 1, not {self.batch!r}")
+        if self.strategy not in get_args(Strategy):
+            raise ConfigError(f"strategy must be one of {', '.join(get_args(Strategy))}, not {self.strategy!r}")
+        if self.verify_tools not in get_args(ToolCheck):
+            raise ConfigError(
+                f"verify_tools must be one of {', '.join(get_args(ToolCheck))}, not {self.verify_tools!r}"
+            )
+        for name, least in (("batch", 1), ("min_calls", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ConfigError(f"{name} must be an integer from {least}, not {value!r}")
+        for name, most in (("percentage", 100.0), ("canary_s", _LONGEST_S)):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < most:
+                raise ConfigError(f"{name} must be a number above 0 and below {most:g}, not {value!r}")
 
 
 class Rollout:
@@ -59,19 +73,26 @@ class Rollout:
         What sessions of the new configuration are made from.
     plan
         How.
+    router
+        Shares calls while a canary runs, and tells what came of them.
     clock
         Monotonic nanoseconds.
     """
 
     def __init__(
-        self, supervisor: Supervisor, settings: SessionSettings, plan: RolloutPlan, clock: Callable[[], int]
+        self,
+        supervisor: Supervisor,
+        settings: SessionSettings,
+        plan: RolloutPlan,
+        router: Router,
+        clock: Callable[[], int],
     ) -> None:
         self._supervisor = supervisor
         self._before = supervisor.settings
         self._settings = settings
         self._plan = plan
+        self._router = router
         self._clock = clock
-        self._staged: list[Instance] = []
         self._tools: dict[str, str] | None = None
         self._drains: list[asyncio.Task[None]] = []
         self._is_committed = False
@@ -90,10 +111,13 @@ class Rollout:
         try:
             if self._plan.verify_tools != "off":
                 self._tools = await self._tools_before()
-            if self._plan.strategy == "rolling":
-                await self._roll()
-            else:
-                await self._switch()
+            match self._plan.strategy:
+                case "blue_green":
+                    await self._switch()
+                case "rolling":
+                    await self._roll()
+                case "canary":
+                    await self._try_out()
         except BaseException:
             if not self._is_committed and not supervisor.is_over:
                 supervisor.revert()
@@ -118,6 +142,22 @@ class Rollout:
                 await asyncio.wait(drains)
         self._commit(())
 
+    async def _try_out(self) -> None:
+        """Give the first of the new instances a share of the calls, then change over if they serve as well as the old."""
+        supervisor, plan = self._supervisor, self._plan
+        first = min(supervisor.desired, max(1, round(supervisor.desired * plan.percentage / 100)))
+        new = await self._start(range(first))
+        trial = Trial(supervisor, self._router, new, plan.percentage, plan.min_calls, plan.canary_s, self._clock)
+        try:
+            trial.begin()
+            if new:
+                worse = await trial.verdict()
+                if worse:
+                    raise self._wanting(worse, "it was tried on a share of the calls")
+            self._commit(await self._start(self._missing()))
+        finally:
+            trial.end()
+
     def _commit(self, started: Iterable[Instance]) -> None:
         """Make the new configuration that of the server, in one step that nothing can come between."""
         supervisor = self._supervisor
@@ -139,7 +179,6 @@ class Rollout:
     async def _start(self, indexes: Iterable[int]) -> list[Instance]:
         """Make instances of the new configuration, connect and verify them; they take no traffic yet."""
         started = [self._supervisor.stage(self._settings, index) for index in indexes]
-        self._staged += started
         plan, config = self._plan, self._settings.config
         if config.connect == "eager" or plan.strategy != "blue_green" or plan.verify_tools != "off":
             await _all_of(self._prove(instance) for instance in started)
@@ -153,11 +192,15 @@ class Rollout:
         tools = await listed_tools(instance, self._clock() + int(config.request_timeout_s * 1e9))
         amiss = what_is_amiss(self._tools, tools, self._plan.verify_tools)
         if amiss:
-            raise RolloutError(
-                f"Server {self._supervisor.server_id} was not replaced: the new configuration {amiss}",
-                server_id=self._supervisor.server_id,
-                hint='verify_tools="off" allows it',
-            )
+            raise self._wanting(f"it {amiss}", 'verify_tools="off" allows that')
+
+    def _wanting(self, why: str, hint: str) -> RolloutError:
+        server_id = self._supervisor.server_id
+        return RolloutError(
+            f"Server {server_id} keeps its configuration, the new one is not good enough: {why}",
+            server_id=server_id,
+            hint=hint,
+        )
 
     async def _tools_before(self) -> dict[str, str] | None:
         """Ask an old instance for its tools; ``None`` if none of them can say, which leaves nothing to keep."""
@@ -172,19 +215,24 @@ class Rollout:
         return None
 
     async def _roll_back(self) -> None:
-        """Bring back what was drained before what came in its place is drained."""
+        """Bring back what was drained, and then drain what came in its place."""
         supervisor = self._supervisor
         serving = [each for each in supervisor.instances if each.settings is self._settings]
-        discarded = [
-            supervisor.discard(each) for each in self._staged if each not in serving and each.handle is not None
-        ]
+        if serving:
+            await self._restore()
+        for instance in serving:
+            supervisor.drain(instance)
+        discarded = supervisor.discard()
         if discarded:
             await asyncio.wait(discarded)
-        if not serving:
-            return
+
+    async def _restore(self) -> None:
+        supervisor, config = self._supervisor, self._before.config
         there = {each.index for each in supervisor.instances if each.settings is self._before}
-        restored = [supervisor.stage(self._before, index) for index in range(supervisor.desired) if index not in there]
-        config = self._before.config
+        missing = [index for index in range(supervisor.desired) if index not in there]
+        if not missing:
+            return
+        restored = [supervisor.stage(self._before, index) for index in missing]
         deadline_ns = self._clock() + int((config.connect_timeout_s + _CONNECT_MARGIN_S) * 1e9)
         # Those that do not connect any more are retried for ever, like any other.
         await asyncio.gather(*(each.ready_session(deadline_ns) for each in restored), return_exceptions=True)

@@ -21,7 +21,7 @@ PATIENT = {**CALM, "connect_timeout_s": 20.0}
 TOOL = {"name": "echo", "inputSchema": {"type": "object", "properties": {"text": {"type": "string"}}}}
 REORDERED = {"inputSchema": {"properties": {"text": {"type": "string"}}, "type": "object"}, "name": "echo"}
 OTHER = {"name": "other", "inputSchema": {"type": "object"}}
-STRATEGIES = ("blue_green", "rolling")
+STRATEGIES = ("blue_green", "rolling", "canary")
 
 
 @pytest.fixture
@@ -46,6 +46,11 @@ def settings(server: ScriptedServer, instances: int = 3, **others: Any) -> dict[
     return {"url": server.url, **CALM, "instances": instances, **others}
 
 
+def plan(strategy: str) -> dict[str, Any]:
+    """A strategy without anything to wait for."""
+    return {"strategy": strategy, **({"canary_s": 0.05, "min_calls": 0} if strategy == "canary" else {})}
+
+
 def counts(manager: McpManager) -> tuple[int, int, int]:
     view = manager.server("a")
     return view.desired, view.ready, view.draining
@@ -54,12 +59,12 @@ def counts(manager: McpManager) -> tuple[int, int, int]:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize(("before", "after"), [(3, 3), (1, 4), (4, 1), (0, 2), (2, 0)])
 async def test_not_one_call_is_lost_and_none_is_made_twice(
-    strategy: Any, before: int, after: int, old: ScriptedServer, new: ScriptedServer, manager: McpManager
+    strategy: str, before: int, after: int, old: ScriptedServer, new: ScriptedServer, manager: McpManager
 ) -> None:
     await manager.deploy("a", settings(old, before, name="old"))
     async with Traffic(manager, "a") as traffic:
         await traffic.goes_on()
-        await manager.redeploy("a", settings(new, after, name="new"), strategy=strategy)
+        await manager.redeploy("a", settings(new, after, name="new"), **plan(strategy))
         assert (manager.server("a").name, counts(manager)) == ("new", (after, after, 0))
         await traffic.goes_on()
     executed = old.executed + new.executed
@@ -73,12 +78,12 @@ async def test_not_one_call_is_lost_and_none_is_made_twice(
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-async def test_real_programs_are_replaced_under_load(strategy: Any, manager: McpManager) -> None:
+async def test_real_programs_are_replaced_under_load(strategy: str, manager: McpManager) -> None:
     await manager.deploy("a", {**DEMO, **PATIENT, "instances": 2})
     before = set(manager.server("a").pids)
     async with Traffic(manager, "a") as traffic:
         await traffic.goes_on()
-        await manager.redeploy("a", {**DEMO, **PATIENT, "instances": 2, "name": "new"}, strategy=strategy)
+        await manager.redeploy("a", {**DEMO, **PATIENT, "instances": 2, "name": "new"}, **plan(strategy))
         await traffic.goes_on()
     assert traffic.failures == {}
     assert not before & set(manager.server("a").pids)
@@ -87,14 +92,14 @@ async def test_real_programs_are_replaced_under_load(strategy: Any, manager: Mcp
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 async def test_calls_under_way_end_on_the_instance_that_has_them(
-    strategy: Any, old: ScriptedServer, new: ScriptedServer, manager: McpManager
+    strategy: str, old: ScriptedServer, new: ScriptedServer, manager: McpManager
 ) -> None:
     await manager.deploy("a", settings(old, 2, shutdown_grace_s=0.01))
     hold = faults.Hold()
     old.script_always("tools/call", hold)
     calls = [asyncio.create_task(manager.execute_raw("a", echo(str(number)), timeout=20)) for number in range(6)]
     await old.wait_for("tools/call", 6)
-    rollout = asyncio.create_task(manager.redeploy("a", settings(new, 2), strategy=strategy))
+    rollout = asyncio.create_task(manager.redeploy("a", settings(new, 2), **plan(strategy)))
     await eventually(lambda: manager.server("a").draining > 0, "the draining of the old ones")
     assert text_of(await manager.execute_raw("a", echo("meanwhile"))) == "meanwhile"
     assert not rollout.done()
@@ -131,13 +136,13 @@ async def test_rolling_never_has_fewer_than_are_wanted(
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-async def test_what_does_not_connect_changes_nothing(strategy: Any, old: ScriptedServer, manager: McpManager) -> None:
+async def test_what_does_not_connect_changes_nothing(strategy: str, old: ScriptedServer, manager: McpManager) -> None:
     await manager.deploy("a", settings(old, 2, name="old"))
     pids = {child.pid for child in psutil.Process().children()}
     async with Traffic(manager, "a") as traffic:
         await traffic.goes_on()
         with pytest.raises(ConnectError):
-            await manager.redeploy("a", {"command": "/no/such/program", "instances": 5}, strategy=strategy)
+            await manager.redeploy("a", {"command": "/no/such/program", "instances": 5}, **plan(strategy))
         assert (manager.server("a").name, counts(manager)) == ("old", (2, 2, 0))
         await traffic.goes_on()
     assert traffic.failures == {}
@@ -185,12 +190,12 @@ async def test_a_rolling_replacement_that_fails_half_way_is_taken_back(
     ],
 )
 async def test_tools_are_verified_before_anything_changes(
-    strategy: Any, check: Any, tools: list[Any], complaint: str, old: ScriptedServer, new: ScriptedServer, manager: Any
+    strategy: str, check: Any, tools: list[Any], complaint: str, old: ScriptedServer, new: ScriptedServer, manager: Any
 ) -> None:
     old.script_always("tools/list", faults.Result({"tools": [TOOL]}))
     new.script_always("tools/list", faults.Result({"tools": tools}))
     await manager.deploy("a", settings(old, 2, name="old"))
-    replacing = manager.redeploy("a", settings(new, 2, name="new"), strategy=strategy, verify_tools=check)
+    replacing = manager.redeploy("a", settings(new, 2, name="new"), **plan(strategy), verify_tools=check)
     if not complaint:
         await replacing
     else:
@@ -212,12 +217,12 @@ async def test_an_old_one_that_cannot_list_its_tools_leaves_nothing_to_compare(
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 async def test_scaling_meanwhile_holds(
-    strategy: Any, old: ScriptedServer, new: ScriptedServer, manager: McpManager
+    strategy: str, old: ScriptedServer, new: ScriptedServer, manager: McpManager
 ) -> None:
     await manager.deploy("a", settings(old, 2))
     hold = faults.Hold()
     new.script_always("initialize", hold)
-    rollout = asyncio.create_task(manager.redeploy("a", settings(new, 3), strategy=strategy))
+    rollout = asyncio.create_task(manager.redeploy("a", settings(new, 3), **plan(strategy)))
     await new.wait_for("initialize")
     assert manager.server("a").desired == 3
     await manager.scale("a", 5)
@@ -248,7 +253,7 @@ async def test_one_replacement_waits_for_another(old: ScriptedServer, new: Scrip
         names = [f"new {number}" for number in range(4)]
         await asyncio.gather(
             *(
-                manager.redeploy("a", settings(new, 1 + number, name=name), strategy=STRATEGIES[number % 2])
+                manager.redeploy("a", settings(new, 1 + number, name=name), **plan(STRATEGIES[number % 3]))
                 for number, name in enumerate(names)
             )
         )
@@ -259,13 +264,13 @@ async def test_one_replacement_waits_for_another(old: ScriptedServer, new: Scrip
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 async def test_cancelled_it_is_taken_back(
-    strategy: Any, old: ScriptedServer, new: ScriptedServer, manager: McpManager
+    strategy: str, old: ScriptedServer, new: ScriptedServer, manager: McpManager
 ) -> None:
     await manager.deploy("a", settings(old, 3, name="old"))
     for passes in (0, 1, 2, 5, 10, 20, 40, 80):
         async with Traffic(manager, "a", name=f"{passes}") as traffic:
             await traffic.goes_on(4)
-            rollout = asyncio.create_task(manager.redeploy("a", settings(new, 3, name="new"), strategy=strategy))
+            rollout = asyncio.create_task(manager.redeploy("a", settings(new, 3, name="new"), **plan(strategy)))
             for _ in range(passes):
                 await asyncio.sleep(0)
             rollout.cancel()
@@ -281,11 +286,11 @@ async def test_cancelled_it_is_taken_back(
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 async def test_removing_the_server_ends_it(
-    strategy: Any, old: ScriptedServer, new: ScriptedServer, manager: McpManager
+    strategy: str, old: ScriptedServer, new: ScriptedServer, manager: McpManager
 ) -> None:
     await manager.deploy("a", settings(old, 2))
     new.script_always("initialize", faults.Hold())
-    rollouts = [asyncio.create_task(manager.redeploy("a", settings(new, 2), strategy=strategy)) for _ in range(2)]
+    rollouts = [asyncio.create_task(manager.redeploy("a", settings(new, 2), **plan(strategy))) for _ in range(2)]
     await new.wait_for("initialize")
     await manager.undeploy("a")
     for rollout in rollouts:
@@ -314,7 +319,20 @@ async def test_maintenance_outlasts_it(old: ScriptedServer, new: ScriptedServer,
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"strategy": "red"}, {"verify_tools": "all"}, {"batch": 0}, {"batch": True}, {"batch": 1.5}]
+    "wrong",
+    [
+        {"strategy": "red"},
+        {"verify_tools": "all"},
+        {"batch": 0},
+        {"batch": True},
+        {"batch": 1.5},
+        {"min_calls": -1},
+        {"percentage": 0},
+        {"percentage": 100},
+        {"percentage": float("nan")},
+        {"canary_s": 0.0},
+        {"canary_s": float("inf")},
+    ],
 )
 async def test_what_cannot_be_is_refused(wrong: dict[str, Any], old: ScriptedServer, manager: McpManager) -> None:
     await manager.deploy("a", settings(old, 1, name="old"))

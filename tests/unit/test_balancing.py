@@ -184,6 +184,19 @@ def test_a_tier_that_is_down_recovers_through_its_trial() -> None:
     assert fleet.router.tier_loads("a") == {0: 100.0, 2: 0.0}
 
 
+def test_a_trial_that_was_given_back_undecided_is_given_to_the_next_call() -> None:
+    fleet = Fleet(2)
+    for instance in fleet.instances:
+        fleet.router.trip(instance, START)
+    fleet.now_ns += 6 * SECOND
+    trials = [fleet.pick(), fleet.pick()]
+    assert all(lease.trial for lease in trials)
+    assert fleet.pick().rejection == Rejection.CIRCUIT_OPEN
+    fleet.router.done(trials[1], Outcome.IGNORED, CallStatus.CANCELLED, fleet.now_ns)
+    again = fleet.pick()
+    assert again.trial and again.payload == trials[1].payload
+
+
 def test_a_tier_is_made_whatever_the_order_of_its_instances() -> None:
     fleet = Fleet(3, tiers=(7, 0, 3))
     assert list(fleet.router.tier_loads("a")) == [0, 3, 7]
