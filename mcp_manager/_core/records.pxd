@@ -138,6 +138,8 @@ cdef class Instance:
     cdef readonly int8_t availability
     cdef int8_t part
     cdef bint is_full
+    # Whether a failure is in its latency estimate.
+    cdef bint is_punished
     cdef readonly bint removed
     cdef object __weakref__
 

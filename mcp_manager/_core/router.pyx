@@ -392,6 +392,10 @@ cdef class Router:
             &instance.circuit, &instance.settings.policy, lease.generation, lease.slot, outcome, duration_ns, now_ns,
             retry_after_ns, <double> random * TO_UNIT,
         )
+        if instance.is_punished and outcome == SUCCESS and (lease.probe or lease.slot != NO_SLOT):
+            # It answers again. The penalty, which takes a minute to decay, would keep all calls from it, and nobody would know.
+            instance.is_punished = False
+            instance.latency_ns = 0
         if lease.probe:
             server.health_successes += outcome == SUCCESS
             server.health_failures += outcome == FAILURE
