@@ -13,10 +13,10 @@ from mcp_manager._core.allowance import RateLimiter
 from mcp_manager._core.breaker import BreakerSettings
 from mcp_manager._core.limiter import LimiterSettings
 from mcp_manager._core.records import Balancing, Limits
-from mcp_manager.config import BalancingConfig, BreakerConfig, RetryBudgetConfig, ServerConfig
+from mcp_manager.config import BalancingConfig, BreakerConfig, ManagerConfig, RetryBudgetConfig, ServerConfig
 from mcp_manager.protocol.methods import CONTROL
 
-__all__ = ["balancing_settings", "breaker_settings", "budget_of", "identity_of", "in_ns", "limits_of"]
+__all__ = ["balancing_settings", "breaker_settings", "identity_of", "in_ns", "limits_of", "limits_together"]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -68,9 +68,15 @@ def limits_of(config: ServerConfig) -> Limits:
     )
 
 
-def budget_of(budget: RetryBudgetConfig) -> Limits:
-    """Translate what all servers together may spend on retries."""
-    return Limits(budget_ratio=budget.ratio, budget_min_per_s=budget.min_per_s, budget_ttl_ns=in_ns(budget.ttl_s))
+def limits_together(config: ManagerConfig) -> Limits:
+    """Translate how many calls all servers together may have under way, and what they may have in retries."""
+    budget = config.retry_budget
+    return Limits(
+        max_concurrent=config.max_concurrent,
+        budget_ratio=budget.ratio,
+        budget_min_per_s=budget.min_per_s,
+        budget_ttl_ns=in_ns(budget.ttl_s),
+    )
 
 
 @functools.lru_cache(maxsize=1024)

@@ -264,7 +264,12 @@ class CircuitOpenError(CallError):
 
 
 class OverloadedError(CallError):
-    """The server, or a limit in front of it, refused the call for now; it was not executed."""
+    """The server, or a limit in front of it, refused the call for now; it was not executed.
+
+    ``limit`` names the setting that refused it, such as ``limits.max_concurrent``; ``None`` if the server itself did.
+    """
+
+    limit: str | None = None
 
     delivery: Delivery = "rejected"
     retryable = True

@@ -90,6 +90,7 @@ class Rejection(enum.IntEnum):
     RATE = 13
     SHED = 14
     PAUSED = 15
+    TOGETHER = 16
 
 
 SERVER_STATE_INITIALIZING: Final = "Initializing"

@@ -12,8 +12,12 @@ cdef class Router:
     cdef EventQueue events
     cdef Balancing balancing
     cdef Limits limits
-    # What all servers together may spend on retries.
+    # What all servers together may spend on retries, and how many calls they may have under way.
     cdef Limits together
+    cdef readonly int64_t inflight
+    # How many servers have calls that wait for one of any other server to end, and whom to tell that one has.
+    cdef public int64_t waiting
+    cdef public object on_slot
     cdef PairWindow* spent
     cdef uint64_t identities
 

@@ -4,6 +4,7 @@ One :meth:`Router.pick` and one :meth:`Router.done` per call. Times are nanoseco
 outcomes and statuses are numbered as in ``mcp_manager.types``.
 """
 
+from collections.abc import Callable
 from typing import final
 
 from mcp_manager._core.breaker import BreakerSettings, _Mode
@@ -25,7 +26,7 @@ class Router:
     max_methods
         How many methods of a server are counted apart; the rest share :data:`OTHER_METHOD`.
     together
-        Whose budget all servers share for their retries.
+        Whose budget all servers share for their retries, and whose ``max_concurrent`` holds for all their calls.
 
     Raises
     ------
@@ -34,6 +35,15 @@ class Router:
     """
 
     def __new__(cls, *, max_methods: int = 64, together: Limits | None = None) -> Router: ...
+    waiting: int
+    """How many lines of callers wait until all servers together have room: then picks are refused, but for theirs."""
+    on_slot: Callable[[], object] | None
+    """Called, while somebody waits so, when a call has ended."""
+
+    @property
+    def inflight(self) -> int:
+        """Calls under way on all servers; probes are not counted."""
+
     @property
     def dropped_events(self) -> int:
         """Events lost because nobody took them: at most 4096 are kept."""
@@ -160,7 +170,7 @@ class Router:
             There is no such server.
         """
 
-    def pick_on(self, instance: Instance, method: str, now_ns: int) -> Lease:
+    def pick_on(self, instance: Instance, method: str, now_ns: int, *, waited: bool = False) -> Lease:
         """Ask for a call on one instance, ready or pending: as :meth:`pick`, where nothing but the circuit is chosen."""
 
     def pick_probe(self, instance: Instance, now_ns: int) -> Lease:
@@ -176,8 +186,11 @@ class Router:
     def budget(self, server: Server, now_ns: int) -> float:
         """Return how many retries the budget of a server has now."""
 
-    def count_refused(self, lease: Lease) -> None:
-        """Count a call that a limit refused and that will not be tried again."""
+    def count_refused(self, lease: Lease, status: int = 7) -> None:
+        """Count a call that a limit refused and that will not be tried again, by default as overloaded."""
+
+    def count_unpicked(self, server: Server, method: str) -> None:
+        """Count a call as overloaded that a limit refused before it came to :meth:`pick`."""
 
     def done(
         self,

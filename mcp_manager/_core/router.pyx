@@ -29,6 +29,7 @@ cdef enum:
     CIRCUIT_OPEN = 10
     RATE = 13
     SHED = 14
+    TOGETHER = 16
 
 cdef double TO_UNIT = 1.0 / 18446744073709551616.0
 
@@ -36,11 +37,18 @@ cdef double TO_UNIT = 1.0 / 18446744073709551616.0
 cdef int64_t LONGEST_PAUSE_NS = 60 * 10**9
 
 
-cdef inline Lease taken(Lease lease, Series series):
+cdef inline bint is_full(Router router, bint waited) noexcept:
+    """Tell whether all servers together have as many calls under way as they may; whoever waits is first."""
+    cdef int64_t most = router.together.max_concurrent
+    return most > 0 and (router.inflight >= most or (router.waiting > 0 and not waited))
+
+
+cdef inline Lease taken(Router router, Lease lease, Series series):
     """Count a call as under way on the instance that was granted."""
     cdef Instance instance = lease.instance
     cdef Server server = lease.server
     lease.series = series
+    router.inflight += 1
     server.inflight += 1
     if server.sent != NULL:
         pair_add(server.sent, lease.started_ns)
@@ -271,6 +279,8 @@ cdef class Router:
             rejection = self.refuses(server, method, now_ns, random, &wait_ns)
             if rejection:
                 return refused(lease, series, rejection, wait_ns)
+        if is_full(self, waited):
+            return refused(lease, series, TOGETHER, wait_ns)
         # Whoever waits is first.
         if (server.waiting > 0 and not waited) or server.inflight >= server.limits.max_concurrent > 0:
             return refused(lease, series, LIMITED, wait_ns)
@@ -279,7 +289,7 @@ cdef class Router:
             return refused(lease, series, why_none(server, now_ns, &wait_ns), wait_ns)
         if not self.grant(lease, instance, now_ns, &wait_ns):
             return refused(lease, series, CIRCUIT_OPEN, wait_ns)
-        return taken(lease, series)
+        return taken(self, lease, series)
 
     cdef int refuses(self, Server server, str method, int64_t now_ns, uint64_t random, int64_t* wait_ns) except -1:
         """Count a call that comes for the first time, and say what keeps it from being sent, if anything does."""
@@ -315,7 +325,7 @@ cdef class Router:
         lease.instance = instance
         return True
 
-    def pick_on(self, Instance instance not None, str method not None, int64_t now_ns):
+    def pick_on(self, Instance instance not None, str method not None, int64_t now_ns, *, bint waited=False):
         cdef Server server = instance.server
         cdef Lease lease = Lease.__new__(Lease)
         cdef Series series = self.series_of(server, method)
@@ -324,13 +334,19 @@ cdef class Router:
         lease.started_ns = now_ns
         if instance.removed or instance.availability == C_EXCLUDED:
             return refused(lease, series, NO_INSTANCE, wait_ns)
-        if instance.inflight >= instance.cap or server.inflight >= server.limits.max_concurrent > 0:
+        if is_full(self, waited):
+            return refused(lease, series, TOGETHER, wait_ns)
+        if (
+            (server.waiting > 0 and not waited)
+            or instance.inflight >= instance.cap
+            or server.inflight >= server.limits.max_concurrent > 0
+        ):
             return refused(lease, series, LIMITED, wait_ns)
         if instance.paused_until_ns > now_ns:
             return refused(lease, series, PAUSED, instance.paused_until_ns - now_ns)
         if not self.grant(lease, instance, now_ns, &wait_ns):
             return refused(lease, series, CIRCUIT_OPEN, wait_ns)
-        return taken(lease, series)
+        return taken(self, lease, series)
 
     def pick_probe(self, Instance instance not None, int64_t now_ns):
         cdef Lease lease = Lease.__new__(Lease)
@@ -347,9 +363,15 @@ cdef class Router:
             lease.generation = 0
         return lease
 
-    def count_refused(self, Lease lease not None):
+    def count_refused(self, Lease lease not None, int status=OVERLOADED):
+        if not 0 <= status < STATUSES:
+            raise ValueError(f"status must be 0 to 11, not {status}")
         if lease.rejection >= LIMITED:
-            lease.series.counts[OVERLOADED] += 1
+            lease.series.counts[status] += 1
+
+    def count_unpicked(self, Server server not None, str method not None):
+        cdef Series series = self.series_of(server, method)
+        series.counts[OVERLOADED] += 1
 
     def withdraw(self, Server server not None, int64_t now_ns):
         cdef Limits limits = server.limits
@@ -406,6 +428,7 @@ cdef class Router:
                 pair_add_part(server.sent, now_ns)
             instance.inflight -= 1
             server.inflight -= 1
+            self.inflight -= 1
             lease.series.counts[status] += 1
             if outcome != IGNORED:
                 self.measure(server, instance, lease.series, duration_ns, outcome == FAILURE, now_ns)
@@ -421,6 +444,8 @@ cdef class Router:
             instance.on_idle()
         if server.waiting > 0:
             tell_waiting(server)
+        if self.waiting > 0 and self.on_slot is not None:
+            self.on_slot()
 
     cdef int measure(
         self, Server server, Instance instance, Series series, int64_t duration_ns, bint failed, int64_t now_ns

@@ -29,6 +29,7 @@ LAYERS = {
         "client_side",
         "url_elicitation",
         "views",
+        "dispatch",
         "dispatcher",
         "assembly",
         "fleet",

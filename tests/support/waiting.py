@@ -1,0 +1,88 @@
+"""A router with servers that have limits, and a waiting room before it, on a loop of virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgspec
+from support.virtual_time import VirtualTimeLoop
+
+from mcp_manager._core.breaker import BreakerSettings
+from mcp_manager._core.records import Lease
+from mcp_manager._core.router import Router
+from mcp_manager.config import ManagerConfig, ServerConfig
+from mcp_manager.core_settings import limits_of, limits_together
+from mcp_manager.dispatch.admission import MAY_WAIT, WaitingRoom
+from mcp_manager.supervisor import Supervisor
+from mcp_manager.types import CallStatus, Outcome
+
+__all__ = ["Floor"]
+
+_LATENCY_S = 0.2
+
+
+class Floor:
+    """Servers ``a``, ``b``… of one instance each, with ``limits`` by server id, under a manager's ``config``."""
+
+    def __init__(self, limits: dict[str, dict[str, Any]], **config: Any) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        self.clock: Callable[[], int] = loop.clock
+        self.config = ManagerConfig(**config)
+        self.router = Router(together=limits_together(self.config))
+        self.room = WaitingRoom(self.router, self.config, self.clock, lambda _: _LATENCY_S)
+        self.servers: dict[str, Supervisor] = {}
+        breaker = BreakerSettings(consecutive_failures=10_000, min_calls=10_000)
+        for server_id, each in limits.items():
+            settings = msgspec.convert({"url": "http://127.0.0.1:9/mcp", "limits": each}, ServerConfig)
+            self.router.add_server(server_id, limits=limits_of(settings))
+            handle = self.router.add_instance(server_id, server_id, breaker)
+            server = SimpleNamespace(
+                server_id=server_id,
+                config=settings,
+                record=self.router.server(server_id),
+                instances=(SimpleNamespace(handle=handle),),
+            )
+            self.servers[server_id] = cast(Supervisor, server)
+
+    def pick(self, server_id: str, *, waited: bool = False) -> Lease:
+        return self.router.pick(server_id, "tools/call", self.clock(), 2**63, waited=waited)
+
+    async def enter(
+        self, server_id: str, *, timeout_s: float = 60.0, granted: Callable[[Lease], None] = lambda _: None
+    ) -> Lease:
+        """Get a lease as a dispatcher does; ``granted`` is told in the order in which the router gives them."""
+
+        def attempt(_: int) -> Lease:
+            lease = self.pick(server_id, waited=True)
+            if not lease.rejection:
+                granted(lease)
+            return lease
+
+        deadline_ns = self.clock() + round(timeout_s * 1e9)
+        lease = self.pick(server_id)
+        if lease.rejection in MAY_WAIT:
+            return await self.room.turn(self.servers[server_id], lease, attempt, deadline_ns)
+        if not lease.rejection:
+            granted(lease)
+        return lease
+
+    def end(self, lease: Lease, status: CallStatus = CallStatus.SUCCESS) -> None:
+        outcome = Outcome.SUCCESS if status is CallStatus.SUCCESS else Outcome.FAILURE
+        self.router.done(lease, outcome, status, self.clock())
+
+    def counts(self, server_id: str) -> dict[CallStatus, int]:
+        """How many calls ended how, without those of which there are none."""
+        (method,) = self.router.server_snapshot(server_id, self.clock()).methods
+        return {CallStatus(status): count for status, count in enumerate(method.counts) if count}
+
+    def assert_empty(self) -> None:
+        """Nothing is kept of those who waited."""
+        assert len(self.room) == 0
+        assert self.router.waiting == 0
+        for server in self.servers.values():
+            assert server.record.waiting == 0
+            assert server.record.on_slot is None
