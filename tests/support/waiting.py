@@ -11,7 +11,7 @@ import msgspec
 from support.virtual_time import VirtualTimeLoop
 
 from mcp_manager._core.breaker import BreakerSettings
-from mcp_manager._core.records import Lease
+from mcp_manager._core.records import Instance, Lease
 from mcp_manager._core.router import Router
 from mcp_manager.config import ManagerConfig, ServerConfig
 from mcp_manager.core_settings import limits_of, limits_together
@@ -22,6 +22,7 @@ from mcp_manager.types import CallStatus, Outcome
 __all__ = ["Floor"]
 
 _LATENCY_S = 0.2
+_CALM = BreakerSettings(consecutive_failures=10_000, min_calls=10_000)
 
 
 class Floor:
@@ -35,35 +36,47 @@ class Floor:
         self.router = Router(together=limits_together(self.config))
         self.room = WaitingRoom(self.router, self.config, self.clock, lambda _: _LATENCY_S)
         self.servers: dict[str, Supervisor] = {}
-        breaker = BreakerSettings(consecutive_failures=10_000, min_calls=10_000)
         for server_id, each in limits.items():
             settings = msgspec.convert({"url": "http://127.0.0.1:9/mcp", "limits": each}, ServerConfig)
             self.router.add_server(server_id, limits=limits_of(settings))
-            handle = self.router.add_instance(server_id, server_id, breaker)
+            handle = self.router.add_instance(server_id, server_id, _CALM)
             server = SimpleNamespace(
                 server_id=server_id,
                 config=settings,
                 record=self.router.server(server_id),
-                instances=(SimpleNamespace(handle=handle),),
+                instances=[SimpleNamespace(handle=handle)],
             )
             self.servers[server_id] = cast(Supervisor, server)
 
-    def pick(self, server_id: str, *, waited: bool = False) -> Lease:
+    def add_instance(self, server_id: str) -> Instance:
+        """Give a server one more instance."""
+        handle = self.router.add_instance(server_id, server_id, _CALM)
+        cast(list[Any], self.servers[server_id].instances).append(SimpleNamespace(handle=handle))
+        return handle
+
+    def pick(self, server_id: str, *, waited: bool = False, on: Instance | None = None) -> Lease:
+        if on is not None:
+            return self.router.pick_on(on, "tools/call", self.clock(), waited=waited)
         return self.router.pick(server_id, "tools/call", self.clock(), 2**63, waited=waited)
 
     async def enter(
-        self, server_id: str, *, timeout_s: float = 60.0, granted: Callable[[Lease], None] = lambda _: None
+        self,
+        server_id: str,
+        *,
+        timeout_s: float = 60.0,
+        on: Instance | None = None,
+        granted: Callable[[Lease], None] = lambda _: None,
     ) -> Lease:
         """Get a lease as a dispatcher does; ``granted`` is told in the order in which the router gives them."""
 
         def attempt(_: int) -> Lease:
-            lease = self.pick(server_id, waited=True)
+            lease = self.pick(server_id, waited=True, on=on)
             if not lease.rejection:
                 granted(lease)
             return lease
 
         deadline_ns = self.clock() + round(timeout_s * 1e9)
-        lease = self.pick(server_id)
+        lease = self.pick(server_id, on=on)
         if lease.rejection in MAY_WAIT:
             return await self.room.turn(self.servers[server_id], lease, attempt, deadline_ns)
         if not lease.rejection:

@@ -76,7 +76,7 @@ async def test_as_many_may_wait_as_are_configured_or_as_may_be_under_way() -> No
     leases = [await floor.enter("a"), await floor.enter("a"), await floor.enter("b")]
     waiting = entering(floor, "a", "a")
     await settled()
-    with pytest.raises(OverloadedError, match="2 calls under way .* and as many calls wait as may") as refused:
+    with pytest.raises(OverloadedError, match=r"2 calls under way .* and as many calls wait as may") as refused:
         await floor.enter("a")
     # Two are ahead of it, two are served at a time, and each takes 0.2 s.
     assert refused.value.retry_after_s == pytest.approx(0.3)
@@ -178,6 +178,41 @@ async def test_an_adaptive_limit_makes_calls_wait_and_says_so() -> None:
 
 
 @in_virtual_time
+async def test_who_leaves_makes_room_for_one_that_could_go_on_at_once() -> None:
+    floor = Floor({"a": {"initial": 1, "max_waiting": 9}})
+    floor.end(await floor.enter("a"), CallStatus.OVERLOADED)
+    lease = await floor.enter("a")
+    full = lease.instance
+    pinned = asyncio.ensure_future(floor.enter("a", on=full))
+    await settled()
+    floor.add_instance("a")
+    await settled()
+    # It wants no other instance, and is the first.
+    (other,) = entering(floor, "a")
+    await settled()
+    assert (pinned.done(), other.done()) == (False, False)
+    pinned.cancel()
+    await settled()
+    floor.end(other.result())
+    floor.end(lease)
+    floor.assert_empty()
+
+
+@in_virtual_time
+async def test_room_that_nobody_announces_is_found_before_a_wait_is_over() -> None:
+    floor = Floor({"a": {"initial": 1, "max_wait_s": 1.0}})
+    floor.end(await floor.enter("a"), CallStatus.OVERLOADED)
+    other = floor.add_instance("a")
+    floor.router.eject(other, floor.clock() + SECOND // 2)
+    lease = await floor.enter("a")
+    found = await floor.enter("a")
+    assert found.instance is other
+    for each in (lease, found):
+        floor.end(each)
+    floor.assert_empty()
+
+
+@in_virtual_time
 async def test_those_who_wait_for_a_server_that_is_removed_are_told() -> None:
     floor = Floor({"a": {"max_concurrent": 1, "max_waiting": 9}})
     lease = await floor.enter("a")
@@ -249,13 +284,36 @@ async def test_a_server_at_its_own_limit_does_not_hold_up_the_others() -> None:
 
 @in_virtual_time
 async def test_waits_for_all_servers_end_as_the_manager_is_configured() -> None:
-    floor = Floor({"a": {}}, max_concurrent=1, max_wait_s=2.0)
+    floor = Floor({"a": {}}, max_concurrent=1, max_wait_s=2.0, max_waiting=1)
     lease = await floor.enter("a")
     came_ns = floor.clock()
     with pytest.raises(OverloadedError, match="no turn came within 2 s"):
         await floor.enter("a")
     assert floor.clock() - came_ns == pytest.approx(2 * SECOND, abs=1000)
+    # Those who left are not counted among those who wait.
+    for _ in range(3):
+        (waiting,) = entering(floor, "a")
+        await settled()
+        waiting.cancel()
+    (waiting,) = entering(floor, "a")
+    await settled()
     floor.end(lease)
+    floor.end(await waiting)
+    floor.assert_empty()
+
+
+@in_virtual_time
+async def test_across_servers_it_is_the_turn_of_who_came_first_though_others_left() -> None:
+    floor = Floor({"a": {}, "b": {}}, max_concurrent=1)
+    lease = await floor.enter("a")
+    left, second, third = entering(floor, "a", "b", "a")
+    await settled()
+    left.cancel()
+    floor.end(lease)
+    await settled()
+    assert (second.done(), third.done()) == (True, False)
+    floor.end(second.result())
+    floor.end(await third)
     floor.assert_empty()
 
 
