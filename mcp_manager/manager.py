@@ -30,7 +30,7 @@ from mcp_manager.protocol.request import encode_method, encode_params, encode_te
 from mcp_manager.session import ProgressCallback
 from mcp_manager.session.handlers import HandlerMap, Handlers, Roots
 from mcp_manager.session.output_schemas import OutputSchemas
-from mcp_manager.supervisor import Supervisor
+from mcp_manager.supervisor import Supervisor, budget_of
 from mcp_manager.task_verbs import TaskVerbs
 from mcp_manager.tool_catalog import FleetTools, ToolCache
 from mcp_manager.transports.base import Request
@@ -114,7 +114,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         # Python 3.11.
         self._serving_thread = 0
         self._is_loop_running: Callable[[], bool] = bool
-        self._router = Router()
+        self._router = Router(together=budget_of(self._config.retry_budget))
         self._monitor = HealthMonitor(self._router, _CLOCK, concurrency=self._config.probe_concurrency)
         self._dispatcher = Dispatcher(self._router, self._monitor, _CLOCK)
         self._progress_tokens = itertools.count(1)

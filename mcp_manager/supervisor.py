@@ -7,17 +7,20 @@ import contextlib
 import functools
 import hashlib
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeVar
 
+from mcp_manager._core.allowance import RateLimiter
 from mcp_manager._core.breaker import BreakerSettings
-from mcp_manager._core.records import Balancing
+from mcp_manager._core.limiter import LimiterSettings
+from mcp_manager._core.records import Balancing, Limits
 from mcp_manager._core.router import Router
-from mcp_manager.config import BalancingConfig, BreakerConfig, ServerConfig
+from mcp_manager.config import BalancingConfig, BreakerConfig, RetryBudgetConfig, ServerConfig
 from mcp_manager.errors import CallError
 from mcp_manager.pool import Instance
+from mcp_manager.protocol.methods import CONTROL
 from mcp_manager.session import SessionSettings
 
-__all__ = ["InstanceObserver", "Supervisor", "balancing_settings", "breaker_settings"]
+__all__ = ["InstanceObserver", "Supervisor", "balancing_settings", "breaker_settings", "budget_of", "limits_of"]
 
 _Value = TypeVar("_Value")
 
@@ -267,6 +270,47 @@ def balancing_settings(config: BalancingConfig) -> Balancing:
         max_ejection=config.max_ejection,
         slow_start_ns=_ns(config.slow_start_s),
         slow_start_aggression=config.slow_start_aggression,
+    )
+
+
+def limits_of(config: ServerConfig) -> Limits:
+    """Translate a server's limits and retry budget for the core; servers configured alike share one."""
+    limits, budget = config.limits, config.retry.budget
+    return _limits(
+        (limits.concurrency, limits.initial, limits.min, limits.max, limits.decrease),
+        (limits.rate.rate, limits.rate.burst),
+        limits.max_concurrent,
+        limits.shed_ratio if limits.shedding else 0.0,
+        _ns(limits.shed_window_s),
+        budget,
+    )
+
+
+def budget_of(budget: RetryBudgetConfig) -> Limits:
+    """Translate what all servers together may spend on retries."""
+    return Limits(budget_ratio=budget.ratio, budget_min_per_s=budget.min_per_s, budget_ttl_ns=_ns(budget.ttl_s))
+
+
+@functools.lru_cache(maxsize=1024)
+def _limits(
+    limiter: tuple[Literal["aimd", "gradient", "off"], int, int, int, float],
+    rate: tuple[float, int],
+    max_concurrent: int,
+    shed_multiple: float,
+    shed_window_ns: int,
+    budget: RetryBudgetConfig,
+) -> Limits:
+    mode, initial, least, most, decrease = limiter
+    return Limits(
+        LimiterSettings(mode=mode, initial=initial, least=least, most=most, decrease=decrease),
+        RateLimiter(rate=rate[0], burst=rate[1]),
+        max_concurrent=max_concurrent,
+        shed_multiple=shed_multiple,
+        shed_window_ns=shed_window_ns,
+        never_shed=CONTROL,
+        budget_ratio=budget.ratio,
+        budget_min_per_s=budget.min_per_s,
+        budget_ttl_ns=_ns(budget.ttl_s),
     )
 
 
