@@ -30,7 +30,6 @@ LAYERS = {
         "url_elicitation",
         "views",
         "dispatch",
-        "dispatcher",
         "assembly",
         "fleet",
     ),
