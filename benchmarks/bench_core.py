@@ -19,8 +19,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from mcp_manager._core.allowance import RateLimiter, RetryBudget
 from mcp_manager._core.breaker import Breaker, BreakerSettings, Permit
 from mcp_manager._core.histogram import Histogram
+from mcp_manager._core.limiter import ConcurrencyLimiter, LimiterSettings
+from mcp_manager._core.records import Limits
 from mcp_manager._core.router import Router
 
 REPEAT = 1000
@@ -80,6 +83,61 @@ def pick_and_done_with_clocks() -> Callable[[], None]:
         pick, done, clock, bits = router.pick, router.done, time.monotonic_ns, random.getrandbits
         for _ in range(REPEAT):
             done(pick("server", "tools/call", clock(), bits(64)), 0, 0, clock())
+
+    return run
+
+
+def pick_and_done_within_limits() -> Callable[[], None]:
+    limits = Limits(
+        LimiterSettings(),
+        RateLimiter(rate=1e9, burst=10**9),
+        max_concurrent=1000,
+        shed_multiple=2.0,
+    )
+    router = Router(together=Limits(max_concurrent=1000))
+    router.add_server("server", limits=limits)
+    for index in range(3):
+        router.add_instance("server", index, BreakerSettings())
+
+    def run() -> None:
+        pick, done = router.pick, router.done
+        for _ in range(REPEAT):
+            done(pick("server", "tools/call", NOW_NS, 2**63), 0, 0, NOW_NS + TOOK_NS)
+
+    return run
+
+
+def adaptive_limit() -> Callable[[], None]:
+    limiter = ConcurrencyLimiter(LimiterSettings())
+    limiter.ended(10, 1, TOOK_NS, NOW_NS)
+
+    def run() -> None:
+        ended = limiter.ended
+        for _ in range(REPEAT):
+            ended(5, 0, TOOK_NS, NOW_NS)
+
+    return run
+
+
+def rate_limit() -> Callable[[], None]:
+    limiter = RateLimiter(rate=1e9, burst=10**9)
+
+    def run() -> None:
+        take = limiter.take
+        for _ in range(REPEAT):
+            take(NOW_NS)
+
+    return run
+
+
+def retry_budget() -> Callable[[], None]:
+    budget = RetryBudget(ratio=1.0)
+
+    def run() -> None:
+        deposit, withdraw = budget.deposit, budget.withdraw
+        for _ in range(REPEAT):
+            deposit(NOW_NS)
+            withdraw(NOW_NS)
 
     return run
 
@@ -236,6 +294,10 @@ CASES = [
     Case("router", "pick() + done(), 10 instances", OURS, partial(pick_and_done, 10)),
     Case("router", "pick() + done(), 100,000 instances", OURS, partial(pick_and_done, 100_000)),
     Case("router", "the same with 2 clock reads, 64 random bits", OURS, pick_and_done_with_clocks),
+    Case("router", "the same within every limit there is, 3 instances", OURS, pick_and_done_within_limits),
+    Case("limits", "ConcurrencyLimiter.ended()", OURS, adaptive_limit),
+    Case("limits", "RateLimiter.take()", OURS, rate_limit),
+    Case("limits", "RetryBudget.deposit() + withdraw()", OURS, retry_budget),
     Case("breaker", "Breaker.acquire() + release()", OURS, breaker),
     Case("breaker", "pybreaker CircuitBreaker.call()", PEER, pybreaker, "breaker"),
     Case("breaker", "purgatory with SyncCircuitBreaker", PEER, purgatory, "breaker"),

@@ -121,7 +121,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         self._is_loop_running: Callable[[], bool] = bool
         self._router = Router(together=limits_together(self._config))
         self._monitor = HealthMonitor(self._router, _CLOCK, concurrency=self._config.probe_concurrency)
-        self._dispatcher = Dispatcher(self._router, self._monitor, _CLOCK)
+        self._dispatcher = Dispatcher(self._router, self._monitor, _CLOCK, config=self._config)
         self._progress_tokens = itertools.count(1)
         self._fleet = Fleet(self._assembly, self._router, self._monitor, self._removed, _CLOCK)
         self._servers = self._fleet.servers
@@ -540,6 +540,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
 
     def _removed(self, server_id: str) -> None:
         self._tools.forget(server_id)
+        self._dispatcher.forget(server_id)
         self._url_elicitations.forget(server_id)
         self._http.forget(server_id)
 

@@ -81,6 +81,7 @@ class Supervisor:
         "_staged",
         "_tasks",
         "desired",
+        "has_tool_rates",
         "in_maintenance",
         "is_over",
         "record",
@@ -114,6 +115,7 @@ class Supervisor:
         self.server_id = settings.server_id
         self.record = router.server(settings.server_id)
         self.request_timeout_ns = in_ns(settings.config.request_timeout_s)
+        self.has_tool_rates = bool(settings.config.limits.tools)
 
     @property
     def config(self) -> ServerConfig:
@@ -222,6 +224,7 @@ class Supervisor:
         self._retired = tuple(each for each in self._retired if each is not settings)
         self._settings = settings
         self.request_timeout_ns = in_ns(settings.config.request_timeout_s)
+        self.has_tool_rates = bool(settings.config.limits.tools)
         self.balance()
         self._release()
 

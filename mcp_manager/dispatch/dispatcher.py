@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from random import getrandbits, random
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from mcp_manager._core.call_path import CallPath, Flight
 from mcp_manager._core.jsonrpc import RESULT, Message
 from mcp_manager._core.records import READY, Lease
 from mcp_manager._core.records import Instance as RouterInstance
 from mcp_manager._core.router import Router
+from mcp_manager.config import ManagerConfig
+from mcp_manager.dispatch.admission import MAY_WAIT, ToolRates, WaitingRoom, refusal
 from mcp_manager.dispatch.latencies import Latencies
 from mcp_manager.dispatch.retrying import (
     concluded,
@@ -25,13 +27,16 @@ from mcp_manager.errors import CallError, CircuitOpenError, OverloadedError, Pro
 from mcp_manager.health import HealthMonitor
 from mcp_manager.policy import classify_error, classify_rpc_error
 from mcp_manager.pool import Instance
-from mcp_manager.protocol.methods import KEPT_BY_SESSION
+from mcp_manager.protocol.methods import CALL_TOOL, KEPT_BY_SESSION
+from mcp_manager.protocol.safety import tool_of
 from mcp_manager.session import ProgressCallback, Session
 from mcp_manager.supervisor import Supervisor
 from mcp_manager.transports.base import Sendable
 from mcp_manager.types import CallStatus, CircuitState, Outcome, Rejection
 
 __all__ = ["Dispatcher"]
+
+_DEFAULTS: Final = ManagerConfig()
 
 
 class Dispatcher:
@@ -45,9 +50,13 @@ class Dispatcher:
         Told of circuits that open, so that recovery does not wait for traffic.
     clock
         Monotonic nanoseconds.
+    config
+        The manager's settings: how many calls wait while all servers together are full, and for how long.
     """
 
-    def __init__(self, router: Router, monitor: HealthMonitor, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, router: Router, monitor: HealthMonitor, clock: Callable[[], int], *, config: ManagerConfig = _DEFAULTS
+    ) -> None:
         self._router = router
         path = CallPath(router, clock, getrandbits(64))
         self._begin = path.begin
@@ -55,6 +64,9 @@ class Dispatcher:
         self._monitor = monitor
         self._clock = clock
         self._latencies = Latencies(router, clock)
+        self._config = config
+        self._room = WaitingRoom(router, config, clock, self._latencies.median_s)
+        self._tool_rates = ToolRates(router)
 
     async def call(
         self,
@@ -84,6 +96,8 @@ class Dispatcher:
         CallError
             No reply: the circuit is open, there is no instance, or the exchange failed.
         """
+        if supervisor.has_tool_rates:
+            self._check_tool(supervisor, method, request, started_ns)
         passes = progress is None and method not in KEPT_BY_SESSION
         flight = self._begin(supervisor.record, method, request if passes else None, started_ns, deadline_ns)
         lease: Lease | None = None
@@ -120,10 +134,12 @@ class Dispatcher:
         deadline_ns: int,
     ) -> tuple[Message, Instance]:
         """Send a request to one instance, ``None`` for any, and return its reply and which it was; otherwise as :meth:`call`."""
+        if supervisor.has_tool_rates:
+            self._check_tool(supervisor, method, request, started_ns)
         pinned = None if instance is None else instance.handle
         lease = self._pick(supervisor, method, started_ns, pinned)
         try:
-            lease = await self._admitted(supervisor, method, lease, deadline_ns)
+            lease = await self._admitted(supervisor, method, lease, deadline_ns, pinned)
             return await self._carry(supervisor, method, lease, request, deadline_ns, None), lease.payload
         except CallError as error:
             reply, lease = await self._again(supervisor, method, lease, request, deadline_ns, None, error, pinned)
@@ -176,7 +192,7 @@ class Dispatcher:
                     break
                 may_resend = attempts + 1 < config.attempts
                 try:
-                    again = await self._admitted(supervisor, method, again, deadline_ns)
+                    again = await self._admitted(supervisor, method, again, deadline_ns, pinned, lease.instance)
                     reply = await self._carry(
                         supervisor, method, again, request, deadline_ns, progress, may_resend=may_resend
                     )
@@ -204,6 +220,9 @@ class Dispatcher:
     ) -> bool:
         """Wait before another attempt; tell whether there is to be one: if the budget has it, and time is left for it."""
         now_ns = self._clock()
+        if lease.rejection in MAY_WAIT:
+            # It has waited as long as it may.
+            return False
         is_local = lease.rejection != 0
         has_other = pinned is None and self._has_other(supervisor, lease.instance, now_ns)
         wait_s = pause_s(error, supervisor.config.retry, backoff_s, is_local=is_local, has_other=has_other)
@@ -241,22 +260,49 @@ class Dispatcher:
         now_ns: int,
         pinned: RouterInstance | None,
         avoid: RouterInstance | None = None,
+        *,
+        waited: bool = False,
     ) -> Lease:
         if pinned is not None:
-            return self._router.pick_on(pinned, method, now_ns)
-        return self._router.pick(supervisor.server_id, method, now_ns, getrandbits(64), avoid=avoid)
+            return self._router.pick_on(pinned, method, now_ns, waited=waited)
+        return self._router.pick(supervisor.server_id, method, now_ns, getrandbits(64), avoid=avoid, waited=waited)
 
-    async def _admitted(self, supervisor: Supervisor, method: str, lease: Lease, deadline_ns: int) -> Lease:
+    async def _admitted(
+        self,
+        supervisor: Supervisor,
+        method: str,
+        lease: Lease,
+        deadline_ns: int,
+        pinned: RouterInstance | None = None,
+        avoid: RouterInstance | None = None,
+    ) -> Lease:
         """Return a lease that is no rejection: this one, or that of whoever waits until there is one.
+
+        ``pinned`` and ``avoid`` are those that this one was asked for with.
 
         Raises
         ------
         CallError
             The call is refused before it is sent.
         """
+        if lease.rejection in MAY_WAIT:
+
+            def attempt(now_ns: int) -> Lease:
+                return self._pick(supervisor, method, now_ns, pinned, avoid, waited=True)
+
+            lease = await self._room.turn(supervisor, lease, attempt, deadline_ns)
         if lease.rejection:
             self._reject(supervisor, lease)
         return lease
+
+    def _check_tool(self, supervisor: Supervisor, method: str, request: Sendable, now_ns: int) -> None:
+        """Hold the calls of a tool to its rate; raises :class:`OverloadedError`."""
+        if method == CALL_TOOL:
+            self._tool_rates.take(supervisor, method, tool_of(request.params), now_ns)
+
+    def forget(self, server_id: str) -> None:
+        """Forget a server that was removed."""
+        self._tool_rates.forget(server_id)
 
     async def _carry(
         self,
@@ -333,7 +379,7 @@ class Dispatcher:
             )
         if lease.rejection >= Rejection.CONCURRENCY:
             self._router.count_refused(lease)
-            raise _limit_reached(server_id, Rejection(lease.rejection), lease.retry_after_ns / 1e9)
+            raise refusal(supervisor, lease, self._config)
         if supervisor.in_maintenance:
             raise OverloadedError("the server is in maintenance", server_id=server_id, delivery="not_sent")
         raise OverloadedError(
@@ -370,15 +416,3 @@ class Dispatcher:
             # The news may be old: a probe's own failure opens a circuit too, and nobody asked for it then.
             if circuit.circuit_state == CircuitState.OPEN:
                 self._monitor.circuit_opened(instance, circuit.retry_after_ns / 1e9)
-
-
-def _limit_reached(server_id: str, rejection: Rejection, retry_after_s: float) -> OverloadedError:
-    if rejection is Rejection.PAUSED:
-        return OverloadedError(
-            "the server asked for a pause",
-            server_id=server_id,
-            delivery="not_sent",
-            retry_after_s=retry_after_s,
-            hint=f"retry in {retry_after_s:.1f} s",
-        )
-    return OverloadedError("a limit of the server is reached", server_id=server_id, delivery="not_sent")

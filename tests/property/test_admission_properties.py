@@ -119,6 +119,7 @@ async def crowd(steps: list[tuple[str, int, int]], own: tuple[int, ...], togethe
         await settled()
         them.check_that_nobody_waits_in_vain()
         them.collect()
+        assert them.out or not them.callers, "nothing is under way, and somebody waits"
     floor.assert_empty()
     assert floor.router.inflight == 0
 
