@@ -17,7 +17,7 @@ SERVERS = ("a", "b", "c")
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(("enter", "enter", "enter", "end", "end", "cancel", "pass")),
+        st.sampled_from(("enter", "enter", "enter", "end", "end", "cancel", "cancel as it is its turn", "pass")),
         st.integers(0, 2**16),
         # How often the loop turns before the next step; from three on, until nothing is left to run.
         st.integers(0, 3),
@@ -51,6 +51,14 @@ class Crowd:
                 assert task.done() or task.cancelling() or self.is_late(task), (earlier, number)
         self.granted[server_id].append(number)
         self.check_limits()
+
+    async def cancel_whose_turn_it_is(self, lease: Lease) -> None:
+        """End a call, and cancel whoever gets its slot before their task has run."""
+        before = list(self.granted[lease.server_id])
+        self.floor.end(lease)
+        await asyncio.sleep(0)
+        for number in self.granted[lease.server_id][len(before) :]:
+            self.callers[number][1].cancel()
 
     def is_late(self, task: asyncio.Task[Lease]) -> bool:
         """Tell whether its time is over, and it has only not run since."""
@@ -104,6 +112,8 @@ async def crowd(steps: list[tuple[str, int, int]], own: tuple[int, ...], togethe
             floor.end(them.out.pop(choice % len(them.out)))
         elif step == "cancel" and them.callers:
             list(them.callers.values())[choice % len(them.callers)][1].cancel()
+        elif step == "cancel as it is its turn" and them.out:
+            await them.cancel_whose_turn_it_is(them.out.pop(choice % len(them.out)))
         elif step == "pass":
             await asyncio.sleep(choice % 5 * 0.25)
         for _ in range(turns):
