@@ -167,7 +167,9 @@ class Fleet:
             check_instances(server_id, supervisor.rollout.settings.config, instances)
         added = supervisor.scale(instances)
         if supervisor.config.connect == "eager":
-            await self._probe_all(added)
+            # Those that somebody else asked for are waited for as well.
+            others = [each.wait_connected() for each in supervisor.instances if each not in added]
+            await asyncio.gather(self._probe_all(added), *others)
 
     async def apply(self, config: ManagerConfig) -> Applied:
         """Make the fleet what ``config.servers`` says."""

@@ -59,10 +59,14 @@ async def test_what_is_wanted_is_shown_before_it_is_there(server: ScriptedServer
     scaling = asyncio.create_task(manager.scale("a", 3))
     await server.wait_for("initialize", 3)
     assert counts(manager) == (3, 1, 0)
+    again = asyncio.create_task(manager.scale("a", 3))
+    await manager.ping("a")
     assert not scaling.done()
+    assert not again.done()
     hold.release()
-    await scaling
+    await again
     assert counts(manager) == (3, 3, 0)
+    await scaling
 
 
 async def test_a_new_instance_takes_no_call_before_it_has_a_session(

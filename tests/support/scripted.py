@@ -334,12 +334,16 @@ class ScriptedServer(Watched):
 
     async def _stop_listening(self) -> None:
         if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener.sockets[0].fileno())
+            # What has just been accepted must find the listener, or asyncio forgets its socket.
+            for _ in range(2):
+                await asyncio.sleep(0)
             self._listener.close()
             self._listener = None
-        for connection in list(self._connections):
-            connection.reset()
-        # Connection tasks and transports end within the next passes of the loop.
+        # Connection tasks and transports begin and end within the next passes of the loop.
         while asyncio.all_tasks() != {asyncio.current_task()} or self._connections:
+            for connection in list(self._connections):
+                connection.reset()
             await asyncio.sleep(0)
 
     async def _shut_down(self) -> None:
