@@ -102,7 +102,7 @@ async def test_without_a_session_anywhere_a_call_waits_for_one(server: ScriptedS
 async def test_calls_under_way_outlast_shutdown_grace_when_their_instance_drains(
     server: ScriptedServer, manager: McpManager
 ) -> None:
-    await manager.deploy("a", {"url": server.url, **CALM, "shutdown_grace_s": 0.01, "instances": 3})
+    await manager.deploy("a", {"url": server.url, **CALM, "shutdown_grace_s": 0.0, "instances": 3})
     hold = faults.Hold()
     server.script_always("tools/call", hold)
     calls = [asyncio.create_task(manager.execute_raw("a", echo(str(number)), timeout=20)) for number in range(9)]
@@ -111,10 +111,8 @@ async def test_calls_under_way_outlast_shutdown_grace_when_their_instance_drains
     assert counts(manager) == (0, 0, 3)
     error = await failure_of(manager, "a", echo("late"))
     assert (type(error), error.delivery) == (OverloadedError, "not_sent")
-    assert server.requests_of("DELETE") == []
     hold.release()
     assert sorted(text_of(reply) for reply in await asyncio.gather(*calls)) == [str(number) for number in range(9)]
-    await server.wait_for("DELETE", 3)
     await settled(manager, 0)
     assert sorted(server.executed) == [str(number) for number in range(9)]
 
