@@ -85,11 +85,8 @@ class Discovery:
             Nothing was found, or nobody answered: everything stays as it was.
         """
         self._ttl_s = self._settings.refresh_s
-        if self._settings.kind == "srv":
-            found = await self._look_for_services()
-        else:
-            addresses = await self._look_for_addresses(self._host)
-            found = [Endpoint(address, self._port) for address in addresses]
+        # asyncio.wait_for of Python 3.11, by which dnspython waits, may lose a cancellation: a gathering does not.
+        [found] = await asyncio.gather(self._look_up())
         if not found:
             raise self._nothing("no record names a usable place")
         self._endpoints.problem = None
@@ -109,6 +106,11 @@ class Discovery:
                 self._endpoints.problem = error
             else:
                 self._changed()
+
+    async def _look_up(self) -> list[Endpoint]:
+        if self._settings.kind == "srv":
+            return await self._look_for_services()
+        return [Endpoint(address, self._port) for address in await self._look_for_addresses(self._host)]
 
     async def _look_for_addresses(self, host: str) -> list[str]:
         try:
