@@ -200,7 +200,7 @@ async def test_a_name_without_records_is_found_when_it_has_some(
     view = manager.server("a")
     assert (view.desired, view.ready) == (64, 0)
     assert NAME in str(view.last_error)
-    with pytest.raises(OverloadedError) as caught:
+    with pytest.raises(OverloadedError, match="none was found") as caught:
         await manager.ping("a")
     assert caught.value.delivery == "not_sent"
     records(names, "127.0.0.2")
