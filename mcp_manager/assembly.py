@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from mcp_manager.auth import request_headers
 from mcp_manager.auth.redirect import RedirectHandler
 from mcp_manager.auth.token_store import MemoryTokenStore, TokenStore
 from mcp_manager.config import ManagerConfig, ServerConfig
+from mcp_manager.endpoints import Endpoints
 from mcp_manager.protocol.capabilities import handshake_capabilities, stateless_capabilities
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.handshake import ClientIdentity
@@ -105,16 +107,18 @@ class Assembly:
                 self._token_store,
                 self._redirect_handler,
             )
+        endpoints = Endpoints(random.getrandbits(64)) if config.discovery.kind != "none" else None
         settings = SessionSettings(
             server_id,
             config,
             self._client,
             self._listeners,
-            lambda index, sink, sse: self._transport(server_id, config, index, sink, sse, authorizations),
+            lambda index, sink, sse: self._transport(server_id, config, index, sink, sse, authorizations, endpoints),
             self._connect_slots,
             self._clock,
             self._trace_context,
             authorizations,
+            endpoints=endpoints,
             handler_timeout_s=self._config.handler_timeout_s,
             listened=self._listened,
             began=partial(self._began, server_id),
@@ -133,6 +137,7 @@ class Assembly:
         sink: MessageSink,
         sse: bool,
         authorizations: Authorizations | None,
+        endpoints: Endpoints | None,
     ) -> Transport:
         if config.command is not None:
             return StdioTransport(config, server_id=server_id, sink=sink, timer=self._timer)
@@ -150,6 +155,7 @@ class Assembly:
             connect_timeout_s=config.connect_timeout_s,
             max_response_bytes=config.max_response_bytes,
             lanes=self._config.http_lanes,
+            endpoint=endpoints[index] if endpoints is not None else None,
             authorization=authorizations.of(url) if authorizations is not None else None,
         )
         kind = HttpSseTransport if sse or config.transport == "sse" else HttpTransport

@@ -15,6 +15,7 @@ from mcp_manager._core.limiter import LimiterSettings
 from mcp_manager._core.records import Balancing, Limits
 from mcp_manager.config import BalancingConfig, BreakerConfig, ManagerConfig, RetryBudgetConfig, ServerConfig
 from mcp_manager.protocol.methods import CONTROL
+from mcp_manager.transports.endpoint import Endpoint
 
 __all__ = ["balancing_settings", "breaker_settings", "identity_of", "in_ns", "limits_of", "limits_together"]
 
@@ -102,12 +103,12 @@ def _limits(
     )
 
 
-def identity_of(config: ServerConfig, index: int) -> int:
-    """Tell instances apart for rendezvous hashing, alike in every process: by their URL where each has its own."""
+def identity_of(config: ServerConfig, index: int, found: Endpoint | None = None) -> int:
+    """Tell instances apart for rendezvous hashing, alike in every process: by their URL or endpoint, or by number."""
     if config.balancing.policy != "consistent":
         return 0
     own_url = config.url is not None and (config.has_url_template or config.url_limit is not None)
-    text = config.instance_url(index) if own_url else str(index)
+    text = str(found) if found is not None else config.instance_url(index) if own_url else str(index)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 

@@ -21,10 +21,11 @@ from mcp_manager.config import (
     validate_server_id,
 )
 from mcp_manager.core_settings import balancing_settings, limits_of
-from mcp_manager.errors import CallError, ServerExistsError, ServerNotFoundError
+from mcp_manager.errors import CallError, ConnectError, ServerExistsError, ServerNotFoundError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.pool import Instance
 from mcp_manager.scaling import Rollout, RolloutPlan, check_instances
+from mcp_manager.session import SessionSettings
 from mcp_manager.supervisor import Supervisor
 from mcp_manager.types import ServerState
 from mcp_manager.views import is_ready
@@ -112,10 +113,12 @@ class Fleet:
         supervisor = self._assembly.supervisor(server_id, parsed, self._router, self._observer)
         self.servers[server_id] = supervisor
         added = supervisor.scale(parsed.instances)
-        if parsed.connect == "lazy":
-            return
         try:
-            await self._probe_all(added)
+            if supervisor.settings.endpoints is not None:
+                await self._find(supervisor, supervisor.settings, must=False)
+                added = supervisor.reconcile()
+            if parsed.connect == "eager":
+                await self._probe_all(added)
         except BaseException:
             if self.servers.get(server_id) is supervisor:
                 await self._remove(server_id, supervisor, 0.0)
@@ -136,7 +139,8 @@ class Fleet:
         if self.servers.get(server_id) is not supervisor:
             raise ServerNotFoundError(server_id, hint="it was removed meanwhile")
         settings = self._assembly.settings(server_id, parsed, supervisor.settings)
-        rollout = Rollout(supervisor, settings, plan, self._router, self._clock)
+        find = partial(self._find, supervisor, settings)
+        rollout = Rollout(supervisor, settings, plan, self._router, find, self._clock)
         task = supervisor.begin_rollout(settings, rollout.run()).task
         task.add_done_callback(partial(self._rolled_out, supervisor))
         try:
@@ -148,6 +152,34 @@ class Fleet:
         if task.cancelled():
             raise ServerNotFoundError(server_id, hint="it was removed meanwhile")
         task.result()
+
+    async def _find(self, supervisor: Supervisor, settings: SessionSettings, *, must: bool = True) -> None:
+        """Find out where instances are, if that is to be found, and go on doing so."""
+        endpoints = settings.endpoints
+        if endpoints is None:
+            return
+        # For those who need it.
+        from mcp_manager.scaling.dns import Discovery  # noqa: PLC0415
+
+        in_use = partial(supervisor.in_use, settings)
+        found = partial(self._found, supervisor, settings)
+        discovery = Discovery(supervisor.server_id, settings.config, endpoints, in_use, found)
+        try:
+            await discovery.look()
+        except ConnectError as error:
+            endpoints.problem = error
+            if must:
+                raise
+        if not supervisor.is_over:
+            endpoints.keeper = supervisor.spawn(discovery.run())
+
+    def _found(self, supervisor: Supervisor, settings: SessionSettings) -> None:
+        """Have instances where they were found; a replacement of the configuration that is under way does so itself."""
+        if supervisor.settings is not settings:
+            return
+        added = supervisor.reconcile()
+        if added and settings.config.connect == "eager":
+            supervisor.spawn(self._probe_all(added))
 
     def _rolled_out(self, supervisor: Supervisor, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
@@ -166,7 +198,9 @@ class Fleet:
             check_instances(server_id, supervisor.rollout.settings.config, instances)
         added = supervisor.scale(instances)
         if supervisor.config.connect == "eager":
-            await self._probe_all(added)
+            # Those that somebody else asked for are waited for as well.
+            others = [each.wait_connected() for each in supervisor.instances if each not in added]
+            await asyncio.gather(self._probe_all(added), *others)
 
     async def apply(self, config: ManagerConfig) -> Applied:
         """Make the fleet what ``config.servers`` says."""

@@ -301,7 +301,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         """Set how many instances a server has; new ones are connected, surplus ones drain. 0 suspends it.
 
         The number is set at once, and the last one that was set holds; it returns when the new instances have been probed
-        once. They take no traffic before they have a session, as long as there is one that has. An instance that drains
+        once, those among them that another call has asked for included. They take no traffic before they have a session, as long as there is one that has. An instance that drains
         takes no new calls and ends with the last of those it has, or ``drain_timeout_s`` later.
 
         Raises

@@ -173,6 +173,11 @@ class Instance:
             return connecting.result()
         raise _for_caller(error) from None
 
+    async def wait_connected(self) -> None:
+        """Wait for the end of the attempt to make a session that is under way, whatever comes of it."""
+        if self._connecting is not None:
+            await asyncio.wait({self._connecting})
+
     async def wait_idle(self) -> None:
         """Wait until no call is under way."""
         handle = self.handle

@@ -44,9 +44,12 @@ class Change:
     ``is_scaled`` tells whether somebody asked for another number of instances meanwhile, which holds whatever comes of it.
     """
 
-    __slots__ = ("desired_before", "is_scaled", "settings", "task")
+    __slots__ = ("before", "desired_before", "is_scaled", "settings", "task")
 
-    def __init__(self, settings: SessionSettings, desired_before: int, task: asyncio.Task[None]) -> None:
+    def __init__(
+        self, before: SessionSettings, settings: SessionSettings, desired_before: int, task: asyncio.Task[None]
+    ) -> None:
+        self.before = before
         self.settings = settings
         self.desired_before = desired_before
         self.task = task
@@ -147,26 +150,33 @@ class Supervisor:
         self.desired = desired
         if self.rollout is not None:
             self.rollout.is_scaled = True
-            return []
         return self.reconcile()
 
     def reconcile(self) -> list[Instance]:
         """Add what is missing of the wanted instances and drain what is too much; return the new ones.
 
+        While a rollout is on, nothing is done.
         Everything is decided at once, from what is there, so that however often and from wherever it is called the
         outcome is what was wanted last. The lowest indexes are kept, so that a list of URLs is used from its beginning.
         """
-        wanted = range(self.desired)
+        if self.is_over or self.rollout is not None:
+            return []
+        wanted = self._settings.places(self.desired)
         kept: set[int] = set()
         for instance in list(self._instances):
             if instance.settings is self._settings and instance.index in wanted:
                 kept.add(instance.index)
+                self._weigh(instance)
             else:
                 self.drain(instance)
         added = [self._add(self._settings, index) for index in wanted if index not in kept]
         for instance in added:
             self.admit(instance)
         return added
+
+    def in_use(self, settings: SessionSettings) -> set[int]:
+        """Return the indexes of all instances of a configuration that there are, draining ones included."""
+        return {each.index for each in (*self._staged, *self._instances, *self._draining) if each.settings is settings}
 
     def drain(self, instance: Instance) -> asyncio.Task[None]:
         """Take an instance out of traffic at once, and end it when its calls have ended or ``drain_timeout_s`` is over."""
@@ -178,7 +188,7 @@ class Supervisor:
 
     def begin_rollout(self, settings: SessionSettings, work: Coroutine[Any, Any, None]) -> Change:
         """Run the replacement of the configuration, which alone decides on instances until :meth:`end_rollout`."""
-        self.rollout = Change(settings, self.desired, self.spawn(work))
+        self.rollout = Change(self._settings, settings, self.desired, self.spawn(work))
         self.desired = settings.config.instances
         return self.rollout
 
@@ -190,9 +200,13 @@ class Supervisor:
     def end_rollout(self) -> list[Instance]:
         """Make it so again that there are as many instances as are wanted, of the configuration that is the server's."""
         change, self.rollout = self.rollout, None
-        if change is None or self.is_over:
+        if change is None:
             return []
-        self.discard()
+        if not self.is_over:
+            self.discard()
+        loser = change.before if self._settings is change.settings else change.settings
+        if loser.endpoints is not None:
+            loser.endpoints.close()
         return self.reconcile()
 
     def stage(self, settings: SessionSettings, index: int) -> Instance:
@@ -285,13 +299,14 @@ class Supervisor:
         instance = Instance(settings, index, self._next_number, self._changed)
         self._next_number += 1
         config = settings.config
+        found = settings.endpoints[index] if settings.endpoints is not None else None
         instance.handle = self._router.add_instance(
             self.server_id,
             instance,
             breaker_settings(config.breaker, config.health.enabled),
-            weight=_at(config.balancing.weights, index, 1.0),
-            tier=_at(config.balancing.tiers, index, 0),
-            identity=identity_of(config, index),
+            weight=_at(config.balancing.weights, index, 1.0) if found is None else found.weight,
+            tier=_at(config.balancing.tiers, index, 0) if found is None else found.tier,
+            identity=identity_of(config, index, found),
         )
         # Nothing is picked before admit().
         self._router.set_availability(instance.handle, EXCLUDED)
@@ -299,6 +314,12 @@ class Supervisor:
             self._router.set_breaker_mode(instance.handle, "disabled")
         self._observer.instance_added(self, instance)
         return instance
+
+    def _weigh(self, instance: Instance) -> None:
+        """Give an instance the weight that was found last."""
+        endpoints, handle = instance.settings.endpoints, instance.handle
+        if endpoints is not None and handle is not None and handle.weight != endpoints[instance.index].weight:
+            self._router.set_weight(handle, endpoints[instance.index].weight)
 
     def _leave(self, instance: Instance) -> None:
         """Take an instance out of traffic, on its way to its end."""

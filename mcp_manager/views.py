@@ -64,6 +64,8 @@ def server_view(supervisor: Supervisor, monitor: HealthMonitor, router: Router, 
     config = supervisor.config
     session = next((each.session for each in supervisor.instances if each.session is not None), None)
     last_error = next((each.last_error for each in supervisor.instances if each.last_error is not None), None)
+    if last_error is None and supervisor.settings.endpoints is not None:
+        last_error = supervisor.settings.endpoints.problem
     return ServerView(
         id=supervisor.server_id,
         name=config.name or supervisor.server_id,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mcp_manager.config._url import redact_url
+from mcp_manager.config._url import redact_url, split_nameserver
 from mcp_manager.config.load import load_manager_config
 from mcp_manager.config.model import (
     AuthConfig,
@@ -43,5 +43,6 @@ __all__ = [
     "load_manager_config",
     "parse_server_config",
     "redact_url",
+    "split_nameserver",
     "validate_server_id",
 ]

@@ -7,7 +7,7 @@ from typing import Final
 
 from mcp_manager.config._oauth import check_oauth
 from mcp_manager.config._problem import FieldProblem, at, entry
-from mcp_manager.config._url import check_url
+from mcp_manager.config._url import check_url, is_address_url, split_nameserver
 from mcp_manager.config.model import AuthConfig, ServerConfig
 
 __all__ = ["TRANSPORT_SPELLINGS", "check_settings", "check_text"]
@@ -75,10 +75,13 @@ def check_settings(config: ServerConfig, path: str) -> None:
         raise FieldProblem(at(path, "instances"), text, "raise max_instances")
     if config.url is not None:
         _check_endpoints(config, path)
+        _check_discovery(config, path)
         _check_sse(config, path)
         _check_headers(config.headers, at(path, "headers"))
         _check_auth(config.auth, config.headers, at(path, "auth"))
     else:
+        if config.discovery.kind != "none":
+            raise FieldProblem(at(path, "discovery.kind"), "does not go with a command", "give a url, or drop it")
         _check_process(config, path)
     for section, lower, upper in _ASCENDING:
         settings = getattr(config, section)
@@ -121,6 +124,30 @@ def _check_endpoints(config: ServerConfig, path: str) -> None:
     if config.instances > len(urls):
         text = f"{config.instances} exceeds the number of URLs, which is {len(urls)}"
         raise FieldProblem(at(path, "instances"), text, "give one URL per instance or a template")
+
+
+def _check_discovery(config: ServerConfig, path: str) -> None:
+    discovery = config.discovery
+    for index, text in enumerate(discovery.nameservers):
+        try:
+            split_nameserver(text)
+        except ValueError:
+            where = at(path, f"discovery.nameservers[{index}]")
+            raise FieldProblem(
+                where, "is no address of a name server", "such as 192.0.2.1, or 192.0.2.1:5353"
+            ) from None
+    if discovery.kind == "none":
+        return
+    where = at(path, "discovery.kind")
+    if not isinstance(config.url, str) or config.has_url_template:
+        raise FieldProblem(where, "goes with one URL", "drop the list or the placeholder")
+    if is_address_url(config.url):
+        raise FieldProblem(where, "goes with a name in the url, which has an address", "give the name, or drop it")
+    for name in ("weights", "tiers"):
+        if getattr(config.balancing, name):
+            raise FieldProblem(
+                at(path, f"balancing.{name}"), "is by number, and what is discovered has none", "drop it"
+            )
 
 
 def _check_sse(config: ServerConfig, path: str) -> None:

@@ -12,7 +12,7 @@ from mcp_manager.errors import ConfigError
 if TYPE_CHECKING:
     from yarl import URL
 
-__all__ = ["check_url", "expand_template", "is_template", "redact_url"]
+__all__ = ["check_url", "expand_template", "is_address_url", "is_template", "redact_url", "split_nameserver"]
 
 _PLACEHOLDER: Final = re.compile(r"\{i(?::(?:0([1-9]))?d?)?\}")
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30})://")
@@ -104,6 +104,25 @@ def _check_authority(authority: str, path: str, *, quotable: bool) -> None:
         # Text after the colon may be a mistyped password; digits are quoted only where none can be meant.
         shown = f" {number}" if quotable and _PORT.fullmatch(port) else ""
         raise FieldProblem(path, f"has an invalid port{shown}", "a port is a number from 1 to 65535")
+
+
+def is_address_url(url: str) -> bool:
+    """Tell whether the host of an acceptable URL is an IP address rather than a name."""
+    host = _yarl_url()(url).raw_host or ""
+    return _is_address(host, ipaddress.IPv4Address) or _is_address(host, ipaddress.IPv6Address)
+
+
+def split_nameserver(text: str) -> tuple[str, int]:
+    """Return address and port of a name server; raises :class:`ValueError`."""
+    host, port = text, "53"
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]:")
+        host, port = host.removesuffix("]"), rest or port
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    if not _PORT.fullmatch(port) or not 0 < int(port) <= 65535:
+        raise ValueError("no port")
+    return str(ipaddress.ip_address(host)), int(port)
 
 
 def _is_host_name(host: str) -> bool:

@@ -273,7 +273,8 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
     tags
         Free words to select servers by.
     instances
-        How many instances to run: 0 keeps the server suspended. Default: one per URL of a list, else 1.
+        How many instances to run: 0 keeps the server suspended. Default: one per URL of a list,
+        ``max_instances`` where they are discovered, else 1.
     max_instances
         The most that scaling may ask for.
     connect
@@ -343,6 +344,8 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "transport", "stdio")
         if self.instances == _ONE_PER_URL:
             count = len(self.url) if isinstance(self.url, tuple) else 1
+            if self.discovery.kind != "none" and isinstance(self.url, str):
+                count = self.max_instances
             msgspec.structs.force_setattr(self, "instances", count)
 
     def instance_url(self, index: int) -> str:

@@ -82,7 +82,9 @@ class DiscoveryConfig(Settings, frozen=True, kw_only=True):
     kind
         ``none``: as ``url`` says. ``dns``: one instance for every address (A, AAAA) of the URL's host. ``srv``: one for
         every host and port that the SRV records of the URL's host name (RFC 2782), of which the priority becomes the
-        tier and the weight the weight. ``instances`` is then the most that are used.
+        tier and the weight the weight. ``instances`` is then the most that are used; which those are differs from manager
+        to manager. Only name servers are asked, no file of hosts. Connections go to the addresses, whose certificates must
+        be for the URL's host all the same. Needs the extra ``dns``.
     refresh_s
         The most seconds between two looks. Records that expire sooner are looked up again sooner, but not within
         ``min_refresh_s``. What was found last is kept when nothing is found any more.
@@ -91,7 +93,7 @@ class DiscoveryConfig(Settings, frozen=True, kw_only=True):
     timeout_s
         Seconds a look may take.
     nameservers
-        ``address`` or ``address:port`` of the name servers to ask, in place of the system's.
+        ``address``, ``address:port`` or ``[address]:port`` of the name servers to ask, in place of the system's.
     """
 
     kind: Literal["none", "dns", "srv"] = "none"

@@ -386,7 +386,7 @@ class Dispatcher:
             "the server has no instance",
             server_id=server_id,
             delivery="not_sent",
-            hint="it is suspended: scale it to 1 or more",
+            hint="none was found under its name" if supervisor.desired else "it is suspended: scale it to 1 or more",
         )
 
     def _failed(self, supervisor: Supervisor, lease: Lease, error: BaseException) -> None:

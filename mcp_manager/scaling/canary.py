@@ -23,7 +23,9 @@ _LOOKS: Final = 10
 _MORE_FAILURES: Final = 0.05
 _SURE: Final = 2.33
 _SLOWER: Final = 1.5
-_SLOWER_S: Final = 0.01
+_SLOWER_S: Final = 0.05
+# With fewer calls, their 95th percentile is that of the one that took longest.
+_CALLS_OF_P95: Final = 20
 # A window forgets after one to two epochs: none of this one ends before the verdict.
 _EPOCH_MARGIN_S: Final = 60.0
 # In rendezvous hashing, a place has its keys whoever is there: a canary draws keys of its own.
@@ -42,7 +44,7 @@ def what_is_worse(new: Sample, old: Sample, min_calls: int) -> str:
     """Compare a new configuration with the old one and say what is worse, ``""`` if nothing is, or too little is known.
 
     Calls fail more often if their share is more than 5 % above that of the old ones, and more than chance would have it
-    (two-proportion z-test, one-sided at 1 %). They are slower if their p95 is more than half as much again, and 10 ms.
+    (two-proportion z-test, one-sided at 1 %). They are slower if their p95, of at least 20 calls, is more than half as much again, and more by 50 ms.
     """
     if new.calls < max(min_calls, 1):
         return ""
@@ -54,7 +56,7 @@ def what_is_worse(new: Sample, old: Sample, min_calls: int) -> str:
         error = sqrt(pooled * (1.0 - pooled) * (1.0 / new.calls + 1.0 / old.calls))
     if rate - old_rate > max(_MORE_FAILURES, _SURE * error):
         return f"{new.failures} of its {new.calls} calls failed ({rate:.0%}, of the old one's {old_rate:.0%})"
-    if new.p95_s is None or old.p95_s is None or old.calls < max(min_calls, 1):
+    if new.p95_s is None or old.p95_s is None or min(new.calls, old.calls) < max(min_calls, _CALLS_OF_P95):
         return ""
     if new.p95_s > max(old.p95_s * _SLOWER, old.p95_s + _SLOWER_S):
         return f"the p95 of its calls was {new.p95_s * 1e3:.1f} ms, that of the old one's {old.p95_s * 1e3:.1f} ms"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mcp_manager.config import ServerConfig
 from mcp_manager.errors import ConfigError, ScaleError
+from mcp_manager.scaling.dns import require_dns
 
 __all__ = ["check_instances"]
 
@@ -12,7 +13,7 @@ def check_instances(server_id: str, config: ServerConfig, instances: int) -> Non
     """Accept a wanted number of instances, or say why it cannot be.
 
     A stdio server becomes that many child processes, a list or template of URLs its first ones, and a plain URL that
-    many independent sessions. 0 suspends the server.
+    many independent sessions; of a name whose places are discovered, it is the most that are used. 0 suspends the server.
 
     Raises
     ------
@@ -36,5 +37,7 @@ def check_instances(server_id: str, config: ServerConfig, instances: int) -> Non
             server_id=server_id,
             hint="add URLs to the list and redeploy",
         )
+    if config.discovery.kind != "none":
+        require_dns(server_id)
     if config.has_url_template and instances:
         config.instance_url(instances - 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, Literal, get_args
 
 import msgspec
@@ -75,6 +75,8 @@ class Rollout:
         How.
     router
         Shares calls while a canary runs, and tells what came of them.
+    find
+        Finds out where the new instances are to be; raises :class:`ConnectError` if nowhere.
     clock
         Monotonic nanoseconds.
     """
@@ -85,6 +87,7 @@ class Rollout:
         settings: SessionSettings,
         plan: RolloutPlan,
         router: Router,
+        find: Callable[[], Awaitable[None]],
         clock: Callable[[], int],
     ) -> None:
         self._supervisor = supervisor
@@ -92,6 +95,7 @@ class Rollout:
         self._settings = settings
         self._plan = plan
         self._router = router
+        self._find = find
         self._clock = clock
         self._tools: dict[str, str] | None = None
         self._drains: list[asyncio.Task[None]] = []
@@ -109,6 +113,7 @@ class Rollout:
         """
         supervisor = self._supervisor
         try:
+            await self._find()
             if self._plan.verify_tools != "off":
                 self._tools = await self._tools_before()
             match self._plan.strategy:
@@ -128,7 +133,7 @@ class Rollout:
 
     async def _switch(self) -> None:
         """Start all of the new instances, then change over at one stroke."""
-        self._commit(await self._start(range(self._supervisor.desired)))
+        self._commit(await self._start(self._wanted()))
 
     async def _roll(self) -> None:
         """Replace some at a time: each new one serves before an old one goes, so that there are never too few."""
@@ -136,7 +141,7 @@ class Rollout:
         while missing := self._missing():
             for instance in await self._start(missing[: self._plan.batch]):
                 supervisor.admit(instance)
-            surplus = len(supervisor.instances) - supervisor.desired
+            surplus = len(supervisor.instances) - len(self._wanted())
             drains = [supervisor.drain(each) for each in self._old()[: max(surplus, 0)]]
             if drains:
                 await asyncio.wait(drains)
@@ -145,8 +150,8 @@ class Rollout:
     async def _try_out(self) -> None:
         """Give the first of the new instances a share of the calls, then change over if they serve as well as the old."""
         supervisor, plan = self._supervisor, self._plan
-        first = min(supervisor.desired, max(1, round(supervisor.desired * plan.percentage / 100)))
-        new = await self._start(range(first))
+        wanted = self._wanted()
+        new = await self._start(wanted[: max(1, round(len(wanted) * plan.percentage / 100))])
         trial = Trial(supervisor, self._router, new, plan.percentage, plan.min_calls, plan.canary_s, self._clock)
         try:
             trial.begin()
@@ -169,7 +174,10 @@ class Rollout:
 
     def _missing(self) -> list[int]:
         there = {each.index for each in self._supervisor.instances if each.settings is self._settings}
-        return [index for index in range(self._supervisor.desired) if index not in there]
+        return [index for index in self._wanted() if index not in there]
+
+    def _wanted(self) -> Sequence[int]:
+        return self._settings.places(self._supervisor.desired)
 
     def _old(self) -> list[Instance]:
         """Return the instances of the old configuration in the order in which they can be spared."""
@@ -229,7 +237,7 @@ class Rollout:
     async def _restore(self) -> None:
         supervisor, config = self._supervisor, self._before.config
         there = {each.index for each in supervisor.instances if each.settings is self._before}
-        missing = [index for index in range(supervisor.desired) if index not in there]
+        missing = [index for index in self._before.places(supervisor.desired) if index not in there]
         if not missing:
             return
         restored = [supervisor.stage(self._before, index) for index in missing]

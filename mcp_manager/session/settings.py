@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from mcp_manager.config import ServerConfig
+from mcp_manager.endpoints import Endpoints
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.session.handlers import HandlerMap
@@ -48,6 +49,8 @@ class SessionSettings:
         Monotonic nanoseconds.
     authorizations
         What obtains the server's tokens, ``None`` where its credentials are fixed.
+    endpoints
+        Where its instances are, if they are found by name.
     handler_timeout_s
         Seconds a handler may take.
     listened
@@ -62,6 +65,7 @@ class SessionSettings:
         "client",
         "config",
         "connect_slots",
+        "endpoints",
         "faults",
         "handler_timeout_s",
         "handlers",
@@ -87,6 +91,7 @@ class SessionSettings:
         trace_context: TraceContext | None = None,
         authorizations: Authorizations | None = None,
         *,
+        endpoints: Endpoints | None = None,
         handler_timeout_s: float,
         listened: Collection[str] = (),
         began: Callable[[str], None] | None = None,
@@ -99,6 +104,7 @@ class SessionSettings:
         self.connect_slots = connect_slots
         self.trace_context = trace_context
         self.authorizations = authorizations
+        self.endpoints = endpoints
         self.handler_timeout_s = handler_timeout_s
         self.memory = EraMemory()
         self.faults = PeerFaults(server_id, clock)
@@ -108,10 +114,15 @@ class SessionSettings:
         self.outputs = OutputSchemas(self.faults, clock)
         self.hints = ToolHints()
 
+    def places(self, count: int) -> Sequence[int]:
+        """Return the indexes of at most so many instances: the first ones, or those of what was found."""
+        return range(count) if self.endpoints is None else self.endpoints.chosen(count)
+
     def place(self, index: int) -> str:
-        """Name what an instance's era is a property of: the origin of its URL, or the one program."""
+        """Name what an instance's era is a property of: the origin of its URL, its endpoint, or the one program."""
         if self.config.command is not None:
             return ""
         from yarl import URL  # noqa: PLC0415  (it comes with aiohttp, which is loaded with the first transport)
 
-        return str(URL(self.config.instance_url(index)).origin())
+        origin = str(URL(self.config.instance_url(index)).origin())
+        return origin if self.endpoints is None else f"{origin} at {self.endpoints[index]}"

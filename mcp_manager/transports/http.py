@@ -80,6 +80,7 @@ class HttpTransport:
         pool, server_id, authorization = settings.pool, settings.server_id, settings.authorization
         self._pool = pool
         self._endpoint = URL(settings.url)
+        self._at = f" at {settings.endpoint}" if settings.endpoint is not None else ""
         self._server_id = server_id
         self._sink = sink
         self._limit = settings.max_response_bytes
@@ -88,10 +89,10 @@ class HttpTransport:
         self._head = render_head("POST", self._endpoint, self._headers)
         self._resumptions = Resumptions(self.get, self._bounded, sink, self._deliver)
         self._reader = ReplyReader(server_id, self._resumptions, self._limit)
-        self._ordinary = OrdinaryPath(pool, self._reader, self._timeout, self._limit)
+        self._ordinary = OrdinaryPath(pool, self._reader, self._timeout, self._limit, settings.endpoint)
         # What needs a proof of its own cannot be rendered in advance.
         prepared = authorization is None or not authorization.per_request
-        self._lanes = pool.lanes(self._endpoint) if settings.lanes and prepared else None
+        self._lanes = pool.lanes(self._endpoint, settings.endpoint) if settings.lanes and prepared else None
         self._authorization = authorization
         self._unsubscribe = authorization.subscribe(self._take_token) if authorization is not None else None
         self._channel: Channel | None = None
@@ -502,7 +503,7 @@ class HttpTransport:
         # The text of a ClientResponseError quotes the URL with its query: never pass it on.
         if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError) or not exchange.sent:
             raise ConnectError(
-                f"cannot connect to {http_status.origin(self._endpoint)}: {http_status.reason_of(error)}",
+                f"cannot connect to {http_status.origin(self._endpoint)}{self._at}: {http_status.reason_of(error)}",
                 server_id=self._server_id,
             ) from None
         if isinstance(error, aiohttp.ClientResponseError):

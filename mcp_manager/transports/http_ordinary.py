@@ -22,6 +22,7 @@ from mcp_manager._core.http_message import (
 )
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager._core.sse import SseLimitError, SseParser
+from mcp_manager.transports.endpoint import Endpoint, dialled, tls_name
 from mcp_manager.transports.http_pool import HttpPool, Place
 
 __all__ = ["EventTaker", "OrdinaryPath"]
@@ -78,6 +79,8 @@ class OrdinaryPath:
         What bounds the making of a connection.
     limit
         The longest reply, or event of one, in bytes.
+    endpoint
+        Where requests go, if that is not left to the resolution of the URL's host.
     """
 
     def __init__(
@@ -86,7 +89,9 @@ class OrdinaryPath:
         taker: EventTaker,
         timeout: aiohttp.ClientTimeout,
         limit: int,
+        endpoint: Endpoint | None = None,
     ) -> None:
+        self._endpoint = endpoint
         self._pool = pool
         self._taker = taker
         self._timeout = timeout
@@ -127,9 +132,12 @@ class OrdinaryPath:
         exchange: Exchange,
         place: Place | None,
     ) -> WireReply | Message:
+        if self._endpoint is not None:
+            headers = {"Host": url.host_port_subcomponent or "", **headers}
         response = await client.request(
             verb,
-            url,
+            dialled(url, self._endpoint),
+            server_hostname=tls_name(url, self._endpoint),
             data=_MarkedPayload(exchange) if exchange.frame else None,
             headers=headers if exchange.fields is None else {**headers, **_pairs(exchange.fields)},
             timeout=self._timeout,

@@ -17,6 +17,7 @@ from yarl import URL
 
 from mcp_manager._core.http_message import drop_spare
 from mcp_manager.transports.deadline_timer import DeadlineTimer
+from mcp_manager.transports.endpoint import Endpoint
 from mcp_manager.transports.lanes import RECEIVE_BYTES, Lane, LanePool
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class HttpPool:
         self._lasting_client: aiohttp.ClientSession | None = None
         self._sockets: dict[str, list[socket.socket]] = {}
         self._storage: bytearray | None = None
-        self._lanes: weakref.WeakValueDictionary[URL, LanePool] = weakref.WeakValueDictionary()
+        self._lanes: weakref.WeakValueDictionary[tuple[URL, Endpoint | None], LanePool] = weakref.WeakValueDictionary()
         self._places_taken = 0
         self._streams = 0
         # How many lanes carry a stream that stays open; kept by the lanes.
@@ -84,12 +85,12 @@ class HttpPool:
             self._storage = bytearray(RECEIVE_BYTES)
         return self._storage
 
-    def lanes(self, url: URL) -> LanePool:
-        """Return the lanes to the origin of a URL."""
-        origin = url.origin()
-        lanes = self._lanes.get(origin)
+    def lanes(self, url: URL, endpoint: Endpoint | None = None) -> LanePool:
+        """Return the lanes to the origin of a URL, or to one of the endpoints behind it."""
+        place = url.origin(), endpoint
+        lanes = self._lanes.get(place)
         if lanes is None:
-            lanes = self._lanes[origin] = LanePool(self, origin)
+            lanes = self._lanes[place] = LanePool(self, *place)
         return lanes
 
     def open_connections(self, server_id: str) -> int:

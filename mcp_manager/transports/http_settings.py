@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from mcp_manager.auth import Authorization
+from mcp_manager.transports.endpoint import Endpoint
 from mcp_manager.transports.http_pool import HttpPool
 
 __all__ = ["HttpSettings"]
@@ -29,6 +30,8 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
         A reply, or one event of a stream, longer than this is refused.
     lanes
         ``False`` sends everything the ordinary way.
+    endpoint
+        Where it is, if that is not left to the resolution of the URL's host.
     authorization
         Where the credentials of requests come from if they are not fixed, ``None`` if ``headers`` has all.
     """
@@ -40,4 +43,5 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     connect_timeout_s: float
     max_response_bytes: int
     lanes: bool = True
+    endpoint: Endpoint | None = None
     authorization: Authorization | None = None

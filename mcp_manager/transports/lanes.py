@@ -10,6 +10,7 @@ import aiohttp
 from yarl import URL
 
 from mcp_manager._core.wire import Wire, WirePool
+from mcp_manager.transports.endpoint import Endpoint, dialled, tls_name
 
 if TYPE_CHECKING:
     from mcp_manager.transports.http_pool import HttpPool
@@ -57,17 +58,22 @@ class Lane(Wire, asyncio.BufferedProtocol):
 
 
 class LanePool:
-    """Keep the lanes of one origin (scheme, host and port).
+    """Keep the lanes of one origin (scheme, host and port), or to one of the endpoints behind it.
 
     ``wires`` holds the idle ones: ``wires.take()`` is the way of nearly every call, :meth:`connect` that of the others.
     """
 
     __slots__ = ("__weakref__", "_pool", "_request", "wires")
 
-    def __init__(self, pool: HttpPool, origin: URL) -> None:
+    def __init__(self, pool: HttpPool, origin: URL, endpoint: Endpoint | None = None) -> None:
         self._pool = pool
-        client = pool.client
-        self._request = aiohttp.ClientRequest("POST", origin, loop=asyncio.get_running_loop(), session=client)
+        self._request = aiohttp.ClientRequest(
+            "POST",
+            dialled(origin, endpoint),
+            loop=asyncio.get_running_loop(),
+            session=pool.client,
+            server_hostname=tls_name(origin, endpoint),
+        )
         self.wires = WirePool(pool.timer.wheel, time.monotonic_ns, pool.storage)
         if pool.max_connections:
             self.wires.on_return = pool.returned

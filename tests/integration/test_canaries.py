@@ -180,6 +180,18 @@ async def test_failures_of_the_old_one_do_not_count_against_it(
     await restored(manager, "new")
 
 
+async def test_scaling_meanwhile_leaves_it_in_peace(new: ScriptedServer, manager: McpManager) -> None:
+    rollout = asyncio.create_task(manager.redeploy("a", settings(new), **LONG))
+    await eventually(lambda: len(supervisor_of(manager).instances) == 5, "the canary")
+    before = supervisor_of(manager).instances
+    await manager.scale("a", 6)
+    await manager.ping("a")
+    assert supervisor_of(manager).instances == before
+    rollout.cancel()
+    await asyncio.wait({rollout})
+    await eventually(lambda: manager.server("a").ready == 6, "six instances")
+
+
 async def test_a_promoted_one_whose_others_do_not_start_is_taken_back(
     old: ScriptedServer, new: ScriptedServer, manager: McpManager
 ) -> None:

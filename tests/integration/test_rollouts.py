@@ -94,7 +94,7 @@ async def test_real_programs_are_replaced_under_load(strategy: str, manager: Mcp
 async def test_calls_under_way_end_on_the_instance_that_has_them(
     strategy: str, old: ScriptedServer, new: ScriptedServer, manager: McpManager
 ) -> None:
-    await manager.deploy("a", settings(old, 2, shutdown_grace_s=0.01))
+    await manager.deploy("a", settings(old, 2, shutdown_grace_s=0.0))
     hold = faults.Hold()
     old.script_always("tools/call", hold)
     calls = [asyncio.create_task(manager.execute_raw("a", echo(str(number)), timeout=20)) for number in range(6)]

@@ -9,14 +9,14 @@ from pathlib import Path
 __all__ = ["make_contexts"]
 
 
-def make_contexts(directory: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Make a self-signed certificate and return the context of a server that has it, and that of a client that trusts it."""
+def make_contexts(directory: Path, name: str = "IP:127.0.0.1") -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Make a self-signed certificate, for ``DNS:<name>`` or ``IP:<address>``, and return the context of a server that has it, and that of a client that trusts it."""
     key, certificate = directory / "key.pem", directory / "certificate.pem"
     subprocess.run(
         [
             *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
             *("-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=test"),
-            *("-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-addext", f"subjectAltName={name}"),
         ],
         check=True,
         capture_output=True,

@@ -79,6 +79,8 @@ class ScriptedServer(Watched):
         What a forgotten session is answered with: 404 as specified, or the 400 that several servers send.
     tls
         Serve https with this context.
+    host, port
+        An address of the loopback interface, and where to listen on it; 0 for anywhere.
     """
 
     def __init__(
@@ -88,6 +90,8 @@ class ScriptedServer(Watched):
         sessions: bool = True,
         lost_session_status: int = 404,
         tls: ssl.SSLContext | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         super().__init__()
         self.sse = sse
@@ -96,7 +100,8 @@ class ScriptedServer(Watched):
         self.lost_session_status = lost_session_status
         self.executed: list[str] = []
         self.peak_connections = 0
-        self.port = 0
+        self.host = host
+        self.port = port
         self._lock = threading.Lock()
         self._requests: list[Request] = []
         self._live_sessions: set[str] = set()
@@ -129,7 +134,8 @@ class ScriptedServer(Watched):
     @property
     def url(self) -> str:
         """The MCP endpoint."""
-        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}/mcp"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}/mcp"
 
     def script(self, on: str, *faults: Fault, times: int = 1) -> None:
         """Play these faults, the whole sequence ``times`` times, for the next requests that match.
@@ -325,7 +331,8 @@ class ScriptedServer(Watched):
 
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
-        listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        listener = socket.create_server((self.host, self.port), family=family, backlog=512)
         # asyncio does so only where the socket's protocol is given, and a reply in two writes would wait for 40 ms.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.port = listener.getsockname()[1]
@@ -334,12 +341,16 @@ class ScriptedServer(Watched):
 
     async def _stop_listening(self) -> None:
         if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener.sockets[0].fileno())
+            # What has just been accepted must find the listener, or asyncio forgets its socket.
+            for _ in range(2):
+                await asyncio.sleep(0)
             self._listener.close()
             self._listener = None
-        for connection in list(self._connections):
-            connection.reset()
-        # Connection tasks and transports end within the next passes of the loop.
+        # Connection tasks and transports begin and end within the next passes of the loop.
         while asyncio.all_tasks() != {asyncio.current_task()} or self._connections:
+            for connection in list(self._connections):
+                connection.reset()
             await asyncio.sleep(0)
 
     async def _shut_down(self) -> None:

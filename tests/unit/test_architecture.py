@@ -17,7 +17,7 @@ LAYERS = {
     0: ("errors", "types", "_version", "config"),
     1: ("_core",),
     2: ("transports", "protocol", "auth"),
-    3: ("session", "pool", "policy", "supervisor", "core_settings"),
+    3: ("endpoints", "session", "pool", "policy", "supervisor", "core_settings"),
     4: (
         "health",
         "scaling",
@@ -131,7 +131,7 @@ def test_importing_the_package_alone_loads_none_of_its_parts() -> None:
 def test_a_manager_loads_nothing_that_waits_until_it_is_used(name: str) -> None:
     heavy = (
         "mcp_manager.cli, mcp_manager.bench, mcp_manager.metrics, mcp_manager.web, mcp_manager.auth.oauth, aiohttp, yarl,"
-        " prometheus_client, http.server, jsonschema_rs, joserfc, cryptography, tomllib, uvloop, argparse, rich, pydantic,"
+        " prometheus_client, http.server, jsonschema_rs, joserfc, cryptography, dns, tomllib, uvloop, argparse, rich, pydantic,"
         " httpx, mcp"
     )
     code = f"import sys; from mcp_manager import {name}; print(sorted(set({heavy!r}.split(', ')) & set(sys.modules)))"

@@ -1,0 +1,153 @@
+"""A name server on the loopback interface, over UDP and TCP, whose records a test changes as it likes."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from typing import Self, cast
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rdataclass
+import dns.rdatatype
+import dns.rrset
+from support.watching import Watched
+
+__all__ = ["NameServer"]
+
+_WAIT_S = 10.0
+
+
+class NameServer(Watched):
+    """Answer queries on a thread of its own; ``with`` starts and ends it.
+
+    ``records[name, kind]`` are the texts of the records of a name, without a dot at its end. A name without any does not
+    exist. ``ttl`` is that of all answers. With ``rcode``, every query is answered by that; with ``is_silent``, none is;
+    with ``is_truncating``, UDP refers to TCP. ``asked`` are the queries so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: dict[tuple[str, str], list[str]] = {}
+        self.ttl = 0
+        self.rcode: dns.rcode.Rcode | None = None
+        self.silent: set[str] = set()
+        self.is_truncating = False
+        self.asked: list[tuple[str, str, str]] = []
+        self.port = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._udp: asyncio.DatagramTransport | None = None
+        self._tcp: asyncio.Server | None = None
+
+    @property
+    def address(self) -> str:
+        """As a configuration names it."""
+        return f"127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="name-server", daemon=True)
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(_WAIT_S)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._loop is not None and self._thread is not None
+        self.stop()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def stop(self) -> None:
+        """Die; idempotent."""
+        assert self._loop is not None
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(_WAIT_S)
+
+    async def wait_for_queries(self, count: int) -> None:
+        """Wait until so many more queries have come."""
+        end = len(self.asked) + count
+        await self.wait_until(lambda: len(self.asked) >= end)
+
+    def answer(self, wire: bytes, over: str) -> bytes | None:
+        """Return the answer to a query, ``None`` for none."""
+        query = dns.message.from_wire(wire)
+        question = query.question[0]
+        name = question.name.to_text(omit_final_dot=True).lower()
+        kind = dns.rdatatype.to_text(question.rdtype)
+        self.asked.append((name, kind, over))
+        self.news()
+        if kind in self.silent or "*" in self.silent:
+            return None
+        reply = dns.message.make_response(query, recursion_available=True)
+        if self.rcode is not None:
+            reply.set_rcode(self.rcode)
+        elif self.is_truncating and over == "udp":
+            reply.flags |= dns.flags.TC
+        elif (name, kind) in self.records:
+            texts = self.records[name, kind]
+            if texts:
+                reply.answer.append(dns.rrset.from_text(question.name, self.ttl, dns.rdataclass.IN, kind, *texts))
+        elif not any(each == name for each, _ in self.records):
+            reply.set_rcode(dns.rcode.NXDOMAIN)
+        return reply.to_wire()
+
+    async def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        # A port that is free for one may be taken for the other.
+        while True:
+            listener = socket.create_server(("127.0.0.1", 0))
+            self.port = listener.getsockname()[1]
+            try:
+                self._udp, _ = await loop.create_datagram_endpoint(
+                    lambda: _Datagrams(self), local_addr=("127.0.0.1", self.port)
+                )
+            except OSError:
+                listener.close()
+                continue
+            self._tcp = await asyncio.start_server(self._serve, sock=listener)
+            return
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                size = int.from_bytes(await reader.readexactly(2), "big")
+                reply = self.answer(await reader.readexactly(size), "tcp")
+                if reply is not None:
+                    writer.write(len(reply).to_bytes(2, "big") + reply)
+        except (asyncio.IncompleteReadError, OSError):
+            pass
+        finally:
+            writer.close()
+
+    async def _close(self) -> None:
+        if self._udp is not None:
+            self._udp.close()
+        if self._tcp is not None:
+            self._tcp.close()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        # Transports and connection tasks end within the next passes of the loop.
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    def __init__(self, server: NameServer) -> None:
+        self._server = server
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # On Python 3.11 it is one only by what it does.
+        self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        try:
+            reply = self._server.answer(data, "udp")
+        except dns.exception.DNSException:
+            return
+        if reply is not None and self._transport is not None:
+            self._transport.sendto(reply, addr)
