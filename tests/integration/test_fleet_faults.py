@@ -94,6 +94,20 @@ async def test_a_child_that_is_killed_is_replaced_and_the_others_go_on(ledger: P
         assert victim not in manager.server("a").pids
 
 
+async def test_calls_that_do_no_harm_twice_are_all_answered_when_one_child_of_three_is_killed(ledger: Path) -> None:
+    async with McpManager() as manager:
+        config = noting_stdio(ledger, seconds=TAKES_S).config(instances=3, retry={"tools": {"look": "safe"}}, **QUICK)
+        await manager.deploy("a", config)
+        async with PacedCalls(manager, ledger, tool="look") as calls:
+            for _ in range(3):
+                await calls.answered(40)
+                victim = manager.server("a").pids[1]
+                os.kill(victim, signal.SIGKILL)
+                await eventually(lambda victim=victim: victim not in manager.server("a").pids, "the death is noticed")
+                await is_whole(manager, 3)
+        assert [each.error for each in calls.failures] == []
+
+
 async def test_an_only_child_that_is_killed_again_and_again_comes_back_each_time(
     ledger: Path, recovered: Recovered
 ) -> None:
