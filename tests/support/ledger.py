@@ -157,7 +157,11 @@ class PacedCalls:
         missing = [each.call for each in self.ended if each.error is None and not executed[each.call]]
         assert not missing, f"answered, and never executed: {missing}"
         denied = [each for each in self.failures if each.error and each.error.delivery in ("not_sent", "rejected")]
-        done = [f"{each.call}: {each.error!r} [{each.error and each.error.delivery}]" for each in denied if executed[each.call]]
+        done = [
+            f"{each.call}: {each.error!r} [{each.error and each.error.delivery}]"
+            for each in denied
+            if executed[each.call]
+        ]
         assert not done, f"executed, though it is said that they were not: {done}"
 
     async def _until(self, condition: object) -> None:
