@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import random
+import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -18,7 +21,7 @@ import pytest
 from support.calls import SWIFT, eventually
 from support.ledger import PacedCalls, noting_http, noting_stdio, read_ledger
 
-from mcp_manager import CallError, McpManager
+from mcp_manager import CallError, McpManager, McpManagerError
 
 # Calls take a while, so that whoever is taken away always has some.
 TAKES_S = 0.03
@@ -168,3 +171,92 @@ async def test_growing_shrinking_and_replacing_at_the_same_time_still_lose_nothi
         await eventually(lambda: counts(manager) == (3, 3, 0), "what was asked for last holds")
         await calls.answered(20)
     assert [each.error for each in calls.failures] == []
+
+
+@pytest.mark.parametrize("strategy", ["blue_green", "rolling"])
+async def test_servers_at_other_addresses_take_over(
+    ledger: Path, manager: McpManager, took: Took, strategy: Any
+) -> None:
+    with contextlib.ExitStack() as stack:
+        old = [stack.enter_context(noting_http(ledger, seconds=TAKES_S)) for _ in range(2)]
+        new = [stack.enter_context(noting_http(ledger, seconds=TAKES_S, release="2")) for _ in range(2)]
+        await manager.deploy("a", {"url": [server.url for server in old], **SETTINGS})
+        async with PacedCalls(manager, ledger) as calls:
+            await calls.answered(20)
+            began_s = time.monotonic()
+            await manager.redeploy("a", {"url": [server.url for server in new], **SETTINGS}, strategy=strategy)
+            took(f"redeploy to other URLs, {strategy}", calls, began_s)
+            executed = len(read_ledger(ledger))
+            for server in old:
+                # Nobody needs them any more.
+                server.kill()
+            await calls.answered(40)
+        assert [each.error for each in calls.failures] == []
+        assert {entry.release for entry in read_ledger(ledger)[executed:]} == {"2"}
+
+
+async def test_an_instance_that_dies_during_a_rolling_replacement_costs_its_own_calls_alone(
+    ledger: Path, manager: McpManager
+) -> None:
+    await manager.deploy("a", noting_stdio(ledger, seconds=TAKES_S).config(instances=4, **SETTINGS))
+    old = manager.server("a").pids
+    async with PacedCalls(manager, ledger) as calls:
+        await calls.answered(20)
+        release = noting_stdio(ledger, seconds=TAKES_S, release="2").config(instances=4, **SETTINGS)
+        change = asyncio.create_task(manager.redeploy("a", release, strategy="rolling"))
+        await eventually(lambda: any(entry.release == "2" for entry in read_ledger(ledger)), "the first new one serves")
+        victim = next(pid for pid in manager.server("a").pids if pid in old)
+        os.kill(victim, signal.SIGKILL)
+        await change
+        await eventually(lambda: counts(manager) == (4, 4, 0), "the fleet is whole")
+        executed = len(read_ledger(ledger))
+        await calls.answered(40)
+    assert len(calls.failures) <= 8
+    assert {entry.release for entry in read_ledger(ledger)[executed:]} == {"2"}
+    assert victim not in manager.server("a").pids
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_whatever_happens_in_whatever_order_the_accounts_are_right_in_the_end(
+    ledger: Path, manager: McpManager, seed: int
+) -> None:
+    chance = random.Random(seed)
+    print(f"\nseed {seed}")
+    settings = {**SETTINGS, "breaker": {"open_s": 0.1, "open_max_s": 0.2, "timeout_floor_s": 0.1}}
+
+    def release(number: int) -> dict[str, Any]:
+        return noting_stdio(ledger, seconds=TAKES_S, release=str(number)).config(instances=3, **settings)
+
+    def strike(number: int) -> None:
+        pids = manager.server("a").pids
+        if pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(chance.choice(pids), number)
+
+    async def replace(number: int) -> None:
+        # Which is refused if a new one is struck before it serves.
+        with contextlib.suppress(McpManagerError):
+            await manager.redeploy("a", release(number), strategy="rolling")
+
+    await manager.deploy("a", release(0))
+    async with PacedCalls(manager, ledger, timeout_s=1.0) as calls:
+        await calls.answered(10)
+        async with asyncio.TaskGroup() as changes:
+            for step in range(12):
+                match chance.choice(["kill", "kill", "halt", "scale", "replace"]):
+                    case "kill":
+                        strike(signal.SIGKILL)
+                    case "halt":
+                        strike(signal.SIGSTOP)
+                    case "scale":
+                        changes.create_task(manager.scale("a", chance.randrange(1, 5)))
+                    case "replace":
+                        changes.create_task(replace(step))
+                await calls.more(20)
+                for pid in manager.server("a").pids:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGCONT)
+        await manager.scale("a", 3)
+        await eventually(lambda: counts(manager) == (3, 3, 0), "the fleet is whole")
+        await calls.answered(30)
+    print(f"{len(calls.ended)} calls, {len(calls.failures)} failed")
