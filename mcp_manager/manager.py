@@ -18,6 +18,7 @@ from mcp_manager.auth.token_store import TokenStore
 from mcp_manager.catalog import Tool
 from mcp_manager.client_side import ClientSide
 from mcp_manager.config import ManagerConfig
+from mcp_manager.core_settings import budget_of
 from mcp_manager.dispatch.dispatcher import Dispatcher
 from mcp_manager.errors import InvalidRequestError, NotRunningError, RpcError
 from mcp_manager.fleet import Applied, Fleet, ServerSpec
@@ -27,11 +28,14 @@ from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.error_codes import INVALID_PARAMS
 from mcp_manager.protocol.methods import ELICIT, ELICITATION_COMPLETE, LIST_TOOLS, TOOLS_CHANGED, is_notification
 from mcp_manager.protocol.request import encode_method, encode_params, encode_text, invalid_request, with_progress_token
+from mcp_manager.scaling import RolloutPlan
+from mcp_manager.scaling.rollout import Strategy
+from mcp_manager.scaling.verification import ToolCheck
 from mcp_manager.session import ProgressCallback
 from mcp_manager.session.handlers import HandlerMap, Handlers, Roots
 from mcp_manager.session.output_schemas import OutputSchemas
 from mcp_manager.session.tool_hints import ToolHints
-from mcp_manager.supervisor import Supervisor, budget_of
+from mcp_manager.supervisor import Supervisor
 from mcp_manager.task_verbs import TaskVerbs
 from mcp_manager.tool_catalog import FleetTools, ToolCache
 from mcp_manager.transports.base import Request
@@ -241,22 +245,64 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         self._check_running()
         await self._fleet.undeploy(server_id)
 
-    async def redeploy(self, server_id: str, config: ServerSpec) -> None:
-        """Replace a server's configuration without a gap: the new sessions are made first, then the old ones drain.
+    async def redeploy(
+        self,
+        server_id: str,
+        config: ServerSpec,
+        *,
+        strategy: Strategy = "blue_green",
+        batch: int = 1,
+        percentage: float = 10.0,
+        canary_s: float = 30.0,
+        min_calls: int = 20,
+        verify_tools: ToolCheck = "off",
+    ) -> None:
+        """Replace a server's configuration without a gap: new instances are started and verified before old ones drain.
+
+        Parameters
+        ----------
+        strategy
+            ``blue_green``: all of the new instances are started, then take over at one stroke. ``rolling``: ``batch`` at a
+            time, and for each that serves an old one drains, so that there are never fewer than are wanted. ``canary``:
+            ``percentage`` of the calls go to new instances for ``canary_s`` seconds; if by then at least ``min_calls`` have,
+            and neither failed markedly more often than those of the old instances nor took markedly longer (p95), it goes
+            on as ``blue_green``. Calls are drawn by weight meanwhile, whatever the policy, unless it is ``consistent``.
+        verify_tools
+            Beside the handshake, what is asked of the new instances' tools: ``same`` are those that there were, by name and
+            input schema; ``superset`` are those and perhaps more; ``off`` asks nothing. Without an old instance that can
+            list its tools there is nothing to compare.
+
+        It ends when the old instances have ended, at the latest ``drain_timeout_s`` after they left traffic. When it
+        fails, or is cancelled before the change is made, the server has its old configuration and as many instances as
+        before. One replacement of a server waits for another; :meth:`scale` does not, and what it asks for holds.
 
         Raises
         ------
         CallError
-            The new configuration does not connect; the old one stays in place. (With ``connect = "lazy"`` that is
-            not tried.)
+            The new configuration does not connect. (With ``connect = "lazy"``, ``blue_green`` does not try unless tools
+            are verified.)
+        RolloutError
+            The new configuration was found wanting; the message says in what.
         ConfigError, ServerNotFoundError
             As for :meth:`deploy`; nothing was changed.
         """
         self._check_running()
-        await self._fleet.redeploy(server_id, config)
+        plan = RolloutPlan(
+            strategy=strategy,
+            batch=batch,
+            percentage=percentage,
+            canary_s=canary_s,
+            min_calls=min_calls,
+            verify_tools=verify_tools,
+        )
+        await self._fleet.redeploy(server_id, config, plan)
 
     async def scale(self, server_id: str, instances: int) -> None:
         """Set how many instances a server has; new ones are connected, surplus ones drain. 0 suspends it.
+
+        The number is set at once, and the last one that was set holds; it returns when the new instances have been probed
+        once. They take no traffic before they have a session, as long as there is one that has. An instance that drains
+        takes no new calls and ends with the last of those it has, or ``drain_timeout_s`` later.
 
         Raises
         ------

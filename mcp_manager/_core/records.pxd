@@ -117,6 +117,8 @@ cdef class Instance:
     cdef public object channel
     # Called when the last call of it ends.
     cdef public object on_idle
+    # Where its calls are measured beside the server's own window, None unless somebody watches it.
+    cdef public LatencyWindow latencies
     cdef readonly Settings settings
     cdef readonly double weight
     cdef readonly int64_t inflight
@@ -129,13 +131,15 @@ cdef class Instance:
     # Until when it was ejected for failing more than others, or asked for a pause; 0 if it was not.
     cdef readonly int64_t ejected_until_ns
     cdef readonly int64_t paused_until_ns
-    cdef uint64_t identity
+    cdef public uint64_t identity
     cdef Py_ssize_t position
     cdef double latency_ns
     cdef int64_t latency_at_ns
     cdef readonly int8_t availability
     cdef int8_t part
     cdef bint is_full
+    # Whether a failure is in its latency estimate.
+    cdef bint is_punished
     cdef readonly bint removed
     cdef object __weakref__
 

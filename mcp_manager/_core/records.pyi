@@ -7,6 +7,7 @@ from typing_extensions import disjoint_base
 
 from mcp_manager._core.allowance import RateLimiter
 from mcp_manager._core.breaker import BreakerSettings
+from mcp_manager._core.histogram import LatencyWindow
 from mcp_manager._core.limiter import LimiterSettings
 
 __pyx_capi__: dict[str, object]
@@ -175,6 +176,10 @@ class Instance:
     """Where its requests go out at once: a :class:`Channel` or ``None``."""
     on_idle: Callable[[], object] | None
     """Called when the last of its calls ends."""
+    latencies: LatencyWindow | None
+    """Where its calls are measured beside the server's own window, for whoever watches it; else ``None``."""
+    identity: int
+    """64 bits that tell it from others, for rendezvous hashing."""
 
     @property
     def payload(self) -> Any:

@@ -392,6 +392,11 @@ cdef class Router:
             &instance.circuit, &instance.settings.policy, lease.generation, lease.slot, outcome, duration_ns, now_ns,
             retry_after_ns, <double> random * TO_UNIT,
         )
+        if instance.is_punished and outcome == SUCCESS and (lease.probe or lease.slot != NO_SLOT):
+            # It answers again. The penalty, which takes a minute to decay, would keep all calls from it, and nobody
+            # would know.
+            instance.is_punished = False
+            instance.latency_ns = 0
         if lease.probe:
             server.health_successes += outcome == SUCCESS
             server.health_failures += outcome == FAILURE
@@ -426,6 +431,8 @@ cdef class Router:
         observe_latency(instance, <double> duration_ns, failed, now_ns)
         if server.window is None:
             server.window = LatencyWindow()
+        if instance.latencies is not None and instance.latencies.add(now_ns, duration_ns, failed) < 0:
+            raise MemoryError
         if (
             server.window.add(now_ns, duration_ns, failed) < 0
             or buckets_record(&series.latency.buckets, duration_ns, 1) < 0

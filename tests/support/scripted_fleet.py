@@ -15,13 +15,14 @@ from support.virtual_time import VirtualTimeLoop
 from mcp_manager._core.jsonrpc import Message, scan_reply
 from mcp_manager._core.router import Router
 from mcp_manager.config import ServerConfig, parse_server_config
+from mcp_manager.core_settings import balancing_settings, limits_of
 from mcp_manager.dispatch.dispatcher import Dispatcher
 from mcp_manager.errors import CallError, DeadlineExceededError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.protocol.request import encode_method, encode_params
 from mcp_manager.session.settings import SessionSettings
-from mcp_manager.supervisor import Supervisor, balancing_settings, limits_of
+from mcp_manager.supervisor import Supervisor
 from mcp_manager.transports.base import Exchange, MessageSink, Request
 
 __all__ = ["Act", "ScriptedFleet", "Sent"]
@@ -145,7 +146,7 @@ class ScriptedFleet:
             handler_timeout_s=10.0,
         )
         self.supervisor = Supervisor(self.settings, self.router, self.monitor, loop.clock)
-        self.supervisor.set_instances(instances)
+        self.supervisor.scale(instances)
         self.dispatcher = Dispatcher(self.router, self.monitor, loop.clock)
         self.began_s = loop.time()
 
