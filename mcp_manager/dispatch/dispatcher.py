@@ -14,6 +14,7 @@ from mcp_manager._core.records import Instance as RouterInstance
 from mcp_manager._core.router import Router
 from mcp_manager.config import FallbackConfig
 from mcp_manager.dispatch.fallback import Fallbacks, from_other, may_ask_another
+from mcp_manager.dispatch.hedging import Hedges, first_result, is_hedged
 from mcp_manager.dispatch.latencies import Latencies
 from mcp_manager.dispatch.retrying import (
     concluded,
@@ -68,6 +69,7 @@ class Dispatcher:
         self._monitor = monitor
         self._clock = clock
         self._latencies = Latencies(router, clock)
+        self._hedges = Hedges(self._latencies, clock)
         self._fallbacks = Fallbacks(servers, clock)
 
     async def call(
@@ -104,7 +106,10 @@ class Dispatcher:
         try:
             if flight.future is None:
                 lease = await self._admitted(supervisor, method, flight.lease, deadline_ns)
-                reply = await self._carry(supervisor, method, lease, request, deadline_ns, progress)
+                if progress is None and supervisor.config.hedge.enabled and is_hedged(method):
+                    reply = await self._hedged(supervisor, method, lease, request, deadline_ns)
+                else:
+                    reply = await self._carry(supervisor, method, lease, request, deadline_ns, progress)
                 if supervisor.settings.kept is not None:
                     self._fallbacks.keep(supervisor, method, request, reply)
                 return reply
@@ -221,6 +226,59 @@ class Dispatcher:
                 if reply.error_code not in (METHOD_NOT_FOUND, INVALID_PARAMS):
                     failure.delivery = "unknown"
         return None
+
+    async def _hedged(
+        self, supervisor: Supervisor, method: str, lease: Lease, request: Sendable, deadline_ns: int
+    ) -> Message:
+        """Carry a call, and a second one on another instance if it takes long or fails; the first result is the reply."""
+        settings = supervisor.settings
+        is_safe = is_executed_safely(method, request, settings.config.retry, settings.hints)
+        delay_s = self._hedges.delay_s(supervisor) if is_safe else None
+        if delay_s is None:
+            return await self._carry(supervisor, method, lease, request, deadline_ns, None)
+        loop = asyncio.get_running_loop()
+        first = loop.create_task(self._carry(supervisor, method, lease, request, deadline_ns, None))
+        tasks, leases = [first], [lease]
+        try:
+            await asyncio.wait(tasks, timeout=delay_s)
+            failure = first.exception() if first.done() else None
+            if not first.done() or (isinstance(failure, CallError) and may_be_repeated(failure, is_safe)):
+                hedge = self._hedge_lease(supervisor, method, lease, deadline_ns)
+                if hedge is not None:
+                    leases.append(hedge)
+                    carrying = self._carry(supervisor, method, hedge, request, deadline_ns, None)
+                    tasks.append(loop.create_task(carrying))
+            return await first_result(tasks)
+        finally:
+            # Whoever lost, or all of them if it is the caller who gives up.
+            pending = [task for task in tasks if not task.done()]
+            for task in pending:
+                task.cancel()
+            try:
+                if pending:
+                    await asyncio.wait(pending)
+            finally:
+                # One that was cancelled before it began has not given its lease back; a second time does nothing.
+                for each in leases:
+                    self._router.done(each, Outcome.IGNORED, CallStatus.CANCELLED, self._clock())
+
+    def _hedge_lease(self, supervisor: Supervisor, method: str, lease: Lease, deadline_ns: int) -> Lease | None:
+        """Return a lease of an instance other than that of the first, ``None`` if none, or no budget, is left for it."""
+        now_ns = self._clock()
+        server_id = supervisor.server_id
+        if now_ns >= deadline_ns or not self._has_other(supervisor, lease.instance, now_ns):
+            return None
+        if not self._hedges.take(server_id, supervisor.config.hedge):
+            return None
+        if not self._router.withdraw(supervisor.record, now_ns):
+            return None
+        hedge = self._router.pick(server_id, method, now_ns, getrandbits(64), avoid=lease.instance)
+        if hedge.rejection:
+            return None
+        if hedge.instance is lease.instance:
+            self._router.done(hedge, Outcome.IGNORED, CallStatus.CANCELLED, now_ns)
+            return None
+        return hedge
 
     async def _again(
         self,

@@ -10,7 +10,7 @@ import msgspec
 from mcp_manager._core.jsonrpc import Message, scan_reply
 from mcp_manager.errors import CallError
 from mcp_manager.protocol import methods
-from mcp_manager.protocol.safety import tool_of
+from mcp_manager.protocol.safety import CONTENT, LISTS, tool_of
 from mcp_manager.supervisor import Supervisor
 from mcp_manager.transports.base import Sendable
 
@@ -22,12 +22,6 @@ STAND_IN_SERVER: Final = "mcp-manager/fallback-server"
 """Beside it, the id of the server that has answered."""
 STALE_AGE: Final = "mcp-manager/stale-age-s"
 """Beside it, how many seconds old the result is."""
-
-_CONTENT: Final = frozenset({methods.CALL_TOOL, "prompts/get", "resources/read", "completion/complete"})
-# These speak of the server itself: no other one can answer for it.
-_OWN: Final = frozenset(
-    {methods.LIST_TOOLS, methods.DISCOVER, "prompts/list", "resources/list", "resources/templates/list"}
-)
 
 _members_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _meta_decoder = msgspec.json.Decoder(dict[str, Any])
@@ -51,7 +45,7 @@ class Fallbacks:
     def keep(self, supervisor: Supervisor, method: str, request: Sendable, reply: Message) -> None:
         """Keep a result for later, if its server is configured so and it is of a kind that may be given again."""
         kept = supervisor.settings.kept
-        if kept is not None and (method in _CONTENT or method in _OWN):
+        if kept is not None and (method in CONTENT or method in LISTS):
             result = reply.result_buffer
             if result is not None:
                 kept.keep(method, request.params, bytes(result), self._clock())
@@ -59,7 +53,8 @@ class Fallbacks:
     def others(self, supervisor: Supervisor, method: str) -> Iterator[Supervisor]:
         """Return the servers to ask in place of one: the highest priority first, each once."""
         tag = supervisor.config.fallback.tag
-        if tag is None or method not in _CONTENT:
+        # The rest is about the server itself or its sessions: no other one can answer for it.
+        if tag is None or method not in CONTENT:
             return iter(())
         tagged = [each for each in self._servers() if tag in each.config.tags and each is not supervisor]
         return iter(sorted(tagged, key=lambda each: -each.config.priority))

@@ -155,8 +155,8 @@ class Session:
                 settings.faults.count_error(error)
             await self.aclose(0.0)
             raise
-        if settings.kept is None:
-            # Results that are kept are seen on their way.
+        if settings.kept is None and not config.hedge.enabled:
+            # Where results are kept or calls hedged, they are seen on their way.
             self.channel = settled.transport.channel(self, self._ids, self._dialect)
         self._stay_told()
 

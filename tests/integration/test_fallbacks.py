@@ -119,14 +119,16 @@ async def test_a_result_from_before_is_given_and_marked(manager: McpManager, ser
     settings = {"retry": {"attempts": 1, "tools": {"echo": "safe"}}, "fallback": {"stale_s": 60.0}}
     await manager.deploy("a", {"url": servers[0].url, **CALM, **settings})
     await manager.call_tool("a", "echo", {"text": "kept"}, on_progress=lambda *_: None)
+    await manager.execute_raw("a", echo("quick"))
     servers[0].script_always("tools/call", faults.Reset())
+    assert meta_of(await manager.execute_raw("a", echo("quick"), timeout=5))["mcp-manager/fallback"] == "stale"
     reply = await manager.execute_raw("a", echo("kept", 1), timeout=5)
     assert text_of(reply) == "kept"
     meta = meta_of(reply)
     assert meta["mcp-manager/fallback"] == "stale"
     assert 0 <= meta["mcp-manager/stale-age-s"] < 60
     assert isinstance(await failure_of(manager, "a", echo("never asked"), timeout=5), ConnectionLostError)
-    assert servers[0].executed == ["kept"]
+    assert servers[0].executed == ["kept", "quick"]
 
 
 async def test_a_result_that_is_too_old_is_not_given(manager: McpManager, servers: list[ScriptedServer]) -> None:
