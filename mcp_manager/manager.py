@@ -121,7 +121,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         self._is_loop_running: Callable[[], bool] = bool
         self._router = Router(together=budget_of(self._config.retry_budget))
         self._monitor = HealthMonitor(self._router, _CLOCK, concurrency=self._config.probe_concurrency)
-        self._dispatcher = Dispatcher(self._router, self._monitor, _CLOCK)
+        self._dispatcher = Dispatcher(self._router, self._monitor, _CLOCK, lambda: self._servers.values())
         self._progress_tokens = itertools.count(1)
         self._fleet = Fleet(self._assembly, self._router, self._monitor, self._removed, _CLOCK)
         self._servers = self._fleet.servers
