@@ -69,7 +69,7 @@ class Dispatcher:
         self._monitor = monitor
         self._clock = clock
         self._latencies = Latencies(router, clock)
-        self._hedges = Hedges(self._latencies, clock)
+        self._hedges = Hedges(clock)
         self._fallbacks = Fallbacks(servers, clock)
 
     async def call(
@@ -235,7 +235,10 @@ class Dispatcher:
         is_safe = is_executed_safely(method, request, settings.config.retry, settings.hints)
         delay_s = self._hedges.delay_s(supervisor) if is_safe else None
         if delay_s is None:
-            return await self._carry(supervisor, method, lease, request, deadline_ns, None)
+            reply = await self._carry(supervisor, method, lease, request, deadline_ns, None)
+            if is_safe:
+                self._hedges.took(supervisor.server_id, self._clock() - lease.started_ns)
+            return reply
         loop = asyncio.get_running_loop()
         first = loop.create_task(self._carry(supervisor, method, lease, request, deadline_ns, None))
         tasks, leases = [first], [lease]
@@ -248,7 +251,9 @@ class Dispatcher:
                     leases.append(hedge)
                     carrying = self._carry(supervisor, method, hedge, request, deadline_ns, None)
                     tasks.append(loop.create_task(carrying))
-            return await first_result(tasks)
+            reply = await first_result(tasks)
+            self._hedges.took(supervisor.server_id, self._clock() - lease.started_ns)
+            return reply
         finally:
             # Whoever lost, or all of them if it is the caller who gives up.
             pending = [task for task in tasks if not task.done()]

@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from mcp_manager._core.histogram import WindowSummary
+from mcp_manager._core.histogram import LatencyWindow, WindowSummary
 from mcp_manager._core.jsonrpc import RESULT, Message
 from mcp_manager.config import HedgeConfig
-from mcp_manager.dispatch.latencies import Latencies
 from mcp_manager.dispatch.retrying import concluded
 from mcp_manager.errors import CallError
 from mcp_manager.protocol.safety import CONTENT, LISTS
@@ -19,17 +18,28 @@ __all__ = ["Hedges", "first_result", "is_hedged", "quantile_s"]
 
 _PERIOD_NS: Final = 10 * 10**9
 _MOST_SERVERS: Final = 1024
+_FRESH_NS: Final = 100_000_000
 
 
 class _Share:
-    """The hedges among the calls of the last ten to twenty seconds."""
+    """The hedges among the calls of the last ten to twenty seconds, and how long calls took of late."""
 
-    __slots__ = ("before_ns", "calls", "calls_before", "hedges", "hedges_before")
+    __slots__ = ("_looked_ns", "_summary", "before_ns", "calls", "calls_before", "hedges", "hedges_before", "window")
 
     def __init__(self, now_ns: int) -> None:
         self.before_ns = now_ns
         self.calls = self.calls_before = 0
         self.hedges = self.hedges_before = 0
+        self.window = LatencyWindow()
+        self._summary = self.window.summary(now_ns)
+        self._looked_ns = now_ns
+
+    def durations(self, now_ns: int) -> WindowSummary:
+        """Return how long calls took, as of a moment ago."""
+        if now_ns - self._looked_ns >= _FRESH_NS or not self._summary.count:
+            self._looked_ns = now_ns
+            self._summary = self.window.summary(now_ns)
+        return self._summary
 
     def pass_time(self, now_ns: int) -> None:
         """Forget what is too old."""
@@ -44,29 +54,35 @@ class _Share:
 class Hedges:
     """Say when calls are hedged, and keep account of how many are.
 
+    The latencies that decide are those of whole calls, hedged or not. Those that the router measures would be the wrong
+    ones: an attempt that lost is not among them, so that the long ones are missing, and the percentile would sink until a
+    tenth of the calls were hedged (``benchmarks/bench_simulation.py``).
+
     Parameters
     ----------
-    latencies
-        Knows how long calls take.
     clock
         Monotonic nanoseconds.
     """
 
-    def __init__(self, latencies: Latencies, clock: Callable[[], int]) -> None:
-        self._latencies = latencies
+    def __init__(self, clock: Callable[[], int]) -> None:
         self._clock = clock
         self._shares: dict[str, _Share] = {}
 
     def delay_s(self, supervisor: Supervisor) -> float | None:
         """Count a call that may be hedged, and return after how many seconds it is; ``None`` if it is not."""
         config = supervisor.config.hedge
-        self._share(supervisor.server_id).calls += 1
+        share = self._share(supervisor.server_id)
+        share.calls += 1
         if len(supervisor.instances) < 2:
             return None
-        window = self._latencies.window(supervisor.server_id)
-        if window is None or window.count < config.min_samples:
+        window = share.durations(self._clock())
+        if window.count < config.min_samples:
             return None
         return max(config.min_delay_s, quantile_s(window, config.quantile))
+
+    def took(self, server_id: str, duration_ns: int) -> None:
+        """Count how long a call took that was counted by :meth:`delay_s`, and got a reply."""
+        self._share(server_id).window.record(self._clock(), max(duration_ns, 0))
 
     def take(self, server_id: str, config: HedgeConfig) -> bool:
         """Count a hedge, unless there are too many already."""
