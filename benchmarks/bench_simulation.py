@@ -16,7 +16,6 @@ from mcp_manager.bench.scenarios import (
     PLACES,
     BudgetedRetries,
     Comparison,
-    RetryBudget,
     TimelyHedges,
     compare,
     hedge,
@@ -49,18 +48,14 @@ def test_one_instance_of_twenty_is_bad(benchmark: Any) -> None:
 
 
 def test_everything_is_down(benchmark: Any) -> None:
-    def run(*, breaker: bool, budget: RetryBudget | None) -> Figures:
+    def run(*, breaker: bool, budget: bool) -> Figures:
         balancer = RouterBalancer(PLACES, random.Random(SEED), breaker=breaker)
-        return outage(SEED, 20.0, BudgetedRetries(random.Random(SEED + 2), budget), balancer)
+        return outage(SEED, 20.0, BudgetedRetries(balancer, random.Random(SEED + 2), budget=budget), balancer)
 
-    def both() -> tuple[Figures, Figures, Figures]:
-        return (
-            run(breaker=False, budget=None),
-            run(breaker=False, budget=RetryBudget()),
-            run(breaker=True, budget=RetryBudget()),
-        )
+    def all_three() -> tuple[Figures, Figures, Figures]:
+        return run(breaker=False, budget=False), run(breaker=False, budget=True), run(breaker=True, budget=True)
 
-    naive, budgeted, broken = benchmark.pedantic(both, rounds=1)
+    naive, budgeted, broken = benchmark.pedantic(all_three, rounds=1)
     say(benchmark, "total outage, three attempts: requests per call")
     for name, figures in (("no budget", naive), ("budget", budgeted), ("budget and circuits", broken)):
         say(benchmark, f"  {name:30}{figures.sent:13.3f}")
@@ -69,10 +64,11 @@ def test_everything_is_down(benchmark: Any) -> None:
 
 
 def test_few_answers_take_very_long(benchmark: Any) -> None:
-    def run(hedging: TimelyHedges | None) -> Figures:
-        return hedge(SEED, 100.0, RouterBalancer(PLACES, random.Random(SEED)), hedging)
+    def run(*, hedged: bool) -> Figures:
+        balancer = RouterBalancer(PLACES, random.Random(SEED))
+        return hedge(SEED, 100.0, balancer, TimelyHedges(balancer) if hedged else None)
 
-    plain, hedged = benchmark.pedantic(lambda: (run(None), run(TimelyHedges(RetryBudget()))), rounds=1)
+    plain, hedged = benchmark.pedantic(lambda: (run(hedged=False), run(hedged=True)), rounds=1)
     say(benchmark, f"{'rare slow answers':32}{'p50 ms':>13}{'p99 ms':>13}{'p99.9 ms':>13}{'requests':>13}")
     for name, figures in (("without hedges", plain), ("hedged at p95", hedged)):
         say(

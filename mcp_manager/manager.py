@@ -121,7 +121,9 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         self._is_loop_running: Callable[[], bool] = bool
         self._router = Router(together=limits_together(self._config))
         self._monitor = HealthMonitor(self._router, _CLOCK, concurrency=self._config.probe_concurrency)
-        self._dispatcher = Dispatcher(self._router, self._monitor, _CLOCK, config=self._config)
+        self._dispatcher = Dispatcher(
+            self._router, self._monitor, _CLOCK, lambda: self._servers.values(), config=self._config
+        )
         self._progress_tokens = itertools.count(1)
         self._fleet = Fleet(self._assembly, self._router, self._monitor, self._removed, _CLOCK)
         self._servers = self._fleet.servers

@@ -10,6 +10,9 @@ from typing import Final, NamedTuple
 from mcp_manager._core.histogram import LatencyWindow
 from mcp_manager.bench.simulated_policies import REFERENCES, Balancer, RouterBalancer
 from mcp_manager.bench.simulation import Figures, Hedging, Retrying, World
+from mcp_manager.config import HedgeConfig, RetryConfig
+from mcp_manager.core_settings import in_ns
+from mcp_manager.dispatch.retrying import next_backoff_s
 
 __all__ = [
     "OURS",
@@ -17,7 +20,6 @@ __all__ = [
     "POLICIES",
     "BudgetedRetries",
     "Comparison",
-    "RetryBudget",
     "TimelyHedges",
     "compare",
     "hedge",
@@ -117,101 +119,63 @@ def hedge(seed: int, seconds: float, balancer: Balancer, hedging: Hedging | None
     return world.run(seconds)
 
 
-class RetryBudget:
-    """A share of the calls of the last seconds, and some beside (Finagle, RetryBudget)."""
-
-    _SLOTS = 10
-
-    def __init__(self, ratio: float = 0.2, min_per_s: float = 10.0, ttl_s: float = 10.0) -> None:
-        self._ratio = ratio
-        self._reserve = min_per_s * ttl_s
-        self._slot_ns = int(ttl_s * 1e9) // self._SLOTS
-        self._balances: dict[int, float] = {}
-
-    def deposit(self, now_ns: int) -> None:
-        """Count a call."""
-        self._add(now_ns, self._ratio)
-
-    def withdraw(self, now_ns: int) -> bool:
-        """Take one retry or hedge, if there is one left."""
-        self._add(now_ns, -1.0)
-        if sum(self._balances.values()) + self._reserve >= 0.0:
-            return True
-        self._add(now_ns, 1.0)
-        return False
-
-    def _add(self, now_ns: int, amount: float) -> None:
-        slot = now_ns // self._slot_ns
-        self._balances[slot] = self._balances.get(slot, 0.0) + amount
-        while min(self._balances) <= slot - self._SLOTS:
-            del self._balances[min(self._balances)]
-
-
 class BudgetedRetries:
-    """Three attempts, apart by decorrelated jitter.
+    """Retries as a server has them by default: how many, how far apart, and within what budget.
 
     Parameters
     ----------
+    balancer
+        Whose router keeps the budget.
     draws
         The jitter.
     budget
-        ``None`` for no end of retries.
+        ``False`` for no end of retries.
     """
 
-    _ATTEMPTS = 3
-    _LEAST_NS = 50_000_000
-    _MOST_NS = 2_000_000_000
-
-    def __init__(self, draws: random.Random, budget: RetryBudget | None) -> None:
+    def __init__(self, balancer: RouterBalancer, draws: random.Random, *, budget: bool = True) -> None:
+        self._config = RetryConfig()
+        self._balancer = balancer
         self._draws = draws
-        self._budget = budget
-
-    def called(self, now_ns: int) -> None:
-        """See :class:`Retrying`."""
-        if self._budget is not None:
-            self._budget.deposit(now_ns)
+        self._has_budget = budget
 
     def delay_ns(self, attempts: int, last_ns: int, now_ns: int) -> int | None:
         """See :class:`Retrying`."""
-        if attempts >= self._ATTEMPTS or (self._budget is not None and not self._budget.withdraw(now_ns)):
+        if attempts >= self._config.attempts:
             return None
-        most_ns = 3 * max(last_ns, self._LEAST_NS)
-        return min(self._MOST_NS, int(self._draws.uniform(self._LEAST_NS, most_ns)))
+        if self._has_budget and not self._balancer.router.withdraw(self._balancer.record, now_ns):
+            return None
+        last_s = last_ns / 1e9 if last_ns else self._config.backoff_s
+        return in_ns(next_backoff_s(last_s, self._config, self._draws.random()))
 
 
 class TimelyHedges:
-    """A hedge for every call that takes longer than the 95th percentile of the latest ones, within a budget.
+    """A hedge for every call that takes longer than the 95th percentile of the latest ones, within the router's budget.
 
     The latencies are those of whole calls. Those of the attempts that won would be the wrong ones: the long ones, cut
     short by their hedges, are not among them, and the percentile would sink until a tenth of the calls were hedged.
     """
 
-    _LEAST_NS = 5_000_000
-    _LEAST_SAMPLES = 50
     _LOOK_AGAIN_NS = 100_000_000
 
-    def __init__(self, budget: RetryBudget) -> None:
-        self._budget = budget
+    def __init__(self, balancer: RouterBalancer) -> None:
+        self._config = HedgeConfig()
+        self._balancer = balancer
         self._window = LatencyWindow()
         self._delay_ns: int | None = None
         self._look_at_ns = 0
-
-    def called(self, now_ns: int) -> None:
-        """See :class:`Hedging`."""
-        self._budget.deposit(now_ns)
 
     def delay_ns(self, now_ns: int) -> int | None:
         """See :class:`Hedging`."""
         if now_ns >= self._look_at_ns:
             self._look_at_ns = now_ns + self._LOOK_AGAIN_NS
             summary = self._window.summary(now_ns)
-            if summary.count >= self._LEAST_SAMPLES and summary.p95_s is not None:
-                self._delay_ns = max(self._LEAST_NS, int(summary.p95_s * 1e9))
+            if summary.count >= self._config.min_samples and summary.p95_s is not None:
+                self._delay_ns = in_ns(max(self._config.min_delay_s, summary.p95_s))
         return self._delay_ns
 
     def permits(self, now_ns: int) -> bool:
         """See :class:`Hedging`."""
-        return self._budget.withdraw(now_ns)
+        return self._balancer.router.withdraw(self._balancer.record, now_ns)
 
     def ended(self, took_ns: int, now_ns: int) -> None:
         """See :class:`Hedging`."""

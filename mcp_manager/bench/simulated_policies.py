@@ -6,8 +6,9 @@ import math
 import random
 from typing import Any, Final, NamedTuple, Protocol
 
-from mcp_manager._core.breaker import BreakerSettings
 from mcp_manager._core.router import Router
+from mcp_manager.config import ManagerConfig, ServerConfig
+from mcp_manager.core_settings import balancing_settings, breaker_settings, limits_of, limits_together
 from mcp_manager.types import CallStatus, Outcome
 
 __all__ = [
@@ -41,15 +42,15 @@ class Picked(NamedTuple):
 class Balancer(Protocol):
     """Whoever says where a call goes."""
 
-    def pick(self, now_ns: int, avoid: Picked | None = None) -> Picked | None:
-        """Choose a place, another than ``avoid`` if there is one; ``None`` if none admits the call."""
+    def pick(self, now_ns: int, before: Picked | None = None) -> Picked | None:
+        """Choose a place, for a retry or hedge another than ``before`` if there is one; ``None`` if none admits the call."""
 
     def done(self, picked: Picked, outcome: Outcome, now_ns: int) -> None:
         """Learn how a call has ended."""
 
 
 class RouterBalancer:
-    """The compiled router.
+    """The compiled router with the settings that a server has by default.
 
     Parameters
     ----------
@@ -63,23 +64,23 @@ class RouterBalancer:
 
     def __init__(self, places: int, draws: random.Random, *, breaker: bool = True) -> None:
         self._draws = draws
-        self.router = Router()
-        self.router.add_server(SERVER)
+        config = ServerConfig()
+        self.router = Router(together=limits_together(ManagerConfig()))
+        self.router.add_server(SERVER, balancing_settings(config.balancing), limits_of(config))
+        self.record = self.router.server(SERVER)
+        # Nothing probes here.
+        settings = breaker_settings(config.breaker, False)
         for place in range(places):
-            instance = self.router.add_instance(SERVER, place, BreakerSettings())
+            instance = self.router.add_instance(SERVER, place, settings)
             if not breaker:
                 self.router.set_breaker_mode(instance, "disabled")
 
-    def pick(self, now_ns: int, avoid: Picked | None = None) -> Picked | None:
+    def pick(self, now_ns: int, before: Picked | None = None) -> Picked | None:
         """See :class:`Balancer`."""
-        for _ in range(8):
-            lease = self.router.pick(SERVER, _METHOD, now_ns, self._draws.getrandbits(64))
-            if lease.rejection:
-                return None
-            if avoid is None or lease.payload != avoid.place:
-                break
-            self.router.done(lease, Outcome.IGNORED, CallStatus.CANCELLED, now_ns)
-        return Picked(lease.payload, now_ns, lease)
+        avoid = None if before is None else before.lease.instance
+        bits = self._draws.getrandbits(64)
+        lease = self.router.pick(SERVER, _METHOD, now_ns, bits, avoid=avoid, again=before is not None)
+        return None if lease.rejection else Picked(lease.payload, now_ns, lease)
 
     def done(self, picked: Picked, outcome: Outcome, now_ns: int) -> None:
         """See :class:`Balancer`."""
@@ -94,7 +95,7 @@ class RandomChoice:
         self._places = places
         self._draws = draws
 
-    def pick(self, now_ns: int, avoid: Picked | None = None) -> Picked | None:
+    def pick(self, now_ns: int, before: Picked | None = None) -> Picked | None:
         """See :class:`Balancer`."""
         return Picked(self._draws.randrange(self._places), now_ns)
 
@@ -107,7 +108,7 @@ class RoundRobin(RandomChoice):
 
     _last = -1
 
-    def pick(self, now_ns: int, avoid: Picked | None = None) -> Picked | None:
+    def pick(self, now_ns: int, before: Picked | None = None) -> Picked | None:
         """See :class:`Balancer`."""
         self._last = (self._last + 1) % self._places
         return Picked(self._last, now_ns)
@@ -120,7 +121,7 @@ class LeastInFlight(RandomChoice):
         super().__init__(places, draws)
         self._in_flight = [0] * places
 
-    def pick(self, now_ns: int, avoid: Picked | None = None) -> Picked | None:
+    def pick(self, now_ns: int, before: Picked | None = None) -> Picked | None:
         """See :class:`Balancer`."""
         first = self._draws.randrange(self._places)
         second = self._draws.randrange(self._places - 1)

@@ -25,18 +25,12 @@ Service = Callable[[int, random.Random], tuple[float, bool]]
 class Retrying(Protocol):
     """Whether, and when, a call that failed is made again."""
 
-    def called(self, now_ns: int) -> None:
-        """Learn of a call, not of its repetitions."""
-
     def delay_ns(self, attempts: int, last_ns: int, now_ns: int) -> int | None:
         """Return the wait before another attempt after ``attempts`` of them, ``last_ns`` being the last wait, or ``None``."""
 
 
 class Hedging(Protocol):
     """Whether, and when, a call that takes long is made a second time."""
-
-    def called(self, now_ns: int) -> None:
-        """Learn of a call, not of its hedge."""
 
     def delay_ns(self, now_ns: int) -> int | None:
         """Return after how long a call is to be hedged, ``None`` for never."""
@@ -170,22 +164,21 @@ class World:
         heapq.heappush(self._events, (when_ns, next(self._numbers), what, call, picked, failed))
 
     def _begin(self, call: _Call) -> None:
-        if self._retrying is not None:
-            self._retrying.called(self._now_ns)
         self._attempt(call)
         if self._hedging is not None and not call.is_over:
-            self._hedging.called(self._now_ns)
             delay_ns = self._hedging.delay_ns(self._now_ns)
             if delay_ns is not None:
                 self._at(self._now_ns + delay_ns, self._hedge, call)
 
-    def _attempt(self, call: _Call, _: Picked | None = None, __: bool = False) -> None:
+    def _attempt(self, call: _Call, before: Picked | None = None, _: bool = False) -> None:
         call.attempts += 1
-        if not self._send(call, None):
-            self._failed(call)
+        if not self._send(call, before):
+            # Refused on this side: it is not tried again, whatever may be left of the budget.
+            self._errors += not call.is_warm_up
+            self._end(call)
 
-    def _send(self, call: _Call, avoid: Picked | None) -> bool:
-        picked = self._balancer.pick(self._now_ns, avoid)
+    def _send(self, call: _Call, before: Picked | None) -> bool:
+        picked = self._balancer.pick(self._now_ns, before)
         if picked is None:
             return False
         self._sent += not call.is_warm_up
@@ -209,9 +202,9 @@ class World:
         if not failed:
             self._end(call)
         elif not call.flights:
-            self._failed(call)
+            self._failed(call, picked)
 
-    def _failed(self, call: _Call) -> None:
+    def _failed(self, call: _Call, picked: Picked) -> None:
         delay_ns = None
         if self._retrying is not None:
             delay_ns = self._retrying.delay_ns(call.attempts, call.last_wait_ns, self._now_ns)
@@ -220,7 +213,7 @@ class World:
             self._end(call)
         else:
             call.last_wait_ns = delay_ns
-            self._at(self._now_ns + delay_ns, self._attempt, call)
+            self._at(self._now_ns + delay_ns, self._attempt, call, picked)
 
     def _end(self, call: _Call) -> None:
         call.is_over = True

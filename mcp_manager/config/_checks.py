@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from typing import Final
 
+import msgspec
+
 from mcp_manager.config._oauth import check_oauth
-from mcp_manager.config._problem import FieldProblem, at, entry
+from mcp_manager.config._problem import FieldProblem, at, entry, join
 from mcp_manager.config._url import check_url, is_address_url, split_nameserver
 from mcp_manager.config.model import AuthConfig, ServerConfig
+from mcp_manager.config.resilience import FallbackConfig
 
 __all__ = ["TRANSPORT_SPELLINGS", "check_settings", "check_text"]
 
@@ -83,6 +86,7 @@ def check_settings(config: ServerConfig, path: str) -> None:
         if config.discovery.kind != "none":
             raise FieldProblem(at(path, "discovery.kind"), "does not go with a command", "give a url, or drop it")
         _check_process(config, path)
+    _check_fallback(config.fallback, at(path, "fallback"))
     for section, lower, upper in _ASCENDING:
         settings = getattr(config, section)
         if getattr(settings, lower) > getattr(settings, upper):
@@ -109,6 +113,27 @@ def _check_tags(tags: tuple[str, ...], path: str) -> None:
         if tag in seen:
             raise FieldProblem(where, f"repeats the tag {tag!r}")
         seen.add(tag)
+
+
+def _check_fallback(fallback: FallbackConfig, path: str) -> None:
+    if fallback.tag is not None:
+        check_text(fallback.tag, at(path, "tag"))
+        if not fallback.tag:
+            raise FieldProblem(at(path, "tag"), "must not be empty", "leave it out for none")
+    for name, result in fallback.static.items():
+        where = join(at(path, "static"), name)
+        method, colon, tool = name.partition(":")
+        check_text(name, where)
+        if not method or method.startswith("notifications/"):
+            raise FieldProblem(where, "is not the method of a request")
+        if colon and (method != "tools/call" or not tool):
+            raise FieldProblem(where, "is neither a method nor a tool", "write a tool as tools/call:<name>")
+        if not isinstance(result, dict):
+            raise FieldProblem(where, "is not an object, as every result is")
+        try:
+            msgspec.json.encode(result)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise FieldProblem(where, "cannot be written as JSON") from error
 
 
 def _check_endpoints(config: ServerConfig, path: str) -> None:

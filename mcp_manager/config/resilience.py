@@ -140,7 +140,8 @@ class RetryConfig(Settings, frozen=True, kw_only=True):
         See :class:`RetryBudgetConfig`.
     trust_annotations
         Believe ``readOnlyHint`` and ``idempotentHint`` of the server's tools: calls of those are then safe to repeat.
-        MCP tells clients not to rely on them unless the server is trusted (2025-06-18, server/tools).
+        MCP tells clients not to rely on them unless the server is trusted (2025-06-18, server/tools). They are known once
+        the server's tools were listed, by ``list_tools`` or the fleet's catalogue.
     tools
         What you know of tools by name: ``safe`` to call twice, or ``unsafe``, whatever is annotated.
     """
@@ -187,12 +188,18 @@ class FallbackConfig(Settings, frozen=True, kw_only=True):
     Parameters
     ----------
     tag
-        Another server with this tag is asked, if the request certainly was not executed or is safe to repeat.
+        The other servers with this tag are asked, those of the highest priority first, as long as the request certainly
+        was not executed or is safe to repeat: for tools, prompts, resources and completions, which another server can
+        have as well.
     stale_s
-        The last result of the same request is given if it is not older than this many seconds, marked as stale; 0 keeps
-        none.
+        The last result of the same request is given if it is not older than this many seconds, and if the request is safe
+        to repeat; 0 keeps none. Of a server with this, the replies go by the slower way past the compiled one.
     static
         A result by method, or by tool as ``tools/call:<name>``.
+
+    They are tried in this order. What was given is marked in the result's ``_meta``: ``mcp-manager/fallback`` is
+    ``server`` (with its id in ``mcp-manager/fallback-server``), ``stale`` (with ``mcp-manager/stale-age-s``) or
+    ``static``.
     """
 
     tag: str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import getrandbits, random
 from typing import Any, Final, NoReturn
 
@@ -12,8 +12,10 @@ from mcp_manager._core.jsonrpc import RESULT, Message
 from mcp_manager._core.records import READY, Lease
 from mcp_manager._core.records import Instance as RouterInstance
 from mcp_manager._core.router import Router
-from mcp_manager.config import ManagerConfig
+from mcp_manager.config import FallbackConfig, ManagerConfig
 from mcp_manager.dispatch.admission import MAY_WAIT, ToolRates, WaitingRoom, refusal
+from mcp_manager.dispatch.fallback import Fallbacks, from_other, may_ask_another
+from mcp_manager.dispatch.hedging import Hedges, first_result, is_hedged
 from mcp_manager.dispatch.latencies import Latencies
 from mcp_manager.dispatch.retrying import (
     concluded,
@@ -27,6 +29,7 @@ from mcp_manager.errors import CallError, CircuitOpenError, OverloadedError, Pro
 from mcp_manager.health import HealthMonitor
 from mcp_manager.policy import classify_error, classify_rpc_error
 from mcp_manager.pool import Instance
+from mcp_manager.protocol.error_codes import INVALID_PARAMS, METHOD_NOT_FOUND
 from mcp_manager.protocol.methods import CALL_TOOL, KEPT_BY_SESSION
 from mcp_manager.protocol.safety import tool_of
 from mcp_manager.session import ProgressCallback, Session
@@ -37,6 +40,7 @@ from mcp_manager.types import CallStatus, CircuitState, Outcome, Rejection
 __all__ = ["Dispatcher"]
 
 _DEFAULTS: Final = ManagerConfig()
+_NO_FALLBACK: Final = FallbackConfig()
 
 
 class Dispatcher:
@@ -52,10 +56,18 @@ class Dispatcher:
         Monotonic nanoseconds.
     config
         The manager's settings: how many calls wait while all servers together are full, and for how long.
+    servers
+        Returns the supervisors of all deployed servers: one may answer for another.
     """
 
     def __init__(
-        self, router: Router, monitor: HealthMonitor, clock: Callable[[], int], *, config: ManagerConfig = _DEFAULTS
+        self,
+        router: Router,
+        monitor: HealthMonitor,
+        clock: Callable[[], int],
+        servers: Callable[[], Iterable[Supervisor]] = tuple,
+        *,
+        config: ManagerConfig = _DEFAULTS,
     ) -> None:
         self._router = router
         path = CallPath(router, clock, getrandbits(64))
@@ -67,6 +79,8 @@ class Dispatcher:
         self._config = config
         self._room = WaitingRoom(router, config, clock, self._latencies.median_s)
         self._tool_rates = ToolRates(router)
+        self._hedges = Hedges(clock)
+        self._fallbacks = Fallbacks(servers, clock)
 
     async def call(
         self,
@@ -104,7 +118,13 @@ class Dispatcher:
         try:
             if flight.future is None:
                 lease = await self._admitted(supervisor, method, flight.lease, deadline_ns)
-                return await self._carry(supervisor, method, lease, request, deadline_ns, progress)
+                if progress is None and supervisor.config.hedge.enabled and is_hedged(method):
+                    reply = await self._hedged(supervisor, method, lease, request, deadline_ns)
+                else:
+                    reply = await self._carry(supervisor, method, lease, request, deadline_ns, progress)
+                if supervisor.settings.kept is not None:
+                    self._fallbacks.keep(supervisor, method, request, reply)
+                return reply
             answer: Any
             try:
                 answer = await flight.future
@@ -112,9 +132,9 @@ class Dispatcher:
                 flight.abandon()
                 answer = error
             else:
-                reply = self._land(flight, answer)
-                if reply is not None:
-                    return reply
+                landed = self._land(flight, answer)
+                if landed is not None:
+                    return landed
             try:
                 return await self._carry(supervisor, method, flight.lease, request, deadline_ns, None, flight, answer)
             finally:
@@ -122,7 +142,7 @@ class Dispatcher:
                 del answer
         except CallError as error:
             lease = lease or flight.lease
-            return (await self._again(supervisor, method, lease, request, deadline_ns, progress, error))[0]
+            return await self._recovered(supervisor, method, lease, request, deadline_ns, progress, error)
 
     async def call_on(
         self,
@@ -134,16 +154,150 @@ class Dispatcher:
         deadline_ns: int,
     ) -> tuple[Message, Instance]:
         """Send a request to one instance, ``None`` for any, and return its reply and which it was; otherwise as :meth:`call`."""
+        pinned = None if instance is None else instance.handle
+        reply, lease = await self._tried(supervisor, method, request, started_ns, deadline_ns, None, pinned)
+        return reply, lease.payload
+
+    async def _tried(
+        self,
+        supervisor: Supervisor,
+        method: str,
+        request: Sendable,
+        started_ns: int,
+        deadline_ns: int,
+        progress: tuple[str, ProgressCallback] | None,
+        pinned: RouterInstance | None = None,
+    ) -> tuple[Message, Lease]:
+        """Make all attempts of a call, and return its reply and the lease that led to it."""
         if supervisor.has_tool_rates:
             self._check_tool(supervisor, method, request, started_ns)
-        pinned = None if instance is None else instance.handle
         lease = self._pick(supervisor, method, started_ns, pinned)
         try:
             lease = await self._admitted(supervisor, method, lease, deadline_ns, pinned)
-            return await self._carry(supervisor, method, lease, request, deadline_ns, None), lease.payload
+            return await self._carry(supervisor, method, lease, request, deadline_ns, progress), lease
         except CallError as error:
-            reply, lease = await self._again(supervisor, method, lease, request, deadline_ns, None, error, pinned)
-            return reply, lease.payload
+            return await self._again(supervisor, method, lease, request, deadline_ns, progress, error, pinned)
+
+    async def _recovered(
+        self,
+        supervisor: Supervisor,
+        method: str,
+        lease: Lease,
+        request: Sendable,
+        deadline_ns: int,
+        progress: tuple[str, ProgressCallback] | None,
+        error: CallError,
+    ) -> Message:
+        """Return what comes of a call whose first attempt has failed: the reply of a later one, or what stands in for it."""
+        settings = supervisor.settings
+        try:
+            reply, _ = await self._again(supervisor, method, lease, request, deadline_ns, progress, error)
+        except CallError as failure:
+            if settings.config.fallback == _NO_FALLBACK or failure.delivery == "answered":
+                raise
+            is_safe = is_executed_safely(method, request, settings.config.retry, settings.hints)
+            answer = await self._answered_elsewhere(
+                supervisor, method, request, deadline_ns, progress, failure, is_safe=is_safe
+            )
+            answer = answer or self._fallbacks.own(supervisor, method, request, is_safe=is_safe)
+            if answer is None:
+                raise
+            return answer
+        if settings.kept is not None:
+            self._fallbacks.keep(supervisor, method, request, reply)
+        return reply
+
+    async def _answered_elsewhere(
+        self,
+        supervisor: Supervisor,
+        method: str,
+        request: Sendable,
+        deadline_ns: int,
+        progress: tuple[str, ProgressCallback] | None,
+        failure: CallError,
+        *,
+        is_safe: bool,
+    ) -> Message | None:
+        """Ask the servers that may answer for one, each once and none for another; ``None`` if no answer came of it.
+
+        The failure that is raised then is the first one, of a delivery that holds for all of them.
+        """
+        for other in self._fallbacks.others(supervisor, method):
+            now_ns = self._clock()
+            if now_ns >= deadline_ns or not may_ask_another(failure, is_safe):
+                break
+            try:
+                reply, _ = await self._tried(other, method, request, now_ns, deadline_ns, progress)
+            except (CallError, KeyError) as error:
+                # A KeyError: it has been removed this moment.
+                if isinstance(error, CallError):
+                    failure.attempts += error.attempts
+                    if error.delivery not in ("not_sent", "rejected"):
+                        failure.delivery = "unknown"
+            else:
+                if reply.kind == RESULT:
+                    return from_other(reply, other)
+                if reply.error_code not in (METHOD_NOT_FOUND, INVALID_PARAMS):
+                    failure.delivery = "unknown"
+        return None
+
+    async def _hedged(
+        self, supervisor: Supervisor, method: str, lease: Lease, request: Sendable, deadline_ns: int
+    ) -> Message:
+        """Carry a call, and a second one on another instance if it takes long or fails; the first result is the reply."""
+        settings = supervisor.settings
+        is_safe = is_executed_safely(method, request, settings.config.retry, settings.hints)
+        delay_s = self._hedges.delay_s(supervisor) if is_safe else None
+        if delay_s is None:
+            reply = await self._carry(supervisor, method, lease, request, deadline_ns, None)
+            if is_safe:
+                self._hedges.took(supervisor.server_id, self._clock() - lease.started_ns)
+            return reply
+        loop = asyncio.get_running_loop()
+        first = loop.create_task(self._carry(supervisor, method, lease, request, deadline_ns, None))
+        tasks, leases = [first], [lease]
+        try:
+            await asyncio.wait(tasks, timeout=delay_s)
+            failure = first.exception() if first.done() else None
+            if not first.done() or (isinstance(failure, CallError) and may_be_repeated(failure, is_safe)):
+                hedge = self._hedge_lease(supervisor, method, lease, deadline_ns)
+                if hedge is not None:
+                    leases.append(hedge)
+                    carrying = self._carry(supervisor, method, hedge, request, deadline_ns, None)
+                    tasks.append(loop.create_task(carrying))
+            reply = await first_result(tasks)
+            self._hedges.took(supervisor.server_id, self._clock() - lease.started_ns)
+            return reply
+        finally:
+            # Whoever lost, or all of them if it is the caller who gives up.
+            pending = [task for task in tasks if not task.done()]
+            for task in pending:
+                task.cancel()
+            try:
+                if pending:
+                    await asyncio.wait(pending)
+            finally:
+                # One that was cancelled before it began has not given its lease back; a second time does nothing.
+                for each in leases:
+                    self._router.done(each, Outcome.IGNORED, CallStatus.CANCELLED, self._clock())
+
+    def _hedge_lease(self, supervisor: Supervisor, method: str, lease: Lease, deadline_ns: int) -> Lease | None:
+        """Return a lease of an instance other than that of the first, ``None`` if none, or no budget, is left for it."""
+        now_ns = self._clock()
+        server_id = supervisor.server_id
+        if now_ns >= deadline_ns or not self._has_other(supervisor, lease.instance, now_ns):
+            return None
+        if not self._hedges.take(server_id, supervisor.config.hedge):
+            return None
+        if not self._router.withdraw(supervisor.record, now_ns):
+            return None
+        hedge = self._router.pick(server_id, method, now_ns, getrandbits(64), avoid=lease.instance, again=True)
+        if hedge.rejection:
+            return None
+        if hedge.instance is lease.instance:
+            self._router.done(hedge, Outcome.IGNORED, CallStatus.CANCELLED, now_ns)
+            return None
+        return hedge
 
     async def _again(
         self,
@@ -186,7 +340,15 @@ class Dispatcher:
                 if not await self._paused(supervisor, lease, deadline_ns, error, backoff_s, pinned):
                     break
                 try:
-                    again = self._pick(supervisor, method, self._clock(), pinned, lease.instance)
+                    again = self._pick(
+                        supervisor,
+                        method,
+                        self._clock(),
+                        pinned,
+                        lease.instance,
+                        # What neither rate nor shedding has let through was not counted as let through.
+                        again=lease.rejection not in (Rejection.RATE, Rejection.SHED),
+                    )
                 except KeyError:
                     # The server was removed meanwhile.
                     break
@@ -262,10 +424,13 @@ class Dispatcher:
         avoid: RouterInstance | None = None,
         *,
         waited: bool = False,
+        again: bool = False,
     ) -> Lease:
         if pinned is not None:
             return self._router.pick_on(pinned, method, now_ns, waited=waited)
-        return self._router.pick(supervisor.server_id, method, now_ns, getrandbits(64), avoid=avoid, waited=waited)
+        return self._router.pick(
+            supervisor.server_id, method, now_ns, getrandbits(64), avoid=avoid, waited=waited, again=again
+        )
 
     async def _admitted(
         self,

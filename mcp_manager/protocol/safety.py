@@ -8,7 +8,14 @@ import msgspec
 
 from mcp_manager.protocol import methods
 
-__all__ = ["Safety", "safety_of", "tool_of"]
+__all__ = ["CONTENT", "LISTS", "Safety", "safety_of", "tool_of"]
+
+CONTENT: Final = frozenset({methods.CALL_TOOL, "prompts/get", "resources/read", "completion/complete"})
+"""Requests for what a server has to offer."""
+LISTS: Final = frozenset(
+    {methods.LIST_TOOLS, methods.DISCOVER, "prompts/list", "resources/list", "resources/templates/list"}
+)
+"""Requests for what a server says of itself."""
 
 Safety = Literal["safe", "conditional", "never"]
 """``safe`` to repeat, ``conditional`` on what is known of the tool, or ``never`` repeated by itself."""

@@ -155,7 +155,9 @@ class Session:
                 settings.faults.count_error(error)
             await self.aclose(0.0)
             raise
-        self.channel = settled.transport.channel(self, self._ids, self._dialect)
+        if settings.kept is None and not config.hedge.enabled:
+            # Where results are kept or calls hedged, they are seen on their way.
+            self.channel = settled.transport.channel(self, self._ids, self._dialect)
         self._stay_told()
 
     def call(

@@ -11,6 +11,7 @@ from mcp_manager.endpoints import Endpoints
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.session.handlers import HandlerMap
+from mcp_manager.session.kept_results import KeptResults
 from mcp_manager.session.mirrored_tools import MirroredTools
 from mcp_manager.session.negotiation import EraMemory
 from mcp_manager.session.output_schemas import OutputSchemas
@@ -32,7 +33,7 @@ TransportFactory = Callable[[int, MessageSink, bool], Transport]
 class SessionSettings:
     """What sessions of one server are made from.
 
-    ``memory``, ``mirrored``, ``outputs``, ``hints``, ``cache`` and ``faults`` are what they have found out,
+    ``memory``, ``mirrored``, ``outputs``, ``hints``, ``kept``, ``cache`` and ``faults`` are what they have found out,
     ``subscriptions`` what is wanted of them; all of it outlives each of them.
 
     Parameters
@@ -70,6 +71,7 @@ class SessionSettings:
         "handler_timeout_s",
         "handlers",
         "hints",
+        "kept",
         "make_transport",
         "memory",
         "mirrored",
@@ -113,6 +115,7 @@ class SessionSettings:
         self.mirrored = MirroredTools(self.faults)
         self.outputs = OutputSchemas(self.faults, clock)
         self.hints = ToolHints()
+        self.kept = KeptResults() if config.fallback.stale_s > 0 else None
 
     def places(self, count: int) -> Sequence[int]:
         """Return the indexes of at most so many instances: the first ones, or those of what was found."""

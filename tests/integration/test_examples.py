@@ -41,6 +41,14 @@ SAYS = {
         "local     local                 stdio      Healthy    Closed   3/3",
         "All steps succeeded",
     ),
+    "self_healing_fleet.py": (
+        "Healthy, 4 instances",
+        "healed after",
+        "4 -> 6 instances",
+        "6 -> 2 instances",
+        "release 2, 2 of 2 processes replaced",
+        "Every call was answered",
+    ),
 }
 
 

@@ -149,12 +149,20 @@ class PacedCalls:
         executed = collections.Counter(each.call for each in entries if int(each.call) >= self._first)
         calls = {each.call for each in self.ended}
         assert len(calls) == len(self.ended)
-        assert set(executed) <= calls
+        strange = set(executed) - calls
+        assert not strange, f"executed, and never called: {sorted(strange)}"
         if self._tool == "note":
-            assert [call for call, times in executed.items() if times > 1] == []
-        assert [each.call for each in self.ended if each.error is None and not executed[each.call]] == []
+            twice = [call for call, times in executed.items() if times > 1]
+            assert not twice, f"executed more than once: {twice}"
+        missing = [each.call for each in self.ended if each.error is None and not executed[each.call]]
+        assert not missing, f"answered, and never executed: {missing}"
         denied = [each for each in self.failures if each.error and each.error.delivery in ("not_sent", "rejected")]
-        assert [(each.call, each.error) for each in denied if executed[each.call]] == []
+        done = [
+            f"{each.call}: {each.error!r} [{each.error and each.error.delivery}]"
+            for each in denied
+            if executed[each.call]
+        ]
+        assert not done, f"executed, though it is said that they were not: {done}"
 
     async def _until(self, condition: object) -> None:
         assert callable(condition)

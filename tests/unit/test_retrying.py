@@ -358,7 +358,7 @@ def test_another_instance_is_preferred() -> None:
     def refused_at_once() -> CallError:
         return ConnectError("down")
 
-    fleet_test(test, instances=3, retry={"budget": {"min_per_s": 1e6}})
+    fleet_test(test, instances=3, balancing={"policy": "random"}, retry={"budget": {"min_per_s": 1e6}})
 
 
 def test_no_attempt_without_time_for_half_of_all_calls() -> None:

@@ -1,0 +1,72 @@
+"""The last results of one server's requests, for when it has none to give."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, Final
+
+import msgspec
+import orjson
+
+__all__ = ["KeptResults"]
+
+_MOST: Final = 1_000
+_MOST_BYTES: Final = 8 * 1024 * 1024
+
+Key = tuple[str, bytes]
+
+
+class _Judged(msgspec.Struct, rename="camel"):
+    is_error: bool = False
+
+
+_judged_decoder = msgspec.json.Decoder(_Judged)
+
+
+class KeptResults:
+    """Keep the results that came last, by request: a thousand, and 8 MiB of them."""
+
+    __slots__ = ("_results", "_size")
+
+    def __init__(self) -> None:
+        self._results: OrderedDict[Key, tuple[int, bytes]] = OrderedDict()
+        self._size = 0
+
+    def keep(self, method: str, params: bytes | None, result: bytes, now_ns: int) -> None:
+        """Take a result in place of the one before; nothing happens for one that tells of a failure."""
+        key = _key(method, params)
+        if key is None or len(result) > _MOST_BYTES or _is_failure(result):
+            return
+        before = self._results.pop(key, None)
+        if before is not None:
+            self._size -= len(before[1])
+        self._results[key] = now_ns, result
+        self._size += len(result)
+        while self._size > _MOST_BYTES or len(self._results) > _MOST:
+            _, (_, oldest) = self._results.popitem(last=False)
+            self._size -= len(oldest)
+
+    def find(self, method: str, params: bytes | None) -> tuple[int, bytes] | None:
+        """Return when the last result of a request came, and the result."""
+        key = _key(method, params)
+        return None if key is None else self._results.get(key)
+
+
+def _key(method: str, params: bytes | None) -> Key | None:
+    """Tell requests apart by what they ask for: not by how it is written, nor by where progress is told."""
+    try:
+        decoded: Any = orjson.loads(params) if params else None
+    except orjson.JSONDecodeError:
+        return None
+    if isinstance(decoded, dict) and isinstance(decoded.get("_meta"), dict):
+        decoded["_meta"].pop("progressToken", None)
+        if not decoded["_meta"]:
+            del decoded["_meta"]
+    return method, orjson.dumps(decoded, option=orjson.OPT_SORT_KEYS)
+
+
+def _is_failure(result: bytes) -> bool:
+    try:
+        return _judged_decoder.decode(result).is_error
+    except (msgspec.DecodeError, RecursionError):
+        return True
