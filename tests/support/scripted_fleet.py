@@ -6,7 +6,7 @@ import asyncio
 import collections
 import itertools
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -94,7 +94,7 @@ class _ScriptedTransport:
             return _reply(exchange.request_id, result=result)
         return await self._fleet.play(self._index, self._number, message, exchange)
 
-    def exchange_lasting(self, exchange: Exchange) -> Awaitable[Message]:
+    def exchange_lasting(self, exchange: Exchange) -> Coroutine[Any, Any, Message]:
         raise NotImplementedError
 
     async def notify(self, frame: bytes, deadline_ns: int, fields: bytes | None = None) -> None: ...
