@@ -174,12 +174,12 @@ async def lose_a_server(manager: McpManager, server_id: str, server: DemoServer)
             await manager.ping(server_id)
         except CircuitOpenError:
             break
-        except CallError:
-            failed += 1
+        except CallError as error:
+            failed += error.attempts
     else:
         raise StepFailedError(f"the circuit of {server_id} did not open")
     await asyncio.gather(*(manager.ping(view.id) for view in manager.servers() if view.id != server_id))
-    return f"{server_id} is {manager.server(server_id).state} after {failed} failed calls, the others answer"
+    return f"{server_id} is {manager.server(server_id).state} after {failed} failed attempts, the others answer"
 
 
 async def try_a_bad_change(manager: McpManager, server_id: str, dead_url: str) -> str:

@@ -263,7 +263,7 @@ class Dispatcher:
                 hedge = self._hedge_lease(supervisor, method, lease, deadline_ns)
                 if hedge is not None:
                     leases.append(hedge)
-                    carrying = self._carry(supervisor, method, hedge, request, deadline_ns, None)
+                    carrying = self._carry(supervisor, method, hedge, request, deadline_ns, None, may_resend=False)
                     tasks.append(loop.create_task(carrying))
             reply = await first_result(tasks)
             self._hedges.took(supervisor.server_id, self._clock() - lease.started_ns)

@@ -33,7 +33,7 @@ SAYS = {
         "Deploying 3 servers from fleet.toml",
         "3 of 3 Healthy",
         "add, echo, sleep on each of 3 servers",
-        "search-2 is Unhealthy after 3 failed calls, the others answer",
+        "search-2 is Unhealthy after 3 failed attempts, the others answer",
         "Healthy -> Degraded -> Healthy, 2/2 ready; ",
         "refused (ConnectError), search-1 still answers",
         "redeployed local, search-2",

@@ -15,6 +15,7 @@ from support.virtual_time import run_in_virtual_time
 
 from mcp_manager import McpManager
 from mcp_manager.errors import CallError, ConnectError, ConnectionLostError, OverloadedError
+from mcp_manager.types import CallStatus
 
 HEDGE: dict[str, Any] = {"enabled": True, "min_samples": 10, "max_share": 1.0, "quantile": 0.5}
 
@@ -166,6 +167,8 @@ def test_no_hedge_where_the_other_circuit_is_open() -> None:
         fleet.acts.append(Act(takes_s=5.0))
         await fleet.tool()
         assert [each.instance for each in fleet.sent] == [0]
+        (series,) = [each for each in fleet.router.server_snapshot("a", 0).methods if each.method == "tools/call"]
+        assert series.counts[CallStatus.CANCELLED] == 0
 
     hedged_test(test, breaker={"open_s": 100.0})
 
