@@ -1,4 +1,4 @@
-"""Health: passive first, an active probe only where traffic is silent, and the state that follows from both."""
+"""When each instance is probed, and what is known of it beside what the router counts."""
 
 from __future__ import annotations
 
