@@ -103,7 +103,10 @@ class Fleet:
 
     async def deploy(self, server_id: str, config: ServerSpec) -> None:
         """Register a server, connect to it and probe it once."""
-        parsed = _parse_config(server_id, config)
+        await self._connect(*self._register(server_id, _parse_config(server_id, config)))
+
+    def _register(self, server_id: str, parsed: ServerConfig) -> tuple[Supervisor, list[Instance]]:
+        """Make a server one of the fleet, and return its instances that are not connected yet."""
         if server_id in self.servers:
             raise ServerExistsError(server_id)
         check_instances(server_id, parsed, parsed.instances)
@@ -112,9 +115,13 @@ class Fleet:
         )
         supervisor = self._assembly.supervisor(server_id, parsed, self._router, self._observer)
         self.servers[server_id] = supervisor
-        added = supervisor.scale(parsed.instances)
-        if parsed.connect == "lazy":
+        return supervisor, supervisor.scale(parsed.instances)
+
+    async def _connect(self, supervisor: Supervisor, added: list[Instance]) -> None:
+        """Connect a new server, unless a call is to do that, and take it back if whoever deploys it gives up."""
+        if supervisor.config.connect == "lazy":
             return
+        server_id = supervisor.server_id
         try:
             await self._probe_all(added)
         except BaseException:
@@ -180,9 +187,10 @@ class Fleet:
             if wanted[server_id] != self.servers[server_id].config
         )
         failed: dict[str, str] = {}
+        added = [self._register(server_id, wanted[server_id]) for server_id in fresh]
         await asyncio.gather(
             *(self.undeploy(server_id) for server_id in gone),
-            *(self.deploy(server_id, wanted[server_id]) for server_id in fresh),
+            *(self._connect(*each) for each in added if each[0].config.connect == "eager"),
             *(self._replace(server_id, wanted[server_id], failed) for server_id in changed),
         )
         return Applied(
