@@ -20,11 +20,12 @@ from mcp_manager.config import (
     parse_server_config,
     validate_server_id,
 )
+from mcp_manager.core_settings import balancing_settings, limits_of
 from mcp_manager.errors import CallError, ServerExistsError, ServerNotFoundError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.pool import Instance
 from mcp_manager.scaling import Rollout, RolloutPlan, check_instances
-from mcp_manager.supervisor import Supervisor, balancing_settings
+from mcp_manager.supervisor import Supervisor
 from mcp_manager.types import ServerState
 from mcp_manager.views import is_ready
 
@@ -110,9 +111,7 @@ class Fleet:
         if server_id in self.servers:
             raise ServerExistsError(server_id)
         check_instances(server_id, parsed, parsed.instances)
-        self._router.add_server(
-            server_id, balancing_settings(parsed.balancing), max_concurrent=parsed.limits.max_concurrent
-        )
+        self._router.add_server(server_id, balancing_settings(parsed.balancing), limits_of(parsed))
         supervisor = self._assembly.supervisor(server_id, parsed, self._router, self._observer)
         self.servers[server_id] = supervisor
         return supervisor, supervisor.scale(parsed.instances)

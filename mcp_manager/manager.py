@@ -18,6 +18,7 @@ from mcp_manager.auth.token_store import TokenStore
 from mcp_manager.catalog import Tool
 from mcp_manager.client_side import ClientSide
 from mcp_manager.config import ManagerConfig
+from mcp_manager.core_settings import budget_of
 from mcp_manager.dispatcher import Dispatcher
 from mcp_manager.errors import InvalidRequestError, NotRunningError, RpcError
 from mcp_manager.fleet import Applied, Fleet, ServerSpec
@@ -117,7 +118,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         # Python 3.11.
         self._serving_thread = 0
         self._is_loop_running: Callable[[], bool] = bool
-        self._router = Router()
+        self._router = Router(together=budget_of(self._config.retry_budget))
         self._monitor = HealthMonitor(self._router, _CLOCK, concurrency=self._config.probe_concurrency)
         self._dispatcher = Dispatcher(self._router, self._monitor, _CLOCK)
         self._progress_tokens = itertools.count(1)

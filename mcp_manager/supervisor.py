@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import hashlib
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
-from mcp_manager._core.breaker import BreakerSettings
-from mcp_manager._core.records import Balancing
 from mcp_manager._core.router import Router
-from mcp_manager.config import BalancingConfig, BreakerConfig, ServerConfig
+from mcp_manager.config import ServerConfig
+from mcp_manager.core_settings import balancing_settings, breaker_settings, identity_of, in_ns, limits_of
 from mcp_manager.errors import CallError
 from mcp_manager.pool import Instance
 from mcp_manager.session import SessionSettings
 
-__all__ = ["Change", "InstanceObserver", "Supervisor", "balancing_settings", "breaker_settings"]
+__all__ = ["Change", "InstanceObserver", "Supervisor"]
 
 T = TypeVar("T")
 
@@ -116,7 +113,7 @@ class Supervisor:
         self.in_maintenance = False
         self.server_id = settings.server_id
         self.record = router.server(settings.server_id)
-        self.request_timeout_ns = _ns(settings.config.request_timeout_s)
+        self.request_timeout_ns = in_ns(settings.config.request_timeout_s)
 
     @property
     def config(self) -> ServerConfig:
@@ -224,7 +221,7 @@ class Supervisor:
             self._retired = (*self._retired, before)
         self._retired = tuple(each for each in self._retired if each is not settings)
         self._settings = settings
-        self.request_timeout_ns = _ns(settings.config.request_timeout_s)
+        self.request_timeout_ns = in_ns(settings.config.request_timeout_s)
         self.balance()
         self._release()
 
@@ -235,9 +232,7 @@ class Supervisor:
             policy = "consistent" if balancing.policy == "consistent" else "weighted"
             balancing = msgspec.structs.replace(balancing, policy=policy, slow_start_s=0.0)
         if not self.is_over:
-            self._router.configure(
-                self.server_id, balancing_settings(balancing), max_concurrent=self.config.limits.max_concurrent
-            )
+            self._router.configure(self.server_id, balancing_settings(balancing), limits_of(self.config))
 
     # The rest of its life
 
@@ -293,7 +288,7 @@ class Supervisor:
             breaker_settings(config.breaker, config.health.enabled),
             weight=_at(config.balancing.weights, index, 1.0),
             tier=_at(config.balancing.tiers, index, 0),
-            identity=_identity(config, index),
+            identity=identity_of(config, index),
         )
         # Nothing is picked before admit().
         self._router.set_availability(instance.handle, EXCLUDED)
@@ -362,61 +357,9 @@ class Supervisor:
         self._router.set_availability(instance.handle, availability, self._clock())
 
 
-@functools.lru_cache(maxsize=1024)
-def breaker_settings(config: BreakerConfig, is_probed: bool) -> BreakerSettings:
-    """Translate a server's breaker configuration from seconds to the core's nanoseconds.
-
-    Servers that are configured alike share one: fewer bytes to keep, and to read on every call.
-    """
-    return BreakerSettings(
-        window_ns=_ns(config.window_s),
-        min_calls=config.min_calls,
-        failure_rate=config.failure_rate,
-        consecutive_failures=config.consecutive_failures,
-        slow_call_ns=_ns(config.slow_call_s),
-        slow_rate=config.slow_rate,
-        open_ns=_ns(config.open_s),
-        open_max_ns=_ns(config.open_max_s),
-        jitter=config.jitter,
-        trip_decay_ns=_ns(config.trip_decay_s),
-        half_open_permits=config.half_open_permits,
-        half_open_successes=config.half_open_successes,
-        probe_ttl_ns=_ns(config.probe_ttl_s),
-        # Where nothing probes, there is nobody for callers to let go first.
-        active_first=config.active_first and is_probed,
-        probe_grace_ns=_ns(config.probe_grace_s),
-    )
-
-
-@functools.lru_cache(maxsize=1024)
-def balancing_settings(config: BalancingConfig) -> Balancing:
-    """Translate a server's balancing configuration for the core; servers configured alike share one."""
-    return Balancing(
-        policy=config.policy,
-        overprovision=config.overprovision,
-        panic_threshold=config.panic_threshold,
-        max_ejection=config.max_ejection,
-        slow_start_ns=_ns(config.slow_start_s),
-        slow_start_aggression=config.slow_start_aggression,
-    )
-
-
 def _at(values: tuple[T, ...], index: int, default: T) -> T:
     return values[index] if index < len(values) else default
 
 
-def _identity(config: ServerConfig, index: int) -> int:
-    """Tell instances apart for rendezvous hashing, alike in every process: by their URL where each has its own."""
-    if config.balancing.policy != "consistent":
-        return 0
-    own_url = config.url is not None and (config.has_url_template or config.url_limit is not None)
-    text = config.instance_url(index) if own_url else str(index)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
-
-
 def _by_index(instance: Instance) -> tuple[int, int]:
     return instance.index, instance.number
-
-
-def _ns(seconds: float) -> int:
-    return round(seconds * 1e9)
