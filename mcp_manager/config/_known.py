@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from itertools import compress
+from operator import is_not
 from typing import Any, Final
 
 import msgspec
@@ -24,6 +26,9 @@ _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,255}")
 _DEFAULTS: Final[dict[str, Any]] = dict(
     zip(ServerConfig.__struct_fields__, ServerConfig.__struct_defaults__, strict=True)
 )
+_NAMES: Final = tuple(_DEFAULTS)
+_VALUES: Final = tuple(_DEFAULTS.values())
+_INDEXES: Final = range(len(_NAMES))
 # Of several URLs, of a program, of headers and credentials more must be checked than each value alone.
 _SPECIAL: Final = frozenset({"command", "args", "cwd", "inherit_env", "transport", "auth"})
 _EMPTY: Final = frozenset({"headers", "env", "extras"})
@@ -48,21 +53,23 @@ def is_known(config: ServerConfig) -> bool:
     """Tell whether a full check would find nothing, as each value was checked before and the rest is plain."""
     if type(config) is not ServerConfig or not is_plain_url(config.url):
         return False
-    for name, default, value in zip(_DEFAULTS, _DEFAULTS.values(), msgspec.structs.astuple(config), strict=True):
-        if value is not default and not _is_valid(name, value):
+    values = msgspec.structs.astuple(config)
+    # Most are the defaults themselves, and need not be looked at one by one.
+    for index in compress(_INDEXES, map(is_not, values, _VALUES)):
+        if not _is_valid(_NAMES[index], values[index]):
             return False
     return True
 
 
 def _is_valid(name: str, value: Any) -> bool:
-    if name in _EMPTY:
-        return type(value) is dict and not value
     if name == "url":
         return True
-    if name == "name":
-        return is_plain_id(value)
+    if name in _EMPTY:
+        return type(value) is dict and not value
     if name == "instances":
         return type(value) is int and value == 1
+    if name == "name":
+        return is_plain_id(value)
     if name in _SECTIONS:
         return any(value is each for each in _sections[name])
     try:

@@ -1,91 +1,42 @@
-"""When each instance is probed, and what is known of it beside what the router counts."""
+"""When each instance is probed, and when each server is judged anew."""
 
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
-import logging
 import random
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from mcp_manager._core.http_message import Request
 from mcp_manager._core.router import Router
 from mcp_manager._core.snapshots import InstanceSnapshot
 from mcp_manager.errors import CallError, SessionLostError
+from mcp_manager.health.assessment import PASSING, Baseline, Watch, assess
+from mcp_manager.health.tally import Tally
+from mcp_manager.health.timing_wheel import TimingWheel, Turn
 from mcp_manager.policy import backoff_delay, classify_error, jittered
 from mcp_manager.pool import Instance
 from mcp_manager.supervisor import Supervisor
 from mcp_manager.types import CallStatus, CircuitState, Outcome, ServerState
 
-__all__ = ["HealthMonitor", "assess"]
-
-_log = logging.getLogger(__name__)
+__all__ = ["HealthMonitor"]
 
 _PING: Final = Request(b'"ping"', None)
-_DEGRADED_FAILURE_RATE: Final = 0.05
-_DEGRADED_MIN_CALLS: Final = 20
 # After the first good sign of a server that was down, the next one is asked for soon.
 _CONFIRM_S: Final = 0.25
-
-
-class Watch:
-    """What the monitor knows of one instance beside what the router counts."""
-
-    __slots__ = (
-        "due",
-        "failures",
-        "in_flight",
-        "instance",
-        "is_awaited",
-        "proven",
-        "recovering",
-        "removed",
-        "successes",
-        "supervisor",
-    )
-
-    def __init__(self, supervisor: Supervisor, instance: Instance) -> None:
-        self.supervisor = supervisor
-        self.instance = instance
-        self.due = 0.0
-        self.failures = 0
-        self.successes = 0
-        self.proven = False
-        self.recovering = False
-        self.removed = False
-        # Somebody waits for its session, and is the only reason to make it; good for one turn.
-        self.is_awaited = False
-        self.in_flight: asyncio.Task[None] | None = None
-
-    def succeeded(self) -> None:
-        """Count a good sign: one is enough at start-up, after a failure it takes ``rise`` of them."""
-        self.failures = 0
-        self.successes += 1
-        health = self.supervisor.config.health
-        # Where nothing probes, no second good sign would ever come.
-        if not self.recovering or not health.enabled or self.successes >= health.rise:
-            self.proven = True
-            self.recovering = False
-
-    @property
-    def is_scheduled(self) -> bool:
-        """Whether it has turns at all: a child process that is gone is started again whatever is probed."""
-        config = self.supervisor.config
-        is_restarted = config.transport == "stdio" or self.is_awaited
-        return config.health.enabled or (is_restarted and self.instance.session is None)
-
-    def failed(self, *, probe: bool) -> None:
-        """Count a bad sign; only failed probes count towards ``fall``."""
-        self.failures += probe
-        self.successes = 0
-        self.proven = False
-        self.recovering = True
+# How soon a failed call shows, and how often a server is judged whose state may change with calls or time alone.
+_NOTICE_S: Final = 0.1
+_REVIEW_S: Final = 1.0
 
 
 class HealthMonitor:
-    """Probe every instance on its own jittered schedule and judge the servers.
+    """Probe every instance on its own jittered schedule, judge the servers, and keep count of their states.
+
+    Nothing is done for a server that was never used. Where traffic speaks, nothing is sent: an instance is probed when
+    no call has succeeded on it for ``interval_s``, and after ``idle_interval_s`` where none went to it. A probe is a
+    handshake, or else the revision's own question whether the server is there; never a call of a tool.
 
     Parameters
     ----------
@@ -101,28 +52,47 @@ class HealthMonitor:
         self._router = router
         self._clock = clock
         self._slots = asyncio.Semaphore(concurrency)
+        self._concurrency = concurrency
+        self.tally: Tally[Supervisor] = Tally()
         self._watches: dict[Instance, Watch] = {}
-        self._queue: list[tuple[float, int, Watch]] = []
-        self._sequence = itertools.count()
-        self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._reviews: dict[Supervisor, Turn[Watch | Supervisor]] = {}
+        self._baselines: dict[Supervisor, Baseline] = {}
+        self._wheel: TimingWheel[Watch | Supervisor] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        # Scheduled probes under way, and those that wait for one of them to end.
+        self._running = 0
+        self._overdue: deque[Watch] = deque()
 
     def start(self) -> None:
         """Begin probing on the running loop."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._wheel = TimingWheel(asyncio.get_running_loop().time())
 
     async def aclose(self) -> None:
         """Stop probing; idempotent."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        self._wheel = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._overdue.clear()
         for watch in list(self._watches.values()):
-            self.instance_removed(watch.instance)
+            self._forget(watch)
+
+    # What there is
+
+    def server_added(self, supervisor: Supervisor) -> None:
+        """Count a server, which is to be used yet."""
+        self.tally.add()
+
+    def server_removed(self, supervisor: Supervisor) -> None:
+        """Count a server no more; what still happens to it changes nothing."""
+        self.tally.remove(supervisor)
+        self._baselines.pop(supervisor, None)
+        self._cancel_review(supervisor)
 
     def instance_added(self, supervisor: Supervisor, instance: Instance) -> None:
         """Watch an instance; probing begins with the deployment's own probe or with the first session."""
         self._watches[instance] = Watch(supervisor, instance)
+        self._review_in(supervisor, 0.0)
 
     def instance_changed(self, supervisor: Supervisor, instance: Instance, error: CallError | None) -> None:
         """Take note that a session was made or lost, and come back when it can be made again."""
@@ -135,14 +105,14 @@ class HealthMonitor:
             watch.failed(probe=False)
         if watch.is_scheduled and watch.in_flight is None:
             self._schedule(watch, self._next_delay(watch))
+        self.reassess(supervisor)
 
     def instance_removed(self, instance: Instance) -> None:
         """Forget an instance and cancel its probe."""
-        watch = self._watches.pop(instance, None)
+        watch = self._watches.get(instance)
         if watch is not None:
-            watch.removed = True
-            if watch.in_flight is not None:
-                watch.in_flight.cancel()
+            self._forget(watch)
+            self.reassess(watch.supervisor)
 
     def circuit_opened(self, instance: Instance, retry_after_s: float) -> None:
         """Probe an instance whose circuit opened as soon as the circuit lets a probe through."""
@@ -153,6 +123,13 @@ class HealthMonitor:
         # Without a session the next attempt to make one is on its way already, and does not wait for the circuit.
         if watch.supervisor.config.health.enabled and instance.session is not None:
             self._schedule(watch, retry_after_s)
+        self.reassess(watch.supervisor)
+
+    def call_failed(self, supervisor: Supervisor) -> None:
+        """Have a server judged soon, as too many of its calls may have failed by now."""
+        self._review_in(supervisor, _NOTICE_S)
+
+    # What is asked for
 
     async def probe(self, instance: Instance) -> bool:
         """Probe an instance now, once; tell whether it answered."""
@@ -162,68 +139,165 @@ class HealthMonitor:
         answered = await self._probe(watch)
         if watch.is_scheduled and not watch.removed:
             self._schedule(watch, self._next_delay(watch))
+        self.reassess(watch.supervisor)
         return answered
 
     def settle(self, supervisor: Supervisor) -> None:
         """Have a server's missing sessions made in their own time, also where only a call would make them."""
-        now = asyncio.get_running_loop().time()
+        supervisor.waken()
         for instance in supervisor.instances:
             watch = self._watches.get(instance)
             if watch is None or instance.session is not None or instance.is_connecting:
                 continue
-            if watch.in_flight is not None or watch.due > now:
+            if watch.in_flight is not None or watch.turn is not None:
                 continue
             watch.is_awaited = True
             self._schedule(watch, self._next_delay(watch))
 
     def state(self, supervisor: Supervisor) -> tuple[ServerState, tuple[str, ...]]:
-        """Judge a server: its state and the reasons for it."""
+        """Judge a server: what it is shown as and the reasons for it, which the counts agree with from now on."""
+        if supervisor.is_over or (supervisor.is_dormant and self.tally.standing(supervisor) is None):
+            return self._assess(supervisor)[:2]
+        return self.reassess(supervisor)
+
+    def reassess(self, supervisor: Supervisor) -> tuple[ServerState, tuple[str, ...]]:
+        """Judge a server anew, as something of it has changed, and again when time alone may change something."""
+        state, reasons, opens_in_s = self._assess(supervisor)
+        if supervisor.is_over:
+            return state, reasons
+        now = asyncio.get_running_loop().time()
+        settle_s = supervisor.config.health.settle_s
+        standing = self.tally.judge(supervisor, state, reasons, now, settle_s)
+        if opens_in_s is not None:
+            self._review_in(supervisor, opens_in_s)
+        if standing.better_since is not None:
+            self._review_in(supervisor, max(standing.better_since + settle_s - now, 0.0))
+        elif not PASSING.isdisjoint(reasons):
+            self._review_in(supervisor, _REVIEW_S)
+        return standing.state, standing.reasons
+
+    def _assess(self, supervisor: Supervisor) -> tuple[ServerState, tuple[str, ...], float | None]:
+        """Judge a server, and say in how many seconds the first of its open circuits lets a call through."""
         now_ns = self._clock()
         watches: list[Watch] = []
         circuits: list[InstanceSnapshot] = []
         for instance in supervisor.instances:
-            if instance.handle is not None:
-                watches.append(self._watches[instance])
+            watch = self._watches.get(instance)
+            if instance.handle is not None and watch is not None:
+                watches.append(watch)
                 circuits.append(self._router.instance_snapshot(instance.handle, now_ns))
-        return assess(supervisor, watches, circuits)
+        is_slow = bool(watches) and self._is_slow(supervisor, now_ns)
+        state, reasons = assess(supervisor, watches, circuits, now_ns=now_ns, is_slow=is_slow)
+        waits = [each.retry_after_ns for each in circuits if each.circuit_state == CircuitState.OPEN]
+        return state, reasons, min(waits) / 1e9 if waits else None
+
+    def _is_slow(self, supervisor: Supervisor, now_ns: int) -> bool:
+        latest = self._router.window_of(supervisor.record, now_ns)
+        if not latest.count:
+            return False
+        baseline = self._baselines.get(supervisor)
+        if baseline is None:
+            baseline = Baseline()
+            if not supervisor.is_over:
+                self._baselines[supervisor] = baseline
+        health = supervisor.config.health
+        return baseline.is_exceeded(latest, now_ns / 1e9, health.slow_factor, health.slow_floor_s)
+
+    # Turns
+
+    def _review_in(self, supervisor: Supervisor, delay_s: float) -> None:
+        """Have a server judged by then at the latest."""
+        if self._wheel is None or supervisor.is_over:
+            return
+        turn = self._reviews.get(supervisor)
+        due = asyncio.get_running_loop().time() + delay_s
+        if turn is not None:
+            if self._wheel.due(turn) <= due:
+                return
+            self._wheel.cancel(turn)
+        self._reviews[supervisor] = self._wheel.insert(supervisor, due)
+        self._arm()
+
+    def _cancel_review(self, supervisor: Supervisor) -> None:
+        turn = self._reviews.pop(supervisor, None)
+        if turn is not None and self._wheel is not None:
+            self._wheel.cancel(turn)
 
     def _schedule(self, watch: Watch, delay_s: float) -> None:
-        watch.due = asyncio.get_running_loop().time() + delay_s
-        heapq.heappush(self._queue, (watch.due, next(self._sequence), watch))
-        if self._queue[0][2] is watch:
-            self._wake.set()
+        if self._wheel is None:
+            return
+        if watch.turn is not None:
+            self._wheel.cancel(watch.turn)
+        watch.turn = self._wheel.insert(watch, asyncio.get_running_loop().time() + delay_s)
+        self._arm()
 
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            self._wake.clear()
-            now = loop.time()
-            while self._queue and self._queue[0][0] <= now:
-                due, _, watch = heapq.heappop(self._queue)
-                # An entry that was rescheduled since has another due time; it is not this one's turn.
-                if not watch.removed and due == watch.due and watch.in_flight is None:
-                    watch.in_flight = watch.supervisor.spawn(self._scheduled_probe(watch))
-            timeout_s = self._queue[0][0] - now if self._queue else None
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+    def _arm(self) -> None:
+        """Have the loop call when the next turn may have come; an empty wheel asks for nothing."""
+        at = self._wheel.next_at() if self._wheel is not None else None
+        if at is None or (self._timer is not None and self._timer.when() <= at):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(at, self._turn)
+
+    def _turn(self) -> None:
+        self._timer = None
+        if self._wheel is None:
+            return
+        for item in self._wheel.advance(asyncio.get_running_loop().time()):
+            if isinstance(item, Watch):
+                item.turn = None
+                self._take_turn(item)
+            else:
+                self._reviews.pop(item, None)
+                self.reassess(item)
+        self._arm()
+
+    def _take_turn(self, watch: Watch) -> None:
+        if watch.removed or watch.in_flight is not None:
+            return
+        if not watch.is_scheduled:
+            # A caller was first to start the child process again.
+            watch.is_awaited = False
+        elif not self._is_silent(watch):
+            watch.succeeded()
+            self._turn_ended(watch)
+        elif self._running < self._concurrency:
+            self._running += 1
+            watch.in_flight = watch.supervisor.spawn(self._scheduled_probe(watch))
+            watch.in_flight.add_done_callback(partial(self._probe_ended, watch))
+        else:
+            self._overdue.append(watch)
 
     async def _scheduled_probe(self, watch: Watch) -> None:
-        try:
-            if not watch.is_scheduled:
-                # A caller was first to start the child process again.
-                return
-            if self._is_silent(watch):
-                await self._probe(watch)
-            else:
-                watch.succeeded()
-        finally:
-            watch.in_flight = None
-            watch.is_awaited = False
-            if not watch.removed and watch.is_scheduled:
-                self._schedule(watch, self._next_delay(watch))
+        await self._probe(watch)
+
+    def _probe_ended(self, watch: Watch, task: asyncio.Task[None]) -> None:
+        self._running -= 1
+        watch.in_flight = None
+        if not task.cancelled():
+            task.result()
+        self._turn_ended(watch)
+        while self._overdue and self._running < self._concurrency:
+            self._take_turn(self._overdue.popleft())
+
+    def _turn_ended(self, watch: Watch) -> None:
+        watch.is_awaited = False
+        if watch.removed:
+            return
+        if watch.is_scheduled and watch.turn is None:
+            self._schedule(watch, self._next_delay(watch))
+        watch.looked_ns = self._clock()
+        self.reassess(watch.supervisor)
+
+    def _forget(self, watch: Watch) -> None:
+        self._watches.pop(watch.instance, None)
+        watch.removed = True
+        if watch.turn is not None and self._wheel is not None:
+            self._wheel.cancel(watch.turn)
+        watch.turn = None
+        if watch.in_flight is not None:
+            watch.in_flight.cancel()
 
     def _is_silent(self, watch: Watch) -> bool:
         """Tell whether traffic has not proven the instance within the last interval."""
@@ -260,7 +334,12 @@ class HealthMonitor:
             )
         if not watch.proven or watch.instance.session is None:
             return min(_CONFIRM_S, health.interval_s)
-        return jittered(health.interval_s, health.jitter, random.random())
+        if not watch.is_spread:
+            # Those that were deployed together are not to be probed together for ever.
+            watch.is_spread = True
+            return health.interval_s * random.random()
+        is_idle = handle is None or handle.last_success_ns <= watch.looked_ns
+        return jittered(health.idle_s if is_idle else health.interval_s, health.jitter, random.random())
 
     async def _probe(self, watch: Watch) -> bool:
         instance = watch.instance
@@ -299,65 +378,3 @@ class HealthMonitor:
             await instance.ready_session(now_ns + int((connect_timeout_s + timeout_s) * 1e9))
         else:
             await instance.call(_PING, now_ns + int(timeout_s * 1e9))
-
-
-def assess(
-    supervisor: Supervisor, watches: Sequence[Watch], circuits: Sequence[InstanceSnapshot]
-) -> tuple[ServerState, tuple[str, ...]]:
-    """Judge a server from its instances; the first state that fits, worst first.
-
-    Parameters
-    ----------
-    supervisor
-        The server.
-    watches, circuits
-        What is known of each of its instances, in the same order.
-
-    Returns
-    -------
-    The state, and why it is not ``Healthy``.
-    """
-    if supervisor.in_maintenance:
-        return ServerState.MAINTENANCE, ("operator",)
-    if not watches:
-        return ServerState.STOPPED, ("suspended",)
-    if all(_is_untried(watch) for watch in watches):
-        return ServerState.INITIALIZING, ("unprobed",)
-    fall = supervisor.config.health.fall
-    reasons: dict[str, None] = {}
-    down = 0
-    for watch, circuit in zip(watches, circuits, strict=True):
-        reason, is_down = _judge(watch, circuit, fall)
-        down += is_down
-        if reason:
-            reasons[reason] = None
-    if down == len(watches):
-        return ServerState.UNHEALTHY, tuple(reasons)
-    calls = sum(circuit.window_calls for circuit in circuits)
-    failures = sum(circuit.window_failures for circuit in circuits)
-    if calls >= _DEGRADED_MIN_CALLS and failures >= _DEGRADED_FAILURE_RATE * calls:
-        reasons["failing calls"] = None
-    if supervisor.draining:
-        reasons["draining"] = None
-    return (ServerState.DEGRADED if reasons else ServerState.HEALTHY), tuple(reasons)
-
-
-def _is_untried(watch: Watch) -> bool:
-    return watch.instance.session is None and watch.instance.last_error is None and not watch.failures
-
-
-def _judge(watch: Watch, circuit: InstanceSnapshot, fall: int) -> tuple[str, bool]:
-    """Name what is wrong with an instance, if anything is, and tell whether it can serve at all."""
-    if circuit.circuit_state == CircuitState.OPEN:
-        return "circuit open", True
-    if watch.failures >= fall:
-        return "probes failing", True
-    if watch.instance.session is None:
-        if _is_untried(watch):
-            return "unprobed", False
-        return "not connected", True
-    if circuit.circuit_state == CircuitState.HALF_OPEN:
-        return "circuit half open", False
-    if watch.failures:
-        return "probe failed", False
-    return ("", False) if watch.proven else ("recovering", False)
