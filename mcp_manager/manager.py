@@ -19,7 +19,7 @@ from mcp_manager.catalog import Tool
 from mcp_manager.client_side import ClientSide
 from mcp_manager.config import ManagerConfig
 from mcp_manager.core_settings import budget_of
-from mcp_manager.dispatcher import Dispatcher
+from mcp_manager.dispatch.dispatcher import Dispatcher
 from mcp_manager.errors import InvalidRequestError, NotRunningError, RpcError
 from mcp_manager.fleet import Applied, Fleet, ServerSpec
 from mcp_manager.health import HealthMonitor
@@ -34,6 +34,7 @@ from mcp_manager.scaling.verification import ToolCheck
 from mcp_manager.session import ProgressCallback
 from mcp_manager.session.handlers import HandlerMap, Handlers, Roots
 from mcp_manager.session.output_schemas import OutputSchemas
+from mcp_manager.session.tool_hints import ToolHints
 from mcp_manager.supervisor import Supervisor
 from mcp_manager.task_verbs import TaskVerbs
 from mcp_manager.tool_catalog import FleetTools, ToolCache
@@ -471,11 +472,17 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         supervisor = self._servers.get(server_id)
         return supervisor.settings.outputs if supervisor is not None and supervisor.config.validate_output else None
 
+    def _hints(self, server_id: str) -> ToolHints | None:
+        supervisor = self._servers.get(server_id)
+        trusted = supervisor is not None and supervisor.config.retry.trust_annotations
+        return supervisor.settings.hints if supervisor is not None and trusted else None
+
     def _tools_changed(self, server_id: str, params: Any) -> Any:
         self._tools.drop(server_id)
         supervisor = self._servers.get(server_id)
         if supervisor is not None:
             supervisor.settings.outputs.forget()
+            supervisor.settings.hints.forget()
         return None if self._on_tools_changed is None else self._on_tools_changed(server_id, params)
 
     def _elicitation_complete(self, server_id: str, params: Any) -> Any:

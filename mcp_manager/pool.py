@@ -139,9 +139,27 @@ class Instance:
 
         The refusal proves that the request was not executed (2025-11-25, session management). Raises as :meth:`call`.
         """
-        self._lose(session, lost)
+        self.lose(session, lost)
         replacement = await self.ready_session(deadline_ns)
         return await replacement.call(request, deadline_ns, progress)
+
+    def lose(self, session: Session, error: CallError) -> None:
+        """Retire a session, unless another caller already did; whoever comes next makes a new one."""
+        if session is not self.session:
+            return
+        self._set_session(None)
+        self.generation += 1
+        self.last_error = error
+        if self._lost is None:
+            self._lost = weakref.WeakSet()
+        self._lost.add(session)
+        task = asyncio.get_running_loop().create_task(session.retire())
+        if self._retired is None:
+            self._retired = set()
+        self._retired.add(task)
+        task.add_done_callback(self._retired.discard)
+        if not self._closing:
+            self._on_change(self, error)
 
     async def notify(self, method_raw: bytes, params: bytes | None, deadline_ns: int) -> None:
         """Send a notification on the live session, made first if need be."""
@@ -149,7 +167,7 @@ class Instance:
         try:
             await session.notify(method_raw, params, deadline_ns)
         except SessionLostError as lost:
-            self._lose(session, lost)
+            self.lose(session, lost)
             session = await self.ready_session(deadline_ns)
             await session.notify(method_raw, params, deadline_ns)
 
@@ -281,25 +299,7 @@ class Instance:
     def _session_died(self, session: Session, error: CallError) -> None:
         if session is self.session:
             self._delay_restart()
-            self._lose(session, error)
-
-    def _lose(self, session: Session, error: CallError) -> None:
-        """Retire a session, unless another caller already did; whoever comes next makes a new one."""
-        if session is not self.session:
-            return
-        self._set_session(None)
-        self.generation += 1
-        self.last_error = error
-        if self._lost is None:
-            self._lost = weakref.WeakSet()
-        self._lost.add(session)
-        task = asyncio.get_running_loop().create_task(session.retire())
-        if self._retired is None:
-            self._retired = set()
-        self._retired.add(task)
-        task.add_done_callback(self._retired.discard)
-        if not self._closing:
-            self._on_change(self, error)
+            self.lose(session, error)
 
     def _delay_restart(self) -> None:
         """Hold back the next start of a child process; a URL is not ours to restart and may be tried at once."""

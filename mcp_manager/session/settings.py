@@ -17,6 +17,7 @@ from mcp_manager.session.output_schemas import OutputSchemas
 from mcp_manager.session.peer_faults import PeerFaults
 from mcp_manager.session.response_cache import ResponseCache
 from mcp_manager.session.subscriptions import Subscriptions
+from mcp_manager.session.tool_hints import ToolHints
 from mcp_manager.transports.base import MessageSink, Transport
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ TransportFactory = Callable[["SessionSettings", int, MessageSink, bool], Transpo
 class SessionSettings:
     """What sessions of one server are made from.
 
-    ``memory``, ``mirrored``, ``outputs``, ``cache`` and ``faults`` are what they have found out, ``subscriptions`` what
-    is wanted of them; all of it outlives each of them, and is made when it is asked for: most servers of a large fleet
+    ``memory``, ``mirrored``, ``outputs``, ``hints``, ``cache`` and ``faults`` are what they have found out,
+    ``subscriptions`` what is wanted of them; all of it outlives each of them, and is made when it is asked for: most servers of a large fleet
     are never called.
 
     Parameters
@@ -62,6 +63,7 @@ class SessionSettings:
         "_cache",
         "_clock",
         "_faults",
+        "_hints",
         "_listened",
         "_make_transport",
         "_memory",
@@ -112,6 +114,7 @@ class SessionSettings:
         self._subscriptions: Subscriptions | None = None
         self._mirrored: MirroredTools | None = None
         self._outputs: OutputSchemas | None = None
+        self._hints: ToolHints | None = None
 
     @property
     def memory(self) -> EraMemory:
@@ -160,6 +163,13 @@ class SessionSettings:
         if self._outputs is None:
             self._outputs = OutputSchemas(self.faults, self._clock)
         return self._outputs
+
+    @property
+    def hints(self) -> ToolHints:
+        """What its tools say of themselves."""
+        if self._hints is None:
+            self._hints = ToolHints()
+        return self._hints
 
     def succeed(self, before: SessionSettings) -> None:
         """Ask of the server what was asked of it under the configuration that this one replaces."""
