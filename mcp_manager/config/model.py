@@ -202,7 +202,8 @@ class HealthConfig(Settings, frozen=True, kw_only=True):
         it is Degraded, worse is shown at once, and what only drained, or was new, is Healthy at once.
     outliers
         Take instances out of traffic whose calls fail much more often than those of the others: below the mean success
-        rate by 1.9 standard deviations, among at least five instances with at least 100 calls in 10 s.
+        rate by 1.9 standard deviations, among at least five instances with at least 100 calls within
+        ``breaker.window_s``. They are sought every 10 s, and stay out for 30 s times the times in a row, 300 s at most.
     """
 
     enabled: bool = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections import deque
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from mcp_manager._core.router import Router
 from mcp_manager._core.snapshots import InstanceSnapshot
 from mcp_manager.errors import CallError, SessionLostError
 from mcp_manager.health.assessment import PASSING, Baseline, Watch, assess
+from mcp_manager.health.outliers import SWEEP_S, Ejections
 from mcp_manager.health.tally import Tally
 from mcp_manager.health.timing_wheel import TimingWheel, Turn
 from mcp_manager.policy import backoff_delay, classify_error, jittered
@@ -23,12 +25,18 @@ from mcp_manager.types import CallStatus, CircuitState, Outcome, ServerState
 
 __all__ = ["HealthMonitor"]
 
+_log = logging.getLogger(__name__)
+
 _PING: Final = Request(b'"ping"', None)
 # After the first good sign of a server that was down, the next one is asked for soon.
 _CONFIRM_S: Final = 0.25
 # How soon a failed call shows, and how often a server is judged whose state may change with calls or time alone.
 _NOTICE_S: Final = 0.1
 _REVIEW_S: Final = 1.0
+
+
+Item = Watch | Supervisor | Ejections
+"""Who has turns: an instance to be probed, a server to be judged, and a server to be searched for outliers."""
 
 
 class HealthMonitor:
@@ -55,9 +63,10 @@ class HealthMonitor:
         self._concurrency = concurrency
         self.tally: Tally[Supervisor] = Tally()
         self._watches: dict[Instance, Watch] = {}
-        self._reviews: dict[Supervisor, Turn[Watch | Supervisor]] = {}
+        self._reviews: dict[Supervisor, Turn[Item]] = {}
         self._baselines: dict[Supervisor, Baseline] = {}
-        self._wheel: TimingWheel[Watch | Supervisor] | None = None
+        self._sweeps: dict[Supervisor, Ejections] = {}
+        self._wheel: TimingWheel[Item] | None = None
         self._timer: asyncio.TimerHandle | None = None
         # Scheduled probes under way, and those that wait for one of them to end.
         self._running = 0
@@ -88,6 +97,9 @@ class HealthMonitor:
         self.tally.remove(supervisor)
         self._baselines.pop(supervisor, None)
         self._cancel_review(supervisor)
+        ejections = self._sweeps.pop(supervisor, None)
+        if ejections is not None and ejections.turn is not None and self._wheel is not None:
+            self._wheel.cancel(ejections.turn)
 
     def instance_added(self, supervisor: Supervisor, instance: Instance) -> None:
         """Watch an instance; probing begins with the deployment's own probe or with the first session."""
@@ -101,6 +113,7 @@ class HealthMonitor:
             return
         if error is None:
             watch.succeeded()
+            self._begin_sweeps(supervisor)
         elif not isinstance(error, SessionLostError):
             watch.failed(probe=False)
         if watch.is_scheduled and watch.in_flight is None:
@@ -248,10 +261,35 @@ class HealthMonitor:
             if isinstance(item, Watch):
                 item.turn = None
                 self._take_turn(item)
+            elif isinstance(item, Ejections):
+                self._sweep(item)
             else:
                 self._reviews.pop(item, None)
                 self.reassess(item)
         self._arm()
+
+    def _begin_sweeps(self, supervisor: Supervisor) -> None:
+        if supervisor in self._sweeps or self._wheel is None or not supervisor.config.health.outliers:
+            return
+        ejections = Ejections(supervisor)
+        if ejections.is_wanted:
+            self._sweeps[supervisor] = ejections
+            ejections.turn = self._wheel.insert(ejections, asyncio.get_running_loop().time() + SWEEP_S)
+            self._arm()
+
+    def _sweep(self, ejections: Ejections) -> None:
+        supervisor = ejections.supervisor
+        if self._wheel is None or not ejections.is_wanted:
+            self._sweeps.pop(supervisor, None)
+            return
+        for instance in ejections.sweep(self._router, self._clock()):
+            _log.warning(
+                "server %r: instance %d fails more than the others and is out of traffic for a time",
+                supervisor.server_id,
+                instance.index,
+            )
+        ejections.turn = self._wheel.insert(ejections, asyncio.get_running_loop().time() + SWEEP_S)
+        self.reassess(supervisor)
 
     def _take_turn(self, watch: Watch) -> None:
         if watch.removed or watch.in_flight is not None:
