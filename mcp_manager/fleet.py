@@ -280,7 +280,7 @@ class _Observer:
         self.changed.set()
 
     def instance_ended(self, supervisor: Supervisor) -> None:
-        self._monitor.reassess(supervisor)
+        self._monitor.instance_ended(supervisor)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from math import exp
-from typing import Final
+from typing import Any, Final
 
 from mcp_manager._core.histogram import WindowSummary
 from mcp_manager._core.snapshots import InstanceSnapshot
@@ -54,7 +54,7 @@ class Watch:
     def __init__(self, supervisor: Supervisor, instance: Instance) -> None:
         self.supervisor = supervisor
         self.instance = instance
-        self.turn: Turn[Watch | Supervisor] | None = None
+        self.turn: Turn[Any] | None = None
         self.failures = 0
         self.successes = 0
         self.looked_ns = 0

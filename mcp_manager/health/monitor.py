@@ -127,6 +127,10 @@ class HealthMonitor:
             self._forget(watch)
             self.reassess(watch.supervisor)
 
+    def instance_ended(self, supervisor: Supervisor) -> None:
+        """Judge a server of which an instance has drained."""
+        self.reassess(supervisor)
+
     def circuit_opened(self, instance: Instance, retry_after_s: float) -> None:
         """Probe an instance whose circuit opened as soon as the circuit lets a probe through."""
         watch = self._watches.get(instance)
