@@ -58,6 +58,7 @@ _VISIBLE: Final = re.compile(r"[!-~]+")
 _ASCENDING: Final = (
     ("breaker", "open_s", "open_max_s"),
     ("health", "unhealthy_interval_s", "unhealthy_interval_max_s"),
+    ("health", "interval_s", "idle_interval_s"),
     ("restart", "initial_s", "max_s"),
     ("retry", "backoff_s", "backoff_max_s"),
     ("limits", "min", "max"),
@@ -82,7 +83,8 @@ def check_settings(config: ServerConfig, path: str) -> None:
         _check_process(config, path)
     for section, lower, upper in _ASCENDING:
         settings = getattr(config, section)
-        if getattr(settings, lower) > getattr(settings, upper):
+        least, most = getattr(settings, lower), getattr(settings, upper)
+        if most is not None and least > most:
             raise FieldProblem(at(path, f"{section}.{lower}"), f"exceeds {section}.{upper}")
 
 

@@ -16,6 +16,8 @@ from mcp_manager.types import ServerState
 
 TICK_S = 0.25
 SETTLE_S = 10.0
+# Mostly those between which something settles.
+STATES = [ServerState.HEALTHY] * 4 + [ServerState.DEGRADED] * 3 + list(ServerState)
 REASONS = {state: (str(state),) for state in ServerState} | {ServerState.HEALTHY: ()}
 
 
@@ -94,7 +96,7 @@ class TallyModel(RuleBasedStateMachine):
         self.tally.remove(server)
 
     @precondition(lambda self: self.found)
-    @rule(data=st.data(), state=st.sampled_from(ServerState), passed=st.sampled_from([0.0, 3.0, 6.0, 11.0]))
+    @rule(data=st.data(), state=st.sampled_from(STATES), passed=st.sampled_from([0.0, 3.0, 6.0, 11.0]))
     def judge(self, data: st.DataObject, state: ServerState, passed: float) -> None:
         self.now += passed
         server = data.draw(st.sampled_from(sorted(self.found)))
@@ -155,3 +157,29 @@ def test_one_bad_instance_of_five_or_more_is_an_outlier() -> None:
     assert outliers([(100, 0)] * 5 + [(100, 90)]) == [5]
     assert outliers([(100, 0)] * 3 + [(100, 90)]) == []
     assert outliers([(100, 10)] * 10) == []
+
+
+def test_a_relapse_has_it_settle_from_the_beginning() -> None:
+    tally: Tally[str] = Tally()
+    tally.add()
+    shown = [
+        tally.judge("a", state, REASONS[state], at, SETTLE_S).state
+        for at, state in [
+            (0.0, ServerState.DEGRADED),
+            (1.0, ServerState.HEALTHY),
+            (9.0, ServerState.DEGRADED),
+            (12.0, ServerState.HEALTHY),
+            (21.0, ServerState.HEALTHY),
+            (22.0, ServerState.HEALTHY),
+        ]
+    ]
+    assert shown == [ServerState.DEGRADED] * 5 + [ServerState.HEALTHY]
+
+
+def test_what_only_drained_is_well_at_once() -> None:
+    tally: Tally[str] = Tally()
+    tally.add()
+    assert tally.judge("a", ServerState.DEGRADED, ("draining", "unprobed"), 0.0, SETTLE_S).state is ServerState.DEGRADED
+    assert tally.judge("a", ServerState.HEALTHY, (), 0.0, SETTLE_S).state is ServerState.HEALTHY
+    assert tally.judge("a", ServerState.DEGRADED, ("draining", "slow"), 0.0, SETTLE_S).state is ServerState.DEGRADED
+    assert tally.judge("a", ServerState.HEALTHY, (), 0.0, SETTLE_S).reasons == (SETTLING,)
