@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mcp_manager._core.router import Router
 from mcp_manager.auth import request_headers
@@ -23,9 +22,6 @@ from mcp_manager.supervisor import InstanceObserver, Supervisor
 from mcp_manager.transports.base import MessageSink, Transport
 from mcp_manager.transports.deadline_timer import DeadlineTimer
 from mcp_manager.transports.stdio import StdioTransport
-
-if TYPE_CHECKING:
-    from mcp_manager.auth.oauth.authorizations import Authorizations
 
 __all__ = ["Assembly"]
 
@@ -82,6 +78,8 @@ class Assembly:
             capabilities=handshake_capabilities(handlers, capabilities),
             stateless_capabilities=stateless_capabilities(handlers, capabilities),
         )
+        # One for all servers, as a bound method is made anew each time it is asked for.
+        self._make_transport = self._transport
         self._timer = DeadlineTimer()
         self._connect_slots = asyncio.Semaphore(config.connect_concurrency)
         self.http = HttpPool(max_connections=config.max_connections, timer=self._timer)
@@ -113,7 +111,7 @@ class Assembly:
             config,
             self._client,
             self._listeners,
-            lambda index, sink, sse: self._transport(server_id, config, index, sink, sse, authorizations, endpoints),
+            self._make_transport,
             self._connect_slots,
             self._clock,
             self._trace_context,
@@ -121,24 +119,15 @@ class Assembly:
             endpoints=endpoints,
             handler_timeout_s=self._config.handler_timeout_s,
             listened=self._listened,
-            began=partial(self._began, server_id),
+            began=self._began,
         )
         if before is not None:
-            # What was asked of the server is asked of it still.
-            settings.memory.log_level = before.memory.log_level
-            settings.subscriptions = before.subscriptions
+            settings.succeed(before)
         return settings
 
-    def _transport(
-        self,
-        server_id: str,
-        config: ServerConfig,
-        index: int,
-        sink: MessageSink,
-        sse: bool,
-        authorizations: Authorizations | None,
-        endpoints: Endpoints | None,
-    ) -> Transport:
+    def _transport(self, session: SessionSettings, index: int, sink: MessageSink, sse: bool) -> Transport:
+        server_id, config, authorizations = session.server_id, session.config, session.authorizations
+        endpoints = session.endpoints
         if config.command is not None:
             return StdioTransport(config, server_id=server_id, sink=sink, timer=self._timer)
         # See above.

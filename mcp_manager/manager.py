@@ -328,9 +328,14 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         return await self._fleet.apply(config)
 
     async def set_maintenance(self, server_id: str, on: bool) -> None:
-        """Take a server out of traffic (state ``Maintenance``), or put it back."""
+        """Take a server out of traffic (state ``Maintenance``), or put it back.
+
+        It is its operator's alone: the server stays out when it is scaled or replaced, until it is put back.
+        """
         self._check_running()
-        self._supervisor_of(server_id).set_maintenance(on)
+        supervisor = self._supervisor_of(server_id)
+        supervisor.set_maintenance(on)
+        self._monitor.reassess(supervisor)
 
     async def wait_ready(self, min: int | None = None, *, timeout: float | None = None) -> None:
         """Wait until at least ``min`` servers (default: all that are deployed) are Healthy or Degraded with a session.
@@ -495,7 +500,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
     def health(self) -> PyHealthStatus:
         """Count the servers by health; the three counts always add up to the total."""
         self._check_running()
-        return fleet_health(self._servers.values(), self._monitor, self._router, _CLOCK())
+        return fleet_health(self._monitor, self._router, _CLOCK())
 
     def server(self, server_id: str) -> ServerView:
         """Show one server; raises :class:`ServerNotFoundError`."""

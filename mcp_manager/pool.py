@@ -47,6 +47,27 @@ class Instance:
         Called after a session was made (``None``) or lost (the reason).
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_closing",
+        "_connected_at",
+        "_connecting",
+        "_ending",
+        "_failed_starts",
+        "_idle",
+        "_lost",
+        "_not_before",
+        "_on_change",
+        "_retired",
+        "generation",
+        "handle",
+        "index",
+        "last_error",
+        "number",
+        "session",
+        "settings",
+    )
+
     def __init__(
         self,
         settings: SessionSettings,
@@ -62,7 +83,7 @@ class Instance:
         self._ending: Session | None = None
         self._connecting: asyncio.Task[Session] | None = None
         self._idle: asyncio.Future[None] | None = None
-        self._retired: set[asyncio.Task[None]] = set()
+        self._retired: set[asyncio.Task[None]] | None = None
         # Sessions that were lost: their calls under way hold them, and end with the instance.
         self._lost: weakref.WeakSet[Session] | None = None
         self._closing = False
@@ -133,6 +154,8 @@ class Instance:
             self._lost = weakref.WeakSet()
         self._lost.add(session)
         task = asyncio.get_running_loop().create_task(session.retire())
+        if self._retired is None:
+            self._retired = set()
         self._retired.add(task)
         task.add_done_callback(self._retired.discard)
         if not self._closing:
@@ -203,7 +226,7 @@ class Instance:
             if self._ending is not None:
                 await self._ending.aclose(grace_s)
         finally:
-            pending = [task for task in (connecting, *self._retired) if task is not None]
+            pending = [task for task in (connecting, *(self._retired or ())) if task is not None]
             if pending:
                 await asyncio.gather(*pending, return_exceptions=True)
 

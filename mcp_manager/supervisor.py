@@ -37,6 +37,9 @@ class InstanceObserver(Protocol):
     def instance_removed(self, instance: Instance) -> None:
         """Learn that an instance is about to drain."""
 
+    def instance_ended(self, supervisor: Supervisor) -> None:
+        """Learn that an instance has drained, and ended."""
+
 
 class Change:
     """A replacement of a server's configuration that is under way.
@@ -104,9 +107,10 @@ class Supervisor:
         self._router = router
         self._observer = observer
         self._clock = clock
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._instances: list[Instance] = []
-        self._draining: list[Instance] = []
+        # Of most servers of a large fleet nothing is ever asked: what they do not need, they do not have.
+        self._tasks: set[asyncio.Task[Any]] | None = None
+        self._instances: tuple[Instance, ...] = ()
+        self._draining: tuple[Instance, ...] = ()
         # What a rollout brings: instances that are not in traffic yet, and the credentials of what it replaced.
         self._staged: tuple[Instance, ...] = ()
         self._retired: tuple[SessionSettings, ...] = ()
@@ -133,7 +137,12 @@ class Supervisor:
     @property
     def instances(self) -> tuple[Instance, ...]:
         """The instances that take traffic, in the order of their index; while a rollout is on, of two configurations."""
-        return tuple(self._instances)
+        return self._instances
+
+    @property
+    def is_dormant(self) -> bool:
+        """Whether its instances are made when the first call comes: it is lazy and was never used."""
+        return self.record.dormant is not None
 
     @property
     def draining(self) -> int:
@@ -150,7 +159,15 @@ class Supervisor:
         self.desired = desired
         if self.rollout is not None:
             self.rollout.is_scaled = True
+        elif self.config.connect == "lazy" and not self._instances and self._settings.endpoints is None:
+            self.record.dormant = self if desired else None
+            return []
         return self.reconcile()
+
+    def waken(self) -> list[Instance]:
+        """Make the instances of a dormant server; return them."""
+        is_dormant, self.record.dormant = self.is_dormant, None
+        return self.reconcile() if is_dormant and not self.is_over else []
 
     def reconcile(self) -> list[Instance]:
         """Add what is missing of the wanted instances and drain what is too much; return the new ones.
@@ -163,7 +180,7 @@ class Supervisor:
             return []
         wanted = self._settings.places(self.desired)
         kept: set[int] = set()
-        for instance in list(self._instances):
+        for instance in self._instances:
             if instance.settings is self._settings and instance.index in wanted:
                 kept.add(instance.index)
                 self._weigh(instance)
@@ -188,6 +205,7 @@ class Supervisor:
 
     def begin_rollout(self, settings: SessionSettings, work: Coroutine[Any, Any, None]) -> Change:
         """Run the replacement of the configuration, which alone decides on instances until :meth:`end_rollout`."""
+        self.waken()
         self.rollout = Change(self._settings, settings, self.desired, self.spawn(work))
         self.desired = settings.config.instances
         return self.rollout
@@ -219,8 +237,7 @@ class Supervisor:
     def admit(self, instance: Instance) -> None:
         """Let an instance take traffic: at once if it has a session, else as soon as it has, or for want of another."""
         self._staged = tuple(each for each in self._staged if each is not instance)
-        self._instances.append(instance)
-        self._instances.sort(key=_by_index)
+        self._instances = tuple(sorted((*self._instances, instance), key=_by_index))
         self._set_availability(instance)
 
     def discard(self) -> list[asyncio.Task[None]]:
@@ -262,6 +279,8 @@ class Supervisor:
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run work that belongs to this server and must end with it."""
         task = asyncio.get_running_loop().create_task(work)
+        if self._tasks is None:
+            self._tasks = set()
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -272,10 +291,12 @@ class Supervisor:
         Idempotent: a second call hurries the first, and both wait for the end.
         """
         self.is_over = True
+        self.record.dormant = None
         for instance in (*self._staged, *self._instances):
             self._leave(instance)
-        instances = list(self._draining)
-        for task in self._tasks:
+        instances = self._draining
+        tasks = self._tasks or ()
+        for task in tasks:
             task.cancel()
         try:
             if grace_s > 0:
@@ -291,7 +312,7 @@ class Supervisor:
                 if settings.authorizations is not None:
                     await settings.authorizations.aclose()
             self._retired = ()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             for instance in instances:
                 self._unregister(instance)
 
@@ -324,9 +345,8 @@ class Supervisor:
     def _leave(self, instance: Instance) -> None:
         """Take an instance out of traffic, on its way to its end."""
         self._staged = tuple(each for each in self._staged if each is not instance)
-        if instance in self._instances:
-            self._instances.remove(instance)
-        self._draining.append(instance)
+        self._instances = tuple(each for each in self._instances if each is not instance)
+        self._draining = (*self._draining, instance)
         self._observer.instance_removed(instance)
         if instance.handle is not None:
             self._router.set_availability(instance.handle, EXCLUDED)
@@ -339,14 +359,14 @@ class Supervisor:
         await instance.aclose(grace_s)
         self._unregister(instance)
         self._release()
+        self._observer.instance_ended(self)
 
     def _unregister(self, instance: Instance) -> None:
-        if instance in self._draining:
-            self._draining.remove(instance)
+        self._draining = tuple(each for each in self._draining if each is not instance)
         if instance.handle is not None:
             self._router.remove_instance(instance.handle)
             instance.handle = None
-        instance.settings.subscriptions.heard.pop(instance.number, None)
+        instance.settings.forget_instance(instance.number)
 
     def _release(self) -> None:
         """End what obtains tokens for a configuration of which no instance is left."""

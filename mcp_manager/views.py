@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -81,32 +80,22 @@ def server_view(supervisor: Supervisor, monitor: HealthMonitor, router: Router, 
         draining=supervisor.draining,
         protocol_version=session.revision if session is not None else None,
         identity=session.identity if session is not None else None,
-        faults=dict(supervisor.settings.faults.counts),
+        faults=supervisor.settings.fault_counts,
         last_error=_reason(last_error) if last_error is not None else None,
         pids=tuple(each.pid for each in supervisor.instances if each.pid),
     )
 
 
-def fleet_health(
-    supervisors: Iterable[Supervisor], monitor: HealthMonitor, router: Router, now_ns: int
-) -> PyHealthStatus:
-    """Count the servers by health; whatever is neither Healthy nor Unhealthy counts as degraded."""
-    total = healthy = unhealthy = calls = 0
-    total_s = 0.0
-    for supervisor in supervisors:
-        total += 1
-        state, _ = monitor.state(supervisor)
-        healthy += state is ServerState.HEALTHY
-        unhealthy += state is ServerState.UNHEALTHY
-        window = router.server_snapshot(supervisor.server_id, now_ns)
-        calls += window.window_calls
-        total_s += window.window_sum_s
+def fleet_health(monitor: HealthMonitor, router: Router, now_ns: int) -> PyHealthStatus:
+    """Read how many servers are in which state; whatever is neither Healthy nor Unhealthy counts as degraded."""
+    tally = monitor.tally
+    window = router.fleet_window(now_ns)
     return PyHealthStatus(
-        total_servers=total,
-        healthy_servers=healthy,
-        degraded_servers=total - healthy - unhealthy,
-        unhealthy_servers=unhealthy,
-        avg_response_time_ms=round(1000 * total_s / calls) if calls else 0,
+        total_servers=tally.total,
+        healthy_servers=tally.healthy,
+        degraded_servers=tally.degraded,
+        unhealthy_servers=tally.unhealthy,
+        avg_response_time_ms=round(window.sum_ns / window.count / 1e6) if window.count else 0,
     )
 
 

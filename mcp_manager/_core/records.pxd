@@ -102,6 +102,8 @@ cdef class Server(Pool):
     # How many calls wait for a slot, and whom to tell that one may be free.
     cdef public int64_t waiting
     cdef public object on_slot
+    # Who makes its instances when the first call comes, None once they are there.
+    cdef public object dormant
     cdef uint64_t health_successes
     cdef uint64_t health_failures
     cdef Py_ssize_t ejected

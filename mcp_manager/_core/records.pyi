@@ -1,7 +1,7 @@
 """Records of the router: servers, their pools of instances, and the leases of calls under way."""
 
 from collections.abc import Callable
-from typing import Any, Final, Literal, NamedTuple, Never, Self, final
+from typing import Any, Final, Literal, NamedTuple, Never, Protocol, Self, final
 
 from typing_extensions import disjoint_base
 
@@ -23,6 +23,9 @@ POLICIES: Final[tuple[str, ...]]
 """The balancing policies, in the order of their numbers."""
 
 _Policy = Literal["p2c", "least_connections", "round_robin", "weighted", "random", "consistent"]
+
+class _Dormant(Protocol):
+    def waken(self) -> object: ...
 
 @final
 class Balancing:
@@ -154,6 +157,8 @@ class Server(Pool):
     """How many callers wait for a slot: as long as there are any, picks are refused with 12, but for theirs."""
     on_slot: Callable[[], object] | None
     """Called, while somebody waits, when a slot may have become free."""
+    dormant: _Dormant | None
+    """Asked for the instances when a call comes and there are none; whoever it is sets it to ``None`` then."""
 
     @property
     def server_id(self) -> str:

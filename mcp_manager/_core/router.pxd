@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from mcp_manager._core.allowance cimport PairWindow
+from mcp_manager._core.histogram cimport LatencyWindow
 from mcp_manager._core.records cimport Balancing, EventQueue, Instance, Lease, Limits, Series, Server
 
 
@@ -20,6 +21,8 @@ cdef class Router:
     cdef public object on_slot
     cdef PairWindow* spent
     cdef uint64_t identities
+    # The calls of all servers.
+    cdef LatencyWindow window
 
     cdef Series series_of(self, Server server, str method)
     cdef Lease lease(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import final
 
 from mcp_manager._core.breaker import BreakerSettings, _Mode
+from mcp_manager._core.histogram import WindowSummary
 from mcp_manager._core.records import Balancing, BreakerEvent, Instance, Lease, Limits, Server
 from mcp_manager._core.snapshots import InstanceSnapshot, ServerSnapshot
 
@@ -258,6 +259,12 @@ class Router:
 
     def instance_snapshot(self, instance: Instance, now_ns: int) -> InstanceSnapshot:
         """Return an instance as of ``now_ns`` without changing it."""
+
+    def window_of(self, server: Server, now_ns: int) -> WindowSummary:
+        """Return what a server's latest calls were like: those of the last 30 to 60 seconds."""
+
+    def fleet_window(self, now_ns: int) -> WindowSummary:
+        """Return what the latest calls of all servers together were like, also of those removed since."""
 
     def server_snapshot(self, server_id: str, now_ns: int) -> ServerSnapshot:
         """Return a server as of ``now_ns`` without changing it.

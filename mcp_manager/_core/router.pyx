@@ -15,7 +15,7 @@ from mcp_manager._core.breaker cimport BreakerSettings as Settings
 from mcp_manager._core.breaker cimport (
     circuit_acquire, circuit_init, circuit_release, circuit_reset, circuit_set_mode, circuit_snapshot, circuit_trip,
 )
-from mcp_manager._core.histogram cimport LatencyWindow, buckets_record
+from mcp_manager._core.histogram cimport LatencyWindow, buckets_record, empty_summary
 from mcp_manager._core.limiter cimport OTHERWISE, OVERLOAD, WELL, limiter_begin, limiter_cap, limiter_ended
 from mcp_manager._core.records cimport (
     BARRED, C_EXCLUDED, C_READY, STATUSES, Pool, enter, leave, new_window, note_transitions, pool_of_tier, update_part,
@@ -104,6 +104,7 @@ cdef class Router:
         self.servers = {}
         self.max_methods = max_methods
         self.events = EventQueue.__new__(EventQueue)
+        self.window = LatencyWindow()
         self.balancing = Balancing()
         self.limits = Limits()
         self.together = self.limits if together is None else together
@@ -285,6 +286,9 @@ cdef class Router:
         if (server.waiting > 0 and not waited) or server.inflight >= server.limits.max_concurrent > 0:
             return refused(lease, series, LIMITED, wait_ns)
         instance = choose(server, now_ns, random, key, avoid)
+        if instance is None and server.dormant is not None:
+            server.dormant.waken()
+            instance = choose(server, now_ns, random, key, avoid)
         if instance is None:
             return refused(lease, series, why_none(server, now_ns, &wait_ns), wait_ns)
         if not self.grant(lease, instance, now_ns, &wait_ns):
@@ -459,7 +463,8 @@ cdef class Router:
         if instance.latencies is not None and instance.latencies.add(now_ns, duration_ns, failed) < 0:
             raise MemoryError
         if (
-            server.window.add(now_ns, duration_ns, failed) < 0
+            self.window.add(now_ns, duration_ns, failed) < 0
+            or server.window.add(now_ns, duration_ns, failed) < 0
             or buckets_record(&series.latency.buckets, duration_ns, 1) < 0
         ):
             raise MemoryError
@@ -488,6 +493,12 @@ cdef class Router:
 
     def instance_snapshot(self, Instance instance not None, int64_t now_ns):
         return snapshot_instance(instance, now_ns)
+
+    def window_of(self, Server server not None, int64_t now_ns):
+        return empty_summary() if server.window is None else server.window.summarize(now_ns)
+
+    def fleet_window(self, int64_t now_ns):
+        return self.window.summarize(now_ns)
 
     def server_snapshot(self, str server_id not None, int64_t now_ns):
         return snapshot_server(<Server> self.servers[server_id], now_ns)

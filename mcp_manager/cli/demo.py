@@ -37,7 +37,7 @@ _UNDER_WAY_S: Final = 0.1
 _SETTINGS: Final[dict[str, Any]] = {
     "breaker": {"open_s": 0.8, "open_max_s": 0.8, "half_open_successes": 3, "window_s": 2.0},
     "restart": {"initial_s": 0.4, "max_s": 1.0},
-    "health": {"interval_s": 1.0, "unhealthy_interval_s": 0.4, "unhealthy_interval_max_s": 0.8},
+    "health": {"interval_s": 1.0, "settle_s": 0.5, "unhealthy_interval_s": 0.4, "unhealthy_interval_max_s": 0.8},
     "request_timeout_s": 2.0,
     "shutdown_grace_s": 0.5,
 }

@@ -61,6 +61,7 @@ _VISIBLE: Final = re.compile(r"[!-~]+")
 _ASCENDING: Final = (
     ("breaker", "open_s", "open_max_s"),
     ("health", "unhealthy_interval_s", "unhealthy_interval_max_s"),
+    ("health", "interval_s", "idle_interval_s"),
     ("restart", "initial_s", "max_s"),
     ("retry", "backoff_s", "backoff_max_s"),
     ("limits", "min", "max"),
@@ -89,7 +90,8 @@ def check_settings(config: ServerConfig, path: str) -> None:
     _check_fallback(config.fallback, at(path, "fallback"))
     for section, lower, upper in _ASCENDING:
         settings = getattr(config, section)
-        if getattr(settings, lower) > getattr(settings, upper):
+        least, most = getattr(settings, lower), getattr(settings, upper)
+        if most is not None and least > most:
             raise FieldProblem(at(path, f"{section}.{lower}"), f"exceeds {section}.{upper}")
 
 

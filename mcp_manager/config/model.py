@@ -192,15 +192,18 @@ class HealthConfig(Settings, frozen=True, kw_only=True):
     jitter
         Spread of the intervals, 0.1 for ±10 %.
     idle_interval_s
-        Seconds between probes of a healthy server that no call went to since the last one.
+        Seconds between probes of a healthy server that no call went to since the last one; ``None`` for twice
+        ``interval_s``.
     slow_factor, slow_floor_s
         A server is Degraded while the p95 of its latest calls exceeds ``slow_factor`` times what it has long been, and
         ``slow_floor_s`` seconds.
     settle_s
-        Seconds for which a server that got better must stay so before it is shown as better; worse is shown at once.
+        Seconds for which a server that was Unhealthy or Degraded must be well before it is shown as Healthy; until then
+        it is Degraded, worse is shown at once, and what only drained, or was new, is Healthy at once.
     outliers
         Take instances out of traffic whose calls fail much more often than those of the others: below the mean success
-        rate by 1.9 standard deviations, among at least five instances with at least 100 calls in 10 s.
+        rate by 1.9 standard deviations, among at least five instances with at least 100 calls within
+        ``breaker.window_s``. They are sought every 10 s, and stay out for 30 s times the times in a row, 300 s at most.
     """
 
     enabled: bool = True
@@ -211,11 +214,16 @@ class HealthConfig(Settings, frozen=True, kw_only=True):
     fall: Count = 3
     rise: Count = 2
     jitter: Jitter = 0.1
-    idle_interval_s: PositiveSeconds = 60.0
+    idle_interval_s: PositiveSeconds | None = None
     slow_factor: Annotated[float, Meta(gt=1.0, le=1e6)] = 3.0
     slow_floor_s: Seconds = 0.1
     settle_s: Seconds = 10.0
     outliers: bool = False
+
+    @property
+    def idle_s(self) -> float:
+        """``idle_interval_s``, or what stands for it."""
+        return self.idle_interval_s if self.idle_interval_s is not None else 2 * self.interval_s
 
 
 class RestartConfig(Settings, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from typing import Any, Final, NoReturn
 import msgspec
 
 from mcp_manager.config._checks import TRANSPORT_SPELLINGS, check_settings, check_text
+from mcp_manager.config._known import is_known, is_plain_id, learn
 from mcp_manager.config._plain import describe, kind_of, plain
 from mcp_manager.config._problem import FieldProblem, at, entry, join, shown
 from mcp_manager.config.model import AuthConfig, BreakerConfig, HealthConfig, RestartConfig, ServerConfig
@@ -76,6 +77,8 @@ def validate_server_id(server_id: object) -> str:
     ConfigError
         It cannot.
     """
+    if is_plain_id(server_id):
+        return str(server_id)
     try:
         return check_server_id(server_id)
     except FieldProblem as found:
@@ -117,12 +120,16 @@ def parse_server_config(
 def check_server_config(config: ServerConfig, *, server_id: str) -> ServerConfig:
     """Check a configuration that was built by hand as strictly as a parsed one, and return it with its name set.
 
+    One that :mod:`mcp_manager.config` has made, or that is like it, is known to be valid at first sight.
+
     Raises
     ------
     ConfigError
         As :func:`parse_server_config`.
     """
     try:
+        if is_plain_id(server_id) and isinstance(config, ServerConfig) and is_known(config):
+            return config if config.name else msgspec.structs.replace(config, name=server_id)
         check_server_id(server_id)
         if not isinstance(config, ServerConfig):
             raise FieldProblem("", f"expected a ServerConfig, got {describe(config)}")
@@ -150,7 +157,10 @@ def build_server(source: Mapping[Any, Any], *, server_id: str, lenient: bool, pa
     _check_shapes(fields, path)
     config: ServerConfig = convert(fields, ServerConfig, path)
     check_settings(config, path)
-    return config if config.name else msgspec.structs.replace(config, name=server_id)
+    changes = learn(config)
+    if not config.name:
+        changes["name"] = server_id
+    return msgspec.structs.replace(config, **changes) if changes else config
 
 
 def check_object(value: object, kind: type[msgspec.Struct], path: str) -> None:

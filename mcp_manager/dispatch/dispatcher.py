@@ -514,7 +514,7 @@ class Dispatcher:
             outcome = classify_rpc_error(reply.error_code)
             self._router.done(lease, outcome, CallStatus.RPC_ERROR, self._clock(), random=getrandbits(64))
             if outcome is Outcome.FAILURE:
-                self._watch_circuits()
+                self._watch_circuits(supervisor)
         return reply
 
     async def notify(
@@ -568,10 +568,11 @@ class Dispatcher:
         self._router.done(
             lease, outcome, status, now_ns, retry_after_ns=int(retry_after_s * 1e9), random=getrandbits(64)
         )
-        self._watch_circuits()
+        self._watch_circuits(supervisor)
 
-    def _watch_circuits(self) -> None:
-        """Have the monitor probe what has just opened."""
+    def _watch_circuits(self, supervisor: Supervisor) -> None:
+        """Tell the monitor of a failure, and have it probe what has just opened."""
+        self._monitor.call_failed(supervisor)
         now_ns = self._clock()
         for event in self._router.take_events():
             instance: Instance = event.instance.payload

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mcp_manager.config import ServerConfig
@@ -26,15 +27,16 @@ if TYPE_CHECKING:
 
 __all__ = ["SessionSettings", "TransportFactory"]
 
-TransportFactory = Callable[[int, MessageSink, bool], Transport]
-"""``make(index, sink, sse)`` makes the transport of an instance; with ``sse``, HTTP+SSE in place of streamable HTTP."""
+TransportFactory = Callable[["SessionSettings", int, MessageSink, bool], Transport]
+"""``make(settings, index, sink, sse)`` makes the transport of an instance; with ``sse``, HTTP+SSE in place of HTTP."""
 
 
 class SessionSettings:
     """What sessions of one server are made from.
 
     ``memory``, ``mirrored``, ``outputs``, ``hints``, ``kept``, ``cache`` and ``faults`` are what they have found out,
-    ``subscriptions`` what is wanted of them; all of it outlives each of them.
+    ``subscriptions`` what is wanted of them; all of it outlives each of them, and is made when it is asked for: most servers of a large fleet
+    are never called.
 
     Parameters
     ----------
@@ -57,27 +59,30 @@ class SessionSettings:
     listened
         The notifications that a handler of the user's takes.
     began
-        See :class:`~mcp_manager.session.subscriptions.Subscriptions`.
+        ``began(server_id, kind)``: see :class:`~mcp_manager.session.subscriptions.Subscriptions`.
     """
 
     __slots__ = (
+        "_began",
+        "_cache",
+        "_clock",
+        "_faults",
+        "_hints",
+        "_kept",
+        "_listened",
+        "_make_transport",
+        "_memory",
+        "_mirrored",
+        "_outputs",
+        "_subscriptions",
         "authorizations",
-        "cache",
         "client",
         "config",
         "connect_slots",
         "endpoints",
-        "faults",
         "handler_timeout_s",
         "handlers",
-        "hints",
-        "kept",
-        "make_transport",
-        "memory",
-        "mirrored",
-        "outputs",
         "server_id",
-        "subscriptions",
         "trace_context",
     )
 
@@ -96,30 +101,110 @@ class SessionSettings:
         endpoints: Endpoints | None = None,
         handler_timeout_s: float,
         listened: Collection[str] = (),
-        began: Callable[[str], None] | None = None,
+        began: Callable[[str, str], None] | None = None,
     ) -> None:
         self.server_id = server_id
         self.config = config
         self.client = client
         self.handlers = handlers
-        self.make_transport = make_transport
+        self._make_transport = make_transport
         self.connect_slots = connect_slots
         self.trace_context = trace_context
         self.authorizations = authorizations
         self.endpoints = endpoints
         self.handler_timeout_s = handler_timeout_s
-        self.memory = EraMemory()
-        self.faults = PeerFaults(server_id, clock)
-        self.cache = ResponseCache(clock, enabled=config.cache)
-        self.subscriptions = Subscriptions(listened, began)
-        self.mirrored = MirroredTools(self.faults)
-        self.outputs = OutputSchemas(self.faults, clock)
-        self.hints = ToolHints()
-        self.kept = KeptResults() if config.fallback.stale_s > 0 else None
+        self._clock = clock
+        self._listened = listened
+        self._began = began
+        self._memory: EraMemory | None = None
+        self._faults: PeerFaults | None = None
+        self._cache: ResponseCache | None = None
+        self._subscriptions: Subscriptions | None = None
+        self._mirrored: MirroredTools | None = None
+        self._outputs: OutputSchemas | None = None
+        self._hints: ToolHints | None = None
+        self._kept: KeptResults | None = None
+
+    @property
+    def memory(self) -> EraMemory:
+        """What is known of the eras of its places."""
+        if self._memory is None:
+            self._memory = EraMemory()
+        return self._memory
+
+    @property
+    def faults(self) -> PeerFaults:
+        """What it sent that it should not have."""
+        if self._faults is None:
+            self._faults = PeerFaults(self.server_id, self._clock)
+        return self._faults
+
+    @property
+    def fault_counts(self) -> dict[str, int]:
+        """How often it did, by kind."""
+        return {} if self._faults is None else dict(self._faults.counts)
+
+    @property
+    def cache(self) -> ResponseCache:
+        """Its answers that hold for a while."""
+        if self._cache is None:
+            self._cache = ResponseCache(self._clock, enabled=self.config.cache)
+        return self._cache
+
+    @property
+    def subscriptions(self) -> Subscriptions:
+        """What is wanted of its sessions."""
+        if self._subscriptions is None:
+            began = None if self._began is None else partial(self._began, self.server_id)
+            self._subscriptions = Subscriptions(self._listened, began)
+        return self._subscriptions
+
+    @property
+    def mirrored(self) -> MirroredTools:
+        """Which arguments of its tools go into headers."""
+        if self._mirrored is None:
+            self._mirrored = MirroredTools(self.faults)
+        return self._mirrored
+
+    @property
+    def outputs(self) -> OutputSchemas:
+        """What its tools have promised to return."""
+        if self._outputs is None:
+            self._outputs = OutputSchemas(self.faults, self._clock)
+        return self._outputs
+
+    @property
+    def hints(self) -> ToolHints:
+        """What its tools say of themselves."""
+        if self._hints is None:
+            self._hints = ToolHints()
+        return self._hints
+
+    @property
+    def kept(self) -> KeptResults | None:
+        """Its last results, for when it fails; ``None`` if none are kept."""
+        if self._kept is None and self.config.fallback.stale_s > 0:
+            self._kept = KeptResults()
+        return self._kept
 
     def places(self, count: int) -> Sequence[int]:
         """Return the indexes of at most so many instances: the first ones, or those of what was found."""
         return range(count) if self.endpoints is None else self.endpoints.chosen(count)
+
+    def succeed(self, before: SessionSettings) -> None:
+        """Ask of the server what was asked of it under the configuration that this one replaces."""
+        if before._memory is not None:
+            self.memory.log_level = before._memory.log_level
+        self._subscriptions = before.subscriptions
+
+    def forget_instance(self, number: int) -> None:
+        """Forget what the sessions of an instance were told of."""
+        if self._subscriptions is not None:
+            self._subscriptions.heard.pop(number, None)
+
+    def transport(self, index: int, sink: MessageSink, sse: bool) -> Transport:
+        """Make the transport of an instance; with ``sse``, HTTP+SSE in place of streamable HTTP."""
+        return self._make_transport(self, index, sink, sse)
 
     def place(self, index: int) -> str:
         """Name what an instance's era is a property of: the origin of its URL, its endpoint, or the one program."""

@@ -119,7 +119,9 @@ async def test_a_child_is_started_again_in_its_own_time_whatever_its_circuit_say
 
 async def test_a_child_is_started_again_though_nothing_is_probed() -> None:
     async with McpManager() as manager:
-        await manager.deploy("a", stdio(health={"enabled": False}, restart={"initial_s": 0.01, "max_s": 0.02}))
+        await manager.deploy(
+            "a", stdio(health={"enabled": False, "settle_s": 0}, restart={"initial_s": 0.01, "max_s": 0.02})
+        )
         for _ in range(2):
             [victim] = manager.server("a").pids
             os.kill(victim, signal.SIGKILL)

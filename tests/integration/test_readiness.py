@@ -14,7 +14,7 @@ from support.scripted import ScriptedServer
 from mcp_manager import CallError, McpManager, NotRunningError, ServerState
 
 WAIT_S = 15.0
-UNPROBED = {"enabled": False, "unhealthy_interval_s": 0.05, "unhealthy_interval_max_s": 0.05}
+UNPROBED = {"enabled": False, "settle_s": 0.0, "unhealthy_interval_s": 0.05, "unhealthy_interval_max_s": 0.05}
 
 
 @pytest.fixture

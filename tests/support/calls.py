@@ -27,7 +27,13 @@ CALM: dict[str, Any] = {
 """Settings under which nothing happens but the calls of the test."""
 
 SWIFT: dict[str, Any] = {
-    "health": {"interval_s": 0.1, "unhealthy_interval_s": 0.05, "unhealthy_interval_max_s": 0.1, "timeout_s": 1.0},
+    "health": {
+        "interval_s": 0.1,
+        "settle_s": 0.0,
+        "unhealthy_interval_s": 0.05,
+        "unhealthy_interval_max_s": 0.1,
+        "timeout_s": 1.0,
+    },
     "restart": {"initial_s": 0.05, "max_s": 0.1},
     "breaker": {"open_s": 0.1, "open_max_s": 0.2},
     "shutdown_grace_s": 1.0,

@@ -140,12 +140,13 @@ class ScriptedFleet:
             self.config,
             ClientIdentity(name="test", version="1", capabilities={}, stateless_capabilities={}),
             {},
-            lambda index, sink, sse: _ScriptedTransport(self, index, sink),
+            lambda settings, index, sink, sse: _ScriptedTransport(self, index, sink),
             asyncio.Semaphore(64),
             loop.clock,
             handler_timeout_s=10.0,
         )
         self.supervisor = Supervisor(self.settings, self.router, self.monitor, loop.clock)
+        self.monitor.server_added(self.supervisor)
         self.supervisor.scale(instances)
         self.dispatcher = Dispatcher(self.router, self.monitor, loop.clock)
         self.began_s = loop.time()
@@ -186,6 +187,7 @@ class ScriptedFleet:
 
     async def aclose(self) -> None:
         """End everything."""
+        self.monitor.server_removed(self.supervisor)
         await self.supervisor.aclose(0.0)
         await self.monitor.aclose()
 

@@ -135,6 +135,7 @@ def stdio(**fields: Any) -> dict[str, Any]:
         (http(breaker={"consecutive_failures": 0}), "breaker.consecutive_failures", "got 0"),
         (http(breaker={"open_s": 600}), "breaker.open_s", "exceeds breaker.open_max_s"),
         (http(health={"unhealthy_interval_s": 90}), "health.unhealthy_interval_s", "exceeds"),
+        (http(health={"idle_interval_s": 5}), "health.interval_s", "exceeds"),
         (http(restart={"initial_s": 90}), "restart.initial_s", "exceeds restart.max_s"),
         (http(instances=-1), "instances", "expected an integer >= 0, got -1"),
         (http(instances=65), "instances", "exceeds max_instances, which is 64"),

@@ -1,0 +1,70 @@
+"""What a large fleet costs that is hardly used: memory, deployments, a look at its health, and doing nothing.
+
+    python benchmarks/bench_fleet.py [SERVERS]
+
+10,000 lazily deployed servers by default. Times of deployments are of the processor, so that other load does not count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sys
+import time
+from pathlib import Path
+
+from mcp_manager import McpManager
+from mcp_manager.config import ManagerConfig, ServerConfig
+
+IDLE_S = 3.0
+LOOKS = 1000
+
+
+def resident_bytes() -> int:
+    """Memory of this process."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def fleet_of(servers: int, prefix: str) -> ManagerConfig:
+    """Configure servers that a first call would connect."""
+    made = (f"{prefix}{number}" for number in range(servers))
+    return ManagerConfig(
+        servers={name: ServerConfig(url=f"http://127.0.0.1:1/{name}", connect="lazy") for name in made}
+    )
+
+
+async def measure(servers: int) -> None:
+    """Deploy, look, wait, and print what each took."""
+    async with McpManager() as manager:
+        # What is made once for all of them is not to be counted.
+        await manager.apply(fleet_of(1, "first"))
+        manager.health()
+        gc.collect()
+        before = resident_bytes()
+        config = fleet_of(servers, "server")
+        began, began_cpu = time.perf_counter(), time.process_time()
+        await manager.apply(config)
+        took, took_cpu = time.perf_counter() - began, time.process_time() - began_cpu
+        del config
+        gc.collect()
+        each = (resident_bytes() - before) / servers
+        began = time.perf_counter()
+        for _ in range(LOOKS):
+            health = manager.health()
+        look_s = (time.perf_counter() - began) / LOOKS
+        assert health.total_servers == servers
+        began_cpu = time.process_time()
+        await asyncio.sleep(IDLE_S)
+        idle = (time.process_time() - began_cpu) / IDLE_S
+        print(f"{servers} servers, lazily deployed")
+        print(f"memory       {each:10.0f} bytes each, with its configuration")
+        print(
+            f"apply        {servers / took_cpu:10.0f} servers per second of processor ({servers / took:.0f} by the clock)"
+        )
+        print(f"health()     {look_s * 1e6:10.1f} us")
+        print(f"idle         {idle:10.2%} of a core")
+
+
+if __name__ == "__main__":
+    asyncio.run(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000))

@@ -1,0 +1,422 @@
+"""When each instance is probed, and when each server is judged anew."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from mcp_manager._core.http_message import Request
+from mcp_manager._core.router import Router
+from mcp_manager._core.snapshots import InstanceSnapshot
+from mcp_manager.errors import CallError, SessionLostError
+from mcp_manager.health.assessment import PASSING, Baseline, Watch, assess
+from mcp_manager.health.outliers import SWEEP_S, Ejections
+from mcp_manager.health.tally import Tally
+from mcp_manager.health.timing_wheel import TimingWheel, Turn
+from mcp_manager.policy import backoff_delay, classify_error, jittered
+from mcp_manager.pool import Instance
+from mcp_manager.supervisor import Supervisor
+from mcp_manager.types import CallStatus, CircuitState, Outcome, ServerState
+
+__all__ = ["HealthMonitor"]
+
+_log = logging.getLogger(__name__)
+
+_PING: Final = Request(b'"ping"', None)
+# After the first good sign of a server that was down, the next one is asked for soon.
+_CONFIRM_S: Final = 0.25
+# How soon a failed call shows, and how often a server is judged whose state may change with calls or time alone.
+_NOTICE_S: Final = 0.1
+_REVIEW_S: Final = 1.0
+
+
+Item = Watch | Supervisor | Ejections
+"""Who has turns: an instance to be probed, a server to be judged, and a server to be searched for outliers."""
+
+
+class HealthMonitor:
+    """Probe every instance on its own jittered schedule, judge the servers, and keep count of their states.
+
+    Nothing is done for a server that was never used. Where traffic speaks, nothing is sent: an instance is probed when
+    no call has succeeded on it for ``interval_s``, and after ``idle_interval_s`` where none went to it. A probe is a
+    handshake, or else the revision's own question whether the server is there; never a call of a tool.
+
+    Parameters
+    ----------
+    router
+        Admits and counts probes, and knows the passive outcomes.
+    clock
+        Monotonic nanoseconds.
+    concurrency
+        The most probes under way at once.
+    """
+
+    def __init__(self, router: Router, clock: Callable[[], int], *, concurrency: int) -> None:
+        self._router = router
+        self._clock = clock
+        self._slots = asyncio.Semaphore(concurrency)
+        self._concurrency = concurrency
+        self.tally: Tally[Supervisor] = Tally()
+        self._watches: dict[Instance, Watch] = {}
+        self._reviews: dict[Supervisor, Turn[Item]] = {}
+        self._baselines: dict[Supervisor, Baseline] = {}
+        self._sweeps: dict[Supervisor, Ejections] = {}
+        self._wheel: TimingWheel[Item] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        # Scheduled probes under way, and those that wait for one of them to end.
+        self._running = 0
+        self._overdue: deque[Watch] = deque()
+
+    def start(self) -> None:
+        """Begin probing on the running loop."""
+        self._wheel = TimingWheel(asyncio.get_running_loop().time())
+
+    async def aclose(self) -> None:
+        """Stop probing; idempotent."""
+        self._wheel = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._overdue.clear()
+        for watch in list(self._watches.values()):
+            self._forget(watch)
+
+    # What there is
+
+    def server_added(self, supervisor: Supervisor) -> None:
+        """Count a server, which is to be used yet."""
+        self.tally.add()
+
+    def server_removed(self, supervisor: Supervisor) -> None:
+        """Count a server no more; what still happens to it changes nothing."""
+        self.tally.remove(supervisor)
+        self._baselines.pop(supervisor, None)
+        self._cancel_review(supervisor)
+        ejections = self._sweeps.pop(supervisor, None)
+        if ejections is not None and ejections.turn is not None and self._wheel is not None:
+            self._wheel.cancel(ejections.turn)
+
+    def instance_added(self, supervisor: Supervisor, instance: Instance) -> None:
+        """Watch an instance; probing begins with the deployment's own probe or with the first session."""
+        self._watches[instance] = Watch(supervisor, instance)
+        self._review_in(supervisor, 0.0)
+
+    def instance_changed(self, supervisor: Supervisor, instance: Instance, error: CallError | None) -> None:
+        """Take note that a session was made or lost, and come back when it can be made again."""
+        watch = self._watches.get(instance)
+        if watch is None:
+            return
+        if error is None:
+            watch.succeeded()
+            self._begin_sweeps(supervisor)
+        elif not isinstance(error, SessionLostError):
+            watch.failed(probe=False)
+        if watch.is_scheduled and watch.in_flight is None:
+            self._schedule(watch, self._next_delay(watch))
+        self.reassess(supervisor)
+
+    def instance_removed(self, instance: Instance) -> None:
+        """Forget an instance and cancel its probe."""
+        watch = self._watches.get(instance)
+        if watch is not None:
+            self._forget(watch)
+            self.reassess(watch.supervisor)
+
+    def instance_ended(self, supervisor: Supervisor) -> None:
+        """Judge a server of which an instance has drained."""
+        self.reassess(supervisor)
+
+    def circuit_opened(self, instance: Instance, retry_after_s: float) -> None:
+        """Probe an instance whose circuit opened as soon as the circuit lets a probe through."""
+        watch = self._watches.get(instance)
+        if watch is None:
+            return
+        watch.failed(probe=False)
+        # Without a session the next attempt to make one is on its way already, and does not wait for the circuit.
+        if watch.supervisor.config.health.enabled and instance.session is not None:
+            self._schedule(watch, retry_after_s)
+        self.reassess(watch.supervisor)
+
+    def call_failed(self, supervisor: Supervisor) -> None:
+        """Have a server judged soon, as too many of its calls may have failed by now."""
+        self._review_in(supervisor, _NOTICE_S)
+
+    # What is asked for
+
+    async def probe(self, instance: Instance) -> bool:
+        """Probe an instance now, once; tell whether it answered."""
+        watch = self._watches.get(instance)
+        if watch is None:
+            return False
+        answered = await self._probe(watch)
+        if watch.is_scheduled and not watch.removed:
+            self._schedule(watch, self._next_delay(watch))
+        self.reassess(watch.supervisor)
+        return answered
+
+    def settle(self, supervisor: Supervisor) -> None:
+        """Have a server's missing sessions made in their own time, also where only a call would make them."""
+        supervisor.waken()
+        for instance in supervisor.instances:
+            watch = self._watches.get(instance)
+            if watch is None or instance.session is not None or instance.is_connecting:
+                continue
+            if watch.in_flight is not None or watch.turn is not None:
+                continue
+            watch.is_awaited = True
+            self._schedule(watch, self._next_delay(watch))
+
+    def state(self, supervisor: Supervisor) -> tuple[ServerState, tuple[str, ...]]:
+        """Judge a server: what it is shown as and the reasons for it, which the counts agree with from now on."""
+        if supervisor.is_over or (supervisor.is_dormant and self.tally.standing(supervisor) is None):
+            return self._assess(supervisor)[:2]
+        return self.reassess(supervisor)
+
+    def reassess(self, supervisor: Supervisor) -> tuple[ServerState, tuple[str, ...]]:
+        """Judge a server anew, as something of it has changed, and again when time alone may change something."""
+        state, reasons, opens_in_s = self._assess(supervisor)
+        if supervisor.is_over:
+            return state, reasons
+        now = asyncio.get_running_loop().time()
+        settle_s = supervisor.config.health.settle_s
+        standing = self.tally.judge(supervisor, state, reasons, now, settle_s)
+        if opens_in_s is not None:
+            self._review_in(supervisor, opens_in_s)
+        if standing.better_since is not None:
+            self._review_in(supervisor, max(standing.better_since + settle_s - now, 0.0))
+        elif not PASSING.isdisjoint(reasons):
+            self._review_in(supervisor, _REVIEW_S)
+        return standing.state, standing.reasons
+
+    def _assess(self, supervisor: Supervisor) -> tuple[ServerState, tuple[str, ...], float | None]:
+        """Judge a server, and say in how many seconds the first of its open circuits lets a call through."""
+        now_ns = self._clock()
+        watches: list[Watch] = []
+        circuits: list[InstanceSnapshot] = []
+        for instance in supervisor.instances:
+            watch = self._watches.get(instance)
+            if instance.handle is not None and watch is not None:
+                watches.append(watch)
+                circuits.append(self._router.instance_snapshot(instance.handle, now_ns))
+        is_slow = bool(watches) and self._is_slow(supervisor, now_ns)
+        state, reasons = assess(supervisor, watches, circuits, now_ns=now_ns, is_slow=is_slow)
+        waits = [each.retry_after_ns for each in circuits if each.circuit_state == CircuitState.OPEN]
+        return state, reasons, min(waits) / 1e9 if waits else None
+
+    def _is_slow(self, supervisor: Supervisor, now_ns: int) -> bool:
+        latest = self._router.window_of(supervisor.record, now_ns)
+        if not latest.count:
+            return False
+        baseline = self._baselines.get(supervisor)
+        if baseline is None:
+            baseline = Baseline()
+            if not supervisor.is_over:
+                self._baselines[supervisor] = baseline
+        health = supervisor.config.health
+        return baseline.is_exceeded(latest, now_ns / 1e9, health.slow_factor, health.slow_floor_s)
+
+    # Turns
+
+    def _review_in(self, supervisor: Supervisor, delay_s: float) -> None:
+        """Have a server judged by then at the latest."""
+        if self._wheel is None or supervisor.is_over:
+            return
+        turn = self._reviews.get(supervisor)
+        due = asyncio.get_running_loop().time() + delay_s
+        if turn is not None:
+            if self._wheel.due(turn) <= due:
+                return
+            self._wheel.cancel(turn)
+        self._reviews[supervisor] = self._wheel.insert(supervisor, due)
+        self._arm()
+
+    def _cancel_review(self, supervisor: Supervisor) -> None:
+        turn = self._reviews.pop(supervisor, None)
+        if turn is not None and self._wheel is not None:
+            self._wheel.cancel(turn)
+
+    def _schedule(self, watch: Watch, delay_s: float) -> None:
+        if self._wheel is None:
+            return
+        if watch.turn is not None:
+            self._wheel.cancel(watch.turn)
+        watch.turn = self._wheel.insert(watch, asyncio.get_running_loop().time() + delay_s)
+        self._arm()
+
+    def _arm(self) -> None:
+        """Have the loop call when the next turn may have come; an empty wheel asks for nothing."""
+        at = self._wheel.next_at() if self._wheel is not None else None
+        if at is None or (self._timer is not None and self._timer.when() <= at):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(at, self._turn)
+
+    def _turn(self) -> None:
+        self._timer = None
+        if self._wheel is None:
+            return
+        for item in self._wheel.advance(asyncio.get_running_loop().time()):
+            if isinstance(item, Watch):
+                item.turn = None
+                self._take_turn(item)
+            elif isinstance(item, Ejections):
+                self._sweep(item)
+            else:
+                self._reviews.pop(item, None)
+                self.reassess(item)
+        self._arm()
+
+    def _begin_sweeps(self, supervisor: Supervisor) -> None:
+        if supervisor in self._sweeps or self._wheel is None or not supervisor.config.health.outliers:
+            return
+        ejections = Ejections(supervisor)
+        if ejections.is_wanted:
+            self._sweeps[supervisor] = ejections
+            ejections.turn = self._wheel.insert(ejections, asyncio.get_running_loop().time() + SWEEP_S)
+            self._arm()
+
+    def _sweep(self, ejections: Ejections) -> None:
+        supervisor = ejections.supervisor
+        if self._wheel is None or not ejections.is_wanted:
+            self._sweeps.pop(supervisor, None)
+            return
+        for instance in ejections.sweep(self._router, self._clock()):
+            _log.warning(
+                "server %r: instance %d fails more than the others and is out of traffic for a time",
+                supervisor.server_id,
+                instance.index,
+            )
+        ejections.turn = self._wheel.insert(ejections, asyncio.get_running_loop().time() + SWEEP_S)
+        self.reassess(supervisor)
+
+    def _take_turn(self, watch: Watch) -> None:
+        if watch.removed or watch.in_flight is not None:
+            return
+        if not watch.is_scheduled:
+            # A caller was first to start the child process again.
+            watch.is_awaited = False
+        elif not self._is_silent(watch):
+            watch.succeeded()
+            self._turn_ended(watch)
+        elif self._running < self._concurrency:
+            self._running += 1
+            watch.in_flight = watch.supervisor.spawn(self._scheduled_probe(watch))
+            watch.in_flight.add_done_callback(partial(self._probe_ended, watch))
+        else:
+            self._overdue.append(watch)
+
+    async def _scheduled_probe(self, watch: Watch) -> None:
+        await self._probe(watch)
+
+    def _probe_ended(self, watch: Watch, task: asyncio.Task[None]) -> None:
+        self._running -= 1
+        watch.in_flight = None
+        if not task.cancelled():
+            task.result()
+        self._turn_ended(watch)
+        while self._overdue and self._running < self._concurrency:
+            self._take_turn(self._overdue.popleft())
+
+    def _turn_ended(self, watch: Watch) -> None:
+        watch.is_awaited = False
+        if watch.removed:
+            return
+        if watch.is_scheduled and watch.turn is None:
+            self._schedule(watch, self._next_delay(watch))
+        watch.looked_ns = self._clock()
+        self.reassess(watch.supervisor)
+
+    def _forget(self, watch: Watch) -> None:
+        self._watches.pop(watch.instance, None)
+        watch.removed = True
+        if watch.turn is not None and self._wheel is not None:
+            self._wheel.cancel(watch.turn)
+        watch.turn = None
+        if watch.in_flight is not None:
+            watch.in_flight.cancel()
+
+    def _is_silent(self, watch: Watch) -> bool:
+        """Tell whether traffic has not proven the instance within the last interval."""
+        handle = watch.instance.handle
+        if handle is None or not watch.proven or watch.instance.session is None:
+            return True
+        now_ns = self._clock()
+        if self._router.breaker_state(handle, now_ns) != CircuitState.CLOSED:
+            # What traffic proved before the circuit opened no longer holds.
+            return True
+        silence_ns = now_ns - handle.last_success_ns
+        return handle.last_success_ns == 0 or silence_ns >= watch.supervisor.config.health.interval_s * 1e9
+
+    def _next_delay(self, watch: Watch) -> float:
+        health = watch.supervisor.config.health
+        handle = watch.instance.handle
+        restart_s = watch.instance.restart_at - asyncio.get_running_loop().time()
+        if watch.instance.session is None and restart_s > 0:
+            return restart_s
+        if handle is not None and watch.instance.session is not None:
+            circuit = self._router.instance_snapshot(handle, self._clock())
+            if circuit.circuit_state == CircuitState.OPEN and circuit.retry_after_ns > 0:
+                # The breaker knows when a probe may pass: asking earlier is of no use, asking later wastes recovery.
+                return circuit.retry_after_ns / 1e9
+            if circuit.circuit_state == CircuitState.HALF_OPEN and not watch.failures:
+                return min(_CONFIRM_S, health.interval_s)
+        if watch.failures:
+            return backoff_delay(
+                watch.failures - 1,
+                health.unhealthy_interval_s,
+                health.unhealthy_interval_max_s,
+                health.jitter,
+                random.random(),
+            )
+        if not watch.proven or watch.instance.session is None:
+            return min(_CONFIRM_S, health.interval_s)
+        if not watch.is_spread:
+            # Those that were deployed together are not to be probed together for ever.
+            watch.is_spread = True
+            return health.interval_s * random.random()
+        is_idle = handle is None or handle.last_success_ns <= watch.looked_ns
+        return jittered(health.idle_s if is_idle else health.interval_s, health.jitter, random.random())
+
+    async def _probe(self, watch: Watch) -> bool:
+        instance = watch.instance
+        config = watch.supervisor.config
+        handle = instance.handle
+        if handle is None or watch.supervisor.in_maintenance:
+            return False
+        async with self._slots:
+            started_ns = self._clock()
+            lease = self._router.pick_probe(handle, started_ns)
+            # A child process that is gone, or a server never reached, is not the breaker's business: there is no
+            # traffic to protect it from, and the session's own backoff governs.
+            exempt = instance.session is None and (config.transport == "stdio" or instance.generation == 0)
+            if lease.rejection and not exempt:
+                return False
+            outcome, status = Outcome.IGNORED, CallStatus.CANCELLED
+            try:
+                await self._ask(instance, config.health.timeout_s, config.connect_timeout_s)
+                outcome, status = Outcome.SUCCESS, CallStatus.SUCCESS
+            except CallError as error:
+                instance.last_error = error
+                _, status = classify_error(error, (self._clock() - started_ns) / 1e9, 0.0)
+                outcome = Outcome.FAILURE
+            finally:
+                self._router.done(lease, outcome, status, self._clock(), random=random.getrandbits(64))
+        if outcome is Outcome.SUCCESS:
+            watch.succeeded()
+        else:
+            watch.failed(probe=True)
+        return outcome is Outcome.SUCCESS
+
+    async def _ask(self, instance: Instance, timeout_s: float, connect_timeout_s: float) -> None:
+        now_ns = self._clock()
+        if instance.session is None:
+            # The handshake is the probe: a server that completes it is alive.
+            await instance.ready_session(now_ns + int((connect_timeout_s + timeout_s) * 1e9))
+        else:
+            await instance.call(_PING, now_ns + int(timeout_s * 1e9))
