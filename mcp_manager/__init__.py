@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     from mcp_manager.manager import McpManager
     from mcp_manager.protocol.elicitation import accept_with_defaults, elicitation_defaults
     from mcp_manager.session.handlers import ElicitationRequest, Handlers, LogMessage, Progress, Root, SamplingRequest
+    from mcp_manager.snapshot import FleetSnapshot, InstanceSnapshot, ManagerSnapshot, ServerSnapshot
     from mcp_manager.task_verbs import Task
     from mcp_manager.tool_catalog import FleetTool, ToolCatalog
     from mcp_manager.types import (
@@ -138,6 +139,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "EmbeddedResource",
     "FallbackConfig",
     "FileTokenStore",
+    "FleetSnapshot",
     "FleetTool",
     "GetPromptResult",
     "Handlers",
@@ -146,11 +148,13 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "Icon",
     "ImageContent",
     "InputRequiredError",
+    "InstanceSnapshot",
     "InvalidRequestError",
     "LimitsConfig",
     "LogMessage",
     "LoopbackRedirect",
     "ManagerConfig",
+    "ManagerSnapshot",
     "McpManager",
     "McpManagerError",
     "MemoryTokenStore",
@@ -189,6 +193,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ServerExistsError",
     "ServerExitedError",
     "ServerNotFoundError",
+    "ServerSnapshot",
     "ServerState",
     "ServerView",
     "SessionLostError",
@@ -240,6 +245,7 @@ _MODULE_OF = {
         "mcp_manager.manager": "McpManager",
         "mcp_manager.protocol.elicitation": "accept_with_defaults elicitation_defaults",
         "mcp_manager.session.handlers": "ElicitationRequest Handlers LogMessage Progress Root SamplingRequest",
+        "mcp_manager.snapshot": "FleetSnapshot InstanceSnapshot ManagerSnapshot ServerSnapshot",
         "mcp_manager.task_verbs": "Task",
         "mcp_manager.tool_catalog": "FleetTool ToolCatalog",
         "mcp_manager.types": (

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Coroutine, Generator
 from os import PathLike
 from threading import get_ident
-from typing import Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from mcp_manager.auth.redirect import RedirectHandler
 from mcp_manager.auth.token_store import TokenStore
@@ -21,6 +21,9 @@ from mcp_manager.fleet import ServerSpec
 from mcp_manager.loop_thread import LoopThread
 from mcp_manager.manager import McpManager
 from mcp_manager.types import PyHealthStatus, PyServerInfo
+
+if TYPE_CHECKING:
+    from mcp_manager.snapshot import FleetSnapshot
 
 __all__ = ["PyMcpManager"]
 
@@ -300,6 +303,14 @@ class PyMcpManager:
         """List every deployed server, in the order of deployment."""
         return await self._await(_list_servers(self._running()))
 
+    def snapshot(self) -> FleetSnapshot:
+        """Show the whole fleet at one instant, as plain data without secrets; ``msgspec.json.encode`` makes JSON of it."""
+        return self._wait(_snapshot(self._running()))
+
+    async def snapshot_async(self) -> FleetSnapshot:
+        """Show the whole fleet at one instant; see :meth:`snapshot`."""
+        return await self._await(_snapshot(self._running()))
+
     def export_prometheus_metrics(self) -> str:
         """Render all metrics in the Prometheus text format."""
         return self._wait(_metrics(self._running()))
@@ -369,6 +380,10 @@ async def _server_state(manager: McpManager, server_id: str) -> str:
 
 async def _health(manager: McpManager) -> PyHealthStatus:
     return manager.health()
+
+
+async def _snapshot(manager: McpManager) -> FleetSnapshot:
+    return manager.snapshot()
 
 
 async def _metrics(manager: McpManager) -> str:

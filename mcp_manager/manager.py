@@ -7,8 +7,9 @@ import enum
 import itertools
 import time
 from collections.abc import Callable, Collection, Coroutine, Mapping
+from datetime import UTC, datetime
 from threading import get_ident
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from mcp_manager._core.jsonrpc import ERROR, FrameError, Message, scan
 from mcp_manager._core.router import Router
@@ -37,6 +38,9 @@ from mcp_manager.transports.base import Request
 from mcp_manager.types import PyHealthStatus
 from mcp_manager.url_elicitation import UrlElicitations
 from mcp_manager.views import ServerView, fleet_health, server_reading, server_view
+
+if TYPE_CHECKING:
+    from mcp_manager.snapshot import FleetSnapshot
 
 __all__ = ["McpManager"]
 
@@ -452,6 +456,17 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         self._check_running()
         now_ns = _CLOCK()
         return [server_view(each, self._monitor, self._router, now_ns) for each in self._servers.values()]
+
+    def snapshot(self) -> FleetSnapshot:
+        """Show the whole fleet at one instant, down to every instance, as plain data without secrets."""
+        # For those who look.
+        from mcp_manager.snapshot import fleet_snapshot  # noqa: PLC0415
+
+        health = self.health()
+        taken_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        return fleet_snapshot(
+            self._config, self._servers.values(), self._monitor, self._router, health, _CLOCK(), taken_at
+        )
 
     def metrics_text(self) -> str:
         """Render all metrics in the Prometheus text format."""

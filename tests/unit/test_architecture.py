@@ -29,6 +29,7 @@ LAYERS = {
         "client_side",
         "url_elicitation",
         "views",
+        "snapshot",
         "dispatcher",
         "assembly",
         "fleet",
