@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 from mcp_manager._core.call_path import CallPath, Flight
 from mcp_manager._core.jsonrpc import RESULT, Message
 from mcp_manager._core.router import Lease, Router
-from mcp_manager.errors import CircuitOpenError, OverloadedError, ProtocolError, SessionLostError
+from mcp_manager.dispatch.flight_log import FlightLog
+from mcp_manager.errors import CallError, CircuitOpenError, OverloadedError, ProtocolError, SessionLostError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.policy import classify_error, classify_rpc_error
 from mcp_manager.pool import Instance
@@ -33,11 +34,14 @@ class Dispatcher:
         Told of circuits that open, so that recovery does not wait for traffic.
     clock
         Monotonic nanoseconds.
+    flights
+        Remembers what became of calls.
     """
 
-    def __init__(self, router: Router, monitor: HealthMonitor, clock: Callable[[], int]) -> None:
+    def __init__(self, router: Router, monitor: HealthMonitor, clock: Callable[[], int], flights: FlightLog) -> None:
         self._router = router
-        path = CallPath(router, clock, getrandbits(64))
+        self._flights = flights
+        path = CallPath(router, clock, getrandbits(64), flights.recorder)
         self._begin = path.begin
         self._land = path.land
         self._monitor = monitor
@@ -69,7 +73,7 @@ class Dispatcher:
         passes = progress is None and method not in KEPT_BY_SESSION
         flight = self._begin(supervisor.record, method, request if passes else None, started_ns, deadline_ns)
         if flight.future is None:
-            return await self._carry(supervisor, flight.lease, request, deadline_ns, progress)
+            return await self._carry(supervisor, method, flight.lease, request, deadline_ns, progress)
         answer: Any
         try:
             answer = await flight.future
@@ -81,7 +85,7 @@ class Dispatcher:
             if reply is not None:
                 return reply
         try:
-            return await self._carry(supervisor, flight.lease, request, deadline_ns, None, flight, answer)
+            return await self._carry(supervisor, method, flight.lease, request, deadline_ns, None, flight, answer)
         finally:
             # An exception's traceback holds this frame.
             del answer
@@ -100,11 +104,12 @@ class Dispatcher:
             lease = self._router.pick(supervisor.server_id, method, started_ns, getrandbits(64))
         else:
             lease = self._router.pick_on(instance.handle, method, started_ns)
-        return await self._carry(supervisor, lease, request, deadline_ns, None), lease.payload
+        return await self._carry(supervisor, method, lease, request, deadline_ns, None), lease.payload
 
     async def _carry(
         self,
         supervisor: Supervisor,
+        method: str,
         lease: Lease,
         request: Sendable,
         deadline_ns: int,
@@ -114,27 +119,54 @@ class Dispatcher:
     ) -> Message:
         """Take a call the way that leads everywhere: past a session that is not ready, or on from an unusual answer."""
         if lease.rejection:
-            self._reject(supervisor, lease)
+            self._refuse(supervisor, method, lease)
         instance: Instance = lease.payload
         session: Session | None = instance.session if flight is None else flight.session
+        attempts = 1
+        label = instance.label
         try:
             try:
                 if flight is not None and flight.exchange is not None and session is not None:
                     reply = await session.landed(request, flight.exchange, answer)
                 else:
-                    session = session or await instance.ready_session(deadline_ns)
+                    if session is None:
+                        session = await instance.ready_session(deadline_ns)
+                        label = instance.label
                     reply = await session.call(request, deadline_ns, progress)
             except SessionLostError as lost:
                 assert session is not None
+                attempts = 2
                 reply = await instance.call_again(session, lost, request, deadline_ns, progress)
+                label = instance.label
         except BaseException as error:
-            self._failed(supervisor, lease, error)
+            self._failed(supervisor, method, lease, error, label, attempts)
             raise
         if reply.kind == RESULT:
             self._router.done(lease, Outcome.SUCCESS, CallStatus.SUCCESS, self._clock())
+            if attempts == 1:
+                self._flights.ordinary(lease, method, label)
+            else:
+                self._flights.unusual(
+                    supervisor.server_id,
+                    method,
+                    lease.started_ns,
+                    label,
+                    CallStatus.SUCCESS,
+                    attempts=attempts,
+                    **self._standing(lease),
+                )
         else:
             outcome = classify_rpc_error(reply.error_code)
             self._router.done(lease, outcome, CallStatus.RPC_ERROR, self._clock(), random=getrandbits(64))
+            self._flights.unusual(
+                supervisor.server_id,
+                method,
+                lease.started_ns,
+                label,
+                CallStatus.RPC_ERROR,
+                attempts=attempts,
+                **self._standing(lease),
+            )
             if outcome is Outcome.FAILURE:
                 self._watch_circuits()
         return reply
@@ -146,35 +178,38 @@ class Dispatcher:
         started_ns = self._clock()
         lease = self._router.pick(supervisor.server_id, method, started_ns, getrandbits(64))
         if lease.rejection:
-            self._reject(supervisor, lease)
+            self._refuse(supervisor, method, lease)
         instance: Instance = lease.payload
+        label = instance.label
         try:
             await instance.notify(method_raw, params, deadline_ns)
         except BaseException as error:
-            self._failed(supervisor, lease, error)
+            self._failed(supervisor, method, lease, error, label, 1)
             raise
         self._router.done(lease, Outcome.SUCCESS, CallStatus.SUCCESS, self._clock())
 
-    def _reject(self, supervisor: Supervisor, lease: Lease) -> NoReturn:
-        server_id = supervisor.server_id
-        if lease.rejection == CallStatus.CIRCUIT_OPEN:
-            retry_after_s = lease.retry_after_ns / 1e9
-            raise CircuitOpenError(
-                "the circuit is open after repeated failures",
-                server_id=server_id,
-                retry_after_s=retry_after_s,
-                hint=f"retry in {retry_after_s:.1f} s",
-            )
-        if supervisor.in_maintenance:
-            raise OverloadedError("the server is in maintenance", server_id=server_id, delivery="not_sent")
-        raise OverloadedError(
-            "the server has no instance",
-            server_id=server_id,
-            delivery="not_sent",
-            hint="it is suspended: scale it to 1 or more",
+    def _refuse(self, supervisor: Supervisor, method: str, lease: Lease) -> NoReturn:
+        error = _rejection(supervisor, lease)
+        self._flights.unusual(
+            supervisor.server_id, method, lease.started_ns, None, CallStatus(lease.rejection), error, attempts=0
         )
+        raise error
 
-    def _failed(self, supervisor: Supervisor, lease: Lease, error: BaseException) -> None:
+    def _standing(self, lease: Lease) -> dict[str, Any]:
+        """Say of a lease that was given back how its instance stands, for the call's record."""
+        assert lease.instance is not None
+        circuit = CircuitState(self._router.breaker_state(lease.instance, self._clock()))
+        return {"circuit": circuit.label, "inflight": lease.instance.inflight}
+
+    def _failed(
+        self,
+        supervisor: Supervisor,
+        method: str,
+        lease: Lease,
+        error: BaseException,
+        label: object,
+        attempts: int,
+    ) -> None:
         if isinstance(error, ProtocolError):
             supervisor.settings.faults.count_error(error)
         now_ns = self._clock()
@@ -187,6 +222,16 @@ class Dispatcher:
         retry_after_s = getattr(error, "retry_after_s", None) or 0.0
         self._router.done(
             lease, outcome, status, now_ns, retry_after_ns=int(retry_after_s * 1e9), random=getrandbits(64)
+        )
+        self._flights.unusual(
+            supervisor.server_id,
+            method,
+            lease.started_ns,
+            label,
+            status,
+            error,
+            attempts=attempts,
+            **self._standing(lease),
         )
         self._watch_circuits()
 
@@ -201,3 +246,25 @@ class Dispatcher:
             # The news may be old: a probe's own failure opens a circuit too, and nobody asked for it then.
             if circuit.circuit_state == CircuitState.OPEN:
                 self._monitor.circuit_opened(instance, circuit.retry_after_ns / 1e9)
+                self._flights.anomaly(event.instance.server_id, "a circuit opened")
+
+
+def _rejection(supervisor: Supervisor, lease: Lease) -> CallError:
+    """Say why no instance took a call."""
+    server_id = supervisor.server_id
+    if lease.rejection == CallStatus.CIRCUIT_OPEN:
+        retry_after_s = lease.retry_after_ns / 1e9
+        return CircuitOpenError(
+            "the circuit is open after repeated failures",
+            server_id=server_id,
+            retry_after_s=retry_after_s,
+            hint=f"retry in {retry_after_s:.1f} s",
+        )
+    if supervisor.in_maintenance:
+        return OverloadedError("the server is in maintenance", server_id=server_id, delivery="not_sent")
+    return OverloadedError(
+        "the server has no instance",
+        server_id=server_id,
+        delivery="not_sent",
+        hint="it is suspended: scale it to 1 or more",
+    )

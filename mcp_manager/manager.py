@@ -19,6 +19,7 @@ from mcp_manager.auth.token_store import TokenStore
 from mcp_manager.catalog import Tool
 from mcp_manager.client_side import ClientSide
 from mcp_manager.config import ManagerConfig
+from mcp_manager.dispatch.flight_log import FlightLog, FlightRecord
 from mcp_manager.dispatcher import Dispatcher
 from mcp_manager.errors import InvalidRequestError, NotRunningError, RpcError
 from mcp_manager.fleet import Applied, Fleet, ServerSpec
@@ -120,7 +121,8 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         self._is_loop_running: Callable[[], bool] = bool
         self._router = Router()
         self._monitor = HealthMonitor(self._router, _CLOCK, concurrency=self._config.probe_concurrency)
-        self._dispatcher = Dispatcher(self._router, self._monitor, _CLOCK)
+        self._flights = FlightLog(self._config.flight_records, _CLOCK, time.time)
+        self._dispatcher = Dispatcher(self._router, self._monitor, _CLOCK, self._flights)
         self._progress_tokens = itertools.count(1)
         self._fleet = Fleet(self._assembly, self._router, self._monitor, self._removed, _CLOCK)
         self._servers = self._fleet.servers
@@ -467,6 +469,15 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         return fleet_snapshot(
             self._config, self._servers.values(), self._monitor, self._router, health, _CLOCK(), taken_at
         )
+
+    def flight_records(self) -> list[FlightRecord]:
+        """Show the latest calls in detail, in the order in which they ended: see ``flight_records`` of the configuration.
+
+        The latest of a server are also written to the log when a circuit of it opens, it becomes Unhealthy, or nobody
+        knows what became of a call: at most once a minute for each server.
+        """
+        self._check_running()
+        return self._flights.records()
 
     def metrics_text(self) -> str:
         """Render all metrics in the Prometheus text format."""

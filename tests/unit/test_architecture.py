@@ -30,6 +30,7 @@ LAYERS = {
         "url_elicitation",
         "views",
         "snapshot",
+        "dispatch",
         "dispatcher",
         "assembly",
         "fleet",
