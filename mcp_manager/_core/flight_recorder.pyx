@@ -1,7 +1,7 @@
 """What is remembered of calls that went well: a ring of fixed size, written in a few nanoseconds at the end of each."""
 
 cimport cython
-from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+from cpython.ref cimport Py_XDECREF, Py_XINCREF, PyObject
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 
@@ -18,13 +18,14 @@ class Flown(NamedTuple):
     circuit: int
 
 
-cdef inline void hold(PyObject** place, object value) noexcept:
+cdef inline void hold(PyObject** place, PyObject* value) noexcept:
     """Put a reference where another one was, which may be the last of its object."""
     cdef PyObject* before = place[0]
-    Py_INCREF(value)
-    place[0] = <PyObject*> value
-    if before is not NULL:
-        Py_DECREF(<object> before)
+    if before is value:
+        return
+    Py_XINCREF(value)
+    place[0] = value
+    Py_XDECREF(before)
 
 
 @cython.final
@@ -42,9 +43,9 @@ cdef class FlightRecorder:
         if self.entries is NULL:
             return
         for position in range(self.held):
-            Py_DECREF(<object> self.entries[position].server_id)
-            Py_DECREF(<object> self.entries[position].method)
-            Py_DECREF(<object> self.entries[position].label)
+            Py_XDECREF(self.entries[position].server_id)
+            Py_XDECREF(self.entries[position].method)
+            Py_XDECREF(self.entries[position].label)
         free(self.entries)
 
     def __len__(self):
@@ -59,9 +60,9 @@ cdef class FlightRecorder:
             self.following = 0
         if self.held < self.capacity:
             self.held += 1
-        hold(&entry.server_id, server_id)
-        hold(&entry.method, method)
-        hold(&entry.label, label)
+        hold(&entry.server_id, <PyObject*> server_id)
+        hold(&entry.method, <PyObject*> method)
+        hold(&entry.label, <PyObject*> label)
         entry.started_ns = started_ns
         entry.ended_ns = ended_ns
         entry.inflight = <int> inflight
