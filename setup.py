@@ -15,6 +15,9 @@ HEADERS = {"jsonrpc": ["mcp_manager/_core/json_blocks.h", "mcp_manager/_core/jso
 MODULES = (
     "histogram",
     "breaker",
+    "records",
+    "balancing",
+    "snapshots",
     "router",
     "jsonrpc",
     "sse",

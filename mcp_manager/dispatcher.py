@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 
 from mcp_manager._core.call_path import CallPath, Flight
 from mcp_manager._core.jsonrpc import RESULT, Message
-from mcp_manager._core.router import Lease, Router
+from mcp_manager._core.records import Lease
+from mcp_manager._core.router import Router
 from mcp_manager.dispatch.flight_log import FlightLog
 from mcp_manager.errors import CallError, CircuitOpenError, OverloadedError, ProtocolError, SessionLostError
 from mcp_manager.health import HealthMonitor
@@ -18,7 +19,7 @@ from mcp_manager.protocol.methods import KEPT_BY_SESSION
 from mcp_manager.session import ProgressCallback, Session
 from mcp_manager.supervisor import Supervisor
 from mcp_manager.transports.base import Sendable
-from mcp_manager.types import CallStatus, CircuitState, Outcome
+from mcp_manager.types import CallStatus, CircuitState, Outcome, Rejection
 
 __all__ = ["Dispatcher"]
 
@@ -190,16 +191,18 @@ class Dispatcher:
 
     def _refuse(self, supervisor: Supervisor, method: str, lease: Lease) -> NoReturn:
         error = _rejection(supervisor, lease)
-        self._flights.unusual(
-            supervisor.server_id, method, lease.started_ns, None, CallStatus(lease.rejection), error, attempts=0
-        )
+        is_limit = lease.rejection >= Rejection.CONCURRENCY
+        if is_limit:
+            self._router.count_refused(lease)
+        status = CallStatus.OVERLOADED if is_limit else CallStatus(lease.rejection)
+        self._flights.unusual(supervisor.server_id, method, lease.started_ns, None, status, error, attempts=0)
         raise error
 
     def _standing(self, lease: Lease) -> dict[str, Any]:
         """Say of a lease that was given back how its instance stands, for the call's record."""
         assert lease.instance is not None
         circuit = CircuitState(self._router.breaker_state(lease.instance, self._clock()))
-        return {"circuit": circuit.label, "inflight": lease.instance.inflight}
+        return {"circuit": circuit.label, "inflight": lease.instance.inflight, "limit": lease.instance.limit}
 
     def _failed(
         self,
@@ -260,6 +263,8 @@ def _rejection(supervisor: Supervisor, lease: Lease) -> CallError:
             retry_after_s=retry_after_s,
             hint=f"retry in {retry_after_s:.1f} s",
         )
+    if lease.rejection >= Rejection.CONCURRENCY:
+        return _limit_reached(server_id, Rejection(lease.rejection), lease.retry_after_ns / 1e9)
     if supervisor.in_maintenance:
         return OverloadedError("the server is in maintenance", server_id=server_id, delivery="not_sent")
     return OverloadedError(
@@ -268,3 +273,15 @@ def _rejection(supervisor: Supervisor, lease: Lease) -> CallError:
         delivery="not_sent",
         hint="it is suspended: scale it to 1 or more",
     )
+
+
+def _limit_reached(server_id: str, rejection: Rejection, retry_after_s: float) -> OverloadedError:
+    if rejection is Rejection.PAUSED:
+        return OverloadedError(
+            "the server asked for a pause",
+            server_id=server_id,
+            delivery="not_sent",
+            retry_after_s=retry_after_s,
+            hint=f"retry in {retry_after_s:.1f} s",
+        )
+    return OverloadedError("a limit of the server is reached", server_id=server_id, delivery="not_sent")

@@ -23,7 +23,7 @@ from mcp_manager.errors import CallError, ServerExistsError, ServerNotFoundError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.pool import Instance
 from mcp_manager.scaling import check_instances
-from mcp_manager.supervisor import Supervisor
+from mcp_manager.supervisor import Supervisor, balancing_settings
 from mcp_manager.types import ServerState
 from mcp_manager.views import is_ready
 
@@ -108,7 +108,9 @@ class Fleet:
         if server_id in self.servers:
             raise ServerExistsError(server_id)
         check_instances(server_id, parsed, parsed.instances)
-        self._router.add_server(server_id)
+        self._router.add_server(
+            server_id, balancing_settings(parsed.balancing), max_concurrent=parsed.limits.max_concurrent
+        )
         supervisor = self._assembly.supervisor(server_id, parsed, self._router, self._observer)
         self.servers[server_id] = supervisor
         added = supervisor.set_instances(parsed.instances)
@@ -145,6 +147,9 @@ class Fleet:
         except BaseException:
             await self._end(after, 0.0)
             raise
+        self._router.configure(
+            server_id, balancing_settings(parsed.balancing), max_concurrent=parsed.limits.max_concurrent
+        )
         after.set_maintenance(False)
         self.servers[server_id] = after
         self._passing.discard(after)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from mcp_manager._core.http_message import Request
-from mcp_manager._core.router import InstanceSnapshot, Router
+from mcp_manager._core.router import Router
+from mcp_manager._core.snapshots import InstanceSnapshot
 from mcp_manager.errors import CallError, SessionLostError
 from mcp_manager.policy import backoff_delay, classify_error, jittered
 from mcp_manager.pool import Instance

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 from mcp_manager._core.jsonrpc import Message
-from mcp_manager._core.router import Instance as RouterInstance
+from mcp_manager._core.records import Instance as RouterInstance
 from mcp_manager.errors import (
     AuthError,
     CallError,

@@ -7,8 +7,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from mcp_manager._core.router import InstanceSnapshot as RouterInstance
 from mcp_manager._core.router import Router
+from mcp_manager._core.snapshots import InstanceSnapshot as RouterInstance
 from mcp_manager.config import ManagerConfig, ServerConfig, redact_url
 from mcp_manager.errors import ConfigError
 from mcp_manager.health import HealthMonitor
@@ -42,8 +42,12 @@ class InstanceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         How its session speaks, ``None`` without a session.
     generation
         Rises with every session that is made or lost.
-    inflight
-        Calls under way.
+    tier, weight
+        The group it belongs to, and how much of the calls it takes beside the others.
+    inflight, limit
+        Calls under way, and how many there may be; ``None`` while nothing limits them.
+    ejected_s, paused_s
+        Seconds for which it is still out of traffic because it failed more than others, or asked for a pause.
     latency_s
         What a call is expected to take, ``None`` before the first has ended.
     circuit, retry_after_s
@@ -61,7 +65,12 @@ class InstanceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     era: Literal["handshake", "stateless"] | None
     revision: str | None
     generation: int
+    tier: int
+    weight: float
     inflight: int
+    limit: int | None
+    ejected_s: float
+    paused_s: float
     latency_s: float | None
     circuit: str
     retry_after_s: float
@@ -71,7 +80,7 @@ class InstanceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """One server; ``p50_s`` to ``p99_s`` are of the calls of the last minute, ``None`` without any.
+    """One server; ``waiting`` calls are above a limit and wait for their turn; ``p50_s`` to ``p99_s`` are of the calls of the last minute, ``None`` without any.
 
     ``instances`` are those that take traffic and those that are on their way out, or in, by index.
     """
@@ -86,6 +95,7 @@ class ServerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     ready: int
     draining: int
     inflight: int
+    waiting: int
     window_calls: int
     window_failures: int
     p50_s: float | None
@@ -142,7 +152,7 @@ def _server(supervisor: Supervisor, monitor: HealthMonitor, router: Router, now_
     config = supervisor.config
     state, reasons = monitor.state(supervisor)
     read = router.server_snapshot(supervisor.server_id, now_ns)
-    instances = [_instance(config, each) for each in read.instances]
+    instances = [_instance(config, each, now_ns) for each in read.instances]
     return ServerSnapshot(
         id=supervisor.server_id,
         server_type=config.server_type,
@@ -154,6 +164,7 @@ def _server(supervisor: Supervisor, monitor: HealthMonitor, router: Router, now_
         ready=sum(each.session is not None for each in supervisor.instances),
         draining=supervisor.draining,
         inflight=read.inflight,
+        waiting=read.waiting,
         window_calls=read.window_calls,
         window_failures=read.window_failures,
         p50_s=read.window.p50_s,
@@ -163,7 +174,7 @@ def _server(supervisor: Supervisor, monitor: HealthMonitor, router: Router, now_
     )
 
 
-def _instance(config: ServerConfig, read: RouterInstance) -> InstanceSnapshot:
+def _instance(config: ServerConfig, read: RouterInstance, now_ns: int) -> InstanceSnapshot:
     instance = read.payload
     assert isinstance(instance, Instance)
     session = instance.session
@@ -177,7 +188,12 @@ def _instance(config: ServerConfig, read: RouterInstance) -> InstanceSnapshot:
         era=era.value if era is not None else None,
         revision=session.revision if session is not None else None,
         generation=instance.generation,
+        tier=read.tier,
+        weight=read.weight,
         inflight=read.inflight,
+        limit=read.limit,
+        ejected_s=max(0, read.ejected_until_ns - now_ns) / 1e9,
+        paused_s=max(0, read.paused_until_ns - now_ns) / 1e9,
         latency_s=read.latency_s,
         circuit=CircuitState(read.circuit_state).label,
         retry_after_s=read.retry_after_ns / 1e9,

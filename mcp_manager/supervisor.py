@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import hashlib
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
-from mcp_manager._core.router import BreakerSettings, Router
-from mcp_manager.config import BreakerConfig, ServerConfig
+from mcp_manager._core.breaker import BreakerSettings
+from mcp_manager._core.records import Balancing
+from mcp_manager._core.router import Router
+from mcp_manager.config import BalancingConfig, BreakerConfig, ServerConfig
 from mcp_manager.errors import CallError
 from mcp_manager.pool import Instance
 from mcp_manager.session import SessionSettings
 
-__all__ = ["InstanceObserver", "Supervisor", "breaker_settings"]
+__all__ = ["InstanceObserver", "Supervisor", "balancing_settings", "breaker_settings"]
+
+_Value = TypeVar("_Value")
 
 READY: Final = 0
 PENDING: Final = 1
@@ -162,7 +167,15 @@ class Supervisor:
 
     def _add(self) -> Instance:
         instance = Instance(self._settings, len(self._instances), self._changed)
-        instance.handle = self._router.add_instance(self.server_id, instance, self._breaker)
+        balancing = self.config.balancing
+        instance.handle = self._router.add_instance(
+            self.server_id,
+            instance,
+            self._breaker,
+            weight=_at(balancing.weights, instance.index, 1.0),
+            tier=_at(balancing.tiers, instance.index, 0),
+            identity=_identity(self.config, instance.index),
+        )
         if not self.config.breaker.enabled:
             self._router.set_breaker_mode(instance.handle, "disabled")
         self._instances.append(instance)
@@ -215,7 +228,7 @@ class Supervisor:
             availability = EXCLUDED
         else:
             availability = READY if instance.session is not None else PENDING
-        self._router.set_availability(instance.handle, availability)
+        self._router.set_availability(instance.handle, availability, self._clock())
 
 
 @functools.lru_cache(maxsize=1024)
@@ -242,6 +255,32 @@ def breaker_settings(config: BreakerConfig, is_probed: bool) -> BreakerSettings:
         active_first=config.active_first and is_probed,
         probe_grace_ns=_ns(config.probe_grace_s),
     )
+
+
+@functools.lru_cache(maxsize=1024)
+def balancing_settings(config: BalancingConfig) -> Balancing:
+    """Translate a server's balancing configuration for the core; servers configured alike share one."""
+    return Balancing(
+        policy=config.policy,
+        overprovision=config.overprovision,
+        panic_threshold=config.panic_threshold,
+        max_ejection=config.max_ejection,
+        slow_start_ns=_ns(config.slow_start_s),
+        slow_start_aggression=config.slow_start_aggression,
+    )
+
+
+def _at(values: tuple[_Value, ...], index: int, default: _Value) -> _Value:
+    return values[index] if index < len(values) else default
+
+
+def _identity(config: ServerConfig, index: int) -> int:
+    """Tell instances apart for rendezvous hashing, alike in every process: by their URL where each has its own."""
+    if config.balancing.policy != "consistent":
+        return 0
+    own_url = config.url is not None and (config.has_url_template or config.url_limit is not None)
+    text = config.instance_url(index) if own_url else str(index)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def _ns(seconds: float) -> int:

@@ -22,6 +22,7 @@ __all__ = [
     "Outcome",
     "PyHealthStatus",
     "PyServerInfo",
+    "Rejection",
     "ServerState",
 ]
 
@@ -78,6 +79,17 @@ class CallStatus(enum.IntEnum):
     def label(self) -> str:
         """The value of the ``status`` label."""
         return self.name.lower()
+
+
+class Rejection(enum.IntEnum):
+    """Why the router refused a call. The compiled core uses the same numbers."""
+
+    CIRCUIT_OPEN = 10
+    NO_INSTANCE = 11
+    CONCURRENCY = 12
+    RATE = 13
+    SHED = 14
+    PAUSED = 15
 
 
 SERVER_STATE_INITIALIZING: Final = "Initializing"

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mcp_manager._core.router import Router, ServerSnapshot
+from mcp_manager._core.router import Router
+from mcp_manager._core.snapshots import ServerSnapshot
 from mcp_manager.errors import CallError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.protocol.handshake import ServerIdentity

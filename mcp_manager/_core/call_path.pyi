@@ -10,7 +10,8 @@ from mcp_manager._core.dressing import Dressing
 from mcp_manager._core.flight_recorder import FlightRecorder
 from mcp_manager._core.http_message import Exchange, Request
 from mcp_manager._core.jsonrpc import Message
-from mcp_manager._core.router import Lease, Router, Server
+from mcp_manager._core.records import Lease, Server
+from mcp_manager._core.router import Router
 from mcp_manager._core.wire import WirePool
 
 @final
@@ -115,11 +116,17 @@ class CallPath:
         self, router: Router, clock: Callable[[], int], seed: int, recorder: FlightRecorder | None = None
     ) -> None: ...
     def begin(
-        self, server: Server, method: str, request: Message | Request | None, now_ns: int, deadline_ns: int
+        self,
+        server: Server,
+        method: str,
+        request: Message | Request | None,
+        now_ns: int,
+        deadline_ns: int,
+        key: int = 0,
     ) -> Flight:
         """Lease an instance of a server, as :meth:`Router.server` gives it, and, if it has an idle wire, send the request.
 
-        With ``None`` for the request nothing is sent.
+        With ``None`` for the request nothing is sent. ``key`` as for :meth:`Router.pick`.
         """
 
     def land(self, flight: Flight, reply: Any) -> Message | None:

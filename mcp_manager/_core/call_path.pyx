@@ -10,7 +10,8 @@ from mcp_manager._core.dressing cimport Dressing, is_complete
 from mcp_manager._core.flight_recorder cimport FlightRecorder
 from mcp_manager._core.http_message cimport JSON, Exchange, Request, WireReply
 from mcp_manager._core.jsonrpc cimport IS_RESULT, Message, scan_one
-from mcp_manager._core.router cimport Lease, Router, Server
+from mcp_manager._core.records cimport Lease, Server
+from mcp_manager._core.router cimport Router
 from mcp_manager._core.wire cimport Wire, WirePool
 
 from mcp_manager._core.jsonrpc import FrameError
@@ -115,9 +116,11 @@ cdef class CallPath:
         number = (number ^ (number >> 27)) * 0x94D049BB133111EBULL
         return number ^ (number >> 31)
 
-    def begin(self, Server server not None, str method not None, request, int64_t now_ns, int64_t deadline_ns):
+    def begin(
+        self, Server server not None, str method not None, request, int64_t now_ns, int64_t deadline_ns, uint64_t key=0
+    ):
         cdef Flight flight = Flight.__new__(Flight)
-        cdef Lease lease = self.router.lease(server, method, now_ns, self.draw())
+        cdef Lease lease = self.router.lease(server, method, now_ns, self.draw(), key, None, False)
         cdef Channel channel
         cdef Exchange exchange = None
         cdef Wire wire

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from mcp_manager._core.flight_recorder import FlightRecorder, Flown
-from mcp_manager._core.router import Lease
+from mcp_manager._core.records import Lease
 from mcp_manager.errors import CallError, Delivery
 from mcp_manager.protocol.revisions import STATELESS_REVISIONS
 from mcp_manager.types import CallStatus, CircuitState

@@ -42,7 +42,7 @@ async def test_it_shows_what_happened_down_to_instances() -> None:
         assert [each.id for each in snapshot.servers] == ["a", "later"]
         shown = snapshot.servers[0]
         assert (shown.server_type, shown.tags, shown.priority) == ("search", ("red", "blue"), 9)
-        assert (shown.state, shown.desired, shown.ready, shown.draining) == ("Healthy", 2, 2, 0)
+        assert (shown.state, shown.desired, shown.ready, shown.draining, shown.waiting) == ("Healthy", 2, 2, 0, 0)
         assert shown.window_calls == 8
         assert shown.p50_s is not None
         assert shown.p99_s is not None

@@ -11,18 +11,10 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support.models import CLOSED, FAILURE, IGNORED, SUCCESS, BreakerModel, BreakerParameters, PermitModel
 
-from mcp_manager._core.router import (
-    EXCLUDED,
-    LE_BOUNDS_S,
-    OTHER_METHOD,
-    PENDING,
-    READY,
-    STATUS_COUNT,
-    BreakerSettings,
-    Instance,
-    Lease,
-    Router,
-)
+from mcp_manager._core.breaker import BreakerSettings
+from mcp_manager._core.records import EXCLUDED, PENDING, READY, STATUS_COUNT, Instance, Lease
+from mcp_manager._core.router import Router
+from mcp_manager._core.snapshots import LE_BOUNDS_S, OTHER_METHOD
 
 CIRCUIT_OPEN, NO_INSTANCE = 10, 11
 MAX_METHODS = 3

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from mcp_manager._core.breaker import Breaker, BreakerSettings, Permit
-from mcp_manager._core.router import EXCLUDED, PENDING, READY, STATUS_COUNT, Router
+from mcp_manager._core.records import EXCLUDED, PENDING, READY, STATUS_COUNT
+from mcp_manager._core.router import Router
 from mcp_manager.types import CallStatus, CircuitState, Outcome
 
 

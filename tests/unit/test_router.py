@@ -11,16 +11,10 @@ from typing import Any
 
 import pytest
 
-from mcp_manager._core.router import (
-    EXCLUDED,
-    OTHER_METHOD,
-    PENDING,
-    READY,
-    BreakerSettings,
-    Instance,
-    Lease,
-    Router,
-)
+from mcp_manager._core.breaker import BreakerSettings
+from mcp_manager._core.records import EXCLUDED, PENDING, READY, Instance, Lease
+from mcp_manager._core.router import Router
+from mcp_manager._core.snapshots import OTHER_METHOD
 from mcp_manager.types import CallStatus, CircuitState, Outcome
 
 MS = 10**6

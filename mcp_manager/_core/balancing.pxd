@@ -1,0 +1,22 @@
+"""C interface of the choice among a server's instances."""
+
+from libc.stdint cimport int64_t, uint64_t
+
+from mcp_manager._core.records cimport Instance, Pool, Server
+
+cdef enum:
+    CIRCUIT_OPEN = 10
+    NO_INSTANCE = 11
+    LIMITED = 12
+    PAUSED = 15
+
+cdef Instance choose(
+    Server server, int64_t now_ns, uint64_t random, uint64_t key, Instance avoided
+)
+cdef int why_none(Server server, int64_t now_ns, int64_t* wait_ns) except -1
+cdef double latency_of(Instance instance, int64_t now_ns) noexcept
+cdef void observe_latency(Instance instance, double sample_ns, bint failed, int64_t now_ns) noexcept
+cdef double cost_of(Instance instance, Pool pool, int64_t now_ns) noexcept
+cdef double weight_of(Instance instance, Pool pool, int64_t now_ns) noexcept
+cdef void refresh_loads(Server server) noexcept
+cdef uint64_t mixed(uint64_t number) noexcept

@@ -1,0 +1,498 @@
+"""Balancing: which of a server's instances takes a call.
+
+The tier first, by how much of each is healthy; within the tier by the server's policy. The list of a pool begins with
+those that may take a call, so that the choice costs the same among ten and among a hundred thousand.
+"""
+
+from libc.math cimport exp, log, pow
+from libc.stdint cimport INT64_MAX, int64_t, uint64_t
+
+from mcp_manager._core.breaker cimport ADMITTED, circuit_wait
+from mcp_manager._core.records cimport (
+    BARRED, CONNECTING, CONSISTENT, ELIGIBLE, LEAST_CONNECTIONS, P2C, ROUND_ROBIN, WEIGHTED, Balancing,
+    note_transitions, update_part,
+)
+
+cdef enum:
+    MEDIAN_OF = 9
+    MEDIAN_AMONG = 64
+    SLOW_START_FROM = 3
+    PANIC_FROM = 4
+    MOST_DRAWS = 32
+
+cdef double DECAY_NS = 10e9
+cdef double UNKNOWN_NS = 30e6
+cdef double FAILED_NS = 1e9
+cdef double PENALTY = 1e18
+cdef double LEAST_SHARE = 0.1
+cdef double TO_UNIT = 1.0 / 18446744073709551616.0
+
+
+cdef uint64_t mixed(uint64_t number) noexcept:
+    """Return 64 bits that look independent of ``number`` (finalizer of SplitMix64; Steele, Lea, Flood, OOPSLA 2014)."""
+    number += 0x9E3779B97F4A7C15ULL
+    number = (number ^ (number >> 30)) * 0xBF58476D1CE4E5B9ULL
+    number = (number ^ (number >> 27)) * 0x94D049BB133111EBULL
+    return number ^ (number >> 31)
+
+
+cdef double latency_of(Instance instance, int64_t now_ns) noexcept:
+    """Return the latency estimate in ns, decayed to now, or 0 if nothing is known."""
+    cdef int64_t age_ns = now_ns - instance.latency_at_ns
+    if age_ns <= 0 or instance.latency_ns <= 0:
+        return instance.latency_ns
+    return instance.latency_ns * exp(-<double> age_ns / DECAY_NS)
+
+
+cdef void observe_latency(Instance instance, double sample_ns, bint failed, int64_t now_ns) noexcept:
+    """Update the peak-EWMA; a failure is slow by definition, or an instance that fails fast would attract all."""
+    cdef double old_ns = instance.latency_ns
+    cdef double weight
+    if failed:
+        sample_ns = max(sample_ns, old_ns, FAILED_NS)
+    # A measured zero must not look like "unknown".
+    sample_ns = max(sample_ns, 1.0)
+    if sample_ns > old_ns:
+        instance.latency_ns = sample_ns
+    else:
+        weight = exp(-<double> max(now_ns - instance.latency_at_ns, 0) / DECAY_NS)
+        instance.latency_ns = old_ns * weight + sample_ns * (1.0 - weight)
+    instance.latency_at_ns = max(now_ns, instance.latency_at_ns)
+
+
+cdef double median_latency(Pool pool, int64_t now_ns) noexcept:
+    """Return the median of the first few known estimates of the pool in ns, or 30 ms."""
+    cdef double[MEDIAN_OF] known
+    cdef int count = 0
+    cdef int slot
+    cdef double latency_ns
+    cdef Py_ssize_t position
+    for position in range(min(pool.ends[CONNECTING], <Py_ssize_t> MEDIAN_AMONG)):
+        latency_ns = latency_of(<Instance> pool.instances[position], now_ns)
+        if latency_ns <= 0:
+            continue
+        slot = count
+        while slot > 0 and known[slot - 1] > latency_ns:
+            known[slot] = known[slot - 1]
+            slot -= 1
+        known[slot] = latency_ns
+        count += 1
+        if count == MEDIAN_OF:
+            break
+    return known[count // 2] if count else UNKNOWN_NS
+
+
+cdef double weight_of(Instance instance, Pool pool, int64_t now_ns) noexcept:
+    """Return the weight as it is now: a new or recovered instance starts with a tenth (Envoy, slow start)."""
+    cdef Balancing balancing
+    cdef int64_t age_ns
+    if instance.since_ns == 0:
+        return instance.weight
+    balancing = instance.server.balancing
+    age_ns = now_ns - instance.since_ns
+    if age_ns >= balancing.slow_start_ns:
+        instance.since_ns = 0
+        return instance.weight
+    # Too few others to take its share meanwhile.
+    if pool.ends[CONNECTING] < SLOW_START_FROM:
+        return instance.weight
+    if age_ns <= 0:
+        return instance.weight * LEAST_SHARE
+    return instance.weight * max(
+        LEAST_SHARE, pow(<double> age_ns / <double> balancing.slow_start_ns, balancing.slow_start_exponent)
+    )
+
+
+cdef double cost_of(Instance instance, Pool pool, int64_t now_ns) noexcept:
+    """Return the peak-EWMA cost (Finagle): the latency estimate times the calls there would be, by weight."""
+    cdef double weight = 1.0
+    if instance.since_ns or instance.weight != 1.0:
+        weight = weight_of(instance, pool, now_ns)
+    if instance.latency_ns > 0:
+        return latency_of(instance, now_ns) * <double> (instance.inflight + 1) / weight
+    # Nothing is known until the first call ends: it gets one, and no second one meanwhile.
+    if instance.inflight:
+        return PENALTY * <double> (instance.inflight + 1)
+    return median_latency(pool, now_ns) / weight
+
+
+cdef inline bint is_better(Instance one, Instance other, Pool pool, bint by_connections, int64_t now_ns) noexcept:
+    """Tell whether one is to be chosen over the other; of equals, the one of which nothing is known."""
+    cdef double cost, other_cost
+    if by_connections:
+        cost = <double> (one.inflight + 1) / weight_of(one, pool, now_ns)
+        other_cost = <double> (other.inflight + 1) / weight_of(other, pool, now_ns)
+        return cost < other_cost
+    cost = cost_of(one, pool, now_ns)
+    other_cost = cost_of(other, pool, now_ns)
+    return cost < other_cost or (cost == other_cost and one.latency_ns <= 0)
+
+
+cdef Instance better_of_two(
+    Pool pool, Py_ssize_t size, bint by_connections, int64_t now_ns, uint64_t random, Instance avoided
+):
+    """Choose among the first ``size`` of a pool, at least two, by power of two choices."""
+    cdef uint64_t one = ((random >> 32) * <uint64_t> size) >> 32
+    cdef uint64_t two = ((random & 0xFFFFFFFFULL) * <uint64_t> (size - 1)) >> 32
+    cdef Instance first, second
+    two += two >= one
+    first = <Instance> pool.instances[one]
+    second = <Instance> pool.instances[two]
+    if first is avoided:
+        return second
+    if second is avoided:
+        return first
+    return second if is_better(second, first, pool, by_connections, now_ns) else first
+
+
+cdef Instance next_in_turn(Pool pool, Py_ssize_t size, Instance avoided):
+    cdef Instance instance
+    pool.cursor = pool.cursor + 1 if pool.cursor + 1 < size else 0
+    instance = <Instance> pool.instances[pool.cursor]
+    if instance is avoided:
+        pool.cursor = pool.cursor + 1 if pool.cursor + 1 < size else 0
+        instance = <Instance> pool.instances[pool.cursor]
+    return instance
+
+
+cdef Instance drawn_by_weight(Pool pool, Py_ssize_t size, int64_t now_ns, uint64_t random, Instance avoided):
+    """Draw one with the probability of its weight: by rejection, and after many of them by adding up."""
+    cdef Instance instance
+    cdef double left = 0.0
+    cdef int _
+    cdef Py_ssize_t position
+    for _ in range(MOST_DRAWS):
+        random = mixed(random)
+        instance = <Instance> pool.instances[((random >> 32) * <uint64_t> size) >> 32]
+        if instance is avoided:
+            continue
+        if <double> (random & 0xFFFFFFFFULL) * pool.max_weight < weight_of(instance, pool, now_ns) * 4294967296.0:
+            return instance
+    for position in range(size):
+        if pool.instances[position] is not avoided:
+            left += weight_of(<Instance> pool.instances[position], pool, now_ns)
+    left *= <double> mixed(random) * TO_UNIT
+    for position in range(size):
+        if pool.instances[position] is avoided:
+            continue
+        instance = <Instance> pool.instances[position]
+        left -= weight_of(instance, pool, now_ns)
+        if left < 0.0:
+            break
+    return instance
+
+
+cdef Instance drawn_evenly(Pool pool, Py_ssize_t size, uint64_t random, Instance avoided):
+    cdef Py_ssize_t position = <Py_ssize_t> (((random >> 32) * <uint64_t> size) >> 32)
+    if pool.instances[position] is avoided:
+        position = position + 1 if position + 1 < size else 0
+    return <Instance> pool.instances[position]
+
+
+cdef inline double affinity_of(Instance instance, uint64_t key) noexcept:
+    """Return the score of weighted rendezvous hashing (Schindelhauer and Schomaker, 2005), between 0 and infinity."""
+    cdef double unit = (<double> (mixed(key ^ instance.identity) >> 11) + 0.5) / 9007199254740992.0
+    return instance.weight / -log(unit)
+
+
+cdef Instance nearest(Pool pool, int64_t now_ns, uint64_t key, Instance avoided):
+    """Return the instance that a key belongs to, of those that take calls or would after connecting."""
+    cdef Instance best = None
+    cdef Instance instance
+    cdef double score
+    cdef double highest = 0.0
+    cdef Py_ssize_t position
+    cdef Py_ssize_t end = pool.ends[ELIGIBLE]
+    for position in range(pool.ends[CONNECTING]):
+        if end <= position < pool.ends[BARRED]:
+            continue
+        instance = <Instance> pool.instances[position]
+        if instance is avoided or (position >= end and not admits(instance, now_ns)):
+            continue
+        score = affinity_of(instance, key)
+        if best is None or score > highest:
+            best = instance
+            highest = score
+    if best is None and avoided is not None and avoided.pool is pool and avoided.part == ELIGIBLE:
+        return avoided
+    return best
+
+
+cdef bint admits(Instance instance, int64_t now_ns) except -1:
+    """Tell whether an instance that would have to connect may be tried."""
+    return instance.inflight < instance.cap and time_barred(instance, now_ns) == ADMITTED
+
+
+cdef Instance recalled(Pool pool, int64_t now_ns):
+    """Let return whom time lets return, and give the one whose circuit is due for a trial; take no permit."""
+    cdef Instance trial = None
+    cdef Instance instance
+    cdef int64_t wait_ns
+    cdef int64_t due_ns = INT64_MAX
+    cdef Py_ssize_t position
+    for position in range(pool.ends[ELIGIBLE], pool.ends[BARRED]):
+        instance = <Instance> pool.instances[position]
+        if instance.is_full:
+            continue
+        wait_ns = time_barred(instance, now_ns)
+        if wait_ns < 0:
+            continue
+        if wait_ns > 0:
+            due_ns = min(due_ns, now_ns + wait_ns)
+        elif instance.circuit.passing:
+            update_part(instance)
+        elif instance.inflight < instance.cap:
+            due_ns = now_ns
+            if trial is None:
+                trial = instance
+    pool.due_ns = due_ns
+    return trial
+
+
+cdef int64_t time_barred(Instance instance, int64_t now_ns):
+    """Return how long a barred instance must not take a call, 0 if it may, -1 if nobody knows; end what is over."""
+    cdef int64_t wait_ns
+    if instance.ejected_until_ns and now_ns >= instance.ejected_until_ns:
+        instance.ejected_until_ns = 0
+        instance.server.ejected -= 1
+        instance.since_ns = now_ns
+    if instance.paused_until_ns and now_ns >= instance.paused_until_ns:
+        instance.paused_until_ns = 0
+    wait_ns = circuit_wait(&instance.circuit, &instance.settings.policy, now_ns, False)
+    if instance.circuit.pending:
+        note_transitions(instance, now_ns)
+    if wait_ns < 0:
+        return wait_ns
+    if instance.ejected_until_ns:
+        wait_ns = max(wait_ns, instance.ejected_until_ns - now_ns)
+    if instance.paused_until_ns:
+        wait_ns = max(wait_ns, instance.paused_until_ns - now_ns)
+    return wait_ns
+
+
+cdef bint is_in_panic(Pool pool, Server server) noexcept:
+    """Tell whether so few of a pool are healthy that its ejected ones are needed (Envoy, panic threshold)."""
+    cdef Py_ssize_t total = pool.ends[CONNECTING]
+    cdef double healthy = <double> (pool.ends[ELIGIBLE] + pool.full)
+    cdef Balancing balancing = server.balancing
+    if total < PANIC_FROM or healthy >= balancing.panic_threshold * <double> total:
+        return False
+    if server.tiers is None:
+        return balancing.overprovision * healthy < <double> total
+    return available(server) < 100.0
+
+
+cdef Instance choose_in_panic(Pool pool, uint64_t random):
+    """Draw one of those that take calls or were ejected; never one whose circuit or limit refuses."""
+    cdef Py_ssize_t count = pool.ends[ELIGIBLE]
+    cdef Py_ssize_t position, wanted
+    for position in range(pool.ends[ELIGIBLE], pool.ends[BARRED]):
+        count += is_ejected_only(<Instance> pool.instances[position])
+    if count == 0:
+        return None
+    wanted = <Py_ssize_t> (((random >> 32) * <uint64_t> count) >> 32)
+    if wanted < pool.ends[ELIGIBLE]:
+        return <Instance> pool.instances[wanted]
+    wanted -= pool.ends[ELIGIBLE]
+    for position in range(pool.ends[ELIGIBLE], pool.ends[BARRED]):
+        if is_ejected_only(<Instance> pool.instances[position]):
+            if wanted == 0:
+                return <Instance> pool.instances[position]
+            wanted -= 1
+    return None
+
+
+cdef bint is_ejected_only(Instance instance) noexcept:
+    return (
+        instance.ejected_until_ns != 0
+        and instance.paused_until_ns == 0
+        and instance.circuit.passing
+        and instance.inflight < instance.cap
+    )
+
+
+cdef Instance choose_eligible(
+    Pool pool, Server server, int64_t now_ns, uint64_t random, uint64_t key, Instance avoided
+):
+    """Choose among those of a pool that may take a call at once."""
+    cdef Py_ssize_t size = pool.ends[ELIGIBLE]
+    cdef int policy = server.balancing.policy
+    if server.ejected and is_in_panic(pool, server):
+        return choose_in_panic(pool, random)
+    if policy == CONSISTENT and key:
+        return nearest(pool, now_ns, key, avoided)
+    if size < 2:
+        return <Instance> pool.instances[0] if size else None
+    if policy == P2C or policy == CONSISTENT:
+        return better_of_two(pool, size, False, now_ns, random, avoided)
+    if policy == LEAST_CONNECTIONS:
+        return better_of_two(pool, size, True, now_ns, random, avoided)
+    if policy == ROUND_ROBIN:
+        return next_in_turn(pool, size, avoided)
+    if policy == WEIGHTED:
+        return drawn_by_weight(pool, size, now_ns, random, avoided)
+    return drawn_evenly(pool, size, random, avoided)
+
+
+cdef Instance choose_connecting(Pool pool, int64_t now_ns, uint64_t random, Instance avoided):
+    """Choose among those of a pool that would have to connect first, by power of two choices."""
+    cdef Py_ssize_t start = pool.ends[BARRED]
+    cdef uint64_t size = pool.ends[CONNECTING] - start
+    cdef uint64_t one, two
+    cdef Instance first, second
+    if size == 0:
+        return None
+    one = ((random >> 32) * size) >> 32
+    first = first_admitting(pool, start + one, avoided, now_ns)
+    if first is None or size == 1:
+        return first
+    two = ((random & 0xFFFFFFFFULL) * (size - 1)) >> 32
+    two += two >= one
+    second = first_admitting(pool, start + two, first, now_ns)
+    if second is None or second is avoided:
+        return first
+    return second if is_better(second, first, pool, False, now_ns) else first
+
+
+cdef Instance first_admitting(Pool pool, Py_ssize_t position, Instance but, int64_t now_ns):
+    """Return the first from ``position`` on, cyclically, that may be tried; the one not wanted only as the last."""
+    cdef Py_ssize_t left = pool.ends[CONNECTING] - pool.ends[BARRED]
+    cdef Instance instance
+    cdef Instance found = None
+    while left > 0:
+        instance = <Instance> pool.instances[position]
+        if admits(instance, now_ns):
+            if instance is not but:
+                return instance
+            found = instance
+        position += 1
+        if position == pool.ends[CONNECTING]:
+            position = pool.ends[BARRED]
+        left -= 1
+    return found
+
+
+cdef double available(Server server) noexcept:
+    """Return how much of the calls the tiers together can take, in percent, overprovision included; up to 100."""
+    cdef double total = 0.0
+    cdef Pool pool
+    for pool in server.tiers:
+        total += capacity_of(pool, server)
+    return min(total, 100.0)
+
+
+cdef double capacity_of(Pool pool, Server server) noexcept:
+    """Return ``min(100, 100 * overprovision * healthy / total)`` (Envoy, priority levels)."""
+    if pool.ends[CONNECTING] == 0:
+        return 0.0
+    return min(
+        100.0,
+        100.0 * server.balancing.overprovision * <double> (pool.ends[ELIGIBLE] + pool.full)
+        / <double> pool.ends[CONNECTING],
+    )
+
+
+cdef void refresh_loads(Server server) noexcept:
+    """Share the calls among the tiers, the first ones first, as far as each can take them (Envoy, priority levels)."""
+    cdef double together = 0.0
+    cdef double left = 100.0
+    cdef Pool pool
+    server.loads_stale = False
+    if server.tiers is None:
+        server.load = 100.0
+        return
+    together = available(server)
+    for pool in server.tiers:
+        pool.load = 0.0 if together <= 0.0 else min(left, 100.0 * capacity_of(pool, server) / together)
+        left -= pool.load
+
+
+cdef Pool drawn_tier(Server server, uint64_t random):
+    """Draw a tier with the probability of its load; the first with any, should the sum fall short by rounding."""
+    cdef double left = 100.0 * <double> mixed(random) * TO_UNIT
+    cdef Pool pool
+    cdef Pool loaded = None
+    if server.loads_stale:
+        refresh_loads(server)
+    for pool in server.tiers:
+        left -= pool.load
+        if left < 0.0:
+            return pool
+        if loaded is None and pool.load > 0.0:
+            loaded = pool
+    return loaded
+
+
+cdef Instance choose(
+    Server server, int64_t now_ns, uint64_t random, uint64_t key, Instance avoided
+):
+    """Choose the instance of a call, or return None; take no permit.
+
+    One whose circuit is due for a trial takes the call at once: recovery must not wait for the estimates, or until the
+    tier has a share again.
+    """
+    cdef Instance instance
+    if server.tiers is not None:
+        return choose_among_tiers(server, now_ns, random, key, avoided)
+    if server.ends[BARRED] > server.ends[ELIGIBLE] and now_ns >= server.due_ns:
+        instance = recalled(server, now_ns)
+        if instance is not None and instance is not avoided:
+            return instance
+    instance = choose_eligible(server, server, now_ns, random, key, avoided)
+    return instance if instance is not None else choose_connecting(server, now_ns, random, avoided)
+
+
+cdef Instance choose_among_tiers(
+    Server server, int64_t now_ns, uint64_t random, uint64_t key, Instance avoided
+):
+    cdef Instance instance
+    cdef Pool pool, drawn
+    for pool in server.tiers:
+        if pool.ends[BARRED] > pool.ends[ELIGIBLE] and now_ns >= pool.due_ns:
+            instance = recalled(pool, now_ns)
+            if instance is not None and instance is not avoided:
+                return instance
+    drawn = drawn_tier(server, random)
+    if drawn is not None:
+        instance = choose_eligible(drawn, server, now_ns, random, key, avoided)
+        if instance is not None and instance is not avoided:
+            return instance
+    # Whatever the shares say: a call that one tier cannot take goes to the next.
+    for pool in server.tiers:
+        instance = choose_eligible(pool, server, now_ns, random, key, avoided) if pool is not drawn else None
+        if instance is not None and instance is not avoided:
+            return instance
+    for pool in server.tiers:
+        instance = choose_connecting(pool, now_ns, random, avoided)
+        if instance is not None and instance is not avoided:
+            return instance
+    return avoided if avoided is not None and avoided.part == ELIGIBLE else None
+
+
+cdef int why_none(Server server, int64_t now_ns, int64_t* wait_ns) except -1:
+    """Say why no instance was chosen, and in ``wait_ns`` the shortest time after which one may be, if time is all."""
+    cdef list pools = server.tiers if server.tiers is not None else [server]
+    cdef Pool pool
+    cdef Instance instance
+    cdef Py_ssize_t position
+    cdef int64_t wait
+    cdef bint paused = False
+    cdef bint full = False
+    cdef bint any_left = False
+    for pool in pools:
+        for position in range(pool.ends[ELIGIBLE], pool.ends[CONNECTING]):
+            instance = <Instance> pool.instances[position]
+            any_left = True
+            if instance.inflight >= instance.cap and instance.circuit.passing:
+                full = True
+                continue
+            wait = time_barred(instance, now_ns)
+            paused = paused or (instance.circuit.passing and instance.paused_until_ns != 0)
+            if 0 < wait < wait_ns[0]:
+                wait_ns[0] = wait
+    if full:
+        wait_ns[0] = INT64_MAX
+        return LIMITED
+    if paused:
+        return PAUSED
+    return CIRCUIT_OPEN if any_left else NO_INSTANCE

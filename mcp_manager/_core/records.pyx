@@ -1,0 +1,250 @@
+"""Records of the router: servers, their pools of instances, and the leases of calls under way.
+
+A pool is one list in four parts, so that whoever picks draws from those that may take a call, and never looks for one.
+"""
+
+cimport cython
+from libc.stdint cimport INT64_MAX, int64_t
+
+from collections import deque
+from typing import NamedTuple
+
+from mcp_manager._core.breaker cimport CLOSED, NO_SLOT, circuit_free, circuit_take_transitions
+
+cdef enum:
+    MOST_EVENTS = 4096
+
+READY, PENDING, EXCLUDED = C_READY, C_PENDING, C_EXCLUDED
+STATUS_COUNT = STATUSES
+POLICIES = ("p2c", "least_connections", "round_robin", "weighted", "random", "consistent")
+
+
+class BreakerEvent(NamedTuple):
+    instance: object
+    from_state: int
+    to_state: int
+    generation: int
+    now_ns: int
+    reason: str
+
+
+@cython.final
+cdef class Balancing:
+    def __cinit__(
+        self,
+        *,
+        str policy not None="p2c",
+        double overprovision=1.4,
+        double panic_threshold=0.5,
+        double max_ejection=0.5,
+        int64_t slow_start_ns=0,
+        double slow_start_aggression=1.0,
+    ):
+        if policy not in POLICIES:
+            raise ValueError(f"policy must be one of {', '.join(POLICIES)}, not {policy!r}")
+        if not overprovision >= 1.0:
+            raise ValueError(f"overprovision must be at least 1, not {overprovision}")
+        if not 0.0 <= panic_threshold <= 1.0 or not 0.0 <= max_ejection <= 1.0:
+            raise ValueError("panic_threshold and max_ejection must be from 0 to 1")
+        if slow_start_ns < 0 or not slow_start_aggression > 0.0:
+            raise ValueError("slow_start_ns must be at least 0 and slow_start_aggression above 0")
+        self.policy = POLICIES.index(policy)
+        self.overprovision = overprovision
+        self.panic_threshold = panic_threshold
+        self.max_ejection = max_ejection
+        self.slow_start_ns = slow_start_ns
+        self.slow_start_aggression = slow_start_aggression
+        self.slow_start_exponent = 1.0 / slow_start_aggression
+
+
+@cython.final
+cdef class EventQueue:
+    def __cinit__(self):
+        self.events = deque(maxlen=MOST_EVENTS)
+
+    cdef list take(self):
+        cdef list taken = list(self.events)
+        self.events.clear()
+        return taken
+
+
+@cython.final
+cdef class Series:
+    """Counters and latencies of one method of one server."""
+
+    def __cinit__(self):
+        self.latency = Histogram()
+
+
+cdef class Pool:
+    """The instances of one tier."""
+
+    def __cinit__(self, *_):
+        self.instances = []
+        self.tier = -1
+
+
+@cython.final
+cdef class Server(Pool):
+    def __cinit__(self, str server_id, Balancing balancing not None, EventQueue events not None):
+        self.server_id = server_id
+        self.balancing = balancing
+        self.events = events
+
+
+@cython.final
+cdef class Instance:
+    def __init__(self):
+        raise TypeError("an Instance comes from Router.add_instance()")
+
+    def __dealloc__(self):
+        circuit_free(&self.circuit)
+
+    @property
+    def server_id(self):
+        return self.server.server_id
+
+    @property
+    def tier(self):
+        return self.pool.tier
+
+    @property
+    def limit(self):
+        return None if self.cap == INT64_MAX else self.cap
+
+    def __repr__(self):
+        return f"<Instance {self.position} of {self.server.server_id!r}, {self.inflight} in flight>"
+
+
+@cython.final
+@cython.no_gc
+@cython.freelist(256)
+cdef class Lease:
+    def __init__(self):
+        raise TypeError("a Lease comes from Router.pick()")
+
+    @property
+    def payload(self):
+        return None if self.instance is None else self.instance.payload
+
+    @property
+    def server_id(self):
+        return self.server.server_id
+
+    @property
+    def trial(self):
+        return self.slot != NO_SLOT
+
+    def __repr__(self):
+        end = f"rejected with {self.rejection}" if self.rejection else "done" if self.finished else "out"
+        return f"<Lease of {self.server.server_id!r}, {end}>"
+
+
+cdef void swap_places(Pool pool, Py_ssize_t first, Py_ssize_t second) noexcept:
+    cdef Instance a = <Instance> pool.instances[first]
+    cdef Instance b = <Instance> pool.instances[second]
+    pool.instances[first] = b
+    pool.instances[second] = a
+    b.position = first
+    a.position = second
+
+
+cdef void place(Instance instance, int part) noexcept:
+    """Move an instance into its part of the list, one boundary at a time."""
+    cdef Pool pool = instance.pool
+    while instance.part < part:
+        pool.ends[instance.part] -= 1
+        swap_places(pool, instance.position, pool.ends[instance.part])
+        instance.part += 1
+    while instance.part > part:
+        instance.part -= 1
+        swap_places(pool, instance.position, pool.ends[instance.part])
+        pool.ends[instance.part] += 1
+
+
+cdef void update_part(Instance instance) noexcept:
+    """Put an instance where its state belongs; whatever was known of the time when a barred one returns is void."""
+    cdef Pool pool = instance.pool
+    cdef bint was_full = instance.part == BARRED and instance.is_full
+    cdef int part
+    if instance.removed:
+        return
+    instance.is_full = False
+    if instance.availability == C_EXCLUDED:
+        part = OUT
+    elif instance.availability == C_PENDING:
+        part = CONNECTING
+    elif not instance.circuit.passing or instance.ejected_until_ns or instance.paused_until_ns:
+        part = BARRED
+    elif instance.inflight >= instance.cap:
+        part = BARRED
+        instance.is_full = True
+    else:
+        part = ELIGIBLE
+    pool.full += (part == BARRED and instance.is_full) - was_full
+    if part == BARRED:
+        pool.due_ns = 0
+    if part != instance.part:
+        place(instance, part)
+        instance.server.loads_stale = True
+
+
+cdef int note_transitions(Instance instance, int64_t now_ns) except -1:
+    """Queue what has just happened to an instance's circuit and act on it; the oldest event gives way."""
+    cdef EventQueue queue = instance.server.events
+    for change in circuit_take_transitions(&instance.circuit):
+        if instance.removed:
+            continue
+        if len(queue.events) == MOST_EVENTS:
+            queue.dropped += 1
+        queue.events.append(BreakerEvent(instance, *change))
+        if change[1] == CLOSED:
+            instance.since_ns = now_ns
+    update_part(instance)
+    return 0
+
+
+cdef Pool pool_of_tier(Server server, int tier):
+    """Return the pool of a tier, made when its first instance comes."""
+    cdef Pool pool
+    cdef Py_ssize_t position = 0
+    if server.tier < 0:
+        server.tier = tier
+    if server.tier == tier:
+        return server
+    if server.tiers is None:
+        server.tiers = [server]
+    for pool in server.tiers:
+        if pool.tier == tier:
+            return pool
+        position += pool.tier < tier
+    pool = Pool.__new__(Pool)
+    pool.tier = tier
+    server.tiers.insert(position, pool)
+    server.loads_stale = True
+    return pool
+
+
+cdef int enter(Instance instance, Pool pool) except -1:
+    """Put a new instance among the others of a tier."""
+    pool.instances.append(instance)
+    instance.pool = pool
+    instance.part = OUT
+    instance.position = len(pool.instances) - 1
+    pool.max_weight = max(pool.max_weight, instance.weight)
+    instance.server.loads_stale = True
+    update_part(instance)
+    return 0
+
+
+cdef void leave(Instance instance) noexcept:
+    """Take an instance out for good."""
+    cdef Pool pool = instance.pool
+    cdef Server server = instance.server
+    instance.availability = C_EXCLUDED
+    update_part(instance)
+    swap_places(pool, instance.position, len(pool.instances) - 1)
+    pool.instances.pop()
+    server.ejected -= instance.ejected_until_ns != 0
+    server.loads_stale = True
+    instance.removed = True

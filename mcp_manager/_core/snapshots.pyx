@@ -1,0 +1,132 @@
+"""Snapshots: what a server and its instances look like at one instant, read without changing anything."""
+
+from libc.stdint cimport INT64_MAX, int64_t
+
+from typing import NamedTuple
+
+from mcp_manager._core.balancing cimport latency_of, refresh_loads
+from mcp_manager._core.breaker cimport CircuitSnapshot, circuit_snapshot
+from mcp_manager._core.histogram cimport Buckets, WindowSummary, buckets_le, empty_summary
+from mcp_manager._core.records cimport STATUSES, Instance, Pool, Series, Server
+
+cdef enum:
+    LOWEST_LE = -12
+    HIGHEST_LE = 7
+
+LE_BOUNDS_S = tuple([2.0**exponent for exponent in range(LOWEST_LE, HIGHEST_LE + 1)])
+cdef str OTHER = "other"
+OTHER_METHOD = OTHER
+
+
+class InstanceSnapshot(NamedTuple):
+    payload: object
+    availability: int
+    inflight: int
+    last_success_ns: int
+    latency_s: float | None
+    circuit: CircuitSnapshot
+    circuit_state: int
+    retry_after_ns: int
+    window_calls: int
+    window_failures: int
+    tier: int
+    weight: float
+    limit: int | None
+    ejected_until_ns: int
+    paused_until_ns: int
+
+
+class MethodSnapshot(NamedTuple):
+    method: str
+    counts: tuple[int, ...]
+    buckets: tuple[tuple[float, int], ...]
+    count: int
+    sum_s: float
+
+
+class ServerSnapshot(NamedTuple):
+    server_id: str
+    instances: tuple[InstanceSnapshot, ...]
+    methods: tuple[MethodSnapshot, ...]
+    inflight: int
+    health_successes: int
+    health_failures: int
+    window: WindowSummary
+    window_calls: int
+    window_failures: int
+    window_sum_s: float
+    waiting: int
+
+
+cdef object snapshot_instance(Instance instance, int64_t now_ns):
+    cdef CircuitSnapshot circuit = circuit_snapshot(&instance.circuit, &instance.settings.policy, now_ns)
+    return InstanceSnapshot(
+        instance.payload,
+        instance.availability,
+        instance.inflight,
+        instance.last_success_ns,
+        latency_of(instance, now_ns) / 1e9 if instance.latency_ns > 0 else None,
+        circuit,
+        circuit.state,
+        circuit.retry_after_ns,
+        circuit.window_calls,
+        circuit.window_failures,
+        instance.pool.tier,
+        instance.weight,
+        None if instance.cap == INT64_MAX else instance.cap,
+        instance.ejected_until_ns,
+        instance.paused_until_ns,
+    )
+
+
+cdef object snapshot_method(str method, Series series):
+    cdef Buckets* latency = &series.latency.buckets
+    return MethodSnapshot(
+        method,
+        tuple([series.counts[status] for status in range(STATUSES)]),
+        tuple(zip(LE_BOUNDS_S, buckets_le(latency, LOWEST_LE, HIGHEST_LE))),
+        latency.count,
+        <double> latency.sum_ns / 1e9,
+    )
+
+
+cdef list instances_of(Server server):
+    """Return the instances of all tiers: those that may take a call, those barred, those to connect, those out."""
+    cdef list parts = [[], [], [], []]
+    cdef Pool pool
+    cdef Instance instance
+    for pool in [server] if server.tiers is None else server.tiers:
+        for instance in pool.instances:
+            (<list> parts[instance.part]).append(instance)
+    return [instance for part in parts for instance in part]
+
+
+cdef dict tier_loads(Server server):
+    """Return the percent of the calls by tier."""
+    cdef Pool pool
+    refresh_loads(server)
+    if server.tiers is None:
+        return {server.tier: server.load}
+    return {pool.tier: pool.load for pool in server.tiers}
+
+
+cdef object snapshot_server(Server server, int64_t now_ns):
+    cdef WindowSummary window = empty_summary() if server.window is None else server.window.summarize(now_ns)
+    cdef list methods = []
+    if server.methods is not None:
+        methods = [snapshot_method(<str> method, <Series> each) for method, each in list(server.methods.items())]
+    if server.other is not None:
+        methods.append(snapshot_method(OTHER_METHOD, server.other))
+    return ServerSnapshot(
+        server.server_id,
+        tuple([snapshot_instance(<Instance> each, now_ns) for each in instances_of(server)]),
+        tuple(methods),
+        server.inflight,
+        server.health_successes,
+        server.health_failures,
+        window,
+        window.count,
+        window.failures,
+        <double> window.sum_ns / 1e9,
+        server.waiting,
+    )
