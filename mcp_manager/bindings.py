@@ -244,7 +244,9 @@ class PyMcpManager:
         """Replace a server's configuration without a gap; see :meth:`McpManager.redeploy`."""
         await self._await(self._running().redeploy(server_id, config_json))
 
-    def execute(self, server_id: str, request_json: str, *, timeout: float | None = None) -> str:
+    def execute(
+        self, server_id: str, request_json: str, *, timeout: float | None = None, key: str | None = None
+    ) -> str:
         """Send a JSON-RPC request and return the whole JSON-RPC response as text.
 
         Parameters
@@ -253,6 +255,8 @@ class PyMcpManager:
             ``{"method": …, "params": …?}``; ``jsonrpc`` and ``id`` may be left out. A notification returns ``null``.
         timeout
             Seconds for everything together; default ``request_timeout_s`` of the server.
+        key
+            Calls with the same one stay together, as ``balancing`` of the server's configuration says.
 
         Raises
         ------
@@ -261,15 +265,17 @@ class PyMcpManager:
         CallError
             No answer came; a ``RuntimeError`` whose ``delivery`` says whether the request may have been executed.
         """
-        return self._wait(self._running().execute_text(server_id, request_json, timeout=timeout))
+        return self._wait(self._running().execute_text(server_id, request_json, timeout=timeout, key=key))
 
-    async def execute_async(self, server_id: str, request_json: str, *, timeout: float | None = None) -> str:
+    async def execute_async(
+        self, server_id: str, request_json: str, *, timeout: float | None = None, key: str | None = None
+    ) -> str:
         """Send a JSON-RPC request; see :meth:`execute`."""
         manager = self._manager
         if manager is not None and get_ident() == self._home and not self._stopped:
             # The way of nearly every call: as _await(), without asking for the running loop.
-            return await manager.execute_text(server_id, request_json, timeout=timeout)
-        return await self._await(self._running().execute_text(server_id, request_json, timeout=timeout))
+            return await manager.execute_text(server_id, request_json, timeout=timeout, key=key)
+        return await self._await(self._running().execute_text(server_id, request_json, timeout=timeout, key=key))
 
     def scale_server(self, server_id: str, instances: int) -> None:
         """Set how many instances a server has; see :meth:`McpManager.scale`."""

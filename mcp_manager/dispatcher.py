@@ -10,6 +10,7 @@ from mcp_manager._core.call_path import CallPath, Flight
 from mcp_manager._core.jsonrpc import RESULT, Message
 from mcp_manager._core.records import Lease
 from mcp_manager._core.router import Router
+from mcp_manager.dispatch.affinity import Affinity, Pin, state_lost
 from mcp_manager.dispatch.flight_log import FlightLog
 from mcp_manager.errors import CallError, CircuitOpenError, OverloadedError, ProtocolError, SessionLostError
 from mcp_manager.health import HealthMonitor
@@ -37,11 +38,21 @@ class Dispatcher:
         Monotonic nanoseconds.
     flights
         Remembers what became of calls.
+    affinity
+        Chooses instances for calls with a key.
     """
 
-    def __init__(self, router: Router, monitor: HealthMonitor, clock: Callable[[], int], flights: FlightLog) -> None:
+    def __init__(
+        self,
+        router: Router,
+        monitor: HealthMonitor,
+        clock: Callable[[], int],
+        flights: FlightLog,
+        affinity: Affinity,
+    ) -> None:
         self._router = router
         self._flights = flights
+        self._affinity = affinity
         path = CallPath(router, clock, getrandbits(64), flights.recorder)
         self._begin = path.begin
         self._land = path.land
@@ -56,6 +67,7 @@ class Dispatcher:
         started_ns: int,
         deadline_ns: int,
         progress: tuple[str, ProgressCallback] | None = None,
+        key: str | None = None,
     ) -> Message:
         """Send a request to one of a server's instances and return its reply.
 
@@ -65,12 +77,17 @@ class Dispatcher:
             Its name, for the accounts.
         started_ns, deadline_ns
             When the call came, and when it must be over, of the clock.
+        key
+            Calls with the same one stay together, if the server is configured so.
 
         Raises
         ------
         CallError
             No reply: the circuit is open, there is no instance, or the exchange failed.
         """
+        if key is not None:
+            lease, pin = self._affinity.lease(supervisor, key, method, started_ns, getrandbits(64))
+            return await self._carry(supervisor, method, lease, request, deadline_ns, progress, pin=pin)
         passes = progress is None and method not in KEPT_BY_SESSION
         flight = self._begin(supervisor.record, method, request if passes else None, started_ns, deadline_ns)
         if flight.future is None:
@@ -117,6 +134,7 @@ class Dispatcher:
         progress: tuple[str, ProgressCallback] | None,
         flight: Flight | None = None,
         answer: Any = None,
+        pin: Pin | None = None,
     ) -> Message:
         """Take a call the way that leads everywhere: past a session that is not ready, or on from an unusual answer."""
         if lease.rejection:
@@ -133,15 +151,27 @@ class Dispatcher:
                     if session is None:
                         session = await instance.ready_session(deadline_ns)
                         label = instance.label
+                        if pin is not None:
+                            pin.settle(instance, session)
                     reply = await session.call(request, deadline_ns, progress)
             except SessionLostError as lost:
                 assert session is not None
+                if pin is not None and pin.is_binding:
+                    pin.release()
+                    instance.lose(session, lost)
+                    raise state_lost(supervisor.server_id, "rejected") from lost
                 attempts = 2
                 reply = await instance.call_again(session, lost, request, deadline_ns, progress)
                 label = instance.label
+                if pin is not None and instance.session is not None:
+                    pin.settle(instance, instance.session)
         except BaseException as error:
+            if pin is not None and not isinstance(error, SessionLostError):
+                pin.is_used = True
             self._failed(supervisor, method, lease, error, label, attempts)
             raise
+        if pin is not None:
+            pin.is_used = True
         if reply.kind == RESULT:
             self._router.done(lease, Outcome.SUCCESS, CallStatus.SUCCESS, self._clock())
             if attempts == 1:
@@ -219,6 +249,9 @@ class Dispatcher:
         outcome, status = classify_error(
             error, (now_ns - lease.started_ns) / 1e9, supervisor.config.breaker.timeout_floor_s
         )
+        if status is CallStatus.SESSION_LOST and attempts == 1:
+            # Of a key that no other session will do for: that one is gone says nothing of the server.
+            outcome = Outcome.IGNORED
         if lease.trial and status is CallStatus.OVERLOADED:
             # A closed circuit ignores "come back later"; a circuit on trial takes it for a no.
             outcome = Outcome.FAILURE

@@ -19,6 +19,7 @@ from mcp_manager.auth.token_store import TokenStore
 from mcp_manager.catalog import Tool
 from mcp_manager.client_side import ClientSide
 from mcp_manager.config import ManagerConfig
+from mcp_manager.dispatch.affinity import Affinity
 from mcp_manager.dispatch.flight_log import FlightLog, FlightRecord
 from mcp_manager.dispatcher import Dispatcher
 from mcp_manager.errors import InvalidRequestError, NotRunningError, RpcError
@@ -121,8 +122,9 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         self._is_loop_running: Callable[[], bool] = bool
         self._router = Router()
         self._monitor = HealthMonitor(self._router, _CLOCK, concurrency=self._config.probe_concurrency)
+        self._affinity = Affinity(self._router)
         self._flights = FlightLog(self._config.flight_records, _CLOCK, time.time)
-        self._dispatcher = Dispatcher(self._router, self._monitor, _CLOCK, self._flights)
+        self._dispatcher = Dispatcher(self._router, self._monitor, _CLOCK, self._flights, self._affinity)
         self._progress_tokens = itertools.count(1)
         self._fleet = Fleet(self._assembly, self._router, self._monitor, self._removed, _CLOCK)
         self._servers = self._fleet.servers
@@ -307,7 +309,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
     # Calls
 
     def execute_raw(
-        self, server_id: str, request: bytes, *, timeout: float | None = None
+        self, server_id: str, request: bytes, *, timeout: float | None = None, key: str | None = None
     ) -> Coroutine[Any, Any, bytes]:
         """Send one JSON-RPC request as bytes and return the whole JSON-RPC response as bytes.
 
@@ -318,6 +320,8 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
             (``notifications/…`` without an id) returns ``null``.
         timeout
             Seconds for everything together; default ``request_timeout_s`` of the server.
+        key
+            Calls with the same one stay together, as ``balancing`` of the server's configuration says.
 
         A JSON-RPC *error* is a response and returned. The response carries the caller's ``id`` if there was one.
 
@@ -330,13 +334,17 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         CallError
             No answer; ``delivery`` says whether the request may have been executed.
         """
-        return self._execute(server_id, request, timeout, False)
+        return self._execute(server_id, request, timeout, False, key)
 
-    def execute_text(self, server_id: str, request: str, *, timeout: float | None = None) -> Coroutine[Any, Any, str]:
+    def execute_text(
+        self, server_id: str, request: str, *, timeout: float | None = None, key: str | None = None
+    ) -> Coroutine[Any, Any, str]:
         """Send one JSON-RPC request as text and return the whole JSON-RPC response as text; see :meth:`execute_raw`."""
-        return self._execute(server_id, request, timeout, True)
+        return self._execute(server_id, request, timeout, True, key)
 
-    async def _execute(self, server_id: str, request: Any, timeout: float | None, as_text: bool) -> Any:
+    async def _execute(
+        self, server_id: str, request: Any, timeout: float | None, as_text: bool, key: str | None
+    ) -> Any:
         if get_ident() != self._serving_thread or not self._is_loop_running():
             self._check_running()
         try:
@@ -353,7 +361,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
             method_raw = encode_method(method)
             await self._dispatcher.notify(supervisor, method, method_raw, message.params, deadline_ns)
             return "null" if as_text else b"null"
-        reply = await self._dispatcher.call(supervisor, method, message, now_ns, deadline_ns)
+        reply = await self._dispatcher.call(supervisor, method, message, now_ns, deadline_ns, None, key)
         return reply.take_text(id_raw) if as_text else reply.take_frame(id_raw)
 
     async def call(
@@ -363,6 +371,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         params: object = None,
         *,
         timeout: float | None = None,
+        key: str | None = None,
         on_progress: ProgressCallback | None = None,
     ) -> Message:
         """Send a request and return the reply as received: the seam under :meth:`request` and the typed verbs."""
@@ -377,9 +386,9 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         now_ns = _CLOCK()
         deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else _timeout_ns(timeout))
         outgoing = Request(encode_method(method), encoded)
-        reply = await self._dispatcher.call(supervisor, method, outgoing, now_ns, deadline_ns, progress)
+        reply = await self._dispatcher.call(supervisor, method, outgoing, now_ns, deadline_ns, progress, key)
         if reply.kind == ERROR and await self._url_elicitations.satisfied(server_id, reply, deadline_ns):
-            return await self._dispatcher.call(supervisor, method, outgoing, _CLOCK(), deadline_ns, progress)
+            return await self._dispatcher.call(supervisor, method, outgoing, _CLOCK(), deadline_ns, progress, key)
         return reply
 
     async def _page(
@@ -514,6 +523,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
     def _removed(self, server_id: str) -> None:
         self._tools.forget(server_id)
         self._url_elicitations.forget(server_id)
+        self._affinity.forget(server_id)
         self._http.forget(server_id)
 
 

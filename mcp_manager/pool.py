@@ -119,7 +119,7 @@ class Instance:
 
         The refusal proves that the request was not executed (2025-11-25, session management). Raises as :meth:`call`.
         """
-        self._lose(session, lost)
+        self.lose(session, lost)
         replacement = await self.ready_session(deadline_ns)
         return await replacement.call(request, deadline_ns, progress)
 
@@ -129,7 +129,7 @@ class Instance:
         try:
             await session.notify(method_raw, params, deadline_ns)
         except SessionLostError as lost:
-            self._lose(session, lost)
+            self.lose(session, lost)
             session = await self.ready_session(deadline_ns)
             await session.notify(method_raw, params, deadline_ns)
 
@@ -263,9 +263,9 @@ class Instance:
     def _session_died(self, session: Session, error: CallError) -> None:
         if session is self.session:
             self._delay_restart()
-            self._lose(session, error)
+            self.lose(session, error)
 
-    def _lose(self, session: Session, error: CallError) -> None:
+    def lose(self, session: Session, error: CallError) -> None:
         """Retire a session, unless another caller already did; whoever comes next makes a new one."""
         if session is not self.session:
             return

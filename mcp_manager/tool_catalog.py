@@ -274,6 +274,7 @@ class FleetTools(Verbs):
         arguments: Mapping[str, Any] | None = None,
         *,
         timeout: float | None = None,
+        key: str | None = None,
         on_progress: ProgressCallback | None = None,
     ) -> CallToolResult:
         """Call a tool by its name in the fleet, as :meth:`list_all_tools` gives it; otherwise as :meth:`call_tool`.
@@ -286,7 +287,7 @@ class FleetTools(Verbs):
         end = None if timeout is None else time.monotonic() + timeout
         server_id, tool = await self._tools.route(name, self._deployed(None), timeout)
         left = None if end is None else max(0.0, end - time.monotonic())
-        return await self.call_tool(server_id, tool, arguments, timeout=left, on_progress=on_progress)
+        return await self.call_tool(server_id, tool, arguments, timeout=left, key=key, on_progress=on_progress)
 
 
 def fleet_names(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:

@@ -48,6 +48,7 @@ class Verbs:
         params: object = None,
         *,
         timeout: float | None = None,
+        key: str | None = None,
         on_progress: ProgressCallback | None = None,
     ) -> Message:
         """Send a request and return the reply as received."""
@@ -77,6 +78,7 @@ class Verbs:
         params: object = None,
         *,
         timeout: float | None = None,
+        key: str | None = None,
         on_progress: ProgressCallback | None = None,
     ) -> Any:
         """Send a request of any method and return its decoded result.
@@ -85,10 +87,12 @@ class Verbs:
         ----------
         params
             A JSON object or array as Python data, or ``None``.
+        key
+            Calls with the same one stay together, as ``balancing`` of the server's configuration says.
         on_progress
             Called as ``on_progress(progress, total, message)`` for every progress notification of this request.
         """
-        return await self._typed(server_id, method, params, Any, timeout, on_progress)
+        return await self._typed(server_id, method, params, Any, timeout, key, on_progress)
 
     async def ping(self, server_id: str, *, timeout: float | None = None) -> None:
         """Ask the server for a sign of life."""
@@ -116,6 +120,7 @@ class Verbs:
         *,
         meta: Mapping[str, Any] | None = None,
         timeout: float | None = None,
+        key: str | None = None,
         on_progress: ProgressCallback | None = None,
     ) -> CallToolResult:
         """Call a tool. A tool's own failure is a result with ``is_error``, not an exception.
@@ -124,7 +129,7 @@ class Verbs:
         ----------
         meta
             Members of ``_meta``, beside those that the manager sets.
-        on_progress
+        key, on_progress
             See :meth:`request`.
 
         Once the server's tools have been listed, what a tool returns is checked against its output schema (2025-06-18,
@@ -140,7 +145,7 @@ class Verbs:
         params: dict[str, Any] = {"name": name, "arguments": dict(arguments or {})}
         if meta is not None:
             params["_meta"] = dict(meta)
-        result = await self._typed(server_id, "tools/call", params, CallToolResult, timeout, on_progress)
+        result = await self._typed(server_id, "tools/call", params, CallToolResult, timeout, key, on_progress)
         if outputs is not None and outputs.knows(name) and not result.is_error:
             await self._check_output(server_id, outputs, name, result, end)
         return result
@@ -153,9 +158,11 @@ class Verbs:
         """List all resource templates, every page."""
         return await self._list(server_id, "resources/templates/list", "resource_templates", ResourceTemplate, timeout)
 
-    async def read_resource(self, server_id: str, uri: str, *, timeout: float | None = None) -> ReadResourceResult:
-        """Read a resource."""
-        return await self._typed(server_id, "resources/read", {"uri": uri}, ReadResourceResult, timeout)
+    async def read_resource(
+        self, server_id: str, uri: str, *, timeout: float | None = None, key: str | None = None
+    ) -> ReadResourceResult:
+        """Read a resource; for ``key`` see :meth:`request`."""
+        return await self._typed(server_id, "resources/read", {"uri": uri}, ReadResourceResult, timeout, key)
 
     async def subscribe(self, server_id: str, uri: str, *, timeout: float | None = None) -> None:
         """Ask for ``notifications/resources/updated`` of a resource; they go to the manager's handlers.
@@ -181,10 +188,11 @@ class Verbs:
         arguments: Mapping[str, str] | None = None,
         *,
         timeout: float | None = None,
+        key: str | None = None,
     ) -> GetPromptResult:
-        """Fill in a prompt."""
+        """Fill in a prompt; for ``key`` see :meth:`request`."""
         params = {"name": name, "arguments": dict(arguments or {})}
-        return await self._typed(server_id, "prompts/get", params, GetPromptResult, timeout)
+        return await self._typed(server_id, "prompts/get", params, GetPromptResult, timeout, key)
 
     async def complete(
         self,
@@ -195,15 +203,16 @@ class Verbs:
         *,
         context: Mapping[str, str] | None = None,
         timeout: float | None = None,
+        key: str | None = None,
     ) -> CompleteResult:
         """Ask for completions of an argument of a prompt (``{"type": "ref/prompt", "name": …}``) or a template.
 
-        ``context`` holds the arguments that are settled already, by name.
+        ``context`` holds the arguments that are settled already, by name; for ``key`` see :meth:`request`.
         """
         params: dict[str, Any] = {"ref": dict(reference), "argument": {"name": argument, "value": value}}
         if context is not None:
             params["context"] = {"arguments": dict(context)}
-        return await self._typed(server_id, "completion/complete", params, CompleteResult, timeout)
+        return await self._typed(server_id, "completion/complete", params, CompleteResult, timeout, key)
 
     async def _typed(
         self,
@@ -212,9 +221,10 @@ class Verbs:
         params: object,
         kind: type[T],
         timeout: float | None,
+        key: str | None = None,
         on_progress: ProgressCallback | None = None,
     ) -> T:
-        reply = await self.call(server_id, method, params, timeout=timeout, on_progress=on_progress)
+        reply = await self.call(server_id, method, params, timeout=timeout, key=key, on_progress=on_progress)
         try:
             return decode_result(server_id, result_of(server_id, reply), kind)
         finally:
