@@ -18,7 +18,7 @@ from mcp_manager.auth.token_store import TokenStore
 from mcp_manager.catalog import Tool
 from mcp_manager.client_side import ClientSide
 from mcp_manager.config import ManagerConfig
-from mcp_manager.dispatcher import Dispatcher
+from mcp_manager.dispatch import Dispatcher
 from mcp_manager.errors import InvalidRequestError, NotRunningError, RpcError
 from mcp_manager.fleet import Applied, Fleet, ServerSpec
 from mcp_manager.health import HealthMonitor

@@ -29,7 +29,7 @@ LAYERS = {
         "client_side",
         "url_elicitation",
         "views",
-        "dispatcher",
+        "dispatch",
         "assembly",
         "fleet",
     ),
