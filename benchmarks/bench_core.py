@@ -233,6 +233,8 @@ def msgspec_raw(frame: bytes) -> Callable[[], None]:
 CASES = [
     Case("router", "pick() + done(), 1 instance", OURS, partial(pick_and_done, 1)),
     Case("router", "pick() + done(), 3 instances", OURS, partial(pick_and_done, 3)),
+    Case("router", "pick() + done(), 10 instances", OURS, partial(pick_and_done, 10)),
+    Case("router", "pick() + done(), 100,000 instances", OURS, partial(pick_and_done, 100_000)),
     Case("router", "the same with 2 clock reads, 64 random bits", OURS, pick_and_done_with_clocks),
     Case("breaker", "Breaker.acquire() + release()", OURS, breaker),
     Case("breaker", "pybreaker CircuitBreaker.call()", PEER, pybreaker, "breaker"),

@@ -19,9 +19,9 @@ from mcp_manager.auth.token_store import TokenStore
 from mcp_manager.catalog import Tool
 from mcp_manager.client_side import ClientSide
 from mcp_manager.config import ManagerConfig
+from mcp_manager.dispatch import Dispatcher
 from mcp_manager.dispatch.affinity import Affinity
 from mcp_manager.dispatch.flight_log import FlightLog, FlightRecord
-from mcp_manager.dispatcher import Dispatcher
 from mcp_manager.errors import InvalidRequestError, NotRunningError, RpcError
 from mcp_manager.fleet import Applied, Fleet, ServerSpec
 from mcp_manager.health import HealthMonitor

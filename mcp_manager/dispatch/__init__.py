@@ -1,1 +1,7 @@
-"""The way of a call: which server and instance takes it, and what is done when one does not answer."""
+"""The way of a call to the instances of a server."""
+
+from __future__ import annotations
+
+from mcp_manager.dispatch.dispatcher import Dispatcher
+
+__all__ = ["Dispatcher"]

@@ -31,7 +31,6 @@ LAYERS = {
         "views",
         "snapshot",
         "dispatch",
-        "dispatcher",
         "assembly",
         "fleet",
     ),
