@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         ServerConfig,
         load_manager_config,
     )
+    from mcp_manager.dispatch.flight_log import FlightRecord
     from mcp_manager.errors import (
         AuthError,
         CallError,
@@ -106,6 +107,7 @@ if TYPE_CHECKING:
         CircuitState,
         PyHealthStatus,
         PyServerInfo,
+        Selector,
         ServerState,
     )
     from mcp_manager.views import ServerView
@@ -141,6 +143,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "FileTokenStore",
     "FleetSnapshot",
     "FleetTool",
+    "FlightRecord",
     "GetPromptResult",
     "Handlers",
     "HealthConfig",
@@ -189,6 +192,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "SamplingMessage",
     "SamplingRequest",
     "ScaleError",
+    "Selector",
     "ServerConfig",
     "ServerExistsError",
     "ServerExitedError",
@@ -234,6 +238,7 @@ _MODULE_OF = {
             "LimitsConfig ManagerConfig RateConfig RestartConfig RetryBudgetConfig RetryConfig ServerConfig "
             "load_manager_config"
         ),
+        "mcp_manager.dispatch.flight_log": "FlightRecord",
         "mcp_manager.errors": (
             "AuthError CallError CircuitOpenError ConfigError ConnectError ConnectionLostError "
             "DeadlineExceededError Delivery InputRequiredError InvalidRequestError McpManagerError "
@@ -251,7 +256,7 @@ _MODULE_OF = {
         "mcp_manager.types": (
             "CIRCUIT_STATE_CLOSED CIRCUIT_STATE_HALF_OPEN CIRCUIT_STATE_OPEN SERVER_STATE_DEGRADED "
             "SERVER_STATE_HEALTHY SERVER_STATE_INITIALIZING SERVER_STATE_MAINTENANCE SERVER_STATE_STOPPED "
-            "SERVER_STATE_UNHEALTHY CircuitState PyHealthStatus PyServerInfo ServerState"
+            "SERVER_STATE_UNHEALTHY CircuitState PyHealthStatus PyServerInfo Selector ServerState"
         ),
         "mcp_manager.views": "ServerView",
     }.items()

@@ -20,7 +20,7 @@ from mcp_manager.errors import NotRunningError
 from mcp_manager.fleet import ServerSpec
 from mcp_manager.loop_thread import LoopThread
 from mcp_manager.manager import McpManager
-from mcp_manager.types import PyHealthStatus, PyServerInfo
+from mcp_manager.types import PyHealthStatus, PyServerInfo, Selector
 
 if TYPE_CHECKING:
     from mcp_manager.snapshot import FleetSnapshot
@@ -245,12 +245,14 @@ class PyMcpManager:
         await self._await(self._running().redeploy(server_id, config_json))
 
     def execute(
-        self, server_id: str, request_json: str, *, timeout: float | None = None, key: str | None = None
+        self, server_id: str | Selector, request_json: str, *, timeout: float | None = None, key: str | None = None
     ) -> str:
         """Send a JSON-RPC request and return the whole JSON-RPC response as text.
 
         Parameters
         ----------
+        server_id
+            The server, or a :class:`Selector` for any that matches.
         request_json
             ``{"method": …, "params": …?}``; ``jsonrpc`` and ``id`` may be left out. A notification returns ``null``.
         timeout
@@ -268,7 +270,7 @@ class PyMcpManager:
         return self._wait(self._running().execute_text(server_id, request_json, timeout=timeout, key=key))
 
     async def execute_async(
-        self, server_id: str, request_json: str, *, timeout: float | None = None, key: str | None = None
+        self, server_id: str | Selector, request_json: str, *, timeout: float | None = None, key: str | None = None
     ) -> str:
         """Send a JSON-RPC request; see :meth:`execute`."""
         manager = self._manager

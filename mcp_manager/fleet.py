@@ -19,6 +19,7 @@ from mcp_manager.config import (
     parse_server_config,
     validate_server_id,
 )
+from mcp_manager.dispatch.fleet_index import FleetIndex, traits_of
 from mcp_manager.errors import CallError, ServerExistsError, ServerNotFoundError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.pool import Instance
@@ -54,7 +55,8 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
 class Fleet:
     """Own the servers of a manager.
 
-    ``servers`` holds their supervisors by id, in the order of deployment; it is changed here alone. What the methods do
+    ``servers`` holds their supervisors by id, in the order of deployment, and ``index`` finds them by what they are
+    selected by; both are changed here alone. What the methods do
     and raise is documented at those of :class:`~mcp_manager.McpManager` that have their names.
 
     Parameters
@@ -84,6 +86,7 @@ class Fleet:
         self._on_removed = on_removed
         self._clock = clock
         self.servers: dict[str, Supervisor] = {}
+        self.index = FleetIndex(lambda: ((each, traits_of(self.servers[each].config)) for each in self.servers))
         # On their way in or out: they have instances, and are not, or not any more, among the servers.
         self._passing: set[Supervisor] = set()
 
@@ -113,6 +116,7 @@ class Fleet:
         )
         supervisor = self._assembly.supervisor(server_id, parsed, self._router, self._observer)
         self.servers[server_id] = supervisor
+        self.index.put(server_id, traits_of(parsed))
         added = supervisor.set_instances(parsed.instances)
         if parsed.connect == "lazy":
             return
@@ -152,6 +156,7 @@ class Fleet:
         )
         after.set_maintenance(False)
         self.servers[server_id] = after
+        self.index.put(server_id, traits_of(parsed))
         self._passing.discard(after)
         await self._end(before, before.config.shutdown_grace_s)
 
@@ -226,6 +231,7 @@ class Fleet:
 
     async def _remove(self, server_id: str, supervisor: Supervisor, grace_s: float) -> None:
         del self.servers[server_id]
+        self.index.remove(server_id)
         self._router.remove_server(server_id)
         try:
             await self._end(supervisor, grace_s)

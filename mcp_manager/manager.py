@@ -6,10 +6,10 @@ import asyncio
 import enum
 import itertools
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from datetime import UTC, datetime
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from mcp_manager._core.jsonrpc import ERROR, FrameError, Message, scan
 from mcp_manager._core.router import Router
@@ -22,6 +22,7 @@ from mcp_manager.config import ManagerConfig
 from mcp_manager.dispatch import Dispatcher
 from mcp_manager.dispatch.affinity import Affinity
 from mcp_manager.dispatch.flight_log import FlightLog, FlightRecord
+from mcp_manager.dispatch.routing import Routing
 from mcp_manager.errors import InvalidRequestError, NotRunningError, RpcError
 from mcp_manager.fleet import Applied, Fleet, ServerSpec
 from mcp_manager.health import HealthMonitor
@@ -37,7 +38,7 @@ from mcp_manager.supervisor import Supervisor
 from mcp_manager.task_verbs import TaskVerbs
 from mcp_manager.tool_catalog import FleetTools, ToolCache
 from mcp_manager.transports.base import Request
-from mcp_manager.types import PyHealthStatus
+from mcp_manager.types import PyHealthStatus, Selector
 from mcp_manager.url_elicitation import UrlElicitations
 from mcp_manager.views import ServerView, fleet_health, server_reading, server_view
 
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from mcp_manager.snapshot import FleetSnapshot
 
 __all__ = ["McpManager"]
+
+T = TypeVar("T")
 
 _CLOCK: Final = time.monotonic_ns
 # A century: more does not fit nanoseconds beside the time since boot.
@@ -128,6 +131,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         self._progress_tokens = itertools.count(1)
         self._fleet = Fleet(self._assembly, self._router, self._monitor, self._removed, _CLOCK)
         self._servers = self._fleet.servers
+        self._routing = Routing(self._servers, self._fleet.index, self._monitor, self._router, self._tools, _CLOCK)
         self._stop_asked = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
 
@@ -203,6 +207,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         supervisors = self._fleet.take_all()
         self._url_elicitations.forget()
         try:
+            await self._routing.aclose()
             await self._tools.aclose()
             await self._monitor.aclose()
             async with asyncio.timeout(0 if hurried else self._config.shutdown_timeout_s):
@@ -309,12 +314,14 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
     # Calls
 
     def execute_raw(
-        self, server_id: str, request: bytes, *, timeout: float | None = None, key: str | None = None
+        self, server_id: str | Selector, request: bytes, *, timeout: float | None = None, key: str | None = None
     ) -> Coroutine[Any, Any, bytes]:
         """Send one JSON-RPC request as bytes and return the whole JSON-RPC response as bytes.
 
         Parameters
         ----------
+        server_id
+            The server, or a :class:`Selector` for any that matches.
         request
             ``{"method": …, "params": …?}``; ``jsonrpc`` and ``id`` may be left out. A notification
             (``notifications/…`` without an id) returns ``null``.
@@ -337,13 +344,13 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         return self._execute(server_id, request, timeout, False, key)
 
     def execute_text(
-        self, server_id: str, request: str, *, timeout: float | None = None, key: str | None = None
+        self, server_id: str | Selector, request: str, *, timeout: float | None = None, key: str | None = None
     ) -> Coroutine[Any, Any, str]:
         """Send one JSON-RPC request as text and return the whole JSON-RPC response as text; see :meth:`execute_raw`."""
         return self._execute(server_id, request, timeout, True, key)
 
     async def _execute(
-        self, server_id: str, request: Any, timeout: float | None, as_text: bool, key: str | None
+        self, server_id: str | Selector, request: Any, timeout: float | None, as_text: bool, key: str | None
     ) -> Any:
         if get_ident() != self._serving_thread or not self._is_loop_running():
             self._check_running()
@@ -351,7 +358,14 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
             message = scan(encode_text(request) if as_text else request)
         except FrameError as error:
             raise invalid_request(error) from None
-        supervisor = self._servers.get(server_id) or self._supervisor_of(server_id)
+        # A selector is no server's id.
+        supervisor = self._servers.get(server_id)  # type: ignore[arg-type]
+        if supervisor is None:
+            if isinstance(server_id, Selector):
+                return await self._routed(
+                    server_id, timeout, key, lambda chosen, left: self._execute(chosen, request, left, as_text, key)
+                )
+            supervisor = self._supervisor_of(server_id)
         now_ns = _CLOCK()
         deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else _timeout_ns(timeout))
         method, id_raw = message.method, message.id_raw
@@ -390,6 +404,18 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         if reply.kind == ERROR and await self._url_elicitations.satisfied(server_id, reply, deadline_ns):
             return await self._dispatcher.call(supervisor, method, outgoing, _CLOCK(), deadline_ns, progress, key)
         return reply
+
+    async def _routed(
+        self,
+        selector: Selector,
+        timeout: float | None,
+        key: str | None,
+        attempt: Callable[[str, float | None], Awaitable[T]],
+    ) -> T:
+        self._check_running()
+        if timeout is not None:
+            _timeout_ns(timeout)
+        return await self._routing.carry(selector, timeout, key, attempt)
 
     async def _page(
         self, server_id: str, method: str, params: object, place: object | None, timeout: float | None

@@ -109,6 +109,17 @@ class ToolCache:
         self._tasks: set[asyncio.Task[list[Tool]]] = set()
         self._slots = asyncio.Semaphore(_CONCURRENCY)
         self._routes: dict[str, tuple[str, str]] = {}
+        # Rises when a list that was kept may not hold any more.
+        self.version = 0
+
+    async def holders(self, tool: str, server_ids: Collection[str], timeout: float) -> tuple[list[str], bool]:
+        """Return which of these servers list a tool, and whether all could be asked; ``timeout`` is for each."""
+        listings = await asyncio.gather(*(self._tools_or_reason(each, timeout) for each in server_ids))
+        holders: list[str] = []
+        for server_id, listing in zip(server_ids, listings, strict=True):
+            if not isinstance(listing, str) and any(each.name == tool for each in listing):
+                holders.append(server_id)
+        return holders, not any(isinstance(listing, str) for listing in listings)
 
     async def catalog(self, server_ids: Collection[str], timeout: float | None) -> ToolCatalog:
         """List the tools of these servers, those that can be had; ``timeout`` in seconds is for each server."""
@@ -152,6 +163,7 @@ class ToolCache:
 
     def drop(self, server_id: str) -> None:
         """Forget what a server listed, and keep nothing of what it is listing."""
+        self.version += 1
         self._listings.pop(server_id, None)
         fetching = self._fetching.pop(server_id, None)
         if fetching is not None:

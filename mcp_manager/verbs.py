@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from mcp_manager._core.jsonrpc import ERROR, Message
@@ -25,6 +25,7 @@ from mcp_manager.errors import DeadlineExceededError, McpManagerError, ProtocolE
 from mcp_manager.protocol.rpc_error import rpc_error
 from mcp_manager.session import ProgressCallback
 from mcp_manager.session.output_schemas import OutputSchemas
+from mcp_manager.types import Selector
 
 __all__ = ["Verbs", "result_of"]
 
@@ -54,6 +55,16 @@ class Verbs:
         """Send a request and return the reply as received."""
 
     @abstractmethod
+    async def _routed(
+        self,
+        selector: Selector,
+        timeout: float | None,
+        key: str | None,
+        attempt: Callable[[str, float | None], Awaitable[T]],
+    ) -> T:
+        """Make an attempt on a server that matches, and on others for as long as it was not executed."""
+
+    @abstractmethod
     async def _page(
         self, server_id: str, method: str, params: object, place: object | None, timeout: float | None
     ) -> tuple[Message, object]:
@@ -73,7 +84,7 @@ class Verbs:
 
     async def request(
         self,
-        server_id: str,
+        server_id: str | Selector,
         method: str,
         params: object = None,
         *,
@@ -85,6 +96,8 @@ class Verbs:
 
         Parameters
         ----------
+        server_id
+            The server, or a :class:`Selector` for any that matches.
         params
             A JSON object or array as Python data, or ``None``.
         key
@@ -92,6 +105,15 @@ class Verbs:
         on_progress
             Called as ``on_progress(progress, total, message)`` for every progress notification of this request.
         """
+        if isinstance(server_id, Selector):
+            return await self._routed(
+                server_id,
+                timeout,
+                key,
+                lambda chosen, left: self.request(
+                    chosen, method, params, timeout=left, key=key, on_progress=on_progress
+                ),
+            )
         return await self._typed(server_id, method, params, Any, timeout, key, on_progress)
 
     async def ping(self, server_id: str, *, timeout: float | None = None) -> None:
@@ -114,7 +136,7 @@ class Verbs:
 
     async def call_tool(
         self,
-        server_id: str,
+        server_id: str | Selector,
         name: str,
         arguments: Mapping[str, Any] | None = None,
         *,
@@ -129,7 +151,7 @@ class Verbs:
         ----------
         meta
             Members of ``_meta``, beside those that the manager sets.
-        key, on_progress
+        server_id, key, on_progress
             See :meth:`request`.
 
         Once the server's tools have been listed, what a tool returns is checked against its output schema (2025-06-18,
@@ -140,6 +162,15 @@ class Verbs:
         ProtocolError
             The structured content breaks the schema, or is missing although there is one; the tool has been called.
         """
+        if isinstance(server_id, Selector):
+            return await self._routed(
+                server_id,
+                timeout,
+                key,
+                lambda chosen, left: self.call_tool(
+                    chosen, name, arguments, meta=meta, timeout=left, key=key, on_progress=on_progress
+                ),
+            )
         end = None if timeout is None else time.monotonic() + timeout
         outputs = self._outputs(server_id)
         params: dict[str, Any] = {"name": name, "arguments": dict(arguments or {})}
@@ -159,9 +190,16 @@ class Verbs:
         return await self._list(server_id, "resources/templates/list", "resource_templates", ResourceTemplate, timeout)
 
     async def read_resource(
-        self, server_id: str, uri: str, *, timeout: float | None = None, key: str | None = None
+        self, server_id: str | Selector, uri: str, *, timeout: float | None = None, key: str | None = None
     ) -> ReadResourceResult:
-        """Read a resource; for ``key`` see :meth:`request`."""
+        """Read a resource; for ``server_id`` and ``key`` see :meth:`request`."""
+        if isinstance(server_id, Selector):
+            return await self._routed(
+                server_id,
+                timeout,
+                key,
+                lambda chosen, left: self.read_resource(chosen, uri, timeout=left, key=key),
+            )
         return await self._typed(server_id, "resources/read", {"uri": uri}, ReadResourceResult, timeout, key)
 
     async def subscribe(self, server_id: str, uri: str, *, timeout: float | None = None) -> None:
@@ -183,20 +221,27 @@ class Verbs:
 
     async def get_prompt(
         self,
-        server_id: str,
+        server_id: str | Selector,
         name: str,
         arguments: Mapping[str, str] | None = None,
         *,
         timeout: float | None = None,
         key: str | None = None,
     ) -> GetPromptResult:
-        """Fill in a prompt; for ``key`` see :meth:`request`."""
+        """Fill in a prompt; for ``server_id`` and ``key`` see :meth:`request`."""
+        if isinstance(server_id, Selector):
+            return await self._routed(
+                server_id,
+                timeout,
+                key,
+                lambda chosen, left: self.get_prompt(chosen, name, arguments, timeout=left, key=key),
+            )
         params = {"name": name, "arguments": dict(arguments or {})}
         return await self._typed(server_id, "prompts/get", params, GetPromptResult, timeout, key)
 
     async def complete(
         self,
-        server_id: str,
+        server_id: str | Selector,
         reference: Mapping[str, Any],
         argument: str,
         value: str,
@@ -207,8 +252,18 @@ class Verbs:
     ) -> CompleteResult:
         """Ask for completions of an argument of a prompt (``{"type": "ref/prompt", "name": …}``) or a template.
 
-        ``context`` holds the arguments that are settled already, by name; for ``key`` see :meth:`request`.
+        ``context`` holds the arguments that are settled already, by name; for ``server_id`` and ``key`` see
+        :meth:`request`.
         """
+        if isinstance(server_id, Selector):
+            return await self._routed(
+                server_id,
+                timeout,
+                key,
+                lambda chosen, left: self.complete(
+                    chosen, reference, argument, value, context=context, timeout=left, key=key
+                ),
+            )
         params: dict[str, Any] = {"ref": dict(reference), "argument": {"name": argument, "value": value}}
         if context is not None:
             params["context"] = {"arguments": dict(context)}
