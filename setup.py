@@ -15,6 +15,8 @@ HEADERS = {"jsonrpc": ["mcp_manager/_core/json_blocks.h", "mcp_manager/_core/jso
 MODULES = (
     "histogram",
     "breaker",
+    "limiter",
+    "allowance",
     "records",
     "balancing",
     "snapshots",

@@ -1,4 +1,4 @@
-"""One table for the core, in nanoseconds per operation, and one for calls, in place of one per group."""
+"""One table for the core, in nanoseconds per operation, one for calls, and what simulations found, not one per group."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ import pytest
 PEERS = ("pybreaker", "purgatory", "hdrhistogram", "prometheus_client", "orjson", "msgspec")
 MEASURED = pytest.StashKey[list[dict[str, Any]]]()
 CALLS = pytest.StashKey[list[dict[str, Any]]]()
+SIMULATED = pytest.StashKey[list[dict[str, Any]]]()
 
 
 def pytest_benchmark_group_stats(config: pytest.Config, benchmarks: Sequence[dict[str, Any]]) -> list[Any] | None:
     """Keep the results for the tables of this file; without groups the plug-in prints none of its own."""
     config.stash[MEASURED] = [each for each in benchmarks if "repeat" in each["extra_info"]]
     config.stash[CALLS] = [each for each in benchmarks if "in_flight" in each["extra_info"]]
-    if len(config.stash[MEASURED]) + len(config.stash[CALLS]) < len(benchmarks):
+    config.stash[SIMULATED] = [each for each in benchmarks if "simulated" in each["extra_info"]]
+    kept = (MEASURED, CALLS, SIMULATED)
+    if sum(len(config.stash[each]) for each in kept) < len(benchmarks):
         return None
     return []
 
@@ -31,6 +34,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if calls:
         terminalreporter.section("calls beside other clients")
         for line in _call_table(calls):
+            terminalreporter.write_line(line)
+    for entry in config.stash.get(SIMULATED, []):
+        terminalreporter.section(f"simulated in {entry['median']:.1f} s")
+        for line in entry["extra_info"]["simulated"]:
             terminalreporter.write_line(line)
     if measured or calls:
         for report in terminalreporter.stats.get("skipped", []):

@@ -77,6 +77,7 @@ if TYPE_CHECKING:
         NotRunningError,
         OverloadedError,
         ProtocolError,
+        RolloutError,
         RpcError,
         ScaleError,
         ServerExistsError,
@@ -181,6 +182,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "RestartConfig",
     "RetryBudgetConfig",
     "RetryConfig",
+    "RolloutError",
     "Root",
     "RpcError",
     "SERVER_STATE_DEGRADED",
@@ -242,7 +244,7 @@ _MODULE_OF = {
         "mcp_manager.errors": (
             "AuthError CallError CircuitOpenError ConfigError ConnectError ConnectionLostError "
             "DeadlineExceededError Delivery InputRequiredError InvalidRequestError McpManagerError "
-            "NotRunningError OverloadedError ProtocolError RpcError ScaleError ServerExistsError "
+            "NotRunningError OverloadedError ProtocolError RolloutError RpcError ScaleError ServerExistsError "
             "ServerExitedError ServerNotFoundError SessionLostError TaskError ToolNotFoundError "
             "UrlElicitationRequiredError"
         ),

@@ -88,6 +88,10 @@ class Assembly:
         self, server_id: str, config: ServerConfig, router: Router, observer: InstanceObserver
     ) -> Supervisor:
         """Make the supervisor of a server, which has no instances yet."""
+        return Supervisor(self.settings(server_id, config), router, observer, self._clock)
+
+    def settings(self, server_id: str, config: ServerConfig, before: SessionSettings | None = None) -> SessionSettings:
+        """Make what a server's sessions are made from; ``before`` is that of the configuration that it replaces."""
         authorizations = None
         if config.auth.type == "oauth":
             # For those who need it: it is a good part of what an import costs.
@@ -115,7 +119,11 @@ class Assembly:
             listened=self._listened,
             began=partial(self._began, server_id),
         )
-        return Supervisor(settings, router, observer, self._clock)
+        if before is not None:
+            # What was asked of the server is asked of it still.
+            settings.memory.log_level = before.memory.log_level
+            settings.subscriptions = before.subscriptions
+        return settings
 
     def _transport(
         self,

@@ -20,6 +20,8 @@ from mcp_manager.errors import NotRunningError
 from mcp_manager.fleet import ServerSpec
 from mcp_manager.loop_thread import LoopThread
 from mcp_manager.manager import McpManager
+from mcp_manager.scaling.rollout import Strategy
+from mcp_manager.scaling.verification import ToolCheck
 from mcp_manager.types import PyHealthStatus, PyServerInfo, Selector
 
 if TYPE_CHECKING:
@@ -236,13 +238,57 @@ class PyMcpManager:
         """Remove a server; see :meth:`undeploy_server`."""
         await self._await(self._running().undeploy(server_id))
 
-    def redeploy_server(self, server_id: str, config_json: ServerSpec) -> None:
+    def redeploy_server(
+        self,
+        server_id: str,
+        config_json: ServerSpec,
+        *,
+        strategy: Strategy = "blue_green",
+        batch: int = 1,
+        percentage: float = 10.0,
+        canary_s: float = 30.0,
+        min_calls: int = 20,
+        verify_tools: ToolCheck = "off",
+    ) -> None:
         """Replace a server's configuration without a gap; see :meth:`McpManager.redeploy`."""
-        self._wait(self._running().redeploy(server_id, config_json))
+        self._wait(
+            self._running().redeploy(
+                server_id,
+                config_json,
+                strategy=strategy,
+                batch=batch,
+                percentage=percentage,
+                canary_s=canary_s,
+                min_calls=min_calls,
+                verify_tools=verify_tools,
+            )
+        )
 
-    async def redeploy_server_async(self, server_id: str, config_json: ServerSpec) -> None:
+    async def redeploy_server_async(
+        self,
+        server_id: str,
+        config_json: ServerSpec,
+        *,
+        strategy: Strategy = "blue_green",
+        batch: int = 1,
+        percentage: float = 10.0,
+        canary_s: float = 30.0,
+        min_calls: int = 20,
+        verify_tools: ToolCheck = "off",
+    ) -> None:
         """Replace a server's configuration without a gap; see :meth:`McpManager.redeploy`."""
-        await self._await(self._running().redeploy(server_id, config_json))
+        await self._await(
+            self._running().redeploy(
+                server_id,
+                config_json,
+                strategy=strategy,
+                batch=batch,
+                percentage=percentage,
+                canary_s=canary_s,
+                min_calls=min_calls,
+                verify_tools=verify_tools,
+            )
+        )
 
     def execute(
         self, server_id: str | Selector, request_json: str, *, timeout: float | None = None, key: str | None = None

@@ -26,6 +26,7 @@ __all__ = [
     "NotRunningError",
     "OverloadedError",
     "ProtocolError",
+    "RolloutError",
     "RpcError",
     "ScaleError",
     "ServerExistsError",
@@ -127,6 +128,10 @@ class NotRunningError(McpManagerError, RuntimeError):
 
 class ScaleError(McpManagerError, RuntimeError):
     """The requested number of instances cannot be provided."""
+
+
+class RolloutError(McpManagerError, RuntimeError):
+    """A new configuration was tried and is not good enough; the server has its old one."""
 
 
 class RpcError(McpManagerError, RuntimeError):

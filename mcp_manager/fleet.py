@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,12 +20,13 @@ from mcp_manager.config import (
     parse_server_config,
     validate_server_id,
 )
+from mcp_manager.core_settings import balancing_settings, limits_of
 from mcp_manager.dispatch.fleet_index import FleetIndex, traits_of
 from mcp_manager.errors import CallError, ServerExistsError, ServerNotFoundError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.pool import Instance
-from mcp_manager.scaling import check_instances
-from mcp_manager.supervisor import Supervisor, balancing_settings
+from mcp_manager.scaling import Rollout, RolloutPlan, check_instances
+from mcp_manager.supervisor import Supervisor
 from mcp_manager.types import ServerState
 from mcp_manager.views import is_ready
 
@@ -35,8 +37,6 @@ _log = logging.getLogger(__name__)
 ServerSpec = ServerConfig | Mapping[str, Any] | str | bytes
 """A server's configuration: the struct, a mapping, or JSON text."""
 
-# Beyond connect_timeout_s, which the attempt itself keeps to and explains.
-_CONNECT_MARGIN_S = 1.0
 # Circuits close with traffic and with time, of which nobody tells. In a large fleet a look at all servers takes a while:
 # it must not take more than a tenth of the loop's time.
 _LOOK_AGAIN_S = 0.25
@@ -111,13 +111,11 @@ class Fleet:
         if server_id in self.servers:
             raise ServerExistsError(server_id)
         check_instances(server_id, parsed, parsed.instances)
-        self._router.add_server(
-            server_id, balancing_settings(parsed.balancing), max_concurrent=parsed.limits.max_concurrent
-        )
+        self._router.add_server(server_id, balancing_settings(parsed.balancing), limits_of(parsed))
         supervisor = self._assembly.supervisor(server_id, parsed, self._router, self._observer)
         self.servers[server_id] = supervisor
         self.index.put(server_id, traits_of(parsed))
-        added = supervisor.set_instances(parsed.instances)
+        added = supervisor.scale(parsed.instances)
         if parsed.connect == "lazy":
             return
         try:
@@ -132,39 +130,47 @@ class Fleet:
         supervisor = self.supervisor_of(server_id)
         await self._remove(server_id, supervisor, supervisor.config.shutdown_grace_s)
 
-    async def redeploy(self, server_id: str, config: ServerSpec) -> None:
+    async def redeploy(self, server_id: str, config: ServerSpec, plan: RolloutPlan) -> None:
         """Replace a server's configuration without a gap."""
-        before = self.supervisor_of(server_id)
+        supervisor = self.supervisor_of(server_id)
         parsed = _parse_config(server_id, config)
         check_instances(server_id, parsed, parsed.instances)
-        after = self._assembly.supervisor(server_id, parsed, self._router, self._observer)
-        after.settings.memory.log_level = before.settings.memory.log_level
-        after.set_maintenance(True)
-        self._passing.add(after)
-        added = after.set_instances(parsed.instances)
+        while supervisor.rollout is not None:
+            await asyncio.wait({supervisor.rollout.task})
+        if self.servers.get(server_id) is not supervisor:
+            raise ServerNotFoundError(server_id, hint="it was removed meanwhile")
+        settings = self._assembly.settings(server_id, parsed, supervisor.settings)
+        rollout = Rollout(supervisor, settings, plan, self._router, self._clock)
+        task = supervisor.begin_rollout(settings, rollout.run()).task
+        task.add_done_callback(partial(self._rolled_out, supervisor))
         try:
-            if parsed.connect == "eager":
-                deadline_ns = self._clock() + int((parsed.connect_timeout_s + _CONNECT_MARGIN_S) * 1e9)
-                await asyncio.gather(*(instance.ready_session(deadline_ns) for instance in added))
-            if self.servers.get(server_id) is not before:
-                raise ServerNotFoundError(server_id, hint="it was removed or replaced meanwhile")
-        except BaseException:
-            await self._end(after, 0.0)
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait({task})
             raise
-        self._router.configure(
-            server_id, balancing_settings(parsed.balancing), max_concurrent=parsed.limits.max_concurrent
-        )
-        after.set_maintenance(False)
-        self.servers[server_id] = after
-        self.index.put(server_id, traits_of(parsed))
-        self._passing.discard(after)
-        await self._end(before, before.config.shutdown_grace_s)
+        if task.cancelled():
+            raise ServerNotFoundError(server_id, hint="it was removed meanwhile")
+        task.result()
+
+    def _rolled_out(self, supervisor: Supervisor, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            # Retrieved here: whoever asked for it may be gone.
+            task.exception()
+        added = supervisor.end_rollout()
+        if self.servers.get(supervisor.server_id) is supervisor:
+            self.index.put(supervisor.server_id, traits_of(supervisor.config))
+        if added and supervisor.config.connect == "eager":
+            supervisor.spawn(self._probe_all(added))
 
     async def scale(self, server_id: str, instances: int) -> None:
         """Set how many instances a server has."""
         supervisor = self.supervisor_of(server_id)
         check_instances(server_id, supervisor.config, instances)
-        added = supervisor.set_instances(instances)
+        if supervisor.rollout is not None:
+            # Whichever configuration it will have.
+            check_instances(server_id, supervisor.rollout.settings.config, instances)
+        added = supervisor.scale(instances)
         if supervisor.config.connect == "eager":
             await self._probe_all(added)
 
@@ -224,7 +230,7 @@ class Fleet:
 
     async def _replace(self, server_id: str, config: ServerConfig, failed: dict[str, str]) -> None:
         try:
-            await self.redeploy(server_id, config)
+            await self.redeploy(server_id, config, RolloutPlan())
         except CallError as error:
             failed[server_id] = str(error)
             _log.warning("server %r keeps its old configuration: %s", server_id, error)

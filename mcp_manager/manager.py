@@ -7,9 +7,8 @@ import enum
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
-from datetime import UTC, datetime
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from mcp_manager._core.jsonrpc import ERROR, FrameError, Message, scan
 from mcp_manager._core.router import Router
@@ -19,18 +18,23 @@ from mcp_manager.auth.token_store import TokenStore
 from mcp_manager.catalog import Tool
 from mcp_manager.client_side import ClientSide
 from mcp_manager.config import ManagerConfig
+from mcp_manager.core_settings import budget_of
 from mcp_manager.dispatch import Dispatcher
 from mcp_manager.dispatch.affinity import Affinity
-from mcp_manager.dispatch.flight_log import FlightLog, FlightRecord
+from mcp_manager.dispatch.flight_log import FlightLog
 from mcp_manager.dispatch.routing import Routing
 from mcp_manager.errors import InvalidRequestError, NotRunningError, RpcError
 from mcp_manager.fleet import Applied, Fleet, ServerSpec
 from mcp_manager.health import HealthMonitor
+from mcp_manager.observation import Observation
 from mcp_manager.protocol.capabilities import elicitation_modes, handshake_capabilities
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.error_codes import INVALID_PARAMS
 from mcp_manager.protocol.methods import ELICIT, ELICITATION_COMPLETE, LIST_TOOLS, TOOLS_CHANGED, is_notification
 from mcp_manager.protocol.request import encode_method, encode_params, encode_text, invalid_request, with_progress_token
+from mcp_manager.scaling import RolloutPlan
+from mcp_manager.scaling.rollout import Strategy
+from mcp_manager.scaling.verification import ToolCheck
 from mcp_manager.session import ProgressCallback
 from mcp_manager.session.handlers import HandlerMap, Handlers, Roots
 from mcp_manager.session.output_schemas import OutputSchemas
@@ -41,9 +45,6 @@ from mcp_manager.transports.base import Request
 from mcp_manager.types import PyHealthStatus, Selector
 from mcp_manager.url_elicitation import UrlElicitations
 from mcp_manager.views import ServerView, fleet_health, server_reading, server_view
-
-if TYPE_CHECKING:
-    from mcp_manager.snapshot import FleetSnapshot
 
 __all__ = ["McpManager"]
 
@@ -61,7 +62,7 @@ class _Phase(enum.Enum):
     STOPPED = "stopped"
 
 
-class McpManager(ClientSide, FleetTools, TaskVerbs):
+class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
     """Manage a fleet of MCP servers on the running event loop.
 
     Parameters
@@ -123,7 +124,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         # Python 3.11.
         self._serving_thread = 0
         self._is_loop_running: Callable[[], bool] = bool
-        self._router = Router()
+        self._router = Router(together=budget_of(self._config.retry_budget))
         self._monitor = HealthMonitor(self._router, _CLOCK, concurrency=self._config.probe_concurrency)
         self._affinity = Affinity(self._router)
         self._flights = FlightLog(self._config.flight_records, _CLOCK, time.time)
@@ -253,22 +254,64 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         self._check_running()
         await self._fleet.undeploy(server_id)
 
-    async def redeploy(self, server_id: str, config: ServerSpec) -> None:
-        """Replace a server's configuration without a gap: the new sessions are made first, then the old ones drain.
+    async def redeploy(
+        self,
+        server_id: str,
+        config: ServerSpec,
+        *,
+        strategy: Strategy = "blue_green",
+        batch: int = 1,
+        percentage: float = 10.0,
+        canary_s: float = 30.0,
+        min_calls: int = 20,
+        verify_tools: ToolCheck = "off",
+    ) -> None:
+        """Replace a server's configuration without a gap: new instances are started and verified before old ones drain.
+
+        Parameters
+        ----------
+        strategy
+            ``blue_green``: all of the new instances are started, then take over at one stroke. ``rolling``: ``batch`` at a
+            time, and for each that serves an old one drains, so that there are never fewer than are wanted. ``canary``:
+            ``percentage`` of the calls go to new instances for ``canary_s`` seconds; if by then at least ``min_calls`` have,
+            and neither failed markedly more often than those of the old instances nor took markedly longer (p95), it goes
+            on as ``blue_green``. Calls are drawn by weight meanwhile, whatever the policy, unless it is ``consistent``.
+        verify_tools
+            Beside the handshake, what is asked of the new instances' tools: ``same`` are those that there were, by name and
+            input schema; ``superset`` are those and perhaps more; ``off`` asks nothing. Without an old instance that can
+            list its tools there is nothing to compare.
+
+        It ends when the old instances have ended, at the latest ``drain_timeout_s`` after they left traffic. When it
+        fails, or is cancelled before the change is made, the server has its old configuration and as many instances as
+        before. One replacement of a server waits for another; :meth:`scale` does not, and what it asks for holds.
 
         Raises
         ------
         CallError
-            The new configuration does not connect; the old one stays in place. (With ``connect = "lazy"`` that is
-            not tried.)
+            The new configuration does not connect. (With ``connect = "lazy"``, ``blue_green`` does not try unless tools
+            are verified.)
+        RolloutError
+            The new configuration was found wanting; the message says in what.
         ConfigError, ServerNotFoundError
             As for :meth:`deploy`; nothing was changed.
         """
         self._check_running()
-        await self._fleet.redeploy(server_id, config)
+        plan = RolloutPlan(
+            strategy=strategy,
+            batch=batch,
+            percentage=percentage,
+            canary_s=canary_s,
+            min_calls=min_calls,
+            verify_tools=verify_tools,
+        )
+        await self._fleet.redeploy(server_id, config, plan)
 
     async def scale(self, server_id: str, instances: int) -> None:
         """Set how many instances a server has; new ones are connected, surplus ones drain. 0 suspends it.
+
+        The number is set at once, and the last one that was set holds; it returns when the new instances have been probed
+        once. They take no traffic before they have a session, as long as there is one that has. An instance that drains
+        takes no new calls and ends with the last of those it has, or ``drain_timeout_s`` later.
 
         Raises
         ------
@@ -493,26 +536,6 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         self._check_running()
         now_ns = _CLOCK()
         return [server_view(each, self._monitor, self._router, now_ns) for each in self._servers.values()]
-
-    def snapshot(self) -> FleetSnapshot:
-        """Show the whole fleet at one instant, down to every instance, as plain data without secrets."""
-        # For those who look.
-        from mcp_manager.snapshot import fleet_snapshot  # noqa: PLC0415
-
-        health = self.health()
-        taken_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        return fleet_snapshot(
-            self._config, self._servers.values(), self._monitor, self._router, health, _CLOCK(), taken_at
-        )
-
-    def flight_records(self) -> list[FlightRecord]:
-        """Show the latest calls in detail, in the order in which they ended: see ``flight_records`` of the configuration.
-
-        The latest of a server are also written to the log when a circuit of it opens, it becomes Unhealthy, or nobody
-        knows what became of a call: at most once a minute for each server.
-        """
-        self._check_running()
-        return self._flights.records()
 
     def metrics_text(self) -> str:
         """Render all metrics in the Prometheus text format."""

@@ -38,9 +38,11 @@ class Instance:
     Parameters
     ----------
     settings
-        Shared by all instances of the server.
+        Shared by all instances of one configuration of the server.
     index
-        Which instance this is, from 0: its URL in a list or template.
+        Which place it takes, from 0: its URL in a list or template.
+    number
+        Tells it from all other instances that the server has had.
     on_change
         Called after a session was made (``None``) or lost (the reason).
     """
@@ -49,9 +51,10 @@ class Instance:
         self,
         settings: SessionSettings,
         index: int,
+        number: int,
         on_change: Callable[[Instance, CallError | None], None],
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._on_change = on_change
         # The live session, if there is one; set here alone.
         self.session: Session | None = None
@@ -67,6 +70,7 @@ class Instance:
         self._failed_starts = 0
         self._connected_at = 0.0
         self.index = index
+        self.number = number
         self.generation = 0
         self.last_error: CallError | None = None
         self.handle: RouterInstance | None = None
@@ -148,11 +152,11 @@ class Instance:
         if not done:
             raise DeadlineExceededError(
                 "the session was not ready within the deadline",
-                server_id=self._settings.server_id,
+                server_id=self.settings.server_id,
                 delivery="not_sent",
             )
         if connecting.cancelled():
-            raise ConnectError("the server is being stopped", server_id=self._settings.server_id, retryable=False)
+            raise ConnectError("the server is being stopped", server_id=self.settings.server_id, retryable=False)
         error = connecting.exception()
         if error is None:
             return connecting.result()
@@ -189,7 +193,7 @@ class Instance:
 
     def _start_connecting(self) -> asyncio.Task[Session]:
         loop = asyncio.get_running_loop()
-        server_id = self._settings.server_id
+        server_id = self.settings.server_id
         if self._closing:
             raise ConnectError("the server is being stopped", server_id=server_id, retryable=False)
         wait_s = self._not_before - loop.time()
@@ -206,7 +210,7 @@ class Instance:
         kind = ServerExitedError if isinstance(last, ServerExitedError) else ConnectError
         return kind(
             f"{what}; it is started again in {wait_s:.1f} s",
-            server_id=self._settings.server_id,
+            server_id=self.settings.server_id,
             delivery="not_sent",
             retry_after_s=wait_s,
             hint=last.hint if last is not None else "",
@@ -220,9 +224,9 @@ class Instance:
             task.exception()
 
     async def _connect(self) -> Session:
-        settings = self._settings
+        settings = self.settings
         timeout_s = settings.config.connect_timeout_s
-        session = Session(settings, self.index, self._session_died)
+        session = Session(settings, self.index, self.number, self._session_died)
         try:
             async with settings.connect_slots:
                 try:
@@ -283,9 +287,9 @@ class Instance:
 
     def _delay_restart(self) -> None:
         """Hold back the next start of a child process; a URL is not ours to restart and may be tried at once."""
-        if self._settings.config.transport != "stdio":
+        if self.settings.config.transport != "stdio":
             return
-        restart = self._settings.config.restart
+        restart = self.settings.config.restart
         now = asyncio.get_running_loop().time()
         if self.session is not None and now - self._connected_at >= restart.stable_after_s:
             self._failed_starts = 0

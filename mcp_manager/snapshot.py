@@ -10,7 +10,6 @@ import msgspec
 from mcp_manager._core.router import Router
 from mcp_manager._core.snapshots import InstanceSnapshot as RouterInstance
 from mcp_manager.config import ManagerConfig, ServerConfig, redact_url
-from mcp_manager.errors import ConfigError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.pool import Instance
 from mcp_manager.protocol.revisions import Era
@@ -80,7 +79,8 @@ class InstanceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """One server; ``waiting`` calls are above a limit and wait for their turn; ``p50_s`` to ``p99_s`` are of the calls of the last minute, ``None`` without any.
+    """One server; ``waiting`` calls are above a limit and wait for their turn; ``retry_budget`` is how many retries and
+    hedges it has now; ``p50_s`` to ``p99_s`` are of the calls of the last minute, ``None`` without any.
 
     ``instances`` are those that take traffic and those that are on their way out, or in, by index.
     """
@@ -96,6 +96,7 @@ class ServerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     draining: int
     inflight: int
     waiting: int
+    retry_budget: float
     window_calls: int
     window_failures: int
     p50_s: float | None
@@ -152,7 +153,7 @@ def _server(supervisor: Supervisor, monitor: HealthMonitor, router: Router, now_
     config = supervisor.config
     state, reasons = monitor.state(supervisor)
     read = router.server_snapshot(supervisor.server_id, now_ns)
-    instances = [_instance(config, each, now_ns) for each in read.instances]
+    instances = [_instance(each, now_ns) for each in read.instances]
     return ServerSnapshot(
         id=supervisor.server_id,
         server_type=config.server_type,
@@ -160,11 +161,12 @@ def _server(supervisor: Supervisor, monitor: HealthMonitor, router: Router, now_
         priority=config.priority,
         state=state,
         reasons=reasons,
-        desired=len(supervisor.instances),
+        desired=supervisor.desired,
         ready=sum(each.session is not None for each in supervisor.instances),
         draining=supervisor.draining,
         inflight=read.inflight,
         waiting=read.waiting,
+        retry_budget=router.budget(supervisor.record, now_ns),
         window_calls=read.window_calls,
         window_failures=read.window_failures,
         p50_s=read.window.p50_s,
@@ -174,7 +176,7 @@ def _server(supervisor: Supervisor, monitor: HealthMonitor, router: Router, now_
     )
 
 
-def _instance(config: ServerConfig, read: RouterInstance, now_ns: int) -> InstanceSnapshot:
+def _instance(read: RouterInstance, now_ns: int) -> InstanceSnapshot:
     instance = read.payload
     assert isinstance(instance, Instance)
     session = instance.session
@@ -182,7 +184,7 @@ def _instance(config: ServerConfig, read: RouterInstance, now_ns: int) -> Instan
     error = instance.last_error
     return InstanceSnapshot(
         index=instance.index,
-        where=_where(config, instance.index),
+        where=_where(instance.settings.config, instance.index),
         pid=instance.pid or None,
         availability=_AVAILABILITIES[read.availability],
         era=era.value if era is not None else None,
@@ -204,10 +206,4 @@ def _instance(config: ServerConfig, read: RouterInstance, now_ns: int) -> Instan
 
 
 def _where(config: ServerConfig, index: int) -> str:
-    if config.command is not None:
-        return config.command
-    try:
-        return redact_url(config.instance_url(index))
-    except ConfigError:
-        # An instance of the configuration before this one, whose list was longer.
-        return ""
+    return config.command if config.command is not None else redact_url(config.instance_url(index))

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import hashlib
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar
 
-from mcp_manager._core.breaker import BreakerSettings
-from mcp_manager._core.records import Balancing
+import msgspec
+
 from mcp_manager._core.router import Router
-from mcp_manager.config import BalancingConfig, BreakerConfig, ServerConfig
+from mcp_manager.config import ServerConfig
+from mcp_manager.core_settings import balancing_settings, breaker_settings, identity_of, in_ns, limits_of
 from mcp_manager.errors import CallError
 from mcp_manager.pool import Instance
 from mcp_manager.session import SessionSettings
 
-__all__ = ["InstanceObserver", "Supervisor", "balancing_settings", "breaker_settings"]
+__all__ = ["Change", "InstanceObserver", "Supervisor"]
 
-_Value = TypeVar("_Value")
+T = TypeVar("T")
 
 READY: Final = 0
 PENDING: Final = 1
@@ -39,6 +38,21 @@ class InstanceObserver(Protocol):
         """Learn that an instance is about to drain."""
 
 
+class Change:
+    """A replacement of a server's configuration that is under way.
+
+    ``is_scaled`` tells whether somebody asked for another number of instances meanwhile, which holds whatever comes of it.
+    """
+
+    __slots__ = ("desired_before", "is_scaled", "settings", "task")
+
+    def __init__(self, settings: SessionSettings, desired_before: int, task: asyncio.Task[None]) -> None:
+        self.settings = settings
+        self.desired_before = desired_before
+        self.task = task
+        self.is_scaled = False
+
+
 class Supervisor:
     """Own the instances of one server.
 
@@ -56,18 +70,22 @@ class Supervisor:
 
     # No dictionary on the way to what a call reads: in a large fleet, every line of memory it touches is a miss.
     __slots__ = (
-        "_breaker",
         "_clock",
         "_draining",
         "_instances",
-        "_next_index",
+        "_next_number",
         "_observer",
+        "_retired",
         "_router",
         "_settings",
+        "_staged",
         "_tasks",
+        "desired",
         "in_maintenance",
+        "is_over",
         "record",
         "request_timeout_ns",
+        "rollout",
         "server_id",
     )
 
@@ -82,15 +100,20 @@ class Supervisor:
         self._router = router
         self._observer = observer
         self._clock = clock
-        self._breaker = breaker_settings(settings.config.breaker, settings.config.health.enabled)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._instances: list[Instance] = []
         self._draining: list[Instance] = []
-        self._next_index = 0
+        # What a rollout brings: instances that are not in traffic yet, and the credentials of what it replaced.
+        self._staged: tuple[Instance, ...] = ()
+        self._retired: tuple[SessionSettings, ...] = ()
+        self._next_number = 0
+        self.desired = 0
+        self.rollout: Change | None = None
+        self.is_over = False
         self.in_maintenance = False
         self.server_id = settings.server_id
         self.record = router.server(settings.server_id)
-        self.request_timeout_ns = _ns(settings.config.request_timeout_s)
+        self.request_timeout_ns = in_ns(settings.config.request_timeout_s)
 
     @property
     def config(self) -> ServerConfig:
@@ -104,7 +127,7 @@ class Supervisor:
 
     @property
     def instances(self) -> tuple[Instance, ...]:
-        """The instances that take traffic, in the order of their index."""
+        """The instances that take traffic, in the order of their index; while a rollout is on, of two configurations."""
         return tuple(self._instances)
 
     @property
@@ -112,15 +135,106 @@ class Supervisor:
         """How many instances finish their last calls."""
         return len(self._draining)
 
-    def set_instances(self, wanted: int) -> list[Instance]:
-        """Add or drain instances until ``wanted`` remain; return the new ones, which are not connected yet.
+    # How many instances there are
 
-        The highest indexes go first, so that a list of URLs is always used from its beginning.
+    def scale(self, desired: int) -> list[Instance]:
+        """Set how many instances are wanted and make it so; return the new ones, which are not connected yet.
+
+        While a rollout is on, it works towards the new number, and nothing is returned.
         """
-        added = [self._add() for _ in range(wanted - len(self._instances))]
-        while len(self._instances) > wanted:
-            self._remove(self._instances[-1])
+        self.desired = desired
+        if self.rollout is not None:
+            self.rollout.is_scaled = True
+            return []
+        return self.reconcile()
+
+    def reconcile(self) -> list[Instance]:
+        """Add what is missing of the wanted instances and drain what is too much; return the new ones.
+
+        Everything is decided at once, from what is there, so that however often and from wherever it is called the
+        outcome is what was wanted last. The lowest indexes are kept, so that a list of URLs is used from its beginning.
+        """
+        wanted = range(self.desired)
+        kept: set[int] = set()
+        for instance in list(self._instances):
+            if instance.settings is self._settings and instance.index in wanted:
+                kept.add(instance.index)
+            else:
+                self.drain(instance)
+        added = [self._add(self._settings, index) for index in wanted if index not in kept]
+        for instance in added:
+            self.admit(instance)
         return added
+
+    def drain(self, instance: Instance) -> asyncio.Task[None]:
+        """Take an instance out of traffic at once, and end it when its calls have ended or ``drain_timeout_s`` is over."""
+        self._leave(instance)
+        config = instance.settings.config
+        return self.spawn(self._drain(instance, config.drain_timeout_s, config.shutdown_grace_s))
+
+    # What a rollout needs beside that
+
+    def begin_rollout(self, settings: SessionSettings, work: Coroutine[Any, Any, None]) -> Change:
+        """Run the replacement of the configuration, which alone decides on instances until :meth:`end_rollout`."""
+        self.rollout = Change(settings, self.desired, self.spawn(work))
+        self.desired = settings.config.instances
+        return self.rollout
+
+    def revert(self) -> None:
+        """Want as many instances as before the rollout again, unless another number was asked for since."""
+        if self.rollout is not None and not self.rollout.is_scaled:
+            self.desired = self.rollout.desired_before
+
+    def end_rollout(self) -> list[Instance]:
+        """Make it so again that there are as many instances as are wanted, of the configuration that is the server's."""
+        change, self.rollout = self.rollout, None
+        if change is None or self.is_over:
+            return []
+        self.discard()
+        return self.reconcile()
+
+    def stage(self, settings: SessionSettings, index: int) -> Instance:
+        """Make an instance of another configuration, which takes no traffic until :meth:`admit`."""
+        instance = self._add(settings, index)
+        self._staged = (*self._staged, instance)
+        self._set_availability(instance)
+        return instance
+
+    def admit(self, instance: Instance) -> None:
+        """Let an instance take traffic: at once if it has a session, else as soon as it has, or for want of another."""
+        self._staged = tuple(each for each in self._staged if each is not instance)
+        self._instances.append(instance)
+        self._instances.sort(key=_by_index)
+        self._set_availability(instance)
+
+    def discard(self) -> list[asyncio.Task[None]]:
+        """End the instances that take no traffic yet."""
+        discarded = self._staged
+        for instance in discarded:
+            self._leave(instance)
+        return [self.spawn(self._drain(each, 0.0, each.settings.config.shutdown_grace_s)) for each in discarded]
+
+    def adopt(self, settings: SessionSettings) -> None:
+        """Make another configuration that of the server; instances of the old one stay until they are drained."""
+        before = self._settings
+        if before.authorizations is not None:
+            self._retired = (*self._retired, before)
+        self._retired = tuple(each for each in self._retired if each is not settings)
+        self._settings = settings
+        self.request_timeout_ns = in_ns(settings.config.request_timeout_s)
+        self.balance()
+        self._release()
+
+    def balance(self, *, by_weight: bool = False) -> None:
+        """Have calls shared as the configuration says or, for a time, so that weights alone decide on the shares."""
+        balancing = self.config.balancing
+        if by_weight:
+            policy = "consistent" if balancing.policy == "consistent" else "weighted"
+            balancing = msgspec.structs.replace(balancing, policy=policy, slow_start_s=0.0)
+        if not self.is_over:
+            self._router.configure(self.server_id, balancing_settings(balancing), limits_of(self.config))
+
+    # The rest of its life
 
     def set_maintenance(self, on: bool) -> None:
         """Take the server out of traffic as its operator wishes, or put it back."""
@@ -128,7 +242,7 @@ class Supervisor:
         for instance in self._instances:
             self._set_availability(instance)
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run work that belongs to this server and must end with it."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
@@ -140,13 +254,10 @@ class Supervisor:
 
         Idempotent: a second call hurries the first, and both wait for the end.
         """
-        self._draining += self._instances
-        self._instances = []
+        self.is_over = True
+        for instance in (*self._staged, *self._instances):
+            self._leave(instance)
         instances = list(self._draining)
-        for instance in instances:
-            self._observer.instance_removed(instance)
-            if instance.handle is not None:
-                self._router.set_availability(instance.handle, EXCLUDED)
         for task in self._tasks:
             task.cancel()
         try:
@@ -159,47 +270,51 @@ class Supervisor:
             await asyncio.gather(*(instance.aclose(0.0) for instance in instances), return_exceptions=True)
             raise
         finally:
-            if self._settings.authorizations is not None:
-                await self._settings.authorizations.aclose()
+            for settings in (*self._retired, self._settings):
+                if settings.authorizations is not None:
+                    await settings.authorizations.aclose()
+            self._retired = ()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             for instance in instances:
                 self._unregister(instance)
 
-    def _add(self) -> Instance:
-        instance = Instance(self._settings, len(self._instances), self._changed)
-        balancing = self.config.balancing
+    def _add(self, settings: SessionSettings, index: int) -> Instance:
+        instance = Instance(settings, index, self._next_number, self._changed)
+        self._next_number += 1
+        config = settings.config
         instance.handle = self._router.add_instance(
             self.server_id,
             instance,
-            self._breaker,
-            weight=_at(balancing.weights, instance.index, 1.0),
-            tier=_at(balancing.tiers, instance.index, 0),
-            identity=_identity(self.config, instance.index),
+            breaker_settings(config.breaker, config.health.enabled),
+            weight=_at(config.balancing.weights, index, 1.0),
+            tier=_at(config.balancing.tiers, index, 0),
+            identity=identity_of(config, index),
         )
-        if not self.config.breaker.enabled:
+        # Nothing is picked before admit().
+        self._router.set_availability(instance.handle, EXCLUDED)
+        if not config.breaker.enabled:
             self._router.set_breaker_mode(instance.handle, "disabled")
-        self._instances.append(instance)
-        self._set_availability(instance)
         self._observer.instance_added(self, instance)
         return instance
 
-    def _remove(self, instance: Instance) -> None:
-        self._instances.remove(instance)
+    def _leave(self, instance: Instance) -> None:
+        """Take an instance out of traffic, on its way to its end."""
+        self._staged = tuple(each for each in self._staged if each is not instance)
+        if instance in self._instances:
+            self._instances.remove(instance)
         self._draining.append(instance)
         self._observer.instance_removed(instance)
-        assert instance.handle is not None
-        self._router.set_availability(instance.handle, EXCLUDED)
-        self.spawn(self._drain(instance))
+        if instance.handle is not None:
+            self._router.set_availability(instance.handle, EXCLUDED)
 
-    async def _drain(self, instance: Instance) -> None:
-        grace_s = self.config.shutdown_grace_s
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(grace_s):
-                    await instance.wait_idle()
-        finally:
-            await instance.aclose(grace_s)
-            self._unregister(instance)
+    async def _drain(self, instance: Instance, drain_s: float, grace_s: float) -> None:
+        # Cancelled, it leaves the rest to aclose(), which has a time limit of its own.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(drain_s):
+                await instance.wait_idle()
+        await instance.aclose(grace_s)
+        self._unregister(instance)
+        self._release()
 
     def _unregister(self, instance: Instance) -> None:
         if instance in self._draining:
@@ -207,13 +322,24 @@ class Supervisor:
         if instance.handle is not None:
             self._router.remove_instance(instance.handle)
             instance.handle = None
+        instance.settings.subscriptions.heard.pop(instance.number, None)
+
+    def _release(self) -> None:
+        """End what obtains tokens for a configuration of which no instance is left."""
+        if not self._retired:
+            return
+        in_use = {id(each.settings) for each in (*self._staged, *self._instances, *self._draining)}
+        for settings in self._retired:
+            if id(settings) not in in_use and settings.authorizations is not None:
+                self._retired = tuple(each for each in self._retired if each is not settings)
+                self.spawn(settings.authorizations.aclose())
 
     def _changed(self, instance: Instance, error: CallError | None) -> None:
         if instance.handle is None:
             return
         self._set_availability(instance)
         now_ns = self._clock()
-        is_child = self.config.transport == "stdio"
+        is_child = instance.settings.config.transport == "stdio"
         if error is None and (is_child or instance.generation == 1):
             # A new process is a new peer: what the old one did is no longer held against it.
             self._router.reset_breaker(instance.handle, now_ns)
@@ -224,64 +350,16 @@ class Supervisor:
 
     def _set_availability(self, instance: Instance) -> None:
         assert instance.handle is not None
-        if self.in_maintenance or instance in self._draining:
+        if self.in_maintenance or instance in self._draining or instance in self._staged:
             availability = EXCLUDED
         else:
             availability = READY if instance.session is not None else PENDING
         self._router.set_availability(instance.handle, availability, self._clock())
 
 
-@functools.lru_cache(maxsize=1024)
-def breaker_settings(config: BreakerConfig, is_probed: bool) -> BreakerSettings:
-    """Translate a server's breaker configuration from seconds to the core's nanoseconds.
-
-    Servers that are configured alike share one: fewer bytes to keep, and to read on every call.
-    """
-    return BreakerSettings(
-        window_ns=_ns(config.window_s),
-        min_calls=config.min_calls,
-        failure_rate=config.failure_rate,
-        consecutive_failures=config.consecutive_failures,
-        slow_call_ns=_ns(config.slow_call_s),
-        slow_rate=config.slow_rate,
-        open_ns=_ns(config.open_s),
-        open_max_ns=_ns(config.open_max_s),
-        jitter=config.jitter,
-        trip_decay_ns=_ns(config.trip_decay_s),
-        half_open_permits=config.half_open_permits,
-        half_open_successes=config.half_open_successes,
-        probe_ttl_ns=_ns(config.probe_ttl_s),
-        # Where nothing probes, there is nobody for callers to let go first.
-        active_first=config.active_first and is_probed,
-        probe_grace_ns=_ns(config.probe_grace_s),
-    )
-
-
-@functools.lru_cache(maxsize=1024)
-def balancing_settings(config: BalancingConfig) -> Balancing:
-    """Translate a server's balancing configuration for the core; servers configured alike share one."""
-    return Balancing(
-        policy=config.policy,
-        overprovision=config.overprovision,
-        panic_threshold=config.panic_threshold,
-        max_ejection=config.max_ejection,
-        slow_start_ns=_ns(config.slow_start_s),
-        slow_start_aggression=config.slow_start_aggression,
-    )
-
-
-def _at(values: tuple[_Value, ...], index: int, default: _Value) -> _Value:
+def _at(values: tuple[T, ...], index: int, default: T) -> T:
     return values[index] if index < len(values) else default
 
 
-def _identity(config: ServerConfig, index: int) -> int:
-    """Tell instances apart for rendezvous hashing, alike in every process: by their URL where each has its own."""
-    if config.balancing.policy != "consistent":
-        return 0
-    own_url = config.url is not None and (config.has_url_template or config.url_limit is not None)
-    text = config.instance_url(index) if own_url else str(index)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
-
-
-def _ns(seconds: float) -> int:
-    return round(seconds * 1e9)
+def _by_index(instance: Instance) -> tuple[int, int]:
+    return instance.index, instance.number

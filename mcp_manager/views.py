@@ -74,7 +74,7 @@ def server_view(supervisor: Supervisor, monitor: HealthMonitor, router: Router, 
         tags=config.tags,
         transport="sse" if session is not None and session.is_sse else config.transport,
         circuit=circuit_of(supervisor, router, now_ns).label,
-        desired=len(supervisor.instances),
+        desired=supervisor.desired,
         ready=_ready_count(supervisor),
         draining=supervisor.draining,
         protocol_version=session.revision if session is not None else None,
@@ -115,7 +115,7 @@ def server_reading(supervisor: Supervisor, router: Router, http: HttpPool, now_n
     return ServerReading(
         snapshot=router.server_snapshot(supervisor.server_id, now_ns),
         circuit=circuit_of(supervisor, router, now_ns),
-        desired=len(supervisor.instances),
+        desired=supervisor.desired,
         ready=ready,
         open_connections=http.open_connections(supervisor.server_id) if is_http else ready,
     )

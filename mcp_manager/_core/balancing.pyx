@@ -50,6 +50,7 @@ cdef void observe_latency(Instance instance, double sample_ns, bint failed, int6
     cdef double weight
     if failed:
         sample_ns = max(sample_ns, old_ns, FAILED_NS)
+        instance.is_punished = True
     # A measured zero must not look like "unknown".
     sample_ns = max(sample_ns, 1.0)
     if sample_ns > old_ns:

@@ -120,7 +120,7 @@ cdef class CallPath:
         self, Server server not None, str method not None, request, int64_t now_ns, int64_t deadline_ns, uint64_t key=0
     ):
         cdef Flight flight = Flight.__new__(Flight)
-        cdef Lease lease = self.router.lease(server, method, now_ns, self.draw(), key, None, False)
+        cdef Lease lease = self.router.lease(server, method, now_ns, self.draw(), key, None, False, False)
         cdef Channel channel
         cdef Exchange exchange = None
         cdef Wire wire

@@ -4,7 +4,9 @@ from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint64_t
 
 from mcp_manager._core.breaker cimport BreakerSettings as Settings
 from mcp_manager._core.breaker cimport Circuit
+from mcp_manager._core.allowance cimport PairWindow, RatePolicy
 from mcp_manager._core.histogram cimport Histogram, LatencyWindow
+from mcp_manager._core.limiter cimport Limiter, LimiterPolicy
 
 cdef enum:
     STATUSES = 12
@@ -45,6 +47,18 @@ cdef class Balancing:
     cdef double slow_start_exponent
 
 
+cdef class Limits:
+    cdef LimiterPolicy limiter
+    cdef readonly int64_t max_concurrent
+    cdef RatePolicy rate
+    cdef double shed_multiple
+    cdef int64_t shed_span_ns
+    cdef frozenset never_shed
+    cdef double budget_ratio
+    cdef double budget_reserve
+    cdef int64_t budget_span_ns
+
+
 cdef class EventQueue:
     cdef object events
     cdef readonly uint64_t dropped
@@ -72,6 +86,12 @@ cdef class Server(Pool):
     # All pools by tier, this one among them; None as long as it is the only one.
     cdef list tiers
     cdef Balancing balancing
+    cdef Limits limits
+    # When the next call would come if all kept to the rate.
+    cdef int64_t arrival_ns
+    # Calls and the retries beside them; calls sent and those not refused. NULL until there is one.
+    cdef PairWindow* spent
+    cdef PairWindow* sent
     cdef EventQueue events
     cdef dict methods
     cdef Series other
@@ -79,7 +99,6 @@ cdef class Server(Pool):
     cdef Series last_series
     cdef LatencyWindow window
     cdef readonly int64_t inflight
-    cdef readonly int64_t max_concurrent
     # How many calls wait for a slot, and whom to tell that one may be free.
     cdef public int64_t waiting
     cdef public object on_slot
@@ -98,9 +117,12 @@ cdef class Instance:
     cdef public object channel
     # Called when the last call of it ends.
     cdef public object on_idle
+    # Where its calls are measured beside the server's own window, None unless somebody watches it.
+    cdef public LatencyWindow latencies
     cdef readonly Settings settings
     cdef readonly double weight
     cdef readonly int64_t inflight
+    cdef Limiter limiter
     # The most calls at a time; as good as none while nothing limits it.
     cdef int64_t cap
     cdef readonly int64_t last_success_ns
@@ -109,13 +131,15 @@ cdef class Instance:
     # Until when it was ejected for failing more than others, or asked for a pause; 0 if it was not.
     cdef readonly int64_t ejected_until_ns
     cdef readonly int64_t paused_until_ns
-    cdef uint64_t identity
+    cdef public uint64_t identity
     cdef Py_ssize_t position
     cdef double latency_ns
     cdef int64_t latency_at_ns
     cdef readonly int8_t availability
     cdef int8_t part
     cdef bint is_full
+    # Whether a failure is in its latency estimate.
+    cdef bint is_punished
     cdef readonly bint removed
     cdef object __weakref__
 
@@ -133,6 +157,7 @@ cdef class Lease:
     cdef bint finished
 
 
+cdef PairWindow* new_window(int64_t span_ns) except NULL
 cdef void update_part(Instance instance) noexcept
 cdef int note_transitions(Instance instance, int64_t now_ns) except -1
 cdef Pool pool_of_tier(Server server, int tier)

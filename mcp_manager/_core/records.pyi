@@ -5,7 +5,10 @@ from typing import Any, Final, Literal, NamedTuple, Never, Self, final
 
 from typing_extensions import disjoint_base
 
+from mcp_manager._core.allowance import RateLimiter
 from mcp_manager._core.breaker import BreakerSettings
+from mcp_manager._core.histogram import LatencyWindow
+from mcp_manager._core.limiter import LimiterSettings
 
 __pyx_capi__: dict[str, object]
 READY: Final = 0
@@ -71,6 +74,48 @@ class Balancing:
         """How much of it comes early."""
 
 @final
+class Limits:
+    """How much a server is sent; see :class:`mcp_manager.config.LimitsConfig` and ``RetryBudgetConfig``.
+
+    Parameters
+    ----------
+    limiter
+        How the limit of each instance adapts; by default there is none.
+    rate
+        Its settings alone; what it has let through does not count here.
+    max_concurrent
+        The most calls at a time; 0 sets no limit.
+    shed_multiple
+        0 sheds nothing; else see :class:`~mcp_manager._core.allowance.Shedder`.
+    never_shed
+        Methods that are let through whatever is shed.
+    budget_ratio, budget_min_per_s, budget_ttl_ns
+        See :class:`~mcp_manager._core.allowance.RetryBudget`.
+
+    Raises
+    ------
+    ValueError
+        Something is out of range.
+    """
+
+    def __new__(
+        cls,
+        limiter: LimiterSettings = ...,
+        rate: RateLimiter = ...,
+        *,
+        max_concurrent: int = 0,
+        shed_multiple: float = 0.0,
+        shed_window_ns: int = 120_000_000_000,
+        never_shed: frozenset[str] = ...,
+        budget_ratio: float = 0.2,
+        budget_min_per_s: float = 10.0,
+        budget_ttl_ns: int = 10_000_000_000,
+    ) -> Self: ...
+    @property
+    def max_concurrent(self) -> int:
+        """The most calls at a time; 0 sets no limit."""
+
+@final
 class EventQueue:
     """The transitions of all circuits of a router; nothing of it is for use from Python."""
 
@@ -104,7 +149,7 @@ class Series:
 class Server(Pool):
     """A server's own record, as :meth:`Router.server` gives it."""
 
-    def __new__(cls, server_id: str, balancing: Balancing, events: EventQueue) -> Self: ...
+    def __new__(cls, server_id: str, balancing: Balancing, limits: Limits, events: EventQueue) -> Self: ...
     waiting: int
     """How many callers wait for a slot: as long as there are any, picks are refused with 12, but for theirs."""
     on_slot: Callable[[], object] | None
@@ -131,6 +176,10 @@ class Instance:
     """Where its requests go out at once: a :class:`Channel` or ``None``."""
     on_idle: Callable[[], object] | None
     """Called when the last of its calls ends."""
+    latencies: LatencyWindow | None
+    """Where its calls are measured beside the server's own window, for whoever watches it; else ``None``."""
+    identity: int
+    """64 bits that tell it from others, for rendezvous hashing."""
 
     @property
     def payload(self) -> Any:

@@ -5,11 +5,14 @@ A pool is one list in four parts, so that whoever picks draws from those that ma
 
 cimport cython
 from libc.stdint cimport INT64_MAX, int64_t
+from libc.stdlib cimport calloc, free
 
 from collections import deque
 from typing import NamedTuple
 
+from mcp_manager._core.allowance cimport SPANS, RateLimiter
 from mcp_manager._core.breaker cimport CLOSED, NO_SLOT, circuit_free, circuit_take_transitions
+from mcp_manager._core.limiter cimport LimiterSettings, limiter_free
 
 cdef enum:
     MOST_EVENTS = 4096
@@ -58,6 +61,40 @@ cdef class Balancing:
 
 
 @cython.final
+cdef class Limits:
+    def __cinit__(
+        self,
+        LimiterSettings limiter not None=LimiterSettings(mode="off"),
+        RateLimiter rate not None=RateLimiter(rate=0.0),
+        *,
+        int64_t max_concurrent=0,
+        double shed_multiple=0.0,
+        int64_t shed_window_ns=120_000_000_000,
+        frozenset never_shed not None=frozenset(),
+        double budget_ratio=0.2,
+        double budget_min_per_s=10.0,
+        int64_t budget_ttl_ns=10_000_000_000,
+    ):
+        if max_concurrent < 0:
+            raise ValueError(f"max_concurrent must be at least 0, not {max_concurrent}")
+        if shed_multiple != 0.0 and not 1.0 <= shed_multiple <= 1e6:
+            raise ValueError(f"shed_multiple must be 0 or at least 1, not {shed_multiple}")
+        if not 0.0 <= budget_ratio <= 1e6 or not 0.0 <= budget_min_per_s <= 1e9:
+            raise ValueError("budget_ratio and budget_min_per_s must be at least 0, and finite")
+        if min(shed_window_ns, budget_ttl_ns) < SPANS:
+            raise ValueError(f"windows must be at least {SPANS} ns")
+        self.limiter = limiter.policy
+        self.rate = rate.policy
+        self.max_concurrent = max_concurrent
+        self.shed_multiple = shed_multiple
+        self.shed_span_ns = shed_window_ns // SPANS
+        self.never_shed = never_shed
+        self.budget_ratio = budget_ratio
+        self.budget_reserve = budget_min_per_s * <double> budget_ttl_ns / 1e9
+        self.budget_span_ns = budget_ttl_ns // SPANS
+
+
+@cython.final
 cdef class EventQueue:
     def __cinit__(self):
         self.events = deque(maxlen=MOST_EVENTS)
@@ -86,10 +123,21 @@ cdef class Pool:
 
 @cython.final
 cdef class Server(Pool):
-    def __cinit__(self, str server_id, Balancing balancing not None, EventQueue events not None):
+    def __cinit__(
+        self, str server_id, Balancing balancing not None, Limits limits not None, EventQueue events not None
+    ):
         self.server_id = server_id
         self.balancing = balancing
+        self.limits = limits
         self.events = events
+
+    def __dealloc__(self):
+        free(self.spent)
+        free(self.sent)
+
+    @property
+    def max_concurrent(self):
+        return self.limits.max_concurrent
 
 
 @cython.final
@@ -99,6 +147,7 @@ cdef class Instance:
 
     def __dealloc__(self):
         circuit_free(&self.circuit)
+        limiter_free(&self.limiter)
 
     @property
     def server_id(self):
@@ -138,6 +187,14 @@ cdef class Lease:
     def __repr__(self):
         end = f"rejected with {self.rejection}" if self.rejection else "done" if self.finished else "out"
         return f"<Lease of {self.server.server_id!r}, {end}>"
+
+
+cdef PairWindow* new_window(int64_t span_ns) except NULL:
+    cdef PairWindow* window = <PairWindow*> calloc(1, sizeof(PairWindow))
+    if window == NULL:
+        raise MemoryError
+    window.span_ns = span_ns
+    return window
 
 
 cdef void swap_places(Pool pool, Py_ssize_t first, Py_ssize_t second) noexcept:

@@ -7,7 +7,7 @@ outcomes and statuses are numbered as in ``mcp_manager.types``.
 from typing import final
 
 from mcp_manager._core.breaker import BreakerSettings, _Mode
-from mcp_manager._core.records import Balancing, BreakerEvent, Instance, Lease, Server
+from mcp_manager._core.records import Balancing, BreakerEvent, Instance, Lease, Limits, Server
 from mcp_manager._core.snapshots import InstanceSnapshot, ServerSnapshot
 
 @final
@@ -24,6 +24,8 @@ class Router:
     ----------
     max_methods
         How many methods of a server are counted apart; the rest share :data:`OTHER_METHOD`.
+    together
+        Whose budget all servers share for their retries.
 
     Raises
     ------
@@ -31,7 +33,7 @@ class Router:
         ``max_methods`` is negative.
     """
 
-    def __new__(cls, *, max_methods: int = 64) -> Router: ...
+    def __new__(cls, *, max_methods: int = 64, together: Limits | None = None) -> Router: ...
     @property
     def dropped_events(self) -> int:
         """Events lost because nobody took them: at most 4096 are kept."""
@@ -41,15 +43,8 @@ class Router:
     def server_ids(self) -> list[str]:
         """Return the ids of all servers, in the order they were added."""
 
-    def add_server(self, server_id: str, balancing: Balancing | None = None, *, max_concurrent: int = 0) -> None:
-        """Add a server without instances.
-
-        Parameters
-        ----------
-        balancing
-            Default: that of the settings without arguments.
-        max_concurrent
-            The most calls at a time; 0 sets no limit.
+    def add_server(self, server_id: str, balancing: Balancing | None = None, limits: Limits | None = None) -> None:
+        """Add a server without instances; by default with the settings that ``Balancing()`` and ``Limits()`` have.
 
         Raises
         ------
@@ -57,8 +52,11 @@ class Router:
             The id is in use.
         """
 
-    def configure(self, server_id: str, balancing: Balancing, *, max_concurrent: int = 0) -> None:
-        """Change what :meth:`add_server` set; raises :class:`KeyError`."""
+    def configure(self, server_id: str, balancing: Balancing, limits: Limits) -> None:
+        """Change what :meth:`add_server` set, for new instances and calls; raises :class:`KeyError`.
+
+        What was counted for retry budget and shedding starts afresh.
+        """
 
     def remove_server(self, server_id: str) -> None:
         """Remove a server with its instances and counters; leases still out stay harmless.
@@ -134,6 +132,7 @@ class Router:
         avoid: Instance | None = None,
         *,
         waited: bool = False,
+        again: bool = False,
     ) -> Lease:
         """Choose an instance for a call and take its permit.
 
@@ -152,6 +151,8 @@ class Router:
             An instance that every other one is preferred to.
         waited
             The caller is the first of those that wait for a slot.
+        again
+            The call was counted before: this is a retry or a hedge of it, which neither rate nor shedding stops.
 
         Raises
         ------
@@ -168,6 +169,12 @@ class Router:
         Its :meth:`done` feeds the breaker and the server's health check counters, and neither request counters nor
         latencies. A rejected probe may be made all the same: then its :meth:`done` only counts the health check.
         """
+
+    def withdraw(self, server: Server, now_ns: int) -> bool:
+        """Take one retry or hedge from the budgets of a server and of all; tell whether both had one."""
+
+    def budget(self, server: Server, now_ns: int) -> float:
+        """Return how many retries the budget of a server has now."""
 
     def count_refused(self, lease: Lease) -> None:
         """Count a call that a limit refused and that will not be tried again."""

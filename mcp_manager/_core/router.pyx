@@ -6,7 +6,9 @@ through C inside them, because the crossings from Python would cost more than th
 
 cimport cython
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t
+from libc.stdlib cimport free
 
+from mcp_manager._core.allowance cimport budget_balance, pair_add, pair_add_part, rate_take, shed_decides
 from mcp_manager._core.balancing cimport LIMITED, NO_INSTANCE, PAUSED, choose, mixed, observe_latency, why_none
 from mcp_manager._core.breaker cimport ADMITTED, FAILURE, IGNORED, NO_SLOT, SUCCESS
 from mcp_manager._core.breaker cimport BreakerSettings as Settings
@@ -14,15 +16,19 @@ from mcp_manager._core.breaker cimport (
     circuit_acquire, circuit_init, circuit_release, circuit_reset, circuit_set_mode, circuit_snapshot, circuit_trip,
 )
 from mcp_manager._core.histogram cimport LatencyWindow, buckets_record
+from mcp_manager._core.limiter cimport OTHERWISE, OVERLOAD, WELL, limiter_begin, limiter_cap, limiter_ended
 from mcp_manager._core.records cimport (
-    BARRED, C_EXCLUDED, C_READY, STATUSES, Pool, enter, leave, note_transitions, pool_of_tier, update_part,
+    BARRED, C_EXCLUDED, C_READY, STATUSES, Pool, enter, leave, new_window, note_transitions, pool_of_tier, update_part,
 )
 from mcp_manager._core.snapshots cimport OTHER, snapshot_instance, snapshot_server, tier_loads
 
 
 cdef enum:
-    CIRCUIT_OPEN = 10
+    TIMEOUT = 4
     OVERLOADED = 7
+    CIRCUIT_OPEN = 10
+    RATE = 13
+    SHED = 14
 
 cdef double TO_UNIT = 1.0 / 18446744073709551616.0
 
@@ -33,8 +39,11 @@ cdef int64_t LONGEST_PAUSE_NS = 60 * 10**9
 cdef inline Lease taken(Lease lease, Series series):
     """Count a call as under way on the instance that was granted."""
     cdef Instance instance = lease.instance
+    cdef Server server = lease.server
     lease.series = series
-    lease.server.inflight += 1
+    server.inflight += 1
+    if server.sent != NULL:
+        pair_add(server.sent, lease.started_ns)
     instance.inflight += 1
     if instance.inflight >= instance.cap:
         update_part(instance)
@@ -62,15 +71,38 @@ cdef inline int tell_waiting(Server server) except -1:
     return 0
 
 
+cdef inline void learn_limit(
+    Instance instance, int outcome, int status, int64_t duration_ns, int64_t now_ns
+) noexcept:
+    """Adapt the limit of an instance to the end of a call: 429, 503 and what took too long show overload."""
+    cdef int end = OTHERWISE
+    if status == OVERLOADED or (status == TIMEOUT and outcome == FAILURE):
+        end = OVERLOAD
+    elif outcome == SUCCESS and (instance.limiter.limit > 0.0):
+        end = WELL
+    if end == OTHERWISE:
+        return
+    limiter_ended(
+        &instance.limiter, &instance.server.limits.limiter, instance.inflight, end, duration_ns, now_ns
+    )
+    instance.cap = limiter_cap(&instance.limiter)
+
+
 @cython.final
 cdef class Router:
-    def __cinit__(self, *, Py_ssize_t max_methods=64):
+    def __cinit__(self, *, Py_ssize_t max_methods=64, Limits together=None):
         if max_methods < 0:
             raise ValueError(f"max_methods must be at least 0, not {max_methods}")
         self.servers = {}
         self.max_methods = max_methods
         self.events = EventQueue.__new__(EventQueue)
         self.balancing = Balancing()
+        self.limits = Limits()
+        self.together = self.limits if together is None else together
+        self.spent = new_window(self.together.budget_span_ns)
+
+    def __dealloc__(self):
+        free(self.spent)
 
     def __len__(self):
         return len(self.servers)
@@ -85,19 +117,26 @@ cdef class Router:
     def server_ids(self):
         return list(self.servers)
 
-    def add_server(self, str server_id not None, Balancing balancing=None, *, int64_t max_concurrent=0):
-        cdef Server server
+    def add_server(self, str server_id not None, Balancing balancing=None, Limits limits=None):
         if server_id in self.servers:
             raise ValueError(f"server {server_id!r} is already known")
-        server = Server.__new__(Server, server_id, self.balancing if balancing is None else balancing, self.events)
-        server.max_concurrent = max_concurrent
-        self.servers[server_id] = server
+        self.servers[server_id] = Server.__new__(
+            Server,
+            server_id,
+            self.balancing if balancing is None else balancing,
+            self.limits if limits is None else limits,
+            self.events,
+        )
 
-    def configure(self, str server_id not None, Balancing balancing not None, *, int64_t max_concurrent=0):
+    def configure(self, str server_id not None, Balancing balancing not None, Limits limits not None):
         cdef Server server = self.servers[server_id]
         server.balancing = balancing
-        server.max_concurrent = max_concurrent
+        server.limits = limits
         server.loads_stale = True
+        # Spans of another length would count for another time.
+        free(server.spent)
+        free(server.sent)
+        server.spent = server.sent = NULL
         tell_waiting(server)
 
     def remove_server(self, str server_id not None):
@@ -137,7 +176,8 @@ cdef class Router:
         instance.settings = settings
         instance.weight = weight
         instance.identity = mixed(identity if identity else self.identities)
-        instance.cap = INT64_MAX
+        limiter_begin(&instance.limiter, &server.limits.limiter)
+        instance.cap = limiter_cap(&instance.limiter)
         enter(instance, pool_of_tier(server, tier))
         tell_waiting(server)
         return instance
@@ -212,20 +252,27 @@ cdef class Router:
         Instance avoid=None,
         *,
         bint waited=False,
+        bint again=False,
     ):
-        return self.lease(<Server> self.servers[server_id], method, now_ns, random, key, avoid, waited)
+        return self.lease(<Server> self.servers[server_id], method, now_ns, random, key, avoid, waited, again)
 
     cdef Lease lease(
-        self, Server server, str method, int64_t now_ns, uint64_t random, uint64_t key, Instance avoid, bint waited
+        self, Server server, str method, int64_t now_ns, uint64_t random, uint64_t key, Instance avoid, bint waited,
+        bint again,
     ):
         cdef Series series = self.series_of(server, method)
         cdef Lease lease = Lease.__new__(Lease)
         cdef int64_t wait_ns = INT64_MAX
         cdef Instance instance
+        cdef int rejection
         lease.server = server
         lease.started_ns = now_ns
+        if not waited and not again:
+            rejection = self.refuses(server, method, now_ns, random, &wait_ns)
+            if rejection:
+                return refused(lease, series, rejection, wait_ns)
         # Whoever waits is first.
-        if (server.waiting > 0 and not waited) or server.inflight >= server.max_concurrent > 0:
+        if (server.waiting > 0 and not waited) or server.inflight >= server.limits.max_concurrent > 0:
             return refused(lease, series, LIMITED, wait_ns)
         instance = choose(server, now_ns, random, key, avoid)
         if instance is None:
@@ -233,6 +280,27 @@ cdef class Router:
         if not self.grant(lease, instance, now_ns, &wait_ns):
             return refused(lease, series, CIRCUIT_OPEN, wait_ns)
         return taken(lease, series)
+
+    cdef int refuses(self, Server server, str method, int64_t now_ns, uint64_t random, int64_t* wait_ns) except -1:
+        """Count a call that comes for the first time, and say what keeps it from being sent, if anything does."""
+        cdef Limits limits = server.limits
+        if server.spent == NULL:
+            server.spent = new_window(limits.budget_span_ns)
+        pair_add(server.spent, now_ns)
+        pair_add(self.spent, now_ns)
+        if limits.rate.interval_ns:
+            wait_ns[0] = rate_take(&server.arrival_ns, &limits.rate, now_ns)
+            if wait_ns[0]:
+                return RATE
+            wait_ns[0] = INT64_MAX
+        if limits.shed_multiple:
+            if server.sent == NULL:
+                server.sent = new_window(limits.shed_span_ns)
+            if method not in limits.never_shed and shed_decides(
+                server.sent, limits.shed_multiple, now_ns, mixed(~random)
+            ):
+                return SHED
+        return 0
 
     cdef bint grant(self, Lease lease, Instance instance, int64_t now_ns, int64_t* wait_ns) except -1:
         """Take the permit of the chosen instance; it fails only without memory for its trials."""
@@ -256,7 +324,7 @@ cdef class Router:
         lease.started_ns = now_ns
         if instance.removed or instance.availability == C_EXCLUDED:
             return refused(lease, series, NO_INSTANCE, wait_ns)
-        if instance.inflight >= instance.cap or server.inflight >= server.max_concurrent > 0:
+        if instance.inflight >= instance.cap or server.inflight >= server.limits.max_concurrent > 0:
             return refused(lease, series, LIMITED, wait_ns)
         if instance.paused_until_ns > now_ns:
             return refused(lease, series, PAUSED, instance.paused_until_ns - now_ns)
@@ -283,6 +351,25 @@ cdef class Router:
         if lease.rejection >= LIMITED:
             lease.series.counts[OVERLOADED] += 1
 
+    def withdraw(self, Server server not None, int64_t now_ns):
+        cdef Limits limits = server.limits
+        cdef Limits together = self.together
+        if server.spent == NULL:
+            server.spent = new_window(limits.budget_span_ns)
+        if budget_balance(server.spent, limits.budget_ratio, limits.budget_reserve, now_ns) < 1.0:
+            return False
+        if budget_balance(self.spent, together.budget_ratio, together.budget_reserve, now_ns) < 1.0:
+            return False
+        pair_add_part(server.spent, now_ns)
+        pair_add_part(self.spent, now_ns)
+        return True
+
+    def budget(self, Server server not None, int64_t now_ns):
+        cdef Limits limits = server.limits
+        if server.spent == NULL:
+            return limits.budget_reserve
+        return budget_balance(server.spent, limits.budget_ratio, limits.budget_reserve, now_ns)
+
     def done(
         self, Lease lease not None, int outcome, int status, int64_t now_ns, int64_t retry_after_ns=0, uint64_t random=0
     ):
@@ -305,10 +392,18 @@ cdef class Router:
             &instance.circuit, &instance.settings.policy, lease.generation, lease.slot, outcome, duration_ns, now_ns,
             retry_after_ns, <double> random * TO_UNIT,
         )
+        if instance.is_punished and outcome == SUCCESS and (lease.probe or lease.slot != NO_SLOT):
+            # It answers again. The penalty, which takes a minute to decay, would keep all calls from it, and nobody would know.
+            instance.is_punished = False
+            instance.latency_ns = 0
         if lease.probe:
             server.health_successes += outcome == SUCCESS
             server.health_failures += outcome == FAILURE
         else:
+            if server.limits.limiter.mode:
+                learn_limit(instance, outcome, status, duration_ns, now_ns)
+            if server.sent != NULL and status != OVERLOADED:
+                pair_add_part(server.sent, now_ns)
             instance.inflight -= 1
             server.inflight -= 1
             lease.series.counts[status] += 1
@@ -320,7 +415,7 @@ cdef class Router:
                 update_part(instance)
         if instance.circuit.pending:
             note_transitions(instance, now_ns)
-        elif instance.part == BARRED:
+        elif instance.part == BARRED or instance.inflight >= instance.cap:
             update_part(instance)
         if instance.inflight == 0 and instance.on_idle is not None and not lease.probe:
             instance.on_idle()
@@ -335,6 +430,8 @@ cdef class Router:
         observe_latency(instance, <double> duration_ns, failed, now_ns)
         if server.window is None:
             server.window = LatencyWindow()
+        if instance.latencies is not None and instance.latencies.add(now_ns, duration_ns, failed) < 0:
+            raise MemoryError
         if (
             server.window.add(now_ns, duration_ns, failed) < 0
             or buckets_record(&series.latency.buckets, duration_ns, 1) < 0

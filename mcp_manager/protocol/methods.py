@@ -7,6 +7,7 @@ from typing import Final
 __all__ = [
     "CALL_TOOL",
     "CANCELLED",
+    "CONTROL",
     "DISCOVER",
     "ELICIT",
     "ELICITATION_COMPLETE",
@@ -61,6 +62,9 @@ SUBSCRIPTION_ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
 
 KEPT_BY_SESSION: Final = frozenset({SUBSCRIBE, UNSUBSCRIBE})
 """Requests that must not go past a session: it keeps account of them, for the one after it to make them again."""
+
+CONTROL: Final = frozenset({PING, DISCOVER, INITIALIZE, INITIALIZED, CANCELLED, SET_LOG_LEVEL, "tasks/cancel"})
+"""What looks after a server or takes load off it: never refused to spare it."""
 
 INPUT_METHODS: Final = frozenset({SAMPLE, ELICIT, LIST_ROOTS})
 """What a server may ask of a client (2026-07-28, basic/patterns/mrtr, core types)."""

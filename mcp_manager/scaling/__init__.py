@@ -1,7 +1,8 @@
-"""How many instances a server may have, and where they are."""
+"""How many instances a server may have, where they are, and how its configuration is replaced."""
 
 from __future__ import annotations
 
 from mcp_manager.scaling.capacity import check_instances
+from mcp_manager.scaling.rollout import Rollout, RolloutPlan
 
-__all__ = ["check_instances"]
+__all__ = ["Rollout", "RolloutPlan", "check_instances"]

@@ -67,15 +67,20 @@ class Session:
     settings
         What the server's sessions are made from.
     index
-        Which of the server's instances this is.
+        Which place of the server it is with.
+    number
+        Which of the server's instances it belongs to, whose next session takes up what this one leaves.
     on_closed
         Called once when the transport dies without having been asked to.
     """
 
-    def __init__(self, settings: SessionSettings, index: int, on_closed: Callable[[Session, CallError], None]) -> None:
+    def __init__(
+        self, settings: SessionSettings, index: int, number: int, on_closed: Callable[[Session, CallError], None]
+    ) -> None:
         self._settings = settings
         self._server_id = settings.server_id
         self._index = index
+        self._number = number
         self._on_closed = on_closed
         self._transport: Transport | None = None
         self._ids = RequestIds(_FIRST_ID)
@@ -383,7 +388,7 @@ class Session:
         if self._dialect is not None:
             self._listening = Listening(
                 self._server_id,
-                self._index,
+                self._number,
                 settings.subscriptions,
                 offered_kinds(capabilities),
                 self._ids,
@@ -397,7 +402,7 @@ class Session:
             self._listening.start(self._requests.spawn)
         elif "resources" in capabilities:
             self._resubscription = Resubscription(
-                self._index,
+                self._number,
                 settings.subscriptions,
                 self._ask,
                 self._catch_up,

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mcp_manager._core.breaker import BreakerSettings
-from mcp_manager._core.records import EXCLUDED, PENDING, POLICIES, READY, Balancing, Instance, Lease
+from mcp_manager._core.records import EXCLUDED, PENDING, POLICIES, READY, Balancing, Instance, Lease, Limits
 from mcp_manager._core.router import Router
 from mcp_manager.types import CallStatus, CircuitState, Outcome, Rejection
 
@@ -44,7 +44,7 @@ class BalancingMachine(RuleBasedStateMachine):
             max_ejection=MAX_EJECTION,
             slow_start_ns=5 * SECOND,
         )
-        self.router.add_server("a", balancing, max_concurrent=cap)
+        self.router.add_server("a", balancing, Limits(max_concurrent=cap))
         self.breaker = BreakerSettings(
             jitter=0.0, active_first=False, open_ns=2 * SECOND, half_open_successes=1, half_open_permits=1
         )

@@ -17,7 +17,7 @@ LAYERS = {
     0: ("errors", "types", "_version", "config"),
     1: ("_core",),
     2: ("transports", "protocol", "auth"),
-    3: ("session", "pool", "policy", "supervisor"),
+    3: ("session", "pool", "policy", "supervisor", "core_settings"),
     4: (
         "health",
         "scaling",
@@ -30,6 +30,7 @@ LAYERS = {
         "url_elicitation",
         "views",
         "snapshot",
+        "observation",
         "dispatch",
         "assembly",
         "fleet",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mcp_manager._core.breaker import BreakerSettings
-from mcp_manager._core.records import EXCLUDED, PENDING, POLICIES, READY, Balancing, Instance, Lease
+from mcp_manager._core.records import EXCLUDED, PENDING, POLICIES, READY, Balancing, Instance, Lease, Limits
 from mcp_manager._core.router import Router
 from mcp_manager.types import CallStatus, CircuitState, Outcome, Rejection
 
@@ -31,7 +31,7 @@ class Fleet:
         **balancing: Any,
     ) -> None:
         self.router = Router()
-        self.router.add_server("a", Balancing(**balancing), max_concurrent=max_concurrent)
+        self.router.add_server("a", Balancing(**balancing), Limits(max_concurrent=max_concurrent))
         self.draws = Random(7)
         self.now_ns = START
         self.instances: list[Instance] = []

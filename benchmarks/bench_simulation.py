@@ -1,0 +1,89 @@
+"""What the policies do to latencies and errors, simulated: this router beside others, an outage, rare slow answers.
+
+Run as ``pytest benchmarks/bench_simulation.py --benchmark-only``; the tables are printed at the end. Time is simulated
+and chance has a seed (``MCP_MANAGER_SEED`` sets another), so that the figures are the same on every machine and the
+targets are simply asserted. What pytest-benchmark measures is how long the simulation takes.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import Any
+
+from mcp_manager.bench.scenarios import (
+    OURS,
+    PLACES,
+    BudgetedRetries,
+    Comparison,
+    RetryBudget,
+    TimelyHedges,
+    compare,
+    hedge,
+    outage,
+)
+from mcp_manager.bench.simulated_policies import RouterBalancer
+from mcp_manager.bench.simulation import Figures
+
+SEED = int(os.environ.get("MCP_MANAGER_SEED", "20"))
+MOST_ERRORS = 0.002
+
+
+def test_one_instance_of_twenty_is_bad(benchmark: Any) -> None:
+    compared: list[Comparison] = benchmark.pedantic(lambda: list(compare(SEED, 20.0)), rounds=1)
+    say(benchmark, f"{'':32}{'one 10x slow':>26}{'one fails in 1 ms':>34}")
+    say(benchmark, f"{'':32}{'p50 ms':>13}{'p99 ms':>13}{'p50 ms':>13}{'p99 ms':>13}{'errors':>10}")
+    for each in compared:
+        say(
+            benchmark,
+            f"{each.policy:32}{each.slow.p50_s * 1e3:13.1f}{each.slow.p99_s * 1e3:13.1f}{each.failing.p50_s * 1e3:13.1f}"
+            f"{each.failing.p99_s * 1e3:13.1f}{each.failing.errors:10.3%}",
+        )
+    ours = next(each for each in compared if each.policy == OURS)
+    assert ours.failing.errors <= MOST_ERRORS
+    assert ours.slow.p99_s <= 1.1 * min(each.slow.p99_s for each in compared)
+    # A policy that sends a tenth of the calls to where they fail has fewer to answer, and is soon done with those.
+    assert ours.failing.p99_s <= 1.1 * min(
+        each.failing.p99_s for each in compared if each.failing.errors <= MOST_ERRORS
+    )
+
+
+def test_everything_is_down(benchmark: Any) -> None:
+    def run(*, breaker: bool, budget: RetryBudget | None) -> Figures:
+        balancer = RouterBalancer(PLACES, random.Random(SEED), breaker=breaker)
+        return outage(SEED, 20.0, BudgetedRetries(random.Random(SEED + 2), budget), balancer)
+
+    def both() -> tuple[Figures, Figures, Figures]:
+        return (
+            run(breaker=False, budget=None),
+            run(breaker=False, budget=RetryBudget()),
+            run(breaker=True, budget=RetryBudget()),
+        )
+
+    naive, budgeted, broken = benchmark.pedantic(both, rounds=1)
+    say(benchmark, "total outage, three attempts: requests per call")
+    for name, figures in (("no budget", naive), ("budget", budgeted), ("budget and circuits", broken)):
+        say(benchmark, f"  {name:30}{figures.sent:13.3f}")
+    assert budgeted.sent <= 1.3
+    assert broken.sent <= 0.05
+
+
+def test_few_answers_take_very_long(benchmark: Any) -> None:
+    def run(hedging: TimelyHedges | None) -> Figures:
+        return hedge(SEED, 100.0, RouterBalancer(PLACES, random.Random(SEED)), hedging)
+
+    plain, hedged = benchmark.pedantic(lambda: (run(None), run(TimelyHedges(RetryBudget()))), rounds=1)
+    say(benchmark, f"{'rare slow answers':32}{'p50 ms':>13}{'p99 ms':>13}{'p99.9 ms':>13}{'requests':>13}")
+    for name, figures in (("without hedges", plain), ("hedged at p95", hedged)):
+        say(
+            benchmark,
+            f"  {name:30}{figures.p50_s * 1e3:13.1f}{figures.p99_s * 1e3:13.1f}{figures.p999_s * 1e3:13.1f}"
+            f"{figures.sent:13.3f}",
+        )
+    assert 5.0 * hedged.p999_s <= plain.p999_s
+    assert hedged.sent <= 1.06
+
+
+def say(benchmark: Any, line: str) -> None:
+    """Add a line to what is printed at the end; see ``conftest.py``."""
+    benchmark.extra_info.setdefault("simulated", [f"seed {SEED}"]).append(line)

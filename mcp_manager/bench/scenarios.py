@@ -1,0 +1,218 @@
+"""What can go wrong in a fleet, to be simulated: a slow instance, one that fails at once, an outage, rare slow answers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Final, NamedTuple
+
+from mcp_manager._core.histogram import LatencyWindow
+from mcp_manager.bench.simulated_policies import REFERENCES, Balancer, RouterBalancer
+from mcp_manager.bench.simulation import Figures, Hedging, Retrying, World
+
+__all__ = [
+    "OURS",
+    "PLACES",
+    "POLICIES",
+    "BudgetedRetries",
+    "Comparison",
+    "RetryBudget",
+    "TimelyHedges",
+    "compare",
+    "hedge",
+    "outage",
+]
+
+PLACES: Final = 20
+SLOTS: Final = 8
+LOAD: Final = 0.6
+MEAN_S: Final = 0.015
+FAILS_IN_S: Final = 0.001
+SLOW_SHARE: Final = 0.035
+SLOW_MEAN_S: Final = 0.26
+HEDGED_CALLS_PER_S: Final = 1000.0
+OURS: Final = "this router"
+
+POLICIES: Final[dict[str, Callable[[int, random.Random], Balancer]]] = {
+    **REFERENCES,
+    OURS: RouterBalancer,
+    "this router, circuits off": partial(RouterBalancer, breaker=False),
+}
+"""Everything that is compared, by name."""
+
+
+class Comparison(NamedTuple):
+    """One policy with one of the places ten times as slow, and with one that fails within a millisecond."""
+
+    policy: str
+    slow: Figures
+    failing: Figures
+
+
+def usual(place: int, draws: random.Random) -> tuple[float, bool]:
+    """Take an exponentially distributed time."""
+    return draws.expovariate(1 / MEAN_S), False
+
+
+def one_slow(place: int, draws: random.Random) -> tuple[float, bool]:
+    """Take ten times as long in the first place."""
+    took_s, _ = usual(place, draws)
+    return (took_s if place else 10 * took_s), False
+
+
+def one_failing(place: int, draws: random.Random) -> tuple[float, bool]:
+    """Fail at once in the first place."""
+    took = usual(place, draws)
+    return took if place else (FAILS_IN_S, True)
+
+
+def all_failing(place: int, draws: random.Random) -> tuple[float, bool]:
+    """Fail at once."""
+    return FAILS_IN_S, True
+
+
+def rarely_slow(place: int, draws: random.Random) -> tuple[float, bool]:
+    """Take very long now and then, in whichever place."""
+    mean_s = SLOW_MEAN_S if draws.random() < SLOW_SHARE else MEAN_S
+    return draws.expovariate(1 / mean_s), False
+
+
+def compare(seed: int, seconds: float, policies: tuple[str, ...] = tuple(POLICIES)) -> Iterator[Comparison]:
+    """Run one policy after the other over the same calls, at 60 % of what the fleet can do."""
+    rate = LOAD * PLACES * SLOTS / MEAN_S
+    for name in policies:
+        slow, failing = (
+            World(
+                POLICIES[name](PLACES, random.Random(seed)),
+                seed=seed,
+                places=PLACES,
+                slots=SLOTS,
+                rate=rate,
+                service=service,
+            ).run(seconds)
+            for service in (one_slow, one_failing)
+        )
+        yield Comparison(name, slow, failing)
+
+
+def outage(seed: int, seconds: float, retrying: Retrying, balancer: Balancer) -> Figures:
+    """Let every call fail in every place."""
+    rate = LOAD * PLACES * SLOTS / MEAN_S
+    world = World(balancer, seed=seed, places=PLACES, slots=SLOTS, rate=rate, service=all_failing, retrying=retrying)
+    return world.run(seconds)
+
+
+def hedge(seed: int, seconds: float, balancer: Balancer, hedging: Hedging | None) -> Figures:
+    """Let a few calls take very long, with a second try for those or without."""
+    world = World(
+        balancer,
+        seed=seed,
+        places=PLACES,
+        slots=SLOTS,
+        rate=HEDGED_CALLS_PER_S,
+        service=rarely_slow,
+        hedging=hedging,
+    )
+    return world.run(seconds)
+
+
+class RetryBudget:
+    """A share of the calls of the last seconds, and some beside (Finagle, RetryBudget)."""
+
+    _SLOTS = 10
+
+    def __init__(self, ratio: float = 0.2, min_per_s: float = 10.0, ttl_s: float = 10.0) -> None:
+        self._ratio = ratio
+        self._reserve = min_per_s * ttl_s
+        self._slot_ns = int(ttl_s * 1e9) // self._SLOTS
+        self._balances: dict[int, float] = {}
+
+    def deposit(self, now_ns: int) -> None:
+        """Count a call."""
+        self._add(now_ns, self._ratio)
+
+    def withdraw(self, now_ns: int) -> bool:
+        """Take one retry or hedge, if there is one left."""
+        self._add(now_ns, -1.0)
+        if sum(self._balances.values()) + self._reserve >= 0.0:
+            return True
+        self._add(now_ns, 1.0)
+        return False
+
+    def _add(self, now_ns: int, amount: float) -> None:
+        slot = now_ns // self._slot_ns
+        self._balances[slot] = self._balances.get(slot, 0.0) + amount
+        while min(self._balances) <= slot - self._SLOTS:
+            del self._balances[min(self._balances)]
+
+
+class BudgetedRetries:
+    """Three attempts, apart by decorrelated jitter.
+
+    Parameters
+    ----------
+    draws
+        The jitter.
+    budget
+        ``None`` for no end of retries.
+    """
+
+    _ATTEMPTS = 3
+    _LEAST_NS = 50_000_000
+    _MOST_NS = 2_000_000_000
+
+    def __init__(self, draws: random.Random, budget: RetryBudget | None) -> None:
+        self._draws = draws
+        self._budget = budget
+
+    def called(self, now_ns: int) -> None:
+        """See :class:`Retrying`."""
+        if self._budget is not None:
+            self._budget.deposit(now_ns)
+
+    def delay_ns(self, attempts: int, last_ns: int, now_ns: int) -> int | None:
+        """See :class:`Retrying`."""
+        if attempts >= self._ATTEMPTS or (self._budget is not None and not self._budget.withdraw(now_ns)):
+            return None
+        most_ns = 3 * max(last_ns, self._LEAST_NS)
+        return min(self._MOST_NS, int(self._draws.uniform(self._LEAST_NS, most_ns)))
+
+
+class TimelyHedges:
+    """A hedge for every call that takes longer than the 95th percentile of the latest ones, within a budget.
+
+    The latencies are those of whole calls. Those of the attempts that won would be the wrong ones: the long ones, cut
+    short by their hedges, are not among them, and the percentile would sink until a tenth of the calls were hedged.
+    """
+
+    _LEAST_NS = 5_000_000
+    _LEAST_SAMPLES = 50
+    _LOOK_AGAIN_NS = 100_000_000
+
+    def __init__(self, budget: RetryBudget) -> None:
+        self._budget = budget
+        self._window = LatencyWindow()
+        self._delay_ns: int | None = None
+        self._look_at_ns = 0
+
+    def called(self, now_ns: int) -> None:
+        """See :class:`Hedging`."""
+        self._budget.deposit(now_ns)
+
+    def delay_ns(self, now_ns: int) -> int | None:
+        """See :class:`Hedging`."""
+        if now_ns >= self._look_at_ns:
+            self._look_at_ns = now_ns + self._LOOK_AGAIN_NS
+            summary = self._window.summary(now_ns)
+            if summary.count >= self._LEAST_SAMPLES and summary.p95_s is not None:
+                self._delay_ns = max(self._LEAST_NS, int(summary.p95_s * 1e9))
+        return self._delay_ns
+
+    def permits(self, now_ns: int) -> bool:
+        """See :class:`Hedging`."""
+        return self._budget.withdraw(now_ns)
+
+    def ended(self, took_ns: int, now_ns: int) -> None:
+        """See :class:`Hedging`."""
+        self._window.record(now_ns, took_ns)

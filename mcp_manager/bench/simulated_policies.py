@@ -1,0 +1,184 @@
+"""The router in a simulation, and the balancing policies that it is compared with, written down as plainly as they go."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any, Final, NamedTuple, Protocol
+
+from mcp_manager._core.breaker import BreakerSettings
+from mcp_manager._core.router import Router
+from mcp_manager.types import CallStatus, Outcome
+
+__all__ = [
+    "REFERENCES",
+    "SERVER",
+    "Balancer",
+    "LeastInFlight",
+    "PeakEwma",
+    "Picked",
+    "PunishingPeakEwma",
+    "RandomChoice",
+    "RoundRobin",
+    "RouterBalancer",
+]
+
+SERVER: Final = "server"
+_METHOD: Final = "tools/call"
+_DECAY_NS: Final = 10e9
+_FAILED_NS: Final = 1e9
+_UNKNOWN: Final = 1e18
+
+
+class Picked(NamedTuple):
+    """The place that takes a call, and what :meth:`Balancer.done` wants back."""
+
+    place: int
+    started_ns: int
+    lease: Any = None
+
+
+class Balancer(Protocol):
+    """Whoever says where a call goes."""
+
+    def pick(self, now_ns: int, avoid: Picked | None = None) -> Picked | None:
+        """Choose a place, another than ``avoid`` if there is one; ``None`` if none admits the call."""
+
+    def done(self, picked: Picked, outcome: Outcome, now_ns: int) -> None:
+        """Learn how a call has ended."""
+
+
+class RouterBalancer:
+    """The compiled router.
+
+    Parameters
+    ----------
+    places
+        How many instances there are.
+    draws
+        Its random bits.
+    breaker
+        ``False`` leaves all circuits closed, so that balancing is seen alone.
+    """
+
+    def __init__(self, places: int, draws: random.Random, *, breaker: bool = True) -> None:
+        self._draws = draws
+        self.router = Router()
+        self.router.add_server(SERVER)
+        for place in range(places):
+            instance = self.router.add_instance(SERVER, place, BreakerSettings())
+            if not breaker:
+                self.router.set_breaker_mode(instance, "disabled")
+
+    def pick(self, now_ns: int, avoid: Picked | None = None) -> Picked | None:
+        """See :class:`Balancer`."""
+        for _ in range(8):
+            lease = self.router.pick(SERVER, _METHOD, now_ns, self._draws.getrandbits(64))
+            if lease.rejection:
+                return None
+            if avoid is None or lease.payload != avoid.place:
+                break
+            self.router.done(lease, Outcome.IGNORED, CallStatus.CANCELLED, now_ns)
+        return Picked(lease.payload, now_ns, lease)
+
+    def done(self, picked: Picked, outcome: Outcome, now_ns: int) -> None:
+        """See :class:`Balancer`."""
+        status = CallStatus.SUCCESS if outcome is Outcome.SUCCESS else CallStatus.CONNECT_ERROR
+        self.router.done(picked.lease, outcome, status, now_ns, random=self._draws.getrandbits(64))
+
+
+class RandomChoice:
+    """Every place is as likely as every other."""
+
+    def __init__(self, places: int, draws: random.Random) -> None:
+        self._places = places
+        self._draws = draws
+
+    def pick(self, now_ns: int, avoid: Picked | None = None) -> Picked | None:
+        """See :class:`Balancer`."""
+        return Picked(self._draws.randrange(self._places), now_ns)
+
+    def done(self, picked: Picked, outcome: Outcome, now_ns: int) -> None:
+        """See :class:`Balancer`."""
+
+
+class RoundRobin(RandomChoice):
+    """One place after the other."""
+
+    _last = -1
+
+    def pick(self, now_ns: int, avoid: Picked | None = None) -> Picked | None:
+        """See :class:`Balancer`."""
+        self._last = (self._last + 1) % self._places
+        return Picked(self._last, now_ns)
+
+
+class LeastInFlight(RandomChoice):
+    """Of two places drawn at random, the one with fewer calls under way."""
+
+    def __init__(self, places: int, draws: random.Random) -> None:
+        super().__init__(places, draws)
+        self._in_flight = [0] * places
+
+    def pick(self, now_ns: int, avoid: Picked | None = None) -> Picked | None:
+        """See :class:`Balancer`."""
+        first = self._draws.randrange(self._places)
+        second = self._draws.randrange(self._places - 1)
+        second += second >= first
+        chosen = second if self._cost(second, now_ns) < self._cost(first, now_ns) else first
+        self._in_flight[chosen] += 1
+        return Picked(chosen, now_ns)
+
+    def done(self, picked: Picked, outcome: Outcome, now_ns: int) -> None:
+        """See :class:`Balancer`."""
+        self._in_flight[picked.place] -= 1
+
+    def _cost(self, place: int, now_ns: int) -> float:
+        return self._in_flight[place]
+
+
+class PeakEwma(LeastInFlight):
+    """Of two drawn at random, the one with less latency times calls (Finagle, peak-EWMA)."""
+
+    def __init__(self, places: int, draws: random.Random) -> None:
+        super().__init__(places, draws)
+        self._latency_ns = [0.0] * places
+        self._seen_ns = [0] * places
+
+    def done(self, picked: Picked, outcome: Outcome, now_ns: int) -> None:
+        """See :class:`Balancer`."""
+        super().done(picked, outcome, now_ns)
+        place = picked.place
+        old_ns = self._latency_ns[place]
+        sample_ns = self._sample(float(now_ns - picked.started_ns), old_ns, outcome)
+        if sample_ns <= old_ns:
+            weight = math.exp((self._seen_ns[place] - now_ns) / _DECAY_NS)
+            sample_ns = old_ns * weight + sample_ns * (1.0 - weight)
+        self._latency_ns[place] = sample_ns
+        self._seen_ns[place] = now_ns
+
+    def _sample(self, took_ns: float, old_ns: float, outcome: Outcome) -> float:
+        return took_ns
+
+    def _cost(self, place: int, now_ns: int) -> float:
+        latency_ns = self._latency_ns[place]
+        if not latency_ns:
+            return _UNKNOWN * self._in_flight[place]
+        return latency_ns * math.exp((self._seen_ns[place] - now_ns) / _DECAY_NS) * (self._in_flight[place] + 1)
+
+
+class PunishingPeakEwma(PeakEwma):
+    """The same, and a failure counts as at least a second."""
+
+    def _sample(self, took_ns: float, old_ns: float, outcome: Outcome) -> float:
+        return max(took_ns, old_ns, _FAILED_NS) if outcome is Outcome.FAILURE else took_ns
+
+
+REFERENCES: Final[dict[str, type[RandomChoice]]] = {
+    "round robin": RoundRobin,
+    "random": RandomChoice,
+    "P2C, in flight": LeastInFlight,
+    "P2C, peak-EWMA": PeakEwma,
+    "P2C, peak-EWMA, error penalty": PunishingPeakEwma,
+}
+"""The policies that the router is compared with, by name."""
