@@ -393,7 +393,8 @@ cdef class Router:
             retry_after_ns, <double> random * TO_UNIT,
         )
         if instance.is_punished and outcome == SUCCESS and (lease.probe or lease.slot != NO_SLOT):
-            # It answers again. The penalty, which takes a minute to decay, would keep all calls from it, and nobody would know.
+            # It answers again. The penalty, which takes a minute to decay, would keep all calls from it, and nobody
+            # would know.
             instance.is_punished = False
             instance.latency_ns = 0
         if lease.probe:
