@@ -183,7 +183,12 @@ class UrlElicitationRequiredError(RpcError):
 
 
 class CallError(McpManagerError, RuntimeError):
-    """A call got no answer. ``delivery`` says whether the request may have been executed."""
+    """A call got no answer. ``delivery`` says whether the request may have been executed.
+
+    ``attempts`` is how often it was tried; ``delivery`` is that of all of them together.
+    """
+
+    attempts: int = 1
 
     delivery: Delivery = "unknown"
 

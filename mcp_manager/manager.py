@@ -19,8 +19,8 @@ from mcp_manager.catalog import Tool
 from mcp_manager.client_side import ClientSide
 from mcp_manager.config import ManagerConfig
 from mcp_manager.core_settings import budget_of
-from mcp_manager.dispatch import Dispatcher
 from mcp_manager.dispatch.affinity import Affinity
+from mcp_manager.dispatch.dispatcher import Dispatcher
 from mcp_manager.dispatch.flight_log import FlightLog
 from mcp_manager.dispatch.routing import Routing
 from mcp_manager.errors import InvalidRequestError, NotRunningError, RpcError
@@ -38,6 +38,7 @@ from mcp_manager.scaling.verification import ToolCheck
 from mcp_manager.session import ProgressCallback
 from mcp_manager.session.handlers import HandlerMap, Handlers, Roots
 from mcp_manager.session.output_schemas import OutputSchemas
+from mcp_manager.session.tool_hints import ToolHints
 from mcp_manager.supervisor import Supervisor
 from mcp_manager.task_verbs import TaskVerbs
 from mcp_manager.tool_catalog import FleetTools, ToolCache
@@ -127,7 +128,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
         self._router = Router(together=budget_of(self._config.retry_budget))
         self._monitor = HealthMonitor(self._router, _CLOCK, concurrency=self._config.probe_concurrency)
         self._affinity = Affinity(self._router)
-        self._flights = FlightLog(self._config.flight_records, _CLOCK, time.time)
+        self._flights = FlightLog(self._config.flight_records, self._router, _CLOCK, time.time)
         self._dispatcher = Dispatcher(self._router, self._monitor, _CLOCK, self._flights, self._affinity)
         self._progress_tokens = itertools.count(1)
         self._fleet = Fleet(self._assembly, self._router, self._monitor, self._removed, _CLOCK)
@@ -504,11 +505,17 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
         supervisor = self._servers.get(server_id)
         return supervisor.settings.outputs if supervisor is not None and supervisor.config.validate_output else None
 
+    def _hints(self, server_id: str) -> ToolHints | None:
+        supervisor = self._servers.get(server_id)
+        trusted = supervisor is not None and supervisor.config.retry.trust_annotations
+        return supervisor.settings.hints if supervisor is not None and trusted else None
+
     def _tools_changed(self, server_id: str, params: Any) -> Any:
         self._tools.drop(server_id)
         supervisor = self._servers.get(server_id)
         if supervisor is not None:
             supervisor.settings.outputs.forget()
+            supervisor.settings.hints.forget()
         return None if self._on_tools_changed is None else self._on_tools_changed(server_id, params)
 
     def _elicitation_complete(self, server_id: str, params: Any) -> Any:
@@ -573,6 +580,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
         self._tools.forget(server_id)
         self._url_elicitations.forget(server_id)
         self._affinity.forget(server_id)
+        self._flights.forget(server_id)
         self._http.forget(server_id)
 
 

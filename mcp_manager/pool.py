@@ -127,6 +127,22 @@ class Instance:
         replacement = await self.ready_session(deadline_ns)
         return await replacement.call(request, deadline_ns, progress)
 
+    def lose(self, session: Session, error: CallError) -> None:
+        """Retire a session, unless another caller already did; whoever comes next makes a new one."""
+        if session is not self.session:
+            return
+        self._set_session(None)
+        self.generation += 1
+        self.last_error = error
+        if self._lost is None:
+            self._lost = weakref.WeakSet()
+        self._lost.add(session)
+        task = asyncio.get_running_loop().create_task(session.retire())
+        self._retired.add(task)
+        task.add_done_callback(self._retired.discard)
+        if not self._closing:
+            self._on_change(self, error)
+
     async def notify(self, method_raw: bytes, params: bytes | None, deadline_ns: int) -> None:
         """Send a notification on the live session, made first if need be."""
         session = self.session or await self.ready_session(deadline_ns)
@@ -268,22 +284,6 @@ class Instance:
         if session is self.session:
             self._delay_restart()
             self.lose(session, error)
-
-    def lose(self, session: Session, error: CallError) -> None:
-        """Retire a session, unless another caller already did; whoever comes next makes a new one."""
-        if session is not self.session:
-            return
-        self._set_session(None)
-        self.generation += 1
-        self.last_error = error
-        if self._lost is None:
-            self._lost = weakref.WeakSet()
-        self._lost.add(session)
-        task = asyncio.get_running_loop().create_task(session.retire())
-        self._retired.add(task)
-        task.add_done_callback(self._retired.discard)
-        if not self._closing:
-            self._on_change(self, error)
 
     def _delay_restart(self) -> None:
         """Hold back the next start of a child process; a URL is not ours to restart and may be tried at once."""

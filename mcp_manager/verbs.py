@@ -25,6 +25,7 @@ from mcp_manager.errors import DeadlineExceededError, McpManagerError, ProtocolE
 from mcp_manager.protocol.rpc_error import rpc_error
 from mcp_manager.session import ProgressCallback
 from mcp_manager.session.output_schemas import OutputSchemas
+from mcp_manager.session.tool_hints import ToolHints
 from mcp_manager.types import Selector
 
 __all__ = ["Verbs", "result_of"]
@@ -79,6 +80,10 @@ class Verbs:
         """Return what is known of a server's output schemas, ``None`` if its results are not checked."""
 
     @abstractmethod
+    def _hints(self, server_id: str) -> ToolHints | None:
+        """Return what is known of a server's tool annotations, ``None`` if nobody asks for it."""
+
+    @abstractmethod
     def _stamp(self, server_id: str) -> tuple[object, ...]:
         """Tell what a server's lists would be read from now."""
 
@@ -128,7 +133,11 @@ class Verbs:
         """List all tools, every page."""
         outputs, stamp = self._outputs(server_id), self._stamp(server_id)
         epoch = outputs.epoch if outputs is not None else 0
+        hints = self._hints(server_id)
+        hints_epoch = hints.epoch if hints is not None else 0
         tools = await self._list(server_id, "tools/list", "tools", Tool, timeout)
+        if hints is not None:
+            hints.learn(((tool.name, tool.is_repeatable) for tool in tools), hints_epoch)
         if outputs is not None:
             schemas = [(tool.name, bytes(tool.output_schema_json)) for tool in tools if tool.has_output_schema]
             outputs.learn(schemas, stamp, epoch)

@@ -49,6 +49,12 @@ class Tool(Record, frozen=True, kw_only=True):
     meta: dict[str, Any] | None = msgspec.field(default=None, name="_meta")
 
     @property
+    def is_repeatable(self) -> bool:
+        """Whether it says that calling it twice does no more than calling it once; a hint, which may be wrong."""
+        hints = self.annotations
+        return hints is not None and (hints.read_only_hint is True or hints.idempotent_hint is True)
+
+    @property
     def has_output_schema(self) -> bool:
         """Whether it says what its structured content is like."""
         return self.output_schema_json is not _NO_SCHEMA and bytes(self.output_schema_json) != b"null"

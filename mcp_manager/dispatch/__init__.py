@@ -1,7 +1,1 @@
-"""The way of a call to the instances of a server."""
-
-from __future__ import annotations
-
-from mcp_manager.dispatch.dispatcher import Dispatcher
-
-__all__ = ["Dispatcher"]
+"""The way of a call: which server and instance takes it, and what is done when one does not answer."""

@@ -12,9 +12,15 @@ import msgspec
 
 from mcp_manager._core.flight_recorder import FlightRecorder, Flown
 from mcp_manager._core.records import Lease
+from mcp_manager._core.router import Router
 from mcp_manager.errors import CallError, Delivery
+from mcp_manager.policy import classify_error
+from mcp_manager.pool import Instance
+from mcp_manager.protocol.methods import CALL_TOOL
 from mcp_manager.protocol.revisions import STATELESS_REVISIONS
-from mcp_manager.types import CallStatus, CircuitState
+from mcp_manager.protocol.safety import tool_of
+from mcp_manager.transports.base import Sendable
+from mcp_manager.types import CallStatus, CircuitState, Rejection
 
 __all__ = ["FlightLog", "FlightRecord"]
 
@@ -79,11 +85,16 @@ class FlightLog:
     ----------
     capacity
         How many of each kind; 0 remembers nothing and dumps nothing.
+    router
+        Knows how instances stand.
     clock, wall_clock
         Monotonic nanoseconds, and seconds since 1970.
     """
 
-    def __init__(self, capacity: int, clock: Callable[[], int], wall_clock: Callable[[], float]) -> None:
+    def __init__(
+        self, capacity: int, router: Router, clock: Callable[[], int], wall_clock: Callable[[], float]
+    ) -> None:
+        self._router = router
         self._clock = clock
         self._wall_clock = wall_clock
         # Written by the compiled path of a call.
@@ -92,6 +103,8 @@ class FlightLog:
         # When which server's records were dumped, of the last minute.
         self._dumps: deque[tuple[int, str]] = deque()
         self._left_out = 0
+        # By server id, what happened in calls that are not over yet.
+        self._expected: dict[str, str] = {}
 
     def ordinary(self, lease: Lease, method: str, label: object) -> None:
         """Remember a call that was answered at its first attempt, on a way that the compiled path does not know.
@@ -102,6 +115,50 @@ class FlightLog:
             circuit = CircuitState.HALF_OPEN if lease.trial else CircuitState.CLOSED
             inflight = lease.instance.inflight
             self.recorder.add(lease.server_id, method, label, lease.started_ns, self._clock(), inflight, circuit)
+
+    def note(
+        self,
+        server_id: str,
+        method: str,
+        lease: Lease | None,
+        request: Sendable,
+        started_ns: int,
+        *,
+        attempts: int,
+        status: CallStatus = CallStatus.SUCCESS,
+        error: BaseException | None = None,
+        hedged: bool = False,
+    ) -> None:
+        """Remember a call that is over and was not an ordinary one.
+
+        Parameters
+        ----------
+        lease
+            That of its last attempt, given back, or refused; ``None`` if there was none.
+        started_ns
+            When the call came.
+        attempts, hedged
+            How often it was tried, and whether twice at a time.
+        status, error
+            How it ended; an error has a status of its own.
+        """
+        if self.recorder is None:
+            return
+        details: dict[str, Any] = {"attempts": attempts, "hedged": hedged}
+        label = None
+        if lease is not None and lease.instance is not None:
+            instance: Instance = lease.payload
+            label = instance.label
+            circuit = CircuitState(self._router.breaker_state(lease.instance, self._clock()))
+            details["circuit"], details["limit"] = circuit.label, lease.instance.limit
+            details["inflight"] = lease.instance.inflight
+        if lease is not None and attempts == 1:
+            details["queue_wait_s"] = (lease.started_ns - started_ns) / 1e9
+        if method == CALL_TOOL:
+            details["tool"] = tool_of(request.params)
+        if error is not None:
+            status = _status(lease, error)
+        self.unusual(server_id, method, started_ns, label, status, error, **details)
 
     def unusual(
         self,
@@ -136,19 +193,30 @@ class FlightLog:
             **details,
         )
         self._unusual.append((ended_ns, record))
-        if delivery == "unknown" and isinstance(error, CallError):
+        expected = self._expected.pop(server_id, None)
+        if expected is not None:
+            self.anomaly(server_id, expected)
+        elif delivery == "unknown" and isinstance(error, CallError):
             self.anomaly(server_id, "a call of which it is not known whether it was executed")
+
+    def forget(self, server_id: str) -> None:
+        """Expect no more calls of a server that is gone."""
+        self._expected.pop(server_id, None)
 
     def records(self) -> list[FlightRecord]:
         """Return what is remembered, in the order in which the calls ended."""
         return [record for _, record in self._merged()]
 
-    def anomaly(self, server_id: str, what: str) -> None:
+    def anomaly(self, server_id: str, what: str, *, after_next: bool = False) -> None:
         """Write the last calls of a server to the log, unless that was just done, or is being done for many.
 
-        At most once a minute for a server and ten times a minute for all.
+        At most once a minute for a server and ten times a minute for all. ``after_next`` waits until another of its
+        calls is noted: that which has brought it about.
         """
         if self.recorder is None:
+            return
+        if after_next:
+            self._expected[server_id] = what
             return
         now_ns = self._clock()
         while self._dumps and now_ns - self._dumps[0][0] >= _DUMP_INTERVAL_NS:
@@ -196,6 +264,12 @@ class FlightLog:
     def _time_of_day(self, then_ns: int, now_ns: int) -> str:
         seconds = self._wall_clock() - (now_ns - then_ns) / 1e9
         return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def _status(lease: Lease | None, error: BaseException) -> CallStatus:
+    if lease is None or not lease.rejection:
+        return classify_error(error, 0.0, 0.0)[1]
+    return CallStatus.OVERLOADED if lease.rejection >= Rejection.CONCURRENCY else CallStatus(lease.rejection)
 
 
 def _session(label: object) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from mcp_manager.session.output_schemas import OutputSchemas
 from mcp_manager.session.peer_faults import PeerFaults
 from mcp_manager.session.response_cache import ResponseCache
 from mcp_manager.session.subscriptions import Subscriptions
+from mcp_manager.session.tool_hints import ToolHints
 from mcp_manager.transports.base import MessageSink, Transport
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ TransportFactory = Callable[[int, MessageSink, bool], Transport]
 class SessionSettings:
     """What sessions of one server are made from.
 
-    ``memory``, ``mirrored``, ``outputs``, ``cache`` and ``faults`` are what they have found out, ``subscriptions`` what
-    is wanted of them; all of it outlives each of them.
+    ``memory``, ``mirrored``, ``outputs``, ``hints``, ``cache`` and ``faults`` are what they have found out,
+    ``subscriptions`` what is wanted of them; all of it outlives each of them.
 
     Parameters
     ----------
@@ -64,6 +65,7 @@ class SessionSettings:
         "faults",
         "handler_timeout_s",
         "handlers",
+        "hints",
         "make_transport",
         "memory",
         "mirrored",
@@ -104,6 +106,7 @@ class SessionSettings:
         self.subscriptions = Subscriptions(listened, began)
         self.mirrored = MirroredTools(self.faults)
         self.outputs = OutputSchemas(self.faults, clock)
+        self.hints = ToolHints()
 
     def place(self, index: int) -> str:
         """Name what an instance's era is a property of: the origin of its URL, or the one program."""

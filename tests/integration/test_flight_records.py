@@ -64,7 +64,7 @@ async def test_a_lost_session_an_error_and_a_refusal_are_told_apart() -> None:
     assert fields(wrong, "status", "delivery", "attempts", "error") == ("rpc_error", "answered", 1, None)
     assert fields(failed, "status", "delivery", "circuit") == ("protocol_error", "unknown", "Open")
     assert failed.error == "ProtocolError"
-    assert fields(refused, "status", "delivery", "attempts", "instance") == ("circuit_open", "not_sent", 0, None)
+    assert fields(refused, "status", "delivery", "attempts", "instance") == ("circuit_open", "not_sent", 1, None)
 
 
 async def test_no_more_are_kept_than_configured() -> None:

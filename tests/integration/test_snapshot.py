@@ -35,7 +35,6 @@ async def test_it_shows_what_happened_down_to_instances() -> None:
             for _ in range(8):
                 await manager.execute_raw("a", echo("x"))
             snapshot = manager.snapshot()
-            await asyncio.gather(manager.ping("a"), manager.ping("a"))
             assert manager.health() == snapshot.health
         assert snapshot.manager.max_concurrent == 7
         assert snapshot.taken_at.endswith("+00:00")

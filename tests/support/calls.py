@@ -20,6 +20,7 @@ __all__ = ["CALM", "SWIFT", "deployed", "echo", "eventually", "failure_of", "tex
 CALM: dict[str, Any] = {
     "breaker": {"enabled": False},
     "health": {"enabled": False},
+    "retry": {"attempts": 1},
     "connect_timeout_s": 2.0,
     "shutdown_grace_s": 1.0,
 }

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mcp_manager._core.router import Router
 from mcp_manager.dispatch.flight_log import FlightLog, FlightRecord
 from mcp_manager.errors import CircuitOpenError, ConnectError, DeadlineExceededError
 from mcp_manager.types import CallStatus
@@ -36,7 +37,7 @@ def clocks() -> Clocks:
 
 @pytest.fixture
 def log(clocks: Clocks) -> FlightLog:
-    return FlightLog(4, clocks.monotonic, clocks.wall)
+    return FlightLog(4, Router(), clocks.monotonic, clocks.wall)
 
 
 def unknown(log: FlightLog, server_id: str = "a", **details: Any) -> None:
@@ -101,7 +102,7 @@ def test_both_kinds_are_merged_by_their_ends_and_neither_pushes_the_other_out(lo
 
 
 def test_without_capacity_nothing_is_kept_or_written(clocks: Clocks, caplog: pytest.LogCaptureFixture) -> None:
-    log = FlightLog(0, clocks.monotonic, clocks.wall)
+    log = FlightLog(0, Router(), clocks.monotonic, clocks.wall)
     unknown(log)
     log.anomaly("a", "a circuit opened")
     assert log.recorder is None

@@ -1,0 +1,217 @@
+"""A server whose instances do as scripted in virtual time: everything of the way of a call is real but the transport."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import itertools
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from support.virtual_time import VirtualTimeLoop
+
+from mcp_manager._core.jsonrpc import Message, scan_reply
+from mcp_manager._core.router import Router
+from mcp_manager.config import ServerConfig, parse_server_config
+from mcp_manager.dispatch.affinity import Affinity
+from mcp_manager.dispatch.dispatcher import Dispatcher
+from mcp_manager.dispatch.flight_log import FlightLog
+from mcp_manager.errors import CallError
+from mcp_manager.health import HealthMonitor
+from mcp_manager.protocol.handshake import ClientIdentity
+from mcp_manager.protocol.request import encode_method, encode_params
+from mcp_manager.session.settings import SessionSettings
+from mcp_manager.supervisor import Supervisor, balancing_settings, limits_of
+from mcp_manager.transports.base import Exchange, MessageSink, Request
+
+__all__ = ["Act", "ScriptedFleet", "Sent"]
+
+S = 10**9
+
+
+@dataclass(frozen=True)
+class Act:
+    """What becomes of one request: it takes so many seconds, and fails with an error if there is one.
+
+    ``runs`` tells whether the server executed it, for the ledger.
+    """
+
+    takes_s: float = 0.001
+    error: Callable[[], CallError] | None = None
+    runs: bool = True
+    result: Any = field(default_factory=dict)
+    rpc_error: int | None = None
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A request that reached a server: the instance, when, by the virtual clock, and whether it was executed."""
+
+    instance: int
+    at_s: float
+    method: str
+    runs: bool
+    session: int
+    request_id: int
+
+
+class _ScriptedTransport:
+    """Settle a handshake at once, and play the acts of the fleet for everything after."""
+
+    pid = 0
+    has_request_streams = True
+
+    def __init__(self, fleet: ScriptedFleet, index: int, sink: MessageSink) -> None:
+        self._fleet = fleet
+        self._index = index
+        self._sink = sink
+        self._number = next(fleet.session_numbers)
+
+    async def open(self) -> None:
+        if self._index in self._fleet.unreachable:
+            raise self._fleet.unreachable[self._index]()
+
+    def settle(self, revision: str | None) -> None: ...
+
+    async def listen(self) -> None: ...
+
+    def channel(self, session: object, ids: object, dialect: Any = None) -> None:
+        return None
+
+    def landed(self, exchange: Exchange, answer: Any) -> NoReturn:
+        raise NotImplementedError
+
+    async def exchange(self, exchange: Exchange) -> Message:
+        message = json.loads(exchange.frame)
+        if message["method"] == "initialize":
+            result = {
+                "protocolVersion": "2025-11-25",
+                "capabilities": {"tools": {}},
+                "serverInfo": {"name": "scripted", "version": "1"},
+            }
+            return _reply(exchange.request_id, result=result)
+        return await self._fleet.play(self._index, self._number, message, exchange)
+
+    def exchange_lasting(self, exchange: Exchange) -> Awaitable[Message]:
+        raise NotImplementedError
+
+    async def notify(self, frame: bytes, deadline_ns: int, fields: bytes | None = None) -> None: ...
+
+    def interrupt(self) -> None: ...
+
+    async def aclose(self, grace_s: float) -> None: ...
+
+
+class ScriptedFleet:
+    """One server with instances, called through a :class:`Dispatcher`; to be made on a :class:`VirtualTimeLoop`.
+
+    ``acts`` are played one for each request, whichever instance it goes to; those of an instance in ``acts_of`` go
+    first. When they are used up, requests succeed. ``sent`` is the ledger.
+    """
+
+    def __init__(self, *, instances: int = 1, **settings: Any) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        self.loop = loop
+        self.acts: collections.deque[Act] = collections.deque()
+        self.acts_of: dict[int, collections.deque[Act]] = collections.defaultdict(collections.deque)
+        self.unreachable: dict[int, Callable[[], CallError]] = {}
+        self.sent: list[Sent] = []
+        self.session_numbers = itertools.count(1)
+        self.under_way = 0
+        self.abandoned = 0
+        spec = {
+            "url": "http://127.0.0.1:9/mcp",
+            "protocol_version": "2025-11-25",
+            "instances": instances,
+            "max_instances": max(instances, 1),
+            "health": {"enabled": False},
+            "breaker": {"enabled": False},
+            **settings,
+        }
+        self.config: ServerConfig = parse_server_config(spec, server_id="a")
+        self.router = Router()
+        self.monitor = HealthMonitor(self.router, loop.clock, concurrency=1)
+        self.router.add_server("a", balancing_settings(self.config.balancing), limits_of(self.config))
+        self.settings = SessionSettings(
+            "a",
+            self.config,
+            ClientIdentity(name="test", version="1", capabilities={}, stateless_capabilities={}),
+            {},
+            lambda index, sink, sse: _ScriptedTransport(self, index, sink),
+            asyncio.Semaphore(64),
+            loop.clock,
+            handler_timeout_s=10.0,
+        )
+        self.supervisor = Supervisor(self.settings, self.router, self.monitor, loop.clock)
+        self.supervisor.scale(instances)
+        self.flights = FlightLog(64, self.router, loop.clock, loop.time)
+        self.dispatcher = Dispatcher(self.router, self.monitor, loop.clock, self.flights, Affinity(self.router))
+        self.began_s = loop.time()
+
+    async def connect(self) -> None:
+        """Make the sessions of all instances that can be reached."""
+        for instance in self.supervisor.instances:
+            if instance.index not in self.unreachable:
+                await instance.ready_session(1 << 62)
+
+    async def call(self, method: str, params: object = None, *, timeout_s: float = 30.0) -> Message:
+        """Make a call now."""
+        request = Request(encode_method(method), None if params is None else encode_params(params))
+        now_ns = self.loop.clock()
+        return await self.dispatcher.call(self.supervisor, method, request, now_ns, now_ns + round(timeout_s * S))
+
+    async def tool(self, name: str = "echo", *, timeout_s: float = 30.0) -> Message:
+        """Call a tool."""
+        return await self.call("tools/call", {"name": name, "arguments": {}}, timeout_s=timeout_s)
+
+    async def failure(self, method: str, params: object = None, *, timeout_s: float = 30.0) -> CallError:
+        """Make a call that must fail, and return its error."""
+        try:
+            reply = await self.call(method, params, timeout_s=timeout_s)
+        except CallError as error:
+            return error
+        raise AssertionError(f"the call was answered: {reply.result!r}")
+
+    @property
+    def passed_s(self) -> float:
+        """Seconds since the beginning."""
+        return self.loop.time() - self.began_s
+
+    @property
+    def gaps_s(self) -> list[float]:
+        """The seconds between one request and the next."""
+        return [after.at_s - before.at_s for before, after in zip(self.sent, self.sent[1:], strict=False)]
+
+    async def aclose(self) -> None:
+        """End everything."""
+        await self.supervisor.aclose(0.0)
+        await self.monitor.aclose()
+
+    async def play(self, index: int, session: int, message: dict[str, Any], exchange: Exchange) -> Message:
+        """Do what is next."""
+        own = self.acts_of[index]
+        act = own.popleft() if own else self.acts.popleft() if self.acts else Act()
+        sent = Sent(index, self.passed_s, message["method"], act.runs, session, exchange.request_id)
+        # Every attempt has an id of its own.
+        assert (session, sent.request_id) not in [(each.session, each.request_id) for each in self.sent]
+        self.sent.append(sent)
+        self.under_way += 1
+        try:
+            await asyncio.sleep(act.takes_s)
+        except asyncio.CancelledError:
+            self.abandoned += 1
+            raise
+        finally:
+            self.under_way -= 1
+        if act.error is not None:
+            raise act.error()
+        if act.rpc_error is not None:
+            return _reply(exchange.request_id, error={"code": act.rpc_error, "message": "scripted"})
+        return _reply(exchange.request_id, result={"instance": index, **act.result})
+
+
+def _reply(request_id: int, **outcome: Any) -> Message:
+    return scan_reply(json.dumps({"jsonrpc": "2.0", "id": request_id, **outcome}).encode())
