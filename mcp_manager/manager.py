@@ -32,6 +32,7 @@ from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.error_codes import INVALID_PARAMS
 from mcp_manager.protocol.methods import ELICIT, ELICITATION_COMPLETE, LIST_TOOLS, TOOLS_CHANGED, is_notification
 from mcp_manager.protocol.request import encode_method, encode_params, encode_text, invalid_request, with_progress_token
+from mcp_manager.protocol.safety import tool_of
 from mcp_manager.scaling import RolloutPlan
 from mcp_manager.scaling.rollout import Strategy
 from mcp_manager.scaling.verification import ToolCheck
@@ -43,9 +44,8 @@ from mcp_manager.supervisor import Supervisor
 from mcp_manager.task_verbs import TaskVerbs
 from mcp_manager.tool_catalog import FleetTools, ToolCache
 from mcp_manager.transports.base import Request
-from mcp_manager.types import PyHealthStatus, Selector
+from mcp_manager.types import Selector
 from mcp_manager.url_elicitation import UrlElicitations
-from mcp_manager.views import ServerView, fleet_health, server_reading, server_view
 
 __all__ = ["McpManager"]
 
@@ -407,7 +407,12 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
         if supervisor is None:
             if isinstance(server_id, Selector):
                 return await self._routed(
-                    server_id, timeout, key, lambda chosen, left: self._execute(chosen, request, left, as_text, key)
+                    server_id,
+                    timeout,
+                    key,
+                    message.method or "",
+                    tool_of(message.params),
+                    lambda chosen, left: self._execute(chosen, request, left, as_text, key),
                 )
             supervisor = self._supervisor_of(server_id)
         now_ns = _CLOCK()
@@ -454,12 +459,14 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
         selector: Selector,
         timeout: float | None,
         key: str | None,
+        method: str,
+        tool: str | None,
         attempt: Callable[[str, float | None], Awaitable[T]],
     ) -> T:
         self._check_running()
         if timeout is not None:
             _timeout_ns(timeout)
-        return await self._routing.carry(selector, timeout, key, attempt)
+        return await self._routing.carry(selector, timeout, key, method, tool, attempt)
 
     async def _page(
         self, server_id: str, method: str, params: object, place: object | None, timeout: float | None
@@ -525,34 +532,6 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
     def _deployed_supervisors(self, server_id: str | None = None) -> list[Supervisor]:
         self._check_running()
         return list(self._servers.values()) if server_id is None else [self._supervisor_of(server_id)]
-
-    # What can be seen
-
-    def health(self) -> PyHealthStatus:
-        """Count the servers by health; the three counts always add up to the total."""
-        self._check_running()
-        return fleet_health(self._servers.values(), self._monitor, self._router, _CLOCK())
-
-    def server(self, server_id: str) -> ServerView:
-        """Show one server; raises :class:`ServerNotFoundError`."""
-        self._check_running()
-        return server_view(self._supervisor_of(server_id), self._monitor, self._router, _CLOCK())
-
-    def servers(self) -> list[ServerView]:
-        """Show every server, in the order of deployment."""
-        self._check_running()
-        now_ns = _CLOCK()
-        return [server_view(each, self._monitor, self._router, now_ns) for each in self._servers.values()]
-
-    def metrics_text(self) -> str:
-        """Render all metrics in the Prometheus text format."""
-        from mcp_manager import metrics  # noqa: PLC0415  (it brings a web server, for those who scrape)
-
-        self._check_running()
-        now_ns = _CLOCK()
-        return metrics.render(
-            [server_reading(each, self._router, self._http, now_ns) for each in self._servers.values()]
-        )
 
     # The parts
 

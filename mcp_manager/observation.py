@@ -13,9 +13,11 @@ from mcp_manager.dispatch.flight_log import FlightLog, FlightRecord
 from mcp_manager.health import HealthMonitor
 from mcp_manager.supervisor import Supervisor
 from mcp_manager.types import PyHealthStatus
+from mcp_manager.views import ServerView, fleet_health, server_reading, server_view
 
 if TYPE_CHECKING:
     from mcp_manager.snapshot import FleetSnapshot
+    from mcp_manager.transports.http_pool import HttpPool
 
 __all__ = ["Observation"]
 
@@ -28,14 +30,41 @@ class Observation:
     _monitor: HealthMonitor
     _router: Router
     _flights: FlightLog
+    _http: HttpPool
+
+    @abstractmethod
+    def _supervisor_of(self, server_id: str) -> Supervisor:
+        """Return the supervisor of a server; raises :class:`ServerNotFoundError`."""
 
     @abstractmethod
     def _check_running(self) -> None:
         """Raise :class:`NotRunningError` unless the manager runs on this loop."""
 
-    @abstractmethod
     def health(self) -> PyHealthStatus:
-        """Count the servers by health."""
+        """Count the servers by health; the three counts always add up to the total."""
+        self._check_running()
+        return fleet_health(self._servers.values(), self._monitor, self._router, time.monotonic_ns())
+
+    def server(self, server_id: str) -> ServerView:
+        """Show one server; raises :class:`ServerNotFoundError`."""
+        self._check_running()
+        return server_view(self._supervisor_of(server_id), self._monitor, self._router, time.monotonic_ns())
+
+    def servers(self) -> list[ServerView]:
+        """Show every server, in the order of deployment."""
+        self._check_running()
+        now_ns = time.monotonic_ns()
+        return [server_view(each, self._monitor, self._router, now_ns) for each in self._servers.values()]
+
+    def metrics_text(self) -> str:
+        """Render all metrics in the Prometheus text format."""
+        from mcp_manager import metrics  # noqa: PLC0415  (it brings a web server, for those who scrape)
+
+        self._check_running()
+        now_ns = time.monotonic_ns()
+        return metrics.render(
+            [server_reading(each, self._router, self._http, now_ns) for each in self._servers.values()]
+        )
 
     def snapshot(self) -> FleetSnapshot:
         """Show the whole fleet at one instant, down to every instance, as plain data without secrets."""

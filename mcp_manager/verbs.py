@@ -61,9 +61,11 @@ class Verbs:
         selector: Selector,
         timeout: float | None,
         key: str | None,
+        method: str,
+        tool: str | None,
         attempt: Callable[[str, float | None], Awaitable[T]],
     ) -> T:
-        """Make an attempt on a server that matches, and on others for as long as it was not executed."""
+        """Make an attempt on a server that matches, and on others as long as that does no harm."""
 
     @abstractmethod
     async def _page(
@@ -115,6 +117,8 @@ class Verbs:
                 server_id,
                 timeout,
                 key,
+                method,
+                params.get("name") if isinstance(params, dict) else None,
                 lambda chosen, left: self.request(
                     chosen, method, params, timeout=left, key=key, on_progress=on_progress
                 ),
@@ -176,6 +180,8 @@ class Verbs:
                 server_id,
                 timeout,
                 key,
+                "tools/call",
+                name,
                 lambda chosen, left: self.call_tool(
                     chosen, name, arguments, meta=meta, timeout=left, key=key, on_progress=on_progress
                 ),
@@ -207,6 +213,8 @@ class Verbs:
                 server_id,
                 timeout,
                 key,
+                "resources/read",
+                None,
                 lambda chosen, left: self.read_resource(chosen, uri, timeout=left, key=key),
             )
         return await self._typed(server_id, "resources/read", {"uri": uri}, ReadResourceResult, timeout, key)
@@ -243,6 +251,8 @@ class Verbs:
                 server_id,
                 timeout,
                 key,
+                "prompts/get",
+                None,
                 lambda chosen, left: self.get_prompt(chosen, name, arguments, timeout=left, key=key),
             )
         params = {"name": name, "arguments": dict(arguments or {})}
@@ -269,6 +279,8 @@ class Verbs:
                 server_id,
                 timeout,
                 key,
+                "completion/complete",
+                None,
                 lambda chosen, left: self.complete(
                     chosen, reference, argument, value, context=context, timeout=left, key=key
                 ),

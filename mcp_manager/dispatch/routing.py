@@ -10,10 +10,13 @@ from typing import Final, TypeVar
 from mcp_manager._core.router import Router
 from mcp_manager.dispatch.affinity import PinTable, state_lost
 from mcp_manager.dispatch.fleet_index import Chooser, FleetIndex, Group
+from mcp_manager.dispatch.retrying import concluded, is_safe
 from mcp_manager.errors import (
     CallError,
+    CircuitOpenError,
     ConnectionLostError,
     DeadlineExceededError,
+    OverloadedError,
     ServerNotFoundError,
     SessionLostError,
 )
@@ -27,6 +30,7 @@ __all__ = ["Routing"]
 
 T = TypeVar("T")
 
+_UNEXECUTED: Final = ("not_sent", "rejected")
 _PER_PRIORITY: Final = 3
 _IN_ALL: Final = 8
 _KEYS: Final = 10_000
@@ -83,11 +87,14 @@ class Routing:
         selector: Selector,
         timeout: float | None,
         key: str | None,
+        method: str,
+        tool: str | None,
         attempt: Callable[[str, float | None], Awaitable[T]],
     ) -> T:
-        """Call a server that matches, and another one for as long as the request was not executed.
+        """Call a server that matches, and another one as long as that does no harm and the retry budget has it.
 
-        At most three servers of each priority, and eight in all.
+        It does none if the request was certainly not executed, or may be executed twice. At most three servers of each
+        priority are asked, and eight in all.
 
         Parameters
         ----------
@@ -95,6 +102,8 @@ class Routing:
             Seconds for everything; ``None`` for the ``request_timeout_s`` of the first server.
         key
             Calls with the same one go to the same server, while that is ready; if its affinity is ``hard``, to no other.
+        method, tool
+            What is called: whether it may be executed twice depends on it.
         attempt
             ``await attempt(server_id, timeout)`` makes the call.
 
@@ -112,6 +121,7 @@ class Routing:
         pinned = self._pinned(selector, key)
         tried: list[str] = []
         failure: CallError | None = None
+        may_have_run = False
         for server_id in self._candidates(group, pinned, tried):
             left = None if end_ns is None else max(0, end_ns - self._clock()) / 1e9
             if failure is not None and left == 0:
@@ -122,14 +132,16 @@ class Routing:
             try:
                 result = await attempt(server_id, left)
             except CallError as error:
-                if (pinned is not None and pinned[1]) or not _is_unexecuted(error):
-                    raise
-                failure = failure or error
+                # The first one says most, but for one of a call that may have been executed.
+                failure = failure if failure is not None and error.delivery in _UNEXECUTED else error
+                may_have_run = may_have_run or error.delivery == "unknown"
+                if (pinned is not None and pinned[1]) or not self._may_go_on(server_id, method, tool, error):
+                    break
                 continue
             self._pin(selector, key, server_id)
             return result
         if failure is not None:
-            raise failure
+            raise concluded(failure, failure.attempts, may_have_run=may_have_run)
         raise ServerNotFoundError(f"with {selector}", hint="no deployed server matches")
 
     async def aclose(self) -> None:
@@ -184,6 +196,20 @@ class Routing:
             # One that is connected is given a call to be known by; to connect another takes a while.
             latency_s = 0.0 if instance.session is not None and not reading.inflight else _UNKNOWN_LATENCY_S
         return latency_s * (reading.inflight + 1) / reading.weight
+
+    def _may_go_on(self, server_id: str, method: str, tool: str | None, error: CallError) -> bool:
+        """Tell whether another server may be asked after what one has answered."""
+        supervisor = self._servers.get(server_id)
+        if isinstance(error, SessionLostError) and not error.retryable:
+            # What the caller had there is nowhere else.
+            return False
+        if error.delivery not in _UNEXECUTED:
+            if supervisor is None or error.delivery != "unknown" or not error.retryable:
+                return False
+            if not is_safe(method, tool, supervisor.config.retry, supervisor.settings.hints):
+                return False
+        was_refused_here = error.delivery == "not_sent" and isinstance(error, CircuitOpenError | OverloadedError)
+        return was_refused_here or supervisor is None or self._router.withdraw(supervisor.record, self._clock())
 
     # Keys
 
@@ -259,10 +285,3 @@ class _Holders:
         self.version = (-1, -1)
         self.fresh_until_ns = 0
         self.task: asyncio.Task[None] | None = None
-
-
-def _is_unexecuted(error: CallError) -> bool:
-    """Tell whether a request may go to another server: it certainly was not executed, and nothing is lost by it."""
-    if isinstance(error, SessionLostError) and not error.retryable:
-        return False
-    return error.delivery in ("not_sent", "rejected")

@@ -160,6 +160,34 @@ async def test_what_may_have_been_executed_goes_nowhere_else(
     assert low.executed == []
 
 
+async def test_what_does_no_harm_twice_goes_on_even_so(
+    manager: McpManager, high: ScriptedServer, low: ScriptedServer
+) -> None:
+    await deploy(manager, "high", high.url, 5, retry={"attempts": 1, "tools": {"echo": "safe"}})
+    await deploy(manager, "low", low.url, 1)
+    high.script("tools/call", faults.Reset(), times=3)
+    high.script("ping", faults.Reset())
+    await manager.call_tool(RED, "echo", {"text": "typed"})
+    await manager.execute_raw(RED, echo("raw"))
+    await manager.request(RED, "tools/call", {"name": "echo", "arguments": {"text": "plain"}})
+    await manager.request(RED, "ping")
+    assert (high.executed, low.executed) == ([], ["typed", "raw", "plain"])
+    assert len(low.requests_of("ping")) == 1
+
+
+async def test_no_more_goes_on_than_the_retry_budget_has(
+    manager: McpManager, high: ScriptedServer, low: ScriptedServer
+) -> None:
+    budget = {"budget": {"ratio": 0.0, "min_per_s": 0.0}}
+    await deploy(manager, "high", high.url, 5, retry={"attempts": 1, **budget})
+    await deploy(manager, "low", low.url, 1)
+    high.script("tools/call", faults.Status(429))
+    with pytest.raises(OverloadedError) as caught:
+        await manager.call_tool(RED, "echo", {"text": "x"})
+    assert caught.value.server_id == "high"
+    assert low.executed == []
+
+
 async def test_an_open_circuit_is_passed_by(manager: McpManager, high: ScriptedServer, low: ScriptedServer) -> None:
     await deploy(manager, "high", high.url, 5, breaker={"consecutive_failures": 1, "open_s": 60.0})
     await deploy(manager, "low", low.url, 1)
