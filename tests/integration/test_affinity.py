@@ -59,7 +59,8 @@ async def test_without_affinity_the_policy_alone_decides() -> None:
 
 async def test_a_lost_session_is_told_once_where_affinity_is_hard() -> None:
     with ScriptedServer() as server:
-        async with deployed(server, **balancing("hard")) as manager:
+        breaker = {"breaker": {"consecutive_failures": 1, "open_s": 60.0}}
+        async with deployed(server, **balancing("hard"), **breaker) as manager:
             await manager.call_tool("a", "echo", {"text": "before"}, key="k")
             expired = server.live_sessions
             server.expire_sessions()
