@@ -283,24 +283,18 @@ cdef bint is_in_panic(Pool pool, Server server) noexcept:
     return available(server) < 100.0
 
 
-cdef Instance choose_in_panic(Pool pool, uint64_t random):
+cdef Instance choose_in_panic(Pool pool, uint64_t random, Instance avoided):
     """Draw one of those that take calls or were ejected; never one whose circuit or limit refuses."""
-    cdef Py_ssize_t count = pool.ends[ELIGIBLE]
-    cdef Py_ssize_t position, wanted
-    for position in range(pool.ends[ELIGIBLE], pool.ends[BARRED]):
-        count += is_ejected_only(<Instance> pool.instances[position])
-    if count == 0:
-        return None
-    wanted = <Py_ssize_t> (((random >> 32) * <uint64_t> count) >> 32)
-    if wanted < pool.ends[ELIGIBLE]:
-        return <Instance> pool.instances[wanted]
-    wanted -= pool.ends[ELIGIBLE]
+    cdef list candidates = pool.instances[: pool.ends[ELIGIBLE]]
+    cdef Py_ssize_t position
     for position in range(pool.ends[ELIGIBLE], pool.ends[BARRED]):
         if is_ejected_only(<Instance> pool.instances[position]):
-            if wanted == 0:
-                return <Instance> pool.instances[position]
-            wanted -= 1
-    return None
+            candidates.append(pool.instances[position])
+    if avoided in candidates and len(candidates) > 1:
+        candidates.remove(avoided)
+    if not candidates:
+        return None
+    return <Instance> candidates[((random >> 32) * <uint64_t> len(candidates)) >> 32]
 
 
 cdef bint is_ejected_only(Instance instance) noexcept:
@@ -319,7 +313,7 @@ cdef Instance choose_eligible(
     cdef Py_ssize_t size = pool.ends[ELIGIBLE]
     cdef int policy = server.balancing.policy
     if server.ejected and is_in_panic(pool, server):
-        return choose_in_panic(pool, random)
+        return choose_in_panic(pool, random, avoided)
     if policy == CONSISTENT and key:
         return nearest(pool, now_ns, key, avoided)
     if size < 2:
@@ -433,26 +427,31 @@ cdef Instance choose(
     tier has a share again.
     """
     cdef Instance instance
+    cdef Instance trial = None
     if server.tiers is not None:
         return choose_among_tiers(server, now_ns, random, key, avoided)
     if server.ends[BARRED] > server.ends[ELIGIBLE] and now_ns >= server.due_ns:
-        instance = recalled(server, now_ns)
-        if instance is not None and instance is not avoided:
-            return instance
+        trial = recalled(server, now_ns)
+        if trial is not None and trial is not avoided:
+            return trial
     instance = choose_eligible(server, server, now_ns, random, key, avoided)
-    return instance if instance is not None else choose_connecting(server, now_ns, random, avoided)
+    if instance is None:
+        instance = choose_connecting(server, now_ns, random, avoided)
+    return instance if instance is not None else trial
 
 
 cdef Instance choose_among_tiers(
     Server server, int64_t now_ns, uint64_t random, uint64_t key, Instance avoided
 ):
     cdef Instance instance
+    cdef Instance trial = None
     cdef Pool pool, drawn
     for pool in server.tiers:
         if pool.ends[BARRED] > pool.ends[ELIGIBLE] and now_ns >= pool.due_ns:
             instance = recalled(pool, now_ns)
             if instance is not None and instance is not avoided:
                 return instance
+            trial = instance if instance is not None else trial
     drawn = drawn_tier(server, random)
     if drawn is not None:
         instance = choose_eligible(drawn, server, now_ns, random, key, avoided)
@@ -463,11 +462,14 @@ cdef Instance choose_among_tiers(
         instance = choose_eligible(pool, server, now_ns, random, key, avoided) if pool is not drawn else None
         if instance is not None and instance is not avoided:
             return instance
+    if avoided is not None and not avoided.removed and avoided.server is server and avoided.part == ELIGIBLE:
+        return avoided
     for pool in server.tiers:
         instance = choose_connecting(pool, now_ns, random, avoided)
         if instance is not None and instance is not avoided:
             return instance
-    return avoided if avoided is not None and avoided.part == ELIGIBLE else None
+        trial = instance if instance is not None else trial
+    return trial
 
 
 cdef int why_none(Server server, int64_t now_ns, int64_t* wait_ns) except -1:

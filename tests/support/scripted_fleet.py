@@ -6,7 +6,7 @@ import asyncio
 import collections
 import itertools
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -15,15 +15,16 @@ from support.virtual_time import VirtualTimeLoop
 from mcp_manager._core.jsonrpc import Message, scan_reply
 from mcp_manager._core.router import Router
 from mcp_manager.config import ServerConfig, parse_server_config
+from mcp_manager.core_settings import balancing_settings, limits_of
 from mcp_manager.dispatch.affinity import Affinity
 from mcp_manager.dispatch.dispatcher import Dispatcher
 from mcp_manager.dispatch.flight_log import FlightLog
-from mcp_manager.errors import CallError
+from mcp_manager.errors import CallError, DeadlineExceededError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.protocol.request import encode_method, encode_params
 from mcp_manager.session.settings import SessionSettings
-from mcp_manager.supervisor import Supervisor, balancing_settings, limits_of
+from mcp_manager.supervisor import Supervisor
 from mcp_manager.transports.base import Exchange, MessageSink, Request
 
 __all__ = ["Act", "ScriptedFleet", "Sent"]
@@ -45,9 +46,9 @@ class Act:
     rpc_error: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Sent:
-    """A request that reached a server: the instance, when, by the virtual clock, and whether it was executed."""
+    """A request that reached a server: the instance, when, by the virtual clock, whether it was executed, and its end."""
 
     instance: int
     at_s: float
@@ -55,6 +56,7 @@ class Sent:
     runs: bool
     session: int
     request_id: int
+    failure: CallError | None = None
 
 
 class _ScriptedTransport:
@@ -94,7 +96,7 @@ class _ScriptedTransport:
             return _reply(exchange.request_id, result=result)
         return await self._fleet.play(self._index, self._number, message, exchange)
 
-    def exchange_lasting(self, exchange: Exchange) -> Awaitable[Message]:
+    def exchange_lasting(self, exchange: Exchange) -> Coroutine[Any, Any, Message]:
         raise NotImplementedError
 
     async def notify(self, frame: bytes, deadline_ns: int, fields: bytes | None = None) -> None: ...
@@ -200,14 +202,19 @@ class ScriptedFleet:
         self.sent.append(sent)
         self.under_way += 1
         try:
-            await asyncio.sleep(act.takes_s)
+            left_s = (exchange.deadline_ns - self.loop.clock()) / S
+            await asyncio.sleep(max(0.0, min(act.takes_s, left_s)))
+            if act.takes_s > left_s:
+                sent.failure = DeadlineExceededError("no reply within the deadline")
+                raise sent.failure
         except asyncio.CancelledError:
             self.abandoned += 1
             raise
         finally:
             self.under_way -= 1
         if act.error is not None:
-            raise act.error()
+            sent.failure = act.error()
+            raise sent.failure
         if act.rpc_error is not None:
             return _reply(exchange.request_id, error={"code": act.rpc_error, "message": "scripted"})
         return _reply(exchange.request_id, result={"instance": index, **act.result})

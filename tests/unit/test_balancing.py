@@ -147,6 +147,24 @@ def test_the_one_to_avoid_is_taken_only_if_there_is_no_other(policy: str) -> Non
     assert fleet.call(9, avoid) == fleet.call(0, avoid) == 1
 
 
+def test_the_one_to_avoid_is_taken_in_whatever_way_it_is_left() -> None:
+    fleet = Fleet(2, tiers=(0, 1))
+    fleet.router.eject(fleet.instances[1], START + 60 * SECOND)
+    fleet.router.set_availability(fleet.instances[0], PENDING)
+    assert fleet.call(0, fleet.instances[0]) == 0
+    for tiers in ((0,), (0, 1)):
+        trial = Fleet(len(tiers), tiers=tiers)
+        for instance in trial.instances:
+            trial.router.trip(instance, START)
+        trial.now_ns += 6 * SECOND
+        leases = [trial.pick(0, trial.instances[0]) for _ in tiers]
+        assert all(lease.trial for lease in leases) and leases[-1].payload == 0
+    panic = Fleet(4, max_ejection=1.0)
+    for index in range(3):
+        panic.router.eject(panic.instances[index], START + 60 * SECOND)
+    assert {panic.call(0, panic.instances[3]) for _ in range(50)} == {0, 1, 2}
+
+
 def test_the_first_tier_takes_everything_while_enough_of_it_is_healthy() -> None:
     fleet = Fleet(15, tiers=(0,) * 10 + (1,) * 5)
     for index in range(2):
