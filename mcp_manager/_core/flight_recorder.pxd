@@ -22,5 +22,6 @@ cdef class FlightRecorder:
     cdef Py_ssize_t held
 
     cdef void note(
-        self, str server_id, str method, object label, int64_t started_ns, int64_t ended_ns, int64_t inflight, int circuit
+        self, str server_id, str method, object label, int64_t started_ns, int64_t ended_ns, int64_t inflight,
+        int circuit,
     ) noexcept

@@ -52,7 +52,8 @@ cdef class FlightRecorder:
         return self.held
 
     cdef void note(
-        self, str server_id, str method, object label, int64_t started_ns, int64_t ended_ns, int64_t inflight, int circuit
+        self, str server_id, str method, object label, int64_t started_ns, int64_t ended_ns, int64_t inflight,
+        int circuit,
     ) noexcept:
         cdef Entry* entry = &self.entries[self.following]
         self.following += 1
