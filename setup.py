@@ -27,6 +27,7 @@ MODULES = (
     "http_message",
     "wire",
     "dressing",
+    "flight_recorder",
     "call_path",
 )
 # The benchmark's server waits with epoll, which other systems do not have.

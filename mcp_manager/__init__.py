@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         ServerConfig,
         load_manager_config,
     )
+    from mcp_manager.dispatch.flight_log import FlightRecord
     from mcp_manager.errors import (
         AuthError,
         CallError,
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
     from mcp_manager.manager import McpManager
     from mcp_manager.protocol.elicitation import accept_with_defaults, elicitation_defaults
     from mcp_manager.session.handlers import ElicitationRequest, Handlers, LogMessage, Progress, Root, SamplingRequest
+    from mcp_manager.snapshot import FleetSnapshot, InstanceSnapshot, ManagerSnapshot, ServerSnapshot
     from mcp_manager.task_verbs import Task
     from mcp_manager.tool_catalog import FleetTool, ToolCatalog
     from mcp_manager.types import (
@@ -106,6 +108,7 @@ if TYPE_CHECKING:
         CircuitState,
         PyHealthStatus,
         PyServerInfo,
+        Selector,
         ServerState,
     )
     from mcp_manager.views import ServerView
@@ -139,7 +142,9 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "EmbeddedResource",
     "FallbackConfig",
     "FileTokenStore",
+    "FleetSnapshot",
     "FleetTool",
+    "FlightRecord",
     "GetPromptResult",
     "Handlers",
     "HealthConfig",
@@ -147,11 +152,13 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "Icon",
     "ImageContent",
     "InputRequiredError",
+    "InstanceSnapshot",
     "InvalidRequestError",
     "LimitsConfig",
     "LogMessage",
     "LoopbackRedirect",
     "ManagerConfig",
+    "ManagerSnapshot",
     "McpManager",
     "McpManagerError",
     "MemoryTokenStore",
@@ -187,10 +194,12 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "SamplingMessage",
     "SamplingRequest",
     "ScaleError",
+    "Selector",
     "ServerConfig",
     "ServerExistsError",
     "ServerExitedError",
     "ServerNotFoundError",
+    "ServerSnapshot",
     "ServerState",
     "ServerView",
     "SessionLostError",
@@ -231,6 +240,7 @@ _MODULE_OF = {
             "LimitsConfig ManagerConfig RateConfig RestartConfig RetryBudgetConfig RetryConfig ServerConfig "
             "load_manager_config"
         ),
+        "mcp_manager.dispatch.flight_log": "FlightRecord",
         "mcp_manager.errors": (
             "AuthError CallError CircuitOpenError ConfigError ConnectError ConnectionLostError "
             "DeadlineExceededError Delivery InputRequiredError InvalidRequestError McpManagerError "
@@ -242,12 +252,13 @@ _MODULE_OF = {
         "mcp_manager.manager": "McpManager",
         "mcp_manager.protocol.elicitation": "accept_with_defaults elicitation_defaults",
         "mcp_manager.session.handlers": "ElicitationRequest Handlers LogMessage Progress Root SamplingRequest",
+        "mcp_manager.snapshot": "FleetSnapshot InstanceSnapshot ManagerSnapshot ServerSnapshot",
         "mcp_manager.task_verbs": "Task",
         "mcp_manager.tool_catalog": "FleetTool ToolCatalog",
         "mcp_manager.types": (
             "CIRCUIT_STATE_CLOSED CIRCUIT_STATE_HALF_OPEN CIRCUIT_STATE_OPEN SERVER_STATE_DEGRADED "
             "SERVER_STATE_HEALTHY SERVER_STATE_INITIALIZING SERVER_STATE_MAINTENANCE SERVER_STATE_STOPPED "
-            "SERVER_STATE_UNHEALTHY CircuitState PyHealthStatus PyServerInfo ServerState"
+            "SERVER_STATE_UNHEALTHY CircuitState PyHealthStatus PyServerInfo Selector ServerState"
         ),
         "mcp_manager.views": "ServerView",
     }.items()

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Coroutine, Generator
 from os import PathLike
 from threading import get_ident
-from typing import Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from mcp_manager.auth.redirect import RedirectHandler
 from mcp_manager.auth.token_store import TokenStore
@@ -22,7 +22,10 @@ from mcp_manager.loop_thread import LoopThread
 from mcp_manager.manager import McpManager
 from mcp_manager.scaling.rollout import Strategy
 from mcp_manager.scaling.verification import ToolCheck
-from mcp_manager.types import PyHealthStatus, PyServerInfo
+from mcp_manager.types import PyHealthStatus, PyServerInfo, Selector
+
+if TYPE_CHECKING:
+    from mcp_manager.snapshot import FleetSnapshot
 
 __all__ = ["PyMcpManager"]
 
@@ -287,15 +290,21 @@ class PyMcpManager:
             )
         )
 
-    def execute(self, server_id: str, request_json: str, *, timeout: float | None = None) -> str:
+    def execute(
+        self, server_id: str | Selector, request_json: str, *, timeout: float | None = None, key: str | None = None
+    ) -> str:
         """Send a JSON-RPC request and return the whole JSON-RPC response as text.
 
         Parameters
         ----------
+        server_id
+            The server, or a :class:`Selector` for any that matches.
         request_json
             ``{"method": …, "params": …?}``; ``jsonrpc`` and ``id`` may be left out. A notification returns ``null``.
         timeout
             Seconds for everything together; default ``request_timeout_s`` of the server.
+        key
+            Calls with the same one stay together, as ``balancing`` of the server's configuration says.
 
         Raises
         ------
@@ -304,15 +313,17 @@ class PyMcpManager:
         CallError
             No answer came; a ``RuntimeError`` whose ``delivery`` says whether the request may have been executed.
         """
-        return self._wait(self._running().execute_text(server_id, request_json, timeout=timeout))
+        return self._wait(self._running().execute_text(server_id, request_json, timeout=timeout, key=key))
 
-    async def execute_async(self, server_id: str, request_json: str, *, timeout: float | None = None) -> str:
+    async def execute_async(
+        self, server_id: str | Selector, request_json: str, *, timeout: float | None = None, key: str | None = None
+    ) -> str:
         """Send a JSON-RPC request; see :meth:`execute`."""
         manager = self._manager
         if manager is not None and get_ident() == self._home and not self._stopped:
             # The way of nearly every call: as _await(), without asking for the running loop.
-            return await manager.execute_text(server_id, request_json, timeout=timeout)
-        return await self._await(self._running().execute_text(server_id, request_json, timeout=timeout))
+            return await manager.execute_text(server_id, request_json, timeout=timeout, key=key)
+        return await self._await(self._running().execute_text(server_id, request_json, timeout=timeout, key=key))
 
     def scale_server(self, server_id: str, instances: int) -> None:
         """Set how many instances a server has; see :meth:`McpManager.scale`."""
@@ -345,6 +356,14 @@ class PyMcpManager:
     async def list_servers_async(self) -> list[PyServerInfo]:
         """List every deployed server, in the order of deployment."""
         return await self._await(_list_servers(self._running()))
+
+    def snapshot(self) -> FleetSnapshot:
+        """Show the whole fleet at one instant, as plain data without secrets; ``msgspec.json.encode`` makes JSON of it."""
+        return self._wait(_snapshot(self._running()))
+
+    async def snapshot_async(self) -> FleetSnapshot:
+        """Show the whole fleet at one instant; see :meth:`snapshot`."""
+        return await self._await(_snapshot(self._running()))
 
     def export_prometheus_metrics(self) -> str:
         """Render all metrics in the Prometheus text format."""
@@ -415,6 +434,10 @@ async def _server_state(manager: McpManager, server_id: str) -> str:
 
 async def _health(manager: McpManager) -> PyHealthStatus:
     return manager.health()
+
+
+async def _snapshot(manager: McpManager) -> FleetSnapshot:
+    return manager.snapshot()
 
 
 async def _metrics(manager: McpManager) -> str:

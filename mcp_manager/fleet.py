@@ -22,6 +22,7 @@ from mcp_manager.config import (
     validate_server_id,
 )
 from mcp_manager.core_settings import balancing_settings, limits_of
+from mcp_manager.dispatch.fleet_index import FleetIndex, traits_of
 from mcp_manager.errors import CallError, ConnectError, ServerExistsError, ServerNotFoundError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.pool import Instance
@@ -56,7 +57,8 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
 class Fleet:
     """Own the servers of a manager.
 
-    ``servers`` holds their supervisors by id, in the order of deployment; it is changed here alone. What the methods do
+    ``servers`` holds their supervisors by id, in the order of deployment, and ``index`` finds them by what they are
+    selected by; both are changed here alone. What the methods do
     and raise is documented at those of :class:`~mcp_manager.McpManager` that have their names.
 
     Parameters
@@ -86,6 +88,7 @@ class Fleet:
         self._on_removed = on_removed
         self._clock = clock
         self.servers: dict[str, Supervisor] = {}
+        self.index = FleetIndex(lambda: ((each, traits_of(self.servers[each].config)) for each in self.servers))
         # On their way in or out: they have instances, and are not, or not any more, among the servers.
         self._passing: set[Supervisor] = set()
 
@@ -117,6 +120,7 @@ class Fleet:
         self._router.add_server(server_id, balancing_settings(parsed.balancing), limits_of(parsed))
         supervisor = self._assembly.supervisor(server_id, parsed, self._router, self._observer)
         self.servers[server_id] = supervisor
+        self.index.put(server_id, traits_of(parsed))
         self._monitor.server_added(supervisor)
         return supervisor, supervisor.scale(parsed.instances)
 
@@ -199,6 +203,8 @@ class Fleet:
             # Retrieved here: whoever asked for it may be gone.
             task.exception()
         added = supervisor.end_rollout()
+        if self.servers.get(supervisor.server_id) is supervisor:
+            self.index.put(supervisor.server_id, traits_of(supervisor.config))
         if added and supervisor.config.connect == "eager":
             supervisor.spawn(self._probe_all(added))
 
@@ -281,6 +287,7 @@ class Fleet:
 
     async def _remove(self, server_id: str, supervisor: Supervisor, grace_s: float) -> None:
         del self.servers[server_id]
+        self.index.remove(server_id)
         self._router.remove_server(server_id)
         self._monitor.server_removed(supervisor)
         try:

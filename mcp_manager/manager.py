@@ -6,9 +6,9 @@ import asyncio
 import enum
 import itertools
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from threading import get_ident
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from mcp_manager._core.jsonrpc import ERROR, FrameError, Message, scan
 from mcp_manager._core.router import Router
@@ -19,15 +19,20 @@ from mcp_manager.catalog import Tool
 from mcp_manager.client_side import ClientSide
 from mcp_manager.config import ManagerConfig
 from mcp_manager.core_settings import limits_together
+from mcp_manager.dispatch.affinity import Affinity
 from mcp_manager.dispatch.dispatcher import Dispatcher
+from mcp_manager.dispatch.flight_log import FlightLog
+from mcp_manager.dispatch.routing import Routing
 from mcp_manager.errors import InvalidRequestError, NotRunningError, RpcError
 from mcp_manager.fleet import Applied, Fleet, ServerSpec
 from mcp_manager.health import HealthMonitor
+from mcp_manager.observation import Observation
 from mcp_manager.protocol.capabilities import elicitation_modes, handshake_capabilities
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.error_codes import INVALID_PARAMS
 from mcp_manager.protocol.methods import ELICIT, ELICITATION_COMPLETE, LIST_TOOLS, TOOLS_CHANGED, is_notification
 from mcp_manager.protocol.request import encode_method, encode_params, encode_text, invalid_request, with_progress_token
+from mcp_manager.protocol.safety import tool_of
 from mcp_manager.scaling import RolloutPlan
 from mcp_manager.scaling.rollout import Strategy
 from mcp_manager.scaling.verification import ToolCheck
@@ -39,11 +44,12 @@ from mcp_manager.supervisor import Supervisor
 from mcp_manager.task_verbs import TaskVerbs
 from mcp_manager.tool_catalog import FleetTools, ToolCache
 from mcp_manager.transports.base import Request
-from mcp_manager.types import PyHealthStatus
+from mcp_manager.types import Selector
 from mcp_manager.url_elicitation import UrlElicitations
-from mcp_manager.views import ServerView, fleet_health, server_reading, server_view
 
 __all__ = ["McpManager"]
+
+T = TypeVar("T")
 
 _CLOCK: Final = time.monotonic_ns
 # A century: more does not fit nanoseconds beside the time since boot.
@@ -57,7 +63,7 @@ class _Phase(enum.Enum):
     STOPPED = "stopped"
 
 
-class McpManager(ClientSide, FleetTools, TaskVerbs):
+class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
     """Manage a fleet of MCP servers on the running event loop.
 
     Parameters
@@ -121,12 +127,21 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         self._is_loop_running: Callable[[], bool] = bool
         self._router = Router(together=limits_together(self._config))
         self._monitor = HealthMonitor(self._router, _CLOCK, concurrency=self._config.probe_concurrency)
+        self._affinity = Affinity(self._router)
+        self._flights = FlightLog(self._config.flight_records, self._router, _CLOCK, time.time)
         self._dispatcher = Dispatcher(
-            self._router, self._monitor, _CLOCK, lambda: self._servers.values(), config=self._config
+            self._router,
+            self._monitor,
+            _CLOCK,
+            self._flights,
+            self._affinity,
+            lambda: self._servers.values(),
+            config=self._config,
         )
         self._progress_tokens = itertools.count(1)
         self._fleet = Fleet(self._assembly, self._router, self._monitor, self._removed, _CLOCK)
         self._servers = self._fleet.servers
+        self._routing = Routing(self._servers, self._fleet.index, self._monitor, self._router, self._tools, _CLOCK)
         self._stop_asked = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
 
@@ -202,6 +217,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         supervisors = self._fleet.take_all()
         self._url_elicitations.forget()
         try:
+            await self._routing.aclose()
             await self._tools.aclose()
             await self._monitor.aclose()
             async with asyncio.timeout(0 if hurried else self._config.shutdown_timeout_s):
@@ -355,17 +371,21 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
     # Calls
 
     def execute_raw(
-        self, server_id: str, request: bytes, *, timeout: float | None = None
+        self, server_id: str | Selector, request: bytes, *, timeout: float | None = None, key: str | None = None
     ) -> Coroutine[Any, Any, bytes]:
         """Send one JSON-RPC request as bytes and return the whole JSON-RPC response as bytes.
 
         Parameters
         ----------
+        server_id
+            The server, or a :class:`Selector` for any that matches.
         request
             ``{"method": …, "params": …?}``; ``jsonrpc`` and ``id`` may be left out. A notification
             (``notifications/…`` without an id) returns ``null``.
         timeout
             Seconds for everything together; default ``request_timeout_s`` of the server.
+        key
+            Calls with the same one stay together, as ``balancing`` of the server's configuration says.
 
         A JSON-RPC *error* is a response and returned. The response carries the caller's ``id`` if there was one.
 
@@ -378,20 +398,36 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         CallError
             No answer; ``delivery`` says whether the request may have been executed.
         """
-        return self._execute(server_id, request, timeout, False)
+        return self._execute(server_id, request, timeout, False, key)
 
-    def execute_text(self, server_id: str, request: str, *, timeout: float | None = None) -> Coroutine[Any, Any, str]:
+    def execute_text(
+        self, server_id: str | Selector, request: str, *, timeout: float | None = None, key: str | None = None
+    ) -> Coroutine[Any, Any, str]:
         """Send one JSON-RPC request as text and return the whole JSON-RPC response as text; see :meth:`execute_raw`."""
-        return self._execute(server_id, request, timeout, True)
+        return self._execute(server_id, request, timeout, True, key)
 
-    async def _execute(self, server_id: str, request: Any, timeout: float | None, as_text: bool) -> Any:
+    async def _execute(
+        self, server_id: str | Selector, request: Any, timeout: float | None, as_text: bool, key: str | None
+    ) -> Any:
         if get_ident() != self._serving_thread or not self._is_loop_running():
             self._check_running()
         try:
             message = scan(encode_text(request) if as_text else request)
         except FrameError as error:
             raise invalid_request(error) from None
-        supervisor = self._servers.get(server_id) or self._supervisor_of(server_id)
+        # A selector is no server's id.
+        supervisor = self._servers.get(server_id)  # type: ignore[arg-type]
+        if supervisor is None:
+            if isinstance(server_id, Selector):
+                return await self._routed(
+                    server_id,
+                    timeout,
+                    key,
+                    message.method or "",
+                    tool_of(message.params),
+                    lambda chosen, left: self._execute(chosen, request, left, as_text, key),
+                )
+            supervisor = self._supervisor_of(server_id)
         now_ns = _CLOCK()
         deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else _timeout_ns(timeout))
         method, id_raw = message.method, message.id_raw
@@ -401,7 +437,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
             method_raw = encode_method(method)
             await self._dispatcher.notify(supervisor, method, method_raw, message.params, deadline_ns)
             return "null" if as_text else b"null"
-        reply = await self._dispatcher.call(supervisor, method, message, now_ns, deadline_ns)
+        reply = await self._dispatcher.call(supervisor, method, message, now_ns, deadline_ns, None, key)
         return reply.take_text(id_raw) if as_text else reply.take_frame(id_raw)
 
     async def call(
@@ -411,6 +447,7 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         params: object = None,
         *,
         timeout: float | None = None,
+        key: str | None = None,
         on_progress: ProgressCallback | None = None,
     ) -> Message:
         """Send a request and return the reply as received: the seam under :meth:`request` and the typed verbs."""
@@ -425,10 +462,24 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         now_ns = _CLOCK()
         deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else _timeout_ns(timeout))
         outgoing = Request(encode_method(method), encoded)
-        reply = await self._dispatcher.call(supervisor, method, outgoing, now_ns, deadline_ns, progress)
+        reply = await self._dispatcher.call(supervisor, method, outgoing, now_ns, deadline_ns, progress, key)
         if reply.kind == ERROR and await self._url_elicitations.satisfied(server_id, reply, deadline_ns):
-            return await self._dispatcher.call(supervisor, method, outgoing, _CLOCK(), deadline_ns, progress)
+            return await self._dispatcher.call(supervisor, method, outgoing, _CLOCK(), deadline_ns, progress, key)
         return reply
+
+    async def _routed(
+        self,
+        selector: Selector,
+        timeout: float | None,
+        key: str | None,
+        method: str,
+        tool: str | None,
+        attempt: Callable[[str, float | None], Awaitable[T]],
+    ) -> T:
+        self._check_running()
+        if timeout is not None:
+            _timeout_ns(timeout)
+        return await self._routing.carry(selector, timeout, key, method, tool, attempt)
 
     async def _page(
         self, server_id: str, method: str, params: object, place: object | None, timeout: float | None
@@ -495,34 +546,6 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         self._check_running()
         return list(self._servers.values()) if server_id is None else [self._supervisor_of(server_id)]
 
-    # What can be seen
-
-    def health(self) -> PyHealthStatus:
-        """Count the servers by health; the three counts always add up to the total."""
-        self._check_running()
-        return fleet_health(self._monitor, self._router, _CLOCK())
-
-    def server(self, server_id: str) -> ServerView:
-        """Show one server; raises :class:`ServerNotFoundError`."""
-        self._check_running()
-        return server_view(self._supervisor_of(server_id), self._monitor, self._router, _CLOCK())
-
-    def servers(self) -> list[ServerView]:
-        """Show every server, in the order of deployment."""
-        self._check_running()
-        now_ns = _CLOCK()
-        return [server_view(each, self._monitor, self._router, now_ns) for each in self._servers.values()]
-
-    def metrics_text(self) -> str:
-        """Render all metrics in the Prometheus text format."""
-        from mcp_manager import metrics  # noqa: PLC0415  (it brings a web server, for those who scrape)
-
-        self._check_running()
-        now_ns = _CLOCK()
-        return metrics.render(
-            [server_reading(each, self._router, self._http, now_ns) for each in self._servers.values()]
-        )
-
     # The parts
 
     def _check_running(self) -> None:
@@ -549,6 +572,8 @@ class McpManager(ClientSide, FleetTools, TaskVerbs):
         self._tools.forget(server_id)
         self._dispatcher.forget(server_id)
         self._url_elicitations.forget(server_id)
+        self._affinity.forget(server_id)
+        self._flights.forget(server_id)
         self._http.forget(server_id)
 
 

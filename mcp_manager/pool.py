@@ -102,6 +102,11 @@ class Instance:
         return self.session.pid if self.session is not None else 0
 
     @property
+    def label(self) -> tuple[int, int, str | None]:
+        """What a call's record says of where it went: index, generation, revision of the session."""
+        return self.index, self.generation, self.session.revision if self.session is not None else None
+
+    @property
     def is_connecting(self) -> bool:
         """Whether an attempt to make a session is under way."""
         return self._connecting is not None
@@ -291,6 +296,8 @@ class Instance:
             raise
         self._set_session(session)
         self.generation += 1
+        if session.channel is not None:
+            session.channel.label = self.label
         self.last_error = None
         self._connected_at = asyncio.get_running_loop().time()
         self._on_change(self, None)

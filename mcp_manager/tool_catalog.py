@@ -109,6 +109,17 @@ class ToolCache:
         self._tasks: set[asyncio.Task[list[Tool]]] = set()
         self._slots = asyncio.Semaphore(_CONCURRENCY)
         self._routes: dict[str, tuple[str, str]] = {}
+        # Rises when a list that was kept may not hold any more.
+        self.version = 0
+
+    async def holders(self, tool: str, server_ids: Collection[str], timeout: float) -> tuple[list[str], bool]:
+        """Return which of these servers list a tool, and whether all could be asked; ``timeout`` is for each."""
+        listings = await asyncio.gather(*(self._tools_or_reason(each, timeout) for each in server_ids))
+        holders: list[str] = []
+        for server_id, listing in zip(server_ids, listings, strict=True):
+            if not isinstance(listing, str) and any(each.name == tool for each in listing):
+                holders.append(server_id)
+        return holders, not any(isinstance(listing, str) for listing in listings)
 
     async def catalog(self, server_ids: Collection[str], timeout: float | None) -> ToolCatalog:
         """List the tools of these servers, those that can be had; ``timeout`` in seconds is for each server."""
@@ -152,6 +163,7 @@ class ToolCache:
 
     def drop(self, server_id: str) -> None:
         """Forget what a server listed, and keep nothing of what it is listing."""
+        self.version += 1
         self._listings.pop(server_id, None)
         fetching = self._fetching.pop(server_id, None)
         if fetching is not None:
@@ -274,6 +286,7 @@ class FleetTools(Verbs):
         arguments: Mapping[str, Any] | None = None,
         *,
         timeout: float | None = None,
+        key: str | None = None,
         on_progress: ProgressCallback | None = None,
     ) -> CallToolResult:
         """Call a tool by its name in the fleet, as :meth:`list_all_tools` gives it; otherwise as :meth:`call_tool`.
@@ -286,7 +299,7 @@ class FleetTools(Verbs):
         end = None if timeout is None else time.monotonic() + timeout
         server_id, tool = await self._tools.route(name, self._deployed(None), timeout)
         left = None if end is None else max(0.0, end - time.monotonic())
-        return await self.call_tool(server_id, tool, arguments, timeout=left, on_progress=on_progress)
+        return await self.call_tool(server_id, tool, arguments, timeout=left, key=key, on_progress=on_progress)
 
 
 def fleet_names(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:

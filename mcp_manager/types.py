@@ -23,8 +23,52 @@ __all__ = [
     "PyHealthStatus",
     "PyServerInfo",
     "Rejection",
+    "Selector",
     "ServerState",
 ]
+
+
+class Selector(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Any server with these properties, in place of one server's id.
+
+    Of the deployed servers that have all of them, one takes the call: among those of the highest ``priority`` that has
+    any ready, of two drawn at random the one that is expected to answer sooner. If it certainly did not execute the
+    request, another one is asked.
+
+    Parameters
+    ----------
+    tag, tags
+        What the server is tagged with.
+    server_type
+        Its ``server_type``.
+    tool
+        The name of a tool that it lists.
+
+    Raises
+    ------
+    ValueError
+        None of these is given: a selector that selects everything is most often a mistake.
+    """
+
+    tag: str | None = None
+    tags: tuple[str, ...] = ()
+    server_type: str | None = None
+    tool: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.tag is None and not self.tags and self.server_type is None and self.tool is None:
+            raise ValueError("a Selector needs a tag, a server_type or a tool")
+        if isinstance(self.tags, str):
+            raise ValueError("tags of a Selector is a sequence of tags; tag is a single one")
+        tags = {*self.tags, *(() if self.tag is None else (self.tag,))}
+        msgspec.structs.force_setattr(self, "tag", None)
+        msgspec.structs.force_setattr(self, "tags", tuple(sorted(tags)))
+
+    def __str__(self) -> str:
+        wanted = [f"tag {tag!r}" for tag in self.tags]
+        wanted += [f"server_type {self.server_type!r}"] if self.server_type is not None else []
+        wanted += [f"tool {self.tool!r}"] if self.tool is not None else []
+        return ", ".join(wanted)
 
 
 class ServerState(enum.StrEnum):

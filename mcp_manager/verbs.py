@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from mcp_manager._core.jsonrpc import ERROR, Message
@@ -26,6 +26,7 @@ from mcp_manager.protocol.rpc_error import rpc_error
 from mcp_manager.session import ProgressCallback
 from mcp_manager.session.output_schemas import OutputSchemas
 from mcp_manager.session.tool_hints import ToolHints
+from mcp_manager.types import Selector
 
 __all__ = ["Verbs", "result_of"]
 
@@ -49,9 +50,22 @@ class Verbs:
         params: object = None,
         *,
         timeout: float | None = None,
+        key: str | None = None,
         on_progress: ProgressCallback | None = None,
     ) -> Message:
         """Send a request and return the reply as received."""
+
+    @abstractmethod
+    async def _routed(
+        self,
+        selector: Selector,
+        timeout: float | None,
+        key: str | None,
+        method: str,
+        tool: str | None,
+        attempt: Callable[[str, float | None], Awaitable[T]],
+    ) -> T:
+        """Make an attempt on a server that matches, and on others as long as that does no harm."""
 
     @abstractmethod
     async def _page(
@@ -77,23 +91,39 @@ class Verbs:
 
     async def request(
         self,
-        server_id: str,
+        server_id: str | Selector,
         method: str,
         params: object = None,
         *,
         timeout: float | None = None,
+        key: str | None = None,
         on_progress: ProgressCallback | None = None,
     ) -> Any:
         """Send a request of any method and return its decoded result.
 
         Parameters
         ----------
+        server_id
+            The server, or a :class:`Selector` for any that matches.
         params
             A JSON object or array as Python data, or ``None``.
+        key
+            Calls with the same one stay together, as ``balancing`` of the server's configuration says.
         on_progress
             Called as ``on_progress(progress, total, message)`` for every progress notification of this request.
         """
-        return await self._typed(server_id, method, params, Any, timeout, on_progress)
+        if isinstance(server_id, Selector):
+            return await self._routed(
+                server_id,
+                timeout,
+                key,
+                method,
+                params.get("name") if isinstance(params, dict) else None,
+                lambda chosen, left: self.request(
+                    chosen, method, params, timeout=left, key=key, on_progress=on_progress
+                ),
+            )
+        return await self._typed(server_id, method, params, Any, timeout, key, on_progress)
 
     async def ping(self, server_id: str, *, timeout: float | None = None) -> None:
         """Ask the server for a sign of life."""
@@ -119,12 +149,13 @@ class Verbs:
 
     async def call_tool(
         self,
-        server_id: str,
+        server_id: str | Selector,
         name: str,
         arguments: Mapping[str, Any] | None = None,
         *,
         meta: Mapping[str, Any] | None = None,
         timeout: float | None = None,
+        key: str | None = None,
         on_progress: ProgressCallback | None = None,
     ) -> CallToolResult:
         """Call a tool. A tool's own failure is a result with ``is_error``, not an exception.
@@ -133,7 +164,7 @@ class Verbs:
         ----------
         meta
             Members of ``_meta``, beside those that the manager sets.
-        on_progress
+        server_id, key, on_progress
             See :meth:`request`.
 
         Once the server's tools have been listed, what a tool returns is checked against its output schema (2025-06-18,
@@ -144,12 +175,23 @@ class Verbs:
         ProtocolError
             The structured content breaks the schema, or is missing although there is one; the tool has been called.
         """
+        if isinstance(server_id, Selector):
+            return await self._routed(
+                server_id,
+                timeout,
+                key,
+                "tools/call",
+                name,
+                lambda chosen, left: self.call_tool(
+                    chosen, name, arguments, meta=meta, timeout=left, key=key, on_progress=on_progress
+                ),
+            )
         end = None if timeout is None else time.monotonic() + timeout
         outputs = self._outputs(server_id)
         params: dict[str, Any] = {"name": name, "arguments": dict(arguments or {})}
         if meta is not None:
             params["_meta"] = dict(meta)
-        result = await self._typed(server_id, "tools/call", params, CallToolResult, timeout, on_progress)
+        result = await self._typed(server_id, "tools/call", params, CallToolResult, timeout, key, on_progress)
         if outputs is not None and outputs.knows(name) and not result.is_error:
             await self._check_output(server_id, outputs, name, result, end)
         return result
@@ -162,9 +204,20 @@ class Verbs:
         """List all resource templates, every page."""
         return await self._list(server_id, "resources/templates/list", "resource_templates", ResourceTemplate, timeout)
 
-    async def read_resource(self, server_id: str, uri: str, *, timeout: float | None = None) -> ReadResourceResult:
-        """Read a resource."""
-        return await self._typed(server_id, "resources/read", {"uri": uri}, ReadResourceResult, timeout)
+    async def read_resource(
+        self, server_id: str | Selector, uri: str, *, timeout: float | None = None, key: str | None = None
+    ) -> ReadResourceResult:
+        """Read a resource; for ``server_id`` and ``key`` see :meth:`request`."""
+        if isinstance(server_id, Selector):
+            return await self._routed(
+                server_id,
+                timeout,
+                key,
+                "resources/read",
+                None,
+                lambda chosen, left: self.read_resource(chosen, uri, timeout=left, key=key),
+            )
+        return await self._typed(server_id, "resources/read", {"uri": uri}, ReadResourceResult, timeout, key)
 
     async def subscribe(self, server_id: str, uri: str, *, timeout: float | None = None) -> None:
         """Ask for ``notifications/resources/updated`` of a resource; they go to the manager's handlers.
@@ -185,34 +238,57 @@ class Verbs:
 
     async def get_prompt(
         self,
-        server_id: str,
+        server_id: str | Selector,
         name: str,
         arguments: Mapping[str, str] | None = None,
         *,
         timeout: float | None = None,
+        key: str | None = None,
     ) -> GetPromptResult:
-        """Fill in a prompt."""
+        """Fill in a prompt; for ``server_id`` and ``key`` see :meth:`request`."""
+        if isinstance(server_id, Selector):
+            return await self._routed(
+                server_id,
+                timeout,
+                key,
+                "prompts/get",
+                None,
+                lambda chosen, left: self.get_prompt(chosen, name, arguments, timeout=left, key=key),
+            )
         params = {"name": name, "arguments": dict(arguments or {})}
-        return await self._typed(server_id, "prompts/get", params, GetPromptResult, timeout)
+        return await self._typed(server_id, "prompts/get", params, GetPromptResult, timeout, key)
 
     async def complete(
         self,
-        server_id: str,
+        server_id: str | Selector,
         reference: Mapping[str, Any],
         argument: str,
         value: str,
         *,
         context: Mapping[str, str] | None = None,
         timeout: float | None = None,
+        key: str | None = None,
     ) -> CompleteResult:
         """Ask for completions of an argument of a prompt (``{"type": "ref/prompt", "name": …}``) or a template.
 
-        ``context`` holds the arguments that are settled already, by name.
+        ``context`` holds the arguments that are settled already, by name; for ``server_id`` and ``key`` see
+        :meth:`request`.
         """
+        if isinstance(server_id, Selector):
+            return await self._routed(
+                server_id,
+                timeout,
+                key,
+                "completion/complete",
+                None,
+                lambda chosen, left: self.complete(
+                    chosen, reference, argument, value, context=context, timeout=left, key=key
+                ),
+            )
         params: dict[str, Any] = {"ref": dict(reference), "argument": {"name": argument, "value": value}}
         if context is not None:
             params["context"] = {"arguments": dict(context)}
-        return await self._typed(server_id, "completion/complete", params, CompleteResult, timeout)
+        return await self._typed(server_id, "completion/complete", params, CompleteResult, timeout, key)
 
     async def _typed(
         self,
@@ -221,9 +297,10 @@ class Verbs:
         params: object,
         kind: type[T],
         timeout: float | None,
+        key: str | None = None,
         on_progress: ProgressCallback | None = None,
     ) -> T:
-        reply = await self.call(server_id, method, params, timeout=timeout, on_progress=on_progress)
+        reply = await self.call(server_id, method, params, timeout=timeout, key=key, on_progress=on_progress)
         try:
             return decode_result(server_id, result_of(server_id, reply), kind)
         finally:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Never, Protocol, final
 
 from mcp_manager._core.dressing import Dressing
+from mcp_manager._core.flight_recorder import FlightRecorder
 from mcp_manager._core.http_message import Exchange, Request
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager._core.records import Lease, Server
@@ -50,9 +51,12 @@ class Channel:
     dialect
         Makes the exchanges of requests that are not sent as they are, ``None`` for one that takes another way, and says
         of a result whether it is the end of its call; ``None`` where neither is needed. Its ``dressing`` is tried first.
+
+    ``label`` is what the recorder keeps of the session, ``None`` until it is set.
     """
 
     head: bytes
+    label: Any
 
     def __init__(
         self,
@@ -104,9 +108,13 @@ class CallPath:
         Monotonic nanoseconds.
     seed
         64 random bits, of which those for the router are drawn.
+    recorder
+        Remembers the calls that land, if there is one.
     """
 
-    def __init__(self, router: Router, clock: Callable[[], int], seed: int) -> None: ...
+    def __init__(
+        self, router: Router, clock: Callable[[], int], seed: int, recorder: FlightRecorder | None = None
+    ) -> None: ...
     def begin(
         self,
         server: Server,

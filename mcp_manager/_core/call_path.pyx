@@ -7,6 +7,7 @@ from libc.stdint cimport int64_t, uint64_t
 
 from mcp_manager._core.breaker cimport SUCCESS
 from mcp_manager._core.dressing cimport Dressing, is_complete
+from mcp_manager._core.flight_recorder cimport FlightRecorder
 from mcp_manager._core.http_message cimport JSON, Exchange, Request, WireReply
 from mcp_manager._core.jsonrpc cimport IS_RESULT, Message, scan_one
 from mcp_manager._core.records cimport Lease, Server
@@ -41,6 +42,7 @@ cdef class Channel:
     cdef Py_ssize_t limit
     cdef public bytes head
     cdef readonly object session
+    cdef public object label
     cdef object dialect
     cdef Dressing dressing
 
@@ -78,6 +80,7 @@ cdef class Flight:
     cdef readonly object future
     cdef Channel channel
     cdef Wire wire
+    cdef str method
 
     def __init__(self):
         raise TypeError("a Flight comes from CallPath.begin()")
@@ -96,11 +99,13 @@ cdef class CallPath:
     cdef Router router
     cdef object clock
     cdef uint64_t random
+    cdef FlightRecorder recorder
 
-    def __init__(self, Router router not None, clock, uint64_t seed):
+    def __init__(self, Router router not None, clock, uint64_t seed, FlightRecorder recorder=None):
         self.router = router
         self.clock = clock
         self.random = seed
+        self.recorder = recorder
 
     cdef uint64_t draw(self) noexcept:
         """Return the next number of SplitMix64 (G. Steele, D. Lea, C. Flood, OOPSLA 2014)."""
@@ -131,6 +136,7 @@ cdef class CallPath:
         if wire is None:
             return flight
         flight.channel = channel
+        flight.method = method
         if exchange is None:
             if type(request) is Message:
                 exchange = (<Message> request).exchange(channel.ids.take(), deadline_ns)
@@ -181,5 +187,16 @@ cdef class CallPath:
             message = <Message> reply
             if flight.channel.dialect is not None and not accepts(flight.channel, message):
                 return None
-        self.router.settle(flight.lease, SUCCESS, SUCCESS_STATUS, <int64_t> self.clock(), 0, 0)
+        self.settle(flight)
         return message
+
+    cdef int settle(self, Flight flight) except -1:
+        cdef Lease lease = flight.lease
+        cdef int64_t now_ns = self.clock()
+        self.router.settle(lease, SUCCESS, SUCCESS_STATUS, now_ns, 0, 0)
+        if self.recorder is not None:
+            self.recorder.note(
+                lease.server.server_id, flight.method, flight.channel.label, lease.started_ns, now_ns,
+                lease.instance.inflight, lease.instance.circuit.state,
+            )
+        return 0

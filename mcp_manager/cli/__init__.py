@@ -89,7 +89,8 @@ def _parser() -> _Parser:
 
     _fleet_verb(verbs, "check", "connect to every server once and say which answer", json=True)
     _fleet_verb(verbs, "list", "list the configured servers without connecting", json=True)
-    _fleet_verb(verbs, "status", "connect to every server and show its state", json=True)
+    verb = _fleet_verb(verbs, "status", "connect to every server and show its state", json=True)
+    verb.add_argument("--snapshot", action="store_true", help="print all there is to see, down to instances, as JSON")
     verb = _fleet_verb(verbs, "tools", "list the tools of all servers, or of one", json=True)
     verb.add_argument("server", nargs="?", metavar="SERVER", help="a server's id")
 

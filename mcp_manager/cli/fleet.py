@@ -73,7 +73,10 @@ async def status(options: Namespace) -> int:
     """Start the fleet as its services do, and show the state of every server; 1 if one is Unhealthy."""
     async with McpManager(load_manager_config(options.config)) as manager:
         views = manager.servers()
-    if options.json:
+        snapshot = manager.snapshot() if options.snapshot else None
+    if snapshot is not None:
+        _print_json(msgspec.to_builtins(snapshot))
+    elif options.json:
         _print_json([_plain(view) for view in views])
     else:
         rows = [

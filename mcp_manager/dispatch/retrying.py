@@ -10,7 +10,15 @@ from mcp_manager.protocol.safety import safety_of, tool_of
 from mcp_manager.session.tool_hints import ToolHints
 from mcp_manager.transports.base import Sendable
 
-__all__ = ["concluded", "is_executed_safely", "may_be_repeated", "next_backoff_s", "pause_s", "way_to_repeat"]
+__all__ = [
+    "concluded",
+    "is_executed_safely",
+    "is_safe",
+    "may_be_repeated",
+    "next_backoff_s",
+    "pause_s",
+    "way_to_repeat",
+]
 
 _UNEXECUTED: Final = ("not_sent", "rejected")
 _SHOWN: Final = 80
@@ -44,10 +52,14 @@ def is_executed_safely(method: str, request: Sendable, config: RetryConfig, hint
         What its tools say, believed only with ``trust_annotations`` (2025-06-18, server/tools: annotations are untrusted
         unless the server is trusted).
     """
+    return is_safe(method, tool_of(request.params) if safety_of(method) == "conditional" else None, config, hints)
+
+
+def is_safe(method: str, tool: str | None, config: RetryConfig, hints: ToolHints) -> bool:
+    """Tell whether a request does no harm when it is executed twice, by its method and the tool that it calls."""
     safety = safety_of(method)
     if safety != "conditional":
         return safety == "safe"
-    tool = tool_of(request.params)
     if tool is None:
         return False
     known = config.tools.get(tool)

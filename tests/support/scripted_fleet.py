@@ -16,7 +16,9 @@ from mcp_manager._core.jsonrpc import Message, scan_reply
 from mcp_manager._core.router import Router
 from mcp_manager.config import ServerConfig, parse_server_config
 from mcp_manager.core_settings import balancing_settings, limits_of
+from mcp_manager.dispatch.affinity import Affinity
 from mcp_manager.dispatch.dispatcher import Dispatcher
+from mcp_manager.dispatch.flight_log import FlightLog
 from mcp_manager.errors import CallError, DeadlineExceededError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.protocol.handshake import ClientIdentity
@@ -148,7 +150,8 @@ class ScriptedFleet:
         self.supervisor = Supervisor(self.settings, self.router, self.monitor, loop.clock)
         self.monitor.server_added(self.supervisor)
         self.supervisor.scale(instances)
-        self.dispatcher = Dispatcher(self.router, self.monitor, loop.clock)
+        self.flights = FlightLog(64, self.router, loop.clock, loop.time)
+        self.dispatcher = Dispatcher(self.router, self.monitor, loop.clock, self.flights, Affinity(self.router))
         self.began_s = loop.time()
 
     async def connect(self) -> None:

@@ -29,6 +29,8 @@ LAYERS = {
         "client_side",
         "url_elicitation",
         "views",
+        "snapshot",
+        "observation",
         "dispatch",
         "assembly",
         "fleet",

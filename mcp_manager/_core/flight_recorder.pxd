@@ -1,0 +1,27 @@
+"""Layout of the recorder of ordinary calls, for the compiled path of a call."""
+
+from cpython.ref cimport PyObject
+from libc.stdint cimport int32_t, int64_t, uint64_t
+
+
+cdef struct Entry:
+    # Owned.
+    PyObject* server_id
+    PyObject* method
+    PyObject* label
+    int64_t started_ns
+    int64_t ended_ns
+    int32_t inflight
+    int32_t circuit
+
+
+cdef class FlightRecorder:
+    cdef Entry* entries
+    cdef readonly Py_ssize_t capacity
+    cdef Py_ssize_t following
+    cdef Py_ssize_t held
+
+    cdef void note(
+        self, str server_id, str method, object label, int64_t started_ns, int64_t ended_ns, int64_t inflight,
+        int circuit,
+    ) noexcept

@@ -1,0 +1,292 @@
+"""Which servers match a selector, kept such that to choose one of a hundred thousand costs what one of ten does."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Final, NamedTuple
+
+from mcp_manager.config import ServerConfig
+
+__all__ = ["Chooser", "FleetIndex", "Group", "Traits", "traits_of"]
+
+_GROUPS_AT_MOST: Final = 256
+_LOOKED_AT: Final = 2
+_LOOKED_AT_IN_NEED: Final = 16
+_DRAWS: Final = 8
+
+
+class Traits(NamedTuple):
+    """What of a server's configuration it is selected by."""
+
+    tags: tuple[str, ...]
+    server_type: str
+    priority: int
+
+
+class Chooser(NamedTuple):
+    """How to choose among the servers that match.
+
+    ``is_ready(server_id)`` tells whether a server takes calls; the one with the lower ``cost(server_id)`` is preferred;
+    ``draw(n)`` is a random number from 0 to n - 1.
+    """
+
+    is_ready: Callable[[str], bool]
+    cost: Callable[[str], float]
+    draw: Callable[[int], int]
+
+
+class _Level:
+    """Servers of one priority: first those taken for ready, then those found not to be, in one dense list.
+
+    Whether a server is ready is asked when it is about to be chosen. One that is not is put aside; each choice looks
+    again at a few of those. So every server that comes back is found, and no choice looks at many.
+    """
+
+    __slots__ = ("_cursor", "_places", "_ready", "_servers")
+
+    def __init__(self) -> None:
+        self._servers: list[str] = []
+        self._places: dict[str, int] = {}
+        self._ready = 0
+        self._cursor = 0
+
+    def __len__(self) -> int:
+        return len(self._servers)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._servers)
+
+    def add(self, server_id: str) -> None:
+        self._places[server_id] = len(self._servers)
+        self._servers.append(server_id)
+        self._revive(server_id)
+
+    def remove(self, server_id: str) -> None:
+        if self._places[server_id] < self._ready:
+            self._put_aside(server_id)
+        self._swap(self._places[server_id], len(self._servers) - 1)
+        self._servers.pop()
+        del self._places[server_id]
+
+    def choose(self, chooser: Chooser, but: Collection[str]) -> str | None:
+        """Return a server that is ready: of two drawn at random the cheaper one (power of two choices)."""
+        self._look_again(chooser, _LOOKED_AT)
+        first = self._drawn(chooser, but)
+        if first is None:
+            self._look_again(chooser, _LOOKED_AT_IN_NEED)
+            first = self._drawn(chooser, but)
+        if first is None or self._ready < 2:
+            return first
+        second = self._drawn(chooser, {first, *but})
+        return first if second is None or chooser.cost(first) <= chooser.cost(second) else second
+
+    def set_aside(self) -> list[str]:
+        """Return some of those that are not ready."""
+        return self._servers[self._ready : self._ready + _LOOKED_AT_IN_NEED]
+
+    def _drawn(self, chooser: Chooser, but: Collection[str]) -> str | None:
+        draws = 0
+        while self._ready:
+            place = chooser.draw(self._ready)
+            if self._servers[place] in but:
+                draws += 1
+                if draws < _DRAWS:
+                    continue
+                # There are hardly any others: the next one after it, around the end.
+                place = next(
+                    (each for each in self._around(place) if self._servers[each] not in but), len(self._servers)
+                )
+                if place == len(self._servers):
+                    return None
+            server_id = self._servers[place]
+            if chooser.is_ready(server_id):
+                return server_id
+            self._put_aside(server_id)
+        return None
+
+    def _around(self, place: int) -> Iterator[int]:
+        yield from range(place + 1, self._ready)
+        yield from range(place)
+
+    def _look_again(self, chooser: Chooser, most: int) -> None:
+        for _ in range(min(most, len(self._servers) - self._ready)):
+            self._cursor += 1
+            if not self._ready <= self._cursor < len(self._servers):
+                self._cursor = self._ready
+            server_id = self._servers[self._cursor]
+            if chooser.is_ready(server_id):
+                self._revive(server_id)
+
+    def _revive(self, server_id: str) -> None:
+        self._swap(self._places[server_id], self._ready)
+        self._ready += 1
+
+    def _put_aside(self, server_id: str) -> None:
+        self._ready -= 1
+        self._swap(self._places[server_id], self._ready)
+
+    def _swap(self, one: int, other: int) -> None:
+        servers, places = self._servers, self._places
+        servers[one], servers[other] = servers[other], servers[one]
+        places[servers[one]] = one
+        places[servers[other]] = other
+
+
+class Group:
+    """The servers that have all of some tags and, unless it is ``None``, a type: by priority, the highest first."""
+
+    def __init__(self, tags: tuple[str, ...], server_type: str | None) -> None:
+        self.tags = tags
+        self.server_type = server_type
+        self._levels: dict[int, _Level] = {}
+        # The highest first, as negative numbers.
+        self._order: list[int] = []
+
+    def __len__(self) -> int:
+        return sum(map(len, self._levels.values()))
+
+    def by_priority(self) -> dict[int, list[str]]:
+        """Return all of its servers."""
+        return {-number: list(self._levels[-number]) for number in self._order}
+
+    def matches(self, traits: Traits) -> bool:
+        """Tell whether a server with these traits belongs here."""
+        if self.server_type is not None and traits.server_type != self.server_type:
+            return False
+        return all(tag in traits.tags for tag in self.tags)
+
+    def add(self, server_id: str, traits: Traits) -> None:
+        """Take a server in, if it belongs here."""
+        if not self.matches(traits):
+            return
+        level = self._levels.get(traits.priority)
+        if level is None:
+            level = self._levels[traits.priority] = _Level()
+            insort(self._order, -traits.priority)
+        level.add(server_id)
+
+    def remove(self, server_id: str, traits: Traits) -> None:
+        """Let a server go, if it is here; ``traits`` are those that it came with."""
+        if not self.matches(traits):
+            return
+        level = self._levels[traits.priority]
+        level.remove(server_id)
+        if not len(level):
+            del self._levels[traits.priority]
+            self._order.remove(-traits.priority)
+
+    def choose(self, chooser: Chooser, but: Collection[str], below: int | None = None) -> str | None:
+        """Choose one of the ready servers of the highest priority that has any, ``None`` if there is none at all.
+
+        Parameters
+        ----------
+        but
+            Servers that are not to be chosen.
+        below
+            Consider lower priorities than this one only.
+        """
+        # A level may vanish: a look at a server can lead to its removal.
+        for number in tuple(self._order):
+            if below is not None and -number >= below:
+                continue
+            found = self._levels[-number].choose(chooser, but)
+            if found is not None:
+                return found
+        return None
+
+    def despaired(self) -> list[str]:
+        """Return some servers of the highest priority, for whoever found none ready: one of them can say why."""
+        return self._levels[-self._order[0]].set_aside() if self._order else []
+
+
+class FleetIndex:
+    """Groups of servers, each made when it is first asked for and kept as the fleet changes.
+
+    Parameters
+    ----------
+    deployed
+        Returns all deployed servers; asked for once, when there is the first group.
+    """
+
+    def __init__(self, deployed: Callable[[], Iterable[tuple[str, Traits]]]) -> None:
+        self._deployed = deployed
+        self._traits: dict[str, Traits] | None = None
+        self._groups: dict[tuple[tuple[str, ...], str | None], Group] = {}
+        # A group is found by its first tag, by its type if it has none, or by None if it asks for nothing.
+        self._anchored: dict[tuple[str, str] | None, list[Group]] = {}
+        # Rises with every change.
+        self.version = 0
+
+    def put(self, server_id: str, traits: Traits) -> None:
+        """Learn that a server was deployed, or that its configuration was replaced."""
+        if self._traits is None:
+            # Nobody has asked yet: a fleet that is called by id pays nothing.
+            return
+        before = self._traits.get(server_id)
+        if before == traits:
+            return
+        if before is not None:
+            self.remove(server_id)
+        self.version += 1
+        self._traits[server_id] = traits
+        for group in self._candidates(traits):
+            group.add(server_id, traits)
+
+    def remove(self, server_id: str) -> None:
+        """Learn that a server is gone."""
+        traits = self._traits.pop(server_id, None) if self._traits is not None else None
+        if traits is None:
+            return
+        self.version += 1
+        for group in self._candidates(traits):
+            group.remove(server_id, traits)
+
+    def group(self, tags: tuple[str, ...], server_type: str | None) -> Group:
+        """Return the group of the servers with all of these tags and this type, ``None`` for any."""
+        if self._traits is None:
+            self._traits = dict(self._deployed())
+        wanted = (tuple(sorted(set(tags))), server_type)
+        group = self._groups.pop(wanted, None)
+        if group is None:
+            while len(self._groups) >= _GROUPS_AT_MOST:
+                self._drop(next(iter(self._groups)))
+            group = Group(*wanted)
+            for server_id, traits in self._traits.items():
+                group.add(server_id, traits)
+            self._anchored.setdefault(_anchor(group), []).append(group)
+        # Last in line for being dropped.
+        self._groups[wanted] = group
+        return group
+
+    def part(self, group: Group, server_ids: Iterable[str]) -> Group:
+        """Return a group of those of these servers that belong to another one; it does not change with the fleet."""
+        part = Group(group.tags, group.server_type)
+        for server_id in server_ids:
+            traits = (self._traits or {}).get(server_id)
+            if traits is not None:
+                part.add(server_id, traits)
+        return part
+
+    def _candidates(self, traits: Traits) -> Iterator[Group]:
+        anchors = [("tag", tag) for tag in dict.fromkeys(traits.tags)]
+        for anchor in (*anchors, ("type", traits.server_type), None):
+            yield from self._anchored.get(anchor, ())
+
+    def _drop(self, wanted: tuple[tuple[str, ...], str | None]) -> None:
+        group = self._groups.pop(wanted)
+        anchor = _anchor(group)
+        self._anchored[anchor].remove(group)
+        if not self._anchored[anchor]:
+            del self._anchored[anchor]
+
+
+def traits_of(config: ServerConfig) -> Traits:
+    """Return what a server is selected by."""
+    return Traits(config.tags, config.server_type, config.priority)
+
+
+def _anchor(group: Group) -> tuple[str, str] | None:
+    if group.tags:
+        return "tag", group.tags[0]
+    return ("type", group.server_type) if group.server_type is not None else None
