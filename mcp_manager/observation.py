@@ -80,8 +80,8 @@ class Observation:
     def flight_records(self) -> list[FlightRecord]:
         """Show the latest calls in detail, in the order in which they ended: see ``flight_records`` of the configuration.
 
-        The latest of a server are also written to the log when a circuit of it opens, it becomes Unhealthy, or nobody
-        knows what became of a call: at most once a minute for each server.
+        The latest of a server are also written to the log when a circuit of it opens, or nobody knows what became of a
+        call: at most once a minute for each server.
         """
         self._check_running()
         return self._flights.records()
