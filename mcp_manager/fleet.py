@@ -91,6 +91,7 @@ class Fleet:
         self.index = FleetIndex(lambda: ((each, traits_of(self.servers[each].config)) for each in self.servers))
         # On their way in or out: they have instances, and are not, or not any more, among the servers.
         self._passing: set[Supervisor] = set()
+        self._is_ended = False
 
     def supervisor_of(self, server_id: str) -> Supervisor:
         """Return the supervisor of a server; raises :class:`ServerNotFoundError`."""
@@ -103,6 +104,7 @@ class Fleet:
 
     def take_all(self) -> list[Supervisor]:
         """Empty the fleet and return what was in it, or is on its way in or out, for whoever ends it."""
+        self._is_ended = True
         supervisors = [*self.servers.values(), *self._passing]
         self.servers.clear()
         return supervisors
@@ -166,9 +168,12 @@ class Fleet:
             task.cancel()
             await asyncio.wait({task})
             raise
-        if task.cancelled():
+        if not task.cancelled():
+            task.result()
+        elif supervisor.settings is not settings:
+            if self._is_ended:
+                raise ConnectError("the server is being stopped", server_id=server_id, retryable=False)
             raise ServerNotFoundError(server_id, hint="it was removed meanwhile")
-        task.result()
 
     async def _find(self, supervisor: Supervisor, settings: SessionSettings, *, must: bool = True) -> None:
         """Find out where instances are, if that is to be found, and go on doing so."""

@@ -519,7 +519,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
         if supervisor is None:
             return ()
         fresh_until = supervisor.settings.cache.fresh_until(LIST_TOOLS)
-        return supervisor, fresh_until, *((each, each.generation) for each in supervisor.instances)
+        return supervisor.settings, fresh_until, *((each, each.generation) for each in supervisor.instances)
 
     def _outputs(self, server_id: str) -> OutputSchemas | None:
         supervisor = self._servers.get(server_id)

@@ -352,7 +352,9 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "transport", "stdio")
         if self.instances == _ONE_PER_URL:
             count = len(self.url) if isinstance(self.url, tuple) else 1
-            if self.discovery.kind != "none" and isinstance(self.url, str):
+            # What is no section is found out by the full check.
+            discovers = isinstance(self.discovery, DiscoveryConfig) and self.discovery.kind != "none"
+            if discovers and isinstance(self.url, str):
                 count = self.max_instances
             msgspec.structs.force_setattr(self, "instances", count)
 

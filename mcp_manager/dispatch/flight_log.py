@@ -25,6 +25,8 @@ from mcp_manager.types import CallStatus, CircuitState, Rejection
 __all__ = ["FlightLog", "FlightRecord"]
 
 _log = logging.getLogger(__name__)
+# Of a program that has set up no logging, the terminal is not filled with records.
+_log.addHandler(logging.NullHandler())
 
 _DUMPED: Final = 8
 _DUMP_INTERVAL_NS: Final = 60 * 10**9

@@ -61,7 +61,9 @@ class World:
     def config(self, instances: int) -> dict[str, Any]:
         self.number += 1
         self.has_been_empty |= instances == 0
-        return {"url": self.server.url, **CALM, "instances": instances, "name": f"version {self.number}"}
+        # The observer below never pauses: on a busy machine a handshake beside it may take seconds.
+        patient = {"connect_timeout_s": 60.0}
+        return {"url": self.server.url, **CALM, **patient, "instances": instances, "name": f"version {self.number}"}
 
     async def take(self, what: str, instances: int, plan: dict[str, Any] | None, passes: int) -> None:
         self.has_been_empty |= instances == 0
