@@ -16,7 +16,8 @@ from mcp_manager._core.records import EXCLUDED, PENDING, READY, STATUS_COUNT, In
 from mcp_manager._core.router import Router
 from mcp_manager._core.snapshots import LE_BOUNDS_S, OTHER_METHOD
 
-CIRCUIT_OPEN, NO_INSTANCE = 10, 11
+OVERLOADED, CIRCUIT_OPEN, NO_INSTANCE, LIMITED, PAUSED = 7, 10, 11, 12, 15
+LONGEST_PAUSE_NS = 60 * 10**9
 MAX_METHODS = 3
 MS = 10**6
 SERVERS = st.sampled_from(("a", "b"))
@@ -47,6 +48,7 @@ class InstanceModel:
     breaker: BreakerModel
     availability: int = READY
     inflight: int = 0
+    paused_until_ns: int = 0
 
 
 @dataclass
@@ -95,7 +97,10 @@ class RouterMachine(RuleBasedStateMachine):
     def waits(self, instance: InstanceModel, probe: bool = False) -> int | None:
         """How long an acquisition has to wait, or ``None`` if it is admitted."""
         answer = copy.deepcopy(instance.breaker).acquire(self.now_ns, probe)
-        return None if isinstance(answer, PermitModel) else answer
+        wait = None if isinstance(answer, PermitModel) else answer
+        # A pause that was asked for keeps calls away, and no health check.
+        paused_ns = 0 if probe else instance.paused_until_ns - self.now_ns
+        return max(wait or 0, paused_ns) if paused_ns > 0 else wait
 
     @rule(step=st.sampled_from((1, 10 * MS, 50 * MS, 100 * MS, 200 * MS, 1000 * MS, 31_000 * MS)))
     def pass_time(self, step: int) -> None:
@@ -165,7 +170,9 @@ class RouterMachine(RuleBasedStateMachine):
         label = server.label(method)
         if lease.rejection:
             self.check_rejection(server, lease, admitting)
-            server.counts.setdefault(label, [0] * STATUS_COUNT)[lease.rejection] += 1
+            counts = server.counts.setdefault(label, [0] * STATUS_COUNT)
+            if lease.rejection < LIMITED:
+                counts[lease.rejection] += 1
             return
         instance = by_payload[lease.payload]
         assert lease.instance is instance.handle and lease.server_id == server_id
@@ -181,7 +188,7 @@ class RouterMachine(RuleBasedStateMachine):
 
     def preferred(self, pool: list[InstanceModel], random: int) -> InstanceModel | None:
         """The one that two draws and their costs lead to, where the latencies of both are known."""
-        if len(pool) < 2 or any(each.breaker.state != CLOSED for each in pool):
+        if len(pool) < 2 or any(each.breaker.state != CLOSED or each.paused_until_ns for each in pool):
             return None
         first = (random >> 32) * len(pool) >> 32
         second = (random & 0xFFFFFFFF) * (len(pool) - 1) >> 32
@@ -201,7 +208,12 @@ class RouterMachine(RuleBasedStateMachine):
         assert lease.payload is None and lease.instance is None
         assert not admitting[READY] and not admitting[PENDING]
         waits = [self.waits(each) for each in server.instances if each.availability != EXCLUDED]
-        assert lease.rejection == (CIRCUIT_OPEN if waits else NO_INSTANCE)
+        paused = [
+            each
+            for each in server.instances
+            if each.availability != EXCLUDED and each.paused_until_ns > self.now_ns and each.breaker.state == CLOSED
+        ]
+        assert lease.rejection == (PAUSED if paused else CIRCUIT_OPEN if waits else NO_INSTANCE)
         assert lease.retry_after_ns == min((wait for wait in waits if wait is not None), default=0)
         # Nothing to give back: this must do nothing.
         self.router.done(lease, FAILURE, 0, self.now_ns)
@@ -242,6 +254,8 @@ class RouterMachine(RuleBasedStateMachine):
         entry.server.inflight -= 1
         entry.instance.inflight -= 1
         entry.server.counts[entry.label][status] += 1
+        if outcome == IGNORED and status == OVERLOADED and retry_after:
+            entry.instance.paused_until_ns = self.now_ns + min(retry_after, LONGEST_PAUSE_NS)
         if outcome != IGNORED:
             entry.server.durations.setdefault(entry.label, []).append(duration)
 
@@ -249,12 +263,21 @@ class RouterMachine(RuleBasedStateMachine):
     @rule(data=st.data(), reset=st.booleans())
     def trip_or_reset(self, data: st.DataObject, reset: bool) -> None:
         instance = data.draw(st.sampled_from([each for server in self.servers.values() for each in server.instances]))
+        # Of a trial that has expired, the router may or may not have taken note when it looked for an instance.
+        noted = copy.deepcopy(instance.breaker)
+        noted.see(self.now_ns)
+        noted.expire(self.now_ns, 0.5)
+        for breaker in (noted, instance.breaker):
+            if reset:
+                breaker.reset(self.now_ns)
+            else:
+                breaker.trip(self.now_ns, 0.5)
         if reset:
             self.router.reset_breaker(instance.handle, self.now_ns)
-            instance.breaker.reset(self.now_ns)
         else:
             self.router.trip(instance.handle, self.now_ns)
-            instance.breaker.trip(self.now_ns, 0.5)
+        if self.router.instance_snapshot(instance.handle, self.now_ns).circuit.generation == noted.generation:
+            instance.breaker = noted
 
     @invariant()
     def books_agree(self) -> None:
