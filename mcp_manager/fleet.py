@@ -23,7 +23,7 @@ from mcp_manager.config import (
 )
 from mcp_manager.core_settings import balancing_settings, limits_of
 from mcp_manager.dispatch.fleet_index import FleetIndex, traits_of
-from mcp_manager.errors import CallError, ConnectError, ServerExistsError, ServerNotFoundError
+from mcp_manager.errors import CallError, ConnectError, McpManagerError, ServerExistsError, ServerNotFoundError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.pool import Instance
 from mcp_manager.scaling import Rollout, RolloutPlan, check_instances
@@ -156,7 +156,7 @@ class Fleet:
         while supervisor.rollout is not None:
             await asyncio.wait({supervisor.rollout.task})
         if self.servers.get(server_id) is not supervisor:
-            raise ServerNotFoundError(server_id, hint="it was removed meanwhile")
+            raise self._gone(server_id)
         settings = self._assembly.settings(server_id, parsed, supervisor.settings)
         find = partial(self._find, supervisor, settings)
         rollout = Rollout(supervisor, settings, plan, self._router, find, self._clock)
@@ -171,9 +171,13 @@ class Fleet:
         if not task.cancelled():
             task.result()
         elif supervisor.settings is not settings:
-            if self._is_ended:
-                raise ConnectError("the server is being stopped", server_id=server_id, retryable=False)
-            raise ServerNotFoundError(server_id, hint="it was removed meanwhile")
+            raise self._gone(server_id)
+
+    def _gone(self, server_id: str) -> McpManagerError:
+        """Say why a server that was there is not there any more."""
+        if self._is_ended:
+            return ConnectError("the server is being stopped", server_id=server_id, retryable=False)
+        return ServerNotFoundError(server_id, hint="it was removed meanwhile")
 
     async def _find(self, supervisor: Supervisor, settings: SessionSettings, *, must: bool = True) -> None:
         """Find out where instances are, if that is to be found, and go on doing so."""

@@ -373,7 +373,7 @@ class Dispatcher(Attempts):
                     method, request, config, supervisor.settings.hints
                 )
                 if not is_safe:
-                    error.hint = error.hint or way_to_repeat(method, request)
+                    error.hint = error.hint or way_to_repeat(method, request, config)
                 if not may_be_repeated(error, is_safe):
                     break
                 backoff_s = next_backoff_s(backoff_s, config, random())
@@ -452,8 +452,13 @@ class Dispatcher(Attempts):
         if not is_local and not self._router.withdraw(supervisor.record, now_ns):
             return False
         if wait_s:
-            await asyncio.sleep(wait_s)
-        return True
+            # The server's own: whoever removes it, or stops the manager, need not wait for it.
+            pause = supervisor.spawn(asyncio.sleep(wait_s))
+            try:
+                await asyncio.wait({pause})
+            finally:
+                pause.cancel()
+        return not supervisor.is_over
 
     def _has_other(self, supervisor: Supervisor, failed: RouterInstance | None, now_ns: int) -> bool:
         """Tell whether an instance other than the one that failed would take a call at once."""

@@ -68,12 +68,15 @@ def is_safe(method: str, tool: str | None, config: RetryConfig, hints: ToolHints
     return config.trust_annotations and hints.is_repeatable(tool)
 
 
-def way_to_repeat(method: str, request: Sendable) -> str:
-    """Return how to allow a request to be sent again when nobody knows whether it was executed; "" if there is no way."""
+def way_to_repeat(method: str, request: Sendable, config: RetryConfig) -> str:
+    """Return how to allow a request to be sent again when nobody knows whether it was executed.
+
+    "" if there is no way, or if the operator has said that it does harm.
+    """
     if safety_of(method) != "conditional":
         return ""
     tool = tool_of(request.params)
-    if tool is None:
+    if tool is None or tool in config.tools:
         return ""
     return f'if calling {tool[:_SHOWN]!r} twice does no harm, set it to "safe" in retry.tools'
 

@@ -103,7 +103,7 @@ class ReplyReader:
 
     def broken(self, message: str) -> ProtocolError:
         """Make the error for a response that cannot be understood."""
-        return ProtocolError(message, server_id=self._server_id, delivery="unknown")
+        return ProtocolError(message, server_id=self._server_id, delivery="unknown", retryable=True)
 
     def oversize(self, size: int) -> ProtocolError:
         """Make the error for a response longer than the limit."""

@@ -84,7 +84,13 @@ def raise_for_status(
             hint="check that url is the MCP endpoint" if status in (404, 405) else "",
         )
     else:
-        error = ProtocolError(f"the server failed with HTTP {status}{said}", server_id=server_id, delivery="unknown")
+        error = ProtocolError(
+            f"the server failed with HTTP {status}{said}",
+            server_id=server_id,
+            delivery="unknown",
+            # What it does not implement now (RFC 9110, section 15.6.2) it will not the next time.
+            retryable=status != 501,
+        )
     error.http_status = status
     raise error
 

@@ -12,7 +12,7 @@ from support.calls import CALM, echo, failure_of, text_of
 from support.scripted import Fault, ScriptedServer
 
 from mcp_manager import ManagerConfig, McpManager
-from mcp_manager.errors import AuthError, ConnectError, ConnectionLostError, OverloadedError, RpcError
+from mcp_manager.errors import AuthError, ConnectError, ConnectionLostError, OverloadedError, ProtocolError, RpcError
 
 SWIFT_RETRIES: dict[str, Any] = {**CALM, "retry": {"backoff_s": 0.01, "backoff_max_s": 0.05}}
 
@@ -59,6 +59,8 @@ async def test_a_call_that_was_refused_is_made_again(manager: McpManager, server
         (faults.SseTruncated(), ConnectionLostError),
         (faults.Status(502), ConnectionLostError),
         (faults.Status(503), OverloadedError),
+        (faults.Status(500), ProtocolError),
+        (faults.TruncatedJson(), ProtocolError),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, type) else value.__name__,
 )

@@ -305,7 +305,7 @@ async def test_stopping_ends_it(old: ScriptedServer, new: ScriptedServer) -> Non
         new.script_always("initialize", faults.Hold())
         rollout = asyncio.create_task(manager.redeploy("a", settings(new, 2)))
         await new.wait_for("initialize")
-    with pytest.raises(ServerNotFoundError):
+    with pytest.raises(ConnectError, match="being stopped"):
         await rollout
 
 
