@@ -24,7 +24,9 @@ class _FleetCollector(Collector):
         yield self._requests()
         yield self._response_times()
         yield self._health_checks()
+        yield from self._recoveries()
         yield from self._gauges()
+        yield from self._fleet()
 
     def _requests(self) -> Metric:
         family = CounterMetricFamily(
@@ -59,6 +61,47 @@ class _FleetCollector(Collector):
             family.add_metric((server_id, "success"), reading.snapshot.health_successes)
             family.add_metric((server_id, "failure"), reading.snapshot.health_failures)
         return family
+
+    def _recoveries(self) -> Iterable[Metric]:
+        """Say what was done for calls beside their first attempts: alert on these before callers see failures."""
+        retries = CounterMetricFamily(
+            "mcp_retries", "Attempts made after one that had failed, or on the next session", labels=("server_id",)
+        )
+        hedges = CounterMetricFamily(
+            "mcp_hedges", "Attempts made beside one that took long, on another instance", labels=("server_id",)
+        )
+        fallbacks = CounterMetricFamily(
+            "mcp_fallbacks", "Answers that stood in for one that no attempt brought", labels=("server_id", "source")
+        )
+        for reading in self._readings:
+            server_id = reading.snapshot.server_id
+            for recovery, count in reading.recoveries.items():
+                if recovery == "retry":
+                    retries.add_metric((server_id,), count)
+                elif recovery == "hedge":
+                    hedges.add_metric((server_id,), count)
+                else:
+                    fallbacks.add_metric((server_id, recovery), count)
+        return retries, hedges, fallbacks
+
+    def _fleet(self) -> Iterable[Metric]:
+        instances = GaugeMetricFamily(
+            "mcp_instances", "Instances that are wanted, connected, and on their way out", labels=("server_id", "state")
+        )
+        ejected = _gauge("mcp_ejected_instances", "Instances out of traffic because they failed more than others")
+        waiting = _gauge("mcp_waiting_calls", "Calls above a limit that wait for their turn")
+        limit = _gauge("mcp_concurrency_limit", "Calls that the instances take at once, where that is limited by now")
+        for reading in self._readings:
+            server_id = reading.snapshot.server_id
+            label = (server_id,)
+            instances.add_metric((server_id, "desired"), reading.desired)
+            instances.add_metric((server_id, "ready"), reading.ready)
+            instances.add_metric((server_id, "draining"), reading.draining)
+            ejected.add_metric(label, reading.ejected)
+            waiting.add_metric(label, reading.snapshot.waiting)
+            if reading.limit is not None:
+                limit.add_metric(label, reading.limit)
+        return instances, ejected, waiting, limit
 
     def _gauges(self) -> Iterable[Metric]:
         active = _gauge("mcp_active_connections", "Calls under way")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mcp_manager._core.router import Router
 from mcp_manager.config import ManagerConfig
+from mcp_manager.dispatch.dispatcher import Dispatcher
 from mcp_manager.dispatch.flight_log import FlightLog, FlightRecord
 from mcp_manager.health import HealthMonitor
 from mcp_manager.supervisor import Supervisor
@@ -30,6 +31,7 @@ class Observation:
     _monitor: HealthMonitor
     _router: Router
     _flights: FlightLog
+    _dispatcher: Dispatcher
     _http: HttpPool
 
     @abstractmethod
@@ -62,8 +64,9 @@ class Observation:
 
         self._check_running()
         now_ns = time.monotonic_ns()
+        recoveries = self._dispatcher.recoveries
         return metrics.render(
-            [server_reading(each, self._router, self._http, now_ns) for each in self._servers.values()]
+            [server_reading(each, self._router, self._http, recoveries, now_ns) for each in self._servers.values()]
         )
 
     def snapshot(self) -> FleetSnapshot:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from mcp_manager._core.router import Router
 from mcp_manager._core.snapshots import ServerSnapshot
+from mcp_manager.dispatch.recoveries import Recoveries, Recovery
 from mcp_manager.errors import CallError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.protocol.handshake import ServerIdentity
@@ -48,13 +50,21 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServerReading(msgspec.Struct, frozen=True, kw_only=True):
-    """One server at the moment of a scrape."""
+    """One server at the moment of a scrape.
+
+    ``ejected`` of its instances are out of traffic because they failed more than others; ``limit`` is how many calls those
+    that have a limit take together, ``None`` if none has.
+    """
 
     snapshot: ServerSnapshot
     circuit: CircuitState
     desired: int
     ready: int
+    draining: int
+    ejected: int
+    limit: int | None
     open_connections: int
+    recoveries: Mapping[Recovery, int]
 
 
 def server_view(supervisor: Supervisor, monitor: HealthMonitor, router: Router, now_ns: int) -> ServerView:
@@ -99,16 +109,24 @@ def fleet_health(monitor: HealthMonitor, router: Router, now_ns: int) -> PyHealt
     )
 
 
-def server_reading(supervisor: Supervisor, router: Router, http: HttpPool, now_ns: int) -> ServerReading:
+def server_reading(
+    supervisor: Supervisor, router: Router, http: HttpPool, recoveries: Recoveries, now_ns: int
+) -> ServerReading:
     """Read one server for the metrics."""
+    snapshot = router.server_snapshot(supervisor.server_id, now_ns)
+    limits = [each.limit for each in snapshot.instances if each.limit is not None]
     ready = _ready_count(supervisor)
     is_http = supervisor.config.transport != "stdio"
     return ServerReading(
-        snapshot=router.server_snapshot(supervisor.server_id, now_ns),
+        snapshot=snapshot,
         circuit=circuit_of(supervisor, router, now_ns),
         desired=supervisor.desired,
         ready=ready,
+        draining=supervisor.draining,
+        ejected=sum(each.ejected_until_ns > now_ns for each in snapshot.instances),
+        limit=sum(limits) if limits else None,
         open_connections=http.open_connections(supervisor.server_id) if is_http else ready,
+        recoveries=recoveries.of(supervisor.server_id),
     )
 
 

@@ -16,6 +16,7 @@ from mcp_manager.dispatch.admission import MAY_WAIT, WaitingRoom, refusal
 from mcp_manager.dispatch.affinity import Affinity, Pin, state_lost
 from mcp_manager.dispatch.flight_log import FlightLog
 from mcp_manager.dispatch.latencies import Latencies
+from mcp_manager.dispatch.recoveries import Recoveries
 from mcp_manager.errors import CallError, CircuitOpenError, OverloadedError, ProtocolError, SessionLostError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.policy import classify_error, classify_rpc_error
@@ -56,6 +57,7 @@ class Attempts:
         self._flights = flights
         self._affinity = affinity
         self._config = config
+        self.recoveries = Recoveries()
         self._latencies = Latencies(router, clock)
         self._room = WaitingRoom(router, config, clock, self._latencies.median_s)
 
@@ -172,6 +174,7 @@ class Attempts:
                     instance.lose(session, lost)
                     raise
                 attempts = 2
+                self.recoveries.count(supervisor.server_id, "retry")
                 reply = await instance.call_again(session, lost, request, deadline_ns, progress)
                 if pin is not None and instance.session is not None:
                     pin.settle(instance, instance.session)

@@ -236,9 +236,14 @@ class Dispatcher(Attempts):
             answer = await self._answered_elsewhere(
                 supervisor, method, request, deadline_ns, progress, failure, is_safe=is_safe
             )
-            answer = answer or self._fallbacks.own(supervisor, method, request, is_safe=is_safe)
-            if answer is None:
+            if answer is not None:
+                self.recoveries.count(supervisor.server_id, "server")
+                return answer
+            own = self._fallbacks.own(supervisor, method, request, is_safe=is_safe)
+            if own is None:
                 raise
+            answer, kind = own
+            self.recoveries.count(supervisor.server_id, kind)
             return answer
         if settings.kept is not None:
             self._fallbacks.keep(supervisor, method, request, reply)
@@ -299,6 +304,7 @@ class Dispatcher(Attempts):
             if not first.done() or (isinstance(failure, CallError) and may_be_repeated(failure, is_safe)):
                 hedge = self._hedge_lease(supervisor, method, lease, deadline_ns)
                 if hedge is not None:
+                    self.recoveries.count(supervisor.server_id, "hedge")
                     leases.append(hedge)
                     carrying = self._carry(
                         supervisor, method, hedge, request, started_ns, deadline_ns, None, may_resend=False, hedged=True
@@ -400,6 +406,7 @@ class Dispatcher(Attempts):
                     again, pin = await self._admitted(
                         supervisor, method, (again, pin), deadline_ns, place, lease.instance
                     )
+                    self.recoveries.count(supervisor.server_id, "retry")
                     reply = await self._carry(
                         supervisor,
                         method,
@@ -484,3 +491,4 @@ class Dispatcher(Attempts):
     def forget(self, server_id: str) -> None:
         """Forget a server that was removed."""
         self._tool_rates.forget(server_id)
+        self.recoveries.forget(server_id)

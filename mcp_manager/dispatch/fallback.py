@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -59,8 +59,10 @@ class Fallbacks:
         tagged = [each for each in self._servers() if tag in each.config.tags and each is not supervisor]
         return iter(sorted(tagged, key=lambda each: -each.config.priority))
 
-    def own(self, supervisor: Supervisor, method: str, request: Sendable, *, is_safe: bool) -> Message | None:
-        """Return what a server's own settings and past have in place of an answer.
+    def own(
+        self, supervisor: Supervisor, method: str, request: Sendable, *, is_safe: bool
+    ) -> tuple[Message, Literal["stale", "static"]] | None:
+        """Return what a server's own settings and past have in place of an answer, and which of the two it is.
 
         Parameters
         ----------
@@ -74,14 +76,14 @@ class Fallbacks:
         if found is not None:
             age_s = (self._clock() - found[0]) / 1e9
             if age_s <= config.stale_s:
-                return marked(found[1], {STAND_IN: "stale", STALE_AGE: round(age_s, 3)})
+                return marked(found[1], {STAND_IN: "stale", STALE_AGE: round(age_s, 3)}), "stale"
         if not config.static:
             return None
         tool = tool_of(request.params) if method == methods.CALL_TOOL else None
         name = f"{method}:{tool}" if tool is not None and f"{method}:{tool}" in config.static else method
         if name not in config.static:
             return None
-        return marked(msgspec.json.encode(config.static[name]), {STAND_IN: "static"})
+        return marked(msgspec.json.encode(config.static[name]), {STAND_IN: "static"}), "static"
 
 
 def from_other(reply: Message, other: Supervisor) -> Message:

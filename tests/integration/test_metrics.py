@@ -8,7 +8,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 from support import faults
-from support.calls import SWIFT, echo, eventually
+from support.calls import CALM, SWIFT, echo, eventually, text_of
 from support.processes import unused_port
 from support.scripted import ScriptedServer
 
@@ -23,6 +23,13 @@ FAMILIES = {
     "mcp_connection_pool_size": "gauge",
     "mcp_server_availability": "gauge",
     "mcp_error_rate": "gauge",
+    "mcp_retries": "counter",
+    "mcp_hedges": "counter",
+    "mcp_fallbacks": "counter",
+    "mcp_instances": "gauge",
+    "mcp_ejected_instances": "gauge",
+    "mcp_waiting_calls": "gauge",
+    "mcp_concurrency_limit": "gauge",
 }
 
 
@@ -134,3 +141,102 @@ async def test_labels_are_escaped_and_methods_are_bounded() -> None:
             assert value(text, "mcp_requests_total", server_id=odd, method='m"0\n', status="rpc_error") == 1
             methods = {dict(labels)["method"] for name, labels in samples(text) if name == "mcp_requests_total"}
             assert len(methods) <= 65
+
+
+def total(text: str, name: str, **labels: str) -> float:
+    """A counter, 0 where nothing was counted."""
+    return samples(text).get((name, frozenset(labels.items())), 0.0)
+
+
+async def test_attempts_after_the_first_are_counted() -> None:
+    with ScriptedServer() as server:
+        async with McpManager() as manager:
+            swift = {**CALM, "retry": {"attempts": 3, "backoff_s": 0.01}}
+            await manager.deploy("a", {"url": server.url, **swift})
+            await manager.execute_raw("a", echo("x"))
+            assert total(manager.metrics_text(), "mcp_retries_total", server_id="a") == 0
+            server.script("tools/call", faults.Status(429), times=2)
+            await manager.execute_raw("a", echo("x"))
+            assert total(manager.metrics_text(), "mcp_retries_total", server_id="a") == 2
+            # On the next session, within one attempt of the caller's.
+            server.script("tools/call", faults.Status(404))
+            await manager.execute_raw("a", echo("x"))
+            assert total(manager.metrics_text(), "mcp_retries_total", server_id="a") == 3
+            assert len(server.requests_of("tools/call")) == 6
+            await manager.undeploy("a")
+            await manager.deploy("a", {"url": server.url, **swift})
+            assert total(manager.metrics_text(), "mcp_retries_total", server_id="a") == 0
+
+
+async def test_answers_that_stand_in_are_counted_by_their_source() -> None:
+    with ScriptedServer() as server, ScriptedServer() as other:
+        async with McpManager() as manager:
+            static = {"static": {"tools/call:echo": {"content": [{"type": "text", "text": "fixed"}]}}}
+            await manager.deploy(
+                "a", {"url": server.url, **CALM, "fallback": {**static, "tag": "group", "stale_s": 60.0}}
+            )
+
+            def count(source: str) -> float:
+                return total(manager.metrics_text(), "mcp_fallbacks_total", server_id="a", source=source)
+
+            listing = b'{"method":"tools/list"}'
+            await manager.execute_raw("a", listing)
+            server.script_always("tools/call", faults.Reset())
+            server.script_always("tools/list", faults.Reset())
+            server.script("tools/call", faults.Status(429))
+            assert text_of(await manager.execute_raw("a", echo("x"))) == "fixed"
+            await manager.execute_raw("a", listing)
+            assert (count("server"), count("stale"), count("static")) == (0, 1, 1)
+            await manager.deploy("b", {"url": other.url, **CALM, "tags": ["group"]})
+            server.script("tools/call", faults.Status(429))
+            assert text_of(await manager.execute_raw("a", echo("y"))) == "y"
+            assert (count("server"), count("stale"), count("static")) == (1, 1, 1)
+            assert total(manager.metrics_text(), "mcp_fallbacks_total", server_id="b", source="server") == 0
+
+
+async def test_instances_are_counted_by_where_they_are_in_life() -> None:
+    with ScriptedServer() as server:
+        async with McpManager() as manager:
+            await manager.deploy("a", {"url": server.url, **CALM, "instances": 3})
+
+            def instances(state: str) -> float:
+                return value(manager.metrics_text(), "mcp_instances", server_id="a", state=state)
+
+            assert (instances("desired"), instances("ready"), instances("draining")) == (3, 3, 0)
+            hold = faults.Hold()
+            server.script("tools/call", hold, times=3)
+            calls = [asyncio.create_task(manager.execute_raw("a", echo(str(number)))) for number in range(3)]
+            await server.wait_for("tools/call", 3)
+            await manager.scale("a", 0)
+            assert (instances("desired"), instances("ready")) == (0, 0)
+            assert instances("draining") >= 1
+            hold.release()
+            await asyncio.gather(*calls)
+            await eventually(lambda: instances("draining") == 0, "the end of what drains")
+            await manager.scale("a", 2)
+            handle = manager._servers["a"].instances[0].handle
+            assert handle is not None
+            assert value(manager.metrics_text(), "mcp_ejected_instances", server_id="a") == 0
+            assert manager._router.eject(handle, 2**62)
+            assert value(manager.metrics_text(), "mcp_ejected_instances", server_id="a") == 1
+
+
+async def test_a_limit_and_those_that_wait_for_it_are_seen() -> None:
+    with ScriptedServer() as server:
+        async with McpManager() as manager:
+            limits = {"max_concurrent": 1, "max_waiting": 5, "max_wait_s": 9.0}
+            await manager.deploy("a", {"url": server.url, **CALM, "limits": limits})
+            hold = faults.Hold()
+            server.script("tools/call", hold)
+            calls = [asyncio.create_task(manager.execute_raw("a", echo(str(number)))) for number in range(3)]
+            await eventually(
+                lambda: value(manager.metrics_text(), "mcp_waiting_calls", server_id="a") == 2, "those that wait"
+            )
+            assert ("mcp_concurrency_limit", frozenset({("server_id", "a")})) not in samples(manager.metrics_text())
+            hold.release()
+            await asyncio.gather(*calls)
+            assert value(manager.metrics_text(), "mcp_waiting_calls", server_id="a") == 0
+            server.script("tools/call", faults.Status(429))
+            [refused] = await asyncio.gather(manager.execute_raw("a", echo("x")), return_exceptions=True)
+            assert isinstance(refused, CallError)
+            assert value(manager.metrics_text(), "mcp_concurrency_limit", server_id="a") >= 1
