@@ -274,6 +274,14 @@ async def test_services_name_ports_tiers_and_weights(names: NameServer, manager:
         await eventually(lambda: len(supervisor.instances) == 1, "the last one")
         await manager.execute_raw("a", echo("far"))
         assert far.executed == ["far"]
+        # Services of which none has a place are as good as no answer.
+        last = supervisor.instances
+        names.records[NAME, "SRV"][:] = ["9 0 1 nowhere.example.test."]
+        await eventually(
+            lambda: "no record names a usable place" in str(manager.server("a").last_error), "a look in vain"
+        )
+        assert supervisor.instances == last
+        await manager.execute_raw("a", echo("far still"))
         near.listen()
         light.listen()
 
@@ -307,6 +315,21 @@ async def test_records_are_looked_up_again_when_they_expire_and_not_before(
         await manager.deploy("a", discovered(names, port, discovery={"refresh_s": 3600.0, "min_refresh_s": 0.01}))
         records(names, "127.0.0.2")
         await servers["127.0.0.2"].wait_for("initialize")
+
+
+async def test_a_name_is_not_looked_up_more_often_than_that(
+    names: NameServer, servers: dict[str, ScriptedServer]
+) -> None:
+    records(names, "127.0.0.1")
+    names.records["other.example.test", "A"] = ["127.0.0.1"]
+    names.ttl = 0
+    port = servers["::1"].port
+    async with McpManager() as manager:
+        seldom = {"refresh_s": 3600.0, "min_refresh_s": 3600.0}
+        await manager.deploy("a", discovered(names, port, discovery=seldom))
+        await manager.deploy("b", {**discovered(names, port), "url": f"http://other.example.test:{port}/mcp"})
+        await names.wait_for_queries(12)
+        assert [each for each in names.asked if each[0] == NAME] == [(NAME, "A", "udp"), (NAME, "AAAA", "udp")]
 
 
 async def test_a_replacement_goes_where_its_own_name_leads(

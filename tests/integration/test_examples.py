@@ -43,7 +43,7 @@ SAYS = {
     ),
     "self_healing_fleet.py": (
         "Healthy, 4 instances",
-        "healed after",
+        "replaced after",
         "4 -> 6 instances",
         "6 -> 2 instances",
         "release 2, 2 of 2 processes replaced",

@@ -44,6 +44,16 @@ def test_the_budget_is_a_share_of_the_calls_and_some_beside() -> None:
     assert budget.balance(START + 11 * SECOND) == 10
 
 
+@pytest.mark.parametrize("silence_s", range(11, 32))
+def test_after_a_silence_of_any_length_nothing_is_left_in_the_window(silence_s: int) -> None:
+    budget = RetryBudget(ratio=0.2, min_per_s=1.0)
+    for _ in range(50):
+        budget.deposit(START)
+    assert budget.withdraw(START)
+    assert budget.balance(START) == 19
+    assert budget.balance(START + silence_s * SECOND) == 10
+
+
 def test_a_clock_that_goes_back_gives_nothing_away() -> None:
     budget = RetryBudget(ratio=0.0, min_per_s=0.1)
     assert budget.withdraw(START)
