@@ -263,8 +263,9 @@ async def test_services_name_ports_tiers_and_weights(names: NameServer, manager:
         # More than four standard deviations.
         assert 22 < len(light.executed) < 78
         assert {each.headers["host"] for each in near.requests} == {NAME}
-        # A weight changes, and the instance stays.
+        # A weight changes, and the instance stays; so does one whose host cannot be looked up any more.
         before = set(supervisor.instances)
+        del names.records["two.example.test", "A"]
         names.records[NAME, "SRV"][0] = f"5 20 {near.port} one.example.test."
         await eventually(lambda: 20.0 in {handle.weight for handle in handles}, "the new weight")
         assert set(supervisor.instances) == before
@@ -279,6 +280,12 @@ async def test_services_name_ports_tiers_and_weights(names: NameServer, manager:
         names.records[NAME, "SRV"][:] = ["9 0 1 nowhere.example.test."]
         await eventually(
             lambda: "no record names a usable place" in str(manager.server("a").last_error), "a look in vain"
+        )
+        assert supervisor.instances == last
+        # RFC 2782: the service is decidedly not available here.
+        names.records[NAME, "SRV"][:] = ["0 0 0 ."]
+        await eventually(
+            lambda: "names no service" in str(manager.server("a").last_error), "a look that finds no service"
         )
         assert supervisor.instances == last
         await manager.execute_raw("a", echo("far still"))
