@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Final
@@ -113,10 +112,6 @@ class Discovery:
         return [Endpoint(address, self._port) for address in await self._look_for_addresses(self._host)]
 
     async def _look_for_addresses(self, host: str) -> list[str]:
-        try:
-            return [str(ipaddress.ip_address(host))]
-        except ValueError:
-            pass
         answers = await asyncio.gather(self._ask(host, "A"), self._ask(host, "AAAA"), return_exceptions=True)
         failures = [each for each in answers if isinstance(each, BaseException)]
         for failure in failures:

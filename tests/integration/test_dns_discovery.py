@@ -248,6 +248,7 @@ async def test_services_name_ports_tiers_and_weights(names: NameServer, manager:
                 f"5 10 {light.port} two.example.test.",
                 f"9 0 {far.port} one.example.test.",
                 "9 0 1 nowhere.example.test.",
+                "9 0 0 one.example.test.",
             ],
             ("one.example.test", "A"): ["127.0.0.1"],
             ("two.example.test", "A"): ["127.0.0.2"],
@@ -291,6 +292,25 @@ async def test_services_name_ports_tiers_and_weights(names: NameServer, manager:
         await manager.execute_raw("a", echo("far still"))
         near.listen()
         light.listen()
+
+
+async def test_the_order_of_a_hosts_addresses_moves_no_instance(
+    names: NameServer, servers: dict[str, ScriptedServer], manager: McpManager
+) -> None:
+    port = servers["127.0.0.1"].port
+    names.records |= {
+        (NAME, "SRV"): [f"5 30 {port} one.example.test."],
+        ("one.example.test", "A"): ["127.0.0.1", "127.0.0.2"],
+    }
+    await manager.deploy("a", discovered(names, 80, discovery={"kind": "srv"}))
+    [supervisor] = manager._servers.values()
+    [instance] = before = supervisor.instances
+    assert used(manager) == {"127.0.0.1"}
+    names.records["one.example.test", "A"].reverse()
+    names.records[NAME, "SRV"][:] = [f"5 20 {port} one.example.test."]
+    assert instance.handle is not None
+    await eventually(lambda: getattr(instance.handle, "weight", None) != 30.0, "the next look")
+    assert supervisor.instances == before
 
 
 async def test_what_is_cut_short_is_asked_for_over_tcp(
