@@ -186,8 +186,7 @@ class Group:
         below
             Consider lower priorities than this one only.
         """
-        # A level may vanish: a look at a server can lead to its removal.
-        for number in tuple(self._order):
+        for number in self._order:
             if below is not None and -number >= below:
                 continue
             found = self._levels[-number].choose(chooser, but)

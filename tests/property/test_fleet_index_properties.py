@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from mcp_manager.dispatch.fleet_index import Chooser, FleetIndex, Traits, _Level
+from mcp_manager.dispatch.fleet_index import _GROUPS_AT_MOST, Chooser, FleetIndex, Traits, _Level
 
 IDS = st.sampled_from([f"s{number}" for number in range(10)])
 TAGS = st.lists(st.sampled_from(["red", "blue", "green"]), max_size=4).map(tuple)
@@ -160,3 +160,34 @@ def test_of_two_the_cheaper_one_is_taken(size: int, seed: Any) -> None:
     chosen = level.choose(Chooser(lambda _: True, cost, seed.randrange), ())
     assert len(set(asked)) == 2
     assert chosen == min(asked, key=float)
+
+
+@given(size=st.integers(2, 30), draw=st.integers(0, 29), left=st.integers(0, 29))
+def test_the_only_one_that_is_left_is_found_wherever_it_is(size: int, draw: int, left: int) -> None:
+    level = _Level()
+    for number in range(size):
+        level.add(str(number))
+    only = str(left % size)
+    # A generator that draws the same number for ever must not be able to hide it.
+    chooser = Chooser(lambda _: True, lambda _: 1.0, lambda count: draw % count)
+    assert level.choose(chooser, {str(number) for number in range(size)} - {only}) == only
+
+
+def test_selectors_that_mean_the_same_share_a_group() -> None:
+    index = FleetIndex(dict[str, Traits]().items)
+    assert index.group(("b", "a"), None) is index.group(("a", "b", "a"), None)
+    assert index.group(("b", "a"), "mcp") is not index.group(("b", "a"), None)
+
+
+def test_so_many_groups_are_kept_and_the_one_that_was_not_asked_for_longest_goes() -> None:
+    index = FleetIndex({"old": Traits(("red",), "mcp", 0)}.items)
+    red, blue = index.group(("red",), None), index.group(("blue",), None)
+    for number in range(_GROUPS_AT_MOST - 2):
+        index.group((f"other {number}",), None)
+    assert index.group(("red",), None) is red
+    index.group(("one more",), None)
+    index.put("new", Traits(("red", "blue"), "mcp", 0))
+    assert red.by_priority() == {0: ["old", "new"]}
+    # What was let go is not kept up to date, and made again when it is asked for.
+    assert blue.by_priority() == {}
+    assert index.group(("blue",), None).by_priority() == {0: ["new"]}
