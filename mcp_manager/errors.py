@@ -262,7 +262,7 @@ class DeadlineExceededError(CallError, TimeoutError):
 
 
 class CircuitOpenError(CallError):
-    """The server's circuit breaker is open; nothing was sent. ``retry_after_s`` says when to come back."""
+    """The server's circuit breaker is open; nothing was sent. ``retry_after_s`` says when to come back, at the latest."""
 
     delivery: Delivery = "not_sent"
     retryable = True

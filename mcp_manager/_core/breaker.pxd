@@ -94,6 +94,7 @@ cdef void circuit_trip(Circuit* circuit, const Policy* policy, int64_t now_ns, d
 cdef void circuit_reset(Circuit* circuit, int64_t now_ns) noexcept nogil
 cdef int circuit_set_mode(Circuit* circuit, str mode, int64_t now_ns) except -1
 cdef list circuit_take_transitions(Circuit* circuit)
+cdef bint circuit_on_trial(const Circuit* circuit, const Policy* policy, int64_t now_ns) noexcept nogil
 cdef CircuitSnapshot circuit_snapshot(const Circuit* circuit, const Policy* policy, int64_t now_ns)
 
 cdef inline int64_t circuit_wait(Circuit* circuit, const Policy* policy, int64_t now_ns, bint probe) noexcept nogil:

@@ -373,6 +373,14 @@ cdef list circuit_take_transitions(Circuit* circuit):
     return changes
 
 
+cdef bint circuit_on_trial(const Circuit* circuit, const Policy* policy, int64_t now_ns) noexcept nogil:
+    """Tell whether the open time is over, and trials, due or under way, are to show whether the circuit closes."""
+    cdef Circuit copy = circuit[0]
+    now_ns = advance_clock(&copy, now_ns)
+    expire_trials(&copy, policy, now_ns, NO_JITTER)
+    return copy.state == HALF_OPEN or (copy.state == OPEN and copy.until_ns <= now_ns)
+
+
 cdef CircuitSnapshot circuit_snapshot(const Circuit* circuit, const Policy* policy, int64_t now_ns):
     """Return the circuit as of now; works on a copy, so that looking changes nothing."""
     cdef Circuit copy = circuit[0]

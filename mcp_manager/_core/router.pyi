@@ -248,6 +248,9 @@ class Router:
     def breaker_state(self, instance: Instance, now_ns: int) -> int:
         """Return the state of an instance's circuit: 0 closed, 1 open, 2 half open."""
 
+    def is_on_trial(self, instance: Instance, now_ns: int) -> bool:
+        """Tell whether the open time of an instance's circuit is over, and trials, due or under way, are to decide."""
+
     def tier_loads(self, server_id: str) -> dict[int, float]:
         """Return the percent of a server's calls by tier: 100 together, or 0 if no instance takes calls.
 

@@ -13,7 +13,8 @@ from mcp_manager._core.balancing cimport LIMITED, NO_INSTANCE, PAUSED, choose, m
 from mcp_manager._core.breaker cimport ADMITTED, FAILURE, IGNORED, NO_SLOT, SUCCESS
 from mcp_manager._core.breaker cimport BreakerSettings as Settings
 from mcp_manager._core.breaker cimport (
-    circuit_acquire, circuit_init, circuit_release, circuit_reset, circuit_set_mode, circuit_snapshot, circuit_trip,
+    circuit_acquire, circuit_init, circuit_on_trial, circuit_release, circuit_reset, circuit_set_mode,
+    circuit_snapshot, circuit_trip,
 )
 from mcp_manager._core.histogram cimport LatencyWindow, buckets_record, empty_summary
 from mcp_manager._core.limiter cimport OTHERWISE, OVERLOAD, WELL, limiter_begin, limiter_cap, limiter_ended
@@ -487,6 +488,9 @@ cdef class Router:
 
     def breaker_state(self, Instance instance not None, int64_t now_ns):
         return circuit_snapshot(&instance.circuit, &instance.settings.policy, now_ns).state
+
+    def is_on_trial(self, Instance instance not None, int64_t now_ns):
+        return circuit_on_trial(&instance.circuit, &instance.settings.policy, now_ns)
 
     def tier_loads(self, str server_id not None):
         return tier_loads(<Server> self.servers[server_id])

@@ -94,7 +94,7 @@ class Demo:
     """
 
     def __init__(
-        self, *, restart: bool = True, phase_s: float = 1.2, patience_s: float = 4.0, limit_s: float = 12.0
+        self, *, restart: bool = True, phase_s: float = 1.2, patience_s: float = 10.0, limit_s: float = 40.0
     ) -> None:
         self._restart = restart
         self._phase_s = phase_s

@@ -450,7 +450,10 @@ class Dispatcher(Attempts):
             return False
         is_local = lease.rejection != 0
         has_other = place.instance is None and self._has_other(supervisor, lease.instance, now_ns)
-        wait_s = pause_s(error, supervisor.config.retry, backoff_s, is_local=is_local, has_other=has_other)
+        is_on_trial = lease.rejection == CallStatus.CIRCUIT_OPEN and self._is_on_trial(supervisor, now_ns)
+        wait_s = pause_s(
+            error, supervisor.config.retry, backoff_s, is_local=is_local, has_other=has_other, is_on_trial=is_on_trial
+        )
         if wait_s is None:
             return False
         left_s = (deadline_ns - now_ns) / 1e9 - wait_s
@@ -482,6 +485,13 @@ class Dispatcher(Attempts):
             ):
                 return True
         return False
+
+    def _is_on_trial(self, supervisor: Supervisor, now_ns: int) -> bool:
+        """Tell whether trials are to show if the circuit of an instance closes."""
+        return any(
+            instance.handle is not None and self._router.is_on_trial(instance.handle, now_ns)
+            for instance in supervisor.instances
+        )
 
     def _check_tool(self, supervisor: Supervisor, method: str, request: Sendable, now_ns: int) -> None:
         """Hold the calls of a tool to its rate; raises :class:`OverloadedError`."""

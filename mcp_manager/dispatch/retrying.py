@@ -96,7 +96,13 @@ def next_backoff_s(previous_s: float, config: RetryConfig, random: float) -> flo
 
 
 def pause_s(
-    error: CallError, config: RetryConfig, backoff_s: float, *, is_local: bool, has_other: bool
+    error: CallError,
+    config: RetryConfig,
+    backoff_s: float,
+    *,
+    is_local: bool,
+    has_other: bool,
+    is_on_trial: bool = False,
 ) -> float | None:
     """Return the seconds to wait before the next attempt, ``None`` if it would be too long or in vain.
 
@@ -108,7 +114,12 @@ def pause_s(
         The call was refused before it was sent. Then it is tried again only if time alone will let it through.
     has_other
         Another instance is free: it is not bound by what the last one asked for.
+    is_on_trial
+        Circuits refused the call, and of one of them the open time is over: ``retry_after_s`` is then the very latest
+        time, for its trials will mostly end long before they expire.
     """
+    if is_on_trial:
+        return backoff_s
     asked_s = error.retry_after_s
     if is_local:
         return None if not asked_s or asked_s > config.backoff_max_s else max(asked_s, backoff_s)

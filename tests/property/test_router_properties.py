@@ -9,7 +9,17 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support.models import CLOSED, FAILURE, IGNORED, SUCCESS, BreakerModel, BreakerParameters, PermitModel
+from support.models import (
+    CLOSED,
+    FAILURE,
+    HALF_OPEN,
+    IGNORED,
+    OPEN,
+    SUCCESS,
+    BreakerModel,
+    BreakerParameters,
+    PermitModel,
+)
 
 from mcp_manager._core.breaker import BreakerSettings
 from mcp_manager._core.records import EXCLUDED, PENDING, READY, STATUS_COUNT, Instance, Lease
@@ -315,6 +325,8 @@ class RouterMachine(RuleBasedStateMachine):
         assert instance.handle.inflight == snapshot.inflight == instance.inflight >= 0
         assert instance.handle.availability == snapshot.availability == instance.availability
         assert self.router.breaker_state(instance.handle, self.now_ns) == snapshot.circuit_state == model.state
+        is_on_trial = model.state == HALF_OPEN or (model.state == OPEN and model.newest_ns >= model.until_ns)
+        assert self.router.is_on_trial(instance.handle, self.now_ns) == is_on_trial
         assert snapshot.circuit.generation == model.generation
         assert (snapshot.window_calls, snapshot.window_failures) == model.window(self.now_ns)[:2]
 

@@ -336,6 +336,13 @@ def test_how_long_to_wait(error: CallError, is_local: bool, has_other: bool, exp
     assert pause_s(error, config, 0.1, is_local=is_local, has_other=has_other) == expected
 
 
+@pytest.mark.parametrize("told_s", [0.05, 1.9, 2.5])
+def test_the_end_of_a_trial_is_waited_for_like_any_other(told_s: float) -> None:
+    config = RetryConfig(backoff_s=0.1, backoff_max_s=2.0)
+    refusal = CircuitOpenError("x", retry_after_s=told_s)
+    assert pause_s(refusal, config, 0.1, is_local=True, has_other=False, is_on_trial=True) == 0.1
+
+
 def test_attempts_are_apart_by_the_jitter() -> None:
     async def test(fleet: ScriptedFleet) -> None:
         fleet.acts.extend([Act(takes_s=0.0, error=refused)] * 4)
@@ -433,6 +440,60 @@ def test_a_circuit_that_closes_soon_is_waited_for() -> None:
         assert len(fleet.sent) == 1
 
     fleet_test(test, breaker={"open_s": 0.5, "open_max_s": 0.5, "active_first": False})
+
+
+def test_a_call_beside_a_trial_need_not_wait_until_the_trial_expires() -> None:
+    async def test(fleet: ScriptedFleet) -> None:
+        handle = fleet.supervisor.instances[0].handle
+        assert handle is not None
+        fleet.router.trip(handle, fleet.loop.clock())
+        await asyncio.sleep(0.5)
+        fleet.acts.append(Act(takes_s=0.2))
+        trial = asyncio.create_task(fleet.tool())
+        await asyncio.sleep(0.1)
+        await fleet.tool()
+        # The trial ended 0.1 s after the refusal; of the pauses, the second ends at most 0.3 + 0.9 s after it.
+        assert trial.done()
+        assert fleet.passed_s <= 1.8
+        assert len(fleet.sent) == 2
+
+    breaker = {"open_s": 0.5, "open_max_s": 0.5, "active_first": False, "half_open_permits": 1}
+    fleet_test(test, breaker=breaker, retry={"backoff_s": 0.1}, request_timeout_s=5.0)
+
+
+def test_a_call_before_a_trial_that_is_due_need_not_wait_until_callers_are_let_through() -> None:
+    async def test(fleet: ScriptedFleet) -> None:
+        handle = fleet.supervisor.instances[0].handle
+        assert handle is not None
+        fleet.router.trip(handle, fleet.loop.clock())
+        await asyncio.sleep(0.6)
+        call = asyncio.create_task(fleet.tool())
+        await asyncio.sleep(0.01)
+        fleet.router.reset_breaker(handle, fleet.loop.clock())
+        await call
+        assert 0.65 <= fleet.passed_s <= 0.76
+
+    breaker = {"open_s": 0.5, "open_max_s": 0.5, "active_first": True, "probe_grace_s": 2.0}
+    # The monitor of this fleet does not run: nothing takes the trial.
+    fleet_test(test, breaker=breaker, retry={"backoff_s": 0.05}, health={"enabled": True})
+
+
+def test_a_trial_that_hangs_leaves_the_others_refused_soon() -> None:
+    async def test(fleet: ScriptedFleet) -> None:
+        handle = fleet.supervisor.instances[0].handle
+        assert handle is not None
+        fleet.router.trip(handle, fleet.loop.clock())
+        await asyncio.sleep(0.5)
+        fleet.acts.append(Act(takes_s=1.9))
+        trial = asyncio.create_task(fleet.tool())
+        await asyncio.sleep(0.1)
+        error = await fleet.failure("tools/call", {"name": "echo"})
+        assert isinstance(error, CircuitOpenError)
+        assert not trial.done()
+        await trial
+
+    breaker = {"open_s": 0.5, "open_max_s": 0.5, "active_first": False, "half_open_permits": 1}
+    fleet_test(test, breaker=breaker, request_timeout_s=2.0)
 
 
 def test_a_circuit_that_stays_open_fails_at_once() -> None:

@@ -16,7 +16,7 @@ from mcp_manager.transports.child import Child, child_environment
 __all__ = ["HttpServerProcess", "stdio_server_config"]
 
 _READY: Final = re.compile(rb"listening on http://127\.0\.0\.1:(\d+)/mcp\n")
-_START_S: Final = 10.0
+_START_S: Final = 20.0
 _END_S: Final = 1.0
 _PACKAGE_PARENT: Final = str(Path(__file__).resolve().parents[3])
 
