@@ -262,7 +262,10 @@ class DeadlineExceededError(CallError, TimeoutError):
 
 
 class CircuitOpenError(CallError):
-    """The server's circuit breaker is open; nothing was sent. ``retry_after_s`` says when to come back, at the latest."""
+    """The server's circuit breaker is open; nothing was sent.
+
+    ``retry_after_s`` says when to come back; where a trial is under way or due, callers may be let through earlier.
+    """
 
     delivery: Delivery = "not_sent"
     retryable = True

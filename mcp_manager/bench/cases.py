@@ -88,7 +88,7 @@ def parse_case(text: str) -> Case:
     found = _NOTATION.fullmatch(text)
     if found is None:
         raise InvalidRequestError(f"{text!r} is not a case", hint="write framing/bytes/in flight, such as sse/10k/64")
-    framing: Framing = found[1]  # type: ignore[assignment]
+    framing: Framing = found[1]  # type: ignore[assignment]  # the notation knows no other
     case = Case(framing, int(found[2]) * _UNITS[found[3]], int(found[4]), int(found[5] or 1))
     if not 1 <= case.in_flight <= _MAX_IN_FLIGHT or not 1 <= case.size <= 16_000_000:
         raise InvalidRequestError(

@@ -133,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         factory = asyncio.SelectorEventLoop
         # The private loop of the sync interface is to be of the same kind.
-        sys.modules["uvloop"] = None  # type: ignore[assignment]
+        sys.modules["uvloop"] = None  # type: ignore[assignment]  # the import system's word for "not there"
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(_serve(options.client, answers))
     return 0

@@ -112,6 +112,7 @@ def _page_type(member: str, kind: type[Any]) -> type[Any]:
         first, *rest = member.split("_")
         known = msgspec.defstruct(
             f"{kind.__name__}Page",
+            # A type that is known only now.
             [(member, list[kind], msgspec.field(name=first + "".join(map(str.capitalize, rest))))],  # type: ignore[valid-type]
             bases=(_Page,),
             kw_only=True,

@@ -14,6 +14,7 @@ class Extra(dict[str, Any]):
 
     __slots__ = ()
 
+    # A dict has none, since it changes.
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self))
 

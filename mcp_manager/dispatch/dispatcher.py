@@ -449,7 +449,7 @@ class Dispatcher(Attempts):
             # It has waited as long as it may.
             return False
         is_local = lease.rejection != 0
-        has_other = place.instance is None and self._has_other(supervisor, lease.instance, now_ns)
+        has_other = not is_local and place.instance is None and self._has_other(supervisor, lease.instance, now_ns)
         is_on_trial = lease.rejection == CallStatus.CIRCUIT_OPEN and self._is_on_trial(supervisor, now_ns)
         wait_s = pause_s(
             error, supervisor.config.retry, backoff_s, is_local=is_local, has_other=has_other, is_on_trial=is_on_trial

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from support.scripted_fleet import Act, ScriptedFleet
 from support.virtual_time import run_in_virtual_time
 
+from mcp_manager._core.records import Instance as RouterInstance
 from mcp_manager.config import RetryConfig
 from mcp_manager.dispatch.retrying import next_backoff_s, pause_s, way_to_repeat
 from mcp_manager.errors import (
@@ -429,12 +430,21 @@ def test_a_cancelled_wait_is_over_at_once() -> None:
 
 # What stands in front of the server
 
+# Half a second after it opened, one call at a time is let through, whoever makes it.
+ON_TRIAL_SOON = {"open_s": 0.5, "open_max_s": 0.5, "active_first": False, "half_open_permits": 1}
+
+
+def tripped(fleet: ScriptedFleet) -> RouterInstance:
+    """Open the circuit of the first instance."""
+    handle = fleet.supervisor.instances[0].handle
+    assert handle is not None
+    fleet.router.trip(handle, fleet.loop.clock())
+    return handle
+
 
 def test_a_circuit_that_closes_soon_is_waited_for() -> None:
     async def test(fleet: ScriptedFleet) -> None:
-        handle = fleet.supervisor.instances[0].handle
-        assert handle is not None
-        fleet.router.trip(handle, fleet.loop.clock())
+        tripped(fleet)
         await fleet.tool()
         assert 0.4 <= fleet.passed_s <= 1.0
         assert len(fleet.sent) == 1
@@ -444,9 +454,7 @@ def test_a_circuit_that_closes_soon_is_waited_for() -> None:
 
 def test_a_call_beside_a_trial_need_not_wait_until_the_trial_expires() -> None:
     async def test(fleet: ScriptedFleet) -> None:
-        handle = fleet.supervisor.instances[0].handle
-        assert handle is not None
-        fleet.router.trip(handle, fleet.loop.clock())
+        tripped(fleet)
         await asyncio.sleep(0.5)
         fleet.acts.append(Act(takes_s=0.2))
         trial = asyncio.create_task(fleet.tool())
@@ -457,19 +465,16 @@ def test_a_call_beside_a_trial_need_not_wait_until_the_trial_expires() -> None:
         assert fleet.passed_s <= 1.8
         assert len(fleet.sent) == 2
 
-    breaker = {"open_s": 0.5, "open_max_s": 0.5, "active_first": False, "half_open_permits": 1}
-    fleet_test(test, breaker=breaker, retry={"backoff_s": 0.1}, request_timeout_s=5.0)
+    fleet_test(test, breaker=ON_TRIAL_SOON, retry={"backoff_s": 0.1}, request_timeout_s=5.0)
 
 
 def test_a_call_before_a_trial_that_is_due_need_not_wait_until_callers_are_let_through() -> None:
     async def test(fleet: ScriptedFleet) -> None:
-        handle = fleet.supervisor.instances[0].handle
-        assert handle is not None
-        fleet.router.trip(handle, fleet.loop.clock())
+        circuit = tripped(fleet)
         await asyncio.sleep(0.6)
         call = asyncio.create_task(fleet.tool())
         await asyncio.sleep(0.01)
-        fleet.router.reset_breaker(handle, fleet.loop.clock())
+        fleet.router.reset_breaker(circuit, fleet.loop.clock())
         await call
         assert 0.65 <= fleet.passed_s <= 0.76
 
@@ -480,27 +485,26 @@ def test_a_call_before_a_trial_that_is_due_need_not_wait_until_callers_are_let_t
 
 def test_a_trial_that_hangs_leaves_the_others_refused_soon() -> None:
     async def test(fleet: ScriptedFleet) -> None:
-        handle = fleet.supervisor.instances[0].handle
-        assert handle is not None
-        fleet.router.trip(handle, fleet.loop.clock())
+        tripped(fleet)
         await asyncio.sleep(0.5)
         fleet.acts.append(Act(takes_s=1.9))
         trial = asyncio.create_task(fleet.tool())
         await asyncio.sleep(0.1)
         error = await fleet.failure("tools/call", {"name": "echo"})
         assert isinstance(error, CircuitOpenError)
+        assert error.attempts == 3
         assert not trial.done()
         await trial
+        assert len(fleet.sent) == 1
 
-    breaker = {"open_s": 0.5, "open_max_s": 0.5, "active_first": False, "half_open_permits": 1}
-    fleet_test(test, breaker=breaker, request_timeout_s=2.0)
+    # Longer than the trial takes, and shorter than a retry may wait: whoever waits for that meets a closed circuit.
+    breaker = {**ON_TRIAL_SOON, "probe_ttl_s": 2.0}
+    fleet_test(test, breaker=breaker, request_timeout_s=10.0)
 
 
 def test_a_circuit_that_stays_open_fails_at_once() -> None:
     async def test(fleet: ScriptedFleet) -> None:
-        handle = fleet.supervisor.instances[0].handle
-        assert handle is not None
-        fleet.router.trip(handle, fleet.loop.clock())
+        tripped(fleet)
         error = await fleet.failure("tools/list")
         assert isinstance(error, CircuitOpenError)
         assert fleet.passed_s == 0.0

@@ -88,7 +88,7 @@ def client_assertion(private_key: str, algorithm: str, key_id: str, client_id: s
         The key does not go with the algorithm.
     """
     from joserfc.errors import JoseError  # noqa: PLC0415 - an extra, and slow to import
-    from joserfc.jwk import import_key  # noqa: PLC0415
+    from joserfc.jwk import import_key  # noqa: PLC0415 - see above
 
     kind = {"E": "EC", "R": "RSA", "P": "RSA"}[algorithm[0]] if algorithm != "EdDSA" else "OKP"
     now = int(time.time())
@@ -102,6 +102,7 @@ def client_assertion(private_key: str, algorithm: str, key_id: str, client_id: s
     }
     header = {"alg": algorithm, "typ": "JWT"} | ({"kid": key_id} if key_id else {})
     try:
+        # Its overloads are by literal kinds; which one it is, the algorithm says.
         return _signed(header, claims, import_key(private_key, kind))  # type: ignore[call-overload]
     except (JoseError, ValueError, TypeError):
         # Its own text may quote the key.
