@@ -14,7 +14,7 @@ __all__ = ["FileTokenStore", "Grant", "MemoryTokenStore", "Registration", "Token
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A client as one authorization server knows it; ``issuer`` says which."""
+    """A client as one authorization server knows it; ``issuer`` says which, ``scopes`` what it may ask for."""
 
     issuer: str
     client_id: str
@@ -22,6 +22,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     auth_method: str = "none"
     secret_expires_at: float = 0.0
     configured: str = ""
+    scopes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Registration(issuer={self.issuer!r})"

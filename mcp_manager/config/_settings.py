@@ -42,6 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
             "private_key",
             "assertion",
             "idp_client_secret",
+            "parameters",
         }
     )
 

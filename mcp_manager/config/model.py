@@ -57,8 +57,11 @@ class AuthConfig(Settings, frozen=True, kw_only=True):
     issuer
         The issuer identifier of the authorization server that ``client_id`` is registered with: with another one,
         authorizing fails.
+    authorization_endpoint, token_endpoint
+        Where the authorization server is asked, if it publishes no metadata, as GitHub does not; needs ``client_id``.
     client_auth
-        How ``client_secret`` is sent; by default as the authorization server's metadata says.
+        How a secret is sent, ``client_secret`` or the one that a client gets that introduces itself; by default as the
+        authorization server's metadata, or its reply to the registration, says.
     client_metadata_url
         An https URL with the client's metadata, used as its id where authorization servers support that.
     private_key, private_key_id, signing_algorithm
@@ -66,6 +69,13 @@ class AuthConfig(Settings, frozen=True, kw_only=True):
         ``oauth``.
     scopes
         The scopes to ask for where the server does not say which it needs.
+    send_resource
+        Tell the authorization server what the tokens are for (RFC 8707), as MCP demands; Microsoft Entra ID refuses it.
+    assume_pkce
+        Go on where the authorization server's metadata does not say whether it checks PKCE, which MCP forbids: that of
+        Microsoft Entra ID does not, and it does. PKCE is sent in any case.
+    parameters
+        More parameters of the request that begins a grant, such as ``audience`` for Auth0.
     redirect_uri
         Where the user is sent back to: what the redirect handler listens on.
     authorization_timeout_s
@@ -86,12 +96,17 @@ class AuthConfig(Settings, frozen=True, kw_only=True):
     client_id: str | None = None
     client_secret: str | None = None
     issuer: str | None = None
+    authorization_endpoint: str | None = None
+    token_endpoint: str | None = None
     client_auth: Literal["client_secret_basic", "client_secret_post"] | None = None
     client_metadata_url: str | None = None
     private_key: str | None = None
     private_key_id: str | None = None
     signing_algorithm: Literal["ES256", "ES384", "ES512", "RS256", "PS256", "EdDSA"] = "ES256"
     scopes: tuple[str, ...] = ()
+    send_resource: bool = True
+    assume_pkce: bool = False
+    parameters: dict[str, str] = {}
     redirect_uri: str = "http://127.0.0.1:33418/callback"
     authorization_timeout_s: PositiveSeconds = 300.0
     assertion: str | None = None
@@ -105,8 +120,8 @@ class AuthConfig(Settings, frozen=True, kw_only=True):
         """Leave out what concerns ``oauth`` alone and was not set."""
         always = ("type", "key", "token", "header")
         fields = super().__rich_repr__()
-        defaults = dict(zip(self.__struct_fields__, self.__struct_defaults__, strict=True))
-        return [(name, value) for name, value in fields if name in always or value != defaults[name]]
+        unset = AuthConfig()
+        return [(name, value) for name, value in fields if name in always or value != getattr(unset, name)]
 
     def request_header(self) -> tuple[str, str] | None:
         """Return the name and value of the header to send, or ``None`` for type ``none``. The value is a secret."""

@@ -11,6 +11,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from mcp_manager.auth.oauth.documents import read_object, shown_text
 from mcp_manager.errors import AuthError
 
 __all__ = ["JsonReply", "OAuthHttp", "is_loopback", "same_origin"]
@@ -18,16 +19,31 @@ __all__ = ["JsonReply", "OAuthHttp", "is_loopback", "same_origin"]
 _LARGEST: Final = 1 << 18
 _TIMEOUT_S: Final = 30.0
 _MAX_REDIRECTS: Final = 3
-
-_decoder = msgspec.json.Decoder(dict[str, Any])
+_REDIRECTS: Final = (301, 302, 303, 307, 308)
 
 
 class JsonReply(msgspec.Struct, frozen=True):
-    """A response: its status, its body as an object (empty if it is none), and the nonce it gave for DPoP proofs."""
+    """A response: its status, its body as an object (empty if it is none), and what counts of its header.
+
+    ``dpop_nonce`` is the nonce for DPoP proofs, ``content_type`` what the body is said to be, ``location`` where it
+    redirects to: each "" if there is none.
+    """
 
     status: int
     body: dict[str, Any]
-    dpop_nonce: str
+    dpop_nonce: str = ""
+    content_type: str = ""
+    location: str = ""
+
+    @property
+    def is_redirect(self) -> bool:
+        """Whether what was asked for is said to be elsewhere."""
+        return self.status in _REDIRECTS
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the status says nothing of the request, but that it may be sent again later."""
+        return self.status >= 500 or self.status in (408, 425, 429)
 
 
 def same_origin(one: URL, other: URL) -> bool:
@@ -79,13 +95,13 @@ class OAuthHttp:
         except ValueError:
             valid = False
         if not valid or url is None or url.fragment:
-            raise self.error(f"{what} is not a usable URL")
+            raise self.error(f"{what} is not a usable URL, which is absolute, http or https, without user or fragment")
         if same_origin(url, self._resource):
             return url
         if is_loopback(url):
             if trusted or is_loopback(self._resource):
                 return url
-            raise self.error(f"{what} is on this machine's loopback interface, and the server is not")
+            raise self.error(f"{what} is on this machine's loopback interface, and the server is not: {url.origin()}")
         if url.scheme != "https":
             raise self.error(f"{what} is not https: {url.origin()}")
         return url
@@ -94,29 +110,23 @@ class OAuthHttp:
         """Fetch a JSON document, following at most three redirects to places that are as acceptable."""
         for _ in range(_MAX_REDIRECTS + 1):
             reply = await self._request("GET", url, what)
-            if not isinstance(reply, str):
+            if not reply.is_redirect:
                 return reply
             try:
-                target = str(url.join(URL(reply)))
+                target = str(url.join(URL(reply.location)))
             except ValueError:
                 target = ""
             url = self.checked(target, f"where {what} redirects to")
-        raise self.error(f"{what} redirects without end")
+        raise self.error(f"{what} at {self.shown(url)} redirects without end")
 
     async def post_form(self, url: URL, form: Mapping[str, str], headers: Mapping[str, str], what: str) -> JsonReply:
-        """POST a form; a redirect is an error, since the form holds credentials."""
-        return await self._post(url, what, headers, data=aiohttp.FormData(dict(form))())
+        """POST a form; a redirect is returned and not followed, since the form holds credentials."""
+        return await self._request("POST", url, what, headers, aiohttp.FormData(dict(form))())
 
     async def post_json(self, url: URL, document: Mapping[str, Any], what: str) -> JsonReply:
-        """POST a JSON document; a redirect is an error."""
+        """POST a JSON document; a redirect is returned and not followed."""
         payload = aiohttp.BytesPayload(msgspec.json.encode(document), content_type="application/json")
-        return await self._post(url, what, {}, data=payload)
-
-    async def _post(self, url: URL, what: str, headers: Mapping[str, str], data: aiohttp.Payload) -> JsonReply:
-        reply = await self._request("POST", url, what, headers, data)
-        if isinstance(reply, str):
-            raise self.error(f"{what} redirects, which is not followed")
-        return reply
+        return await self._request("POST", url, what, data=payload)
 
     async def _request(
         self,
@@ -125,36 +135,47 @@ class OAuthHttp:
         what: str,
         headers: Mapping[str, str] | None = None,
         data: aiohttp.Payload | None = None,
-    ) -> JsonReply | str:
-        """Return the reply, or the target of a redirect."""
+    ) -> JsonReply:
         fields = {"Accept": "application/json", "Accept-Encoding": "identity", **(headers or {})}
         try:
             async with (
                 asyncio.timeout(_TIMEOUT_S),
                 self._client().request(verb, url, headers=fields, data=data, allow_redirects=False) as response,
             ):
-                if response.status in (301, 302, 303, 307, 308):
-                    return response.headers.get("Location", "")
-                body = await self._body(response, what)
-                return JsonReply(response.status, body, response.headers.get("DPoP-Nonce", ""))
+                nonce = response.headers.get("DPoP-Nonce", "")
+                location = response.headers.get("Location", "")
+                content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+                body: dict[str, Any] = {}
+                if response.status not in _REDIRECTS:
+                    body = read_object(await self._body(response, what), content_type)
+                return JsonReply(response.status, body, nonce, content_type, location)
         except TimeoutError:
-            raise self.error(f"{what} at {url.origin()} did not answer in time", retryable=True) from None
+            raise self.error(f"{what} at {self.shown(url)} did not answer in time", retryable=True) from None
         except (aiohttp.ClientError, OSError) as error:
             # aiohttp's texts quote URLs with their queries.
             raise self.error(
-                f"{what} at {url.origin()} cannot be reached ({type(error).__name__})", retryable=True
+                f"{what} at {self.shown(url)} cannot be reached ({type(error).__name__})", retryable=True
             ) from None
 
-    async def _body(self, response: aiohttp.ClientResponse, what: str) -> dict[str, Any]:
+    async def _body(self, response: aiohttp.ClientResponse, what: str) -> bytes:
         chunks = bytearray()
         async for chunk in response.content.iter_any():
             chunks += chunk
             if len(chunks) > _LARGEST:
-                raise self.error(f"{what} at {response.url.origin()} answers with more than {_LARGEST} bytes")
+                raise self.error(f"{what} at {self.shown(response.url)} answers with more than {_LARGEST} bytes")
+        return bytes(chunks)
+
+    def shown(self, url: URL | str) -> str:
+        """Return a URL as errors show it: without a query, and without the path of the MCP server, which may be secret."""
         try:
-            return _decoder.decode(chunks)
-        except (msgspec.DecodeError, RecursionError):
-            return {}
+            whole = URL(url)
+            origin, path = str(whole.origin()), whole.raw_path.rstrip("/")
+        except ValueError:
+            return "an unusable URL"
+        own = self._resource.raw_path.strip("/")
+        if own and same_origin(whole, self._resource):
+            path = path.replace(own, "...")
+        return shown_text(origin + path)
 
     def error(self, message: str, *, hint: str = "", retryable: bool = False) -> AuthError:
         """Make the error of an authorization that failed."""
