@@ -96,8 +96,8 @@ def reason_of(body: Mapping[str, Any], secrets: Collection[str] = ()) -> tuple[s
     nested = body.get("error")
     if isinstance(nested, dict):
         body = {**body, "error": None, **nested}
-    code = next((each for name in _CODES if _is_code(each := body.get(name))), "")
-    words = next((each for name in _DESCRIPTIONS if isinstance(each := body.get(name), str) and each), "")
+    code = next((each for name in _CODES if _ERROR_CODE.fullmatch(each := _text(body.get(name)))), "")
+    words = next((each for name in _DESCRIPTIONS if (each := _text(body.get(name)))), "")
     return ("" if masked(code, secrets) != code else code), shown_text(masked(words, secrets))
 
 
@@ -115,5 +115,5 @@ def shown_text(text: str) -> str:
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
-def _is_code(value: object) -> bool:
-    return isinstance(value, str) and _ERROR_CODE.fullmatch(value) is not None
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

@@ -37,6 +37,8 @@ _RENEW_SHARE: Final = 0.2
 _SHORTEST_RENEWAL_S: Final = 0.25
 _FIRST_HOLD_OFF_S: Final = 5.0
 _LONGEST_HOLD_OFF_S: Final = 600.0
+# How long it is believed that there is no scope that would help.
+_NO_STEP_UP_S: Final = 60.0
 _MAX_SCOPES: Final = 100
 _NOBODY: Final = Registration(issuer="", client_id="")
 
@@ -88,6 +90,7 @@ class OAuthAuthorization:
         self._failed_flows = 0
         self._refused_tokens = 0
         self._not_before = 0.0
+        self._no_step_up_before = 0.0
         self._closed = False
         self.generation = 0
 
@@ -149,8 +152,12 @@ class OAuthAuthorization:
                 failure = self._failure.for_caller("rejected")
                 failure.retry_after_s = wait_s
                 raise failure
-        # ``False`` is from a renewal that was under way: it asks nobody, and says nothing of what a user would allow.
-        return await self._joined(challenge) or await self._joined(challenge)
+        if await self._joined(challenge):
+            return True
+        if challenge.status == 403 and not self._lacks(challenge):
+            return False
+        # It was a renewal that was under way: that asks nobody, and says nothing of what a user would allow.
+        return await self._joined(challenge)
 
     def refused_again(self) -> None:
         """Learn that a token just obtained was refused: another one is not asked for at once."""
@@ -174,9 +181,14 @@ class OAuthAuthorization:
             await asyncio.gather(self._flow, return_exceptions=True)
 
     def _lacks(self, challenge: Challenge) -> bool:
-        """Tell whether a 403 asks for more than was ever asked for: else another token would be no better."""
+        """Tell whether a 403 asks for more than was ever asked for: else another token would be no better.
+
+        The official SDK's servers do not say which scope it takes: then the resource's metadata does, once in a while.
+        """
         if challenge.error != "insufficient_scope" or self._grant is None:
             return False
+        if not challenge.scopes:
+            return asyncio.get_running_loop().time() >= self._no_step_up_before
         return not set(challenge.scopes) <= set(self._grant.scopes)
 
     def _is_expired(self) -> bool:
@@ -221,7 +233,8 @@ class OAuthAuthorization:
                 if not await self._renew():
                     return False
             else:
-                await self._authorize(challenge)
+                if not await self._authorize(challenge):
+                    return False
         except McpManagerError as error:
             failure = error if isinstance(error, AuthError) else self._http.error(error.message, hint=error.hint)
             self._hold_off(failure)
@@ -279,8 +292,8 @@ class OAuthAuthorization:
         await self._take(kept, grant)
         return True
 
-    async def _authorize(self, challenge: Challenge) -> None:
-        """Find out who may let us in, become known there, and obtain a token."""
+    async def _authorize(self, challenge: Challenge) -> bool:
+        """Find out who may let us in, become known there, and obtain a token; ``False``: it would be no better."""
         held = self._grant.issuer if self._grant is not None else None
         resource, server = await find_authorization_server(
             self._http, self._url, self._config, challenge.resource_metadata, held
@@ -291,9 +304,12 @@ class OAuthAuthorization:
         is_step_up = challenge.error == "insufficient_scope"
         if before is not None and before.refresh_token and not is_step_up:
             if await self._refresh(server, before):
-                return
+                return True
             before = self._grant
         scopes = self._wanted_scopes(challenge, resource, server, before)
+        if is_step_up and before is not None and set(scopes) <= set(before.scopes):
+            self._no_step_up_before = asyncio.get_running_loop().time() + _NO_STEP_UP_S
+            return False
         known = before.registration if before is not None else None
         client = await register(self._http, server, self._config, self._client_name, known, scopes)
         base = Grant(
@@ -309,6 +325,7 @@ class OAuthAuthorization:
                 await self._forget(before, _NOBODY)
             raise
         await self._take(tokens, base)
+        return True
 
     def _wanted_scopes(
         self,
@@ -318,8 +335,10 @@ class OAuthAuthorization:
         before: Grant | None,
     ) -> tuple[str, ...]:
         """Choose the scopes to ask for (2026-07-28, authorization, scope selection and step-up)."""
-        scopes = challenge.scopes or self._config.scopes or resource.scopes or ()
-        earlier = before.scopes if before is not None and challenge.scopes else ()
+        is_step_up = challenge.error == "insufficient_scope"
+        more = resource.scopes if is_step_up else ()
+        scopes = challenge.scopes or more or self._config.scopes or resource.scopes or ()
+        earlier = before.scopes if before is not None and (challenge.scopes or is_step_up) else ()
         wanted = dict.fromkeys((*earlier, *scopes))
         # By itself it would stand for less than no scope at all, which is the server's own choice (RFC 6749, section 3.3).
         if wanted and self._config.grant == "authorization_code" and "offline_access" in server.scopes:

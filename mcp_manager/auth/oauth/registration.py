@@ -101,7 +101,7 @@ async def _register_dynamically(
 ) -> Registration:
     """Register by RFC 7591; the authorization server may change what is asked for."""
     offered = ("client_secret_basic",) if server.auth_methods is None else server.auth_methods
-    method = config.client_auth or next((each for each in _METHODS if each in offered), "none")
+    method: str = config.client_auth or next(filter(offered.__contains__, _METHODS), "none")
     wanted: dict[str, Any] = {
         "client_name": client_name,
         "redirect_uris": [config.redirect_uri],
