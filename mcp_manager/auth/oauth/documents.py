@@ -25,6 +25,10 @@ _DESCRIPTIONS: Final = ("error_description", "message", "msg", "detail")
 _CODES: Final = ("error", "error_code", "code")
 # Shorter ones are no secrets, and would be found in every text.
 _SHORTEST_SECRET: Final = 4
+# So much of one in a row is not there by chance.
+_SECRET_PART: Final = 8
+_LONGEST_READ: Final = 2_000
+_HIDDEN: Final = re.compile("\0+")
 _LONGEST_LIFE_S: Final = 10 * 366 * 86_400.0
 
 
@@ -102,11 +106,17 @@ def reason_of(body: Mapping[str, Any], secrets: Collection[str] = ()) -> tuple[s
 
 
 def masked(text: str, secrets: Collection[str]) -> str:
-    """Replace secrets, plain or as part of a URL, before the text is shortened: half a secret is one, too."""
-    forms = {form for each in secrets if len(each) >= _SHORTEST_SECRET for form in (each, quote(each, safe=""))}
-    for form in sorted(forms, key=len, reverse=True):
-        text = text.replace(form, "***")
-    return text
+    """Return the beginning of a text without any part of a secret, plain or as part of a URL: half of one is one, too."""
+    text = text[:_LONGEST_READ]
+    hidden = bytearray(len(text))
+    for form in {form for each in secrets if len(each) >= _SHORTEST_SECRET for form in (each, quote(each, safe=""))}:
+        width = min(len(form), _SECRET_PART)
+        parts = {form[at : at + width] for at in range(len(form) - width + 1)}
+        for at in range(len(text) - width + 1):
+            if text[at : at + width] in parts:
+                hidden[at : at + width] = b"\x01" * width
+    shown = "".join("\0" if is_hidden else each for each, is_hidden in zip(text, hidden, strict=True))
+    return _HIDDEN.sub("***", shown)
 
 
 def shown_text(text: str) -> str:

@@ -16,12 +16,14 @@ if __name__ == "__main__":
         "private",
         log_level="ERROR",
         auth_server_provider=provider,
-        auth=AuthSettings(
-            issuer_url=origin,
-            resource_server_url=f"{origin}/mcp",
-            client_registration_options=registration,
-            required_scopes=["user", "write"],
-            validate_token_resource=True,
+        auth=AuthSettings.model_validate(
+            {
+                "issuer_url": origin,
+                "resource_server_url": f"{origin}/mcp",
+                "client_registration_options": registration,
+                "required_scopes": ["user", "write"],
+                "validate_token_resource": True,
+            }
         ),
     )
 
