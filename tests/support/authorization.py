@@ -58,7 +58,8 @@ class ProtectedServer(Watched):
     """Serve ``/mcp`` to holders of a token, and ``/as1`` and ``/as2``, which give out tokens. ``with`` starts and ends it.
 
     ``metadata`` and ``resource`` are laid over the documents; ``None`` takes a member out. ``documents`` replaces them:
-    what each well-known path answers, with ``{origin}`` in its texts. ``registration`` is laid over the reply to one, and
+    what each well-known path answers, with ``{origin}`` in its texts; ``resource_metadata`` is where the challenge says
+    that the resource's is. ``registration`` is laid over the reply to one, and
     ``registrable`` are the scopes that a client can be registered for. ``token_reply`` makes another reply of the tokens
     that would be given, ``refresh_reply`` one for a refresh token.
     """
@@ -83,6 +84,7 @@ class ProtectedServer(Watched):
     speaks_sse: bool = False
     more_issuers: tuple[str, ...] = ()
     documents: dict[str, Any] | None = None
+    resource_metadata: str = ""
     registration: dict[str, Any] = field(default_factory=dict)
     registration_status: int = 201
     registrable: frozenset[str] | None = None
@@ -221,11 +223,16 @@ class ProtectedServer(Watched):
             return _json({"resource": self.url, "authorization_servers": issuers}, self.resource)
         if request.path.startswith("/.well-known/oauth-authorization-server/"):
             return self._as_metadata(request.path.rpartition("/")[2])
-        if request.path.endswith("/register"):
+        if self._is(request.path, "registration_endpoint", "/register"):
             return self._register(seen)
-        if request.path.endswith("/token"):
+        if self._is(request.path, "token_endpoint", "/token", "/access_token"):
             return self._token(seen)
         return web.Response(status=404)
+
+    def _is(self, path: str, endpoint: str, *usual: str) -> bool:
+        """Tell whether a path is that of an endpoint, by ``documents`` or by its usual end."""
+        named = {document.get(endpoint) for document in (self.documents or {}).values()}
+        return path.endswith(usual) or f"{{origin}}{path}" in named
 
     def _with_others(self, answer: web.Response) -> web.Response:
         if answer.status in (401, 403):
@@ -294,7 +301,8 @@ class ProtectedServer(Watched):
 
     def _mcp(self, seen: Seen) -> web.Response:
         scheme, _, token = seen.headers.get("authorization", "").partition(" ")
-        where = f'resource_metadata="{self.origin}/.well-known/oauth-protected-resource/mcp"'
+        place = self.resource_metadata or f"{self.origin}/.well-known/oauth-protected-resource/mcp"
+        where = f'resource_metadata="{place}"'
         if not self.has_resource_metadata:
             where = 'realm="x"'
         if scheme != self.token_type or token not in self.valid or self.refuses_all:

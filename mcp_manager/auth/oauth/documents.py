@@ -45,7 +45,7 @@ def read_object(body: bytes, content_type: str) -> dict[str, Any]:
     body = body.removeprefix(_BOM)
     try:
         return _decoder.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         pass
     try:
         # It takes what the grammar allows and msgspec does not: lone surrogates, and numbers of any size.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from typing import Final
@@ -40,6 +41,8 @@ _LONGEST_HOLD_OFF_S: Final = 600.0
 # How long it is believed that there is no scope that would help.
 _NO_STEP_UP_S: Final = 60.0
 _MAX_SCOPES: Final = 100
+# RFC 6749, section 3.3.
+_SCOPE: Final = re.compile(r"[!#-\[\]-~]{1,1024}")
 _NOBODY: Final = Registration(issuer="", client_id="")
 
 
@@ -339,7 +342,7 @@ class OAuthAuthorization:
         more = resource.scopes if is_step_up else ()
         scopes = challenge.scopes or more or self._config.scopes or resource.scopes or ()
         earlier = before.scopes if before is not None and (challenge.scopes or is_step_up) else ()
-        wanted = dict.fromkeys((*earlier, *scopes))
+        wanted = dict.fromkeys(each for each in (*earlier, *scopes) if _SCOPE.fullmatch(each))
         # By itself it would stand for less than no scope at all, which is the server's own choice (RFC 6749, section 3.3).
         if wanted and self._config.grant == "authorization_code" and "offline_access" in server.scopes:
             wanted["offline_access"] = None

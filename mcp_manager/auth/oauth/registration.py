@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any, Final, NoReturn
 
@@ -18,6 +19,7 @@ __all__ = ["chosen_method", "register"]
 
 _METHODS: Final = ("none", "client_secret_basic", "client_secret_post")
 _SECRET_METHODS: Final = ("client_secret_basic", "client_secret_post")
+_TEXT: Final = re.compile(r"[ -~]{1,8192}")
 _WHAT: Final = "the registration endpoint"
 
 
@@ -121,8 +123,7 @@ async def _register_dynamically(
         reply = without if _client_id(without) else reply
     if not _client_id(reply):
         _refuse(http, url, reply)
-    secret = reply.body.get("client_secret")
-    secret = secret if isinstance(secret, str) else ""
+    secret = _usable(reply.body.get("client_secret"))
     expires_at = seconds(reply.body.get("client_secret_expires_at"))
     return Registration(
         issuer=server.issuer,
@@ -140,7 +141,12 @@ def _client_id(reply: JsonReply) -> str:
     client_id = reply.body.get("client_id")
     if isinstance(client_id, int) and not isinstance(client_id, bool):
         client_id = str(client_id)
-    return client_id if 200 <= reply.status < 300 and isinstance(client_id, str) else ""
+    return _usable(client_id) if 200 <= reply.status < 300 else ""
+
+
+def _usable(value: object) -> str:
+    """Return what a client is called, or its secret, "" if it is none that can be sent (RFC 6749, appendix A.1, A.2)."""
+    return value if isinstance(value, str) and _TEXT.fullmatch(value) else ""
 
 
 def _refuse(http: OAuthHttp, url: URL, reply: JsonReply) -> NoReturn:

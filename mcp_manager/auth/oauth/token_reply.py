@@ -16,6 +16,8 @@ __all__ = ["TokenRefused", "Tokens", "has_token", "read_tokens", "refusal_of"]
 
 # RFC 6750, section 2.1: what can stand in the header.
 _TOKEN: Final = re.compile(r"[!-~]{1,65536}")
+# RFC 6749, appendix A.17.
+_REFRESH_TOKEN: Final = re.compile(r"[ -~]{1,65536}")
 # RFC 6749, section 5.2, and what GitHub and Slack say in its place: believed under a 500, too, which is what some servers
 # answer to everything that they refuse. The other 5xx come from what stands before them.
 _FINAL_CODES: Final = frozenset(
@@ -137,6 +139,6 @@ def read_tokens(http: OAuthHttp, where: str, reply: JsonReply, now_s: float, *, 
     life_s = lifetime(body.get("expires_in"))
     return Tokens(
         body["access_token"],
-        refresh if isinstance(refresh, str) else "",
+        refresh if isinstance(refresh, str) and _REFRESH_TOKEN.fullmatch(refresh) else "",
         now_s + life_s if life_s else 0.0,
     )
