@@ -51,6 +51,9 @@ TOKENS = {
         lambda body: json.dumps({**body, "expires_in": 0}).replace(": 0", ": 1" + "0" * 400), "application/json"
     ),
     "expires_in absurd": with_members(expires_in=10**15),
+    "refresh_token that cannot be sent": as_text(
+        lambda body: json.dumps({**body, "refresh_token": "\ud83d\n"}), "application/json"
+    ),
     "scope a list": with_members(scope=["a", "b"]),
     "scope empty": with_members(scope=""),
     "token_type BEARER": with_members(token_type="BEARER"),

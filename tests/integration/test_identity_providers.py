@@ -227,6 +227,13 @@ async def test_of_several_authorization_servers_one_that_has_metadata_is_asked(d
         assert asked["endpoint"] == "/realms/x/protocol/openid-connect/auth"
 
 
+async def test_a_scope_that_cannot_be_one_is_not_asked_for() -> None:
+    documents = {path: dict(each) for path, each in KEYCLOAK.items()}
+    documents[WELL_KNOWN]["scopes_supported"] = ["read", "\ud83d", "two words", 'quo"ted', None, 5, "x" * 2_000]
+    with ProtectedServer(documents=documents) as server:
+        assert (await agreed(server, "/realms/x"))["scope"] == "read offline_access"
+
+
 @pytest.mark.parametrize("named", [[], None, "{origin}"])
 async def test_a_resource_without_authorization_servers_may_be_its_own(named: object) -> None:
     documents = {path: dict(each) for path, each in AUTH0.items()}

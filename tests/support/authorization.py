@@ -71,6 +71,7 @@ class ProtectedServer(Watched):
     iss: str | None = None
     scope_needed: str = ""
     call_scope: str = ""
+    names_call_scope: bool = True
     lifetime_s: float | None = 3600.0
     gives_refresh: bool = False
     refuses_all: bool = False
@@ -313,7 +314,8 @@ class ProtectedServer(Watched):
             return web.Response(status=401, headers={"WWW-Authenticate": says, "DPoP-Nonce": self.nonce})
         method = seen.form.get("method")
         if method == "tools/call" and self.call_scope and self.call_scope not in self.valid[token]:
-            says = f'Bearer error="insufficient_scope", scope="{self.call_scope}", {where}'
+            named = f', scope="{self.call_scope}"' if self.names_call_scope else ""
+            says = f'Bearer error="insufficient_scope"{named}, {where}'
             return web.Response(status=403, headers={"WWW-Authenticate": says})
         result: dict[str, Any]
         if seen.verb != "POST":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -14,12 +15,13 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 from yarl import URL
 
-from mcp_manager.auth.oauth.documents import shown_text
+from mcp_manager.auth.oauth.documents import kind_of, shown_text
 from mcp_manager.auth.oauth.http import OAuthHttp
 from mcp_manager.auth.oauth.metadata import AuthorizationServer
+from mcp_manager.auth.redirect import RedirectHandler
 from mcp_manager.config import AuthConfig
 
-__all__ = ["CodeRequest", "require_pkce"]
+__all__ = ["CodeRequest", "ask", "require_pkce"]
 
 _ERROR_CODE: Final = re.compile(r"[a-z_]{1,64}")
 _HINTS: Final = {
@@ -135,6 +137,29 @@ class CodeRequest(msgspec.Struct, frozen=True, kw_only=True):
             "code_verifier": self.verifier,
         }
         return {**form, "resource": self.resource} if self.resource else form
+
+
+async def ask(
+    http: OAuthHttp, redirect: RedirectHandler, request: CodeRequest, timeout_s: float
+) -> str | Mapping[str, str]:
+    """Send a user to the authorization server, and return what they come back with; raises :class:`AuthError`."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            response = await redirect(request.url())
+    except TimeoutError:
+        raise http.error("nobody agreed within authorization_timeout_s", retryable=True) from None
+    except Exception as error:
+        # A user's own: its text may hold the authorization response.
+        raise http.error(
+            f"the redirect handler failed ({kind_of(error)})",
+            hint="auth.redirect_uri has to be an address that it can listen on" if isinstance(error, OSError) else "",
+        ) from None
+    if not isinstance(response, str | Mapping):
+        raise http.error(
+            f"the redirect handler returned {type(response).__name__}",
+            hint="it has to return the URL that the user was sent back to, or its parameters",
+        )
+    return response
 
 
 def _parameters(response: str | Mapping[str, str]) -> dict[str, str]:

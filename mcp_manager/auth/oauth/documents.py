@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, quote
 
 import msgspec
 
-__all__ = ["flag", "lifetime", "masked", "read_object", "reason_of", "seconds", "shown_text", "texts"]
+__all__ = ["flag", "kind_of", "lifetime", "masked", "read_object", "reason_of", "seconds", "shown_text", "texts"]
 
 _decoder = msgspec.json.Decoder(dict[str, Any])
 _BOM: Final = b"\xef\xbb\xbf"
@@ -123,6 +123,12 @@ def shown_text(text: str) -> str:
     """Return what a server wrote as one line of visible ASCII, shortened."""
     text = _UNSHOWN.sub(" ", text).strip()
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
+def kind_of(error: BaseException) -> str:
+    """Name a failure of what is not ours: by the operating system's words if there are, which hold no secret."""
+    name = type(error).__name__
+    return shown_text(f"{name}: {error.strerror}") if isinstance(error, OSError) and error.strerror else name
 
 
 def _text(value: object) -> str:

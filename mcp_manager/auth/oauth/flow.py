@@ -13,8 +13,9 @@ from yarl import URL
 
 from mcp_manager.auth.challenge import Challenge
 from mcp_manager.auth.oauth import grants
-from mcp_manager.auth.oauth.authorization_code import CodeRequest, require_pkce
+from mcp_manager.auth.oauth.authorization_code import CodeRequest, ask, require_pkce
 from mcp_manager.auth.oauth.discovery import find_authorization_server, find_issuer
+from mcp_manager.auth.oauth.documents import kind_of
 from mcp_manager.auth.oauth.http import OAuthHttp
 from mcp_manager.auth.oauth.issuers import same_issuer
 from mcp_manager.auth.oauth.jose import DpopKey
@@ -244,8 +245,8 @@ class OAuthAuthorization:
             self._renew_later()
             raise failure from None
         except Exception as error:
-            # A user's own handler or store: its text may hold the authorization response.
-            failure = self._http.error(f"a redirect handler or token store failed ({type(error).__name__})")
+            # Its text may hold anything that was received.
+            failure = self._http.error(f"an unexpected failure ({kind_of(error)})")
             self._hold_off(failure)
             raise failure from None
         self._failure = None
@@ -404,11 +405,7 @@ class OAuthAuthorization:
             scopes=scopes,
             parameters=self._config.parameters,
         )
-        try:
-            async with asyncio.timeout(self._config.authorization_timeout_s):
-                response = await self._redirect(request.url())
-        except TimeoutError:
-            raise self._http.error("nobody agreed within authorization_timeout_s", retryable=True) from None
+        response = await ask(self._http, self._redirect, request, self._config.authorization_timeout_s)
         return request.form(request.code(self._http, response))
 
     def _endpoint(self, server: AuthorizationServer, client: Registration) -> TokenEndpoint:
@@ -437,7 +434,12 @@ class OAuthAuthorization:
         await self._kept.save(self._grant)
 
     async def _load(self) -> None:
-        grant = await self._kept.load()
+        try:
+            grant = await self._kept.load()
+        except Exception as error:
+            raise self._http.error(
+                f"the token store failed ({kind_of(error)})", hint="check the token_store of the manager"
+            ) from None
         self._is_loaded = True
         if grant is not None:
             self._use(grant)
