@@ -74,6 +74,9 @@ class AuthConfig(Settings, frozen=True, kw_only=True):
     assume_pkce
         Go on where the authorization server's metadata does not say whether it checks PKCE, which MCP forbids: that of
         Microsoft Entra ID does not, and it does. PKCE is sent in any case.
+    allow_private_addresses
+        Let a server that is not on a private network name an authorization server that is. Those that ``issuer`` and the
+        endpoints name are allowed in any case.
     parameters
         More parameters of the request that begins a grant, such as ``audience`` for Auth0.
     redirect_uri
@@ -106,6 +109,7 @@ class AuthConfig(Settings, frozen=True, kw_only=True):
     scopes: tuple[str, ...] = ()
     send_resource: bool = True
     assume_pkce: bool = False
+    allow_private_addresses: bool = False
     parameters: dict[str, str] = {}
     redirect_uri: str = "http://127.0.0.1:33418/callback"
     authorization_timeout_s: PositiveSeconds = 300.0

@@ -16,6 +16,7 @@ import aiohttp
 from yarl import URL
 
 from mcp_manager._core.http_message import drop_spare
+from mcp_manager.auth.addresses import address_rule
 from mcp_manager.transports.deadline_timer import DeadlineTimer
 from mcp_manager.transports.endpoint import Endpoint
 from mcp_manager.transports.lanes import RECEIVE_BYTES, Lane, LanePool
@@ -229,6 +230,9 @@ class HttpPool:
     def _open_socket(self, address: AddrInfoType) -> socket.socket:
         family, kind, protocol, _, where = address
         _refuse_special_address(where)
+        rule = address_rule.get()
+        if rule is not None:
+            rule.check(str(where[0]))
         opened = socket.socket(family, kind, protocol)
         opened.setblocking(False)
         server_id = connecting_server.get()

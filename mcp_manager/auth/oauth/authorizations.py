@@ -55,7 +55,7 @@ class Authorizations:
         """Return the authorization for an endpoint."""
         known = self._by_url.get(url)
         if known is None:
-            http = OAuthHttp(self._client, self._server_id, URL(url))
+            http = OAuthHttp(self._client, self._server_id, URL(url), self._config)
             known = self._by_url[url] = OAuthAuthorization(
                 self._server_id, url, self._config, self._client_name, http, self._store, self._redirect
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
+import socket
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -11,7 +11,9 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from mcp_manager.auth.addresses import AddressRule, Reach, address_rule, literal_address, reach_of
 from mcp_manager.auth.oauth.documents import read_object, shown_text
+from mcp_manager.config import AuthConfig
 from mcp_manager.errors import AuthError
 
 __all__ = ["JsonReply", "OAuthHttp", "is_loopback", "same_origin"]
@@ -53,13 +55,22 @@ def same_origin(one: URL, other: URL) -> bool:
 
 def is_loopback(url: URL) -> bool:
     """Tell whether a URL names this machine: what is sent there crosses no network."""
+    address = literal_address(url.host or "")
+    return address is not None and reach_of(address) is Reach.LOOPBACK
+
+
+async def _reach_of_host(url: URL) -> Reach:
+    """Return how far the farthest address of a host reaches; that of a name without one is not known to be near."""
     host = url.host or ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
+    literal = literal_address(host)
+    if literal is not None:
+        return reach_of(literal)
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        async with asyncio.timeout(_TIMEOUT_S):
+            found = await asyncio.get_running_loop().getaddrinfo(host, url.port, type=socket.SOCK_STREAM)
+    except (OSError, TimeoutError):
+        return Reach.PUBLIC
+    return max((reach_of(str(where[0])) for *_, where in found), default=Reach.PUBLIC)
 
 
 class OAuthHttp:
@@ -72,13 +83,27 @@ class OAuthHttp:
     server_id
         Names the server in errors.
     resource
-        The MCP server: one elsewhere must not send its clients to their own loopback interface.
+        The MCP server: one elsewhere must not send its clients to their own loopback interface, nor one on the Internet
+        into a private network (2026-07-28, security best practices, server-side request forgery).
+    config
+        Whose addresses are known to be meant: its own URLs, and private ones if it says so.
     """
 
-    def __init__(self, client: Callable[[], aiohttp.ClientSession], server_id: str, resource: URL) -> None:
+    def __init__(
+        self,
+        client: Callable[[], aiohttp.ClientSession],
+        server_id: str,
+        resource: URL,
+        config: AuthConfig | None = None,
+    ) -> None:
+        config = config or AuthConfig()
         self._client = client
         self._server_id = server_id
         self._resource = resource
+        self._allows_private = config.allow_private_addresses
+        own = (config.issuer, config.authorization_endpoint, config.token_endpoint, config.idp_token_endpoint)
+        self._trusted = frozenset(URL(each).origin() for each in own if each is not None)
+        self._own_reach: Reach | None = None
 
     def checked(self, text: object, what: str, *, trusted: bool = False) -> URL:
         """Return a URL that credentials may be sent to or metadata taken from.
@@ -99,9 +124,12 @@ class OAuthHttp:
         if same_origin(url, self._resource):
             return url
         if is_loopback(url):
-            if trusted or is_loopback(self._resource):
+            if trusted or url.origin() in self._trusted or is_loopback(self._resource):
                 return url
-            raise self.error(f"{what} is on this machine's loopback interface, and the server is not: {url.origin()}")
+            raise self.error(
+                f"{what} is on this machine's loopback interface, and the server is not: {url.origin()}",
+                hint="what auth.issuer or an endpoint in auth names is trusted",
+            )
         if url.scheme != "https":
             raise self.error(f"{what} is not https: {url.origin()}")
         return url
@@ -136,7 +164,10 @@ class OAuthHttp:
         headers: Mapping[str, str] | None = None,
         data: aiohttp.Payload | None = None,
     ) -> JsonReply:
-        fields = {"Accept": "application/json", "Accept-Encoding": "identity", **(headers or {})}
+        rule = await self._rule_for(url)
+        token = address_rule.set(rule)
+        # A connection that is kept for others would be used by those who may not open it.
+        fields = {"Accept": "application/json", "Accept-Encoding": "identity", "Connection": "close", **(headers or {})}
         try:
             async with (
                 asyncio.timeout(_TIMEOUT_S),
@@ -152,10 +183,30 @@ class OAuthHttp:
         except TimeoutError:
             raise self.error(f"{what} at {self.shown(url)} did not answer in time", retryable=True) from None
         except (aiohttp.ClientError, OSError) as error:
+            if rule is not None and rule.refused:
+                raise self._out_of_bounds(what, url, rule.refused) from None
             # aiohttp's texts quote URLs with their queries.
             raise self.error(
                 f"{what} at {self.shown(url)} cannot be reached ({type(error).__name__})", retryable=True
             ) from None
+        finally:
+            address_rule.reset(token)
+
+    def _out_of_bounds(self, what: str, url: URL, address: str) -> AuthError:
+        is_private = reach_of(address) is Reach.PRIVATE
+        by_setting = "auth.allow_private_addresses = true allows it, and " if is_private else ""
+        return self.error(
+            f"{what} at {self.shown(url)} is at {address}, on a network that the server is not on",
+            hint=f"{by_setting}what auth.issuer or an endpoint in auth names is trusted",
+        )
+
+    async def _rule_for(self, url: URL) -> AddressRule | None:
+        """Return which addresses a URL may lead to, ``None`` for all: as many as the MCP server itself is on."""
+        if same_origin(url, self._resource) or url.origin() in self._trusted:
+            return None
+        if self._own_reach is None:
+            self._own_reach = await _reach_of_host(self._resource)
+        return AddressRule(min(self._own_reach, Reach.PRIVATE) if self._allows_private else self._own_reach)
 
     async def _body(self, response: aiohttp.ClientResponse, what: str) -> bytes:
         chunks = bytearray()
