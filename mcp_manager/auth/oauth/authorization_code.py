@@ -114,7 +114,8 @@ class CodeRequest(msgspec.Struct, frozen=True, kw_only=True):
         if issuer is not None and issuer != self.server.issuer:
             raise http.error(
                 f"the authorization response is from another authorization server than {shown_text(self.server.issuer)} "
-                "(iss differs)"
+                "(iss differs)",
+                hint="" if self.server.has_metadata else "auth.issuer can say what it calls itself",
             )
         refusal = fields.get("error")
         if refusal is not None:
