@@ -13,6 +13,7 @@ import pytest
 from support.authorization import ProtectedServer, authorized, oauth
 
 from mcp_manager import AuthError, FileTokenStore, LoopbackRedirect, McpManager, MemoryTokenStore
+from mcp_manager.auth.oauth import flow
 
 
 async def call(manager: McpManager) -> Any:
@@ -209,6 +210,49 @@ async def test_a_403_that_names_no_scope_is_met_with_those_of_the_resource() -> 
             await manager.list_tools("a")
             await call(manager)
         assert [each.query["scope"] for each in server.to("/authorize")] == ["read", "read write"]
+
+
+class Once:
+    """A user who agrees once, and then says nothing of use ``failures`` times."""
+
+    def __init__(self, server: ProtectedServer, failures: int) -> None:
+        self._server = server
+        self._left = failures
+        self._has_agreed = False
+
+    async def __call__(self, url: str) -> str:
+        if self._has_agreed and self._left:
+            self._left -= 1
+            raise LookupError("an error page")
+        self._has_agreed = True
+        return await self._server.agree(url)
+
+
+async def test_a_step_up_that_is_denied_costs_nothing_that_there_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "_FIRST_HOLD_OFF_S", 0.0)
+    with ProtectedServer(scope_needed="read", call_scope="write", gives_refresh=True) as server:
+        async with authorized(server, Once(server, 10)) as manager:
+            await manager.list_tools("a")
+            with pytest.raises(AuthError, match="LookupError"):
+                await call(manager)
+            server.valid.clear()
+            await manager.list_tools("a")
+        assert len(server.to("/authorize")) == 1
+        assert server.to("/token")[-1].form["grant_type"] == "refresh_token"
+        assert server.to("/token")[-1].form["client_id"] == server.to("/authorize")[0].query["client_id"]
+
+
+async def test_a_client_that_leads_nowhere_is_registered_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "_FIRST_HOLD_OFF_S", 0.0)
+    with ProtectedServer() as server:
+        async with authorized(server, Once(server, 1)) as manager:
+            await call(manager)
+            server.valid.clear()
+            with pytest.raises(AuthError, match="LookupError"):
+                await call(manager)
+            assert len(server.to("/register")) == 1
+            await call(manager)
+        assert len(server.to("/register")) == 2
 
 
 async def test_a_403_that_no_scope_would_help_asks_nobody_and_looks_but_once() -> None:

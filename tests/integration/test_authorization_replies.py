@@ -298,6 +298,7 @@ async def test_what_is_no_verdict_keeps_the_refresh_token(reply: Reply) -> None:
         assert len(set(used)) == 1
 
 
+@pytest.mark.both_loops
 async def test_a_network_that_is_gone_keeps_the_refresh_token() -> None:
     with ProtectedServer(gives_refresh=True) as server:
         async with authorized(server) as manager:

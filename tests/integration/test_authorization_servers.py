@@ -78,6 +78,7 @@ async def call(manager: McpManager) -> None:
     assert (await manager.call_tool("a", "echo", {"text": "said"})).text == "said"
 
 
+@pytest.mark.both_loops
 async def test_a_client_that_nobody_knows_registers_for_what_it_asks_for(server: RealServer) -> None:
     async with connected(server) as manager:
         await call(manager)

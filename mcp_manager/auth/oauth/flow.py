@@ -324,7 +324,7 @@ class OAuthAuthorization:
         try:
             tokens = await self._granted(server, client, resource, scopes)
         except Exception:
-            if before is not None and client is known:
+            if before is not None and client is known and not before.refresh_token:
                 # The authorization server may have forgotten it, and shows that to nobody but the user.
                 await self._forget(before, _NOBODY)
             raise

@@ -86,6 +86,7 @@ def http(pool: HttpPool, server: str, **auth: object) -> OAuthHttp:
     return OAuthHttp(lambda: pool.client, "a", URL(server), config)
 
 
+@pytest.mark.both_loops
 @pytest.mark.parametrize("host", ["127.0.0.1", "0x7f000001", "[::ffff:127.0.0.1]"])
 @pytest.mark.parametrize("server", [PUBLIC, PRIVATE])
 async def test_a_resolved_address_is_checked_before_a_connection_is_opened(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -63,8 +62,7 @@ def as_pipe(path: Path) -> None:
 
 def as_socket(path: Path) -> None:
     path.unlink()
-    with socket.socket(socket.AF_UNIX) as bound:
-        bound.bind(str(path))
+    os.mknod(path, stat.S_IFSOCK | 0o600)
 
 
 def as_writable_by_all(path: Path) -> None:
