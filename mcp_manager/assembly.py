@@ -20,8 +20,10 @@ from mcp_manager.session import SessionSettings
 from mcp_manager.session.handlers import HandlerMap
 from mcp_manager.supervisor import InstanceObserver, Supervisor
 from mcp_manager.transports.base import MessageSink, Transport
+from mcp_manager.transports.connection_limit import default_limit
 from mcp_manager.transports.deadline_timer import DeadlineTimer
 from mcp_manager.transports.stdio import StdioTransport
+from mcp_manager.transports.user_agent import user_agent
 
 __all__ = ["Assembly"]
 
@@ -82,7 +84,12 @@ class Assembly:
         self._make_transport = self._transport
         self._timer = DeadlineTimer()
         self._connect_slots = asyncio.Semaphore(config.connect_concurrency)
-        self.http = HttpPool(max_connections=config.max_connections, timer=self._timer)
+        self.http = HttpPool(
+            max_connections=default_limit() if config.max_connections is None else config.max_connections,
+            max_connections_per_origin=config.max_connections_per_origin,
+            timer=self._timer,
+            sender=user_agent(config.client_name, config.client_version),
+        )
 
     def supervisor(
         self, server_id: str, config: ServerConfig, router: Router, observer: InstanceObserver
@@ -125,7 +132,7 @@ class Assembly:
             settings.succeed(before)
         return settings
 
-    def _transport(self, session: SessionSettings, index: int, sink: MessageSink, sse: bool) -> Transport:
+    def _transport(self, session: SessionSettings, index: int, sink: MessageSink, sse: bool, number: int) -> Transport:
         server_id, config, authorizations = session.server_id, session.config, session.authorizations
         endpoints = session.endpoints
         if config.command is not None:
@@ -146,6 +153,7 @@ class Assembly:
             lanes=self._config.http_lanes,
             endpoint=endpoints[index] if endpoints is not None else None,
             authorization=authorizations.of(url) if authorizations is not None else None,
+            cookies=session.cookies(number),
         )
         kind = HttpSseTransport if sse or config.transport == "sse" else HttpTransport
         return kind(settings, sink)

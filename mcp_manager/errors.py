@@ -190,6 +190,9 @@ class CallError(McpManagerError, RuntimeError):
 
     attempts: int = 1
 
+    # Whether it was this side that lacked something, such as a free connection: that says nothing of the server.
+    is_local: bool = False
+
     delivery: Delivery = "unknown"
 
     def __init__(

@@ -36,6 +36,9 @@ def classify_error(error: BaseException, elapsed_s: float, timeout_floor_s: floa
     timeout_floor_s
         A deadline shorter than this says nothing of the server: a 5 ms deadline must not trip a healthy one.
     """
+    if isinstance(error, CallError) and error.is_local:
+        is_late = isinstance(error, DeadlineExceededError)
+        return Outcome.IGNORED, CallStatus.TIMEOUT if is_late else CallStatus.CONNECT_ERROR
     match error:
         case DeadlineExceededError() if error.delivery == "answered":
             # The server had asked something, and this side took too long over it.

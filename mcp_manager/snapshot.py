@@ -14,6 +14,7 @@ from mcp_manager.health import HealthMonitor
 from mcp_manager.pool import Instance
 from mcp_manager.protocol.revisions import Era
 from mcp_manager.supervisor import Supervisor
+from mcp_manager.transports.connection_limit import default_limit
 from mcp_manager.types import CircuitState, PyHealthStatus, ServerState
 
 __all__ = ["FleetSnapshot", "InstanceSnapshot", "ManagerSnapshot", "ServerSnapshot", "fleet_snapshot"]
@@ -111,6 +112,7 @@ class ManagerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     client_name: str
     client_version: str
     max_connections: int
+    max_connections_per_origin: int
     max_concurrent: int
     max_waiting: int
     connect_concurrency: int
@@ -143,10 +145,17 @@ def fleet_snapshot(
     """Read everything at once; ``now_ns`` is the monotonic clock's time, ``taken_at`` the wall clock's."""
     return FleetSnapshot(
         taken_at=taken_at,
-        manager=ManagerSnapshot(**{name: getattr(config, name) for name in ManagerSnapshot.__struct_fields__}),
+        manager=_manager(config),
         health=health,
         servers=tuple(_server(each, monitor, router, now_ns) for each in supervisors),
     )
+
+
+def _manager(config: ManagerConfig) -> ManagerSnapshot:
+    settings = {name: getattr(config, name) for name in ManagerSnapshot.__struct_fields__}
+    if config.max_connections is None:
+        settings["max_connections"] = default_limit()
+    return ManagerSnapshot(**settings)
 
 
 def _server(supervisor: Supervisor, monitor: HealthMonitor, router: Router, now_ns: int) -> ServerSnapshot:

@@ -132,7 +132,7 @@ cdef class CallPath:
             exchange = self.dressed(channel, request, deadline_ns)
             if exchange is None:
                 return flight
-        wire = channel.pool.take()
+        wire = channel.pool.take(now_ns)
         if wire is None:
             return flight
         flight.channel = channel

@@ -388,7 +388,12 @@ class ManagerConfig(Settings, frozen=True, kw_only=True):
     servers
         Server configurations by server id.
     max_connections
-        The most HTTP connections at a time, over all servers; 0 sets no limit.
+        The most HTTP connections at a time, over all servers; 0 sets no limit. By default, half of the descriptors that
+        the process may have, since streams that stay open are counted apart, as many again. Calls above it wait in
+        order for as long as their deadlines let them.
+    max_connections_per_origin
+        The most of them to one scheme, host and port; 0 sets no limit. A call has a connection to itself until its
+        reply is whole: so many calls to an origin can be under way at a time, long ones included.
     http_lanes
         Speak HTTP in compiled code on the connections that aiohttp opens; ``False`` makes every request an ordinary
         aiohttp request, with the same results and several times the cost.
@@ -411,7 +416,8 @@ class ManagerConfig(Settings, frozen=True, kw_only=True):
     """
 
     servers: dict[str, ServerConfig] = {}
-    max_connections: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    max_connections: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    max_connections_per_origin: Annotated[int, Meta(ge=0, le=1_000_000)] = 100
     http_lanes: bool = True
     connect_concurrency: Count = 64
     probe_concurrency: Count = 64

@@ -300,7 +300,7 @@ class Session:
     def _make_transport(self, sse: bool) -> Transport:
         # Known from the first byte on: a server may speak before it is asked.
         self._death = None
-        self._transport = self._settings.transport(self._index, self, sse)
+        self._transport = self._settings.transport(self._index, self, sse, self._number)
         self.is_sse = sse or self._settings.config.transport == "sse"
         return self._transport
 

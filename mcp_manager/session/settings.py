@@ -21,14 +21,15 @@ from mcp_manager.session.response_cache import ResponseCache
 from mcp_manager.session.subscriptions import Subscriptions
 from mcp_manager.session.tool_hints import ToolHints
 from mcp_manager.transports.base import MessageSink, Transport
+from mcp_manager.transports.cookies import CookieJar
 
 if TYPE_CHECKING:
     from mcp_manager.auth.oauth.authorizations import Authorizations
 
 __all__ = ["SessionSettings", "TransportFactory"]
 
-TransportFactory = Callable[["SessionSettings", int, MessageSink, bool], Transport]
-"""``make(settings, index, sink, sse)`` makes the transport of an instance; with ``sse``, HTTP+SSE in place of HTTP."""
+TransportFactory = Callable[["SessionSettings", int, MessageSink, bool, int], Transport]
+"""``make(settings, index, sink, sse, number)`` makes the transport of an instance; with ``sse``, HTTP+SSE in place of HTTP."""
 
 
 class SessionSettings:
@@ -66,6 +67,7 @@ class SessionSettings:
         "_began",
         "_cache",
         "_clock",
+        "_cookies",
         "_faults",
         "_hints",
         "_kept",
@@ -116,6 +118,7 @@ class SessionSettings:
         self._clock = clock
         self._listened = listened
         self._began = began
+        self._cookies: dict[int, CookieJar] | None = None
         self._memory: EraMemory | None = None
         self._faults: PeerFaults | None = None
         self._cache: ResponseCache | None = None
@@ -199,12 +202,20 @@ class SessionSettings:
 
     def forget_instance(self, number: int) -> None:
         """Forget what the sessions of an instance were told of."""
+        if self._cookies is not None:
+            self._cookies.pop(number, None)
         if self._subscriptions is not None:
             self._subscriptions.heard.pop(number, None)
 
-    def transport(self, index: int, sink: MessageSink, sse: bool) -> Transport:
+    def transport(self, index: int, sink: MessageSink, sse: bool, number: int) -> Transport:
         """Make the transport of an instance; with ``sse``, HTTP+SSE in place of streamable HTTP."""
-        return self._make_transport(self, index, sink, sse)
+        return self._make_transport(self, index, sink, sse, number)
+
+    def cookies(self, number: int) -> CookieJar:
+        """Return those that the sessions of an instance were given."""
+        if self._cookies is None:
+            self._cookies = {}
+        return self._cookies.setdefault(number, CookieJar())
 
     def place(self, index: int) -> str:
         """Name what an instance's era is a property of: the origin of its URL, its endpoint, or the one program."""

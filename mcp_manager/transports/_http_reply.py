@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from yarl import URL
@@ -41,6 +42,8 @@ class ReplyReader:
         self._limit = limit
         # Whose stream stands open, if there is one.
         self.listener: StreamListener | None = None
+        # Who keeps cookies.
+        self.on_cookies: Callable[[Sequence[bytes]], None] | None = None
 
     def read(self, reply: WireReply, exchange: Exchange, endpoint: URL, *, has_session: bool) -> Message:
         """Return the reply to a request from a complete response.
@@ -93,6 +96,11 @@ class ReplyReader:
             exchange.wire.stand()
         if self.listener is not None:
             self.listener.stream_opened()
+
+    def take_cookies(self, values: Sequence[bytes]) -> None:
+        """Take the values of ``Set-Cookie`` fields, of whatever response."""
+        if self.on_cookies is not None:
+            self.on_cookies(values)
 
     def scan(self, body: bytes) -> list[Message]:
         """Scan a message or a batch of them."""

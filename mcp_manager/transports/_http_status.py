@@ -13,7 +13,9 @@ import aiohttp
 from yarl import URL
 
 from mcp_manager._core.http_message import WireReply
+from mcp_manager.config import redact_url
 from mcp_manager.errors import AuthError, ConnectionLostError, OverloadedError, ProtocolError, SessionLostError
+from mcp_manager.transports.urls import resolve
 
 __all__ = [
     "carries_answer",
@@ -26,6 +28,8 @@ __all__ = [
 ]
 
 _MAX_RETRY_AFTER_S: Final = 60.0
+_MAX_LOCATION_BYTES: Final = 8192
+_MAX_SHOWN: Final = 200
 
 
 def carries_answer(status: int, has_session: bool) -> bool:
@@ -69,13 +73,7 @@ def raise_for_status(
             f"a gateway lost the server (HTTP {status}){said}", server_id=server_id, delivery="unknown"
         )
     if 300 <= status < 400:
-        raise ProtocolError(
-            f"the endpoint redirects (HTTP {status}) to {_shown(redirect_target(reply, endpoint))}; "
-            "only 307 and 308 to the same origin are followed",
-            server_id=server_id,
-            delivery="rejected",
-            hint="configure the final url",
-        )
+        _raise_redirected(reply, server_id, endpoint)
     if 400 <= status < 500:
         error = ProtocolError(
             f"the server refused the request with HTTP {status}{said}",
@@ -141,14 +139,38 @@ def reason_of(error: BaseException) -> str:
 
 def redirect_target(reply: WireReply, endpoint: URL) -> URL | None:
     """Return where a response redirects to (RFC 9110, section 10.2.2), ``None`` if nowhere that makes sense."""
+    location = (reply.header("location") or "").encode("latin-1")
+    if not location or len(location) > _MAX_LOCATION_BYTES:
+        return None
     try:
-        return endpoint.join(URL(reply.header("location") or "")).with_fragment(None)
+        target = resolve(endpoint, location)
     except ValueError:
         return None
+    # Whoever may choose a user and a password may choose the Authorization that is sent.
+    return target if target.raw_user is None and target.raw_password is None else None
 
 
-def _shown(target: URL | None) -> str:
-    try:
-        return "an invalid location" if target is None else str(target.origin())
-    except ValueError:
-        return "an invalid location"
+def _raise_redirected(reply: WireReply, server_id: str, endpoint: URL) -> NoReturn:
+    """Say where to, as far as that may be shown, and what to do about it."""
+    status = reply.status
+    target = redirect_target(reply, endpoint)
+    if target is None:
+        where, hint = "nowhere that can be followed", "check that url is the MCP endpoint"
+    else:
+        where = redact_url(str(target))
+        if len(where) > _MAX_SHOWN:
+            where = f"{where[:_MAX_SHOWN]}…"
+        if target.origin() == endpoint.origin() and status in (307, 308):
+            hint = "it redirects too often: configure the final url"
+        elif status == 303 or (status == 302 and target.raw_path != f"{endpoint.raw_path}/"):
+            hint = f"if the MCP endpoint is there, set url to {where}; if it is a page to log in, set auth"
+        elif target.query_string:
+            hint = "set url to that place, with its query"
+        else:
+            hint = f"set url to {where}"
+    raise ProtocolError(
+        f"the endpoint redirects (HTTP {status}) to {where}; only 307 and 308 to the same origin are followed",
+        server_id=server_id,
+        delivery="rejected",
+        hint=hint,
+    )

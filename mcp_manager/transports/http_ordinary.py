@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 import aiohttp
@@ -22,8 +23,10 @@ from mcp_manager._core.http_message import (
 )
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager._core.sse import SseLimitError, SseParser
-from mcp_manager.transports.endpoint import Endpoint, dialled, tls_name
-from mcp_manager.transports.http_pool import HttpPool, Place
+from mcp_manager.transports.endpoint import dialled, tls_name
+from mcp_manager.transports.http_pool import HttpPool
+from mcp_manager.transports.lanes import LanePool
+from mcp_manager.transports.places import Place, Wait
 
 __all__ = ["EventTaker", "OrdinaryPath"]
 
@@ -53,6 +56,9 @@ class EventTaker(Protocol):
     def stream_opened(self, exchange: Exchange) -> None:
         """Learn that a stream stands open."""
 
+    def take_cookies(self, values: Sequence[bytes]) -> None:
+        """Take the values of ``Set-Cookie`` fields."""
+
 
 class _MarkedPayload(aiohttp.BytesPayload):
     """A body that notes on its exchange that bytes are about to leave."""
@@ -79,8 +85,8 @@ class OrdinaryPath:
         What bounds the making of a connection.
     limit
         The longest reply, or event of one, in bytes.
-    endpoint
-        Where requests go, if that is not left to the resolution of the URL's host.
+    lanes
+        The connections to the same place: they are bounded together.
     """
 
     def __init__(
@@ -89,9 +95,10 @@ class OrdinaryPath:
         taker: EventTaker,
         timeout: aiohttp.ClientTimeout,
         limit: int,
-        endpoint: Endpoint | None = None,
+        lanes: LanePool,
     ) -> None:
-        self._endpoint = endpoint
+        self._endpoint = lanes.endpoint
+        self._lanes = lanes
         self._pool = pool
         self._taker = taker
         self._timeout = timeout
@@ -99,11 +106,11 @@ class OrdinaryPath:
         self._ending: set[asyncio.Task[None]] = set()
 
     async def exchange(
-        self, verb: str, url: URL, headers: Mapping[str, str], exchange: Exchange, *, lasting: bool = False
+        self, verb: str, url: URL, headers: Mapping[str, str], exchange: Exchange, wait: Wait | None
     ) -> WireReply | Message:
         """Send a request and return its response, or the reply to the exchange that came on an event stream.
 
-        One that is ``lasting`` takes no place among the connections that ``max_connections`` counts: a few streams that
+        Without a ``wait``, it takes no place among the connections that ``max_connections`` counts: a few streams that
         stay open would leave none for calls.
 
         Raises
@@ -113,10 +120,16 @@ class OrdinaryPath:
         aiohttp.ClientError, OSError, TimeoutError
             No connection, or it broke.
         """
-        if lasting:
+        if wait is None:
             return await self._request(self._pool.lasting_client, verb, url, headers, exchange, None)
-        async with self._pool.place() as place:
-            return await self._request(self._pool.client, verb, url, headers, exchange, place)
+        while True:
+            async with self._pool.place(self._lanes, wait) as place:
+                try:
+                    return await self._request(self._pool.client, verb, url, headers, exchange, place)
+                except (aiohttp.ClientError, OSError) as error:
+                    if exchange.sent or not wait.is_scarcity(error):
+                        raise
+            await self._pool.pause(wait)
 
     def close(self) -> None:
         """Drop the streams that still end."""
@@ -134,15 +147,9 @@ class OrdinaryPath:
     ) -> WireReply | Message:
         if self._endpoint is not None:
             headers = {"Host": url.host_port_subcomponent or "", **headers}
-        response = await client.request(
-            verb,
-            dialled(url, self._endpoint),
-            server_hostname=tls_name(url, self._endpoint),
-            data=_MarkedPayload(exchange) if exchange.frame else None,
-            headers=headers if exchange.fields is None else {**headers, **_pairs(exchange.fields)},
-            timeout=self._timeout,
-            allow_redirects=False,
-        )
+        target = dialled(url, self._endpoint)
+        headers = headers if exchange.fields is None else {**headers, **_pairs(exchange.fields)}
+        response = await self._pool.connecting(target, partial(self._respond, client, verb, url, headers, exchange))
         reply: WireReply | Message | None = None
         try:
             reply = await self._read(response, exchange, place)
@@ -152,14 +159,31 @@ class OrdinaryPath:
                 response.release()
         return reply
 
+    async def _respond(
+        self, client: aiohttp.ClientSession, verb: str, url: URL, headers: Mapping[str, str], exchange: Exchange
+    ) -> aiohttp.ClientResponse:
+        return await client.request(
+            verb,
+            dialled(url, self._endpoint),
+            server_hostname=tls_name(url, self._endpoint),
+            data=_MarkedPayload(exchange) if exchange.frame else None,
+            headers=headers,
+            timeout=self._timeout,
+            allow_redirects=False,
+            trace_request_ctx=exchange,
+        )
+
     async def _read(
         self, response: aiohttp.ClientResponse, exchange: Exchange, place: Place | None
     ) -> WireReply | Message:
         headers = [
-            (name.encode("ascii"), value.encode("latin-1", "replace"))
+            (name.encode("ascii"), value.encode("utf-8", "surrogateescape"))
             for name in _KEPT
             for value in response.headers.getall(name, ())
         ]
+        cookies = response.headers.getall("set-cookie", ())
+        if cookies:
+            self._taker.take_cookies([value.encode("utf-8", "surrogateescape") for value in cookies])
         head = WireReply(response.status, headers, b"")
         if exchange.request_id == 0 and head.is_event_stream and response.status == 200:
             return head

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import ipaddress
 import socket
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import aiohttp
 from yarl import URL
 
 from mcp_manager._core.http_message import drop_spare
+from mcp_manager._core.wire import WireGroup
 from mcp_manager.transports.deadline_timer import DeadlineTimer
 from mcp_manager.transports.endpoint import Endpoint
 from mcp_manager.transports.lanes import RECEIVE_BYTES, Lane, LanePool
+from mcp_manager.transports.names import Names
+from mcp_manager.transports.places import Place, Places, Wait
+from mcp_manager.transports.user_agent import USER_AGENT, user_agent
 
 if TYPE_CHECKING:
     from aiohappyeyeballs import AddrInfoType
 
-__all__ = ["HttpPool", "Place", "connecting_server"]
+__all__ = ["HttpPool", "connecting_server"]
+
+T = TypeVar("T")
 
 connecting_server: ContextVar[str] = ContextVar("connecting_server", default="")
 """The server on whose behalf the current task may open a connection."""
@@ -45,23 +50,36 @@ class HttpPool:
         The most connections open at once over all servers, 0 for no limit. A request beyond it waits for one,
         within its deadline. Streams that stand open are counted apart, as many again: no number of them keeps calls
         from being made.
+    max_connections_per_origin
+        The most of them to one origin (scheme, host and port), 0 for no limit.
     timer
         Where calls leave their deadlines; it is closed with the pool.
+    sender
+        The ``User-Agent`` of every request, unless it brings its own.
     """
 
-    def __init__(self, *, max_connections: int = 0, timer: DeadlineTimer | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        max_connections: int = 0,
+        max_connections_per_origin: int = 0,
+        timer: DeadlineTimer | None = None,
+        sender: str = "",
+    ) -> None:
+        self.user_agent = sender or user_agent("")
         self.max_connections = max_connections
+        self.group = WireGroup()
+        self.places = Places(self.group, max_connections, max_connections_per_origin)
+        self._names: Names | None = None
         self.timer = timer if timer is not None else DeadlineTimer()
         self._client: aiohttp.ClientSession | None = None
         self._lasting_client: aiohttp.ClientSession | None = None
         self._sockets: dict[str, list[socket.socket]] = {}
         self._storage: bytearray | None = None
         self._lanes: weakref.WeakValueDictionary[tuple[URL, Endpoint | None], LanePool] = weakref.WeakValueDictionary()
-        self._places_taken = 0
         self._streams = 0
         # How many lanes carry a stream that stays open; kept by the lanes.
         self.standing_lanes = 0
-        self._waiting: collections.deque[tuple[asyncio.Future[Lane | None], LanePool | None]] = collections.deque()
         self._sweeper: asyncio.TimerHandle | None = None
 
     @property
@@ -112,6 +130,7 @@ class HttpPool:
             self._sweeper = None
         for lanes in list(self._lanes.values()):
             lanes.wires.interrupt()
+        self.places.close()
         self.timer.close()
         drop_spare()
         clients = (self._client, self._lasting_client)
@@ -120,18 +139,51 @@ class HttpPool:
         for client in clients:
             if client is not None:
                 await client.close()
+        if self._names is not None:
+            await self._names.close()
+            self._names = None
 
-    # Places: what max_connections bounds
+    # Connections, and what bounds them
 
     @contextlib.asynccontextmanager
-    async def place(self) -> AsyncIterator[Place]:
+    async def place(self, lanes: LanePool, wait: Wait) -> AsyncIterator[Place]:
         """Hold the place of a connection that is not a lane's: idle lanes make way for it."""
-        await self.take_place(None)
-        place = Place(self)
+        await self.take_place(lanes, wait, takes_lane=False)
+        place = Place(self.places, lanes)
         try:
             yield place
         finally:
             place.give_back()
+
+    async def take_place(self, lanes: LanePool, wait: Wait, *, takes_lane: bool) -> Lane | None:
+        """Wait for a place; see :meth:`Places.take`."""
+        if self._sweeper is None:
+            self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
+        return await self.places.take(lanes, wait, takes_lane=takes_lane)
+
+    async def pause(self, wait: Wait) -> None:
+        """Wait for descriptors, of which none are left; see :meth:`Wait.pause`."""
+        self.places.lower()
+        await wait.pause()
+
+    def lack(self, wait: Wait, origin: str) -> tuple[str, str]:
+        """Say what a caller has waited for in vain, and the way out."""
+        if wait.lacks == "origin":
+            text = f"all {self.places.limit_per_origin} to {origin} are in use"
+            return text, "raise max_connections_per_origin, or give calls more time"
+        if wait.lacks == "all":
+            return f"all {self.max_connections} are in use", "raise max_connections, or give calls more time"
+        text = "this process has no descriptor left for a connection"
+        return text, "raise its limit of open files (ulimit -n), or lower max_connections"
+
+    async def connecting(self, url: URL, connect: Callable[[], Awaitable[T]]) -> T:
+        """Connect to the host of a URL; see :meth:`Names.connecting`."""
+        return await self._resolver().connecting(url, connect)
+
+    def doubt(self, url: URL) -> None:
+        """Learn that a connection to a URL was lost; see :meth:`Names.doubt`."""
+        if self._names is not None:
+            self._names.doubt(url)
 
     def admit_stream(self) -> bool:
         """Count a stream that is to stand open; ``False`` if there are as many as ``max_connections`` already."""
@@ -144,51 +196,10 @@ class HttpPool:
         """Learn that a stream that was admitted has ended."""
         self._streams -= 1
 
-    async def take_place(self, lanes: LanePool | None) -> Lane | None:
-        """Wait until one more connection may be opened (``None``), or for one of these lanes that came free."""
-        if self._sweeper is None:
-            self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
-        if not self.max_connections or self._places_taken < self.max_connections:
-            self._places_taken += 1
-            return None
-        waiter: asyncio.Future[Lane | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((waiter, lanes))
-        self._close_one_idle()
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
-                # It came free in the moment its caller gave up.
-                lane = waiter.result()
-                if lane is None:
-                    self.give_place()
-                else:
-                    lane.close()
-            raise
-
-    def give_place(self) -> None:
-        """Give back the place of a connection that is gone, to whoever waits longest."""
-        self._places_taken -= 1
-        while self._waiting and self._places_taken < self.max_connections:
-            waiter, _ = self._waiting.popleft()
-            if not waiter.done():
-                self._places_taken += 1
-                waiter.set_result(None)
-
-    def returned(self, lane: Lane) -> bool:
-        """Hand a lane that came free to whoever waits longest, or close it to make place; ``False``: nobody waits."""
-        while self._waiting:
-            waiter, lanes = self._waiting[0]
-            if waiter.done():
-                self._waiting.popleft()
-                continue
-            if lanes is lane.lanes:
-                self._waiting.popleft()
-                waiter.set_result(lane)
-            else:
-                lane.close()
-            return True
-        return False
+    def _resolver(self) -> Names:
+        if self._names is None:
+            self._names = Names()
+        return self._names
 
     def _make_client(self, open_socket: Callable[[AddrInfoType], socket.socket]) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
@@ -196,9 +207,14 @@ class HttpPool:
             limit=0,
             keepalive_timeout=_KEEPALIVE_S,
             socket_factory=open_socket,
+            resolver=self._resolver(),
         )
+        self._resolver().serve(connector)
+        tracing = aiohttp.TraceConfig()
+        tracing.on_connection_reuseconn.append(_note_reuse)
         return aiohttp.ClientSession(
             connector=connector,
+            trace_configs=[tracing],
             # Cookies are shared between the ports of a host: one server's would reach another.
             cookie_jar=aiohttp.DummyCookieJar(),
             # A decompressed bomb is many times the limit that was checked.
@@ -206,14 +222,8 @@ class HttpPool:
             trust_env=False,
             timeout=aiohttp.ClientTimeout(total=None),
             read_bufsize=1 << 18,
-            skip_auto_headers=("User-Agent",),
+            headers={USER_AGENT: self.user_agent},
         )
-
-    def _close_one_idle(self) -> None:
-        for lanes in list(self._lanes.values()):
-            if lanes.wires.idle:
-                lanes.wires.idle[0].close()
-                return
 
     def _sweep(self) -> None:
         self._sweeper = None
@@ -247,19 +257,10 @@ class HttpPool:
         return opened
 
 
-class Place:
-    """The place of one connection that is not a lane's."""
-
-    __slots__ = ("_pool",)
-
-    def __init__(self, pool: HttpPool) -> None:
-        self._pool: HttpPool | None = pool
-
-    def give_back(self) -> None:
-        """Give the place to whoever waits; idempotent."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.give_place()
+async def _note_reuse(_: aiohttp.ClientSession, context: Any, __: aiohttp.TraceConnectionReuseconnParams) -> None:
+    exchange = context.trace_request_ctx
+    if exchange is not None:
+        exchange.reused = True
 
 
 def _refuse_special_address(where: tuple[Any, ...]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from mcp_manager.auth import Authorization
+from mcp_manager.transports.cookies import CookieJar
 from mcp_manager.transports.endpoint import Endpoint
 from mcp_manager.transports.http_pool import HttpPool
 
@@ -34,6 +35,8 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
         Where it is, if that is not left to the resolution of the URL's host.
     authorization
         Where the credentials of requests come from if they are not fixed, ``None`` if ``headers`` has all.
+    cookies
+        Those of the instance, which outlive each of its sessions.
     """
 
     pool: HttpPool
@@ -45,3 +48,4 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     lanes: bool = True
     endpoint: Endpoint | None = None
     authorization: Authorization | None = None
+    cookies: CookieJar = msgspec.field(default_factory=CookieJar)

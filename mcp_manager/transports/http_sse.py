@@ -24,6 +24,7 @@ from mcp_manager.transports.base import MessageSink
 from mcp_manager.transports.deadline_timer import remaining_s
 from mcp_manager.transports.http import HttpTransport
 from mcp_manager.transports.http_settings import HttpSettings
+from mcp_manager.transports.urls import exact_url, resolve
 
 __all__ = ["HttpSseTransport"]
 
@@ -47,7 +48,7 @@ class HttpSseTransport:
     """
 
     def __init__(self, settings: HttpSettings, sink: MessageSink) -> None:
-        self._url = URL(settings.url)
+        self._url = exact_url(settings.url)
         self._server_id = settings.server_id
         self._sink = sink
         # It knows how to send; what arrives is told apart here.
@@ -247,7 +248,7 @@ class HttpSseTransport:
                 self._http.explain(error, exchange)
             assert type(answer) is WireReply
             target = http_status.redirect_target(answer, self._url) if answer.status in _REDIRECTS else None
-            if target is None or target.scheme != self._url.scheme or target.origin() != self._url.origin():
+            if target is None or target.origin() != self._url.origin():
                 return answer
             self._url = target
             self._http.move_to(target)
@@ -294,8 +295,8 @@ class HttpSseTransport:
         if len(data) > _MAX_ENDPOINT_BYTES:
             return None
         try:
-            endpoint = self._url.join(URL(data.decode().strip())).with_fragment(None)
-            same = endpoint.scheme == self._url.scheme and endpoint.origin() == self._url.origin()
+            endpoint = resolve(self._url, data.decode())
+            same = endpoint.origin() == self._url.origin() and endpoint.raw_user is None
         except ValueError:
             return None
         return endpoint if same else None

@@ -142,7 +142,7 @@ class ScriptedFleet:
             self.config,
             ClientIdentity(name="test", version="1", capabilities={}, stateless_capabilities={}),
             {},
-            lambda settings, index, sink, sse: _ScriptedTransport(self, index, sink),
+            lambda settings, index, sink, sse, number: _ScriptedTransport(self, index, sink),
             asyncio.Semaphore(64),
             loop.clock,
             handler_timeout_s=10.0,

@@ -23,7 +23,9 @@ class _NothingExpected:
         raise AssertionError(reason)
 
     def on_fault(self, kind: str, detail: str) -> None:
-        raise AssertionError(kind, detail)
+        # A test may well take a connection away.
+        if kind != "a connection that ended under a request":
+            raise AssertionError(kind, detail)
 
     def on_closed(self, error: CallError) -> None:
         raise AssertionError(error)
