@@ -125,8 +125,12 @@ class OrdinaryPath:
         while True:
             async with self._pool.place(self._lanes, wait) as place:
                 try:
-                    return await self._request(self._pool.client, verb, url, headers, exchange, place)
+                    is_fresh = exchange.resent or self._lanes.is_doubted
+                    client = self._pool.fresh_client if is_fresh else self._pool.client
+                    return await self._request(client, verb, url, headers, exchange, place)
                 except (aiohttp.ClientError, OSError) as error:
+                    if exchange.reused:
+                        self._lanes.doubt()
                     if exchange.sent or not wait.is_scarcity(error):
                         raise
             await self._pool.pause(wait)

@@ -74,6 +74,7 @@ class HttpPool:
         self.timer = timer if timer is not None else DeadlineTimer()
         self._client: aiohttp.ClientSession | None = None
         self._lasting_client: aiohttp.ClientSession | None = None
+        self._fresh_client: aiohttp.ClientSession | None = None
         self._sockets: dict[str, list[socket.socket]] = {}
         self._storage: bytearray | None = None
         self._lanes: weakref.WeakValueDictionary[tuple[URL, Endpoint | None], LanePool] = weakref.WeakValueDictionary()
@@ -95,6 +96,13 @@ class HttpPool:
         if self._lasting_client is None:
             self._lasting_client = self._make_client(self._open_lasting_socket)
         return self._lasting_client
+
+    @property
+    def fresh_client(self) -> aiohttp.ClientSession:
+        """The session for requests that need a connection of their own, made for each."""
+        if self._fresh_client is None:
+            self._fresh_client = self._make_client(self._open_socket, force_close=True)
+        return self._fresh_client
 
     @property
     def storage(self) -> bytearray:
@@ -133,8 +141,8 @@ class HttpPool:
         self.places.close()
         self.timer.close()
         drop_spare()
-        clients = (self._client, self._lasting_client)
-        self._client = self._lasting_client = None
+        clients = (self._client, self._lasting_client, self._fresh_client)
+        self._client = self._lasting_client = self._fresh_client = None
         self._sockets.clear()
         for client in clients:
             if client is not None:
@@ -201,11 +209,14 @@ class HttpPool:
             self._names = Names()
         return self._names
 
-    def _make_client(self, open_socket: Callable[[AddrInfoType], socket.socket]) -> aiohttp.ClientSession:
+    def _make_client(
+        self, open_socket: Callable[[AddrInfoType], socket.socket], *, force_close: bool = False
+    ) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
             # Places bound them.
             limit=0,
-            keepalive_timeout=_KEEPALIVE_S,
+            force_close=force_close,
+            keepalive_timeout=None if force_close else _KEEPALIVE_S,
             socket_factory=open_socket,
             resolver=self._resolver(),
         )

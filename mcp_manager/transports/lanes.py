@@ -22,6 +22,8 @@ __all__ = ["Lane", "LanePool"]
 
 # asyncio's own transports would allocate as much for every receive.
 RECEIVE_BYTES: Final = 1 << 18
+# For how long an origin gets a new connection for every ordinary request, once it has ended one that was kept.
+_DOUBTED_S: Final = 60.0
 
 
 class Lane(Wire, asyncio.BufferedProtocol):
@@ -77,11 +79,12 @@ class LanePool(Line):
     ``wires`` holds the idle ones: ``wires.take()`` is the way of nearly every call, :meth:`connect` that of the others.
     """
 
-    __slots__ = ("__weakref__", "_dialled", "_pool", "_request", "endpoint")
+    __slots__ = ("__weakref__", "_dialled", "_doubted_until", "_pool", "_request", "endpoint")
 
     def __init__(self, pool: HttpPool, origin: URL, endpoint: Endpoint | None = None) -> None:
         super().__init__(WirePool(pool.timer.wheel, time.monotonic_ns, pool.storage, pool.group))
         self._pool = pool
+        self._doubted_until = 0.0
         self.endpoint = endpoint
         self._dialled = dialled(origin, endpoint)
         self._request = aiohttp.ClientRequest(
@@ -91,6 +94,15 @@ class LanePool(Line):
             session=pool.client,
             server_hostname=tls_name(origin, endpoint),
         )
+
+    @property
+    def is_doubted(self) -> bool:
+        """Whether aiohttp's kept connections are not used again: one of them ended under a request a while ago."""
+        return asyncio.get_running_loop().time() < self._doubted_until
+
+    def doubt(self) -> None:
+        """Learn that a kept connection of aiohttp's ended under a request."""
+        self._doubted_until = asyncio.get_running_loop().time() + _DOUBTED_S
 
     async def connect(self, timeout: aiohttp.ClientTimeout, wait: Wait | None = None) -> Lane:
         """Open a connection, or wait for one where there are as many as allowed.

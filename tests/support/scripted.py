@@ -444,6 +444,14 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         self._transport.close()
 
+    def end_writing(self) -> None:
+        """End this side of the connection alone."""
+        assert self._transport is not None
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+
     async def hang(self) -> None:
         """Do nothing until the client hangs up, which ends this."""
         await asyncio.Event().wait()
