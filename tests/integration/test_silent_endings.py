@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 from support import faults
-from support.calls import CALM, deployed, echo, failure_of, text_of
+from support.calls import deployed, echo, failure_of, text_of
 from support.certificates import make_contexts
 from support.scripted import Fault, ScriptedServer
 
@@ -29,9 +29,7 @@ RESENT = "a connection that ended under a request"
 
 
 @pytest.fixture(params=["plain", "tls"])
-def server(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[ScriptedServer]:
+def server(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
     context = None
     if request.param == "tls":
         context, trusting = make_contexts(tmp_path)
@@ -74,7 +72,7 @@ async def test_connections_that_ended_while_nobody_looked(server: ScriptedServer
         for number in range(3):
             server.script("tools/call", *[ending] * 5)
             await asyncio.gather(*(manager.execute_raw("a", echo(f"{number} {each}")) for each in range(5)))
-            time.sleep(0.05)
+            time.sleep(0.05)  # noqa: ASYNC251  (the loop is to see nothing of it)
             assert text_of(await manager.execute_raw("a", echo(f"{number} after"), timeout=5)) == f"{number} after"
     assert len(server.executed) == len(set(server.executed)) == 18
 
@@ -82,9 +80,7 @@ async def test_connections_that_ended_while_nobody_looked(server: ScriptedServer
 @pytest.mark.parametrize("lanes", [True, False], ids=["lane", "ordinary"])
 @pytest.mark.parametrize("method", ["server/discover", "initialize", "notifications/initialized"])
 @pytest.mark.parametrize("fault", [faults.Close(), faults.Reset()], ids=["close", "reset"])
-async def test_the_handshake_is_sent_once_more(
-    server: ScriptedServer, fault: Fault, method: str, lanes: bool
-) -> None:
+async def test_the_handshake_is_sent_once_more(server: ScriptedServer, fault: Fault, method: str, lanes: bool) -> None:
     server.script(method, fault)
     async with deployed(server, ManagerConfig(http_lanes=lanes)) as manager:
         assert text_of(await manager.execute_raw("a", echo("x"), timeout=5)) == "x"

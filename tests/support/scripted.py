@@ -10,7 +10,7 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, Self
 
@@ -99,6 +99,8 @@ class ScriptedServer(Watched):
         self.sessions = sessions
         self.lost_session_status = lost_session_status
         self.executed: list[str] = []
+        # What each proper answer sets, "" for nothing.
+        self.cookie: Callable[[Request], str] = lambda request: ""
         self.peak_connections = 0
         self.host = host
         self.port = port
@@ -277,6 +279,11 @@ class ScriptedServer(Watched):
             self._live_sessions.discard(request.headers.get("mcp-session-id", ""))
         return (200 if known else 404), {}, None
 
+    def cookie_fields(self, request: Request) -> dict[str, str]:
+        """Return the field that sets a cookie with the answer to a request."""
+        cookie = self.cookie(request)
+        return {"Set-Cookie": cookie} if cookie else {}
+
     # The parts
 
     def take_fault(self, request: Request) -> Fault | None:
@@ -421,6 +428,7 @@ class Connection(asyncio.Protocol):
     async def answer(self, request: Request) -> None:
         """Answer as the specification says."""
         status, headers, reply = self.server.answer(request)
+        headers = {**headers, **self.server.cookie_fields(request)}
         if reply is None:
             await self.respond(status, headers)
         elif self.server.sse and status == 200:
