@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 _MAX_RETRY_AFTER_S: Final = 60.0
-_MAX_LOCATION_BYTES: Final = 8192
+_MAX_LOCATION_BYTES: Final = 4096
 _MAX_SHOWN: Final = 200
 
 

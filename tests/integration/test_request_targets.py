@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import Iterator
 
-import aiohttp
 import pytest
-from aiohttp import web
 from support import faults
-from support.authorization import AuthorizationServer
+from support.authorization import ProtectedServer, oauth
 from support.calls import CALM, deployed, echo, failure_of, text_of
 from support.scripted import ScriptedServer
 from support.streams import HttpSseServer
@@ -75,7 +71,7 @@ async def test_the_endpoint_of_http_with_sse_is_used_to_the_letter(config: Manag
         (308, "https://elsewhere.example/mcp", "https://elsewhere.example/mcp;", "set url to https://elsewhere"),
         (301, "", "nowhere that can be followed", "check that url is the MCP endpoint"),
         (301, "http://user:s3cr3t@127.0.0.1/x", "nowhere that can be followed", "check that url"),
-        (307, "/" + "x" * 9000, "nowhere that can be followed", "check that url"),
+        (307, "/" + "x" * 5000, "nowhere that can be followed", "check that url"),
         (301, "/" + "x" * 400, "x…;", "set url to"),
         (301, "/a b\tc", "{origin}/a%20b%09c;", "set url to"),
     ],
@@ -115,3 +111,15 @@ async def test_http_with_sse_says_it_as_well(config: ManagerConfig) -> None:
             await manager.deploy("a", {"url": server.url, **CALM, "transport": "sse"})
             await manager.execute_raw("a", echo("x"))
         assert {request.headers.get("user-agent") for request in server.requests} == {"My-App/4.2"}
+
+
+async def test_authorization_servers_are_told_as_well() -> None:
+    config = ManagerConfig(client_name="My App", client_version="4.2")
+    with ProtectedServer() as server:
+        async with McpManager(config, redirect_handler=server.agree) as manager:
+            await manager.deploy("a", {"url": server.url, **oauth()})
+            await manager.execute_raw("a", echo("x"))
+        # The rest is the user's browser.
+        ours = [each for each in server.seen if not each.path.endswith("/authorize")]
+    assert {"register", "token", "mcp"} <= {each.path.rpartition("/")[2] for each in ours}
+    assert {each.headers.get("user-agent") for each in ours} == {"My-App/4.2"}
