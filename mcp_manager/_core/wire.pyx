@@ -477,7 +477,7 @@ cdef class Wire(Deadline):
             self.state = IDLE
             self.served += 1
             if self.served == 1:
-                self.first_end_ns = self.pool.clock()
+                self.first_end_ns = self.used_ns = self.pool.clock()
             self.pool.put_back(self)
         elif self.early or self.silent > MAX_SILENT:
             self.fail(WireError(_MALFORMED, "its head or trailer is too long" if not self.early else "it came twice"))
