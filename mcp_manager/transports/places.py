@@ -173,10 +173,7 @@ class Places:
                     self.give(line)
                 else:
                     lane.close()
-            elif line.head() is not None:
-                # Whoever comes next may be let in where this one was not.
-                self._enter(line)
-                self._serve()
+            line.head()
             raise
         finally:
             self._waiting -= 1

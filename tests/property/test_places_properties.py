@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcp_manager._core.deadlines import DeadlineWheel
@@ -58,7 +58,7 @@ class Model:
         self.limit, self.limit_per_origin = limit, limit_per_origin
         self.group = WireGroup()
         self.places = Places(self.group, limit, limit_per_origin)
-        self.lines = [_Line(self) for _ in range(3)]
+        self.lines = [_Line(self) for _ in range(2)]
         self.callers: list[Caller] = []
         self.served: list[Caller] = []
         self.closing: list[Lane] = []
@@ -67,8 +67,11 @@ class Model:
     async def settle(self) -> None:
         for _ in range(6):
             await asyncio.sleep(0)
-            while self.closing:
-                self.places.give(self.closing.pop(0).lanes)
+            self.close_all()
+
+    def close_all(self) -> None:
+        while self.closing:
+            self.places.give(self.closing.pop(0).lanes)
 
     def come(self, line: int, is_control: bool) -> None:
         self.callers.append(Caller(self, self.lines[line], next(self.numbers), is_control))
@@ -122,21 +125,28 @@ class Model:
 
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("come"), st.integers(0, 2), st.sampled_from([False, False, False, True])),
+        st.tuples(st.just("come"), st.integers(0, 1), st.sampled_from([False, False, False, True])),
+        st.tuples(st.just("come"), st.integers(0, 1), st.just(False)),
         st.tuples(st.just("finish"), st.integers(0, 20), st.booleans()),
         st.tuples(st.just("give_up"), st.integers(0, 20)),
     ),
+    min_size=8,
     max_size=60,
 )
 
 
-@given(limit=st.integers(0, 5), limit_per_origin=st.integers(0, 3), steps=STEPS, hurried=st.booleans())
+@settings(max_examples=200)
+@given(
+    limit=st.sampled_from([0, 1, 2, 4]), limit_per_origin=st.sampled_from([0, 1, 2]), steps=STEPS, hurried=st.booleans()
+)
 def test_places(limit: int, limit_per_origin: int, steps: list[tuple[Any, ...]], hurried: bool) -> None:
     async def run() -> None:
         model = Model(limit, limit_per_origin)
         for name, *arguments in steps:
             getattr(model, name)(*arguments)
-            if not hurried:
+            if hurried:
+                model.close_all()
+            else:
                 await model.settle()
                 model.check()
         await model.settle()
@@ -152,3 +162,49 @@ def test_places(limit: int, limit_per_origin: int, steps: list[tuple[Any, ...]],
             model.check_order()
 
     asyncio.run(run())
+
+
+async def test_the_longest_wait_counts_whatever_the_line() -> None:
+    model = Model(1, 0)
+    model.come(0, False)
+    await model.settle()
+    model.come(1, False)
+    model.come(0, False)
+    await model.settle()
+    # The lane that comes free is of use to the second who waits, and given up for the first.
+    model.finish(0, True)
+    await model.settle()
+    assert [each.number for each in model.served] == [0, 1]
+    model.finish(0, True)
+    await model.settle()
+    assert [each.number for each in model.served] == [0, 1, 2]
+    model.finish(0, True)
+    await model.settle()
+
+
+async def test_who_gives_up_leaves_the_turn_to_the_next() -> None:
+    model = Model(1, 2)
+    model.come(1, False)
+    await model.settle()
+    model.come(0, True)
+    model.come(0, False)
+    await model.settle()
+    model.give_up(0)
+    model.finish(0, False)
+    await model.settle()
+    assert [each.number for each in model.served] == [0, 2]
+    model.finish(0, True)
+    await model.settle()
+
+
+async def test_a_few_places_are_kept_for_what_looks_after_a_server() -> None:
+    model = Model(0, 1)
+    model.come(0, False)
+    model.come(0, False)
+    for _ in range(CONTROL_PLACES + 2):
+        model.come(0, True)
+    await model.settle()
+    assert len(model.served) == 1 + CONTROL_PLACES
+    while model.callers:
+        model.finish(0, True)
+        await model.settle()
