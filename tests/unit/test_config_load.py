@@ -235,6 +235,10 @@ def test_bad_server(write: Write, settings: dict[str, Any], field: str, problem:
         ),
         ({"manager": {"servers": {}}}, "manager: unknown field 'servers'"),
         ({"manager": {"max_connections": -1}}, "manager.max_connections: expected an integer >= 0, got -1"),
+        (
+            {"manager": {"max_connections_per_origin": -1}},
+            "manager.max_connections_per_origin: expected an integer >= 0, got -1",
+        ),
         ({"manager": {"shutdown_timeout_s": "1"}}, "manager.shutdown_timeout_s: expected a number, got a string"),
         ({"manager": {"client_name": "a\r\nb"}}, "manager.client_name: expected 1 to 256 printable ASCII"),
         ({"defaults": {"prioritty": 1}}, "defaults: unknown field 'prioritty' (did you mean 'priority'?)"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from mcp_manager.errors import (
     AuthError,
+    CallError,
     CircuitOpenError,
     ConnectError,
     ConnectionLostError,
@@ -21,6 +23,17 @@ from mcp_manager.errors import (
 )
 from mcp_manager.policy import backoff_delay, classify_error, classify_rpc_error, jittered
 from mcp_manager.types import CallStatus, Outcome
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"), [(DeadlineExceededError, CallStatus.TIMEOUT), (ConnectError, CallStatus.CONNECT_ERROR)]
+)
+def test_what_this_side_lacks_says_nothing_of_a_server(kind: type[CallError], status: CallStatus) -> None:
+    error = kind("no connection came free", delivery="not_sent")
+    error.is_local = True
+    assert classify_error(error, 60.0, 1.0) == (Outcome.IGNORED, status)
+    assert classify_error(error.for_caller("not_sent"), 60.0, 1.0) == (Outcome.IGNORED, status)
+    assert pickle.loads(pickle.dumps(error)).is_local
 
 
 @pytest.mark.parametrize(
