@@ -25,7 +25,6 @@ class WireGroup:
 
     on_return: Callable[[Any], bool] | None
 
-    def __init__(self) -> None: ...
     @property
     def idle(self) -> int:
         """How many wires lie idle in all pools."""

@@ -50,8 +50,7 @@ cdef int64_t AT_ONCE_NS = 500_000_000
 
 @cython.final
 cdef class WireGroup:
-    def __init__(self):
-        self.on_return = None
+    pass
 
 
 @cython.final
