@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import random
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,6 +26,8 @@ from mcp_manager.transports.deadline_timer import DeadlineTimer
 from mcp_manager.transports.stdio import StdioTransport
 
 __all__ = ["Assembly"]
+
+logger = logging.getLogger(__name__)
 
 
 class Assembly:
@@ -92,16 +96,22 @@ class Assembly:
 
     def settings(self, server_id: str, config: ServerConfig, before: SessionSettings | None = None) -> SessionSettings:
         """Make what a server's sessions are made from; ``before`` is that of the configuration that it replaces."""
+        if not config.tls.verify:
+            logger.warning(
+                "server %r: tls.verify is false: anybody on the way can read and change what is sent", server_id
+            )
         authorizations = None
         if config.auth.type == "oauth":
             # For those who need it: it is a good part of what an import costs.
             from mcp_manager.auth.oauth.authorizations import Authorizations  # noqa: PLC0415
+            from mcp_manager.transports.routed_client import RoutedClient  # noqa: PLC0415
 
+            client = RoutedClient(self.http, config)
             authorizations = Authorizations(
                 server_id,
                 config.auth,
                 self._config.client_name,
-                lambda: self.http.client,
+                lambda: client,
                 self._token_store,
                 self._redirect_handler,
             )
@@ -131,11 +141,16 @@ class Assembly:
         if config.command is not None:
             return StdioTransport(config, server_id=server_id, sink=sink, timer=self._timer)
         # See above.
+        from yarl import URL  # noqa: PLC0415
+
         from mcp_manager.transports.http import HttpTransport  # noqa: PLC0415
         from mcp_manager.transports.http_settings import HttpSettings  # noqa: PLC0415
         from mcp_manager.transports.http_sse import HttpSseTransport  # noqa: PLC0415
+        from mcp_manager.transports.proxy import ignored_variable  # noqa: PLC0415
+        from mcp_manager.transports.route import route_of  # noqa: PLC0415
 
         url = config.instance_url(index)
+        where = URL(url)
         settings = HttpSettings(
             pool=self.http,
             url=url,
@@ -145,6 +160,8 @@ class Assembly:
             max_response_bytes=config.max_response_bytes,
             lanes=self._config.http_lanes,
             endpoint=endpoints[index] if endpoints is not None else None,
+            route=route_of(config, where, os.environ),
+            ignored_proxy=ignored_variable(config.proxy, where, os.environ) if config.unix_socket is None else "",
             authorization=authorizations.of(url) if authorizations is not None else None,
         )
         kind = HttpSseTransport if sse or config.transport == "sse" else HttpTransport

@@ -82,7 +82,8 @@ class ServerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """One server; ``waiting`` calls are above a limit and wait for their turn; ``retry_budget`` is how many retries and
     hedges it has now; ``p50_s`` to ``p99_s`` are of the calls of the last minute, ``None`` without any.
 
-    ``instances`` are those that take traffic and those that are on their way out, or in, by index.
+    ``tls_verify`` is ``False`` where its configuration has every certificate accepted. ``instances`` are those that take
+    traffic and those that are on their way out, or in, by index.
     """
 
     id: str
@@ -103,6 +104,7 @@ class ServerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     p95_s: float | None
     p99_s: float | None
     instances: tuple[InstanceSnapshot, ...]
+    tls_verify: bool = True
 
 
 class ManagerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,6 +175,7 @@ def _server(supervisor: Supervisor, monitor: HealthMonitor, router: Router, now_
         p95_s=read.window.p95_s,
         p99_s=read.window.p99_s,
         instances=tuple(sorted(instances, key=lambda each: each.index)),
+        tls_verify=config.tls.verify,
     )
 
 

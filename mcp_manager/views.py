@@ -27,7 +27,8 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
 
     ``identity`` is what it told of itself, ``None`` before there is a session, or if it told nothing. ``transport`` is
     the one in use, which may be older than the configured one. ``pids`` are its child processes; ``faults`` counts by
-    kind what it sent that it should not have, and that harmed no call.
+    kind what it sent that it should not have, and that harmed no call. ``tls_verify`` is ``False`` where its
+    configuration has every certificate accepted.
     """
 
     id: str
@@ -47,6 +48,7 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     faults: dict[str, int]
     last_error: str | None
     pids: tuple[int, ...]
+    tls_verify: bool = True
 
 
 class ServerReading(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +95,7 @@ def server_view(supervisor: Supervisor, monitor: HealthMonitor, router: Router, 
         faults=supervisor.settings.fault_counts,
         last_error=_reason(last_error) if last_error is not None else None,
         pids=tuple(each.pid for each in supervisor.instances if each.pid),
+        tls_verify=config.tls.verify,
     )
 
 

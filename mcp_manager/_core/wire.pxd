@@ -82,6 +82,7 @@ cdef class Wire(Deadline):
     cdef object settle(self)
     cdef object end_of_input(self)
     cdef object fail(self, error)
+    cdef str objection(self, error, Py_ssize_t size)
     cdef object resolve(self, reply)
     cdef object reject(self, error, cause)
     cdef object forget_exchange(self)

@@ -35,6 +35,8 @@ cdef enum:
     # From here on what is left of a body is received where it will stay.
     MIN_DIRECT = 32768
     MAX_COPIED = 4096
+    # Of what is no HTTP, so much is quoted.
+    MAX_QUOTED = 8
     # A request that fits the smallest socket buffer is gone before its reply can arrive.
     MAX_UNWATCHED_WRITE = 16384
     # Sweeps an idle connection survives.
@@ -219,9 +221,16 @@ cdef class Wire(Deadline):
                 if self.finished:
                     self.close()
                 else:
-                    self.fail(WireError(_MALFORMED, f"{error}"))
+                    self.fail(WireError(_MALFORMED, self.objection(error, size)))
             return
         self.settle()
+
+    cdef str objection(self, error, Py_ssize_t size):
+        """Say what is wrong with what was received, and how it begins if it is no HTTP from the start."""
+        if self.state != WAITING or self.silent != size:
+            return f"{error}"
+        begin = PyBytes_FromStringAndSize(PyByteArray_AS_STRING(self.pool.storage), min(size, MAX_QUOTED))
+        return f"{error} (it begins with {begin!r})"
 
     def eof_received(self):
         self.end_of_input()

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from mcp_manager.config._network import check_network
 from mcp_manager.config._oauth import check_oauth
 from mcp_manager.config._problem import FieldProblem, at, entry, join
 from mcp_manager.config._url import check_url, is_address_url, split_nameserver
@@ -83,6 +84,7 @@ def check_settings(config: ServerConfig, path: str) -> None:
         _check_sse(config, path)
         _check_headers(config.headers, at(path, "headers"))
         _check_auth(config.auth, config.headers, at(path, "auth"))
+        check_network(config, path)
     else:
         if config.discovery.kind != "none":
             raise FieldProblem(at(path, "discovery.kind"), "does not go with a command", "give a url, or drop it")

@@ -33,6 +33,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
     _masked: ClassVar[frozenset[str]] = frozenset(
         {
             "key",
+            "key_password",
             "token",
             "headers",
             "env",
@@ -53,6 +54,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
                 value = _mask(value)
             elif name == "url" and value is not None:
                 value = redact_url(value) if isinstance(value, str) else tuple(map(redact_url, value))
+            elif name == "proxy" and value not in (None, "", "env"):
+                value = redact_url(value)
             fields.append((name, value))
         return fields
 

@@ -32,11 +32,12 @@ __all__ = ["load_manager_config"]
 logger = logging.getLogger(__name__)
 
 _TOP_LEVEL: Final = ("manager", "defaults", "servers", "mcpServers")
-_INTERPOLATED: Final = ("command", "args", "env", "url", "headers", "cwd", "auth")
+_INTERPOLATED: Final = ("command", "args", "env", "url", "headers", "cwd", "auth", "tls", "proxy", "unix_socket")
 _MERGED: Final = frozenset(
     {
         "env",
         "headers",
+        "tls",
         "breaker",
         "health",
         "restart",
@@ -58,7 +59,8 @@ def load_manager_config(path: str | os.PathLike[str], *, environment: Mapping[st
 
     - ``manager``: the settings of :class:`ManagerConfig`; an unknown one is an error.
     - ``defaults``: settings of :class:`ServerConfig` for every server that does not give its own; an unknown one is
-      an error. The members of ``env``, ``headers``, ``breaker``, ``health`` and ``restart`` are merged one by one.
+      an error. The members of ``env``, ``headers``, ``tls``, ``breaker``, ``health`` and ``restart`` are merged one by
+      one.
       What applies only to HTTP or only to stdio servers is left out of the others.
     - ``servers`` and ``mcpServers``: servers by id, with our fields or those of MCP clients (``command``, ``args``,
       ``env``, ``cwd``; ``type`` or ``transport``, ``url``, ``headers``). Foreign fields are kept in ``extras`` and
@@ -66,7 +68,7 @@ def load_manager_config(path: str | os.PathLike[str], *, environment: Mapping[st
       server. ``timeout`` is foreign, because its unit differs between clients: use ``request_timeout_s``.
 
     ``${VAR}``, ``${env:VAR}`` and ``${VAR:-default}`` stand for environment variables in ``command``, ``args``,
-    ``env``, ``url``, ``headers``, ``cwd``, ``auth.key`` and ``auth.token``; ``$${`` stands for ``${`` itself.
+    ``env``, ``url``, ``headers``, ``cwd``, ``tls``, ``proxy``, ``unix_socket``, ``auth.key`` and ``auth.token``; ``$${`` stands for ``${`` itself.
 
     Parameters
     ----------

@@ -10,6 +10,7 @@ from msgspec import Meta
 from mcp_manager._version import __version__
 from mcp_manager.config._settings import Count, Jitter, PositiveSeconds, Rate, Seconds, Settings
 from mcp_manager.config._url import expand_template, is_template
+from mcp_manager.config.network import TlsConfig
 from mcp_manager.config.resilience import (
     BalancingConfig,
     DiscoveryConfig,
@@ -276,6 +277,17 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
         See :class:`AuthConfig`. A stdio server takes its credentials through ``env``.
     headers
         Header fields to send with every HTTP request, by name.
+    tls
+        See :class:`TlsConfig`.
+    proxy
+        The proxy to an HTTP server: an ``http://`` or ``https://`` URL, with user and password if it wants them;
+        ``env`` for what ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` say, in lower or upper case;
+        nothing, or ``""``, for none, whatever the environment says. ``https`` goes through a tunnel (``CONNECT``), and an
+        ``https://`` proxy is spoken to with ``tls`` as well. Only ``NO_PROXY`` excepts this machine's own addresses. The proxy
+        looks names up: that they lead to no link-local or multicast address is then the proxy's to see.
+    unix_socket
+        The path of a unix socket to speak HTTP on, in place of the connection to the host in ``url``, which still
+        says what ``Host`` and path of requests are. ``http+unix://%2Frun%2Fserver.sock/mcp`` as ``url`` says both.
     priority
         0 to 255; servers of a higher one are preferred.
     tags
@@ -324,6 +336,9 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
     ] = "auto"
     auth: AuthConfig = AuthConfig()
     headers: dict[str, str] = {}
+    tls: TlsConfig = TlsConfig()
+    proxy: str | None = None
+    unix_socket: str | None = None
     priority: Annotated[int, Meta(ge=0, le=255)] = 0
     tags: tuple[str, ...] = ()
     instances: Annotated[int, Meta(ge=_ONE_PER_URL, le=10_000)] = _ONE_PER_URL

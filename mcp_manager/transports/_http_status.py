@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import datetime
 import email.utils
-import os
-import socket
 import time
 from typing import Final, NoReturn
 
-import aiohttp
 from yarl import URL
 
 from mcp_manager._core.http_message import WireReply
@@ -20,12 +17,13 @@ __all__ = [
     "origin",
     "parse_retry_after",
     "raise_for_status",
-    "reason_of",
     "redirect_target",
     "retry_after_of",
 ]
 
 _MAX_RETRY_AFTER_S: Final = 60.0
+# RFC 9110, section 15.4: the others name no place to go to.
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 
 def carries_answer(status: int, has_session: bool) -> bool:
@@ -68,7 +66,7 @@ def raise_for_status(
         raise ConnectionLostError(
             f"a gateway lost the server (HTTP {status}){said}", server_id=server_id, delivery="unknown"
         )
-    if 300 <= status < 400:
+    if status in _REDIRECTS:
         raise ProtocolError(
             f"the endpoint redirects (HTTP {status}) to {_shown(redirect_target(reply, endpoint))}; "
             "only 307 and 308 to the same origin are followed",
@@ -76,12 +74,21 @@ def raise_for_status(
             delivery="rejected",
             hint="configure the final url",
         )
-    if 400 <= status < 500:
+    if 300 <= status < 400:
+        error = ProtocolError(
+            f"the server answered with HTTP {status}, which is no reply to a request{said}",
+            server_id=server_id,
+            delivery="unknown",
+            hint="check that url is the MCP endpoint, and what caches in between do" if status == 304 else "",
+        )
+    elif 400 <= status < 500:
         error = ProtocolError(
             f"the server refused the request with HTTP {status}{said}",
             server_id=server_id,
-            delivery="rejected",
-            hint="check that url is the MCP endpoint" if status in (404, 405) else "",
+            # 408 is also what a server says that gave up on work which had begun.
+            delivery="unknown" if status == 408 else "rejected",
+            retryable=status in (408, 425),
+            hint=_way_out(reply, endpoint),
         )
     else:
         error = ProtocolError(
@@ -93,6 +100,15 @@ def raise_for_status(
         )
     error.http_status = status
     raise error
+
+
+def _way_out(reply: WireReply, endpoint: URL) -> str:
+    if reply.status in (404, 405):
+        return "check that url is the MCP endpoint"
+    # What those say who expect TLS: nginx, Apache, Go, Node's and Python's proxies.
+    if reply.status == 400 and endpoint.scheme == "http" and b"https" in reply.body[:4096].lower():
+        return "the server may speak TLS there: write https:// in url"
+    return ""
 
 
 def parse_retry_after(value: str | None, now_s: float) -> float | None:
@@ -120,23 +136,6 @@ def retry_after_of(reply: WireReply) -> float | None:
 def origin(url: URL) -> str:
     """Return scheme, host and port: what of a URL may stand in a message."""
     return str(url.origin())
-
-
-def reason_of(error: BaseException) -> str:
-    """Say in a few words why a connection failed, without the URL that aiohttp's own texts quote."""
-    if isinstance(error, TimeoutError):
-        return "no connection within connect_timeout_s"
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "the server closed it"
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return f"its TLS certificate was refused ({error.certificate_error.__class__.__name__})"
-    os_error = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    if isinstance(os_error, OSError):
-        if isinstance(os_error, socket.gaierror):
-            return f"its name cannot be resolved ({os_error.strerror})"
-        # asyncio's own texts repeat the address; the plain reason is what is missing.
-        return os.strerror(os_error.errno) if os_error.errno else str(os_error) or type(os_error).__name__
-    return type(error).__name__
 
 
 def redirect_target(reply: WireReply, endpoint: URL) -> URL | None:

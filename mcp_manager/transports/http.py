@@ -28,7 +28,6 @@ from mcp_manager.auth import Challenge, parse_challenge
 from mcp_manager.errors import (
     AuthError,
     CallError,
-    ConnectError,
     ConnectionLostError,
     DeadlineExceededError,
     Delivery,
@@ -40,10 +39,11 @@ from mcp_manager.transports import _http_status as http_status
 from mcp_manager.transports._http_reply import ReplyReader
 from mcp_manager.transports.base import MessageSink, StreamListener
 from mcp_manager.transports.deadline_timer import remaining_s
+from mcp_manager.transports.http_failures import HttpFailures
 from mcp_manager.transports.http_ordinary import OrdinaryPath
 from mcp_manager.transports.http_pool import connecting_server
 from mcp_manager.transports.http_settings import HttpSettings
-from mcp_manager.transports.lanes import Lane
+from mcp_manager.transports.lanes import Lane, LanePool
 from mcp_manager.transports.resumption import Resumptions
 from mcp_manager.transports.standing_stream import StandingStream
 
@@ -80,19 +80,25 @@ class HttpTransport:
         pool, server_id, authorization = settings.pool, settings.server_id, settings.authorization
         self._pool = pool
         self._endpoint = URL(settings.url)
-        self._at = f" at {settings.endpoint}" if settings.endpoint is not None else ""
+        self._failures = HttpFailures(settings)
         self._server_id = server_id
         self._sink = sink
         self._limit = settings.max_response_bytes
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_s)
+        # A proxy may accept a connection and never make the tunnel: that is part of connecting, too.
+        within_s = settings.connect_timeout_s
+        through = within_s if settings.route.proxy is not None else None
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=through, sock_connect=within_s)
         self._headers = {**settings.headers, "Accept": _ACCEPT, "Accept-Encoding": "identity"}
         self._head = render_head("POST", self._endpoint, self._headers)
         self._resumptions = Resumptions(self.get, self._bounded, sink, self._deliver)
         self._reader = ReplyReader(server_id, self._resumptions, self._limit)
-        self._ordinary = OrdinaryPath(pool, self._reader, self._timeout, self._limit, settings.endpoint)
+        self._ordinary = OrdinaryPath(pool, self._reader, self._timeout, self._limit, settings.endpoint, settings.route)
         # What needs a proof of its own cannot be rendered in advance.
         prepared = authorization is None or not authorization.per_request
-        self._lanes = pool.lanes(self._endpoint, settings.endpoint) if settings.lanes and prepared else None
+        if settings.lanes and prepared and settings.route.carries_lanes(self._endpoint):
+            self._lanes: LanePool | None = pool.lanes(self._endpoint, settings.endpoint, settings.route)
+        else:
+            self._lanes = None
         self._authorization = authorization
         self._unsubscribe = authorization.subscribe(self._take_token) if authorization is not None else None
         self._channel: Channel | None = None
@@ -501,19 +507,16 @@ class HttpTransport:
             raise error
         # A TimeoutError is an OSError: here it is that of a connection attempt.
         # The text of a ClientResponseError quotes the URL with its query: never pass it on.
-        if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError) or not exchange.sent:
-            raise ConnectError(
-                f"cannot connect to {http_status.origin(self._endpoint)}{self._at}: {http_status.reason_of(error)}",
-                server_id=self._server_id,
-            ) from None
-        if isinstance(error, aiohttp.ClientResponseError):
-            raise self._reader.broken("the reply is not valid HTTP") from None
-        self._raise_lost(http_status.reason_of(error))
+        explained = self._failures.of(error, self._endpoint, exchange)
+        if explained is None:
+            explained = self._reader.broken("the reply is not valid HTTP")
+        raise explained from None
 
     def _explain_wire(self, error: WireError, exchange: Exchange) -> NoReturn:
         kind = error.kind
         if kind == MALFORMED:
-            raise self._reader.broken(f"the reply is not valid HTTP: {error.detail}") from None
+            explained = self._failures.of_malformed(error, self._endpoint)
+            raise explained or self._reader.broken(f"the reply is not valid HTTP: {error.detail}") from None
         if kind == OVERSIZE:
             raise self._reader.oversize(error.size) from None
         if kind == UNANSWERED:
@@ -528,19 +531,11 @@ class HttpTransport:
             raise ConnectionLostError(
                 "the server was stopped during the call", server_id=self._server_id, delivery=delivery
             ) from None
-        cause = error.__cause__
-        self._raise_lost("the server closed it" if cause is None else http_status.reason_of(cause))
+        raise self._failures.of_lost(error, self._endpoint, exchange, first=not self._settled) from None
 
     def _give_up(self, exchange: Exchange, reason: str) -> None:
         if exchange.sent and exchange.request_id > 0:
             self._sink.on_given_up(exchange, reason)
-
-    def _raise_lost(self, reason: str) -> NoReturn:
-        raise ConnectionLostError(
-            f"the connection to {http_status.origin(self._endpoint)} broke before the reply: {reason}",
-            server_id=self._server_id,
-            delivery="unknown",
-        ) from None
 
 
 def _challenge_of(reply: WireReply, *, dpop: bool) -> Challenge:

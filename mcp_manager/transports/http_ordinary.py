@@ -22,13 +22,16 @@ from mcp_manager._core.http_message import (
 )
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager._core.sse import SseLimitError, SseParser
-from mcp_manager.transports.endpoint import Endpoint, dialled, tls_name
+from mcp_manager.transports.endpoint import Endpoint, dialled
 from mcp_manager.transports.http_pool import HttpPool, Place
+from mcp_manager.transports.route import DIRECT, Route, proxy_fields, request_options
 
 __all__ = ["EventTaker", "OrdinaryPath"]
 
 # How long an event stream may take to end after it has delivered the reply before its connection is dropped.
 _STREAM_END_S: Final = 1.0
+# 407 is a proxy's alone; the others are a gateway's that found the server gone, before or after it was asked.
+_PROXY_REFUSES: Final = frozenset({407, 502, 504})
 _KEPT: Final = (
     "content-type",
     "content-encoding",
@@ -81,6 +84,8 @@ class OrdinaryPath:
         The longest reply, or event of one, in bytes.
     endpoint
         Where requests go, if that is not left to the resolution of the URL's host.
+    route
+        By which way.
     """
 
     def __init__(
@@ -90,8 +95,10 @@ class OrdinaryPath:
         timeout: aiohttp.ClientTimeout,
         limit: int,
         endpoint: Endpoint | None = None,
+        route: Route = DIRECT,
     ) -> None:
         self._endpoint = endpoint
+        self._route = route
         self._pool = pool
         self._taker = taker
         self._timeout = timeout
@@ -134,10 +141,12 @@ class OrdinaryPath:
     ) -> WireReply | Message:
         if self._endpoint is not None:
             headers = {"Host": url.host_port_subcomponent or "", **headers}
+        if self._route.proxy is not None:
+            headers = {**headers, **proxy_fields(self._route, url)}
         response = await client.request(
             verb,
             dialled(url, self._endpoint),
-            server_hostname=tls_name(url, self._endpoint),
+            **await request_options(self._route, self._pool.tls, url, self._endpoint),
             data=_MarkedPayload(exchange) if exchange.frame else None,
             headers=headers if exchange.fields is None else {**headers, **_pairs(exchange.fields)},
             timeout=self._timeout,
@@ -145,6 +154,8 @@ class OrdinaryPath:
         )
         reply: WireReply | Message | None = None
         try:
+            if response.status in _PROXY_REFUSES and self._route.proxy is not None and url.scheme == "http":
+                raise aiohttp.ClientHttpProxyError(response.request_info, (), status=response.status)
             reply = await self._read(response, exchange, place)
         finally:
             # Released before its end, a response takes its connection with it: nobody can read another's bytes.

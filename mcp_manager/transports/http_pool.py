@@ -1,24 +1,27 @@
-"""The one aiohttp session and connector behind every HTTP server: limits, TLS, DNS, and which addresses are allowed."""
+"""The one aiohttp session and connector behind every HTTP server: limits, routes, and which addresses are allowed."""
 
 from __future__ import annotations
 
 import asyncio
 import collections
 import contextlib
-import ipaddress
 import socket
 import weakref
 from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import aiohttp
 from yarl import URL
 
 from mcp_manager._core.http_message import drop_spare
+from mcp_manager.transports.addresses import refuse_special_address
 from mcp_manager.transports.deadline_timer import DeadlineTimer
 from mcp_manager.transports.endpoint import Endpoint
 from mcp_manager.transports.lanes import RECEIVE_BYTES, Lane, LanePool
+from mcp_manager.transports.route import DIRECT, Route
+from mcp_manager.transports.routed_connector import RoutedConnector
+from mcp_manager.transports.tls import TlsContexts
 
 if TYPE_CHECKING:
     from aiohappyeyeballs import AddrInfoType
@@ -56,7 +59,10 @@ class HttpPool:
         self._lasting_client: aiohttp.ClientSession | None = None
         self._sockets: dict[str, list[socket.socket]] = {}
         self._storage: bytearray | None = None
-        self._lanes: weakref.WeakValueDictionary[tuple[URL, Endpoint | None], LanePool] = weakref.WeakValueDictionary()
+        self.tls = TlsContexts()
+        # By all that makes two connections the same: nobody may speak on one that another's certificate has opened.
+        self._lanes: weakref.WeakValueDictionary[tuple[URL, Endpoint | None, Route], LanePool]
+        self._lanes = weakref.WeakValueDictionary()
         self._places_taken = 0
         self._streams = 0
         # How many lanes carry a stream that stays open; kept by the lanes.
@@ -85,9 +91,9 @@ class HttpPool:
             self._storage = bytearray(RECEIVE_BYTES)
         return self._storage
 
-    def lanes(self, url: URL, endpoint: Endpoint | None = None) -> LanePool:
-        """Return the lanes to the origin of a URL, or to one of the endpoints behind it."""
-        place = url.origin(), endpoint
+    def lanes(self, url: URL, endpoint: Endpoint | None = None, route: Route = DIRECT) -> LanePool:
+        """Return the lanes to the origin of a URL, or to one of the endpoints behind it, by a route."""
+        place = url.origin(), endpoint, route
         lanes = self._lanes.get(place)
         if lanes is None:
             lanes = self._lanes[place] = LanePool(self, *place)
@@ -191,7 +197,7 @@ class HttpPool:
         return False
 
     def _make_client(self, open_socket: Callable[[AddrInfoType], socket.socket]) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(
+        connector = RoutedConnector(
             # Places bound them.
             limit=0,
             keepalive_timeout=_KEEPALIVE_S,
@@ -228,7 +234,9 @@ class HttpPool:
 
     def _open_socket(self, address: AddrInfoType) -> socket.socket:
         family, kind, protocol, _, where = address
-        _refuse_special_address(where)
+        if family != socket.AF_UNIX:
+            # The last moment before a connection: names that resolve to such an address are caught too.
+            refuse_special_address(str(where[0]))
         opened = socket.socket(family, kind, protocol)
         opened.setblocking(False)
         server_id = connecting_server.get()
@@ -240,6 +248,8 @@ class HttpPool:
     def _open_lasting_socket(self, address: AddrInfoType) -> socket.socket:
         opened = self._open_socket(address)
         # Nothing is sent on it: without these, a peer that vanished would be listened to for ever.
+        if opened.family == socket.AF_UNIX:
+            return opened
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _KEEPALIVE_PROBES.items():
             if hasattr(socket, name):
@@ -260,14 +270,3 @@ class Place:
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.give_place()
-
-
-def _refuse_special_address(where: tuple[Any, ...]) -> None:
-    # The last moment before a connection: names that resolve to such an address are caught too.
-    address = ipaddress.ip_address(str(where[0]).partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    if address.is_link_local or address.is_multicast or address.is_unspecified:
-        raise OSError(
-            f"connecting to {address} is not allowed: link-local, multicast and unspecified addresses are blocked"
-        )

@@ -9,6 +9,7 @@ import msgspec
 from mcp_manager.auth import Authorization
 from mcp_manager.transports.endpoint import Endpoint
 from mcp_manager.transports.http_pool import HttpPool
+from mcp_manager.transports.route import DIRECT, Route
 
 __all__ = ["HttpSettings"]
 
@@ -32,6 +33,10 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
         ``False`` sends everything the ordinary way.
     endpoint
         Where it is, if that is not left to the resolution of the URL's host.
+    route
+        By which way it is reached.
+    ignored_proxy
+        The variable of the environment that names a proxy, where nothing says whether to use it; for hints.
     authorization
         Where the credentials of requests come from if they are not fixed, ``None`` if ``headers`` has all.
     """
@@ -44,4 +49,6 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_response_bytes: int
     lanes: bool = True
     endpoint: Endpoint | None = None
+    route: Route = DIRECT
+    ignored_proxy: str = ""
     authorization: Authorization | None = None

@@ -10,7 +10,8 @@ import aiohttp
 from yarl import URL
 
 from mcp_manager._core.wire import Wire, WirePool
-from mcp_manager.transports.endpoint import Endpoint, dialled, tls_name
+from mcp_manager.transports.endpoint import Endpoint, dialled
+from mcp_manager.transports.route import DIRECT, Route, request_options
 
 if TYPE_CHECKING:
     from mcp_manager.transports.http_pool import HttpPool
@@ -58,22 +59,18 @@ class Lane(Wire, asyncio.BufferedProtocol):
 
 
 class LanePool:
-    """Keep the lanes of one origin (scheme, host and port), or to one of the endpoints behind it.
+    """Keep the lanes of one origin (scheme, host and port), or to one of the endpoints behind it, by one route.
 
     ``wires`` holds the idle ones: ``wires.take()`` is the way of nearly every call, :meth:`connect` that of the others.
     """
 
-    __slots__ = ("__weakref__", "_pool", "_request", "wires")
+    __slots__ = ("__weakref__", "_endpoint", "_origin", "_pool", "_route", "wires")
 
-    def __init__(self, pool: HttpPool, origin: URL, endpoint: Endpoint | None = None) -> None:
+    def __init__(self, pool: HttpPool, origin: URL, endpoint: Endpoint | None = None, route: Route = DIRECT) -> None:
         self._pool = pool
-        self._request = aiohttp.ClientRequest(
-            "POST",
-            dialled(origin, endpoint),
-            loop=asyncio.get_running_loop(),
-            session=pool.client,
-            server_hostname=tls_name(origin, endpoint),
-        )
+        self._origin = origin
+        self._endpoint = endpoint
+        self._route = route
         self.wires = WirePool(pool.timer.wheel, time.monotonic_ns, pool.storage)
         if pool.max_connections:
             self.wires.on_return = pool.returned
@@ -89,7 +86,7 @@ class LanePool:
         try:
             connector = self._pool.client.connector
             assert connector is not None
-            connection = await connector.connect(self._request, [], timeout)
+            connection = await connector.connect(await self._make_request(), [], timeout)
         except BaseException:
             self._pool.give_place()
             raise
@@ -100,6 +97,14 @@ class LanePool:
             self._pool.give_place()
             raise aiohttp.ServerDisconnectedError
         return Lane(self, connection)
+
+    async def _make_request(self) -> aiohttp.ClientRequest:
+        """Make what aiohttp opens a connection for; certificates may have been renewed since the last one."""
+        options = await request_options(self._route, self._pool.tls, self._origin, self._endpoint)
+        where = dialled(self._origin, self._endpoint)
+        return aiohttp.ClientRequest(
+            "POST", where, loop=asyncio.get_running_loop(), session=self._pool.client, **options
+        )
 
     def stands(self) -> None:
         """Learn that one of the lanes carries a stream that stays open."""

@@ -5,21 +5,32 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final, Protocol
 
 import aiohttp
 import msgspec
 from yarl import URL
 
+from mcp_manager.auth.base import UnreachableError
 from mcp_manager.errors import AuthError
 
-__all__ = ["JsonReply", "OAuthHttp", "is_loopback", "same_origin"]
+__all__ = ["HttpClient", "JsonReply", "OAuthHttp", "is_loopback", "same_origin"]
 
 _LARGEST: Final = 1 << 18
 _TIMEOUT_S: Final = 30.0
 _MAX_REDIRECTS: Final = 3
 
 _decoder = msgspec.json.Decoder(dict[str, Any])
+
+
+class HttpClient(Protocol):
+    """What requests are sent with: an aiohttp session, or what knows by which way to send them."""
+
+    def request(
+        self, verb: str, url: URL, *, headers: dict[str, str], data: aiohttp.Payload | None, allow_redirects: bool
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """Send a request, with a response whose connection is given back in the end."""
 
 
 class JsonReply(msgspec.Struct, frozen=True):
@@ -52,14 +63,14 @@ class OAuthHttp:
     Parameters
     ----------
     client
-        Gives the aiohttp session, whose connector blocks the addresses that nobody should be sent to.
+        Gives what sends requests, whose connector blocks the addresses that nobody should be sent to.
     server_id
         Names the server in errors.
     resource
         The MCP server: one elsewhere must not send its clients to their own loopback interface.
     """
 
-    def __init__(self, client: Callable[[], aiohttp.ClientSession], server_id: str, resource: URL) -> None:
+    def __init__(self, client: Callable[[], HttpClient], server_id: str, resource: URL) -> None:
         self._client = client
         self._server_id = server_id
         self._resource = resource
@@ -139,6 +150,9 @@ class OAuthHttp:
                 return JsonReply(response.status, body, response.headers.get("DPoP-Nonce", ""))
         except TimeoutError:
             raise self.error(f"{what} at {url.origin()} did not answer in time", retryable=True) from None
+        except UnreachableError as error:
+            text = f"{what} at {url.origin()} cannot be reached: {error}"
+            raise self.error(text, hint=error.hint, retryable=True) from None
         except (aiohttp.ClientError, OSError) as error:
             # aiohttp's texts quote URLs with their queries.
             raise self.error(
