@@ -99,7 +99,7 @@ def failure_of(error: BaseException, route: Route = DIRECT, *, tls: bool = False
         return Failure(f"what answers{route} speaks no HTTP", _PROXY_SETTING if route.proxy is not None else "")
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return _certificate_refused(error.certificate_error)
-    os_error = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    os_error = _underlying(error)
     if isinstance(os_error, ssl.SSLCertVerificationError):
         return _certificate_refused(os_error)
     if isinstance(os_error, ssl.SSLError):
@@ -111,6 +111,15 @@ def failure_of(error: BaseException, route: Route = DIRECT, *, tls: bool = False
     return Failure(type(error).__name__)
 
 
+def _underlying(error: BaseException) -> BaseException:
+    """Return the error of the system behind one of aiohttp's, whose own text may quote the URL."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return error.os_error
+    if isinstance(error, aiohttp.ClientOSError) and isinstance(error.__cause__, OSError):
+        return error.__cause__
+    return error
+
+
 def _system_failed(error: BaseException, os_error: OSError, route: Route, *, tls: bool) -> Failure:
     if isinstance(os_error, socket.gaierror):
         what = f"the name of the proxy {route.proxy.url.origin()}" if route.proxy is not None else "its name"
@@ -119,13 +128,18 @@ def _system_failed(error: BaseException, os_error: OSError, route: Route, *, tls
         hint = "does it speak TLS there?" if route.tls.cert_file is not None else _MAY_WANT_CERTIFICATE
         return Failure(f"it was closed during the TLS handshake{route}", hint)
     # asyncio's own texts repeat the address; the plain reason is what is missing.
-    reason = os.strerror(os_error.errno) if os_error.errno else str(os_error) or type(os_error).__name__
+    reason = os.strerror(os_error.errno) if os_error.errno else _own_text(os_error)
     if route.proxy is not None and isinstance(error, aiohttp.ClientConnectorError):
         return Failure(f"the proxy {route.proxy.url.origin()} cannot be reached: {reason}", _PROXY_SETTING)
     return Failure(reason)
 
 
 _MAY_WANT_CERTIFICATE: Final = "the server may speak no TLS there, or want a client certificate: use http://, or set tls.cert_file and tls.key_file"
+
+
+def _own_text(error: OSError) -> str:
+    # aiohttp's quote the URL, and what is secret in it.
+    return type(error).__name__ if isinstance(error, aiohttp.ClientError) else str(error) or type(error).__name__
 
 
 def _refused_by_proxy(status: int, route: Route) -> Failure:

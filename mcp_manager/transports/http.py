@@ -103,6 +103,8 @@ class HttpTransport:
         self._unsubscribe = authorization.subscribe(self._take_token) if authorization is not None else None
         self._channel: Channel | None = None
         self._settled = False
+        # Whether anything but a failure is known of the server.
+        self._met = False
         self._resumes = False
         self._standing: StandingStream | None = None
         self._closed = False
@@ -189,6 +191,7 @@ class HttpTransport:
 
     def channel(self, session: object, ids: RequestIds, dialect: Any = None) -> Channel | None:
         """Return where the session's requests can go straight to an idle lane; see :meth:`Transport.channel`."""
+        self._met = True
         if self._lanes is not None:
             self._channel_generation = self._token_generation
             self._channel = Channel(self._lanes.wires, ids, self._reader, self._limit, self._head, session, dialect)
@@ -397,6 +400,7 @@ class HttpTransport:
 
     def move_to(self, endpoint: URL) -> None:
         """Send everything to another place of the same origin from now on."""
+        self._met = True
         self._endpoint = endpoint
         self._render()
 
@@ -507,7 +511,7 @@ class HttpTransport:
             raise error
         # A TimeoutError is an OSError: here it is that of a connection attempt.
         # The text of a ClientResponseError quotes the URL with its query: never pass it on.
-        explained = self._failures.of(error, self._endpoint, exchange)
+        explained = self._failures.of(error, self._endpoint, exchange, first=not self._met)
         if explained is None:
             explained = self._reader.broken("the reply is not valid HTTP")
         raise explained from None
@@ -531,7 +535,7 @@ class HttpTransport:
             raise ConnectionLostError(
                 "the server was stopped during the call", server_id=self._server_id, delivery=delivery
             ) from None
-        raise self._failures.of_lost(error, self._endpoint, exchange, first=not self._settled) from None
+        raise self._failures.of_lost(error, self._endpoint, exchange, first=not self._met) from None
 
     def _give_up(self, exchange: Exchange, reason: str) -> None:
         if exchange.sent and exchange.request_id > 0:

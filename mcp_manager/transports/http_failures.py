@@ -33,8 +33,13 @@ class HttpFailures:
         self._at = f" at {settings.endpoint}" if settings.endpoint is not None else str(settings.route)
         self._ignored_proxy = settings.ignored_proxy
 
-    def of(self, error: aiohttp.ClientError | OSError, url: URL, exchange: Exchange) -> CallError | None:
-        """Return what a failed request of aiohttp means, ``None`` if what came back is no HTTP."""
+    def of(
+        self, error: aiohttp.ClientError | OSError, url: URL, exchange: Exchange, *, first: bool
+    ) -> CallError | None:
+        """Return what a failed request of aiohttp means, ``None`` if what came back is no HTTP.
+
+        ``first``: nothing but failures is known of the server yet.
+        """
         failure = failure_of(error, self._route, tls=url.scheme == "https")
         if isinstance(error, aiohttp.ClientHttpProxyError) and error.status != 407 and exchange.sent:
             # It has the request, and so may the server.
@@ -46,16 +51,19 @@ class HttpFailures:
             return self._unconnected(failure, url, hint)
         if isinstance(error, aiohttp.ClientResponseError):
             return self._unconnected(_SPEAKS_TLS, url) if _TLS_ALERT in error.message else None
-        return self._unconnected(failure, url) if failure.refused else self._lost(failure, url)
+        return self._broken(failure, url, exchange, first=first)
 
     def of_malformed(self, error: WireError, url: URL) -> CallError | None:
         """Return what it means that a wire received no HTTP, ``None`` if nothing but that."""
         return self._unconnected(_SPEAKS_TLS, url) if _TLS_ALERT in error.detail else None
 
     def of_lost(self, error: WireError, url: URL, exchange: Exchange, *, first: bool) -> CallError:
-        """Return what it means that a wire broke; ``first``: the server has never yet answered anything."""
+        """Return what it means that a wire broke; ``first`` as for :meth:`of`."""
         cause = error.__cause__
         failure = _CLOSED if cause is None else failure_of(cause, self._route)
+        return self._broken(failure, url, exchange, first=first)
+
+    def _broken(self, failure: Failure, url: URL, exchange: Exchange, *, first: bool) -> CallError:
         if exchange.head is not None:
             return self._lost(failure, url)
         if failure.refused:

@@ -81,6 +81,8 @@ class ScriptedServer(Watched):
         Serve https with this context.
     host, port
         An address of the loopback interface, and where to listen on it; 0 for anywhere.
+    unix
+        The path of a unix socket to listen on, in place of these.
     """
 
     def __init__(
@@ -92,8 +94,10 @@ class ScriptedServer(Watched):
         tls: ssl.SSLContext | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
+        unix: str | None = None,
     ) -> None:
         super().__init__()
+        self.unix = unix
         self.sse = sse
         self.tls = tls
         self.sessions = sessions
@@ -134,6 +138,8 @@ class ScriptedServer(Watched):
     @property
     def url(self) -> str:
         """The MCP endpoint."""
+        if self.unix is not None:
+            return "http://localhost/mcp"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self.tls else 'http'}://{host}:{self.port}/mcp"
 
@@ -331,6 +337,10 @@ class ScriptedServer(Watched):
 
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
+        if self.unix is not None:
+            numbers = self._connection_numbers
+            self._listener = await loop.create_unix_server(lambda: Connection(self, next(numbers)), self.unix)
+            return
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         listener = socket.create_server((self.host, self.port), family=family, backlog=512)
         # asyncio does so only where the socket's protocol is given, and a reply in two writes would wait for 40 ms.
