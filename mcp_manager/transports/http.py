@@ -45,6 +45,7 @@ from mcp_manager.transports.http_pool import connecting_server
 from mcp_manager.transports.http_settings import HttpSettings
 from mcp_manager.transports.lanes import Lane, LanePool
 from mcp_manager.transports.resumption import Resumptions
+from mcp_manager.transports.route import connect_timeout
 from mcp_manager.transports.standing_stream import StandingStream
 
 __all__ = ["HttpTransport"]
@@ -84,10 +85,7 @@ class HttpTransport:
         self._server_id = server_id
         self._sink = sink
         self._limit = settings.max_response_bytes
-        # A proxy may accept a connection and never make the tunnel: that is part of connecting, too.
-        within_s = settings.connect_timeout_s
-        through = within_s if settings.route.proxy is not None else None
-        self._timeout = aiohttp.ClientTimeout(total=None, connect=through, sock_connect=within_s)
+        self._timeout = connect_timeout(settings.connect_timeout_s, settings.route)
         self._headers = {**settings.headers, "Accept": _ACCEPT, "Accept-Encoding": "identity"}
         self._head = render_head("POST", self._endpoint, self._headers)
         self._resumptions = Resumptions(self.get, self._bounded, sink, self._deliver)

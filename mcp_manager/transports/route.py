@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final
 
+import aiohttp
 import msgspec
 from yarl import URL
 
@@ -15,9 +16,19 @@ from mcp_manager.transports.endpoint import Endpoint, tls_name
 from mcp_manager.transports.proxy import Proxy, proxy_of
 from mcp_manager.transports.tls import TlsContexts
 
-__all__ = ["DIRECT", "Route", "UnusableProxyError", "proxy_fields", "request_options", "route_of", "socket_path_of"]
+__all__ = [
+    "DIRECT",
+    "Route",
+    "UnusableProxyError",
+    "connect_timeout",
+    "proxy_fields",
+    "request_options",
+    "route_of",
+    "socket_path_of",
+]
 
 _SOCKET: Final = "unix:"
+_SHARE_OF_PROXY: Final = 0.9
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -92,6 +103,18 @@ async def request_options(route: Route, contexts: TlsContexts, url: URL, endpoin
     if url.scheme == "https" or (proxy is not None and proxy.url.scheme == "https"):
         options["ssl"] = await contexts.of(route.tls, elsewhere=route.elsewhere)
     return options
+
+
+def connect_timeout(seconds: float, route: Route) -> aiohttp.ClientTimeout:
+    """Return what bounds the making of a connection.
+
+    A proxy may accept one and never make the tunnel: that counts as well, and ends a little before the handshake that
+    waits for it, so that whoever is told learns of the proxy.
+    """
+    if route.proxy is None:
+        return aiohttp.ClientTimeout(total=None, sock_connect=seconds)
+    seconds *= _SHARE_OF_PROXY
+    return aiohttp.ClientTimeout(total=None, connect=seconds, sock_connect=seconds)
 
 
 def proxy_fields(route: Route, url: URL) -> dict[str, str]:

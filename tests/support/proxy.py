@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import ssl
 import threading
-from collections.abc import Mapping
-from typing import Final, Self
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from typing import Any, Final, Self
 
 __all__ = ["ScriptedProxy"]
 
 _WAIT_S: Final = 10.0
+_UNAUTHORIZED: Final = (
+    b"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n"
+)
 
 
 class ScriptedProxy:
@@ -46,7 +50,6 @@ class ScriptedProxy:
         self.silent = silent
         self._tls = tls
         self.requests: list[str] = []
-        self.heads: list[str] = []
         self.port = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="scripted-proxy", daemon=True)
@@ -95,60 +98,76 @@ class ScriptedProxy:
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        first, _, fields = head.partition("\r\n")
-        self.requests.append(first)
-        self.heads.append(head)
-        if self.silent:
-            await asyncio.Event().wait()
-        if self.answer is not None:
-            await self._say(writer, self.answer)
-            return
-        if self._wanted and f"proxy-authorization: {self._wanted.lower()}\r\n" not in fields.lower():
-            text = (
-                b"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n"
-            )
-            await self._say(writer, text)
-            return
-        verb, target, version = first.split(" ")
+        while True:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            first, *fields = head.removesuffix("\r\n\r\n").split("\r\n")
+            self.requests.append(first)
+            # A connection that is closed with something unread is reset, and the answer lost with it.
+            body = await reader.readexactly(_length(fields))
+            if self.silent:
+                await asyncio.Event().wait()
+            refusal = self.answer
+            if refusal is None and self._wanted and f"Proxy-Authorization: {self._wanted}" not in fields:
+                refusal = _UNAUTHORIZED
+            if refusal is None:
+                break
+            writer.write(refusal)
+            await writer.drain()
+            if not refusal.startswith(b"HTTP/"):
+                writer.close()
+                await writer.wait_closed()
+                return
+        verb, target, _ = first.split(" ")
         if verb == "CONNECT":
             host, _, port = target.rpartition(":")
-            await self._pass_on(reader, writer, host, int(port), b"", b"HTTP/1.1 200 Connection established\r\n\r\n")
+            async with self._connected(host, int(port)) as (upward, downward):
+                writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                await _either(_pump(reader, downward), _pump(upward, writer))
         else:
-            authority, _, path = target.removeprefix("http://").partition("/")
-            host, _, port = authority.partition(":")
-            kept = [each for each in fields.split("\r\n") if not each.lower().startswith("proxy-authorization:")]
-            request = f"{verb} /{path} {version}\r\n" + "\r\n".join(kept)
-            await self._pass_on(reader, writer, host, int(port or 80), request.encode("latin-1"), b"")
+            host, _, port = target.removeprefix("http://").partition("/")[0].partition(":")
+            async with self._connected(host, int(port or 80)) as (upward, downward):
+                await _either(self._pump_requests(head, body, reader, downward), _pump(upward, writer))
 
-    async def _say(self, writer: asyncio.StreamWriter, text: bytes) -> None:
-        writer.write(text)
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
-
-    async def _pass_on(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        host: str,
-        port: int,
-        request: bytes,
-        answer: bytes,
+    async def _pump_requests(
+        self, head: str, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        upward, downward = await asyncio.open_connection(self._hosts.get(host, host), port)
+        """Pass requests on without what is the proxy's; all that a test sends over one connection is for one place."""
+        while True:
+            first, *fields = head.removesuffix("\r\n\r\n").split("\r\n")
+            verb, target, version = first.split(" ")
+            kept = [each for each in fields if not each.lower().startswith("proxy-")]
+            path = "/" + target.removeprefix("http://").partition("/")[2]
+            writer.write("\r\n".join([f"{verb} {path} {version}", *kept, "", ""]).encode("latin-1"))
+            writer.write(body)
+            await writer.drain()
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            body = await reader.readexactly(_length(head.split("\r\n")))
+            self.requests.append(head.partition("\r\n")[0])
+
+    @contextlib.asynccontextmanager
+    async def _connected(
+        self, host: str, port: int
+    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        reader, writer = await asyncio.open_connection(self._hosts.get(host, host), port)
         try:
-            downward.write(request)
-            writer.write(answer)
-            ways = [asyncio.create_task(_pump(reader, downward)), asyncio.create_task(_pump(upward, writer))]
-            try:
-                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for way in ways:
-                    way.cancel()
-                await asyncio.gather(*ways, return_exceptions=True)
+            yield reader, writer
         finally:
-            downward.transport.abort()
+            writer.transport.abort()
+
+
+def _length(fields: list[str]) -> int:
+    return sum(int(each.partition(":")[2]) for each in fields if each.lower().startswith("content-length:"))
+
+
+async def _either(*ways: Coroutine[Any, Any, None]) -> None:
+    """Run until one has ended, and end the others with it."""
+    tasks = [asyncio.create_task(each) for each in ways]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
