@@ -56,7 +56,7 @@ def _check_tls(tls: TlsConfig, path: str) -> None:
         if not value:
             raise FieldProblem(at(path, name), "must not be empty", "leave it out for none")
         if "\x00" in value:
-            raise FieldProblem(at(path, name), "contains a NUL character")
+            raise FieldProblem(at(path, name), "contains a NUL character", "remove it")
     for name in ("key_file", "key_password"):
         if getattr(tls, name) is not None and tls.cert_file is None:
             raise FieldProblem(at(path, "cert_file"), "missing", f"{name} belongs to a client certificate")
@@ -78,6 +78,8 @@ def _check_proxy(config: ServerConfig, path: str) -> None:
     scheme = proxy.partition("://")[0].lower()
     if scheme.startswith("socks"):
         raise FieldProblem(path, "is a SOCKS proxy, which is not spoken", "give an http:// or https:// proxy")
+    if re.search(r"[\x00-\x20\x7f]", proxy):
+        raise FieldProblem(path, "contains a space or a control character", "percent-encode it")
     if "://" not in proxy or scheme not in ("http", "https"):
         raise FieldProblem(path, "is not an http:// or https:// URL", _PROXY_WAY_OUT)
     check_url(_USER.sub("//", proxy, count=1), path)
@@ -86,7 +88,7 @@ def _check_proxy(config: ServerConfig, path: str) -> None:
         raise FieldProblem(path, "has a path, which means nothing to a proxy", _PROXY_WAY_OUT)
     for text in (parts.username, parts.password):
         if text is not None and not re.fullmatch(r"[^\x00-\x1f\x7f]*", unquote(text)):
-            raise FieldProblem(path, "has a control character in its user name or password")
+            raise FieldProblem(path, "has a control character in its user name or password", "remove it")
     if ":" in unquote(parts.username or ""):
         raise FieldProblem(path, "has a colon in its user name", "which HTTP cannot carry (RFC 7617, section 2)")
 
@@ -102,7 +104,7 @@ def _check_socket(config: ServerConfig, path: str) -> None:
     if any(url.lower().startswith("https:") for url in urls):
         raise FieldProblem(where, "does not go with https: TLS is not spoken on it", "write http:// in url")
     if "\x00" in socket_path:
-        raise FieldProblem(where, "contains a NUL character")
+        raise FieldProblem(where, "contains a NUL character", "remove it")
     length = len(os.fsencode(os.path.abspath(os.path.expanduser(socket_path))))
     if length > _LONGEST_SOCKET_PATH:
         text = f"is {length} bytes long, and the system allows {_LONGEST_SOCKET_PATH}"

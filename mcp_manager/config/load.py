@@ -178,6 +178,9 @@ def _merge(defaults: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     """Return ``own`` with what it lacks taken from ``defaults``, as far as that applies to its transport."""
     skipped = HTTP_ONLY if own.get("command") is not None else STDIO_ONLY
     merged = {name: value for name, value in defaults.items() if name not in skipped}
+    if own.get("unix_socket") or str(own.get("url")).lower().startswith("http+unix:"):
+        # A proxy is for connections to hosts.
+        merged.pop("proxy", None)
     for name, value in own.items():
         shared = merged.get(name)
         if name in _MERGED and isinstance(shared, dict) and isinstance(value, dict):
