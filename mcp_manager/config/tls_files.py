@@ -20,7 +20,11 @@ FileStamps = tuple[tuple[int, int, int] | None, ...]
 # A bundle of all public authorities has 0.2 MB.
 _LARGEST: Final = 16 * 1024 * 1024
 _MOST_FILES: Final = 4096
-_CERTIFICATE: Final = (b"-----BEGIN CERTIFICATE-----", b"-----BEGIN TRUSTED CERTIFICATE-----")
+_CERTIFICATE: Final = (
+    b"-----BEGIN CERTIFICATE-----",
+    b"-----BEGIN TRUSTED CERTIFICATE-----",
+    b"-----BEGIN X509 CERTIFICATE-----",
+)
 _KEY: Final = b"PRIVATE KEY-----"
 _ENCRYPTED: Final = (b"-----BEGIN ENCRYPTED PRIVATE KEY-----", b"Proc-Type: 4,ENCRYPTED")
 _TO_PEM: Final = "give a PEM file; openssl x509 -inform der converts a DER file"

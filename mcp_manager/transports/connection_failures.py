@@ -91,7 +91,9 @@ def failure_of(error: BaseException, route: Route = DIRECT, *, tls: bool = False
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return _refused_by_proxy(error.status, route)
     if isinstance(error, TimeoutError):
-        return Failure("no connection within connect_timeout_s", _PROXY_SETTING if route.proxy is not None else "")
+        if route.proxy is None:
+            return Failure("no connection within connect_timeout_s")
+        return Failure(f"nothing came{route} within connect_timeout_s", _PROXY_SETTING)
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return Failure("the server closed it" if route.proxy is None else f"it was closed{route}")
     if isinstance(error, aiohttp.ClientResponseError):

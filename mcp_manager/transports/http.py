@@ -434,7 +434,9 @@ class HttpTransport:
         self, verb: str, url: URL, exchange: Exchange, *, lasting: bool = False
     ) -> WireReply | Message:
         connecting_server.set(self._server_id)
-        async with self._bounded(exchange):
+        # To a proxy that is asked without a tunnel, the first request is what connecting is elsewhere.
+        first_s = self._timeout.connect if exchange.request_id > 0 and not self._met else None
+        async with self._bounded(exchange), asyncio.timeout(first_s):
             headers = self._headers_for(verb)
             return await self._ordinary.exchange(verb, url, headers, exchange, lasting=lasting)
 

@@ -154,9 +154,10 @@ async def test_a_proxy_that_is_not_there(manager: McpManager, scheme: str) -> No
     assert SECRET not in str(error)
 
 
-async def test_a_proxy_that_says_nothing_ends_with_the_connecting(manager: McpManager) -> None:
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_proxy_that_says_nothing_ends_with_the_connecting(manager: McpManager, scheme: str) -> None:
     with ScriptedProxy(silent=True) as proxy:
-        await manager.deploy("a", {"url": f"https://{NAME}/mcp", "proxy": proxy.url, **QUICK})
+        await manager.deploy("a", {"url": f"{scheme}://{NAME}/mcp", "proxy": proxy.url, **QUICK})
         error = await failure_of(manager, "a", echo("x"))
         assert isinstance(error, ConnectError)
         assert proxy.url in error.message
