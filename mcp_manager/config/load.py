@@ -68,7 +68,8 @@ def load_manager_config(path: str | os.PathLike[str], *, environment: Mapping[st
       server. ``timeout`` is foreign, because its unit differs between clients: use ``request_timeout_s``.
 
     ``${VAR}``, ``${env:VAR}`` and ``${VAR:-default}`` stand for environment variables in ``command``, ``args``,
-    ``env``, ``url``, ``headers``, ``cwd``, ``tls``, ``proxy``, ``unix_socket``, ``auth.key`` and ``auth.token``; ``$${`` stands for ``${`` itself.
+    ``env``, ``url``, ``headers``, ``cwd``, ``tls``, ``proxy``, ``unix_socket``, ``auth.key`` and ``auth.token``;
+    ``$${`` stands for ``${`` itself.
 
     Parameters
     ----------

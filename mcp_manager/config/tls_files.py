@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import ssl
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from mcp_manager.config._problem import FieldProblem, at
 from mcp_manager.config.network import TlsConfig
@@ -30,7 +33,8 @@ _ENCRYPTED: Final = (b"-----BEGIN ENCRYPTED PRIVATE KEY-----", b"Proc-Type: 4,EN
 _TO_PEM: Final = "give a PEM file; openssl x509 -inform der converts a DER file"
 _MOST_KNOWN: Final = 64
 
-_checked: dict[TlsConfig, FileStamps] = {}
+# By a digest: the settings, and the password in them, go with their server.
+_checked: dict[bytes, FileStamps] = {}
 
 
 def stamps_of(tls: TlsConfig) -> FileStamps:
@@ -41,14 +45,15 @@ def stamps_of(tls: TlsConfig) -> FileStamps:
 def check_tls_files(tls: TlsConfig, path: str) -> None:
     """Raise a :class:`FieldProblem` below ``path`` for the first file that cannot be used."""
     stamps = stamps_of(tls)
-    if not stamps or _checked.get(tls) == stamps:
+    key = hashlib.blake2b(msgspec.msgpack.encode(tls), digest_size=16).digest()
+    if not stamps or _checked.get(key) == stamps:
         return
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     load_trust(context, tls, path)
     load_identity(context, tls, path)
     if len(_checked) >= _MOST_KNOWN:
         _checked.clear()
-    _checked[tls] = stamps
+    _checked[key] = stamps
 
 
 def load_trust(context: ssl.SSLContext, tls: TlsConfig, path: str) -> None:

@@ -79,7 +79,7 @@ def raise_for_status(
             f"the server answered with HTTP {status}, which is no reply to a request{said}",
             server_id=server_id,
             delivery="unknown",
-            hint="check that url is the MCP endpoint, and what caches in between do" if status == 304 else "",
+            hint="a cache may have answered: check that url is the MCP endpoint" if status == 304 else "",
         )
     elif 400 <= status < 500:
         error = ProtocolError(

@@ -19,6 +19,9 @@ __all__ = ["Failure", "failure_of", "reason_of"]
 
 _CLIENT_CERTIFICATE: Final = "set tls.cert_file and tls.key_file"
 _PROXY_SETTING: Final = "check proxy"
+_MAY_WANT_CERTIFICATE: Final = (
+    "it may speak no TLS there: use http://; or want a client certificate: set tls.cert_file and tls.key_file"
+)
 # OpenSSL's numbers for what is wrong with a certificate (x509_vfy.h).
 _NOT_YET_VALID: Final = frozenset({9, 13})
 _EXPIRED: Final = frozenset({10, 14})
@@ -41,14 +44,7 @@ _REFUSES_CERTIFICATE: Final = frozenset(
     }
 )
 _NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"})
-_VERSIONS: Final = frozenset(
-    {
-        "TLSV1_ALERT_PROTOCOL_VERSION",
-        "UNSUPPORTED_PROTOCOL",
-        "NO_PROTOCOLS_AVAILABLE",
-        "TLSV1_ALERT_INSUFFICIENT_SECURITY",
-    }
-)
+_VERSIONS: Final = frozenset({"TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL", "NO_PROTOCOLS_AVAILABLE"})
 _MOST_NAMES: Final = 5
 _LONGEST: Final = 120
 
@@ -136,9 +132,6 @@ def _system_failed(error: BaseException, os_error: OSError, route: Route, *, tls
     return Failure(reason)
 
 
-_MAY_WANT_CERTIFICATE: Final = "the server may speak no TLS there, or want a client certificate: use http://, or set tls.cert_file and tls.key_file"
-
-
 def _own_text(error: OSError) -> str:
     # aiohttp's quote the URL, and what is secret in it.
     return type(error).__name__ if isinstance(error, aiohttp.ClientError) else str(error) or type(error).__name__
@@ -206,7 +199,7 @@ def _tls_failed(error: ssl.SSLError, route: Route) -> Failure:
         said = reason.partition("ALERT_")[2].lower().replace("_", " ")
         hint = "check tls.cert_file and tls.key_file"
         return Failure(f"the server refused the client certificate ({said})", hint, passing=False, refused=True)
-    if reason == "SSLV3_ALERT_HANDSHAKE_FAILURE":
+    if reason in ("SSLV3_ALERT_HANDSHAKE_FAILURE", "TLSV1_ALERT_INSUFFICIENT_SECURITY"):
         hint = _CLIENT_CERTIFICATE if route.tls.cert_file is None else ""
         text = "the server refused the TLS handshake: it wants a client certificate, or ciphers that are not spoken"
         return Failure(text, hint, passing=False)

@@ -110,6 +110,7 @@ class HttpPool:
     def forget(self, server_id: str) -> None:
         """Stop counting for a server that is gone; its idle connections end with their keep-alive."""
         self._sockets.pop(server_id, None)
+        self.tls.drop_identities()
 
     async def aclose(self) -> None:
         """Close every connection; idempotent."""

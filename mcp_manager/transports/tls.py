@@ -53,8 +53,8 @@ class TlsContexts:
     async def of(self, tls: TlsConfig, *, elsewhere: bool = False) -> ssl.SSLContext:
         """Return the context for some settings, loaded in a thread where it is not at hand.
 
-        ``elsewhere`` is for places that the server refers to: they are trusted for being in the system's store, too, and
-        the client certificate is not for them.
+        ``elsewhere`` is for places that the server refers to: they are always verified, trusted for being in the system's
+        store, too, and not shown the client certificate.
 
         Raises
         ------
@@ -84,6 +84,11 @@ class TlsContexts:
             return kept[1]
         raise failed
 
+    def drop_identities(self) -> None:
+        """Forget the contexts with a private key: they may be those of a server that is gone; others load theirs again."""
+        for key in [each for each in self._kept if each[0].cert_file is not None]:
+            del self._kept[key]
+
     def _keep(self, key: tuple[TlsConfig, bool], stamps: FileStamps, context: ssl.SSLContext) -> None:
         self._kept.pop(key, None)
         if len(self._kept) >= _MOST:
@@ -92,7 +97,7 @@ class TlsContexts:
 
 
 def _make(tls: TlsConfig, elsewhere: bool) -> ssl.SSLContext:
-    if not tls.verify:
+    if not tls.verify and not elsewhere:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import ssl
+import weakref
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,28 @@ async def test_a_private_authority_replaces_the_others_except_elsewhere(
     assert trusted(await kept.of(tls)) == {"Test Authority"}
     assert trusted(await kept.of(tls, elsewhere=True)) >= {"Test Authority", "Public Authority"}
     assert "Public Authority" in trusted(await kept.of(TlsConfig()))
+
+
+async def test_without_verification_it_is_the_server_alone_that_is_not_verified(authority: Authority) -> None:
+    mine = authority.issue("agent")
+    tls = TlsConfig(verify=False, cert_file=str(mine.certificate), key_file=str(mine.key))
+    kept = TlsContexts()
+    assert (await kept.of(tls)).verify_mode == ssl.CERT_NONE
+    elsewhere = await kept.of(tls, elsewhere=True)
+    assert (elsewhere.verify_mode, elsewhere.check_hostname) == (ssl.CERT_REQUIRED, True)
+
+
+async def test_private_keys_are_not_kept_for_servers_that_are_gone(authority: Authority) -> None:
+    mine = authority.issue("agent", password="secret")
+    tls = TlsConfig(cert_file=str(mine.certificate), key_file=str(mine.key), key_password="secret")
+    trusting = TlsConfig(ca_file=str(authority.ca_file))
+    kept = TlsContexts()
+    context, plain = weakref.ref(await kept.of(tls)), await kept.of(trusting)
+    kept.drop_identities()
+    gc.collect()
+    assert context() is None
+    assert await kept.of(trusting) is plain
+    assert kept._kept.keys() == {(trusting, False)}
 
 
 async def test_a_file_that_changed_is_read_again(authority: Authority, tmp_path: Path) -> None:
