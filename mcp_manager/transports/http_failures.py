@@ -43,7 +43,7 @@ class HttpFailures:
         failure = failure_of(error, self._route, tls=url.scheme == "https")
         if isinstance(error, aiohttp.ClientHttpProxyError) and error.status != 407 and exchange.sent:
             # It has the request, and so may the server.
-            return self._lost(failure, url)
+            return self._lost(failure, url, exchange)
         if isinstance(error, _NO_CONNECTION) or not exchange.sent:
             hint = ""
             if self._ignored_proxy and isinstance(error, _NO_CONNECTION):
@@ -65,10 +65,10 @@ class HttpFailures:
 
     def _broken(self, failure: Failure, url: URL, exchange: Exchange, *, first: bool) -> CallError:
         if exchange.head is not None:
-            return self._lost(failure, url)
+            return self._lost(failure, url, exchange)
         if failure.refused:
             return self._unconnected(failure, url)
-        return self._lost(failure, url, self._first_guess(url) if first else "")
+        return self._lost(failure, url, exchange, self._first_guess(url) if first else "")
 
     def _first_guess(self, url: URL) -> str:
         """Say what may be wrong where a server breaks off before it has said anything: many say no more."""
@@ -87,10 +87,10 @@ class HttpFailures:
             hint=failure.hint or hint,
         )
 
-    def _lost(self, failure: Failure, url: URL, hint: str = "") -> ConnectionLostError:
+    def _lost(self, failure: Failure, url: URL, exchange: Exchange, hint: str = "") -> ConnectionLostError:
         return ConnectionLostError(
             f"the connection to {origin(url)} broke before the reply: {failure.reason}",
             server_id=self._server_id,
-            delivery="unknown",
+            delivery="unknown" if exchange.sent else "not_sent",
             hint=failure.hint or hint,
         )
