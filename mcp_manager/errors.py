@@ -185,10 +185,13 @@ class UrlElicitationRequiredError(RpcError):
 class CallError(McpManagerError, RuntimeError):
     """A call got no answer. ``delivery`` says whether the request may have been executed.
 
-    ``attempts`` is how often it was tried; ``delivery`` is that of all of them together.
+    ``attempts`` is how often it was tried; ``delivery`` is that of all of them together. ``http_status`` and ``rpc_code``
+    are the status of the HTTP response and the code of the JSON-RPC error that it failed with, ``None`` without one.
     """
 
     attempts: int = 1
+    http_status: int | None = None
+    rpc_code: int | None = None
 
     delivery: Delivery = "unknown"
 
@@ -291,12 +294,7 @@ class SessionLostError(CallError):
 
 
 class ProtocolError(CallError):
-    """The server answered something that is not a valid reply to the request.
-
-    ``http_status`` is the status of the response that says so, ``None`` where it was no HTTP status that did.
-    """
-
-    http_status: int | None = None
+    """The server answered something that is not a valid reply to the request."""
 
 
 class InputRequiredError(CallError):
@@ -313,6 +311,11 @@ class TaskError(CallError):
 
 
 class AuthError(CallError):
-    """The server refused the credentials (HTTP 401 or 403); the request was not executed."""
+    """The server refused the credentials (HTTP 401 or 403); the request was not executed.
+
+    ``is_challenged`` tells whether it said which credentials it wants (``WWW-Authenticate``).
+    """
+
+    is_challenged: bool = False
 
     delivery: Delivery = "rejected"

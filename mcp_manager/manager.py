@@ -7,6 +7,7 @@ import enum
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from random import choice
 from threading import get_ident
 from typing import Any, Final, Self, TypeVar
 
@@ -52,6 +53,8 @@ __all__ = ["McpManager"]
 T = TypeVar("T")
 
 _CLOCK: Final = time.monotonic_ns
+# Behind a bridge that tells every client everything, one client's tokens must not be another's.
+_FIRST_TOKENS: Final = range(1_000_000_000, 2_000_000_000)
 # A century: more does not fit nanoseconds beside the time since boot.
 _LONGEST_TIMEOUT_S: Final = 100 * 365.25 * 86400
 
@@ -138,7 +141,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
             lambda: self._servers.values(),
             config=self._config,
         )
-        self._progress_tokens = itertools.count(1)
+        self._progress_tokens = itertools.count(choice(_FIRST_TOKENS))
         self._fleet = Fleet(self._assembly, self._router, self._monitor, self._removed, _CLOCK)
         self._servers = self._fleet.servers
         self._routing = Routing(self._servers, self._fleet.index, self._monitor, self._router, self._tools, _CLOCK)

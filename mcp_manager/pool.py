@@ -333,7 +333,7 @@ def _resolve(future: asyncio.Future[None]) -> None:
 
 def _for_caller(error: BaseException) -> BaseException:
     """Turn the failure of a shared attempt into one waiter's own."""
-    if isinstance(error, ConnectionLostError) and not isinstance(error, ServerExitedError):
+    if isinstance(error, ConnectionLostError | SessionLostError) and not isinstance(error, ServerExitedError):
         return ConnectError(error.message, server_id=error.server_id, hint=error.hint)
     # Whatever became of the handshake, the caller's own request never left.
     return error.for_caller("not_sent") if isinstance(error, CallError) else error

@@ -156,16 +156,16 @@ class Attempts:
         instance: Instance = lease.payload
         session: Session | None = instance.session if flight is None else flight.session
         try:
+            exchange = None if flight is None or session is None else flight.exchange
+            session = session or await instance.ready_session(deadline_ns)
             try:
-                if flight is not None and flight.exchange is not None and session is not None:
-                    reply = await session.landed(request, flight.exchange, answer)
+                if exchange is not None:
+                    reply = await session.landed(request, exchange, answer)
                 else:
-                    session = session or await instance.ready_session(deadline_ns)
                     if pin is not None and not pin.is_used:
                         pin.settle(instance, session)
                     reply = await session.call(request, deadline_ns, progress)
             except SessionLostError as lost:
-                assert session is not None
                 if pin is not None and pin.is_binding:
                     pin.release()
                     instance.lose(session, lost)

@@ -10,7 +10,7 @@ import msgspec
 
 from mcp_manager._core.call_path import RequestIds
 from mcp_manager._core.jsonrpc import ERROR, Message, notification_frame
-from mcp_manager.errors import CallError, ProtocolError, ServerExitedError
+from mcp_manager.errors import CallError, ConnectError, ProtocolError, ServerExitedError
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.discover import (
     Handshake,
@@ -39,6 +39,7 @@ from mcp_manager.protocol.revisions import (
     newest_shared,
 )
 from mcp_manager.protocol.rpc_error import error_text, read_error
+from mcp_manager.session.loss_detection import ping, refusal_of
 from mcp_manager.session.peer_faults import PeerFaults
 from mcp_manager.transports.base import Exchange, Request, Transport
 
@@ -315,10 +316,33 @@ class Negotiation:
                 hint="set protocol_version to auto",
             )
         transport.settle(identity.protocol_version)
-        await transport.notify(notification_frame(_INITIALIZED_RAW, None), 0)
+        await self._announce(transport)
         if self._is_verdict:
             self._memory.keep(self._place, Era.HANDSHAKE, sse=is_sse)
         return Negotiated(transport, Era.HANDSHAKE, identity.protocol_version, identity)
+
+    async def _announce(self, transport: Transport) -> None:
+        """Send ``notifications/initialized``, which has no reply: many servers refuse it, and go on as if they had not.
+
+        Raises
+        ------
+        ConnectError
+            The server lost the session before it had begun.
+        CallError
+            It was not handed over, or the credentials were refused.
+        """
+        try:
+            await transport.notify(notification_frame(_INITIALIZED_RAW, None), 0)
+        except CallError as error:
+            if error.http_status is None or error.http_status == 401:
+                raise
+            if refusal_of(error) is not None and await ping(transport, self._ids, self._probe_s) is not None:
+                raise ConnectError(
+                    f"the server lost the session before it had begun (HTTP {error.http_status})",
+                    server_id=self._server_id,
+                    hint="servers behind one address must share their sessions, or see each client's requests all at one",
+                ) from None
+            self._faults.count("a message without a reply was refused", f"HTTP {error.http_status}")
 
     async def _refused(
         self, transport: Transport, error: bytes, exchange: Exchange, *, is_sse: bool, may_probe: bool

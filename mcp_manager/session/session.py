@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from random import choice
 from typing import Any, Final
 
 import msgspec
@@ -20,7 +21,9 @@ from mcp_manager.protocol.handshake import ServerIdentity
 from mcp_manager.protocol.request import encode_method
 from mcp_manager.protocol.revisions import Era
 from mcp_manager.protocol.rpc_error import error_text
+from mcp_manager.protocol.session_loss import Refusal
 from mcp_manager.protocol.subscriptions import Interest, offered_kinds
+from mcp_manager.session.loss_detection import LossDetection
 from mcp_manager.session.negotiation import Negotiated, Negotiation
 from mcp_manager.session.resubscription import Resubscription, read_uri
 from mcp_manager.session.server_requests import ServerRequests
@@ -37,8 +40,9 @@ _log = logging.getLogger(__name__)
 ProgressCallback = Callable[[float, float | None, str | None], None]
 """``callback(progress, total, message)`` of one request."""
 
-# As long as most callers' ids: theirs can be written over ours in a long reply, which is not copied then.
-_FIRST_ID: Final = 1_000_000_000
+# Ten digits for as long as a session is likely to last, and less than 2**31, which is as far as some servers count. As
+# long as most callers' ids: theirs can be written over ours in a long reply, which is not copied then.
+_FIRST_IDS: Final = range(1_000_000_000, 2_000_000_000)
 # The announcement that a request was given up must not outlive the server that ignores it.
 _CANCEL_NOTICE_NS: Final = 2_000_000_000
 _NEWS_AT_ONCE: Final = 16
@@ -83,7 +87,8 @@ class Session:
         self._number = number
         self._on_closed = on_closed
         self._transport: Transport | None = None
-        self._ids = RequestIds(_FIRST_ID)
+        # Behind a bridge that tells every client all replies, one client's ids must not be another's.
+        self._ids = RequestIds(choice(_FIRST_IDS))
         self._progress: dict[str, ProgressCallback] = {}
         self._requests = ServerRequests(
             settings.server_id,
@@ -100,6 +105,8 @@ class Session:
         # Made by the first who waits for it: most sessions have no such caller.
         self._over: asyncio.Event | None = None
         self._may_change = False
+        # Where the server can lose the session while the transport lives.
+        self._loss: LossDetection | None = None
         self._death: CallError | None = None
         # Whether it is HTTP+SSE, as configured or for want of anything newer.
         self.is_sse = False
@@ -206,6 +213,8 @@ class Session:
         """Return a request's sending in the handshake era, with what its reply may lead to."""
         if self._may_change:
             sending = self._fitting(sending, exchange)
+        if self._loss is not None:
+            sending = self._loss.watched(request, exchange, sending)
         method_raw = request.method if type(request) is Request else request.method_raw
         if method_raw == _CALL_TOOL_RAW:
             return self._called(request, sending, exchange.deadline_ns)
@@ -220,7 +229,12 @@ class Session:
         fields = None
         if self._dialect is not None:
             fields = self._dialect.fields(orjson.loads(method_raw), params)
-        await transport.notify(notification_frame(method_raw, params), deadline_ns, fields)
+        try:
+            await transport.notify(notification_frame(method_raw, params), deadline_ns, fields)
+        except CallError as error:
+            if self._loss is None:
+                raise
+            raise await self._loss.explained(error, deadline_ns) from None
 
     async def retire(self) -> None:
         """End a session that is lost. Its calls under way each learn it, or their reply, by themselves."""
@@ -292,6 +306,10 @@ class Session:
         """Count a fault of the server; see :class:`MessageSink`."""
         self._settings.faults.count(kind, detail)
 
+    async def is_lost(self, refusal: Refusal) -> bool:
+        """Find out whether the session is lost; see :class:`MessageSink`."""
+        return self._loss is not None and await self._loss.is_meant_by(refusal)
+
     def on_closed(self, error: CallError) -> None:
         """Pass on that the transport died; see :class:`MessageSink`."""
         self._death = error
@@ -324,6 +342,15 @@ class Session:
                 self.pause,
             )
         else:
+            if settled.transport.keeps_session:
+                self._loss = LossDetection(
+                    settings.server_id,
+                    settled.transport,
+                    self._ids,
+                    settings.config.health.timeout_s,
+                    self._requests.spawn,
+                    self.on_closed,
+                )
             # A program that becomes another one ends first.
             self._may_change = settled.transport.has_request_streams and not settings.memory.is_certain(self._place)
 
@@ -460,7 +487,12 @@ class Session:
 
     async def _ask_raw(self, method_raw: bytes, params: bytes, deadline_ns: int) -> Message:
         assert self._transport is not None
-        return await self._transport.exchange(Request(method_raw, params).exchange(self._ids.take(), deadline_ns))
+        request = Request(method_raw, params)
+        exchange = request.exchange(self._ids.take(), deadline_ns)
+        sending: Awaitable[Message] = self._transport.exchange(exchange)
+        if self._loss is not None:
+            sending = self._loss.watched(request, exchange, sending)
+        return await sending
 
     async def pause(self, delay_s: float) -> None:
         """Wait; raises :class:`ConnectionLostError` when the session ends meanwhile."""
@@ -503,6 +535,10 @@ class Session:
             await transport.notify(frame, time.monotonic_ns() + _CANCEL_NOTICE_NS)
         except CallError as error:
             _log.debug("server %r did not take a message: %s", self._server_id, error)
+            if error.http_status is not None:
+                self._settings.faults.count("a message without a reply was refused", f"HTTP {error.http_status}")
+            if self._loss is not None:
+                await self._loss.explained(error)
 
 
 def _has(offered: object, *names: str) -> bool:

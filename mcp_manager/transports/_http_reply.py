@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from typing import Final
+from typing import Final, NoReturn
 
 from yarl import URL
 
@@ -51,22 +51,29 @@ class ReplyReader:
             The response has no such reply: by its status, or because it is broken.
         """
         status = reply.status
-        if status == 200:
-            if reply.is_json:
-                return self._own(self.scan(reply.body), exchange.request_id)
-            return self._read_unusual(reply, exchange)
         if 200 <= status < 300:
-            raise self.broken(f"the server accepted the request with HTTP {status} and gave no reply")
-        detail = ""
+            try:
+                return self._read_success(reply, exchange)
+            except ProtocolError as error:
+                error.http_status = status
+                raise
         exchange.status = status
         for message in self._refusals(reply):
             # A server that refuses a request before it has read it knows no id; the response can be to no other one.
             is_stateless = exchange.fields is not None or message.error_code in STATELESS_ERRORS
             named = message.id == exchange.request_id or (message.id is None and is_stateless)
-            if named and http_status.carries_answer(status, has_session):
+            if named and http_status.carries_answer(status):
                 return message
-            detail = error_text(message.error or b"")
-        http_status.raise_for_status(reply, self._server_id, endpoint, has_session=has_session, detail=detail)
+        self.raise_refusal(reply, endpoint, has_session=has_session)
+
+    def raise_refusal(self, reply: WireReply, endpoint: URL, *, has_session: bool) -> NoReturn:
+        """Raise what a response that is no success stands for, with what its body says."""
+        detail, code = "", None
+        for message in self._refusals(reply):
+            detail, code = error_text(message.error or b""), message.error_code
+        http_status.raise_for_status(
+            reply, self._server_id, endpoint, has_session=has_session, detail=detail, code=code
+        )
 
     def take_event(self, exchange: Exchange, data: bytes) -> Message | None:
         """Return the reply to the exchange if an event's data has it; everything else goes to the sink."""
@@ -145,12 +152,21 @@ class ReplyReader:
         if found is not None:
             return found
         if reply.error is not None and reply.id is None:
-            raise ProtocolError(
+            refusal = ProtocolError(
                 f"the server refused the message: {error_text(reply.error)}",
                 server_id=self._server_id,
                 delivery="rejected",
             )
+            refusal.rpc_code = reply.error_code
+            raise refusal
         raise self.broken(f"the reply does not carry the request's id {request_id}")
+
+    def _read_success(self, reply: WireReply, exchange: Exchange) -> Message:
+        if reply.status != 200:
+            raise self.broken(f"the server accepted the request with HTTP {reply.status} and gave no reply")
+        if reply.is_json:
+            return self._own(self.scan(reply.body), exchange.request_id)
+        return self._read_unusual(reply, exchange)
 
     def _read_unusual(self, reply: WireReply, exchange: Exchange) -> Message:
         """Read a 200 that is compressed, though nothing but identity was asked for, or no JSON."""

@@ -13,7 +13,7 @@ import aiohttp
 from yarl import URL
 
 from mcp_manager._core.http_message import WireReply
-from mcp_manager.errors import AuthError, ConnectionLostError, OverloadedError, ProtocolError, SessionLostError
+from mcp_manager.errors import AuthError, CallError, ConnectionLostError, OverloadedError, ProtocolError
 
 __all__ = [
     "carries_answer",
@@ -28,24 +28,35 @@ __all__ = [
 _MAX_RETRY_AFTER_S: Final = 60.0
 
 
-def carries_answer(status: int, has_session: bool) -> bool:
-    """Tell whether a JSON-RPC error in the body of this status answers the call.
-
-    404 with a session id means that the session is gone whatever the body says (2025-11-25, session management), and
-    401, 403, 429 and 503 speak of the request's admission.
-    """
-    return status not in (401, 403, 429, 503) and not (status == 404 and has_session)
+def carries_answer(status: int) -> bool:
+    """Tell whether a JSON-RPC error in the body of this status answers the call: these speak of its admission."""
+    return status not in (401, 403, 429, 503)
 
 
 def raise_for_status(
-    reply: WireReply, server_id: str, endpoint: URL, *, has_session: bool, detail: str = ""
+    reply: WireReply, server_id: str, endpoint: URL, *, has_session: bool, detail: str = "", code: int | None = None
 ) -> NoReturn:
-    """Raise the error that a status without a usable reply stands for."""
+    """Raise the error that a status without a usable reply stands for.
+
+    Parameters
+    ----------
+    has_session
+        Whether the request carried a session id: then the endpoint has been right before.
+    detail, code
+        Text and code of the JSON-RPC error in the body.
+    """
+    try:
+        _raise_meaning(reply, server_id, endpoint, has_session=has_session, detail=detail)
+    except CallError as error:
+        error.http_status, error.rpc_code = reply.status, code
+        if isinstance(error, AuthError):
+            error.is_challenged = reply.header("www-authenticate") is not None
+        raise
+
+
+def _raise_meaning(reply: WireReply, server_id: str, endpoint: URL, *, has_session: bool, detail: str) -> NoReturn:
     status = reply.status
     said = f": {detail}" if detail else ""
-    if has_session and (status == 404 or (status == 400 and "session" in detail.lower())):
-        # The 400 form is what several servers send in place of the specified 404.
-        raise SessionLostError(f"the server no longer knows the session (HTTP {status})", server_id=server_id)
     if status in (401, 403):
         raise AuthError(
             f"the server refused the credentials with HTTP {status}{said}",
@@ -77,22 +88,19 @@ def raise_for_status(
             hint="configure the final url",
         )
     if 400 <= status < 500:
-        error = ProtocolError(
+        raise ProtocolError(
             f"the server refused the request with HTTP {status}{said}",
             server_id=server_id,
             delivery="rejected",
-            hint="check that url is the MCP endpoint" if status in (404, 405) else "",
+            hint="check that url is the MCP endpoint" if status in (404, 405) and not has_session else "",
         )
-    else:
-        error = ProtocolError(
-            f"the server failed with HTTP {status}{said}",
-            server_id=server_id,
-            delivery="unknown",
-            # What it does not implement now (RFC 9110, section 15.6.2) it will not the next time.
-            retryable=status != 501,
-        )
-    error.http_status = status
-    raise error
+    raise ProtocolError(
+        f"the server failed with HTTP {status}{said}",
+        server_id=server_id,
+        delivery="unknown",
+        # What it does not implement now (RFC 9110, section 15.6.2) it will not the next time.
+        retryable=status != 501,
+    )
 
 
 def parse_retry_after(value: str | None, now_s: float) -> float | None:

@@ -33,7 +33,6 @@ from mcp_manager.errors import (
     DeadlineExceededError,
     Delivery,
     ProtocolError,
-    SessionLostError,
 )
 from mcp_manager.protocol.revisions import HANDSHAKE_REVISIONS
 from mcp_manager.transports import _http_status as http_status
@@ -122,6 +121,11 @@ class HttpTransport:
         """Always true: one POST per request."""
         return True
 
+    @property
+    def keeps_session(self) -> bool:
+        """Whether a handshake was settled: a server without session ids may keep account of it all the same."""
+        return self._settled and self._resumes
+
     def settle(self, revision: str | None) -> None:
         """Send ``MCP-Protocol-Version`` from now on (MUST after the handshake) and keep the session id as it is.
 
@@ -147,9 +151,7 @@ class HttpTransport:
         if not self._pool.admit_stream():
             self._sink.on_fault("no connection is left for an event stream", "raise max_connections")
             return
-        self._standing = self._reader.listener = StandingStream(
-            self.get, lambda: self.session_id is not None, self._sink, self._session_gone
-        )
+        self._standing = self._reader.listener = StandingStream(self.get, self._sink)
         await self._standing.start(self._stream_ended)
 
     def _stream_ended(self) -> None:
@@ -162,10 +164,7 @@ class HttpTransport:
         self._reader.listener = listener
 
     async def exchange(self, exchange: Exchange) -> Message:
-        """POST a request and return its reply; see :meth:`Transport.exchange`.
-
-        Raises :class:`SessionLostError` on a 404 that answers a session id: the request was not executed.
-        """
+        """POST a request and return its reply; see :meth:`Transport.exchange`."""
         if self._authorization is None:
             return await self._reply_to(exchange, await self._send(self._head, exchange))
         return await self._reply_to(exchange, await self._send_authorized(exchange))
@@ -204,6 +203,9 @@ class HttpTransport:
         if type(answer) is WireReply:
             try:
                 return self._reader.read(answer, exchange, self._endpoint, has_session=_SESSION_HEADER in self._headers)
+            except AuthError as error:
+                self._note_challenge(error)
+                raise
             except ProtocolError:
                 if answer.status == 200 and exchange.wire is not None:
                     # It may have been the reply to another request: then the next one would be, too.
@@ -222,9 +224,15 @@ class HttpTransport:
         if type(reply) is WireReply and reply.status in (307, 308):
             reply = await self._follow(reply, exchange)
         if type(reply) is WireReply and not 200 <= reply.status < 300:
-            http_status.raise_for_status(
-                reply, self._server_id, self._endpoint, has_session=self.session_id is not None
-            )
+            try:
+                self._reader.raise_refusal(reply, self._endpoint, has_session=self.session_id is not None)
+            except AuthError as error:
+                self._note_challenge(error)
+                raise
+
+    def _note_challenge(self, error: AuthError) -> None:
+        """Take a refusal for one of the credentials where they are obtained: all was done that they could be lacking."""
+        error.is_challenged = error.is_challenged or self._authorization is not None
 
     def interrupt(self) -> None:
         """End every exchange under way; see :meth:`Transport.interrupt`."""
@@ -407,11 +415,6 @@ class HttpTransport:
         if self._lanes is None or self._standing is None or type(reply.id) is not int or not 0 < reply.id < 1 << 63:
             return False
         return self._lanes.wires.deliver(self._reader, reply.id, reply)
-
-    def _session_gone(self, status: int) -> None:
-        self._sink.on_closed(
-            SessionLostError(f"the server no longer knows the session (HTTP {status})", server_id=self._server_id)
-        )
 
     async def _connect(self, exchange: Exchange) -> Lane:
         assert self._lanes is not None

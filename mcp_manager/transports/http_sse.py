@@ -17,8 +17,8 @@ from mcp_manager.errors import (
     ConnectionLostError,
     DeadlineExceededError,
     ProtocolError,
-    SessionLostError,
 )
+from mcp_manager.protocol.session_loss import Refusal
 from mcp_manager.transports import _http_status as http_status
 from mcp_manager.transports.base import MessageSink
 from mcp_manager.transports.deadline_timer import remaining_s
@@ -69,6 +69,11 @@ class HttpSseTransport:
     def has_request_streams(self) -> bool:
         """Always false: all replies share one stream."""
         return False
+
+    @property
+    def keeps_session(self) -> bool:
+        """Whether a session was begun: its id is part of the endpoint that the stream names."""
+        return self._http.keeps_session
 
     def settle(self, revision: str | None) -> None:
         """Send ``MCP-Protocol-Version`` from now on: servers of this transport ignore it, or want it."""
@@ -129,14 +134,7 @@ class HttpSseTransport:
     async def notify(self, frame: bytes, deadline_ns: int, fields: bytes | None = None) -> None:
         """POST a frame that gets no reply; any 2xx means accepted."""
         self._check_open()
-        try:
-            await self._http.notify(frame, deadline_ns)
-        except ProtocolError as error:
-            if error.http_status == 404 or (error.http_status == 400 and "session" in error.message.lower()):
-                raise SessionLostError(
-                    f"the server no longer knows the session (HTTP {error.http_status})", server_id=self._server_id
-                ) from None
-            raise
+        await self._http.notify(frame, deadline_ns)
 
     def interrupt(self) -> None:
         """End every exchange under way; see :meth:`Transport.interrupt`."""
@@ -196,6 +194,10 @@ class HttpSseTransport:
 
     def on_closed(self, error: CallError) -> None:
         """Never called: the stream is read here."""
+
+    async def is_lost(self, refusal: Refusal) -> bool:
+        """Never called: what a stream is refused with ends it."""
+        return False
 
     # The parts
 

@@ -129,6 +129,11 @@ class StdioTransport:
         self._opened = True
 
     @property
+    def keeps_session(self) -> bool:
+        """Always false: the process is the session."""
+        return False
+
+    @property
     def has_request_streams(self) -> bool:
         """Always false: all messages share one pipe."""
         return False
