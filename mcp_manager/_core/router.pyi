@@ -187,6 +187,9 @@ class Router:
     def budget(self, server: Server, now_ns: int) -> float:
         """Return how many retries the budget of a server has now."""
 
+    def successes(self, server: Server) -> int:
+        """Return how many calls of a server have ever succeeded, probes left out."""
+
     def count_refused(self, lease: Lease, status: int = 7) -> None:
         """Count a call that a limit refused and that will not be tried again, by default as overloaded."""
 

@@ -25,6 +25,7 @@ from mcp_manager._core.snapshots cimport OTHER, snapshot_instance, snapshot_serv
 
 
 cdef enum:
+    SUCCEEDED = 0
     TIMEOUT = 4
     OVERLOADED = 7
     CIRCUIT_OPEN = 10
@@ -367,6 +368,14 @@ cdef class Router:
             # No generation is 0: done() counts the health check and leaves the breaker alone.
             lease.generation = 0
         return lease
+
+    def successes(self, Server server not None):
+        cdef Series series
+        cdef uint64_t total = 0 if server.other is None else server.other.counts[SUCCEEDED]
+        for found in server.methods.values():
+            series = <Series> found
+            total += series.counts[SUCCEEDED]
+        return total
 
     def count_refused(self, Lease lease not None, int status=OVERLOADED):
         if not 0 <= status < STATUSES:

@@ -19,6 +19,7 @@ from mcp_manager.dispatch.latencies import Latencies
 from mcp_manager.dispatch.recoveries import Recoveries
 from mcp_manager.errors import CallError, CircuitOpenError, OverloadedError, ProtocolError, SessionLostError
 from mcp_manager.health import HealthMonitor
+from mcp_manager.health.unsuccessful import ANSWERED_IN_VAIN
 from mcp_manager.policy import classify_error, classify_rpc_error
 from mcp_manager.pool import Instance
 from mcp_manager.session import ProgressCallback, Session
@@ -207,6 +208,7 @@ class Attempts:
             self._flights.note(
                 supervisor.server_id, method, lease, request, started_ns, status=CallStatus.RPC_ERROR, attempts=attempts
             )
+            self._monitor.call_unsuccessful(supervisor)
             if outcome is Outcome.FAILURE:
                 self._watch_circuits(supervisor)
         return reply
@@ -250,6 +252,8 @@ class Attempts:
         self._router.done(
             lease, outcome, status, now_ns, retry_after_ns=int(retry_after_s * 1e9), random=getrandbits(64)
         )
+        if status in ANSWERED_IN_VAIN:
+            self._monitor.call_unsuccessful(supervisor)
         self._watch_circuits(supervisor, is_noted=True)
 
     def _watch_circuits(self, supervisor: Supervisor, *, is_noted: bool = False) -> None:

@@ -24,12 +24,13 @@ _BASELINE_S: Final = 600.0
 _WINDOW_S: Final = 60.0
 
 FAILING_CALLS: Final = "failing calls"
+NO_SUCCESS: Final = "no call succeeds"
 SLOW: Final = "slow"
 HALF_OPEN: Final = "circuit half open"
 AT_MINIMUM: Final = "limit at its minimum"
 EJECTED: Final = "ejected"
 
-PASSING: Final = frozenset({FAILING_CALLS, SLOW, HALF_OPEN, AT_MINIMUM, EJECTED})
+PASSING: Final = frozenset({FAILING_CALLS, NO_SUCCESS, SLOW, HALF_OPEN, AT_MINIMUM, EJECTED})
 """Reasons that end with calls or with time, of which nobody tells."""
 
 
@@ -136,6 +137,7 @@ def assess(
     *,
     now_ns: int,
     is_slow: bool = False,
+    is_unsuccessful: bool = False,
 ) -> tuple[ServerState, tuple[str, ...]]:
     """Judge a server from its instances; the first state that fits, worst first.
 
@@ -149,6 +151,8 @@ def assess(
         Of the router's clock.
     is_slow
         Whether its calls take markedly longer than they have long taken.
+    is_unsuccessful
+        Whether it answers, and none of its calls succeeds.
 
     Returns
     -------
@@ -176,6 +180,8 @@ def assess(
     failures = sum(circuit.window_failures for circuit in circuits)
     if calls >= _MIN_CALLS and failures >= _DEGRADED_FAILURE_RATE * calls:
         reasons[FAILING_CALLS] = None
+    if is_unsuccessful:
+        reasons[NO_SUCCESS] = None
     if is_slow:
         reasons[SLOW] = None
     limits = supervisor.config.limits

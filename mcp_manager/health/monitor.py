@@ -18,6 +18,7 @@ from mcp_manager.health.assessment import PASSING, Baseline, Watch, assess
 from mcp_manager.health.outliers import SWEEP_S, Ejections
 from mcp_manager.health.tally import Tally
 from mcp_manager.health.timing_wheel import TimingWheel, Turn
+from mcp_manager.health.unsuccessful import Unsuccessful
 from mcp_manager.policy import backoff_delay, classify_error, jittered
 from mcp_manager.pool import Instance
 from mcp_manager.supervisor import Supervisor
@@ -66,6 +67,7 @@ class HealthMonitor:
         self._reviews: dict[Supervisor, Turn[Item]] = {}
         self._baselines: dict[Supervisor, Baseline] = {}
         self._sweeps: dict[Supervisor, Ejections] = {}
+        self._unsuccessful = Unsuccessful(router, clock)
         self._wheel: TimingWheel[Item] | None = None
         self._timer: asyncio.TimerHandle | None = None
         # Scheduled probes under way, and those that wait for one of them to end.
@@ -96,6 +98,7 @@ class HealthMonitor:
         """Count a server no more; what still happens to it changes nothing."""
         self.tally.remove(supervisor)
         self._baselines.pop(supervisor, None)
+        self._unsuccessful.forget(supervisor)
         self._cancel_review(supervisor)
         ejections = self._sweeps.pop(supervisor, None)
         if ejections is not None and ejections.turn is not None and self._wheel is not None:
@@ -145,6 +148,11 @@ class HealthMonitor:
     def call_failed(self, supervisor: Supervisor) -> None:
         """Have a server judged soon, as too many of its calls may have failed by now."""
         self._review_in(supervisor, _NOTICE_S)
+
+    def call_unsuccessful(self, supervisor: Supervisor) -> None:
+        """Take note of a call that the server answered without a result."""
+        if self._unsuccessful.note(supervisor):
+            self._review_in(supervisor, _NOTICE_S)
 
     # What is asked for
 
@@ -204,7 +212,14 @@ class HealthMonitor:
                 watches.append(watch)
                 circuits.append(self._router.instance_snapshot(instance.handle, now_ns))
         is_slow = bool(watches) and self._is_slow(supervisor, now_ns)
-        state, reasons = assess(supervisor, watches, circuits, now_ns=now_ns, is_slow=is_slow)
+        state, reasons = assess(
+            supervisor,
+            watches,
+            circuits,
+            now_ns=now_ns,
+            is_slow=is_slow,
+            is_unsuccessful=self._unsuccessful.holds(supervisor),
+        )
         waits = [each.retry_after_ns for each in circuits if each.circuit_state == CircuitState.OPEN]
         return state, reasons, min(waits) / 1e9 if waits else None
 

@@ -13,8 +13,10 @@ from mcp_manager.protocol.error_codes import (
     URL_ELICITATION_REQUIRED,
 )
 
-__all__ = ["Refusal", "confirms_loss", "may_mean_loss", "proves_unexecuted"]
+__all__ = ["UNANSWERED", "Refusal", "confirms_loss", "may_mean_loss", "proves_unexecuted"]
 
+# 2025-11-25, session management.
+_SPECIFIED: Final = 404
 # Statuses that speak of the client's rights, its timing, or the size of one message (RFC 9110, section 15.5; RFC 6585).
 _OTHER_MEANING: Final = frozenset({403, 408, 413, 425, 429})
 _RESERVED: Final = range(-32768, -31999)
@@ -43,6 +45,10 @@ class Refusal(NamedTuple):
         return 400 <= self.status < 500
 
 
+UNANSWERED: Final = Refusal(0)
+"""A ping of which nobody knows what became."""
+
+
 def may_mean_loss(refusal: Refusal, *, challenged: bool = False) -> bool:
     """Tell whether a refusal may mean that the server does not know the session any more.
 
@@ -63,20 +69,24 @@ def may_mean_loss(refusal: Refusal, *, challenged: bool = False) -> bool:
     return refusal.code in _RESERVED if refusal.code is not None else refusal.status != 0
 
 
-def confirms_loss(ping: Refusal, refusal: Refusal | None) -> bool:
-    """Tell whether the refusal of a ping confirms that the session is lost.
+def confirms_loss(ping: Refusal, refusal: Refusal, *, is_of_request: bool = True) -> bool:
+    """Tell whether what became of a ping confirms that the session is lost.
 
     A server that has lost a session refuses all that comes for it in the same way. One that refuses a call for its
-    arguments and pings for a reason of its own does not.
+    arguments and pings for a reason of its own does not. 404 is the specified form: it holds unless a ping is answered.
 
     Parameters
     ----------
     ping
-        How the ping was refused; :func:`may_mean_loss` holds for it.
+        How the ping was refused; :func:`may_mean_loss` holds for it, or it is :data:`UNANSWERED`.
     refusal
-        How the request was refused, ``None`` for a message that no JSON-RPC error can answer.
+        How the message before it was refused.
+    is_of_request
+        Whether that was a request, which a JSON-RPC error can answer.
     """
-    if refusal is None or (ping.is_status and refusal.is_status):
+    if ping == UNANSWERED:
+        return refusal.status == _SPECIFIED
+    if not is_of_request or (ping.is_status and refusal.is_status):
         return True
     return ping.is_status == refusal.is_status and ping.code == refusal.code
 

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 from mcp_manager.protocol.session_loss import Refusal, confirms_loss
-from mcp_manager.transports.deadline_timer import remaining_s
 
 __all__ = ["LifeCheck"]
 
@@ -30,8 +29,8 @@ class LifeCheck:
     Parameters
     ----------
     ping
-        ``await ping()`` asks for a sign of life on the session, and returns how that was refused: ``None`` if it was
-        answered, or if nobody knows.
+        ``await ping()`` asks for a sign of life on the session, and returns ``None`` if it was answered, else how it was
+        refused, or that nobody knows; see :func:`confirms_loss`.
     spawn
         Runs work that ends with the session; returns ``None`` once it has ended.
     on_lost
@@ -77,9 +76,10 @@ class LifeCheck:
         asking = self._asking or self._begin(refusal, is_of_request)
         if asking is None:
             return False
-        await asyncio.wait({asking}, timeout=remaining_s(deadline_ns))
+        left_s = max(0, deadline_ns - self._clock()) / 1e9 if deadline_ns else None
+        await asyncio.wait({asking}, timeout=left_s)
         answer = asking.result() if asking.done() else None
-        if answer is not None and confirms_loss(answer, refusal if is_of_request else None):
+        if answer is not None and confirms_loss(answer, refusal, is_of_request=is_of_request):
             self._lose(answer)
         return self.is_lost
 
@@ -112,7 +112,7 @@ class LifeCheck:
 
     async def _find_out(self, refusal: Refusal, is_of_request: bool, asking: asyncio.Future[Refusal | None]) -> None:
         answer = await self._ping()
-        if answer is not None and confirms_loss(answer, refusal if is_of_request else None):
+        if answer is not None and confirms_loss(answer, refusal, is_of_request=is_of_request):
             self._lose(answer)
         else:
             self._note_harmless(refusal)

@@ -14,7 +14,7 @@ from mcp_manager._core.jsonrpc import ERROR, Message
 from mcp_manager.errors import AuthError, CallError, SessionLostError
 from mcp_manager.protocol.rpc_error import error_text
 from mcp_manager.protocol.safety import safety_of
-from mcp_manager.protocol.session_loss import Refusal, may_mean_loss, proves_unexecuted
+from mcp_manager.protocol.session_loss import UNANSWERED, Refusal, may_mean_loss, proves_unexecuted
 from mcp_manager.session.life_check import LifeCheck
 from mcp_manager.transports.base import Exchange, Request, Sendable, Transport
 
@@ -105,13 +105,13 @@ class LossDetection:
 
 
 async def ping(transport: Transport, ids: RequestIds, timeout_s: float) -> Refusal | None:
-    """Ask for a sign of life; return the refusal if it may mean that the session is lost, else ``None``."""
+    """Ask for a sign of life; return ``None`` for an answer, a refusal that may mean loss, or :data:`UNANSWERED`."""
     deadline_ns = time.monotonic_ns() + round(timeout_s * 1e9)
     exchange = Request(_PING_RAW, None).exchange(ids.take(), deadline_ns)
     try:
         reply = await transport.exchange(exchange)
     except CallError as error:
-        return refusal_of(error)
+        return refusal_of(error) or UNANSWERED
     refusal = _refusal_by(reply, exchange) if reply.kind == ERROR else None
     return refusal if refusal is not None and may_mean_loss(refusal) else None
 

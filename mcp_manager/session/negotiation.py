@@ -10,7 +10,7 @@ import msgspec
 
 from mcp_manager._core.call_path import RequestIds
 from mcp_manager._core.jsonrpc import ERROR, Message, notification_frame
-from mcp_manager.errors import CallError, ConnectError, ProtocolError, ServerExitedError
+from mcp_manager.errors import AuthError, CallError, ConnectError, ProtocolError, ServerExitedError
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.discover import (
     Handshake,
@@ -39,6 +39,7 @@ from mcp_manager.protocol.revisions import (
     newest_shared,
 )
 from mcp_manager.protocol.rpc_error import error_text, read_error
+from mcp_manager.protocol.session_loss import confirms_loss
 from mcp_manager.session.loss_detection import ping, refusal_of
 from mcp_manager.session.peer_faults import PeerFaults
 from mcp_manager.transports.base import Exchange, Request, Transport
@@ -334,9 +335,11 @@ class Negotiation:
         try:
             await transport.notify(notification_frame(_INITIALIZED_RAW, None), 0)
         except CallError as error:
-            if error.http_status is None or error.http_status == 401:
+            if error.http_status is None or (isinstance(error, AuthError) and error.is_challenged):
                 raise
-            if refusal_of(error) is not None and await ping(transport, self._ids, self._probe_s) is not None:
+            refusal = refusal_of(error)
+            answer = None if refusal is None else await ping(transport, self._ids, self._probe_s)
+            if refusal is not None and answer is not None and confirms_loss(answer, refusal, is_of_request=False):
                 raise ConnectError(
                     f"the server lost the session before it had begun (HTTP {error.http_status})",
                     server_id=self._server_id,

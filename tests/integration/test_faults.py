@@ -299,6 +299,7 @@ async def test_an_expired_session_is_replaced_once_for_all(status: int) -> None:
 
 async def test_a_session_lost_again_and_again_is_an_error(manager: McpManager, faulty: ScriptedServer) -> None:
     faulty.script_always("tools/call", faults.Status(404))
+    faulty.script_always("ping", faults.Status(404))
     error = await failure_of(manager, "faulty", echo("lost"))
     assert isinstance(error, SessionLostError)
     assert error.delivery == "rejected"

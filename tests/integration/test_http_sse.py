@@ -166,6 +166,7 @@ async def test_a_session_that_is_gone_is_made_anew_and_the_call_repeated() -> No
         async with McpManager() as manager:
             await manager.deploy("a", {"url": server.url, **SSE})
             server.script("tools/call", faults.Status(404))
+            server.script("ping", faults.Status(404))
             assert text_of(await manager.execute_raw("a", echo("x"))) == "x"
             assert (len(server.streams), server.executed) == (2, ["x"])
 
