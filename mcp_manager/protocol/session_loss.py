@@ -9,7 +9,6 @@ from mcp_manager.protocol.error_codes import (
     INVALID_REQUEST,
     METHOD_NOT_FOUND,
     PARSE_ERROR,
-    STATELESS_ERRORS,
     URL_ELICITATION_REQUIRED,
 )
 
@@ -21,7 +20,7 @@ _SPECIFIED: Final = 404
 _OTHER_MEANING: Final = frozenset({403, 408, 413, 425, 429})
 _RESERVED: Final = range(-32768, -31999)
 # Errors with a meaning of their own: whoever says so has read the request.
-_ANSWERS: Final = STATELESS_ERRORS | {METHOD_NOT_FOUND, URL_ELICITATION_REQUIRED}
+_ANSWERS: Final = frozenset({METHOD_NOT_FOUND, URL_ELICITATION_REQUIRED})
 # JSON-RPC 2.0, section 5.1: found before anything is executed.
 _BEFORE_EXECUTION: Final = frozenset({PARSE_ERROR, INVALID_REQUEST, INVALID_PARAMS})
 _SERVER_ERRORS: Final = range(-32099, -31999)

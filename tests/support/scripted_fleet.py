@@ -64,6 +64,7 @@ class _ScriptedTransport:
 
     pid = 0
     has_request_streams = True
+    keeps_session = False
 
     def __init__(self, fleet: ScriptedFleet, index: int, sink: MessageSink) -> None:
         self._fleet = fleet
