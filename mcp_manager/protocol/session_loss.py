@@ -12,7 +12,7 @@ from mcp_manager.protocol.error_codes import (
     URL_ELICITATION_REQUIRED,
 )
 
-__all__ = ["UNANSWERED", "Refusal", "confirms_loss", "may_mean_loss", "proves_unexecuted"]
+__all__ = ["UNANSWERED", "Refusal", "confirms_loss", "may_mean_loss", "needs_second_opinion", "proves_unexecuted"]
 
 # 2025-11-25, session management.
 _SPECIFIED: Final = 404
@@ -31,12 +31,13 @@ class Refusal(NamedTuple):
     """How a server refused a message.
 
     ``status`` is the HTTP status, 0 where the refusal came on a stream; ``code`` is that of the JSON-RPC error, ``None``
-    without one; ``text`` is what was said, bounded.
+    without one; ``text`` is what was said, bounded. ``is_of_ping`` tells whether it was a caller's ping.
     """
 
     status: int
     code: int | None = None
     text: str = ""
+    is_of_ping: bool = False
 
     @property
     def is_status(self) -> bool:
@@ -66,6 +67,17 @@ def may_mean_loss(refusal: Refusal, *, challenged: bool = False) -> bool:
     if refusal.status >= 300:
         return False
     return refusal.code in _RESERVED if refusal.code is not None else refusal.status != 0
+
+
+def needs_second_opinion(ping: Refusal, refusal: Refusal) -> bool:
+    """Tell whether the refusal of a ping may be about pings alone, on a session that has never answered one.
+
+    It is not where a ping is refused by the very error that something else was refused by, or by the specified status.
+    """
+    if refusal.is_of_ping:
+        return True
+    is_same = ping == refusal and refusal.code is not None
+    return not is_same and not (ping.status == refusal.status == _SPECIFIED)
 
 
 def confirms_loss(ping: Refusal, refusal: Refusal, *, is_of_request: bool = True) -> bool:

@@ -29,8 +29,8 @@ class LifeCheck:
     Parameters
     ----------
     ping
-        ``await ping()`` asks for a sign of life on the session, and returns ``None`` if it was answered, else how it was
-        refused, or that nobody knows; see :func:`confirms_loss`.
+        ``await ping(refusal)`` asks for a sign of life on the session after a refusal. It returns ``None`` if it was
+        answered, else how it was refused, or that nobody knows; see :func:`confirms_loss`.
     spawn
         Runs work that ends with the session; returns ``None`` once it has ended.
     on_lost
@@ -43,7 +43,7 @@ class LifeCheck:
 
     def __init__(
         self,
-        ping: Callable[[], Awaitable[Refusal | None]],
+        ping: Callable[[Refusal], Awaitable[Refusal | None]],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None] | None],
         on_lost: Callable[[Refusal], None],
         clock: Callable[[], int],
@@ -111,7 +111,7 @@ class LifeCheck:
         return self._allowance > 0 and now_ns >= quiet_until_ns
 
     async def _find_out(self, refusal: Refusal, is_of_request: bool, asking: asyncio.Future[Refusal | None]) -> None:
-        answer = await self._ping()
+        answer = await self._ping(refusal)
         if answer is not None and confirms_loss(answer, refusal, is_of_request=is_of_request):
             self._lose(answer)
         else:

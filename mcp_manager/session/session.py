@@ -348,6 +348,7 @@ class Session:
                     settled.transport,
                     self._ids,
                     settings.config.health.timeout_s,
+                    _listing_of(settled.identity),
                     self._requests.spawn,
                     self.on_closed,
                 )
@@ -539,6 +540,12 @@ class Session:
                 self._settings.faults.count("a message without a reply was refused", f"HTTP {error.http_status}")
             if self._loss is not None:
                 await self._loss.explained(error)
+
+
+def _listing_of(identity: ServerIdentity | None) -> bytes | None:
+    """Return a list that the server has to offer, as the method to ask for it."""
+    offered = identity.capabilities if identity is not None else {}
+    return next((encode_method(f"{kind}/list") for kind in ("tools", "resources", "prompts") if kind in offered), None)
 
 
 def _has(offered: object, *names: str) -> bool:

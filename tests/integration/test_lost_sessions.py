@@ -248,6 +248,33 @@ async def test_a_ping_that_is_refused_for_reasons_of_its_own_confirms_nothing(pi
             assert (sessions_of(server), pings_of(server)) == (1, 1)
 
 
+NO_PINGS = [
+    Refused(400, None, "unknown method ping", "text/plain"),
+    Refused(400, -32000, "no pings here", named=True),
+    Refused(404),
+    Refused(200, -32602, "ping takes no params", named=True),
+]
+
+
+@pytest.mark.parametrize("ping", NO_PINGS, ids=["400 text", "400 named", "404", "200 -32602"])
+@pytest.mark.parametrize("form", ["400 text", "200 -32602 of the Python SDK"])
+async def test_a_server_that_refuses_every_ping_keeps_its_sessions(form: str, ping: Refused) -> None:
+    with ForgetfulServer(PROVEN[form]) as server:
+        async with deployed(server, **SWIFT) as manager:
+            server.script_always("ping", ping)
+            server.script("tools/call", PROVEN[form], times=3)
+            for _ in range(3):
+                await asyncio.gather(manager.execute_raw("a", echo("bad")), return_exceptions=True)
+            await server.wait_for("ping", 5)
+            assert text_of(await manager.execute_raw("a", echo("good"))) == "good"
+            assert sessions_of(server) == 1
+            # Its sessions can be lost all the same.
+            server.form = PROVEN["410"]
+            server.expire_sessions()
+            assert text_of(await manager.execute_raw("a", echo("again"), timeout=WAITS_S)) == "again"
+            assert sessions_of(server) == 2
+
+
 @pytest.mark.parametrize(
     "refused",
     [

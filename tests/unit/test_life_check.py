@@ -27,6 +27,7 @@ class Subject:
         self.answer = answer
         self.takes_s = takes_s
         self.pings = 0
+        self.asked: list[Refusal] = []
         self.lost: list[Refusal] = []
         self.tasks: list[asyncio.Task[None]] = []
         self.is_over = False
@@ -35,7 +36,8 @@ class Subject:
     async def ask(self, refusal: Refusal = BAD, deadline_ns: int = 0, *, is_of_request: bool = True) -> bool:
         return await self.check.ask(refusal, deadline_ns, is_of_request=is_of_request)
 
-    async def _ping(self) -> Refusal | None:
+    async def _ping(self, refusal: Refusal) -> Refusal | None:
+        self.asked.append(refusal)
         self.pings += 1
         await asyncio.sleep(self.takes_s)
         return self.answer
@@ -53,7 +55,7 @@ def test_all_who_are_refused_meanwhile_wait_for_one_answer() -> None:
     async def work() -> None:
         subject = Subject(GONE)
         assert await asyncio.gather(*(subject.ask(GONE) for _ in range(50))) == [True] * 50
-        assert (subject.pings, subject.lost) == (1, [GONE])
+        assert (subject.asked, subject.lost) == ([GONE], [GONE])
         # It stays lost, and nobody asks again.
         assert await subject.ask(BAD)
         assert (subject.pings, subject.lost) == (1, [GONE])

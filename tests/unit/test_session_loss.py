@@ -12,6 +12,7 @@ from mcp_manager.protocol.session_loss import (
     Refusal,
     confirms_loss,
     may_mean_loss,
+    needs_second_opinion,
     proves_unexecuted,
 )
 from mcp_manager.session.loss_detection import refusal_of
@@ -103,6 +104,24 @@ def test_what_no_error_can_answer_is_confirmed_by_any_refusal() -> None:
     assert confirms_loss(Refusal(200, -32001), Refusal(400), is_of_request=False)
     assert not confirms_loss(UNANSWERED, Refusal(400), is_of_request=False)
     assert confirms_loss(UNANSWERED, Refusal(404), is_of_request=False)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "ping", "needed"),
+    [
+        (Refusal(400, -32000, "who?"), Refusal(400, -32000, "who?"), False),
+        (Refusal(400, -32000, "no such tool"), Refusal(400, -32000, "no such method"), True),
+        # Of a body that is no JSON-RPC error, nobody knows what it says.
+        (Refusal(400), Refusal(400), True),
+        (Refusal(404, None, "session 1, request 1"), Refusal(404, None, "session 1, request 2"), False),
+        (Refusal(400), Refusal(404), True),
+        # A ping is always refused in the words in which pings are.
+        (Refusal(400, None, "no pings", is_of_ping=True), Refusal(400, None, "no pings"), True),
+        (Refusal(404, is_of_ping=True), Refusal(404), True),
+    ],
+)
+def test_where_a_refused_ping_may_be_about_pings(refusal: Refusal, ping: Refusal, needed: bool) -> None:
+    assert needs_second_opinion(ping, refusal) is needed
 
 
 @pytest.mark.parametrize(
