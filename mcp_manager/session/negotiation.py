@@ -44,7 +44,7 @@ from mcp_manager.session.loss_detection import ping, refusal_of
 from mcp_manager.session.peer_faults import PeerFaults
 from mcp_manager.transports.base import Exchange, Request, Transport
 
-__all__ = ["EraMemory", "Negotiated", "Negotiation", "ask_era"]
+__all__ = ["EraMemory", "Negotiated", "Negotiation", "ask_era", "farewell_s"]
 
 _DISCOVER_RAW: Final = b'"server/discover"'
 _INITIALIZE_RAW: Final = b'"initialize"'
@@ -54,6 +54,8 @@ _MAX_QUESTIONS: Final = 3
 # 2026-07-28, stdio: silence means a server of before; what remains is for the handshake.
 _PROBE_SHARE: Final = 0.6
 _PROBE_LONGEST_S: Final = 10.0
+# 2025-11-25, session management: a session that is not needed any more SHOULD be deleted.
+_FAREWELL_S: Final = 0.5
 # Answers about the one who asks, or of the moment: they say nothing of the era.
 _NO_VERDICT: Final = frozenset({401, 403, 408, 425, 429})
 
@@ -404,7 +406,7 @@ class Negotiation:
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.interrupt()
-            await transport.aclose(0.0)
+            await transport.aclose(farewell_s(transport))
 
     def _initialize(self, offer: str | None) -> Exchange:
         params = initialize_params(self._client, offer or LATEST_HANDSHAKE_REVISION)
@@ -461,6 +463,14 @@ async def ask_era(
     raise ProtocolError(
         f"the server refuses {revision}, which it says it speaks", server_id=server_id, delivery="rejected"
     )
+
+
+def farewell_s(transport: Transport) -> float:
+    """Return the seconds that ending a session which was not to be may take: one that has an id is deleted.
+
+    Whoever gave up connecting waits for it. A program has nothing to be told.
+    """
+    return _FAREWELL_S if transport.has_request_streams else 0.0
 
 
 def _is_of_the_moment(http_status: int | None) -> bool:

@@ -24,7 +24,7 @@ from mcp_manager.protocol.rpc_error import error_text
 from mcp_manager.protocol.session_loss import Refusal
 from mcp_manager.protocol.subscriptions import Interest, offered_kinds
 from mcp_manager.session.loss_detection import LossDetection
-from mcp_manager.session.negotiation import Negotiated, Negotiation
+from mcp_manager.session.negotiation import Negotiated, Negotiation, farewell_s
 from mcp_manager.session.resubscription import Resubscription, read_uri
 from mcp_manager.session.server_requests import ServerRequests
 from mcp_manager.session.settings import SessionSettings
@@ -160,7 +160,7 @@ class Session:
         except BaseException as error:
             if isinstance(error, ProtocolError):
                 settings.faults.count_error(error)
-            await self.aclose(0.0)
+            await self.aclose(0.0 if self._transport is None else farewell_s(self._transport))
             raise
         if settings.kept is None and not config.hedge.enabled:
             # Where results are kept or calls hedged, they are seen on their way.

@@ -438,6 +438,37 @@ async def test_a_replacement_that_is_lost_at_once_is_a_connect_error() -> None:
             assert server.executed == ["x"]
 
 
+@pytest.mark.parametrize("step", ["notifications/initialized", "GET"])
+@pytest.mark.parametrize("how", ["timeout", "undeployed"])
+async def test_one_that_is_not_waited_for_any_more_is_deleted(step: str, how: str) -> None:
+    with ScriptedServer() as server:
+        server.script(step, faults.Hold())
+        async with McpManager() as manager:
+            timeout_s = 0.3 if how == "timeout" else 60.0
+            deploying = asyncio.create_task(
+                manager.deploy("a", {"url": server.url, **CALM, "connect_timeout_s": timeout_s})
+            )
+            await server.wait_for(step)
+            if how == "undeployed":
+                await manager.undeploy("a")
+            await server.wait_for("DELETE")
+            [request] = server.requests_of("DELETE")
+            assert request.headers["mcp-session-id"] == "session-1"
+            await server.wait_until(lambda: server.live_sessions == set())
+            await asyncio.wait({deploying})
+
+
+async def test_a_server_that_does_not_take_leave_is_not_waited_for() -> None:
+    with ScriptedServer() as server:
+        server.script("notifications/initialized", faults.Hold())
+        server.script("DELETE", faults.Hold())
+        async with McpManager() as manager:
+            async with asyncio.timeout(10):
+                await manager.deploy("a", {"url": server.url, **CALM, "connect_timeout_s": 0.3})
+            assert len(server.requests_of("DELETE")) == 1
+            assert manager.server("a").ready == 0
+
+
 async def test_a_typed_call_still_raises_the_error_that_answered_it() -> None:
     with ScriptedServer() as server:
         async with deployed(server) as manager:
