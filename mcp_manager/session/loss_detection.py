@@ -136,7 +136,8 @@ class LossDetection:
         return answer
 
     def _lost(self, refusal: Refusal) -> SessionLostError:
-        how = f"HTTP {refusal.status}" if refusal.is_status else f"JSON-RPC error {refusal.code}"
+        is_error = refusal.code is not None and not refusal.is_status
+        how = f"JSON-RPC error {refusal.code}" if is_error else f"HTTP {refusal.status}"
         return SessionLostError(f"the server no longer knows the session ({how})", server_id=self._server_id)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager.auth import Authorization
 from mcp_manager.errors import CallError
+from mcp_manager.protocol.session_loss import Refusal
 from mcp_manager.transports.base import Exchange
 from mcp_manager.transports.http import HttpTransport
 from mcp_manager.transports.http_pool import HttpPool
@@ -27,6 +28,9 @@ class _NothingExpected:
 
     def on_closed(self, error: CallError) -> None:
         raise AssertionError(error)
+
+    async def is_lost(self, refusal: Refusal) -> bool:
+        raise AssertionError(refusal)
 
 
 def http_transport(pool: HttpPool, url: str, authorization: Authorization | None = None) -> HttpTransport:
