@@ -111,6 +111,10 @@ class LossDetection:
             return error
         return self._lost(refusal)
 
+    def settle(self) -> None:
+        """Learn that the session is given up, whoever found out: what waits for an answer need not."""
+        self._life.is_lost = True
+
     async def is_meant_by(self, refusal: Refusal) -> bool:
         """Tell whether the session is lost, as the refusal of a stream suggests."""
         return await self._life.ask(refusal, is_of_request=False)

@@ -238,6 +238,8 @@ class Session:
 
     async def retire(self) -> None:
         """End a session that is lost. Its calls under way each learn it, or their reply, by themselves."""
+        if self._loss is not None:
+            self._loss.settle()
         await self._end(0.0)
 
     async def aclose(self, grace_s: float) -> None:

@@ -168,6 +168,19 @@ def test_who_gives_up_leaves_the_question_to_the_others() -> None:
     run_in_virtual_time(work())
 
 
+def test_who_waits_learns_that_the_session_was_given_up_meanwhile() -> None:
+    async def work() -> None:
+        subject = Subject(None, takes_s=3600.0)
+        waiting = asyncio.create_task(subject.ask(GONE))
+        await asyncio.sleep(1.0)
+        subject.check.is_lost = True
+        subject.tasks[0].cancel()
+        assert await waiting
+        assert subject.lost == []
+
+    run_in_virtual_time(work())
+
+
 def test_the_end_of_the_session_ends_the_waiting() -> None:
     async def work() -> None:
         for passes in range(3):
