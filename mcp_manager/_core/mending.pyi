@@ -2,9 +2,7 @@
 
 __pyx_capi__: dict[str, object]
 
-def mended_response(
-    id_raw: bytes | None, result: bytes | None, error: bytes | None, code: int | None
-) -> bytes | None:
+def mended_response(id_raw: bytes | None, result: bytes | None, error: bytes | None, code: int | None) -> bytes | None:
     """Write a JSON-RPC 2.0 response from parts that are valid JSON; a missing id becomes null.
 
     The error object is written anew unless ``code`` was found in it; ``None`` if that cannot be done.
@@ -19,3 +17,6 @@ def mended_error(error: bytes) -> bytes | None:
 
 def without_lone_surrogates(data: bytes) -> bytes:
     """Return JSON text in which every escape of half a surrogate pair stands for U+FFFD; the very same text if none does."""
+
+def without_constants(data: bytes) -> bytes:
+    """Return JSON text with null for ``NaN`` and ``1e999`` for ``Infinity``, outside strings; the very same text if it has neither."""

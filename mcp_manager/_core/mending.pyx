@@ -4,7 +4,7 @@ from json import dumps, loads
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
-from libc.string cimport memchr, memcpy
+from libc.string cimport memchr, memcmp, memcpy
 
 from mcp_manager._core.json_text cimport DEPTH_LIMIT, Fault, Range, is_hex, skip_key, skip_space, skip_value
 
@@ -118,3 +118,35 @@ def without_lone_surrogates(bytes data not None):
             memcpy(PyBytes_AS_STRING(written) + at, <const char*> b"\\ufffd", ESCAPE_SIZE)
             at += ESCAPE_SIZE
     return data if written is None else written
+
+
+def without_constants(bytes data not None):
+    cdef const uint8_t* text = <const uint8_t*> PyBytes_AS_STRING(data)
+    cdef Py_ssize_t end = PyBytes_GET_SIZE(data)
+    cdef Py_ssize_t at = 0
+    cdef Py_ssize_t start = 0
+    cdef bint in_string = False
+    cdef list pieces = []
+    while at < end:
+        if in_string:
+            if text[at] == 0x5C:
+                at += 1
+            elif text[at] == 0x22:
+                in_string = False
+        elif text[at] == 0x22:
+            in_string = True
+        elif text[at] == 0x4E and end - at >= 3 and memcmp(text + at, b"NaN", 3) == 0:
+            pieces.append(data[start:at])
+            pieces.append(b"null")
+            start = at + 3
+            at = start - 1
+        elif text[at] == 0x49 and end - at >= 8 and memcmp(text + at, b"Infinity", 8) == 0:
+            pieces.append(data[start:at])
+            pieces.append(b"1e999")
+            start = at + 8
+            at = start - 1
+        at += 1
+    if not pieces:
+        return data
+    pieces.append(data[start:end])
+    return b"".join(pieces)

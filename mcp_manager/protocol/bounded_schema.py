@@ -10,6 +10,8 @@ from urllib.parse import unquote
 
 import msgspec
 
+from mcp_manager.protocol.json_reading import JsonDecoder
+
 if TYPE_CHECKING:
     from jsonschema_rs import Validator
 
@@ -30,6 +32,8 @@ _MAX_COUNTED_STEPS: Final = 50_000
 _MAX_STEPS_TO_THE_PLACE: Final = 20_000
 _LONGEST_PLACE: Final = 200
 _CACHED: Final = 256
+
+_schema_decoder: JsonDecoder[Any] = JsonDecoder(Any)
 
 _REFERENCES: Final = ("$ref", "$dynamicRef", "$recursiveRef")
 _SAME_VALUE: Final = ("not", "if", "then", "else")
@@ -92,7 +96,7 @@ class BoundedSchema:
         if len(text) > MAX_SCHEMA_BYTES:
             raise UnusableSchema(f"it has {len(text)} bytes, {MAX_SCHEMA_BYTES} at most are allowed")
         try:
-            schema = msgspec.json.decode(text)
+            schema = _schema_decoder.decode(text)
         except (msgspec.DecodeError, RecursionError):
             raise UnusableSchema("it is no JSON, or nested too deep") from None
         if not isinstance(schema, dict):
