@@ -146,6 +146,7 @@ class Assembly:
             lanes=self._config.http_lanes,
             endpoint=endpoints[index] if endpoints is not None else None,
             authorization=authorizations.of(url) if authorizations is not None else None,
+            secrets=session.secrets,
         )
         kind = HttpSseTransport if sse or config.transport == "sse" else HttpTransport
         return kind(settings, sink)

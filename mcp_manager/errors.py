@@ -142,7 +142,7 @@ class RpcError(McpManagerError, RuntimeError):
     code
         The error's integer code.
     message
-        The server's own text.
+        The server's own text, but for credentials; ``str()`` shows it without control characters.
     data
         The decoded ``data`` member, or ``None``.
     """
@@ -155,7 +155,9 @@ class RpcError(McpManagerError, RuntimeError):
         self.data = data
 
     def __str__(self) -> str:
-        return f"{self.message} (JSON-RPC error {self.code})"
+        # It goes into logs and terminals, and the text is the server's.
+        message = "".join(char if char.isprintable() else " " for char in self.message)
+        return f"{message} (JSON-RPC error {self.code})"
 
 
 class UrlElicitationRequiredError(RpcError):
@@ -313,6 +315,6 @@ class TaskError(CallError):
 
 
 class AuthError(CallError):
-    """The server refused the credentials (HTTP 401 or 403); the request was not executed."""
+    """The server refused the credentials, or the lack of them (HTTP 401 or 403); the request was not executed."""
 
     delivery: Delivery = "rejected"

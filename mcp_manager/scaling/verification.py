@@ -68,11 +68,11 @@ async def listed_tools(instance: Instance, deadline_ns: int) -> dict[str, str]:
         params = None if cursor is None else msgspec.json.encode({"cursor": cursor})
         reply = await instance.call(Request(_LIST_TOOLS_RAW, params), deadline_ns)
         if reply.kind == ERROR:
-            raise rpc_error(server_id, reply.error or b"")
+            raise rpc_error(server_id, reply.error or b"", instance.settings.secrets)
         return reply.result_buffer or b"null"
 
     try:
-        tools = await drain_pages(server_id, "tools", Tool, page)
+        tools = await drain_pages(server_id, "tools", Tool, page, instance.settings.count_fault)
     except RpcError as error:
         if error.code == METHOD_NOT_FOUND:
             return {}

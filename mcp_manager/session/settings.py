@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mcp_manager.config import ServerConfig
+from mcp_manager.config.redaction import Secrets
 from mcp_manager.endpoints import Endpoints
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.handshake import ClientIdentity
@@ -74,6 +75,7 @@ class SessionSettings:
         "_memory",
         "_mirrored",
         "_outputs",
+        "_secrets",
         "_subscriptions",
         "authorizations",
         "client",
@@ -124,6 +126,7 @@ class SessionSettings:
         self._outputs: OutputSchemas | None = None
         self._hints: ToolHints | None = None
         self._kept: KeptResults | None = None
+        self._secrets: Secrets | None = None
 
     @property
     def memory(self) -> EraMemory:
@@ -136,8 +139,19 @@ class SessionSettings:
     def faults(self) -> PeerFaults:
         """What it sent that it should not have."""
         if self._faults is None:
-            self._faults = PeerFaults(self.server_id, self._clock)
+            self._faults = PeerFaults(self.server_id, self._clock, self.secrets)
         return self._faults
+
+    def count_fault(self, kind: str, detail: str = "") -> None:
+        """Count a fault; see :meth:`PeerFaults.count`."""
+        self.faults.count(kind, detail)
+
+    @property
+    def secrets(self) -> Secrets:
+        """What it was trusted with, for whoever quotes it."""
+        if self._secrets is None:
+            self._secrets = Secrets(self.config)
+        return self._secrets
 
     @property
     def fault_counts(self) -> dict[str, int]:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import zlib
-from typing import Final
+from typing import Final, NoReturn
 
 from yarl import URL
 
 from mcp_manager._core.http_message import STANDING, Exchange, WireReply
 from mcp_manager._core.jsonrpc import FrameError, Message, scan_replies
 from mcp_manager._core.sse import SseLimitError, SseParser
+from mcp_manager.config.redaction import Secrets
 from mcp_manager.errors import CallError, ConnectionLostError, ProtocolError
 from mcp_manager.protocol.error_codes import STATELESS_ERRORS
 from mcp_manager.protocol.rpc_error import error_text
 from mcp_manager.transports import _http_status as http_status
+from mcp_manager.transports._received import read_messages
+from mcp_manager.transports._refusal_text import telling_line
 from mcp_manager.transports.base import MessageTaker, StreamListener
 
 __all__ = ["ReplyReader"]
 
 # zlib's window for what each coding is: gzip with its header, deflate with zlib's (RFC 9110, section 8.4.1).
 _WINDOWS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+_QUOTED: Final = 200
+_NO_MESSAGE: Final = "an event that is not JSON-RPC"
 
 
 class ReplyReader:
@@ -33,12 +38,20 @@ class ReplyReader:
         Takes what else came along with a reply.
     limit
         ``max_response_bytes``: also what a compressed reply may grow to.
+    secrets
+        Masks what the server was trusted with wherever it is quoted.
+    credentials
+        What requests are sent with.
     """
 
-    def __init__(self, server_id: str, sink: MessageTaker, limit: int) -> None:
+    def __init__(
+        self, server_id: str, sink: MessageTaker, limit: int, secrets: Secrets, credentials: http_status.Credentials
+    ) -> None:
         self._server_id = server_id
         self._sink = sink
         self._limit = limit
+        self._secrets = secrets
+        self._credentials = credentials
         # Whose stream stands open, if there is one.
         self.listener: StreamListener | None = None
 
@@ -53,7 +66,7 @@ class ReplyReader:
         status = reply.status
         if status == 200:
             if reply.is_json:
-                return self._own(self.scan(reply.body), exchange.request_id)
+                return self._own(self._scan(reply, reply.body), exchange.request_id)
             return self._read_unusual(reply, exchange)
         if 200 <= status < 300:
             raise self.broken(f"the server accepted the request with HTTP {status} and gave no reply")
@@ -65,8 +78,19 @@ class ReplyReader:
             named = message.id == exchange.request_id or (message.id is None and is_stateless)
             if named and http_status.carries_answer(status, has_session):
                 return message
-            detail = error_text(message.error or b"")
-        http_status.raise_for_status(reply, self._server_id, endpoint, has_session=has_session, detail=detail)
+            detail = self._error_text(message)
+        self.refuse(reply, endpoint, has_session=has_session, detail=detail)
+
+    def refuse(self, reply: WireReply, endpoint: URL, *, has_session: bool, detail: str = "") -> NoReturn:
+        """Raise the error that a status stands for, with ``detail`` or else what the server says of it in words."""
+        http_status.raise_for_status(
+            reply,
+            self._server_id,
+            endpoint,
+            has_session=has_session,
+            detail=detail or self._said(reply),
+            credentials=self._credentials,
+        )
 
     def take_event(self, exchange: Exchange, data: bytes) -> Message | None:
         """Return the reply to the exchange if an event's data has it; everything else goes to the sink."""
@@ -74,7 +98,15 @@ class ReplyReader:
             self._take_standing(exchange, data)
             return None
         reply: Message | None = None
-        for message in self.scan(data):
+        try:
+            messages = read_messages(data, self._sink.on_fault)
+        except FrameError as error:
+            if str(exchange.request_id).encode() in data:
+                # It was meant to be the reply: no other will come.
+                raise self._not_json_rpc(error, data) from None
+            self._sink.on_fault(_NO_MESSAGE, str(error))
+            return None
+        for message in messages:
             if not exchange.answered and message.method is None and message.id == exchange.request_id:
                 reply = message
                 exchange.answered = True
@@ -93,13 +125,6 @@ class ReplyReader:
             exchange.wire.stand()
         if self.listener is not None:
             self.listener.stream_opened()
-
-    def scan(self, body: bytes) -> list[Message]:
-        """Scan a message or a batch of them."""
-        try:
-            return scan_replies(body)
-        except FrameError as error:
-            raise self.broken(f"the reply is not JSON-RPC: {error}") from None
 
     def broken(self, message: str) -> ProtocolError:
         """Make the error for a response that cannot be understood."""
@@ -123,9 +148,9 @@ class ReplyReader:
     def _take_standing(self, exchange: Exchange, data: bytes) -> None:
         """Take an event of a stream that has no reply to wait for: what is wrong with it ends nothing."""
         try:
-            messages = scan_replies(data)
+            messages = read_messages(data, self._sink.on_fault)
         except FrameError as error:
-            self._sink.on_fault("an event that is not JSON-RPC", str(error))
+            self._sink.on_fault(_NO_MESSAGE, str(error))
             return
         # For whoever keeps the stream open: it was worth it.
         exchange.answered = True
@@ -146,7 +171,7 @@ class ReplyReader:
             return found
         if reply.error is not None and reply.id is None:
             raise ProtocolError(
-                f"the server refused the message: {error_text(reply.error)}",
+                f"the server refused the message: {self._error_text(reply)}",
                 server_id=self._server_id,
                 delivery="rejected",
             )
@@ -154,13 +179,12 @@ class ReplyReader:
 
     def _read_unusual(self, reply: WireReply, exchange: Exchange) -> Message:
         """Read a 200 that is compressed, though nothing but identity was asked for, or no JSON."""
-        encoding = (reply.header("content-encoding") or "identity").lower()
         content_type = (reply.header("content-type") or "").partition(";")[0].strip().lower()
-        if content_type not in ("application/json", "text/event-stream"):
-            raise self.broken(f"the reply has content type {content_type[:60]!r}, not JSON or an event stream")
-        body = reply.body if encoding == "identity" else self._decompressed(reply.body, encoding)
+        body = self._plain_body(reply)
         if content_type == "application/json":
-            return self._own(self.scan(body), exchange.request_id)
+            return self._own(self._scan(reply, body), exchange.request_id)
+        if content_type != "text/event-stream":
+            return self._own(self._scan_mislabelled(reply, body, content_type), exchange.request_id)
         found: Message | None = None
         try:
             for event in SseParser(max_line=self._limit, max_event=self._limit).feed(body):
@@ -171,6 +195,46 @@ class ReplyReader:
         if found is None:
             raise self.unanswered()
         return found
+
+    def _scan(self, reply: WireReply, body: bytes) -> list[Message]:
+        """Scan a message or a batch of them."""
+        try:
+            return read_messages(body, self._sink.on_fault, _charset_of(reply))
+        except FrameError as error:
+            raise self._not_json_rpc(error, body) from None
+
+    def _scan_mislabelled(self, reply: WireReply, body: bytes, content_type: str) -> list[Message]:
+        """Scan what may be JSON although it is said to be something else."""
+        try:
+            messages = read_messages(body, self._sink.on_fault, _charset_of(reply))
+        except FrameError:
+            raise self.broken(
+                f"the reply has content type {content_type[:60]!r}, not JSON or an event stream{self._quoted(body)}"
+            ) from None
+        self._sink.on_fault("JSON of another content type", content_type[:60] or "none")
+        return messages
+
+    def _not_json_rpc(self, error: FrameError, body: bytes) -> ProtocolError:
+        return self.broken(f"the reply is not JSON-RPC: {error}{self._quoted(body)}")
+
+    def _quoted(self, body: bytes) -> str:
+        said = self._secrets.quoted(telling_line(body), _QUOTED)
+        return f": {said}" if said else ""
+
+    def _said(self, reply: WireReply) -> str:
+        """Quote the line of a refusal that tells why."""
+        try:
+            body = self._plain_body(reply)
+        except CallError:
+            return ""
+        return self._secrets.quoted(telling_line(body), _QUOTED)
+
+    def _error_text(self, message: Message) -> str:
+        return error_text(self._secrets.masked_json(message.error or b""))
+
+    def _plain_body(self, reply: WireReply) -> bytes:
+        encoding = (reply.header("content-encoding") or "identity").lower()
+        return reply.body if encoding == "identity" else self._decompressed(reply.body, encoding)
 
     def _decompressed(self, body: bytes, encoding: str) -> bytes:
         window = _WINDOWS.get(encoding)
@@ -189,9 +253,18 @@ class ReplyReader:
 
     def _refusals(self, reply: WireReply) -> list[Message]:
         """Return the JSON-RPC errors in the body of a 4xx or 5xx."""
-        if not reply.is_json:
-            return []
         try:
-            return [message for message in self.scan(reply.body) if message.error is not None]
-        except ProtocolError:
+            messages = scan_replies(self._plain_body(reply))
+        except (FrameError, CallError):
             return []
+        # {"error": {"code": 403, "message": …}} of a gateway is no JSON-RPC: nobody named a request, nor the protocol.
+        return [each for each in messages if each.error is not None and (each.oddity is None or each.id is not None)]
+
+
+def _charset_of(reply: WireReply) -> str:
+    """Return what a response says that its text is in."""
+    for parameter in (reply.header("content-type") or "").split(";")[1:]:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "charset":
+            return value.strip(" \t\"'")[:40]
+    return ""

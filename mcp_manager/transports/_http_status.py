@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import email.utils
+import enum
 import os
 import socket
 import time
@@ -16,6 +17,7 @@ from mcp_manager._core.http_message import WireReply
 from mcp_manager.errors import AuthError, ConnectionLostError, OverloadedError, ProtocolError, SessionLostError
 
 __all__ = [
+    "Credentials",
     "carries_answer",
     "origin",
     "parse_retry_after",
@@ -37,21 +39,32 @@ def carries_answer(status: int, has_session: bool) -> bool:
     return status not in (401, 403, 429, 503) and not (status == 404 and has_session)
 
 
+class Credentials(enum.Enum):
+    """What a request was sent with: that decides what a refusal may be about."""
+
+    NONE = "none"
+    FIXED = "fixed"
+    OAUTH = "oauth"
+
+
 def raise_for_status(
-    reply: WireReply, server_id: str, endpoint: URL, *, has_session: bool, detail: str = ""
+    reply: WireReply,
+    server_id: str,
+    endpoint: URL,
+    *,
+    has_session: bool,
+    detail: str = "",
+    credentials: Credentials = Credentials.FIXED,
 ) -> NoReturn:
-    """Raise the error that a status without a usable reply stands for."""
+    """Raise the error that a status without a usable reply stands for; ``detail`` is what the server says of it."""
     status = reply.status
     said = f": {detail}" if detail else ""
     if has_session and (status == 404 or (status == 400 and "session" in detail.lower())):
         # The 400 form is what several servers send in place of the specified 404.
         raise SessionLostError(f"the server no longer knows the session (HTTP {status})", server_id=server_id)
     if status in (401, 403):
-        raise AuthError(
-            f"the server refused the credentials with HTTP {status}{said}",
-            server_id=server_id,
-            hint="check auth and headers in the server's configuration",
-        )
+        what, hint = _about_credentials(reply, credentials)
+        raise AuthError(f"the server {what} HTTP {status}{said}", server_id=server_id, hint=hint)
     retry_after_s = retry_after_of(reply)
     if status == 429:
         raise OverloadedError(
@@ -93,6 +106,20 @@ def raise_for_status(
         )
     error.http_status = status
     raise error
+
+
+def _about_credentials(reply: WireReply, credentials: Credentials) -> tuple[str, str]:
+    """Say what a 401 or 403 does, and what may help: many a 403 is about something else than credentials."""
+    challenge = ", ".join(reply.header_values("www-authenticate"))
+    if credentials is not Credentials.OAUTH and "resource_metadata" in challenge.lower():
+        return "wants an OAuth token, with", 'set auth.type = "oauth" in the server\'s configuration'
+    if credentials is Credentials.NONE:
+        if reply.status == 401 or challenge:
+            return "wants credentials, with", "set auth, or headers, in the server's configuration"
+        return "refused the request with", ""
+    if reply.status == 401:
+        return "refused the credentials with", "check auth and headers in the server's configuration"
+    return "refused the request with", "check auth and headers in the server's configuration, if it is about them"
 
 
 def parse_retry_after(value: str | None, now_s: float) -> float | None:

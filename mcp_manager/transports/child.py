@@ -15,10 +15,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from io import FileIO
 from typing import Final, cast
 
+from mcp_manager.config.redaction import masked, printable
 from mcp_manager.transports._descendants import MARK, kill_marked_soon, new_mark
 from mcp_manager.transports._process_group import ProcessGroup, wait_unreaped
 
-__all__ = ["Child", "child_environment", "masked", "printable"]
+__all__ = ["Child", "child_environment"]
 
 _log = logging.getLogger(__name__)
 
@@ -43,18 +44,6 @@ def child_environment(own: Mapping[str, str], inherited: Sequence[str] = ()) -> 
     """
     names = {*_PASSED_ON, *inherited, *(name for name in os.environ if name.startswith("LC_"))}
     return {name: os.environ[name] for name in names if name in os.environ} | dict(own)
-
-
-def printable(text: str) -> str:
-    """Replace by blanks what would move a terminal's cursor or reorder a log's line."""
-    return "".join(char if char.isprintable() else " " for char in text)
-
-
-def masked(text: str, hidden: Collection[str]) -> str:
-    """Replace texts that must not be shown."""
-    for secret in sorted(hidden, key=len, reverse=True):
-        text = text.replace(secret, "***")
-    return text
 
 
 class Child:

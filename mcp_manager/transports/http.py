@@ -25,6 +25,7 @@ from mcp_manager._core.http_message import (
 )
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager.auth import Challenge, parse_challenge
+from mcp_manager.config.redaction import is_credential
 from mcp_manager.errors import (
     AuthError,
     CallError,
@@ -88,7 +89,10 @@ class HttpTransport:
         self._headers = {**settings.headers, "Accept": _ACCEPT, "Accept-Encoding": "identity"}
         self._head = render_head("POST", self._endpoint, self._headers)
         self._resumptions = Resumptions(self.get, self._bounded, sink, self._deliver)
-        self._reader = ReplyReader(server_id, self._resumptions, self._limit)
+        self._reader = ReplyReader(
+            server_id, self._resumptions, self._limit, settings.secrets, _credentials_of(settings)
+        )
+        self._secrets = settings.secrets
         self._ordinary = OrdinaryPath(pool, self._reader, self._timeout, self._limit, settings.endpoint)
         # What needs a proof of its own cannot be rendered in advance.
         prepared = authorization is None or not authorization.per_request
@@ -222,9 +226,7 @@ class HttpTransport:
         if type(reply) is WireReply and reply.status in (307, 308):
             reply = await self._follow(reply, exchange)
         if type(reply) is WireReply and not 200 <= reply.status < 300:
-            http_status.raise_for_status(
-                reply, self._server_id, self._endpoint, has_session=self.session_id is not None
-            )
+            self._reader.refuse(reply, self._endpoint, has_session=self.session_id is not None)
 
     def interrupt(self) -> None:
         """End every exchange under way; see :meth:`Transport.interrupt`."""
@@ -287,6 +289,7 @@ class HttpTransport:
         header = self._authorization.header()
         self._token_generation = self._authorization.generation
         if header is not None:
+            self._secrets.add(header[1])
             self._headers[header[0]] = header[1]
             self._render()
 
@@ -314,7 +317,9 @@ class HttpTransport:
             if refusal is None:
                 generation = authorization.generation
                 if authorization.per_request:
-                    exchange.fields = (own_fields or b"") + _lines(authorization.fields(verb, str(self._endpoint)))
+                    proof = authorization.fields(verb, str(self._endpoint))
+                    self._secrets.add(proof.get("Authorization", ""))
+                    exchange.fields = (own_fields or b"") + _lines(proof)
                 reply = await send()
                 if type(reply) is not WireReply:
                     return reply
@@ -393,6 +398,10 @@ class HttpTransport:
         """Send everything to another place of the same origin from now on."""
         self._endpoint = endpoint
         self._render()
+
+    def refuse(self, reply: WireReply) -> NoReturn:
+        """Raise what a status that came in place of a stream stands for."""
+        self._reader.refuse(reply, self._endpoint, has_session=False)
 
     def explain(self, error: BaseException, exchange: Exchange) -> NoReturn:
         """Raise what a failure of :meth:`get` means, as a :class:`CallError`."""
@@ -541,6 +550,13 @@ class HttpTransport:
             server_id=self._server_id,
             delivery="unknown",
         ) from None
+
+
+def _credentials_of(settings: HttpSettings) -> http_status.Credentials:
+    if settings.authorization is not None:
+        return http_status.Credentials.OAUTH
+    sent = settings.secrets.are_sent or any(is_credential(name) for name in settings.headers)
+    return http_status.Credentials.FIXED if sent else http_status.Credentials.NONE
 
 
 def _challenge_of(reply: WireReply, *, dpop: bool) -> Challenge:

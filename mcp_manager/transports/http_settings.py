@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import msgspec
 
 from mcp_manager.auth import Authorization
+from mcp_manager.config import ServerConfig
+from mcp_manager.config.redaction import Secrets
 from mcp_manager.transports.endpoint import Endpoint
 from mcp_manager.transports.http_pool import HttpPool
 
@@ -34,6 +36,8 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
         Where it is, if that is not left to the resolution of the URL's host.
     authorization
         Where the credentials of requests come from if they are not fixed, ``None`` if ``headers`` has all.
+    secrets
+        Masks what the server was trusted with wherever an error quotes it.
     """
 
     pool: HttpPool
@@ -45,3 +49,4 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     lanes: bool = True
     endpoint: Endpoint | None = None
     authorization: Authorization | None = None
+    secrets: Secrets = msgspec.field(default_factory=lambda: Secrets(ServerConfig()))

@@ -262,7 +262,7 @@ class HttpSseTransport:
                 delivery="rejected",
             )
         try:
-            http_status.raise_for_status(answer, self._server_id, self._url, has_session=False)
+            self._http.refuse(answer)
         except CallError as error:
             return error
 

@@ -12,8 +12,9 @@ from typing import Any, Final, NoReturn
 
 from mcp_manager._core.call_path import RequestIds
 from mcp_manager._core.deadlines import Deadline
-from mcp_manager._core.jsonrpc import FrameError, Message, scan_replies
+from mcp_manager._core.jsonrpc import FrameError, Message
 from mcp_manager.config import ServerConfig
+from mcp_manager.config.redaction import Secrets, masked, printable
 from mcp_manager.errors import (
     CallError,
     ConnectError,
@@ -22,8 +23,9 @@ from mcp_manager.errors import (
     ProtocolError,
     ServerExitedError,
 )
+from mcp_manager.transports._received import read_messages
 from mcp_manager.transports.base import Exchange, MessageSink
-from mcp_manager.transports.child import Child, child_environment, masked, printable
+from mcp_manager.transports.child import Child, child_environment
 from mcp_manager.transports.deadline_timer import DeadlineTimer, remaining_s
 
 __all__ = ["StdioTransport"]
@@ -35,8 +37,6 @@ _NEWLINES: Final = bytes.maketrans(b"\r\n", b"  ")
 # A reply this many given up requests late is counted as a stray one; nothing worse.
 _MAX_FORGOTTEN: Final = 1024
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
-# Shorter values of the environment are words like "debug" or "1", which an error may well quote.
-_MIN_SECRET: Final = 8
 # The longest value that Linux lets a process have (MAX_ARG_STRLEN).
 _MAX_SECRET: Final = 128 * 1024
 
@@ -92,7 +92,7 @@ class StdioTransport:
         self._server_id = server_id
         self._sink = sink
         self._max_line = config.max_response_bytes
-        self._secrets = _secrets_of(config)
+        self._secrets = Secrets(config).texts
         self._child = Child(
             [config.command, *config.args],
             child_environment(config.env, config.inherit_env),
@@ -253,7 +253,7 @@ class StdioTransport:
             self._is_first_line = False
             line = line.removeprefix(_BYTE_ORDER_MARK)
         try:
-            messages = scan_replies(line)
+            messages = read_messages(line, self._faulty)
         except FrameError as error:
             self._take_bad_line(line, error)
             return
@@ -265,7 +265,6 @@ class StdioTransport:
 
     def _take_reply(self, message: Message) -> None:
         request_id = message.id
-        # A string that looks like the number is not the id that was sent (JSON-RPC 2.0, section 5).
         if isinstance(request_id, int) and request_id in self._pending:
             reply = self._pending.pop(request_id).reply
             if not reply.done():
@@ -274,6 +273,9 @@ class StdioTransport:
             del self._forgotten[request_id]
         else:
             self._tell(self._sink.on_fault, "a reply that nobody waits for", "")
+
+    def _faulty(self, kind: str, detail: str) -> None:
+        self._tell(self._sink.on_fault, kind, detail)
 
     def _take_bad_line(self, line: bytes, error: FrameError) -> None:
         text = masked(line[:_MAX_SECRET].decode("utf-8", "replace"), self._secrets)
@@ -351,13 +353,6 @@ def _line(frame: bytes) -> bytes:
     if b"\n" in frame or b"\r" in frame:
         frame = frame.translate(_NEWLINES)
     return frame + b"\n"
-
-
-def _secrets_of(config: ServerConfig) -> frozenset[str]:
-    """Return what a server may have been trusted with, line by line, as it would appear in its output."""
-    inherited = (os.environ.get(name, "") for name in config.inherit_env)
-    lines = (line.strip() for value in (*config.env.values(), *inherited) for line in value.splitlines())
-    return frozenset(line for line in lines if len(line) >= _MIN_SECRET)
 
 
 def _how_it_ended(exit_code: int, misdeed: str) -> str:
