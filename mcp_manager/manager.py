@@ -36,7 +36,7 @@ from mcp_manager.protocol.safety import tool_of
 from mcp_manager.scaling import RolloutPlan
 from mcp_manager.scaling.rollout import Strategy
 from mcp_manager.scaling.verification import ToolCheck
-from mcp_manager.session import ProgressCallback
+from mcp_manager.session import ProgressCallback, ProgressReports, SessionSettings
 from mcp_manager.session.handlers import HandlerMap, Handlers, Roots
 from mcp_manager.session.output_schemas import OutputSchemas
 from mcp_manager.session.tool_hints import ToolHints
@@ -453,19 +453,27 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
         """Send a request and return the reply as received: the seam under :meth:`request` and the typed verbs."""
         self._check_running()
         supervisor = self._supervisor_of(server_id)
-        progress: tuple[str, ProgressCallback] | None = None
+        reports: ProgressReports | None = None
+        progress: tuple[str, ProgressReports] | None = None
         if on_progress is not None:
             token = f"progress-{next(self._progress_tokens)}"
             params = with_progress_token(params, token)
-            progress = (token, on_progress)
+            reports = ProgressReports(on_progress)
+            progress = (token, reports)
         encoded = None if params is None else encode_params(params)
         now_ns = _CLOCK()
         deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else _timeout_ns(timeout))
         outgoing = Request(encode_method(method), encoded)
-        reply = await self._dispatcher.call(supervisor, method, outgoing, now_ns, deadline_ns, progress, key)
-        if reply.kind == ERROR and await self._url_elicitations.satisfied(server_id, reply, deadline_ns):
-            return await self._dispatcher.call(supervisor, method, outgoing, _CLOCK(), deadline_ns, progress, key)
-        return reply
+        try:
+            reply = await self._dispatcher.call(supervisor, method, outgoing, now_ns, deadline_ns, progress, key)
+            if reply.kind == ERROR and await self._url_elicitations.satisfied(server_id, reply, deadline_ns):
+                reply = await self._dispatcher.call(supervisor, method, outgoing, _CLOCK(), deadline_ns, progress, key)
+            if reports is not None:
+                await reports.finish(deadline_ns)
+            return reply
+        finally:
+            if reports is not None:
+                await reports.aclose()
 
     async def _routed(
         self,
@@ -520,6 +528,10 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
             return ()
         fresh_until = supervisor.settings.cache.fresh_until(LIST_TOOLS)
         return supervisor.settings, fresh_until, *((each, each.generation) for each in supervisor.instances)
+
+    def _settings_of(self, server_id: str) -> SessionSettings | None:
+        supervisor = self._servers.get(server_id)
+        return None if supervisor is None else supervisor.settings
 
     def _outputs(self, server_id: str) -> OutputSchemas | None:
         supervisor = self._servers.get(server_id)

@@ -22,7 +22,7 @@ from mcp_manager.errors import (
     SessionLostError,
 )
 from mcp_manager.policy import backoff_delay
-from mcp_manager.session import ProgressCallback, Session, SessionSettings
+from mcp_manager.session import ProgressReports, Session, SessionSettings
 from mcp_manager.transports.base import Sendable
 
 __all__ = ["Instance"]
@@ -117,7 +117,7 @@ class Instance:
         return self._not_before
 
     async def call(
-        self, request: Sendable, deadline_ns: int, progress: tuple[str, ProgressCallback] | None = None
+        self, request: Sendable, deadline_ns: int, progress: tuple[str, ProgressReports] | None = None
     ) -> Message:
         """Send a request on the live session, made first if need be, and return its reply.
 
@@ -138,7 +138,7 @@ class Instance:
         lost: SessionLostError,
         request: Sendable,
         deadline_ns: int,
-        progress: tuple[str, ProgressCallback] | None = None,
+        progress: tuple[str, ProgressReports] | None = None,
     ) -> Message:
         """Send a request once more, on the session that replaces one the server no longer knows.
 

@@ -21,7 +21,7 @@ from mcp_manager.errors import CallError, CircuitOpenError, OverloadedError, Pro
 from mcp_manager.health import HealthMonitor
 from mcp_manager.policy import classify_error, classify_rpc_error
 from mcp_manager.pool import Instance
-from mcp_manager.session import ProgressCallback, Session
+from mcp_manager.session import ProgressReports, Session
 from mcp_manager.supervisor import Supervisor
 from mcp_manager.transports.base import Sendable
 from mcp_manager.types import CallStatus, CircuitState, Outcome, Rejection
@@ -138,7 +138,7 @@ class Attempts:
         request: Sendable,
         started_ns: int,
         deadline_ns: int,
-        progress: tuple[str, ProgressCallback] | None,
+        progress: tuple[str, ProgressReports] | None,
         flight: Flight | None = None,
         answer: Any = None,
         *,

@@ -17,25 +17,25 @@ from mcp_manager.errors import CallError, ConnectionLostError, ProtocolError, Se
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.error_codes import HEADER_MISMATCH, METHOD_NOT_FOUND, UNSUPPORTED_VERSION
 from mcp_manager.protocol.handshake import ServerIdentity
+from mcp_manager.protocol.json_reading import JsonDecoder
 from mcp_manager.protocol.request import encode_method
 from mcp_manager.protocol.revisions import Era
 from mcp_manager.protocol.rpc_error import error_text
 from mcp_manager.protocol.subscriptions import Interest, offered_kinds
 from mcp_manager.session.negotiation import Negotiated, Negotiation
+from mcp_manager.session.progress import ProgressReports
 from mcp_manager.session.resubscription import Resubscription, read_uri
 from mcp_manager.session.server_requests import ServerRequests
 from mcp_manager.session.settings import SessionSettings
 from mcp_manager.session.stateless import StatelessDialect
 from mcp_manager.session.subscriptions import Listening
 from mcp_manager.session.tasks import TaskFollower
+from mcp_manager.session.tracing import Tracing
 from mcp_manager.transports.base import Exchange, Request, Sendable, Transport
 
-__all__ = ["ProgressCallback", "Session"]
+__all__ = ["Session"]
 
 _log = logging.getLogger(__name__)
-
-ProgressCallback = Callable[[float, float | None, str | None], None]
-"""``callback(progress, total, message)`` of one request."""
 
 # As long as most callers' ids: theirs can be written over ours in a long reply, which is not copied then.
 _FIRST_ID: Final = 1_000_000_000
@@ -56,7 +56,7 @@ class _ProgressParams(msgspec.Struct, rename="camel"):
     message: str | None = None
 
 
-_progress_decoder = msgspec.json.Decoder(_ProgressParams)
+_progress_decoder = JsonDecoder(_ProgressParams)
 
 
 class Session:
@@ -84,7 +84,7 @@ class Session:
         self._on_closed = on_closed
         self._transport: Transport | None = None
         self._ids = RequestIds(_FIRST_ID)
-        self._progress: dict[str, ProgressCallback] = {}
+        self._progress: dict[str, ProgressReports] = {}
         self._requests = ServerRequests(
             settings.server_id,
             settings.handlers,
@@ -94,6 +94,7 @@ class Session:
             settings.handler_timeout_s,
         )
         self._dialect: StatelessDialect | None = None
+        self._tracing: Tracing | None = None
         self._listening: Listening | None = None
         self._resubscription: Resubscription | None = None
         self._is_over = False
@@ -153,18 +154,20 @@ class Session:
         except BaseException as error:
             if isinstance(error, ProtocolError):
                 settings.faults.count_error(error)
+            if isinstance(error, CallError):
+                settings.secrets.hide_in(error)
             await self.aclose(0.0)
             raise
         if settings.kept is None and not config.hedge.enabled:
             # Where results are kept or calls hedged, they are seen on their way.
-            self.channel = settled.transport.channel(self, self._ids, self._dialect)
+            self.channel = settled.transport.channel(self, self._ids, self._dialect or self._tracing)
         self._stay_told()
 
     def call(
         self,
         request: Sendable,
         deadline_ns: int,
-        progress: tuple[str, ProgressCallback] | None = None,
+        progress: tuple[str, ProgressReports] | None = None,
     ) -> Awaitable[Message]:
         """Return the sending of a request, to be awaited for its reply.
 
@@ -190,6 +193,8 @@ class Session:
         if self._dialect is not None:
             sending = self._dialect.call(request, deadline_ns)
         else:
+            if self._tracing is not None:
+                request = self._tracing.traced(request)
             exchange = request.exchange(self._ids.take(), deadline_ns)
             sending = self._beyond(request, exchange, transport.exchange(exchange))
         return sending if progress is None else self._reporting(sending, *progress)
@@ -325,6 +330,8 @@ class Session:
             )
         else:
             # A program that becomes another one ends first.
+            if settings.trace_context is not None:
+                self._tracing = Tracing(settings.trace_context)
             self._may_change = settled.transport.has_request_streams and not settings.memory.is_certain(self._place)
 
     @property
@@ -362,7 +369,8 @@ class Session:
             _log.warning("server %r was not told the log level again: %s", self._server_id, error)
         else:
             if reply.kind == ERROR:
-                _log.warning("server %r refused its log level: %s", self._server_id, error_text(reply.error or b""))
+                said = error_text(self._settings.secrets.masked_json(reply.error or b""))
+                _log.warning("server %r refused its log level: %s", self._server_id, said)
 
     async def set_log_level(self, level: str, deadline_ns: int) -> Message | None:
         """Ask for log messages from this level on; returns the reply, ``None`` from a server that sends none.
@@ -475,7 +483,7 @@ class Session:
             return
         raise ConnectionLostError("the server was stopped during the call", server_id=self._server_id)
 
-    async def _reporting(self, sending: Awaitable[Message], token: str, listener: ProgressCallback) -> Message:
+    async def _reporting(self, sending: Awaitable[Message], token: str, listener: ProgressReports) -> Message:
         self._progress[token] = listener
         try:
             return await sending
@@ -491,10 +499,7 @@ class Session:
         callback = self._progress.get(str(report.progress_token))
         if callback is None:
             return
-        try:
-            callback(report.progress, report.total, report.message)
-        except Exception:
-            _log.exception("the progress callback of a call failed")
+        callback(report.progress, report.total, report.message)
 
     async def _send_quietly(self, frame: bytes) -> None:
         transport = self._transport
