@@ -88,10 +88,10 @@ def _read_by_members(result: bytes, kind: Any, mended: list[str]) -> tuple[Any, 
     decoder = _decoder_of(kind)
     try:
         reading = _Reading(mended, check=False)
-        record = decoder.decode(msgspec.json.encode(reading.known_of(msgspec.Raw(result), (kind,), ())))
+        record = decoder.decode(msgspec.json.encode(reading.known_of(msgspec.Raw(result), (kind,), ())), mended)
     except msgspec.ValidationError:
         reading = _Reading(mended, check=True)
-        record = decoder.decode(msgspec.json.encode(reading.known_of(msgspec.Raw(result), (kind,), ())))
+        record = decoder.decode(msgspec.json.encode(reading.known_of(msgspec.Raw(result), (kind,), ())), mended)
     for path, extra in reading.found:
         target = record
         for step in path:

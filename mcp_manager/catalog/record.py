@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Self
 
 import msgspec
 
@@ -75,9 +75,27 @@ class Record(
         origin: tuple[Origin, Path] | None = self.__dict__.get(_ORIGIN)
         return origin[0].text_of(origin[1]) if origin is not None else msgspec.json.encode(_members(self))
 
+    def __copy__(self) -> Self:
+        """Return the record itself: it does not change."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Take along what the server sent, where that is more than the fields hold."""
+        given = ((each, getattr(self, each.name)) for each in msgspec.structs.fields(self))
+        # What is a default must be the very same again.
+        fields = {each.name: value for each, value in given if value is not each.default}
+        return _made_again, (type(self), fields, self.to_json() if _ORIGIN in self.__dict__ else None)
+
     def _came_from(self, origin: Origin, path: Path) -> None:
         """Remember where to find all that the server sent."""
         self.__dict__[_ORIGIN] = origin, path
+
+
+def _made_again(kind: type[Record], fields: dict[str, Any], text: bytes | None) -> Record:
+    record = kind(**fields)
+    if text is not None:
+        record._came_from(Origin(text), ())
+    return record
 
 
 def _members(record: Record) -> dict[str, Any]:
@@ -98,7 +116,7 @@ def _members(record: Record) -> dict[str, Any]:
 
 def _written(value: Any) -> Any:
     if isinstance(value, Record):
-        return _members(value)
+        return msgspec.Raw(value.to_json())
     if isinstance(value, list):
         return [_written(each) for each in value]
     return value

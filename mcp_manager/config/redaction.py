@@ -140,8 +140,9 @@ def _forms(value: str, shortest: int) -> Iterator[str]:
     for line in map(str.strip, value.splitlines()):
         if len(line) >= shortest:
             yield line
-            if quote(line, safe="") != line:
-                yield quote(line, safe="")
+            in_url = quote(line, safe="", errors="surrogatepass")
+            if in_url != line:
+                yield in_url
 
 
 def _of_header(name: str, value: str) -> Iterator[str]:

@@ -67,29 +67,25 @@ class JsonDecoder(Generic[T]):
             return self._decode_again(bytes(data), error, mended)
 
     def _decode_again(self, data: bytes, error: msgspec.DecodeError, mended: list[str] | None) -> T:
-        found = []
-        if not isinstance(error, msgspec.ValidationError):
-            whole = without_lone_surrogates(data)
-            if whole is data:
-                raise error
-            data = whole
-            found.append(LONE_SURROGATES)
-        elif _BEYOND not in str(error):
-            raise error
-        try:
-            value = self._decoder.decode(data) if found else self._patiently(data)
-        except msgspec.ValidationError as another:
-            if not found or _BEYOND not in str(another):
-                raise
-            value = self._patiently(data)
-            found.append(OUT_OF_RANGE)
-        else:
-            found = found or [OUT_OF_RANGE]
-        if mended is not None:
-            mended += found
-        return value
-
-    def _patiently(self, data: bytes) -> T:
-        if self._patient is None:
-            self._patient = msgspec.json.Decoder(self._kind, float_hook=float)
-        return self._patient.decode(data)
+        decoder = self._decoder
+        found: list[str] = []
+        while True:
+            if isinstance(error, msgspec.ValidationError):
+                if _BEYOND not in str(error) or OUT_OF_RANGE in found:
+                    raise error
+                decoder = self._patient = self._patient or msgspec.json.Decoder(self._kind, float_hook=float)
+                found.append(OUT_OF_RANGE)
+            else:
+                whole = without_lone_surrogates(data)
+                if whole is data:
+                    raise error
+                data = whole
+                found.append(LONE_SURROGATES)
+            try:
+                value = decoder.decode(data)
+            except msgspec.DecodeError as another:
+                error = another
+                continue
+            if mended is not None:
+                mended += found
+            return value

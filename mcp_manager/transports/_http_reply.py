@@ -15,7 +15,7 @@ from mcp_manager.errors import CallError, ConnectionLostError, ProtocolError
 from mcp_manager.protocol.error_codes import STATELESS_ERRORS
 from mcp_manager.protocol.rpc_error import error_text
 from mcp_manager.transports import _http_status as http_status
-from mcp_manager.transports._received import read_messages
+from mcp_manager.transports._received import broken_reply_to, read_messages
 from mcp_manager.transports._refusal_text import telling_line
 from mcp_manager.transports.base import MessageTaker, StreamListener
 
@@ -101,8 +101,7 @@ class ReplyReader:
         try:
             messages = read_messages(data, self._sink.on_fault)
         except FrameError as error:
-            if str(exchange.request_id).encode() in data:
-                # It was meant to be the reply: no other will come.
+            if not exchange.answered and broken_reply_to(data, exchange.request_id.__eq__) is not None:
                 raise self._not_json_rpc(error, data) from None
             self._sink.on_fault(_NO_MESSAGE, str(error))
             return None
@@ -180,11 +179,11 @@ class ReplyReader:
     def _read_unusual(self, reply: WireReply, exchange: Exchange) -> Message:
         """Read a 200 that is compressed, though nothing but identity was asked for, or no JSON."""
         content_type = (reply.header("content-type") or "").partition(";")[0].strip().lower()
+        if content_type not in ("application/json", "text/event-stream"):
+            return self._own(self._scan_mislabelled(reply, content_type), exchange.request_id)
         body = self._plain_body(reply)
         if content_type == "application/json":
             return self._own(self._scan(reply, body), exchange.request_id)
-        if content_type != "text/event-stream":
-            return self._own(self._scan_mislabelled(reply, body, content_type), exchange.request_id)
         found: Message | None = None
         try:
             for event in SseParser(max_line=self._limit, max_event=self._limit).feed(body):
@@ -203,13 +202,15 @@ class ReplyReader:
         except FrameError as error:
             raise self._not_json_rpc(error, body) from None
 
-    def _scan_mislabelled(self, reply: WireReply, body: bytes, content_type: str) -> list[Message]:
+    def _scan_mislabelled(self, reply: WireReply, content_type: str) -> list[Message]:
         """Scan what may be JSON although it is said to be something else."""
         try:
-            messages = read_messages(body, self._sink.on_fault, _charset_of(reply))
-        except FrameError:
+            messages = read_messages(self._plain_body(reply), self._sink.on_fault, _charset_of(reply))
+        except (FrameError, CallError):
+            said = self._said(reply)
             raise self.broken(
-                f"the reply has content type {content_type[:60]!r}, not JSON or an event stream{self._quoted(body)}"
+                f"the reply has content type {content_type[:60]!r}, not JSON or an event stream"
+                f"{f': {said}' if said else ''}"
             ) from None
         self._sink.on_fault("JSON of another content type", content_type[:60] or "none")
         return messages

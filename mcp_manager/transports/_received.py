@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Callable
 from typing import Final
 
 from mcp_manager._core.jsonrpc import FrameError, Message, scan_replies
 from mcp_manager._core.mending import without_constants
 
-__all__ = ["read_messages"]
+__all__ = ["broken_reply_to", "read_messages"]
 
 _UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # What a server may say that its JSON is in, and many a framework says by itself.
 _CHARSETS: Final = frozenset({"iso8859-1", "iso8859-15", "cp1252", "utf-16", "utf-16-le", "utf-16-be", "utf-32"})
+
+_ID: Final = re.compile(rb'"id"\s*:\s*"?(\d{1,18})(?!\d)')
+
+
+def broken_reply_to(data: bytes, is_awaited: Callable[[int], bool]) -> int | None:
+    """Return the id of the request that a text which is no message was meant to answer, ``None`` if it was none.
+
+    Nothing else will come for it: whoever waits should not do so until the deadline.
+    """
+    if b'"method"' in data or not (b'"result"' in data or b'"error"' in data):
+        return None
+    return next((found for match in _ID.finditer(data) if is_awaited(found := int(match[1]))), None)
 
 
 def read_messages(data: bytes, on_fault: Callable[[str, str], None], charset: str = "") -> list[Message]:

@@ -50,7 +50,7 @@ def telling_line(body: bytes) -> str:
             return ""
         try:
             return _first_line(_told(_decoder.decode(body.removeprefix(b"\xef\xbb\xbf")), _MAX_DEPTH) or text)
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return _first_line(text)
     if text[:1] == "<":
         text = text[:_MAX_PAGE]

@@ -23,7 +23,7 @@ from mcp_manager.errors import (
     ProtocolError,
     ServerExitedError,
 )
-from mcp_manager.transports._received import read_messages
+from mcp_manager.transports._received import broken_reply_to, read_messages
 from mcp_manager.transports.base import Exchange, MessageSink
 from mcp_manager.transports.child import Child, child_environment
 from mcp_manager.transports.deadline_timer import DeadlineTimer, remaining_s
@@ -279,7 +279,21 @@ class StdioTransport:
 
     def _take_bad_line(self, line: bytes, error: FrameError) -> None:
         text = masked(line[:_MAX_SECRET].decode("utf-8", "replace"), self._secrets)
-        self._tell(self._sink.on_fault, "a line that is no message", f"({error}) {printable(text[:_QUOTED])}")
+        shown = printable(text[:_QUOTED])
+        self._tell(self._sink.on_fault, "a line that is no message", f"({error}) {shown}")
+        request_id = broken_reply_to(line, self._pending.__contains__)
+        if request_id is None:
+            return
+        reply = self._pending.pop(request_id).reply
+        if not reply.done():
+            reply.set_exception(
+                ProtocolError(
+                    f"the reply is not JSON-RPC: {error}: {shown}",
+                    server_id=self._server_id,
+                    delivery="unknown",
+                    retryable=True,
+                )
+            )
 
     def _tell(self, listener: Callable[..., None], *news: object) -> None:
         """Tell the sink, which must not be able to stop the reading for everybody else."""

@@ -94,7 +94,6 @@ FAILURES = [
     Case("json-empty", not_json(b""), ProtocolError, "unknown"),
     Case("html", not_json(b"<html><body>Welcome</body></html>", "text/html"), ProtocolError, "unknown"),
     Case("wrong-id", faults.WrongId(), ProtocolError, "unknown"),
-    Case("string-id", faults.StringId(), ProtocolError, "unknown"),
     Case("accepted", faults.Status(202), ProtocolError, "unknown"),
     Case("no-content", faults.Status(204), ProtocolError, "unknown"),
     Case("ok-without-body", faults.Status(200), ProtocolError, "unknown"),

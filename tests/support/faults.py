@@ -311,7 +311,7 @@ class WrongId:
 
 @dataclass(frozen=True)
 class StringId:
-    """Answer with the right number as a string: another id (JSON-RPC 2.0, section 5)."""
+    """Answer with the right number as a string, which is another id by JSON-RPC 2.0, section 5, and common."""
 
     async def play(self, connection: Connection, request: Request | None) -> None:
         reply = _reply(connection, request)
