@@ -1,7 +1,5 @@
 """What a server wrote a little wrong, written right: off every ordinary path, and only once it was found to be wrong."""
 
-__pyx_capi__: dict[str, object]
-
 def mended_response(id_raw: bytes | None, result: bytes | None, error: bytes | None, code: int | None) -> bytes | None:
     """Write a JSON-RPC 2.0 response from parts that are valid JSON; a missing id becomes null.
 

@@ -30,6 +30,8 @@ _ESSENTIAL: Final = frozenset({"nextCursor", "text", "blob"})
 # The specification nests six deep. Every level is read once more, so the levels must have an end.
 _MAX_DEPTH: Final = 16
 _QUOTED: Final = 200
+# A result with more than these is not one that went wrong here and there.
+_MAX_FAULTS: Final = 1000
 _TRUTH: Final = {b'"true"': b"true", b"1": b"true", b'"false"': b"false", b"0": b"false"}
 
 _members_decoder = JsonDecoder(dict[str, msgspec.Raw])
@@ -291,6 +293,11 @@ class _Reading:
         return self._unknown(place, block if isinstance(block, dict) else {"value": block})
 
     def _fault(self, kind: str, place: Path, error: Exception) -> None:
+        if len(self.faults) >= _MAX_FAULTS:
+            if kind == ODD_MEMBER:
+                # It costs nothing but itself, and is not counted beyond measure.
+                return
+            raise msgspec.ValidationError("too much of it is malformed")
         self.faults.append((kind, f"{_shown(place)}: {error}"[:_QUOTED]))
 
 

@@ -311,6 +311,19 @@ async def test_a_list_that_is_null_is_empty_and_one_that_is_none_is_an_error() -
             await listed(Tool, "tools", wrong)
 
 
+@pytest.mark.parametrize("entry", [None, {"name": 1}])
+async def test_a_list_that_is_malformed_all_over_is_an_error_soon(entry: Any) -> None:
+    tools, faults = await listed(Tool, "tools", {"tools": [entry] * 900 + [{"name": "good"}]})
+    assert tools[-1].name == "good" and len(faults) == 900
+    with pytest.raises(ProtocolError):
+        await listed(Tool, "tools", {"tools": [entry] * 20_000})
+
+
+async def test_ornaments_that_are_wrong_all_over_cost_no_entry() -> None:
+    tools, faults = await listed(Tool, "tools", {"tools": [{"name": "t", "title": 1}] * 2_000})
+    assert len(tools) == 2_000 and tools[-1].extra == {"title": 1} and len(faults) == 1_000
+
+
 def test_text_that_is_half_a_character_loses_nothing_else() -> None:
     faults: list[str] = []
     data = (
