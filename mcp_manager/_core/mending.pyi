@@ -1,4 +1,6 @@
-"""What a server wrote a little wrong, written right: off every ordinary path, and only once it was found to be wrong."""
+"""JSON of servers beside the ordinary path: what is a little wrong in it written right, and what records would forget."""
+
+from collections.abc import Container
 
 def mended_response(id_raw: bytes | None, result: bytes | None, error: bytes | None, code: int | None) -> bytes | None:
     """Write a JSON-RPC 2.0 response from parts that are valid JSON; a missing id becomes null.
@@ -18,3 +20,9 @@ def without_lone_surrogates(data: bytes) -> bytes:
 
 def without_constants(data: bytes) -> bytes:
     """Return JSON text with null for ``NaN`` and ``1e999`` for ``Infinity``, outside strings; the very same text if it has neither."""
+
+def says_default(data: bytes, names: Container[bytes]) -> bool:
+    """Tell whether JSON text has a member of one of these names that is null, false or empty, wherever in it that is.
+
+    It may say so of a text that has it only within a string, or a name in escapes, never the other way round.
+    """

@@ -1,4 +1,4 @@
-"""What a server wrote a little wrong, written right: off every ordinary path, and only once it was found to be wrong."""
+"""JSON of servers beside the ordinary path: what is a little wrong in it written right, and what records would forget."""
 
 from json import dumps, loads
 
@@ -150,3 +150,49 @@ def without_constants(bytes data not None):
         return data
     pieces.append(data[start:end])
     return b"".join(pieces)
+
+
+cdef inline bint is_default(const uint8_t* text, Py_ssize_t at, Py_ssize_t end) noexcept nogil:
+    """Tell whether a value is null, false or empty; ``at`` may be before white space."""
+    cdef uint8_t closing
+    at = skip_space(text, at, end)
+    if at >= end:
+        return False
+    if text[at] == 0x6E or text[at] == 0x66:
+        return True
+    if text[at] == 0x22:
+        closing = 0x22
+        at += 1
+    elif text[at] == 0x5B or text[at] == 0x7B:
+        closing = text[at] + 2
+        at = skip_space(text, at + 1, end)
+    else:
+        return False
+    return at < end and text[at] == closing
+
+
+def says_default(bytes data not None, names not None):
+    cdef const uint8_t* text = <const uint8_t*> PyBytes_AS_STRING(data)
+    cdef Py_ssize_t end = PyBytes_GET_SIZE(data)
+    cdef Py_ssize_t at = 0
+    cdef Py_ssize_t name_end, name_start
+    cdef const uint8_t* found
+    while at < end:
+        found = <const uint8_t*> memchr(text + at, 0x3A, end - at)
+        if found is NULL:
+            return False
+        at = found - text + 1
+        if not is_default(text, at, end):
+            continue
+        name_end = at - 2
+        while name_end > 0 and text[name_end] <= 0x20:
+            name_end -= 1
+        if name_end <= 0 or text[name_end] != 0x22:
+            continue
+        name_start = name_end
+        while name_start > 0 and text[name_start - 1] != 0x22:
+            name_start -= 1
+        # A name with escapes may be any.
+        if data[name_start:name_end] in names or memchr(text + name_start, 0x5C, name_end - name_start) is not NULL:
+            return True
+    return False

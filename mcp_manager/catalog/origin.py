@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from mcp_manager.protocol.json_reading import JsonDecoder
 
-__all__ = ["Origin", "Path", "may_say_defaults"]
+__all__ = ["Origin", "Path"]
 
 Path = tuple[str | int, ...]
 """The way from a result to one of its parts: names of members on the wire, and indexes."""
 
-_DEFAULTS: Final = (b"null", b"false", b'""')
-_EMPTY: Final = re.compile(rb"\[\s*\]|\{\s*\}")
-
 _members_decoder = JsonDecoder(dict[str, msgspec.Raw])
 _entries_decoder = JsonDecoder(list[msgspec.Raw])
-
-
-def may_say_defaults(text: bytes | memoryview) -> bool:
-    """Tell whether a text may give members the value that they have when they are absent: a record forgets that."""
-    # A view is of a whole reply, which is searched without being copied.
-    whole: Any = text.obj if isinstance(text, memoryview) else text
-    return any(default in whole for default in _DEFAULTS) or _EMPTY.search(whole) is not None
 
 
 class Origin:

@@ -8,8 +8,9 @@ from typing import Any, Final, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
+from mcp_manager._core.mending import says_default
 from mcp_manager.catalog.content import UnknownContent
-from mcp_manager.catalog.origin import Origin, Path, may_say_defaults
+from mcp_manager.catalog.origin import Origin, Path
 from mcp_manager.catalog.record import Extra, Record
 from mcp_manager.errors import ProtocolError
 from mcp_manager.protocol.json_reading import JsonDecoder
@@ -40,7 +41,12 @@ _any_decoder: JsonDecoder[Any] = JsonDecoder(Any)
 _decoders: dict[Any, JsonDecoder[Any]] = {}
 
 
-def decode_result(server_id: str, result: bytes | memoryview, kind: type[T], on_fault: FaultTaker | None = None) -> T:
+def decode_result(
+    server_id: str,
+    result: bytes | memoryview,
+    kind: type[T],
+    on_fault: FaultTaker | None = None,
+) -> T:
     """Decode a reply's ``result`` as ``kind``.
 
     An entry of a list that has not the specified shape is left out, and a content block without it is kept as
@@ -68,8 +74,8 @@ def decode_result(server_id: str, result: bytes | memoryview, kind: type[T], on_
             server_id=server_id,
             delivery="answered",
         ) from None
-    if isinstance(decoded, Record) and (mended or reading is not None or may_say_defaults(result)):
-        _remember_origin(decoded, Origin(result), reading)
+    if isinstance(decoded, Record) and (mended or reading is not None or _forgets(type(decoded), result)):
+        _remember_origin(decoded, Origin(result), reading.kept if reading is not None else {})
     if on_fault is not None and (mended or reading is not None):
         for fault in dict.fromkeys(mended):
             on_fault(fault, kind.__name__)
@@ -306,24 +312,56 @@ def _shown(path: Path) -> str:
     return "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
 
 
-def _remember_origin(record: Record, origin: Origin, reading: _Reading | None) -> None:
+def _forgets(kind: type[Record], text: bytes | memoryview) -> bool:
+    """Tell whether a text may give members the value that they have when they are absent: a record forgets that."""
+    # A view is of a whole reply, which is searched without being copied.
+    whole: Any = text.obj if isinstance(text, memoryview) else text
+    return says_default(whole if isinstance(whole, bytes) else bytes(text), _names_in(kind))
+
+
+def _names_in(kind: type[Record]) -> frozenset[bytes]:
+    """Return the names of all members, on the wire, of a kind of record and of those in it."""
+    names = _names.get(kind)
+    if names is None:
+        kinds, left = {kind}, [kind]
+        while left:
+            inside = {each for member in _shape_of(left.pop()).values() for each in member.kinds} - kinds
+            kinds |= inside
+            left += inside
+        names = _names[kind] = frozenset(name.encode() for each in kinds for name in _shape_of(each))
+    return names
+
+
+_names: dict[type[Record], frozenset[bytes]] = {}
+_holders: dict[type[Record], tuple[tuple[str, str], ...]] = {}
+
+
+def _holders_of(kind: type[Record]) -> tuple[tuple[str, str], ...]:
+    """Return the members that hold records: as attributes, and on the wire."""
+    holders = _holders.get(kind)
+    if holders is None:
+        members = _shape_of(kind).values()
+        holders = _holders[kind] = tuple((each.attribute, each.name) for each in members if each.kinds)
+    return holders
+
+
+def _remember_origin(record: Record, origin: Origin, kept: dict[Path, list[int | None]]) -> None:
     """Tell a record, and all those in it, where they come from."""
-    kept = reading.kept if reading is not None else {}
 
     def tell(record: Record, place: Path, path: Path) -> None:
         record._came_from(origin, path)
-        for member in _shape_of(type(record)).values():
-            if not member.kinds:
+        for attribute, name in _holders_of(type(record)):
+            value = getattr(record, attribute)
+            if value is None:
                 continue
-            value = getattr(record, member.attribute)
-            inside, way = (*place, member.attribute), (*path, member.name)
-            if isinstance(value, Record):
+            inside, way = (*place, attribute), (*path, name)
+            if not isinstance(value, list):
                 tell(value, inside, way)
-            elif isinstance(value, list):
-                indexes = kept.get(inside)
-                for index, entry in enumerate(value):
-                    before = index if indexes is None else indexes[index]
-                    if before is not None:
-                        tell(entry, (*inside, index), (*way, before))
+                continue
+            indexes = kept.get(inside) if kept else None
+            for index, entry in enumerate(value):
+                before = index if indexes is None else indexes[index]
+                if before is not None:
+                    tell(entry, (*inside, index), (*way, before))
 
     tell(record, (), ())

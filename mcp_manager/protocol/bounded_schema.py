@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterator
 from functools import lru_cache
 from graphlib import CycleError, TopologicalSorter
@@ -135,6 +137,10 @@ class BoundedSchema:
                 raise UnusableSchema("the result is too large to be checked")
         if self._validator.is_valid(value):
             return None
+        # A number beyond every float is one for JSON, and none for the validator.
+        value = _finite(value)
+        if self._validator.is_valid(value):
+            return None
         if steps > _MAX_STEPS_TO_THE_PLACE:
             return "somewhere"
         try:
@@ -237,6 +243,17 @@ class _Graph:
 
 
 _LEAF: Final = _Node({})
+
+
+def _finite(value: Any) -> Any:
+    """Return a value with the largest floats in place of infinite ones."""
+    if isinstance(value, float) and math.isinf(value):
+        return math.copysign(sys.float_info.max, value)
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    return value
 
 
 def _list(schema: dict[str, Any], keyword: str) -> list[Any]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.json_delimiting import scanning_by
 
 from mcp_manager._core.jsonrpc import FrameError, scan_reply, vector_paths
-from mcp_manager._core.mending import without_constants, without_lone_surrogates
+from mcp_manager._core.mending import says_default, without_constants, without_lone_surrogates
 from mcp_manager.protocol.json_reading import LONE_SURROGATES, OUT_OF_RANGE, JsonDecoder
 
 # Letters of every width, halves of pairs, and what escapes.
@@ -64,7 +64,7 @@ def without_halves(value: Any) -> Any:
     return value
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(value=VALUES)
 def test_all_that_json_loads_reads_is_read_alike(value: Any) -> None:
     data = written(value)
@@ -77,7 +77,7 @@ def test_all_that_json_loads_reads_is_read_alike(value: Any) -> None:
     assert decoder.decode(raw) == expected
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(value=VALUES)
 def test_only_halves_of_pairs_are_replaced(value: Any) -> None:
     data = json.dumps(value).encode()
@@ -98,7 +98,7 @@ def test_noise_stays_noise(data: bytes) -> None:
             json.loads(data.decode("utf-8"))
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(value=st.recursive(st.one_of(SCALARS, st.just(math.nan)), lambda inner: st.lists(inner, max_size=5)))
 def test_constants_outside_strings_are_replaced(value: Any) -> None:
     plain = json.loads(without_constants(json.dumps(value).encode()), parse_constant=pytest.fail)
@@ -129,7 +129,7 @@ MEMBERS = {
 
 
 @pytest.mark.parametrize("path", vector_paths())
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(message=st.fixed_dictionaries({}, optional=MEMBERS))
 def test_a_reply_that_is_understood_is_json_rpc_for_whom_it_is_passed_on_to(path: str, message: Any) -> None:
     data = json.dumps(message).replace("Infinity", "1e400").encode()
@@ -153,3 +153,53 @@ def test_a_reply_that_is_understood_is_json_rpc_for_whom_it_is_passed_on_to(path
         error = passed_on["error"]
         assert isinstance(error["message"], str)
         assert error["code"] == reply.error_code == int(float(message["error"]["code"]))
+
+
+NAMES = frozenset({b"a", b"isError"})
+SAID = st.recursive(
+    st.sampled_from([None, False, True, "", "x", 0, [], {}, "\\", '"isError":null', ":null"]),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(["a", "isError", "b", '"', ""]), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+def defaults_in(value: Any) -> bool:
+    if isinstance(value, dict):
+        said = any(
+            name.encode() in NAMES and (member is None or member is False or member in ("", [], {}))
+            for name, member in value.items()
+        )
+        return said or any(map(defaults_in, value.values()))
+    return isinstance(value, list) and any(map(defaults_in, value))
+
+
+@settings(max_examples=150)
+@given(value=SAID, indent=st.sampled_from([None, 0, 2]), tight=st.booleans())
+def test_a_default_that_is_said_is_never_missed(value: Any, indent: int | None, tight: bool) -> None:
+    data = json.dumps(value, indent=indent, separators=(",", ":") if tight else None).encode()
+    if defaults_in(value):
+        assert says_default(data, NAMES)
+    elif '\\"' not in data.decode() and "\\\\" not in data.decode():
+        assert not says_default(data, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b'{"a" :\n[ \t ]}', True),
+        (b'{ "a":{\r}}', True),
+        (b'{"\\u0061":null}', True),
+        (b'{"a":[1],"b":null,"aa":false,"":""}', False),
+        (b'{"a":0,"isError":true,"x":[":null"]}', False),
+        (b":", False),
+        (b":null", False),
+        (b'":null', False),
+        (b'"a":', False),
+        (b'"a":[', False),
+        (b"", False),
+    ],
+)
+def test_what_says_a_default_and_what_does_not(text: bytes, said: bool) -> None:
+    assert says_default(text, NAMES) is said
