@@ -491,11 +491,16 @@ class Session:
             self._progress.pop(token, None)
 
     def _take_progress(self, message: Message) -> None:
+        params = message.params or b""
         try:
-            report = _progress_decoder.decode(message.params or b"")
+            report = _progress_decoder.decode(params)
         except (msgspec.DecodeError, RecursionError):
             self._settings.faults.count("a malformed progress notification")
-            return
+            try:
+                # Numbers as text are numbers to the official SDK, too.
+                report = msgspec.json.decode(params, type=_ProgressParams, strict=False)
+            except (msgspec.DecodeError, RecursionError):
+                return
         callback = self._progress.get(str(report.progress_token))
         if callback is None:
             return

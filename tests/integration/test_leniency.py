@@ -403,7 +403,7 @@ async def test_an_async_progress_callback_has_it_all_when_the_call_returns(plain
             token = request.params["_meta"]["progressToken"]
             await connection.open_stream()
             for number in range(20):
-                params = {"progressToken": token, "progress": number, "total": 20}
+                params = {"progressToken": token, "progress": str(number) if number == 5 else number, "total": 20}
                 note = {"jsonrpc": "2.0", "method": "notifications/progress", "params": params}
                 await connection.write_chunk(event(note))
             _, _, reply = connection.server.answer(request)
@@ -423,6 +423,7 @@ async def test_an_async_progress_callback_has_it_all_when_the_call_returns(plain
         plain.script_always("tools/call", Progress())
         assert (await manager.call_tool("s", "echo", {"text": "x"}, on_progress=told)).text == "x"
         assert seen == list(range(20))
+        assert manager.server("s").faults == {"a malformed progress notification": 1}
 
         begun, over = asyncio.Event(), []
 
