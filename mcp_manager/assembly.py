@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from mcp_manager._core.router import Router
 from mcp_manager.auth import request_headers
@@ -17,13 +16,22 @@ from mcp_manager.protocol.capabilities import handshake_capabilities, stateless_
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.session import SessionSettings
+from mcp_manager.session.connect_slots import ConnectSlots
 from mcp_manager.session.handlers import HandlerMap
 from mcp_manager.supervisor import InstanceObserver, Supervisor
 from mcp_manager.transports.base import MessageSink, Transport
 from mcp_manager.transports.deadline_timer import DeadlineTimer
+from mcp_manager.transports.process_activity import usable_cores
 from mcp_manager.transports.stdio import StdioTransport
 
 __all__ = ["Assembly"]
+
+# To start a program takes a core for a second or more, and none of them is idle with twice as many.
+_STARTS_PER_CORE: Final = 2
+_LEAST_STARTS: Final = 4
+_LOOK_AT_PROGRAMS_S: Final = 0.1
+_MOST_WAITING_PROGRAMS: Final = 4096
+_MOST_WAITING: Final = 512
 
 
 class Assembly:
@@ -81,7 +89,10 @@ class Assembly:
         # One for all servers, as a bound method is made anew each time it is asked for.
         self._make_transport = self._transport
         self._timer = DeadlineTimer()
-        self._connect_slots = asyncio.Semaphore(config.connect_concurrency)
+        self._connect_slots = ConnectSlots(config.connect_concurrency, most_waiting=_most_waiting())
+        starts = config.start_concurrency or max(_LEAST_STARTS, _STARTS_PER_CORE * usable_cores())
+        # A program that only waits takes no core, and would be there in the end anyway.
+        self._start_slots = ConnectSlots(starts, most_waiting=_MOST_WAITING_PROGRAMS, look_s=_LOOK_AT_PROGRAMS_S)
         self.http = HttpPool(max_connections=config.max_connections, timer=self._timer)
 
     def supervisor(
@@ -112,7 +123,7 @@ class Assembly:
             self._client,
             self._listeners,
             self._make_transport,
-            self._connect_slots,
+            self._start_slots if config.command is not None else self._connect_slots,
             self._clock,
             self._trace_context,
             authorizations,
@@ -149,3 +160,13 @@ class Assembly:
         )
         kind = HttpSseTransport if sse or config.transport == "sse" else HttpTransport
         return kind(settings, sink)
+
+
+def _most_waiting() -> int:
+    """Return how many connections may wait for an answer beyond ``connect_concurrency``: each holds a descriptor."""
+    try:
+        import resource  # noqa: PLC0415  (Unix alone has it)
+    except ImportError:
+        return _MOST_WAITING
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_WAITING if limit == resource.RLIM_INFINITY else max(1, min(_MOST_WAITING, limit // 2))

@@ -256,7 +256,12 @@ class ServerExitedError(ConnectionLostError):
 
 
 class DeadlineExceededError(CallError, TimeoutError):
-    """The call's deadline passed before its reply arrived."""
+    """The call's deadline passed before its reply arrived.
+
+    ``is_starting`` tells that the program was still starting, which says nothing against it.
+    """
+
+    is_starting: bool = False
 
     retryable = True
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -42,6 +42,7 @@ ServerSpec = ServerConfig | Mapping[str, Any] | str | bytes
 # Circuits close with traffic and with time, of which nobody tells. In a large fleet a look at all servers takes a while:
 # it must not take more than a tenth of the loop's time.
 _LOOK_AGAIN_S = 0.25
+_MOMENT_S = 0.25
 _PAUSES = 9
 
 
@@ -133,15 +134,19 @@ class Fleet:
             return
         server_id = supervisor.server_id
         try:
-            if supervisor.settings.endpoints is not None:
-                await self._find(supervisor, supervisor.settings, must=False)
-                added = supervisor.reconcile()
-            if not is_lazy:
-                await self._probe_all(added)
+            await _awaited(supervisor, self._bring_up(supervisor, added, is_lazy))
         except BaseException:
             if self.servers.get(server_id) is supervisor:
                 await self._remove(server_id, supervisor, 0.0)
             raise
+
+    async def _bring_up(self, supervisor: Supervisor, added: list[Instance], is_lazy: bool) -> None:
+        """Find out where a server is, if that is to be found, and connect to it."""
+        if supervisor.settings.endpoints is not None:
+            await self._find(supervisor, supervisor.settings, must=False)
+            added = supervisor.reconcile()
+        if not is_lazy:
+            await self._probe_all(added)
 
     async def undeploy(self, server_id: str) -> None:
         """Remove a server."""
@@ -228,7 +233,7 @@ class Fleet:
         if supervisor.config.connect == "eager":
             # Those that somebody else asked for are waited for as well.
             others = [each.wait_connected() for each in supervisor.instances if each not in added]
-            await asyncio.gather(self._probe_all(added), *others)
+            await _awaited(supervisor, _all_of(self._probe_all(added), *others))
 
     async def apply(self, config: ManagerConfig) -> Applied:
         """Make the fleet what ``config.servers`` says."""
@@ -334,6 +339,19 @@ class _Observer:
 
     def instance_ended(self, supervisor: Supervisor) -> None:
         self._monitor.instance_ended(supervisor)
+
+
+async def _awaited(supervisor: Supervisor, work: Coroutine[Any, Any, None]) -> None:
+    """Have a server's work done, and wait for it for ``connect_timeout_s`` at most: programs may take longer to start."""
+    task = supervisor.spawn(work)
+    # A moment more than the attempts themselves, which say what they met.
+    await asyncio.wait({task}, timeout=supervisor.config.connect_timeout_s + _MOMENT_S)
+    if task.done() and not task.cancelled():
+        task.result()
+
+
+async def _all_of(*works: Awaitable[None]) -> None:
+    await asyncio.gather(*works)
 
 
 @contextlib.contextmanager

@@ -37,8 +37,8 @@ def classify_error(error: BaseException, elapsed_s: float, timeout_floor_s: floa
         A deadline shorter than this says nothing of the server: a 5 ms deadline must not trip a healthy one.
     """
     match error:
-        case DeadlineExceededError() if error.delivery == "answered":
-            # The server had asked something, and this side took too long over it.
+        case DeadlineExceededError() if error.delivery == "answered" or error.is_starting:
+            # The server had asked something, and this side took too long over it; or it is not up yet.
             return Outcome.IGNORED, CallStatus.TIMEOUT
         case DeadlineExceededError():
             slow = elapsed_s >= timeout_floor_s

@@ -114,6 +114,7 @@ class ManagerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     max_concurrent: int
     max_waiting: int
     connect_concurrency: int
+    start_concurrency: int
     probe_concurrency: int
     http_lanes: bool
     flight_records: int

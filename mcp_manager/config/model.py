@@ -288,7 +288,12 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
     connect
         ``eager`` connects and probes on deployment, ``lazy`` with the first call, or for whoever waits for readiness.
     connect_timeout_s
-        Seconds for connecting, handshake and first probe together.
+        Seconds for connecting, handshake and first probe together; also how long ``deploy()``, ``start()``, ``apply()``
+        and ``scale()`` wait for that, in all. A program may go on starting meanwhile.
+    start_timeout_s
+        Seconds a program may take from its start to the end of the handshake. One that lives is not ended before, one
+        that ends fails at once. After every start that ran out there is twice as much time, up to ten times as much,
+        until one succeeds. Over HTTP, how long the answer to a handshake is waited for beside further attempts.
     request_timeout_s
         Seconds a call may take if its caller names no other limit.
     shutdown_grace_s
@@ -330,6 +335,7 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
     max_instances: Annotated[int, Meta(ge=1, le=10_000)] = 64
     connect: Literal["eager", "lazy"] = "eager"
     connect_timeout_s: PositiveSeconds = 5.0
+    start_timeout_s: PositiveSeconds = 60.0
     request_timeout_s: PositiveSeconds = 60.0
     shutdown_grace_s: Seconds = 2.0
     drain_timeout_s: Seconds = 30.0
@@ -393,7 +399,11 @@ class ManagerConfig(Settings, frozen=True, kw_only=True):
         Speak HTTP in compiled code on the connections that aiohttp opens; ``False`` makes every request an ordinary
         aiohttp request, with the same results and several times the cost.
     connect_concurrency, probe_concurrency
-        How many servers are connected, and how many probed, at a time.
+        How many servers are connected over HTTP, and how many probed, at a time.
+    start_concurrency
+        How many programs are started at a time; 0 for two per core, at least four. One that only waits (for a
+        download, for a question to be answered) is not counted. Calls go before probes, first starts before repeated
+        ones, and programs whose last start failed have places of their own.
     shutdown_timeout_s
         Seconds ``stop()`` may take before what is left is ended by force.
     handler_timeout_s
@@ -414,6 +424,7 @@ class ManagerConfig(Settings, frozen=True, kw_only=True):
     max_connections: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     http_lanes: bool = True
     connect_concurrency: Count = 64
+    start_concurrency: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     probe_concurrency: Count = 64
     shutdown_timeout_s: PositiveSeconds = 10.0
     handler_timeout_s: PositiveSeconds = 300.0

@@ -10,7 +10,7 @@ from typing import Any, Final
 from mcp_manager._core.histogram import WindowSummary
 from mcp_manager._core.snapshots import InstanceSnapshot
 from mcp_manager.errors import AuthError
-from mcp_manager.health.tally import DRAINING, UNPROBED
+from mcp_manager.health.tally import DRAINING, STARTING, UNPROBED
 from mcp_manager.health.timing_wheel import Turn
 from mcp_manager.pool import Instance
 from mcp_manager.supervisor import Supervisor
@@ -161,7 +161,8 @@ def assess(
     if not watches:
         return ServerState.STOPPED, ("suspended",)
     if all(watch.is_untried for watch in watches):
-        return ServerState.INITIALIZING, (UNPROBED,)
+        is_starting = any(watch.instance.is_starting for watch in watches)
+        return ServerState.INITIALIZING, (STARTING if is_starting else UNPROBED,)
     fall = supervisor.config.health.fall
     reasons: dict[str, None] = {}
     down = 0
@@ -194,6 +195,8 @@ def _judge(watch: Watch, circuit: InstanceSnapshot, fall: int, now_ns: int) -> t
     if watch.failures >= fall:
         return "auth failing" if is_refused else "probes failing", True
     if watch.instance.session is None:
+        if watch.instance.is_starting:
+            return STARTING, False
         if watch.is_untried:
             return UNPROBED, False
         return "auth failing" if is_refused else "not connected", True

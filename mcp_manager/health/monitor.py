@@ -11,6 +11,7 @@ from functools import partial
 from typing import Final
 
 from mcp_manager._core.http_message import Request
+from mcp_manager._core.records import Instance as RouterInstance
 from mcp_manager._core.router import Router
 from mcp_manager._core.snapshots import InstanceSnapshot
 from mcp_manager.errors import CallError, SessionLostError
@@ -60,7 +61,6 @@ class HealthMonitor:
         self._router = router
         self._clock = clock
         self._slots = asyncio.Semaphore(concurrency)
-        self._concurrency = concurrency
         self.tally: Tally[Supervisor] = Tally()
         self._watches: dict[Instance, Watch] = {}
         self._reviews: dict[Supervisor, Turn[Item]] = {}
@@ -68,9 +68,11 @@ class HealthMonitor:
         self._sweeps: dict[Supervisor, Ejections] = {}
         self._wheel: TimingWheel[Item] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        # Scheduled probes under way, and those that wait for one of them to end.
-        self._running = 0
-        self._overdue: deque[Watch] = deque()
+        # Scheduled probes under way, and those that wait for one of them to end: of live sessions, and apart from them
+        # those of places that failed before, which are a matter of waiting. First attempts to connect have their turns
+        # where sessions are made.
+        self._pings = _Queue(concurrency)
+        self._retries = _Queue(concurrency)
 
     def start(self) -> None:
         """Begin probing on the running loop."""
@@ -82,7 +84,8 @@ class HealthMonitor:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._overdue.clear()
+        for queue in (self._pings, self._retries):
+            queue.overdue.clear()
         for watch in list(self._watches.values()):
             self._forget(watch)
 
@@ -304,24 +307,37 @@ class HealthMonitor:
         elif not self._is_silent(watch):
             watch.succeeded()
             self._turn_ended(watch)
-        elif self._running < self._concurrency:
-            self._running += 1
-            watch.in_flight = watch.supervisor.spawn(self._scheduled_probe(watch))
-            watch.in_flight.add_done_callback(partial(self._probe_ended, watch))
         else:
-            self._overdue.append(watch)
+            queue = self._queue_of(watch)
+            if queue is None or queue.running < queue.most:
+                self._begin_probe(watch, queue)
+            else:
+                queue.overdue.append(watch)
+
+    def _queue_of(self, watch: Watch) -> _Queue | None:
+        if watch.instance.session is not None:
+            return self._pings
+        return self._retries if watch.failures else None
+
+    def _begin_probe(self, watch: Watch, queue: _Queue | None) -> None:
+        if queue is not None:
+            queue.running += 1
+        watch.in_flight = watch.supervisor.spawn(self._scheduled_probe(watch))
+        watch.in_flight.add_done_callback(partial(self._probe_ended, watch, queue))
 
     async def _scheduled_probe(self, watch: Watch) -> None:
         await self._probe(watch)
 
-    def _probe_ended(self, watch: Watch, task: asyncio.Task[None]) -> None:
-        self._running -= 1
+    def _probe_ended(self, watch: Watch, queue: _Queue | None, task: asyncio.Task[None]) -> None:
         watch.in_flight = None
         if not task.cancelled():
             task.result()
         self._turn_ended(watch)
-        while self._overdue and self._running < self._concurrency:
-            self._take_turn(self._overdue.popleft())
+        if queue is None:
+            return
+        queue.running -= 1
+        while queue.overdue and queue.running < queue.most:
+            self._take_turn(queue.overdue.popleft())
 
     def _turn_ended(self, watch: Watch) -> None:
         watch.is_awaited = False
@@ -385,38 +401,60 @@ class HealthMonitor:
 
     async def _probe(self, watch: Watch) -> bool:
         instance = watch.instance
-        config = watch.supervisor.config
         handle = instance.handle
         if handle is None or watch.supervisor.in_maintenance:
             return False
-        async with self._slots:
-            started_ns = self._clock()
-            lease = self._router.pick_probe(handle, started_ns)
-            # A child process that is gone, or a server never reached, is not the breaker's business: there is no
-            # traffic to protect it from, and the session's own backoff governs.
-            exempt = instance.session is None and (config.transport == "stdio" or instance.generation == 0)
-            if lease.rejection and not exempt:
-                return False
-            outcome, status = Outcome.IGNORED, CallStatus.CANCELLED
-            try:
-                await self._ask(instance, config.health.timeout_s, config.connect_timeout_s)
-                outcome, status = Outcome.SUCCESS, CallStatus.SUCCESS
-            except CallError as error:
-                instance.last_error = error
-                _, status = classify_error(error, (self._clock() - started_ns) / 1e9, 0.0)
-                outcome = Outcome.FAILURE
-            finally:
-                self._router.done(lease, outcome, status, self._clock(), random=random.getrandbits(64))
-        if outcome is Outcome.SUCCESS:
+        if instance.session is None:
+            # Its turn is waited for where sessions are made; to wait for both would have the dead keep the living.
+            answered = await self._probe_now(watch, handle)
+        else:
+            async with self._slots:
+                answered = await self._probe_now(watch, handle)
+        if answered is None:
+            return False
+        if answered:
             watch.succeeded()
         else:
             watch.failed(probe=True)
+        return answered
+
+    async def _probe_now(self, watch: Watch, handle: RouterInstance) -> bool | None:
+        """Ask an instance, and have its circuit know the answer; ``None`` if the circuit allows no question."""
+        instance = watch.instance
+        config = watch.supervisor.config
+        started_ns = self._clock()
+        lease = self._router.pick_probe(handle, started_ns)
+        # A child process that is gone, or a server never reached, is not the breaker's business: there is no
+        # traffic to protect it from, and the session's own backoff governs.
+        exempt = instance.session is None and (config.transport == "stdio" or instance.generation == 0)
+        if lease.rejection and not exempt:
+            return None
+        outcome, status = Outcome.IGNORED, CallStatus.CANCELLED
+        try:
+            await self._ask(instance, config.health.timeout_s)
+            outcome, status = Outcome.SUCCESS, CallStatus.SUCCESS
+        except CallError as error:
+            instance.last_error = error
+            _, status = classify_error(error, (self._clock() - started_ns) / 1e9, 0.0)
+            outcome = Outcome.FAILURE
+        finally:
+            self._router.done(lease, outcome, status, self._clock(), random=random.getrandbits(64))
         return outcome is Outcome.SUCCESS
 
-    async def _ask(self, instance: Instance, timeout_s: float, connect_timeout_s: float) -> None:
-        now_ns = self._clock()
+    async def _ask(self, instance: Instance, timeout_s: float) -> None:
         if instance.session is None:
-            # The handshake is the probe: a server that completes it is alive.
-            await instance.ready_session(now_ns + int((connect_timeout_s + timeout_s) * 1e9))
+            # The handshake is the probe: a server that completes it is alive. It is bounded where it is made.
+            await instance.connect()
         else:
-            await instance.call(_PING, now_ns + int(timeout_s * 1e9))
+            await instance.call(_PING, self._clock() + int(timeout_s * 1e9))
+
+
+class _Queue:
+    """Scheduled probes of one kind: how many are under way, how many may be, and who waits for one of them to end."""
+
+    __slots__ = ("most", "overdue", "running")
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.running = 0
+        self.overdue: deque[Watch] = deque()

@@ -114,6 +114,11 @@ class Session:
         return self._transport.pid if self._transport is not None else 0
 
     @property
+    def last_words(self) -> str:
+        """What the transport's child wrote that may tell why it does not answer, "" if there is nothing."""
+        return self._transport.last_words if self._transport is not None else ""
+
+    @property
     def is_stateless(self) -> bool:
         """Whether the server keeps nothing of this session."""
         return self._dialect is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from mcp_manager.config import ServerConfig
 from mcp_manager.endpoints import Endpoints
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.handshake import ClientIdentity
+from mcp_manager.session.connect_slots import ConnectSlots
 from mcp_manager.session.handlers import HandlerMap
 from mcp_manager.session.kept_results import KeptResults
 from mcp_manager.session.mirrored_tools import MirroredTools
@@ -47,7 +47,7 @@ class SessionSettings:
     make_transport
         See :data:`TransportFactory`.
     connect_slots
-        Bounds how many sessions are made at a time, over all servers.
+        Bounds how many sessions of its kind are made at a time, over all servers.
     clock
         Monotonic nanoseconds.
     authorizations
@@ -93,7 +93,7 @@ class SessionSettings:
         client: ClientIdentity,
         handlers: HandlerMap,
         make_transport: TransportFactory,
-        connect_slots: asyncio.Semaphore,
+        connect_slots: ConnectSlots,
         clock: Callable[[], int],
         trace_context: TraceContext | None = None,
         authorizations: Authorizations | None = None,

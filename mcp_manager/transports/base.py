@@ -61,6 +61,10 @@ class Transport(Protocol):
     def has_request_streams(self) -> bool:
         """Whether every request has a response of its own: then it has header fields too, and closing it cancels."""
 
+    @property
+    def last_words(self) -> str:
+        """What a program wrote that is no message, and may tell why it does not answer; "" where there is none."""
+
     async def open(self) -> None:
         """Make ready to exchange frames; raises a :class:`CallError` with delivery ``not_sent``."""
 

@@ -122,6 +122,11 @@ class HttpTransport:
         """Always true: one POST per request."""
         return True
 
+    @property
+    def last_words(self) -> str:
+        """Always empty: what is no message ends a request, and is told there."""
+        return ""
+
     def settle(self, revision: str | None) -> None:
         """Send ``MCP-Protocol-Version`` from now on (MUST after the handshake) and keep the session id as it is.
 

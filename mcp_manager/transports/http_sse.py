@@ -70,6 +70,11 @@ class HttpSseTransport:
         """Always false: all replies share one stream."""
         return False
 
+    @property
+    def last_words(self) -> str:
+        """Always empty: what is no message is a fault of the stream, and is told there."""
+        return ""
+
     def settle(self, revision: str | None) -> None:
         """Send ``MCP-Protocol-Version`` from now on: servers of this transport ignore it, or want it."""
         self._http.settle(revision)

@@ -55,16 +55,20 @@ _START_HINTS: Final = {
 class _Waiting(Deadline):
     """A request whose reply is awaited, and what its deadline ends."""
 
-    __slots__ = ("exchange", "reply", "server_id")
+    __slots__ = ("_transport", "bad_lines", "exchange", "reply")
 
-    def __init__(self, exchange: Exchange, reply: asyncio.Future[Message], server_id: str) -> None:
+    def __init__(
+        self, exchange: Exchange, reply: asyncio.Future[Message], transport: StdioTransport, bad_lines: int
+    ) -> None:
         self.exchange = exchange
         self.reply = reply
-        self.server_id = server_id
+        # How many lines had been none of a message when it was sent.
+        self.bad_lines = bad_lines
+        self._transport = transport
 
     def expired(self) -> None:
         if not self.reply.done():
-            self.reply.set_exception(_expired(self.exchange, self.server_id))
+            self.reply.set_exception(self._transport.expired(self.exchange, self.bad_lines))
 
 
 class StdioTransport:
@@ -108,6 +112,9 @@ class StdioTransport:
         self._closing = False
         self._failure: CallError | None = None
         self._is_first_line = True
+        # The last line that was no message, fit to be shown, and how many there were.
+        self._bad_line = ""
+        self._bad_lines = 0
 
     @property
     def pid(self) -> int:
@@ -117,6 +124,29 @@ class StdioTransport:
     def stderr_tail(self, lines: int = 5) -> str:
         """Return the last lines the child wrote to its standard error, in one line, without values of its ``env``."""
         return self._child.stderr_tail(lines, hidden=self._secrets)
+
+    @property
+    def last_words(self) -> str:
+        """What the program wrote that is no message, and may tell what it waits for; "" if it wrote nothing."""
+        words = []
+        if stderr := self.stderr_tail():
+            words.append(f"its stderr ends: {stderr}")
+        # A prompt has no end of line, as an answer is to follow.
+        if unended := bytes(self._partial[:_MAX_SECRET]):
+            words.append(f"its stdout ends: {self._quoted(unended)}")
+        elif self._bad_line:
+            words.append(f"its stdout says: {self._bad_line}")
+        return "; ".join(words)
+
+    def expired(self, exchange: Exchange, bad_lines: int = -1) -> DeadlineExceededError:
+        """Say that no reply came in time and, if lines that are no messages came instead, what the last one was."""
+        is_telling = 0 <= bad_lines < self._bad_lines
+        return DeadlineExceededError(
+            "no reply within the deadline",
+            server_id=self._server_id,
+            delivery="unknown" if exchange.sent else "not_sent",
+            hint=f"meanwhile it wrote a line that is no message: {self._bad_line}" if is_telling else "",
+        )
 
     async def open(self) -> None:
         """Start the program; raises :class:`ConnectError` naming it and what is wrong."""
@@ -151,7 +181,7 @@ class StdioTransport:
         self._check_open()
         request_id = exchange.request_id
         reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(exchange, reply, self._server_id)
+        waiting = _Waiting(exchange, reply, self, self._bad_lines)
         self._pending[request_id] = waiting
         if exchange.deadline_ns:
             self._wheel.add(waiting, exchange.deadline_ns)
@@ -214,7 +244,7 @@ class StdioTransport:
         except TimeoutError:
             if not blocked.expired():
                 raise
-            raise _expired(exchange, self._server_id) from None
+            raise self.expired(exchange) from None
 
     def _check_open(self) -> None:
         if self._failure is not None:
@@ -276,8 +306,13 @@ class StdioTransport:
             self._tell(self._sink.on_fault, "a reply that nobody waits for", "")
 
     def _take_bad_line(self, line: bytes, error: FrameError) -> None:
+        self._bad_line = self._quoted(line)
+        self._bad_lines += 1
+        self._tell(self._sink.on_fault, "a line that is no message", f"({error}) {self._bad_line}")
+
+    def _quoted(self, line: bytes) -> str:
         text = masked(line[:_MAX_SECRET].decode("utf-8", "replace"), self._secrets)
-        self._tell(self._sink.on_fault, "a line that is no message", f"({error}) {printable(text[:_QUOTED])}")
+        return printable(text.strip()[:_QUOTED])
 
     def _tell(self, listener: Callable[..., None], *news: object) -> None:
         """Tell the sink, which must not be able to stop the reading for everybody else."""
@@ -301,12 +336,11 @@ class StdioTransport:
         self._child.kill()
 
     def _child_ended(self, exit_code: int) -> None:
-        stderr = self.stderr_tail()
         error = ServerExitedError(
             f"the server process {_how_it_ended(exit_code, self._child.misdeed)}",
             server_id=self._server_id,
             exit_code=exit_code,
-            hint=f"its stderr ends: {stderr}" if stderr else "it wrote nothing to stderr",
+            hint=self.last_words or "it wrote nothing to stderr",
         )
         self._fail(error)
         if self._closing:
@@ -338,12 +372,6 @@ class StdioTransport:
                 reason += f": its working directory {self._cwd!r}"
                 hint = "create the directory, or correct cwd"
         return ConnectError(f"cannot start {self._command!r}: {reason}", server_id=self._server_id, hint=hint)
-
-
-def _expired(exchange: Exchange, server_id: str) -> DeadlineExceededError:
-    return DeadlineExceededError(
-        "no reply within the deadline", server_id=server_id, delivery="unknown" if exchange.sent else "not_sent"
-    )
 
 
 def _line(frame: bytes) -> bytes:

@@ -23,6 +23,7 @@ from mcp_manager.errors import CallError, DeadlineExceededError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.protocol.request import encode_method, encode_params
+from mcp_manager.session.connect_slots import ConnectSlots
 from mcp_manager.session.settings import SessionSettings
 from mcp_manager.supervisor import Supervisor
 from mcp_manager.transports.base import Exchange, MessageSink, Request
@@ -64,6 +65,7 @@ class _ScriptedTransport:
 
     pid = 0
     has_request_streams = True
+    last_words = ""
 
     def __init__(self, fleet: ScriptedFleet, index: int, sink: MessageSink) -> None:
         self._fleet = fleet
@@ -143,7 +145,7 @@ class ScriptedFleet:
             ClientIdentity(name="test", version="1", capabilities={}, stateless_capabilities={}),
             {},
             lambda settings, index, sink, sse: _ScriptedTransport(self, index, sink),
-            asyncio.Semaphore(64),
+            ConnectSlots(64, most_waiting=512),
             loop.clock,
             handler_timeout_s=10.0,
         )
