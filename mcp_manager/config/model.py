@@ -401,7 +401,7 @@ class ManagerConfig(Settings, frozen=True, kw_only=True):
     connect_concurrency, probe_concurrency
         How many servers are connected over HTTP, and how many probed, at a time.
     start_concurrency
-        How many programs are started at a time; 0 for two per core, at least four. One that only waits (for a
+        How many programs are started at a time; 0 for sixteen per core. One that only waits (for a
         download, for a question to be answered) is not counted. Calls go before probes, first starts before repeated
         ones, and programs whose last start failed have places of their own.
     shutdown_timeout_s
