@@ -231,7 +231,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
     # The fleet
 
     async def deploy(self, server_id: str, config: ServerSpec) -> None:
-        """Register a server, connect to it and probe it once.
+        """Register a server, connect to it and probe it once, waiting for that at most ``connect_timeout_s``.
 
         Parameters
         ----------
@@ -240,7 +240,8 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
         config
             Its configuration, checked here whatever its form.
 
-        An unreachable server is not an error: it is deployed, ``Unhealthy``, and retried for ever.
+        An unreachable server is not an error: it is deployed, ``Unhealthy``, and retried for ever. Nor is a program that
+        takes longer: it goes on starting, for up to ``start_timeout_s``, and calls wait for it within their deadlines.
 
         Raises
         ------
@@ -290,6 +291,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
             input schema; ``superset`` are those and perhaps more; ``off`` asks nothing. Without an old instance that can
             list its tools there is nothing to compare.
 
+        New programs have ``start_timeout_s`` to start, and the old ones serve meanwhile.
         It ends when the old instances have ended, at the latest ``drain_timeout_s`` after they left traffic. When it
         fails, or is cancelled before the change is made, the server has its old configuration and as many instances as
         before. One replacement of a server waits for another; :meth:`scale` does not, and what it asks for holds.
@@ -319,7 +321,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
         """Set how many instances a server has; new ones are connected, surplus ones drain. 0 suspends it.
 
         The number is set at once, and the last one that was set holds; it returns when the new instances have been probed
-        once, those among them that another call has asked for included. They take no traffic before they have a session, as long as there is one that has. An instance that drains
+        once, those among them that another call has asked for included, or after ``connect_timeout_s``. They take no traffic before they have a session, as long as there is one that has. An instance that drains
         takes no new calls and ends with the last of those it has, or ``drain_timeout_s`` later.
 
         Raises
@@ -337,7 +339,8 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
     async def apply(self, config: ManagerConfig) -> Applied:
         """Make the fleet what ``config.servers`` says: deploy what is missing, replace what differs, remove the rest.
 
-        A replacement that does not connect leaves the old one in place and is reported in ``failed``. The manager's own
+        A replacement that does not connect leaves the old one in place and is reported in ``failed``; one whose program is
+        not up after ``connect_timeout_s`` is reported in ``starting``, and takes over when it is. The manager's own
         settings are fixed at its creation and not touched.
         """
         self._check_running()

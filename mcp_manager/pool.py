@@ -425,7 +425,7 @@ class Instance:
             and self.settings.authorizations is None
             and self._late_attempt is None
             and self._attempt is attempt
-            and attempt.turn.lend()
+            and attempt.turn.stay()
         )
         if not may_go_on:
             limit.reschedule(asyncio.get_running_loop().time())

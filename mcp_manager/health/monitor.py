@@ -69,8 +69,8 @@ class HealthMonitor:
         self._wheel: TimingWheel[Item] | None = None
         self._timer: asyncio.TimerHandle | None = None
         # Scheduled probes under way, and those that wait for one of them to end: of live sessions, and apart from them
-        # those of places that failed before, which are a matter of waiting. First attempts to connect have their turns
-        # where sessions are made.
+        # those of URLs that failed before, which are a matter of waiting. First attempts to connect, and programs, have
+        # their turns where sessions are made.
         self._pings = _Queue(concurrency)
         self._retries = _Queue(concurrency)
 
@@ -317,7 +317,8 @@ class HealthMonitor:
     def _queue_of(self, watch: Watch) -> _Queue | None:
         if watch.instance.session is not None:
             return self._pings
-        return self._retries if watch.failures else None
+        is_program = watch.supervisor.config.transport == "stdio"
+        return self._retries if watch.failures and not is_program else None
 
     def _begin_probe(self, watch: Watch, queue: _Queue | None) -> None:
         if queue is not None:

@@ -36,11 +36,11 @@ class Turn:
         """Learn that a caller waits for the attempt."""
         self._slots.policy.hasten(self)
 
-    def lend(self) -> bool:
-        """Let others go on while the attempt only waits; ``False`` if it must end instead, as too many wait already."""
-        lent = self._slots.policy.lend(self)
+    def stay(self) -> bool:
+        """Let others go on while the attempt waits for long; ``False`` if it must end, as too many do so already."""
+        stays = self._slots.policy.stay(self)
         self._slots.go_on()
-        return lent
+        return stays
 
     def leave(self) -> None:
         """Give the turn back, or stop waiting for it; idempotent."""

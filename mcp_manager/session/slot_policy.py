@@ -28,13 +28,14 @@ class Urgency(enum.IntEnum):
 class _Lane(Generic[K]):
     """Some slots, who has them, and who waits for one."""
 
-    __slots__ = ("capacity", "holders", "lenders", "most_lent", "passed_over", "waiting")
+    __slots__ = ("capacity", "holders", "lenders", "most_lent", "passed_over", "staying", "waiting")
 
     def __init__(self, capacity: int, most_lent: int) -> None:
         self.capacity = capacity
         self.most_lent = most_lent
         self.holders: set[K] = set()
         self.lenders: set[K] = set()
+        self.staying: set[K] = set()
         # By urgency, in the order of arrival; the values number the arrivals.
         self.waiting: tuple[dict[K, int], ...] = tuple({} for _ in Urgency)
         self.passed_over = 0
@@ -111,6 +112,14 @@ class SlotPolicy(Generic[K]):
         lane.lenders.add(key)
         return True
 
+    def stay(self, key: K) -> bool:
+        """Let an attempt lend its slot for long; ``False`` if half of those that may lend do so already."""
+        lane = self._lane_of.get(key)
+        if lane is None or len(lane.staying) >= (lane.most_lent + 1) // 2 or not self.lend(key):
+            return False
+        lane.staying.add(key)
+        return True
+
     def leave(self, key: K) -> None:
         """Forget an attempt that has ended, whether it waited, held a slot or lent it; idempotent."""
         lane = self._lane_of.pop(key, None)
@@ -118,6 +127,7 @@ class SlotPolicy(Generic[K]):
             return
         lane.holders.discard(key)
         lane.lenders.discard(key)
+        lane.staying.discard(key)
         for queue in lane.waiting:
             queue.pop(key, None)
 

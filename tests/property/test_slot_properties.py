@@ -20,6 +20,7 @@ class Model:
         self.urgency = urgency
         self.has_failed = has_failed
         self.place = "waiting"
+        self.stays = False
 
 
 class Slots(RuleBasedStateMachine):
@@ -58,6 +59,20 @@ class Slots(RuleBasedStateMachine):
             model.place = "lent" if lent else "held"
         else:
             assert lent
+        self.grant()
+
+    @rule(key=attempts)
+    def stay(self, key: int) -> None:
+        model = self.known.get(key)
+        has_failed = model is not None and model.has_failed
+        has_room = sum(each.stays for each in self.lane(has_failed)) < (self.most_lent[has_failed] + 1) // 2
+        may_lend = model is not None and (
+            model.place == "lent"
+            or (model.place == "held" and self.count("lent", has_failed) < self.most_lent[has_failed])
+        )
+        assert self.policy.stay(key) == (has_room and may_lend)
+        if model is not None and has_room and may_lend:
+            model.place, model.stays = "lent", True
         self.grant()
 
     @rule(key=consumes(attempts))
