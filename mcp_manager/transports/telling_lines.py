@@ -67,7 +67,7 @@ def telling_lines(text: str, most: int) -> list[str]:
     most
         How many lines are wanted; blank ones do not count.
     """
-    lines = [line for line in text.splitlines() if line.strip()][-_MOST_LINES:]
+    lines = [line for line in text.splitlines() if line.strip()][-max(_MOST_LINES, most) :]
     if most <= 0 or not lines:
         return []
     beginnings = [line[:_LOOKED_AT] for line in lines]

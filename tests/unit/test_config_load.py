@@ -290,6 +290,12 @@ def test_bad_file(write: Write, name: str, content: str | bytes, problem: str) -
         assert "line" in text
 
 
+@pytest.mark.parametrize("value", [-1, 1.5, "4", 2_000_000])
+def test_how_many_programs_start_at_a_time_is_a_number_in_range(write: Write, value: object) -> None:
+    assert message(write({"manager": {"start_concurrency": value}})).startswith("manager.start_concurrency: expected")
+    assert load(write({"manager": {"start_concurrency": 3}})).start_concurrency == 3
+
+
 def test_unreadable_file(tmp_path: Path) -> None:
     assert message(tmp_path / "missing.json").startswith("cannot be read: No such file")
     folder = tmp_path / "folder.json"

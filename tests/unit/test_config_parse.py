@@ -128,7 +128,7 @@ def stdio(**fields: Any) -> dict[str, Any]:
         (http(connect_timeout_s=-1), "connect_timeout_s", "got -1"),
         (http(connect_timeout_s=0), "connect_timeout_s", "got 0"),
         (stdio(start_timeout_s=0), "start_timeout_s", "got 0"),
-        (stdio(start_timeout_s=1e9), "start_timeout_s", "got 1e+09"),
+        (stdio(start_timeout_s=1e9), "start_timeout_s", "got 1000000000.0"),
         (http(request_timeout_s=float("nan")), "request_timeout_s", "expected a finite number, got nan"),
         (http(request_timeout_s=float("inf")), "request_timeout_s", "expected a finite number, got inf"),
         (http(request_timeout_s=1e300), "request_timeout_s", "got 1e+300"),
