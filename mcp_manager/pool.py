@@ -431,7 +431,9 @@ class Instance:
             limit.reschedule(asyncio.get_running_loop().time())
             return
         self._late_attempt = attempt
-        self._failed(attempt, self._no_handshake())
+        error = self._no_handshake()
+        error.hint = f"its answer is waited for all the same, for {self.settings.config.start_timeout_s:g} s in all"
+        self._failed(attempt, error)
 
     def _no_handshake(self) -> CallError:
         settings = self.settings
