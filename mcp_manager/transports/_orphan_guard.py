@@ -39,13 +39,15 @@ class _Guard:
     def __init__(self) -> None:
         # The collector may end a forgotten child in the midst of anything.
         self.lock = threading.RLock()
-        self.is_possible = sys.platform == "linux" and hasattr(os, "pidfd_open") and bool(sys.executable)
+        self._is_told = False
         self.orders = -1
         # Where it is a child after all.
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it; where that does not work, say so once."""
+        if sys.platform != "linux" or not hasattr(os, "pidfd_open") or not sys.executable:
+            return
         try:
             host = os.pidfd_open(os.getpid())
         except OSError as error:
@@ -100,17 +102,18 @@ class _Guard:
             self.process.returncode = 0
 
     def _give_up(self, error: OSError | ValueError) -> None:
-        self.is_possible = False
         if self.orders >= 0:
             os.close(self.orders)
             self.orders = -1
-        _log.info("if this process is killed, its children may live on: nobody can watch it (%s)", error)
+        if not self._is_told:
+            self._is_told = True
+            _log.info("if this process is killed, its children may live on: nobody can watch it (%s)", error)
 
 
 def watch() -> None:
     """Have a process wait for the end of this one, unless one does already; takes the moment of a start."""
     with _guard.lock:
-        if _guard.is_possible and _guard.orders < 0:
+        if _guard.orders < 0:
             _guard.start()
 
 

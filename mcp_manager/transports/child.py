@@ -28,6 +28,9 @@ _PASSED_ON: Final = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR
 _READ_BYTES: Final = 64 * 1024
 _STDERR_BYTES: Final = 64 * 1024
 _STDERR_LINE: Final = 500
+# Fewer characters may well be the end of a word; that of more is not looked for.
+_SHORTEST_BEGINNING: Final = 6
+_LONGEST_BEGINNING: Final = 4096
 # What is written before the child reads it is held in memory up to the first mark; then writers wait for the second.
 _WRITE_HIGH: Final = 1024 * 1024
 _WRITE_LOW: Final = _WRITE_HIGH // 4
@@ -53,9 +56,13 @@ def printable(text: str) -> str:
 
 
 def masked(text: str, hidden: Collection[str]) -> str:
-    """Replace texts that must not be shown."""
+    """Replace texts that must not be shown, also one that has been written in part, at the end."""
     for secret in sorted(hidden, key=len, reverse=True):
         text = text.replace(secret, "***")
+        for length in range(min(len(secret) - 1, len(text), _LONGEST_BEGINNING), _SHORTEST_BEGINNING - 1, -1):
+            if text.endswith(secret[:length]):
+                text = f"{text[:-length]}***"
+                break
     return text
 
 

@@ -132,13 +132,18 @@ async def test_without_a_shell_or_as_the_first_process_the_guard_is_a_child(monk
     assert guards() == []
 
 
-def test_a_host_goes_on_where_no_guard_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_goes_on_where_no_guard_can_be_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(_orphan_guard, "_guard", _orphan_guard._Guard())
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     monkeypatch.setattr(_orphan_guard, "_SHELL", "/no/such/shell")
-    _orphan_guard.watch()
-    assert not _orphan_guard._guard.is_possible
+    with caplog.at_level("INFO"):
+        _orphan_guard.watch()
+        _orphan_guard.watch()
     assert _orphan_guard._guard.orders == -1
+    [record] = caplog.records
+    assert "may live on" in record.message
 
 
 def holds_in_a_copy(number: int) -> bool:

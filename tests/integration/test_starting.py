@@ -63,6 +63,7 @@ def slow(tmp_path: Path) -> Iterator[Slow]:
     yield Slow(tmp_path)
 
 
+@pytest.mark.both_loops
 async def test_a_slow_start_is_not_ended_and_a_call_waits_for_it(slow: Slow) -> None:
     async with McpManager() as manager:
         await manager.deploy("a", slow.program().config(**BRIEF))
@@ -173,6 +174,16 @@ async def test_a_call_that_gives_up_during_a_start_is_told_what_the_program_wrot
         assert secret not in str(error) + str(manager.server("a").last_error)
 
 
+async def test_half_a_credential_is_not_quoted_either() -> None:
+    secret = "hunter2-hunter2"
+    start = [{"do": "stderr", "text": f"using {secret[:9]}"}, {"do": "raw", "text": f"key {secret[:11]}"}]
+    program = scripted_stdio({"start": [*start, {"do": "hang"}]})
+    async with McpManager() as manager:
+        await manager.deploy("a", program.config(**BRIEF, env={"API_KEY": secret}))
+        await eventually(lambda: "its stdout ends: key" in str(manager.server("a").last_error), "both")
+        assert "its stderr ends: using ***; its stdout ends: key ***" in str(manager.server("a").last_error)
+
+
 async def test_a_program_that_dies_at_its_start_fails_at_once() -> None:
     program = scripted_stdio({"start": [{"do": "raw", "text": "Error: no such module\n"}, {"do": "exit", "code": 7}]})
     async with McpManager() as manager:
@@ -194,6 +205,7 @@ async def test_a_line_that_is_no_message_is_told_when_a_reply_does_not_come() ->
         assert error.hint == ""
 
 
+@pytest.mark.both_loops
 async def test_programs_that_only_wait_keep_nobody_from_starting() -> None:
     waiting = scripted_stdio({"start": [{"do": "hang"}]})
     async with McpManager(ManagerConfig(start_concurrency=1)) as manager:
@@ -217,6 +229,7 @@ async def test_a_program_that_waits_for_its_turn_says_so() -> None:
 # The era of a program that is not up yet
 
 
+@pytest.mark.both_loops
 async def test_a_late_answer_to_the_question_of_eras_counts(slow: Slow) -> None:
     async with McpManager() as manager:
         await manager.deploy("a", slow.program_of(STATELESS, HANDSHAKE).config(**BRIEF))
@@ -253,6 +266,7 @@ async def test_a_slow_program_of_a_forced_revision_is_waited_for(slow: Slow, mod
 # A bridge that starts a program for every session
 
 
+@pytest.mark.both_loops
 async def test_a_handshake_that_is_answered_late_counts_and_a_call_gets_it() -> None:
     hold = faults.Hold()
     with ScriptedServer() as server:
@@ -266,6 +280,7 @@ async def test_a_handshake_that_is_answered_late_counts_and_a_call_gets_it() -> 
         assert len(server.requests_of("initialize")) == 1
 
 
+@pytest.mark.both_loops
 async def test_a_held_handshake_keeps_nobody_from_a_new_one() -> None:
     with ScriptedServer() as server:
         server.script("initialize", faults.Hold())

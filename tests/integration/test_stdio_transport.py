@@ -198,7 +198,8 @@ async def test_a_line_without_end_is_the_end_of_the_server(end: str) -> None:
         assert type(await waiting) is ProtocolError
         later = await subject.failure(subject.request("ping"))
         assert (type(later), later.delivery) == (ProtocolError, "not_sent")
-        await eventually(lambda: not process.is_running(), "the end of the server")
+        await eventually(lambda: bool(subject.sink.closed), "the news of its end")
+        assert not process.is_running()
         assert [type(each) for each in subject.sink.closed] == [ProtocolError]
 
 
