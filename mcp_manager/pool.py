@@ -24,10 +24,9 @@ from mcp_manager.errors import (
 )
 from mcp_manager.policy import backoff_delay
 from mcp_manager.session import ProgressCallback, Session, SessionSettings
-from mcp_manager.session.connect_slots import Turn
+from mcp_manager.session.attempt import Attempt
 from mcp_manager.session.slot_policy import Urgency
 from mcp_manager.transports.base import Sendable
-from mcp_manager.transports.process_activity import ProcessActivity
 
 __all__ = ["Instance"]
 
@@ -35,57 +34,6 @@ _log = logging.getLogger(__name__)
 
 # By how much the time that a program may take to start grows at most while its starts run out.
 _MOST_GROWTH: Final = 10
-
-
-class Attempt:
-    """One attempt to make a session: its turn, its task, and the outcome that all who need the session wait for."""
-
-    __slots__ = ("_activity", "began_at", "has_failed_before", "outcome", "session", "task", "turn")
-
-    task: asyncio.Task[None]
-
-    def __init__(self, session: Session, turn: Turn, has_failed_before: bool) -> None:
-        self.session = session
-        self.turn = turn
-        self.has_failed_before = has_failed_before
-        self.outcome: asyncio.Future[Session] = asyncio.get_running_loop().create_future()
-        # Loop time; 0 while it waits for its turn.
-        self.began_at = 0.0
-        self._activity: ProcessActivity | None = None
-
-    @property
-    def stage(self) -> str:
-        """How far the start of a program has come, in words."""
-        if not self.began_at:
-            return "waiting for its turn to start, as many as start_concurrency allows are starting"
-        return f"still starting after {asyncio.get_running_loop().time() - self.began_at:.1f} s"
-
-    @property
-    def progress(self) -> str:
-        """How far it has come, and what the program has written, in words."""
-        words = self.session.last_words
-        return f"{self.stage}; {words}" if words else self.stage
-
-    def is_idle(self) -> bool:
-        """Tell whether the program that is started only waits."""
-        pid = self.session.pid
-        if not pid:
-            return False
-        if self._activity is None:
-            self._activity = ProcessActivity()
-        return self._activity.is_idle(pid)
-
-    def succeed(self, session: Session) -> None:
-        """Hand the session to all who wait for it."""
-        if not self.outcome.done():
-            self.outcome.set_result(session)
-
-    def fail(self, error: BaseException) -> None:
-        """Tell all who wait why there is no session."""
-        if not self.outcome.done():
-            self.outcome.set_exception(error)
-            # Retrieved here: callers may all have given up waiting.
-            self.outcome.exception()
 
 
 class Instance:
