@@ -304,3 +304,15 @@ async def test_dead_servers_keep_no_healthy_one_from_being_deployed() -> None:
             for each in dead:
                 each.cancel()
             await asyncio.gather(*dead, return_exceptions=True)
+
+
+async def test_dead_servers_keep_no_healthy_one_from_being_probed() -> None:
+    with ScriptedServer() as silent, ScriptedServer() as server:
+        silent.script("initialize", faults.Status(503))
+        settings = {**SWIFT, "connect_timeout_s": WAIT_S, "protocol_version": "handshake"}
+        async with McpManager(ManagerConfig(probe_concurrency=1)) as manager:
+            await manager.deploy("dead", {"url": silent.url, **settings})
+            silent.script_always("initialize", faults.Hold())
+            await eventually(lambda: len(silent.requests_of("initialize")) == 2, "the attempt that is never answered")
+            await manager.deploy("a", {"url": server.url, **settings})
+            await eventually(lambda: len(server.requests_of("ping")) >= 2, "probes of the healthy one")
