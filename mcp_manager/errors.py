@@ -231,7 +231,10 @@ class ConnectionLostError(CallError):
 
 
 class ServerExitedError(ConnectionLostError):
-    """The child process of a stdio server ended; the hint quotes the end of its stderr."""
+    """The child process of a stdio server ended; the hint quotes the end of its stderr.
+
+    ``retry_after_s`` says when it is started again.
+    """
 
     def __init__(
         self,
@@ -264,7 +267,9 @@ class DeadlineExceededError(CallError, TimeoutError):
 class CircuitOpenError(CallError):
     """The server's circuit breaker is open; nothing was sent.
 
-    ``retry_after_s`` says when to come back; where a trial is under way or due, callers may be let through earlier.
+    ``retry_after_s`` says when to come back: when the program is started again that has ended, which the message then
+    quotes, or when calls may try the server; where a trial is under way or due, callers may be let through earlier.
+    ``None`` if the circuit is held open.
     """
 
     delivery: Delivery = "not_sent"

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from mcp_manager._version import __version__
-from mcp_manager.config._settings import Count, Jitter, PositiveSeconds, Rate, Seconds, Settings
+from mcp_manager.config._settings import Count, Jitter, PositiveSeconds, Rate, RpcCode, Seconds, Settings
 from mcp_manager.config._url import expand_template, is_template
 from mcp_manager.config.resilience import (
     BalancingConfig,
@@ -153,6 +153,9 @@ class BreakerConfig(Settings, frozen=True, kw_only=True):
         Let a health probe be the first trial call for up to ``probe_grace_s`` seconds, rather than a caller's request.
     timeout_floor_s
         A call that timed out in less than this many seconds says nothing about the server.
+    rpc_errors
+        The codes of JSON-RPC errors that count as failures of the server, at most 64, such as ``(-32603,)``. None by
+        default: an answer is a sign of life, and many servers answer one caller's bad arguments with -32603.
     """
 
     enabled: bool = True
@@ -172,6 +175,7 @@ class BreakerConfig(Settings, frozen=True, kw_only=True):
     active_first: bool = True
     probe_grace_s: Seconds = 2.0
     timeout_floor_s: Seconds = 1.0
+    rpc_errors: Annotated[tuple[RpcCode, ...], Meta(max_length=64)] = ()
 
 
 class HealthConfig(Settings, frozen=True, kw_only=True):
@@ -186,9 +190,11 @@ class HealthConfig(Settings, frozen=True, kw_only=True):
     unhealthy_interval_s, unhealthy_interval_max_s
         Seconds before the next probe of an unhealthy one, doubling up to the maximum.
     timeout_s
-        Seconds a probe may take.
+        Seconds a probe may take. One that takes longer while calls are answered is no sign of death: the next ones are
+        given twice the time, up to ``request_timeout_s`` of the server, and it is Degraded (``slow probe``) meanwhile.
     fall, rise
-        Failed probes in a row that make a server unhealthy; successful ones that make it healthy again.
+        Failed probes in a row, without an answered call since, that make a server unhealthy; successful ones that make
+        it healthy again. Whatever a probe is answered, an error included, but for refused credentials, is a success.
     jitter
         Spread of the intervals, 0.1 for ±10 %.
     idle_interval_s

@@ -11,9 +11,10 @@ from functools import partial
 from typing import Final
 
 from mcp_manager._core.http_message import Request
+from mcp_manager._core.records import Lease
 from mcp_manager._core.router import Router
 from mcp_manager._core.snapshots import InstanceSnapshot
-from mcp_manager.errors import CallError, SessionLostError
+from mcp_manager.errors import AuthError, CallError, ConnectError, SessionLostError
 from mcp_manager.health.assessment import PASSING, Baseline, Watch, assess
 from mcp_manager.health.outliers import SWEEP_S, Ejections
 from mcp_manager.health.tally import Tally
@@ -43,8 +44,9 @@ class HealthMonitor:
     """Probe every instance on its own jittered schedule, judge the servers, and keep count of their states.
 
     Nothing is done for a server that was never used. Where traffic speaks, nothing is sent: an instance is probed when
-    no call has succeeded on it for ``interval_s``, and after ``idle_interval_s`` where none went to it. A probe is a
-    handshake, or else the revision's own question whether the server is there; never a call of a tool.
+    no call was answered by it for ``interval_s``, and after ``idle_interval_s`` where none went to it. A probe is a
+    handshake, or else the revision's own question whether the server is there; never a call of a tool. Whatever it is
+    answered is a sign of life, and so is a call that was answered since a probe failed.
 
     Parameters
     ----------
@@ -115,7 +117,7 @@ class HealthMonitor:
             watch.succeeded()
             self._begin_sweeps(supervisor)
         elif not isinstance(error, SessionLostError):
-            watch.failed(probe=False)
+            watch.failed()
         if watch.is_scheduled and watch.in_flight is None:
             self._schedule(watch, self._next_delay(watch))
         self.reassess(supervisor)
@@ -136,7 +138,7 @@ class HealthMonitor:
         watch = self._watches.get(instance)
         if watch is None:
             return
-        watch.failed(probe=False)
+        watch.failed()
         # Without a session the next attempt to make one is on its way already, and does not wait for the circuit.
         if watch.supervisor.config.health.enabled and instance.session is not None:
             self._schedule(watch, retry_after_s)
@@ -201,8 +203,10 @@ class HealthMonitor:
         for instance in supervisor.instances:
             watch = self._watches.get(instance)
             if instance.handle is not None and watch is not None:
+                circuit = self._router.instance_snapshot(instance.handle, now_ns)
+                watch.heard(circuit.last_success_ns)
                 watches.append(watch)
-                circuits.append(self._router.instance_snapshot(instance.handle, now_ns))
+                circuits.append(circuit)
         is_slow = bool(watches) and self._is_slow(supervisor, now_ns)
         state, reasons = assess(supervisor, watches, circuits, now_ns=now_ns, is_slow=is_slow)
         waits = [each.retry_after_ns for each in circuits if each.circuit_state == CircuitState.OPEN]
@@ -342,9 +346,9 @@ class HealthMonitor:
             watch.in_flight.cancel()
 
     def _is_silent(self, watch: Watch) -> bool:
-        """Tell whether traffic has not proven the instance within the last interval."""
+        """Tell whether traffic has not proven the instance within the last interval, or a probe has to prove itself."""
         handle = watch.instance.handle
-        if handle is None or not watch.proven or watch.instance.session is None:
+        if handle is None or not watch.proven or watch.is_doubted or watch.instance.session is None:
             return True
         now_ns = self._clock()
         if self._router.breaker_state(handle, now_ns) != CircuitState.CLOSED:
@@ -391,6 +395,8 @@ class HealthMonitor:
             return False
         async with self._slots:
             started_ns = self._clock()
+            watch.supervisor.release(instance)
+            watch.heard(handle.last_success_ns)
             lease = self._router.pick_probe(handle, started_ns)
             # A child process that is gone, or a server never reached, is not the breaker's business: there is no
             # traffic to protect it from, and the session's own backoff governs.
@@ -398,20 +404,41 @@ class HealthMonitor:
             if lease.rejection and not exempt:
                 return False
             outcome, status = Outcome.IGNORED, CallStatus.CANCELLED
+            is_answered = False
+            was_connected = instance.session is not None
             try:
-                await self._ask(instance, config.health.timeout_s, config.connect_timeout_s)
-                outcome, status = Outcome.SUCCESS, CallStatus.SUCCESS
+                await self._ask(instance, watch.limit_s, config.connect_timeout_s)
+                outcome, status, is_answered = Outcome.SUCCESS, CallStatus.SUCCESS, True
             except CallError as error:
-                instance.last_error = error
-                _, status = classify_error(error, (self._clock() - started_ns) / 1e9, 0.0)
-                outcome = Outcome.FAILURE
+                outcome, status, is_answered = self._told_by(error, watch, lease)
+                if not is_answered:
+                    instance.last_error = error
             finally:
                 self._router.done(lease, outcome, status, self._clock(), random=random.getrandbits(64))
-        if outcome is Outcome.SUCCESS:
-            watch.succeeded()
+        watch.supervisor.hold(instance)
+        if is_answered:
+            watch.probe_answered((self._clock() - started_ns) / 1e9 if was_connected else 0.0)
         else:
-            watch.failed(probe=True)
-        return outcome is Outcome.SUCCESS
+            watch.probe_failed(started_ns, ran_out=was_connected and status is CallStatus.TIMEOUT)
+            watch.heard(handle.last_success_ns)
+        return is_answered
+
+    def _told_by(self, error: CallError, watch: Watch, lease: Lease) -> tuple[Outcome, CallStatus, bool]:
+        """Tell what the failure of a probe means to the circuit and the accounts, and whether it is an answer."""
+        outcome, status = classify_error(error, 0.0, 0.0)
+        if outcome is Outcome.SUCCESS and not isinstance(error, AuthError):
+            return outcome, status, True
+        if status is CallStatus.OVERLOADED and error.delivery == "rejected":
+            # A closed circuit ignores "come back later"; a circuit on trial takes it for a no.
+            return (Outcome.FAILURE if lease.trial else Outcome.IGNORED), status, True
+        handle = watch.instance.handle
+        if handle is not None and watch.instance.session is not None and not isinstance(error, ConnectError):
+            has_answered = handle.last_success_ns >= lease.started_ns
+            is_undisputed = handle.last_failure_ns <= handle.last_success_ns
+            # Calls are the better witnesses: where none of them failed, they are to try a circuit that probes opened.
+            if has_answered or (is_undisputed and (watch.is_doubted or lease.trial)):
+                return Outcome.IGNORED, status, False
+        return Outcome.FAILURE, status, False
 
     async def _ask(self, instance: Instance, timeout_s: float, connect_timeout_s: float) -> None:
         now_ns = self._clock()

@@ -38,6 +38,8 @@ from mcp_manager.types import CallStatus, Outcome
         (CircuitOpenError("x"), 0.0, Outcome.IGNORED, CallStatus.CIRCUIT_OPEN),
         (DeadlineExceededError("x"), 0.99, Outcome.IGNORED, CallStatus.TIMEOUT),
         (DeadlineExceededError("x"), 1.0, Outcome.FAILURE, CallStatus.TIMEOUT),
+        (DeadlineExceededError("x", delivery="not_sent"), 99.0, Outcome.IGNORED, CallStatus.TIMEOUT),
+        (DeadlineExceededError("x", delivery="answered"), 99.0, Outcome.IGNORED, CallStatus.TIMEOUT),
         (asyncio.CancelledError(), 99.0, Outcome.IGNORED, CallStatus.CANCELLED),
         (KeyboardInterrupt(), 0.0, Outcome.IGNORED, CallStatus.CANCELLED),
     ],
@@ -49,12 +51,10 @@ def test_what_counts_against_a_server(
     assert classify_error(error, elapsed_s, timeout_floor_s=1.0) == (outcome, status)
 
 
-@pytest.mark.parametrize(
-    ("code", "outcome"),
-    [(-32603, Outcome.FAILURE), (-32601, Outcome.SUCCESS), (-32000, Outcome.SUCCESS), (None, Outcome.SUCCESS)],
-)
-def test_only_an_internal_error_is_the_servers_failure(code: int | None, outcome: Outcome) -> None:
-    assert classify_rpc_error(code) is outcome
+@pytest.mark.parametrize("code", [-32603, -32601, -32000, 1, None])
+def test_an_error_is_a_sign_of_life_unless_its_code_is_said_to_count(code: int | None) -> None:
+    assert classify_rpc_error(code, ()) is Outcome.SUCCESS
+    assert classify_rpc_error(code, (-32603, 1)) is (Outcome.FAILURE if code in (-32603, 1) else Outcome.SUCCESS)
 
 
 @given(
