@@ -15,7 +15,8 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from support.published_servers import NODE_PIN, SDK_PIN, Published, published_servers
 
 __all__ = ["install"]
@@ -25,7 +26,7 @@ _NPM: Final = ("npm", "install", "--no-audit", "--no-fund", "--no-package-lock",
 
 
 def install(directory: Path, names: Collection[str] = ()) -> Mapping[str, str]:
-    """Install servers, and note which there are in ``installed.json``.
+    """Install servers beside those that are there, and note all of them in ``installed.json``.
 
     Parameters
     ----------
@@ -50,7 +51,15 @@ def install(directory: Path, names: Collection[str] = ()) -> Mapping[str, str]:
         name: problems.get(table[name].folder) or problems.get(_bridged_folder(table[name])) or ""
         for name in sorted(chosen)
     }
-    (directory / "installed.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    noted = directory / "installed.json"
+    before = _read(noted)
+    kept = {name: before[name] for name in before if name in table}
+    noted.write_text(json.dumps(kept | found, indent=1), encoding="utf-8")
+    return found
+
+
+def _read(path: Path) -> dict[str, str]:
+    found: dict[str, str] = json.loads(path.read_bytes()) if path.is_file() else {}
     return found
 
 
@@ -58,22 +67,22 @@ def _bridged_folder(server: Published) -> str:
     return published_servers()[server.bridges].folder if server.bridges else ""
 
 
-def _install_npm(directory: Path, servers: Iterable[Published]) -> dict[str, str]:
+def _install_npm(directory: Path, servers: Collection[Published]) -> dict[str, str]:
     """Install npm's, all at once, or one by one if that fails; return what failed, by folder."""
-    dependencies = {SDK_PIN[0]: SDK_PIN[1]}
+    root = directory / "node"
+    marker = root / "installed.json"
+    there = _read(marker)
+    # npm removes what is not named.
+    dependencies = there | dict([SDK_PIN])
     for server in servers:
         name, version = server.pin
         dependencies[server.alias or name] = f"npm:{name}@{version}" if server.alias else version
-    if len(dependencies) == 1:
-        return {}
     if "MCP_MANAGER_NODE_PACKAGES" not in os.environ:
-        dependencies[NODE_PIN[0]] = NODE_PIN[1]
-    root = directory / "node"
+        dependencies |= dict([NODE_PIN])
+    if not servers or dependencies == there:
+        return {}
     root.mkdir(exist_ok=True)
     description = json.dumps({"private": True, "dependencies": dependencies}, indent=1)
-    marker = root / "installed-package.json"
-    if marker.is_file() and marker.read_text(encoding="utf-8") == description:
-        return {}
     (root / "package.json").write_text(description, encoding="utf-8")
     problems: dict[str, str] = {}
     if _run([*_NPM, "--prefix", str(root)]):
@@ -88,7 +97,7 @@ def _install_npm(directory: Path, servers: Iterable[Published]) -> dict[str, str
             program = directory / server.folder / server.program
             program.chmod(program.stat().st_mode | stat.S_IXUSR)
     if not problems:
-        marker.write_text(description, encoding="utf-8")
+        marker.write_text(json.dumps(dependencies, indent=1), encoding="utf-8")
     return problems
 
 

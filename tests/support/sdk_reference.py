@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from mcp import ClientSession, MCPError, StdioServerParameters
 from mcp.client.sse import sse_client
@@ -37,27 +37,27 @@ class Reference:
 
 def reference_of(config: Mapping[str, Any], calls: Mapping[str, PublishedCall]) -> Reference:
     """Connect to a server with the official SDK, list what it has, and make some calls; blocks."""
-    return asyncio.run(_refer(config, calls))
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        return asyncio.run(_refer(config, calls, nowhere))
 
 
 @contextlib.asynccontextmanager
-async def sdk_session(config: Mapping[str, Any]) -> AsyncIterator[ClientSession]:
-    """Open the SDK's session with the server of a configuration of ours; not yet initialized."""
-    with open(os.devnull, "w", encoding="utf-8") as nowhere:
-        streams: AbstractAsyncContextManager[Any]
-        if "command" in config:
-            named = {key: config[key] for key in ("command", "args", "env", "cwd") if key in config}
-            streams = stdio_client(StdioServerParameters(**named), errlog=nowhere)
-        elif config.get("transport") == "sse":
-            streams = sse_client(config["url"])
-        else:
-            streams = streamable_http_client(config["url"])
-        async with streams as (reading, writing, *_), ClientSession(reading, writing) as session:
-            yield session
+async def sdk_session(config: Mapping[str, Any], errors: TextIO) -> AsyncIterator[ClientSession]:
+    """Open the SDK's session with the server of a configuration of ours, not yet initialized; a program's stderr goes to ``errors``."""
+    streams: AbstractAsyncContextManager[Any]
+    if "command" in config:
+        named = {key: config[key] for key in ("command", "args", "env", "cwd") if key in config}
+        streams = stdio_client(StdioServerParameters(**named), errlog=errors)
+    elif config.get("transport") == "sse":
+        streams = sse_client(config["url"])
+    else:
+        streams = streamable_http_client(config["url"])
+    async with streams as (reading, writing, *_), ClientSession(reading, writing) as session:
+        yield session
 
 
-async def _refer(config: Mapping[str, Any], calls: Mapping[str, PublishedCall]) -> Reference:
-    async with asyncio.timeout(_PATIENCE_S), sdk_session(config) as session:
+async def _refer(config: Mapping[str, Any], calls: Mapping[str, PublishedCall], errors: TextIO) -> Reference:
+    async with asyncio.timeout(_PATIENCE_S), sdk_session(config, errors) as session:
         await session.initialize()
         lists = {name: await _entries(session, name) for name in LISTS}
         return Reference(lists, {name: await _outcome(session, call) for name, call in calls.items()})

@@ -21,6 +21,7 @@ from support.published_servers import (
     DIRECTORY_VARIABLE,
     Published,
     PublishedCall,
+    installed_sdk,
     installed_servers,
     published_servers,
 )
@@ -255,6 +256,19 @@ def test_every_generation_and_every_transport_is_in_the_table() -> None:
     assert len(core) >= 6
     assert {server.transport for server in core} == {"stdio", "http", "sse"}
     assert len({server.sdk.split()[0] for server in core}) >= 4
+
+
+@pytest.mark.parametrize("name", installed_servers())
+def test_it_has_the_sdk_that_the_table_says(name: str) -> None:
+    if problem := installed_servers()[name]:
+        pytest.skip(problem)
+    server = published_servers()[name]
+    version = installed_sdk(server, Path(os.environ[DIRECTORY_VARIABLE]).resolve())
+    assert (
+        version.startswith(server.sdk.partition(" ")[2])
+        if version
+        else server.sdk.split()[0] not in ("python", "fastmcp")
+    )
 
 
 def test_what_is_left_out_is_a_cell_and_has_a_reason() -> None:
