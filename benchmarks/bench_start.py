@@ -37,6 +37,16 @@ ROOT = Path(__file__).resolve().parents[1]
 TARGET = 1.3
 LIMIT_S = 240.0
 SAMPLING_S = 0.02
+# What a launcher may need to reach its registry, and a child does not get by itself.
+REACHING = (
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "NODE_EXTRA_CA_CERTS",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "NO_PROXY",
+    "no_proxy",
+)
 POPULAR = (
     "agent-filesystem calculations documentation eslint everything fast-filesystem filesystem git-with-hono hello-world knip "
     "memory memory-bank pdf playwright primeng sequential-thinking task-manager time "
@@ -147,7 +157,8 @@ def launched(server: Published, command: Command, caches: Path, tools: Path) -> 
     name, version = server.pin
     arguments = list(command.argv[2 if server.registry == "npm" else 1 :])
     config = stdio_config(command)
-    environment = {**config["env"], "PATH": f"{tools}:{os.environ['PATH']}"}
+    reaching = {name: os.environ[name] for name in REACHING if name in os.environ}
+    environment = {**config["env"], **reaching, "PATH": f"{tools}:{os.environ['PATH']}"}
     if server.registry == "npm":
         argv = ["npx", "-y", f"{name}@{version}", *arguments]
         environment["npm_config_cache"] = str(caches / "npm")
