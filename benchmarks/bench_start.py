@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -137,7 +137,7 @@ async def start_with_sdk(path: Path) -> Start:
     return done
 
 
-SIDES: Mapping[str, Callable[[Path], Awaitable[Start]]] = {"ours": start_with_ours, "SDK": start_with_sdk}
+SIDES: Mapping[str, Callable[[Path], Coroutine[Any, Any, Start]]] = {"ours": start_with_ours, "SDK": start_with_sdk}
 
 
 def measured(side: str, path: Path) -> Start:
@@ -145,7 +145,7 @@ def measured(side: str, path: Path) -> Start:
     children = Children()
     children.start()
     try:
-        done = asyncio.run(SIDES[side](path))  # type: ignore[arg-type]
+        done = asyncio.run(SIDES[side](path))
     finally:
         children.end()
     done.children, done.begun = children.most, len(children.seen)

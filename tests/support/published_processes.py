@@ -98,6 +98,11 @@ class PublishedProcess:
         assert self._errors is not None
         self._errors.close()
 
+    def descendants(self) -> set[psutil.Process]:
+        """Return the processes that it and its children have started; only while it runs."""
+        assert self._process is not None
+        return set(self._process.children(recursive=True))
+
     def another(self) -> PublishedProcess:
         """Return a second one, on a port of its own; not yet started."""
         return PublishedProcess(*self._place)
