@@ -85,11 +85,11 @@ def _install_npm(directory: Path, servers: Collection[Published]) -> dict[str, s
     description = json.dumps({"private": True, "dependencies": dependencies}, indent=1)
     (root / "package.json").write_text(description, encoding="utf-8")
     problems: dict[str, str] = {}
-    if _run([*_NPM, "--prefix", str(root)]):
+    npm = [*_NPM, "--prefix", str(root)]
+    if _run(npm):
         (root / "package.json").write_text('{"private": true}', encoding="utf-8")
         for name, version in dependencies.items():
-            wanted = f"{name}@{version}"
-            if problem := _run([*_NPM, "--prefix", str(root), "--save-exact", wanted]):
+            if problem := _run([*npm, "--save-exact", f"{name}@{version}"]):
                 problems[f"node/node_modules/{name}"] = problem
     for server in servers:
         if server.program and server.folder not in problems:
