@@ -18,9 +18,9 @@ from mcp.types import PaginatedRequestParams
 from pydantic import BaseModel
 from support.published_servers import PublishedCall
 
-__all__ = ["LISTS", "Outcome", "Reference", "reference_of", "sdk_session"]
+__all__ = ["Outcome", "Reference", "reference_of", "sdk_session"]
 
-LISTS: Final = ("tools", "resources", "resource_templates", "prompts")
+_LISTS: Final = {"tools": "tools", "resources": "resources", "resource_templates": "resources", "prompts": "prompts"}
 _PATIENCE_S: Final = 60.0
 
 Outcome = tuple[Any, ...]
@@ -29,7 +29,7 @@ Outcome = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Reference:
-    """What the SDK got: the entries of each list or the code it was refused with, and outcomes by the name of a call."""
+    """What the SDK got: the entries of each declared list or the code it was refused with, and outcomes by call."""
 
     lists: Mapping[str, list[dict[str, Any]] | int]
     outcomes: Mapping[str, Outcome]
@@ -58,8 +58,10 @@ async def sdk_session(config: Mapping[str, Any], errors: TextIO) -> AsyncIterato
 
 async def _refer(config: Mapping[str, Any], calls: Mapping[str, PublishedCall], errors: TextIO) -> Reference:
     async with asyncio.timeout(_PATIENCE_S), sdk_session(config, errors) as session:
-        await session.initialize()
-        lists = {name: await _entries(session, name) for name in LISTS}
+        capabilities = (await session.initialize()).capabilities
+        # Servers of the oldest SDK never answer what they have not declared.
+        declared = [name for name in _LISTS if getattr(capabilities, _LISTS[name]) is not None]
+        lists = {name: await _entries(session, name) for name in declared}
         return Reference(lists, {name: await _outcome(session, call) for name, call in calls.items()})
 
 

@@ -26,7 +26,7 @@ from support.published_servers import (
     installed_servers,
     published_servers,
 )
-from support.sdk_reference import LISTS, Outcome, Reference, reference_of
+from support.sdk_reference import Outcome, Reference, reference_of
 
 from mcp_manager import CallError, McpManager, RpcError
 from mcp_manager.catalog.record import Record
@@ -100,10 +100,10 @@ Cell = Callable[[McpManager, Subject], Awaitable[None]]
 
 
 async def lists(manager: McpManager, subject: Subject) -> None:
-    """Every list, and the code that one is refused with; ``execution`` is in the revisions before 2026-07-28 alone."""
+    """Every list that it declares, or the code that one is refused with; ``execution`` is in the revisions before 2026-07-28 alone."""
     reference = subject.reference()
-    for name in LISTS:
-        theirs = reference.lists[name]
+    assert reference.lists
+    for name, theirs in reference.lists.items():
         try:
             entries: list[Record] = await getattr(manager, f"list_{name}")("peer", timeout=PATIENCE_S)
         except RpcError as refusal:
