@@ -21,6 +21,7 @@ MODULES = (
     "balancing",
     "snapshots",
     "router",
+    "mending",
     "jsonrpc",
     "sse",
     "deadlines",

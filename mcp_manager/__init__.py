@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         RetryBudgetConfig,
         RetryConfig,
         ServerConfig,
+        TlsConfig,
         load_manager_config,
     )
     from mcp_manager.dispatch.flight_log import FlightRecord
@@ -206,6 +207,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "Task",
     "TaskError",
     "TextContent",
+    "TlsConfig",
     "TokenStore",
     "Tool",
     "ToolAnnotations",
@@ -238,7 +240,7 @@ _MODULE_OF = {
         "mcp_manager.config": (
             "AuthConfig BalancingConfig BreakerConfig DiscoveryConfig FallbackConfig HealthConfig HedgeConfig "
             "LimitsConfig ManagerConfig RateConfig RestartConfig RetryBudgetConfig RetryConfig ServerConfig "
-            "load_manager_config"
+            "TlsConfig load_manager_config"
         ),
         "mcp_manager.dispatch.flight_log": "FlightRecord",
         "mcp_manager.errors": (

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
+import logging
+import os
 import random
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from mcp_manager._core.router import Router
 from mcp_manager.auth import request_headers
@@ -17,13 +18,26 @@ from mcp_manager.protocol.capabilities import handshake_capabilities, stateless_
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.session import SessionSettings
+from mcp_manager.session.connect_slots import ConnectSlots
 from mcp_manager.session.handlers import HandlerMap
 from mcp_manager.supervisor import InstanceObserver, Supervisor
 from mcp_manager.transports.base import MessageSink, Transport
+from mcp_manager.transports.connection_limit import default_limit
 from mcp_manager.transports.deadline_timer import DeadlineTimer
+from mcp_manager.transports.process_activity import usable_cores
 from mcp_manager.transports.stdio import StdioTransport
+from mcp_manager.transports.user_agent import user_agent
 
 __all__ = ["Assembly"]
+
+logger = logging.getLogger(__name__)
+
+# To start a program takes a core for a second or more. Few at a time would do on idle cores; on cores that others use as
+# well, few get a small share: of 25 at once on two busy ones, 8 took 1.3 times as long as all, 16 took 1.2 times.
+_STARTS_PER_CORE: Final = 16
+_LOOK_AT_PROGRAMS_S: Final = 0.1
+_MOST_WAITING_PROGRAMS: Final = 4096
+_MOST_WAITING: Final = 512
 
 
 class Assembly:
@@ -81,8 +95,16 @@ class Assembly:
         # One for all servers, as a bound method is made anew each time it is asked for.
         self._make_transport = self._transport
         self._timer = DeadlineTimer()
-        self._connect_slots = asyncio.Semaphore(config.connect_concurrency)
-        self.http = HttpPool(max_connections=config.max_connections, timer=self._timer)
+        self._connect_slots = ConnectSlots(config.connect_concurrency, most_waiting=_most_waiting())
+        starts = config.start_concurrency or _STARTS_PER_CORE * usable_cores()
+        # A program that only waits takes no core, and would be there in the end anyway.
+        self._start_slots = ConnectSlots(starts, most_waiting=_MOST_WAITING_PROGRAMS, look_s=_LOOK_AT_PROGRAMS_S)
+        self.http = HttpPool(
+            max_connections=default_limit() if config.max_connections is None else config.max_connections,
+            max_connections_per_origin=config.max_connections_per_origin,
+            timer=self._timer,
+            sender=user_agent(config.client_name, config.client_version),
+        )
 
     def supervisor(
         self, server_id: str, config: ServerConfig, router: Router, observer: InstanceObserver
@@ -92,16 +114,22 @@ class Assembly:
 
     def settings(self, server_id: str, config: ServerConfig, before: SessionSettings | None = None) -> SessionSettings:
         """Make what a server's sessions are made from; ``before`` is that of the configuration that it replaces."""
+        if not config.tls.verify:
+            logger.warning(
+                "server %r: tls.verify is false: anybody on the way can read and change what is sent", server_id
+            )
         authorizations = None
         if config.auth.type == "oauth":
             # For those who need it: it is a good part of what an import costs.
             from mcp_manager.auth.oauth.authorizations import Authorizations  # noqa: PLC0415
+            from mcp_manager.transports.routed_client import RoutedClient  # noqa: PLC0415
 
+            client = RoutedClient(self.http, config)
             authorizations = Authorizations(
                 server_id,
                 config.auth,
                 self._config.client_name,
-                lambda: self.http.client,
+                lambda: client,
                 self._token_store,
                 self._redirect_handler,
             )
@@ -112,7 +140,7 @@ class Assembly:
             self._client,
             self._listeners,
             self._make_transport,
-            self._connect_slots,
+            self._start_slots if config.command is not None else self._connect_slots,
             self._clock,
             self._trace_context,
             authorizations,
@@ -125,17 +153,21 @@ class Assembly:
             settings.succeed(before)
         return settings
 
-    def _transport(self, session: SessionSettings, index: int, sink: MessageSink, sse: bool) -> Transport:
+    def _transport(self, session: SessionSettings, index: int, sink: MessageSink, sse: bool, number: int) -> Transport:
         server_id, config, authorizations = session.server_id, session.config, session.authorizations
         endpoints = session.endpoints
         if config.command is not None:
             return StdioTransport(config, server_id=server_id, sink=sink, timer=self._timer)
         # See above.
+        from yarl import URL  # noqa: PLC0415
+
         from mcp_manager.transports.http import HttpTransport  # noqa: PLC0415
         from mcp_manager.transports.http_settings import HttpSettings  # noqa: PLC0415
         from mcp_manager.transports.http_sse import HttpSseTransport  # noqa: PLC0415
+        from mcp_manager.transports.route import route_of  # noqa: PLC0415
 
         url = config.instance_url(index)
+        where = URL(url)
         settings = HttpSettings(
             pool=self.http,
             url=url,
@@ -145,7 +177,20 @@ class Assembly:
             max_response_bytes=config.max_response_bytes,
             lanes=self._config.http_lanes,
             endpoint=endpoints[index] if endpoints is not None else None,
+            route=route_of(config, where, os.environ),
             authorization=authorizations.of(url) if authorizations is not None else None,
+            cookies=session.cookies(number),
+            secrets=session.secrets,
         )
         kind = HttpSseTransport if sse or config.transport == "sse" else HttpTransport
         return kind(settings, sink)
+
+
+def _most_waiting() -> int:
+    """Return how many connections may wait for an answer beyond ``connect_concurrency``: each holds a descriptor."""
+    try:
+        import resource  # noqa: PLC0415  (Unix alone has it)
+    except ImportError:
+        return _MOST_WAITING
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_WAITING if limit == resource.RLIM_INFINITY else max(1, min(_MOST_WAITING, limit // 2))

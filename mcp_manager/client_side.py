@@ -82,7 +82,7 @@ class ClientSide:
         sessions = [session for _, session in _sessions([supervisor])]
         for reply in await asyncio.gather(*(each.set_log_level(level, deadline_ns) for each in sessions)):
             if reply is not None and reply.kind == ERROR:
-                raise rpc_error(server_id, reply.error or b"")
+                raise rpc_error(server_id, reply.error or b"", supervisor.settings.secrets)
 
 
 def _sessions(supervisors: Iterable[Supervisor]) -> list[tuple[Supervisor, Session]]:

@@ -81,8 +81,18 @@ class McpManagerError(Exception):
         if retryable is not None:
             self.retryable = retryable
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By its attributes: __init__ makes the message of some itself, and takes more than args has of others.
+        return _blank, (type(self),), {**self.__dict__, "args": self.args}
+
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+def _blank(kind: type[McpManagerError]) -> McpManagerError:
+    """Make an error that has yet to get its attributes: a copy, or what crosses to another process."""
+    maker = OSError if issubclass(kind, OSError) else Exception
+    return maker.__new__(kind)
 
 
 class ConfigError(McpManagerError, ValueError):
@@ -142,7 +152,7 @@ class RpcError(McpManagerError, RuntimeError):
     code
         The error's integer code.
     message
-        The server's own text.
+        The server's own text, but for credentials; ``str()`` shows it without control characters.
     data
         The decoded ``data`` member, or ``None``.
     """
@@ -155,7 +165,9 @@ class RpcError(McpManagerError, RuntimeError):
         self.data = data
 
     def __str__(self) -> str:
-        return f"{self.message} (JSON-RPC error {self.code})"
+        # It goes into logs and terminals, and the text is the server's.
+        message = "".join(char if char.isprintable() else " " for char in self.message)
+        return f"{message} (JSON-RPC error {self.code})"
 
 
 class UrlElicitationRequiredError(RpcError):
@@ -185,10 +197,16 @@ class UrlElicitationRequiredError(RpcError):
 class CallError(McpManagerError, RuntimeError):
     """A call got no answer. ``delivery`` says whether the request may have been executed.
 
-    ``attempts`` is how often it was tried; ``delivery`` is that of all of them together.
+    ``attempts`` is how often it was tried; ``delivery`` is that of all of them together. ``http_status`` and ``rpc_code``
+    are the status of the HTTP response and the code of the JSON-RPC error that it failed with, ``None`` without one.
     """
 
     attempts: int = 1
+    http_status: int | None = None
+    rpc_code: int | None = None
+
+    # Whether it was this side that lacked something, such as a free connection: that says nothing of the server.
+    is_local: bool = False
 
     delivery: Delivery = "unknown"
 
@@ -231,7 +249,10 @@ class ConnectionLostError(CallError):
 
 
 class ServerExitedError(ConnectionLostError):
-    """The child process of a stdio server ended; the hint quotes the end of its stderr."""
+    """The child process of a stdio server ended; the hint quotes the end of its stderr.
+
+    ``retry_after_s`` says when it is started again.
+    """
 
     def __init__(
         self,
@@ -256,7 +277,12 @@ class ServerExitedError(ConnectionLostError):
 
 
 class DeadlineExceededError(CallError, TimeoutError):
-    """The call's deadline passed before its reply arrived."""
+    """The call's deadline passed before its reply arrived.
+
+    ``is_starting`` tells that the program was still starting, which says nothing against it.
+    """
+
+    is_starting: bool = False
 
     retryable = True
 
@@ -264,7 +290,9 @@ class DeadlineExceededError(CallError, TimeoutError):
 class CircuitOpenError(CallError):
     """The server's circuit breaker is open; nothing was sent.
 
-    ``retry_after_s`` says when to come back; where a trial is under way or due, callers may be let through earlier.
+    ``retry_after_s`` says when to come back: when the program is started again that has ended, which the message then
+    quotes, or when calls may try the server; where a trial is under way or due, callers may be let through earlier.
+    ``None`` if the circuit is held open.
     """
 
     delivery: Delivery = "not_sent"
@@ -291,12 +319,7 @@ class SessionLostError(CallError):
 
 
 class ProtocolError(CallError):
-    """The server answered something that is not a valid reply to the request.
-
-    ``http_status`` is the status of the response that says so, ``None`` where it was no HTTP status that did.
-    """
-
-    http_status: int | None = None
+    """The server answered something that is not a valid reply to the request."""
 
 
 class InputRequiredError(CallError):
@@ -313,6 +336,11 @@ class TaskError(CallError):
 
 
 class AuthError(CallError):
-    """The server refused the credentials (HTTP 401 or 403); the request was not executed."""
+    """The server refused the credentials, or the lack of them (HTTP 401 or 403); the request was not executed.
+
+    ``is_challenged`` tells whether it said which credentials it wants (``WWW-Authenticate``).
+    """
+
+    is_challenged: bool = False
 
     delivery: Delivery = "rejected"

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -42,16 +42,23 @@ ServerSpec = ServerConfig | Mapping[str, Any] | str | bytes
 # Circuits close with traffic and with time, of which nobody tells. In a large fleet a look at all servers takes a while:
 # it must not take more than a tenth of the loop's time.
 _LOOK_AGAIN_S = 0.25
+_MOMENT_S = 0.25
+
+_KEPT = "server %r keeps its old configuration: %s"
 _PAUSES = 9
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``apply`` changed: server ids, sorted; and by id why a server kept its old configuration."""
+    """What ``apply`` changed: server ids, sorted; and by id why a server kept its old configuration.
+
+    ``starting`` are those that still serve with the old one while the new one starts, which takes over when it is up.
+    """
 
     deployed: tuple[str, ...]
     redeployed: tuple[str, ...]
     undeployed: tuple[str, ...]
     failed: dict[str, str]
+    starting: tuple[str, ...] = ()
 
 
 class Fleet:
@@ -133,15 +140,19 @@ class Fleet:
             return
         server_id = supervisor.server_id
         try:
-            if supervisor.settings.endpoints is not None:
-                await self._find(supervisor, supervisor.settings, must=False)
-                added = supervisor.reconcile()
-            if not is_lazy:
-                await self._probe_all(added)
+            await _awaited(supervisor, self._bring_up(supervisor, added, is_lazy))
         except BaseException:
             if self.servers.get(server_id) is supervisor:
                 await self._remove(server_id, supervisor, 0.0)
             raise
+
+    async def _bring_up(self, supervisor: Supervisor, added: list[Instance], is_lazy: bool) -> None:
+        """Find out where a server is, if that is to be found, and connect to it."""
+        if supervisor.settings.endpoints is not None:
+            await self._find(supervisor, supervisor.settings, must=False)
+            added = supervisor.reconcile()
+        if not is_lazy:
+            await self._probe_all(added)
 
     async def undeploy(self, server_id: str) -> None:
         """Remove a server."""
@@ -151,6 +162,19 @@ class Fleet:
     async def redeploy(self, server_id: str, config: ServerSpec, plan: RolloutPlan) -> None:
         """Replace a server's configuration without a gap."""
         supervisor = self.supervisor_of(server_id)
+        task, settings = await self._begin_rollout(supervisor, config, plan)
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait({task})
+            raise
+        self._conclude(supervisor, settings, task)
+
+    async def _begin_rollout(
+        self, supervisor: Supervisor, config: ServerSpec, plan: RolloutPlan
+    ) -> tuple[asyncio.Task[None], SessionSettings]:
+        server_id = supervisor.server_id
         parsed = _parse_config(server_id, config)
         check_instances(server_id, parsed, parsed.instances)
         while supervisor.rollout is not None:
@@ -162,16 +186,14 @@ class Fleet:
         rollout = Rollout(supervisor, settings, plan, self._router, find, self._clock)
         task = supervisor.begin_rollout(settings, rollout.run()).task
         task.add_done_callback(partial(self._rolled_out, supervisor))
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError:
-            task.cancel()
-            await asyncio.wait({task})
-            raise
+        return task, settings
+
+    def _conclude(self, supervisor: Supervisor, settings: SessionSettings, task: asyncio.Task[None]) -> None:
+        """Raise what a rollout that is over has failed of."""
         if not task.cancelled():
             task.result()
         elif supervisor.settings is not settings:
-            raise self._gone(server_id)
+            raise self._gone(supervisor.server_id)
 
     def _gone(self, server_id: str) -> McpManagerError:
         """Say why a server that was there is not there any more."""
@@ -228,7 +250,7 @@ class Fleet:
         if supervisor.config.connect == "eager":
             # Those that somebody else asked for are waited for as well.
             others = [each.wait_connected() for each in supervisor.instances if each not in added]
-            await asyncio.gather(self._probe_all(added), *others)
+            await _awaited(supervisor, _all_of(self._probe_all(added), *others))
 
     async def apply(self, config: ManagerConfig) -> Applied:
         """Make the fleet what ``config.servers`` says."""
@@ -242,18 +264,20 @@ class Fleet:
             if wanted[server_id] != self.servers[server_id].config
         )
         failed: dict[str, str] = {}
+        starting: set[str] = set()
         with _collector_paused():
             added = [self._register(server_id, wanted[server_id]) for server_id in fresh]
         await asyncio.gather(
             *(self.undeploy(server_id) for server_id in gone),
             *(self._connect(*each) for each in added if not each[0].is_dormant),
-            *(self._replace(server_id, wanted[server_id], failed) for server_id in changed),
+            *(self._replace(server_id, wanted[server_id], failed, starting) for server_id in changed),
         )
         return Applied(
             deployed=tuple(fresh),
-            redeployed=tuple(each for each in changed if each not in failed),
+            redeployed=tuple(each for each in changed if each not in failed and each not in starting),
             undeployed=tuple(gone),
             failed=failed,
+            starting=tuple(sorted(starting)),
         )
 
     async def wait_ready(self, wanted: int | None, check_running: Callable[[], None]) -> None:
@@ -287,12 +311,26 @@ class Fleet:
     async def _probe_all(self, instances: Iterable[Instance]) -> None:
         await asyncio.gather(*(self._monitor.probe(instance) for instance in instances))
 
-    async def _replace(self, server_id: str, config: ServerConfig, failed: dict[str, str]) -> None:
+    async def _replace(self, server_id: str, config: ServerConfig, failed: dict[str, str], starting: set[str]) -> None:
+        """Replace a configuration, and leave that to itself when its programs take long to start."""
+        supervisor = self.supervisor_of(server_id)
+        task, settings = await self._begin_rollout(supervisor, config, RolloutPlan())
         try:
-            await self.redeploy(server_id, config, RolloutPlan())
+            await asyncio.wait({task}, timeout=config.connect_timeout_s + _MOMENT_S)
+            if not task.done() and supervisor.settings is not settings:
+                starting.add(server_id)
+                task.add_done_callback(partial(_tell_failure, server_id))
+                return
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait({task})
+            raise
+        try:
+            self._conclude(supervisor, settings, task)
         except CallError as error:
             failed[server_id] = str(error)
-            _log.warning("server %r keeps its old configuration: %s", server_id, error)
+            _log.warning(_KEPT, server_id, error)
 
     async def _remove(self, server_id: str, supervisor: Supervisor, grace_s: float) -> None:
         del self.servers[server_id]
@@ -334,6 +372,26 @@ class _Observer:
 
     def instance_ended(self, supervisor: Supervisor) -> None:
         self._monitor.instance_ended(supervisor)
+
+
+async def _awaited(supervisor: Supervisor, work: Coroutine[Any, Any, None]) -> None:
+    """Have a server's work done, and wait for it for ``connect_timeout_s`` at most: programs may take longer to start."""
+    task = supervisor.spawn(work)
+    # A moment more than the attempts themselves, which say what they met.
+    await asyncio.wait({task}, timeout=supervisor.config.connect_timeout_s + _MOMENT_S)
+    if task.done() and not task.cancelled():
+        task.result()
+
+
+async def _all_of(*works: Awaitable[None]) -> None:
+    await asyncio.gather(*works)
+
+
+def _tell_failure(server_id: str, task: asyncio.Task[None]) -> None:
+    """Say that a replacement has failed that nobody waits for."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        _log.warning(_KEPT, server_id, error)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import enum
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from random import choice
 from threading import get_ident
 from typing import Any, Final, Self, TypeVar
 
@@ -36,7 +37,7 @@ from mcp_manager.protocol.safety import tool_of
 from mcp_manager.scaling import RolloutPlan
 from mcp_manager.scaling.rollout import Strategy
 from mcp_manager.scaling.verification import ToolCheck
-from mcp_manager.session import ProgressCallback
+from mcp_manager.session import ProgressCallback, ProgressReports, SessionSettings
 from mcp_manager.session.handlers import HandlerMap, Handlers, Roots
 from mcp_manager.session.output_schemas import OutputSchemas
 from mcp_manager.session.tool_hints import ToolHints
@@ -52,6 +53,8 @@ __all__ = ["McpManager"]
 T = TypeVar("T")
 
 _CLOCK: Final = time.monotonic_ns
+# Behind a bridge that tells every client everything, one client's tokens must not be another's.
+_FIRST_TOKENS: Final = range(1_000_000_000, 2_000_000_000)
 # A century: more does not fit nanoseconds beside the time since boot.
 _LONGEST_TIMEOUT_S: Final = 100 * 365.25 * 86400
 
@@ -138,7 +141,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
             lambda: self._servers.values(),
             config=self._config,
         )
-        self._progress_tokens = itertools.count(1)
+        self._progress_tokens = itertools.count(choice(_FIRST_TOKENS))
         self._fleet = Fleet(self._assembly, self._router, self._monitor, self._removed, _CLOCK)
         self._servers = self._fleet.servers
         self._routing = Routing(self._servers, self._fleet.index, self._monitor, self._router, self._tools, _CLOCK)
@@ -231,7 +234,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
     # The fleet
 
     async def deploy(self, server_id: str, config: ServerSpec) -> None:
-        """Register a server, connect to it and probe it once.
+        """Register a server, connect to it and probe it once, waiting for that at most ``connect_timeout_s``.
 
         Parameters
         ----------
@@ -240,7 +243,8 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
         config
             Its configuration, checked here whatever its form.
 
-        An unreachable server is not an error: it is deployed, ``Unhealthy``, and retried for ever.
+        An unreachable server is not an error: it is deployed, ``Unhealthy``, and retried for ever. Nor is a program that
+        takes longer: it goes on starting, for up to ``start_timeout_s``, and calls wait for it within their deadlines.
 
         Raises
         ------
@@ -290,6 +294,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
             input schema; ``superset`` are those and perhaps more; ``off`` asks nothing. Without an old instance that can
             list its tools there is nothing to compare.
 
+        New programs have ``start_timeout_s`` to start, and the old ones serve meanwhile.
         It ends when the old instances have ended, at the latest ``drain_timeout_s`` after they left traffic. When it
         fails, or is cancelled before the change is made, the server has its old configuration and as many instances as
         before. One replacement of a server waits for another; :meth:`scale` does not, and what it asks for holds.
@@ -319,7 +324,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
         """Set how many instances a server has; new ones are connected, surplus ones drain. 0 suspends it.
 
         The number is set at once, and the last one that was set holds; it returns when the new instances have been probed
-        once, those among them that another call has asked for included. They take no traffic before they have a session, as long as there is one that has. An instance that drains
+        once, those among them that another call has asked for included, or after ``connect_timeout_s``. They take no traffic before they have a session, as long as there is one that has. An instance that drains
         takes no new calls and ends with the last of those it has, or ``drain_timeout_s`` later.
 
         Raises
@@ -337,7 +342,8 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
     async def apply(self, config: ManagerConfig) -> Applied:
         """Make the fleet what ``config.servers`` says: deploy what is missing, replace what differs, remove the rest.
 
-        A replacement that does not connect leaves the old one in place and is reported in ``failed``. The manager's own
+        A replacement that does not connect leaves the old one in place and is reported in ``failed``; one whose program is
+        not up after ``connect_timeout_s`` is reported in ``starting``, and takes over when it is. The manager's own
         settings are fixed at its creation and not touched.
         """
         self._check_running()
@@ -453,19 +459,25 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
         """Send a request and return the reply as received: the seam under :meth:`request` and the typed verbs."""
         self._check_running()
         supervisor = self._supervisor_of(server_id)
-        progress: tuple[str, ProgressCallback] | None = None
+        progress: tuple[str, ProgressReports] | None = None
         if on_progress is not None:
             token = f"progress-{next(self._progress_tokens)}"
             params = with_progress_token(params, token)
-            progress = (token, on_progress)
+            progress = (token, ProgressReports(on_progress))
         encoded = None if params is None else encode_params(params)
         now_ns = _CLOCK()
         deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else _timeout_ns(timeout))
         outgoing = Request(encode_method(method), encoded)
-        reply = await self._dispatcher.call(supervisor, method, outgoing, now_ns, deadline_ns, progress, key)
-        if reply.kind == ERROR and await self._url_elicitations.satisfied(server_id, reply, deadline_ns):
-            return await self._dispatcher.call(supervisor, method, outgoing, _CLOCK(), deadline_ns, progress, key)
-        return reply
+        try:
+            reply = await self._dispatcher.call(supervisor, method, outgoing, now_ns, deadline_ns, progress, key)
+            if reply.kind == ERROR and await self._url_elicitations.satisfied(server_id, reply, deadline_ns):
+                reply = await self._dispatcher.call(supervisor, method, outgoing, _CLOCK(), deadline_ns, progress, key)
+            if progress is not None:
+                await progress[1].finish(deadline_ns)
+            return reply
+        finally:
+            if progress is not None:
+                await progress[1].aclose()
 
     async def _routed(
         self,
@@ -520,6 +532,10 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
             return ()
         fresh_until = supervisor.settings.cache.fresh_until(LIST_TOOLS)
         return supervisor.settings, fresh_until, *((each, each.generation) for each in supervisor.instances)
+
+    def _settings_of(self, server_id: str) -> SessionSettings | None:
+        supervisor = self._servers.get(server_id)
+        return None if supervisor is None else supervisor.settings
 
     def _outputs(self, server_id: str) -> OutputSchemas | None:
         supervisor = self._servers.get(server_id)

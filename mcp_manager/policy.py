@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from mcp_manager.errors import (
     AuthError,
     CallError,
@@ -21,8 +19,6 @@ from mcp_manager.types import CallStatus, Outcome
 
 __all__ = ["backoff_delay", "classify_error", "classify_rpc_error", "jittered"]
 
-_INTERNAL_ERROR: Final = -32603
-
 
 def classify_error(error: BaseException, elapsed_s: float, timeout_floor_s: float) -> tuple[Outcome, CallStatus]:
     """Tell what a call that got no answer says of its server.
@@ -36,9 +32,15 @@ def classify_error(error: BaseException, elapsed_s: float, timeout_floor_s: floa
     timeout_floor_s
         A deadline shorter than this says nothing of the server: a 5 ms deadline must not trip a healthy one.
     """
+    if isinstance(error, CallError) and error.is_local:
+        is_late = isinstance(error, DeadlineExceededError)
+        return Outcome.IGNORED, CallStatus.TIMEOUT if is_late else CallStatus.CONNECT_ERROR
     match error:
-        case DeadlineExceededError() if error.delivery == "answered":
-            # The server had asked something, and this side took too long over it.
+        case DeadlineExceededError() if error.delivery == "answered" or error.is_starting:
+            # The server had asked something, and this side took too long over it; or it is not up yet.
+            return Outcome.IGNORED, CallStatus.TIMEOUT
+        case DeadlineExceededError() if error.delivery == "not_sent":
+            # Whatever it waited for, no server has been asked.
             return Outcome.IGNORED, CallStatus.TIMEOUT
         case DeadlineExceededError():
             slow = elapsed_s >= timeout_floor_s
@@ -69,12 +71,17 @@ def classify_error(error: BaseException, elapsed_s: float, timeout_floor_s: floa
             return Outcome.IGNORED, CallStatus.CANCELLED
 
 
-def classify_rpc_error(code: int | None) -> Outcome:
-    """Tell what a JSON-RPC error reply says of its server: only ``-32603`` is its own failure.
+def classify_rpc_error(code: int | None, failures: tuple[int, ...]) -> Outcome:
+    """Tell what a JSON-RPC error says of the server that answered it: that it is alive, whatever the code.
 
-    The codes -32000 to -32019 belong to the server's implementation and must not be given a meaning.
+    Many servers answer whatever their tools throw with -32603, so that one caller's arguments would shut out all others.
+
+    Parameters
+    ----------
+    failures
+        The codes that count against a server all the same; see :class:`~mcp_manager.config.BreakerConfig`.
     """
-    return Outcome.FAILURE if code == _INTERNAL_ERROR else Outcome.SUCCESS
+    return Outcome.FAILURE if code in failures else Outcome.SUCCESS
 
 
 def backoff_delay(attempt: int, initial_s: float, max_s: float, jitter: float, random: float) -> float:

@@ -9,6 +9,7 @@ import time
 import weakref
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager._core.records import Instance as RouterInstance
@@ -22,12 +23,17 @@ from mcp_manager.errors import (
     SessionLostError,
 )
 from mcp_manager.policy import backoff_delay
-from mcp_manager.session import ProgressCallback, Session, SessionSettings
+from mcp_manager.session import ProgressReports, Session, SessionSettings
+from mcp_manager.session.attempt import Attempt
+from mcp_manager.session.slot_policy import Urgency
 from mcp_manager.transports.base import Sendable
 
 __all__ = ["Instance"]
 
 _log = logging.getLogger(__name__)
+
+# By how much the time that a program may take to start grows at most while its starts run out.
+_MOST_GROWTH: Final = 10
 
 
 class Instance:
@@ -49,15 +55,18 @@ class Instance:
 
     __slots__ = (
         "__weakref__",
+        "_attempt",
         "_closing",
         "_connected_at",
-        "_connecting",
         "_ending",
         "_failed_starts",
+        "_has_failed",
         "_idle",
+        "_late_attempt",
         "_lost",
         "_not_before",
         "_on_change",
+        "_overruns",
         "_retired",
         "generation",
         "handle",
@@ -81,7 +90,9 @@ class Instance:
         self.session: Session | None = None
         # The one that :meth:`aclose` ends, for whoever comes by meanwhile.
         self._ending: Session | None = None
-        self._connecting: asyncio.Task[Session] | None = None
+        self._attempt: Attempt | None = None
+        # One that had no answer in time and still waits for it, beside further ones; over HTTP alone.
+        self._late_attempt: Attempt | None = None
         self._idle: asyncio.Future[None] | None = None
         self._retired: set[asyncio.Task[None]] | None = None
         # Sessions that were lost: their calls under way hold them, and end with the instance.
@@ -89,6 +100,10 @@ class Instance:
         self._closing = False
         self._not_before = 0.0
         self._failed_starts = 0
+        # Whether the last attempt to make a session failed.
+        self._has_failed = False
+        # How many starts in a row took longer than they may.
+        self._overruns = 0
         self._connected_at = 0.0
         self.index = index
         self.number = number
@@ -109,7 +124,17 @@ class Instance:
     @property
     def is_connecting(self) -> bool:
         """Whether an attempt to make a session is under way."""
-        return self._connecting is not None
+        return self._attempt is not None
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether it is on its way to a session, and nothing speaks against its getting there."""
+        return self._attempt is not None and not self._attempt.has_failed_before
+
+    @property
+    def start_progress(self) -> str:
+        """What is known of a start that is under way, in words; "" if none is."""
+        return self._attempt.progress if self._attempt is not None else ""
 
     @property
     def restart_at(self) -> float:
@@ -117,7 +142,7 @@ class Instance:
         return self._not_before
 
     async def call(
-        self, request: Sendable, deadline_ns: int, progress: tuple[str, ProgressCallback] | None = None
+        self, request: Sendable, deadline_ns: int, progress: tuple[str, ProgressReports] | None = None
     ) -> Message:
         """Send a request on the live session, made first if need be, and return its reply.
 
@@ -138,7 +163,7 @@ class Instance:
         lost: SessionLostError,
         request: Sendable,
         deadline_ns: int,
-        progress: tuple[str, ProgressCallback] | None = None,
+        progress: tuple[str, ProgressReports] | None = None,
     ) -> Message:
         """Send a request once more, on the session that replaces one the server no longer knows.
 
@@ -186,25 +211,26 @@ class Instance:
         """
         if self.session is not None:
             return self.session
-        connecting = self._connecting or self._start_connecting()
-        done, _ = await asyncio.wait({connecting}, timeout=max(0, deadline_ns - time.monotonic_ns()) / 1e9)
-        if not done:
-            raise DeadlineExceededError(
-                "the session was not ready within the deadline",
-                server_id=self.settings.server_id,
-                delivery="not_sent",
-            )
-        if connecting.cancelled():
-            raise ConnectError("the server is being stopped", server_id=self.settings.server_id, retryable=False)
-        error = connecting.exception()
-        if error is None:
-            return connecting.result()
-        raise _for_caller(error) from None
+        attempt = self._attempt or self._begin(Urgency.CALLER)
+        attempt.turn.hasten()
+        await asyncio.wait({attempt.outcome}, timeout=max(0, deadline_ns - time.monotonic_ns()) / 1e9)
+        if not attempt.outcome.done():
+            raise self._not_ready_yet(attempt)
+        return self._result(attempt)
+
+    async def connect(self) -> Session:
+        """Return the live session, however long the attempt to make it may take; raises as :meth:`ready_session`."""
+        if self.session is not None:
+            return self.session
+        attempt = self._attempt or self._begin(Urgency.AGAIN if self._connected_at else Urgency.FIRST)
+        # Not awaited itself: whoever gives up would cancel it for the others who wait.
+        await asyncio.wait({attempt.outcome})
+        return self._result(attempt)
 
     async def wait_connected(self) -> None:
         """Wait for the end of the attempt to make a session that is under way, whatever comes of it."""
-        if self._connecting is not None:
-            await asyncio.wait({self._connecting})
+        if self._attempt is not None:
+            await asyncio.wait({self._attempt.outcome})
 
     async def wait_idle(self) -> None:
         """Wait until no call is under way."""
@@ -222,20 +248,20 @@ class Instance:
         if self.session is not None:
             self._ending = self.session
             self._set_session(None)
-        connecting = self._connecting
-        if connecting is not None:
-            connecting.cancel()
+        attempts = [each.task for each in (self._attempt, self._late_attempt) if each is not None]
+        for task in attempts:
+            task.cancel()
         for lost in list(self._lost or ()):
             lost.interrupt()
         try:
             if self._ending is not None:
                 await self._ending.aclose(grace_s)
         finally:
-            pending = [task for task in (connecting, *(self._retired or ())) if task is not None]
+            pending = [*attempts, *(self._retired or ())]
             if pending:
                 await asyncio.gather(*pending, return_exceptions=True)
 
-    def _start_connecting(self) -> asyncio.Task[Session]:
+    def _begin(self, urgency: Urgency) -> Attempt:
         loop = asyncio.get_running_loop()
         server_id = self.settings.server_id
         if self._closing:
@@ -243,9 +269,14 @@ class Instance:
         wait_s = self._not_before - loop.time()
         if wait_s > 0:
             raise self._not_restarted_yet(wait_s)
-        self._connecting = loop.create_task(self._connect())
-        self._connecting.add_done_callback(self._connecting_done)
-        return self._connecting
+        turn = self.settings.connect_slots.ask(urgency, has_failed=self._has_failed)
+        session = Session(self.settings, self.index, self.number, self._session_died)
+        attempt = self._attempt = Attempt(session, turn, self._has_failed)
+        if self.settings.config.transport == "stdio":
+            turn.is_idle = attempt.is_idle
+        attempt.task = loop.create_task(self._carry_out(attempt))
+        attempt.task.add_done_callback(partial(self._ended, attempt))
+        return attempt
 
     def _not_restarted_yet(self, wait_s: float) -> CallError:
         """Say why the child process is gone, and when it is started again."""
@@ -260,40 +291,137 @@ class Instance:
             hint=last.hint if last is not None else "",
         )
 
-    def _connecting_done(self, task: asyncio.Task[Session]) -> None:
-        if self._connecting is task:
-            self._connecting = None
-        if not task.cancelled():
-            # Retrieved here: callers may all have given up waiting.
-            task.exception()
+    def _result(self, attempt: Attempt) -> Session:
+        outcome = attempt.outcome
+        if outcome.cancelled():
+            raise ConnectError("the server is being stopped", server_id=self.settings.server_id, retryable=False)
+        error = outcome.exception()
+        if error is None:
+            return outcome.result()
+        raise _for_caller(error) from None
 
-    async def _connect(self) -> Session:
-        settings = self.settings
-        timeout_s = settings.config.connect_timeout_s
-        session = Session(settings, self.index, self.number, self._session_died)
+    def _not_ready_yet(self, attempt: Attempt) -> DeadlineExceededError:
+        server_id = self.settings.server_id
+        if self.settings.config.transport != "stdio":
+            return DeadlineExceededError(
+                "the session was not ready within the deadline", server_id=server_id, delivery="not_sent"
+            )
+        error = DeadlineExceededError(
+            f"the program is {attempt.stage}",
+            server_id=server_id,
+            delivery="not_sent",
+            hint=attempt.session.last_words or "it has written nothing; a longer timeout waits longer for it",
+        )
+        error.is_starting = not attempt.has_failed_before
+        return error
+
+    async def _carry_out(self, attempt: Attempt) -> None:
+        """Make a session, and tell all who wait for it what became of that."""
         try:
-            async with settings.connect_slots:
-                try:
-                    async with asyncio.timeout(timeout_s):
-                        await session.connect()
-                except TimeoutError as error:
-                    if isinstance(error, CallError):
-                        raise
-                    authorizations = settings.authorizations
-                    if authorizations is not None and authorizations.is_pending:
-                        raise AuthError(
-                            "the server waits for an authorization that is under way",
-                            server_id=settings.server_id,
-                            retryable=True,
-                            hint="it goes on: call again once the user has agreed",
-                        ) from None
-                    raise ConnectError(
-                        f"no handshake within connect_timeout_s ({timeout_s:g} s)", server_id=settings.server_id
-                    ) from None
+            await attempt.turn.granted()
+            attempt.began_at = asyncio.get_running_loop().time()
+            if self.settings.config.transport == "stdio":
+                await self._start(attempt)
+            else:
+                await self._reach(attempt)
         except CallError as error:
-            self.last_error = error
-            self._delay_restart()
-            raise
+            self._failed(attempt, error)
+            return
+        await self._succeeded(attempt)
+
+    async def _start(self, attempt: Attempt) -> None:
+        """Start a program and settle with it how it is spoken to; while it lives, it has all of its time."""
+        configured_s = self.settings.config.start_timeout_s
+        limit_s = configured_s * min(2**self._overruns, _MOST_GROWTH)
+        try:
+            async with asyncio.timeout(limit_s):
+                await attempt.session.connect()
+        except TimeoutError as error:
+            if isinstance(error, CallError):
+                raise
+            self._overruns += 1
+            grown = f", raised to {limit_s:g} s after starts that took too long" if limit_s > configured_s else ""
+            raise ConnectError(
+                f"no handshake within start_timeout_s ({configured_s:g} s{grown})",
+                server_id=self.settings.server_id,
+                hint=attempt.session.last_words or "it wrote nothing; raise start_timeout_s if it needs longer",
+            ) from None
+
+    async def _reach(self, attempt: Attempt) -> None:
+        """Connect to a URL and settle how it is spoken to."""
+        config = self.settings.config
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(max(config.start_timeout_s, config.connect_timeout_s)) as limit:
+                overdue = loop.call_later(config.connect_timeout_s, self._is_overdue, attempt, limit)
+                try:
+                    await attempt.session.connect()
+                finally:
+                    overdue.cancel()
+        except TimeoutError as error:
+            if isinstance(error, CallError):
+                raise
+            raise self._no_handshake() from None
+
+    def _is_overdue(self, attempt: Attempt, limit: asyncio.Timeout) -> None:
+        """Have nobody wait any longer for an answer; what was asked may be answered yet, and counts then.
+
+        A bridge may have to start a program for every session. One attempt at a time may go on so.
+        """
+        may_go_on = (
+            self.settings.config.transport == "http"
+            and self.settings.authorizations is None
+            and self._late_attempt is None
+            and self._attempt is attempt
+            and attempt.turn.stay()
+        )
+        if not may_go_on:
+            limit.reschedule(asyncio.get_running_loop().time())
+            return
+        self._late_attempt = attempt
+        error = self._no_handshake()
+        error.hint = f"a late answer still counts, for up to {self.settings.config.start_timeout_s:g} s in all"
+        self._failed(attempt, error)
+
+    def _no_handshake(self) -> CallError:
+        settings = self.settings
+        if settings.authorizations is not None and settings.authorizations.is_pending:
+            return AuthError(
+                "the server waits for an authorization that is under way",
+                server_id=settings.server_id,
+                retryable=True,
+                hint="it goes on: call again once the user has agreed",
+            )
+        return ConnectError(
+            f"no handshake within connect_timeout_s ({settings.config.connect_timeout_s:g} s)",
+            server_id=settings.server_id,
+        )
+
+    def _failed(self, attempt: Attempt, error: CallError) -> None:
+        if self._attempt is not attempt:
+            # Those who waited for it were told already.
+            return
+        self._attempt = None
+        self._has_failed = True
+        self.last_error = error
+        self._delay_restart()
+        attempt.fail(error)
+
+    async def _succeeded(self, attempt: Attempt) -> None:
+        session = attempt.session
+        if self.session is not None or self._closing:
+            # It came late, and the server knows it: it is told.
+            await session.aclose(self.settings.config.shutdown_grace_s)
+            return
+        for other in (self._attempt, self._late_attempt):
+            if other is not None:
+                other.succeed(session)
+                if other is not attempt:
+                    other.task.cancel()
+        self._attempt = None
+        attempt.succeed(session)
+        self._has_failed = False
+        self._overruns = 0
         self._set_session(session)
         self.generation += 1
         if session.channel is not None:
@@ -301,7 +429,21 @@ class Instance:
         self.last_error = None
         self._connected_at = asyncio.get_running_loop().time()
         self._on_change(self, None)
-        return session
+
+    def _ended(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
+        """Take back what an attempt had, whatever became of it."""
+        attempt.turn.leave()
+        error = None if task.cancelled() else task.exception()
+        if self._attempt is attempt:
+            self._attempt = None
+            if error is not None:
+                self._has_failed = True
+                self._delay_restart()
+        if self._late_attempt is attempt:
+            self._late_attempt = None
+        if error is not None:
+            attempt.fail(error)
+        attempt.outcome.cancel()
 
     def _set_session(self, session: Session | None) -> None:
         self.session = session
@@ -333,7 +475,7 @@ def _resolve(future: asyncio.Future[None]) -> None:
 
 def _for_caller(error: BaseException) -> BaseException:
     """Turn the failure of a shared attempt into one waiter's own."""
-    if isinstance(error, ConnectionLostError) and not isinstance(error, ServerExitedError):
+    if isinstance(error, ConnectionLostError | SessionLostError) and not isinstance(error, ServerExitedError):
         return ConnectError(error.message, server_id=error.server_id, hint=error.hint)
     # Whatever became of the handshake, the caller's own request never left.
     return error.for_caller("not_sent") if isinstance(error, CallError) else error

@@ -14,6 +14,7 @@ from mcp_manager.health import HealthMonitor
 from mcp_manager.pool import Instance
 from mcp_manager.protocol.revisions import Era
 from mcp_manager.supervisor import Supervisor
+from mcp_manager.transports.connection_limit import default_limit
 from mcp_manager.types import CircuitState, PyHealthStatus, ServerState
 
 __all__ = ["FleetSnapshot", "InstanceSnapshot", "ManagerSnapshot", "ServerSnapshot", "fleet_snapshot"]
@@ -82,7 +83,8 @@ class ServerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """One server; ``waiting`` calls are above a limit and wait for their turn; ``retry_budget`` is how many retries and
     hedges it has now; ``p50_s`` to ``p99_s`` are of the calls of the last minute, ``None`` without any.
 
-    ``instances`` are those that take traffic and those that are on their way out, or in, by index.
+    ``tls_verify`` is ``False`` where its configuration has every certificate accepted. ``instances`` are those that take
+    traffic and those that are on their way out, or in, by index.
     """
 
     id: str
@@ -103,6 +105,7 @@ class ServerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     p95_s: float | None
     p99_s: float | None
     instances: tuple[InstanceSnapshot, ...]
+    tls_verify: bool = True
 
 
 class ManagerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,9 +114,11 @@ class ManagerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     client_name: str
     client_version: str
     max_connections: int
+    max_connections_per_origin: int
     max_concurrent: int
     max_waiting: int
     connect_concurrency: int
+    start_concurrency: int
     probe_concurrency: int
     http_lanes: bool
     flight_records: int
@@ -143,10 +148,17 @@ def fleet_snapshot(
     """Read everything at once; ``now_ns`` is the monotonic clock's time, ``taken_at`` the wall clock's."""
     return FleetSnapshot(
         taken_at=taken_at,
-        manager=ManagerSnapshot(**{name: getattr(config, name) for name in ManagerSnapshot.__struct_fields__}),
+        manager=_manager(config),
         health=health,
         servers=tuple(_server(each, monitor, router, now_ns) for each in supervisors),
     )
+
+
+def _manager(config: ManagerConfig) -> ManagerSnapshot:
+    settings = {name: getattr(config, name) for name in ManagerSnapshot.__struct_fields__}
+    if config.max_connections is None:
+        settings["max_connections"] = default_limit()
+    return ManagerSnapshot(**settings)
 
 
 def _server(supervisor: Supervisor, monitor: HealthMonitor, router: Router, now_ns: int) -> ServerSnapshot:
@@ -173,6 +185,7 @@ def _server(supervisor: Supervisor, monitor: HealthMonitor, router: Router, now_
         p95_s=read.window.p95_s,
         p99_s=read.window.p99_s,
         instances=tuple(sorted(instances, key=lambda each: each.index)),
+        tls_verify=config.tls.verify,
     )
 
 

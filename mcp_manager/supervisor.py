@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
+from math import ceil
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -15,6 +16,7 @@ from mcp_manager.core_settings import balancing_settings, breaker_settings, iden
 from mcp_manager.errors import CallError
 from mcp_manager.pool import Instance
 from mcp_manager.session import SessionSettings
+from mcp_manager.types import CircuitState
 
 __all__ = ["Change", "InstanceObserver", "Supervisor"]
 
@@ -268,6 +270,36 @@ class Supervisor:
         if not self.is_over:
             self._router.configure(self.server_id, balancing_settings(balancing), limits_of(self.config))
 
+    # Child processes that are gone
+
+    def hold(self, instance: Instance) -> float:
+        """Keep calls from a child process that is gone until it is started again; return how many seconds that is.
+
+        0 for whatever else: it is there, it may be started at once, or it is no child.
+        """
+        if instance.session is not None or instance.handle is None:
+            return 0.0
+        wait_s = instance.restart_at - asyncio.get_running_loop().time()
+        if wait_s <= 0:
+            return 0.0
+        # Rounded up: whoever comes back after exactly that must not be too early by what a float cannot tell apart.
+        wait_s = ceil(wait_s * 1e3 + 1e-3) / 1e3
+        # The process is gone, there is nothing to count.
+        self._router.trip(instance.handle, self._clock(), hold_ns=in_ns(wait_s))
+        return wait_s
+
+    def release(self, instance: Instance) -> bool:
+        """Let calls through to a child process that may be started by now, for which they wait; tell whether it was held."""
+        handle = instance.handle
+        if handle is None or instance.session is not None or not 0 < instance.restart_at:
+            return False
+        now_ns = self._clock()
+        is_due = instance.restart_at <= asyncio.get_running_loop().time()
+        if not is_due or self._router.breaker_state(handle, now_ns) == CircuitState.CLOSED:
+            return False
+        self._router.reset_breaker(handle, now_ns)
+        return True
+
     # The rest of its life
 
     def set_maintenance(self, on: bool) -> None:
@@ -387,9 +419,10 @@ class Supervisor:
         if error is None and (is_child or instance.generation == 1):
             # A new process is a new peer: what the old one did is no longer held against it.
             self._router.reset_breaker(instance.handle, now_ns)
-        elif error is not None and is_child:
-            # The process is gone, there is nothing to count.
-            self._router.trip(instance.handle, now_ns)
+        elif error is None:
+            self._router.reconnected(instance.handle)
+        else:
+            self.hold(instance)
         self._observer.instance_changed(self, instance, error)
 
     def _set_availability(self, instance: Instance) -> None:

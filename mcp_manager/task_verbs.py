@@ -10,7 +10,7 @@ import msgspec
 from mcp_manager.catalog import CallToolResult
 from mcp_manager.errors import ProtocolError
 from mcp_manager.protocol.tasks import TaskStatus
-from mcp_manager.verbs import Verbs, result_of
+from mcp_manager.verbs import Verbs
 
 __all__ = ["Task", "TaskVerbs"]
 
@@ -121,4 +121,4 @@ class TaskVerbs(Verbs):
 
     async def cancel_task(self, server_id: str, task_id: str, *, timeout: float | None = None) -> None:
         """Ask the server to end a task; whether and when it does shows :meth:`get_task`."""
-        result_of(server_id, await self.call(server_id, "tasks/cancel", {"taskId": task_id}, timeout=timeout))
+        self._result_of(server_id, await self.call(server_id, "tasks/cancel", {"taskId": task_id}, timeout=timeout))

@@ -21,14 +21,15 @@ from mcp_manager.catalog import (
     decode_result,
     drain_pages,
 )
+from mcp_manager.catalog.reading import FaultTaker
 from mcp_manager.errors import DeadlineExceededError, McpManagerError, ProtocolError
 from mcp_manager.protocol.rpc_error import rpc_error
-from mcp_manager.session import ProgressCallback
+from mcp_manager.session import ProgressCallback, SessionSettings
 from mcp_manager.session.output_schemas import OutputSchemas
 from mcp_manager.session.tool_hints import ToolHints
 from mcp_manager.types import Selector
 
-__all__ = ["Verbs", "result_of"]
+__all__ = ["Verbs"]
 
 T = TypeVar("T")
 
@@ -78,6 +79,10 @@ class Verbs:
         """
 
     @abstractmethod
+    def _settings_of(self, server_id: str) -> SessionSettings | None:
+        """Return what a server's sessions are made from, ``None`` for one that is gone: its faults and its secrets."""
+
+    @abstractmethod
     def _outputs(self, server_id: str) -> OutputSchemas | None:
         """Return what is known of a server's output schemas, ``None`` if its results are not checked."""
 
@@ -110,7 +115,10 @@ class Verbs:
         key
             Calls with the same one stay together, as ``balancing`` of the server's configuration says.
         on_progress
-            Called as ``on_progress(progress, total, message)`` for every progress notification of this request.
+            Called as ``on_progress(progress, total, message)`` for every progress notification of this request, in their
+            order. It may be async: then it is awaited beside the call, which returns once every report is delivered, at
+            its timeout at the latest; of more than 256 reports that wait, the oldest are dropped. What it raises is
+            logged.
         """
         if isinstance(server_id, Selector):
             return await self._routed(
@@ -127,7 +135,7 @@ class Verbs:
 
     async def ping(self, server_id: str, *, timeout: float | None = None) -> None:
         """Ask the server for a sign of life."""
-        result_of(server_id, await self.call(server_id, "ping", timeout=timeout))
+        self._result_of(server_id, await self.call(server_id, "ping", timeout=timeout))
 
     async def discover(self, server_id: str, *, timeout: float | None = None) -> DiscoverResult:
         """Ask the server what it speaks and can do; servers of before 2026-07-28 know no such method."""
@@ -226,11 +234,11 @@ class Verbs:
         and processes. What may have been missed meanwhile is told as updated. Servers of 2026-07-28 are listened to by
         ``subscriptions/listen``, earlier ones asked by ``resources/subscribe``.
         """
-        result_of(server_id, await self.call(server_id, "resources/subscribe", {"uri": uri}, timeout=timeout))
+        self._result_of(server_id, await self.call(server_id, "resources/subscribe", {"uri": uri}, timeout=timeout))
 
     async def unsubscribe(self, server_id: str, uri: str, *, timeout: float | None = None) -> None:
         """End a subscription."""
-        result_of(server_id, await self.call(server_id, "resources/unsubscribe", {"uri": uri}, timeout=timeout))
+        self._result_of(server_id, await self.call(server_id, "resources/unsubscribe", {"uri": uri}, timeout=timeout))
 
     async def list_prompts(self, server_id: str, *, timeout: float | None = None) -> list[Prompt]:
         """List all prompts, every page."""
@@ -302,7 +310,7 @@ class Verbs:
     ) -> T:
         reply = await self.call(server_id, method, params, timeout=timeout, key=key, on_progress=on_progress)
         try:
-            return decode_result(server_id, result_of(server_id, reply), kind)
+            return decode_result(server_id, self._result_of(server_id, reply), kind, self._fault_taker(server_id))
         finally:
             reply.recycle()
 
@@ -345,13 +353,17 @@ class Verbs:
                         "the list has more pages than came within the timeout", server_id=server_id, delivery="answered"
                     )
             reply, place = await self._page(server_id, method, params, None if cursor is None else place, left)
-            return result_of(server_id, reply)
+            return self._result_of(server_id, reply)
 
-        return await drain_pages(server_id, member, kind, fetch)
+        return await drain_pages(server_id, member, kind, fetch, self._fault_taker(server_id))
 
+    def _fault_taker(self, server_id: str) -> FaultTaker | None:
+        settings = self._settings_of(server_id)
+        return None if settings is None else settings.count_fault
 
-def result_of(server_id: str, reply: Message) -> bytes | memoryview:
-    """Return the result of a reply as it was written; raises :class:`RpcError` if it is an error."""
-    if reply.kind == ERROR:
-        raise rpc_error(server_id, reply.error or b"")
-    return reply.result_buffer or b"null"
+    def _result_of(self, server_id: str, reply: Message) -> bytes | memoryview:
+        """Return the result of a reply as it was written; raises :class:`RpcError` if it is an error."""
+        if reply.kind == ERROR:
+            settings = self._settings_of(server_id)
+            raise rpc_error(server_id, reply.error or b"", None if settings is None else settings.secrets)
+        return reply.result_buffer or b"null"

@@ -27,7 +27,8 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
 
     ``identity`` is what it told of itself, ``None`` before there is a session, or if it told nothing. ``transport`` is
     the one in use, which may be older than the configured one. ``pids`` are its child processes; ``faults`` counts by
-    kind what it sent that it should not have, and that harmed no call.
+    kind what it sent that it should not have, and that harmed no call. ``tls_verify`` is ``False`` where its
+    configuration has every certificate accepted. ``last_error`` is also how far a program has come that is starting.
     """
 
     id: str
@@ -47,6 +48,7 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     faults: dict[str, int]
     last_error: str | None
     pids: tuple[int, ...]
+    tls_verify: bool = True
 
 
 class ServerReading(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,8 +93,9 @@ def server_view(supervisor: Supervisor, monitor: HealthMonitor, router: Router, 
         protocol_version=session.revision if session is not None else None,
         identity=session.identity if session is not None else None,
         faults=supervisor.settings.fault_counts,
-        last_error=_reason(last_error) if last_error is not None else None,
+        last_error=_reason(last_error) if last_error is not None else _start_progress(supervisor),
         pids=tuple(each.pid for each in supervisor.instances if each.pid),
+        tls_verify=config.tls.verify,
     )
 
 
@@ -151,6 +154,13 @@ def is_ready(supervisor: Supervisor, monitor: HealthMonitor) -> bool:
 
 def _reason(error: CallError) -> str:
     return f"{error.message} ({error.hint})" if error.hint else error.message
+
+
+def _start_progress(supervisor: Supervisor) -> str | None:
+    """Say how far the start of a program has come that is under way."""
+    if supervisor.config.transport != "stdio":
+        return None
+    return next((each.start_progress for each in supervisor.instances if each.start_progress), None)
 
 
 def _ready_count(supervisor: Supervisor) -> int:

@@ -7,11 +7,14 @@ import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from pytest_asyncio import is_async_test
 from support.leaks import KINDS, LoopErrors, Snapshot
+from support.published_install import install
+from support.published_servers import DIRECTORY_VARIABLE, published_servers
 
 try:
     from uvloop import new_event_loop as new_uvloop
@@ -26,7 +29,18 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 _CLOSING_PASSES = 20
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--all-servers",
+        action="store_true",
+        help="install all servers of tests/support/published_servers.toml (2 GB) and test with them, not with a few",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("all_servers") and not hasattr(config, "workerinput"):
+        directory = Path(os.environ.setdefault(DIRECTORY_VARIABLE, str(config.rootpath / "build" / "servers")))
+        install(directory, list(published_servers()))
     config.addinivalue_line("markers", "both_loops: run an async test on asyncio's loop and on uvloop's")
     config.addinivalue_line(
         "markers", f"allow_leaks(*kinds, reason): do not fail for what is left behind; kinds of {', '.join(KINDS)}"

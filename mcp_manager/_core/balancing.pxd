@@ -15,7 +15,7 @@ cdef Instance choose(
 )
 cdef int why_none(Server server, int64_t now_ns, int64_t* wait_ns) except -1
 cdef double latency_of(Instance instance, int64_t now_ns) noexcept
-cdef void observe_latency(Instance instance, double sample_ns, bint failed, int64_t now_ns) noexcept
+cdef void observe_latency(Instance instance, double sample_ns, bint failed, bint is_result, int64_t now_ns) noexcept
 cdef double cost_of(Instance instance, Pool pool, int64_t now_ns) noexcept
 cdef double weight_of(Instance instance, Pool pool, int64_t now_ns) noexcept
 cdef void refresh_loads(Server server) noexcept

@@ -44,13 +44,20 @@ cdef double latency_of(Instance instance, int64_t now_ns) noexcept:
     return instance.latency_ns * exp(-<double> age_ns / DECAY_NS)
 
 
-cdef void observe_latency(Instance instance, double sample_ns, bint failed, int64_t now_ns) noexcept:
-    """Update the peak-EWMA; a failure is slow by definition, or an instance that fails fast would attract all."""
+cdef void observe_latency(Instance instance, double sample_ns, bint failed, bint is_result, int64_t now_ns) noexcept:
+    """Update the peak-EWMA; a failure is slow by definition, or an instance that fails fast would attract all.
+
+    An error that comes quickly says nothing of how long a result takes: it keeps the estimate as it is.
+    """
     cdef double old_ns = instance.latency_ns
     cdef double weight
     if failed:
         sample_ns = max(sample_ns, old_ns, FAILED_NS)
         instance.is_punished = True
+    elif not is_result:
+        if old_ns <= 0:
+            return
+        sample_ns = max(sample_ns, old_ns)
     # A measured zero must not look like "unknown".
     sample_ns = max(sample_ns, 1.0)
     if sample_ns > old_ns:

@@ -69,10 +69,13 @@ cdef struct Circuit:
     int64_t closed_ns
     uint32_t trips
     int32_t successes
+    # Whether the open time is that of something gone, which comes back then: callers need no probe to go first.
+    uint8_t held
     # When the trial in each slot was issued, or NO_TRIAL; only while half open or open again.
     int64_t* trials
     Transition[MAX_TRANSITIONS] transitions
 
+cdef int64_t checked_ns(str name, int64_t value, int64_t lowest) except -1
 cdef void circuit_init(Circuit* circuit) noexcept nogil
 cdef void circuit_free(Circuit* circuit) noexcept nogil
 cdef int64_t circuit_wait_slow(Circuit* circuit, const Policy* policy, int64_t now_ns, bint probe) noexcept nogil
@@ -90,7 +93,9 @@ cdef void circuit_release(
     int64_t retry_after_ns,
     double random,
 ) noexcept nogil
-cdef void circuit_trip(Circuit* circuit, const Policy* policy, int64_t now_ns, double random) noexcept nogil
+cdef void circuit_trip(
+    Circuit* circuit, const Policy* policy, int64_t now_ns, double random, int64_t hold_ns
+) noexcept nogil
 cdef void circuit_reset(Circuit* circuit, int64_t now_ns) noexcept nogil
 cdef int circuit_set_mode(Circuit* circuit, str mode, int64_t now_ns) except -1
 cdef list circuit_take_transitions(Circuit* circuit)

@@ -250,8 +250,17 @@ class Breaker:
             ``outcome`` or ``random`` is out of range.
         """
 
-    def trip(self, now_ns: int, random: float = 0.5) -> None:
-        """Open the circuit at once; nothing happens if it is open or its mode is not ``auto``."""
+    def trip(self, now_ns: int, random: float = 0.5, *, hold_ns: int = 0) -> None:
+        """Open the circuit at once; nothing happens if its mode is not ``auto``.
+
+        With ``hold_ns`` above 0 it admits nothing for that long, neither more nor less, also if it is open already, and
+        others as well as probes after that. Else an open one is left as it is.
+
+        Raises
+        ------
+        ValueError
+            ``hold_ns`` is out of range.
+        """
 
     def reset(self, now_ns: int) -> None:
         """Close the circuit and forget its past; calls under way will not count. The mode remains."""

@@ -128,6 +128,7 @@ cdef void open_circuit(
     circuit.trips = min(decayed_trips(circuit, policy, at_ns) + 1, MOST_TRIPS)
     circuit.until_ns = at_ns + open_time(policy, circuit.trips, retry_after_ns, random)
     circuit.state = OPEN
+    circuit.held = False
     circuit.passing = False
     circuit.generation += 1
     push_transition(circuit, source, OPEN, reason, at_ns)
@@ -137,6 +138,7 @@ cdef void close_circuit(Circuit* circuit, int64_t now_ns, uint8_t reason) noexce
     cdef uint8_t source = circuit.state
     circuit.state = CLOSED
     circuit.passing = circuit.mode != FORCED_OPEN
+    circuit.held = False
     circuit.closed_ns = now_ns
     circuit.generation += 1
     forget_window(circuit)
@@ -201,7 +203,7 @@ cdef int64_t circuit_wait_slow(Circuit* circuit, const Policy* policy, int64_t n
     expire_trials(circuit, policy, now_ns, NO_JITTER)
     due_ns = circuit.until_ns
     # Until the grace is over only probes are admitted, so a success before that was a probe's.
-    if policy.active_first and not probe and not (circuit.state == HALF_OPEN and circuit.successes):
+    if policy.active_first and not (probe or circuit.held or (circuit.state == HALF_OPEN and circuit.successes)):
         due_ns += policy.probe_grace_ns
     if now_ns < due_ns:
         return due_ns - now_ns
@@ -292,15 +294,8 @@ cdef void finish_trial(
 
 
 cdef void circuit_release(
-    Circuit* circuit,
-    const Policy* policy,
-    uint64_t generation,
-    int32_t slot,
-    int outcome,
-    int64_t duration_ns,
-    int64_t now_ns,
-    int64_t retry_after_ns,
-    double random,
+    Circuit* circuit, const Policy* policy, uint64_t generation, int32_t slot, int outcome, int64_t duration_ns,
+    int64_t now_ns, int64_t retry_after_ns, double random
 ) noexcept nogil:
     """Give a permit back; one of an older generation changes nothing."""
     cdef bint slow
@@ -317,14 +312,19 @@ cdef void circuit_release(
         finish_trial(circuit, policy, slot, outcome, now_ns, retry_after_ns, random)
 
 
-cdef void circuit_trip(Circuit* circuit, const Policy* policy, int64_t now_ns, double random) noexcept nogil:
-    """Open the circuit now, unless it is open or its mode is not automatic."""
+cdef void circuit_trip(
+    Circuit* circuit, const Policy* policy, int64_t now_ns, double random, int64_t hold_ns
+) noexcept nogil:
+    """Open the circuit now, unless it is open or its mode is not automatic; for ``hold_ns`` if that is above 0."""
     if circuit.mode != AUTO:
         return
     now_ns = advance_clock(circuit, now_ns)
     expire_trials(circuit, policy, now_ns, random)
     if circuit.state != OPEN:
         open_circuit(circuit, policy, now_ns, TRIPPED, 0, random)
+    if hold_ns > 0:
+        circuit.until_ns = now_ns + hold_ns
+        circuit.held = True
 
 
 cdef void circuit_reset(Circuit* circuit, int64_t now_ns) noexcept nogil:
@@ -583,8 +583,9 @@ cdef class Breaker:
             random,
         )
 
-    def trip(self, int64_t now_ns, double random=NO_JITTER):
-        circuit_trip(&self.circuit, &self.settings.policy, now_ns, random)
+    def trip(self, int64_t now_ns, double random=NO_JITTER, *, int64_t hold_ns=0):
+        checked_ns("hold_ns", hold_ns, 0)
+        circuit_trip(&self.circuit, &self.settings.policy, now_ns, random, hold_ns)
 
     def reset(self, int64_t now_ns):
         circuit_reset(&self.circuit, now_ns)

@@ -132,7 +132,7 @@ cdef class CallPath:
             exchange = self.dressed(channel, request, deadline_ns)
             if exchange is None:
                 return flight
-        wire = channel.pool.take()
+        wire = channel.pool.take(now_ns)
         if wire is None:
             return flight
         flight.channel = channel
@@ -175,7 +175,12 @@ cdef class CallPath:
                 message = scan_one(body, MAX_DEPTH, 0, False, True)
             except FrameError:
                 message = None
-            if message is None or message.kind != IS_RESULT or message.id != flight.exchange.request_id:
+            if (
+                message is None
+                or message.kind != IS_RESULT
+                or message.oddity is not None
+                or message.id != flight.exchange.request_id
+            ):
                 response.body = body
                 return None
             if flight.channel.dialect is not None and not accepts(flight.channel, message):

@@ -33,6 +33,7 @@ cdef class WindowSummary:
     cdef readonly object p50_s
     cdef readonly object p95_s
     cdef readonly object p99_s
+    cdef readonly object newest_p95_s
 
 cdef class LatencyWindow:
     cdef Buckets current

@@ -159,6 +159,10 @@ class WindowSummary:
     def p99_s(self) -> float | None:
         """99th percentile in seconds (±4.4 %), or ``None`` without calls."""
 
+    @property
+    def newest_p95_s(self) -> float | None:
+        """95th percentile of the newest epoch alone, or ``None`` if it has no calls yet."""
+
 @final
 class LatencyWindow:
     """The latencies of the last one to two epochs, at schema 3.

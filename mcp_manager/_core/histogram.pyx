@@ -402,6 +402,8 @@ cdef class LatencyWindow:
             failures = self.current_failures
             if now_ns >= self.epoch_end_ns + self.epoch_ns:
                 return summary
+        elif newer.count:
+            summary.newest_p95_s = buckets_quantile(newer, &none, 0.95)
         summary.count = older.count + newer.count
         if summary.count:
             summary.failures = failures

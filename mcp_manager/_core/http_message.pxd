@@ -35,6 +35,8 @@ cdef class Exchange:
     cdef public int status
     cdef public bint sent
     cdef public bint answered
+    cdef public bint reused
+    cdef public bint resent
 
 
 cdef enum:
@@ -42,6 +44,7 @@ cdef enum:
     CONTENT_LENGTH = 1
     TRANSFER_ENCODING = 2
     CONTENT_ENCODING = 3
+    SET_COOKIE = 4
 
 # The headers that decide anything, by lower-case name.
 cdef tuple KEPT

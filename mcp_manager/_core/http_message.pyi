@@ -27,7 +27,8 @@ class WireError(Exception):
     """Why an exchange got no response: ``kind`` is one of the constants above.
 
     Where the response was a stream of events, ``last_event_id`` and ``retry_ms`` are the last ones that it had, else ""
-    and ``None``.
+    and ``None``. ``unread`` tells of a connection that ended before the first byte of the response, ``reused`` of one that
+    had carried another exchange before.
     """
 
     kind: int
@@ -35,6 +36,8 @@ class WireError(Exception):
     size: int
     last_event_id: str
     retry_ms: int | None
+    unread: bool
+    reused: bool
 
     def __init__(self, kind: int, detail: str = "", size: int = 0) -> None: ...
 
@@ -125,6 +128,10 @@ class Exchange:
     sent: bool
     answered: bool
     """Whether its reply was found: a second one is nobody's."""
+    reused: bool
+    """Whether it went over a kept connection of aiohttp's."""
+    resent: bool
+    """Whether it was sent once more after its connection had ended."""
     head: WireReply | None
     """The head of the response, as soon as that turns out to be a stream of events."""
     wire: Any

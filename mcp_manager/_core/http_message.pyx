@@ -33,8 +33,8 @@ cdef enum:
 
 
 KEPT = (
-    b"content-type", b"content-length", b"transfer-encoding", b"content-encoding", b"mcp-session-id", b"retry-after",
-    b"location", b"www-authenticate", b"allow",
+    b"content-type", b"content-length", b"transfer-encoding", b"content-encoding", b"set-cookie",
+    b"mcp-session-id", b"retry-after", b"location", b"www-authenticate", b"allow",
 )
 
 
@@ -46,6 +46,8 @@ class WireError(Exception):
         self.size = size
         self.last_event_id = ""
         self.retry_ms = None
+        self.unread = False
+        self.reused = False
 
 
 @cython.final

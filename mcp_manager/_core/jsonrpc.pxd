@@ -31,6 +31,7 @@ cdef class Message:
     cdef readonly object id
     cdef readonly str method
     cdef readonly object error_code
+    cdef readonly str oddity
 
     cdef bytes cut(self, Range part)
     cdef object empty(self)

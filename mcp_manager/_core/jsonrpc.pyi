@@ -64,6 +64,10 @@ class Message:
     def error_code(self) -> int | None:
         """The error's code, of at most 20 characters; ``None`` unless the message is an error."""
 
+    @property
+    def oddity(self) -> str | None:
+        """What is wrong with a received message that was understood all the same, one of a few fixed phrases."""
+
     def exchange(self, request_id: int, deadline_ns: int) -> Exchange:
         """Make a request of another id with the method and params of this one, ready to be sent.
 
@@ -141,6 +145,11 @@ def scan_reply(data: bytes, *, max_depth: int = 512, max_bytes: int = 0) -> Mess
     strings every byte but white space, ``,:+-.E``, digits and the letters of ``true``, ``false``, ``null``. Commas,
     colons, names, numbers and escapes in it are not looked at: who decodes it does that, and who passes it on passes on
     what was received.
+
+    What is harmless in a message is overlooked, and told by its ``oddity``: a ``jsonrpc`` that is missing or another one,
+    members that are null and should be absent, a reply that repeats its ``method``, the id of a response as the text of
+    an integer or as a fraction without any, and an error whose ``code`` is one of these or whose ``message`` is missing.
+    Such a response is written anew, so that whoever it is passed on to gets JSON-RPC 2.0.
 
     That is done 64 bytes at a time where the processor can (G. Langdale, D. Lemire, "Parsing Gigabytes of JSON per
     Second", VLDB Journal 28, 2019; J. Keiser, D. Lemire, "Validating UTF-8 In Less Than One Instruction Per Byte",

@@ -13,6 +13,9 @@ from mcp_manager._core.http_message cimport Exchange, is_unshared, make_exchange
 from mcp_manager._core.json_text cimport (
     DEPTH_LIMIT, Fault, Range, fail, skip_brackets, skip_key, skip_space, skip_value
 )
+from mcp_manager._core.leniency cimport METHOD_BESIDE, NOTHING, Overlooked, overlook
+
+from mcp_manager._core.mending import mended_response
 
 cdef extern from "json_blocks.h" nogil:
     enum: JSON_PORTABLE
@@ -319,8 +322,8 @@ cdef object read_code(bytes data, Range part):
         return None
 
 
-cdef object read_error_code(bytes data, Range part):
-    """Return the integer ``code`` of an error object whose JSON is valid, or raise."""
+cdef object read_error_code(bytes data, Range part, bint lenient):
+    """Return the integer ``code`` of an error object whose JSON is valid, or raise; ``None`` if it has to be mended."""
     cdef const uint8_t* text = <const uint8_t*> PyBytes_AS_STRING(data)
     cdef Py_ssize_t at = skip_space(text, part.start + 1, part.end)
     cdef Range key, value
@@ -340,6 +343,8 @@ cdef object read_error_code(bytes data, Range part):
         at = skip_space(text, at, part.end)
         if text[at] == 0x2C:
             at = skip_space(text, at + 1, part.end)
+    if lenient and (code is None or not has_message):
+        return None
     if code is None:
         raise FrameError("error has no integer code", part.start)
     if not has_message:
@@ -354,18 +359,27 @@ cdef inline bint is_version(bytes data, Range part):
     return text[0] == 0x22 and read_text(data, part, "jsonrpc") == "2.0"
 
 
-cdef int settle(Message message, bint require_version) except -1:
-    """Tell what kind of message it is, by JSON-RPC 2.0 sections 4 and 5."""
+cdef int settle(Message message, bint require_version, bint lenient) except -1:
+    """Tell what kind of message it is, by JSON-RPC 2.0 sections 4 and 5; ``lenient`` overlooks what harms nobody."""
     cdef Range* members = message.members
     cdef bytes data = message.data
     cdef const uint8_t* text = <const uint8_t*> PyBytes_AS_STRING(data)
     cdef Py_ssize_t start = message.whole.start
     cdef Range part = members[<int> VERSION]
+    cdef Overlooked overlooked
     if part.start >= 0:
         if not is_version(data, part):
-            raise FrameError('jsonrpc must be "2.0"', part.start)
+            if not lenient:
+                raise FrameError('jsonrpc must be "2.0"', part.start)
+            message.oddity = _OTHER_VERSION
+    elif lenient:
+        message.oddity = _NO_VERSION
     elif require_version:
         raise FrameError('jsonrpc must be "2.0" and is missing', start)
+    if lenient:
+        overlooked = overlook(members, text)
+        if overlooked != NOTHING:
+            message.oddity = _METHOD_BESIDE if overlooked == METHOD_BESIDE else _NULL_MEMBER
     part = members[<int> ID]
     if part.start >= 0:
         message.id = read_id(data, part)
@@ -379,6 +393,8 @@ cdef int settle(Message message, bint require_version) except -1:
             raise FrameError("params must be an object or an array", part.start)
         message.kind = _REQUEST if members[<int> ID].start >= 0 else _NOTIFICATION
         return 0
+    if lenient and type(message.id) is not int and message.id is not None:
+        read_as_integer(message)
     if members[<int> RESULT_MEMBER].start >= 0:
         if members[<int> ERROR_MEMBER].start >= 0:
             raise FrameError("a response has result and error", start)
@@ -391,9 +407,50 @@ cdef int settle(Message message, bint require_version) except -1:
         raise FrameError("neither method, result nor error", start)
     if text[part.start] != 0x7B:
         raise FrameError("error must be an object", part.start)
-    message.error_code = read_error_code(data, part)
+    message.error_code = read_error_code(data, part, lenient)
+    if message.error_code is None:
+        message.oddity = _ODD_ERROR
     message.kind = _ERROR
     return 0
+
+
+# What a received message is counted as that breaks a rule and is understood all the same.
+cdef str _NO_VERSION = "a message without jsonrpc"
+cdef str _OTHER_VERSION = "a message of another jsonrpc version"
+cdef str _NULL_MEMBER = "a member that is null and should be absent"
+cdef str _METHOD_BESIDE = "a reply with a method"
+cdef str _ID_AS_TEXT = "an id that came back as text"
+cdef str _ID_AS_FRACTION = "an id that came back as a fraction"
+cdef str _ODD_ERROR = "an error object that breaks JSON-RPC"
+
+
+cdef int read_as_integer(Message message) except -1:
+    """Read the id of a response that is an integer in another form: ours are integers, and some servers change them."""
+    cdef object given = message.id
+    if type(given) is str:
+        # Its exact decimal text and no other: nothing that merely resembles an id may end somebody's call.
+        if 0 < len(given) <= MAX_C_DIGITS and given.isascii() and given.isdigit() and str(int(given)) == given:
+            message.id = int(given)
+            message.oddity = _ID_AS_TEXT
+    # Up to 2 ** 53, a float is the integer that was meant.
+    elif given.is_integer() and abs(given) <= 9007199254740992.0:
+        message.id = int(given)
+        message.oddity = _ID_AS_FRACTION
+    return 0
+
+
+cdef Message mended(Message message):
+    """Return a received response that is not quite JSON-RPC 2.0 as one that is, so that it can be passed on."""
+    cdef Message again
+    if message.kind != _RESULT and message.kind != _ERROR:
+        return message
+    id_raw = b"%d" % message.id if type(message.id) is int else message.id_raw
+    frame = mended_response(id_raw, message.result, message.error, message.error_code)
+    if frame is None:
+        raise FrameError("error has no integer code", message.members[<int> ERROR_MEMBER].start)
+    again = scan_one(frame, DEPTH_LIMIT, 0, False, True)
+    again.oddity = message.oddity
+    return again
 
 
 cdef Message scan_object(bytes data, Py_ssize_t at, int max_depth, bint require_version, bint is_reply):
@@ -443,7 +500,7 @@ cdef Message scan_object(bytes data, Py_ssize_t at, int max_depth, bint require_
     if at >= end:
         raise FrameError("unexpected end", at)
     message.whole.end = at + 1
-    settle(message, require_version)
+    settle(message, require_version, is_reply)
     return message
 
 
@@ -466,7 +523,7 @@ cdef Message scan_one(bytes data, int max_depth, Py_ssize_t max_bytes, bint requ
     cdef Py_ssize_t at = begin(data, max_depth, max_bytes)
     cdef Message message = scan_object(data, at, max_depth, require_version, is_reply)
     expect_end(data, message.whole.end)
-    return message
+    return message if message.oddity is None else mended(message)
 
 
 cdef list scan_several(bytes data, int max_depth, Py_ssize_t max_bytes, bint require_version, bint is_reply):
@@ -478,13 +535,13 @@ cdef list scan_several(bytes data, int max_depth, Py_ssize_t max_bytes, bint req
     if at >= end or text[at] != 0x5B:
         message = scan_object(data, at, max_depth, require_version, is_reply)
         expect_end(data, message.whole.end)
-        return [message]
+        return [message if message.oddity is None else mended(message)]
     while True:
         at = skip_space(text, at + 1, end)
         if not messages and at < end and text[at] == 0x5D:
             raise FrameError("a batch must not be empty", at)
         message = scan_object(data, at, max_depth - 1, require_version, is_reply)
-        messages.append(message)
+        messages.append(message if message.oddity is None else mended(message))
         at = skip_space(text, message.whole.end, end)
         if at < end and text[at] == 0x5D:
             expect_end(data, at + 1)

@@ -1,6 +1,6 @@
 """Layout of what the router keeps: servers, their pools of instances, and the leases of calls under way."""
 
-from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from mcp_manager._core.breaker cimport BreakerSettings as Settings
 from mcp_manager._core.breaker cimport Circuit
@@ -127,7 +127,15 @@ cdef class Instance:
     cdef Limiter limiter
     # The most calls at a time; as good as none while nothing limits it.
     cdef int64_t cap
+    # When it last answered a call, be it with an error; and when a call to it last failed or brought no result.
     cdef readonly int64_t last_success_ns
+    cdef readonly int64_t last_failure_ns
+    cdef readonly int64_t last_fruitless_ns
+    # Of the calls since the last one that brought a result: those that were answered otherwise, how many of these by
+    # more than a JSON-RPC error or a "come back later", and those that were not answered at all.
+    cdef readonly uint32_t fruitless
+    cdef readonly uint32_t refused
+    cdef readonly uint32_t broken
     # Since when its weight grows; 0 once it has all of it.
     cdef int64_t since_ns
     # Until when it was ejected for failing more than others, or asked for a pause; 0 if it was not.

@@ -182,7 +182,10 @@ class Instance:
     on_idle: Callable[[], object] | None
     """Called when the last of its calls ends."""
     latencies: LatencyWindow | None
-    """Where its calls are measured beside the server's own window, for whoever watches it; else ``None``."""
+    """Where its calls are measured beside the server's own window, for whoever watches it; else ``None``.
+
+    There, a call that brought no result has failed, whatever it was answered.
+    """
     identity: int
     """64 bits that tell it from others, for rendezvous hashing."""
 
@@ -232,7 +235,27 @@ class Instance:
 
     @property
     def last_success_ns(self) -> int:
-        """When a call last succeeded, 0 if never; probes are not counted."""
+        """When it last answered a call, be it with an error, 0 if never; probes are not counted."""
+
+    @property
+    def last_failure_ns(self) -> int:
+        """When a call to it last failed, 0 if never; probes are not counted."""
+
+    @property
+    def last_fruitless_ns(self) -> int:
+        """When a call to it last brought no result, 0 if never; probes are not counted."""
+
+    @property
+    def fruitless(self) -> int:
+        """Of the calls since the last one that brought a result, those that were answered otherwise."""
+
+    @property
+    def refused(self) -> int:
+        """Those of them that were answered by more than a JSON-RPC error or a "come back later"."""
+
+    @property
+    def broken(self) -> int:
+        """The calls since then that were not answered at all; a new session or a circuit that closes ends the count."""
 
     @property
     def removed(self) -> bool:

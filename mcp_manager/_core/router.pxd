@@ -34,6 +34,4 @@ cdef class Router:
     cdef object settle(
         self, Lease lease, int outcome, int status, int64_t now_ns, int64_t retry_after_ns, uint64_t random
     )
-    cdef int measure(
-        self, Server server, Instance instance, Series series, int64_t duration_ns, bint failed, int64_t now_ns
-    ) except -1
+    cdef int measure(self, Lease lease, int64_t duration_ns, bint failed, bint is_result, int64_t now_ns) except -1

@@ -224,11 +224,18 @@ class Router:
             ``outcome`` or ``status`` is out of range; the lease is still out.
         """
 
-    def trip(self, instance: Instance, now_ns: int, random: int = ...) -> None:
-        """Open an instance's circuit at once; nothing happens if it is open or its mode is not ``auto``."""
+    def trip(self, instance: Instance, now_ns: int, random: int = ..., *, hold_ns: int = 0) -> None:
+        """Open an instance's circuit at once; nothing happens if its mode is not ``auto``.
+
+        With ``hold_ns`` above 0 it admits nothing for that long, neither more nor less, also if it is open already, and
+        callers as well as probes after that: whatever is gone comes back then. Else an open one is left as it is.
+        """
 
     def reset_breaker(self, instance: Instance, now_ns: int) -> None:
         """Close an instance's circuit and forget its past; results of calls under way will not count for it."""
+
+    def reconnected(self, instance: Instance) -> None:
+        """Hold calls that were not answered at all against an instance no longer: it has just been reached anew."""
 
     def set_breaker_mode(self, instance: Instance, mode: _Mode, now_ns: int = 0) -> None:
         """Change the mode of an instance's circuit, which starts afresh.

@@ -13,7 +13,7 @@ from mcp_manager._core.balancing cimport LIMITED, NO_INSTANCE, PAUSED, choose, m
 from mcp_manager._core.breaker cimport ADMITTED, FAILURE, IGNORED, NO_SLOT, SUCCESS
 from mcp_manager._core.breaker cimport BreakerSettings as Settings
 from mcp_manager._core.breaker cimport (
-    circuit_acquire, circuit_init, circuit_on_trial, circuit_release, circuit_reset, circuit_set_mode,
+    checked_ns, circuit_acquire, circuit_init, circuit_on_trial, circuit_release, circuit_reset, circuit_set_mode,
     circuit_snapshot, circuit_trip,
 )
 from mcp_manager._core.histogram cimport LatencyWindow, buckets_record, empty_summary
@@ -25,6 +25,10 @@ from mcp_manager._core.snapshots cimport OTHER, snapshot_instance, snapshot_serv
 
 
 cdef enum:
+    RESULT = 0
+    RPC_ERROR = 1
+    CONNECT_ERROR = 2
+    CONNECTION_LOST = 3
     TIMEOUT = 4
     OVERLOADED = 7
     CIRCUIT_OPEN = 10
@@ -95,6 +99,19 @@ cdef inline void learn_limit(
         &instance.limiter, &instance.server.limits.limiter, instance.inflight, end, duration_ns, now_ns
     )
     instance.cap = limiter_cap(&instance.limiter)
+
+
+cdef inline void count_fruitless(Instance instance, int outcome, int status, int64_t now_ns) noexcept:
+    """Count the calls in a row that brought no result; what says nothing of the instance is left out."""
+    if status == RESULT:
+        instance.fruitless = instance.refused = instance.broken = 0
+    elif outcome != IGNORED or status == OVERLOADED:
+        instance.last_fruitless_ns = max(now_ns, instance.last_fruitless_ns)
+        if CONNECT_ERROR <= status <= TIMEOUT:
+            instance.broken += 1
+            return
+        instance.fruitless += 1
+        instance.refused += outcome != IGNORED and status != RPC_ERROR
 
 
 @cython.final
@@ -424,6 +441,8 @@ cdef class Router:
             # would know.
             instance.is_punished = False
             instance.latency_ns = 0
+        if lease.slot != NO_SLOT and instance.circuit.passing:
+            instance.broken = 0
         if lease.probe:
             server.health_successes += outcome == SUCCESS
             server.health_failures += outcome == FAILURE
@@ -436,8 +455,9 @@ cdef class Router:
             server.inflight -= 1
             self.inflight -= 1
             lease.series.counts[status] += 1
+            count_fruitless(instance, outcome, status, now_ns)
             if outcome != IGNORED:
-                self.measure(server, instance, lease.series, duration_ns, outcome == FAILURE, now_ns)
+                self.measure(lease, duration_ns, outcome == FAILURE, status == RESULT, now_ns)
             elif status == OVERLOADED and retry_after_ns > 0:
                 # A closed circuit ignores "come back later"; the instance gets its pause all the same.
                 instance.paused_until_ns = now_ns + min(retry_after_ns, LONGEST_PAUSE_NS)
@@ -453,31 +473,38 @@ cdef class Router:
         if self.waiting > 0 and self.on_slot is not None:
             self.on_slot()
 
-    cdef int measure(
-        self, Server server, Instance instance, Series series, int64_t duration_ns, bint failed, int64_t now_ns
-    ) except -1:
-        if not failed:
+    cdef int measure(self, Lease lease, int64_t duration_ns, bint failed, bint is_result, int64_t now_ns) except -1:
+        cdef Server server = lease.server
+        cdef Instance instance = lease.instance
+        if failed:
+            instance.last_failure_ns = max(now_ns, instance.last_failure_ns)
+        else:
             instance.last_success_ns = max(now_ns, instance.last_success_ns)
-        observe_latency(instance, <double> duration_ns, failed, now_ns)
+        observe_latency(instance, <double> duration_ns, failed, is_result, now_ns)
         if server.window is None:
             server.window = LatencyWindow()
-        if instance.latencies is not None and instance.latencies.add(now_ns, duration_ns, failed) < 0:
+        if instance.latencies is not None and instance.latencies.add(now_ns, duration_ns, not is_result) < 0:
             raise MemoryError
         if (
             self.window.add(now_ns, duration_ns, failed) < 0
             or server.window.add(now_ns, duration_ns, failed) < 0
-            or buckets_record(&series.latency.buckets, duration_ns, 1) < 0
+            or buckets_record(&lease.series.latency.buckets, duration_ns, 1) < 0
         ):
             raise MemoryError
         return 0
 
-    def trip(self, Instance instance not None, int64_t now_ns, uint64_t random=1 << 63):
-        circuit_trip(&instance.circuit, &instance.settings.policy, now_ns, <double> random * TO_UNIT)
+    def trip(self, Instance instance not None, int64_t now_ns, uint64_t random=1 << 63, *, int64_t hold_ns=0):
+        checked_ns("hold_ns", hold_ns, 0)
+        circuit_trip(&instance.circuit, &instance.settings.policy, now_ns, <double> random * TO_UNIT, hold_ns)
         note_transitions(instance, now_ns)
 
     def reset_breaker(self, Instance instance not None, int64_t now_ns):
         circuit_reset(&instance.circuit, now_ns)
+        instance.fruitless = instance.refused = instance.broken = 0
         note_transitions(instance, now_ns)
+
+    def reconnected(self, Instance instance not None):
+        instance.broken = 0
 
     def set_breaker_mode(self, Instance instance not None, str mode not None, int64_t now_ns=0):
         circuit_set_mode(&instance.circuit, mode, now_ns)

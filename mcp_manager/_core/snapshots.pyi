@@ -15,7 +15,9 @@ class InstanceSnapshot(NamedTuple):
     """An instance at one instant.
 
     ``payload`` is what was given to :meth:`Router.add_instance`; ``inflight`` the calls under way; ``last_success_ns``
-    when a call last succeeded, 0 if never; ``latency_s`` the latency estimate, decayed to the instant, ``None`` before
+    when it last answered a call, be it with an error, ``last_failure_ns`` when a call to it last failed, and
+    ``last_fruitless_ns`` when one last brought no result, 0 if never; ``fruitless``, ``refused`` and ``broken`` count the
+    calls since the last one that brought a result, as those of the instance do; ``latency_s`` the latency estimate, decayed to the instant, ``None`` before
     the first call ended. ``circuit`` is its circuit, repeated in ``circuit_state`` (0 closed, 1 open, 2 half open),
     ``retry_after_ns`` (how long an open one still admits nothing, not even a probe), ``window_calls`` and
     ``window_failures``. ``tier``, ``weight``, ``limit``, ``ejected_until_ns`` and ``paused_until_ns`` are those of the
@@ -26,6 +28,11 @@ class InstanceSnapshot(NamedTuple):
     availability: int
     inflight: int
     last_success_ns: int
+    last_failure_ns: int
+    last_fruitless_ns: int
+    fruitless: int
+    refused: int
+    broken: int
     latency_s: float | None
     circuit: CircuitSnapshot
     circuit_state: int

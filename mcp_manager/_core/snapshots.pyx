@@ -23,6 +23,11 @@ class InstanceSnapshot(NamedTuple):
     availability: int
     inflight: int
     last_success_ns: int
+    last_failure_ns: int
+    last_fruitless_ns: int
+    fruitless: int
+    refused: int
+    broken: int
     latency_s: float | None
     circuit: CircuitSnapshot
     circuit_state: int
@@ -65,6 +70,11 @@ cdef object snapshot_instance(Instance instance, int64_t now_ns):
         instance.availability,
         instance.inflight,
         instance.last_success_ns,
+        instance.last_failure_ns,
+        instance.last_fruitless_ns,
+        instance.fruitless,
+        instance.refused,
+        instance.broken,
         latency_of(instance, now_ns) / 1e9 if instance.latency_ns > 0 else None,
         circuit,
         circuit.state,

@@ -15,7 +15,14 @@ cdef enum State:
     CLOSED
 
 
+cdef class WireGroup:
+    # Asked before a wire lies idle, as long as somebody waits for one.
+    cdef public object on_return
+    cdef readonly Py_ssize_t idle
+
+
 cdef class WirePool:
+    cdef readonly WireGroup group
     cdef DeadlineWheel wheel
     cdef object clock
     # One buffer for all: what is received is parsed before anything else can be.
@@ -23,10 +30,14 @@ cdef class WirePool:
     cdef object view
     cdef readonly list idle
     cdef readonly set wires
-    cdef public object on_return
+    # Sweeps for which every wire is looked at before it is used again.
+    cdef int wary
+    # The far end closes after each reply, without saying so.
+    cdef readonly bint single_use
 
-    cpdef Wire take(self)
+    cpdef Wire take(self, int64_t now_ns=*)
     cdef object put_back(self, Wire wire)
+    cdef object rest(self, Wire wire)
     cdef object forget(self, Wire wire)
 
 
@@ -39,6 +50,14 @@ cdef class Wire(Deadline):
     cdef object feed
     cdef State state
     cdef int sweeps
+    cdef int64_t used_ns
+    # Whole exchanges it has carried, and when the first of them ended.
+    cdef readonly Py_ssize_t served
+    cdef int64_t first_end_ns
+    # Idle, and not to be used: does the far end keep it open?
+    cdef bint resting
+    # It was the far end that ended it.
+    cdef readonly bint broken
     # The exchange under way
     cdef object future
     cdef Exchange exchange
@@ -48,6 +67,7 @@ cdef class Wire(Deadline):
     # Its response
     cdef int status
     cdef list headers
+    cdef list cookies
     cdef bytes media_type
     cdef Content content
     cdef int64_t length
@@ -72,6 +92,7 @@ cdef class Wire(Deadline):
     cpdef object abandon(self, object future)
     cpdef object close(self)
     cpdef object lost(self, object error)
+    cpdef bint has_news(self) except -1
     cdef object replace_parser(self)
     cdef object take_in_place(self, Py_ssize_t size)
     cdef object take_body(self, bytes chunk)
@@ -81,7 +102,10 @@ cdef class Wire(Deadline):
     cdef bint reusable_now(self)
     cdef object settle(self)
     cdef object end_of_input(self)
+    cdef object broke(self, str detail, object cause)
+    cdef object learn_from_end(self)
     cdef object fail(self, error)
+    cdef str objection(self, error, Py_ssize_t size)
     cdef object resolve(self, reply)
     cdef object reject(self, error, cause)
     cdef object forget_exchange(self)

@@ -17,6 +17,19 @@ class _Listener(Protocol):
     def take_event(self, exchange: Exchange, data: bytes) -> object | None: ...
 
 @final
+class WireGroup:
+    """What the pools of one manager have in common.
+
+    ``on_return`` may be set to a callable that is offered every wire that comes free, and takes it by returning true.
+    """
+
+    on_return: Callable[[Any], bool] | None
+
+    @property
+    def idle(self) -> int:
+        """How many wires lie idle in all pools."""
+
+@final
 class WirePool:
     """Keep the wires to one origin; those that are idle lie on a stack, so that as few as possible are in use.
 
@@ -28,13 +41,27 @@ class WirePool:
         Monotonic nanoseconds.
     storage
         What all wires of a loop receive into, one after another.
-
-    ``on_return`` may be set to a callable that is offered every wire that comes free, and takes it by returning true.
+    group
+        What it belongs to, if to anything.
     """
 
-    on_return: Callable[[Any], bool] | None
+    def __init__(
+        self,
+        wheel: DeadlineWheel,
+        clock: Callable[[], int],
+        storage: bytearray,
+        group: WireGroup | None = None,
+    ) -> None: ...
+    @property
+    def group(self) -> WireGroup:
+        """What it belongs to."""
 
-    def __init__(self, wheel: DeadlineWheel, clock: Callable[[], int], storage: bytearray) -> None: ...
+    @property
+    def single_use(self) -> bool:
+        """Whether the far end was seen to close right after a reply without saying so: wires are not used again then.
+
+        One is kept all the same, unused. If that one stays open, they are used again.
+        """
     @property
     def idle(self) -> list[Any]:
         """The idle wires, the most recently used last."""
@@ -43,8 +70,12 @@ class WirePool:
     def wires(self) -> set[Any]:
         """Every open wire."""
 
-    def take(self) -> Any | None:
-        """Take the idle wire that was used last, ``None`` if there is none."""
+    def take(self, now_ns: int = 0) -> Any | None:
+        """Take the idle wire that was used last, ``None`` if there is none.
+
+        One that was not used within the last 5 ms before ``now_ns``, or at an origin that has lost requests with kept
+        connections, is asked for :meth:`Wire.has_news` first; without a time every one is.
+        """
 
     def sweep(self) -> None:
         """Close every wire that was idle at the last sweep already."""
@@ -81,6 +112,14 @@ class Wire(Deadline):
         """Whether :meth:`send` may be called."""
 
     @property
+    def served(self) -> int:
+        """How many whole exchanges it has carried."""
+
+    @property
+    def broken(self) -> bool:
+        """Whether it was the far end, or the network, that ended it."""
+
+    @property
     def closed(self) -> bool:
         """Whether it can carry nothing any more."""
 
@@ -100,7 +139,8 @@ class Wire(Deadline):
             Looks at every event of a reply that is an event stream; what it returns for one of them, if not ``None``,
             is the reply, and what it raises ends the exchange. For an exchange with the id :data:`STANDING`, its
             ``stream_opened(exchange)`` is told of the head of the stream, and its ``take_named_event(name, data)`` of
-            events with a name of their own.
+            events with a name of their own. Its ``take_cookies(values)`` gets those of the ``Set-Cookie`` fields of every
+            response.
         limit
             The longest body, or event of one, in bytes.
 
@@ -128,6 +168,9 @@ class Wire(Deadline):
 
     def lost(self, error: BaseException | None) -> None:
         """Called once when the connection is gone; to be overridden."""
+
+    def has_news(self) -> bool:
+        """Tell whether something has come that the loop has not read yet; to be overridden, as it does I/O."""
 
     # asyncio's and httptools' side
     def connection_made(self, transport: asyncio.BaseTransport) -> None: ...

@@ -14,8 +14,8 @@ from libc.string cimport memcpy
 
 from mcp_manager._core.deadlines cimport Deadline, DeadlineWheel
 from mcp_manager._core.http_message cimport (
-    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EVENTS, KEPT, OTHER, TRANSFER_ENCODING, Exchange, content_of,
-    is_encoded, kept_name, length_of, make_reply, new_body, render,
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EVENTS, KEPT, OTHER, SET_COOKIE, TRANSFER_ENCODING, Exchange,
+    content_of, is_encoded, kept_name, length_of, make_reply, new_body, render,
 )
 
 from httptools import HttpResponseParser
@@ -35,38 +35,72 @@ cdef enum:
     # From here on what is left of a body is received where it will stay.
     MIN_DIRECT = 32768
     MAX_COPIED = 4096
+    # Of what is no HTTP, so much is quoted.
+    MAX_QUOTED = 8
     # A request that fits the smallest socket buffer is gone before its reply can arrive.
     MAX_UNWATCHED_WRITE = 16384
     # Sweeps an idle connection survives.
     IDLE_SWEEPS = 2
+    WARY_SWEEPS = 30
 
 cdef int64_t STREAM_END_NS = 1_000_000_000
+# Since a wire was used this lately, the loop has had its turn: it knows of an end that came before.
+cdef int64_t FRESH_NS = 5_000_000
+# Who closes a connection this soon after its first reply does so after every one.
+cdef int64_t AT_ONCE_NS = 500_000_000
+
+
+@cython.final
+cdef class WireGroup:
+    pass
 
 
 @cython.final
 cdef class WirePool:
-    def __init__(self, DeadlineWheel wheel not None, clock, bytearray storage not None):
+    def __init__(self, DeadlineWheel wheel not None, clock, bytearray storage not None, WireGroup group=None):
         self.wheel = wheel
         self.clock = clock
         self.storage = storage
         self.view = memoryview(storage)
         self.idle = []
         self.wires = set()
-        self.on_return = None
+        self.group = WireGroup() if group is None else group
 
-    cpdef Wire take(self):
+    cpdef Wire take(self, int64_t now_ns=0):
         cdef Wire wire
+        cdef Wire taken = None
+        cdef list aside = None
         while self.idle:
             wire = <Wire> self.idle.pop()
+            self.group.idle -= 1
             # Between a fatal error and connection_lost() lies a turn of the loop.
-            if wire.state == IDLE and not wire.transport.is_closing():
-                return wire
-        return None
+            if wire.state != IDLE or wire.transport.is_closing():
+                continue
+            if wire.resting or (
+                (now_ns == 0 or self.wary > 0 or now_ns - wire.used_ns > FRESH_NS) and wire.has_news()
+            ):
+                # What came is for the loop to read: most likely the end.
+                if aside is None:
+                    aside = []
+                aside.append(wire)
+                continue
+            wire.used_ns = now_ns
+            taken = wire
+            break
+        if aside is not None:
+            self.idle[:0] = aside
+            self.group.idle += len(aside)
+        return taken
 
     def sweep(self):
         cdef Wire wire
         cdef list old = []
+        if self.wary > 0:
+            self.wary -= 1
         for wire in self.idle:
+            if wire.resting and <int64_t> self.clock() - wire.first_end_ns > AT_ONCE_NS:
+                # It is kept open.
+                wire.resting = self.single_use = False
             wire.sweeps += 1
             if wire.sweeps >= IDLE_SWEEPS:
                 old.append(wire)
@@ -92,13 +126,31 @@ cdef class WirePool:
 
     cdef object put_back(self, Wire wire):
         wire.sweeps = 0
-        if self.on_return is None or not self.on_return(wire):
+        if self.single_use:
+            self.rest(wire)
+        elif self.group.on_return is None or not self.group.on_return(wire):
             self.idle.append(wire)
+            self.group.idle += 1
+
+    cdef object rest(self, Wire wire):
+        """Close a wire that the far end is about to close, but keep one: if it stays open, wires are used again."""
+        cdef Wire other
+        if self.group.on_return is None and wire.served == 1:
+            for other in self.idle:
+                if other.resting:
+                    break
+            else:
+                wire.resting = True
+                self.idle.insert(0, wire)
+                self.group.idle += 1
+                return
+        wire.close()
 
     cdef object forget(self, Wire wire):
         self.wires.discard(wire)
         if wire in self.idle:
             self.idle.remove(wire)
+            self.group.idle -= 1
 
 
 cdef class Wire(Deadline):
@@ -168,6 +220,9 @@ cdef class Wire(Deadline):
     cpdef object lost(self, object error):
         pass
 
+    cpdef bint has_news(self) except -1:
+        return False
+
     cpdef object expired(self):
         if self.state == ENDING:
             self.close()
@@ -219,9 +274,16 @@ cdef class Wire(Deadline):
                 if self.finished:
                     self.close()
                 else:
-                    self.fail(WireError(_MALFORMED, f"{error}"))
+                    self.fail(WireError(_MALFORMED, self.objection(error, size)))
             return
         self.settle()
+
+    cdef str objection(self, error, Py_ssize_t size):
+        """Say what is wrong with what was received, and how it begins if it is no HTTP from the start."""
+        if self.state != WAITING or self.silent != size:
+            return f"{error}"
+        begin = PyBytes_FromStringAndSize(PyByteArray_AS_STRING(self.pool.storage), min(size, MAX_QUOTED))
+        return f"{error} (it begins with {begin!r})"
 
     def eof_received(self):
         self.end_of_input()
@@ -231,10 +293,11 @@ cdef class Wire(Deadline):
             if error is None:
                 self.end_of_input()
             if self.state != CLOSED:
+                self.learn_from_end()
+                self.broke(f"{type(error).__name__}", error)
                 self.state = CLOSED
                 self.pool.wheel.take(self)
                 self.pool.forget(self)
-                self.reject(WireError(_LOST, "" if error is None else f"{type(error).__name__}", 0), error)
         self.parser = self.feed = self.write = self.transport = None
         self.lost(error)
 
@@ -251,6 +314,11 @@ cdef class Wire(Deadline):
             return
         known = kept_name(name)
         if known is None:
+            return
+        if known is <object> KEPT[SET_COOKIE]:
+            if self.cookies is None:
+                self.cookies = []
+            self.cookies.append(value)
             return
         if known is <object> KEPT[CONTENT_TYPE]:
             self.media_type = value
@@ -276,6 +344,9 @@ cdef class Wire(Deadline):
         self.status = self.parser.get_status_code()
         if self.status < 200:
             return
+        if self.cookies is not None:
+            self.listener.take_cookies(self.cookies)
+            self.cookies = None
         if self.chunked:
             self.length = -1
         if self.length > self.limit:
@@ -412,6 +483,9 @@ cdef class Wire(Deadline):
             self.forget_exchange()
             self.forget_head()
             self.state = IDLE
+            self.served += 1
+            if self.served == 1:
+                self.first_end_ns = self.used_ns = self.pool.clock()
             self.pool.put_back(self)
         elif self.early or self.silent > MAX_SILENT:
             self.fail(WireError(_MALFORMED, "its head or trailer is too long" if not self.early else "it came twice"))
@@ -431,8 +505,28 @@ cdef class Wire(Deadline):
         if (self.state == BODY or self.state == STREAM) and not self.chunked and self.length < 0:
             # The end of the connection is the end of such a body (RFC 9112, section 6.3).
             self.finish()
-        self.reject(WireError(_LOST, "the server closed it"), None)
+        self.learn_from_end()
+        self.broke("the server closed it", None)
         self.close()
+
+    cdef object broke(self, str detail, object cause):
+        """Fail the exchange with the end of its connection."""
+        error = WireError(_LOST, detail)
+        error.unread = self.state == WAITING and self.silent == 0
+        error.reused = self.served > 0
+        self.reject(error, cause)
+
+    cdef object learn_from_end(self):
+        """Take note of how the far end ends connections that it has not said it would end."""
+        self.broken = True
+        if self.served == 0 or self.finished:
+            return
+        if self.state == WAITING and self.silent == 0:
+            self.pool.wary = WARY_SWEEPS
+        if self.served == 1 and self.state in (IDLE, WAITING):
+            if <int64_t> self.pool.clock() - self.first_end_ns < AT_ONCE_NS:
+                self.pool.single_use = True
+                self.pool.wary = WARY_SWEEPS
 
     cdef object fail(self, error):
         self.reject(error, None)
@@ -463,6 +557,7 @@ cdef class Wire(Deadline):
 
     cdef object forget_head(self):
         self.headers = None
+        self.cookies = None
         self.media_type = None
         self.content = OTHER
         self.length = -1

@@ -7,7 +7,15 @@ from typing import Protocol
 
 from mcp_manager.auth.challenge import Challenge
 
-__all__ = ["Authorization"]
+__all__ = ["Authorization", "UnreachableError"]
+
+
+class UnreachableError(OSError):
+    """A place that authorization needs cannot be reached; the text says why, ``hint`` is the way out."""
+
+    def __init__(self, reason: str, hint: str = "") -> None:
+        super().__init__(reason)
+        self.hint = hint
 
 
 class Authorization(Protocol):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Final
 
 import aiohttp
 from yarl import URL
 
 from mcp_manager._core.http_message import Exchange
-from mcp_manager.transports.http import render_head
 from mcp_manager.transports.http_pool import HttpPool
+from mcp_manager.transports.request_head import render_head
 
 __all__ = ["BareLane", "connect"]
 
@@ -30,8 +31,9 @@ class BareLane:
 
     async def post(self, body: bytes) -> bytes:
         """POST a body and return the body of the reply: all of it, or the data of the one event it is."""
-        lane = self._lanes.wires.take() or await self._lanes.connect(self._timeout)
-        answer = lane.send(self._head, Exchange(body, 1, time.monotonic_ns() + _TIMEOUT_NS), self, _LIMIT)
+        now_ns = time.monotonic_ns()
+        lane = self._lanes.wires.take(now_ns) or await self._lanes.connect(self._timeout)
+        answer = lane.send(self._head, Exchange(body, 1, now_ns + _TIMEOUT_NS), self, _LIMIT)
         try:
             reply = await answer
         except BaseException:
@@ -42,6 +44,9 @@ class BareLane:
     def take_event(self, exchange: Exchange, data: bytes) -> bytes | None:
         """Take the first event for the reply."""
         return data
+
+    def take_cookies(self, values: Sequence[bytes]) -> None:
+        """Take none."""
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from mcp_manager.catalog.reading import decode_result
+from mcp_manager.catalog.reading import FaultTaker, decode_result
 from mcp_manager.catalog.record import CacheableResult
 from mcp_manager.errors import ProtocolError, RpcError
 
@@ -31,6 +31,7 @@ async def drain_pages(
     member: str,
     kind: type[T],
     fetch: Callable[[str | None], Awaitable[bytes | memoryview]],
+    on_fault: FaultTaker | None = None,
 ) -> list[T]:
     """Fetch all pages of a list.
 
@@ -42,6 +43,8 @@ async def drain_pages(
         What an entry is decoded as.
     fetch
         ``await fetch(cursor)`` returns one page's result; the first cursor is ``None``.
+    on_fault
+        ``on_fault(kind, detail)`` is told of entries that are left out, since they are malformed.
 
     A cursor is opaque and ends only when it is absent: an empty string is a valid one. When a server does not know a
     cursor of its own any more (its list has changed), the list is read once more from the start.
@@ -53,11 +56,11 @@ async def drain_pages(
         entries.
     """
     try:
-        return await _drain(server_id, member, kind, fetch)
+        return await _drain(server_id, member, kind, fetch, on_fault)
     except _CursorRefused:
         pass
     try:
-        return await _drain(server_id, member, kind, fetch)
+        return await _drain(server_id, member, kind, fetch, on_fault)
     except _CursorRefused as refused:
         raise refused.error from None
 
@@ -73,6 +76,7 @@ async def _drain(
     member: str,
     kind: type[T],
     fetch: Callable[[str | None], Awaitable[bytes | memoryview]],
+    on_fault: FaultTaker | None,
 ) -> list[T]:
     page_type = _page_type(member, kind)
     entries: list[T] = []
@@ -85,7 +89,7 @@ async def _drain(
             if cursor is not None and error.code == _INVALID_PARAMS:
                 raise _CursorRefused(error) from None
             raise
-        page = decode_result(server_id, result, page_type)
+        page = decode_result(server_id, result, page_type, on_fault)
         entries.extend(getattr(page, member))
         cursor = page.next_cursor
         if cursor is None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Self
 
 import msgspec
+
+from mcp_manager.catalog.origin import Origin, Path
+from mcp_manager.protocol.json_reading import JsonDecoder
 
 __all__ = ["NOTHING", "CacheableResult", "Extra", "Icon", "Record", "Result"]
 
@@ -30,6 +33,9 @@ class Extra(dict[str, Any]):
 
 NOTHING: Final = Extra()
 
+_ORIGIN: Final = "_origin"
+_plain_decoder: JsonDecoder[dict[str, Any]] = JsonDecoder(dict[str, Any])
+
 
 class Record(
     msgspec.Struct,
@@ -39,6 +45,8 @@ class Record(
     omit_defaults=True,
     repr_omit_defaults=True,
     forbid_unknown_fields=True,
+    # For the origin: no field, since it is nothing that two records could differ in.
+    dict=True,
 ):
     """Base of what a server sends.
 
@@ -51,19 +59,43 @@ class Record(
     extra: Extra = NOTHING
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything the server sent, under the names of the wire, without members that say no more than the default.
+        """Return everything the server sent, under the names of the wire; of a record made here, what differs from the default.
+
+        Halves of a surrogate pair are U+FFFD in it, and numbers beyond every float infinite.
 
         Raises
         ------
         msgspec.DecodeError
             A schema in it, which is decoded only when it is looked at, is malformed.
         """
-        plain: dict[str, Any] = msgspec.json.decode(self.to_json())
-        return plain
+        return _plain_decoder.decode(self.to_json())
 
     def to_json(self) -> bytes:
         """Encode what :meth:`to_dict` returns; schemas are written as they were received."""
-        return msgspec.json.encode(_members(self))
+        origin: tuple[Origin, Path] | None = self.__dict__.get(_ORIGIN)
+        return origin[0].text_of(origin[1]) if origin is not None else msgspec.json.encode(_members(self))
+
+    def __copy__(self) -> Self:
+        """Return the record itself: it does not change."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Take along what the server sent, where that is more than the fields hold."""
+        given = ((each, getattr(self, each.name)) for each in msgspec.structs.fields(self))
+        # What is a default must be the very same again.
+        fields = {each.name: value for each, value in given if value is not each.default}
+        return _made_again, (type(self), fields, self.to_json() if _ORIGIN in self.__dict__ else None)
+
+    def _came_from(self, origin: Origin, path: Path) -> None:
+        """Remember where to find all that the server sent."""
+        self.__dict__[_ORIGIN] = origin, path
+
+
+def _made_again(kind: type[Record], fields: dict[str, Any], text: bytes | None) -> Record:
+    record = kind(**fields)
+    if text is not None:
+        record._came_from(Origin(text), ())
+    return record
 
 
 def _members(record: Record) -> dict[str, Any]:
@@ -73,15 +105,18 @@ def _members(record: Record) -> dict[str, Any]:
         found[config.tag_field] = config.tag
     for field in msgspec.structs.fields(record):
         value = getattr(record, field.name)
-        if field.name != "extra" and value is not field.default:
-            found[field.encode_name] = _written(value)
+        if field.name == "extra" or value is field.default:
+            continue
+        if field.default_factory is not msgspec.NODEFAULT and not value and value == field.default_factory():
+            continue
+        found[field.encode_name] = _written(value)
     found.update(record.extra)
     return found
 
 
 def _written(value: Any) -> Any:
     if isinstance(value, Record):
-        return _members(value)
+        return msgspec.Raw(value.to_json())
     if isinstance(value, list):
         return [_written(each) for each in value]
     return value

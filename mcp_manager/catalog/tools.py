@@ -9,6 +9,7 @@ import msgspec
 from mcp_manager.catalog.content import ContentBlock, TextContent
 from mcp_manager.catalog.record import Icon, Record, Result
 from mcp_manager.errors import ProtocolError
+from mcp_manager.protocol.json_reading import JsonDecoder
 
 __all__ = ["CallToolResult", "Tool", "ToolAnnotations", "ToolExecution"]
 
@@ -76,7 +77,7 @@ class Tool(Record, frozen=True, kw_only=True):
             raise ProtocolError(f"a schema of tool {self.name!r} is malformed: {error}", delivery="answered") from None
 
 
-_schema_decoder = msgspec.json.Decoder(dict[str, Any])
+_schema_decoder = JsonDecoder(dict[str, Any])
 
 
 class CallToolResult(Result, frozen=True, kw_only=True):

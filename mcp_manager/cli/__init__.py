@@ -10,7 +10,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from mcp_manager._version import __version__
 from mcp_manager.cli.table import complain
@@ -66,6 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
+_TIMEOUT: Final = "default: the server's request_timeout_s; for a program start_timeout_s, if that is longer"
+
+
 class _Parser(argparse.ArgumentParser):
     """Complain in one line, as every other error of this program does."""
 
@@ -98,7 +101,7 @@ def _parser() -> _Parser:
     verb.add_argument("server", metavar="SERVER", help="the server's id")
     verb.add_argument("method", metavar="METHOD", help="such as tools/list or tools/call")
     verb.add_argument("params", nargs="?", metavar="PARAMS_JSON", help='such as \'{"name": "add", "arguments": {}}\'')
-    verb.add_argument("--timeout", type=float, metavar="SECONDS", help="default: the server's request_timeout_s")
+    verb.add_argument("--timeout", type=float, metavar="SECONDS", help=_TIMEOUT)
     _bench_verb(verbs)
     return parser
 

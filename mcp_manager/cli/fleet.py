@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -17,15 +18,21 @@ from mcp_manager.catalog import Tool
 from mcp_manager.cli.table import complain, paragraph, render
 from mcp_manager.config import ManagerConfig, ServerConfig, load_manager_config, redact_url
 from mcp_manager.errors import InvalidRequestError, McpManagerError, ProtocolError, ServerNotFoundError
+from mcp_manager.health.tally import STARTING
 from mcp_manager.manager import McpManager
 from mcp_manager.types import ServerState
 from mcp_manager.views import ServerView
 
 __all__ = ["call", "check_servers", "list_servers", "status", "tools"]
 
+_POLL_S: Final = 0.05
+
 
 async def check_servers(options: Namespace) -> int:
-    """Connect to every server, also to those that would be connected later; 0 if all of them answer, else 1."""
+    """Connect to every server, also to those that would be connected later; 0 if all of them answer, else 1.
+
+    Programs that are still starting are waited for, as they may have to be downloaded first.
+    """
     config = load_manager_config(options.config)
     async with McpManager(_without_servers(config)) as manager:
         took_ms = await asyncio.gather(*(_deploy(manager, *each) for each in config.servers.items()))
@@ -101,7 +108,7 @@ async def tools(options: Namespace) -> int:
     config = load_manager_config(options.config)
     if options.server is not None:
         config = _only(config, options.server)
-    async with McpManager(_lazy(config)) as manager:
+    async with McpManager(_lazy(_patient(config))) as manager:
         asked = [name for name, server in config.servers.items() if server.instances or name == options.server]
         answers = await asyncio.gather(*(_tools_of(manager, server_id) for server_id in asked))
     listed = dict(zip(asked, answers, strict=True))
@@ -125,6 +132,8 @@ async def call(options: Namespace) -> int:
     if options.timeout is not None and not 0 < options.timeout < math.inf:
         raise InvalidRequestError("--timeout must be a number of seconds above 0")
     config = _only(load_manager_config(options.config), options.server)
+    if options.timeout is None:
+        config = _patient(config)
     request = _request(options.method, options.params)
     async with McpManager(_lazy(config)) as manager:
         reply = await manager.execute_raw(options.server, request, timeout=options.timeout)
@@ -153,10 +162,20 @@ def _request(method: str, params: str | None) -> bytes:
 
 
 async def _deploy(manager: McpManager, server_id: str, server: ServerConfig) -> float:
-    """Deploy and probe a server; return how many milliseconds that took."""
+    """Deploy and probe a server, with the time that its program has to start; return how many milliseconds that took."""
     started = time.perf_counter()
     await manager.deploy(server_id, msgspec.structs.replace(server, connect="eager"))
+    if server.transport == "stdio" and _is_starting(manager, server_id):
+        complain(f"{server_id} is still starting; waiting up to {server.start_timeout_s:g} s (start_timeout_s)")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(server.start_timeout_s):
+                while _is_starting(manager, server_id):  # noqa: ASYNC110
+                    await asyncio.sleep(_POLL_S)
     return 1000 * (time.perf_counter() - started)
+
+
+def _is_starting(manager: McpManager, server_id: str) -> bool:
+    return STARTING in manager.server(server_id).reasons
 
 
 async def _tools_of(manager: McpManager, server_id: str) -> list[Tool] | McpManagerError:
@@ -180,6 +199,17 @@ def _only(config: ManagerConfig, server_id: str) -> ManagerConfig:
 def _lazy(config: ManagerConfig) -> ManagerConfig:
     """Let the one request make the connection, so that its failure is told and not a probe's before it."""
     servers = {name: msgspec.structs.replace(server, connect="lazy") for name, server in config.servers.items()}
+    return msgspec.structs.replace(config, servers=servers)
+
+
+def _patient(config: ManagerConfig) -> ManagerConfig:
+    """Let a request wait as long as the program may take to start, which it may have to be downloaded for."""
+    servers = {
+        name: msgspec.structs.replace(server, request_timeout_s=max(server.request_timeout_s, server.start_timeout_s))
+        if server.transport == "stdio"
+        else server
+        for name, server in config.servers.items()
+    }
     return msgspec.structs.replace(config, servers=servers)
 
 

@@ -12,6 +12,7 @@ from mcp_manager.config.model import (
     RestartConfig,
     ServerConfig,
 )
+from mcp_manager.config.network import TlsConfig
 from mcp_manager.config.parse import check_server_config, parse_server_config, validate_server_id
 from mcp_manager.config.resilience import (
     BalancingConfig,
@@ -39,6 +40,7 @@ __all__ = [
     "RetryBudgetConfig",
     "RetryConfig",
     "ServerConfig",
+    "TlsConfig",
     "check_server_config",
     "load_manager_config",
     "parse_server_config",

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from mcp_manager.config._network import check_network
 from mcp_manager.config._oauth import check_oauth
 from mcp_manager.config._problem import FieldProblem, at, entry, join
 from mcp_manager.config._url import check_url, is_address_url, split_nameserver
@@ -58,6 +59,8 @@ _LINE_BREAK_OR_NUL: Final = re.compile(r"[\r\n\x00]")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FIELD_VALUE: Final = re.compile(r"(?:[!-~](?:[ \t!-~]*[!-~])?)?")
 _VISIBLE: Final = re.compile(r"[!-~]+")
+_RESERVED_CODES: Final = range(-32768, -31999)
+"""The codes of JSON-RPC itself (JSON-RPC 2.0, section 5.1)."""
 _ASCENDING: Final = (
     ("breaker", "open_s", "open_max_s"),
     ("health", "unhealthy_interval_s", "unhealthy_interval_max_s"),
@@ -83,11 +86,13 @@ def check_settings(config: ServerConfig, path: str) -> None:
         _check_sse(config, path)
         _check_headers(config.headers, at(path, "headers"))
         _check_auth(config.auth, config.headers, at(path, "auth"))
+        check_network(config, path)
     else:
         if config.discovery.kind != "none":
             raise FieldProblem(at(path, "discovery.kind"), "does not go with a command", "give a url, or drop it")
         _check_process(config, path)
     _check_fallback(config.fallback, at(path, "fallback"))
+    _check_rpc_errors(config.breaker.rpc_errors, at(path, "breaker.rpc_errors"))
     for section, lower, upper in _ASCENDING:
         settings = getattr(config, section)
         least, most = getattr(settings, lower), getattr(settings, upper)
@@ -115,6 +120,15 @@ def _check_tags(tags: tuple[str, ...], path: str) -> None:
         if tag in seen:
             raise FieldProblem(where, f"repeats the tag {tag!r}")
         seen.add(tag)
+
+
+def _check_rpc_errors(codes: tuple[int, ...], path: str) -> None:
+    for index, code in enumerate(codes):
+        where = f"{path}[{index}]"
+        if -code in _RESERVED_CODES:
+            raise FieldProblem(where, f"{code} is no code that servers answer", f"did you mean {-code}?")
+        if code in codes[:index]:
+            raise FieldProblem(where, f"repeats the code {code}")
 
 
 def _check_fallback(fallback: FallbackConfig, path: str) -> None:

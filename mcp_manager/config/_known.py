@@ -29,8 +29,10 @@ _DEFAULTS: Final[dict[str, Any]] = dict(
 _NAMES: Final = tuple(_DEFAULTS)
 _VALUES: Final = tuple(_DEFAULTS.values())
 _INDEXES: Final = range(len(_NAMES))
-# Of several URLs, of a program, of headers and credentials more must be checked than each value alone.
-_SPECIAL: Final = frozenset({"command", "args", "cwd", "inherit_env", "transport", "auth"})
+# Of several URLs, of a program, of files, headers and credentials more must be checked than each value alone.
+_SPECIAL: Final = frozenset(
+    {"command", "args", "cwd", "inherit_env", "transport", "auth", "tls", "proxy", "unix_socket"}
+)
 _EMPTY: Final = frozenset({"headers", "env", "extras"})
 _SECTIONS: Final = frozenset(name for name, value in _DEFAULTS.items() if isinstance(value, msgspec.Struct)) - _SPECIAL
 _ALONE: Final = frozenset(_DEFAULTS) - _SPECIAL - _EMPTY - _SECTIONS - {"name", "url", "instances"}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from mcp_manager.config._problem import FieldProblem, at
+from mcp_manager.config._problem import FieldProblem, at, entry
 from mcp_manager.config.model import AuthConfig
 
 __all__ = ["check_oauth"]
@@ -21,14 +21,44 @@ _NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
     "jwt_bearer": ("client_id",),
     "enterprise": ("client_id", "idp_token_endpoint", "idp_client_id"),
 }
+_URIS: Final = (
+    "issuer",
+    "authorization_endpoint",
+    "token_endpoint",
+    "redirect_uri",
+    "client_metadata_url",
+    "idp_token_endpoint",
+)
 _BELONGS: Final[Mapping[str, tuple[str, ...]]] = {
     "client_metadata_url": ("authorization_code",),
+    "authorization_endpoint": ("authorization_code",),
     "assertion": ("jwt_bearer", "enterprise"),
     "assertion_file": ("jwt_bearer", "enterprise"),
     "idp_token_endpoint": ("enterprise",),
     "idp_client_id": ("enterprise",),
     "idp_client_secret": ("enterprise",),
 }
+# What the manager itself says in the requests that ``parameters`` are added to.
+_OWNED_PARAMETERS: Final = frozenset(
+    {
+        "assertion",
+        "client_assertion",
+        "client_assertion_type",
+        "client_id",
+        "client_secret",
+        "code",
+        "code_challenge",
+        "code_challenge_method",
+        "code_verifier",
+        "grant_type",
+        "redirect_uri",
+        "refresh_token",
+        "resource",
+        "response_type",
+        "scope",
+        "state",
+    }
+)
 
 
 def check_oauth(auth: AuthConfig, path: str) -> None:
@@ -41,7 +71,8 @@ def check_oauth(auth: AuthConfig, path: str) -> None:
         return
     _check_grant(auth, path)
     _check_client(auth, path)
-    for name in ("issuer", "redirect_uri", "client_metadata_url", "idp_token_endpoint"):
+    _check_parameters(auth.parameters, at(path, "parameters"))
+    for name in _URIS:
         value = getattr(auth, name)
         if value is not None:
             _check_uri(value, at(path, name), https=name == "client_metadata_url")
@@ -70,13 +101,26 @@ def _check_client(auth: AuthConfig, path: str) -> None:
         value = getattr(auth, name)
         if value is not None and not _TEXT.fullmatch(value):
             raise FieldProblem(at(path, name), "must not be empty" if not value else "has characters other than ASCII")
-    for name in ("client_secret", "private_key", "issuer"):
+    for name in ("client_secret", "private_key", "issuer", "authorization_endpoint", "token_endpoint"):
         if getattr(auth, name) is not None and auth.client_id is None:
             raise FieldProblem(at(path, "client_id"), "missing", f"{name} belongs to one")
     if auth.client_secret is not None and auth.private_key is not None:
         raise FieldProblem(at(path, "private_key"), "cannot be combined with client_secret", "give one of them")
-    if auth.client_auth is not None and auth.client_secret is None:
+    if auth.client_auth is not None and auth.client_secret is None and auth.client_id is not None:
         raise FieldProblem(at(path, "client_auth"), "says how client_secret is sent, and there is none")
+    if auth.authorization_endpoint is not None and auth.token_endpoint is None:
+        raise FieldProblem(at(path, "token_endpoint"), "missing", "give it with authorization_endpoint")
+    if auth.token_endpoint is not None and auth.authorization_endpoint is None and auth.grant == "authorization_code":
+        raise FieldProblem(at(path, "authorization_endpoint"), "missing", "give it with token_endpoint")
+
+
+def _check_parameters(parameters: dict[str, str], path: str) -> None:
+    for name, value in parameters.items():
+        where = entry(path, name)
+        if not _TEXT.fullmatch(name) or not _TEXT.fullmatch(value):
+            raise FieldProblem(where, "is empty, or has characters other than ASCII")
+        if name in _OWNED_PARAMETERS:
+            raise FieldProblem(where, "is set by the manager", "drop it; other fields of auth decide it")
 
 
 def _check_uri(text: str, path: str, *, https: bool) -> None:

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from mcp_manager.config._url import redact_url
 
-__all__ = ["Count", "Jitter", "PositiveSeconds", "Rate", "Seconds", "Settings"]
+__all__ = ["Count", "Jitter", "PositiveSeconds", "Rate", "RpcCode", "Seconds", "Settings"]
 
 _YEAR_S: Final = 31_536_000.0
 _MASK: Final = "***"
@@ -24,6 +24,8 @@ Jitter = Annotated[float, Meta(ge=0.0, lt=1.0)]
 """The part by which a delay is spread at random to either side: 0.2 is ±20 %."""
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 """A number of things, at least one."""
+RpcCode = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
+"""The code of a JSON-RPC error."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -33,6 +35,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
     _masked: ClassVar[frozenset[str]] = frozenset(
         {
             "key",
+            "key_password",
             "token",
             "headers",
             "env",
@@ -42,6 +45,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
             "private_key",
             "assertion",
             "idp_client_secret",
+            "parameters",
         }
     )
 
@@ -53,6 +57,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
                 value = _mask(value)
             elif name == "url" and value is not None:
                 value = redact_url(value) if isinstance(value, str) else tuple(map(redact_url, value))
+            elif name == "proxy" and value not in (None, "", "env"):
+                value = redact_url(value)
             fields.append((name, value))
         return fields
 

@@ -57,7 +57,9 @@ def _check_plain(url: str, path: str) -> None:
     if scheme[1].lower() in ("ws", "wss"):
         raise FieldProblem(path, "the WebSocket transport is not supported yet", "use http or https")
     if scheme[1].lower() not in ("http", "https"):
-        raise FieldProblem(path, f"has the scheme {scheme[1].lower()!r}", "use http or https")
+        socket = "write http://localhost/mcp, and the path of the socket in unix_socket"
+        way_out = socket if "unix" in scheme[1].lower() else "use http or https"
+        raise FieldProblem(path, f"has the scheme {scheme[1].lower()!r}", way_out)
     authority, rest = _split_authority(url[scheme.end() :])
     if "@" in authority:
         raise FieldProblem(path, "contains a user name or password", "put credentials in auth")

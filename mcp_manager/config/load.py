@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,11 +32,13 @@ __all__ = ["load_manager_config"]
 logger = logging.getLogger(__name__)
 
 _TOP_LEVEL: Final = ("manager", "defaults", "servers", "mcpServers")
-_INTERPOLATED: Final = ("command", "args", "env", "url", "headers", "cwd", "auth")
+_MANAGER_ALONE: Final = frozenset(ManagerConfig.__struct_fields__) - {*_TOP_LEVEL, *ServerConfig.__struct_fields__}
+_INTERPOLATED: Final = ("command", "args", "env", "url", "headers", "cwd", "auth", "tls", "proxy", "unix_socket")
 _MERGED: Final = frozenset(
     {
         "env",
         "headers",
+        "tls",
         "breaker",
         "health",
         "restart",
@@ -58,7 +60,8 @@ def load_manager_config(path: str | os.PathLike[str], *, environment: Mapping[st
 
     - ``manager``: the settings of :class:`ManagerConfig`; an unknown one is an error.
     - ``defaults``: settings of :class:`ServerConfig` for every server that does not give its own; an unknown one is
-      an error. The members of ``env``, ``headers``, ``breaker``, ``health`` and ``restart`` are merged one by one.
+      an error. The members of ``env``, ``headers``, ``tls``, ``breaker``, ``health`` and ``restart`` are merged one by
+      one.
       What applies only to HTTP or only to stdio servers is left out of the others.
     - ``servers`` and ``mcpServers``: servers by id, with our fields or those of MCP clients (``command``, ``args``,
       ``env``, ``cwd``; ``type`` or ``transport``, ``url``, ``headers``). Foreign fields are kept in ``extras`` and
@@ -66,7 +69,8 @@ def load_manager_config(path: str | os.PathLike[str], *, environment: Mapping[st
       server. ``timeout`` is foreign, because its unit differs between clients: use ``request_timeout_s``.
 
     ``${VAR}``, ``${env:VAR}`` and ``${VAR:-default}`` stand for environment variables in ``command``, ``args``,
-    ``env``, ``url``, ``headers``, ``cwd``, ``auth.key`` and ``auth.token``; ``$${`` stands for ``${`` itself.
+    ``env``, ``url``, ``headers``, ``cwd``, ``tls``, ``proxy``, ``unix_socket``, ``auth.key`` and ``auth.token``;
+    ``$${`` stands for ``${`` itself.
 
     Parameters
     ----------
@@ -126,6 +130,7 @@ def _build(document: dict[str, Any], environment: Mapping[str, str]) -> ManagerC
     if document and not any(name in document for name in _TOP_LEVEL):
         raise FieldProblem("", "has none of the known tables", f"use {', '.join(_TOP_LEVEL)}")
     warn_of_near_misses((name for name in document if name not in _TOP_LEVEL), _TOP_LEVEL, "")
+    _warn_of_misplaced(document, "")
     for name in _TOP_LEVEL:
         if not isinstance(document.get(name, {}), dict):
             raise FieldProblem(name, f"expected an object, got {describe(document[name])}")
@@ -141,6 +146,7 @@ def _build(document: dict[str, Any], environment: Mapping[str, str]) -> ManagerC
                 raise FieldProblem(where, f"expected an object, got {describe(settings)}")
             if _is_disabled(settings, where):
                 continue
+            _warn_of_misplaced(settings, where)
             own = _interpolated(settings, where, environment)
             servers[server_id] = build_server(_merge(defaults, own), server_id=server_id, lenient=True, path=where)
     return _manager(document.get("manager", {}), servers)
@@ -157,6 +163,13 @@ def _manager(settings: dict[str, Any], servers: dict[str, ServerConfig]) -> Mana
         if not text or not text.isascii() or not text.isprintable() or len(text) > 256:
             raise FieldProblem(join("manager", name), "expected 1 to 256 printable ASCII characters")
     return msgspec.structs.replace(config, servers=servers)
+
+
+def _warn_of_misplaced(names: Iterable[str], path: str) -> None:
+    """Log a warning for every setting of the manager that is elsewhere than in its table."""
+    for name in names:
+        if name in _MANAGER_ALONE:
+            logger.warning("%s: ignored here; it belongs in the table manager", join(path, name))
 
 
 def _checked_defaults(defaults: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
@@ -176,6 +189,9 @@ def _merge(defaults: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     """Return ``own`` with what it lacks taken from ``defaults``, as far as that applies to its transport."""
     skipped = HTTP_ONLY if own.get("command") is not None else STDIO_ONLY
     merged = {name: value for name, value in defaults.items() if name not in skipped}
+    if own.get("unix_socket") or str(own.get("url")).lower().startswith("http+unix:"):
+        # A proxy is for connections to hosts.
+        merged.pop("proxy", None)
     for name, value in own.items():
         shared = merged.get(name)
         if name in _MERGED and isinstance(shared, dict) and isinstance(value, dict):

@@ -8,8 +8,9 @@ import msgspec
 from msgspec import Meta
 
 from mcp_manager._version import __version__
-from mcp_manager.config._settings import Count, Jitter, PositiveSeconds, Rate, Seconds, Settings
+from mcp_manager.config._settings import Count, Jitter, PositiveSeconds, Rate, RpcCode, Seconds, Settings
 from mcp_manager.config._url import expand_template, is_template
+from mcp_manager.config.network import TlsConfig
 from mcp_manager.config.resilience import (
     BalancingConfig,
     DiscoveryConfig,
@@ -57,8 +58,11 @@ class AuthConfig(Settings, frozen=True, kw_only=True):
     issuer
         The issuer identifier of the authorization server that ``client_id`` is registered with: with another one,
         authorizing fails.
+    authorization_endpoint, token_endpoint
+        Where the authorization server is asked, if it publishes no metadata, as GitHub does not; needs ``client_id``.
     client_auth
-        How ``client_secret`` is sent; by default as the authorization server's metadata says.
+        How a secret is sent, ``client_secret`` or the one that a client gets that introduces itself; by default as the
+        authorization server's metadata, or its reply to the registration, says.
     client_metadata_url
         An https URL with the client's metadata, used as its id where authorization servers support that.
     private_key, private_key_id, signing_algorithm
@@ -66,6 +70,16 @@ class AuthConfig(Settings, frozen=True, kw_only=True):
         ``oauth``.
     scopes
         The scopes to ask for where the server does not say which it needs.
+    send_resource
+        Tell the authorization server what the tokens are for (RFC 8707), as MCP demands; Microsoft Entra ID refuses it.
+    assume_pkce
+        Go on where the authorization server's metadata does not say whether it checks PKCE, which MCP forbids: that of
+        Microsoft Entra ID does not, and it does. PKCE is sent in any case.
+    allow_private_addresses
+        Let a server that is not on a private network name an authorization server that is. Those that ``issuer`` and the
+        endpoints name are allowed in any case.
+    parameters
+        More parameters of the request that begins a grant, such as ``audience`` for Auth0.
     redirect_uri
         Where the user is sent back to: what the redirect handler listens on.
     authorization_timeout_s
@@ -86,12 +100,18 @@ class AuthConfig(Settings, frozen=True, kw_only=True):
     client_id: str | None = None
     client_secret: str | None = None
     issuer: str | None = None
+    authorization_endpoint: str | None = None
+    token_endpoint: str | None = None
     client_auth: Literal["client_secret_basic", "client_secret_post"] | None = None
     client_metadata_url: str | None = None
     private_key: str | None = None
     private_key_id: str | None = None
     signing_algorithm: Literal["ES256", "ES384", "ES512", "RS256", "PS256", "EdDSA"] = "ES256"
     scopes: tuple[str, ...] = ()
+    send_resource: bool = True
+    assume_pkce: bool = False
+    allow_private_addresses: bool = False
+    parameters: dict[str, str] = {}
     redirect_uri: str = "http://127.0.0.1:33418/callback"
     authorization_timeout_s: PositiveSeconds = 300.0
     assertion: str | None = None
@@ -105,8 +125,8 @@ class AuthConfig(Settings, frozen=True, kw_only=True):
         """Leave out what concerns ``oauth`` alone and was not set."""
         always = ("type", "key", "token", "header")
         fields = super().__rich_repr__()
-        defaults = dict(zip(self.__struct_fields__, self.__struct_defaults__, strict=True))
-        return [(name, value) for name, value in fields if name in always or value != defaults[name]]
+        unset = AuthConfig()
+        return [(name, value) for name, value in fields if name in always or value != getattr(unset, name)]
 
     def request_header(self) -> tuple[str, str] | None:
         """Return the name and value of the header to send, or ``None`` for type ``none``. The value is a secret."""
@@ -153,6 +173,9 @@ class BreakerConfig(Settings, frozen=True, kw_only=True):
         Let a health probe be the first trial call for up to ``probe_grace_s`` seconds, rather than a caller's request.
     timeout_floor_s
         A call that timed out in less than this many seconds says nothing about the server.
+    rpc_errors
+        The codes of JSON-RPC errors that count as failures of the server, at most 64, such as ``(-32603,)``. None by
+        default: an answer is a sign of life, and many servers answer one caller's bad arguments with -32603.
     """
 
     enabled: bool = True
@@ -172,6 +195,7 @@ class BreakerConfig(Settings, frozen=True, kw_only=True):
     active_first: bool = True
     probe_grace_s: Seconds = 2.0
     timeout_floor_s: Seconds = 1.0
+    rpc_errors: Annotated[tuple[RpcCode, ...], Meta(max_length=64)] = ()
 
 
 class HealthConfig(Settings, frozen=True, kw_only=True):
@@ -186,9 +210,11 @@ class HealthConfig(Settings, frozen=True, kw_only=True):
     unhealthy_interval_s, unhealthy_interval_max_s
         Seconds before the next probe of an unhealthy one, doubling up to the maximum.
     timeout_s
-        Seconds a probe may take.
+        Seconds a probe may take. One that takes longer while calls are answered is no sign of death: the next ones are
+        given twice the time, up to ``request_timeout_s`` of the server, and it is Degraded (``slow probe``) meanwhile.
     fall, rise
-        Failed probes in a row that make a server unhealthy; successful ones that make it healthy again.
+        Failed probes in a row, without an answered call since, that make a server unhealthy; successful ones that make
+        it healthy again. Whatever a probe is answered, an error included, but for refused credentials, is a success.
     jitter
         Spread of the intervals, 0.1 for ±10 %.
     idle_interval_s
@@ -276,6 +302,18 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
         See :class:`AuthConfig`. A stdio server takes its credentials through ``env``.
     headers
         Header fields to send with every HTTP request, by name.
+    tls
+        See :class:`TlsConfig`.
+    proxy
+        The proxy to an HTTP server: an ``http://`` or ``https://`` URL, with user and password if it wants them;
+        ``env`` for what ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` say, in lower or upper case; ``""``
+        for none, whatever the environment says. By default as ``env``, but never for this machine's own addresses
+        (``localhost``, 127.0.0.0/8, ``[::1]``), and not together with ``discovery`` or ``unix_socket``. ``https`` goes through
+        a tunnel (``CONNECT``), and an ``https://`` proxy is spoken to with ``tls`` as well. The proxy looks names up: that they
+        lead to no link-local or multicast address is then the proxy's to see.
+    unix_socket
+        The path of a unix socket to speak HTTP on, in place of the connection to the host in ``url``, which still
+        says what ``Host`` and path of requests are. ``http+unix://%2Frun%2Fserver.sock/mcp`` as ``url`` says both.
     priority
         0 to 255; servers of a higher one are preferred.
     tags
@@ -288,7 +326,12 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
     connect
         ``eager`` connects and probes on deployment, ``lazy`` with the first call, or for whoever waits for readiness.
     connect_timeout_s
-        Seconds for connecting, handshake and first probe together.
+        Seconds for connecting, handshake and first probe together; also how long ``deploy()``, ``start()``, ``apply()``
+        and ``scale()`` wait for that, in all. A program may go on starting meanwhile.
+    start_timeout_s
+        Seconds a program may take from its start to the end of the handshake. One that lives is not ended before, one
+        that ends fails at once. After every start that ran out there is twice as much time, up to ten times as much,
+        until one succeeds. Over HTTP, how long the answer to a handshake is waited for beside further attempts.
     request_timeout_s
         Seconds a call may take if its caller names no other limit.
     shutdown_grace_s
@@ -324,12 +367,16 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
     ] = "auto"
     auth: AuthConfig = AuthConfig()
     headers: dict[str, str] = {}
+    tls: TlsConfig = TlsConfig()
+    proxy: str | None = None
+    unix_socket: str | None = None
     priority: Annotated[int, Meta(ge=0, le=255)] = 0
     tags: tuple[str, ...] = ()
     instances: Annotated[int, Meta(ge=_ONE_PER_URL, le=10_000)] = _ONE_PER_URL
     max_instances: Annotated[int, Meta(ge=1, le=10_000)] = 64
     connect: Literal["eager", "lazy"] = "eager"
     connect_timeout_s: PositiveSeconds = 5.0
+    start_timeout_s: PositiveSeconds = 60.0
     request_timeout_s: PositiveSeconds = 60.0
     shutdown_grace_s: Seconds = 2.0
     drain_timeout_s: Seconds = 30.0
@@ -388,12 +435,21 @@ class ManagerConfig(Settings, frozen=True, kw_only=True):
     servers
         Server configurations by server id.
     max_connections
-        The most HTTP connections at a time, over all servers; 0 sets no limit.
+        The most HTTP connections at a time, over all servers; 0 sets no limit. By default, half of the descriptors that
+        the process may have, since streams that stay open are counted apart, as many again. Calls above it wait in
+        order for as long as their deadlines let them.
+    max_connections_per_origin
+        The most of them to one scheme, host and port; 0 sets no limit. A call has a connection to itself until its
+        reply is whole: so many calls to an origin can be under way at a time, long ones included.
     http_lanes
         Speak HTTP in compiled code on the connections that aiohttp opens; ``False`` makes every request an ordinary
         aiohttp request, with the same results and several times the cost.
     connect_concurrency, probe_concurrency
-        How many servers are connected, and how many probed, at a time.
+        How many servers are connected over HTTP, and how many probed, at a time.
+    start_concurrency
+        How many programs are started at a time; 0 for sixteen per core. One that only waits (for a
+        download, for a question to be answered) is not counted. Calls go before probes, first starts before repeated
+        ones, and programs whose last start failed have places of their own.
     shutdown_timeout_s
         Seconds ``stop()`` may take before what is left is ended by force.
     handler_timeout_s
@@ -411,9 +467,11 @@ class ManagerConfig(Settings, frozen=True, kw_only=True):
     """
 
     servers: dict[str, ServerConfig] = {}
-    max_connections: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    max_connections: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    max_connections_per_origin: Annotated[int, Meta(ge=0, le=1_000_000)] = 100
     http_lanes: bool = True
     connect_concurrency: Count = 64
+    start_concurrency: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     probe_concurrency: Count = 64
     shutdown_timeout_s: PositiveSeconds = 10.0
     handler_timeout_s: PositiveSeconds = 300.0

@@ -11,9 +11,11 @@ import msgspec
 
 from mcp_manager.config._checks import TRANSPORT_SPELLINGS, check_settings, check_text
 from mcp_manager.config._known import is_known, is_plain_id, learn
+from mcp_manager.config._network import take_socket_url
 from mcp_manager.config._plain import describe, kind_of, plain
 from mcp_manager.config._problem import FieldProblem, at, entry, join, shown
 from mcp_manager.config.model import AuthConfig, BreakerConfig, HealthConfig, RestartConfig, ServerConfig
+from mcp_manager.config.network import TlsConfig
 from mcp_manager.config.resilience import (
     BalancingConfig,
     DiscoveryConfig,
@@ -32,11 +34,15 @@ logger = logging.getLogger(__name__)
 PREFIX: Final = "Invalid server config"
 SERVER_FIELDS: Final = frozenset(ServerConfig.__struct_fields__)
 STDIO_ONLY: Final = ("args", "env", "cwd", "inherit_env")
-HTTP_ONLY: Final = ("headers", "auth")
+HTTP_ONLY: Final = ("headers", "auth", "tls", "proxy", "unix_socket")
+_FOR_A_PROGRAM: Final = "a child process takes its credentials through env"
+_ONLY_FOR: Final = {True: "only a url takes it", False: "only a command takes it"}
+_DEFAULT_TLS: Final = msgspec.structs.asdict(TlsConfig())
 _CREDENTIALS: Final = ("key", "token", "client_secret", "private_key", "assertion", "idp_client_secret")
-_NULLABLE: Final = frozenset({"url", "command", "cwd", "args", "env", "headers", "auth"})
+_NULLABLE: Final = frozenset({"url", "command", "cwd", "args", "env", "headers", "auth", "tls", "proxy", "unix_socket"})
 _SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "auth": AuthConfig,
+    "tls": TlsConfig,
     "breaker": BreakerConfig,
     "health": HealthConfig,
     "restart": RestartConfig,
@@ -155,6 +161,7 @@ def build_server(source: Mapping[Any, Any], *, server_id: str, lenient: bool, pa
         if inner in holder:
             check_object(holder[inner], section, at(path, name))
     _check_shapes(fields, path)
+    take_socket_url(fields, path)
     config: ServerConfig = convert(fields, ServerConfig, path)
     check_settings(config, path)
     changes = learn(config)
@@ -328,10 +335,12 @@ def _misplaced(fields: dict[str, Any], path: str, *, lenient: bool) -> dict[str,
     for name in HTTP_ONLY if stdio else STDIO_ONLY:
         if not fields.get(name) or (name == "auth" and _is_no_auth(fields[name])):
             continue
+        if name == "tls" and fields[name] == _DEFAULT_TLS:
+            continue
         found[name] = fields.pop(name)
         text = f"does not apply to {'a stdio' if stdio else 'an HTTP'} server"
         if not lenient:
-            hint = "a child process takes its credentials through env" if stdio else "only a command takes it"
+            hint = _FOR_A_PROGRAM if stdio and name in ("headers", "auth") else _ONLY_FOR[stdio]
             raise FieldProblem(join(path, name), text, hint)
         logger.warning("%s: %s, ignored", join(path, name), text)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from random import getrandbits
 from typing import Any, Final, NamedTuple, NoReturn
@@ -17,11 +18,19 @@ from mcp_manager.dispatch.affinity import Affinity, Pin, state_lost
 from mcp_manager.dispatch.flight_log import FlightLog
 from mcp_manager.dispatch.latencies import Latencies
 from mcp_manager.dispatch.recoveries import Recoveries
-from mcp_manager.errors import CallError, CircuitOpenError, OverloadedError, ProtocolError, SessionLostError
+from mcp_manager.errors import (
+    CallError,
+    CircuitOpenError,
+    ConnectError,
+    ConnectionLostError,
+    OverloadedError,
+    ProtocolError,
+    SessionLostError,
+)
 from mcp_manager.health import HealthMonitor
 from mcp_manager.policy import classify_error, classify_rpc_error
 from mcp_manager.pool import Instance
-from mcp_manager.session import ProgressCallback, Session
+from mcp_manager.session import ProgressReports, Session
 from mcp_manager.supervisor import Supervisor
 from mcp_manager.transports.base import Sendable
 from mcp_manager.types import CallStatus, CircuitState, Outcome, Rejection
@@ -37,6 +46,8 @@ class Place(NamedTuple):
 
 
 ANYWHERE: Final = Place()
+# What the clocks of a refusal and of its reason may differ by.
+_SAME_S: Final = 0.01
 
 
 class Attempts:
@@ -126,8 +137,10 @@ class Attempts:
                 return lease
 
             lease = await self._room.turn(supervisor, lease, attempt, deadline_ns)
+        if lease.rejection == Rejection.CIRCUIT_OPEN and _released(supervisor):
+            lease, pin = self._lease(supervisor, method, self._clock(), place, avoid, again=True)
         if lease.rejection:
-            self._reject(supervisor, lease)
+            self._reject(supervisor, lease, place)
         return lease, pin
 
     async def _carry(
@@ -138,7 +151,7 @@ class Attempts:
         request: Sendable,
         started_ns: int,
         deadline_ns: int,
-        progress: tuple[str, ProgressCallback] | None,
+        progress: tuple[str, ProgressReports] | None,
         flight: Flight | None = None,
         answer: Any = None,
         *,
@@ -156,16 +169,16 @@ class Attempts:
         instance: Instance = lease.payload
         session: Session | None = instance.session if flight is None else flight.session
         try:
+            exchange = None if flight is None or session is None else flight.exchange
+            session = session or await instance.ready_session(deadline_ns)
             try:
-                if flight is not None and flight.exchange is not None and session is not None:
-                    reply = await session.landed(request, flight.exchange, answer)
+                if exchange is not None:
+                    reply = await session.landed(request, exchange, answer)
                 else:
-                    session = session or await instance.ready_session(deadline_ns)
                     if pin is not None and not pin.is_used:
                         pin.settle(instance, session)
                     reply = await session.call(request, deadline_ns, progress)
             except SessionLostError as lost:
-                assert session is not None
                 if pin is not None and pin.is_binding:
                     pin.release()
                     instance.lose(session, lost)
@@ -202,25 +215,21 @@ class Attempts:
                     supervisor.server_id, method, lease, request, started_ns, attempts=attempts, hedged=hedged
                 )
         else:
-            outcome = classify_rpc_error(reply.error_code)
+            outcome = classify_rpc_error(reply.error_code, instance.settings.config.breaker.rpc_errors)
             self._router.done(lease, outcome, CallStatus.RPC_ERROR, self._clock(), random=getrandbits(64))
             self._flights.note(
                 supervisor.server_id, method, lease, request, started_ns, status=CallStatus.RPC_ERROR, attempts=attempts
             )
             if outcome is Outcome.FAILURE:
                 self._watch_circuits(supervisor)
+            else:
+                self._monitor.call_failed(supervisor)
         return reply
 
-    def _reject(self, supervisor: Supervisor, lease: Lease) -> NoReturn:
+    def _reject(self, supervisor: Supervisor, lease: Lease, place: Place) -> NoReturn:
         server_id = supervisor.server_id
-        if lease.rejection == CallStatus.CIRCUIT_OPEN:
-            retry_after_s = lease.retry_after_ns / 1e9
-            raise CircuitOpenError(
-                "the circuit is open after repeated failures",
-                server_id=server_id,
-                retry_after_s=retry_after_s,
-                hint=f"retry in {retry_after_s:.1f} s",
-            )
+        if lease.rejection == Rejection.CIRCUIT_OPEN:
+            raise _circuit_open(supervisor, lease, place)
         if lease.rejection >= Rejection.CONCURRENCY:
             self._router.count_refused(lease)
             raise refusal(supervisor, lease, self._config)
@@ -250,6 +259,11 @@ class Attempts:
         self._router.done(
             lease, outcome, status, now_ns, retry_after_ns=int(retry_after_s * 1e9), random=getrandbits(64)
         )
+        restart_s = supervisor.hold(lease.payload)
+        if restart_s and isinstance(error, ConnectError | ConnectionLostError):
+            if error.retry_after_s is None:
+                error.hint = "; ".join(filter(None, (f"it is started again in {restart_s:.1f} s", error.hint)))
+            error.retry_after_s = restart_s
         self._watch_circuits(supervisor, is_noted=True)
 
     def _watch_circuits(self, supervisor: Supervisor, *, is_noted: bool = False) -> None:
@@ -271,3 +285,36 @@ class Attempts:
                 self._flights.anomaly(
                     server_id, "a circuit opened", after_next=is_noted and server_id == supervisor.server_id
                 )
+
+
+def _released(supervisor: Supervisor) -> bool:
+    """Let calls through to those child processes of a server that may be started by now; tell whether there are any."""
+    return any([supervisor.release(each) for each in supervisor.instances])
+
+
+def _circuit_open(supervisor: Supervisor, lease: Lease, place: Place) -> CircuitOpenError:
+    """Say why no circuit lets a call through, and when the first of them will."""
+    server_id = supervisor.server_id
+    retry_after_s = lease.retry_after_ns / 1e9 or None
+    gone = [
+        each
+        for each in supervisor.instances
+        if each.session is None and each.restart_at and place.instance in (None, each.handle)
+    ]
+    first = min(gone, key=lambda each: each.restart_at, default=None)
+    restart_s = 0.0 if first is None else first.restart_at - asyncio.get_running_loop().time()
+    if first is None or retry_after_s is None or restart_s > retry_after_s + _SAME_S:
+        return CircuitOpenError(
+            "the circuit is open after repeated failures",
+            server_id=server_id,
+            retry_after_s=retry_after_s,
+            hint="" if retry_after_s is None else f"retry in {retry_after_s:.1f} s",
+        )
+    exited = first.last_error
+    what = "the server process has ended" if exited is None else exited.message
+    return CircuitOpenError(
+        f"{what}; it is started again in {retry_after_s:.1f} s",
+        server_id=server_id,
+        retry_after_s=retry_after_s,
+        hint="" if exited is None else exited.hint,
+    )

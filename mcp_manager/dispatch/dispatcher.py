@@ -33,7 +33,7 @@ from mcp_manager.pool import Instance
 from mcp_manager.protocol.error_codes import INVALID_PARAMS, METHOD_NOT_FOUND
 from mcp_manager.protocol.methods import CALL_TOOL, KEPT_BY_SESSION
 from mcp_manager.protocol.safety import tool_of
-from mcp_manager.session import ProgressCallback
+from mcp_manager.session import ProgressReports
 from mcp_manager.supervisor import Supervisor
 from mcp_manager.transports.base import Sendable
 from mcp_manager.types import CallStatus, CircuitState, Outcome, Rejection
@@ -91,7 +91,7 @@ class Dispatcher(Attempts):
         request: Sendable,
         started_ns: int,
         deadline_ns: int,
-        progress: tuple[str, ProgressCallback] | None = None,
+        progress: tuple[str, ProgressReports] | None = None,
         key: str | None = None,
     ) -> Message:
         """Send a request to one of a server's instances and return its reply.
@@ -160,7 +160,7 @@ class Dispatcher(Attempts):
         request: Sendable,
         started_ns: int,
         deadline_ns: int,
-        progress: tuple[str, ProgressCallback] | None,
+        progress: tuple[str, ProgressReports] | None,
         key: str,
     ) -> Message:
         lease: Lease | None = None
@@ -195,7 +195,7 @@ class Dispatcher(Attempts):
         request: Sendable,
         started_ns: int,
         deadline_ns: int,
-        progress: tuple[str, ProgressCallback] | None,
+        progress: tuple[str, ProgressReports] | None,
         place: Place = ANYWHERE,
     ) -> tuple[Message, Lease]:
         """Make all attempts of a call, and return its reply and the lease that led to it."""
@@ -219,7 +219,7 @@ class Dispatcher(Attempts):
         request: Sendable,
         started_ns: int,
         deadline_ns: int,
-        progress: tuple[str, ProgressCallback] | None,
+        progress: tuple[str, ProgressReports] | None,
         error: CallError,
         place: Place = ANYWHERE,
     ) -> Message:
@@ -255,7 +255,7 @@ class Dispatcher(Attempts):
         method: str,
         request: Sendable,
         deadline_ns: int,
-        progress: tuple[str, ProgressCallback] | None,
+        progress: tuple[str, ProgressReports] | None,
         failure: CallError,
         *,
         is_safe: bool,
@@ -352,7 +352,7 @@ class Dispatcher(Attempts):
         request: Sendable,
         started_ns: int,
         deadline_ns: int,
-        progress: tuple[str, ProgressCallback] | None,
+        progress: tuple[str, ProgressReports] | None,
         error: CallError,
         place: Place = ANYWHERE,
     ) -> tuple[Message, Lease]:

@@ -10,6 +10,7 @@ import msgspec
 from mcp_manager._core.jsonrpc import Message, scan_reply
 from mcp_manager.errors import CallError
 from mcp_manager.protocol import methods
+from mcp_manager.protocol.json_reading import JsonDecoder
 from mcp_manager.protocol.safety import CONTENT, LISTS, tool_of
 from mcp_manager.supervisor import Supervisor
 from mcp_manager.transports.base import Sendable
@@ -23,8 +24,8 @@ STAND_IN_SERVER: Final = "mcp-manager/fallback-server"
 STALE_AGE: Final = "mcp-manager/stale-age-s"
 """Beside it, how many seconds old the result is."""
 
-_members_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_meta_decoder = msgspec.json.Decoder(dict[str, Any])
+_members_decoder = JsonDecoder(dict[str, msgspec.Raw])
+_meta_decoder = JsonDecoder(dict[str, Any])
 
 
 class Fallbacks:
@@ -108,7 +109,7 @@ def marked(result: bytes, marks: dict[str, Any]) -> Message:
     members = _members_decoder.decode(result)
     try:
         meta = _meta_decoder.decode(members.get("_meta", b"{}"))
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         meta = {}
     members["_meta"] = msgspec.Raw(msgspec.json.encode({**meta, **marks}))
     return scan_reply(b'{"jsonrpc":"2.0","id":0,"result":' + msgspec.json.encode(members) + b"}")

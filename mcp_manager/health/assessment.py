@@ -10,7 +10,7 @@ from typing import Any, Final
 from mcp_manager._core.histogram import WindowSummary
 from mcp_manager._core.snapshots import InstanceSnapshot
 from mcp_manager.errors import AuthError
-from mcp_manager.health.tally import DRAINING, UNPROBED
+from mcp_manager.health.tally import DRAINING, STARTING, UNPROBED
 from mcp_manager.health.timing_wheel import Turn
 from mcp_manager.pool import Instance
 from mcp_manager.supervisor import Supervisor
@@ -22,26 +22,49 @@ _DEGRADED_FAILURE_RATE: Final = 0.05
 _MIN_CALLS: Final = 20
 _BASELINE_S: Final = 600.0
 _WINDOW_S: Final = 60.0
+# How many calls in a row may be refused, get no answer, and bring no result whatever they are answered; and
+# for how long that is held against an instance that is not called any more: what got no answer, for a shorter time.
+_REFUSED: Final = 3
+_BROKEN: Final = 5
+_FRUITLESS: Final = 10
+_HELD_AGAINST_NS: Final = 300 * 10**9
+_BROKEN_FOR_NS: Final = 60 * 10**9
+# How many times longer than its limit a probe may take where no call says whether the server is there.
+_PATIENCE: Final = 4.0
 
 FAILING_CALLS: Final = "failing calls"
 SLOW: Final = "slow"
 HALF_OPEN: Final = "circuit half open"
 AT_MINIMUM: Final = "limit at its minimum"
 EJECTED: Final = "ejected"
+AUTH_FAILING: Final = "auth failing"
+PROBE_FAILED: Final = "probe failed"
+PROBES_FAILING: Final = "probes failing"
+SLOW_PROBE: Final = "slow probe"
 
-PASSING: Final = frozenset({FAILING_CALLS, SLOW, HALF_OPEN, AT_MINIMUM, EJECTED})
+PASSING: Final = frozenset(
+    {FAILING_CALLS, SLOW, HALF_OPEN, AT_MINIMUM, EJECTED, AUTH_FAILING, PROBE_FAILED, PROBES_FAILING, SLOW_PROBE}
+)
 """Reasons that end with calls or with time, of which nobody tells."""
 
 
 class Watch:
-    """What the monitor knows of one instance beside what the router counts."""
+    """What the monitor knows of one instance beside what the router counts.
+
+    ``limit_s`` is how many seconds its next probe may take. ``is_doubted`` tells that its probes fail, or take longer than
+    they should, while it answers calls.
+    """
 
     __slots__ = (
+        "_failed_ns",
+        "_ran_out",
         "failures",
         "in_flight",
         "instance",
         "is_awaited",
+        "is_doubted",
         "is_spread",
+        "limit_s",
         "looked_ns",
         "proven",
         "recovering",
@@ -61,6 +84,11 @@ class Watch:
         self.proven = False
         self.recovering = False
         self.removed = False
+        self.limit_s = supervisor.config.health.timeout_s
+        self.is_doubted = False
+        # When the last probe that failed was sent, and whether that took longer than it might.
+        self._failed_ns = 0
+        self._ran_out = False
         # Whether it has a place of its own among those that were deployed in the same moment.
         self.is_spread = False
         # Somebody waits for its session, and is the only reason to make it; good for one turn.
@@ -77,12 +105,52 @@ class Watch:
             self.proven = True
             self.recovering = False
 
-    def failed(self, *, probe: bool) -> None:
-        """Count a bad sign; only failed probes count towards ``fall``."""
-        self.failures += probe
+    def failed(self) -> None:
+        """Count a bad sign other than a failed probe, which is no step towards ``fall``."""
         self.successes = 0
         self.proven = False
         self.recovering = True
+
+    def probe_answered(self, took_s: float) -> None:
+        """Count a probe that was answered, within its limit or that of a slow one."""
+        timeout_s = self.supervisor.config.health.timeout_s
+        self.is_doubted = self._ran_out = took_s > timeout_s
+        if not self.is_doubted:
+            self.limit_s = timeout_s
+        self.succeeded()
+
+    def probe_failed(self, sent_ns: int, *, ran_out: bool) -> None:
+        """Count a probe that failed, because it ran out of time or otherwise."""
+        self.failed()
+        self.failures += 1
+        self._failed_ns = sent_ns
+        self._ran_out = ran_out
+        if ran_out and self.failures >= self.supervisor.config.health.fall:
+            # Whether it is dead or slow, no call tells, as it gets none.
+            self._allow(_PATIENCE * self.supervisor.config.health.timeout_s)
+
+    def heard(self, answered_ns: int) -> None:
+        """Learn when the instance last answered a call: if that was after the last failed probe was sent, it is alive.
+
+        Then it is the probe that is in doubt; one that ran out is given more time.
+        """
+        if not self.failures or answered_ns < self._failed_ns:
+            return
+        self.failures = 0
+        self.proven = True
+        self.recovering = False
+        self.is_doubted = True
+        if self._ran_out:
+            self._allow(self.supervisor.config.request_timeout_s)
+
+    @property
+    def doubt(self) -> str:
+        """Why its probes are in doubt, ``""`` if they are not."""
+        return (SLOW_PROBE if self._ran_out else PROBE_FAILED) if self.is_doubted else ""
+
+    def _allow(self, longest_s: float) -> None:
+        """Give the next probe twice the time, up to ``longest_s``."""
+        self.limit_s = max(min(2.0 * self.limit_s, longest_s), self.limit_s)
 
     @property
     def is_scheduled(self) -> bool:
@@ -100,14 +168,18 @@ class Watch:
 class Baseline:
     """What the 95th percentile of a server's latencies has long been: a mean over about ten minutes."""
 
-    __slots__ = ("_observed_at", "p95_s")
+    __slots__ = ("_is_exceeded", "_observed_at", "p95_s")
 
     def __init__(self) -> None:
         self.p95_s = 0.0
+        self._is_exceeded = False
         self._observed_at = 0.0
 
     def is_exceeded(self, latest: WindowSummary, now: float, factor: float, floor_s: float) -> bool:
         """Compare the latest calls with it, and have them count from now on; few calls say nothing.
+
+        As older calls leave the window, those that are left may look slow, without any news. So it begins only with calls
+        of the newest part that are slow; it ends as soon as the window says so.
 
         Parameters
         ----------
@@ -118,15 +190,18 @@ class Baseline:
         """
         p95_s = latest.p95_s
         if latest.count < _MIN_CALLS or p95_s is None:
+            self._is_exceeded = False
             return False
         if not self.p95_s:
             self.p95_s, self._observed_at = p95_s, now
-        is_exceeded = p95_s > factor * self.p95_s and p95_s > floor_s
+        longest_s = max(factor * self.p95_s, floor_s)
+        is_news = self._is_exceeded or (latest.newest_p95_s is not None and latest.newest_p95_s > longest_s)
+        self._is_exceeded = p95_s > longest_s and is_news
         # Calls say nothing of the time before the window that they are in.
         share = 1.0 - exp(-min(now - self._observed_at, _WINDOW_S) / _BASELINE_S)
         self.p95_s += share * (p95_s - self.p95_s)
         self._observed_at = now
-        return is_exceeded
+        return self._is_exceeded
 
 
 def assess(
@@ -161,7 +236,8 @@ def assess(
     if not watches:
         return ServerState.STOPPED, ("suspended",)
     if all(watch.is_untried for watch in watches):
-        return ServerState.INITIALIZING, (UNPROBED,)
+        is_starting = any(watch.instance.is_starting for watch in watches)
+        return ServerState.INITIALIZING, (STARTING if is_starting else UNPROBED,)
     fall = supervisor.config.health.fall
     reasons: dict[str, None] = {}
     down = 0
@@ -192,15 +268,29 @@ def _judge(watch: Watch, circuit: InstanceSnapshot, fall: int, now_ns: int) -> t
         return "circuit open", True
     is_refused = isinstance(watch.instance.last_error, AuthError)
     if watch.failures >= fall:
-        return "auth failing" if is_refused else "probes failing", True
+        return AUTH_FAILING if is_refused else PROBES_FAILING, True
     if watch.instance.session is None:
+        if watch.instance.is_starting:
+            return STARTING, False
         if watch.is_untried:
             return UNPROBED, False
-        return "auth failing" if is_refused else "not connected", True
+        return AUTH_FAILING if is_refused else "not connected", True
     if circuit.circuit_state == CircuitState.HALF_OPEN:
         return HALF_OPEN, False
     if circuit.ejected_until_ns > now_ns:
         return EJECTED, False
     if watch.failures:
-        return "auth failing" if is_refused else "probe failed", False
+        return AUTH_FAILING if is_refused else PROBE_FAILED, False
+    if _is_fruitless(circuit, now_ns):
+        return FAILING_CALLS, False
+    if watch.is_doubted:
+        return watch.doubt, False
     return ("", False) if watch.proven else ("recovering", False)
+
+
+def _is_fruitless(circuit: InstanceSnapshot, now_ns: int) -> bool:
+    """Tell whether none of its latest calls brought a result, whatever it answered to them and to probes."""
+    age_ns = now_ns - circuit.last_fruitless_ns
+    if age_ns <= _BROKEN_FOR_NS and circuit.broken >= _BROKEN:
+        return True
+    return age_ns <= _HELD_AGAINST_NS and (circuit.refused >= _REFUSED or circuit.fruitless >= _FRUITLESS)

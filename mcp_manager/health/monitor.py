@@ -11,9 +11,11 @@ from functools import partial
 from typing import Final
 
 from mcp_manager._core.http_message import Request
+from mcp_manager._core.records import Instance as RouterInstance
+from mcp_manager._core.records import Lease
 from mcp_manager._core.router import Router
 from mcp_manager._core.snapshots import InstanceSnapshot
-from mcp_manager.errors import CallError, SessionLostError
+from mcp_manager.errors import AuthError, CallError, ConnectError, SessionLostError
 from mcp_manager.health.assessment import PASSING, Baseline, Watch, assess
 from mcp_manager.health.outliers import SWEEP_S, Ejections
 from mcp_manager.health.tally import Tally
@@ -43,8 +45,9 @@ class HealthMonitor:
     """Probe every instance on its own jittered schedule, judge the servers, and keep count of their states.
 
     Nothing is done for a server that was never used. Where traffic speaks, nothing is sent: an instance is probed when
-    no call has succeeded on it for ``interval_s``, and after ``idle_interval_s`` where none went to it. A probe is a
-    handshake, or else the revision's own question whether the server is there; never a call of a tool.
+    no call was answered by it for ``interval_s``, and after ``idle_interval_s`` where none went to it. A probe is a
+    handshake, or else the revision's own question whether the server is there; never a call of a tool. Whatever it is
+    answered is a sign of life, and so is a call that was answered since a probe failed.
 
     Parameters
     ----------
@@ -60,7 +63,6 @@ class HealthMonitor:
         self._router = router
         self._clock = clock
         self._slots = asyncio.Semaphore(concurrency)
-        self._concurrency = concurrency
         self.tally: Tally[Supervisor] = Tally()
         self._watches: dict[Instance, Watch] = {}
         self._reviews: dict[Supervisor, Turn[Item]] = {}
@@ -68,9 +70,12 @@ class HealthMonitor:
         self._sweeps: dict[Supervisor, Ejections] = {}
         self._wheel: TimingWheel[Item] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        # Scheduled probes under way, and those that wait for one of them to end.
-        self._running = 0
-        self._overdue: deque[Watch] = deque()
+        self._due_at = 0.0
+        # Scheduled probes under way, and those that wait for one of them to end: of live sessions, and apart from them
+        # those of URLs that failed before, which are a matter of waiting. First attempts to connect, and programs, have
+        # their turns where sessions are made.
+        self._pings = _Queue(concurrency)
+        self._retries = _Queue(concurrency)
 
     def start(self) -> None:
         """Begin probing on the running loop."""
@@ -82,7 +87,8 @@ class HealthMonitor:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._overdue.clear()
+        for queue in (self._pings, self._retries):
+            queue.overdue.clear()
         for watch in list(self._watches.values()):
             self._forget(watch)
 
@@ -115,7 +121,7 @@ class HealthMonitor:
             watch.succeeded()
             self._begin_sweeps(supervisor)
         elif not isinstance(error, SessionLostError):
-            watch.failed(probe=False)
+            watch.failed()
         if watch.is_scheduled and watch.in_flight is None:
             self._schedule(watch, self._next_delay(watch))
         self.reassess(supervisor)
@@ -136,7 +142,7 @@ class HealthMonitor:
         watch = self._watches.get(instance)
         if watch is None:
             return
-        watch.failed(probe=False)
+        watch.failed()
         # Without a session the next attempt to make one is on its way already, and does not wait for the circuit.
         if watch.supervisor.config.health.enabled and instance.session is not None:
             self._schedule(watch, retry_after_s)
@@ -201,8 +207,10 @@ class HealthMonitor:
         for instance in supervisor.instances:
             watch = self._watches.get(instance)
             if instance.handle is not None and watch is not None:
+                circuit = self._router.instance_snapshot(instance.handle, now_ns)
+                watch.heard(circuit.last_success_ns)
                 watches.append(watch)
-                circuits.append(self._router.instance_snapshot(instance.handle, now_ns))
+                circuits.append(circuit)
         is_slow = bool(watches) and self._is_slow(supervisor, now_ns)
         state, reasons = assess(supervisor, watches, circuits, now_ns=now_ns, is_slow=is_slow)
         waits = [each.retry_after_ns for each in circuits if each.circuit_state == CircuitState.OPEN]
@@ -251,11 +259,12 @@ class HealthMonitor:
     def _arm(self) -> None:
         """Have the loop call when the next turn may have come; an empty wheel asks for nothing."""
         at = self._wheel.next_at() if self._wheel is not None else None
-        if at is None or (self._timer is not None and self._timer.when() <= at):
+        # Kept here: what uvloop gives for a time that has passed does not know it.
+        if at is None or (self._timer is not None and self._due_at <= at):
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_at(at, self._turn)
+        self._timer, self._due_at = asyncio.get_running_loop().call_at(at, self._turn), at
 
     def _turn(self) -> None:
         self._timer = None
@@ -304,24 +313,38 @@ class HealthMonitor:
         elif not self._is_silent(watch):
             watch.succeeded()
             self._turn_ended(watch)
-        elif self._running < self._concurrency:
-            self._running += 1
-            watch.in_flight = watch.supervisor.spawn(self._scheduled_probe(watch))
-            watch.in_flight.add_done_callback(partial(self._probe_ended, watch))
         else:
-            self._overdue.append(watch)
+            queue = self._queue_of(watch)
+            if queue is None or queue.running < queue.most:
+                self._begin_probe(watch, queue)
+            else:
+                queue.overdue.append(watch)
+
+    def _queue_of(self, watch: Watch) -> _Queue | None:
+        if watch.instance.session is not None:
+            return self._pings
+        is_program = watch.supervisor.config.transport == "stdio"
+        return self._retries if watch.failures and not is_program else None
+
+    def _begin_probe(self, watch: Watch, queue: _Queue | None) -> None:
+        if queue is not None:
+            queue.running += 1
+        watch.in_flight = watch.supervisor.spawn(self._scheduled_probe(watch))
+        watch.in_flight.add_done_callback(partial(self._probe_ended, watch, queue))
 
     async def _scheduled_probe(self, watch: Watch) -> None:
         await self._probe(watch)
 
-    def _probe_ended(self, watch: Watch, task: asyncio.Task[None]) -> None:
-        self._running -= 1
+    def _probe_ended(self, watch: Watch, queue: _Queue | None, task: asyncio.Task[None]) -> None:
         watch.in_flight = None
-        if not task.cancelled():
-            task.result()
         self._turn_ended(watch)
-        while self._overdue and self._running < self._concurrency:
-            self._take_turn(self._overdue.popleft())
+        if queue is not None:
+            queue.running -= 1
+            while queue.overdue and queue.running < queue.most:
+                self._take_turn(queue.overdue.popleft())
+        if not task.cancelled():
+            # Last: whatever went wrong in this probe, the next one comes.
+            task.result()
 
     def _turn_ended(self, watch: Watch) -> None:
         watch.is_awaited = False
@@ -342,9 +365,9 @@ class HealthMonitor:
             watch.in_flight.cancel()
 
     def _is_silent(self, watch: Watch) -> bool:
-        """Tell whether traffic has not proven the instance within the last interval."""
+        """Tell whether traffic has not proven the instance within the last interval, or a probe has to prove itself."""
         handle = watch.instance.handle
-        if handle is None or not watch.proven or watch.instance.session is None:
+        if handle is None or not watch.proven or watch.is_doubted or watch.instance.session is None:
             return True
         now_ns = self._clock()
         if self._router.breaker_state(handle, now_ns) != CircuitState.CLOSED:
@@ -385,38 +408,79 @@ class HealthMonitor:
 
     async def _probe(self, watch: Watch) -> bool:
         instance = watch.instance
-        config = watch.supervisor.config
         handle = instance.handle
         if handle is None or watch.supervisor.in_maintenance:
             return False
-        async with self._slots:
-            started_ns = self._clock()
-            lease = self._router.pick_probe(handle, started_ns)
-            # A child process that is gone, or a server never reached, is not the breaker's business: there is no
-            # traffic to protect it from, and the session's own backoff governs.
-            exempt = instance.session is None and (config.transport == "stdio" or instance.generation == 0)
-            if lease.rejection and not exempt:
-                return False
-            outcome, status = Outcome.IGNORED, CallStatus.CANCELLED
-            try:
-                await self._ask(instance, config.health.timeout_s, config.connect_timeout_s)
-                outcome, status = Outcome.SUCCESS, CallStatus.SUCCESS
-            except CallError as error:
-                instance.last_error = error
-                _, status = classify_error(error, (self._clock() - started_ns) / 1e9, 0.0)
-                outcome = Outcome.FAILURE
-            finally:
-                self._router.done(lease, outcome, status, self._clock(), random=random.getrandbits(64))
-        if outcome is Outcome.SUCCESS:
-            watch.succeeded()
-        else:
-            watch.failed(probe=True)
-        return outcome is Outcome.SUCCESS
-
-    async def _ask(self, instance: Instance, timeout_s: float, connect_timeout_s: float) -> None:
-        now_ns = self._clock()
         if instance.session is None:
-            # The handshake is the probe: a server that completes it is alive.
-            await instance.ready_session(now_ns + int((connect_timeout_s + timeout_s) * 1e9))
+            # Its turn is waited for where sessions are made; to wait for both would have the dead keep the living.
+            return await self._probe_now(watch, handle)
+        async with self._slots:
+            return await self._probe_now(watch, handle)
+
+    async def _probe_now(self, watch: Watch, handle: RouterInstance) -> bool:
+        """Ask an instance if its circuit allows it, take note of what comes of it, and tell whether it answered."""
+        instance = watch.instance
+        started_ns = self._clock()
+        watch.supervisor.release(instance)
+        watch.heard(handle.last_success_ns)
+        lease = self._router.pick_probe(handle, started_ns)
+        # A child process that is gone, or a server never reached, is not the breaker's business: there is no
+        # traffic to protect it from, and the session's own backoff governs.
+        is_child = watch.supervisor.config.transport == "stdio"
+        exempt = instance.session is None and (is_child or instance.generation == 0)
+        if lease.rejection and not exempt:
+            return False
+        outcome, status = Outcome.IGNORED, CallStatus.CANCELLED
+        is_answered = False
+        was_connected = instance.session is not None
+        try:
+            await self._ask(instance, watch.limit_s)
+            outcome, status, is_answered = Outcome.SUCCESS, CallStatus.SUCCESS, True
+        except CallError as error:
+            outcome, status, is_answered = self._told_by(error, watch, lease)
+            if not is_answered:
+                instance.last_error = error
+        finally:
+            self._router.done(lease, outcome, status, self._clock(), random=random.getrandbits(64))
+        watch.supervisor.hold(instance)
+        if is_answered:
+            watch.probe_answered((self._clock() - started_ns) / 1e9 if was_connected else 0.0)
         else:
-            await instance.call(_PING, now_ns + int(timeout_s * 1e9))
+            watch.probe_failed(started_ns, ran_out=was_connected and status is CallStatus.TIMEOUT)
+            watch.heard(handle.last_success_ns)
+        return is_answered
+
+    def _told_by(self, error: CallError, watch: Watch, lease: Lease) -> tuple[Outcome, CallStatus, bool]:
+        """Tell what the failure of a probe means to the circuit and the accounts, and whether it is an answer."""
+        outcome, status = classify_error(error, 0.0, 0.0)
+        if outcome is Outcome.SUCCESS and not isinstance(error, AuthError):
+            return outcome, status, True
+        if status is CallStatus.OVERLOADED and error.delivery == "rejected":
+            # A closed circuit ignores "come back later"; a circuit on trial takes it for a no.
+            return (Outcome.FAILURE if lease.trial else Outcome.IGNORED), status, True
+        handle = watch.instance.handle
+        if handle is not None and watch.instance.session is not None and not isinstance(error, ConnectError):
+            has_answered = handle.last_success_ns >= lease.started_ns
+            is_undisputed = handle.last_failure_ns <= handle.last_success_ns
+            # Calls are the better witnesses: where none of them failed, they are to try a circuit that probes opened.
+            if has_answered or (is_undisputed and (watch.is_doubted or lease.trial)):
+                return Outcome.IGNORED, status, False
+        return Outcome.FAILURE, status, False
+
+    async def _ask(self, instance: Instance, timeout_s: float) -> None:
+        if instance.session is None:
+            # The handshake is the probe: a server that completes it is alive. It is bounded where it is made.
+            await instance.connect()
+        else:
+            await instance.call(_PING, self._clock() + int(timeout_s * 1e9))
+
+
+class _Queue:
+    """Scheduled probes of one kind: how many are under way, how many may be, and who waits for one of them to end."""
+
+    __slots__ = ("most", "overdue", "running")
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.running = 0
+        self.overdue: deque[Watch] = deque()

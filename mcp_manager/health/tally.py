@@ -7,16 +7,17 @@ from typing import Final, Generic, TypeVar
 
 from mcp_manager.types import ServerState
 
-__all__ = ["SETTLING", "UNPROBED", "Standing", "Tally"]
+__all__ = ["DRAINING", "SETTLING", "STARTING", "UNPROBED", "Standing", "Tally"]
 
 S = TypeVar("S", bound=Hashable)
 
 UNPROBED: Final = "unprobed"
+STARTING: Final = "starting"
 DRAINING: Final = "draining"
 SETTLING: Final = "settling"
 
 # What is as its operator wants it, or only new, leaves no doubt behind when it is over.
-_HARMLESS: Final = frozenset({UNPROBED, DRAINING})
+_HARMLESS: Final = frozenset({UNPROBED, STARTING, DRAINING})
 _SICK: Final = frozenset({ServerState.DEGRADED, ServerState.UNHEALTHY})
 
 

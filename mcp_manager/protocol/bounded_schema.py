@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterator
 from functools import lru_cache
 from graphlib import CycleError, TopologicalSorter
@@ -9,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 import msgspec
+
+from mcp_manager.protocol.json_reading import JsonDecoder
 
 if TYPE_CHECKING:
     from jsonschema_rs import Validator
@@ -30,6 +34,8 @@ _MAX_COUNTED_STEPS: Final = 50_000
 _MAX_STEPS_TO_THE_PLACE: Final = 20_000
 _LONGEST_PLACE: Final = 200
 _CACHED: Final = 256
+
+_schema_decoder: JsonDecoder[Any] = JsonDecoder(Any)
 
 _REFERENCES: Final = ("$ref", "$dynamicRef", "$recursiveRef")
 _SAME_VALUE: Final = ("not", "if", "then", "else")
@@ -92,7 +98,7 @@ class BoundedSchema:
         if len(text) > MAX_SCHEMA_BYTES:
             raise UnusableSchema(f"it has {len(text)} bytes, {MAX_SCHEMA_BYTES} at most are allowed")
         try:
-            schema = msgspec.json.decode(text)
+            schema = _schema_decoder.decode(text)
         except (msgspec.DecodeError, RecursionError):
             raise UnusableSchema("it is no JSON, or nested too deep") from None
         if not isinstance(schema, dict):
@@ -129,6 +135,10 @@ class BoundedSchema:
             steps = self._steps * size
             if steps > _MAX_STEPS:
                 raise UnusableSchema("the result is too large to be checked")
+        if self._validator.is_valid(value):
+            return None
+        # A number beyond every float is one for JSON, and none for the validator.
+        value = _finite(value)
         if self._validator.is_valid(value):
             return None
         if steps > _MAX_STEPS_TO_THE_PLACE:
@@ -233,6 +243,17 @@ class _Graph:
 
 
 _LEAF: Final = _Node({})
+
+
+def _finite(value: Any) -> Any:
+    """Return a value with the largest floats in place of infinite ones."""
+    if isinstance(value, float) and math.isinf(value):
+        return math.copysign(sys.float_info.max, value)
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    return value
 
 
 def _list(schema: dict[str, Any], keyword: str) -> list[Any]:

@@ -6,6 +6,8 @@ from typing import Any, Final
 
 import msgspec
 
+from mcp_manager.protocol.json_reading import JsonDecoder
+
 __all__ = ["CACHEABLE", "LISTS", "READ_RESOURCE", "Freshness", "cache_key", "freshness", "list_methods_of"]
 
 READ_RESOURCE: Final = "resources/read"
@@ -30,7 +32,7 @@ class _Hints(msgspec.Struct):
     cacheScope: Any = "private"
 
 
-_hints_decoder = msgspec.json.Decoder(_Hints)
+_hints_decoder = JsonDecoder(_Hints)
 
 
 class Freshness(msgspec.Struct, frozen=True):

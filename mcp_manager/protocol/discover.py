@@ -8,6 +8,7 @@ import msgspec
 
 from mcp_manager.protocol.error_codes import STATELESS_ERRORS, UNSUPPORTED_VERSION
 from mcp_manager.protocol.handshake import Implementation, ServerIdentity
+from mcp_manager.protocol.json_reading import JsonDecoder
 from mcp_manager.protocol.revisions import Era, newest_shared
 from mcp_manager.protocol.rpc_error import read_error
 
@@ -72,7 +73,7 @@ class _Refusal(msgspec.Struct):
     supported: list[str]
 
 
-_result_decoder = msgspec.json.Decoder(_DiscoverResult)
+_result_decoder = JsonDecoder(_DiscoverResult)
 
 
 def read_discover_result(result: bytes) -> Verdict:

@@ -13,7 +13,7 @@ from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.protocol.header_values import header_line
 from mcp_manager.protocol.methods import NAME_MEMBER
 
-__all__ = ["Envelope", "TraceContext"]
+__all__ = ["Envelope", "TraceContext", "read_trace", "with_trace"]
 
 _log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class Envelope:
         InvalidRequestError
             The params are no object, or their ``_meta`` is none: this revision has no other requests.
         """
-        trace = None if self._trace_context is None else self._traced()
+        trace = None if self._trace_context is None else read_trace(self._trace_context)
         if params is None:
             params = b"{}"
         if trace or _META_MEMBER in params or b"\\u" in params:
@@ -134,15 +134,6 @@ class Envelope:
         self._lines[method, name] = lines
         return lines
 
-    def _traced(self) -> Mapping[str, str]:
-        assert self._trace_context is not None
-        try:
-            return msgspec.convert(self._trace_context(), dict[str, str])
-        except Exception:
-            # It is the user's, and may raise anything: a call is worth more than its trace.
-            _log.exception("trace_context failed; the request goes out without it")
-            return {}
-
     def _name(self, method: str, member: str, params: bytes | None) -> str:
         try:
             return _name_decoders[member].decode(params or b"{}").value
@@ -165,6 +156,30 @@ class Envelope:
         # What the caller gave counts, but for what the headers repeat: the two must not differ.
         meta = {**self._meta, **trace, **given, _VERSION_KEY: self.revision}
         return msgspec.json.encode({"_meta": meta, **members})
+
+
+def read_trace(trace_context: TraceContext) -> Mapping[str, str]:
+    """Ask where a request comes from; nothing if that fails."""
+    try:
+        return msgspec.convert(trace_context(), dict[str, str])
+    except Exception:
+        # It is the user's, and may raise anything: a call is worth more than its trace.
+        _log.exception("trace_context failed; the request goes out without it")
+        return {}
+
+
+def with_trace(params: bytes | None, trace: Mapping[str, str]) -> bytes | None:
+    """Return params of the handshake era with a trace context in their ``_meta``, beside what the caller gave.
+
+    Params that are an array, or whose ``_meta`` is no object, are left as they are.
+    """
+    given = params or b"{}"
+    try:
+        members = _params_decoder.decode(given)
+        meta = _meta_decoder.decode(members.pop("_meta", b"{}"))
+    except (msgspec.DecodeError, RecursionError):
+        return params
+    return msgspec.json.encode({"_meta": {**trace, **meta}, **members})
 
 
 def _no_object(what: str) -> InvalidRequestError:

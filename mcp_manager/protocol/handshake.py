@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import orjson
 
+from mcp_manager.protocol.json_reading import JsonDecoder
 from mcp_manager.protocol.revisions import HANDSHAKE_REVISIONS, LATEST_HANDSHAKE_REVISION
 
 __all__ = [
@@ -51,12 +52,13 @@ class Implementation(msgspec.Struct, frozen=True):
 
 class _InitializeResult(msgspec.Struct, rename="camel"):
     protocol_version: str
-    capabilities: dict[str, Any] = msgspec.field(default_factory=dict)
-    server_info: Implementation = msgspec.field(default_factory=Implementation)
-    instructions: str | None = None
+    # What these say is not worth a server that is there: many write null, or a number, for what they have not.
+    capabilities: Any = None
+    server_info: Any = None
+    instructions: Any = None
 
 
-_result_decoder = msgspec.json.Decoder(_InitializeResult)
+_result_decoder = JsonDecoder(_InitializeResult)
 
 
 def initialize_params(client: ClientIdentity, revision: str = LATEST_HANDSHAKE_REVISION) -> bytes:
@@ -89,10 +91,17 @@ def read_initialize_result(result: bytes) -> ServerIdentity:
         raise HandshakeError(
             f"the server counter-offered protocol version {decoded.protocol_version[:40]!r}, known are {known}"
         )
+    info = decoded.server_info if isinstance(decoded.server_info, dict) else {}
     return ServerIdentity(
         protocol_version=decoded.protocol_version,
-        name=decoded.server_info.name,
-        version=decoded.server_info.version,
-        capabilities=decoded.capabilities,
-        instructions=decoded.instructions,
+        name=_text(info.get("name")),
+        version=_text(info.get("version")),
+        capabilities=decoded.capabilities if isinstance(decoded.capabilities, dict) else {},
+        instructions=decoded.instructions if isinstance(decoded.instructions, str) else None,
     )
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""

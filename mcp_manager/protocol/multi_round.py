@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
+from mcp_manager.protocol.json_reading import JsonDecoder
+
 __all__ = [
     "COMPLETE",
     "INPUT_REQUIRED",
@@ -57,8 +59,8 @@ class _Typed(msgspec.Struct):
     resultType: str = COMPLETE
 
 
-_type_decoder = msgspec.json.Decoder(_Typed)
-_input_decoder = msgspec.json.Decoder(InputRequired)
+_type_decoder = JsonDecoder(_Typed)
+_input_decoder = JsonDecoder(InputRequired)
 _params_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 

@@ -17,8 +17,9 @@ __all__ = [
 LATEST_HANDSHAKE_REVISION: Final = "2025-11-25"
 LATEST_STATELESS_REVISION: Final = "2026-07-28"
 
-# The newest first.
-_HANDSHAKE_ORDER: Final = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
+# The newest first. The last one is a draft of 2024-11-05, which the official TypeScript SDK takes for it: there are servers
+# that answer it whatever they are offered.
+_HANDSHAKE_ORDER: Final = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05", "2024-10-07")
 _STATELESS_ORDER: Final = ("2026-07-28",)
 
 HANDSHAKE_REVISIONS: Final = frozenset(_HANDSHAKE_ORDER)

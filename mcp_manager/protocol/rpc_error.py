@@ -6,8 +6,10 @@ from typing import Any, Final
 
 import msgspec
 
+from mcp_manager.config.redaction import Secrets, printable
 from mcp_manager.errors import RpcError, UrlElicitationRequiredError
 from mcp_manager.protocol.error_codes import URL_ELICITATION_REQUIRED
+from mcp_manager.protocol.json_reading import JsonDecoder
 
 __all__ = ["ErrorObject", "error_text", "read_error", "read_url_elicitations", "rpc_error"]
 
@@ -23,7 +25,7 @@ class ErrorObject(msgspec.Struct, frozen=True):
     data: Any = None
 
 
-_decoder = msgspec.json.Decoder(ErrorObject)
+_decoder = JsonDecoder(ErrorObject)
 
 
 def read_error(error: bytes) -> ErrorObject:
@@ -37,13 +39,12 @@ def read_error(error: bytes) -> ErrorObject:
 def error_text(error: bytes) -> str:
     """Quote code and message of an error object, bounded and free of control characters."""
     decoded = read_error(error)
-    message = "".join(char if char.isprintable() else " " for char in decoded.message[:_QUOTE])
-    return f"{message} (JSON-RPC error {decoded.code})"
+    return f"{printable(decoded.message[:_QUOTE])} (JSON-RPC error {decoded.code})"
 
 
-def rpc_error(server_id: str, error: bytes) -> RpcError:
-    """Make the exception for an error that answered a typed call."""
-    decoded = read_error(error)
+def rpc_error(server_id: str, error: bytes, secrets: Secrets | None = None) -> RpcError:
+    """Make the exception for an error that answered a typed call; ``secrets`` are masked wherever it quotes them."""
+    decoded = read_error(error if secrets is None else secrets.masked_json(error))
     elicitations = read_url_elicitations(decoded)
     if elicitations:
         return UrlElicitationRequiredError(

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from mcp_manager.protocol.json_reading import JsonDecoder
 from mcp_manager.protocol.methods import PROMPTS_CHANGED, RESOURCE_UPDATED, RESOURCES_CHANGED, TOOLS_CHANGED
 
 __all__ = [
@@ -82,9 +83,9 @@ class _Cancelled(msgspec.Struct, rename="camel"):
     request_id: int | str
 
 
-_tagged_decoder = msgspec.json.Decoder(_Tagged)
-_acknowledged_decoder = msgspec.json.Decoder(_Acknowledged)
-_cancelled_decoder = msgspec.json.Decoder(_Cancelled)
+_tagged_decoder = JsonDecoder(_Tagged)
+_acknowledged_decoder = JsonDecoder(_Acknowledged)
+_cancelled_decoder = JsonDecoder(_Cancelled)
 
 
 def offered_kinds(capabilities: Mapping[str, Any]) -> frozenset[str]:

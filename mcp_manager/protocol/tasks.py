@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from mcp_manager.protocol.json_reading import JsonDecoder
 from mcp_manager.protocol.multi_round import InputRequest, MalformedResult
 
 __all__ = ["TaskState", "TaskStatus", "poll_delay_s", "read_created_task", "read_task", "task_params", "with_task"]
@@ -41,8 +42,8 @@ class _Created(msgspec.Struct):
     task: TaskState | None = None
 
 
-_task_decoder = msgspec.json.Decoder(TaskState)
-_created_decoder = msgspec.json.Decoder(_Created)
+_task_decoder = JsonDecoder(TaskState)
+_created_decoder = JsonDecoder(_Created)
 _params_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 

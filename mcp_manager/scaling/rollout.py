@@ -21,8 +21,6 @@ __all__ = ["Rollout", "RolloutPlan", "Strategy"]
 Strategy = Literal["blue_green", "rolling", "canary"]
 """How traffic shifts; see :meth:`McpManager.redeploy`."""
 
-# Beyond connect_timeout_s, which the attempt itself keeps to and explains.
-_CONNECT_MARGIN_S: Final = 1.0
 _LONGEST_S: Final = 30 * 86400.0
 
 
@@ -194,7 +192,8 @@ class Rollout:
 
     async def _prove(self, instance: Instance) -> None:
         config = self._settings.config
-        await instance.ready_session(self._clock() + int((config.connect_timeout_s + _CONNECT_MARGIN_S) * 1e9))
+        # A program has all the time that it has to start, and every attempt ends by itself.
+        await instance.connect()
         if self._tools is None:
             return
         tools = await listed_tools(instance, self._clock() + int(config.request_timeout_s * 1e9))
@@ -235,15 +234,14 @@ class Rollout:
             await asyncio.wait(discarded)
 
     async def _restore(self) -> None:
-        supervisor, config = self._supervisor, self._before.config
+        supervisor = self._supervisor
         there = {each.index for each in supervisor.instances if each.settings is self._before}
         missing = [index for index in self._before.places(supervisor.desired) if index not in there]
         if not missing:
             return
         restored = [supervisor.stage(self._before, index) for index in missing]
-        deadline_ns = self._clock() + int((config.connect_timeout_s + _CONNECT_MARGIN_S) * 1e9)
         # Those that do not connect any more are retried for ever, like any other.
-        await asyncio.gather(*(each.ready_session(deadline_ns) for each in restored), return_exceptions=True)
+        await asyncio.gather(*(each.connect() for each in restored), return_exceptions=True)
         for instance in restored:
             supervisor.admit(instance)
 

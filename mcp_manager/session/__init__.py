@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mcp_manager.session.session import ProgressCallback, Session
+from mcp_manager.session.progress import ProgressCallback, ProgressReports
+from mcp_manager.session.session import Session
 from mcp_manager.session.settings import SessionSettings
 
-__all__ = ["ProgressCallback", "Session", "SessionSettings"]
+__all__ = ["ProgressCallback", "ProgressReports", "Session", "SessionSettings"]

@@ -8,6 +8,8 @@ from typing import Any, Final
 import msgspec
 import orjson
 
+from mcp_manager.protocol.json_reading import JsonDecoder
+
 __all__ = ["KeptResults"]
 
 _MOST: Final = 1_000
@@ -20,7 +22,7 @@ class _Judged(msgspec.Struct, rename="camel"):
     is_error: bool = False
 
 
-_judged_decoder = msgspec.json.Decoder(_Judged)
+_judged_decoder = JsonDecoder(_Judged)
 
 
 class KeptResults:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from mcp_manager.protocol.json_reading import JsonDecoder
 from mcp_manager.protocol.parameter_headers import (
     ANNOTATION,
     InvalidAnnotation,
@@ -34,9 +35,10 @@ class _Named(msgspec.Struct):
     name: str
 
 
-_page_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_tools_decoder = msgspec.json.Decoder(list[msgspec.Raw])
-_tool_decoder = msgspec.json.Decoder(_Tool)
+_page_decoder = JsonDecoder(dict[str, msgspec.Raw])
+_tools_decoder = JsonDecoder(list[msgspec.Raw])
+_tool_decoder = JsonDecoder(_Tool)
+_schema_decoder: JsonDecoder[Any] = JsonDecoder(Any)
 _call_decoder = msgspec.json.Decoder(_Call)
 _named_decoder = msgspec.json.Decoder(_Named)
 
@@ -105,7 +107,7 @@ class MirroredTools:
         if _ANNOTATION not in schema and b"\\u" not in schema:
             return True
         try:
-            parameters = mirrored_parameters(msgspec.json.decode(schema))
+            parameters = mirrored_parameters(_schema_decoder.decode(schema))
         except InvalidAnnotation as error:
             self._faults.count("a tool was left out", f"{tool.name[:80]!r}: {error}")
             return False

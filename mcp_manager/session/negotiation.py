@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from mcp_manager._core.call_path import RequestIds
 from mcp_manager._core.jsonrpc import ERROR, Message, notification_frame
-from mcp_manager.errors import CallError, ProtocolError, ServerExitedError
+from mcp_manager.errors import AuthError, CallError, ConnectError, ProtocolError, ServerExitedError
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.discover import (
     Handshake,
@@ -39,19 +39,23 @@ from mcp_manager.protocol.revisions import (
     newest_shared,
 )
 from mcp_manager.protocol.rpc_error import error_text, read_error
+from mcp_manager.protocol.session_loss import confirms_loss
+from mcp_manager.session.loss_detection import ping, refusal_of
 from mcp_manager.session.peer_faults import PeerFaults
 from mcp_manager.transports.base import Exchange, Request, Transport
 
-__all__ = ["EraMemory", "Negotiated", "Negotiation", "ask_era"]
+__all__ = ["EraMemory", "Negotiated", "Negotiation", "ask_era", "farewell_s"]
 
 _DISCOVER_RAW: Final = b'"server/discover"'
 _INITIALIZE_RAW: Final = b'"initialize"'
 _INITIALIZED_RAW: Final = b'"notifications/initialized"'
 # A server may name a revision and refuse it again.
 _MAX_QUESTIONS: Final = 3
-# 2026-07-28, stdio: silence means a server of before; what remains is for the handshake.
+# 2026-07-28, stdio: silence means a server of before, unless it is not up yet: so it is greeted, and may answer still.
 _PROBE_SHARE: Final = 0.6
 _PROBE_LONGEST_S: Final = 10.0
+# 2025-11-25, session management: a session that is not needed any more SHOULD be deleted.
+_FAREWELL_S: Final = 0.5
 # Answers about the one who asks, or of the moment: they say nothing of the era.
 _NO_VERDICT: Final = frozenset({401, 403, 408, 425, 429})
 
@@ -68,7 +72,7 @@ class Negotiated(msgspec.Struct, frozen=True):
 class EraMemory:
     """What is known of a server's places (an origin, or "" for a program): the era, and whether it is HTTP+SSE."""
 
-    __slots__ = ("_asking", "_certain_again", "_eras", "_verdicts", "log_level")
+    __slots__ = ("_asking", "_certain_again", "_eras", "_silent", "_verdicts", "log_level")
 
     def __init__(self) -> None:
         self._eras: dict[str, tuple[Era, bool]] = {}
@@ -76,6 +80,8 @@ class EraMemory:
         self._asking: dict[str, asyncio.Lock] = {}
         # Of places that were doubted: whether they have proved themselves since.
         self._certain_again: dict[str, bool] = {}
+        # Places that took up a handshake before they had said anything to the question: that is no answer.
+        self._silent: set[str] = set()
         self.log_level: str | None = None
 
     def recall(self, place: str) -> tuple[Era, bool] | None:
@@ -92,6 +98,7 @@ class EraMemory:
 
     def keep(self, place: str, era: Era, *, sse: bool = False, verdict: Stateless | None = None) -> None:
         """Remember what was settled."""
+        self._silent.discard(place)
         self._eras[place] = (era, sse)
         if verdict is not None:
             self._verdicts[place] = verdict
@@ -99,6 +106,14 @@ class EraMemory:
             self._certain_again.pop(place, None)
         elif place in self._certain_again:
             self._certain_again[place] = True
+
+    def keep_silent(self, place: str) -> None:
+        """Remember that a place did not answer the question of eras, and took up a handshake: it is asked again."""
+        self._silent.add(place)
+
+    def is_silent(self, place: str) -> bool:
+        """Tell whether it is not worth waiting for the answer of a place before it is greeted."""
+        return place in self._silent
 
     def forget(self, place: str) -> None:
         """Ask again next time."""
@@ -188,12 +203,20 @@ class Negotiation:
             offer = self._wanted if self._wanted in HANDSHAKE_REVISIONS else None
             return await self._handshake(await self._open(), offer)
         known = self._memory.recall(self._place)
+        if known is None and not self._place:
+            # A program may take long to answer: its other instances start meanwhile.
+            return await self._probe_and_settle()
         if known is None:
-            async with self._memory.asking(self._place):
+            lock = self._memory.asking(self._place)
+            is_first = await self._is_granted(lock)
+            try:
                 # Another session of the server may have asked meanwhile.
                 known = self._memory.recall(self._place)
                 if known is None:
                     return await self._probe_and_settle()
+            finally:
+                if is_first:
+                    lock.release()
         era, is_sse = known
         if era is Era.STATELESS:
             return await self._as_stateless()
@@ -206,6 +229,14 @@ class Negotiation:
         self._memory.forget(self._place)
         await self._close()
         return await self._probe_and_settle()
+
+    async def _is_granted(self, lock: asyncio.Lock) -> bool:
+        """Wait for another session that asks, but not for ever: what it asks may never be answered."""
+        try:
+            async with asyncio.timeout(self._probe_s):
+                return await lock.acquire()
+        except TimeoutError:
+            return False
 
     async def _as_stateless(self) -> Negotiated:
         """Take up what another session was told. A program is another one with every start, and asked again."""
@@ -221,6 +252,8 @@ class Negotiation:
             revision = self._wanted if self._wanted in STATELESS_REVISIONS else LATEST_STATELESS_REVISION
             return await self._stateless_only(transport, revision)
         try:
+            if not transport.has_request_streams:
+                return await self._ask_and_greet(transport)
             verdict = await self._probe(transport)
         except ServerExitedError:
             # There are programs that do not survive a request before the handshake.
@@ -230,6 +263,41 @@ class Negotiation:
         if isinstance(verdict, Stateless):
             return self._settle_stateless(transport, verdict)
         return await self._handshake(transport, verdict.revision)
+
+    async def _ask_and_greet(self, transport: Transport) -> Negotiated:
+        """Ask a program, and greet it as well if it is silent: it may know no such question, or not be up yet.
+
+        Whichever it answers settles how it is spoken to: the question, however late, says more than the greeting.
+        """
+        question = asyncio.create_task(self._probe(transport))
+        try:
+            patience_s = 0.0 if self._memory.is_silent(self._place) else self._probe_s
+            await asyncio.wait({question}, timeout=patience_s)
+            if not question.done():
+                return await self._greet_meanwhile(transport, question)
+            verdict = question.result()
+        finally:
+            await _end(question)
+        if isinstance(verdict, Stateless):
+            return self._settle_stateless(transport, verdict)
+        return await self._handshake(transport, verdict.revision)
+
+    async def _greet_meanwhile(self, transport: Transport, question: asyncio.Task[Stateless | Handshake]) -> Negotiated:
+        exchange = self._initialize(None)
+        greeting = asyncio.create_task(transport.exchange(exchange))
+        try:
+            waiting: set[asyncio.Task[Any]] = {question, greeting}
+            while not greeting.done():
+                _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                if question.done() and isinstance(verdict := question.result(), Stateless):
+                    return self._settle_stateless(transport, verdict)
+            reply = greeting.result()
+        finally:
+            await _end(greeting)
+        self._was_silent = not question.done()
+        if reply.kind == ERROR:
+            return await self._refused(transport, reply.error or b"", exchange, is_sse=False, may_probe=True)
+        return await self._initialized(transport, reply, is_sse=False)
 
     async def _stateless_only(self, transport: Transport, revision: str) -> Negotiated:
         verdict = await self._probe(transport, revision)
@@ -244,17 +312,7 @@ class Negotiation:
 
     async def _probe(self, transport: Transport, revision: str = LATEST_STATELESS_REVISION) -> Stateless | Handshake:
         """Ask, and turn whatever is no verdict into what its caller must hear."""
-        if transport.has_request_streams:
-            verdict = await self._ask(transport, revision)
-        else:
-            try:
-                async with asyncio.timeout(self._probe_s):
-                    verdict = await self._ask(transport, revision)
-            except TimeoutError as error:
-                if isinstance(error, CallError):
-                    raise
-                self._was_silent = True
-                verdict = Handshake()
+        verdict = await self._ask(transport, revision)
         if isinstance(verdict, NoSharedRevision):
             raise ProtocolError(
                 f"the server speaks {', '.join(verdict.supported) or 'no revision'}, "
@@ -315,10 +373,37 @@ class Negotiation:
                 hint="set protocol_version to auto",
             )
         transport.settle(identity.protocol_version)
-        await transport.notify(notification_frame(_INITIALIZED_RAW, None), 0)
-        if self._is_verdict:
+        await self._announce(transport)
+        if self._was_silent:
+            self._memory.keep_silent(self._place)
+        elif self._is_verdict:
             self._memory.keep(self._place, Era.HANDSHAKE, sse=is_sse)
         return Negotiated(transport, Era.HANDSHAKE, identity.protocol_version, identity)
+
+    async def _announce(self, transport: Transport) -> None:
+        """Send ``notifications/initialized``, which has no reply: many servers refuse it, and go on as if they had not.
+
+        Raises
+        ------
+        ConnectError
+            The server lost the session before it had begun.
+        CallError
+            It was not handed over, or the credentials were refused.
+        """
+        try:
+            await transport.notify(notification_frame(_INITIALIZED_RAW, None), 0)
+        except CallError as error:
+            if error.http_status is None or (isinstance(error, AuthError) and error.is_challenged):
+                raise
+            refusal = refusal_of(error)
+            answer = None if refusal is None else await ping(transport, self._ids, self._probe_s)
+            if refusal is not None and answer is not None and confirms_loss(answer, refusal, is_of_request=False):
+                raise ConnectError(
+                    f"the server lost the session before it had begun (HTTP {error.http_status})",
+                    server_id=self._server_id,
+                    hint="servers behind one address must share their sessions, or each client must always reach the same one",
+                ) from None
+            self._faults.count("a message without a reply was refused", f"HTTP {error.http_status}")
 
     async def _refused(
         self, transport: Transport, error: bytes, exchange: Exchange, *, is_sse: bool, may_probe: bool
@@ -345,7 +430,14 @@ class Negotiation:
         """Ask a server that knows no handshake: it has become another one since it was asked, or was slow to answer."""
         self._memory.forget(self._place)
         transport.settle(None)
-        verdict = await self._probe(transport)
+        try:
+            # It is up by now, as it has refused.
+            async with asyncio.timeout(None if transport.has_request_streams else self._probe_s):
+                verdict = await self._probe(transport)
+        except TimeoutError as error:
+            if isinstance(error, CallError):
+                raise
+            raise refusal from None
         if not isinstance(verdict, Stateless):
             raise refusal
         return self._settle_stateless(transport, verdict)
@@ -377,7 +469,7 @@ class Negotiation:
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.interrupt()
-            await transport.aclose(0.0)
+            await transport.aclose(farewell_s(transport))
 
     def _initialize(self, offer: str | None) -> Exchange:
         params = initialize_params(self._client, offer or LATEST_HANDSHAKE_REVISION)
@@ -434,6 +526,22 @@ async def ask_era(
     raise ProtocolError(
         f"the server refuses {revision}, which it says it speaks", server_id=server_id, delivery="rejected"
     )
+
+
+def farewell_s(transport: Transport) -> float:
+    """Return the seconds that ending a session which was not to be may take: one that has an id is deleted.
+
+    Whoever gave up connecting waits for it. A program has nothing to be told.
+    """
+    return _FAREWELL_S if transport.has_request_streams else 0.0
+
+
+async def _end(task: asyncio.Task[Any]) -> None:
+    """End a task of ours, whatever it has come to."""
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()
 
 
 def _is_of_the_moment(http_status: int | None) -> bool:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from mcp_manager.config.redaction import Secrets, printable
 from mcp_manager.errors import ProtocolError
 
 __all__ = ["PeerFaults"]
@@ -24,22 +25,26 @@ class PeerFaults:
         Names the server in the log.
     clock
         Monotonic nanoseconds. A kind of fault is logged at most once a minute.
+    secrets
+        Masks what the server was trusted with wherever a fault quotes it.
     """
 
-    __slots__ = ("_clock", "_quiet_until", "_server_id", "counts")
+    __slots__ = ("_clock", "_quiet_until", "_secrets", "_server_id", "counts")
 
-    def __init__(self, server_id: str, clock: Callable[[], int]) -> None:
+    def __init__(self, server_id: str, clock: Callable[[], int], secrets: Secrets | None = None) -> None:
         self._server_id = server_id
         self._clock = clock
+        self._secrets = secrets
         self._quiet_until: dict[str, int] = {}
         self.counts: dict[str, int] = {}
 
     def count(self, kind: str, detail: str = "") -> None:
-        """Count a fault; ``kind`` is one of a few fixed phrases, ``detail`` must quote nothing secret."""
+        """Count a fault; ``kind`` is one of a few fixed phrases, ``detail`` may quote the server."""
         count = self.counts[kind] = self.counts.get(kind, 0) + 1
         now_ns = self._clock()
         if now_ns >= self._quiet_until.get(kind, 0):
             self._quiet_until[kind] = now_ns + _QUIET_NS
+            detail = printable(detail if self._secrets is None else self._secrets.masked(detail))
             _log.warning("server %r: %s%s (%d so far)", self._server_id, kind, f": {detail}" if detail else "", count)
 
     def count_error(self, error: ProtocolError) -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.caching import LISTS, READ_RESOURCE, cache_key, freshness, list_methods_of
+from mcp_manager.protocol.json_reading import JsonDecoder
 
 __all__ = ["ResponseCache", "Ticket"]
 
@@ -23,7 +24,7 @@ class _Updated(msgspec.Struct):
     uri: str
 
 
-_updated_decoder = msgspec.json.Decoder(_Updated)
+_updated_decoder = JsonDecoder(_Updated)
 
 
 class Ticket(msgspec.Struct, frozen=True):

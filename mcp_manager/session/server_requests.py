@@ -8,7 +8,6 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
 import msgspec
-import orjson
 
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager.errors import (
@@ -21,6 +20,7 @@ from mcp_manager.errors import (
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.capabilities import undeclared
 from mcp_manager.protocol.error_codes import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND
+from mcp_manager.protocol.json_reading import JsonDecoder
 from mcp_manager.protocol.multi_round import InputRequest
 from mcp_manager.session.handlers import HandlerMap, TookTooLongError, outcome, start_handler
 from mcp_manager.session.peer_faults import PeerFaults
@@ -42,7 +42,8 @@ class _Cancelled(msgspec.Struct, rename="camel"):
     request_id: msgspec.Raw
 
 
-_cancelled_decoder = msgspec.json.Decoder(_Cancelled)
+_cancelled_decoder = JsonDecoder(_Cancelled)
+_params_decoder: JsonDecoder[Any] = JsonDecoder(Any)
 
 
 class _Failed(Exception):
@@ -338,8 +339,8 @@ class ServerRequests:
 
 def _read_params(params: bytes | None) -> dict[str, Any] | None:
     try:
-        given = orjson.loads(params or b"{}")
-    except orjson.JSONDecodeError:
+        given = _params_decoder.decode(params or b"{}")
+    except (msgspec.DecodeError, RecursionError):
         return None
     return given if isinstance(given, dict) else None
 

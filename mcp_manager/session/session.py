@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from random import choice
 from typing import Any, Final
 
 import msgspec
@@ -17,32 +18,37 @@ from mcp_manager.errors import CallError, ConnectionLostError, ProtocolError, Se
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.error_codes import HEADER_MISMATCH, METHOD_NOT_FOUND, UNSUPPORTED_VERSION
 from mcp_manager.protocol.handshake import ServerIdentity
+from mcp_manager.protocol.json_reading import JsonDecoder
 from mcp_manager.protocol.request import encode_method
 from mcp_manager.protocol.revisions import Era
 from mcp_manager.protocol.rpc_error import error_text
+from mcp_manager.protocol.session_loss import Refusal
 from mcp_manager.protocol.subscriptions import Interest, offered_kinds
-from mcp_manager.session.negotiation import Negotiated, Negotiation
+from mcp_manager.session.loss_detection import LossDetection
+from mcp_manager.session.negotiation import Negotiated, Negotiation, farewell_s
+from mcp_manager.session.progress import ProgressReports
 from mcp_manager.session.resubscription import Resubscription, read_uri
 from mcp_manager.session.server_requests import ServerRequests
 from mcp_manager.session.settings import SessionSettings
 from mcp_manager.session.stateless import StatelessDialect
 from mcp_manager.session.subscriptions import Listening
 from mcp_manager.session.tasks import TaskFollower
+from mcp_manager.session.tracing import Tracing
 from mcp_manager.transports.base import Exchange, Request, Sendable, Transport
 
-__all__ = ["ProgressCallback", "Session"]
+__all__ = ["Session"]
 
 _log = logging.getLogger(__name__)
 
-ProgressCallback = Callable[[float, float | None, str | None], None]
-"""``callback(progress, total, message)`` of one request."""
-
-# As long as most callers' ids: theirs can be written over ours in a long reply, which is not copied then.
-_FIRST_ID: Final = 1_000_000_000
+# Ten digits for as long as a session is likely to last, and less than 2**31, which is as far as some servers count. As
+# long as most callers' ids: theirs can be written over ours in a long reply, which is not copied then.
+_FIRST_IDS: Final = range(1_000_000_000, 2_000_000_000)
 # The announcement that a request was given up must not outlive the server that ignores it.
 _CANCEL_NOTICE_NS: Final = 2_000_000_000
 _NEWS_AT_ONCE: Final = 16
 _CALL_TOOL_RAW: Final = b'"tools/call"'
+# One for all sessions: bytes that an encoder made may take a whole page of memory.
+_LISTINGS: Final = {kind: f'"{kind}/list"'.encode() for kind in ("tools", "resources", "prompts")}
 _KEPT: Final = {encode_method(method): method for method in methods.KEPT_BY_SESSION}
 # A handler may tidy up when it is cancelled, but not keep its session from ending.
 _CANCELLED_S: Final = 2.0
@@ -56,7 +62,7 @@ class _ProgressParams(msgspec.Struct, rename="camel"):
     message: str | None = None
 
 
-_progress_decoder = msgspec.json.Decoder(_ProgressParams)
+_progress_decoder = JsonDecoder(_ProgressParams)
 
 
 class Session:
@@ -83,8 +89,9 @@ class Session:
         self._number = number
         self._on_closed = on_closed
         self._transport: Transport | None = None
-        self._ids = RequestIds(_FIRST_ID)
-        self._progress: dict[str, ProgressCallback] = {}
+        # Behind a bridge that tells every client all replies, one client's ids must not be another's.
+        self._ids = RequestIds(choice(_FIRST_IDS))
+        self._progress: dict[str, ProgressReports] = {}
         self._requests = ServerRequests(
             settings.server_id,
             settings.handlers,
@@ -94,12 +101,15 @@ class Session:
             settings.handler_timeout_s,
         )
         self._dialect: StatelessDialect | None = None
+        self._tracing: Tracing | None = None
         self._listening: Listening | None = None
         self._resubscription: Resubscription | None = None
         self._is_over = False
         # Made by the first who waits for it: most sessions have no such caller.
         self._over: asyncio.Event | None = None
         self._may_change = False
+        # Where the server can lose the session while the transport lives.
+        self._loss: LossDetection | None = None
         self._death: CallError | None = None
         # Whether it is HTTP+SSE, as configured or for want of anything newer.
         self.is_sse = False
@@ -112,6 +122,11 @@ class Session:
     def pid(self) -> int:
         """The process id of the transport's child, 0 if it has none."""
         return self._transport.pid if self._transport is not None else 0
+
+    @property
+    def last_words(self) -> str:
+        """What the transport's child wrote that may tell why it does not answer, "" if there is nothing."""
+        return self._transport.last_words if self._transport is not None else ""
 
     @property
     def is_stateless(self) -> bool:
@@ -153,18 +168,20 @@ class Session:
         except BaseException as error:
             if isinstance(error, ProtocolError):
                 settings.faults.count_error(error)
-            await self.aclose(0.0)
+            if isinstance(error, CallError):
+                settings.secrets.hide_in(error)
+            await self.aclose(0.0 if self._transport is None else farewell_s(self._transport))
             raise
         if settings.kept is None and not config.hedge.enabled:
             # Where results are kept or calls hedged, they are seen on their way.
-            self.channel = settled.transport.channel(self, self._ids, self._dialect)
+            self.channel = settled.transport.channel(self, self._ids, self._dialect or self._tracing)
         self._stay_told()
 
     def call(
         self,
         request: Sendable,
         deadline_ns: int,
-        progress: tuple[str, ProgressCallback] | None = None,
+        progress: tuple[str, ProgressReports] | None = None,
     ) -> Awaitable[Message]:
         """Return the sending of a request, to be awaited for its reply.
 
@@ -190,6 +207,8 @@ class Session:
         if self._dialect is not None:
             sending = self._dialect.call(request, deadline_ns)
         else:
+            if self._tracing is not None:
+                request = self._tracing.traced(request)
             exchange = request.exchange(self._ids.take(), deadline_ns)
             sending = self._beyond(request, exchange, transport.exchange(exchange))
         return sending if progress is None else self._reporting(sending, *progress)
@@ -206,6 +225,8 @@ class Session:
         """Return a request's sending in the handshake era, with what its reply may lead to."""
         if self._may_change:
             sending = self._fitting(sending, exchange)
+        if self._loss is not None:
+            sending = self._loss.watched(request, exchange, sending)
         method_raw = request.method if type(request) is Request else request.method_raw
         if method_raw == _CALL_TOOL_RAW:
             return self._called(request, sending, exchange.deadline_ns)
@@ -220,10 +241,17 @@ class Session:
         fields = None
         if self._dialect is not None:
             fields = self._dialect.fields(orjson.loads(method_raw), params)
-        await transport.notify(notification_frame(method_raw, params), deadline_ns, fields)
+        try:
+            await transport.notify(notification_frame(method_raw, params), deadline_ns, fields)
+        except CallError as error:
+            if self._loss is None:
+                raise
+            raise await self._loss.explained(error, deadline_ns) from None
 
     async def retire(self) -> None:
         """End a session that is lost. Its calls under way each learn it, or their reply, by themselves."""
+        if self._loss is not None:
+            self._loss.settle()
         await self._end(0.0)
 
     async def aclose(self, grace_s: float) -> None:
@@ -292,6 +320,10 @@ class Session:
         """Count a fault of the server; see :class:`MessageSink`."""
         self._settings.faults.count(kind, detail)
 
+    async def is_lost(self, refusal: Refusal) -> bool:
+        """Find out whether the session is lost; see :class:`MessageSink`."""
+        return self._loss is not None and await self._loss.is_meant_by(refusal)
+
     def on_closed(self, error: CallError) -> None:
         """Pass on that the transport died; see :class:`MessageSink`."""
         self._death = error
@@ -300,7 +332,7 @@ class Session:
     def _make_transport(self, sse: bool) -> Transport:
         # Known from the first byte on: a server may speak before it is asked.
         self._death = None
-        self._transport = self._settings.transport(self._index, self, sse)
+        self._transport = self._settings.transport(self._index, self, sse, self._number)
         self.is_sse = sse or self._settings.config.transport == "sse"
         return self._transport
 
@@ -324,7 +356,19 @@ class Session:
                 self.pause,
             )
         else:
+            if settled.transport.keeps_session:
+                self._loss = LossDetection(
+                    settings.server_id,
+                    settled.transport,
+                    self._ids,
+                    settings.config.health.timeout_s,
+                    _listing_of(settled.identity),
+                    self._requests.spawn,
+                    self.on_closed,
+                )
             # A program that becomes another one ends first.
+            if settings.trace_context is not None:
+                self._tracing = Tracing(settings.trace_context)
             self._may_change = settled.transport.has_request_streams and not settings.memory.is_certain(self._place)
 
     @property
@@ -362,7 +406,8 @@ class Session:
             _log.warning("server %r was not told the log level again: %s", self._server_id, error)
         else:
             if reply.kind == ERROR:
-                _log.warning("server %r refused its log level: %s", self._server_id, error_text(reply.error or b""))
+                said = error_text(self._settings.secrets.masked_json(reply.error or b""))
+                _log.warning("server %r refused its log level: %s", self._server_id, said)
 
     async def set_log_level(self, level: str, deadline_ns: int) -> Message | None:
         """Ask for log messages from this level on; returns the reply, ``None`` from a server that sends none.
@@ -460,7 +505,12 @@ class Session:
 
     async def _ask_raw(self, method_raw: bytes, params: bytes, deadline_ns: int) -> Message:
         assert self._transport is not None
-        return await self._transport.exchange(Request(method_raw, params).exchange(self._ids.take(), deadline_ns))
+        request = Request(method_raw, params)
+        exchange = request.exchange(self._ids.take(), deadline_ns)
+        sending: Awaitable[Message] = self._transport.exchange(exchange)
+        if self._loss is not None:
+            sending = self._loss.watched(request, exchange, sending)
+        return await sending
 
     async def pause(self, delay_s: float) -> None:
         """Wait; raises :class:`ConnectionLostError` when the session ends meanwhile."""
@@ -475,7 +525,7 @@ class Session:
             return
         raise ConnectionLostError("the server was stopped during the call", server_id=self._server_id)
 
-    async def _reporting(self, sending: Awaitable[Message], token: str, listener: ProgressCallback) -> Message:
+    async def _reporting(self, sending: Awaitable[Message], token: str, listener: ProgressReports) -> Message:
         self._progress[token] = listener
         try:
             return await sending
@@ -483,18 +533,20 @@ class Session:
             self._progress.pop(token, None)
 
     def _take_progress(self, message: Message) -> None:
+        params = message.params or b""
         try:
-            report = _progress_decoder.decode(message.params or b"")
+            report = _progress_decoder.decode(params)
         except (msgspec.DecodeError, RecursionError):
             self._settings.faults.count("a malformed progress notification")
-            return
+            try:
+                # Numbers as text are numbers to the official SDK, too.
+                report = msgspec.json.decode(params, type=_ProgressParams, strict=False)
+            except (msgspec.DecodeError, RecursionError):
+                return
         callback = self._progress.get(str(report.progress_token))
         if callback is None:
             return
-        try:
-            callback(report.progress, report.total, report.message)
-        except Exception:
-            _log.exception("the progress callback of a call failed")
+        callback(report.progress, report.total, report.message)
 
     async def _send_quietly(self, frame: bytes) -> None:
         transport = self._transport
@@ -503,6 +555,16 @@ class Session:
             await transport.notify(frame, time.monotonic_ns() + _CANCEL_NOTICE_NS)
         except CallError as error:
             _log.debug("server %r did not take a message: %s", self._server_id, error)
+            if error.http_status is not None:
+                self._settings.faults.count("a message without a reply was refused", f"HTTP {error.http_status}")
+            if self._loss is not None:
+                await self._loss.explained(error)
+
+
+def _listing_of(identity: ServerIdentity | None) -> bytes | None:
+    """Return a list that the server has to offer, as the method to ask for it."""
+    offered = identity.capabilities if identity is not None else {}
+    return next((method_raw for kind, method_raw in _LISTINGS.items() if kind in offered), None)
 
 
 def _has(offered: object, *names: str) -> bool:

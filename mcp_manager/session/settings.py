@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from mcp_manager.config import ServerConfig
+from mcp_manager.config.redaction import Secrets
 from mcp_manager.endpoints import Endpoints
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.handshake import ClientIdentity
+from mcp_manager.session.connect_slots import ConnectSlots
 from mcp_manager.session.handlers import HandlerMap
 from mcp_manager.session.kept_results import KeptResults
 from mcp_manager.session.mirrored_tools import MirroredTools
@@ -21,14 +22,15 @@ from mcp_manager.session.response_cache import ResponseCache
 from mcp_manager.session.subscriptions import Subscriptions
 from mcp_manager.session.tool_hints import ToolHints
 from mcp_manager.transports.base import MessageSink, Transport
+from mcp_manager.transports.cookies import CookieJar
 
 if TYPE_CHECKING:
     from mcp_manager.auth.oauth.authorizations import Authorizations
 
 __all__ = ["SessionSettings", "TransportFactory"]
 
-TransportFactory = Callable[["SessionSettings", int, MessageSink, bool], Transport]
-"""``make(settings, index, sink, sse)`` makes the transport of an instance; with ``sse``, HTTP+SSE in place of HTTP."""
+TransportFactory = Callable[["SessionSettings", int, MessageSink, bool, int], Transport]
+"""``make(settings, index, sink, sse, number)`` makes the transport of an instance; with ``sse``, HTTP+SSE in place of HTTP."""
 
 
 class SessionSettings:
@@ -47,7 +49,7 @@ class SessionSettings:
     make_transport
         See :data:`TransportFactory`.
     connect_slots
-        Bounds how many sessions are made at a time, over all servers.
+        Bounds how many sessions of its kind are made at a time, over all servers.
     clock
         Monotonic nanoseconds.
     authorizations
@@ -66,6 +68,7 @@ class SessionSettings:
         "_began",
         "_cache",
         "_clock",
+        "_cookies",
         "_faults",
         "_hints",
         "_kept",
@@ -74,6 +77,7 @@ class SessionSettings:
         "_memory",
         "_mirrored",
         "_outputs",
+        "_secrets",
         "_subscriptions",
         "authorizations",
         "client",
@@ -93,7 +97,7 @@ class SessionSettings:
         client: ClientIdentity,
         handlers: HandlerMap,
         make_transport: TransportFactory,
-        connect_slots: asyncio.Semaphore,
+        connect_slots: ConnectSlots,
         clock: Callable[[], int],
         trace_context: TraceContext | None = None,
         authorizations: Authorizations | None = None,
@@ -116,6 +120,7 @@ class SessionSettings:
         self._clock = clock
         self._listened = listened
         self._began = began
+        self._cookies: dict[int, CookieJar] | None = None
         self._memory: EraMemory | None = None
         self._faults: PeerFaults | None = None
         self._cache: ResponseCache | None = None
@@ -124,6 +129,7 @@ class SessionSettings:
         self._outputs: OutputSchemas | None = None
         self._hints: ToolHints | None = None
         self._kept: KeptResults | None = None
+        self._secrets: Secrets | None = None
 
     @property
     def memory(self) -> EraMemory:
@@ -136,8 +142,19 @@ class SessionSettings:
     def faults(self) -> PeerFaults:
         """What it sent that it should not have."""
         if self._faults is None:
-            self._faults = PeerFaults(self.server_id, self._clock)
+            self._faults = PeerFaults(self.server_id, self._clock, self.secrets)
         return self._faults
+
+    def count_fault(self, kind: str, detail: str = "") -> None:
+        """Count a fault; see :meth:`PeerFaults.count`."""
+        self.faults.count(kind, detail)
+
+    @property
+    def secrets(self) -> Secrets:
+        """What it was trusted with, for whoever quotes it."""
+        if self._secrets is None:
+            self._secrets = Secrets(self.config)
+        return self._secrets
 
     @property
     def fault_counts(self) -> dict[str, int]:
@@ -199,12 +216,20 @@ class SessionSettings:
 
     def forget_instance(self, number: int) -> None:
         """Forget what the sessions of an instance were told of."""
+        if self._cookies is not None:
+            self._cookies.pop(number, None)
         if self._subscriptions is not None:
             self._subscriptions.heard.pop(number, None)
 
-    def transport(self, index: int, sink: MessageSink, sse: bool) -> Transport:
+    def transport(self, index: int, sink: MessageSink, sse: bool, number: int) -> Transport:
         """Make the transport of an instance; with ``sse``, HTTP+SSE in place of streamable HTTP."""
-        return self._make_transport(self, index, sink, sse)
+        return self._make_transport(self, index, sink, sse, number)
+
+    def cookies(self, number: int) -> CookieJar:
+        """Return those that the sessions of an instance were given."""
+        if self._cookies is None:
+            self._cookies = {}
+        return self._cookies.setdefault(number, CookieJar())
 
     def place(self, index: int) -> str:
         """Name what an instance's era is a property of: the origin of its URL, its endpoint, or the one program."""

@@ -24,6 +24,7 @@ from mcp_manager.protocol.error_codes import (
 )
 from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.protocol.header_values import header_line
+from mcp_manager.protocol.json_reading import JsonDecoder
 from mcp_manager.protocol.multi_round import (
     COMPLETE,
     INPUT_REQUIRED,
@@ -62,7 +63,7 @@ _ORDINARY: Final = frozenset({HEADER_MISMATCH, MISSING_CAPABILITY, METHOD_NOT_FO
 _MAX_LISTED_PAGES: Final = 1000
 
 _method_decoder = msgspec.json.Decoder(str)
-_page_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_page_decoder = JsonDecoder(dict[str, msgspec.Raw])
 
 
 class _LogLevel(msgspec.Struct):

@@ -4,55 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import sys
 import time
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Final
 
-__all__ = ["MARK", "kill_marked", "kill_marked_soon", "new_mark"]
+from mcp_manager.transports._marked import HOST_TOKEN_CHARS, MARK, kill_marked
 
-MARK: Final = "MCP_MANAGER_CHILD"
-"""The environment variable that every descendant of a child inherits; a program that is to outlive it drops it."""
+__all__ = ["host_token", "kill_marked_soon", "new_mark"]
 
 _SEPARATOR: Final = ","
-_ENTRY: Final = f"{MARK}=".encode()
-_READ_BYTES: Final = 1024 * 1024
-# A process may be started behind the back of one pass, but only by one that this pass did not find either.
-_MAX_PASSES: Final = 10
 # A look at every process of the machine takes a while: it must not take more than a fifth of the loop's time.
 _PAUSES: Final = 4
-# A process that is just becoming another program shows neither environment nor arguments; longer than this takes none.
-_EXEC_S: Final = 0.01
-_EXEC_POLL_S: Final = 0.0001
 
 
 def new_mark() -> tuple[str, str]:
     """Return a new token, and the value of :data:`MARK` that holds it, and those this process itself was given."""
-    token = os.urandom(8).hex()
+    token = host_token() + os.urandom(6).hex()
     inherited = os.environ.get(MARK)
     return token, token if not inherited else f"{inherited}{_SEPARATOR}{token}"
 
 
-def kill_marked(tokens: Collection[str]) -> None:
-    """Kill every process whose environment holds one of these tokens, as it was when its program began.
-
-    That finds who called ``setsid`` and who was orphaned, which neither process groups nor parents tell. Whoever
-    cleared its environment is not found, and nothing is where there is no ``/proc`` or no ``pidfd_open``: without it, a
-    number may be another process's by the time it is signalled.
-    """
-    if sys.platform != "linux" or not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
-        return
-    wanted = {token.encode() for token in tokens}
-    killed: set[int] = set()
-    for _ in range(_MAX_PASSES):
-        found = {pid for pid in _process_ids() if pid not in killed and _is_marked(pid, wanted)}
-        if not found:
-            return
-        for pid in found:
-            _kill_if_marked(pid, wanted)
-        killed |= found
+def host_token() -> str:
+    """Return what the tokens of all children of this process begin with; a forked copy of it has one of its own."""
+    global _host
+    if _host is None or _host[0] != os.getpid():
+        _host = os.getpid(), os.urandom(HOST_TOKEN_CHARS // 2).hex()
+    return _host[1]
 
 
 def kill_marked_soon(token: str, then: Callable[[], None]) -> None:
@@ -89,69 +67,4 @@ class _Sweep:
 
 
 _sweeps: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Sweep]] = weakref.WeakKeyDictionary()
-
-
-def _process_ids() -> list[int]:
-    try:
-        return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
-    except OSError:
-        return []
-
-
-def _kill_if_marked(pid: int, tokens: Collection[bytes]) -> None:
-    try:
-        process = os.pidfd_open(pid)
-    except OSError:
-        return
-    try:
-        # Looked at again now that it is held: whoever has the number since has another descriptor.
-        if _is_marked(pid, tokens):
-            signal.pidfd_send_signal(process, signal.SIGKILL)
-    except OSError:
-        return
-    finally:
-        os.close(process)
-
-
-def _is_marked(pid: int, tokens: Collection[bytes]) -> bool:
-    environment = _environment(pid)
-    if _ENTRY not in environment:
-        return False
-    for entry in environment.split(b"\0"):
-        if entry.startswith(_ENTRY):
-            return any(each in tokens for each in entry[len(_ENTRY) :].split(_SEPARATOR.encode()))
-    return False
-
-
-def _environment(pid: int) -> bytes:
-    deadline = time.monotonic() + _EXEC_S
-    while not (environment := _read(f"/proc/{pid}/environ")):
-        try:
-            # The kernel's own have none, nor have zombies.
-            os.readlink(f"/proc/{pid}/exe")
-        except OSError:
-            return b""
-        if _read(f"/proc/{pid}/cmdline"):
-            # It runs, and so it did not have one, or has it now.
-            return _read(f"/proc/{pid}/environ")
-        if time.monotonic() > deadline:
-            return b""
-        time.sleep(_EXEC_POLL_S)
-    return environment
-
-
-def _read(path: str) -> bytes:
-    """Return the content of a process's file, nothing if the process has ended or is another user's."""
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return b""
-    data = b""
-    try:
-        while len(data) < _READ_BYTES and (more := os.read(file, _READ_BYTES)):
-            data += more
-    except OSError:
-        return b""
-    finally:
-        os.close(file)
-    return data
+_host: tuple[int, str] | None = None

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import zlib
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, NoReturn
 
 from yarl import URL
 
 from mcp_manager._core.http_message import STANDING, Exchange, WireReply
 from mcp_manager._core.jsonrpc import FrameError, Message, scan_replies
 from mcp_manager._core.sse import SseLimitError, SseParser
+from mcp_manager.config.redaction import Secrets
 from mcp_manager.errors import CallError, ConnectionLostError, ProtocolError
 from mcp_manager.protocol.error_codes import STATELESS_ERRORS
 from mcp_manager.protocol.rpc_error import error_text
 from mcp_manager.transports import _http_status as http_status
+from mcp_manager.transports._received import broken_reply_to, read_messages
+from mcp_manager.transports._refusal_text import telling_line
 from mcp_manager.transports.base import MessageTaker, StreamListener
 
 __all__ = ["ReplyReader"]
 
 # zlib's window for what each coding is: gzip with its header, deflate with zlib's (RFC 9110, section 8.4.1).
 _WINDOWS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+_QUOTED: Final = 200
+_LABEL: Final = 60
+_NO_MESSAGE: Final = "an event that is not JSON-RPC"
 
 
 class ReplyReader:
@@ -33,14 +40,24 @@ class ReplyReader:
         Takes what else came along with a reply.
     limit
         ``max_response_bytes``: also what a compressed reply may grow to.
+    secrets
+        Masks what the server was trusted with wherever it is quoted.
+    credentials
+        What requests are sent with.
     """
 
-    def __init__(self, server_id: str, sink: MessageTaker, limit: int) -> None:
+    def __init__(
+        self, server_id: str, sink: MessageTaker, limit: int, secrets: Secrets, credentials: http_status.Credentials
+    ) -> None:
         self._server_id = server_id
         self._sink = sink
         self._limit = limit
+        self._secrets = secrets
+        self._credentials = credentials
         # Whose stream stands open, if there is one.
         self.listener: StreamListener | None = None
+        # Who keeps cookies.
+        self.on_cookies: Callable[[Sequence[bytes]], None] | None = None
 
     def read(self, reply: WireReply, exchange: Exchange, endpoint: URL, *, has_session: bool) -> Message:
         """Return the reply to a request from a complete response.
@@ -51,22 +68,40 @@ class ReplyReader:
             The response has no such reply: by its status, or because it is broken.
         """
         status = reply.status
-        if status == 200:
-            if reply.is_json:
-                return self._own(self.scan(reply.body), exchange.request_id)
-            return self._read_unusual(reply, exchange)
         if 200 <= status < 300:
-            raise self.broken(f"the server accepted the request with HTTP {status} and gave no reply")
-        detail = ""
+            try:
+                return self._read_success(reply, exchange)
+            except ProtocolError as error:
+                error.http_status = status
+                raise
         exchange.status = status
         for message in self._refusals(reply):
             # A server that refuses a request before it has read it knows no id; the response can be to no other one.
             is_stateless = exchange.fields is not None or message.error_code in STATELESS_ERRORS
             named = message.id == exchange.request_id or (message.id is None and is_stateless)
-            if named and http_status.carries_answer(status, has_session):
+            if named and http_status.carries_answer(status):
                 return message
-            detail = error_text(message.error or b"")
-        http_status.raise_for_status(reply, self._server_id, endpoint, has_session=has_session, detail=detail)
+        self.refuse(reply, endpoint, has_session=has_session)
+
+    def refuse(self, reply: WireReply, endpoint: URL, *, has_session: bool) -> NoReturn:
+        """Raise what a response that is no success stands for, with what its body says."""
+        detail, code = "", None
+        for message in self._refusals(reply):
+            detail, code = self._error_text(message), message.error_code
+        try:
+            http_status.raise_for_status(
+                reply,
+                self._server_id,
+                endpoint,
+                has_session=has_session,
+                detail=detail or self._said(reply),
+                code=code,
+                credentials=self._credentials,
+            )
+        except CallError as error:
+            # Where it redirects to is the server's own text as well.
+            self._secrets.hide_in(error)
+            raise
 
     def take_event(self, exchange: Exchange, data: bytes) -> Message | None:
         """Return the reply to the exchange if an event's data has it; everything else goes to the sink."""
@@ -74,7 +109,14 @@ class ReplyReader:
             self._take_standing(exchange, data)
             return None
         reply: Message | None = None
-        for message in self.scan(data):
+        try:
+            messages = read_messages(data, self._sink.on_fault)
+        except FrameError as error:
+            if not exchange.answered and broken_reply_to(data, exchange.request_id.__eq__) is not None:
+                raise self._not_json_rpc(error, data) from None
+            self._sink.on_fault(_NO_MESSAGE, str(error))
+            return None
+        for message in messages:
             if not exchange.answered and message.method is None and message.id == exchange.request_id:
                 reply = message
                 exchange.answered = True
@@ -94,12 +136,10 @@ class ReplyReader:
         if self.listener is not None:
             self.listener.stream_opened()
 
-    def scan(self, body: bytes) -> list[Message]:
-        """Scan a message or a batch of them."""
-        try:
-            return scan_replies(body)
-        except FrameError as error:
-            raise self.broken(f"the reply is not JSON-RPC: {error}") from None
+    def take_cookies(self, values: Sequence[bytes]) -> None:
+        """Take the values of ``Set-Cookie`` fields, of whatever response."""
+        if self.on_cookies is not None:
+            self.on_cookies(values)
 
     def broken(self, message: str) -> ProtocolError:
         """Make the error for a response that cannot be understood."""
@@ -123,9 +163,9 @@ class ReplyReader:
     def _take_standing(self, exchange: Exchange, data: bytes) -> None:
         """Take an event of a stream that has no reply to wait for: what is wrong with it ends nothing."""
         try:
-            messages = scan_replies(data)
+            messages = read_messages(data, self._sink.on_fault)
         except FrameError as error:
-            self._sink.on_fault("an event that is not JSON-RPC", str(error))
+            self._sink.on_fault(_NO_MESSAGE, str(error))
             return
         # For whoever keeps the stream open: it was worth it.
         exchange.answered = True
@@ -145,22 +185,30 @@ class ReplyReader:
         if found is not None:
             return found
         if reply.error is not None and reply.id is None:
-            raise ProtocolError(
-                f"the server refused the message: {error_text(reply.error)}",
+            refusal = ProtocolError(
+                f"the server refused the message: {self._error_text(reply)}",
                 server_id=self._server_id,
                 delivery="rejected",
             )
+            refusal.rpc_code = reply.error_code
+            raise refusal
         raise self.broken(f"the reply does not carry the request's id {request_id}")
+
+    def _read_success(self, reply: WireReply, exchange: Exchange) -> Message:
+        if reply.status != 200:
+            raise self.broken(f"the server accepted the request with HTTP {reply.status} and gave no reply")
+        if reply.is_json:
+            return self._own(self._scan(reply, reply.body), exchange.request_id)
+        return self._read_unusual(reply, exchange)
 
     def _read_unusual(self, reply: WireReply, exchange: Exchange) -> Message:
         """Read a 200 that is compressed, though nothing but identity was asked for, or no JSON."""
-        encoding = (reply.header("content-encoding") or "identity").lower()
         content_type = (reply.header("content-type") or "").partition(";")[0].strip().lower()
         if content_type not in ("application/json", "text/event-stream"):
-            raise self.broken(f"the reply has content type {content_type[:60]!r}, not JSON or an event stream")
-        body = reply.body if encoding == "identity" else self._decompressed(reply.body, encoding)
+            return self._own(self._scan_mislabelled(reply), exchange.request_id)
+        body = self._plain_body(reply)
         if content_type == "application/json":
-            return self._own(self.scan(body), exchange.request_id)
+            return self._own(self._scan(reply, body), exchange.request_id)
         found: Message | None = None
         try:
             for event in SseParser(max_line=self._limit, max_event=self._limit).feed(body):
@@ -172,10 +220,53 @@ class ReplyReader:
             raise self.unanswered()
         return found
 
+    def _scan(self, reply: WireReply, body: bytes) -> list[Message]:
+        """Scan a message or a batch of them."""
+        try:
+            return read_messages(body, self._sink.on_fault, _charset_of(reply))
+        except FrameError as error:
+            raise self._not_json_rpc(error, body) from None
+
+    def _scan_mislabelled(self, reply: WireReply) -> list[Message]:
+        """Scan what may be JSON although it is said to be something else."""
+        label = self._secrets.quoted((reply.header("content-type") or "").partition(";")[0], _LABEL)
+        try:
+            messages = read_messages(self._plain_body(reply), self._sink.on_fault, _charset_of(reply))
+        except (FrameError, CallError):
+            said = self._said(reply)
+            raise self.broken(
+                f"the reply has content type {label!r}, not JSON or an event stream{f': {said}' if said else ''}"
+            ) from None
+        self._sink.on_fault("JSON of another content type", label or "none")
+        return messages
+
+    def _not_json_rpc(self, error: FrameError, body: bytes) -> ProtocolError:
+        return self.broken(f"the reply is not JSON-RPC: {error}{self._quoted(body)}")
+
+    def _quoted(self, body: bytes) -> str:
+        said = self._secrets.quoted(telling_line(body), _QUOTED)
+        return f": {said}" if said else ""
+
+    def _said(self, reply: WireReply) -> str:
+        """Quote the line of a refusal that tells why."""
+        try:
+            body = self._plain_body(reply)
+        except CallError:
+            return ""
+        return self._secrets.quoted(telling_line(body), _QUOTED)
+
+    def _error_text(self, message: Message) -> str:
+        return error_text(self._secrets.masked_json(message.error or b""))
+
+    def _plain_body(self, reply: WireReply) -> bytes:
+        encoding = reply.header("content-encoding") or "identity"
+        return reply.body if encoding.lower() == "identity" else self._decompressed(reply.body, encoding)
+
     def _decompressed(self, body: bytes, encoding: str) -> bytes:
-        window = _WINDOWS.get(encoding)
+        window = _WINDOWS.get(encoding.lower())
         if window is None:
-            raise self.broken(f"the reply is compressed ({encoding[:20]!r}) although identity was asked for")
+            label = self._secrets.quoted(encoding, _LABEL)
+            raise self.broken(f"the reply is compressed ({label!r}) although identity was asked for")
         inflater = zlib.decompressobj(window)
         try:
             inflated = inflater.decompress(body, self._limit + 1)
@@ -189,9 +280,18 @@ class ReplyReader:
 
     def _refusals(self, reply: WireReply) -> list[Message]:
         """Return the JSON-RPC errors in the body of a 4xx or 5xx."""
-        if not reply.is_json:
-            return []
         try:
-            return [message for message in self.scan(reply.body) if message.error is not None]
-        except ProtocolError:
+            messages = scan_replies(self._plain_body(reply))
+        except (FrameError, CallError):
             return []
+        # {"error": {"code": 403, "message": …}} of a gateway is no JSON-RPC: nobody named a request, nor the protocol.
+        return [each for each in messages if each.error is not None and (each.oddity is None or each.id is not None)]
+
+
+def _charset_of(reply: WireReply) -> str:
+    """Return what a response says that its text is in."""
+    for parameter in (reply.header("content-type") or "").split(";")[1:]:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "charset":
+            return value.strip(" \t\"'")[:40]
+    return ""

@@ -4,54 +4,87 @@ from __future__ import annotations
 
 import datetime
 import email.utils
-import os
-import socket
+import enum
 import time
 from typing import Final, NoReturn
 
-import aiohttp
 from yarl import URL
 
 from mcp_manager._core.http_message import WireReply
-from mcp_manager.errors import AuthError, ConnectionLostError, OverloadedError, ProtocolError, SessionLostError
+from mcp_manager.config import redact_url
+from mcp_manager.errors import AuthError, CallError, ConnectionLostError, OverloadedError, ProtocolError
+from mcp_manager.transports.urls import resolve
 
 __all__ = [
+    "Credentials",
     "carries_answer",
     "origin",
     "parse_retry_after",
     "raise_for_status",
-    "reason_of",
     "redirect_target",
     "retry_after_of",
 ]
 
 _MAX_RETRY_AFTER_S: Final = 60.0
+_MAX_LOCATION_BYTES: Final = 4096
+_MAX_SHOWN: Final = 200
+# RFC 9110, section 15.4: the others name no place to go to.
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 
-def carries_answer(status: int, has_session: bool) -> bool:
-    """Tell whether a JSON-RPC error in the body of this status answers the call.
+def carries_answer(status: int) -> bool:
+    """Tell whether a JSON-RPC error in the body of this status answers the call: these speak of its admission."""
+    return status not in (401, 403, 429, 503)
 
-    404 with a session id means that the session is gone whatever the body says (2025-11-25, session management), and
-    401, 403, 429 and 503 speak of the request's admission.
-    """
-    return status not in (401, 403, 429, 503) and not (status == 404 and has_session)
+
+class Credentials(enum.Enum):
+    """What a request was sent with: that decides what a refusal may be about."""
+
+    NONE = "none"
+    FIXED = "fixed"
+    OAUTH = "oauth"
 
 
 def raise_for_status(
-    reply: WireReply, server_id: str, endpoint: URL, *, has_session: bool, detail: str = ""
+    reply: WireReply,
+    server_id: str,
+    endpoint: URL,
+    *,
+    has_session: bool,
+    detail: str = "",
+    code: int | None = None,
+    credentials: Credentials = Credentials.FIXED,
 ) -> NoReturn:
-    """Raise the error that a status without a usable reply stands for."""
+    """Raise the error that a status without a usable reply stands for.
+
+    Parameters
+    ----------
+    has_session
+        Whether the request carried a session id: then the endpoint has been right before.
+    detail
+        What the server says of it.
+    code
+        That of the JSON-RPC error in the body.
+    credentials
+        What the request was sent with.
+    """
+    try:
+        _raise_meaning(reply, server_id, endpoint, detail, credentials, has_session=has_session)
+    except CallError as error:
+        error.http_status, error.rpc_code = reply.status, code
+        if isinstance(error, AuthError):
+            error.is_challenged = reply.header("www-authenticate") is not None
+        raise
+
+
+def _raise_meaning(
+    reply: WireReply, server_id: str, endpoint: URL, detail: str, credentials: Credentials, *, has_session: bool
+) -> NoReturn:
     status = reply.status
     said = f": {detail}" if detail else ""
-    if has_session and (status == 404 or (status == 400 and "session" in detail.lower())):
-        # The 400 form is what several servers send in place of the specified 404.
-        raise SessionLostError(f"the server no longer knows the session (HTTP {status})", server_id=server_id)
     if status in (401, 403):
-        raise AuthError(
-            f"the server refused the credentials with HTTP {status}{said}",
-            server_id=server_id,
-            hint="check auth and headers in the server's configuration",
-        )
+        what, hint = _about_credentials(reply, credentials)
+        raise AuthError(f"the server {what} HTTP {status}{said}", server_id=server_id, hint=hint)
     retry_after_s = retry_after_of(reply)
     if status == 429:
         raise OverloadedError(
@@ -68,31 +101,54 @@ def raise_for_status(
         raise ConnectionLostError(
             f"a gateway lost the server (HTTP {status}){said}", server_id=server_id, delivery="unknown"
         )
+    if status in _REDIRECTS:
+        _raise_redirected(reply, server_id, endpoint)
     if 300 <= status < 400:
         raise ProtocolError(
-            f"the endpoint redirects (HTTP {status}) to {_shown(redirect_target(reply, endpoint))}; "
-            "only 307 and 308 to the same origin are followed",
-            server_id=server_id,
-            delivery="rejected",
-            hint="configure the final url",
-        )
-    if 400 <= status < 500:
-        error = ProtocolError(
-            f"the server refused the request with HTTP {status}{said}",
-            server_id=server_id,
-            delivery="rejected",
-            hint="check that url is the MCP endpoint" if status in (404, 405) else "",
-        )
-    else:
-        error = ProtocolError(
-            f"the server failed with HTTP {status}{said}",
+            f"the server answered with HTTP {status}, which is no reply to a request{said}",
             server_id=server_id,
             delivery="unknown",
-            # What it does not implement now (RFC 9110, section 15.6.2) it will not the next time.
-            retryable=status != 501,
+            hint="a cache may have answered: check that url is the MCP endpoint" if status == 304 else "",
         )
-    error.http_status = status
-    raise error
+    if 400 <= status < 500:
+        raise ProtocolError(
+            f"the server refused the request with HTTP {status}{said}",
+            server_id=server_id,
+            # 408 is also what a server says that gave up on work which had begun.
+            delivery="unknown" if status == 408 else "rejected",
+            retryable=status in (408, 425),
+            hint="" if has_session else _way_out(reply, endpoint),
+        )
+    raise ProtocolError(
+        f"the server failed with HTTP {status}{said}",
+        server_id=server_id,
+        delivery="unknown",
+        # What it does not implement now (RFC 9110, section 15.6.2) it will not the next time.
+        retryable=status != 501,
+    )
+
+
+def _way_out(reply: WireReply, endpoint: URL) -> str:
+    if reply.status in (404, 405):
+        return "check that url is the MCP endpoint"
+    # What those say who expect TLS: nginx, Apache, Go, Node's and Python's proxies.
+    if reply.status == 400 and endpoint.scheme == "http" and b"https" in reply.body[:4096].lower():
+        return "the server may speak TLS there: write https:// in url"
+    return ""
+
+
+def _about_credentials(reply: WireReply, credentials: Credentials) -> tuple[str, str]:
+    """Say what a 401 or 403 does, and what may help: many a 403 is about something else than credentials."""
+    challenge = ", ".join(reply.header_values("www-authenticate"))
+    if credentials is not Credentials.OAUTH and "resource_metadata" in challenge.lower():
+        return "wants an OAuth token, with", 'set auth.type = "oauth" in the server\'s configuration'
+    if credentials is Credentials.NONE:
+        if reply.status == 401 or challenge:
+            return "wants credentials, with", "set auth, or headers, in the server's configuration"
+        return "refused the request with", ""
+    if reply.status == 401:
+        return "refused the credentials with", "check auth and headers in the server's configuration"
+    return "refused the request with", "check auth and headers in the server's configuration, if it is about them"
 
 
 def parse_retry_after(value: str | None, now_s: float) -> float | None:
@@ -122,33 +178,40 @@ def origin(url: URL) -> str:
     return str(url.origin())
 
 
-def reason_of(error: BaseException) -> str:
-    """Say in a few words why a connection failed, without the URL that aiohttp's own texts quote."""
-    if isinstance(error, TimeoutError):
-        return "no connection within connect_timeout_s"
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "the server closed it"
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return f"its TLS certificate was refused ({error.certificate_error.__class__.__name__})"
-    os_error = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    if isinstance(os_error, OSError):
-        if isinstance(os_error, socket.gaierror):
-            return f"its name cannot be resolved ({os_error.strerror})"
-        # asyncio's own texts repeat the address; the plain reason is what is missing.
-        return os.strerror(os_error.errno) if os_error.errno else str(os_error) or type(os_error).__name__
-    return type(error).__name__
-
-
 def redirect_target(reply: WireReply, endpoint: URL) -> URL | None:
     """Return where a response redirects to (RFC 9110, section 10.2.2), ``None`` if nowhere that makes sense."""
+    location = (reply.header("location") or "").encode("latin-1")
+    if not location or len(location) > _MAX_LOCATION_BYTES:
+        return None
     try:
-        return endpoint.join(URL(reply.header("location") or "")).with_fragment(None)
+        target = resolve(endpoint, location)
     except ValueError:
         return None
+    # Whoever may choose a user and a password may choose the Authorization that is sent.
+    return target if target.raw_user is None and target.raw_password is None else None
 
 
-def _shown(target: URL | None) -> str:
-    try:
-        return "an invalid location" if target is None else str(target.origin())
-    except ValueError:
-        return "an invalid location"
+def _raise_redirected(reply: WireReply, server_id: str, endpoint: URL) -> NoReturn:
+    """Say where to, as far as that may be shown, and what to do about it."""
+    status = reply.status
+    target = redirect_target(reply, endpoint)
+    if target is None:
+        where, hint = "nowhere that can be followed", "check that url is the MCP endpoint"
+    else:
+        where = redact_url(str(target))
+        if len(where) > _MAX_SHOWN:
+            where = f"{where[:_MAX_SHOWN]}…"
+        if target.origin() == endpoint.origin() and status in (307, 308):
+            hint = "it redirects too often: configure the final url"
+        elif status == 303 or (status == 302 and target.raw_path != f"{endpoint.raw_path}/"):
+            hint = f"if the MCP endpoint is there, set url to {where}; if it is a page to log in, set auth"
+        elif target.query_string:
+            hint = "set url to that place, with its query"
+        else:
+            hint = f"set url to {where}"
+    raise ProtocolError(
+        f"the endpoint redirects (HTTP {status}) to {where}; only 307 and 308 to the same origin are followed",
+        server_id=server_id,
+        delivery="rejected",
+        hint=hint,
+    )

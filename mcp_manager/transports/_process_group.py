@@ -13,7 +13,8 @@ import threading
 import time
 from typing import Final
 
-from mcp_manager.transports._descendants import kill_marked
+from mcp_manager.transports import _orphan_guard
+from mcp_manager.transports._marked import kill_marked
 
 __all__ = ["ProcessGroup", "wait_unreaped"]
 
@@ -37,6 +38,7 @@ class ProcessGroup:
         self._parent = os.getpid()
         self._lock = threading.Lock()
         _living.add(self)
+        _orphan_guard.watch()
 
     def signal(self, number: signal.Signals) -> None:
         """Signal the whole group, unless its leader was reaped."""
@@ -51,6 +53,7 @@ class ProcessGroup:
             code = self._process.poll()
         if code is not None:
             _living.discard(self)
+            _orphan_guard.dismiss(lambda: bool(_living))
         return code
 
     @property

@@ -9,6 +9,7 @@ from mcp_manager._core.call_path import Channel, RequestIds
 from mcp_manager._core.http_message import Exchange, Request
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager.errors import CallError
+from mcp_manager.protocol.session_loss import Refusal
 
 __all__ = ["Exchange", "MessageSink", "MessageTaker", "Request", "Sendable", "StreamListener", "Transport"]
 
@@ -39,6 +40,9 @@ class MessageSink(MessageTaker, Protocol):
     def on_closed(self, error: CallError) -> None:
         """Learn, once, that the transport is gone for good without having been asked to close."""
 
+    async def is_lost(self, refusal: Refusal) -> bool:
+        """Find out whether the session is lost, as the refusal of something that is no request suggests."""
+
 
 class StreamListener(Protocol):
     """Who keeps a stream of events open that is no reply's."""
@@ -60,6 +64,14 @@ class Transport(Protocol):
     @property
     def has_request_streams(self) -> bool:
         """Whether every request has a response of its own: then it has header fields too, and closing it cancels."""
+
+    @property
+    def keeps_session(self) -> bool:
+        """Whether the server knows a session that it can lose while the transport lives."""
+
+    @property
+    def last_words(self) -> str:
+        """What a program wrote that is no message, and may tell why it does not answer; "" where there is none."""
 
     async def open(self) -> None:
         """Make ready to exchange frames; raises a :class:`CallError` with delivery ``not_sent``."""

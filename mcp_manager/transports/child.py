@@ -15,10 +15,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from io import FileIO
 from typing import Final, cast
 
-from mcp_manager.transports._descendants import MARK, kill_marked_soon, new_mark
+from mcp_manager.config.redaction import masked_so_far, printable
+from mcp_manager.transports._descendants import kill_marked_soon, new_mark
+from mcp_manager.transports._marked import MARK
 from mcp_manager.transports._process_group import ProcessGroup, wait_unreaped
+from mcp_manager.transports.telling_lines import telling_lines
 
-__all__ = ["Child", "child_environment", "masked", "printable"]
+__all__ = ["Child", "child_environment"]
 
 _log = logging.getLogger(__name__)
 
@@ -45,23 +48,11 @@ def child_environment(own: Mapping[str, str], inherited: Sequence[str] = ()) -> 
     return {name: os.environ[name] for name in names if name in os.environ} | dict(own)
 
 
-def printable(text: str) -> str:
-    """Replace by blanks what would move a terminal's cursor or reorder a log's line."""
-    return "".join(char if char.isprintable() else " " for char in text)
-
-
-def masked(text: str, hidden: Collection[str]) -> str:
-    """Replace texts that must not be shown."""
-    for secret in sorted(hidden, key=len, reverse=True):
-        text = text.replace(secret, "***")
-    return text
-
-
 class Child:
     """Run a program in a process group of its own.
 
     When it ends, for whatever reason, the rest of the group is killed, and on Linux also what left the group: see
-    :func:`~mcp_manager.transports._descendants.kill_marked`. Neither a thread nor a task belongs to it: the loop watches its pipes and its end.
+    :func:`~mcp_manager.transports._marked.kill_marked`. Neither a thread nor a task belongs to it: the loop watches its pipes and its end.
 
     Parameters
     ----------
@@ -163,22 +154,21 @@ class Child:
         self._write(self._stdin, data)
 
     def stderr_tail(self, lines: int = 5, *, hidden: Collection[str] = ()) -> str:
-        """Return the last lines the program wrote to its standard error, in one line free of control characters.
+        """Return the last telling lines of the program's standard error, in one line free of control characters.
 
         Parameters
         ----------
         lines
-            How many of its lines that are not blank.
+            How many of its lines; see :func:`~mcp_manager.transports.telling_lines.telling_lines`.
         hidden
             Texts to mask, such as credentials that the program may have quoted.
         """
         text = self._stderr[-_STDERR_BYTES:].decode("utf-8", "replace")
-        text = masked(text, hidden)
+        text = masked_so_far(text, hidden)
         if len(self._stderr) > _STDERR_BYTES:
             # What is left of a line whose beginning was dropped may be the rest of a text to hide.
             text = text.partition("\n")[2] or text[-_STDERR_LINE:]
-        kept = [line for line in text.splitlines() if line.strip()][-lines:] if lines > 0 else []
-        return " | ".join(printable(line[:_STDERR_LINE]) for line in kept)
+        return " | ".join(printable(line[:_STDERR_LINE]) for line in telling_lines(text, lines))
 
     def kill(self) -> None:
         """Kill the whole process group, unless the program has ended; ``on_end`` follows soon."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, NoReturn, TypeVar
 
 import aiohttp
@@ -25,6 +25,7 @@ from mcp_manager._core.http_message import (
 )
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager.auth import Challenge, parse_challenge
+from mcp_manager.config.redaction import is_credential
 from mcp_manager.errors import (
     AuthError,
     CallError,
@@ -33,19 +34,26 @@ from mcp_manager.errors import (
     DeadlineExceededError,
     Delivery,
     ProtocolError,
-    SessionLostError,
 )
 from mcp_manager.protocol.revisions import HANDSHAKE_REVISIONS
 from mcp_manager.transports import _http_status as http_status
 from mcp_manager.transports._http_reply import ReplyReader
 from mcp_manager.transports.base import MessageSink, StreamListener
-from mcp_manager.transports.deadline_timer import remaining_s
+from mcp_manager.transports.cookie_keeper import CookieKeeper
+from mcp_manager.transports.http_failures import HttpFailures
 from mcp_manager.transports.http_ordinary import OrdinaryPath
 from mcp_manager.transports.http_pool import connecting_server
 from mcp_manager.transports.http_settings import HttpSettings
 from mcp_manager.transports.lanes import Lane
+from mcp_manager.transports.places import Wait
+from mcp_manager.transports.request_head import field_lines, render_head
+from mcp_manager.transports.resending import is_unsent, may_resend
 from mcp_manager.transports.resumption import Resumptions
+from mcp_manager.transports.route import connect_timeout
 from mcp_manager.transports.standing_stream import StandingStream
+from mcp_manager.transports.urls import exact_url
+from mcp_manager.transports.user_agent import with_user_agent
+from mcp_manager.transports.waits import Waits
 
 __all__ = ["HttpTransport"]
 
@@ -79,29 +87,38 @@ class HttpTransport:
     def __init__(self, settings: HttpSettings, sink: MessageSink) -> None:
         pool, server_id, authorization = settings.pool, settings.server_id, settings.authorization
         self._pool = pool
-        self._endpoint = URL(settings.url)
-        self._at = f" at {settings.endpoint}" if settings.endpoint is not None else ""
+        self._endpoint = exact_url(settings.url)
+        self._failures = HttpFailures(settings)
         self._server_id = server_id
         self._sink = sink
         self._limit = settings.max_response_bytes
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_s)
-        self._headers = {**settings.headers, "Accept": _ACCEPT, "Accept-Encoding": "identity"}
-        self._head = render_head("POST", self._endpoint, self._headers)
-        self._resumptions = Resumptions(self.get, self._bounded, sink, self._deliver)
-        self._reader = ReplyReader(server_id, self._resumptions, self._limit)
-        self._ordinary = OrdinaryPath(pool, self._reader, self._timeout, self._limit, settings.endpoint)
+        self._waits = Waits(pool, server_id, settings.connect_timeout_s)
+        self._timeout = connect_timeout(settings.connect_timeout_s, settings.route)
+        headers = with_user_agent(settings.headers, pool.user_agent)
+        self._headers = {**headers, "Accept": _ACCEPT, "Accept-Encoding": "identity"}
+        self._cookies = CookieKeeper(settings, self._endpoint, self._headers, sink, self._render)
+        self._resumptions = Resumptions(self.get, self._waits.bounded, sink, self._deliver)
+        self._secrets = settings.secrets
+        self._reader = ReplyReader(
+            server_id, self._resumptions, self._limit, settings.secrets, _credentials_of(settings)
+        )
+        self._reader.on_cookies = self._cookies.take
+        lanes = pool.lanes(self._endpoint, settings.endpoint, settings.route)
+        self._ordinary = OrdinaryPath(pool, self._reader, self._timeout, self._limit, lanes)
         # What needs a proof of its own cannot be rendered in advance.
         prepared = authorization is None or not authorization.per_request
-        self._lanes = pool.lanes(self._endpoint, settings.endpoint) if settings.lanes and prepared else None
+        can_carry = settings.lanes and prepared and settings.route.carries_lanes(self._endpoint)
+        self._lanes = lanes if can_carry else None
         self._authorization = authorization
         self._unsubscribe = authorization.subscribe(self._take_token) if authorization is not None else None
         self._channel: Channel | None = None
+        self._head = render_head("POST", self._endpoint, self._headers)
         self._settled = False
+        # Whether anything but a failure is known of the server.
+        self._met = False
         self._resumes = False
         self._standing: StandingStream | None = None
         self._closed = False
-        self._stopped = False
-        self._waits: set[asyncio.Timeout] = set()
         self._token_generation = 0
         self._channel_generation = 0
         if authorization is not None:
@@ -121,6 +138,16 @@ class HttpTransport:
     def has_request_streams(self) -> bool:
         """Always true: one POST per request."""
         return True
+
+    @property
+    def keeps_session(self) -> bool:
+        """Whether a handshake was settled: a server without session ids may keep account of it all the same."""
+        return self._settled and self._resumes
+
+    @property
+    def last_words(self) -> str:
+        """Always empty: what is no message ends a request, and is told there."""
+        return ""
 
     def settle(self, revision: str | None) -> None:
         """Send ``MCP-Protocol-Version`` from now on (MUST after the handshake) and keep the session id as it is.
@@ -142,14 +169,12 @@ class HttpTransport:
 
     async def listen(self) -> None:
         """Open the stream on which the server speaks by itself; see :meth:`Transport.listen`."""
-        if self._standing is not None or self._closed or self._stopped:
+        if self._standing is not None or self._closed or self._waits.is_stopped:
             return
         if not self._pool.admit_stream():
             self._sink.on_fault("no connection is left for an event stream", "raise max_connections")
             return
-        self._standing = self._reader.listener = StandingStream(
-            self.get, lambda: self.session_id is not None, self._sink, self._session_gone
-        )
+        self._standing = self._reader.listener = StandingStream(self.get, self._sink)
         await self._standing.start(self._stream_ended)
 
     def _stream_ended(self) -> None:
@@ -162,10 +187,7 @@ class HttpTransport:
         self._reader.listener = listener
 
     async def exchange(self, exchange: Exchange) -> Message:
-        """POST a request and return its reply; see :meth:`Transport.exchange`.
-
-        Raises :class:`SessionLostError` on a 404 that answers a session id: the request was not executed.
-        """
+        """POST a request and return its reply; see :meth:`Transport.exchange`."""
         if self._authorization is None:
             return await self._reply_to(exchange, await self._send(self._head, exchange))
         return await self._reply_to(exchange, await self._send_authorized(exchange))
@@ -183,6 +205,7 @@ class HttpTransport:
 
     def channel(self, session: object, ids: RequestIds, dialect: Any = None) -> Channel | None:
         """Return where the session's requests can go straight to an idle lane; see :meth:`Transport.channel`."""
+        self._met = True
         if self._lanes is not None:
             self._channel_generation = self._token_generation
             self._channel = Channel(self._lanes.wires, ids, self._reader, self._limit, self._head, session, dialect)
@@ -191,7 +214,7 @@ class HttpTransport:
     async def landed(self, exchange: Exchange, answer: Any) -> Message:
         """Read what the channel brought back; see :meth:`Transport.landed`."""
         if isinstance(answer, BaseException):
-            answer = await self._go_on(answer, exchange)
+            answer = await self._recovered(answer, exchange)
         if self._authorization is not None and type(answer) is WireReply and answer.status in (401, 403):
             answer = await self._send_authorized(exchange, answer)
         return await self._reply_to(exchange, answer)
@@ -204,6 +227,9 @@ class HttpTransport:
         if type(answer) is WireReply:
             try:
                 return self._reader.read(answer, exchange, self._endpoint, has_session=_SESSION_HEADER in self._headers)
+            except AuthError as error:
+                self._note_challenge(error)
+                raise
             except ProtocolError:
                 if answer.status == 200 and exchange.wire is not None:
                     # It may have been the reply to another request: then the next one would be, too.
@@ -222,27 +248,30 @@ class HttpTransport:
         if type(reply) is WireReply and reply.status in (307, 308):
             reply = await self._follow(reply, exchange)
         if type(reply) is WireReply and not 200 <= reply.status < 300:
-            http_status.raise_for_status(
-                reply, self._server_id, self._endpoint, has_session=self.session_id is not None
-            )
+            try:
+                self._reader.refuse(reply, self._endpoint, has_session=self.session_id is not None)
+            except AuthError as error:
+                self._note_challenge(error)
+                raise
+
+    def _note_challenge(self, error: AuthError) -> None:
+        """Take a refusal for one of the credentials where they are obtained: all was done that they could be lacking."""
+        error.is_challenged = error.is_challenged or self._authorization is not None
 
     def interrupt(self) -> None:
         """End every exchange under way; see :meth:`Transport.interrupt`."""
-        self._stopped = True
         if self._standing is not None:
             self._standing.stop()
         if self._lanes is not None:
             self._lanes.wires.interrupt(self._reader)
-        for wait in self._waits:
-            # They belong to their callers' tasks: their time is up, nothing else happens to them.
-            if not wait.expired():
-                wait.reschedule(0.0)
+        self._waits.stop()
 
     async def aclose(self, grace_s: float) -> None:
         """DELETE the session if the server gave one (SHOULD), ignoring what it answers."""
         if self._closed:
             return
         self._closed = True
+        self._cookies.close()
         self._ordinary.close()
         if self._unsubscribe is not None:
             self._unsubscribe()
@@ -253,7 +282,7 @@ class HttpTransport:
             exchange = Exchange(b"", 0, time.monotonic_ns() + round(grace_s * 1e9))
             with contextlib.suppress(CallError):
                 if self._authorization is not None and self._authorization.per_request:
-                    exchange.fields = _lines(self._authorization.fields("DELETE", str(self._endpoint)))
+                    exchange.fields = field_lines(self._authorization.fields("DELETE", str(self._endpoint)))
                 await self._send(render_head("DELETE", self._endpoint, self._headers), exchange, "DELETE")
 
     async def get(self, exchange: Exchange, last_event_id: str = "") -> WireReply | Message:
@@ -287,6 +316,7 @@ class HttpTransport:
         header = self._authorization.header()
         self._token_generation = self._authorization.generation
         if header is not None:
+            self._secrets.add(header[1])
             self._headers[header[0]] = header[1]
             self._render()
 
@@ -314,7 +344,9 @@ class HttpTransport:
             if refusal is None:
                 generation = authorization.generation
                 if authorization.per_request:
-                    exchange.fields = (own_fields or b"") + _lines(authorization.fields(verb, str(self._endpoint)))
+                    proof = authorization.fields(verb, str(self._endpoint))
+                    self._secrets.add(proof.get("Authorization", ""))
+                    exchange.fields = (own_fields or b"") + field_lines(proof)
                 reply = await send()
                 if type(reply) is not WireReply:
                     return reply
@@ -341,7 +373,7 @@ class HttpTransport:
         """Wait for an authorization within the exchange's deadline; it goes on without whoever gives up."""
         delivery: Delivery = "rejected" if exchange.sent else "not_sent"
         try:
-            async with self._bounded(exchange):
+            async with self._waits.bounded(exchange):
                 return await wanted
         except WireError as error:
             if error.kind == STOPPED:
@@ -365,10 +397,40 @@ class HttpTransport:
             return await self._go_on(error, exchange)
 
     async def _transmit(self, head: bytes, exchange: Exchange, verb: str) -> WireReply | Message:
-        """Send a request over a lane, or the ordinary way where there is none."""
-        if self._lanes is None:
-            return await self._send_ordinarily(verb, self._endpoint, exchange)
-        lane = self._lanes.wires.take() or await self._connect(exchange)
+        """Send a request over a lane, or the ordinary way where there is none; once more if its connection had ended."""
+        try:
+            if self._lanes is None:
+                return await self._send_ordinarily(verb, self._endpoint, exchange)
+            return await self._send_on(self._lanes.wires.take() or await self._connect(exchange), head, exchange)
+        except (WireError, aiohttp.ClientError) as error:
+            if not may_resend(error, exchange, verb):
+                raise
+            lost = error
+        return await self._resend(lost, head, exchange, verb)
+
+    async def _recovered(self, error: BaseException, exchange: Exchange) -> WireReply | Message:
+        """Go on from what a request over the channel met."""
+        if not may_resend(error, exchange, "POST"):
+            return await self._go_on(error, exchange)
+        try:
+            return await self._resend(error, self._head, exchange, "POST")
+        except BaseException as failure:
+            return await self._go_on(failure, exchange)
+
+    async def _resend(self, lost: BaseException, head: bytes, exchange: Exchange, verb: str) -> WireReply | Message:
+        """Send a request once more, on a connection that was just made; without one, it is as ``lost`` as it was."""
+        self._sink.on_fault("a connection that ended under a request", "it was sent again on another one")
+        exchange.resent = True
+        exchange.sent = not is_unsent(lost)
+        try:
+            if self._lanes is None:
+                return await self._send_ordinarily(verb, self._endpoint, exchange)
+            lane = await self._connect(exchange)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+            raise lost from None
+        return await self._send_on(lane, head, exchange)
+
+    async def _send_on(self, lane: Lane, head: bytes, exchange: Exchange) -> WireReply | Message:
         answer = lane.send(head, exchange, self._reader, self._limit)
         try:
             reply: WireReply | Message = await answer
@@ -391,8 +453,13 @@ class HttpTransport:
 
     def move_to(self, endpoint: URL) -> None:
         """Send everything to another place of the same origin from now on."""
+        self._met = True
         self._endpoint = endpoint
-        self._render()
+        self._cookies.move_to(endpoint)
+
+    def refuse(self, reply: WireReply) -> NoReturn:
+        """Raise what a status that came in place of a stream stands for."""
+        self._reader.refuse(reply, self._endpoint, has_session=False)
 
     def explain(self, error: BaseException, exchange: Exchange) -> NoReturn:
         """Raise what a failure of :meth:`get` means, as a :class:`CallError`."""
@@ -408,17 +475,12 @@ class HttpTransport:
             return False
         return self._lanes.wires.deliver(self._reader, reply.id, reply)
 
-    def _session_gone(self, status: int) -> None:
-        self._sink.on_closed(
-            SessionLostError(f"the server no longer knows the session (HTTP {status})", server_id=self._server_id)
-        )
-
     async def _connect(self, exchange: Exchange) -> Lane:
         assert self._lanes is not None
         connecting_server.set(self._server_id)
-        async with self._bounded(exchange):
+        async with self._waits.in_turn(exchange, self._endpoint) as wait:
             while True:
-                lane = await self._lanes.connect(self._timeout)
+                lane = await self._lanes.connect(self._timeout, wait)
                 if lane.idle:
                     return lane
 
@@ -426,27 +488,14 @@ class HttpTransport:
         self, verb: str, url: URL, exchange: Exchange, *, lasting: bool = False
     ) -> WireReply | Message:
         connecting_server.set(self._server_id)
-        async with self._bounded(exchange):
-            headers = self._headers_for(verb)
-            return await self._ordinary.exchange(verb, url, headers, exchange, lasting=lasting)
+        # To a proxy that is asked without a tunnel, the first request is what connecting is elsewhere.
+        first_s = self._timeout.connect if exchange.request_id > 0 and not self._met else None
+        async with self._waits.in_turn(exchange, self._endpoint) as wait, asyncio.timeout(first_s):
+            headers = self._cookies.on(url, self._headers_for(verb))
+            return await self._ordinary.exchange(verb, url, headers, exchange, None if lasting else wait)
 
     def _headers_for(self, verb: str) -> Mapping[str, str]:
         return self._headers if verb != "GET" else {**self._headers, "Accept": _ACCEPT_EVENTS}
-
-    @contextlib.asynccontextmanager
-    async def _bounded(self, exchange: Exchange) -> AsyncIterator[None]:
-        """Bound what is awaited by the exchange's deadline and by :meth:`interrupt`."""
-        wait = asyncio.timeout(remaining_s(exchange.deadline_ns))
-        self._waits.add(wait)
-        try:
-            async with wait:
-                yield
-        except TimeoutError:
-            if not wait.expired():
-                raise
-            raise WireError(STOPPED if self._stopped else EXPIRED) from None
-        finally:
-            self._waits.discard(wait)
 
     async def _follow(self, reply: WireReply, exchange: Exchange) -> WireReply | Message:
         """Send a request on to where the endpoint has moved, if that is the same server, and stay there.
@@ -457,7 +506,7 @@ class HttpTransport:
         asked = self._endpoint
         for _ in range(_MAX_REDIRECTS):
             target = http_status.redirect_target(reply, asked)
-            if target is None or target.scheme != self._endpoint.scheme or target.origin() != self._endpoint.origin():
+            if target is None or target.origin() != self._endpoint.origin():
                 return reply
             try:
                 exchange.sent = False
@@ -466,8 +515,7 @@ class HttpTransport:
                 self._explain(error, exchange)
             if type(answer) is not WireReply or answer.status not in (307, 308):
                 if type(answer) is not WireReply or 200 <= answer.status < 300:
-                    self._endpoint = target
-                    self._render()
+                    self.move_to(target)
                     if not self._settled:
                         self._take_session_id(exchange.head or answer)
                 return answer
@@ -499,21 +547,23 @@ class HttpTransport:
             self._explain_wire(error, exchange)
         if isinstance(error, CallError) or not isinstance(error, aiohttp.ClientError | OSError):
             raise error
+        if Wait.is_scarcity(error) and not exchange.sent:
+            message, hint = self._pool.lack(Wait(), "")
+            scarce = ConnectError(message, server_id=self._server_id, hint=hint)
+            scarce.is_local = True
+            raise scarce from None
         # A TimeoutError is an OSError: here it is that of a connection attempt.
         # The text of a ClientResponseError quotes the URL with its query: never pass it on.
-        if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError) or not exchange.sent:
-            raise ConnectError(
-                f"cannot connect to {http_status.origin(self._endpoint)}{self._at}: {http_status.reason_of(error)}",
-                server_id=self._server_id,
-            ) from None
-        if isinstance(error, aiohttp.ClientResponseError):
-            raise self._reader.broken("the reply is not valid HTTP") from None
-        self._raise_lost(http_status.reason_of(error))
+        explained = self._failures.of(error, self._endpoint, exchange, first=not self._met)
+        if explained is None:
+            explained = self._reader.broken("the reply is not valid HTTP")
+        raise explained from None
 
     def _explain_wire(self, error: WireError, exchange: Exchange) -> NoReturn:
         kind = error.kind
         if kind == MALFORMED:
-            raise self._reader.broken(f"the reply is not valid HTTP: {error.detail}") from None
+            explained = self._failures.of_malformed(error, self._endpoint)
+            raise explained or self._reader.broken(f"the reply is not valid HTTP: {error.detail}") from None
         if kind == OVERSIZE:
             raise self._reader.oversize(error.size) from None
         if kind == UNANSWERED:
@@ -528,35 +578,22 @@ class HttpTransport:
             raise ConnectionLostError(
                 "the server was stopped during the call", server_id=self._server_id, delivery=delivery
             ) from None
-        cause = error.__cause__
-        self._raise_lost("the server closed it" if cause is None else http_status.reason_of(cause))
+        if is_unsent(error):
+            exchange.sent = False
+        raise self._failures.of_lost(error, self._endpoint, exchange, first=not self._met) from None
 
     def _give_up(self, exchange: Exchange, reason: str) -> None:
         if exchange.sent and exchange.request_id > 0:
             self._sink.on_given_up(exchange, reason)
 
-    def _raise_lost(self, reason: str) -> NoReturn:
-        raise ConnectionLostError(
-            f"the connection to {http_status.origin(self._endpoint)} broke before the reply: {reason}",
-            server_id=self._server_id,
-            delivery="unknown",
-        ) from None
+
+def _credentials_of(settings: HttpSettings) -> http_status.Credentials:
+    if settings.authorization is not None:
+        return http_status.Credentials.OAUTH
+    sent = settings.secrets.are_sent or any(is_credential(name) for name in settings.headers)
+    return http_status.Credentials.FIXED if sent else http_status.Credentials.NONE
 
 
 def _challenge_of(reply: WireReply, *, dpop: bool) -> Challenge:
     """Read all ``WWW-Authenticate`` fields: each scheme may have its own."""
     return parse_challenge(reply.status, reply.header_values("www-authenticate"), dpop=dpop)
-
-
-def _lines(fields: Mapping[str, str]) -> bytes:
-    return "".join(f"{name}: {value}\r\n" for name, value in fields.items()).encode("latin-1")
-
-
-def render_head(verb: str, url: URL, headers: Mapping[str, str]) -> bytes:
-    """Render the head of a request up to where the length of its body belongs (RFC 9112, section 3)."""
-    lines = [f"{verb} {url.raw_path_qs} HTTP/1.1", f"Host: {url.host_port_subcomponent}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    if verb == "POST":
-        lines.append("Content-Type: application/json")
-    lines.append("Content-Length: ")
-    return "\r\n".join(lines).encode("latin-1")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 import aiohttp
@@ -22,13 +23,18 @@ from mcp_manager._core.http_message import (
 )
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager._core.sse import SseLimitError, SseParser
-from mcp_manager.transports.endpoint import Endpoint, dialled, tls_name
-from mcp_manager.transports.http_pool import HttpPool, Place
+from mcp_manager.transports.endpoint import dialled
+from mcp_manager.transports.http_pool import HttpPool
+from mcp_manager.transports.lanes import LanePool
+from mcp_manager.transports.places import Place, Wait
+from mcp_manager.transports.route import proxy_fields, request_options
 
 __all__ = ["EventTaker", "OrdinaryPath"]
 
 # How long an event stream may take to end after it has delivered the reply before its connection is dropped.
 _STREAM_END_S: Final = 1.0
+# 407 is a proxy's alone; the others are a gateway's that found the server gone, before or after it was asked.
+_PROXY_REFUSES: Final = frozenset({407, 502, 504})
 _KEPT: Final = (
     "content-type",
     "content-encoding",
@@ -52,6 +58,9 @@ class EventTaker(Protocol):
 
     def stream_opened(self, exchange: Exchange) -> None:
         """Learn that a stream stands open."""
+
+    def take_cookies(self, values: Sequence[bytes]) -> None:
+        """Take the values of ``Set-Cookie`` fields."""
 
 
 class _MarkedPayload(aiohttp.BytesPayload):
@@ -79,8 +88,8 @@ class OrdinaryPath:
         What bounds the making of a connection.
     limit
         The longest reply, or event of one, in bytes.
-    endpoint
-        Where requests go, if that is not left to the resolution of the URL's host.
+    lanes
+        The connections to the same place by the same route: they are bounded together.
     """
 
     def __init__(
@@ -89,9 +98,11 @@ class OrdinaryPath:
         taker: EventTaker,
         timeout: aiohttp.ClientTimeout,
         limit: int,
-        endpoint: Endpoint | None = None,
+        lanes: LanePool,
     ) -> None:
-        self._endpoint = endpoint
+        self._endpoint = lanes.endpoint
+        self._route = lanes.route
+        self._lanes = lanes
         self._pool = pool
         self._taker = taker
         self._timeout = timeout
@@ -99,11 +110,11 @@ class OrdinaryPath:
         self._ending: set[asyncio.Task[None]] = set()
 
     async def exchange(
-        self, verb: str, url: URL, headers: Mapping[str, str], exchange: Exchange, *, lasting: bool = False
+        self, verb: str, url: URL, headers: Mapping[str, str], exchange: Exchange, wait: Wait | None
     ) -> WireReply | Message:
         """Send a request and return its response, or the reply to the exchange that came on an event stream.
 
-        One that is ``lasting`` takes no place among the connections that ``max_connections`` counts: a few streams that
+        Without a ``wait``, it takes no place among the connections that ``max_connections`` counts: a few streams that
         stay open would leave none for calls.
 
         Raises
@@ -113,10 +124,20 @@ class OrdinaryPath:
         aiohttp.ClientError, OSError, TimeoutError
             No connection, or it broke.
         """
-        if lasting:
+        if wait is None:
             return await self._request(self._pool.lasting_client, verb, url, headers, exchange, None)
-        async with self._pool.place() as place:
-            return await self._request(self._pool.client, verb, url, headers, exchange, place)
+        while True:
+            async with self._pool.place(self._lanes, wait) as place:
+                try:
+                    is_fresh = exchange.resent or self._lanes.is_doubted
+                    client = self._pool.fresh_client if is_fresh else self._pool.client
+                    return await self._request(client, verb, url, headers, exchange, place)
+                except (aiohttp.ClientError, OSError) as error:
+                    if exchange.reused:
+                        self._lanes.doubt()
+                    if exchange.sent or not wait.is_scarcity(error):
+                        raise
+            await self._pool.pause(wait)
 
     def close(self) -> None:
         """Drop the streams that still end."""
@@ -134,17 +155,15 @@ class OrdinaryPath:
     ) -> WireReply | Message:
         if self._endpoint is not None:
             headers = {"Host": url.host_port_subcomponent or "", **headers}
-        response = await client.request(
-            verb,
-            dialled(url, self._endpoint),
-            server_hostname=tls_name(url, self._endpoint),
-            data=_MarkedPayload(exchange) if exchange.frame else None,
-            headers=headers if exchange.fields is None else {**headers, **_pairs(exchange.fields)},
-            timeout=self._timeout,
-            allow_redirects=False,
-        )
+        if self._route.proxy is not None:
+            headers = {**headers, **proxy_fields(self._route, url)}
+        target = self._route.connected(dialled(url, self._endpoint))
+        headers = headers if exchange.fields is None else {**headers, **_pairs(exchange.fields)}
+        response = await self._pool.connecting(target, partial(self._respond, client, verb, url, headers, exchange))
         reply: WireReply | Message | None = None
         try:
+            if response.status in _PROXY_REFUSES and self._route.proxy is not None and url.scheme == "http":
+                raise aiohttp.ClientHttpProxyError(response.request_info, (), status=response.status)
             reply = await self._read(response, exchange, place)
         finally:
             # Released before its end, a response takes its connection with it: nobody can read another's bytes.
@@ -152,14 +171,31 @@ class OrdinaryPath:
                 response.release()
         return reply
 
+    async def _respond(
+        self, client: aiohttp.ClientSession, verb: str, url: URL, headers: Mapping[str, str], exchange: Exchange
+    ) -> aiohttp.ClientResponse:
+        return await client.request(
+            verb,
+            dialled(url, self._endpoint),
+            **await request_options(self._route, self._pool.tls, url, self._endpoint),
+            data=_MarkedPayload(exchange) if exchange.frame else None,
+            headers=headers,
+            timeout=self._timeout,
+            allow_redirects=False,
+            trace_request_ctx=exchange,
+        )
+
     async def _read(
         self, response: aiohttp.ClientResponse, exchange: Exchange, place: Place | None
     ) -> WireReply | Message:
         headers = [
-            (name.encode("ascii"), value.encode("latin-1", "replace"))
+            (name.encode("ascii"), value.encode("utf-8", "surrogateescape"))
             for name in _KEPT
             for value in response.headers.getall(name, ())
         ]
+        cookies = response.headers.getall("set-cookie", ())
+        if cookies:
+            self._taker.take_cookies([value.encode("utf-8", "surrogateescape") for value in cookies])
         head = WireReply(response.status, headers, b"")
         if exchange.request_id == 0 and head.is_event_stream and response.status == 200:
             return head

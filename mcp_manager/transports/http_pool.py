@@ -1,29 +1,38 @@
-"""The one aiohttp session and connector behind every HTTP server: limits, TLS, DNS, and which addresses are allowed."""
+"""The one aiohttp session and connector behind every HTTP server: limits, routes, and which addresses are allowed."""
 
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
-import ipaddress
 import socket
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import aiohttp
 from yarl import URL
 
 from mcp_manager._core.http_message import drop_spare
+from mcp_manager._core.wire import WireGroup
+from mcp_manager.auth.addresses import address_rule
+from mcp_manager.transports.addresses import refuse_special_address
 from mcp_manager.transports.deadline_timer import DeadlineTimer
 from mcp_manager.transports.endpoint import Endpoint
 from mcp_manager.transports.lanes import RECEIVE_BYTES, Lane, LanePool
+from mcp_manager.transports.names import Names
+from mcp_manager.transports.places import Place, Places, Wait
+from mcp_manager.transports.route import DIRECT, Route
+from mcp_manager.transports.routed_connector import RoutedConnector
+from mcp_manager.transports.tls import TlsContexts
+from mcp_manager.transports.user_agent import USER_AGENT, user_agent
 
 if TYPE_CHECKING:
     from aiohappyeyeballs import AddrInfoType
 
-__all__ = ["HttpPool", "Place", "connecting_server"]
+__all__ = ["HttpPool", "connecting_server"]
+
+T = TypeVar("T")
 
 connecting_server: ContextVar[str] = ContextVar("connecting_server", default="")
 """The server on whose behalf the current task may open a connection."""
@@ -45,23 +54,40 @@ class HttpPool:
         The most connections open at once over all servers, 0 for no limit. A request beyond it waits for one,
         within its deadline. Streams that stand open are counted apart, as many again: no number of them keeps calls
         from being made.
+    max_connections_per_origin
+        The most of them to one origin (scheme, host and port), 0 for no limit.
     timer
         Where calls leave their deadlines; it is closed with the pool.
+    sender
+        The ``User-Agent`` of every request, unless it brings its own.
     """
 
-    def __init__(self, *, max_connections: int = 0, timer: DeadlineTimer | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        max_connections: int = 0,
+        max_connections_per_origin: int = 0,
+        timer: DeadlineTimer | None = None,
+        sender: str = "",
+    ) -> None:
+        self.user_agent = sender or user_agent("")
         self.max_connections = max_connections
+        self.group = WireGroup()
+        self.places = Places(self.group, max_connections, max_connections_per_origin)
+        self._names: Names | None = None
         self.timer = timer if timer is not None else DeadlineTimer()
         self._client: aiohttp.ClientSession | None = None
         self._lasting_client: aiohttp.ClientSession | None = None
+        self._fresh_client: aiohttp.ClientSession | None = None
         self._sockets: dict[str, list[socket.socket]] = {}
         self._storage: bytearray | None = None
-        self._lanes: weakref.WeakValueDictionary[tuple[URL, Endpoint | None], LanePool] = weakref.WeakValueDictionary()
-        self._places_taken = 0
+        self.tls = TlsContexts()
+        # By all that makes two connections the same: nobody may speak on one that another's certificate has opened.
+        self._lanes: weakref.WeakValueDictionary[tuple[URL, Endpoint | None, Route], LanePool]
+        self._lanes = weakref.WeakValueDictionary()
         self._streams = 0
         # How many lanes carry a stream that stays open; kept by the lanes.
         self.standing_lanes = 0
-        self._waiting: collections.deque[tuple[asyncio.Future[Lane | None], LanePool | None]] = collections.deque()
         self._sweeper: asyncio.TimerHandle | None = None
 
     @property
@@ -79,15 +105,22 @@ class HttpPool:
         return self._lasting_client
 
     @property
+    def fresh_client(self) -> aiohttp.ClientSession:
+        """The session for requests that need a connection of their own, made for each."""
+        if self._fresh_client is None:
+            self._fresh_client = self._make_client(self._open_socket, force_close=True)
+        return self._fresh_client
+
+    @property
     def storage(self) -> bytearray:
         """The buffer that all lanes receive into, one after another."""
         if self._storage is None:
             self._storage = bytearray(RECEIVE_BYTES)
         return self._storage
 
-    def lanes(self, url: URL, endpoint: Endpoint | None = None) -> LanePool:
-        """Return the lanes to the origin of a URL, or to one of the endpoints behind it."""
-        place = url.origin(), endpoint
+    def lanes(self, url: URL, endpoint: Endpoint | None = None, route: Route = DIRECT) -> LanePool:
+        """Return the lanes to the origin of a URL, or to one of the endpoints behind it, by a route."""
+        place = url.origin(), endpoint, route
         lanes = self._lanes.get(place)
         if lanes is None:
             lanes = self._lanes[place] = LanePool(self, *place)
@@ -104,6 +137,7 @@ class HttpPool:
     def forget(self, server_id: str) -> None:
         """Stop counting for a server that is gone; its idle connections end with their keep-alive."""
         self._sockets.pop(server_id, None)
+        self.tls.drop_identities()
 
     async def aclose(self) -> None:
         """Close every connection; idempotent."""
@@ -112,26 +146,60 @@ class HttpPool:
             self._sweeper = None
         for lanes in list(self._lanes.values()):
             lanes.wires.interrupt()
+        self.places.close()
         self.timer.close()
         drop_spare()
-        clients = (self._client, self._lasting_client)
-        self._client = self._lasting_client = None
+        clients = (self._client, self._lasting_client, self._fresh_client)
+        self._client = self._lasting_client = self._fresh_client = None
         self._sockets.clear()
         for client in clients:
             if client is not None:
                 await client.close()
+        if self._names is not None:
+            await self._names.close()
+            self._names = None
 
-    # Places: what max_connections bounds
+    # Connections, and what bounds them
 
     @contextlib.asynccontextmanager
-    async def place(self) -> AsyncIterator[Place]:
+    async def place(self, lanes: LanePool, wait: Wait) -> AsyncIterator[Place]:
         """Hold the place of a connection that is not a lane's: idle lanes make way for it."""
-        await self.take_place(None)
-        place = Place(self)
+        await self.take_place(lanes, wait, takes_lane=False)
+        place = Place(self.places, lanes)
         try:
             yield place
         finally:
             place.give_back()
+
+    async def take_place(self, lanes: LanePool, wait: Wait, *, takes_lane: bool) -> Lane | None:
+        """Wait for a place; see :meth:`Places.take`."""
+        if self._sweeper is None:
+            self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
+        return await self.places.take(lanes, wait, takes_lane=takes_lane)
+
+    async def pause(self, wait: Wait) -> None:
+        """Wait for descriptors, of which none are left; see :meth:`Wait.pause`."""
+        self.places.lower()
+        await wait.pause()
+
+    def lack(self, wait: Wait, origin: str) -> tuple[str, str]:
+        """Say what a caller has waited for in vain, and the way out."""
+        if wait.lacks == "origin":
+            text = f"all {self.places.limit_per_origin} to {origin} are in use"
+            return text, "raise max_connections_per_origin, or give calls more time"
+        if wait.lacks == "all":
+            return f"all {self.max_connections} are in use", "raise max_connections, or give calls more time"
+        text = "this process has no descriptor left for a connection"
+        return text, "raise its limit of open files (ulimit -n), or lower max_connections"
+
+    async def connecting(self, url: URL, connect: Callable[[], Awaitable[T]]) -> T:
+        """Connect to the host of a URL; see :meth:`Names.connecting`."""
+        return await self._resolver().connecting(url, connect)
+
+    def doubt(self, url: URL) -> None:
+        """Learn that a connection to a URL was lost; see :meth:`Names.doubt`."""
+        if self._names is not None:
+            self._names.doubt(url)
 
     def admit_stream(self) -> bool:
         """Count a stream that is to stand open; ``False`` if there are as many as ``max_connections`` already."""
@@ -144,61 +212,28 @@ class HttpPool:
         """Learn that a stream that was admitted has ended."""
         self._streams -= 1
 
-    async def take_place(self, lanes: LanePool | None) -> Lane | None:
-        """Wait until one more connection may be opened (``None``), or for one of these lanes that came free."""
-        if self._sweeper is None:
-            self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
-        if not self.max_connections or self._places_taken < self.max_connections:
-            self._places_taken += 1
-            return None
-        waiter: asyncio.Future[Lane | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((waiter, lanes))
-        self._close_one_idle()
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
-                # It came free in the moment its caller gave up.
-                lane = waiter.result()
-                if lane is None:
-                    self.give_place()
-                else:
-                    lane.close()
-            raise
+    def _resolver(self) -> Names:
+        if self._names is None:
+            self._names = Names()
+        return self._names
 
-    def give_place(self) -> None:
-        """Give back the place of a connection that is gone, to whoever waits longest."""
-        self._places_taken -= 1
-        while self._waiting and self._places_taken < self.max_connections:
-            waiter, _ = self._waiting.popleft()
-            if not waiter.done():
-                self._places_taken += 1
-                waiter.set_result(None)
-
-    def returned(self, lane: Lane) -> bool:
-        """Hand a lane that came free to whoever waits longest, or close it to make place; ``False``: nobody waits."""
-        while self._waiting:
-            waiter, lanes = self._waiting[0]
-            if waiter.done():
-                self._waiting.popleft()
-                continue
-            if lanes is lane.lanes:
-                self._waiting.popleft()
-                waiter.set_result(lane)
-            else:
-                lane.close()
-            return True
-        return False
-
-    def _make_client(self, open_socket: Callable[[AddrInfoType], socket.socket]) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(
+    def _make_client(
+        self, open_socket: Callable[[AddrInfoType], socket.socket], *, force_close: bool = False
+    ) -> aiohttp.ClientSession:
+        connector = RoutedConnector(
             # Places bound them.
             limit=0,
-            keepalive_timeout=_KEEPALIVE_S,
+            force_close=force_close,
+            keepalive_timeout=None if force_close else _KEEPALIVE_S,
             socket_factory=open_socket,
+            resolver=self._resolver(),
         )
+        self._resolver().serve(connector)
+        tracing = aiohttp.TraceConfig()
+        tracing.on_connection_reuseconn.append(_note_reuse)
         return aiohttp.ClientSession(
             connector=connector,
+            trace_configs=[tracing],
             # Cookies are shared between the ports of a host: one server's would reach another.
             cookie_jar=aiohttp.DummyCookieJar(),
             # A decompressed bomb is many times the limit that was checked.
@@ -206,14 +241,8 @@ class HttpPool:
             trust_env=False,
             timeout=aiohttp.ClientTimeout(total=None),
             read_bufsize=1 << 18,
-            skip_auto_headers=("User-Agent",),
+            headers={USER_AGENT: self.user_agent},
         )
-
-    def _close_one_idle(self) -> None:
-        for lanes in list(self._lanes.values()):
-            if lanes.wires.idle:
-                lanes.wires.idle[0].close()
-                return
 
     def _sweep(self) -> None:
         self._sweeper = None
@@ -228,7 +257,12 @@ class HttpPool:
 
     def _open_socket(self, address: AddrInfoType) -> socket.socket:
         family, kind, protocol, _, where = address
-        _refuse_special_address(where)
+        if family != socket.AF_UNIX:
+            # The last moment before a connection: names that resolve to such an address are caught too.
+            refuse_special_address(str(where[0]))
+            rule = address_rule.get()
+            if rule is not None:
+                rule.check(str(where[0]))
         opened = socket.socket(family, kind, protocol)
         opened.setblocking(False)
         server_id = connecting_server.get()
@@ -240,6 +274,8 @@ class HttpPool:
     def _open_lasting_socket(self, address: AddrInfoType) -> socket.socket:
         opened = self._open_socket(address)
         # Nothing is sent on it: without these, a peer that vanished would be listened to for ever.
+        if opened.family == socket.AF_UNIX:
+            return opened
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _KEEPALIVE_PROBES.items():
             if hasattr(socket, name):
@@ -247,27 +283,7 @@ class HttpPool:
         return opened
 
 
-class Place:
-    """The place of one connection that is not a lane's."""
-
-    __slots__ = ("_pool",)
-
-    def __init__(self, pool: HttpPool) -> None:
-        self._pool: HttpPool | None = pool
-
-    def give_back(self) -> None:
-        """Give the place to whoever waits; idempotent."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.give_place()
-
-
-def _refuse_special_address(where: tuple[Any, ...]) -> None:
-    # The last moment before a connection: names that resolve to such an address are caught too.
-    address = ipaddress.ip_address(str(where[0]).partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    if address.is_link_local or address.is_multicast or address.is_unspecified:
-        raise OSError(
-            f"connecting to {address} is not allowed: link-local, multicast and unspecified addresses are blocked"
-        )
+async def _note_reuse(_: aiohttp.ClientSession, context: Any, __: aiohttp.TraceConnectionReuseconnParams) -> None:
+    exchange = context.trace_request_ctx
+    if exchange is not None:
+        exchange.reused = True

@@ -7,8 +7,12 @@ from collections.abc import Mapping
 import msgspec
 
 from mcp_manager.auth import Authorization
+from mcp_manager.config import ServerConfig
+from mcp_manager.config.redaction import Secrets
+from mcp_manager.transports.cookies import CookieJar
 from mcp_manager.transports.endpoint import Endpoint
 from mcp_manager.transports.http_pool import HttpPool
+from mcp_manager.transports.route import DIRECT, Route
 
 __all__ = ["HttpSettings"]
 
@@ -32,8 +36,14 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
         ``False`` sends everything the ordinary way.
     endpoint
         Where it is, if that is not left to the resolution of the URL's host.
+    route
+        By which way it is reached.
     authorization
         Where the credentials of requests come from if they are not fixed, ``None`` if ``headers`` has all.
+    cookies
+        Those of the instance, which outlive each of its sessions.
+    secrets
+        Masks what the server was trusted with wherever an error quotes it.
     """
 
     pool: HttpPool
@@ -44,4 +54,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_response_bytes: int
     lanes: bool = True
     endpoint: Endpoint | None = None
+    route: Route = DIRECT
     authorization: Authorization | None = None
+    cookies: CookieJar = msgspec.field(default_factory=CookieJar)
+    secrets: Secrets = msgspec.field(default_factory=lambda: Secrets(ServerConfig()))

@@ -17,13 +17,14 @@ from mcp_manager.errors import (
     ConnectionLostError,
     DeadlineExceededError,
     ProtocolError,
-    SessionLostError,
 )
+from mcp_manager.protocol.session_loss import Refusal
 from mcp_manager.transports import _http_status as http_status
 from mcp_manager.transports.base import MessageSink
 from mcp_manager.transports.deadline_timer import remaining_s
 from mcp_manager.transports.http import HttpTransport
 from mcp_manager.transports.http_settings import HttpSettings
+from mcp_manager.transports.urls import exact_url, resolve
 
 __all__ = ["HttpSseTransport"]
 
@@ -47,7 +48,7 @@ class HttpSseTransport:
     """
 
     def __init__(self, settings: HttpSettings, sink: MessageSink) -> None:
-        self._url = URL(settings.url)
+        self._url = exact_url(settings.url)
         self._server_id = settings.server_id
         self._sink = sink
         # It knows how to send; what arrives is told apart here.
@@ -69,6 +70,16 @@ class HttpSseTransport:
     def has_request_streams(self) -> bool:
         """Always false: all replies share one stream."""
         return False
+
+    @property
+    def keeps_session(self) -> bool:
+        """Whether a session was begun: its id is part of the endpoint that the stream names."""
+        return self._http.keeps_session
+
+    @property
+    def last_words(self) -> str:
+        """Always empty: what is no message is a fault of the stream, and is told there."""
+        return ""
 
     def settle(self, revision: str | None) -> None:
         """Send ``MCP-Protocol-Version`` from now on: servers of this transport ignore it, or want it."""
@@ -129,14 +140,7 @@ class HttpSseTransport:
     async def notify(self, frame: bytes, deadline_ns: int, fields: bytes | None = None) -> None:
         """POST a frame that gets no reply; any 2xx means accepted."""
         self._check_open()
-        try:
-            await self._http.notify(frame, deadline_ns)
-        except ProtocolError as error:
-            if error.http_status == 404 or (error.http_status == 400 and "session" in error.message.lower()):
-                raise SessionLostError(
-                    f"the server no longer knows the session (HTTP {error.http_status})", server_id=self._server_id
-                ) from None
-            raise
+        await self._http.notify(frame, deadline_ns)
 
     def interrupt(self) -> None:
         """End every exchange under way; see :meth:`Transport.interrupt`."""
@@ -197,6 +201,10 @@ class HttpSseTransport:
     def on_closed(self, error: CallError) -> None:
         """Never called: the stream is read here."""
 
+    async def is_lost(self, refusal: Refusal) -> bool:
+        """Never called: what a stream is refused with ends it."""
+        return False
+
     # The parts
 
     async def _post(self, exchange: Exchange, reply: asyncio.Future[Message]) -> None:
@@ -247,7 +255,7 @@ class HttpSseTransport:
                 self._http.explain(error, exchange)
             assert type(answer) is WireReply
             target = http_status.redirect_target(answer, self._url) if answer.status in _REDIRECTS else None
-            if target is None or target.scheme != self._url.scheme or target.origin() != self._url.origin():
+            if target is None or target.origin() != self._url.origin():
                 return answer
             self._url = target
             self._http.move_to(target)
@@ -262,7 +270,7 @@ class HttpSseTransport:
                 delivery="rejected",
             )
         try:
-            http_status.raise_for_status(answer, self._server_id, self._url, has_session=False)
+            self._http.refuse(answer)
         except CallError as error:
             return error
 
@@ -294,8 +302,8 @@ class HttpSseTransport:
         if len(data) > _MAX_ENDPOINT_BYTES:
             return None
         try:
-            endpoint = self._url.join(URL(data.decode().strip())).with_fragment(None)
-            same = endpoint.scheme == self._url.scheme and endpoint.origin() == self._url.origin()
+            endpoint = resolve(self._url, data.decode())
+            same = endpoint.origin() == self._url.origin() and endpoint.raw_user is None
         except ValueError:
             return None
         return endpoint if same else None

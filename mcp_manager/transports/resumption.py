@@ -13,8 +13,9 @@ import aiohttp
 from mcp_manager._core.http_message import LOST, UNANSWERED, Exchange, WireError, WireReply
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager.errors import CallError
-from mcp_manager.transports._http_status import reason_of, retry_after_of
+from mcp_manager.transports._http_status import retry_after_of
 from mcp_manager.transports.base import MessageTaker
+from mcp_manager.transports.connection_failures import reason_of
 from mcp_manager.transports.reconnection import MAX_EVENT_ID, Reconnection, is_passing
 
 __all__ = ["Resumptions"]

@@ -12,8 +12,9 @@ import aiohttp
 from mcp_manager._core.http_message import LOST, STANDING, STOPPED, UNANSWERED, Exchange, WireError, WireReply
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager.errors import CallError
+from mcp_manager.protocol.session_loss import Refusal, may_mean_loss
 from mcp_manager.transports._http_status import retry_after_of
-from mcp_manager.transports.base import MessageTaker
+from mcp_manager.transports.base import MessageSink
 from mcp_manager.transports.reconnection import Reconnection, is_passing
 
 __all__ = ["StandingStream"]
@@ -21,6 +22,7 @@ __all__ = ["StandingStream"]
 _LONGEST_S: Final = 60.0
 # A server that has never offered the stream, and only fails, is left alone.
 _MAX_FIRST_ATTEMPTS: Final = 5
+_NOT_OFFERED: Final = 405
 # A stream that lasted this long was worth asking for, whatever was on it.
 _WORTHWHILE_S: Final = 5.0
 # Many servers hold back the head until there is an event: a session must not wait for that.
@@ -38,27 +40,15 @@ class StandingStream:
     get
         ``await get(exchange, last_event_id)`` sends the GET; it returns what was answered in place of a stream, and
         raises as a wire does when that ends.
-    has_session
-        Whether the server knows the session by an id.
     sink
-        Told of streams that break the rules.
-    on_lost
-        Called when the server says that the session is gone.
+        Told of streams that break the rules, and asked whether the session is lost where one is refused.
     """
 
-    __slots__ = ("_get", "_has_session", "_on_lost", "_opened", "_sink", "_task", "_was_open")
+    __slots__ = ("_get", "_opened", "_sink", "_task", "_was_open")
 
-    def __init__(
-        self,
-        get: Callable[[Exchange, str], Awaitable[WireReply | Message]],
-        has_session: Callable[[], bool],
-        sink: MessageTaker,
-        on_lost: Callable[[int], None],
-    ) -> None:
+    def __init__(self, get: Callable[[Exchange, str], Awaitable[WireReply | Message]], sink: MessageSink) -> None:
         self._get = get
-        self._has_session = has_session
         self._sink = sink
-        self._on_lost = on_lost
         self._task: asyncio.Task[None] | None = None
         self._opened: asyncio.Event | None = asyncio.Event()
         self._was_open = False
@@ -127,20 +117,22 @@ class StandingStream:
             reconnection.failed()
         else:
             assert type(answer) is WireReply
-            if self._was_open and self._says_lost(answer):
-                self._on_lost(answer.status)
+            if is_passing(answer.status):
+                reconnection.failed(retry_after_of(answer))
+            elif not self._was_open or answer.status == _NOT_OFFERED or not 400 <= answer.status < 500:
+                # One that never offered the stream may answer 404 for that alone: not every framework says 405.
                 return False
-            # What was refused once it had been granted may be granted again, with other credentials for instance.
-            if not is_passing(answer.status) and not (self._was_open and answer.status in (401, 403)):
+            elif await self._is_lost(answer):
                 return False
-            reconnection.failed(retry_after_of(answer))
+            elif answer.status in (401, 403):
+                # What was granted once may be granted again, with other credentials for instance.
+                reconnection.failed()
+            else:
+                # The server may not know the last event any more.
+                reconnection.skip()
         return self._was_open or reconnection.failures < _MAX_FIRST_ATTEMPTS
 
-    def _says_lost(self, answer: WireReply) -> bool:
-        """Tell whether the session is gone.
-
-        A server that never offered the stream may answer 404 for that alone: not every framework says 405.
-        """
-        if not self._has_session():
-            return False
-        return answer.status == 404 or (answer.status == 400 and b"session" in answer.body.lower())
+    async def _is_lost(self, answer: WireReply) -> bool:
+        refusal = Refusal(answer.status)
+        challenged = answer.header("www-authenticate") is not None
+        return may_mean_loss(refusal, challenged=challenged) and await self._sink.is_lost(refusal)

@@ -12,8 +12,9 @@ from typing import Any, Final, NoReturn
 
 from mcp_manager._core.call_path import RequestIds
 from mcp_manager._core.deadlines import Deadline
-from mcp_manager._core.jsonrpc import FrameError, Message, scan_replies
+from mcp_manager._core.jsonrpc import FrameError, Message
 from mcp_manager.config import ServerConfig
+from mcp_manager.config.redaction import Secrets, masked_so_far, printable
 from mcp_manager.errors import (
     CallError,
     ConnectError,
@@ -22,8 +23,9 @@ from mcp_manager.errors import (
     ProtocolError,
     ServerExitedError,
 )
+from mcp_manager.transports._received import broken_reply_to, read_messages
 from mcp_manager.transports.base import Exchange, MessageSink
-from mcp_manager.transports.child import Child, child_environment, masked, printable
+from mcp_manager.transports.child import Child, child_environment
 from mcp_manager.transports.deadline_timer import DeadlineTimer, remaining_s
 
 __all__ = ["StdioTransport"]
@@ -35,8 +37,6 @@ _NEWLINES: Final = bytes.maketrans(b"\r\n", b"  ")
 # A reply this many given up requests late is counted as a stray one; nothing worse.
 _MAX_FORGOTTEN: Final = 1024
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
-# Shorter values of the environment are words like "debug" or "1", which an error may well quote.
-_MIN_SECRET: Final = 8
 # The longest value that Linux lets a process have (MAX_ARG_STRLEN).
 _MAX_SECRET: Final = 128 * 1024
 
@@ -55,16 +55,20 @@ _START_HINTS: Final = {
 class _Waiting(Deadline):
     """A request whose reply is awaited, and what its deadline ends."""
 
-    __slots__ = ("exchange", "reply", "server_id")
+    __slots__ = ("_transport", "bad_lines", "exchange", "reply")
 
-    def __init__(self, exchange: Exchange, reply: asyncio.Future[Message], server_id: str) -> None:
+    def __init__(
+        self, exchange: Exchange, reply: asyncio.Future[Message], transport: StdioTransport, bad_lines: int
+    ) -> None:
         self.exchange = exchange
         self.reply = reply
-        self.server_id = server_id
+        # How many lines had been none of a message when it was sent.
+        self.bad_lines = bad_lines
+        self._transport = transport
 
     def expired(self) -> None:
         if not self.reply.done():
-            self.reply.set_exception(_expired(self.exchange, self.server_id))
+            self.reply.set_exception(self._transport.expired(self.exchange, self.bad_lines))
 
 
 class StdioTransport:
@@ -92,7 +96,7 @@ class StdioTransport:
         self._server_id = server_id
         self._sink = sink
         self._max_line = config.max_response_bytes
-        self._secrets = _secrets_of(config)
+        self._secrets = Secrets(config).texts
         self._child = Child(
             [config.command, *config.args],
             child_environment(config.env, config.inherit_env),
@@ -108,6 +112,9 @@ class StdioTransport:
         self._closing = False
         self._failure: CallError | None = None
         self._is_first_line = True
+        # The last line that was no message, fit to be shown, and how many there were.
+        self._bad_line = ""
+        self._bad_lines = 0
 
     @property
     def pid(self) -> int:
@@ -118,6 +125,29 @@ class StdioTransport:
         """Return the last lines the child wrote to its standard error, in one line, without values of its ``env``."""
         return self._child.stderr_tail(lines, hidden=self._secrets)
 
+    @property
+    def last_words(self) -> str:
+        """What the program wrote that is no message, and may tell what it waits for; "" if it wrote nothing."""
+        words = []
+        if stderr := self.stderr_tail():
+            words.append(f"its stderr ends: {stderr}")
+        # A prompt has no end of line, as an answer is to follow.
+        if unended := bytes(self._partial[:_MAX_SECRET]):
+            words.append(f"its stdout ends: {self._quoted(unended)}")
+        elif self._bad_line:
+            words.append(f"its stdout says: {self._bad_line}")
+        return "; ".join(words)
+
+    def expired(self, exchange: Exchange, bad_lines: int = -1) -> DeadlineExceededError:
+        """Say that no reply came in time and, if lines that are no messages came instead, what the last one was."""
+        is_telling = 0 <= bad_lines < self._bad_lines
+        return DeadlineExceededError(
+            "no reply within the deadline",
+            server_id=self._server_id,
+            delivery="unknown" if exchange.sent else "not_sent",
+            hint=f"meanwhile it wrote a line that is no message: {self._bad_line}" if is_telling else "",
+        )
+
     async def open(self) -> None:
         """Start the program; raises :class:`ConnectError` naming it and what is wrong."""
         if self._failure is not None:
@@ -127,6 +157,11 @@ class StdioTransport:
         except (OSError, ValueError) as error:
             raise self._start_error(error) from None
         self._opened = True
+
+    @property
+    def keeps_session(self) -> bool:
+        """Always false: the process is the session."""
+        return False
 
     @property
     def has_request_streams(self) -> bool:
@@ -151,7 +186,7 @@ class StdioTransport:
         self._check_open()
         request_id = exchange.request_id
         reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(exchange, reply, self._server_id)
+        waiting = _Waiting(exchange, reply, self, self._bad_lines)
         self._pending[request_id] = waiting
         if exchange.deadline_ns:
             self._wheel.add(waiting, exchange.deadline_ns)
@@ -214,7 +249,7 @@ class StdioTransport:
         except TimeoutError:
             if not blocked.expired():
                 raise
-            raise _expired(exchange, self._server_id) from None
+            raise self.expired(exchange) from None
 
     def _check_open(self) -> None:
         if self._failure is not None:
@@ -253,7 +288,7 @@ class StdioTransport:
             self._is_first_line = False
             line = line.removeprefix(_BYTE_ORDER_MARK)
         try:
-            messages = scan_replies(line)
+            messages = read_messages(line, self._faulty)
         except FrameError as error:
             self._take_bad_line(line, error)
             return
@@ -265,7 +300,6 @@ class StdioTransport:
 
     def _take_reply(self, message: Message) -> None:
         request_id = message.id
-        # A string that looks like the number is not the id that was sent (JSON-RPC 2.0, section 5).
         if isinstance(request_id, int) and request_id in self._pending:
             reply = self._pending.pop(request_id).reply
             if not reply.done():
@@ -275,9 +309,30 @@ class StdioTransport:
         else:
             self._tell(self._sink.on_fault, "a reply that nobody waits for", "")
 
+    def _faulty(self, kind: str, detail: str) -> None:
+        self._tell(self._sink.on_fault, kind, detail)
+
     def _take_bad_line(self, line: bytes, error: FrameError) -> None:
-        text = masked(line[:_MAX_SECRET].decode("utf-8", "replace"), self._secrets)
-        self._tell(self._sink.on_fault, "a line that is no message", f"({error}) {printable(text[:_QUOTED])}")
+        self._bad_line = self._quoted(line)
+        self._bad_lines += 1
+        self._tell(self._sink.on_fault, "a line that is no message", f"({error}) {self._bad_line}")
+        request_id = broken_reply_to(line, self._pending.__contains__)
+        if request_id is None:
+            return
+        reply = self._pending.pop(request_id).reply
+        if not reply.done():
+            reply.set_exception(
+                ProtocolError(
+                    f"the reply is not JSON-RPC: {error}: {self._bad_line}",
+                    server_id=self._server_id,
+                    delivery="unknown",
+                    retryable=True,
+                )
+            )
+
+    def _quoted(self, line: bytes) -> str:
+        text = masked_so_far(line[:_MAX_SECRET].decode("utf-8", "replace"), self._secrets)
+        return printable(text.strip()[:_QUOTED])
 
     def _tell(self, listener: Callable[..., None], *news: object) -> None:
         """Tell the sink, which must not be able to stop the reading for everybody else."""
@@ -301,12 +356,11 @@ class StdioTransport:
         self._child.kill()
 
     def _child_ended(self, exit_code: int) -> None:
-        stderr = self.stderr_tail()
         error = ServerExitedError(
             f"the server process {_how_it_ended(exit_code, self._child.misdeed)}",
             server_id=self._server_id,
             exit_code=exit_code,
-            hint=f"its stderr ends: {stderr}" if stderr else "it wrote nothing to stderr",
+            hint=self.last_words or "it wrote nothing to stderr",
         )
         self._fail(error)
         if self._closing:
@@ -340,24 +394,11 @@ class StdioTransport:
         return ConnectError(f"cannot start {self._command!r}: {reason}", server_id=self._server_id, hint=hint)
 
 
-def _expired(exchange: Exchange, server_id: str) -> DeadlineExceededError:
-    return DeadlineExceededError(
-        "no reply within the deadline", server_id=server_id, delivery="unknown" if exchange.sent else "not_sent"
-    )
-
-
 def _line(frame: bytes) -> bytes:
     """End a frame with the one newline it may contain: within JSON text they are insignificant white space."""
     if b"\n" in frame or b"\r" in frame:
         frame = frame.translate(_NEWLINES)
     return frame + b"\n"
-
-
-def _secrets_of(config: ServerConfig) -> frozenset[str]:
-    """Return what a server may have been trusted with, line by line, as it would appear in its output."""
-    inherited = (os.environ.get(name, "") for name in config.inherit_env)
-    lines = (line.strip() for value in (*config.env.values(), *inherited) for line in value.splitlines())
-    return frozenset(line for line in lines if len(line) >= _MIN_SECRET)
 
 
 def _how_it_ended(exit_code: int, misdeed: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import traceback
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import pytest
 from support.authorization import ProtectedServer, authorized, oauth
 
-from mcp_manager import AuthError, FileTokenStore, McpManager, MemoryTokenStore
+from mcp_manager import AuthError, FileTokenStore, LoopbackRedirect, McpManager, MemoryTokenStore
+from mcp_manager.auth.oauth import flow
 
 
 async def call(manager: McpManager) -> Any:
@@ -201,6 +203,73 @@ async def test_a_403_is_met_with_more_scopes_and_none_is_lost() -> None:
         assert [each.query["scope"] for each in server.to("/authorize")] == ["read", "read write"]
 
 
+async def test_a_403_that_names_no_scope_is_met_with_those_of_the_resource() -> None:
+    resource = {"scopes_supported": ["read", "write"]}
+    with ProtectedServer(resource=resource, call_scope="write", names_call_scope=False) as server:
+        async with authorized(server, scopes=["read"]) as manager:
+            await manager.list_tools("a")
+            await call(manager)
+        assert [each.query["scope"] for each in server.to("/authorize")] == ["read", "read write"]
+
+
+class Once:
+    """A user who agrees once, and then says nothing of use ``failures`` times."""
+
+    def __init__(self, server: ProtectedServer, failures: int) -> None:
+        self._server = server
+        self._left = failures
+        self._has_agreed = False
+
+    async def __call__(self, url: str) -> str:
+        if self._has_agreed and self._left:
+            self._left -= 1
+            raise LookupError("an error page")
+        self._has_agreed = True
+        return await self._server.agree(url)
+
+
+async def test_a_step_up_that_is_denied_costs_nothing_that_there_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "_FIRST_HOLD_OFF_S", 0.0)
+    with ProtectedServer(scope_needed="read", call_scope="write", gives_refresh=True) as server:
+        async with authorized(server, Once(server, 10)) as manager:
+            await manager.list_tools("a")
+            with pytest.raises(AuthError, match="LookupError"):
+                await call(manager)
+            server.valid.clear()
+            await manager.list_tools("a")
+        assert len(server.to("/authorize")) == 1
+        assert server.to("/token")[-1].form["grant_type"] == "refresh_token"
+        assert server.to("/token")[-1].form["client_id"] == server.to("/authorize")[0].query["client_id"]
+
+
+async def test_a_client_that_leads_nowhere_is_registered_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "_FIRST_HOLD_OFF_S", 0.0)
+    with ProtectedServer() as server:
+        async with authorized(server, Once(server, 1)) as manager:
+            await call(manager)
+            server.valid.clear()
+            with pytest.raises(AuthError, match="LookupError"):
+                await call(manager)
+            assert len(server.to("/register")) == 1
+            await call(manager)
+        assert len(server.to("/register")) == 2
+
+
+async def test_a_403_that_no_scope_would_help_asks_nobody_and_looks_but_once() -> None:
+    resource = {"scopes_supported": ["read"]}
+    with ProtectedServer(resource=resource, call_scope="write", names_call_scope=False) as server:
+        async with authorized(server) as manager:
+            await manager.list_tools("a")
+            asked: list[int] = []
+            for _ in range(3):
+                with pytest.raises(AuthError) as caught:
+                    await call(manager)
+                assert caught.value.delivery == "rejected"
+                asked.append(len(server.seen) - len(server.to("/mcp")))
+        assert asked[0] == asked[1] == asked[2]
+        assert len(server.to("/authorize")) == 1
+
+
 async def test_a_scope_that_was_asked_for_and_not_given_is_not_asked_for_again() -> None:
     with ProtectedServer(scope_needed="read write", call_scope="write") as server:
         async with authorized(server) as manager:
@@ -283,6 +352,35 @@ async def test_an_endpoint_gets_no_token_of_another_one() -> None:
         for server in (one, two):
             sent = {each.headers.get("authorization", "")[7:] for each in server.to("/mcp")} - {""}
             assert sent == set(server.valid)
+
+
+async def test_a_port_that_is_in_use_is_said_to_be() -> None:
+    with ProtectedServer() as server, socket.create_server(("127.0.0.1", 0)) as taken:
+        uri = f"http://127.0.0.1:{taken.getsockname()[1]}/callback"
+        async with authorized(server, LoopbackRedirect(lambda _: None), redirect_uri=uri) as manager:
+            with pytest.raises(AuthError, match=r"the redirect handler failed \(OSError: .*in use") as caught:
+                await call(manager)
+            assert "auth.redirect_uri" in caught.value.hint
+
+
+async def test_a_handler_that_brings_nothing_back_is_told_what_it_should() -> None:
+    async def forgetful(url: str) -> Any:
+        await server.agree(url)
+
+    with ProtectedServer() as server:
+        async with authorized(server, forgetful) as manager:
+            with pytest.raises(AuthError, match="returned NoneType") as caught:
+                await call(manager)
+            assert "the URL that the user was sent back to" in caught.value.hint
+
+
+async def test_a_store_that_cannot_be_read_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("a file")
+    with ProtectedServer() as server:
+        async with authorized(server, token_store=FileTokenStore(tmp_path / "tokens")) as manager:
+            with pytest.raises(AuthError, match=r"the token store failed \(NotADirectoryError: Not a directory\)"):
+                await call(manager)
+        assert server.to("/authorize") == []
 
 
 async def test_no_secret_is_in_any_error_or_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 import pytest
 from support import faults
 from support.calls import CALM, echo, eventually
-from support.scripted import Connection, Request, ScriptedServer
+from support.scripted import Connection, Fault, Request, ScriptedServer
 from support.traffic import Traffic
 
-from mcp_manager import McpManager, RolloutError, ServerNotFoundError
+from mcp_manager import McpManager, McpManagerError, RolloutError, ServerNotFoundError
 from mcp_manager.supervisor import Supervisor
 
 LONG = {"strategy": "canary", "canary_s": 3600.0}
@@ -141,6 +142,23 @@ async def test_one_that_fails_its_calls_is_taken_back_at_once(
         await traffic.goes_on()
     assert failures
     assert traffic.failures == failures
+
+
+@pytest.mark.parametrize("fault", [faults.RpcErrorReply(-32603), faults.Status(403)], ids=["-32603", "HTTP 403"])
+async def test_one_that_answers_without_results_is_taken_back(
+    fault: Fault, old: ScriptedServer, new: ScriptedServer, manager: McpManager
+) -> None:
+    new.script_always("tools/call", fault)
+    rollout = asyncio.create_task(manager.redeploy("a", settings(new), percentage=50, min_calls=5, **LONG))
+    async with asyncio.timeout(30):
+        while not rollout.done():
+            # An answer opens no circuit, but the old one's calls had results.
+            with contextlib.suppress(McpManagerError):
+                await manager.call_tool("a", "echo", {"text": "x"})
+            await asyncio.sleep(0.001)
+    with pytest.raises(RolloutError, match="calls failed"):
+        await rollout
+    await restored(manager, "old")
 
 
 async def test_one_whose_circuit_opens_is_taken_back(

@@ -190,6 +190,34 @@ def test_check_connects_also_what_is_lazy(tmp_path: Path) -> None:
     assert main(["check", str(write(tmp_path / "lazy.json", {"servers": {"works": lazy}}))]) == 0
 
 
+def starting_after(seconds: float, **settings: object) -> dict[str, object]:
+    """Configure a server that answers after that long, and for which a deployment waits a tenth of a second."""
+    module = "mcp_manager.cli.demo_servers.stdio_server"
+    code = f"import runpy, time; time.sleep({seconds}); runpy.run_module({module!r}, run_name='__main__')"
+    return {"command": sys.executable, "args": ["-P", "-c", code], "connect_timeout_s": 0.1, **settings}
+
+
+def test_check_waits_for_programs_that_are_still_starting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    servers = {"slow": starting_after(1.0), "stuck": starting_after(300, start_timeout_s=2)}
+    assert main(["check", str(write(tmp_path / "slow.json", {"servers": servers}))]) == 1
+    shown = capsys.readouterr()
+    rows = rows_of(shown.out)
+    assert rows["slow"][1:3] == ["yes", "1/1"]
+    assert float(rows["slow"][4].replace(",", "")) > 1000
+    assert rows["stuck"][1:3] == ["no", "0/1"]
+    assert "mcp-manager: slow is still starting; waiting up to 60 s (start_timeout_s)\n" in shown.err
+    assert "mcp-manager: stuck is still starting; waiting up to 2 s (start_timeout_s)\n" in shown.err
+    assert "stuck: no handshake within start_timeout_s (2 s)" in shown.out
+
+
+def test_tools_and_call_wait_for_a_program_that_is_still_starting(tmp_path: Path) -> None:
+    slow = starting_after(1.0, request_timeout_s=0.3)
+    path = str(write(tmp_path / "slow.json", {"servers": {"slow": slow}}))
+    assert main(["tools", path]) == 0
+    assert main(["call", path, "slow", "ping"]) == 0
+    assert main(["call", path, "slow", "ping", "--timeout", "0.3"]) == 1
+
+
 def test_list_neither_connects_nor_tells_secrets(fleet: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", str(fleet)]) == 0
     table = capsys.readouterr().out

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
-import functools
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import dns.rcode
 import pytest
 from support.calls import CALM, echo, eventually, text_of
-from support.certificates import make_contexts
+from support.certificates import make_context
 from support.name_server import NameServer
 from support.scripted import ScriptedServer
 from support.traffic import Traffic
@@ -108,19 +106,21 @@ async def test_every_address_is_an_instance_and_is_spoken_to_by_the_name(
 @pytest.mark.parametrize("lanes", [True, False])
 @pytest.mark.parametrize("certified", [NAME, "127.0.0.1", "another.test"])
 async def test_a_certificate_must_be_for_the_name_and_not_for_the_address(
-    lanes: bool, certified: str, names: NameServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lanes: bool, certified: str, names: NameServer, tmp_path: Path
 ) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("no openssl to make a certificate with")
     kind = "IP" if certified == "127.0.0.1" else "DNS"
-    context, trusting = make_contexts(tmp_path, f"{kind}:{certified}")
+    context, trusted = make_context(tmp_path, f"{kind}:{certified}")
     asked_for: list[str | None] = []
     context.sni_callback = lambda _, name, __: asked_for.append(name)
-    monkeypatch.setattr(aiohttp, "TCPConnector", functools.partial(aiohttp.TCPConnector, ssl=trusting))
     records(names, "127.0.0.1")
     with ScriptedServer(tls=context) as server:
         async with McpManager(ManagerConfig(http_lanes=lanes)) as manager:
-            config = discovered(names, server.port) | {"url": f"https://{NAME}:{server.port}/mcp"}
+            config = discovered(names, server.port) | {
+                "url": f"https://{NAME}:{server.port}/mcp",
+                "tls": {"ca_file": str(trusted)},
+            }
             await manager.deploy("a", config)
             if certified == NAME:
                 assert text_of(await manager.execute_raw("a", echo("x"))) == "x"

@@ -94,7 +94,6 @@ FAILURES = [
     Case("json-empty", not_json(b""), ProtocolError, "unknown"),
     Case("html", not_json(b"<html><body>Welcome</body></html>", "text/html"), ProtocolError, "unknown"),
     Case("wrong-id", faults.WrongId(), ProtocolError, "unknown"),
-    Case("string-id", faults.StringId(), ProtocolError, "unknown"),
     Case("accepted", faults.Status(202), ProtocolError, "unknown"),
     Case("no-content", faults.Status(204), ProtocolError, "unknown"),
     Case("ok-without-body", faults.Status(200), ProtocolError, "unknown"),
@@ -299,6 +298,7 @@ async def test_an_expired_session_is_replaced_once_for_all(status: int) -> None:
 
 async def test_a_session_lost_again_and_again_is_an_error(manager: McpManager, faulty: ScriptedServer) -> None:
     faulty.script_always("tools/call", faults.Status(404))
+    faulty.script_always("ping", faults.Status(404))
     error = await failure_of(manager, "faulty", echo("lost"))
     assert isinstance(error, SessionLostError)
     assert error.delivery == "rejected"

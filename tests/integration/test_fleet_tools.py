@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support import faults
-from support.calls import CALM, eventually
+from support.calls import CALM, echo, eventually
 from support.processes import scripted_stdio, sdk_stdio
 from support.scripted import ScriptedServer
 
@@ -78,7 +78,7 @@ async def test_news_of_a_change_have_the_list_fetched_again_and_reach_the_handle
 async def test_a_new_session_has_the_list_fetched_again(manager: McpManager, server: ScriptedServer) -> None:
     await manager.list_all_tools(["one"])
     server.expire_sessions()
-    await manager.ping("one")
+    await manager.execute_raw("one", echo("x"))
     await manager.list_all_tools(["one"])
     assert len(server.requests_of("tools/list")) == 2
 

@@ -166,6 +166,7 @@ async def test_a_session_that_is_gone_is_made_anew_and_the_call_repeated() -> No
         async with McpManager() as manager:
             await manager.deploy("a", {"url": server.url, **SSE})
             server.script("tools/call", faults.Status(404))
+            server.script("ping", faults.Status(404))
             assert text_of(await manager.execute_raw("a", echo("x"))) == "x"
             assert (len(server.streams), server.executed) == (2, ["x"])
 
@@ -244,7 +245,7 @@ async def test_a_stream_without_an_endpoint_is_no_session() -> None:
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
-        (faults.Status(401), "refused the credentials"),
+        (faults.Status(401), "wants credentials"),
         (faults.Status(404), "HTTP 404"),
         (faults.Status(503), "not available"),
         (faults.Reply(b"<html>", "text/html"), "no event stream"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import functools
 import random
 import shutil
 import socket
@@ -12,11 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 from support import faults
 from support.calls import CALM, echo, failure_of, text_of
-from support.certificates import make_contexts
+from support.certificates import make_context
 from support.scripted import ScriptedServer
 
 from mcp_manager import ManagerConfig, McpManager
@@ -33,7 +31,7 @@ CALLS = 100
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ScriptedServer]:
-    """A server over TCP, and one over TLS whose certificate the manager's connector is made to trust."""
+    """A server over TCP, and one over TLS whose certificate is in what Python trusts."""
     context = None
     if request.param == "tls" and "uvloop" in request.node.name:
         # The ordinary way of aiohttp has it, too.
@@ -42,8 +40,8 @@ def server(
     if request.param == "tls":
         if shutil.which("openssl") is None:
             pytest.skip("no openssl to make a certificate with")
-        context, trusting = make_contexts(Path(tmp_path_factory.mktemp("certificates")))
-        monkeypatch.setattr(aiohttp, "TCPConnector", functools.partial(aiohttp.TCPConnector, ssl=trusting))
+        context, trusted = make_context(Path(tmp_path_factory.mktemp("certificates")))
+        monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
     with ScriptedServer(tls=context) as server:
         yield server
 

@@ -76,7 +76,8 @@ async def test_raw_bytes_pass_through_with_the_callers_id() -> None:
 
 async def test_a_killed_child_fails_its_calls_with_delivery_and_comes_back() -> None:
     async with McpManager() as manager:
-        await manager.deploy("a", stdio())
+        # With retries, the next call waits for the restart.
+        await manager.deploy("a", stdio(retry={"attempts": 1}))
         await manager.deploy("b", stdio())
         known = {child.pid for child in psutil.Process().children()}
         slow = asyncio.create_task(manager.call_tool("a", "sleep", {"seconds": 30}))
@@ -87,11 +88,14 @@ async def test_a_killed_child_fails_its_calls_with_delivery_and_comes_back() -> 
         with pytest.raises(ServerExitedError) as caught:
             await slow
         assert (caught.value.delivery, caught.value.server_id) == ("unknown", "a")
-        assert manager.server("a").state is ServerState.UNHEALTHY
+        assert caught.value.retry_after_s is not None
+        assert (manager.server("a").state, manager.server("a").circuit) == (ServerState.UNHEALTHY, "Open")
         with pytest.raises(CircuitOpenError) as refused:
             await manager.ping("a")
         assert refused.value.delivery == "not_sent"
+        assert "killed by signal 9 (SIGKILL); it is started again in" in refused.value.message
         assert refused.value.retry_after_s is not None
+        assert refused.value.retry_after_s <= caught.value.retry_after_s
         assert not (await neighbour).is_error
         assert manager.server("b").state is ServerState.HEALTHY
         await becomes(manager, "a", ServerState.HEALTHY)
@@ -101,7 +105,8 @@ async def test_a_killed_child_fails_its_calls_with_delivery_and_comes_back() -> 
 
 async def test_a_child_is_started_again_in_its_own_time_whatever_its_circuit_says() -> None:
     async with McpManager() as manager:
-        await manager.deploy("a", stdio(breaker={"open_s": 60.0, "consecutive_failures": 1}))
+        breaker = {"open_s": 60.0, "consecutive_failures": 1}
+        await manager.deploy("a", stdio(breaker=breaker, retry={"attempts": 1}))
         os.kill(manager.server("a").pids[0], signal.SIGKILL)
         refused = 0
         async with asyncio.timeout(15):
@@ -115,6 +120,39 @@ async def test_a_child_is_started_again_in_its_own_time_whatever_its_circuit_say
                     await asyncio.sleep(0.01)
         assert refused > 0
         assert manager.server("a").circuit == "Closed"
+
+
+async def test_a_program_that_exits_at_its_start_opens_its_circuit_and_says_so_in_every_error() -> None:
+    program = "import sys; sys.exit('API_KEY is not set')"
+    async with McpManager() as manager:
+        await manager.deploy(
+            "a",
+            {
+                "command": sys.executable,
+                "args": ["-c", program],
+                "retry": {"attempts": 1},
+                "restart": {"initial_s": 30.0, "jitter": 0.0},
+            },
+        )
+        assert (manager.server("a").state, manager.server("a").circuit) == (ServerState.UNHEALTHY, "Open")
+        for _ in range(3):
+            with pytest.raises(CircuitOpenError) as refused:
+                await manager.ping("a")
+            assert refused.value.delivery == "not_sent"
+            assert "the server process exited with status 1; it is started again in" in str(refused.value)
+            assert "API_KEY is not set" in str(refused.value)
+            assert refused.value.retry_after_s is not None and 0 < refused.value.retry_after_s <= 30.0
+
+
+async def test_a_call_waits_for_a_child_that_is_started_again_soon() -> None:
+    async with McpManager() as manager:
+        await manager.deploy("a", stdio(restart={"initial_s": 0.3, "max_s": 0.3}))
+        [victim] = manager.server("a").pids
+        os.kill(victim, signal.SIGKILL)
+        await becomes(manager, "a", ServerState.UNHEALTHY)
+        answers = await asyncio.gather(*(manager.call_tool("a", "echo", {"text": str(each)}) for each in range(20)))
+        assert [each.text for each in answers] == [str(each) for each in range(20)]
+        assert victim not in manager.server("a").pids
 
 
 async def test_a_child_is_started_again_though_nothing_is_probed() -> None:

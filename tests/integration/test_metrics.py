@@ -159,7 +159,7 @@ async def test_attempts_after_the_first_are_counted() -> None:
             await manager.execute_raw("a", echo("x"))
             assert total(manager.metrics_text(), "mcp_retries_total", server_id="a") == 2
             # On the next session, within one attempt of the caller's.
-            server.script("tools/call", faults.Status(404))
+            server.expire_sessions()
             await manager.execute_raw("a", echo("x"))
             assert total(manager.metrics_text(), "mcp_retries_total", server_id="a") == 3
             assert len(server.requests_of("tools/call")) == 6

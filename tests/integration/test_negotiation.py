@@ -200,7 +200,9 @@ async def test_other_errors_of_a_stateless_server_mean_no_handshake(server: EraS
 )
 async def test_what_is_of_the_moment_is_no_verdict(server: EraServer, fault: Fault, kind: type[CallError]) -> None:
     server.speaks = (HANDSHAKE, STATELESS)
-    server.script("server/discover", fault, fault)
+    # A connection that ends without a byte of the reply is asked again on another one.
+    times = 2 if isinstance(fault, faults.Reset | faults.Close) else 1
+    server.script("server/discover", *[fault] * times, times=2)
     async with McpManager() as manager:
         await manager.deploy("s", settings(server, connect="lazy"))
         for _ in range(2):
@@ -358,7 +360,7 @@ async def test_a_forced_revision_takes_no_other(mode: str) -> None:
 # The handshake itself
 
 
-@pytest.mark.parametrize("revision", ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"])
+@pytest.mark.parametrize("revision", ["2024-10-07", "2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"])
 async def test_a_counter_offer_is_spoken_from_then_on(revision: str) -> None:
     with EraServer(HANDSHAKE) as server:
         server.script("initialize", faults.ProtocolVersion(revision))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support import faults
-from support.calls import CALM
+from support.calls import CALM, echo
 from support.scripted import ScriptedServer
 
 from mcp_manager import CallToolResult, McpManager, ProtocolError, ServerState
@@ -98,7 +98,7 @@ async def test_no_result_is_refused_for_the_schema_of_an_earlier_session(
 ) -> None:
     await manager.list_tools("one")
     server.expire_sessions()
-    await manager.ping("one")
+    await manager.execute_raw("one", echo("x"))
     server.script_always("tools/list", listing({"type": "integer"}))
     assert (await call(manager, server, structuredContent=3)).structured_content == 3
     assert len(server.requests_of("tools/list")) == 2

@@ -42,7 +42,7 @@ async def test_a_lost_session_is_made_again_though_nothing_is_probed(
     manager: McpManager, server: ScriptedServer
 ) -> None:
     await manager.deploy("a", {"url": server.url, "health": UNPROBED})
-    server.script("tools/call", faults.Status(404))
+    server.expire_sessions()
     server.script("initialize", faults.Status(500), times=3)
     with pytest.raises(CallError):
         await manager.execute_raw("a", echo("lost"))

@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from support.authority import Authority
 
 from mcp_manager import load_manager_config
 
@@ -30,7 +31,7 @@ def examples() -> list[tuple[str, str]]:
 
 
 def test_every_block_is_of_a_kind_that_is_run_here() -> None:
-    assert {kind for kind, _ in BLOCKS} == {"bash", "python", "text", "toml"}
+    assert {kind for kind, _ in BLOCKS} == {"bash", "json", "python", "text", "toml"}
     assert len(examples()) == len(blocks("python")) == len(blocks("text")) == 3
 
 
@@ -64,7 +65,7 @@ def test_both_commands_set_themselves_up_and_name_what_exists(tmp_path: Path) ->
 
 
 def test_the_configuration_file_loads(tmp_path: Path) -> None:
-    (block,) = blocks("toml")
+    _, block = blocks("toml")
     path = tmp_path / "fleet.toml"
     path.write_text(block, encoding="utf-8")
     config = load_manager_config(path, environment={"SEARCH_TOKEN": "t", "HOME": "/home/x"})
@@ -72,3 +73,23 @@ def test_the_configuration_file_loads(tmp_path: Path) -> None:
     assert config.servers["files"].args == ("/home/x",)
     assert config.servers["search"].request_timeout_s == 20
     assert config.max_connections == 500
+
+
+def test_the_defaults_of_tls_and_proxy_load(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    block, _ = blocks("toml")
+    path = tmp_path / "fleet.toml"
+    assert "/etc/ssl/company.pem" in block
+    block = block.replace("/etc/ssl/company.pem", str(authority.ca_file))
+    path.write_text(f'{block}\n[servers.a]\nurl = "https://a.test/mcp"\n', encoding="utf-8")
+    server = load_manager_config(path).servers["a"]
+    assert (server.proxy, server.tls.ca_file) == ("http://proxy.example:3128", str(authority.ca_file))
+
+
+def test_the_file_of_other_clients_loads(tmp_path: Path) -> None:
+    (block,) = blocks("json")
+    path = tmp_path / "mcp.json"
+    path.write_text(block, encoding="utf-8")
+    servers = load_manager_config(path).servers
+    assert [server.command for server in servers.values()] == ["npx", "uvx", "docker"]
+    assert servers["files"].args == ("-y", "@modelcontextprotocol/server-filesystem", "/data")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support import faults
 from support.calls import CALM, echo, failure_of, text_of
-from support.scripted import Fault, ScriptedServer
+from support.scripted import Connection, Fault, Request, ScriptedServer
 
 from mcp_manager import ManagerConfig, McpManager
 from mcp_manager.errors import AuthError, ConnectError, ConnectionLostError, OverloadedError, ProtocolError, RpcError
@@ -130,15 +130,22 @@ async def test_progress_goes_on_from_another_attempt(manager: McpManager, server
     await manager.deploy("a", {"url": server.url, **SWIFT_RETRIES})
     told: list[float] = []
 
-    def report(progress: float) -> dict[str, Any]:
-        params = {"progressToken": "progress-1", "progress": progress}
-        return {"jsonrpc": "2.0", "method": "notifications/progress", "params": params}
+    class Reports:
+        async def play(self, connection: Connection, request: Request | None) -> None:
+            assert request is not None
+            token = request.params["_meta"]["progressToken"]
+            before = [
+                {"method": "notifications/progress", "params": {"progressToken": token, "progress": progress}}
+                for progress in (1, 2)
+            ]
+            messages = tuple({"jsonrpc": "2.0", **each} for each in before)
+            await faults.SseEvents(before=messages).play(connection, request)
 
-    server.script("tools/list", faults.Reset(), faults.SseEvents(before=(report(1), report(2))))
+    server.script("tools/list", faults.Reset(), Reports())
     await manager.request("a", "tools/list", on_progress=lambda progress, *_: told.append(progress), timeout=5)
     assert told == [1, 2]
     tokens = [each.params["_meta"]["progressToken"] for each in server.requests_of("tools/list")]
-    assert tokens == ["progress-1", "progress-1"]
+    assert len(tokens) == 2 and len(set(tokens)) == 1
 
 
 async def test_a_server_that_is_down_is_tried_as_often_as_configured(

@@ -90,8 +90,8 @@ async def test_a_line_may_be_a_batch() -> None:
 @pytest.mark.parametrize(
     "stray",
     [
-        {"id": "1", "result": {}},
-        {"id": 1.0, "result": {}},
+        {"id": "01", "result": {}},
+        {"id": 1.5, "result": {}},
         {"id": 99, "result": {}},
         {"id": -1, "result": {}},
         {"id": 2**64 + 1, "result": {}},
@@ -127,18 +127,20 @@ async def test_a_byte_order_mark_before_everything_is_no_fault() -> None:
         assert await subject.call("echo", text="first") == {"text": "first"}
         assert subject.bad_lines == 0
         await subject.say('\ufeff{"jsonrpc":"2.0","method":"later"}\n')
-        assert (subject.bad_lines, subject.sink.messages) == (1, [])
+        assert [message.method for message in subject.sink.messages] == ["later"]
+        assert subject.sink.faults.counts == {"a byte order mark": 1}
 
 
 @pytest.mark.parametrize("bad", ["ff", "c3", "eda080", "c080", "f4908080"])
-async def test_a_reply_that_is_no_utf_8_is_a_bad_line_and_harms_no_neighbour(bad: str) -> None:
+async def test_a_reply_that_is_no_utf_8_ends_its_own_call_alone(bad: str) -> None:
     line = b'{"jsonrpc":"2.0","id":1,"result":{"text":"' + bytes.fromhex(bad) + b'"}}\n'
     async with scripted({"do": "bytes", "hex": line.hex()}, {"do": "nothing"}) as subject:
         waiting = asyncio.create_task(subject.call("tools/call", name="echo"))
         await asyncio.sleep(0)
         await subject.call("ping")
-        assert (waiting.done(), subject.bad_lines, subject.stray_replies) == (False, 1, 0)
-        await cancel(waiting)
+        assert (subject.bad_lines, subject.stray_replies) == (1, 0)
+        with pytest.raises(ProtocolError, match="the reply is not JSON-RPC: invalid UTF-8"):
+            await waiting
 
 
 async def test_banners_are_ignored_and_quoted_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -198,7 +200,8 @@ async def test_a_line_without_end_is_the_end_of_the_server(end: str) -> None:
         assert type(await waiting) is ProtocolError
         later = await subject.failure(subject.request("ping"))
         assert (type(later), later.delivery) == (ProtocolError, "not_sent")
-        await eventually(lambda: not process.is_running(), "the end of the server")
+        await eventually(lambda: bool(subject.sink.closed), "the news of its end")
+        assert not process.is_running()
         assert [type(each) for each in subject.sink.closed] == [ProtocolError]
 
 

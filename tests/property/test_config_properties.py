@@ -145,6 +145,7 @@ common = {
     "tags": st.lists(names, unique=True, max_size=3).map(tuple),
     "connect": st.sampled_from(["eager", "lazy"]),
     "connect_timeout_s": st.floats(0.001, 1000),
+    "start_timeout_s": st.floats(0.001, 1000),
     "max_instances": st.integers(3, 100),
     "extras": st.dictionaries(names, st.integers(0, 9), max_size=2),
 }

@@ -123,14 +123,18 @@ VALUES = st.recursive(
     max_leaves=40,
 )
 MESSAGES = st.one_of(
-    st.fixed_dictionaries({"id": st.integers(), "result": VALUES}, optional={"jsonrpc": st.just("2.0"), "x": VALUES}),
+    st.fixed_dictionaries({"jsonrpc": st.just("2.0"), "id": st.integers(), "result": VALUES}, optional={"x": VALUES}),
     st.fixed_dictionaries(
         {
-            "id": st.text(max_size=8),
+            "jsonrpc": st.just("2.0"),
+            "id": st.text(max_size=8).filter(lambda text: not text.isdigit()),
             "error": st.fixed_dictionaries({"code": st.integers(-40000, 40000), "message": st.text(), "data": VALUES}),
         }
     ),
-    st.fixed_dictionaries({"method": st.text(max_size=8), "params": st.lists(VALUES)}, optional={"id": st.integers()}),
+    st.fixed_dictionaries(
+        {"jsonrpc": st.just("2.0"), "method": st.text(max_size=8), "params": st.lists(VALUES)},
+        optional={"id": st.integers()},
+    ),
 )
 
 

@@ -208,7 +208,8 @@ def test_whatever_arrives_an_exchange_ends_and_has_only_its_own_bytes(
     others: list[bytes] = []
     for number, (wrong, places) in enumerate(exchanges, 1):
         if number > 1 and network.pool.take() is None:
-            assert peer.wire.closed
+            # One that rests is open, and not used while its far end is thought to close after every reply.
+            assert peer.wire.closed or network.pool.single_use
             peer.lose()
             peer = network.connect()
         raw = wrong.make(number)

@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import json
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -57,7 +57,11 @@ class Seen:
 class ProtectedServer(Watched):
     """Serve ``/mcp`` to holders of a token, and ``/as1`` and ``/as2``, which give out tokens. ``with`` starts and ends it.
 
-    ``metadata`` and ``resource`` are laid over the documents; ``None`` takes a member out.
+    ``metadata`` and ``resource`` are laid over the documents; ``None`` takes a member out. ``documents`` replaces them:
+    what each well-known path answers, with ``{origin}`` in its texts; ``resource_metadata`` is where the challenge says
+    that the resource's is. ``registration`` is laid over the reply to one, and
+    ``registrable`` are the scopes that a client can be registered for. ``token_reply`` makes another reply of the tokens
+    that would be given, ``refresh_reply`` one for a refresh token.
     """
 
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -67,6 +71,7 @@ class ProtectedServer(Watched):
     iss: str | None = None
     scope_needed: str = ""
     call_scope: str = ""
+    names_call_scope: bool = True
     lifetime_s: float | None = 3600.0
     gives_refresh: bool = False
     refuses_all: bool = False
@@ -79,6 +84,14 @@ class ProtectedServer(Watched):
     has_stream: bool = False
     speaks_sse: bool = False
     more_issuers: tuple[str, ...] = ()
+    documents: dict[str, Any] | None = None
+    resource_metadata: str = ""
+    registration: dict[str, Any] = field(default_factory=dict)
+    registration_status: int = 201
+    registrable: frozenset[str] | None = None
+    refuses_resource: bool = False
+    token_reply: Callable[[Seen, dict[str, Any]], web.Response] | None = None
+    refresh_reply: Callable[[], web.Response] | None = None
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -197,6 +210,13 @@ class ProtectedServer(Watched):
                 return self._with_others(answer)
             await self._streams[-1].write(b"data: " + (answer.body or b"") + b"\n\n")  # type: ignore[operator]
             return web.Response(status=202)
+        if self.documents is not None and "/.well-known/" in request.path:
+            found = self.documents.get(request.path)
+            if found is None:
+                return web.Response(status=404, text="no such page")
+            return web.Response(
+                text=json.dumps(found).replace("{origin}", self.origin), content_type="application/json"
+            )
         if "/.well-known/oauth-protected-resource" in request.path:
             if not self.has_resource_metadata:
                 return web.Response(status=404)
@@ -204,14 +224,16 @@ class ProtectedServer(Watched):
             return _json({"resource": self.url, "authorization_servers": issuers}, self.resource)
         if request.path.startswith("/.well-known/oauth-authorization-server/"):
             return self._as_metadata(request.path.rpartition("/")[2])
-        if request.path.endswith("/register"):
-            method = form.get("token_endpoint_auth_method")
-            return web.json_response(
-                {"client_id": self._next("client"), "token_endpoint_auth_method": method}, status=201
-            )
-        if request.path.endswith("/token"):
+        if self._is(request.path, "registration_endpoint", "/register"):
+            return self._register(seen)
+        if self._is(request.path, "token_endpoint", "/token", "/access_token"):
             return self._token(seen)
         return web.Response(status=404)
+
+    def _is(self, path: str, endpoint: str, *usual: str) -> bool:
+        """Tell whether a path is that of an endpoint, by ``documents`` or by its usual end."""
+        named = {document.get(endpoint) for document in (self.documents or {}).values()}
+        return path.endswith(usual) or f"{{origin}}{path}" in named
 
     def _with_others(self, answer: web.Response) -> web.Response:
         if answer.status in (401, 403):
@@ -243,18 +265,31 @@ class ProtectedServer(Watched):
         }
         return _json(document, self.metadata)
 
+    def _register(self, seen: Seen) -> web.Response:
+        asked = set(seen.form.get("scope", "").split())
+        if self.registrable is not None and not asked <= self.registrable:
+            error = {"error": "invalid_client_metadata", "error_description": "not permitted to use these scopes"}
+            return web.json_response(error, status=403)
+        method = seen.form.get("token_endpoint_auth_method")
+        document = {"client_id": self._next("client"), "token_endpoint_auth_method": method, **self.registration}
+        return web.json_response(document, status=self.registration_status)
+
     def _token(self, seen: Seen) -> web.Response:
         if self.nonce and self.nonce != _nonce_of(seen.headers.get("dpop", "")):
             return web.json_response({"error": "use_dpop_nonce"}, status=400, headers={"DPoP-Nonce": self.nonce})
         if self.token_status != 200:
             return web.json_response({"error": self.token_error}, status=self.token_status)
         form = seen.form
+        if form["grant_type"] == "refresh_token" and self.refresh_reply is not None:
+            return self.refresh_reply()
         scopes = set(form.get("scope", "").split())
         if form["grant_type"] == "authorization_code":
             asked = self.challenges.pop(form["code"])
             digest = hashlib.sha256(form["code_verifier"].encode()).digest()
             assert base64.urlsafe_b64encode(digest).rstrip(b"=").decode() == asked["code_challenge"]
-            assert form["resource"] == asked["resource"] == self.url
+            wanted = None if self.refuses_resource else self.resource.get("resource", self.url)
+            if not form.get("resource") == asked.get("resource") == wanted:
+                return web.json_response({"error": "invalid_target"}, status=400)
             scopes = set(asked.get("scope", "").split())
         token = self._next("token")
         self.valid[token] = scopes
@@ -263,11 +298,12 @@ class ProtectedServer(Watched):
             body["expires_in"] = self.lifetime_s
         if self.gives_refresh:
             body["refresh_token"] = self._next("refresh")
-        return web.json_response(body)
+        return web.json_response(body) if self.token_reply is None else self.token_reply(seen, body)
 
     def _mcp(self, seen: Seen) -> web.Response:
         scheme, _, token = seen.headers.get("authorization", "").partition(" ")
-        where = f'resource_metadata="{self.origin}/.well-known/oauth-protected-resource/mcp"'
+        place = self.resource_metadata or f"{self.origin}/.well-known/oauth-protected-resource/mcp"
+        where = f'resource_metadata="{place}"'
         if not self.has_resource_metadata:
             where = 'realm="x"'
         if scheme != self.token_type or token not in self.valid or self.refuses_all:
@@ -278,7 +314,8 @@ class ProtectedServer(Watched):
             return web.Response(status=401, headers={"WWW-Authenticate": says, "DPoP-Nonce": self.nonce})
         method = seen.form.get("method")
         if method == "tools/call" and self.call_scope and self.call_scope not in self.valid[token]:
-            says = f'Bearer error="insufficient_scope", scope="{self.call_scope}", {where}'
+            named = f', scope="{self.call_scope}"' if self.names_call_scope else ""
+            says = f'Bearer error="insufficient_scope"{named}, {where}'
             return web.Response(status=403, headers={"WWW-Authenticate": says})
         result: dict[str, Any]
         if seen.verb != "POST":

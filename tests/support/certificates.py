@@ -6,11 +6,11 @@ import ssl
 import subprocess
 from pathlib import Path
 
-__all__ = ["make_contexts"]
+__all__ = ["make_context"]
 
 
-def make_contexts(directory: Path, name: str = "IP:127.0.0.1") -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Make a self-signed certificate, for ``DNS:<name>`` or ``IP:<address>``, and return the context of a server that has it, and that of a client that trusts it."""
+def make_context(directory: Path, name: str = "IP:127.0.0.1") -> tuple[ssl.SSLContext, Path]:
+    """Make a self-signed certificate, for ``DNS:<name>`` or ``IP:<address>``, and return the context of a server that has it, and its file, which a client has to trust."""
     key, certificate = directory / "key.pem", directory / "certificate.pem"
     subprocess.run(
         [
@@ -23,4 +23,4 @@ def make_contexts(directory: Path, name: str = "IP:127.0.0.1") -> tuple[ssl.SSLC
     )
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(certificate, key)
-    return server, ssl.create_default_context(cafile=str(certificate))
+    return server, certificate

@@ -37,6 +37,7 @@ __all__ = [
     "Reset",
     "Result",
     "RpcErrorReply",
+    "SilentLastAnswer",
     "SseByteByByte",
     "SseComments",
     "SseEvents",
@@ -77,6 +78,28 @@ class LastAnswer:
         body = encode(_reply(connection, request))
         await connection.respond(200, {**_JSON, "Connection": "close"}, body)
         connection.close()
+
+
+@dataclass(frozen=True)
+class SilentLastAnswer:
+    """Answer properly and end the connection without having said so (RFC 9112, section 9.5).
+
+    ``reset`` ends it with a TCP reset; ``half`` ends this side of it alone, and never reads again.
+    """
+
+    reset: bool = False
+    half: bool = False
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        assert request is not None
+        await connection.answer(request)
+        if self.half:
+            connection.end_writing()
+            await connection.hang()
+        elif self.reset:
+            connection.reset()
+        else:
+            connection.close()
 
 
 @dataclass(frozen=True)
@@ -311,7 +334,7 @@ class WrongId:
 
 @dataclass(frozen=True)
 class StringId:
-    """Answer with the right number as a string: another id (JSON-RPC 2.0, section 5)."""
+    """Answer with the right number as a string, which is another id by JSON-RPC 2.0, section 5, and common."""
 
     async def play(self, connection: Connection, request: Request | None) -> None:
         reply = _reply(connection, request)

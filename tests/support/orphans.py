@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
 
@@ -29,6 +30,10 @@ def no_orphans() -> Iterator[None]:
         for each in alive:
             each.kill()
             each.wait()
+        for each in left:
+            # One that was adopted while it was waited for has ended, and nobody has taken notice.
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(each.pid, os.WNOHANG)
     finally:
         _adopt(False)
     if described:

@@ -10,7 +10,7 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, Self
 
@@ -81,6 +81,8 @@ class ScriptedServer(Watched):
         Serve https with this context.
     host, port
         An address of the loopback interface, and where to listen on it; 0 for anywhere.
+    unix
+        The path of a unix socket to listen on, in place of these.
     """
 
     def __init__(
@@ -92,13 +94,17 @@ class ScriptedServer(Watched):
         tls: ssl.SSLContext | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
+        unix: str | None = None,
     ) -> None:
         super().__init__()
+        self.unix = unix
         self.sse = sse
         self.tls = tls
         self.sessions = sessions
         self.lost_session_status = lost_session_status
         self.executed: list[str] = []
+        # What each proper answer sets, "" for nothing.
+        self.cookie: Callable[[Request], str] = lambda request: ""
         self.peak_connections = 0
         self.host = host
         self.port = port
@@ -134,6 +140,8 @@ class ScriptedServer(Watched):
     @property
     def url(self) -> str:
         """The MCP endpoint."""
+        if self.unix is not None:
+            return "http://localhost/mcp"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self.tls else 'http'}://{host}:{self.port}/mcp"
 
@@ -277,6 +285,11 @@ class ScriptedServer(Watched):
             self._live_sessions.discard(request.headers.get("mcp-session-id", ""))
         return (200 if known else 404), {}, None
 
+    def cookie_fields(self, request: Request) -> dict[str, str]:
+        """Return the field that sets a cookie with the answer to a request."""
+        cookie = self.cookie(request)
+        return {"Set-Cookie": cookie} if cookie else {}
+
     # The parts
 
     def take_fault(self, request: Request) -> Fault | None:
@@ -331,6 +344,10 @@ class ScriptedServer(Watched):
 
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
+        if self.unix is not None:
+            numbers = self._connection_numbers
+            self._listener = await loop.create_unix_server(lambda: Connection(self, next(numbers)), self.unix)
+            return
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         listener = socket.create_server((self.host, self.port), family=family, backlog=512)
         # asyncio does so only where the socket's protocol is given, and a reply in two writes would wait for 40 ms.
@@ -421,6 +438,7 @@ class Connection(asyncio.Protocol):
     async def answer(self, request: Request) -> None:
         """Answer as the specification says."""
         status, headers, reply = self.server.answer(request)
+        headers = {**headers, **self.server.cookie_fields(request)}
         if reply is None:
             await self.respond(status, headers)
         elif self.server.sse and status == 200:
@@ -443,6 +461,14 @@ class Connection(asyncio.Protocol):
         """Close in an orderly way once everything written is sent."""
         assert self._transport is not None
         self._transport.close()
+
+    def end_writing(self) -> None:
+        """End this side of the connection alone."""
+        assert self._transport is not None
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            self._transport.close()
 
     async def hang(self) -> None:
         """Do nothing until the client hangs up, which ends this."""

@@ -19,10 +19,11 @@ from mcp_manager.core_settings import balancing_settings, limits_of
 from mcp_manager.dispatch.affinity import Affinity
 from mcp_manager.dispatch.dispatcher import Dispatcher
 from mcp_manager.dispatch.flight_log import FlightLog
-from mcp_manager.errors import CallError, DeadlineExceededError
+from mcp_manager.errors import CallError, DeadlineExceededError, ServerExitedError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.protocol.request import encode_method, encode_params
+from mcp_manager.session.connect_slots import ConnectSlots
 from mcp_manager.session.settings import SessionSettings
 from mcp_manager.supervisor import Supervisor
 from mcp_manager.transports.base import Exchange, MessageSink, Request
@@ -64,16 +65,31 @@ class _ScriptedTransport:
 
     pid = 0
     has_request_streams = True
+    keeps_session = False
+    last_words = ""
 
     def __init__(self, fleet: ScriptedFleet, index: int, sink: MessageSink) -> None:
         self._fleet = fleet
         self._index = index
         self._sink = sink
         self._number = next(fleet.session_numbers)
+        self._playing: set[asyncio.Task[Message]] = set()
+        self._dead: CallError | None = None
 
     async def open(self) -> None:
-        if self._index in self._fleet.unreachable:
-            raise self._fleet.unreachable[self._index]()
+        fleet = self._fleet
+        fleet.starts.append((self._index, fleet.passed_s))
+        await asyncio.sleep(fleet.start_s)
+        if self._index in fleet.unreachable:
+            raise fleet.unreachable[self._index]()
+        fleet.running[self._index] = self
+
+    def die(self, error: CallError) -> None:
+        """End as a child process does: whatever is under way fails, then the sink is told."""
+        self._dead = error
+        for playing in list(self._playing):
+            playing.cancel()
+        self._sink.on_closed(error)
 
     def settle(self, revision: str | None) -> None: ...
 
@@ -94,7 +110,17 @@ class _ScriptedTransport:
                 "serverInfo": {"name": "scripted", "version": "1"},
             }
             return _reply(exchange.request_id, result=result)
-        return await self._fleet.play(self._index, self._number, message, exchange)
+        if self._fleet.config.transport != "stdio":
+            return await self._fleet.play(self._index, self._number, message, exchange)
+        playing = asyncio.ensure_future(self._fleet.play(self._index, self._number, message, exchange))
+        self._playing.add(playing)
+        playing.add_done_callback(self._playing.discard)
+        try:
+            return await playing
+        except asyncio.CancelledError:
+            if self._dead is None:
+                raise
+            raise self._dead.for_caller("unknown") from None
 
     def exchange_lasting(self, exchange: Exchange) -> Coroutine[Any, Any, Message]:
         raise NotImplementedError
@@ -109,6 +135,9 @@ class _ScriptedTransport:
 class ScriptedFleet:
     """One server with instances, called through a :class:`Dispatcher`; to be made on a :class:`VirtualTimeLoop`.
 
+    With a ``command`` they are child processes: each takes ``start_s`` to start, ``starts`` has which ones began to and
+    when, and :meth:`kill` ends one.
+
     ``acts`` are played one for each request, whichever instance it goes to; those of an instance in ``acts_of`` go
     first. When they are used up, requests succeed. ``sent`` is the ledger.
     """
@@ -120,6 +149,9 @@ class ScriptedFleet:
         self.acts: collections.deque[Act] = collections.deque()
         self.acts_of: dict[int, collections.deque[Act]] = collections.defaultdict(collections.deque)
         self.unreachable: dict[int, Callable[[], CallError]] = {}
+        self.start_s = 0.0
+        self.starts: list[tuple[int, float]] = []
+        self.running: dict[int, _ScriptedTransport] = {}
         self.sent: list[Sent] = []
         self.session_numbers = itertools.count(1)
         self.under_way = 0
@@ -133,7 +165,10 @@ class ScriptedFleet:
             "breaker": {"enabled": False},
             **settings,
         }
+        if "command" in settings:
+            del spec["url"]
         self.config: ServerConfig = parse_server_config(spec, server_id="a")
+        self.began_s = loop.time()
         self.router = Router()
         self.monitor = HealthMonitor(self.router, loop.clock, concurrency=1)
         self.router.add_server("a", balancing_settings(self.config.balancing), limits_of(self.config))
@@ -142,8 +177,8 @@ class ScriptedFleet:
             self.config,
             ClientIdentity(name="test", version="1", capabilities={}, stateless_capabilities={}),
             {},
-            lambda settings, index, sink, sse: _ScriptedTransport(self, index, sink),
-            asyncio.Semaphore(64),
+            lambda settings, index, sink, sse, number: _ScriptedTransport(self, index, sink),
+            ConnectSlots(64, most_waiting=512),
             loop.clock,
             handler_timeout_s=10.0,
         )
@@ -152,13 +187,18 @@ class ScriptedFleet:
         self.supervisor.scale(instances)
         self.flights = FlightLog(64, self.router, loop.clock, loop.time)
         self.dispatcher = Dispatcher(self.router, self.monitor, loop.clock, self.flights, Affinity(self.router))
-        self.began_s = loop.time()
 
     async def connect(self) -> None:
         """Make the sessions of all instances that can be reached."""
         for instance in self.supervisor.instances:
             if instance.index not in self.unreachable:
                 await instance.ready_session(1 << 62)
+
+    def kill(self, index: int = 0, *, stderr: str = "") -> None:
+        """End a child process by a signal."""
+        hint = f"its stderr ends: {stderr}" if stderr else "it wrote nothing to stderr"
+        text = "the server process was killed by signal 9 (SIGKILL)"
+        self.running.pop(index).die(ServerExitedError(text, server_id="a", exit_code=-9, hint=hint))
 
     async def call(self, method: str, params: object = None, *, timeout_s: float = 30.0) -> Message:
         """Make a call now."""

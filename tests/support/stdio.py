@@ -17,6 +17,7 @@ from support.processes import scripted_stdio
 from mcp_manager._core.jsonrpc import RESULT, Message
 from mcp_manager.config import ServerConfig
 from mcp_manager.errors import CallError
+from mcp_manager.protocol.session_loss import Refusal
 from mcp_manager.session.peer_faults import PeerFaults
 from mcp_manager.transports.base import Exchange
 from mcp_manager.transports.deadline_timer import DeadlineTimer
@@ -95,6 +96,9 @@ class Sink:
         self.closed.append(error)
         if self.raises:
             raise RuntimeError("a listener failed")
+
+    async def is_lost(self, refusal: Refusal) -> bool:
+        raise AssertionError(refusal)
 
 
 class Opened:

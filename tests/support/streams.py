@@ -211,7 +211,7 @@ class HttpSseServer(ScriptedServer):
 
     async def play_stream(self, connection: Connection, request: Request) -> None:
         """Open a stream and name its endpoint."""
-        await connection.open_stream()
+        await connection.open_stream(self.cookie_fields(request))
         number = str(next(self._numbers))
         with self._guard:
             self._open[number] = OpenStream(connection, request)
@@ -230,7 +230,7 @@ class HttpSseServer(ScriptedServer):
             return
         if reply is not None:
             await stream.connection.write_chunk(event(reply))
-        await connection.respond(202, {}, b"Accepted")
+        await connection.respond(202, self.cookie_fields(request), b"Accepted")
         self.news()
 
     def stream_of(self, request: Request) -> OpenStream | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -11,7 +12,8 @@ __all__ = ["VirtualTimeLoop", "run_in_virtual_time"]
 
 Result = TypeVar("Result")
 
-_START_S = 1_000_000.0
+# Not before the real clock, which the deadline of a session that is being made is compared with.
+_START_S = 1_000_000.0 * (time.monotonic() // 1_000_000.0 + 1.0)
 
 
 class _Sleepless(selectors.DefaultSelector):

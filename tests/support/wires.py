@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from mcp_manager._core.deadlines import DeadlineWheel
@@ -71,6 +71,10 @@ class Events:
         self.others: list[bytes] = []
         self.error: BaseException | None = None
         self.on_event: Callable[[], object] | None = None
+        self.cookies: list[bytes] = []
+
+    def take_cookies(self, values: Sequence[bytes]) -> None:
+        self.cookies += values
 
     def take_event(self, exchange: Exchange, data: bytes) -> object | None:
         if self.error is not None:

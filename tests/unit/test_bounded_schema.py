@@ -163,3 +163,10 @@ def test_references_that_fan_out_are_not_followed_in_memory() -> None:
         assert tracemalloc.get_traced_memory()[1] < 50_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_a_number_that_no_float_can_hold_is_a_number() -> None:
+    schema = BoundedSchema(b'{"properties":{"n":{"items":{"type":"number","minimum":0}}}}')
+    assert schema.fault_in({"n": [1, float("inf")]}) is None
+    assert schema.fault_in({"n": [float("-inf")]}) == "at /n/0: minimum"
+    assert schema.fault_in({"n": ["x", float("inf")]}) == "at /n/0: type"

@@ -129,6 +129,17 @@ def test_empty_document(write: Write, name: str) -> None:
     assert load(write(b"\xef\xbb\xbf{}", name)) == ManagerConfig()
 
 
+def test_settings_of_the_manager_in_another_table_are_logged(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+    one = {"url": "https://example.com/mcp", "max_connections": 5}
+    path = write({"max_connections": 5, "description": "mine", "servers": {"one": one}})
+    with caplog.at_level(logging.WARNING, "mcp_manager"):
+        load(path)
+    assert [record.getMessage() for record in caplog.records] == [
+        "max_connections: ignored here; it belongs in the table manager",
+        "servers.one.max_connections: ignored here; it belongs in the table manager",
+    ]
+
+
 def test_near_misses_are_logged(write: Write, caplog: pytest.LogCaptureFixture) -> None:
     document = {"mcpservers": {}, "mcpServers": {"one": {"url": "http://h", "prioritty": 1, "timeout": 5}}}
     with caplog.at_level(logging.WARNING, "mcp_manager"):
@@ -235,6 +246,10 @@ def test_bad_server(write: Write, settings: dict[str, Any], field: str, problem:
         ),
         ({"manager": {"servers": {}}}, "manager: unknown field 'servers'"),
         ({"manager": {"max_connections": -1}}, "manager.max_connections: expected an integer >= 0, got -1"),
+        (
+            {"manager": {"max_connections_per_origin": -1}},
+            "manager.max_connections_per_origin: expected an integer >= 0, got -1",
+        ),
         ({"manager": {"shutdown_timeout_s": "1"}}, "manager.shutdown_timeout_s: expected a number, got a string"),
         ({"manager": {"client_name": "a\r\nb"}}, "manager.client_name: expected 1 to 256 printable ASCII"),
         ({"defaults": {"prioritty": 1}}, "defaults: unknown field 'prioritty' (did you mean 'priority'?)"),
@@ -288,6 +303,12 @@ def test_bad_file(write: Write, name: str, content: str | bytes, problem: str) -
     assert text.startswith(problem)
     if "TOML: " in problem and len(content) < 1000:
         assert "line" in text
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, "4", 2_000_000])
+def test_how_many_programs_start_at_a_time_is_a_number_in_range(write: Write, value: object) -> None:
+    assert message(write({"manager": {"start_concurrency": value}})).startswith("manager.start_concurrency: expected")
+    assert load(write({"manager": {"start_concurrency": 3}})).start_concurrency == 3
 
 
 def test_unreadable_file(tmp_path: Path) -> None:

@@ -124,6 +124,7 @@ def test_breaker_defaults_are_those_of_the_specification() -> None:
         "active_first": True,
         "probe_grace_s": 2.0,
         "timeout_floor_s": 1.0,
+        "rpc_errors": (),
     }
 
 

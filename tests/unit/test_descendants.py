@@ -16,9 +16,10 @@ import pytest
 from support.calls import eventually
 from support.children import GRANDCHILD, is_gone, running
 
-from mcp_manager.transports import _descendants
+from mcp_manager.transports import _descendants, _marked
 from mcp_manager.transports import child as child_module
-from mcp_manager.transports._descendants import MARK, kill_marked, kill_marked_soon, new_mark
+from mcp_manager.transports._descendants import kill_marked_soon, new_mark
+from mcp_manager.transports._marked import MARK, kill_marked
 from mcp_manager.transports.child import Child, child_environment
 
 pytestmark = [
@@ -129,7 +130,7 @@ async def test_a_swarm_is_ended_though_it_grows_meanwhile() -> None:
         await subject.child.aclose(0.0)
 
     def left() -> list[int]:
-        return [pid for pid in psutil.pids() if _descendants._is_marked(pid, {token})]
+        return [pid for pid in psutil.pids() if _marked._is_marked(pid, {token})]
 
     await eventually(lambda: not left(), "the end of all of them")
 
@@ -205,7 +206,7 @@ async def test_who_shows_nothing_is_left_alone(monkeypatch: pytest.MonkeyPatch) 
 
 def look_blank(monkeypatch: pytest.MonkeyPatch, pid: int, times: int) -> None:
     """Have a process show neither environment nor arguments, as in the midst of an exec."""
-    read, looks = _descendants._read, 0
+    read, looks = _marked._read, 0
 
     def look(path: str) -> bytes:
         nonlocal looks
@@ -213,7 +214,7 @@ def look_blank(monkeypatch: pytest.MonkeyPatch, pid: int, times: int) -> None:
         looks += is_blank
         return b"" if is_blank else read(path)
 
-    monkeypatch.setattr(_descendants, "_read", look)
+    monkeypatch.setattr(_marked, "_read", look)
 
 
 async def test_what_a_descendant_started_with_this_package_is_a_descendant_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ def test_the_latest_handshake_revision_is_offered() -> None:
     }
 
 
-@pytest.mark.parametrize("revision", ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"])
+@pytest.mark.parametrize("revision", ["2024-10-07", "2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"])
 def test_a_counter_offer_of_a_known_revision_is_taken(revision: str) -> None:
     result = {"protocolVersion": revision, "capabilities": {"tools": {}}, "serverInfo": {"name": "s", "version": "1"}}
     identity = read_initialize_result(json.dumps(result).encode())

@@ -223,3 +223,45 @@ def test_an_instance_that_fails_more_than_the_others_is_taken_out_and_comes_back
             assert "ejected" not in reasons(fleet)
 
     run_in_virtual_time(work())
+
+
+def test_nothing_becomes_slow_by_time_alone() -> None:
+    async def work(pause_s: float) -> None:
+        async with probed(interval_s=1000.0, idle_interval_s=1000.0) as fleet:
+            # So many quick ones that a few slow ones, as after a crash, do not show; and then none at all.
+            for _ in range(1_000):
+                fleet.acts.append(Act(takes_s=0.002))
+                await fleet.tool()
+            await asyncio.sleep(pause_s)
+            fleet.acts.extend([Act(takes_s=1.3)] * 10 + [Act(takes_s=0.002)] * 20)
+            await asyncio.gather(*(fleet.tool() for _ in range(10)))
+            for _ in range(20):
+                await fleet.tool()
+            assert fleet.monitor.state(fleet.supervisor) == (HEALTHY, ())
+            while fleet.passed_s < 200:
+                await asyncio.sleep(0.5)
+                assert fleet.monitor.state(fleet.supervisor) == (HEALTHY, ()), fleet.passed_s
+
+    # Wherever the windows of the latencies begin.
+    for pause_s in range(0, 30, 3):
+        run_in_virtual_time(work(float(pause_s)))
+
+
+def test_what_stays_slow_shows_as_long_as_it_is_and_no_longer() -> None:
+    async def work() -> None:
+        async with probed(settle_s=0.0) as fleet:
+            for _ in range(120):
+                fleet.acts.append(Act(takes_s=0.01))
+                await fleet.tool()
+                await asyncio.sleep(1)
+            shows = 0
+            for _ in range(300):
+                fleet.acts.append(Act(takes_s=0.5))
+                await fleet.tool()
+                await asyncio.sleep(0.5)
+                shows += fleet.monitor.state(fleet.supervisor) == (DEGRADED, ("slow",))
+            assert shows > 200
+            await asyncio.sleep(70)
+            assert (shown(fleet), reasons(fleet)) == (HEALTHY, ())
+
+    run_in_virtual_time(work())

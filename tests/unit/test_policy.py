@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from mcp_manager.errors import (
     AuthError,
+    CallError,
     CircuitOpenError,
     ConnectError,
     ConnectionLostError,
@@ -21,6 +23,17 @@ from mcp_manager.errors import (
 )
 from mcp_manager.policy import backoff_delay, classify_error, classify_rpc_error, jittered
 from mcp_manager.types import CallStatus, Outcome
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"), [(DeadlineExceededError, CallStatus.TIMEOUT), (ConnectError, CallStatus.CONNECT_ERROR)]
+)
+def test_what_this_side_lacks_says_nothing_of_a_server(kind: type[CallError], status: CallStatus) -> None:
+    error = kind("no connection came free", delivery="not_sent")
+    error.is_local = True
+    assert classify_error(error, 60.0, 1.0) == (Outcome.IGNORED, status)
+    assert classify_error(error.for_caller("not_sent"), 60.0, 1.0) == (Outcome.IGNORED, status)
+    assert pickle.loads(pickle.dumps(error)).is_local
 
 
 @pytest.mark.parametrize(
@@ -38,6 +51,8 @@ from mcp_manager.types import CallStatus, Outcome
         (CircuitOpenError("x"), 0.0, Outcome.IGNORED, CallStatus.CIRCUIT_OPEN),
         (DeadlineExceededError("x"), 0.99, Outcome.IGNORED, CallStatus.TIMEOUT),
         (DeadlineExceededError("x"), 1.0, Outcome.FAILURE, CallStatus.TIMEOUT),
+        (DeadlineExceededError("x", delivery="not_sent"), 99.0, Outcome.IGNORED, CallStatus.TIMEOUT),
+        (DeadlineExceededError("x", delivery="answered"), 99.0, Outcome.IGNORED, CallStatus.TIMEOUT),
         (asyncio.CancelledError(), 99.0, Outcome.IGNORED, CallStatus.CANCELLED),
         (KeyboardInterrupt(), 0.0, Outcome.IGNORED, CallStatus.CANCELLED),
     ],
@@ -49,12 +64,10 @@ def test_what_counts_against_a_server(
     assert classify_error(error, elapsed_s, timeout_floor_s=1.0) == (outcome, status)
 
 
-@pytest.mark.parametrize(
-    ("code", "outcome"),
-    [(-32603, Outcome.FAILURE), (-32601, Outcome.SUCCESS), (-32000, Outcome.SUCCESS), (None, Outcome.SUCCESS)],
-)
-def test_only_an_internal_error_is_the_servers_failure(code: int | None, outcome: Outcome) -> None:
-    assert classify_rpc_error(code) is outcome
+@pytest.mark.parametrize("code", [-32603, -32601, -32000, 1, None])
+def test_an_error_is_a_sign_of_life_unless_its_code_is_said_to_count(code: int | None) -> None:
+    assert classify_rpc_error(code, ()) is Outcome.SUCCESS
+    assert classify_rpc_error(code, (-32603, 1)) is (Outcome.FAILURE if code in (-32603, 1) else Outcome.SUCCESS)
 
 
 @given(

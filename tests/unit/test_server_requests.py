@@ -14,7 +14,7 @@ import pytest
 from support.calls import eventually
 
 from mcp_manager import RpcError
-from mcp_manager._core.jsonrpc import scan, scan_reply
+from mcp_manager._core.jsonrpc import scan
 from mcp_manager.errors import ConnectionLostError, DeadlineExceededError, InputRequiredError
 from mcp_manager.protocol.multi_round import InputRequest
 from mcp_manager.session.handlers import HandlerMap
@@ -536,5 +536,5 @@ async def test_a_notification_of_the_wrong_shape_is_the_servers_fault() -> None:
 
 @pytest.mark.parametrize("request_id", [b"1", b'"a\\"b"', b"-1.5e3"])
 def test_the_frames_are_messages_whatever_their_id(request_id: bytes) -> None:
-    assert scan_reply(_result_frame(request_id, b"{}")).id_raw == request_id
-    assert scan_reply(_error_frame(request_id, -1, "x", {"y": 1})).id_raw == request_id
+    assert scan(_result_frame(request_id, b"{}")).id_raw == request_id
+    assert scan(_error_frame(request_id, -1, "x", {"y": 1})).id_raw == request_id

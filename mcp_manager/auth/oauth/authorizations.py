@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-import aiohttp
 from yarl import URL
 
 from mcp_manager.auth.oauth.flow import OAuthAuthorization
-from mcp_manager.auth.oauth.http import OAuthHttp
+from mcp_manager.auth.oauth.http import HttpClient, OAuthHttp
 from mcp_manager.auth.oauth.jose import require_jose
 from mcp_manager.auth.redirect import RedirectHandler
 from mcp_manager.auth.token_store import TokenStore
@@ -32,7 +31,7 @@ class Authorizations:
         server_id: str,
         config: AuthConfig,
         client_name: str,
-        client: Callable[[], aiohttp.ClientSession],
+        client: Callable[[], HttpClient],
         store: TokenStore,
         redirect: RedirectHandler | None,
     ) -> None:
@@ -55,7 +54,7 @@ class Authorizations:
         """Return the authorization for an endpoint."""
         known = self._by_url.get(url)
         if known is None:
-            http = OAuthHttp(self._client, self._server_id, URL(url))
+            http = OAuthHttp(self._client, self._server_id, URL(url), self._config)
             known = self._by_url[url] = OAuthAuthorization(
                 self._server_id, url, self._config, self._client_name, http, self._store, self._redirect
             )

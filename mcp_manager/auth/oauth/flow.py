@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import logging
+import re
 import time
 from collections.abc import Callable
 from typing import Final
@@ -14,26 +13,24 @@ from yarl import URL
 
 from mcp_manager.auth.challenge import Challenge
 from mcp_manager.auth.oauth import grants
-from mcp_manager.auth.oauth.authorization_code import CodeRequest, require_pkce
+from mcp_manager.auth.oauth.authorization_code import CodeRequest, ask, require_pkce
+from mcp_manager.auth.oauth.discovery import find_authorization_server, find_issuer
+from mcp_manager.auth.oauth.documents import kind_of
 from mcp_manager.auth.oauth.http import OAuthHttp
+from mcp_manager.auth.oauth.issuers import same_issuer
 from mcp_manager.auth.oauth.jose import DpopKey
-from mcp_manager.auth.oauth.metadata import (
-    AuthorizationServer,
-    ProtectedResource,
-    discover_authorization_server,
-    discover_resource,
-    guessed_server,
-)
+from mcp_manager.auth.oauth.kept_grants import KeptGrant
+from mcp_manager.auth.oauth.metadata import AuthorizationServer
 from mcp_manager.auth.oauth.registration import register
-from mcp_manager.auth.oauth.token_endpoint import TokenEndpoint, TokenRefused, Tokens
+from mcp_manager.auth.oauth.resource_metadata import ProtectedResource
+from mcp_manager.auth.oauth.token_endpoint import TokenEndpoint
+from mcp_manager.auth.oauth.token_reply import TokenRefused, Tokens
 from mcp_manager.auth.redirect import RedirectHandler
 from mcp_manager.auth.token_store import Grant, Registration, TokenStore
 from mcp_manager.config import AuthConfig
 from mcp_manager.errors import AuthError, CallError, McpManagerError
 
 __all__ = ["OAuthAuthorization"]
-
-_log = logging.getLogger(__name__)
 
 # A token is renewed this long before it expires, or after four fifths of its life if that is shorter.
 _RENEW_BEFORE_S: Final = 60.0
@@ -42,7 +39,11 @@ _RENEW_SHARE: Final = 0.2
 _SHORTEST_RENEWAL_S: Final = 0.25
 _FIRST_HOLD_OFF_S: Final = 5.0
 _LONGEST_HOLD_OFF_S: Final = 600.0
+# How long it is believed that there is no scope that would help.
+_NO_STEP_UP_S: Final = 60.0
 _MAX_SCOPES: Final = 100
+# RFC 6749, section 3.3.
+_SCOPE: Final = re.compile(r"[!#-\[\]-~]{1,1024}")
 _NOBODY: Final = Registration(issuer="", client_id="")
 
 
@@ -75,20 +76,17 @@ class OAuthAuthorization:
         store: TokenStore,
         redirect: RedirectHandler | None,
     ) -> None:
-        self._server_id = server_id
         self._url = URL(url)
         self._config = config
         self._client_name = client_name
         self._http = http
-        self._store = store
+        self._kept = KeptGrant(store, server_id, url, config)
         self._redirect = redirect
-        self._key = f"{server_id}\n{url}\n{_principal(config)}"
         self._grant: Grant | None = None
         self._server: AuthorizationServer | None = None
         self._dpop: DpopKey | None = None
         self._nonce = ""
         self._is_loaded = False
-        self._is_kept = True
         self._flow: asyncio.Task[bool] | None = None
         self._renewal: asyncio.TimerHandle | None = None
         self._listeners: list[Callable[[], None]] = []
@@ -96,6 +94,7 @@ class OAuthAuthorization:
         self._failed_flows = 0
         self._refused_tokens = 0
         self._not_before = 0.0
+        self._no_step_up_before = 0.0
         self._closed = False
         self.generation = 0
 
@@ -157,8 +156,12 @@ class OAuthAuthorization:
                 failure = self._failure.for_caller("rejected")
                 failure.retry_after_s = wait_s
                 raise failure
-        # ``False`` is from a renewal that was under way: it asks nobody, and says nothing of what a user would allow.
-        return await self._joined(challenge) or await self._joined(challenge)
+        if await self._joined(challenge):
+            return True
+        if challenge.status == 403 and not self._lacks(challenge):
+            return False
+        # It was a renewal that was under way: that asks nobody, and says nothing of what a user would allow.
+        return await self._joined(challenge)
 
     def refused_again(self) -> None:
         """Learn that a token just obtained was refused: another one is not asked for at once."""
@@ -182,9 +185,14 @@ class OAuthAuthorization:
             await asyncio.gather(self._flow, return_exceptions=True)
 
     def _lacks(self, challenge: Challenge) -> bool:
-        """Tell whether a 403 asks for more than was ever asked for: else another token would be no better."""
+        """Tell whether a 403 asks for more than was ever asked for: else another token would be no better.
+
+        The official SDK's servers do not say which scope it takes: then the resource's metadata does, once in a while.
+        """
         if challenge.error != "insufficient_scope" or self._grant is None:
             return False
+        if not challenge.scopes:
+            return asyncio.get_running_loop().time() >= self._no_step_up_before
         return not set(challenge.scopes) <= set(self._grant.scopes)
 
     def _is_expired(self) -> bool:
@@ -229,15 +237,16 @@ class OAuthAuthorization:
                 if not await self._renew():
                     return False
             else:
-                await self._authorize(challenge)
+                if not await self._authorize(challenge):
+                    return False
         except McpManagerError as error:
             failure = error if isinstance(error, AuthError) else self._http.error(error.message, hint=error.hint)
             self._hold_off(failure)
             self._renew_later()
             raise failure from None
         except Exception as error:
-            # A user's own handler or store: its text may hold the authorization response.
-            failure = self._http.error(f"a redirect handler or token store failed ({type(error).__name__})")
+            # Its text may hold anything that was received.
+            failure = self._http.error(f"an unexpected failure ({kind_of(error)})")
             self._hold_off(failure)
             raise failure from None
         self._failure = None
@@ -256,10 +265,9 @@ class OAuthAuthorization:
         grant, server = self._grant, self._server
         if grant is None:
             return False
-        if server is None or server.issuer != grant.issuer:
-            server = await discover_authorization_server(self._http, grant.issuer)
-            self._server = server = server or guessed_server(self._url)
-            if server.issuer != grant.issuer:
+        if server is None or not same_issuer(server.issuer, grant.issuer):
+            server = self._server = await find_issuer(self._http, self._url, self._config, grant.issuer)
+            if server is None:
                 return False
         if not grant.refresh_token:
             resource = ProtectedResource(grant.resource, (grant.issuer,), None)
@@ -272,50 +280,56 @@ class OAuthAuthorization:
             return True
         endpoint = self._endpoint(server, grant.registration)
         try:
-            tokens = await endpoint.request(grants.refresh(grant.refresh_token, grant.resource))
-        except TokenRefused as refusal:
+            tokens = await endpoint.request(grants.refresh(grant.refresh_token, self._indicated(grant.resource)))
+        except AuthError as refusal:
+            if refusal.retryable:
+                raise
             if await self._took_anothers(grant):
                 return True
-            # A client that is no longer known has to register again (RFC 6749, section 5.2).
-            known = _NOBODY if refusal.code == "invalid_client" else grant.registration
-            self._grant = msgspec.structs.replace(grant, refresh_token="", registration=known)
+            # Whatever it said, it would say again: only a user can help. A client that is no longer known has to register
+            # again, too (RFC 6749, section 5.2).
+            is_unknown = isinstance(refusal, TokenRefused) and refusal.code == "invalid_client"
+            await self._forget(grant, _NOBODY if is_unknown else grant.registration)
             return False
         # OAuth 2.1, section 4.3.1: a refresh token that is not replaced stays.
         kept = msgspec.structs.replace(tokens, refresh=tokens.refresh or grant.refresh_token)
         await self._take(kept, grant)
         return True
 
-    async def _authorize(self, challenge: Challenge) -> None:
-        """Find out who may let us in, become known there, and obtain a token."""
-        resource = await discover_resource(self._http, self._url, challenge.resource_metadata)
+    async def _authorize(self, challenge: Challenge) -> bool:
+        """Find out who may let us in, become known there, and obtain a token; ``False``: it would be no better."""
         held = self._grant.issuer if self._grant is not None else None
-        issuer = str(self._url.origin()) if resource is None else resource.issuer((self._config.issuer, held))
-        server = await discover_authorization_server(self._http, issuer)
-        if server is None:
-            if resource is not None:
-                raise self._http.error("the authorization server publishes no metadata")
-            # 2025-03-26, authorization: fallbacks for servers without metadata discovery.
-            server = guessed_server(self._url)
-        if resource is None:
-            resource = ProtectedResource(_canonical(self._url), (issuer,), None)
+        resource, server = await find_authorization_server(
+            self._http, self._url, self._config, challenge.resource_metadata, held
+        )
         self._server = server
         # Nothing that another issuer gave is of use, or meant for, this one.
-        before = self._grant if self._grant is not None and self._grant.issuer == server.issuer else None
+        before = self._grant if held is not None and same_issuer(held, server.issuer) else None
         is_step_up = challenge.error == "insufficient_scope"
         if before is not None and before.refresh_token and not is_step_up:
             if await self._refresh(server, before):
-                return
+                return True
             before = self._grant
-        client = await register(
-            self._http, server, self._config, self._client_name, before.registration if before else None
-        )
         scopes = self._wanted_scopes(challenge, resource, server, before)
+        if is_step_up and before is not None and set(scopes) <= set(before.scopes):
+            self._no_step_up_before = asyncio.get_running_loop().time() + _NO_STEP_UP_S
+            return False
+        known = before.registration if before is not None else None
+        client = await register(self._http, server, self._config, self._client_name, known, scopes)
         base = Grant(
             resource=resource.resource, issuer=server.issuer, registration=client, access_token="", scopes=scopes
         )
         if self._config.dpop and self._dpop is None:
             self._dpop = DpopKey()
-        await self._take(await self._granted(server, client, resource, scopes), base)
+        try:
+            tokens = await self._granted(server, client, resource, scopes)
+        except Exception:
+            if before is not None and client is known and not before.refresh_token:
+                # The authorization server may have forgotten it, and shows that to nobody but the user.
+                await self._forget(before, _NOBODY)
+            raise
+        await self._take(tokens, base)
+        return True
 
     def _wanted_scopes(
         self,
@@ -325,10 +339,13 @@ class OAuthAuthorization:
         before: Grant | None,
     ) -> tuple[str, ...]:
         """Choose the scopes to ask for (2026-07-28, authorization, scope selection and step-up)."""
-        scopes = challenge.scopes or self._config.scopes or resource.scopes or ()
-        earlier = before.scopes if before is not None and challenge.scopes else ()
-        wanted = dict.fromkeys((*earlier, *scopes))
-        if self._config.grant == "authorization_code" and "offline_access" in server.scopes:
+        is_step_up = challenge.error == "insufficient_scope"
+        more = resource.scopes if is_step_up else ()
+        scopes = challenge.scopes or more or self._config.scopes or resource.scopes or ()
+        earlier = before.scopes if before is not None and (challenge.scopes or is_step_up) else ()
+        wanted = dict.fromkeys(each for each in (*earlier, *scopes) if _SCOPE.fullmatch(each))
+        # By itself it would stand for less than no scope at all, which is the server's own choice (RFC 6749, section 3.3).
+        if wanted and self._config.grant == "authorization_code" and "offline_access" in server.scopes:
             wanted["offline_access"] = None
         if len(wanted) > _MAX_SCOPES:
             raise self._http.error(f"the server asks for more than {_MAX_SCOPES} scopes")
@@ -343,28 +360,38 @@ class OAuthAuthorization:
     ) -> Tokens:
         """Obtain tokens by the configured grant, and by no other one."""
         endpoint = self._endpoint(server, client)
-        config = self._config
+        config, indicated = self._config, self._indicated(resource.resource)
         if config.grant == "authorization_code":
-            return await endpoint.request(await self._code_form(server, client, resource, scopes))
+            return await endpoint.request(await self._code_form(server, client, indicated, scopes))
         if config.grant == "client_credentials":
-            return await endpoint.request(grants.client_credentials(resource.resource, scopes))
-        assertion = await grants.assertion_of(self._http, config)
-        if config.grant == "enterprise":
-            assertion = await grants.exchange_id_token(
-                self._http, config, assertion, server.issuer, resource.resource, scopes
-            )
-        return await endpoint.request(grants.jwt_bearer(assertion, resource.resource, scopes))
+            form = grants.client_credentials(indicated, scopes)
+        else:
+            assertion = await grants.assertion_of(self._http, config)
+            if config.grant == "enterprise":
+                assertion = await grants.exchange_id_token(
+                    self._http, config, assertion, server.issuer, resource.resource, scopes
+                )
+            form = grants.jwt_bearer(assertion, indicated, scopes)
+        return await endpoint.request({**config.parameters, **form})
+
+    def _indicated(self, resource: str) -> str:
+        """Return what the authorization server is told that tokens are for."""
+        return resource if self._config.send_resource else ""
 
     async def _code_form(
         self,
         server: AuthorizationServer,
         client: Registration,
-        resource: ProtectedResource,
+        resource: str,
         scopes: tuple[str, ...],
     ) -> dict[str, str]:
         if not server.authorization_endpoint:
-            raise self._http.error("the authorization server has no authorization endpoint")
-        require_pkce(self._http, server)
+            raise self._http.error(
+                f"the authorization server {server.issuer} has no authorization endpoint",
+                hint="auth.authorization_endpoint can say where it is, or use another auth.grant",
+            )
+        self._checked(server.authorization_endpoint, "the authorization endpoint")
+        require_pkce(self._http, server, self._config)
         if self._redirect is None:
             raise self._http.error(
                 "a user has to agree, and there is nobody to ask",
@@ -374,19 +401,19 @@ class OAuthAuthorization:
             server=server,
             client_id=client.client_id,
             redirect_uri=self._config.redirect_uri,
-            resource=resource.resource,
+            resource=resource,
             scopes=scopes,
+            parameters=self._config.parameters,
         )
-        try:
-            async with asyncio.timeout(self._config.authorization_timeout_s):
-                response = await self._redirect(request.url())
-        except TimeoutError:
-            raise self._http.error("nobody agreed within authorization_timeout_s", retryable=True) from None
+        response = await ask(self._http, self._redirect, request, self._config.authorization_timeout_s)
         return request.form(request.code(self._http, response))
 
     def _endpoint(self, server: AuthorizationServer, client: Registration) -> TokenEndpoint:
-        url = self._http.checked(server.token_endpoint, "the token endpoint")
+        url = self._checked(server.token_endpoint, "the token endpoint")
         return TokenEndpoint(self._http, url, server.issuer, client, self._config, self._dpop)
+
+    def _checked(self, url: str, what: str) -> URL:
+        return self._http.checked(url, what, trusted=self._config.token_endpoint is not None)
 
     # What was obtained
 
@@ -399,43 +426,28 @@ class OAuthAuthorization:
             dpop_key=self._dpop.private() if self._dpop is not None else None,
         )
         self._set(grant)
-        try:
-            await self._store.save(self._key, msgspec.json.encode(grant))
-            self._is_kept = True
-        except Exception as error:
-            self._is_kept = False
-            # A user's own store: what was obtained is good even so, for as long as this process lives.
-            _log.warning("the authorization of server %r is not kept (%s)", self._server_id, type(error).__name__)
+        await self._kept.save(grant)
+
+    async def _forget(self, grant: Grant, registration: Registration) -> None:
+        """Use the refresh token of a grant no more, nor a registration that does not stay: not after a restart either."""
+        self._grant = msgspec.structs.replace(grant, refresh_token="", registration=registration)
+        await self._kept.save(self._grant)
 
     async def _load(self) -> None:
-        grant = await self._kept()
+        try:
+            grant = await self._kept.load()
+        except Exception as error:
+            raise self._http.error(
+                f"the token store failed ({kind_of(error)})", hint="check the token_store of the manager"
+            ) from None
         self._is_loaded = True
         if grant is not None:
             self._use(grant)
 
-    async def _kept(self) -> Grant | None:
-        """Return what the store has, if it is of use with the configuration of now."""
-        record = await self._store.load(self._key)
-        if record is None:
-            return None
-        try:
-            grant = msgspec.json.decode(record, type=Grant)
-        except (msgspec.DecodeError, RecursionError):
-            _log.warning("the kept authorization of server %r is damaged and not used", self._server_id)
-            return None
-        is_ours = self._config.issuer in (None, grant.issuer)
-        return grant if is_ours and (grant.dpop_key is not None) == self._config.dpop else None
-
     async def _took_anothers(self, used: Grant) -> bool:
-        """Take what another process put into the store since: a refresh token used twice ends them all (OAuth 2.1, 4.3.1)."""
-        try:
-            grant = await self._kept() if self._is_kept else None
-        except Exception:
-            # A user's own store: then nothing is known of others.
-            return False
-        if grant is None or grant.issuer != used.issuer or grant.access_token == used.access_token:
-            return False
-        if 0 < grant.expires_at <= time.time():
+        """Take what another process put into the store since."""
+        grant = await self._kept.newer_than(used)
+        if grant is None:
             return False
         self._use(grant)
         return True
@@ -471,15 +483,3 @@ class OAuthAuthorization:
         if self._flow is None and not self._closed:
             self._flow = asyncio.get_running_loop().create_task(self._run(None))
             self._flow.add_done_callback(self._flow_done)
-
-
-def _principal(config: AuthConfig) -> str:
-    """Name whom tokens are for: what one got is not another's. An assertion says who the user is, and is a secret."""
-    assertion = hashlib.sha256(config.assertion.encode()).hexdigest() if config.assertion is not None else ""
-    names = (config.client_id or config.client_metadata_url, config.grant, config.idp_client_id, config.assertion_file)
-    return "\n".join([*(each or "" for each in names), assertion])
-
-
-def _canonical(url: URL) -> str:
-    """Return a server's URL as the identifier of a resource (2026-07-28, canonical server URI)."""
-    return str(url.with_fragment(None)).removesuffix("/") if url.raw_path == "/" else str(url.with_fragment(None))

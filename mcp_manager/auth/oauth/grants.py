@@ -21,17 +21,17 @@ _ID_JAG: Final = "urn:ietf:params:oauth:token-type:id-jag"
 
 def client_credentials(resource: str, scopes: tuple[str, ...]) -> dict[str, str]:
     """Return the grant of a client that acts for itself (OAuth 2.1, section 4.2)."""
-    return _scoped({"grant_type": "client_credentials", "resource": resource}, scopes)
+    return _complete({"grant_type": "client_credentials"}, resource, scopes)
 
 
 def refresh(token: str, resource: str) -> dict[str, str]:
     """Return the grant that renews tokens with the scopes that they have (OAuth 2.1, section 4.3)."""
-    return {"grant_type": "refresh_token", "refresh_token": token, "resource": resource}
+    return _complete({"grant_type": "refresh_token", "refresh_token": token}, resource, ())
 
 
 def jwt_bearer(assertion: str, resource: str, scopes: tuple[str, ...]) -> dict[str, str]:
     """Return the grant of somebody else's assertion (RFC 7523, section 2.1)."""
-    return _scoped({"grant_type": _JWT_BEARER, "assertion": assertion, "resource": resource}, scopes)
+    return _complete({"grant_type": _JWT_BEARER, "assertion": assertion}, resource, scopes)
 
 
 async def assertion_of(http: OAuthHttp, config: AuthConfig) -> str:
@@ -76,14 +76,17 @@ async def exchange_id_token(
         "subject_token": id_token,
         "subject_token_type": _ID_TOKEN,
         "audience": audience,
-        "resource": resource,
     }
-    reply = await TokenEndpoint(http, endpoint, client.issuer, client, config, None).send(_scoped(form, scopes))
+    reply = await TokenEndpoint(http, endpoint, client.issuer, client, config, None).send(
+        _complete(form, resource, scopes)
+    )
     grant = reply.body.get("access_token")
     if reply.body.get("issued_token_type") != _ID_JAG or not isinstance(grant, str) or not grant:
         raise http.error("the identity provider gave no identity assertion grant (ID-JAG)")
     return grant
 
 
-def _scoped(form: dict[str, str], scopes: tuple[str, ...]) -> dict[str, str]:
-    return {**form, "scope": " ".join(scopes)} if scopes else form
+def _complete(form: dict[str, str], resource: str, scopes: tuple[str, ...]) -> dict[str, str]:
+    """Add what the tokens are for and what they allow, where that is to be said: both may be empty."""
+    more = {"resource": resource, "scope": " ".join(scopes)}
+    return {**form, **{name: value for name, value in more.items() if value}}

@@ -3,31 +3,60 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
+import socket
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final, Protocol
 
 import aiohttp
 import msgspec
 from yarl import URL
 
+from mcp_manager.auth.addresses import AddressRule, Reach, address_rule, literal_address, reach_of
+from mcp_manager.auth.base import UnreachableError
+from mcp_manager.auth.oauth.documents import read_object, shown_text
+from mcp_manager.config import AuthConfig
 from mcp_manager.errors import AuthError
 
-__all__ = ["JsonReply", "OAuthHttp", "is_loopback", "same_origin"]
+__all__ = ["HttpClient", "JsonReply", "OAuthHttp", "is_loopback", "same_origin"]
 
 _LARGEST: Final = 1 << 18
 _TIMEOUT_S: Final = 30.0
 _MAX_REDIRECTS: Final = 3
+_REDIRECTS: Final = (301, 302, 303, 307, 308)
 
-_decoder = msgspec.json.Decoder(dict[str, Any])
+
+class HttpClient(Protocol):
+    """What requests are sent with: an aiohttp session, or what knows by which way to send them."""
+
+    def request(
+        self, verb: str, url: URL, *, headers: dict[str, str], data: aiohttp.Payload | None, allow_redirects: bool
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """Send a request, with a response whose connection is given back in the end."""
 
 
 class JsonReply(msgspec.Struct, frozen=True):
-    """A response: its status, its body as an object (empty if it is none), and the nonce it gave for DPoP proofs."""
+    """A response: its status, its body as an object (empty if it is none), and what counts of its header.
+
+    ``dpop_nonce`` is the nonce for DPoP proofs, ``content_type`` what the body is said to be, ``location`` where it
+    redirects to: each "" if there is none.
+    """
 
     status: int
     body: dict[str, Any]
-    dpop_nonce: str
+    dpop_nonce: str = ""
+    content_type: str = ""
+    location: str = ""
+
+    @property
+    def is_redirect(self) -> bool:
+        """Whether what was asked for is said to be elsewhere."""
+        return self.status in _REDIRECTS
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the status says nothing of the request, but that it may be sent again later."""
+        return self.status >= 500 or self.status in (408, 425, 429)
 
 
 def same_origin(one: URL, other: URL) -> bool:
@@ -37,13 +66,22 @@ def same_origin(one: URL, other: URL) -> bool:
 
 def is_loopback(url: URL) -> bool:
     """Tell whether a URL names this machine: what is sent there crosses no network."""
+    address = literal_address(url.host or "")
+    return address is not None and reach_of(address) is Reach.LOOPBACK
+
+
+async def _reach_of_host(url: URL) -> Reach:
+    """Return how far the farthest address of a host reaches; that of a name without one is not known to be near."""
     host = url.host or ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
+    literal = literal_address(host)
+    if literal is not None:
+        return reach_of(literal)
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        async with asyncio.timeout(_TIMEOUT_S):
+            found = await asyncio.get_running_loop().getaddrinfo(host, url.port, type=socket.SOCK_STREAM)
+    except (OSError, TimeoutError):
+        return Reach.PUBLIC
+    return max((reach_of(str(where[0])) for *_, where in found), default=Reach.PUBLIC)
 
 
 class OAuthHttp:
@@ -52,17 +90,31 @@ class OAuthHttp:
     Parameters
     ----------
     client
-        Gives the aiohttp session, whose connector blocks the addresses that nobody should be sent to.
+        Gives what sends requests, whose connector blocks the addresses that nobody should be sent to.
     server_id
         Names the server in errors.
     resource
-        The MCP server: one elsewhere must not send its clients to their own loopback interface.
+        The MCP server: one elsewhere must not send its clients to their own loopback interface, nor one on the Internet
+        into a private network (2026-07-28, security best practices, server-side request forgery).
+    config
+        Whose addresses are known to be meant: its own URLs, and private ones if it says so.
     """
 
-    def __init__(self, client: Callable[[], aiohttp.ClientSession], server_id: str, resource: URL) -> None:
+    def __init__(
+        self,
+        client: Callable[[], HttpClient],
+        server_id: str,
+        resource: URL,
+        config: AuthConfig | None = None,
+    ) -> None:
+        config = config or AuthConfig()
         self._client = client
         self._server_id = server_id
         self._resource = resource
+        self._allows_private = config.allow_private_addresses
+        own = (config.issuer, config.authorization_endpoint, config.token_endpoint, config.idp_token_endpoint)
+        self._trusted = frozenset(URL(each).origin() for each in own if each is not None)
+        self._own_reach: Reach | None = None
 
     def checked(self, text: object, what: str, *, trusted: bool = False) -> URL:
         """Return a URL that credentials may be sent to or metadata taken from.
@@ -79,13 +131,16 @@ class OAuthHttp:
         except ValueError:
             valid = False
         if not valid or url is None or url.fragment:
-            raise self.error(f"{what} is not a usable URL")
+            raise self.error(f"{what} is not a usable URL, which is absolute, http or https, without user or fragment")
         if same_origin(url, self._resource):
             return url
         if is_loopback(url):
-            if trusted or is_loopback(self._resource):
+            if trusted or url.origin() in self._trusted or is_loopback(self._resource):
                 return url
-            raise self.error(f"{what} is on this machine's loopback interface, and the server is not")
+            raise self.error(
+                f"{what} is on this machine's loopback interface, and the server is not: {url.origin()}",
+                hint="what auth.issuer or an endpoint in auth names is trusted",
+            )
         if url.scheme != "https":
             raise self.error(f"{what} is not https: {url.origin()}")
         return url
@@ -94,29 +149,23 @@ class OAuthHttp:
         """Fetch a JSON document, following at most three redirects to places that are as acceptable."""
         for _ in range(_MAX_REDIRECTS + 1):
             reply = await self._request("GET", url, what)
-            if not isinstance(reply, str):
+            if not reply.is_redirect:
                 return reply
             try:
-                target = str(url.join(URL(reply)))
+                target = str(url.join(URL(reply.location)))
             except ValueError:
                 target = ""
             url = self.checked(target, f"where {what} redirects to")
-        raise self.error(f"{what} redirects without end")
+        raise self.error(f"{what} at {self.shown(url)} redirects without end")
 
     async def post_form(self, url: URL, form: Mapping[str, str], headers: Mapping[str, str], what: str) -> JsonReply:
-        """POST a form; a redirect is an error, since the form holds credentials."""
-        return await self._post(url, what, headers, data=aiohttp.FormData(dict(form))())
+        """POST a form; a redirect is returned and not followed, since the form holds credentials."""
+        return await self._request("POST", url, what, headers, aiohttp.FormData(dict(form))())
 
     async def post_json(self, url: URL, document: Mapping[str, Any], what: str) -> JsonReply:
-        """POST a JSON document; a redirect is an error."""
+        """POST a JSON document; a redirect is returned and not followed."""
         payload = aiohttp.BytesPayload(msgspec.json.encode(document), content_type="application/json")
-        return await self._post(url, what, {}, data=payload)
-
-    async def _post(self, url: URL, what: str, headers: Mapping[str, str], data: aiohttp.Payload) -> JsonReply:
-        reply = await self._request("POST", url, what, headers, data)
-        if isinstance(reply, str):
-            raise self.error(f"{what} redirects, which is not followed")
-        return reply
+        return await self._request("POST", url, what, data=payload)
 
     async def _request(
         self,
@@ -125,36 +174,75 @@ class OAuthHttp:
         what: str,
         headers: Mapping[str, str] | None = None,
         data: aiohttp.Payload | None = None,
-    ) -> JsonReply | str:
-        """Return the reply, or the target of a redirect."""
-        fields = {"Accept": "application/json", "Accept-Encoding": "identity", **(headers or {})}
+    ) -> JsonReply:
+        rule = await self._rule_for(url)
+        token = address_rule.set(rule)
+        # A connection that is kept for others would be used by those who may not open it.
+        fields = {"Accept": "application/json", "Accept-Encoding": "identity", "Connection": "close", **(headers or {})}
         try:
             async with (
                 asyncio.timeout(_TIMEOUT_S),
                 self._client().request(verb, url, headers=fields, data=data, allow_redirects=False) as response,
             ):
-                if response.status in (301, 302, 303, 307, 308):
-                    return response.headers.get("Location", "")
-                body = await self._body(response, what)
-                return JsonReply(response.status, body, response.headers.get("DPoP-Nonce", ""))
+                nonce = response.headers.get("DPoP-Nonce", "")
+                location = response.headers.get("Location", "")
+                content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+                body: dict[str, Any] = {}
+                if response.status not in _REDIRECTS:
+                    body = read_object(await self._body(response, what), content_type)
+                return JsonReply(response.status, body, nonce, content_type, location)
         except TimeoutError:
-            raise self.error(f"{what} at {url.origin()} did not answer in time", retryable=True) from None
+            raise self.error(f"{what} at {self.shown(url)} did not answer in time", retryable=True) from None
+        except UnreachableError as error:
+            if rule is not None and rule.refused:
+                raise self._out_of_bounds(what, url, rule.refused) from None
+            text = f"{what} at {self.shown(url)} cannot be reached: {error}"
+            raise self.error(text, hint=error.hint, retryable=True) from None
         except (aiohttp.ClientError, OSError) as error:
+            if rule is not None and rule.refused:
+                raise self._out_of_bounds(what, url, rule.refused) from None
             # aiohttp's texts quote URLs with their queries.
             raise self.error(
-                f"{what} at {url.origin()} cannot be reached ({type(error).__name__})", retryable=True
+                f"{what} at {self.shown(url)} cannot be reached ({type(error).__name__})", retryable=True
             ) from None
+        finally:
+            address_rule.reset(token)
 
-    async def _body(self, response: aiohttp.ClientResponse, what: str) -> dict[str, Any]:
+    def _out_of_bounds(self, what: str, url: URL, address: str) -> AuthError:
+        is_private = reach_of(address) is Reach.PRIVATE
+        by_setting = "auth.allow_private_addresses = true allows it, and " if is_private else ""
+        return self.error(
+            f"{what} at {self.shown(url)} is at {address}, on a network that the server is not on",
+            hint=f"{by_setting}what auth.issuer or an endpoint in auth names is trusted",
+        )
+
+    async def _rule_for(self, url: URL) -> AddressRule | None:
+        """Return which addresses a URL may lead to, ``None`` for all: as many as the MCP server itself is on."""
+        if same_origin(url, self._resource) or url.origin() in self._trusted:
+            return None
+        if self._own_reach is None:
+            self._own_reach = await _reach_of_host(self._resource)
+        return AddressRule(min(self._own_reach, Reach.PRIVATE) if self._allows_private else self._own_reach)
+
+    async def _body(self, response: aiohttp.ClientResponse, what: str) -> bytes:
         chunks = bytearray()
         async for chunk in response.content.iter_any():
             chunks += chunk
             if len(chunks) > _LARGEST:
-                raise self.error(f"{what} at {response.url.origin()} answers with more than {_LARGEST} bytes")
+                raise self.error(f"{what} at {self.shown(response.url)} answers with more than {_LARGEST} bytes")
+        return bytes(chunks)
+
+    def shown(self, url: URL | str) -> str:
+        """Return a URL as errors show it: without a query, and without the path of the MCP server, which may be secret."""
         try:
-            return _decoder.decode(chunks)
-        except (msgspec.DecodeError, RecursionError):
-            return {}
+            whole = URL(url)
+            origin, path = str(whole.origin()), whole.raw_path.rstrip("/")
+        except ValueError:
+            return "an unusable URL"
+        own = self._resource.raw_path.strip("/")
+        if own and same_origin(whole, self._resource):
+            path = path.replace(own, "...")
+        return shown_text(origin + path)
 
     def error(self, message: str, *, hint: str = "", retryable: bool = False) -> AuthError:
         """Make the error of an authorization that failed."""

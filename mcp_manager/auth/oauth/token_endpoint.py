@@ -3,46 +3,32 @@
 from __future__ import annotations
 
 import base64
-import re
 import time
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import quote_plus
+from urllib.parse import quote
 
-import msgspec
 from yarl import URL
 
 from mcp_manager.auth.oauth import jose
 from mcp_manager.auth.oauth.http import JsonReply, OAuthHttp
+from mcp_manager.auth.oauth.token_reply import Tokens, has_token, read_tokens, refusal_of
 from mcp_manager.auth.token_store import Registration
 from mcp_manager.config import AuthConfig
-from mcp_manager.errors import AuthError
 
-__all__ = ["TokenEndpoint", "TokenRefused", "Tokens"]
+__all__ = ["TokenEndpoint"]
 
 _ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-# RFC 6749, section 5.2.
-_ERROR_CODE: Final = re.compile(r"[a-z_]{1,64}")
-# RFC 6750, section 2.1: what can stand in the header.
-_TOKEN: Final = re.compile(r"[!-~]{1,65536}")
-
-
-class TokenRefused(AuthError):
-    """The token endpoint said no; ``code`` is its error code."""
-
-    code = ""
-
-
-class Tokens(msgspec.Struct, frozen=True):
-    """What the token endpoint gave; ``scopes`` is ``None`` where it is what was asked for."""
-
-    access: str
-    refresh: str
-    expires_at: float
-    scopes: tuple[str, ...] | None
-
-    def __repr__(self) -> str:
-        return "Tokens(***)"
+# What is secret of a grant: all that a server must not make us show.
+_SECRET_FIELDS: Final = (
+    "assertion",
+    "client_assertion",
+    "client_secret",
+    "code",
+    "code_verifier",
+    "refresh_token",
+    "subject_token",
+)
 
 
 class TokenEndpoint:
@@ -84,45 +70,56 @@ class TokenEndpoint:
         Raises
         ------
         TokenRefused
-            It is refused; no second way is tried.
+            It is refused, in whatever form; no second grant is tried.
         AuthError
             No answer, or none that can be used.
         """
         reply = await self.send(form)
-        return self._read(reply, time.time())
+        return read_tokens(self._http, self._where, reply, time.time(), bound=self._dpop is not None)
 
     async def send(self, form: Mapping[str, str]) -> JsonReply:
         """Send a grant and return the reply of a success; a nonce that is asked for is sent (RFC 9449, section 8)."""
-        what = "the token endpoint"
-        reply = await self._post(form, "")
-        if self._dpop is not None and reply.body.get("error") == "use_dpop_nonce" and reply.dpop_nonce:
-            reply = await self._post(form, reply.dpop_nonce)
-        if reply.status == 200:
+        reply, sent = await self._post(form)
+        if self._client.auth_method == "client_secret_basic" and reply.body.get("error") == "invalid_request":
+            # RFC 6749, section 5.2: so a server refuses "more than one mechanism". Okta takes client_id for a second one.
+            reply, sent = await self._post(form, with_client_id=False)
+        if has_token(reply):
             return reply
-        if reply.status >= 500 or reply.status in (408, 425, 429):
-            # No verdict on the grant: a refresh token is still good.
-            raise self._http.error(f"{what} is not available (HTTP {reply.status})", retryable=True)
-        code = reply.body.get("error")
-        shown = code if isinstance(code, str) and _ERROR_CODE.fullmatch(code) else "no reason"
-        made = self._http.error(f"{what} refused the grant (HTTP {reply.status}, {shown})", hint=_hint(shown))
-        refused = TokenRefused(made.message, server_id=made.server_id, hint=made.hint, retryable=False)
-        refused.code = shown
-        raise refused
+        raise refusal_of(self._http, self._where, reply, sent)
 
-    async def _post(self, form: Mapping[str, str], nonce: str) -> JsonReply:
-        fields, headers = self._authenticated(form)
-        if self._dpop is not None:
-            headers["DPoP"] = self._dpop.proof("POST", str(self._url), nonce=nonce)
-        return await self._http.post_form(self._url, fields, headers, "the token endpoint")
+    @property
+    def _where(self) -> str:
+        return f"the token endpoint at {self._http.shown(self._url)}"
+
+    async def _post(self, form: Mapping[str, str], *, with_client_id: bool = True) -> tuple[JsonReply, list[str]]:
+        """Return the reply to a grant, and the secrets that were sent."""
+        nonce = ""
+        for _ in range(2):
+            # Anew each time: neither an assertion nor a proof may be used twice.
+            fields, headers = self._authenticated(form)
+            if not with_client_id:
+                del fields["client_id"]
+            if self._dpop is not None:
+                headers["DPoP"] = self._dpop.proof("POST", str(self._url), nonce=nonce)
+            reply = await self._http.post_form(self._url, fields, headers, "the token endpoint")
+            nonce = reply.dpop_nonce
+            if self._dpop is None or not nonce or reply.body.get("error") != "use_dpop_nonce":
+                break
+        sent = [fields[name] for name in _SECRET_FIELDS if name in fields]
+        return reply, [*sent, self._client.secret, *(each.rpartition(" ")[2] for each in headers.values())]
 
     def _authenticated(self, form: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the fields and the header of a request: who asks is always in the fields, too.
+
+        RFC 6749, section 3.2.1, allows ``client_id`` there beside the header, and the official SDK's authorization server,
+        FastMCP's and others look for it there alone. By itself it proves nothing, so it is no second way to authenticate.
+        """
         client = self._client
-        fields = dict(form)
+        fields = {**form, "client_id": client.client_id}
         if client.auth_method == "client_secret_basic":
-            # RFC 6749, section 2.3.1: both are form-encoded first.
-            pair = f"{quote_plus(client.client_id)}:{quote_plus(client.secret)}"
+            # RFC 6749, section 2.3.1: both are form-encoded first; a space as %20, which every server decodes.
+            pair = f"{quote(client.client_id, safe='')}:{quote(client.secret, safe='')}"
             return fields, {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
-        fields["client_id"] = client.client_id
         if client.auth_method == "client_secret_post":
             fields["client_secret"] = client.secret
         elif client.auth_method == "private_key_jwt":
@@ -136,34 +133,3 @@ class TokenEndpoint:
                 self._audience,
             )
         return fields, {}
-
-    def _read(self, reply: JsonReply, now_s: float) -> Tokens:
-        body = reply.body
-        access, refresh, kind = body.get("access_token"), body.get("refresh_token"), body.get("token_type")
-        if not isinstance(access, str) or not _TOKEN.fullmatch(access) or not isinstance(kind, str):
-            raise self._http.error("the token endpoint answers without a usable access token")
-        wanted = "bearer" if self._dpop is None else "dpop"
-        if kind.lower() != wanted:
-            raise self._http.error(
-                f"the token endpoint gave a token of another type than {wanted}",
-                hint="the authorization server does not support DPoP" if self._dpop is not None else "set auth.dpop",
-            )
-        lifetime = body.get("expires_in")
-        if isinstance(lifetime, str) and lifetime.isascii() and lifetime.isdigit():
-            lifetime = int(lifetime[:12])
-        known = isinstance(lifetime, int | float) and not isinstance(lifetime, bool) and lifetime > 0
-        scope = body.get("scope")
-        return Tokens(
-            access,
-            refresh if isinstance(refresh, str) else "",
-            now_s + float(lifetime) if known and lifetime is not None else 0.0,
-            tuple(scope.split()) if isinstance(scope, str) else None,
-        )
-
-
-def _hint(code: str) -> str:
-    return {
-        "invalid_client": "check auth.client_id and auth.client_secret or auth.private_key",
-        "unauthorized_client": "the client may not use this grant",
-        "invalid_scope": "check auth.scopes",
-    }.get(code, "")

@@ -20,6 +20,7 @@ Action = dict[str, Any]
 
 _LAST_KNOWN_REVISION = "2025-11-25"
 _FOR_EVER_S = 3600.0
+_POLL_S = 0.01
 
 
 class Server:
@@ -87,6 +88,16 @@ class Server:
         Path(pid_file).write_text(str(child.pid), encoding="ascii")
 
     # What it says
+
+    def _do_note_start(self, message: Any, log: str) -> None:
+        """Leave a trace of having been started."""
+        with Path(log).open("a", encoding="ascii") as file:
+            file.write(f"{os.getpid()}\n")
+
+    def _do_wait_for(self, message: Any, path: str) -> None:
+        """Do nothing until there is a file, as a program that downloads what it needs."""
+        while not Path(path).exists():
+            time.sleep(_POLL_S)
 
     def _do_stderr(self, message: Any, text: str, times: int = 1) -> None:
         sys.stderr.write(text * times)

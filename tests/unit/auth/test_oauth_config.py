@@ -11,6 +11,8 @@ from mcp_manager.config import parse_server_config
 
 EMA = {"client_id": "c", "assertion": "x", "idp_client_id": "i", "idp_token_endpoint": "https://idp/token"}
 
+ENDPOINTS = {"authorization_endpoint": "https://as/authorize", "token_endpoint": "https://as/token"}
+
 
 def parse(auth: dict[str, Any], **more: Any) -> AuthConfig:
     return parse_server_config({"url": "https://h/mcp", "auth": auth, **more}, server_id="a").auth
@@ -25,6 +27,10 @@ def parse(auth: dict[str, Any], **more: Any) -> AuthConfig:
         {"grant": "client_credentials", "client_id": "c", "private_key": "k", "signing_algorithm": "RS256"},
         {"grant": "jwt_bearer", "client_id": "c", "assertion_file": "/var/run/token"},
         {"grant": "enterprise", **EMA, "client_secret": "s"},
+        {"client_auth": "client_secret_post"},
+        {"assume_pkce": True, "send_resource": False, "parameters": {"audience": "https://api"}},
+        {"client_id": "c", **ENDPOINTS},
+        {"grant": "client_credentials", "client_id": "c", "client_secret": "s", "token_endpoint": "https://as/token"},
     ],
 )
 def test_what_fits_together_is_accepted(auth: dict[str, Any]) -> None:
@@ -50,6 +56,17 @@ def test_what_fits_together_is_accepted(auth: dict[str, Any]) -> None:
         ({"type": "oauth", "redirect_uri": "myapp"}, "auth.redirect_uri: is not an absolute"),
         ({"type": "oauth", "scopes": ["a b"]}, "auth.scopes[0]: is not a scope"),
         ({"type": "oauth", "client_id": "c\n"}, "auth.client_id"),
+        ({"type": "oauth", "client_id": "c", "client_auth": "client_secret_post"}, "auth.client_auth: says how"),
+        ({"type": "oauth", **ENDPOINTS}, "auth.client_id: missing"),
+        ({"type": "oauth", "client_id": "c", "token_endpoint": "https://as/t"}, "auth.authorization_endpoint: missing"),
+        ({"type": "oauth", "client_id": "c", **ENDPOINTS, "token_endpoint": None}, "auth.token_endpoint: missing"),
+        ({"type": "oauth", "client_id": "c", **ENDPOINTS, "token_endpoint": "x"}, "auth.token_endpoint: is not an abs"),
+        ({"type": "oauth", "grant": "jwt_bearer", **EMA, **ENDPOINTS}, "auth.authorization_endpoint: does not go with"),
+        ({"type": "oauth", "parameters": {"state": "x"}}, "auth.parameters.state: is set by the manager"),
+        ({"type": "oauth", "parameters": {"audience": ""}}, "auth.parameters.audience: is empty"),
+        ({"type": "oauth", "parameters": ["audience"]}, "auth.parameters: expected"),
+        ({"type": "oauth", "send_resource": "no"}, "auth.send_resource: expected"),
+        ({"type": "none", "assume_pkce": True}, "auth.assume_pkce: does not go with type 'none'"),
     ],
 )
 def test_what_does_not_is_named(auth: dict[str, Any], says: str) -> None:
@@ -65,7 +82,7 @@ def test_a_header_of_its_own_contradicts_it() -> None:
 
 def test_repr_shows_no_secret() -> None:
     secrets = dict.fromkeys(("client_secret", "private_key", "assertion", "idp_client_secret"), "sentinel")
-    shown = repr(AuthConfig(type="oauth", client_id="c", **secrets))
+    shown = repr(AuthConfig(type="oauth", client_id="c", parameters={"audience": "sentinel"}, **secrets))
     assert "sentinel" not in shown
     assert "client_secret='***'" in shown
     assert "client_id='c'" in shown

@@ -8,7 +8,8 @@ import pytest
 from yarl import URL
 
 from mcp_manager.auth.oauth.http import OAuthHttp
-from mcp_manager.auth.oauth.metadata import fits, metadata_urls, resource_urls
+from mcp_manager.auth.oauth.metadata import metadata_urls
+from mcp_manager.auth.oauth.resource_metadata import fits, resource_urls
 from mcp_manager.errors import AuthError
 
 

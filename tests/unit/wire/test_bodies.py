@@ -109,7 +109,7 @@ async def test_a_long_body_is_received_in_place(peer: Peer) -> None:
 async def test_the_memory_of_a_long_body_is_used_again_once_nobody_has_it(peer: Peer) -> None:
     def receive(letter: bytes) -> bytes:
         future = peer.send()
-        whole = response(b'{"id":1,"result":["%b"]}' % (letter * 200_000))
+        whole = response(b'{"jsonrpc":"2.0","id":1,"result":["%b"]}' % (letter * 200_000))
         peer.deliver(whole[:100], whole[100:])
         assert peer.network.pool.take() is peer.wire
         return reply_of(future).body

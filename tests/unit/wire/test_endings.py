@@ -363,7 +363,7 @@ async def test_a_wire_whose_connection_is_about_to_go_is_not_taken(network: Netw
 
 async def test_a_wire_whose_connection_is_about_to_go_is_not_idle(network: Network, peer: Peer) -> None:
     handed_over: list[Wire] = []
-    network.pool.on_return = lambda wire: handed_over.append(wire) or True  # type: ignore[func-returns-value]
+    network.pool.group.on_return = lambda wire: handed_over.append(wire) or True  # type: ignore[func-returns-value]
     peer.send().cancel()
     peer.deliver(response(b"x"))
     assert handed_over == [peer.wire]
@@ -373,12 +373,12 @@ async def test_a_wire_whose_connection_is_about_to_go_is_not_idle(network: Netwo
 
 
 async def test_a_wire_that_is_handed_over_does_not_lie_in_the_pool(network: Network, peer: Peer) -> None:
-    network.pool.on_return = lambda wire: True
+    network.pool.group.on_return = lambda wire: True
     peer.send().cancel()
     peer.deliver(response(b"x"))
     assert network.pool.idle == []
     assert peer.wire.idle
-    network.pool.on_return = lambda wire: False
+    network.pool.group.on_return = lambda wire: False
     future = peer.send()
     peer.deliver(response(b"y"))
     assert reply_of(future).body == b"y"

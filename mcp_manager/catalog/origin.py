@@ -1,0 +1,40 @@
+"""What records were decoded from: kept beside those that do not hold all of it, so that they can tell it again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from mcp_manager.protocol.json_reading import JsonDecoder
+
+__all__ = ["Origin", "Path"]
+
+Path = tuple[str | int, ...]
+"""The way from a result to one of its parts: names of members on the wire, and indexes."""
+
+_members_decoder = JsonDecoder(dict[str, msgspec.Raw])
+_entries_decoder = JsonDecoder(list[msgspec.Raw])
+
+
+class Origin:
+    """The text of one result, cut up where it is asked for."""
+
+    __slots__ = ("_parts", "_text")
+
+    def __init__(self, text: bytes | memoryview) -> None:
+        self._text = text
+        self._parts: dict[Path, Any] = {}
+
+    def text_of(self, path: Path) -> bytes:
+        """Return a part as it was received."""
+        return bytes(self._text if not path else self._parts_of(path[:-1])[path[-1]])
+
+    def _parts_of(self, path: Path) -> Any:
+        parts = self._parts.get(path)
+        if parts is None:
+            text = self._text if not path else self._parts_of(path[:-1])[path[-1]]
+            is_list = bytes(memoryview(text)[:1]) == b"["
+            decoder: JsonDecoder[Any] = _entries_decoder if is_list else _members_decoder
+            parts = self._parts[path] = decoder.decode(text)
+        return parts

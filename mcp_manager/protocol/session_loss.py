@@ -1,0 +1,115 @@
+"""What a refusal says of the session it was sent on: whether to ask, what confirms it, what it proves."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from mcp_manager.protocol.error_codes import (
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    PARSE_ERROR,
+    URL_ELICITATION_REQUIRED,
+)
+
+__all__ = ["UNANSWERED", "Refusal", "confirms_loss", "may_mean_loss", "needs_second_opinion", "proves_unexecuted"]
+
+# 2025-11-25, session management.
+_SPECIFIED: Final = 404
+# Statuses that speak of the client's rights, its timing, or the size of one message (RFC 9110, section 15.5; RFC 6585).
+_OTHER_MEANING: Final = frozenset({403, 408, 413, 425, 429})
+_RESERVED: Final = range(-32768, -31999)
+# Errors with a meaning of their own: whoever says so has read the request.
+_ANSWERS: Final = frozenset({METHOD_NOT_FOUND, URL_ELICITATION_REQUIRED})
+# JSON-RPC 2.0, section 5.1: found before anything is executed.
+_BEFORE_EXECUTION: Final = frozenset({PARSE_ERROR, INVALID_REQUEST, INVALID_PARAMS})
+_SERVER_ERRORS: Final = range(-32099, -31999)
+_NAMES_OF_A_SESSION: Final = ("session", "initializ", "initialis")
+
+
+class Refusal(NamedTuple):
+    """How a server refused a message.
+
+    ``status`` is the HTTP status, 0 where the refusal came on a stream; ``code`` is that of the JSON-RPC error, ``None``
+    without one; ``text`` is what was said, bounded. ``is_of_ping`` tells whether it was a caller's ping.
+    """
+
+    status: int
+    code: int | None = None
+    text: str = ""
+    is_of_ping: bool = False
+
+    @property
+    def is_status(self) -> bool:
+        """Whether the HTTP status is what refuses."""
+        return 400 <= self.status < 500
+
+
+UNANSWERED: Final = Refusal(0)
+"""A ping of which nobody knows what became."""
+
+
+def may_mean_loss(refusal: Refusal, *, challenged: bool = False) -> bool:
+    """Tell whether a refusal may mean that the server does not know the session any more.
+
+    2025-11-25, session management, has 404 for it. Servers also use other statuses of the 4xx, JSON-RPC errors in a 200
+    or on a stream, and bodies that are no reply at all. A 5xx is a failure of the server, not a refusal.
+
+    Parameters
+    ----------
+    challenged
+        A 401 came with a challenge, or its credentials are renewed by other means: it is about those.
+    """
+    if refusal.code in _ANSWERS:
+        return False
+    if refusal.is_status:
+        return refusal.status not in _OTHER_MEANING and not (refusal.status == 401 and challenged)
+    if refusal.status >= 300:
+        return False
+    return refusal.code in _RESERVED if refusal.code is not None else refusal.status != 0
+
+
+def needs_second_opinion(ping: Refusal, refusal: Refusal) -> bool:
+    """Tell whether the refusal of a ping may be about pings alone, on a session that has never answered one.
+
+    It is not where a ping is refused by the very error that something else was refused by, or by the specified status.
+    """
+    if refusal.is_of_ping:
+        return True
+    is_same = ping == refusal and refusal.code is not None
+    return not is_same and not (ping.status == refusal.status == _SPECIFIED)
+
+
+def confirms_loss(ping: Refusal, refusal: Refusal, *, is_of_request: bool = True) -> bool:
+    """Tell whether what became of a ping confirms that the session is lost.
+
+    A server that has lost a session refuses all that comes for it in the same way. One that refuses a call for its
+    arguments and pings for a reason of its own does not. 404 is the specified form: it holds unless a ping is answered.
+
+    Parameters
+    ----------
+    ping
+        How the ping was refused; :func:`may_mean_loss` holds for it, or it is :data:`UNANSWERED`.
+    refusal
+        How the message before it was refused.
+    is_of_request
+        Whether that was a request, which a JSON-RPC error can answer.
+    """
+    if ping == UNANSWERED:
+        return refusal.status == _SPECIFIED
+    if not is_of_request or (ping.is_status and refusal.is_status):
+        return True
+    return ping.is_status == refusal.is_status and ping.code == refusal.code
+
+
+def proves_unexecuted(refusal: Refusal) -> bool:
+    """Tell whether the refusal of a request on a session that is lost proves that it was not executed.
+
+    A 4xx does, and so do errors that are found before anything is executed. The codes -32000 to -32099 have no meaning of
+    their own: a gateway also uses them for a request that was under way when it lost the server behind it. There the
+    text decides, and without it nothing is proven.
+    """
+    if refusal.is_status or refusal.code in _BEFORE_EXECUTION:
+        return True
+    text = refusal.text.lower()
+    return refusal.code in _SERVER_ERRORS and any(name in text for name in _NAMES_OF_A_SESSION)

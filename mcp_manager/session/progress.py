@@ -1,0 +1,94 @@
+"""The progress of one call, as it is told to a callback that may take its time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+__all__ = ["ProgressCallback", "ProgressReports"]
+
+_log = logging.getLogger(__name__)
+
+ProgressCallback = Callable[[float, float | None, str | None], Awaitable[None] | None]
+"""``callback(progress, total, message)`` of one request; what it returns is awaited if it can be."""
+
+# What is not delivered by then is old news.
+_MAX_WAITING: Final = 256
+# A callback may tidy up when it is cancelled, but not keep its call from ending.
+_CANCELLED_S: Final = 2.0
+
+
+class ProgressReports:
+    """Deliver the reports of one call in their order, without keeping whoever reads them from reading on.
+
+    A plain callback is called as the reports come in. What an async one returns is awaited in a task of the call's own, in
+    the context of its caller, one after the other; of more than 256 that wait, the oldest are dropped. A callback that
+    fails is logged and harms nothing.
+
+    Parameters
+    ----------
+    callback
+        See :data:`ProgressCallback`.
+    """
+
+    __slots__ = ("_callback", "_closed", "_context", "_task", "_waiting")
+
+    def __init__(self, callback: ProgressCallback) -> None:
+        self._callback = callback
+        self._context = contextvars.copy_context()
+        self._waiting: deque[Awaitable[None]] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def __call__(self, progress: float, total: float | None, message: str | None) -> None:
+        """Take a report; never raises or blocks."""
+        if self._closed:
+            return
+        try:
+            outcome = self._callback(progress, total, message)
+        except Exception:
+            _log.exception("the progress callback of a call failed")
+            return
+        if not inspect.isawaitable(outcome):
+            return
+        if len(self._waiting) >= _MAX_WAITING:
+            _drop(self._waiting.popleft())
+        self._waiting.append(outcome)
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._deliver(), context=self._context)
+
+    async def finish(self, deadline_ns: int) -> None:
+        """Wait until every report is delivered, until the call's deadline at the latest (a time of :func:`time.monotonic_ns`)."""
+        if self._task is not None and not self._task.done():
+            await asyncio.wait({self._task}, timeout=max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9))
+
+    async def aclose(self) -> None:
+        """End the delivery; what was not delivered will not be."""
+        self._closed = True
+        task = self._task
+        if task is not None and not task.done():
+            task.cancel()
+            _, stuck = await asyncio.wait({task}, timeout=_CANCELLED_S)
+            if stuck:
+                _log.warning("the progress callback of a call does not end though cancelled")
+        while self._waiting:
+            _drop(self._waiting.popleft())
+
+    async def _deliver(self) -> None:
+        while self._waiting:
+            try:
+                await self._waiting.popleft()
+            except Exception:
+                _log.exception("the progress callback of a call failed")
+
+
+def _drop(report: Awaitable[None]) -> None:
+    if inspect.iscoroutine(report):
+        # Or it would complain that it was never awaited.
+        report.close()
