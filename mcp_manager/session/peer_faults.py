@@ -14,6 +14,8 @@ __all__ = ["PeerFaults"]
 _log = logging.getLogger(__name__)
 
 _QUIET_NS: Final = 60 * 10**9
+# What networks do as well, and what cost nobody anything.
+_ORDINARY: Final = frozenset({"a connection that ended under a request"})
 
 
 class PeerFaults:
@@ -45,7 +47,9 @@ class PeerFaults:
         if now_ns >= self._quiet_until.get(kind, 0):
             self._quiet_until[kind] = now_ns + _QUIET_NS
             detail = printable(detail if self._secrets is None else self._secrets.masked(detail))
-            _log.warning("server %r: %s%s (%d so far)", self._server_id, kind, f": {detail}" if detail else "", count)
+            level = logging.INFO if kind in _ORDINARY else logging.WARNING
+            said = f": {detail}" if detail else ""
+            _log.log(level, "server %r: %s%s (%d so far)", self._server_id, kind, said, count)
 
     def count_error(self, error: ProtocolError) -> None:
         """Count an answer that failed its call; one that refuses it breaks no rule."""

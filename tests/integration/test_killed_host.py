@@ -48,7 +48,7 @@ class Host:
     def __init__(self, pids: Path, config: dict[str, Any]) -> None:
         self._pids = pids
         self.process = subprocess.Popen(
-            [sys.executable, "-c", HOST, json.dumps({**CALM, "connect_timeout_s": WAIT_S, **config})],
+            [sys.executable, "-P", "-c", HOST, json.dumps({**CALM, "connect_timeout_s": WAIT_S, **config})],
             stdout=subprocess.PIPE,
         )
         assert self.process.stdout is not None
