@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, NoReturn, TypeVar
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn
 
 import aiohttp
 from yarl import URL
@@ -24,7 +24,6 @@ from mcp_manager._core.http_message import (
     WireReply,
 )
 from mcp_manager._core.jsonrpc import Message
-from mcp_manager.auth import Challenge, parse_challenge
 from mcp_manager.config.redaction import is_credential
 from mcp_manager.errors import (
     AuthError,
@@ -38,6 +37,7 @@ from mcp_manager.errors import (
 from mcp_manager.protocol.revisions import HANDSHAKE_REVISIONS
 from mcp_manager.transports import _http_status as http_status
 from mcp_manager.transports._http_reply import ReplyReader
+from mcp_manager.transports.authorized_sending import AuthorizedSending
 from mcp_manager.transports.base import MessageSink, StreamListener
 from mcp_manager.transports.cookie_keeper import CookieKeeper
 from mcp_manager.transports.http_failures import HttpFailures
@@ -46,7 +46,7 @@ from mcp_manager.transports.http_pool import connecting_server
 from mcp_manager.transports.http_settings import HttpSettings
 from mcp_manager.transports.lanes import Lane
 from mcp_manager.transports.places import Wait
-from mcp_manager.transports.request_head import field_lines, render_head
+from mcp_manager.transports.request_head import render_head
 from mcp_manager.transports.resending import is_unsent, may_resend
 from mcp_manager.transports.resumption import Resumptions
 from mcp_manager.transports.route import connect_timeout
@@ -57,8 +57,6 @@ from mcp_manager.transports.waits import Waits
 
 __all__ = ["HttpTransport"]
 
-T = TypeVar("T")
-
 _ACCEPT_EVENTS: Final = "text/event-stream"
 _ACCEPT: Final = f"application/json, {_ACCEPT_EVENTS}"
 _SESSION_HEADER: Final = "Mcp-Session-Id"
@@ -66,8 +64,6 @@ _VERSION_HEADER: Final = "MCP-Protocol-Version"
 # 2025-11-25, session management: visible ASCII.
 _SESSION_ID: Final = re.compile(r"[\x21-\x7e]{1,4096}")
 _MAX_REDIRECTS: Final = 3
-# Of one request: a nonce, a token, more scopes.
-_MAX_CHALLENGES: Final = 3
 
 
 class HttpTransport:
@@ -109,8 +105,7 @@ class HttpTransport:
         prepared = authorization is None or not authorization.per_request
         can_carry = settings.lanes and prepared and settings.route.carries_lanes(self._endpoint)
         self._lanes = lanes if can_carry else None
-        self._authorization = authorization
-        self._unsubscribe = authorization.subscribe(self._take_token) if authorization is not None else None
+        self._authorized: AuthorizedSending | None = None
         self._channel: Channel | None = None
         self._head = render_head("POST", self._endpoint, self._headers)
         self._settled = False
@@ -119,10 +114,11 @@ class HttpTransport:
         self._resumes = False
         self._standing: StandingStream | None = None
         self._closed = False
-        self._token_generation = 0
-        self._channel_generation = 0
         if authorization is not None:
-            self._take_token()
+            self._authorized = AuthorizedSending(
+                server_id, authorization, self._waits, settings.secrets, self._set_header
+            )
+            self._authorized.take_token()
 
     @property
     def pid(self) -> int:
@@ -188,17 +184,16 @@ class HttpTransport:
 
     async def exchange(self, exchange: Exchange) -> Message:
         """POST a request and return its reply; see :meth:`Transport.exchange`."""
-        if self._authorization is None:
-            return await self._reply_to(exchange, await self._send(self._head, exchange))
-        return await self._reply_to(exchange, await self._send_authorized(exchange))
+        return await self._reply_to(exchange, await self._post(exchange))
 
     async def exchange_lasting(self, exchange: Exchange) -> Message:
         """POST a request whose event stream stays open; see :meth:`Transport.exchange_lasting`."""
         try:
-            if self._authorization is None:
-                answer = await self._send_ordinarily("POST", self._endpoint, exchange, lasting=True)
+            if self._authorized is None:
+                answer = await self._send_lasting(exchange)
             else:
-                answer = await self._authorized("POST", exchange, lambda: self._send_lasting(exchange))
+                url = str(self._endpoint)
+                answer = await self._authorized.send("POST", url, exchange, lambda: self._send_lasting(exchange))
         except BaseException as error:
             self._explain(error, exchange)
         return await self._reply_to(exchange, answer)
@@ -207,7 +202,8 @@ class HttpTransport:
         """Return where the session's requests can go straight to an idle lane; see :meth:`Transport.channel`."""
         self._met = True
         if self._lanes is not None:
-            self._channel_generation = self._token_generation
+            if self._authorized is not None:
+                self._authorized.channel_made()
             self._channel = Channel(self._lanes.wires, ids, self._reader, self._limit, self._head, session, dialect)
         return self._channel
 
@@ -215,8 +211,8 @@ class HttpTransport:
         """Read what the channel brought back; see :meth:`Transport.landed`."""
         if isinstance(answer, BaseException):
             answer = await self._recovered(answer, exchange)
-        if self._authorization is not None and type(answer) is WireReply and answer.status in (401, 403):
-            answer = await self._send_authorized(exchange, answer)
+        if self._authorized is not None and type(answer) is WireReply and answer.status in (401, 403):
+            answer = await self._post(exchange, answer)
         return await self._reply_to(exchange, answer)
 
     async def _reply_to(self, exchange: Exchange, answer: WireReply | Message) -> Message:
@@ -241,10 +237,7 @@ class HttpTransport:
         """POST a notification or a reply to the server; any 2xx means accepted (202 by the specification)."""
         exchange = Exchange(frame, 0, deadline_ns)
         exchange.fields = fields
-        if self._authorization is None:
-            reply = await self._send(self._head, exchange)
-        else:
-            reply = await self._send_authorized(exchange)
+        reply = await self._post(exchange)
         if type(reply) is WireReply and reply.status in (307, 308):
             reply = await self._follow(reply, exchange)
         if type(reply) is WireReply and not 200 <= reply.status < 300:
@@ -256,7 +249,7 @@ class HttpTransport:
 
     def _note_challenge(self, error: AuthError) -> None:
         """Take a refusal for one of the credentials where they are obtained: all was done that they could be lacking."""
-        error.is_challenged = error.is_challenged or self._authorization is not None
+        error.is_challenged = error.is_challenged or self._authorized is not None
 
     def interrupt(self) -> None:
         """End every exchange under way; see :meth:`Transport.interrupt`."""
@@ -273,16 +266,16 @@ class HttpTransport:
         self._closed = True
         self._cookies.close()
         self._ordinary.close()
-        if self._unsubscribe is not None:
-            self._unsubscribe()
+        if self._authorized is not None:
+            self._authorized.close()
         standing = self._standing.stop() if self._standing is not None else None
         if standing is not None:
             await asyncio.wait({standing})
         if self.session_id is not None and grace_s > 0:
             exchange = Exchange(b"", 0, time.monotonic_ns() + round(grace_s * 1e9))
             with contextlib.suppress(CallError):
-                if self._authorization is not None and self._authorization.per_request:
-                    exchange.fields = field_lines(self._authorization.fields("DELETE", str(self._endpoint)))
+                if self._authorized is not None:
+                    exchange.fields = self._authorized.proof("DELETE", str(self._endpoint))
                 await self._send(render_head("DELETE", self._endpoint, self._headers), exchange, "DELETE")
 
     async def get(self, exchange: Exchange, last_event_id: str = "") -> WireReply | Message:
@@ -298,11 +291,11 @@ class HttpTransport:
         """
         if last_event_id:
             exchange.fields = b"Last-Event-ID: " + last_event_id.encode() + b"\r\n"
-        if self._authorization is None:
+        if self._authorized is None:
             return await self._send_get(exchange)
         if not last_event_id:
             exchange.fields = None
-        return await self._authorized("GET", exchange, lambda: self._send_get(exchange))
+        return await self._authorized.send("GET", str(self._endpoint), exchange, lambda: self._send_get(exchange))
 
     async def _send_get(self, exchange: Exchange) -> WireReply | Message:
         return await self._transmit(render_head("GET", self._endpoint, self._headers_for("GET")), exchange, "GET")
@@ -310,84 +303,17 @@ class HttpTransport:
     async def _send_lasting(self, exchange: Exchange) -> WireReply | Message:
         return await self._send_ordinarily("POST", self._endpoint, exchange, lasting=True)
 
-    def _take_token(self) -> None:
-        """Send every request with the token of now."""
-        assert self._authorization is not None
-        header = self._authorization.header()
-        self._token_generation = self._authorization.generation
-        if header is not None:
-            self._secrets.add(header[1])
-            self._headers[header[0]] = header[1]
-            self._render()
+    def _set_header(self, name: str, value: str) -> None:
+        self._headers[name] = value
+        self._render()
 
-    async def _send_authorized(self, exchange: Exchange, refusal: WireReply | None = None) -> WireReply | Message:
-        """POST a request with credentials; ``refusal`` is what it met that went over the channel."""
-        return await self._authorized("POST", exchange, lambda: self._send(self._head, exchange), refusal)
-
-    async def _authorized(
-        self,
-        verb: str,
-        exchange: Exchange,
-        send: Callable[[], Awaitable[WireReply | Message]],
-        refusal: WireReply | None = None,
-    ) -> WireReply | Message:
-        """Send a request, and again with what a 401 or 403 says it lacked: by then, nothing has been executed."""
-        authorization = self._authorization
-        assert authorization is not None
-        own_fields = exchange.fields
-        # What went over the channel may have left with an earlier token than that of now.
-        generation = self._token_generation if self._token_generation == self._channel_generation else -1
-        is_renewed = False
-        if refusal is None:
-            await self._authorizing(exchange, authorization.make_ready())
-        for attempt in range(_MAX_CHALLENGES + 1):
-            if refusal is None:
-                generation = authorization.generation
-                if authorization.per_request:
-                    proof = authorization.fields(verb, str(self._endpoint))
-                    self._secrets.add(proof.get("Authorization", ""))
-                    exchange.fields = (own_fields or b"") + field_lines(proof)
-                reply = await send()
-                if type(reply) is not WireReply:
-                    return reply
-                authorization.take_nonce(reply.header("dpop-nonce") or "")
-                if reply.status not in (401, 403):
-                    return reply
-                refusal = reply
-            challenge = _challenge_of(refusal, dpop=authorization.per_request)
-            is_current = refusal.status == 401 and challenge.error != "use_dpop_nonce"
-            is_current = is_current and generation == authorization.generation
-            # One new token: a user must not be asked for a second one, which would be refused as well.
-            if attempt == _MAX_CHALLENGES or (is_current and is_renewed):
-                break
-            is_renewed = is_renewed or is_current
-            if not await self._authorizing(exchange, authorization.challenged(challenge, generation)):
-                return refusal
-            refusal, exchange.sent = None, False
-        assert refusal is not None
-        if refusal.status == 401:
-            authorization.refused_again()
-        return refusal
-
-    async def _authorizing(self, exchange: Exchange, wanted: Awaitable[T]) -> T:
-        """Wait for an authorization within the exchange's deadline; it goes on without whoever gives up."""
-        delivery: Delivery = "rejected" if exchange.sent else "not_sent"
-        try:
-            async with self._waits.bounded(exchange):
-                return await wanted
-        except WireError as error:
-            if error.kind == STOPPED:
-                exchange.sent = False
-                self._explain_wire(error, exchange)
-            raise AuthError(
-                "the authorization was not completed within the deadline",
-                server_id=self._server_id,
-                delivery=delivery,
-                retryable=True,
-                hint="it goes on: call again once the user has agreed",
-            ) from None
-        except AuthError as error:
-            raise error.for_caller(delivery) from None
+    async def _post(self, exchange: Exchange, refusal: WireReply | None = None) -> WireReply | Message:
+        """POST a request, with credentials if need be; ``refusal`` is what it met that went over the channel."""
+        if self._authorized is None:
+            return await self._send(self._head, exchange)
+        return await self._authorized.send(
+            "POST", str(self._endpoint), exchange, lambda: self._send(self._head, exchange), refusal
+        )
 
     async def _send(self, head: bytes, exchange: Exchange, verb: str = "POST") -> WireReply | Message:
         """Send a request and return what came back, explaining what goes wrong."""
@@ -592,8 +518,3 @@ def _credentials_of(settings: HttpSettings) -> http_status.Credentials:
         return http_status.Credentials.OAUTH
     sent = settings.secrets.are_sent or any(is_credential(name) for name in settings.headers)
     return http_status.Credentials.FIXED if sent else http_status.Credentials.NONE
-
-
-def _challenge_of(reply: WireReply, *, dpop: bool) -> Challenge:
-    """Read all ``WWW-Authenticate`` fields: each scheme may have its own."""
-    return parse_challenge(reply.status, reply.header_values("www-authenticate"), dpop=dpop)
