@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from pathlib import Path
 
@@ -25,6 +26,8 @@ settings.register_profile("default", deadline=None, max_examples=100, suppress_h
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
 # Enough passes of the loop for what was closed to be told so; a task that needs more was not awaited.
 _CLOSING_PASSES = 20
 
@@ -35,12 +38,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="install all servers of tests/support/published_servers.toml (2 GB) and test with them, not with a few",
     )
+    parser.addoption(
+        "--loop",
+        choices=("asyncio", "uvloop", "eager"),
+        help="run every async test on this loop alone, and no other test; eager is asyncio's with its eager task factory",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("all_servers") and not hasattr(config, "workerinput"):
         directory = Path(os.environ.setdefault(DIRECTORY_VARIABLE, str(config.rootpath / "build" / "servers")))
         install(directory, list(published_servers()))
+    loop = config.getoption("loop")
+    if loop is not None and loop not in loops():
+        raise pytest.UsageError(f"--loop {loop} is not to be had here: {missing_loop(loop)}")
     config.addinivalue_line("markers", "both_loops: run an async test on asyncio's loop and on uvloop's")
     config.addinivalue_line(
         "markers", f"allow_leaks(*kinds, reason): do not fail for what is left behind; kinds of {', '.join(KINDS)}"
@@ -48,6 +59,14 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell starts what runs in its background so, and every child that a test interrupts would inherit it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what no loop of pytest's runs, if a loop is asked for."""
+    if config.getoption("loop") is not None:
+        left_out = [item for item in items if not is_async_test(item)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if is_async_test(item)]
 
 
 def pytest_collection_finish() -> None:
@@ -59,14 +78,39 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def eager_loop() -> asyncio.AbstractEventLoop:
+    """Make a loop whose tasks begin inside ``create_task()``, before whoever makes one knows of it."""
+    loop = asyncio.SelectorEventLoop()
+    loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+    return loop
+
+
+def loops() -> dict[str, LoopFactory]:
+    """Return the loops that there are here, by name; asyncio's is the first."""
+    found: dict[str, LoopFactory] = {"asyncio": asyncio.SelectorEventLoop}
+    if new_uvloop is not None:
+        found["uvloop"] = new_uvloop
+    if sys.version_info >= (3, 12):
+        found["eager"] = eager_loop
+    return found
+
+
+def missing_loop(name: str) -> str:
+    """Say why there is no loop of that name."""
+    return "uvloop is not installed" if name == "uvloop" else "eager tasks need Python 3.12"
+
+
 @pytest.hookimpl(optionalhook=True)
-def pytest_asyncio_loop_factories(
-    config: pytest.Config, item: pytest.Item
-) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Give a test marked ``both_loops`` one run per loop, every other one asyncio's."""
-    if item.get_closest_marker("both_loops") is None or new_uvloop is None:
-        return {"asyncio": asyncio.SelectorEventLoop}
-    return {"asyncio": asyncio.SelectorEventLoop, "uvloop": new_uvloop}
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory]:
+    """Run a test on the loop that was asked for; if none was, on asyncio's, one marked ``both_loops`` on uvloop's too."""
+    asked = config.getoption("loop")
+    if asked is not None:
+        names = [asked]
+    elif item.get_closest_marker("both_loops") is not None:
+        names = ["asyncio", "uvloop"]
+    else:
+        names = ["asyncio"]
+    return {name: factory for name, factory in loops().items() if name in names}
 
 
 @pytest.hookimpl(wrapper=True)
@@ -77,8 +121,11 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
-def pytest_report_header() -> str:
+def pytest_report_header(config: pytest.Config) -> str:
     """Say what a missing package leaves out."""
+    asked = config.getoption("loop")
+    if asked is not None:
+        return f"loop: {asked}"
     return "loops: asyncio" + (", uvloop" if new_uvloop is not None else " (uvloop is not installed)")
 
 
