@@ -72,7 +72,6 @@ cdef bint accepts(Channel channel, Message reply):
 
 
 @cython.final
-@cython.no_gc
 @cython.freelist(64)
 cdef class Flight:
     cdef readonly Lease lease

@@ -8,7 +8,6 @@ cdef struct Entry:
     # Owned.
     PyObject* server_id
     PyObject* method
-    PyObject* label
     int64_t started_ns
     int64_t ended_ns
     int32_t inflight
@@ -17,6 +16,8 @@ cdef struct Entry:
 
 cdef class FlightRecorder:
     cdef Entry* entries
+    # Beside the entries: whatever a label is, the garbage collector must see it.
+    cdef list labels
     cdef readonly Py_ssize_t capacity
     cdef Py_ssize_t following
     cdef Py_ssize_t held

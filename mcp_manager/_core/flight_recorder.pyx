@@ -36,6 +36,7 @@ cdef class FlightRecorder:
         self.entries = <Entry*> calloc(capacity, sizeof(Entry))
         if self.entries is NULL:
             raise MemoryError
+        self.labels = [None] * capacity
         self.capacity = capacity
 
     def __dealloc__(self):
@@ -45,7 +46,6 @@ cdef class FlightRecorder:
         for position in range(self.held):
             Py_XDECREF(self.entries[position].server_id)
             Py_XDECREF(self.entries[position].method)
-            Py_XDECREF(self.entries[position].label)
         free(self.entries)
 
     def __len__(self):
@@ -55,7 +55,8 @@ cdef class FlightRecorder:
         self, str server_id, str method, object label, int64_t started_ns, int64_t ended_ns, int64_t inflight,
         int circuit,
     ) noexcept:
-        cdef Entry* entry = &self.entries[self.following]
+        cdef Py_ssize_t position = self.following
+        cdef Entry* entry = &self.entries[position]
         self.following += 1
         if self.following == self.capacity:
             self.following = 0
@@ -63,11 +64,13 @@ cdef class FlightRecorder:
             self.held += 1
         hold(&entry.server_id, <PyObject*> server_id)
         hold(&entry.method, <PyObject*> method)
-        hold(&entry.label, <PyObject*> label)
         entry.started_ns = started_ns
         entry.ended_ns = ended_ns
         entry.inflight = <int> inflight
         entry.circuit = circuit
+        # Last: the label before may take its last reference, and with it any code, along.
+        if self.labels[position] is not label:
+            self.labels[position] = label
 
     def add(
         self, str server_id not None, str method not None, object label, int64_t started_ns, int64_t ended_ns,
@@ -84,7 +87,7 @@ cdef class FlightRecorder:
             position = (first + offset) % self.capacity
             entry = &self.entries[position]
             records.append(Flown(
-                <str> entry.server_id, <str> entry.method, <object> entry.label, entry.started_ns, entry.ended_ns,
+                <str> entry.server_id, <str> entry.method, self.labels[position], entry.started_ns, entry.ended_ns,
                 entry.inflight, entry.circuit,
             ))
         return records

@@ -51,7 +51,6 @@ class WireError(Exception):
 
 
 @cython.final
-@cython.no_gc
 @cython.freelist(16)
 cdef class WireReply:
     def __init__(self, int status, list headers not None, bytes body not None):
@@ -99,7 +98,6 @@ cdef class WireReply:
 
 
 @cython.final
-@cython.no_gc
 @cython.freelist(64)
 cdef class Request:
     def __init__(self, bytes method not None, bytes params):
@@ -151,7 +149,6 @@ cdef Exchange make_exchange(
 
 
 @cython.final
-@cython.no_gc
 @cython.freelist(64)
 cdef class Exchange:
     def __init__(self, bytes frame not None, int64_t request_id, int64_t deadline_ns):

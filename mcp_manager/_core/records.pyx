@@ -166,7 +166,6 @@ cdef class Instance:
 
 
 @cython.final
-@cython.no_gc
 @cython.freelist(256)
 cdef class Lease:
     def __init__(self):
