@@ -3,7 +3,7 @@
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
 cdef extern from "Python.h":
@@ -206,16 +206,21 @@ cdef int64_t length_of(bytes value) noexcept:
 
 
 cdef int write_number(char* to, int64_t number) noexcept:
-    """Write a number that is not negative in decimal and return how many digits it has."""
+    """Write a number in decimal, at most 20 bytes, and return how many there are."""
     cdef char[24] reversed_digits
+    # The lowest number has no opposite with a sign.
+    cdef uint64_t left = <uint64_t> number if number >= 0 else 0 - <uint64_t> number
     cdef int count = 0
     cdef int at
     while True:
-        reversed_digits[count] = <char> (0x30 + number % 10)
+        reversed_digits[count] = <char> (0x30 + left % 10)
         count += 1
-        number //= 10
-        if number == 0:
+        left //= 10
+        if left == 0:
             break
+    if number < 0:
+        reversed_digits[count] = 0x2D
+        count += 1
     for at in range(count):
         to[at] = reversed_digits[count - 1 - at]
     return count
