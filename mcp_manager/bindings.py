@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from mcp_manager.auth.redirect import RedirectHandler
 from mcp_manager.auth.token_store import TokenStore
+from mcp_manager.background import background_task
 from mcp_manager.call_queue import CallQueue
 from mcp_manager.config import ManagerConfig, load_manager_config
 from mcp_manager.errors import NotRunningError
@@ -158,7 +159,7 @@ class PyMcpManager:
         except BaseException:
             self._stopped = True
             raise
-        self._serving = loop.create_task(self._calls.serve())
+        self._serving = background_task(self._calls.serve(), "serve other threads")
 
     def stop(self) -> _Stopping:
         """Stop the manager and everything it runs; idempotent.
@@ -175,7 +176,7 @@ class PyMcpManager:
         running = _running_loop()
         if thread is None:
             if running is loop:
-                return _Stopping(_keep(loop.create_task(self._end(manager))))
+                return _Stopping(background_task(self._end(manager), "stop the manager", among=_shutdowns))
             if not loop.is_running():
                 loop.run_until_complete(self._end(manager))
                 return _Stopping(None)
@@ -477,15 +478,8 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-_shutdowns: set[asyncio.Task[None]] = set()
-
-
-def _keep(task: asyncio.Task[None]) -> asyncio.Task[None]:
-    # The loop holds tasks weakly, and a plain stop() leaves nobody else who would.
-    _shutdowns.add(task)
-    task.add_done_callback(_shutdowns.discard)
-    return task
-
+# A plain stop() leaves nobody else who would hold them.
+_shutdowns: set[asyncio.Task[Any]] = set()
 
 _running: weakref.WeakSet[PyMcpManager] = weakref.WeakSet()
 

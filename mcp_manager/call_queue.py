@@ -11,6 +11,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
+from mcp_manager.background import background_task
 from mcp_manager.errors import Delivery, NotRunningError
 
 __all__ = ["CallQueue"]
@@ -138,7 +139,7 @@ class CallQueue:
             # To its first stop inside the ``try``: a task cancelled before its first step would skip all of it.
             run.send(None)
             self._started.add(call)
-            call.task = call.context.run(self._loop.create_task, run)
+            call.task = background_task(run, "call from a thread", context=call.context, loop=self._loop)
 
     async def _run(self, call: _Call[Any]) -> None:
         try:

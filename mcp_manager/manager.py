@@ -16,6 +16,7 @@ from mcp_manager._core.router import Router
 from mcp_manager.assembly import Assembly
 from mcp_manager.auth.redirect import RedirectHandler
 from mcp_manager.auth.token_store import TokenStore
+from mcp_manager.background import background_task
 from mcp_manager.catalog import Tool
 from mcp_manager.client_side import ClientSide
 from mcp_manager.config import ManagerConfig
@@ -176,7 +177,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
         self._phase = _Phase.RUNNING
         self._serving_thread = get_ident()
         self._is_loop_running = loop.is_running
-        self._owner = loop.create_task(self._own())
+        self._owner = background_task(self._own(), "own the manager")
         self._monitor.start()
         try:
             await asyncio.gather(

@@ -13,6 +13,7 @@ from typing import Final
 
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager._core.records import Instance as RouterInstance
+from mcp_manager.background import background_task
 from mcp_manager.errors import (
     AuthError,
     CallError,
@@ -183,11 +184,9 @@ class Instance:
         if self._lost is None:
             self._lost = weakref.WeakSet()
         self._lost.add(session)
-        task = asyncio.get_running_loop().create_task(session.retire())
         if self._retired is None:
             self._retired = set()
-        self._retired.add(task)
-        task.add_done_callback(self._retired.discard)
+        background_task(session.retire(), "retire a session", among=self._retired)
         if not self._closing:
             self._on_change(self, error)
 
@@ -274,7 +273,7 @@ class Instance:
         attempt = self._attempt = Attempt(session, turn, self._has_failed)
         if self.settings.config.transport == "stdio":
             turn.is_idle = attempt.is_idle
-        attempt.task = loop.create_task(self._carry_out(attempt))
+        attempt.task = background_task(self._carry_out(attempt), "connect")
         attempt.task.add_done_callback(partial(self._ended, attempt))
         return attempt
 

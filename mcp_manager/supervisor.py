@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol, TypeVar
 import msgspec
 
 from mcp_manager._core.router import Router
+from mcp_manager.background import background_task
 from mcp_manager.config import ServerConfig
 from mcp_manager.core_settings import balancing_settings, breaker_settings, identity_of, in_ns, limits_of
 from mcp_manager.errors import CallError
@@ -310,12 +311,9 @@ class Supervisor:
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run work that belongs to this server and must end with it."""
-        task = asyncio.get_running_loop().create_task(work)
         if self._tasks is None:
             self._tasks = set()
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        return background_task(work, f"server {self.server_id}", among=self._tasks)
 
     async def aclose(self, grace_s: float) -> None:
         """Drain and end every instance, in steps of ``grace_s`` seconds; cancelled, end them at once.

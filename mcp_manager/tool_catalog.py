@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from mcp_manager.background import background_task
 from mcp_manager.catalog import CallToolResult, Tool
 from mcp_manager.errors import (
     ConnectionLostError,
@@ -226,7 +227,7 @@ class ToolCache:
         before = self._fetching.pop(server_id, None)
         if before is not None:
             before.is_current = False
-        task = asyncio.get_running_loop().create_task(self._refresh(server_id, timeout))
+        task = background_task(self._refresh(server_id, timeout), "list tools")
         fetching = self._fetching[server_id] = _Fetching(self._stamp(server_id)[:1], task)
         self._tasks.add(task)
         task.add_done_callback(lambda _: self._fetched(server_id, fetching))

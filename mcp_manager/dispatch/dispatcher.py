@@ -12,6 +12,7 @@ from mcp_manager._core.jsonrpc import RESULT, Message
 from mcp_manager._core.records import READY, Lease
 from mcp_manager._core.records import Instance as RouterInstance
 from mcp_manager._core.router import Router
+from mcp_manager.background import background_task
 from mcp_manager.config import FallbackConfig, ManagerConfig
 from mcp_manager.dispatch.admission import MAY_WAIT, ToolRates
 from mcp_manager.dispatch.affinity import Affinity
@@ -295,8 +296,7 @@ class Dispatcher(Attempts):
             if is_safe:
                 self._hedges.took(supervisor.server_id, self._clock() - lease.started_ns)
             return reply
-        loop = asyncio.get_running_loop()
-        first = loop.create_task(self._carry(supervisor, method, lease, request, started_ns, deadline_ns, None))
+        first = background_task(self._carry(supervisor, method, lease, request, started_ns, deadline_ns, None), "call")
         tasks, leases = [first], [lease]
         try:
             await asyncio.wait(tasks, timeout=delay_s)
@@ -309,7 +309,7 @@ class Dispatcher(Attempts):
                     carrying = self._carry(
                         supervisor, method, hedge, request, started_ns, deadline_ns, None, may_resend=False, hedged=True
                     )
-                    tasks.append(loop.create_task(carrying))
+                    tasks.append(background_task(carrying, "hedge"))
             reply = await first_result(tasks)
             self._hedges.took(supervisor.server_id, self._clock() - lease.started_ns)
             return reply

@@ -8,6 +8,7 @@ from random import randrange
 from typing import Final, TypeVar
 
 from mcp_manager._core.router import Router
+from mcp_manager.background import background_task
 from mcp_manager.dispatch.affinity import PinTable, state_lost
 from mcp_manager.dispatch.fleet_index import Chooser, FleetIndex, Group
 from mcp_manager.dispatch.retrying import concluded, is_safe
@@ -243,11 +244,9 @@ class Routing:
         version = self._index.version, self._tools.version
         is_fresh = holders.version == version and self._clock() < holders.fresh_until_ns
         if not is_fresh and (holders.task is None or holders.task.done()):
-            holders.task = asyncio.get_running_loop().create_task(
-                self._find_holders(selector, selector.tool, holders, version)
+            holders.task = background_task(
+                self._find_holders(selector, selector.tool, holders, version), "find who has a tool", among=self._tasks
             )
-            self._tasks.add(holders.task)
-            holders.task.add_done_callback(self._tasks.discard)
         if holders.group is not None:
             # Known well enough: what has changed is found out meanwhile.
             return holders.group

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, get_args
 import msgspec
 
 from mcp_manager._core.router import Router
+from mcp_manager.background import background_task
 from mcp_manager.errors import CallError, ConfigError, RolloutError
 from mcp_manager.pool import Instance
 from mcp_manager.scaling.canary import Trial
@@ -248,9 +249,15 @@ class Rollout:
 
 async def _all_of(works: Iterable[Coroutine[Any, Any, None]]) -> None:
     """Do all of it at once; the first failure ends the rest and is raised alone."""
+    tasks = [background_task(work, "prove an instance") for work in works]
+    if not tasks:
+        return
     try:
-        async with asyncio.TaskGroup() as group:
-            for work in works:
-                group.create_task(work)
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in tasks:
+        if task in done:
+            task.result()

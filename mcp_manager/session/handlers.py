@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from mcp_manager.background import background_task
 from mcp_manager.errors import ConfigError, RpcError
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.elicitation import accept_with_defaults
@@ -236,7 +237,7 @@ def start_handler(handler: Handler, server_id: str, params: Any) -> asyncio.Task
         answer = handler(server_id, params)
         return await answer if inspect.isawaitable(answer) else answer
 
-    task = asyncio.get_running_loop().create_task(run())
+    task = background_task(run(), "run a handler")
     task.add_done_callback(_look_at)
     return task
 

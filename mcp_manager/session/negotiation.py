@@ -10,6 +10,7 @@ import msgspec
 
 from mcp_manager._core.call_path import RequestIds
 from mcp_manager._core.jsonrpc import ERROR, Message, notification_frame
+from mcp_manager.background import background_task
 from mcp_manager.errors import AuthError, CallError, ConnectError, ProtocolError, ServerExitedError
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.discover import (
@@ -269,7 +270,7 @@ class Negotiation:
 
         Whichever it answers settles how it is spoken to: the question, however late, says more than the greeting.
         """
-        question = asyncio.create_task(self._probe(transport))
+        question = background_task(self._probe(transport), "ask for the era")
         try:
             patience_s = 0.0 if self._memory.is_silent(self._place) else self._probe_s
             await asyncio.wait({question}, timeout=patience_s)
@@ -284,7 +285,7 @@ class Negotiation:
 
     async def _greet_meanwhile(self, transport: Transport, question: asyncio.Task[Stateless | Handshake]) -> Negotiated:
         exchange = self._initialize(None)
-        greeting = asyncio.create_task(transport.exchange(exchange))
+        greeting = background_task(transport.exchange(exchange), "greet a server")
         try:
             waiting: set[asyncio.Task[Any]] = {question, greeting}
             while not greeting.done():

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from mcp_manager.background import background_task
+
 __all__ = ["ProgressCallback", "ProgressReports"]
 
 _log = logging.getLogger(__name__)
@@ -61,7 +63,7 @@ class ProgressReports:
             _drop(self._waiting.popleft())
         self._waiting.append(outcome)
         if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._deliver(), context=self._context)
+            self._task = background_task(self._deliver(), "report progress", context=self._context)
 
     async def finish(self, deadline_ns: int) -> None:
         """Wait until every report is delivered, until the call's deadline at the latest (a time of :func:`time.monotonic_ns`)."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from mcp_manager._core.jsonrpc import Message
+from mcp_manager.background import background_task
 from mcp_manager.errors import (
     CallError,
     ConnectionLostError,
@@ -189,7 +190,7 @@ class ServerRequests:
                 raise self._unanswered(f"asks for {question.method[:60]!r}, which has no handler")
         if self._closed:
             raise self._ended()
-        tasks = {key: asyncio.ensure_future(self._answer_question(each)) for key, each in asked.items()}
+        tasks = {key: background_task(self._answer_question(each), "answer a question") for key, each in asked.items()}
         try:
             await asyncio.gather(*tasks.values())
         finally:
@@ -203,10 +204,7 @@ class ServerRequests:
         if self._closed:
             work.close()
             return None
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        return background_task(work, "work of a session", among=self._tasks)
 
     def close(self) -> list[asyncio.Task[Any]]:
         """Cancel everything; returns the tasks that are ending. Nothing starts after this.

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Final
 
 from mcp_manager._core.call_path import RequestIds
 from mcp_manager._core.jsonrpc import ERROR, Message
+from mcp_manager.background import background_task
 from mcp_manager.config import RestartConfig
 from mcp_manager.errors import CallError, ConnectionLostError, DeadlineExceededError
 from mcp_manager.policy import backoff_delay
@@ -199,7 +200,7 @@ class Listening:
         subscriptions: Subscriptions,
         offered: frozenset[str],
         ids: RequestIds,
-        send: Callable[[bytes, int], Awaitable[Message]],
+        send: Callable[[bytes, int], Coroutine[Any, Any, Message]],
         catch_up: Callable[[Interest], None],
         restart: RestartConfig,
         acknowledge_s: float,
@@ -357,7 +358,7 @@ class Listening:
         return Interest(wanted.kinds & self._offered, wanted.uris)
 
     async def _wait(self, stream: _Stream | None) -> None:
-        woken = asyncio.ensure_future(self._woken.wait())
+        woken = background_task(self._woken.wait(), "wait for interest")
         try:
             await asyncio.wait({woken} if stream is None else {woken, stream.task}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -375,7 +376,7 @@ class Listening:
     async def _open(self, wanted: Interest) -> None:
         """Ask for what is wanted; once that is agreed, the stream before is closed."""
         request_id = self._ids.take()
-        task = asyncio.ensure_future(self._send(wanted.params(), request_id))
+        task = background_task(self._send(wanted.params(), request_id), "subscribe")
         stream = _Stream(request_id, wanted, task, asyncio.get_running_loop().time())
         self._streams[request_id] = stream
         try:

@@ -23,6 +23,7 @@ from mcp_manager._core.http_message import (
 )
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager._core.sse import SseLimitError, SseParser
+from mcp_manager.background import background_task
 from mcp_manager.transports.endpoint import dialled
 from mcp_manager.transports.http_pool import HttpPool
 from mcp_manager.transports.lanes import LanePool
@@ -249,9 +250,7 @@ class OrdinaryPath:
         """Read the rest of a stream beside the caller, so that its connection can be used again."""
         if response.content.is_eof():
             return False
-        task = asyncio.get_running_loop().create_task(self._drain(response))
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+        background_task(self._drain(response), "read the rest of a stream", among=self._ending)
         return True
 
     async def _drain(self, response: aiohttp.ClientResponse) -> None:

@@ -12,6 +12,7 @@ import aiohttp
 
 from mcp_manager._core.http_message import LOST, UNANSWERED, Exchange, WireError, WireReply
 from mcp_manager._core.jsonrpc import Message
+from mcp_manager.background import background_task
 from mcp_manager.errors import CallError
 from mcp_manager.transports._http_status import retry_after_of
 from mcp_manager.transports.base import MessageTaker
@@ -76,7 +77,7 @@ class Resumptions:
         loop = asyncio.get_running_loop()
         waiting: asyncio.Future[Message] = loop.create_future()
         self._waiting[exchange.request_id] = waiting
-        task = loop.create_task(self._ask(exchange, reconnection, waiting))
+        task = background_task(self._ask(exchange, reconnection, waiting), "resume a stream")
         try:
             return await waiting
         finally:

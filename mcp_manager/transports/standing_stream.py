@@ -11,6 +11,7 @@ import aiohttp
 
 from mcp_manager._core.http_message import LOST, STANDING, STOPPED, UNANSWERED, Exchange, WireError, WireReply
 from mcp_manager._core.jsonrpc import Message
+from mcp_manager.background import background_task
 from mcp_manager.errors import CallError
 from mcp_manager.protocol.session_loss import Refusal, may_mean_loss
 from mcp_manager.transports._http_status import retry_after_of
@@ -60,7 +61,7 @@ class StandingStream:
         """
         opened = self._opened
         assert opened is not None
-        self._task = asyncio.get_running_loop().create_task(self._keep_open())
+        self._task = background_task(self._keep_open(), "standing stream")
         self._task.add_done_callback(lambda _: on_end())
         try:
             async with asyncio.timeout(_OPENING_S):

@@ -27,6 +27,7 @@ from mcp_manager.auth.oauth.token_endpoint import TokenEndpoint
 from mcp_manager.auth.oauth.token_reply import TokenRefused, Tokens
 from mcp_manager.auth.redirect import RedirectHandler
 from mcp_manager.auth.token_store import Grant, Registration, TokenStore
+from mcp_manager.background import background_task
 from mcp_manager.config import AuthConfig
 from mcp_manager.errors import AuthError, CallError, McpManagerError
 
@@ -209,7 +210,7 @@ class OAuthAuthorization:
         if self._closed:
             raise self._http.error("the server is being stopped")
         if self._flow is None:
-            self._flow = asyncio.get_running_loop().create_task(self._run(challenge))
+            self._flow = background_task(self._run(challenge), "obtain a token")
             self._flow.add_done_callback(self._flow_done)
         flow = self._flow
         await asyncio.wait({flow})
@@ -481,5 +482,5 @@ class OAuthAuthorization:
     def _renew_soon(self) -> None:
         self._renewal = None
         if self._flow is None and not self._closed:
-            self._flow = asyncio.get_running_loop().create_task(self._run(None))
+            self._flow = background_task(self._run(None), "renew a token")
             self._flow.add_done_callback(self._flow_done)
