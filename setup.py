@@ -30,6 +30,7 @@ MODULES = (
     "dressing",
     "flight_recorder",
     "call_path",
+    "permanence",
 )
 # The benchmark's server waits with epoll, which other systems do not have.
 BENCH_MODULES = ("loopback",) if sys.platform == "linux" else ()

@@ -12,6 +12,7 @@ from os import PathLike
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
+from mcp_manager._core.permanence import make_permanent
 from mcp_manager.auth.redirect import RedirectHandler
 from mcp_manager.auth.token_store import TokenStore
 from mcp_manager.background import background_task
@@ -19,8 +20,10 @@ from mcp_manager.call_queue import CallQueue
 from mcp_manager.config import ManagerConfig, load_manager_config
 from mcp_manager.errors import NotRunningError
 from mcp_manager.fleet import ServerSpec
+from mcp_manager.forks import tell_of_forks
 from mcp_manager.loop_thread import LoopThread
 from mcp_manager.manager import McpManager
+from mcp_manager.phase import Phase, not_running
 from mcp_manager.scaling.rollout import Strategy
 from mcp_manager.scaling.verification import ToolCheck
 from mcp_manager.types import PyHealthStatus, PyServerInfo, Selector
@@ -91,7 +94,8 @@ class PyMcpManager:
         self._token_store = token_store
         self._redirect_handler = redirect_handler
         self._config = load_manager_config(config_path) if config_path is not None else ManagerConfig()
-        self._lock = threading.Lock()
+        # Not a plain lock: whatever a signal interrupts, its handler may stop the manager.
+        self._lock = threading.RLock()
         self._manager: McpManager | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._calls: CallQueue | None = None
@@ -100,6 +104,8 @@ class PyMcpManager:
         self._stopped = False
         # The thread of the loop it was started on, 0 where that is a thread of its own.
         self._home = 0
+        self._is_inherited = False
+        tell_of_forks(self)
 
     def _make_manager(self) -> McpManager:
         return McpManager(self._config, token_store=self._token_store, redirect_handler=self._redirect_handler)
@@ -129,7 +135,7 @@ class PyMcpManager:
             It was stopped before, or runs on an event loop.
         """
         with self._lock:
-            if self._manager is not None and self._thread is not None and not self._stopped:
+            if self._is_up and self._thread is not None:
                 return
             self._check_startable()
             self._thread = LoopThread("mcp-manager")
@@ -147,7 +153,7 @@ class PyMcpManager:
         """Start the manager on the running loop; raises as :meth:`start`."""
         with self._lock:
             loop = asyncio.get_running_loop()
-            if self._manager is not None and self._loop is loop and not self._stopped:
+            if self._is_up and self._loop is loop:
                 return
             self._check_startable()
             self._home = get_ident()
@@ -169,6 +175,8 @@ class PyMcpManager:
         """
         with self._lock:
             manager, loop, thread = self._manager, self._loop, self._thread
+            if self._is_inherited:
+                return _Stopping(None)
             self._stopped = True
         _running.discard(self)
         if manager is None or loop is None or loop.is_closed():
@@ -378,7 +386,27 @@ class PyMcpManager:
 
     # Threads and loops
 
+    def disown(self) -> None:
+        """Leave everything to the process that this one was forked from; one that was not started serves here."""
+        self._lock = threading.RLock()
+        if self._manager is None or self._stopped:
+            return
+        self._is_inherited, self._home = True, 0
+        _running.discard(self)
+        if self._thread is not None:
+            self._thread.disown()
+        elif self._calls is not None:
+            self._calls.disown()
+        # To destroy it would end what the parent goes on using.
+        make_permanent(self)
+
+    @property
+    def _is_up(self) -> bool:
+        return self._manager is not None and not self._stopped and not self._is_inherited
+
     def _check_startable(self) -> None:
+        if self._is_inherited:
+            raise not_running(Phase.INHERITED, subject="Failed to start manager: it")
         if self._stopped:
             raise NotRunningError("Failed to start manager: it was stopped", hint="create a new PyMcpManager")
         if self._manager is not None:
@@ -389,6 +417,8 @@ class PyMcpManager:
 
     def _running(self) -> McpManager:
         manager = self._manager
+        if self._is_inherited:
+            raise not_running(Phase.INHERITED)
         if manager is None or self._stopped:
             raise NotRunningError(
                 "The manager is stopped" if self._stopped else "The manager is not started",

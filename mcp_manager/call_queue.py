@@ -41,6 +41,7 @@ class CallQueue:
         self._started: set[_Call[Any]] = set()
         self._woken = False
         self._closed = False
+        self._is_inherited = False
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run work on the loop and block this thread until it is done; an interrupt of this thread cancels the work.
@@ -60,6 +61,10 @@ class CallQueue:
             # A signal that arrives in the instant before the wait for a lock begins does not end that wait, and the end
             # of a loop that belongs to somebody else ends no wait at all: so it is cut up.
             while not lock.acquire(timeout=_CHECK_S):
+                if self._is_inherited:
+                    raise NotRunningError(
+                        "The call goes on in the process that this one was forked from", delivery="unknown"
+                    )
                 if self._loop.is_running():
                     self._wake_again(call)
                 elif lock.acquire(blocking=False):
@@ -99,6 +104,10 @@ class CallQueue:
         self._closed = True
         while (call := self._next()) is not None:
             call.refuse()
+
+    def disown(self) -> None:
+        """Leave the calls to the process that this one was forked from: whoever forked while waiting is told so."""
+        self._is_inherited = self._closed = True
 
     async def serve(self) -> None:
         """Stay until cancelled, as ``asyncio.run`` does to all tasks at its end: then no call may outlive this one."""
@@ -180,6 +189,8 @@ class CallQueue:
         return True
 
     def _abandon(self, call: _Call[Any]) -> None:
+        if self._is_inherited:
+            return
         self._withdraw(call)
         self._call_on_loop(partial(self._cancel, call))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import importlib.util
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -27,9 +28,14 @@ class LoopThread:
         started = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(started,), name=name, daemon=True)
         self._finishing: concurrent.futures.Future[None] | None = None
-        self._lock = threading.Lock()
+        # Not a plain lock: whatever a signal interrupts, its handler may want to stop a manager.
+        self._lock = threading.RLock()
         self._thread.start()
-        started.wait()
+        try:
+            started.wait()
+        except BaseException:
+            self._stop_loop()
+            raise
 
     def finish(self, last: Callable[[], Coroutine[Any, Any, None]]) -> concurrent.futures.Future[None]:
         """Run ``last()`` on the loop, then end the loop and the thread; later calls return the same future."""
@@ -42,6 +48,14 @@ class LoopThread:
     def join(self) -> None:
         """Wait for the thread's end; must not be called on it."""
         self._thread.join()
+
+    def disown(self) -> None:
+        """Leave the loop to the process that this one was forked from, also if it was its thread that forked."""
+        self.calls.disown()
+        if self._thread.ident == threading.get_ident():
+            # The child is this one thread, and ends with it: when the callback that forked is over. What else is to be
+            # done on the loop, its own end included, is for the parent.
+            self.loop.call_soon(os._exit, 0)
 
     def _run(self, started: threading.Event) -> None:
         asyncio.set_event_loop(self.loop)
@@ -63,7 +77,7 @@ class LoopThread:
         if leftovers:
             self.loop.run_until_complete(asyncio.gather(*leftovers, return_exceptions=True))
 
-    def _stop_loop(self, _: concurrent.futures.Future[None]) -> None:
+    def _stop_loop(self, _: concurrent.futures.Future[None] | None = None) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
 
 

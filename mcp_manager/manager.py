@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
@@ -12,7 +11,9 @@ from threading import get_ident
 from typing import Any, Final, Self, TypeVar
 
 from mcp_manager._core.jsonrpc import ERROR, FrameError, Message, scan
+from mcp_manager._core.permanence import make_permanent
 from mcp_manager._core.router import Router
+from mcp_manager.arguments import timeout_in_ns
 from mcp_manager.assembly import Assembly
 from mcp_manager.auth.redirect import RedirectHandler
 from mcp_manager.auth.token_store import TokenStore
@@ -25,10 +26,12 @@ from mcp_manager.dispatch.affinity import Affinity
 from mcp_manager.dispatch.dispatcher import Dispatcher
 from mcp_manager.dispatch.flight_log import FlightLog
 from mcp_manager.dispatch.routing import Routing
-from mcp_manager.errors import InvalidRequestError, NotRunningError, RpcError
+from mcp_manager.errors import RpcError
 from mcp_manager.fleet import Applied, Fleet, ServerSpec
+from mcp_manager.forks import tell_of_forks
 from mcp_manager.health import HealthMonitor
 from mcp_manager.observation import Observation
+from mcp_manager.phase import Phase, not_running
 from mcp_manager.protocol.capabilities import elicitation_modes, handshake_capabilities
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.error_codes import INVALID_PARAMS
@@ -56,15 +59,6 @@ T = TypeVar("T")
 _CLOCK: Final = time.monotonic_ns
 # Behind a bridge that tells every client everything, one client's tokens must not be another's.
 _FIRST_TOKENS: Final = range(1_000_000_000, 2_000_000_000)
-# A century: more does not fit nanoseconds beside the time since boot.
-_LONGEST_TIMEOUT_S: Final = 100 * 365.25 * 86400
-
-
-class _Phase(enum.Enum):
-    NEW = "not started"
-    RUNNING = "running"
-    STOPPING = "stopping"
-    STOPPED = "stopped"
 
 
 class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
@@ -123,7 +117,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
             redirect_handler,
         )
         self._http = self._assembly.http
-        self._phase = _Phase.NEW
+        self._phase = Phase.NEW
         self._loop: asyncio.AbstractEventLoop | None = None
         # The thread that calls may come from, 0 unless running: to ask for the running loop costs a system call on
         # Python 3.11.
@@ -142,12 +136,12 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
             lambda: self._servers.values(),
             config=self._config,
         )
-        self._progress_tokens = itertools.count(choice(_FIRST_TOKENS))
         self._fleet = Fleet(self._assembly, self._router, self._monitor, self._removed, _CLOCK)
         self._servers = self._fleet.servers
         self._routing = Routing(self._servers, self._fleet.index, self._monitor, self._router, self._tools, _CLOCK)
         self._stop_asked = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
+        tell_of_forks(self)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -167,14 +161,13 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
             The manager was stopped before, or runs on another loop. Starting twice on one loop does nothing.
         """
         loop = asyncio.get_running_loop()
-        if self._phase is _Phase.RUNNING and self._loop is loop:
+        if self._phase is Phase.RUNNING and self._loop is loop:
             return
-        if self._phase is not _Phase.NEW:
-            raise NotRunningError(
-                f"Failed to start manager: it is {self._phase.value}", hint="create a new manager instead"
-            )
+        if self._phase is not Phase.NEW:
+            raise not_running(self._phase, subject="Failed to start manager: it")
         self._loop = loop
-        self._phase = _Phase.RUNNING
+        self._phase = Phase.RUNNING
+        self._progress_tokens = itertools.count(choice(_FIRST_TOKENS))
         self._serving_thread = get_ident()
         self._is_loop_running = loop.is_running
         self._owner = background_task(self._own(), "own the manager")
@@ -189,14 +182,14 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
 
     async def stop(self) -> None:
         """End every session, child process and task; idempotent. Calls under way get a moment to finish."""
-        if self._phase is _Phase.NEW:
-            self._phase = _Phase.STOPPED
-        if self._phase is _Phase.STOPPED:
+        if self._phase is Phase.NEW:
+            self._phase = Phase.STOPPED
+        if self._phase in (Phase.STOPPED, Phase.INHERITED):
             return
         if self._loop is not asyncio.get_running_loop():
-            raise self._not_running("belongs to another event loop")
+            raise not_running(self._phase, "belongs to another event loop")
         assert self._owner is not None
-        self._phase = _Phase.STOPPING
+        self._phase = Phase.STOPPING
         self._serving_thread = 0
         self._stop_asked.set()
         try:
@@ -216,7 +209,9 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
             await self._stop_asked.wait()
         except asyncio.CancelledError:
             hurried = True
-        self._phase = _Phase.STOPPING
+        if self._phase is Phase.INHERITED:
+            return
+        self._phase = Phase.STOPPING
         self._serving_thread = 0
         supervisors = self._fleet.take_all()
         self._url_elicitations.forget()
@@ -230,7 +225,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
             await asyncio.gather(*(each.aclose(0.0) for each in supervisors), return_exceptions=True)
         finally:
             await self._http.aclose()
-            self._phase = _Phase.STOPPED
+            self._phase = Phase.STOPPED
 
     # The fleet
 
@@ -436,7 +431,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
                 )
             supervisor = self._supervisor_of(server_id)
         now_ns = _CLOCK()
-        deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else _timeout_ns(timeout))
+        deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else timeout_in_ns(timeout))
         method, id_raw = message.method, message.id_raw
         if method is None:
             raise invalid_request(None)
@@ -467,7 +462,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
             progress = (token, ProgressReports(on_progress))
         encoded = None if params is None else encode_params(params)
         now_ns = _CLOCK()
-        deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else _timeout_ns(timeout))
+        deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else timeout_in_ns(timeout))
         outgoing = Request(encode_method(method), encoded)
         try:
             reply = await self._dispatcher.call(supervisor, method, outgoing, now_ns, deadline_ns, progress, key)
@@ -491,7 +486,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
     ) -> T:
         self._check_running()
         if timeout is not None:
-            _timeout_ns(timeout)
+            timeout_in_ns(timeout)
         return await self._routing.carry(selector, timeout, key, method, tool, attempt)
 
     async def _page(
@@ -508,7 +503,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
             return reply, (instances[0], instances[0].generation)
         instance = place[0] if isinstance(place, tuple) else None
         now_ns = _CLOCK()
-        deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else _timeout_ns(timeout))
+        deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else timeout_in_ns(timeout))
         outgoing = Request(encode_method(method), None if params is None else encode_params(params))
         reply, instance = await self._dispatcher.call_on(supervisor, instance, method, outgoing, now_ns, deadline_ns)
         return reply, (instance, instance.generation)
@@ -566,21 +561,21 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
     # The parts
 
     def _check_running(self) -> None:
-        if self._phase is not _Phase.RUNNING:
-            raise self._not_running(f"is {self._phase.value}")
+        if self._phase is not Phase.RUNNING:
+            raise not_running(self._phase)
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:
             running = None
         if running is not self._loop:
-            raise self._not_running("belongs to another event loop")
+            raise not_running(self._phase, "belongs to another event loop")
 
-    def _not_running(self, state: str) -> NotRunningError:
-        hint = {
-            _Phase.NEW: "call start() first",
-            _Phase.RUNNING: "use it on the loop it was started on, or PyMcpManager from any thread",
-        }.get(self._phase, "create a new manager")
-        return NotRunningError(f"The manager {state}", hint=hint)
+    def disown(self) -> None:
+        """Leave everything to the process that this one was forked from; one that was not started serves here."""
+        if self._phase in (Phase.RUNNING, Phase.STOPPING):
+            self._phase, self._serving_thread = Phase.INHERITED, 0
+            # To destroy it would end what the parent goes on using.
+            make_permanent(self)
 
     def _supervisor_of(self, server_id: str) -> Supervisor:
         return self._fleet.supervisor_of(server_id)
@@ -592,9 +587,3 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
         self._affinity.forget(server_id)
         self._flights.forget(server_id)
         self._http.forget(server_id)
-
-
-def _timeout_ns(timeout: float) -> int:
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
-        raise InvalidRequestError(f"Invalid request: timeout must be a number of seconds from 0, not {timeout!r}")
-    return int(min(timeout, _LONGEST_TIMEOUT_S) * 1e9)

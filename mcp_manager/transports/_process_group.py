@@ -44,7 +44,7 @@ class ProcessGroup:
         """Signal the whole group, unless its leader was reaped."""
         # The group of a dying leader may be gone (no such process) or, on macOS, a zombie (not permitted).
         with self._lock, contextlib.suppress(ProcessLookupError, PermissionError):
-            if self._process.returncode is None:
+            if self._process.returncode is None and self.is_own:
                 os.killpg(self.pid, number)
 
     def reap(self) -> int | None:

@@ -16,6 +16,7 @@ from io import FileIO
 from typing import Final, cast
 
 from mcp_manager.config.redaction import masked_so_far, printable
+from mcp_manager.forks import keep_from_children
 from mcp_manager.transports._descendants import kill_marked_soon, new_mark
 from mcp_manager.transports._marked import MARK
 from mcp_manager.transports._process_group import ProcessGroup, wait_unreaped
@@ -80,7 +81,7 @@ class Child:
         self._on_stdout = on_stdout
         self._on_end = on_end
         self._group: ProcessGroup | None = None
-        self._pidfd = -1
+        self._pidfd: FileIO | None = None
         self._stdin: FileIO | None = None
         self._stdout_number = -1
         self._outputs: dict[int, tuple[FileIO, Callable[[bytes], None]]] = {}
@@ -195,7 +196,7 @@ class Child:
             Length of each of the two waits in seconds.
         """
         self._closing = True
-        if self._group is None:
+        if self._group is None or not self._group.is_own:
             return
         self._writable.set()
         if self._kill_timer is not None:
@@ -217,9 +218,11 @@ class Child:
         # which another thread may have been given in between; and connecting one is an await that can be cancelled.
         loop = asyncio.get_running_loop()
         self._stdin = cast(FileIO, process.stdin)
+        keep_from_children(self._stdin)
         os.set_blocking(self._stdin.fileno(), False)
         for stream, take in ((process.stderr, self._take_stderr), (process.stdout, self._on_stdout)):
             pipe = cast(FileIO, stream)
+            keep_from_children(pipe)
             os.set_blocking(pipe.fileno(), False)
             self._outputs[pipe.fileno()] = (pipe, take)
         self._stdout_number = cast(FileIO, process.stdout).fileno()
@@ -230,13 +233,14 @@ class Child:
         loop = asyncio.get_running_loop()
         if hasattr(os, "pidfd_open"):
             try:
-                self._pidfd = os.pidfd_open(pid)
+                self._pidfd = FileIO(os.pidfd_open(pid))
             except OSError as error:
                 # Old kernels do not know it, and some sandboxes do not allow it.
                 if error.errno not in (errno.ENOSYS, errno.EPERM):
                     raise
             else:
-                loop.add_reader(self._pidfd, self._exit_seen)
+                keep_from_children(self._pidfd)
+                loop.add_reader(self._pidfd.fileno(), self._exit_seen)
                 return
 
         def wait() -> None:
@@ -340,7 +344,7 @@ class Child:
         group.signal(signal.SIGKILL)
         code = group.reap()
         if code is None:
-            if self._pidfd < 0:
+            if self._pidfd is None:
                 # What told of the end will not tell again.
                 asyncio.get_running_loop().call_later(_REAP_AGAIN_S, self._exit_seen)
             return
@@ -373,10 +377,10 @@ class Child:
         self._drop_pidfd()
 
     def _drop_pidfd(self) -> None:
-        if self._pidfd >= 0:
-            asyncio.get_running_loop().remove_reader(self._pidfd)
-            os.close(self._pidfd)
-            self._pidfd = -1
+        if self._pidfd is not None:
+            asyncio.get_running_loop().remove_reader(self._pidfd.fileno())
+            self._pidfd.close()
+            self._pidfd = None
 
     async def _ends_within(self, seconds: float) -> bool:
         if seconds > 0:

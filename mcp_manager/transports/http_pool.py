@@ -16,6 +16,7 @@ from yarl import URL
 from mcp_manager._core.http_message import drop_spare
 from mcp_manager._core.wire import WireGroup
 from mcp_manager.auth.addresses import address_rule
+from mcp_manager.forks import keep_from_children
 from mcp_manager.transports.addresses import refuse_special_address
 from mcp_manager.transports.deadline_timer import DeadlineTimer
 from mcp_manager.transports.endpoint import Endpoint
@@ -264,6 +265,7 @@ class HttpPool:
             if rule is not None:
                 rule.check(str(where[0]))
         opened = socket.socket(family, kind, protocol)
+        keep_from_children(opened)
         opened.setblocking(False)
         server_id = connecting_server.get()
         if server_id:

@@ -14,7 +14,7 @@ import mcp_manager
 SOURCE = Path(__file__).resolve().parents[2] / "mcp_manager"
 
 LAYERS = {
-    0: ("errors", "types", "_version", "background", "config"),
+    0: ("errors", "types", "_version", "background", "config", "arguments", "forks"),
     1: ("_core",),
     2: ("transports", "protocol", "auth"),
     3: ("endpoints", "session", "pool", "policy", "supervisor", "core_settings"),
@@ -35,7 +35,7 @@ LAYERS = {
         "assembly",
         "fleet",
     ),
-    5: ("bindings", "call_queue", "manager", "loop_thread"),
+    5: ("bindings", "call_queue", "manager", "loop_thread", "phase"),
     6: ("cli", "bench", "__init__", "__main__"),
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}

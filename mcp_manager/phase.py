@@ -1,0 +1,29 @@
+"""How far the life of a manager has come, and what it answers when that is not far enough, or too far."""
+
+from __future__ import annotations
+
+import enum
+
+from mcp_manager.errors import NotRunningError
+
+__all__ = ["Phase", "not_running"]
+
+
+class Phase(enum.Enum):
+    """The phases of a manager's life; the value completes "The manager is …"."""
+
+    NEW = "not started"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    INHERITED = "inherited by a fork and belongs to the parent process"
+
+
+def not_running(phase: Phase, state: str = "", *, subject: str = "The manager") -> NotRunningError:
+    """Make the error for a manager in this phase; ``state`` says more than that: "belongs to another event loop"."""
+    hint = {
+        Phase.NEW: "call start() first",
+        Phase.RUNNING: "use it on the loop it was started on, or PyMcpManager from any thread",
+        Phase.INHERITED: "create and start a new manager in this process",
+    }.get(phase, "create a new manager")
+    return NotRunningError(f"{subject} {state or f'is {phase.value}'}", hint=hint)

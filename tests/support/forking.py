@@ -1,0 +1,82 @@
+"""Forked copies of the test's process: what they come to, and that they come to an end."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, NoReturn
+
+__all__ = ["ForkedChild", "in_child", "living_child"]
+
+_ENDS_WITHIN_S: Final = 30.0
+
+
+class ForkedChild:
+    """A forked copy that does something and ends without the interpreter's own shutdown; ``fork`` is told where it is one."""
+
+    def __init__(self, action: Callable[[], object], *, holds: bool = False) -> None:
+        self._read, written = os.pipe()
+        self._hold, held = os.pipe()
+        with warnings.catch_warnings():
+            # From Python 3.12 on: what this is about.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self._read)
+            os.close(held)
+            self._act(action, written, holds)
+        os.close(written)
+        os.close(self._hold)
+        self._hold = held
+
+    def _act(self, action: Callable[[], object], written: int, holds: bool) -> NoReturn:
+        try:
+            told = str(action())
+        except BaseException as error:
+            told = f"{type(error).__name__}: {error}"
+        finally:
+            os.write(written, told.encode())
+            os.close(written)
+            if holds:
+                os.read(self._hold, 1)
+            os._exit(0)
+
+    def told(self) -> str:
+        """Return what the action returned or raised, as text; a child that hangs is killed."""
+        if not select.select([self._read], [], [], _ENDS_WITHIN_S)[0]:
+            os.kill(self.pid, signal.SIGKILL)
+            self.end()
+            raise AssertionError("the forked child hangs")
+        parts = []
+        while part := os.read(self._read, 65536):
+            parts.append(part)
+        return b"".join(parts).decode()
+
+    def end(self) -> None:
+        """Let it end, and reap it."""
+        os.close(self._hold)
+        os.close(self._read)
+        os.waitpid(self.pid, 0)
+
+
+def in_child(action: Callable[[], object]) -> str:
+    """Return what an action returns or raises in a forked child."""
+    child = ForkedChild(action)
+    told = child.told()
+    child.end()
+    return told
+
+
+@contextmanager
+def living_child() -> Iterator[None]:
+    """Have a forked child that does nothing but live."""
+    child = ForkedChild(lambda: "", holds=True)
+    try:
+        child.told()
+        yield
+    finally:
+        child.end()
