@@ -215,7 +215,7 @@ class Fleet:
         try:
             await discovery.look()
         except ConnectError as error:
-            endpoints.problem = error
+            endpoints.problem = error.for_caller("not_sent")
             if must:
                 raise
         if not supervisor.is_over:

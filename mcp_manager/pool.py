@@ -63,6 +63,7 @@ class Instance:
         "_failed_starts",
         "_has_failed",
         "_idle",
+        "_last_error",
         "_late_attempt",
         "_lost",
         "_not_before",
@@ -72,7 +73,6 @@ class Instance:
         "generation",
         "handle",
         "index",
-        "last_error",
         "number",
         "session",
         "settings",
@@ -109,7 +109,7 @@ class Instance:
         self.index = index
         self.number = number
         self.generation = 0
-        self.last_error: CallError | None = None
+        self._last_error: CallError | None = None
         self.handle: RouterInstance | None = None
 
     @property
@@ -136,6 +136,16 @@ class Instance:
     def start_progress(self) -> str:
         """What is known of a start that is under way, in words; "" if none is."""
         return self._attempt.progress if self._attempt is not None else ""
+
+    @property
+    def last_error(self) -> CallError | None:
+        """What its session was lost of, or could not be made for; ``None`` once it has one again."""
+        return self._last_error
+
+    @last_error.setter
+    def last_error(self, error: CallError | None) -> None:
+        # A copy, which has no traceback: the frames in that hold the request and all that was on its way.
+        self._last_error = None if error is None else error.for_caller(error.delivery)
 
     @property
     def restart_at(self) -> float:

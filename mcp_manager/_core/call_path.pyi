@@ -87,14 +87,14 @@ class Flight:
 
     @property
     def future(self) -> asyncio.Future[Any] | None:
-        """What comes back, as of :meth:`Wire.send`; ``None`` if nothing was sent yet."""
+        """What comes back, as of :meth:`Wire.send`; ``None`` if nothing was sent yet, or it was abandoned."""
 
     @property
     def session(self) -> Any:
         """The session it was sent on."""
 
     def abandon(self) -> None:
-        """Close the wire if it still carries this exchange."""
+        """Close the wire if it still carries this exchange, and let go of it and of the future."""
 
 @final
 class CallPath:

@@ -91,6 +91,9 @@ cdef class Flight:
     def abandon(self):
         if self.wire is not None:
             self.wire.abandon(self.future)
+        # It has an exception, whose traceback has the frame that has this.
+        self.future = None
+        self.wire = None
 
 
 @cython.final

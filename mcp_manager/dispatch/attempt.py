@@ -192,6 +192,8 @@ class Attempts:
                 if pin is not None and instance.session is not None:
                     pin.settle(instance, instance.session)
         except BaseException as error:
+            # An exception's traceback holds this frame.
+            del answer
             if pin is not None and not isinstance(error, SessionLostError):
                 pin.is_used = True
             if attempts > 1 and isinstance(error, CallError):

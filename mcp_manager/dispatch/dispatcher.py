@@ -231,6 +231,8 @@ class Dispatcher(Attempts):
                 supervisor, method, lease, request, started_ns, deadline_ns, progress, error, place
             )
         except CallError as failure:
+            # An exception's traceback holds this frame.
+            del error
             if settings.config.fallback == _NO_FALLBACK or failure.delivery == "answered":
                 raise
             is_safe = is_executed_safely(method, request, settings.config.retry, settings.hints)

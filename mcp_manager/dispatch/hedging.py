@@ -141,4 +141,7 @@ async def first_result(tasks: Sequence[asyncio.Task[Message]]) -> Message:
     if refusal is not None:
         return refusal
     may_have_run = any(each.delivery == "unknown" for each in failures)
-    raise concluded(failures[-1], sum(each.attempts for each in failures), may_have_run=may_have_run)
+    # A copy: the task keeps the failure itself, whose traceback would come to hold the task.
+    last = failures[-1]
+    attempts = sum(each.attempts for each in failures)
+    raise concluded(last.for_caller(last.delivery), attempts, may_have_run=may_have_run)

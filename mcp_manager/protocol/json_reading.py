@@ -72,13 +72,13 @@ class JsonDecoder(Generic[T]):
         while True:
             if isinstance(error, msgspec.ValidationError):
                 if _BEYOND not in str(error) or OUT_OF_RANGE in found:
-                    raise error
+                    break
                 decoder = self._patient = self._patient or msgspec.json.Decoder(self._kind, float_hook=float)
                 found.append(OUT_OF_RANGE)
             else:
                 whole = without_lone_surrogates(data)
                 if whole is data:
-                    raise error
+                    break
                 data = whole
                 found.append(LONE_SURROGATES)
             try:
@@ -89,3 +89,8 @@ class JsonDecoder(Generic[T]):
             if mended is not None:
                 mended += found
             return value
+        try:
+            raise error
+        finally:
+            # An exception's traceback holds this frame.
+            del error

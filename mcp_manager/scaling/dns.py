@@ -102,7 +102,7 @@ class Discovery:
             except ConnectError as error:
                 if not has_failed:
                     _log.warning("server %r keeps the instances it has: %s", self._server_id, error.message)
-                self._endpoints.problem = error
+                self._endpoints.problem = error.for_caller("not_sent")
             else:
                 self._changed()
 

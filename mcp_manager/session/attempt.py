@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from mcp_manager.errors import CallError
 from mcp_manager.session.connect_slots import Turn
 from mcp_manager.session.session import Session
 from mcp_manager.transports.process_activity import ProcessActivity
@@ -60,6 +61,7 @@ class Attempt:
     def fail(self, error: BaseException) -> None:
         """Tell all who wait why there is no session."""
         if not self.outcome.done():
-            self.outcome.set_exception(error)
+            # A copy, which has no traceback: the frames in that hold this very attempt.
+            self.outcome.set_exception(error.for_caller(error.delivery) if isinstance(error, CallError) else error)
             # Retrieved here: callers may all have given up waiting.
             self.outcome.exception()

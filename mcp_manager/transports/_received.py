@@ -74,7 +74,11 @@ def _read_again(data: bytes, on_fault: Callable[[str, str], None], charset: str,
         text = plain
         faults.append("NaN or Infinity, which are no JSON")
     if not faults:
-        raise error
+        try:
+            raise error
+        finally:
+            # An exception's traceback holds this frame.
+            del error
     messages = scan_replies(text)
     for fault in faults:
         on_fault(fault, "")

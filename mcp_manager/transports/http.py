@@ -210,7 +210,12 @@ class HttpTransport:
     async def landed(self, exchange: Exchange, answer: Any) -> Message:
         """Read what the channel brought back; see :meth:`Transport.landed`."""
         if isinstance(answer, BaseException):
-            answer = await self._recovered(answer, exchange)
+            try:
+                answer = await self._recovered(answer, exchange)
+            except BaseException:
+                # An exception's traceback holds this frame.
+                del answer
+                raise
         if self._authorized is not None and type(answer) is WireReply and answer.status in (401, 403):
             answer = await self._post(exchange, answer)
         return await self._reply_to(exchange, answer)
@@ -332,16 +337,24 @@ class HttpTransport:
             if not may_resend(error, exchange, verb):
                 raise
             lost = error
-        return await self._resend(lost, head, exchange, verb)
+        try:
+            return await self._resend(lost, head, exchange, verb)
+        finally:
+            # An exception's traceback holds this frame.
+            del lost
 
     async def _recovered(self, error: BaseException, exchange: Exchange) -> WireReply | Message:
         """Go on from what a request over the channel met."""
-        if not may_resend(error, exchange, "POST"):
-            return await self._go_on(error, exchange)
         try:
-            return await self._resend(error, self._head, exchange, "POST")
-        except BaseException as failure:
-            return await self._go_on(failure, exchange)
+            if not may_resend(error, exchange, "POST"):
+                return await self._go_on(error, exchange)
+            try:
+                return await self._resend(error, self._head, exchange, "POST")
+            except BaseException as failure:
+                return await self._go_on(failure, exchange)
+        finally:
+            # An exception's traceback holds this frame.
+            del error
 
     async def _resend(self, lost: BaseException, head: bytes, exchange: Exchange, verb: str) -> WireReply | Message:
         """Send a request once more, on a connection that was just made; without one, it is as ``lost`` as it was."""
@@ -353,7 +366,11 @@ class HttpTransport:
                 return await self._send_ordinarily(verb, self._endpoint, exchange)
             lane = await self._connect(exchange)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-            raise lost from None
+            try:
+                raise lost from None
+            finally:
+                # An exception's traceback holds this frame.
+                del lost
         return await self._send_on(lane, head, exchange)
 
     async def _send_on(self, lane: Lane, head: bytes, exchange: Exchange) -> WireReply | Message:
@@ -362,14 +379,20 @@ class HttpTransport:
             reply: WireReply | Message = await answer
         except BaseException:
             lane.abandon(answer)
+            # It has the exception, whose traceback holds this frame.
+            del answer
             raise
         return reply
 
     async def _go_on(self, error: BaseException, exchange: Exchange) -> Message:
         """Return the reply that a stream of events still owes, or raise what a failure means."""
-        reconnection = self._resumptions.reconnection(error, exchange) if self._resumes else None
-        if reconnection is None:
-            self._explain(error, exchange)
+        try:
+            reconnection = self._resumptions.reconnection(error, exchange) if self._resumes else None
+            if reconnection is None:
+                self._explain(error, exchange)
+        finally:
+            # An exception's traceback holds this frame.
+            del error
         if not self._settled and exchange.head is not None:
             self._take_session_id(exchange.head)
         try:
@@ -466,30 +489,36 @@ class HttpTransport:
 
     def _explain(self, error: BaseException, exchange: Exchange) -> NoReturn:
         """Raise what a failure means; tell the server where nobody waits for its reply any more."""
-        if isinstance(error, asyncio.CancelledError):
-            self._give_up(exchange, "cancelled by the caller")
-            raise error
-        if isinstance(error, WireError):
-            self._explain_wire(error, exchange)
-        if isinstance(error, CallError) or not isinstance(error, aiohttp.ClientError | OSError):
-            raise error
-        if Wait.is_scarcity(error) and not exchange.sent:
-            message, hint = self._pool.lack(Wait(), "")
-            scarce = ConnectError(message, server_id=self._server_id, hint=hint)
-            scarce.is_local = True
-            raise scarce from None
-        # A TimeoutError is an OSError: here it is that of a connection attempt.
-        # The text of a ClientResponseError quotes the URL with its query: never pass it on.
-        explained = self._failures.of(error, self._endpoint, exchange, first=not self._met)
-        if explained is None:
-            explained = self._reader.broken("the reply is not valid HTTP")
-        raise explained from None
+        try:
+            if isinstance(error, asyncio.CancelledError):
+                self._give_up(exchange, "cancelled by the caller")
+                raise error
+            if isinstance(error, WireError):
+                self._explain_wire(error, exchange)
+            if isinstance(error, CallError) or not isinstance(error, aiohttp.ClientError | OSError):
+                raise error
+            if Wait.is_scarcity(error) and not exchange.sent:
+                message, hint = self._pool.lack(Wait(), "")
+                error = ConnectError(message, server_id=self._server_id, hint=hint)
+                error.is_local = True
+                raise error from None
+            # A TimeoutError is an OSError: here it is that of a connection attempt.
+            # The text of a ClientResponseError quotes the URL with its query: never pass it on.
+            explained = self._failures.of(error, self._endpoint, exchange, first=not self._met)
+            error = explained or self._reader.broken("the reply is not valid HTTP")
+            del explained
+            raise error from None
+        finally:
+            # An exception's traceback holds this frame.
+            del error
 
     def _explain_wire(self, error: WireError, exchange: Exchange) -> NoReturn:
         kind = error.kind
         if kind == MALFORMED:
-            explained = self._failures.of_malformed(error, self._endpoint)
-            raise explained or self._reader.broken(f"the reply is not valid HTTP: {error.detail}") from None
+            raise (
+                self._failures.of_malformed(error, self._endpoint)
+                or self._reader.broken(f"the reply is not valid HTTP: {error.detail}")
+            ) from None
         if kind == OVERSIZE:
             raise self._reader.oversize(error.size) from None
         if kind == UNANSWERED:

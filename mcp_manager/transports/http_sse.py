@@ -133,6 +133,8 @@ class HttpSseTransport:
             self._pending.pop(exchange.request_id, None)
             if reply.done() and not reply.cancelled():
                 reply.exception()
+            # It has the exception, whose traceback holds this frame.
+            del reply
 
     async def exchange_lasting(self, exchange: Exchange) -> Message:
         """Send as :meth:`exchange`: the revisions of this transport have no streams of this kind."""

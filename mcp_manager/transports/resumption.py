@@ -82,6 +82,8 @@ class Resumptions:
             return await waiting
         finally:
             self._waiting.pop(exchange.request_id, None)
+            # It has the exception, whose traceback holds this frame.
+            del waiting
             task.cancel()
             await asyncio.wait({task})
 

@@ -212,6 +212,8 @@ class StdioTransport:
                 self._forget(request_id)
             if reply.done() and not reply.cancelled():
                 reply.exception()
+            # They have the exception, whose traceback holds this frame.
+            del reply, waiting
 
     async def exchange_lasting(self, exchange: Exchange) -> Message:
         """Write a request that is answered when its stream ends; see :meth:`Transport.exchange_lasting`."""

@@ -191,6 +191,12 @@ class ScriptedServer(Watched):
         """The requests of one JSON-RPC method or HTTP verb."""
         return [each for each in self.requests if method in (each.method, each.verb)]
 
+    def forget(self) -> None:
+        """Forget which requests have arrived, and what of them was executed."""
+        with self._lock:
+            self._requests.clear()
+            self.executed.clear()
+
     @property
     def live_sessions(self) -> set[str]:
         """The sessions given out and neither deleted nor expired."""
@@ -486,6 +492,8 @@ class Connection(asyncio.Protocol):
                 await self.answer(request)
             else:
                 await fault.play(self, request)
+            # It is nobody's any more once it is answered.
+            del request, fault
 
     async def _read_request(self) -> Request:
         raw_head = (await self._read_until(b"\r\n\r\n")).decode("latin-1")

@@ -258,7 +258,8 @@ class OAuthAuthorization:
         """Let some time pass before the next flow: probes go on, and nobody wants to be asked by each of them."""
         hold_off_s = min(_LONGEST_HOLD_OFF_S, _FIRST_HOLD_OFF_S * 2.0**self._failed_flows)
         self._failed_flows = min(self._failed_flows + 1, 16)
-        self._failure = failure
+        # A copy, which has no traceback: what was received is in the frames of that.
+        self._failure = failure.for_caller(failure.delivery)
         self._not_before = asyncio.get_running_loop().time() + hold_off_s
 
     async def _renew(self) -> bool:
