@@ -1,13 +1,18 @@
-"""The one place where the package makes tasks, which behave alike whatever task factory the loop has."""
+"""The one place where the package makes tasks, which behave alike whatever task factory the loop has, and how they end."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from contextvars import Context
 from typing import Any, TypeVar
 
-__all__ = ["background_task"]
+from mcp_manager.errors import McpManagerError
+
+__all__ = ["background_task", "log_failure", "read_failure", "to_its_end"]
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -49,3 +54,43 @@ def background_task(
         among.add(task)
         task.add_done_callback(among.discard)
     return task
+
+
+def read_failure(task: asyncio.Task[Any]) -> None:
+    """Read a task's exception, which is an answer to somebody who may be gone: else asyncio reports it as lost."""
+    if not task.cancelled():
+        task.exception()
+
+
+def log_failure(what: str, task: asyncio.Task[Any]) -> None:
+    """Read a task's exception, and log it unless it is an error of ours, which says what a server did.
+
+    Parameters
+    ----------
+    what
+        Whose task it is, for the log: ``"server 'a'"``.
+    """
+    error = None if task.cancelled() else task.exception()
+    if error is not None and not isinstance(error, McpManagerError):
+        _log.error("%s: background work failed", what, exc_info=error)
+
+
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Do work that is bounded in time to its end, however often its caller is cancelled meanwhile.
+
+    Raises
+    ------
+    asyncio.CancelledError
+        The caller was cancelled; the work is done all the same.
+    """
+    task = background_task(work, "end what must not be left half done")
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        read_failure(task)
+        raise cancelled
+    return task.result()

@@ -13,7 +13,7 @@ from typing import Final
 
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager._core.records import Instance as RouterInstance
-from mcp_manager.background import background_task
+from mcp_manager.background import background_task, log_failure, to_its_end
 from mcp_manager.errors import (
     AuthError,
     CallError,
@@ -196,7 +196,8 @@ class Instance:
         self._lost.add(session)
         if self._retired is None:
             self._retired = set()
-        background_task(session.retire(), "retire a session", among=self._retired)
+        task = background_task(session.retire(), "retire a session", among=self._retired)
+        task.add_done_callback(partial(log_failure, f"server {self.settings.server_id!r}"))
         if not self._closing:
             self._on_change(self, error)
 
@@ -251,15 +252,21 @@ class Instance:
             # Not awaited itself: whoever gives up would cancel it for the others who wait.
             await asyncio.wait({self._idle})
 
+    def stop_connecting(self) -> None:
+        """Make no session any more: an attempt under way ends, and whoever waits for it learns that at once."""
+        self._closing = True
+        for attempt in (self._attempt, self._late_attempt):
+            if attempt is not None:
+                attempt.task.cancel()
+                attempt.outcome.cancel()
+
     async def aclose(self, grace_s: float) -> None:
         """End the session, giving it ``grace_s`` seconds; idempotent, safe to cancel, and the most urgent call wins."""
-        self._closing = True
+        self.stop_connecting()
         if self.session is not None:
             self._ending = self.session
             self._set_session(None)
         attempts = [each.task for each in (self._attempt, self._late_attempt) if each is not None]
-        for task in attempts:
-            task.cancel()
         for lost in list(self._lost or ()):
             lost.interrupt()
         try:
@@ -420,7 +427,7 @@ class Instance:
         session = attempt.session
         if self.session is not None or self._closing:
             # It came late, and the server knows it: it is told.
-            await session.aclose(self.settings.config.shutdown_grace_s)
+            await to_its_end(session.aclose(self.settings.config.shutdown_grace_s))
             return
         for other in (self._attempt, self._late_attempt):
             if other is not None:

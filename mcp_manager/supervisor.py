@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
+from functools import partial
 from math import ceil
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
 from mcp_manager._core.router import Router
-from mcp_manager.background import background_task
+from mcp_manager.background import background_task, log_failure
 from mcp_manager.config import ServerConfig
 from mcp_manager.core_settings import balancing_settings, breaker_settings, identity_of, in_ns, limits_of
 from mcp_manager.errors import CallError
@@ -313,7 +314,9 @@ class Supervisor:
         """Run work that belongs to this server and must end with it."""
         if self._tasks is None:
             self._tasks = set()
-        return background_task(work, f"server {self.server_id}", among=self._tasks)
+        task = background_task(work, f"server {self.server_id}", among=self._tasks)
+        task.add_done_callback(partial(log_failure, f"server {self.server_id!r}"))
+        return task
 
     async def aclose(self, grace_s: float) -> None:
         """Drain and end every instance, in steps of ``grace_s`` seconds; cancelled, end them at once.
@@ -324,7 +327,12 @@ class Supervisor:
         self.record.dormant = None
         for instance in (*self._staged, *self._instances):
             self._leave(instance)
+        if self.record.on_slot is not None:
+            # Whoever waits for a turn waits in vain.
+            self.record.on_slot()
         instances = self._draining
+        for instance in instances:
+            instance.stop_connecting()
         tasks = self._tasks or ()
         for task in tasks:
             task.cancel()

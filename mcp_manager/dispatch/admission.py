@@ -15,11 +15,11 @@ from mcp_manager._core.records import Lease, Server
 from mcp_manager._core.router import Router
 from mcp_manager.config import ManagerConfig, RateConfig
 from mcp_manager.core_settings import in_ns
-from mcp_manager.errors import CallError, DeadlineExceededError, OverloadedError
+from mcp_manager.errors import CallError, ConnectError, DeadlineExceededError, OverloadedError
 from mcp_manager.supervisor import Supervisor
 from mcp_manager.types import CallStatus, Outcome, Rejection
 
-__all__ = ["MAY_WAIT", "ToolRates", "WaitingRoom", "refusal"]
+__all__ = ["MAY_WAIT", "ToolRates", "WaitingRoom", "refusal", "stopping"]
 
 MAY_WAIT: Final = frozenset({int(Rejection.CONCURRENCY), int(Rejection.TOGETHER)})
 """The rejections that end when another call does."""
@@ -48,10 +48,11 @@ class _Line:
     that one waiting, ``for_all`` how many of them came when all servers were full.
     """
 
-    __slots__ = ("for_all", "is_blocked", "is_due", "record", "waiters")
+    __slots__ = ("for_all", "is_blocked", "is_due", "record", "supervisor", "waiters")
 
-    def __init__(self, record: Server) -> None:
-        self.record = record
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self.record = supervisor.record
         self.waiters: OrderedDict[int, _Waiter] = OrderedDict()
         self.for_all = 0
         self.is_due = False
@@ -138,7 +139,9 @@ class WaitingRoom:
         if is_crowded or longest_ns <= 0:
             self._router.count_refused(lease)
             raise self._refusal(supervisor, lease, ", and as many calls wait as may" if longest_ns > 0 else "")
-        granted = await self._waited(line or self._open(record, is_for_all), lease, attempt, min(longest_ns, left_ns))
+        granted = await self._waited(
+            line or self._open(supervisor, is_for_all), lease, attempt, min(longest_ns, left_ns)
+        )
         if isinstance(granted, Lease):
             return granted
         if left_ns > longest_ns:
@@ -190,15 +193,25 @@ class WaitingRoom:
 
     # Lines
 
-    def _open(self, record: Server, is_blocked: bool) -> _Line:
-        line = self._lines[record] = _Line(record)
-        record.on_slot = partial(self._slot_freed, line)
+    def _open(self, supervisor: Supervisor, is_blocked: bool) -> _Line:
+        line = self._lines[supervisor.record] = _Line(supervisor)
+        line.record.on_slot = partial(self._slot_freed, line)
         self._set_blocked(line, is_blocked)
         return line
 
     def _slot_freed(self, line: _Line) -> None:
+        if line.supervisor.is_over:
+            self._dismiss(line)
+            return
         self._make_due(line)
         self._serve_soon()
+
+    def _dismiss(self, line: _Line) -> None:
+        """End the wait of all in a line: its server is being stopped, whatever keeps the other lines."""
+        for ticket, waiter in list(line.waiters.items()):
+            if not waiter.future.done():
+                waiter.future.set_exception(stopping(line.record.server_id))
+            self._leave(line, ticket)
 
     def _make_due(self, line: _Line) -> None:
         ticket = line.first()
@@ -391,6 +404,11 @@ def _overloaded(
     )
     error.limit = limit
     return error
+
+
+def stopping(server_id: str) -> ConnectError:
+    """Say that a call was not sent because its server is removed, or the manager stops."""
+    return ConnectError("the server is being stopped", server_id=server_id, retryable=False)
 
 
 def _removed(server_id: str) -> CallError:

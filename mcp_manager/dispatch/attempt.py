@@ -13,7 +13,7 @@ from mcp_manager._core.records import Instance as RouterInstance
 from mcp_manager._core.records import Lease
 from mcp_manager._core.router import Router
 from mcp_manager.config import ManagerConfig
-from mcp_manager.dispatch.admission import MAY_WAIT, WaitingRoom, refusal
+from mcp_manager.dispatch.admission import MAY_WAIT, WaitingRoom, refusal, stopping
 from mcp_manager.dispatch.affinity import Affinity, Pin, state_lost
 from mcp_manager.dispatch.flight_log import FlightLog
 from mcp_manager.dispatch.latencies import Latencies
@@ -230,6 +230,8 @@ class Attempts:
 
     def _reject(self, supervisor: Supervisor, lease: Lease, place: Place) -> NoReturn:
         server_id = supervisor.server_id
+        if supervisor.is_over:
+            raise stopping(server_id)
         if lease.rejection == Rejection.CIRCUIT_OPEN:
             raise _circuit_open(supervisor, lease, place)
         if lease.rejection >= Rejection.CONCURRENCY:

@@ -12,7 +12,7 @@ from mcp_manager._core.jsonrpc import RESULT, Message
 from mcp_manager._core.records import READY, Lease
 from mcp_manager._core.records import Instance as RouterInstance
 from mcp_manager._core.router import Router
-from mcp_manager.background import background_task
+from mcp_manager.background import background_task, read_failure
 from mcp_manager.config import FallbackConfig, ManagerConfig
 from mcp_manager.dispatch.admission import MAY_WAIT, ToolRates
 from mcp_manager.dispatch.affinity import Affinity
@@ -22,6 +22,7 @@ from mcp_manager.dispatch.flight_log import FlightLog
 from mcp_manager.dispatch.hedging import Hedges, first_result, is_hedged
 from mcp_manager.dispatch.retrying import (
     concluded,
+    give_up,
     is_executed_safely,
     may_be_repeated,
     next_backoff_s,
@@ -299,6 +300,7 @@ class Dispatcher(Attempts):
                 self._hedges.took(supervisor.server_id, self._clock() - lease.started_ns)
             return reply
         first = background_task(self._carry(supervisor, method, lease, request, started_ns, deadline_ns, None), "call")
+        first.add_done_callback(read_failure)
         tasks, leases = [first], [lease]
         try:
             await asyncio.wait(tasks, timeout=delay_s)
@@ -312,6 +314,7 @@ class Dispatcher(Attempts):
                         supervisor, method, hedge, request, started_ns, deadline_ns, None, may_resend=False, hedged=True
                     )
                     tasks.append(background_task(carrying, "hedge"))
+                    tasks[-1].add_done_callback(read_failure)
             reply = await first_result(tasks)
             self._hedges.took(supervisor.server_id, self._clock() - lease.started_ns)
             return reply
@@ -380,7 +383,7 @@ class Dispatcher(Attempts):
                 is_safe = error.delivery != "unknown" or is_executed_safely(
                     method, request, config, supervisor.settings.hints
                 )
-                if not is_safe:
+                if not is_safe and not supervisor.is_over:
                     error.hint = error.hint or way_to_repeat(method, request, config)
                 if not may_be_repeated(error, is_safe):
                     break
@@ -430,6 +433,8 @@ class Dispatcher(Attempts):
                 attempts += error.attempts
                 may_have_run = may_have_run or error.delivery == "unknown"
             concluded(error, attempts, may_have_run=may_have_run)
+            if supervisor.is_over and error.retryable:
+                give_up(error)
             self._flights.note(supervisor.server_id, method, lease, request, started_ns, error=error, attempts=attempts)
             raise error
         finally:
@@ -447,8 +452,8 @@ class Dispatcher(Attempts):
     ) -> bool:
         """Wait before another attempt; tell whether there is to be one: if the budget has it, and time is left for it."""
         now_ns = self._clock()
-        if lease.rejection in MAY_WAIT:
-            # It has waited as long as it may.
+        if supervisor.is_over or lease.rejection in MAY_WAIT:
+            # There is nothing to wait for, or it has waited as long as it may.
             return False
         is_local = lease.rejection != 0
         has_other = not is_local and place.instance is None and self._has_other(supervisor, lease.instance, now_ns)

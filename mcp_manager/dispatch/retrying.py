@@ -12,6 +12,7 @@ from mcp_manager.transports.base import Sendable
 
 __all__ = [
     "concluded",
+    "give_up",
     "is_executed_safely",
     "is_safe",
     "may_be_repeated",
@@ -137,4 +138,12 @@ def concluded(error: CallError, attempts: int, *, may_have_run: bool) -> CallErr
     error.attempts = attempts
     if may_have_run and error.delivery in _UNEXECUTED:
         error.delivery = "unknown"
+    return error
+
+
+def give_up(error: CallError) -> CallError:
+    """Say that a call is not tried again because its server was removed, or the manager stopped, meanwhile."""
+    error.retryable = False
+    why = "the server was removed or the manager stopped meanwhile: it is not tried again"
+    error.hint = f"{error.hint}; {why}" if error.hint else why
     return error

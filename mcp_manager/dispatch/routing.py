@@ -8,7 +8,7 @@ from random import randrange
 from typing import Final, TypeVar
 
 from mcp_manager._core.router import Router
-from mcp_manager.background import background_task
+from mcp_manager.background import background_task, read_failure
 from mcp_manager.dispatch.affinity import PinTable, state_lost
 from mcp_manager.dispatch.fleet_index import Chooser, FleetIndex, Group
 from mcp_manager.dispatch.retrying import concluded, is_safe
@@ -247,6 +247,8 @@ class Routing:
             holders.task = background_task(
                 self._find_holders(selector, selector.tool, holders, version), "find who has a tool", among=self._tasks
             )
+            # Whoever asked may have given up waiting.
+            holders.task.add_done_callback(read_failure)
         if holders.group is not None:
             # Known well enough: what has changed is found out meanwhile.
             return holders.group

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from mcp_manager._core.jsonrpc import Message
-from mcp_manager.background import background_task
+from mcp_manager.background import background_task, log_failure
 from mcp_manager.errors import (
     CallError,
     ConnectionLostError,
@@ -204,7 +205,9 @@ class ServerRequests:
         if self._closed:
             work.close()
             return None
-        return background_task(work, "work of a session", among=self._tasks)
+        task = background_task(work, "work of a session", among=self._tasks)
+        task.add_done_callback(partial(log_failure, f"server {self._server_id!r}"))
+        return task
 
     def close(self) -> list[asyncio.Task[Any]]:
         """Cancel everything; returns the tasks that are ending. Nothing starts after this.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from random import random
 from typing import Final
 
@@ -11,7 +12,7 @@ import aiohttp
 
 from mcp_manager._core.http_message import LOST, STANDING, STOPPED, UNANSWERED, Exchange, WireError, WireReply
 from mcp_manager._core.jsonrpc import Message
-from mcp_manager.background import background_task
+from mcp_manager.background import background_task, log_failure
 from mcp_manager.errors import CallError
 from mcp_manager.protocol.session_loss import Refusal, may_mean_loss
 from mcp_manager.transports._http_status import retry_after_of
@@ -63,6 +64,7 @@ class StandingStream:
         assert opened is not None
         self._task = background_task(self._keep_open(), "standing stream")
         self._task.add_done_callback(lambda _: on_end())
+        self._task.add_done_callback(partial(log_failure, "an event stream"))
         try:
             async with asyncio.timeout(_OPENING_S):
                 await opened.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -125,6 +126,41 @@ def test_two_failures_are_told_as_one() -> None:
         fleet.acts.extend([Act(takes_s=1.0, error=lost), Act(takes_s=2.0, error=lambda: ConnectError("down"))])
         error = await fleet.failure("tools/call", {"name": "echo"})
         assert (type(error), error.attempts, error.delivery) == (ConnectError, 2, "unknown")
+
+    hedged_test(test)
+
+
+@pytest.mark.parametrize("passes", range(8))
+@pytest.mark.parametrize("fails_first", [True, False])
+def test_no_failure_is_lost_with_a_caller_that_gives_up_in_that_moment(passes: int, fails_first: bool) -> None:
+    async def test(fleet: ScriptedFleet) -> None:
+        loop = asyncio.get_running_loop()
+        callers: list[asyncio.Task[Any]] = []
+
+        def cancel_after(left: int) -> None:
+            if left:
+                loop.call_soon(cancel_after, left - 1)
+            else:
+                callers[0].cancel()
+
+        def fails() -> CallError:
+            cancel_after(passes)
+            return lost()
+
+        slow, failing = Act(takes_s=20.0), Act(takes_s=1.0, error=fails)
+        fleet.acts.extend([failing, slow] if fails_first else [slow, failing])
+        reports: list[str] = []
+        loop.set_exception_handler(lambda _, context: reports.append(context["message"]))
+        callers.append(asyncio.create_task(fleet.tool()))
+        with pytest.raises(asyncio.CancelledError):
+            await callers[0]
+        assert len(fleet.sent) == 2
+        # What may have been lost is held by tracebacks, and by the step of the loop that told of the end.
+        callers.clear()
+        fleet.sent.clear()
+        await asyncio.sleep(0)
+        gc.collect()
+        assert reports == []
 
     hedged_test(test)
 

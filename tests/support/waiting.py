@@ -45,6 +45,7 @@ class Floor:
                 config=settings,
                 record=self.router.server(server_id),
                 instances=[SimpleNamespace(handle=handle)],
+                is_over=False,
             )
             self.servers[server_id] = cast(Supervisor, server)
 
