@@ -163,6 +163,14 @@ cdef Instance next_in_turn(Pool pool, Py_ssize_t size, Instance avoided):
     return instance
 
 
+cdef double heaviest(Pool pool) noexcept:
+    cdef double weight = 0.0
+    cdef Py_ssize_t position
+    for position in range(len(pool.instances)):
+        weight = max(weight, (<Instance> pool.instances[position]).weight)
+    return weight
+
+
 cdef Instance drawn_by_weight(Pool pool, Py_ssize_t size, int64_t now_ns, uint64_t random, Instance avoided):
     """Draw one with the probability of its weight: by rejection, and after many of them by adding up."""
     cdef Instance instance
@@ -176,6 +184,8 @@ cdef Instance drawn_by_weight(Pool pool, Py_ssize_t size, int64_t now_ns, uint64
             continue
         if <double> (random & 0xFFFFFFFFULL) * pool.max_weight < weight_of(instance, pool, now_ns) * 4294967296.0:
             return instance
+    # So few are accepted if the heaviest is gone, or much lighter than it was.
+    pool.max_weight = heaviest(pool)
     for position in range(size):
         if pool.instances[position] is not avoided:
             left += weight_of(<Instance> pool.instances[position], pool, now_ns)

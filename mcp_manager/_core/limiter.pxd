@@ -36,6 +36,8 @@ cdef struct Limiter:
 
 cdef void limiter_free(Limiter* limiter) noexcept nogil
 cdef void limiter_begin(Limiter* limiter, const LimiterPolicy* policy) noexcept nogil
+cdef void limiter_restart(Limiter* limiter, const LimiterPolicy* policy) noexcept nogil
+cdef bint same_policy(const LimiterPolicy* one, const LimiterPolicy* other) noexcept nogil
 cdef void limiter_ended(
     Limiter* limiter, const LimiterPolicy* policy, int64_t inflight, int end, int64_t duration_ns, int64_t now_ns
 ) noexcept nogil

@@ -33,6 +33,21 @@ cdef void limiter_begin(Limiter* limiter, const LimiterPolicy* policy) noexcept 
         limiter.limit = policy.initial
 
 
+cdef void limiter_restart(Limiter* limiter, const LimiterPolicy* policy) noexcept nogil:
+    """Forget what was learned under another policy, and start as a new one does."""
+    limiter_free(limiter)
+    limiter.limit = 0.0
+    limiter.decreased_ns = 0
+    limiter_begin(limiter, policy)
+
+
+cdef bint same_policy(const LimiterPolicy* one, const LimiterPolicy* other) noexcept nogil:
+    return (
+        one.mode == other.mode and one.initial == other.initial and one.least == other.least
+        and one.most == other.most and one.decrease == other.decrease
+    )
+
+
 cdef void decrease(
     Limiter* limiter, const LimiterPolicy* policy, int64_t inflight, int64_t began_ns, int64_t now_ns
 ) noexcept nogil:

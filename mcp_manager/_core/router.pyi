@@ -64,9 +64,10 @@ class Router:
         """
 
     def configure(self, server_id: str, balancing: Balancing, limits: Limits) -> None:
-        """Change what :meth:`add_server` set, for new instances and calls; raises :class:`KeyError`.
+        """Change what :meth:`add_server` set, for all instances and for calls to come; raises :class:`KeyError`.
 
-        What was counted for retry budget and shedding starts afresh.
+        What was learned or counted under settings that change starts afresh: the limits of instances, the rate, the retry
+        budget, shedding. What has the same settings goes on, and statistics and circuits stay.
         """
 
     def remove_server(self, server_id: str) -> None:

@@ -17,7 +17,9 @@ from mcp_manager._core.breaker cimport (
     circuit_snapshot, circuit_trip,
 )
 from mcp_manager._core.histogram cimport LatencyWindow, buckets_record, empty_summary
-from mcp_manager._core.limiter cimport OTHERWISE, OVERLOAD, WELL, limiter_begin, limiter_cap, limiter_ended
+from mcp_manager._core.limiter cimport (
+    OTHERWISE, OVERLOAD, WELL, limiter_begin, limiter_cap, limiter_ended, limiter_restart, same_policy,
+)
 from mcp_manager._core.records cimport (
     BARRED, C_EXCLUDED, C_READY, STATUSES, Pool, enter, leave, new_window, note_transitions, pool_of_tier, update_part,
 )
@@ -76,6 +78,32 @@ cdef Lease refused(Lease lease, Series series, int rejection, int64_t wait_ns):
     if rejection < LIMITED:
         series.counts[rejection] += 1
     return lease
+
+
+cdef int begin_anew(Server server, Limits before) except -1:
+    """Forget what was learned or counted under settings that are no more; what has the same ones goes on."""
+    cdef Limits now = server.limits
+    cdef Instance instance
+    cdef Pool pool
+    if not same_policy(&now.limiter, &before.limiter):
+        for pool in [server] if server.tiers is None else server.tiers:
+            # The limit decides on an instance's place in the list.
+            for instance in pool.instances[:]:
+                limiter_restart(&instance.limiter, &now.limiter)
+                instance.cap = limiter_cap(&instance.limiter)
+                update_part(instance)
+    if now.rate.interval_ns != before.rate.interval_ns or now.rate.tolerance_ns != before.rate.tolerance_ns:
+        server.arrival_ns = 0
+    if (
+        now.budget_span_ns != before.budget_span_ns or now.budget_ratio != before.budget_ratio
+        or now.budget_reserve != before.budget_reserve
+    ):
+        free(server.spent)
+        server.spent = NULL
+    if now.shed_span_ns != before.shed_span_ns or now.shed_multiple != before.shed_multiple:
+        free(server.sent)
+        server.sent = NULL
+    return 0
 
 
 cdef inline int tell_waiting(Server server) except -1:
@@ -157,13 +185,12 @@ cdef class Router:
 
     def configure(self, str server_id not None, Balancing balancing not None, Limits limits not None):
         cdef Server server = self.servers[server_id]
+        cdef Limits before = server.limits
         server.balancing = balancing
         server.limits = limits
         server.loads_stale = True
-        # Spans of another length would count for another time.
-        free(server.spent)
-        free(server.sent)
-        server.spent = server.sent = NULL
+        if limits is not before:
+            begin_anew(server, before)
         tell_waiting(server)
 
     def remove_server(self, str server_id not None):
