@@ -11,7 +11,10 @@ PROFILE = os.environ.get("MCP_MANAGER_BUILD", "release")
 if PROFILE not in {"release", "debug", "trace", "sanitize"}:
     raise SystemExit(f"MCP_MANAGER_BUILD={PROFILE!r} is not a build profile: release, debug, trace or sanitize")
 
-HEADERS = {"jsonrpc": ["mcp_manager/_core/json_blocks.h", "mcp_manager/_core/json_block_scan.h"]}
+HEADERS = {
+    "jsonrpc": ["mcp_manager/_core/json_blocks.h", "mcp_manager/_core/json_block_scan.h"],
+    "json_weight": ["mcp_manager/_core/json_blocks.h"],
+}
 MODULES = (
     "histogram",
     "breaker",
@@ -22,6 +25,7 @@ MODULES = (
     "snapshots",
     "router",
     "mending",
+    "json_weight",
     "jsonrpc",
     "sse",
     "deadlines",

@@ -18,11 +18,12 @@ from mcp_manager.catalog import (
     Resource,
     ResourceTemplate,
     Tool,
-    decode_result,
     drain_pages,
 )
+from mcp_manager.catalog.large_results import limits_for, read_result
 from mcp_manager.catalog.reading import FaultTaker
 from mcp_manager.errors import DeadlineExceededError, McpManagerError, ProtocolError
+from mcp_manager.protocol.json_reading import DEFAULT_LIMITS, DecodingLimits
 from mcp_manager.protocol.rpc_error import rpc_error
 from mcp_manager.session import ProgressCallback, SessionSettings
 from mcp_manager.session.output_schemas import OutputSchemas
@@ -310,7 +311,13 @@ class Verbs:
     ) -> T:
         reply = await self.call(server_id, method, params, timeout=timeout, key=key, on_progress=on_progress)
         try:
-            return decode_result(server_id, self._result_of(server_id, reply), kind, self._fault_taker(server_id))
+            return await read_result(
+                server_id,
+                self._result_of(server_id, reply),
+                kind,
+                self._fault_taker(server_id),
+                self._limits(server_id),
+            )
         finally:
             reply.recycle()
 
@@ -355,11 +362,17 @@ class Verbs:
             reply, place = await self._page(server_id, method, params, None if cursor is None else place, left)
             return self._result_of(server_id, reply)
 
-        return await drain_pages(server_id, member, kind, fetch, self._fault_taker(server_id))
+        return await drain_pages(server_id, member, kind, fetch, self._fault_taker(server_id), self._limits(server_id))
 
     def _fault_taker(self, server_id: str) -> FaultTaker | None:
         settings = self._settings_of(server_id)
         return None if settings is None else settings.count_fault
+
+    def _limits(self, server_id: str) -> DecodingLimits:
+        settings = self._settings_of(server_id)
+        if settings is None:
+            return DEFAULT_LIMITS
+        return limits_for(settings.config.max_response_bytes, settings.config.max_response_values)
 
     def _result_of(self, server_id: str, reply: Message) -> bytes | memoryview:
         """Return the result of a reply as it was written; raises :class:`RpcError` if it is an error."""

@@ -15,7 +15,7 @@ def mended_error(error: bytes) -> bytes | None:
     string is quoted. ``None`` if there is no code.
     """
 
-def without_lone_surrogates(data: bytes) -> bytes:
+def without_lone_surrogates(data: bytes | memoryview) -> bytes | memoryview:
     """Return JSON text in which every escape of half a surrogate pair stands for U+FFFD; the very same text if none does."""
 
 def without_constants(data: bytes) -> bytes:

@@ -92,13 +92,16 @@ cdef inline int surrogate_at(const uint8_t* text, Py_ssize_t at, Py_ssize_t end)
     return 2 if 0x63 <= third <= 0x66 else 0
 
 
-def without_lone_surrogates(bytes data not None):
-    cdef const uint8_t* text = <const uint8_t*> PyBytes_AS_STRING(data)
-    cdef Py_ssize_t end = PyBytes_GET_SIZE(data)
+def without_lone_surrogates(data not None):
+    cdef const uint8_t[::1] view = data
+    cdef Py_ssize_t end = view.shape[0]
+    cdef const uint8_t* text = NULL
     cdef Py_ssize_t at = 0
     cdef bytes written = None
     cdef const uint8_t* found
     cdef int half
+    if end > 0:
+        text = &view[0]
     while at < end:
         found = <const uint8_t*> memchr(text + at, 0x5C, end - at)
         if found is NULL:

@@ -36,5 +36,5 @@ class Origin:
             text = self._text if not path else self._parts_of(path[:-1])[path[-1]]
             is_list = bytes(memoryview(text)[:1]) == b"["
             decoder: JsonDecoder[Any] = _entries_decoder if is_list else _members_decoder
-            parts = self._parts[path] = decoder.decode(text)
+            parts = self._parts[path] = decoder.decode(text, limits=None)
         return parts

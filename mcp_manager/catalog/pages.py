@@ -7,9 +7,11 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from mcp_manager.catalog.reading import FaultTaker, decode_result
+from mcp_manager.catalog.large_results import read_result
+from mcp_manager.catalog.reading import FaultTaker
 from mcp_manager.catalog.record import CacheableResult
 from mcp_manager.errors import ProtocolError, RpcError
+from mcp_manager.protocol.json_reading import DEFAULT_LIMITS, DecodingLimits
 
 __all__ = ["MAX_ENTRIES", "MAX_PAGES", "drain_pages"]
 
@@ -32,6 +34,7 @@ async def drain_pages(
     kind: type[T],
     fetch: Callable[[str | None], Awaitable[bytes | memoryview]],
     on_fault: FaultTaker | None = None,
+    limits: DecodingLimits = DEFAULT_LIMITS,
 ) -> list[T]:
     """Fetch all pages of a list.
 
@@ -45,6 +48,8 @@ async def drain_pages(
         ``await fetch(cursor)`` returns one page's result; the first cursor is ``None``.
     on_fault
         ``on_fault(kind, detail)`` is told of entries that are left out, since they are malformed.
+    limits
+        How much a page may be.
 
     A cursor is opaque and ends only when it is absent: an empty string is a valid one. When a server does not know a
     cursor of its own any more (its list has changed), the list is read once more from the start.
@@ -56,11 +61,11 @@ async def drain_pages(
         entries.
     """
     try:
-        return await _drain(server_id, member, kind, fetch, on_fault)
+        return await _drain(server_id, member, kind, fetch, on_fault, limits)
     except _CursorRefused:
         pass
     try:
-        return await _drain(server_id, member, kind, fetch, on_fault)
+        return await _drain(server_id, member, kind, fetch, on_fault, limits)
     except _CursorRefused as refused:
         raise refused.error from None
 
@@ -77,6 +82,7 @@ async def _drain(
     kind: type[T],
     fetch: Callable[[str | None], Awaitable[bytes | memoryview]],
     on_fault: FaultTaker | None,
+    limits: DecodingLimits,
 ) -> list[T]:
     page_type = _page_type(member, kind)
     entries: list[T] = []
@@ -89,7 +95,9 @@ async def _drain(
             if cursor is not None and error.code == _INVALID_PARAMS:
                 raise _CursorRefused(error) from None
             raise
-        page = decode_result(server_id, result, page_type, on_fault)
+        page = await read_result(server_id, result, page_type, on_fault, limits)
+        # Not kept while the next page is waited for.
+        del result
         entries.extend(getattr(page, member))
         cursor = page.next_cursor
         if cursor is None:

@@ -13,7 +13,7 @@ from mcp_manager.catalog.content import UnknownContent
 from mcp_manager.catalog.origin import Origin, Path
 from mcp_manager.catalog.record import Extra, Record
 from mcp_manager.errors import ProtocolError
-from mcp_manager.protocol.json_reading import JsonDecoder
+from mcp_manager.protocol.json_reading import DEFAULT_LIMITS, DecodingLimits, JsonDecoder, TooMuchToDecodeError
 
 __all__ = ["FaultTaker", "decode_result"]
 
@@ -46,6 +46,7 @@ def decode_result(
     result: bytes | memoryview,
     kind: type[T],
     on_fault: FaultTaker | None = None,
+    limits: DecodingLimits = DEFAULT_LIMITS,
 ) -> T:
     """Decode a reply's ``result`` as ``kind``.
 
@@ -55,7 +56,7 @@ def decode_result(
     Raises
     ------
     ProtocolError
-        The result does not have that shape; the message names the place.
+        The result does not have that shape, and the message names the place; or it is more than the limits allow.
     """
     decoder = _decoder_of(kind)
     mended: list[str] = []
@@ -63,11 +64,18 @@ def decode_result(
     decoded: T
     try:
         try:
-            decoded = decoder.decode(result, mended)
+            decoded = decoder.decode(result, mended, limits)
         except msgspec.ValidationError:
             if not (isinstance(kind, type) and issubclass(kind, Record)):
                 raise
-            decoded, reading = _read_by_members(bytes(result), kind, mended)
+            decoded, reading = _read_by_members(result, kind, mended)
+    except TooMuchToDecodeError as error:
+        raise ProtocolError(
+            f"the result is too much to be decoded: {error}",
+            server_id=server_id,
+            delivery="answered",
+            hint=f"execute_raw returns it as it is, or raise {error.setting} for this server",
+        ) from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise ProtocolError(
             f"the result is not a {kind.__name__}: {error or 'it is nested too deep'}",
@@ -91,15 +99,19 @@ def _decoder_of(kind: Any) -> JsonDecoder[Any]:
     return decoder
 
 
-def _read_by_members(result: bytes, kind: Any, mended: list[str]) -> tuple[Any, _Reading]:
+def _read_by_members(result: bytes | memoryview, kind: Any, mended: list[str]) -> tuple[Any, _Reading]:
     """Take out what the records do not have, decode the rest, and put it back as their ``extra``."""
     decoder = _decoder_of(kind)
     try:
         reading = _Reading(mended, check=False)
-        record = decoder.decode(msgspec.json.encode(reading.known_of(msgspec.Raw(result), (kind,), ())), mended)
+        record = decoder.decode(
+            msgspec.json.encode(reading.known_of(msgspec.Raw(result), (kind,), ())), mended, limits=None
+        )
     except msgspec.ValidationError:
         reading = _Reading(mended, check=True)
-        record = decoder.decode(msgspec.json.encode(reading.known_of(msgspec.Raw(result), (kind,), ())), mended)
+        record = decoder.decode(
+            msgspec.json.encode(reading.known_of(msgspec.Raw(result), (kind,), ())), mended, limits=None
+        )
     for path, extra in reading.found:
         target = record
         for step in path:
@@ -175,9 +187,9 @@ class _Reading:
         if _first_byte(raw) == b"[":
             return [
                 self.known_of(entry, kinds, (*path, index))
-                for index, entry in enumerate(_entries_decoder.decode(raw, self._mended))
+                for index, entry in enumerate(_entries_decoder.decode(raw, self._mended, limits=None))
             ]
-        members = _members_decoder.decode(raw, self._mended)
+        members = _members_decoder.decode(raw, self._mended, limits=None)
         kind = self._kind_of(members, kinds)
         if kind is UnknownContent:
             return self._unknown(path, {name: self._plain(value) for name, value in members.items()})
@@ -202,7 +214,7 @@ class _Reading:
         return known
 
     def _plain(self, raw: msgspec.Raw) -> Any:
-        return _any_decoder.decode(raw, self._mended)
+        return _any_decoder.decode(raw, self._mended, limits=None)
 
     def _unknown(self, path: Path, members: dict[str, Any]) -> dict[str, Any]:
         self.found.append((path, members))
@@ -228,7 +240,7 @@ class _Reading:
                     return self._entries(member, value, place)
                 kept = self._alone(member, value, place)
             if self._check:
-                member.decoder.decode(kept if kept is value else msgspec.json.encode(kept), self._mended)
+                member.decoder.decode(kept if kept is value else msgspec.json.encode(kept), self._mended, limits=None)
         except msgspec.ValidationError as error:
             del self.faults[faults:]
             if is_null and member.is_list and not member.default:
@@ -261,7 +273,7 @@ class _Reading:
             return [self._entry(value, member.kinds, (*place, 0))]
         entries: list[Any] = []
         kept: list[int | None] = []
-        for index, raw in enumerate(_entries_decoder.decode(value, self._mended)):
+        for index, raw in enumerate(_entries_decoder.decode(value, self._mended, limits=None)):
             found, faults = len(self.found), len(self.faults)
             try:
                 entries.append(self._entry(raw, member.kinds, (*place, len(entries))))
@@ -284,7 +296,7 @@ class _Reading:
                 raise msgspec.ValidationError("Expected `object`, got `array`")
             known = self.known_of(raw, kinds, place)
             kind = self._kind_of({"type": msgspec.Raw(msgspec.json.encode(known.get("type")))}, kinds)
-            _decoder_of(kind).decode(msgspec.json.encode(known), self._mended)
+            _decoder_of(kind).decode(msgspec.json.encode(known), self._mended, limits=None)
         except msgspec.ValidationError as error:
             if UnknownContent not in kinds:
                 raise

@@ -68,7 +68,7 @@ class Record(
         msgspec.DecodeError
             A schema in it, which is decoded only when it is looked at, is malformed.
         """
-        return _plain_decoder.decode(self.to_json())
+        return _plain_decoder.decode(self.to_json(), limits=None)
 
     def to_json(self) -> bytes:
         """Encode what :meth:`to_dict` returns; schemas are written as they were received."""

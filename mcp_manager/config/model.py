@@ -340,6 +340,10 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
         Seconds the calls of an instance that is scaled down or replaced may still take; then it is ended under them.
     max_response_bytes
         Size in bytes above which a reply is refused.
+    max_response_values
+        How many values a result may have that is decoded (``call_tool``, ``list_tools``, ``request`` and the like): members
+        count as two, objects and arrays as two, numbers of many digits as more. By default one for every 48 bytes of
+        ``max_response_bytes``, 300,000 at most: while a result is decoded, nothing else happens.
     cache
         Keep results for as long as a server of 2026-07-28 or later says that they hold. Earlier ones do not say.
     validate_output
@@ -381,6 +385,7 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
     shutdown_grace_s: Seconds = 2.0
     drain_timeout_s: Seconds = 30.0
     max_response_bytes: Annotated[int, Meta(ge=1024, le=2**40)] = 16 * 1024 * 1024
+    max_response_values: Annotated[int, Meta(ge=1000, le=2**40)] | None = None
     cache: bool = True
     validate_output: bool = True
     breaker: BreakerConfig = BreakerConfig()

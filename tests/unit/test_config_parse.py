@@ -153,6 +153,7 @@ def stdio(**fields: Any) -> dict[str, Any]:
         (http(max_instances=0), "max_instances", "got 0"),
         ({"url": ["http://a", "http://b"], "instances": 3}, "instances", "exceeds the number of URLs, which is 2"),
         (http(max_response_bytes=0), "max_response_bytes", "got 0"),
+        (http(max_response_values=10), "max_response_values", "got 10"),
         # unknown fields
         (http(prioritty=1), "", "unknown field 'prioritty' (did you mean 'priority'?)"),
         (http(URL="http://h"), "", "unknown field 'URL' (did you mean 'url'?)"),
