@@ -23,7 +23,7 @@ from mcp_manager.fleet import ServerSpec
 from mcp_manager.forks import tell_of_forks
 from mcp_manager.loop_thread import LoopThread
 from mcp_manager.manager import McpManager
-from mcp_manager.phase import Phase, not_running
+from mcp_manager.phase import Phase, not_running, running_loop
 from mcp_manager.scaling.rollout import Strategy
 from mcp_manager.scaling.verification import ToolCheck
 from mcp_manager.types import PyHealthStatus, PyServerInfo, Selector
@@ -76,7 +76,8 @@ class PyMcpManager:
 
     Started with :meth:`start`, the manager lives on a thread of its own and may be called from any thread or loop.
     Started with :meth:`start_async`, it lives on the caller's loop: its ``_async`` methods are called there, its sync
-    methods from other threads. Usable as ``with`` and ``async with``.
+    methods from other threads. What only reads state answers anywhere: :meth:`get_server_state`,
+    :meth:`get_health_status`, :meth:`list_servers`, :meth:`snapshot`, :meth:`export_prometheus_metrics`. Usable as ``with`` and ``async with``.
 
     Raises
     ------
@@ -181,7 +182,7 @@ class PyMcpManager:
         _running.discard(self)
         if manager is None or loop is None or loop.is_closed():
             return _Stopping(None)
-        running = _running_loop()
+        running = running_loop()
         if thread is None:
             if running is loop:
                 return _Stopping(background_task(self._end(manager), "stop the manager", among=_shutdowns))
@@ -342,45 +343,52 @@ class PyMcpManager:
         """Set how many instances a server has; see :meth:`McpManager.scale`."""
         await self._await(self._running().scale(server_id, instances))
 
+    # What only reads state answers on any thread and loop, also before the start and after the end.
+
     def get_server_state(self, server_id: str) -> str:
         """Return the server's state as one word, such as ``Healthy``; raises :class:`ServerNotFoundError`."""
-        return self._wait(_server_state(self._running(), server_id))
+        return self._watched().server_state(server_id).value
 
     async def get_server_state_async(self, server_id: str) -> str:
         """Return the server's state; see :meth:`get_server_state`."""
-        return await self._await(_server_state(self._running(), server_id))
+        return self.get_server_state(server_id)
 
     def get_health_status(self) -> PyHealthStatus:
         """Return the health of the whole fleet at one instant."""
-        return self._wait(_health(self._running()))
+        return self._watched().health()
 
     async def get_health_status_async(self) -> PyHealthStatus:
         """Return the health of the whole fleet at one instant."""
-        return await self._await(_health(self._running()))
+        return self.get_health_status()
 
     def list_servers(self) -> list[PyServerInfo]:
         """List every deployed server, in the order of deployment."""
-        return self._wait(_list_servers(self._running()))
+        return [
+            PyServerInfo(
+                id=each.id, name=each.name, server_type=each.server_type, state=each.state.value, priority=each.priority
+            )
+            for each in self._watched().servers()
+        ]
 
     async def list_servers_async(self) -> list[PyServerInfo]:
         """List every deployed server, in the order of deployment."""
-        return await self._await(_list_servers(self._running()))
+        return self.list_servers()
 
     def snapshot(self) -> FleetSnapshot:
         """Show the whole fleet at one instant, as plain data without secrets; ``msgspec.json.encode`` makes JSON of it."""
-        return self._wait(_snapshot(self._running()))
+        return self._watched().snapshot()
 
     async def snapshot_async(self) -> FleetSnapshot:
         """Show the whole fleet at one instant; see :meth:`snapshot`."""
-        return await self._await(_snapshot(self._running()))
+        return self.snapshot()
 
     def export_prometheus_metrics(self) -> str:
         """Render all metrics in the Prometheus text format."""
-        return self._wait(_metrics(self._running()))
+        return self._watched().metrics_text()
 
     async def export_prometheus_metrics_async(self) -> str:
         """Render all metrics in the Prometheus text format."""
-        return await self._await(_metrics(self._running()))
+        return self.export_prometheus_metrics()
 
     get_metrics = export_prometheus_metrics
 
@@ -415,6 +423,13 @@ class PyMcpManager:
                 + ("on an event loop" if self._thread is None else "on its thread")
             )
 
+    def _watched(self) -> McpManager:
+        """Return what is read from: before the start, a manager that has no servers yet."""
+        if self._is_inherited:
+            raise not_running(Phase.INHERITED)
+        manager = self._manager
+        return manager if manager is not None else self._make_manager()
+
     def _running(self) -> McpManager:
         manager = self._manager
         if self._is_inherited:
@@ -430,7 +445,7 @@ class PyMcpManager:
         """Run work on the manager's loop and block this thread until it is done; Ctrl-C cancels the work."""
         loop, calls = self._loop, self._calls
         assert loop is not None and calls is not None
-        if _running_loop() is loop:
+        if running_loop() is loop:
             work.close()
             raise NotRunningError(
                 "A sync call on the manager's own event loop would block it for ever",
@@ -459,31 +474,6 @@ class PyMcpManager:
         return calls.run_async(work)
 
 
-async def _server_state(manager: McpManager, server_id: str) -> str:
-    return manager.server(server_id).state.value
-
-
-async def _health(manager: McpManager) -> PyHealthStatus:
-    return manager.health()
-
-
-async def _snapshot(manager: McpManager) -> FleetSnapshot:
-    return manager.snapshot()
-
-
-async def _metrics(manager: McpManager) -> str:
-    return manager.metrics_text()
-
-
-async def _list_servers(manager: McpManager) -> list[PyServerInfo]:
-    return [
-        PyServerInfo(
-            id=each.id, name=each.name, server_type=each.server_type, state=each.state.value, priority=each.priority
-        )
-        for each in manager.servers()
-    ]
-
-
 def _result_of(future: concurrent.futures.Future[T]) -> T:
     """Wait for a future such that Ctrl-C always gets through.
 
@@ -499,13 +489,6 @@ def _result_of(future: concurrent.futures.Future[T]) -> T:
 
 def _loop_over() -> NotRunningError:
     return NotRunningError("The event loop the manager was started on is not running", hint="create a new manager")
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 # A plain stop() leaves nobody else who would hold them.

@@ -31,7 +31,7 @@ from mcp_manager.fleet import Applied, Fleet, ServerSpec
 from mcp_manager.forks import tell_of_forks
 from mcp_manager.health import HealthMonitor
 from mcp_manager.observation import Observation
-from mcp_manager.phase import Phase, not_running
+from mcp_manager.phase import Phase, not_running, running_loop
 from mcp_manager.protocol.capabilities import elicitation_modes, handshake_capabilities
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.error_codes import INVALID_PARAMS
@@ -51,6 +51,7 @@ from mcp_manager.tool_catalog import FleetTools, ToolCache
 from mcp_manager.transports.base import Request
 from mcp_manager.types import Selector
 from mcp_manager.url_elicitation import UrlElicitations
+from mcp_manager.views import Judge
 
 __all__ = ["McpManager"]
 
@@ -78,8 +79,9 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
     trace_context
         Called for every request to a server of 2026-07-28 or later: what it returns (``traceparent``, …) goes along.
 
-    Everything but the constructor must be called on the loop that :meth:`start` ran on; anything else raises
-    :class:`NotRunningError`.
+    What only reads state answers on any thread and loop: ``health``, ``server``, ``servers``, ``metrics_text``,
+    ``snapshot``, ``flight_records``. Everything else must be called on the loop that :meth:`start` ran on, and raises
+    :class:`NotRunningError` elsewhere.
     """
 
     def __init__(
@@ -139,6 +141,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
         self._fleet = Fleet(self._assembly, self._router, self._monitor, self._removed, _CLOCK)
         self._servers = self._fleet.servers
         self._routing = Routing(self._servers, self._fleet.index, self._monitor, self._router, self._tools, _CLOCK)
+        self._past_servers: frozenset[str] = frozenset()
         self._stop_asked = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
         tell_of_forks(self)
@@ -213,6 +216,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
             return
         self._phase = Phase.STOPPING
         self._serving_thread = 0
+        self._past_servers = frozenset(self._servers)
         supervisors = self._fleet.take_all()
         self._url_elicitations.forget()
         try:
@@ -563,12 +567,17 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
     def _check_running(self) -> None:
         if self._phase is not Phase.RUNNING:
             raise not_running(self._phase)
-        try:
-            running = asyncio.get_running_loop()
-        except RuntimeError:
-            running = None
-        if running is not self._loop:
+        if running_loop() is not self._loop:
             raise not_running(self._phase, "belongs to another event loop")
+
+    def _judge(self) -> Judge:
+        if self._phase is Phase.INHERITED:
+            raise not_running(self._phase)
+        is_here = self._phase is Phase.RUNNING and running_loop() is self._loop
+        return self._monitor.state if is_here else self._monitor.shown
+
+    def _idle_servers(self) -> Collection[str]:
+        return self._config.servers if self._phase is Phase.NEW else self._past_servers
 
     def disown(self) -> None:
         """Leave everything to the process that this one was forked from; one that was not started serves here."""

@@ -1,12 +1,13 @@
-"""How far the life of a manager has come, and what it answers when that is not far enough, or too far."""
+"""How far the life of a manager has come and on which loop it is asked, and what it answers where that does not fit."""
 
 from __future__ import annotations
 
+import asyncio
 import enum
 
 from mcp_manager.errors import NotRunningError
 
-__all__ = ["Phase", "not_running"]
+__all__ = ["Phase", "not_running", "running_loop"]
 
 
 class Phase(enum.Enum):
@@ -27,3 +28,11 @@ def not_running(phase: Phase, state: str = "", *, subject: str = "The manager") 
         Phase.INHERITED: "create and start a new manager in this process",
     }.get(phase, "create a new manager")
     return NotRunningError(f"{subject} {state or f'is {phase.value}'}", hint=hint)
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the loop that runs on this thread, if one does."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -115,7 +115,8 @@ class Instance:
     @property
     def pid(self) -> int:
         """The process id of the live session's child, 0 if there is none."""
-        return self.session.pid if self.session is not None else 0
+        session = self.session
+        return session.pid if session is not None else 0
 
     @property
     def label(self) -> tuple[int, int, str | None]:
@@ -135,7 +136,8 @@ class Instance:
     @property
     def start_progress(self) -> str:
         """What is known of a start that is under way, in words; "" if none is."""
-        return self._attempt.progress if self._attempt is not None else ""
+        attempt = self._attempt
+        return attempt.progress if attempt is not None else ""
 
     @property
     def last_error(self) -> CallError | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final, Literal
 
 import msgspec
@@ -10,14 +9,21 @@ import msgspec
 from mcp_manager._core.router import Router
 from mcp_manager._core.snapshots import InstanceSnapshot as RouterInstance
 from mcp_manager.config import ManagerConfig, ServerConfig, redact_url
-from mcp_manager.health import HealthMonitor
 from mcp_manager.pool import Instance
 from mcp_manager.protocol.revisions import Era
 from mcp_manager.supervisor import Supervisor
 from mcp_manager.transports.connection_limit import default_limit
 from mcp_manager.types import CircuitState, PyHealthStatus, ServerState
+from mcp_manager.views import Judge
 
-__all__ = ["FleetSnapshot", "InstanceSnapshot", "ManagerSnapshot", "ServerSnapshot", "fleet_snapshot"]
+__all__ = [
+    "FleetSnapshot",
+    "InstanceSnapshot",
+    "ManagerSnapshot",
+    "ServerSnapshot",
+    "manager_snapshot",
+    "server_snapshot",
+]
 
 Availability = Literal["ready", "pending", "excluded"]
 
@@ -136,34 +142,18 @@ class FleetSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     servers: tuple[ServerSnapshot, ...]
 
 
-def fleet_snapshot(
-    config: ManagerConfig,
-    supervisors: Iterable[Supervisor],
-    monitor: HealthMonitor,
-    router: Router,
-    health: PyHealthStatus,
-    now_ns: int,
-    taken_at: str,
-) -> FleetSnapshot:
-    """Read everything at once; ``now_ns`` is the monotonic clock's time, ``taken_at`` the wall clock's."""
-    return FleetSnapshot(
-        taken_at=taken_at,
-        manager=_manager(config),
-        health=health,
-        servers=tuple(_server(each, monitor, router, now_ns) for each in supervisors),
-    )
-
-
-def _manager(config: ManagerConfig) -> ManagerSnapshot:
+def manager_snapshot(config: ManagerConfig) -> ManagerSnapshot:
+    """Read the manager's own settings."""
     settings = {name: getattr(config, name) for name in ManagerSnapshot.__struct_fields__}
     if config.max_connections is None:
         settings["max_connections"] = default_limit()
     return ManagerSnapshot(**settings)
 
 
-def _server(supervisor: Supervisor, monitor: HealthMonitor, router: Router, now_ns: int) -> ServerSnapshot:
+def server_snapshot(supervisor: Supervisor, judge: Judge, router: Router, now_ns: int) -> ServerSnapshot:
+    """Read one server; ``now_ns`` is the monotonic clock's time."""
     config = supervisor.config
-    state, reasons = monitor.state(supervisor)
+    state, reasons = judge(supervisor)
     read = router.server_snapshot(supervisor.server_id, now_ns)
     instances = [_instance(each, now_ns) for each in read.instances]
     return ServerSnapshot(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,7 +19,19 @@ from mcp_manager.types import CircuitState, PyHealthStatus, ServerState
 if TYPE_CHECKING:
     from mcp_manager.transports.http_pool import HttpPool
 
-__all__ = ["ServerReading", "ServerView", "circuit_of", "fleet_health", "is_ready", "server_reading", "server_view"]
+__all__ = [
+    "Judge",
+    "ServerReading",
+    "ServerView",
+    "circuit_of",
+    "fleet_health",
+    "is_ready",
+    "server_reading",
+    "server_view",
+]
+
+Judge = Callable[[Supervisor], tuple[ServerState, tuple[str, ...]]]
+"""Says what a server is shown as, and why it is not ``Healthy``."""
 
 
 class ServerView(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,12 +81,14 @@ class ServerReading(msgspec.Struct, frozen=True, kw_only=True):
     recoveries: Mapping[Recovery, int]
 
 
-def server_view(supervisor: Supervisor, monitor: HealthMonitor, router: Router, now_ns: int) -> ServerView:
+def server_view(supervisor: Supervisor, judge: Judge, router: Router, now_ns: int) -> ServerView:
     """Read one server."""
-    state, reasons = monitor.state(supervisor)
+    state, reasons = judge(supervisor)
     config = supervisor.config
-    session = next((each.session for each in supervisor.instances if each.session is not None), None)
-    last_error = next((each.last_error for each in supervisor.instances if each.last_error is not None), None)
+    # Everything is read once: on another thread than the loop's, it may be gone at the second look.
+    instances = supervisor.instances
+    session = next((session for each in instances if (session := each.session) is not None), None)
+    last_error = next((error for each in instances if (error := each.last_error) is not None), None)
     if last_error is None and supervisor.settings.endpoints is not None:
         last_error = supervisor.settings.endpoints.problem
     return ServerView(
@@ -94,20 +108,20 @@ def server_view(supervisor: Supervisor, monitor: HealthMonitor, router: Router, 
         identity=session.identity if session is not None else None,
         faults=supervisor.settings.fault_counts,
         last_error=_reason(last_error) if last_error is not None else _start_progress(supervisor),
-        pids=tuple(each.pid for each in supervisor.instances if each.pid),
+        pids=tuple(pid for each in instances if (pid := each.pid)),
         tls_verify=config.tls.verify,
     )
 
 
-def fleet_health(monitor: HealthMonitor, router: Router, now_ns: int) -> PyHealthStatus:
-    """Read how many servers are in which state; whatever is neither Healthy nor Unhealthy counts as degraded."""
-    tally = monitor.tally
+def fleet_health(counts: tuple[int, int, int], router: Router, now_ns: int) -> PyHealthStatus:
+    """Show how many servers there are, healthy, and unhealthy; whatever is neither counts as degraded."""
+    total, healthy, unhealthy = counts
     window = router.fleet_window(now_ns)
     return PyHealthStatus(
-        total_servers=tally.total,
-        healthy_servers=tally.healthy,
-        degraded_servers=tally.degraded,
-        unhealthy_servers=tally.unhealthy,
+        total_servers=total,
+        healthy_servers=healthy,
+        degraded_servers=total - healthy - unhealthy,
+        unhealthy_servers=unhealthy,
         avg_response_time_ms=round(window.sum_ns / window.count / 1e6) if window.count else 0,
     )
 
@@ -129,16 +143,16 @@ def server_reading(
         ejected=sum(each.ejected_until_ns > now_ns for each in snapshot.instances),
         limit=sum(limits) if limits else None,
         open_connections=http.open_connections(supervisor.server_id) if is_http else ready,
-        recoveries=recoveries.of(supervisor.server_id),
+        recoveries=dict(recoveries.of(supervisor.server_id)),
     )
 
 
 def circuit_of(supervisor: Supervisor, router: Router, now_ns: int) -> CircuitState:
     """Return the state of a server's circuits as one: open only when no instance's lets a call through."""
     states = {
-        router.instance_snapshot(each.handle, now_ns).circuit_state
+        router.instance_snapshot(handle, now_ns).circuit_state
         for each in supervisor.instances
-        if each.handle is not None
+        if (handle := each.handle) is not None
     }
     for state in (CircuitState.CLOSED, CircuitState.HALF_OPEN, CircuitState.OPEN):
         if state in states:
@@ -160,7 +174,7 @@ def _start_progress(supervisor: Supervisor) -> str | None:
     """Say how far the start of a program has come that is under way."""
     if supervisor.config.transport != "stdio":
         return None
-    return next((each.start_progress for each in supervisor.instances if each.start_progress), None)
+    return next((progress for each in supervisor.instances if (progress := each.start_progress)), None)
 
 
 def _ready_count(supervisor: Supervisor) -> int:

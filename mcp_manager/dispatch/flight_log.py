@@ -247,7 +247,7 @@ class FlightLog:
             for each in self.recorder.flown()
             if server_id is None or each.server_id == server_id
         ]
-        merged += [each for each in self._unusual if server_id is None or each[1].server_id == server_id]
+        merged += [each for each in tuple(self._unusual) if server_id is None or each[1].server_id == server_id]
         return sorted(merged, key=lambda each: each[0])
 
     def _record(self, flown: Flown) -> FlightRecord:

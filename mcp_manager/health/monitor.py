@@ -18,7 +18,7 @@ from mcp_manager._core.snapshots import InstanceSnapshot
 from mcp_manager.errors import AuthError, CallError, ConnectError, SessionLostError
 from mcp_manager.health.assessment import PASSING, Baseline, Watch, assess
 from mcp_manager.health.outliers import SWEEP_S, Ejections
-from mcp_manager.health.tally import Tally
+from mcp_manager.health.tally import UNPROBED, Tally
 from mcp_manager.health.timing_wheel import TimingWheel, Turn
 from mcp_manager.policy import backoff_delay, classify_error, jittered
 from mcp_manager.pool import Instance
@@ -84,6 +84,7 @@ class HealthMonitor:
     async def aclose(self) -> None:
         """Stop probing; idempotent."""
         self._wheel = None
+        self.tally.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -183,6 +184,15 @@ class HealthMonitor:
             return self._assess(supervisor)[:2]
         return self.reassess(supervisor)
 
+    def shown(self, supervisor: Supervisor) -> tuple[ServerState, tuple[str, ...]]:
+        """Tell what a server is shown as, without judging it anew: on any thread, whether or not the loop runs."""
+        standing = self.tally.standing(supervisor)
+        if standing is not None:
+            return standing.shown
+        if supervisor.instances and not supervisor.in_maintenance:
+            return ServerState.INITIALIZING, (UNPROBED,)
+        return assess(supervisor, (), (), now_ns=0)
+
     def reassess(self, supervisor: Supervisor) -> tuple[ServerState, tuple[str, ...]]:
         """Judge a server anew, as something of it has changed, and again when time alone may change something."""
         state, reasons, opens_in_s = self._assess(supervisor)
@@ -197,7 +207,7 @@ class HealthMonitor:
             self._review_in(supervisor, max(standing.better_since + settle_s - now, 0.0))
         elif not PASSING.isdisjoint(reasons):
             self._review_in(supervisor, _REVIEW_S)
-        return standing.state, standing.reasons
+        return standing.shown
 
     def _assess(self, supervisor: Supervisor) -> tuple[ServerState, tuple[str, ...], float | None]:
         """Judge a server, and say in how many seconds the first of its open circuits lets a call through."""

@@ -24,42 +24,48 @@ _SICK: Final = frozenset({ServerState.DEGRADED, ServerState.UNHEALTHY})
 class Standing:
     """What a server is shown as, and since when (a loop's time) it has been better than that, ``None`` if it is not."""
 
-    __slots__ = ("better_since", "reasons", "state")
+    __slots__ = ("better_since", "shown")
 
     def __init__(self) -> None:
-        self.state = ServerState.INITIALIZING
-        self.reasons: tuple[str, ...] = (UNPROBED,)
+        # Replaced as a whole: other threads read it.
+        self.shown: tuple[ServerState, tuple[str, ...]] = (ServerState.INITIALIZING, (UNPROBED,))
         self.better_since: float | None = None
+
+    @property
+    def state(self) -> ServerState:
+        """The state."""
+        return self.shown[0]
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it is not ``Healthy``."""
+        return self.shown[1]
 
 
 class Tally(Generic[S]):
     """Keep one state per server, and the counts of the states.
 
-    ``total``, ``healthy`` and ``unhealthy`` change with every state in one step; the other servers are degraded, among
-    them those that were never used, of which it keeps nothing.
+    ``counts`` are how many servers there are, and how many of them are healthy and unhealthy: of one instant, whichever
+    thread reads them. The other servers are degraded, among them those that were never used, of which it keeps nothing.
     """
 
     def __init__(self) -> None:
-        self.total = 0
-        self.healthy = 0
-        self.unhealthy = 0
+        self.counts = (0, 0, 0)
         self._standings: dict[S, Standing] = {}
-
-    @property
-    def degraded(self) -> int:
-        """How many servers are neither healthy nor unhealthy."""
-        return self.total - self.healthy - self.unhealthy
 
     def add(self) -> None:
         """Count a server that is new."""
-        self.total += 1
+        self._change(1)
 
     def remove(self, server: S) -> None:
         """Count a server no more, whatever its state."""
-        self.total -= 1
         standing = self._standings.pop(server, None)
-        if standing is not None:
-            self._count(standing.state, -1)
+        self._change(-1, left=standing.state if standing is not None else None)
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self.counts = (0, 0, 0)
+        self._standings.clear()
 
     def standing(self, server: S) -> Standing | None:
         """Return what a server is shown as, ``None`` if it was never judged."""
@@ -89,14 +95,12 @@ class Tally(Generic[S]):
             else:
                 standing.better_since = None
         if state is not standing.state:
-            self._count(standing.state, -1)
-            standing.state = state
-            self._count(state, 1)
-        standing.reasons = reasons
+            self._change(0, left=standing.state, taken=state)
+        standing.shown = (state, reasons)
         return standing
 
-    def _count(self, state: ServerState, change: int) -> None:
-        if state is ServerState.HEALTHY:
-            self.healthy += change
-        elif state is ServerState.UNHEALTHY:
-            self.unhealthy += change
+    def _change(self, servers: int, *, left: ServerState | None = None, taken: ServerState | None = None) -> None:
+        total, healthy, unhealthy = self.counts
+        healthy += (taken is ServerState.HEALTHY) - (left is ServerState.HEALTHY)
+        unhealthy += (taken is ServerState.UNHEALTHY) - (left is ServerState.UNHEALTHY)
+        self.counts = (total + servers, healthy, unhealthy)

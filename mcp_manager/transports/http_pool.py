@@ -129,11 +129,8 @@ class HttpPool:
 
     def open_connections(self, server_id: str) -> int:
         """Count the sockets open to a server, in use or idle."""
-        sockets = self._sockets.get(server_id)
-        if sockets is None:
-            return 0
-        sockets[:] = [held for held in sockets if held.fileno() != -1]
-        return len(sockets)
+        # Left as it is: whoever asks may be on another thread.
+        return sum(held.fileno() != -1 for held in tuple(self._sockets.get(server_id, ())))
 
     def forget(self, server_id: str) -> None:
         """Stop counting for a server that is gone; its idle connections end with their keep-alive."""
@@ -269,8 +266,8 @@ class HttpPool:
         opened.setblocking(False)
         server_id = connecting_server.get()
         if server_id:
-            self.open_connections(server_id)
-            self._sockets.setdefault(server_id, []).append(opened)
+            others = [held for held in self._sockets.get(server_id, ()) if held.fileno() != -1]
+            self._sockets[server_id] = [*others, opened]
         return opened
 
     def _open_lasting_socket(self, address: AddrInfoType) -> socket.socket:

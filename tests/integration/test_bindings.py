@@ -194,10 +194,6 @@ def test_calls_before_start_and_after_stop() -> None:
         lambda: manager.execute("x", '{"method":"ping"}'),
         lambda: manager.undeploy_server("x"),
         lambda: manager.scale_server("x", 1),
-        lambda: manager.get_server_state("x"),
-        manager.get_health_status,
-        manager.list_servers,
-        manager.export_prometheus_metrics,
     )
     for call in calls:
         with pytest.raises(NotRunningError, match="not started"):
@@ -269,11 +265,11 @@ def test_another_loop_is_refused() -> None:
 
         async def elsewhere() -> None:
             with pytest.raises(NotRunningError):
-                await manager.list_servers_async()
+                await manager.execute_async("a", '{"method":"ping"}')
 
         asyncio.run(elsewhere())
         with pytest.raises(NotRunningError):
-            manager.list_servers()
+            manager.execute("a", '{"method":"ping"}')
         manager.stop()
     finally:
         loop.close()
@@ -362,7 +358,7 @@ def test_calls_that_arrive_while_asyncio_run_ends_leave_no_task() -> None:
     def call(manager: PyMcpManager) -> None:
         while not over.is_set():
             with contextlib.suppress(NotRunningError, ServerNotFoundError):
-                manager.get_server_state("nobody")
+                manager.execute("nobody", '{"method":"ping"}')
 
     async def main() -> list[threading.Thread]:
         manager = PyMcpManager()

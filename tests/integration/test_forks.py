@@ -211,28 +211,6 @@ def test_a_living_child_keeps_neither_connections_nor_programs_from_ending(tmp_p
             asyncio.run(server.wait_until(lambda: not server.open_connections))
 
 
-def test_the_collector_of_a_child_ends_nothing_of_the_parent(manager: PyMcpManager) -> None:
-    with ScriptedServer() as server:
-        manager.deploy_server("http", json.dumps({"url": server.url, **CALM}))
-        connections = server.connections
-        code = textwrap.dedent(
-            """
-            import gc
-            for each in gc.get_objects():
-                if type(each).__name__ in ("McpManager", "PyMcpManager", "LoopThread", "HttpPool", "Instance", "Child"):
-                    getattr(each, "__dict__", {}).clear()
-            del each
-            gc.collect()
-            """
-        )
-        assert in_child(lambda: exec(code, {})) == "None"
-        assert server.connections == connections
-        assert server.requests_of("DELETE") == []
-        assert json.loads(manager.execute("http", PING))["result"] == {}
-        assert server.connections == connections
-    assert is_well(manager)
-
-
 def run_script(code: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-P", "-W", "error", "-W", "ignore:This process:DeprecationWarning", "-c", code],

@@ -37,10 +37,8 @@ def shown(fleet: ScriptedFleet) -> ServerState | None:
     """What is kept, without anything being judged for the question."""
     standing = fleet.monitor.tally.standing(fleet.supervisor)
     tally = fleet.monitor.tally
-    assert (tally.total, tally.healthy + tally.degraded + tally.unhealthy) == (1, 1)
     state = standing.state if standing is not None else None
-    assert tally.healthy == (state is HEALTHY)
-    assert tally.unhealthy == (state is UNHEALTHY)
+    assert tally.counts == (1, state is HEALTHY, state is UNHEALTHY)
     return state
 
 
