@@ -120,6 +120,14 @@ class Fleet:
         """Register a server, connect to it and probe it once."""
         await self._connect(*self._register(server_id, _parse_config(server_id, config)))
 
+    async def deploy_all(self, servers: Mapping[str, ServerSpec]) -> None:
+        """Deploy servers at once; raises what is wrong with a configuration, and nothing else that one server meets."""
+        with _collector_paused():
+            added = [
+                self._register(server_id, _parse_config(server_id, config)) for server_id, config in servers.items()
+            ]
+        await asyncio.gather(*(self._connect(*each) for each in added if not each[0].is_dormant))
+
     def _register(self, server_id: str, parsed: ServerConfig) -> tuple[Supervisor, list[Instance]]:
         """Make a server one of the fleet, and return its instances that are not connected yet."""
         if server_id in self.servers:
@@ -141,6 +149,12 @@ class Fleet:
         server_id = supervisor.server_id
         try:
             await _awaited(supervisor, self._bring_up(supervisor, added, is_lazy))
+        except Exception as error:
+            # It is deployed, and what nobody foresaw is no other thing than a server out of reach: it is tried again.
+            failure = supervisor.settings.containment.failure(error, "not_sent")
+            for instance in supervisor.instances:
+                instance.last_error = failure if isinstance(failure, CallError) else None
+            self._monitor.settle(supervisor)
         except BaseException:
             if self.servers.get(server_id) is supervisor:
                 await self._remove(server_id, supervisor, 0.0)
@@ -191,7 +205,12 @@ class Fleet:
     def _conclude(self, supervisor: Supervisor, settings: SessionSettings, task: asyncio.Task[None]) -> None:
         """Raise what a rollout that is over has failed of."""
         if not task.cancelled():
-            task.result()
+            try:
+                task.result()
+            except McpManagerError:
+                raise
+            except Exception as error:
+                raise settings.containment.failure_of_fault(error, "not_sent") from None
         elif supervisor.settings is not settings:
             raise self._gone(supervisor.server_id)
 
@@ -268,17 +287,31 @@ class Fleet:
         with _collector_paused():
             added = [self._register(server_id, wanted[server_id]) for server_id in fresh]
         await asyncio.gather(
-            *(self.undeploy(server_id) for server_id in gone),
-            *(self._connect(*each) for each in added if not each[0].is_dormant),
-            *(self._replace(server_id, wanted[server_id], failed, starting) for server_id in changed),
+            *(self._alone(server_id, self.undeploy(server_id), failed) for server_id in gone),
+            *(self._alone(each[0].server_id, self._connect(*each), failed) for each in added if not each[0].is_dormant),
+            *(
+                self._alone(server_id, self._replace(server_id, wanted[server_id], failed, starting), failed)
+                for server_id in changed
+            ),
         )
         return Applied(
-            deployed=tuple(fresh),
+            deployed=tuple(each for each in fresh if each in self.servers),
             redeployed=tuple(each for each in changed if each not in failed and each not in starting),
             undeployed=tuple(gone),
             failed=failed,
             starting=tuple(sorted(starting)),
         )
+
+    async def _alone(self, server_id: str, work: Coroutine[Any, Any, None], failed: dict[str, str]) -> None:
+        """Do one server's part of :meth:`apply`: what goes wrong with it must not keep the others from theirs."""
+        try:
+            await work
+        except Exception as error:
+            if self._is_ended:
+                raise
+            failed[server_id] = str(error)
+            is_foreseen = isinstance(error, McpManagerError)
+            _log.error("server %r is not what it should be: %s", server_id, error, exc_info=not is_foreseen)
 
     async def wait_ready(self, wanted: int | None, check_running: Callable[[], None]) -> None:
         """Wait until ``wanted`` servers, or all that are deployed then, are ready; ``check_running`` may end the wait."""
@@ -328,7 +361,7 @@ class Fleet:
             raise
         try:
             self._conclude(supervisor, settings, task)
-        except CallError as error:
+        except McpManagerError as error:
             failed[server_id] = str(error)
             _log.warning(_KEPT, server_id, error)
 

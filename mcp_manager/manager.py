@@ -176,9 +176,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
         self._owner = background_task(self._own(), "own the manager")
         self._monitor.start()
         try:
-            await asyncio.gather(
-                *(self.deploy(server_id, config) for server_id, config in self._config.servers.items())
-            )
+            await self._fleet.deploy_all(self._config.servers)
         except BaseException:
             await self.stop()
             raise

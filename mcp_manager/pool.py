@@ -345,6 +345,12 @@ class Instance:
         except CallError as error:
             self._failed(attempt, error)
             return
+        except BaseException as error:
+            failure = self.settings.containment.failure(error, "not_sent")
+            if not isinstance(failure, CallError):
+                raise
+            self._failed(attempt, failure)
+            return
         await self._succeeded(attempt)
 
     async def _start(self, attempt: Attempt) -> None:

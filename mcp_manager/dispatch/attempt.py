@@ -83,8 +83,9 @@ class Attempts:
         try:
             await instance.notify(method_raw, params, deadline_ns)
         except BaseException as error:
+            error = supervisor.settings.containment.failure(error, "unknown")
             self._failed(supervisor, lease, error)
-            raise
+            raise error
         self._router.done(lease, Outcome.SUCCESS, CallStatus.SUCCESS, self._clock())
 
     def _lease(
@@ -194,6 +195,8 @@ class Attempts:
         except BaseException as error:
             # An exception's traceback holds this frame.
             del answer
+            if not isinstance(error, CallError):
+                error = supervisor.settings.containment.failure(error, "unknown" if session is not None else "not_sent")
             if pin is not None and not isinstance(error, SessionLostError):
                 pin.is_used = True
             if attempts > 1 and isinstance(error, CallError):
@@ -204,7 +207,7 @@ class Attempts:
                 self._flights.note(
                     supervisor.server_id, method, lease, request, started_ns, error=error, attempts=before + attempts
                 )
-            raise
+            raise error
         if pin is not None:
             pin.is_used = True
         attempts += before

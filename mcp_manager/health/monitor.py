@@ -35,6 +35,7 @@ _CONFIRM_S: Final = 0.25
 # How soon a failed call shows, and how often a server is judged whose state may change with calls or time alone.
 _NOTICE_S: Final = 0.1
 _REVIEW_S: Final = 1.0
+_BROKEN_REVIEW_S: Final = 30.0
 
 
 Item = Watch | Supervisor | Ejections
@@ -161,9 +162,12 @@ class HealthMonitor:
         if watch is None:
             return False
         answered = await self._probe(watch)
-        if watch.is_scheduled and not watch.removed:
-            self._schedule(watch, self._next_delay(watch))
-        self.reassess(watch.supervisor)
+        try:
+            if watch.is_scheduled and not watch.removed:
+                self._schedule(watch, self._next_delay(watch))
+            self.reassess(watch.supervisor)
+        except Exception as error:
+            self._turn_broke(watch, error)
         return answered
 
     def settle(self, supervisor: Supervisor) -> None:
@@ -281,15 +285,43 @@ class HealthMonitor:
         if self._wheel is None:
             return
         for item in self._wheel.advance(asyncio.get_running_loop().time()):
-            if isinstance(item, Watch):
-                item.turn = None
-                self._take_turn(item)
-            elif isinstance(item, Ejections):
-                self._sweep(item)
-            else:
-                self._reviews.pop(item, None)
-                self.reassess(item)
+            try:
+                self._take_turn_of(item)
+            except Exception as error:
+                # One server's turn must not be the last of all others, nor its own last one.
+                self._turn_broke(item, error)
         self._arm()
+
+    def _take_turn_of(self, item: Item) -> None:
+        if isinstance(item, Watch):
+            item.turn = None
+            self._take_turn(item)
+        elif isinstance(item, Ejections):
+            self._sweep(item)
+        else:
+            self._reviews.pop(item, None)
+            self.reassess(item)
+
+    def _turn_broke(self, item: Item, error: Exception) -> None:
+        """Take note of a turn that nobody foresaw the failure of, and have another one come later."""
+        if isinstance(item, Watch):
+            self._probe_broke(item, error)
+            if item.turn is None and not item.removed:
+                self._schedule(item, item.supervisor.config.health.unhealthy_interval_max_s)
+            return
+        supervisor = item if isinstance(item, Supervisor) else item.supervisor
+        supervisor.settings.containment.failure(error, "not_sent")
+        if isinstance(item, Supervisor):
+            self._review_in(item, _BROKEN_REVIEW_S)
+        elif self._wheel is not None and self._sweeps.get(supervisor) is item:
+            item.turn = self._wheel.insert(item, asyncio.get_running_loop().time() + SWEEP_S)
+
+    def _probe_broke(self, watch: Watch, error: Exception) -> None:
+        """Hold a failure that nobody foresaw against the instance that was probed: it is shown, and tried again later."""
+        failure = watch.supervisor.settings.containment.failure(error, "not_sent")
+        if isinstance(failure, CallError):
+            watch.instance.last_error = failure
+        watch.probe_failed(self._clock(), ran_out=False)
 
     def _begin_sweeps(self, supervisor: Supervisor) -> None:
         if supervisor in self._sweeps or self._wheel is None or not supervisor.config.health.outliers:
@@ -347,7 +379,10 @@ class HealthMonitor:
 
     def _probe_ended(self, watch: Watch, queue: _Queue | None, task: asyncio.Task[None]) -> None:
         watch.in_flight = None
-        self._turn_ended(watch)
+        try:
+            self._turn_ended(watch)
+        except Exception as error:
+            self._turn_broke(watch, error)
         if queue is not None:
             queue.running -= 1
             while queue.overdue and queue.running < queue.most:
@@ -417,6 +452,14 @@ class HealthMonitor:
         return jittered(health.idle_s if is_idle else health.interval_s, health.jitter, random.random())
 
     async def _probe(self, watch: Watch) -> bool:
+        """Probe an instance, once; tell whether it answered. Whatever goes wrong concerns this instance alone."""
+        try:
+            return await self._probe_in_turn(watch)
+        except Exception as error:
+            self._probe_broke(watch, error)
+            return False
+
+    async def _probe_in_turn(self, watch: Watch) -> bool:
         instance = watch.instance
         handle = instance.handle
         if handle is None or watch.supervisor.in_maintenance:

@@ -99,12 +99,14 @@ class Discovery:
             await asyncio.sleep(least if has_failed else min(max(self._ttl_s, least), most))
             try:
                 await self.look()
-            except ConnectError as error:
-                if not has_failed:
-                    _log.warning("server %r keeps the instances it has: %s", self._server_id, error.message)
-                self._endpoints.problem = error.for_caller("not_sent")
-            else:
                 self._changed()
+            except Exception as error:
+                failure = (
+                    error if isinstance(error, ConnectError) else self._nothing(f"{type(error).__name__}: {error}")
+                )
+                if not has_failed:
+                    _log.warning("server %r keeps the instances it has: %s", self._server_id, failure.message)
+                self._endpoints.problem = failure.for_caller("not_sent")
 
     async def _look_up(self) -> list[Endpoint]:
         if self._settings.kind == "srv":
@@ -163,8 +165,11 @@ class Discovery:
                 lifetime=self._settings.timeout_s,
                 search=not self._settings.nameservers,
             )
-        except (dns.exception.DNSException, OSError) as error:
+        except dns.exception.DNSException as error:
             raise self._nothing(f"the look-up of {host} ({kind}) failed: {error}") from None
+        except Exception as error:
+            # Whatever a name server's packet does to the library that reads it, discovery goes on.
+            raise self._nothing(f"the look-up of {host} ({kind}) failed: {type(error).__name__}: {error}") from None
         if answer.rrset is None:
             return []
         self._ttl_s = min(self._ttl_s, float(answer.chaining_result.minimum_ttl))

@@ -134,7 +134,10 @@ class Resubscription:
             except SessionLostError:
                 # It is replaced with the next call, and its replacement begins anew.
                 return
-            except CallError:
+            except Exception as error:
+                if not isinstance(error, CallError):
+                    # Nobody foresaw it: it must not be the end of all subscriptions.
+                    self._faults.count("subscriptions that cannot be kept", type(error).__name__)
                 delay_s: float | None = self._delay_s(failures)
                 failures += 1
             else:

@@ -171,6 +171,9 @@ class Session:
             if isinstance(error, CallError):
                 settings.secrets.hide_in(error)
             await self.aclose(0.0 if self._transport is None else farewell_s(self._transport))
+            if not isinstance(error, CallError):
+                error = settings.containment.failure(error, "not_sent")
+                raise error from None
             raise
         if settings.kept is None and not config.hedge.enabled:
             # Where results are kept or calls hedged, they are seen on their way.
@@ -283,6 +286,13 @@ class Session:
 
     def on_message(self, message: Message) -> None:
         """Take what the server sent without being asked; see :class:`MessageSink`."""
+        try:
+            self._take(message)
+        except Exception as error:
+            # It must not cost the reading of what comes on the same stream, which may be somebody's reply.
+            self._settings.containment.failure_of_fault(error, "unknown")
+
+    def _take(self, message: Message) -> None:
         method = message.method
         if method is None:
             self._settings.faults.count("a reply that nobody waits for")

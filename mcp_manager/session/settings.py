@@ -22,6 +22,7 @@ from mcp_manager.session.response_cache import ResponseCache
 from mcp_manager.session.subscriptions import Subscriptions
 from mcp_manager.session.tool_hints import ToolHints
 from mcp_manager.transports.base import MessageSink, Transport
+from mcp_manager.transports.containment import ContainedTransport, Containment
 from mcp_manager.transports.cookies import CookieJar
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class SessionSettings:
         "_began",
         "_cache",
         "_clock",
+        "_containment",
         "_cookies",
         "_faults",
         "_hints",
@@ -120,6 +122,7 @@ class SessionSettings:
         self._clock = clock
         self._listened = listened
         self._began = began
+        self._containment: Containment | None = None
         self._cookies: dict[int, CookieJar] | None = None
         self._memory: EraMemory | None = None
         self._faults: PeerFaults | None = None
@@ -155,6 +158,13 @@ class SessionSettings:
         if self._secrets is None:
             self._secrets = Secrets(self.config)
         return self._secrets
+
+    @property
+    def containment(self) -> Containment:
+        """What turns exceptions that nobody foresaw into errors of its calls."""
+        if self._containment is None:
+            self._containment = Containment(self.server_id, self.secrets)
+        return self._containment
 
     @property
     def fault_counts(self) -> dict[str, int]:
@@ -223,7 +233,7 @@ class SessionSettings:
 
     def transport(self, index: int, sink: MessageSink, sse: bool, number: int) -> Transport:
         """Make the transport of an instance; with ``sse``, HTTP+SSE in place of streamable HTTP."""
-        return self._make_transport(self, index, sink, sse, number)
+        return ContainedTransport(self._make_transport(self, index, sink, sse, number), self.containment)
 
     def cookies(self, number: int) -> CookieJar:
         """Return those that the sessions of an instance were given."""

@@ -249,7 +249,12 @@ class Listening:
         """Listen until cancelled; then no stream is left."""
         try:
             while True:
-                await self._step()
+                try:
+                    await self._step()
+                except Exception:
+                    # Nobody foresaw it: it must not be the end of all subscriptions.
+                    _log.exception("keeping the subscriptions of server %r failed", self._server_id)
+                    await self._back_off()
         finally:
             streams = [stream.task for stream in self._streams.values()]
             for task in streams:

@@ -94,8 +94,7 @@ class ReplyReader:
                 self._server_id,
                 endpoint,
                 has_session=has_session,
-                detail=detail or self._said(reply),
-                code=code,
+                said=http_status.Said(detail or self._said(reply), code, self._secrets.masked),
                 credentials=self._credentials,
             )
         except CallError as error:

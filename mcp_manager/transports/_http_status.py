@@ -6,7 +6,8 @@ import datetime
 import email.utils
 import enum
 import time
-from typing import Final, NoReturn
+from collections.abc import Callable
+from typing import Final, NamedTuple, NoReturn
 
 from yarl import URL
 
@@ -17,6 +18,7 @@ from mcp_manager.transports.urls import resolve
 
 __all__ = [
     "Credentials",
+    "Said",
     "carries_answer",
     "origin",
     "parse_retry_after",
@@ -45,14 +47,24 @@ class Credentials(enum.Enum):
     OAUTH = "oauth"
 
 
+class Said(NamedTuple):
+    """What a server says of a refusal, fit to be shown: ``detail`` in words, ``code`` by its JSON-RPC error.
+
+    ``masked`` takes out of other texts of the server's what it was trusted with.
+    """
+
+    detail: str
+    code: int | None
+    masked: Callable[[str], str]
+
+
 def raise_for_status(
     reply: WireReply,
     server_id: str,
     endpoint: URL,
     *,
     has_session: bool,
-    detail: str = "",
-    code: int | None = None,
+    said: Said,
     credentials: Credentials = Credentials.FIXED,
 ) -> NoReturn:
     """Raise the error that a status without a usable reply stands for.
@@ -61,27 +73,25 @@ def raise_for_status(
     ----------
     has_session
         Whether the request carried a session id: then the endpoint has been right before.
-    detail
+    said
         What the server says of it.
-    code
-        That of the JSON-RPC error in the body.
     credentials
         What the request was sent with.
     """
     try:
-        _raise_meaning(reply, server_id, endpoint, detail, credentials, has_session=has_session)
+        _raise_meaning(reply, server_id, endpoint, said, credentials, has_session=has_session)
     except CallError as error:
-        error.http_status, error.rpc_code = reply.status, code
+        error.http_status, error.rpc_code = reply.status, said.code
         if isinstance(error, AuthError):
             error.is_challenged = reply.header("www-authenticate") is not None
         raise
 
 
 def _raise_meaning(
-    reply: WireReply, server_id: str, endpoint: URL, detail: str, credentials: Credentials, *, has_session: bool
+    reply: WireReply, server_id: str, endpoint: URL, words: Said, credentials: Credentials, *, has_session: bool
 ) -> NoReturn:
     status = reply.status
-    said = f": {detail}" if detail else ""
+    said = f": {words.detail}" if words.detail else ""
     if status in (401, 403):
         what, hint = _about_credentials(reply, credentials)
         raise AuthError(f"the server {what} HTTP {status}{said}", server_id=server_id, hint=hint)
@@ -102,7 +112,7 @@ def _raise_meaning(
             f"a gateway lost the server (HTTP {status}){said}", server_id=server_id, delivery="unknown"
         )
     if status in _REDIRECTS:
-        _raise_redirected(reply, server_id, endpoint)
+        _raise_redirected(reply, server_id, endpoint, words)
     if 300 <= status < 400:
         raise ProtocolError(
             f"the server answered with HTTP {status}, which is no reply to a request{said}",
@@ -161,11 +171,12 @@ def parse_retry_after(value: str | None, now_s: float) -> float | None:
         return _MAX_RETRY_AFTER_S if len(text) > 6 else min(float(text), _MAX_RETRY_AFTER_S)
     try:
         when = email.utils.parsedate_to_datetime(text)
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=datetime.UTC)
+        at_s = when.timestamp()
     except (ValueError, IndexError, OverflowError):
         return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=datetime.UTC)
-    return min(max(when.timestamp() - now_s, 0.0), _MAX_RETRY_AFTER_S)
+    return min(max(at_s - now_s, 0.0), _MAX_RETRY_AFTER_S)
 
 
 def retry_after_of(reply: WireReply) -> float | None:
@@ -191,14 +202,15 @@ def redirect_target(reply: WireReply, endpoint: URL) -> URL | None:
     return target if target.raw_user is None and target.raw_password is None else None
 
 
-def _raise_redirected(reply: WireReply, server_id: str, endpoint: URL) -> NoReturn:
+def _raise_redirected(reply: WireReply, server_id: str, endpoint: URL, said: Said) -> NoReturn:
     """Say where to, as far as that may be shown, and what to do about it."""
     status = reply.status
     target = redirect_target(reply, endpoint)
     if target is None:
         where, hint = "nowhere that can be followed", "check that url is the MCP endpoint"
     else:
-        where = redact_url(str(target))
+        # Masked first: of half a secret, nobody could tell that it is one.
+        where = said.masked(redact_url(str(target)))
         if len(where) > _MAX_SHOWN:
             where = f"{where[:_MAX_SHOWN]}…"
         if target.origin() == endpoint.origin() and status in (307, 308):

@@ -22,6 +22,7 @@ from mcp_manager.errors import (
 from mcp_manager.protocol.session_loss import Refusal
 from mcp_manager.transports import _http_status as http_status
 from mcp_manager.transports.base import MessageSink
+from mcp_manager.transports.containment import Containment
 from mcp_manager.transports.deadline_timer import remaining_s
 from mcp_manager.transports.http import HttpTransport
 from mcp_manager.transports.http_settings import HttpSettings
@@ -52,6 +53,7 @@ class HttpSseTransport:
         self._url = exact_url(settings.url)
         self._server_id = settings.server_id
         self._sink = sink
+        self._containment = Containment(settings.server_id, settings.secrets)
         # It knows how to send; what arrives is told apart here.
         self._http = HttpTransport(settings, self)
         self._http.listen_with(self)
@@ -242,6 +244,9 @@ class HttpSseTransport:
         except asyncio.CancelledError:
             self._fail(ConnectError("the server is being stopped", server_id=self._server_id, retryable=False))
             raise
+        except Exception as error:
+            # Whoever waits for the endpoint, or for a reply, waits for this.
+            self._fail(self._containment.failure_of_fault(error, "unknown"))
 
     async def _get(self, exchange: Exchange) -> WireReply:
         answer: WireReply | Message

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
-__all__ = ["MAX_EVENT_ID", "Reconnection", "is_passing"]
+__all__ = ["MAX_EVENT_ID", "Reconnection", "is_passing", "usable_event_id"]
 
 MAX_EVENT_ID: Final = 4096
-"""Event ids of more characters than this are not sent back: servers refuse such headers."""
+"""Event ids of more bytes than this are not sent back: servers refuse such headers."""
 
 _INITIAL_S: Final = 0.5
 _SPREAD: Final = 0.2
 _SHORTEST_S: Final = 0.01
 _LONGEST_WISH_S: Final = 86400.0
 _MAX_DOUBLINGS: Final = 16
+# RFC 9110, section 5.5: what no field value can have, and the blanks at its ends, which are none of it.
+_NO_FIELD_VALUE: Final = re.compile(r"[\x00-\x1f\x7f]|^ | $")
+
+
+def usable_event_id(event_id: str) -> str:
+    """Return an event id that can be sent back in a header field, "" for one that cannot: it is none then."""
+    if _NO_FIELD_VALUE.search(event_id) or len(event_id.encode()) > MAX_EVENT_ID:
+        return ""
+    return event_id
 
 
 class Reconnection:
@@ -36,13 +46,13 @@ class Reconnection:
         self._retry_ms = retry_ms
         self._fruitless = 0
         self._wait_s = 0.0
-        self.last_event_id = last_event_id if len(last_event_id) <= MAX_EVENT_ID else ""
+        self.last_event_id = usable_event_id(last_event_id)
         self.failures = 0
 
     def ended(self, last_event_id: str, retry_ms: int | None, *, fruitful: bool) -> None:
         """Learn that a stream was there and is over, and whether it was worth asking for."""
         if last_event_id:
-            self.last_event_id = last_event_id if len(last_event_id) <= MAX_EVENT_ID else ""
+            self.last_event_id = usable_event_id(last_event_id)
         if retry_ms is not None:
             self._retry_ms = retry_ms
         self.failures = 0

@@ -17,7 +17,7 @@ from mcp_manager.errors import CallError
 from mcp_manager.transports._http_status import retry_after_of
 from mcp_manager.transports.base import MessageTaker
 from mcp_manager.transports.connection_failures import reason_of
-from mcp_manager.transports.reconnection import MAX_EVENT_ID, Reconnection, is_passing
+from mcp_manager.transports.reconnection import Reconnection, is_passing, usable_event_id
 
 __all__ = ["Resumptions"]
 
@@ -62,7 +62,7 @@ class Resumptions:
         """Return where the stream of an exchange goes on after an error, ``None`` if nowhere."""
         if type(error) is not WireError or error.kind not in (LOST, UNANSWERED) or exchange.request_id <= 0:
             return None
-        if not 0 < len(error.last_event_id) <= MAX_EVENT_ID:
+        if not usable_event_id(error.last_event_id):
             return None
         return Reconnection(_LONGEST_S, error.last_event_id, error.retry_ms)
 

@@ -118,6 +118,10 @@ class StandingStream:
                 reconnection.skip()
         except (aiohttp.ClientError, OSError, CallError):
             reconnection.failed()
+        except Exception as error:
+            # Whatever it was, the session goes on; its own text may quote anything.
+            self._sink.on_fault("an event stream that cannot be read", type(error).__name__)
+            reconnection.skip()
         else:
             assert type(answer) is WireReply
             if is_passing(answer.status):

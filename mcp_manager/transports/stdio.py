@@ -291,8 +291,9 @@ class StdioTransport:
             line = line.removeprefix(_BYTE_ORDER_MARK)
         try:
             messages = read_messages(line, self._faulty)
-        except FrameError as error:
-            self._take_bad_line(line, error)
+        except Exception as error:
+            # Even one that nobody foresaw must cost the reading of this line, and of no other one.
+            self._take_bad_line(line, error if isinstance(error, FrameError) else FrameError(type(error).__name__, 0))
             return
         for message in messages:
             if message.method is None:

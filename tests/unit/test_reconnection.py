@@ -96,3 +96,17 @@ def test_refusals_for_good(status: int) -> None:
 @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504])
 def test_refusals_of_the_moment(status: int) -> None:
     assert is_passing(status)
+
+
+@pytest.mark.parametrize("event_id", ["a\x01", "\x1b[31m", "a\x7f", " a", "a ", "a\tb", "é" * MAX_EVENT_ID])
+def test_an_event_id_that_is_no_field_value_is_none(event_id: str) -> None:
+    reconnection = Reconnection(60.0, event_id)
+    assert reconnection.last_event_id == ""
+    reconnection.ended("good", None, fruitful=True)
+    reconnection.ended(event_id, None, fruitful=True)
+    assert reconnection.last_event_id == ""
+
+
+@pytest.mark.parametrize("event_id", ["1", "a b", "é", "a" * MAX_EVENT_ID])
+def test_an_event_id_that_is_a_field_value_is_kept(event_id: str) -> None:
+    assert Reconnection(60.0, event_id).last_event_id == event_id

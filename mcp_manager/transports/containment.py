@@ -1,0 +1,222 @@
+"""The last line of defence: whatever is raised on behalf of one server reaches its callers as a :class:`CallError`."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import traceback
+from collections.abc import Awaitable, Coroutine
+from typing import Any, Final, NoReturn
+
+from mcp_manager._core.call_path import Channel, RequestIds
+from mcp_manager._core.http_message import Exchange
+from mcp_manager._core.jsonrpc import Message
+from mcp_manager.config.redaction import Secrets
+from mcp_manager.errors import CallError, ConnectError, ConnectionLostError, Delivery, McpManagerError
+from mcp_manager.transports.base import Transport
+
+__all__ = ["ContainedTransport", "Containment", "is_cancelled", "is_local_lack"]
+
+_log = logging.getLogger(__name__)
+
+_QUOTED: Final = 200
+# Of one server: each place in the code that failed is logged once, and a server that finds ever new ones fills no log.
+_MOST_LOGGED: Final = 16
+_SCARCITY: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
+
+
+def is_cancelled() -> bool:
+    """Tell whether somebody has cancelled the running task: otherwise a ``CancelledError`` in it is another task's."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+def is_local_lack(error: BaseException) -> bool:
+    """Tell whether this process or its system lacks something: descriptors, memory, or a local address and port."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, OSError) and error.errno in _SCARCITY
+
+
+class Containment:
+    """Turn what nobody foresaw into the error of a call, and log it once with its traceback.
+
+    Parameters
+    ----------
+    server_id
+        Names the server in errors.
+    secrets
+        Masks what the server was trusted with.
+    """
+
+    __slots__ = ("_logged", "_secrets", "_server_id")
+
+    def __init__(self, server_id: str, secrets: Secrets) -> None:
+        self._server_id = server_id
+        self._secrets = secrets
+        self._logged: set[tuple[str, str, int | None]] = set()
+
+    def failure(self, error: BaseException, delivery: Delivery) -> BaseException:
+        """Return what callers are to get in place of an exception: itself if it is their own, or an error of ours.
+
+        Their own are the cancellation of the running task, and what ends the process.
+        """
+        if isinstance(error, McpManagerError):
+            return error
+        if isinstance(error, asyncio.CancelledError):
+            # That of a task or future which this one waited for: nobody has cancelled whoever waits here.
+            return error if is_cancelled() else self._stopped(delivery)
+        if not isinstance(error, Exception):
+            return error
+        return self.failure_of_fault(error, delivery)
+
+    def failure_of_fault(self, error: Exception, delivery: Delivery) -> CallError:
+        """Return the error of a call for an exception that nobody foresaw."""
+        self._log_once(error)
+        # Its own text may quote a URL, or whatever the server sent.
+        said = self._secrets.quoted(f"{type(error).__name__}: {error}", _QUOTED)
+        is_lack = is_local_lack(error)
+        kind: type[CallError] = CallError
+        if delivery == "not_sent":
+            kind = ConnectError
+        elif isinstance(error, OSError):
+            kind = ConnectionLostError
+        failure = kind(
+            f"an unexpected failure: {said}",
+            server_id=self._server_id,
+            delivery=delivery,
+            hint="this process lacks memory or descriptors" if is_lack else "the log has the traceback",
+        )
+        failure.is_local = is_lack
+        # The original is in the log, masked: no traceback of a caller's is to show it as it was.
+        failure.__suppress_context__ = True
+        return failure
+
+    def _stopped(self, delivery: Delivery) -> CallError:
+        return ConnectionLostError(
+            "the server was stopped during the call", server_id=self._server_id, delivery=delivery
+        )
+
+    def _log_once(self, error: Exception) -> None:
+        frames = traceback.extract_tb(error.__traceback__, limit=-1)
+        place = (
+            (type(error).__name__, frames[0].filename, frames[0].lineno) if frames else (type(error).__name__, "", 0)
+        )
+        if place in self._logged or len(self._logged) >= _MOST_LOGGED:
+            return
+        self._logged.add(place)
+        text = self._secrets.masked("".join(traceback.format_exception(error)))
+        _log.error("server %r: an unexpected failure, which concerns this server alone:\n%s", self._server_id, text)
+
+
+class ContainedTransport:
+    """Pass everything on to a transport, and let nothing out of it but :class:`CallError`; see :class:`Transport`."""
+
+    __slots__ = ("_containment", "_transport")
+
+    def __init__(self, transport: Transport, containment: Containment) -> None:
+        self._transport = transport
+        self._containment = containment
+
+    @property
+    def pid(self) -> int:
+        """See :class:`Transport`."""
+        return self._transport.pid
+
+    @property
+    def has_request_streams(self) -> bool:
+        """See :class:`Transport`."""
+        return self._transport.has_request_streams
+
+    @property
+    def keeps_session(self) -> bool:
+        """See :class:`Transport`."""
+        return self._transport.keeps_session
+
+    @property
+    def last_words(self) -> str:
+        """See :class:`Transport`."""
+        return self._transport.last_words
+
+    async def open(self) -> None:
+        """See :meth:`Transport.open`."""
+        try:
+            await self._transport.open()
+        except CallError:
+            raise
+        except BaseException as error:
+            self._raise(error, "not_sent")
+
+    def settle(self, revision: str | None) -> None:
+        """See :meth:`Transport.settle`."""
+        self._transport.settle(revision)
+
+    async def listen(self) -> None:
+        """See :meth:`Transport.listen`."""
+        try:
+            await self._transport.listen()
+        except CallError:
+            raise
+        except BaseException as error:
+            self._raise(error, "not_sent")
+
+    def channel(self, session: object, ids: RequestIds, dialect: Any = None) -> Channel | None:
+        """See :meth:`Transport.channel`."""
+        return self._transport.channel(session, ids, dialect)
+
+    def landed(self, exchange: Exchange, answer: Any) -> Coroutine[Any, Any, Message]:
+        """See :meth:`Transport.landed`."""
+        return self._contained(self._transport.landed(exchange, answer), exchange)
+
+    def exchange(self, exchange: Exchange) -> Coroutine[Any, Any, Message]:
+        """See :meth:`Transport.exchange`."""
+        return self._contained(self._transport.exchange(exchange), exchange)
+
+    def exchange_lasting(self, exchange: Exchange) -> Coroutine[Any, Any, Message]:
+        """See :meth:`Transport.exchange_lasting`."""
+        return self._contained(self._transport.exchange_lasting(exchange), exchange)
+
+    async def notify(self, frame: bytes, deadline_ns: int, fields: bytes | None = None) -> None:
+        """See :meth:`Transport.notify`."""
+        try:
+            await self._transport.notify(frame, deadline_ns, fields)
+        except CallError:
+            raise
+        except BaseException as error:
+            self._raise(error, "unknown")
+
+    def interrupt(self) -> None:
+        """See :meth:`Transport.interrupt`."""
+        try:
+            self._transport.interrupt()
+        except Exception as error:
+            # It is on its way to its end, which must not depend on this.
+            self._containment.failure(error, "unknown")
+
+    async def aclose(self, grace_s: float) -> None:
+        """See :meth:`Transport.aclose`; what fails at the end is logged, and fails nothing else."""
+        try:
+            await self._transport.aclose(grace_s)
+        except BaseException as error:
+            failure = self._containment.failure(error, "unknown")
+            if failure is error and not isinstance(error, CallError):
+                raise
+
+    async def _contained(self, sending: Awaitable[Message], exchange: Exchange) -> Message:
+        try:
+            return await sending
+        except CallError:
+            raise
+        except BaseException as error:
+            self._raise(error, "unknown" if exchange.sent else "not_sent")
+
+    def _raise(self, error: BaseException, delivery: Delivery) -> NoReturn:
+        failure = self._containment.failure(error, delivery)
+        if failure is error:
+            raise error
+        try:
+            raise failure from None
+        finally:
+            # Its traceback holds this frame.
+            del failure
