@@ -39,6 +39,14 @@ cdef class Exchange:
     cdef public bint resent
 
 
+cdef class GrowingBody:
+    # Bytes that nobody else has, of which ``size`` are written.
+    cdef PyObject* block
+    cdef Py_ssize_t size
+    cdef int add(self, bytes piece) except -1
+    cdef bytes take(self)
+
+
 cdef enum:
     CONTENT_TYPE = 0
     CONTENT_LENGTH = 1
@@ -57,6 +65,7 @@ cdef bytes render(bytes head, bytes fields, bytes body)
 # The memory of one long body that is done with, for the next one.
 cdef bytes new_body(Py_ssize_t size)
 cdef object recycle_body(bytes body)
+cdef GrowingBody grow_from(bytes first, bytes second)
 cdef bint is_unshared(PyObject* data) noexcept
 cdef Exchange make_exchange(
     const char* method, Py_ssize_t method_size, const char* opening, Py_ssize_t opening_size,

@@ -3,12 +3,16 @@
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
 cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(PyObject*) noexcept
     void Py_SET_SIZE(object, Py_ssize_t) noexcept
+    # On failure it has freed the block.
+    int _PyBytes_Resize(PyObject** block, Py_ssize_t size) except -1
+    void Py_CLEAR(PyObject*) noexcept
 
 cdef extern from "<strings.h>" nogil:
     int strncasecmp(const char* first, const char* second, size_t size)
@@ -26,6 +30,8 @@ cdef enum:
     MAX_LENGTH_DIGITS = 18
     MIN_RECYCLED = 131072
     MAX_RECYCLED = 8388608
+    # Of what grows, so much is there for the next pieces from the start.
+    MIN_GROWING = 4096
     # Lengths of the pieces that a request is made of.
     ID_HEAD_SIZE = 22
     METHOD_SIZE = 10
@@ -278,6 +284,49 @@ cdef object recycle_body(bytes body):
 def drop_spare():
     global spare
     spare = None
+
+
+@cython.final
+cdef class GrowingBody:
+    """A body of a length that nobody has announced, in one block of memory, however small the pieces are."""
+
+    def __init__(self):
+        raise TypeError("a GrowingBody comes from grow_from()")
+
+    def __dealloc__(self):
+        Py_XDECREF(self.block)
+
+    cdef int add(self, bytes piece) except -1:
+        cdef Py_ssize_t size = self.size + PyBytes_GET_SIZE(piece)
+        if self.block is NULL:
+            raise ValueError("the body was taken")
+        if size > PyBytes_GET_SIZE(<object> self.block):
+            # By a quarter more than there is: the end of the body gives back what it did not need.
+            _PyBytes_Resize(&self.block, size + (size >> 2))
+        memcpy(PyBytes_AS_STRING(<object> self.block) + self.size, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
+        self.size = size
+        return 0
+
+    cdef bytes take(self):
+        cdef bytes body
+        if self.block is NULL:
+            raise ValueError("the body was taken")
+        _PyBytes_Resize(&self.block, self.size)
+        body = <bytes> <object> self.block
+        Py_CLEAR(self.block)
+        return body
+
+
+cdef GrowingBody grow_from(bytes first, bytes second):
+    cdef GrowingBody growing = GrowingBody.__new__(GrowingBody)
+    cdef bytes block = PyBytes_FromStringAndSize(NULL, PyBytes_GET_SIZE(first) + PyBytes_GET_SIZE(second) + MIN_GROWING)
+    memcpy(PyBytes_AS_STRING(block), PyBytes_AS_STRING(first), PyBytes_GET_SIZE(first))
+    growing.size = PyBytes_GET_SIZE(first)
+    growing.block = <PyObject*> block
+    Py_INCREF(block)
+    block = None
+    growing.add(second)
+    return growing
 
 
 cdef bint is_unshared(PyObject* data) noexcept:

@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t
 
 from mcp_manager._core.deadlines cimport Deadline, DeadlineWheel
-from mcp_manager._core.http_message cimport Content, Exchange
+from mcp_manager._core.http_message cimport Content, Exchange, GrowingBody
 
 cdef enum State:
     IDLE
@@ -74,7 +74,8 @@ cdef class Wire(Deadline):
     cdef int64_t received
     cdef Py_ssize_t silent
     cdef bytes body
-    cdef list chunks
+    # Of a body that comes without its length: all of it, once there is more than one piece.
+    cdef GrowingBody growing
     cdef object events
     cdef bint chunked
     cdef bint encoded

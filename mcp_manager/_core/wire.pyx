@@ -15,7 +15,7 @@ from libc.string cimport memcpy
 from mcp_manager._core.deadlines cimport Deadline, DeadlineWheel
 from mcp_manager._core.http_message cimport (
     CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EVENTS, KEPT, OTHER, SET_COOKIE, TRANSFER_ENCODING, Exchange,
-    content_of, is_encoded, kept_name, length_of, make_reply, new_body, render,
+    content_of, grow_from, is_encoded, kept_name, length_of, make_reply, new_body, render,
 )
 
 from httptools import HttpResponseParser
@@ -408,9 +408,13 @@ cdef class Wire(Deadline):
             if self.received > self.limit:
                 self.fail(WireError(_OVERSIZE, "", self.received))
                 return
-            if self.chunks is None:
-                self.chunks = []
-            self.chunks.append(chunk)
+            if self.growing is not None:
+                self.growing.add(chunk)
+            elif self.body is None:
+                self.body = chunk
+            else:
+                self.growing = grow_from(self.body, chunk)
+                self.body = None
             return
         if self.received == 0 and size == self.length:
             self.body = chunk
@@ -457,8 +461,8 @@ cdef class Wire(Deadline):
             self.reusable = False
             self.reject(WireError(_UNANSWERED), None)
         elif self.state == BODY:
-            if self.chunks is not None:
-                body = <bytes> self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
+            if self.growing is not None:
+                body = self.growing.take()
             else:
                 body = self.body if self.body is not None else b""
             self.resolve(
@@ -564,7 +568,7 @@ cdef class Wire(Deadline):
         self.received = 0
         self.silent = 0
         self.body = None
-        self.chunks = None
+        self.growing = None
         self.events = None
         self.chunked = self.encoded = self.finished = self.early = False
         self.direct = self.asked_parser = False

@@ -30,7 +30,7 @@ from mcp_manager.transports.lanes import LanePool
 from mcp_manager.transports.places import Place, Wait
 from mcp_manager.transports.route import proxy_fields, request_options
 
-__all__ = ["EventTaker", "OrdinaryPath"]
+__all__ = ["EventTaker", "OrdinaryPath", "read_body"]
 
 # How long an event stream may take to end after it has delivered the reply before its connection is dropped.
 _STREAM_END_S: Final = 1.0
@@ -207,21 +207,7 @@ class OrdinaryPath:
                 place.give_back()
                 self._taker.stream_opened(exchange)
             return await self._read_stream(response, exchange)
-        return WireReply(response.status, headers, await self._read_body(response))
-
-    async def _read_body(self, response: aiohttp.ClientResponse) -> bytes:
-        if response.content_length is not None and response.content_length > self._limit:
-            raise WireError(OVERSIZE, size=response.content_length)
-        content = response.content
-        chunks: list[bytes] = []
-        size = 0
-        while not content.at_eof():
-            chunk = await content.readany()
-            size += len(chunk)
-            if size > self._limit:
-                raise WireError(OVERSIZE, size=size)
-            chunks.append(chunk)
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return WireReply(response.status, headers, await read_body(response, self._limit))
 
     async def _read_stream(self, response: aiohttp.ClientResponse, exchange: Exchange) -> Message:
         parser = SseParser(max_line=self._limit, max_event=self._limit)
@@ -262,6 +248,25 @@ class OrdinaryPath:
             pass
         finally:
             response.release()
+
+
+async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """Return the body of a response; raises :class:`WireError` if it is longer than ``limit`` bytes."""
+    if response.content_length is not None and response.content_length > limit:
+        raise WireError(OVERSIZE, size=response.content_length)
+    content = response.content
+    first = await content.readany()
+    # One growing buffer, not a list of pieces: a body that drips costs the memory of its bytes, not of its chunks.
+    body: bytes | bytearray = first
+    while True:
+        if len(body) > limit:
+            raise WireError(OVERSIZE, size=len(body))
+        if content.at_eof():
+            return bytes(body)
+        chunk = await content.readany()
+        if body is first:
+            body = bytearray(first)
+        body += chunk
 
 
 def _ended(kind: int, parser: SseParser) -> WireError:

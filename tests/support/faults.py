@@ -21,6 +21,7 @@ __all__ = [
     "Close",
     "Compressed",
     "CutShort",
+    "Dripping",
     "DuplicateReply",
     "GzipBomb",
     "HalfResponse",
@@ -285,6 +286,37 @@ class Oversize:
         await connection.write(head(200, {**_JSON, "Transfer-Encoding": "chunked"}))
         for start in range(0, len(body), 65536):
             await connection.write_chunk(body[start : start + 65536])
+        await connection.write_chunk(b"")
+
+
+class Dripping:
+    """Answer with a valid reply of about ``size`` bytes in chunks of ``width`` bytes; as an event stream if ``sse``.
+
+    The chunks are made beforehand, and written many at a time: it is the client that has the work.
+    """
+
+    def __init__(self, size: int, width: int, *, sse: bool = False) -> None:
+        self._width = width
+        self._sse = sse
+        self._padding = self._chunks(b"x" * size)
+
+    def _chunks(self, data: bytes) -> bytes:
+        pieces = (data[at : at + self._width] for at in range(0, len(data), self._width))
+        return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+
+    async def play(self, connection: Connection, request: Request | None) -> None:
+        assert request is not None
+        result = {"content": [{"type": "text", "text": "|"}]}
+        before, after = encode({"jsonrpc": "2.0", "id": request.id, "result": result}).split(b"|")
+        if self._sse:
+            await connection.open_stream()
+            before, after = b"data: " + before, after + b"\n\n"
+        else:
+            await connection.write(head(200, {**_JSON, "Transfer-Encoding": "chunked"}))
+        await connection.write(self._chunks(before))
+        for start in range(0, len(self._padding), 65536):
+            await connection.write(self._padding[start : start + 65536])
+        await connection.write(self._chunks(after))
         await connection.write_chunk(b"")
 
 

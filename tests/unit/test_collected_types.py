@@ -51,7 +51,9 @@ def fields() -> Iterator[tuple[str, str, str, str]]:
 
 def is_object(kind: str) -> bool:
     """Tell whether a field of a type refers to a Python object that may refer to others."""
-    return kind not in SIMPLE and (kind in ("object", "list", "dict", "set", "tuple") or kind[:1].isupper())
+    return kind not in SIMPLE and (
+        kind in ("object", "list", "dict", "set", "tuple") or (kind[:1].isupper() and kind != "Py_ssize_t")
+    )
 
 
 def structs() -> frozenset[str]:

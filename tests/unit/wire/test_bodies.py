@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from support.wires import (
     CHUNKED,
@@ -20,7 +22,7 @@ from support.wires import (
     stream_head,
 )
 
-from mcp_manager._core.http_message import EXPIRED, LOST, MALFORMED, Exchange
+from mcp_manager._core.http_message import EXPIRED, LOST, MALFORMED, OVERSIZE, Exchange
 from mcp_manager._core.jsonrpc import scan_reply
 
 # Requests
@@ -359,3 +361,41 @@ async def test_an_upgrade_that_nobody_asked_for(peer: Peer) -> None:
     )
     assert kind_of(future) == MALFORMED
     assert peer.wire.closed
+
+
+@pytest.mark.parametrize("width", [1, 2, 16, 5000])
+@pytest.mark.parametrize("size", [1, 2, 100, 4096, 4097, 20_000])
+async def test_a_body_of_chunks_is_all_of_them(peer: Peer, size: int, width: int) -> None:
+    body = json_reply(1, size)
+    future = peer.send()
+    pieces = [body[at : at + width] for at in range(0, len(body), width)]
+    peer.deliver(response(headers=CHUNKED, length=None) + chunked(*pieces))
+    assert reply_of(future).body == body
+    assert_answers_again(peer)
+
+
+@pytest.mark.parametrize("width", [1, 2, 16])
+async def test_a_body_of_tiny_chunks_takes_the_memory_of_its_bytes(peer: Peer, width: int) -> None:
+    body = json_reply(1, LIMIT // 8)
+    whole = response(headers=CHUNKED, length=None) + chunked(
+        *(body[at : at + width] for at in range(0, len(body), width))
+    )
+    future = peer.send()
+    tracemalloc.start()
+    try:
+        peer.deliver(whole)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert reply_of(future).body == body
+    assert peak < 2 * len(body)
+
+
+async def test_a_growing_body_ends_at_the_limit(peer: Peer) -> None:
+    future = peer.send(limit=10)
+    peer.deliver(response(headers=CHUNKED, length=None) + chunked(*[b"xx"] * 5))
+    assert reply_of(future).body == b"x" * 10
+    assert peer.network.pool.take() is peer.wire
+    future = peer.send(limit=10)
+    peer.deliver(response(headers=CHUNKED, length=None) + chunked(*[b"xx"] * 5, b"x"))
+    assert kind_of(future) == OVERSIZE
