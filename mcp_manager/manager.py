@@ -593,4 +593,4 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
         self._url_elicitations.forget(server_id)
         self._affinity.forget(server_id)
         self._flights.forget(server_id)
-        self._http.forget(server_id)
+        self._http.clients.forget(server_id)

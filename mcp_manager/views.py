@@ -142,7 +142,7 @@ def server_reading(
         draining=supervisor.draining,
         ejected=sum(each.ejected_until_ns > now_ns for each in snapshot.instances),
         limit=sum(limits) if limits else None,
-        open_connections=http.open_connections(supervisor.server_id) if is_http else ready,
+        open_connections=http.clients.open_connections(supervisor.server_id) if is_http else ready,
         recoveries=dict(recoveries.of(supervisor.server_id)),
     )
 

@@ -39,10 +39,10 @@ from mcp_manager.transports import _http_status as http_status
 from mcp_manager.transports._http_reply import ReplyReader
 from mcp_manager.transports.authorized_sending import AuthorizedSending
 from mcp_manager.transports.base import MessageSink, StreamListener
+from mcp_manager.transports.clients import connecting_server
 from mcp_manager.transports.cookie_keeper import CookieKeeper
 from mcp_manager.transports.http_failures import HttpFailures
 from mcp_manager.transports.http_ordinary import OrdinaryPath
-from mcp_manager.transports.http_pool import connecting_server
 from mcp_manager.transports.http_settings import HttpSettings
 from mcp_manager.transports.lanes import Lane
 from mcp_manager.transports.places import Wait
@@ -90,7 +90,7 @@ class HttpTransport:
         self._limit = settings.max_response_bytes
         self._waits = Waits(pool, server_id, settings.connect_timeout_s)
         self._timeout = connect_timeout(settings.connect_timeout_s, settings.route)
-        headers = with_user_agent(settings.headers, pool.user_agent)
+        headers = with_user_agent(settings.headers, pool.clients.user_agent)
         self._headers = {**headers, "Accept": _ACCEPT, "Accept-Encoding": "identity"}
         self._cookies = CookieKeeper(settings, self._endpoint, self._headers, sink, self._render)
         self._resumptions = Resumptions(self.get, self._waits.bounded, sink, self._deliver)

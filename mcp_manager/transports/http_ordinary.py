@@ -126,19 +126,19 @@ class OrdinaryPath:
             No connection, or it broke.
         """
         if wait is None:
-            return await self._request(self._pool.lasting_client, verb, url, headers, exchange, None)
+            return await self._request(self._pool.clients.lasting, verb, url, headers, exchange, None)
         while True:
             async with self._pool.place(self._lanes, wait) as place:
                 try:
                     is_fresh = exchange.resent or self._lanes.is_doubted
-                    client = self._pool.fresh_client if is_fresh else self._pool.client
+                    client = self._pool.clients.fresh if is_fresh else self._pool.clients.shared
                     return await self._request(client, verb, url, headers, exchange, place)
                 except (aiohttp.ClientError, OSError) as error:
                     if exchange.reused:
                         self._lanes.doubt()
                     if exchange.sent or not wait.is_scarcity(error):
                         raise
-            await self._pool.pause(wait)
+            await self._pool.places.pause(wait)
 
     def close(self) -> None:
         """Drop the streams that still end."""
@@ -160,7 +160,9 @@ class OrdinaryPath:
             headers = {**headers, **proxy_fields(self._route, url)}
         target = self._route.connected(dialled(url, self._endpoint))
         headers = headers if exchange.fields is None else {**headers, **_pairs(exchange.fields)}
-        response = await self._pool.connecting(target, partial(self._respond, client, verb, url, headers, exchange))
+        response = await self._pool.clients.connecting(
+            target, partial(self._respond, client, verb, url, headers, exchange)
+        )
         reply: WireReply | Message | None = None
         try:
             if response.status in _PROXY_REFUSES and self._route.proxy is not None and url.scheme == "http":

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import select
-import time
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import aiohttp
 from yarl import URL
 
 from mcp_manager._core.wire import Wire, WirePool
+from mcp_manager.transports.clients import Clients
 from mcp_manager.transports.endpoint import Endpoint, dialled
-from mcp_manager.transports.places import Line, Wait
+from mcp_manager.transports.places import Line, Places, Wait
 from mcp_manager.transports.route import DIRECT, Route, request_options
-
-if TYPE_CHECKING:
-    from mcp_manager.transports.http_pool import HttpPool
 
 __all__ = ["Lane", "LanePool"]
 
@@ -74,17 +71,26 @@ class Lane(Wire, asyncio.BufferedProtocol):
         self._lanes.lost(self, stood=self._stands)
 
 
-class LanePool(Line):
+class LanePool(Line[Lane]):
     """Keep the lanes of one origin (scheme, host and port), or to one of the endpoints behind it, by one route.
 
     ``wires`` holds the idle ones: ``wires.take()`` is the way of nearly every call, :meth:`connect` that of the others.
     """
 
-    __slots__ = ("__weakref__", "_dialled", "_doubted_until", "_origin", "_pool", "endpoint", "route")
+    __slots__ = ("__weakref__", "_clients", "_dialled", "_doubted_until", "_origin", "_places", "endpoint", "route")
 
-    def __init__(self, pool: HttpPool, origin: URL, endpoint: Endpoint | None = None, route: Route = DIRECT) -> None:
-        super().__init__(WirePool(pool.timer.wheel, time.monotonic_ns, pool.storage, pool.group))
-        self._pool = pool
+    def __init__(
+        self,
+        wires: WirePool,
+        places: Places,
+        clients: Clients,
+        origin: URL,
+        endpoint: Endpoint | None = None,
+        route: Route = DIRECT,
+    ) -> None:
+        super().__init__(wires)
+        self._places = places
+        self._clients = clients
         self._doubted_until = 0.0
         self._origin = origin
         self.endpoint = endpoint
@@ -107,50 +113,50 @@ class LanePool(Line):
         """
         wait = wait if wait is not None else Wait()
         while True:
-            handed_over = await self._pool.take_place(self, wait, takes_lane=True)
+            handed_over = await self._places.take(self, wait, takes_lane=True)
             if handed_over is not None:
                 return handed_over
             try:
-                connection = await self._pool.connecting(
+                connection = await self._clients.connecting(
                     self.route.connected(self._dialled), partial(self._open, timeout)
                 )
                 break
             except BaseException as error:
-                self._pool.places.give(self)
+                self._places.give(self)
                 if not wait.is_scarcity(error):
                     raise
-            await self._pool.pause(wait)
+            await self._places.pause(wait)
         handler, transport = connection.protocol, connection.transport
         if transport is None or transport.is_closing() or handler is None or handler.should_close:
             # Gone again, or it spoke before it was asked.
             connection.close()
-            self._pool.places.give(self)
+            self._places.give(self)
             raise aiohttp.ServerDisconnectedError
         return Lane(self, connection)
 
     async def _open(self, timeout: aiohttp.ClientTimeout) -> aiohttp.connector.Connection:
-        connector = self._pool.client.connector
+        connector = self._clients.shared.connector
         assert connector is not None
         return await connector.connect(await self._make_request(), [], timeout)
 
     async def _make_request(self) -> aiohttp.ClientRequest:
         """Make what aiohttp opens a connection for; certificates may have been renewed since the last one."""
-        options = await request_options(self.route, self._pool.tls, self._origin, self.endpoint)
+        options = await request_options(self.route, self._clients.tls, self._origin, self.endpoint)
         return aiohttp.ClientRequest(
-            "POST", self._dialled, loop=asyncio.get_running_loop(), session=self._pool.client, **options
+            "POST", self._dialled, loop=asyncio.get_running_loop(), session=self._clients.shared, **options
         )
 
     def stands(self) -> None:
         """Learn that one of the lanes carries a stream that stays open."""
-        self._pool.standing_lanes += 1
-        self._pool.places.give(self)
+        self._places.standing += 1
+        self._places.give(self)
 
     def lost(self, lane: Lane, *, stood: bool) -> None:
         """Learn that one of the lanes is gone."""
         if lane.broken:
             # Who has moved takes the connections along.
-            self._pool.doubt(self._dialled)
+            self._clients.doubt(self._dialled)
         if stood:
-            self._pool.standing_lanes -= 1
+            self._places.standing -= 1
         else:
-            self._pool.places.give(self)
+            self._places.give(self)

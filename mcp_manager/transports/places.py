@@ -8,14 +8,12 @@ import errno
 import heapq
 import itertools
 import socket
-from typing import TYPE_CHECKING, Final, Literal
+from collections.abc import Callable
+from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
 import aiohttp
 
 from mcp_manager._core.wire import WireGroup, WirePool
-
-if TYPE_CHECKING:
-    from mcp_manager.transports.lanes import Lane
 
 __all__ = ["Line", "Place", "Places", "ScarcityError", "Wait"]
 
@@ -79,7 +77,19 @@ def _has_descriptors() -> bool:
     return True
 
 
-class _Turn:
+class _Held(Protocol):
+    """A connection that can be handed over."""
+
+    @property
+    def lanes(self) -> Line[Any]: ...
+
+    def close(self) -> None: ...
+
+
+LaneT = TypeVar("LaneT", bound=_Held)
+
+
+class _Turn(Generic[LaneT]):
     """Somebody who waits for a place, or for a lane that came free."""
 
     __slots__ = ("future", "is_control", "takes_lane", "ticket")
@@ -88,10 +98,10 @@ class _Turn:
         self.ticket = ticket
         self.takes_lane = takes_lane
         self.is_control = is_control
-        self.future: asyncio.Future[Lane | None] = asyncio.get_running_loop().create_future()
+        self.future: asyncio.Future[LaneT | None] = asyncio.get_running_loop().create_future()
 
 
-class Line:
+class Line(Generic[LaneT]):
     """The connections of one origin, and who waits for one. ``wires`` are those that can be handed over."""
 
     __slots__ = ("entry", "taken", "turns", "wires")
@@ -102,9 +112,9 @@ class Line:
         # The ticket under which it waits for a place in all, 0 if it does not.
         self.entry = 0
         # Made for those who wait: an empty one takes more memory than all else here.
-        self.turns: collections.deque[_Turn] | None = None
+        self.turns: collections.deque[_Turn[LaneT]] | None = None
 
-    def add(self, turn: _Turn) -> None:
+    def add(self, turn: _Turn[LaneT]) -> None:
         """Have somebody wait: behind the others, or before them with what looks after a server."""
         if self.turns is None:
             self.turns = collections.deque()
@@ -113,12 +123,12 @@ class Line:
         else:
             self.turns.append(turn)
 
-    def pop(self) -> _Turn:
+    def pop(self) -> _Turn[LaneT]:
         """Take out whoever is first in line; there is somebody."""
         assert self.turns, "somebody waits"
         return self.turns.popleft()
 
-    def head(self) -> _Turn | None:
+    def head(self) -> _Turn[LaneT] | None:
         """Return who has waited longest, forgetting those who gave up."""
         turns = self.turns
         while turns:
@@ -141,28 +151,36 @@ class Places:
         Of the wires: it asks here what becomes of one that came free, while somebody waits.
     limit, limit_per_origin
         The most connections in all, and to one origin; 0 for no limit.
+    on_take
+        Called whenever a place is asked for: there may be connections to look after from now on.
     """
 
-    def __init__(self, group: WireGroup, limit: int, limit_per_origin: int) -> None:
+    def __init__(
+        self, group: WireGroup, limit: int, limit_per_origin: int, on_take: Callable[[], None] = lambda: None
+    ) -> None:
         self._group = group
+        self._on_take = on_take
+        # How many lanes carry a stream that stays open.
+        self.standing = 0
         self.limit = limit
         self.limit_per_origin = limit_per_origin
         self._allowed = limit
         self._taken = 0
         self._waiting = 0
         self._tickets = itertools.count(1)
-        self._busy: dict[Line, None] = {}
+        self._busy: dict[Line[Any], None] = {}
         # Lines with somebody who waits for nothing but a place in all, by whose turn it is; some entries are out of date.
-        self._next: list[tuple[int, Line]] = []
+        self._next: list[tuple[int, Line[Any]]] = []
         self._restoring: asyncio.TimerHandle | None = None
 
-    async def take(self, line: Line, wait: Wait, *, takes_lane: bool) -> Lane | None:
+    async def take(self, line: Line[LaneT], wait: Wait, *, takes_lane: bool) -> LaneT | None:
         """Wait until one more connection may be opened (``None``), or for a lane of this line that came free.
 
         ``takes_lane`` tells whether a lane is of use.
         """
+        self._on_take()
         is_control = wait.is_control
-        turn = _Turn(next(self._tickets), takes_lane, is_control)
+        turn: _Turn[LaneT] = _Turn(next(self._tickets), takes_lane, is_control)
         if (is_control or line.head() is None) and self._has_room() and self._has_room_in(line, turn):
             wait.lacks = ""
             self._grant(line)
@@ -194,7 +212,7 @@ class Places:
             if not self._waiting:
                 self._group.on_return = None
 
-    def give(self, line: Line) -> None:
+    def give(self, line: Line[Any]) -> None:
         """Give back the place of a connection that is gone, to whoever waits longest."""
         self._taken -= 1
         line.taken -= 1
@@ -203,7 +221,7 @@ class Places:
         self._enter(line)
         self._serve()
 
-    def returned(self, lane: Lane) -> bool:
+    def returned(self, lane: _Held) -> bool:
         """Hand a lane that came free to whoever waits longest, or close it to make place; ``False``: nobody waits for it."""
         line = lane.lanes
         head, other = line.head(), self._first()
@@ -216,6 +234,11 @@ class Places:
             return False
         lane.close()
         return True
+
+    async def pause(self, wait: Wait) -> None:
+        """Wait for descriptors, of which none are left; see :meth:`Wait.pause`."""
+        self.lower()
+        await wait.pause()
 
     def lower(self) -> None:
         """Allow fewer connections for a while: the process has no descriptor for more than there are now."""
@@ -238,16 +261,16 @@ class Places:
     def _has_room(self) -> bool:
         return not self._allowed or self._taken < self._allowed
 
-    def _has_room_in(self, line: Line, turn: _Turn) -> bool:
+    def _has_room_in(self, line: Line[Any], turn: _Turn[Any]) -> bool:
         limit = self.limit_per_origin
         return not limit or line.taken < limit + (_CONTROL_PLACES if turn.is_control else 0)
 
-    def _grant(self, line: Line) -> None:
+    def _grant(self, line: Line[Any]) -> None:
         self._taken += 1
         line.taken += 1
         self._busy[line] = None
 
-    def _enter(self, line: Line) -> None:
+    def _enter(self, line: Line[Any]) -> None:
         """Have a line wait for a place in all, if that is what it lacks."""
         head = line.head()
         if head is not None and head.ticket != line.entry and self._has_room_in(line, head):
@@ -266,7 +289,7 @@ class Places:
                 self._enter(line)
         return None
 
-    def _drop_first(self) -> Line:
+    def _drop_first(self) -> Line[Any]:
         ticket, line = heapq.heappop(self._next)
         if line.entry == ticket:
             line.entry = 0
@@ -280,7 +303,7 @@ class Places:
             turn.future.set_result(None)
             self._enter(line)
 
-    def _make_room(self, line: Line, turn: _Turn) -> None:
+    def _make_room(self, line: Line[Any], turn: _Turn[Any]) -> None:
         """Close an idle lane in favour of somebody who begins to wait."""
         if not self._has_room_in(line, turn):
             if line.wires.idle:
@@ -304,7 +327,7 @@ class Place:
 
     __slots__ = ("_line", "_places")
 
-    def __init__(self, places: Places, line: Line) -> None:
+    def __init__(self, places: Places, line: Line[Any]) -> None:
         self._places: Places | None = places
         self._line = line
 

@@ -61,7 +61,7 @@ class RoutedClient:
             fields = {**headers, **proxy_fields(route, url)}
             with _rule_of_proxy(url) if route.proxy is not None else contextlib.nullcontext():
                 # Made for it: the address of one that was kept for others is asked no rule any more.
-                response = await self._pool.fresh_client.request(verb, url, headers=fields, **options, **routed)
+                response = await self._pool.clients.fresh.request(verb, url, headers=fields, **options, **routed)
         except TimeoutError:
             raise
         except (aiohttp.ClientError, OSError) as error:

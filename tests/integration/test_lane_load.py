@@ -19,7 +19,7 @@ from support.scripted import ScriptedServer
 
 from mcp_manager import ManagerConfig, McpManager
 from mcp_manager.errors import ConnectionLostError, DeadlineExceededError, ProtocolError
-from mcp_manager.transports.http_pool import HttpPool
+from mcp_manager.transports.clients import Clients
 
 pytestmark = pytest.mark.both_loops
 
@@ -113,16 +113,16 @@ async def test_every_reply_finds_its_caller(
     server: ScriptedServer, max_connections: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     peak = 0
-    open_socket = HttpPool._open_socket
+    open_socket = Clients._open_socket
 
-    def counted(pool: HttpPool, address: Any) -> socket.socket:
+    def counted(clients: Clients, address: Any) -> socket.socket:
         nonlocal peak
-        opened = open_socket(pool, address)
-        peak = max(peak, pool.open_connections("server"))
+        opened = open_socket(clients, address)
+        peak = max(peak, clients.open_connections("server"))
         return opened
 
     # On this side: the server learns of a new connection before it learns that the old one has gone.
-    monkeypatch.setattr(HttpPool, "_open_socket", counted)
+    monkeypatch.setattr(Clients, "_open_socket", counted)
     outcomes: collections.Counter[str] = collections.Counter()
     moods = faults.Moods(max_connections)
     server.script_always("tools/call", moods)

@@ -65,7 +65,7 @@ def url_of(server: ScriptedServer) -> str:
 async def goes(server: ScriptedServer, manager: McpManager) -> None:
     """Have a server end, and the manager notice."""
     server.refuse_connections()
-    await eventually(lambda: manager._http.open_connections("a") == 0, "the end of all connections")
+    await eventually(lambda: manager._http.clients.open_connections("a") == 0, "the end of all connections")
 
 
 async def test_a_server_that_has_moved_is_found_by_the_next_call(

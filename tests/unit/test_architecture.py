@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -51,16 +52,38 @@ def unit_of(path: Path) -> str:
     return first.removesuffix(".py")
 
 
-def imported_units(path: Path) -> set[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+MODULES = {
+    ".".join(("mcp_manager", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in python_modules()
+}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """The modules of the package that a file names in an import, wherever it stands: above, in a function, for types."""
     found: set[str] = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "mcp_manager":
-            parts = node.module.split(".")
-            found.update([parts[1]] if len(parts) > 1 else [alias.name for alias in node.names])
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in MODULES else node.module)
         elif isinstance(node, ast.Import):
-            found.update(a.name.split(".")[1] for a in node.names if a.name.startswith("mcp_manager."))
+            found.update(alias.name for alias in node.names if alias.name.startswith("mcp_manager."))
     return found
+
+
+def imported_units(path: Path) -> set[str]:
+    """The top-level parts of the package that a file imports from."""
+    return {module.split(".")[1] for module in imported_modules(path) if module != "mcp_manager"}
+
+
+def circle_in(graph: dict[str, set[str]]) -> list[str]:
+    """The names on one circle of a graph, in their order; none if there is no circle."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        circle: list[str] = error.args[1]
+        return circle
+    return []
 
 
 @pytest.mark.parametrize("path", python_modules(), ids=lambda path: str(path.relative_to(SOURCE)))
@@ -74,6 +97,19 @@ def test_imports_point_down(path: Path) -> None:
         assert LAYER_OF[imported] <= LAYER_OF[unit], f"{path.name} imports {imported} from above"
 
 
+def test_no_module_imports_what_imports_it() -> None:
+    assert circle_in({name: imported_modules(path) & MODULES.keys() for name, path in MODULES.items()}) == []
+
+
+def test_no_part_imports_what_imports_it() -> None:
+    graph: dict[str, set[str]] = {}
+    for path in python_modules():
+        # The comparison of clients is a part of the command line, which draws its tables.
+        unit, *imported = ("cli" if each == "bench" else each for each in (unit_of(path), *imported_units(path)))
+        graph.setdefault(unit, set()).update({*imported} - {unit})
+    assert circle_in(graph) == []
+
+
 @pytest.mark.parametrize("module", ["histogram", "breaker", "router", "jsonrpc", "sse"])
 def test_the_core_takes_no_clock_randomness_or_loop(module: str) -> None:
     text = (SOURCE / "_core" / f"{module}.pyx").read_text(encoding="utf-8")
@@ -83,7 +119,7 @@ def test_the_core_takes_no_clock_randomness_or_loop(module: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [path for pattern in ("*.py", "*.pyx") for path in sorted(SOURCE.rglob(pattern))],
+    [path for pattern in ("*.py", "*.pyx", "*.pxd", "*.pyi", "*.h") for path in sorted(SOURCE.rglob(pattern))],
     ids=lambda path: str(path.relative_to(SOURCE)),
 )
 def test_files_stay_readable(path: Path) -> None:
