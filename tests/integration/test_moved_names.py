@@ -23,21 +23,21 @@ class Directory:
     def __init__(self) -> None:
         self.addresses = ["127.0.0.1"]
         self.asked = 0
-        self._resolve = socket.getaddrinfo
 
-    def getaddrinfo(self, host: Any, port: Any, *more: Any, **settings: Any) -> list[Any]:
+    async def getaddrinfo(self, host: Any, port: Any, **settings: Any) -> list[Any]:
         if (host.decode() if isinstance(host, bytes) else host) != NAME:
-            return self._resolve(host, port, *more, **settings)
+            return socket.getaddrinfo(host, port, **settings)
         self.asked += 1
         if not self.addresses:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return [found for each in self.addresses for found in self._resolve(each, port, *more, **settings)]
+        return [found for each in self.addresses for found in socket.getaddrinfo(each, port, **settings)]
 
 
 @pytest.fixture
-def directory(monkeypatch: pytest.MonkeyPatch) -> Directory:
+async def directory(monkeypatch: pytest.MonkeyPatch) -> Directory:
     directory = Directory()
-    monkeypatch.setattr(socket, "getaddrinfo", directory.getaddrinfo)
+    # Not that of the system's library: uvloop asks it from C.
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", directory.getaddrinfo)
     return directory
 
 

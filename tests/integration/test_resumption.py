@@ -162,7 +162,7 @@ async def test_cancelling_ends_it_and_the_server_is_told(retry_ms: int) -> None:
             if retry_ms == 1:
                 await streams.wait(server)
             else:
-                await server.wait_until(lambda: server.executed == [] and bool(server.requests_of("tools/call")))
+                await server.wait_for("tools/call")
             call.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await call
