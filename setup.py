@@ -46,6 +46,7 @@ directives = {
     "boundscheck": checked,
     "wraparound": False,
     "cdivision": not checked,
+    "nonecheck": True,
     "linetrace": PROFILE == "trace",
     "auto_pickle": False,
     "autotestdict": False,

@@ -4,6 +4,8 @@ cimport cython
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 
+from mcp_manager._core.times cimport later, span_end
+
 cdef double TO_UNIT = 1.0 / 18446744073709551616.0
 cdef double LONGEST_NS = 4e18
 
@@ -21,7 +23,7 @@ cdef void pair_roll(PairWindow* window, int64_t now_ns) noexcept nogil:
         window.part_counts[index] = 0
         steps -= 1
     window.span = span
-    window.span_end_ns = (span + 1) * window.span_ns
+    window.span_end_ns = span_end(span, window.span_ns)
 
 
 cdef int64_t rate_take(int64_t* arrival_ns, const RatePolicy* policy, int64_t now_ns) noexcept nogil:
@@ -32,7 +34,7 @@ cdef int64_t rate_take(int64_t* arrival_ns, const RatePolicy* policy, int64_t no
     expected_ns = max(arrival_ns[0], now_ns)
     if expected_ns - now_ns > policy.tolerance_ns:
         return expected_ns - policy.tolerance_ns - now_ns
-    arrival_ns[0] = expected_ns + policy.interval_ns
+    arrival_ns[0] = later(expected_ns, policy.interval_ns)
     return 0
 
 

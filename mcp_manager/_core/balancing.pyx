@@ -4,6 +4,7 @@ The tier first, by how much of each is healthy; within the tier by the server's 
 those that may take a call, so that the choice costs the same among ten and among a hundred thousand.
 """
 
+cimport cython
 from libc.math cimport exp, log, pow
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 
@@ -36,6 +37,7 @@ cdef uint64_t mixed(uint64_t number) noexcept:
     return number ^ (number >> 31)
 
 
+@cython.nonecheck(False)
 cdef double latency_of(Instance instance, int64_t now_ns) noexcept:
     """Return the latency estimate in ns, decayed to now, or 0 if nothing is known."""
     cdef int64_t age_ns = now_ns - instance.latency_at_ns
@@ -44,6 +46,7 @@ cdef double latency_of(Instance instance, int64_t now_ns) noexcept:
     return instance.latency_ns * exp(-<double> age_ns / DECAY_NS)
 
 
+@cython.nonecheck(False)
 cdef void observe_latency(Instance instance, double sample_ns, bint failed, bint is_result, int64_t now_ns) noexcept:
     """Update the peak-EWMA; a failure is slow by definition, or an instance that fails fast would attract all.
 
@@ -90,6 +93,7 @@ cdef double median_latency(Pool pool, int64_t now_ns) noexcept:
     return known[count // 2] if count else UNKNOWN_NS
 
 
+@cython.nonecheck(False)
 cdef double weight_of(Instance instance, Pool pool, int64_t now_ns) noexcept:
     """Return the weight as it is now: a new or recovered instance starts with a tenth (Envoy, slow start)."""
     cdef Balancing balancing
@@ -111,6 +115,7 @@ cdef double weight_of(Instance instance, Pool pool, int64_t now_ns) noexcept:
     )
 
 
+@cython.nonecheck(False)
 cdef double cost_of(Instance instance, Pool pool, int64_t now_ns) noexcept:
     """Return the peak-EWMA cost (Finagle): the latency estimate times the calls there would be, by weight."""
     cdef double weight = 1.0
@@ -124,6 +129,7 @@ cdef double cost_of(Instance instance, Pool pool, int64_t now_ns) noexcept:
     return median_latency(pool, now_ns) / weight
 
 
+@cython.nonecheck(False)
 cdef inline bint is_better(Instance one, Instance other, Pool pool, bint by_connections, int64_t now_ns) noexcept:
     """Tell whether one is to be chosen over the other; of equals, the one of which nothing is known."""
     cdef double cost, other_cost
@@ -136,6 +142,7 @@ cdef inline bint is_better(Instance one, Instance other, Pool pool, bint by_conn
     return cost < other_cost or (cost == other_cost and one.latency_ns <= 0)
 
 
+@cython.nonecheck(False)
 cdef Instance better_of_two(
     Pool pool, Py_ssize_t size, bint by_connections, int64_t now_ns, uint64_t random, Instance avoided
 ):
@@ -219,13 +226,13 @@ cdef Instance nearest(Pool pool, int64_t now_ns, uint64_t key, Instance avoided)
     cdef Instance instance
     cdef double score
     cdef double highest = 0.0
-    cdef Py_ssize_t position
-    cdef Py_ssize_t end = pool.ends[ELIGIBLE]
-    for position in range(pool.ends[CONNECTING]):
-        if end <= position < pool.ends[BARRED]:
+    cdef Py_ssize_t position = -1
+    while position + 1 < pool.ends[CONNECTING]:
+        position += 1
+        if pool.ends[ELIGIBLE] <= position < pool.ends[BARRED]:
             continue
         instance = <Instance> pool.instances[position]
-        if instance is avoided or (position >= end and not admits(instance, now_ns)):
+        if instance is avoided or (position >= pool.ends[ELIGIBLE] and not admits(instance, now_ns)):
             continue
         score = affinity_of(instance, key)
         if best is None or score > highest:
@@ -247,8 +254,11 @@ cdef Instance recalled(Pool pool, int64_t now_ns):
     cdef Instance instance
     cdef int64_t wait_ns
     cdef int64_t due_ns = INT64_MAX
-    cdef Py_ssize_t position
-    for position in range(pool.ends[ELIGIBLE], pool.ends[BARRED]):
+    cdef Py_ssize_t position = pool.ends[ELIGIBLE] - 1
+    # As far as the part goes now: those that return leave it, and a transition that is noted may let the garbage
+    # collector run, and with it any code.
+    while position + 1 < pool.ends[BARRED]:
+        position += 1
         instance = <Instance> pool.instances[position]
         if instance.is_full:
             continue
@@ -323,6 +333,7 @@ cdef bint is_ejected_only(Instance instance) noexcept:
     )
 
 
+@cython.nonecheck(False)
 cdef Instance choose_eligible(
     Pool pool, Server server, int64_t now_ns, uint64_t random, uint64_t key, Instance avoided
 ):
@@ -371,14 +382,14 @@ cdef Instance first_admitting(Pool pool, Py_ssize_t position, Instance but, int6
     cdef Py_ssize_t left = pool.ends[CONNECTING] - pool.ends[BARRED]
     cdef Instance instance
     cdef Instance found = None
-    while left > 0:
+    while left > 0 and position < pool.ends[CONNECTING]:
         instance = <Instance> pool.instances[position]
         if admits(instance, now_ns):
             if instance is not but:
                 return instance
             found = instance
         position += 1
-        if position == pool.ends[CONNECTING]:
+        if position >= pool.ends[CONNECTING]:
             position = pool.ends[BARRED]
         left -= 1
     return found
@@ -435,6 +446,7 @@ cdef Pool drawn_tier(Server server, uint64_t random):
     return loaded
 
 
+@cython.nonecheck(False)
 cdef Instance choose(
     Server server, int64_t now_ns, uint64_t random, uint64_t key, Instance avoided
 ):
@@ -500,7 +512,9 @@ cdef int why_none(Server server, int64_t now_ns, int64_t* wait_ns) except -1:
     cdef bint full = False
     cdef bint any_left = False
     for pool in pools:
-        for position in range(pool.ends[ELIGIBLE], pool.ends[CONNECTING]):
+        position = pool.ends[ELIGIBLE] - 1
+        while position + 1 < pool.ends[CONNECTING]:
+            position += 1
             instance = <Instance> pool.instances[position]
             any_left = True
             if instance.inflight >= instance.cap and instance.circuit.passing:

@@ -5,6 +5,9 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
+from mcp_manager._core.sealing cimport seal
+from mcp_manager._core.times cimport later, span_end
+
 from typing import NamedTuple
 
 cdef enum:
@@ -27,16 +30,8 @@ cdef enum:
 
 cdef tuple MODES = ("auto", "forced_open", "disabled", "metrics_only")
 cdef tuple REASONS = (
-    "tripped",
-    "consecutive_failures",
-    "failure_rate",
-    "slow_rate",
-    "trial_failed",
-    "trial_expired",
-    "trial_due",
-    "recovered",
-    "reset",
-    "mode_changed",
+    "tripped", "consecutive_failures", "failure_rate", "slow_rate", "trial_failed", "trial_expired", "trial_due",
+    "recovered", "reset", "mode_changed",
 )
 # A century in ns: sums of two such times still fit into 64 bits.
 cdef int64_t LONGEST_NS = 3_153_600_000_000_000_000
@@ -126,7 +121,7 @@ cdef void open_circuit(
 ) noexcept nogil:
     cdef uint8_t source = circuit.state
     circuit.trips = min(decayed_trips(circuit, policy, at_ns) + 1, MOST_TRIPS)
-    circuit.until_ns = at_ns + open_time(policy, circuit.trips, retry_after_ns, random)
+    circuit.until_ns = later(at_ns, open_time(policy, circuit.trips, retry_after_ns, random))
     circuit.state = OPEN
     circuit.held = False
     circuit.passing = False
@@ -171,7 +166,7 @@ cdef int64_t first_expiry(const Circuit* circuit, const Policy* policy) noexcept
     for slot in range(policy.half_open_permits):
         if circuit.trials[slot] != NO_TRIAL and (oldest == NO_TRIAL or circuit.trials[slot] < oldest):
             oldest = circuit.trials[slot]
-    return NEVER if oldest == NO_TRIAL else oldest + policy.probe_ttl_ns
+    return NEVER if oldest == NO_TRIAL else later(oldest, policy.probe_ttl_ns)
 
 
 cdef void expire_trials(
@@ -204,7 +199,7 @@ cdef int64_t circuit_wait_slow(Circuit* circuit, const Policy* policy, int64_t n
     due_ns = circuit.until_ns
     # Until the grace is over only probes are admitted, so a success before that was a probe's.
     if policy.active_first and not (probe or circuit.held or (circuit.state == HALF_OPEN and circuit.successes)):
-        due_ns += policy.probe_grace_ns
+        due_ns = later(due_ns, policy.probe_grace_ns)
     if now_ns < due_ns:
         return due_ns - now_ns
     if circuit.state == HALF_OPEN and free_slot(circuit, policy) == NO_SLOT:
@@ -242,7 +237,7 @@ cdef void roll_window(Circuit* circuit, const Policy* policy, int64_t now_ns) no
         memset(bucket, 0, sizeof(Counts))
         steps -= 1
     circuit.epoch = epoch
-    circuit.bucket_end_ns = (epoch + 1) * policy.bucket_ns
+    circuit.bucket_end_ns = span_end(epoch, policy.bucket_ns)
 
 
 cdef void record_call(
@@ -323,7 +318,7 @@ cdef void circuit_trip(
     if circuit.state != OPEN:
         open_circuit(circuit, policy, now_ns, TRIPPED, 0, random)
     if hold_ns > 0:
-        circuit.until_ns = now_ns + hold_ns
+        circuit.until_ns = later(now_ns, hold_ns)
         circuit.held = True
 
 
@@ -354,22 +349,17 @@ cdef int circuit_set_mode(Circuit* circuit, str mode, int64_t now_ns) except -1:
 
 
 cdef list circuit_take_transitions(Circuit* circuit):
-    """Return the transitions since the last call, oldest first."""
+    """Return the fields of the transitions since the last call, oldest first."""
     cdef list changes = []
     cdef Transition[MAX_TRANSITIONS] taken = circuit.transitions
     cdef int count = circuit.pending
     cdef int each
     circuit.pending = 0
     for each in range(count):
-        changes.append(
-            StateChange(
-                taken[each].source,
-                taken[each].target,
-                taken[each].generation,
-                taken[each].at_ns,
-                REASONS[taken[each].reason],
-            )
-        )
+        changes.append((
+            taken[each].source, taken[each].target, taken[each].generation, taken[each].at_ns,
+            REASONS[taken[each].reason],
+        ))
     return changes
 
 
@@ -501,6 +491,8 @@ cdef class Permit:
     cdef readonly bint trial
     cdef int32_t slot
     cdef bint released
+    # Whose trials it counts among.
+    cdef Breaker breaker
 
     def __init__(self):
         raise TypeError("a Permit comes from Breaker.acquire()")
@@ -547,6 +539,7 @@ cdef class Breaker:
         cdef Rejected rejected
         if wait_ns == ADMITTED:
             permit = Permit.__new__(Permit)
+            permit.breaker = self
             permit.generation = generation
             permit.slot = slot
             permit.trial = slot != NO_SLOT
@@ -568,19 +561,14 @@ cdef class Breaker:
             raise ValueError(f"outcome must be 0 to 2, not {outcome}")
         if not 0 <= random <= 1:
             raise ValueError(f"random must lie in [0, 1], not {random!r}")
+        if permit.breaker is not self:
+            raise ValueError("the permit is of another breaker")
         if permit.released:
             return
         permit.released = True
         circuit_release(
-            &self.circuit,
-            &self.settings.policy,
-            permit.generation,
-            permit.slot,
-            outcome,
-            duration_ns,
-            now_ns,
-            retry_after_ns,
-            random,
+            &self.circuit, &self.settings.policy, permit.generation, permit.slot, outcome, duration_ns, now_ns,
+            retry_after_ns, random,
         )
 
     def trip(self, int64_t now_ns, double random=NO_JITTER, *, int64_t hold_ns=0):
@@ -597,4 +585,9 @@ cdef class Breaker:
         return circuit_snapshot(&self.circuit, &self.settings.policy, now_ns)
 
     def take_transitions(self):
-        return circuit_take_transitions(&self.circuit)
+        return [StateChange(*change) for change in circuit_take_transitions(&self.circuit)]
+
+
+seal(CircuitSnapshot)
+seal(Permit)
+seal(Rejected)

@@ -4,7 +4,7 @@ another.
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Never, Protocol, final
+from typing import Any, Never, Protocol, Self, final
 
 from mcp_manager._core.dressing import Dressing
 from mcp_manager._core.flight_recorder import FlightRecorder
@@ -24,7 +24,7 @@ class RequestIds:
         The first number.
     """
 
-    def __init__(self, first: int) -> None: ...
+    def __new__(cls, first: int) -> Self: ...
     def take(self) -> int:
         """Return the next number."""
 
@@ -58,8 +58,8 @@ class Channel:
     head: bytes
     label: Any
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         pool: WirePool,
         ids: RequestIds,
         listener: Any,
@@ -67,7 +67,7 @@ class Channel:
         head: bytes,
         session: Any,
         dialect: _Dialect | None = None,
-    ) -> None: ...
+    ) -> Self: ...
     @property
     def session(self) -> Any:
         """Whose channel it is."""
@@ -112,9 +112,9 @@ class CallPath:
         Remembers the calls that land, if there is one.
     """
 
-    def __init__(
-        self, router: Router, clock: Callable[[], int], seed: int, recorder: FlightRecorder | None = None
-    ) -> None: ...
+    def __new__(
+        cls, router: Router, clock: Callable[[], int], seed: int, recorder: FlightRecorder | None = None
+    ) -> Self: ...
     def begin(
         self,
         server: Server,

@@ -12,6 +12,7 @@ from mcp_manager._core.http_message cimport JSON, Exchange, Request, WireReply
 from mcp_manager._core.jsonrpc cimport IS_RESULT, Message, scan_one
 from mcp_manager._core.records cimport Lease, Server
 from mcp_manager._core.router cimport Router
+from mcp_manager._core.sealing cimport seal
 from mcp_manager._core.wire cimport Wire, WirePool
 
 from mcp_manager._core.jsonrpc import FrameError
@@ -25,7 +26,7 @@ cdef enum:
 cdef class RequestIds:
     cdef int64_t following
 
-    def __init__(self, int64_t first):
+    def __cinit__(self, int64_t first):
         self.following = first
 
     cpdef int64_t take(self):
@@ -40,13 +41,13 @@ cdef class Channel:
     cdef RequestIds ids
     cdef object listener
     cdef Py_ssize_t limit
-    cdef public bytes head
+    cdef bytes opening
     cdef readonly object session
     cdef public object label
     cdef object dialect
     cdef Dressing dressing
 
-    def __init__(
+    def __cinit__(
         self,
         WirePool pool not None,
         RequestIds ids not None,
@@ -60,10 +61,18 @@ cdef class Channel:
         self.ids = ids
         self.listener = listener
         self.limit = limit
-        self.head = head
+        self.opening = head
         self.session = session
         self.dialect = dialect
         self.dressing = None if dialect is None else dialect.dressing
+
+    @property
+    def head(self):
+        return self.opening
+
+    @head.setter
+    def head(self, bytes head not None):
+        self.opening = head
 
 
 cdef bint accepts(Channel channel, Message reply):
@@ -103,7 +112,7 @@ cdef class CallPath:
     cdef uint64_t random
     cdef FlightRecorder recorder
 
-    def __init__(self, Router router not None, clock, uint64_t seed, FlightRecorder recorder=None):
+    def __cinit__(self, Router router not None, clock, uint64_t seed, FlightRecorder recorder=None):
         self.router = router
         self.clock = clock
         self.random = seed
@@ -122,14 +131,16 @@ cdef class CallPath:
         self, Server server not None, str method not None, request, int64_t now_ns, int64_t deadline_ns, uint64_t key=0
     ):
         cdef Flight flight = Flight.__new__(Flight)
-        cdef Lease lease = self.router.lease(server, method, now_ns, self.draw(), key, None, False, False)
+        cdef Lease lease
         cdef Channel channel
         cdef Exchange exchange = None
         cdef Wire wire
-        flight.lease = lease
+        if server.events is not self.router.events:
+            raise ValueError("the server is of another router")
+        flight.lease = lease = self.router.lease(server, method, now_ns, self.draw(), key, None, False, False)
         if request is None or lease.instance is None or lease.instance.channel is None:
             return flight
-        channel = <Channel> lease.instance.channel
+        channel = <Channel?> lease.instance.channel
         if channel.dialect is not None:
             exchange = self.dressed(channel, request, deadline_ns)
             if exchange is None:
@@ -146,7 +157,7 @@ cdef class CallPath:
                 exchange = (<Request?> request).exchange(channel.ids.take(), deadline_ns)
         flight.exchange = exchange
         flight.wire = wire
-        flight.future = wire.transmit(channel.head, flight.exchange, channel.listener, channel.limit)
+        flight.future = wire.transmit(channel.opening, flight.exchange, channel.listener, channel.limit)
         return flight
 
     cdef Exchange dressed(self, Channel channel, request, int64_t deadline_ns):
@@ -166,9 +177,11 @@ cdef class CallPath:
         cdef WireReply response
         cdef Message message
         cdef bytes body
+        if flight.channel is None:
+            raise ValueError("the flight did not take off: there is nothing to land")
         if type(reply) is WireReply:
             response = <WireReply> reply
-            if response.status != 200 or response.content != JSON:
+            if response.status != 200 or response.content != JSON or response.body is None:
                 return None
             # Taken out: the future that brought it is alive still, and a long reply is worth having alone.
             body = response.body
@@ -200,6 +213,8 @@ cdef class CallPath:
     cdef int settle(self, Flight flight) except -1:
         cdef Lease lease = flight.lease
         cdef int64_t now_ns = self.clock()
+        if lease.finished:
+            return 0
         self.router.settle(lease, SUCCESS, SUCCESS_STATUS, now_ns, 0, 0)
         if self.recorder is not None:
             self.recorder.note(
@@ -207,3 +222,6 @@ cdef class CallPath:
                 lease.instance.inflight, lease.instance.circuit.state,
             )
         return 0
+
+
+seal(Flight)

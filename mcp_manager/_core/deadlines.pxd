@@ -6,6 +6,8 @@ cdef class Deadline:
     cdef Deadline after
     # Where it hangs, -1 when it does not.
     cdef int slot
+    # The wheel that it hangs in; only ever compared.
+    cdef void* wheel
     cdef int64_t due_ns
     cpdef object expired(self)
 

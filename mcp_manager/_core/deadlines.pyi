@@ -4,7 +4,7 @@ After Varghese and Lauck, "Hashed and Hierarchical Timing Wheels" (1987), scheme
 """
 
 from collections.abc import Callable
-from typing import Final, final
+from typing import Final, Self, final
 
 from typing_extensions import disjoint_base
 
@@ -36,7 +36,7 @@ class DeadlineWheel:
         A visit that finds nothing due is cheap, and so nothing is said when a deadline is lifted.
     """
 
-    def __init__(self, clock: Callable[[], int], ask: Callable[[int], object]) -> None: ...
+    def __new__(cls, clock: Callable[[], int], ask: Callable[[int], object]) -> Self: ...
     def __len__(self) -> int: ...
     def add(self, deadline: Deadline, due_ns: int) -> None:
         """Set a deadline; ``ValueError`` if it is set already. One that has passed expires at the next visit."""

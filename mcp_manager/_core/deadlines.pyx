@@ -29,7 +29,7 @@ cdef class Deadline:
 
 @cython.final
 cdef class DeadlineWheel:
-    def __init__(self, clock, ask):
+    def __cinit__(self, clock, ask):
         self.clock = clock
         self.ask = ask
         self.slots = [None] * (SLOTS + 1)
@@ -65,6 +65,7 @@ cdef class DeadlineWheel:
     cdef int hang(self, Deadline deadline, int slot) except -1:
         cdef Deadline head = <Deadline> self.slots[slot]
         deadline.slot = slot
+        deadline.wheel = <void*> self
         deadline.after = head
         if head is not None:
             head.before = deadline
@@ -75,6 +76,8 @@ cdef class DeadlineWheel:
     cdef int take(self, Deadline deadline) except -1:
         if deadline.slot < 0:
             return 0
+        if deadline.wheel != <void*> self:
+            raise ValueError("the deadline is set in another wheel")
         if deadline.before is not None:
             deadline.before.after = deadline.after
         else:

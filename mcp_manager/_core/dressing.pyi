@@ -1,6 +1,6 @@
 """Requests and results of the stateless revisions where nothing about them is unusual (2026-07-28, basic)."""
 
-from typing import Any, final
+from typing import Any, Self, final
 
 from mcp_manager._core.http_message import Exchange, Request
 from mcp_manager._core.jsonrpc import Message
@@ -21,7 +21,7 @@ class Dressing:
         Has the names of the tools whose arguments go into headers too; may change.
     """
 
-    def __init__(self, opening: bytes, methods: dict[bytes, tuple[bytes, bytes]], mirrored: dict[str, Any]) -> None: ...
+    def __new__(cls, opening: bytes, methods: dict[bytes, tuple[bytes, bytes]], mirrored: dict[str, Any]) -> Self: ...
     def open_with(self, opening: bytes) -> None:
         """Begin params like this from now on."""
 

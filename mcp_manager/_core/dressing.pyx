@@ -19,8 +19,13 @@ cdef enum:
 
 @cython.final
 cdef class Dressing:
-    def __init__(self, bytes opening not None, dict methods not None, dict mirrored not None):
-        self.methods = methods
+    def __cinit__(self, bytes opening not None, dict methods not None, dict mirrored not None):
+        # Of its own: what has been looked at stays as it was.
+        self.methods = dict(methods)
+        for method, (lines, member) in methods.items():
+            if type(method) is not bytes or type(lines) is not bytes or type(member) is not bytes:
+                raise TypeError(f"methods must be bytes, with pairs of bytes, not {methods!r:.80}")
+            self.methods[method] = (lines, member)
         self.mirrored = mirrored
         self.open_with(opening)
 

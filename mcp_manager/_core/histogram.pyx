@@ -6,6 +6,9 @@ from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+from mcp_manager._core.sealing cimport seal
+from mcp_manager._core.times cimport span_end
+
 import math
 
 cdef enum:
@@ -19,6 +22,7 @@ EPOCH_NS = 30_000_000_000
 cdef double LOWEST_S = ldexp(1.0, LOWEST_EXPONENT)
 cdef double HIGHEST_S = ldexp(1.0, HIGHEST_EXPONENT)
 cdef uint64_t WIDEN_AT = 1ULL << 31
+cdef uint64_t MOST = INT64_MAX
 cdef uint64_t MANTISSA = 0xFFFFFFFFFFFFFULL
 cdef uint64_t[SUBBUCKETS + 1] BOUND
 cdef uint8_t[GUESSES] GUESS
@@ -219,6 +223,13 @@ def bucket_lower_bound(int index, *, int schema=FINEST_SCHEMA):
     return bound_of(octave, index & ((1 << schema) - 1), schema)
 
 
+cdef int check_room(const Buckets* buckets, uint64_t count, uint64_t value, uint64_t times) except -1:
+    """Refuse what would take the count, or the sum by a value so many times, beyond 63 bits."""
+    if count > MOST - buckets.count or (value and times > (MOST - min(buckets.sum_ns, MOST)) // value):
+        raise OverflowError(f"a histogram holds at most {MOST} durations, and as many nanoseconds")
+    return 0
+
+
 cdef int check_schema(int schema) except -1:
     if not 0 <= schema <= FINEST_SCHEMA:
         raise ValueError(f"schema must be 0 to {FINEST_SCHEMA}, not {schema}")
@@ -269,12 +280,14 @@ cdef class Histogram:
             raise ValueError(f"duration_ns must be at least 0, not {duration_ns}")
         if count == 0:
             return
+        check_room(&self.buckets, count, <uint64_t> duration_ns, count)
         if buckets_record(&self.buckets, duration_ns, count) < 0:
             raise MemoryError
 
     def merge(self, Histogram other not None):
         if other.buckets.schema < self.buckets.schema:
             raise ValueError(f"schema {other.buckets.schema} is too coarse to be merged into {self.buckets.schema}")
+        check_room(&self.buckets, other.buckets.count, other.buckets.sum_ns, 1)
         # Into a copy first: without memory half-way, nothing may have changed.
         cdef Buckets merged
         buckets_init(&merged, self.buckets.schema)
@@ -340,6 +353,9 @@ cdef class WindowSummary:
         )
 
 
+seal(WindowSummary)
+
+
 cdef WindowSummary empty_summary():
     return WindowSummary.__new__(WindowSummary)
 
@@ -375,7 +391,7 @@ cdef class LatencyWindow:
             buckets_clear(&self.current)
         self.current_failures = 0
         self.epoch = epoch
-        self.epoch_end_ns = (epoch + 1) * self.epoch_ns
+        self.epoch_end_ns = span_end(epoch, self.epoch_ns)
 
     cdef int add(self, int64_t now_ns, int64_t duration_ns, bint failed) noexcept:
         self.rotate(now_ns)

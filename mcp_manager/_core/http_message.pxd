@@ -67,6 +67,8 @@ cdef bytes new_body(Py_ssize_t size)
 cdef object recycle_body(bytes body)
 cdef GrowingBody grow_from(bytes first, bytes second)
 cdef bint is_unshared(PyObject* data) noexcept
+# A writable view of a part of a body, which lives as long as the view.
+cdef object room_in(bytes body, Py_ssize_t start, Py_ssize_t size)
 cdef Exchange make_exchange(
     const char* method, Py_ssize_t method_size, const char* opening, Py_ssize_t opening_size,
     const char* params, Py_ssize_t params_size, int64_t request_id, int64_t deadline_ns,

@@ -1,6 +1,6 @@
 """What travels over a wire: a request with its deadline, the response that comes back, and why none did."""
 
-from typing import Any, Final, final
+from typing import Any, Final, Never, Self, final
 
 __pyx_capi__: dict[str, object]
 
@@ -93,7 +93,7 @@ class Request:
         The params as JSON, or ``None``.
     """
 
-    def __init__(self, method: bytes, params: bytes | None) -> None: ...
+    def __new__(cls, method: bytes, params: bytes | None) -> Self: ...
     @property
     def method(self) -> bytes:
         """The method as JSON."""
@@ -104,6 +104,12 @@ class Request:
 
     def exchange(self, request_id: int, deadline_ns: int) -> Exchange:
         """Make the JSON-RPC request of this id, ready to be sent."""
+
+@final
+class BodyRoom:
+    """Where a part of a long body is received: its memory lives as long as anything may write there."""
+
+    def __init__(self, *args: Never, **kwargs: Never) -> None: ...
 
 @final
 class Exchange:

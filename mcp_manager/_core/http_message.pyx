@@ -1,11 +1,14 @@
 """What travels over a wire: a request with its deadline, the response that comes back, and why none did."""
 
 cimport cython
+from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
+
+from mcp_manager._core.sealing cimport seal
 
 cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(PyObject*) noexcept
@@ -66,6 +69,8 @@ cdef class WireReply:
         self.body = body
         self.content = OTHER
         for name, value in headers:
+            if type(name) is not bytes or type(value) is not bytes:
+                raise TypeError(f"headers must be pairs of bytes, not {name!r:.40} and {value!r:.40}")
             if name == b"content-type":
                 self.media_type = value
                 self.content = content_of(value)
@@ -106,7 +111,7 @@ cdef class WireReply:
 @cython.final
 @cython.freelist(64)
 cdef class Request:
-    def __init__(self, bytes method not None, bytes params):
+    def __cinit__(self, bytes method not None, bytes params):
         self.method = method
         self.params = params
 
@@ -329,6 +334,27 @@ cdef GrowingBody grow_from(bytes first, bytes second):
     return growing
 
 
+@cython.final
+cdef class BodyRoom:
+    cdef bytes body
+    cdef Py_ssize_t start
+    cdef Py_ssize_t size
+
+    def __init__(self):
+        raise TypeError("a BodyRoom comes from Wire.get_buffer()")
+
+    def __getbuffer__(self, Py_buffer* buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, PyBytes_AS_STRING(self.body) + self.start, self.size, False, flags)
+
+
+cdef object room_in(bytes body, Py_ssize_t start, Py_ssize_t size):
+    cdef BodyRoom room = BodyRoom.__new__(BodyRoom)
+    room.body = body
+    room.start = start
+    room.size = size
+    return memoryview(room)
+
+
 cdef bint is_unshared(PyObject* data) noexcept:
     return Py_REFCNT(data) == 1
 
@@ -341,3 +367,9 @@ cdef WireReply make_reply(int status, list headers, bytes media_type, bytes body
     reply.body = body
     reply.content = content
     return reply
+
+
+seal(WireReply)
+seal(Exchange)
+seal(BodyRoom)
+seal(GrowingBody)

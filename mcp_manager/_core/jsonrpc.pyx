@@ -14,6 +14,7 @@ from mcp_manager._core.json_text cimport (
     DEPTH_LIMIT, Fault, Range, fail, skip_brackets, skip_key, skip_space, skip_value
 )
 from mcp_manager._core.leniency cimport METHOD_BESIDE, NOTHING, Overlooked, overlook
+from mcp_manager._core.sealing cimport seal
 
 from mcp_manager._core.mending import mended_response
 
@@ -26,10 +27,7 @@ cdef extern from "json_blocks.h" nogil:
         int path, const uint8_t* text, Py_ssize_t at, Py_ssize_t end, int max_depth
     ) noexcept
 
-REQUEST = 0
-NOTIFICATION = 1
-RESULT = 2
-ERROR = 3
+REQUEST, NOTIFICATION, RESULT, ERROR = range(4)
 
 cdef enum:
     _REQUEST = 0
@@ -218,6 +216,7 @@ cdef class Message:
         return f"<Message {name} id={self.id!r:.80} method={self.method!r:.80} {size} bytes>"
 
 
+seal(Message)
 _PATHS = {"portable": JSON_PORTABLE, "avx2": JSON_AVX2, "avx512": JSON_AVX512}
 cdef int _path = JSON_PORTABLE
 
@@ -505,8 +504,8 @@ cdef Message scan_object(bytes data, Py_ssize_t at, int max_depth, bint require_
 
 
 cdef Py_ssize_t begin(bytes data, int max_depth, Py_ssize_t max_bytes) except -1:
-    if max_depth > DEPTH_LIMIT:
-        raise ValueError(f"max_depth must be at most {DEPTH_LIMIT}")
+    if not 0 <= max_depth <= DEPTH_LIMIT:
+        raise ValueError(f"max_depth must be 0 to {DEPTH_LIMIT}, not {max_depth}")
     if 0 < max_bytes < PyBytes_GET_SIZE(data):
         raise FrameError(f"longer than {max_bytes} bytes", max_bytes)
     return skip_space(<const uint8_t*> PyBytes_AS_STRING(data), 0, PyBytes_GET_SIZE(data))

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from mcp_manager._core.allowance cimport SPANS, RateLimiter
 from mcp_manager._core.breaker cimport CLOSED, NO_SLOT, circuit_free, circuit_take_transitions
 from mcp_manager._core.limiter cimport LimiterSettings, limiter_free
+from mcp_manager._core.sealing cimport seal
 
 cdef enum:
     MOST_EVENTS = 4096
@@ -75,6 +76,10 @@ cdef class Limits:
         double budget_min_per_s=10.0,
         int64_t budget_ttl_ns=10_000_000_000,
     ):
+        for name in never_shed:
+            # They are looked up in the middle of a pick, where no code of others may run.
+            if type(name) is not str:
+                raise TypeError(f"never_shed must hold names of methods, not {name!r:.40}")
         if max_concurrent < 0:
             raise ValueError(f"max_concurrent must be at least 0, not {max_concurrent}")
         if shed_multiple != 0.0 and not 1.0 <= shed_multiple <= 1e6:
@@ -102,7 +107,7 @@ cdef class EventQueue:
     cdef list take(self):
         cdef list taken = list(self.events)
         self.events.clear()
-        return taken
+        return [BreakerEvent(*each) for each in taken]
 
 
 @cython.final
@@ -124,7 +129,7 @@ cdef class Pool:
 @cython.final
 cdef class Server(Pool):
     def __cinit__(
-        self, str server_id, Balancing balancing not None, Limits limits not None, EventQueue events not None
+        self, str server_id not None, Balancing balancing not None, Limits limits not None, EventQueue events not None
     ):
         self.server_id = server_id
         self.balancing = balancing
@@ -188,6 +193,10 @@ cdef class Lease:
         return f"<Lease of {self.server.server_id!r}, {end}>"
 
 
+seal(Instance)
+seal(Lease)
+
+
 cdef PairWindow* new_window(int64_t span_ns) except NULL:
     cdef PairWindow* window = <PairWindow*> calloc(1, sizeof(PairWindow))
     if window == NULL:
@@ -218,6 +227,7 @@ cdef void place(Instance instance, int part) noexcept:
         pool.ends[instance.part] += 1
 
 
+@cython.nonecheck(False)
 cdef void update_part(Instance instance) noexcept:
     """Put an instance where its state belongs; whatever was known of the time when a barred one returns is void."""
     cdef Pool pool = instance.pool
@@ -253,7 +263,8 @@ cdef int note_transitions(Instance instance, int64_t now_ns) except -1:
             continue
         if len(queue.events) == MOST_EVENTS:
             queue.dropped += 1
-        queue.events.append(BreakerEvent(instance, *change))
+        # No named tuple yet: it is made by Python code, and what that lets in would find a pick half done.
+        queue.events.append((instance, *change))
         if change[1] == CLOSED:
             instance.since_ns = now_ns
     update_part(instance)

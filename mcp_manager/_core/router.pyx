@@ -24,6 +24,7 @@ from mcp_manager._core.records cimport (
     BARRED, C_EXCLUDED, C_READY, STATUSES, Pool, enter, leave, new_window, note_transitions, pool_of_tier, update_part,
 )
 from mcp_manager._core.snapshots cimport OTHER, snapshot_instance, snapshot_server, tier_loads
+from mcp_manager._core.times cimport later
 
 
 cdef enum:
@@ -44,12 +45,14 @@ cdef double TO_UNIT = 1.0 / 18446744073709551616.0
 cdef int64_t LONGEST_PAUSE_NS = 60 * 10**9
 
 
+@cython.nonecheck(False)
 cdef inline bint is_full(Router router, bint waited) noexcept:
     """Tell whether all servers together have as many calls under way as they may; whoever waits is first."""
     cdef int64_t most = router.together.max_concurrent
     return most > 0 and (router.inflight >= most or (router.waiting > 0 and not waited))
 
 
+@cython.nonecheck(False)
 cdef inline Lease taken(Router router, Lease lease, Series series):
     """Count a call as under way on the instance that was granted."""
     cdef Instance instance = lease.instance
@@ -106,6 +109,7 @@ cdef int begin_anew(Server server, Limits before) except -1:
     return 0
 
 
+@cython.nonecheck(False)
 cdef inline int tell_waiting(Server server) except -1:
     if server.waiting > 0 and server.on_slot is not None:
         server.on_slot()
@@ -129,6 +133,7 @@ cdef inline void learn_limit(
     instance.cap = limiter_cap(&instance.limiter)
 
 
+@cython.nonecheck(False)
 cdef inline void count_fruitless(Instance instance, int outcome, int status, int64_t now_ns) noexcept:
     """Count the calls in a row that brought no result; what says nothing of the instance is left out."""
     if status == RESULT:
@@ -273,6 +278,7 @@ cdef class Router:
         update_part(instance)
         return True
 
+    @cython.nonecheck(False)
     cdef Series series_of(self, Server server, str method):
         """Return the counters of a method; those above the limit share one."""
         cdef Series series
@@ -310,6 +316,7 @@ cdef class Router:
     ):
         return self.lease(<Server> self.servers[server_id], method, now_ns, random, key, avoid, waited, again)
 
+    @cython.nonecheck(False)
     cdef Lease lease(
         self, Server server, str method, int64_t now_ns, uint64_t random, uint64_t key, Instance avoid, bint waited,
         bint again,
@@ -340,6 +347,7 @@ cdef class Router:
             return refused(lease, series, CIRCUIT_OPEN, wait_ns)
         return taken(self, lease, series)
 
+    @cython.nonecheck(False)
     cdef int refuses(self, Server server, str method, int64_t now_ns, uint64_t random, int64_t* wait_ns) except -1:
         """Count a call that comes for the first time, and say what keeps it from being sent, if anything does."""
         cdef Limits limits = server.limits
@@ -361,6 +369,7 @@ cdef class Router:
                 return SHED
         return 0
 
+    @cython.nonecheck(False)
     cdef bint grant(self, Lease lease, Instance instance, int64_t now_ns, int64_t* wait_ns) except -1:
         """Take the permit of the chosen instance; it fails only without memory for its trials."""
         cdef int64_t wait = circuit_acquire(
@@ -379,6 +388,8 @@ cdef class Router:
         cdef Lease lease = Lease.__new__(Lease)
         cdef Series series = self.series_of(server, method)
         cdef int64_t wait_ns = INT64_MAX
+        if server.events is not self.events:
+            raise ValueError("the instance is of another router")
         lease.server = server
         lease.started_ns = now_ns
         if instance.removed or instance.availability == C_EXCLUDED:
@@ -415,8 +426,10 @@ cdef class Router:
     def count_refused(self, Lease lease not None, int status=OVERLOADED):
         if not 0 <= status < STATUSES:
             raise ValueError(f"status must be 0 to 11, not {status}")
-        if lease.rejection >= LIMITED:
+        if lease.rejection >= LIMITED and lease.series is not None:
             lease.series.counts[status] += 1
+            # Once.
+            lease.series = None
 
     def count_unpicked(self, Server server not None, str method not None):
         cdef Series series = self.series_of(server, method)
@@ -446,6 +459,7 @@ cdef class Router:
     ):
         self.settle(lease, outcome, status, now_ns, retry_after_ns, random)
 
+    @cython.nonecheck(False)
     cdef object settle(
         self, Lease lease, int outcome, int status, int64_t now_ns, int64_t retry_after_ns, uint64_t random
     ):
@@ -456,6 +470,8 @@ cdef class Router:
             raise ValueError(f"outcome must be 0 to 2, not {outcome}")
         if not 0 <= status < STATUSES:
             raise ValueError(f"status must be 0 to 11, not {status}")
+        if server.events is not self.events:
+            raise ValueError("the lease is of another router")
         if lease.finished:
             return
         lease.finished = True
@@ -487,7 +503,7 @@ cdef class Router:
                 self.measure(lease, duration_ns, outcome == FAILURE, status == RESULT, now_ns)
             elif status == OVERLOADED and retry_after_ns > 0:
                 # A closed circuit ignores "come back later"; the instance gets its pause all the same.
-                instance.paused_until_ns = now_ns + min(retry_after_ns, LONGEST_PAUSE_NS)
+                instance.paused_until_ns = later(now_ns, min(retry_after_ns, LONGEST_PAUSE_NS))
                 update_part(instance)
         if instance.circuit.pending:
             note_transitions(instance, now_ns)
@@ -500,6 +516,7 @@ cdef class Router:
         if self.waiting > 0 and self.on_slot is not None:
             self.on_slot()
 
+    @cython.nonecheck(False)
     cdef int measure(self, Lease lease, int64_t duration_ns, bint failed, bint is_result, int64_t now_ns) except -1:
         cdef Server server = lease.server
         cdef Instance instance = lease.instance

@@ -7,6 +7,8 @@ from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t
 from libc.string cimport memchr, memcmp, memcpy
 
+from mcp_manager._core.sealing cimport seal
+
 cdef enum:
     DEFAULT_LIMIT = 16777216
     # More digits than a century of milliseconds has are not a wish to be met.
@@ -31,6 +33,9 @@ cdef class SseEvent:
 
     def __repr__(self):
         return f"<SseEvent {self.event!r:.80} id={self.id!r:.80} {len(self.data)} bytes>"
+
+
+seal(SseEvent)
 
 
 cdef inline Py_ssize_t find(const char* text, int byte, Py_ssize_t at, Py_ssize_t end) noexcept nogil:

@@ -6,13 +6,14 @@ from mcp_manager._core.deadlines cimport Deadline, DeadlineWheel
 from mcp_manager._core.http_message cimport Content, Exchange, GrowingBody
 
 cdef enum State:
+    # First: it is what a wire is before it is attached.
+    CLOSED
     IDLE
     WAITING
     BODY
     STREAM
     # The reply is delivered, its stream not over.
     ENDING
-    CLOSED
 
 
 cdef class WireGroup:
@@ -28,7 +29,7 @@ cdef class WirePool:
     # One buffer for all: what is received is parsed before anything else can be.
     cdef bytearray storage
     cdef object view
-    cdef readonly list idle
+    cdef list unused
     cdef readonly set wires
     # Sweeps for which every wire is looked at before it is used again.
     cdef int wary

@@ -6,7 +6,7 @@ may carry another request.
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Protocol, final
+from typing import Any, Protocol, Self, final
 
 from typing_extensions import disjoint_base
 
@@ -45,13 +45,13 @@ class WirePool:
         What it belongs to, if to anything.
     """
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         wheel: DeadlineWheel,
         clock: Callable[[], int],
         storage: bytearray,
         group: WireGroup | None = None,
-    ) -> None: ...
+    ) -> Self: ...
     @property
     def group(self) -> WireGroup:
         """What it belongs to."""

@@ -5,8 +5,8 @@ may carry another request.
 """
 
 cimport cython
-from cpython.bytearray cimport PyByteArray_AS_STRING
-from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
+from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t
@@ -15,8 +15,9 @@ from libc.string cimport memcpy
 from mcp_manager._core.deadlines cimport Deadline, DeadlineWheel
 from mcp_manager._core.http_message cimport (
     CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EVENTS, KEPT, OTHER, SET_COOKIE, TRANSFER_ENCODING, Exchange,
-    content_of, grow_from, is_encoded, kept_name, length_of, make_reply, new_body, render,
+    content_of, grow_from, is_encoded, kept_name, length_of, make_reply, new_body, render, room_in,
 )
+from mcp_manager._core.sealing cimport seal
 
 from httptools import HttpResponseParser
 
@@ -57,21 +58,25 @@ cdef class WireGroup:
 
 @cython.final
 cdef class WirePool:
-    def __init__(self, DeadlineWheel wheel not None, clock, bytearray storage not None, WireGroup group=None):
+    def __cinit__(self, DeadlineWheel wheel not None, clock, bytearray storage not None, WireGroup group=None):
         self.wheel = wheel
         self.clock = clock
         self.storage = storage
         self.view = memoryview(storage)
-        self.idle = []
+        self.unused = []
         self.wires = set()
         self.group = WireGroup() if group is None else group
+
+    @property
+    def idle(self):
+        return list(self.unused)
 
     cpdef Wire take(self, int64_t now_ns=0):
         cdef Wire wire
         cdef Wire taken = None
         cdef list aside = None
-        while self.idle:
-            wire = <Wire> self.idle.pop()
+        while self.unused:
+            wire = <Wire> self.unused.pop()
             self.group.idle -= 1
             # Between a fatal error and connection_lost() lies a turn of the loop.
             if wire.state != IDLE or wire.transport.is_closing():
@@ -88,7 +93,7 @@ cdef class WirePool:
             taken = wire
             break
         if aside is not None:
-            self.idle[:0] = aside
+            self.unused[:0] = aside
             self.group.idle += len(aside)
         return taken
 
@@ -97,7 +102,7 @@ cdef class WirePool:
         cdef list old = []
         if self.wary > 0:
             self.wary -= 1
-        for wire in self.idle:
+        for wire in self.unused:
             if wire.resting and <int64_t> self.clock() - wire.first_end_ns > AT_ONCE_NS:
                 # It is kept open.
                 wire.resting = self.single_use = False
@@ -129,39 +134,42 @@ cdef class WirePool:
         if self.single_use:
             self.rest(wire)
         elif self.group.on_return is None or not self.group.on_return(wire):
-            self.idle.append(wire)
+            self.unused.append(wire)
             self.group.idle += 1
 
     cdef object rest(self, Wire wire):
         """Close a wire that the far end is about to close, but keep one: if it stays open, wires are used again."""
         cdef Wire other
         if self.group.on_return is None and wire.served == 1:
-            for other in self.idle:
+            for other in self.unused:
                 if other.resting:
                     break
             else:
                 wire.resting = True
-                self.idle.insert(0, wire)
+                self.unused.insert(0, wire)
                 self.group.idle += 1
                 return
         wire.close()
 
     cdef object forget(self, Wire wire):
         self.wires.discard(wire)
-        if wire in self.idle:
-            self.idle.remove(wire)
+        if wire in self.unused:
+            self.unused.remove(wire)
             self.group.idle -= 1
 
 
 cdef class Wire(Deadline):
     def __init__(self, WirePool pool not None, create_future):
+        if self.pool is not None:
+            raise RuntimeError("the wire has a pool already")
         self.pool = pool
         self.create_future = create_future
-        self.state = CLOSED
 
     # The side of the pool and the transport above
 
     def attach(self, transport):
+        if self.pool is None or self.state != CLOSED:
+            raise RuntimeError("a wire is attached once, and has a pool before")
         self.transport = transport
         self.write = transport.write
         self.replace_parser()
@@ -244,15 +252,17 @@ cdef class Wire(Deadline):
         if self.direct:
             # One byte more than the body has, where the zero after it stands: a transport that fills what it gets
             # would keep what follows for later, when the connection may carry another exchange.
-            return PyMemoryView_FromMemory(
-                PyBytes_AS_STRING(self.body) + self.received, self.length - self.received + 1, PyBUF_WRITE
-            )
+            return room_in(self.body, self.received, self.length - self.received + 1)
         return self.pool.view
 
     def buffer_updated(self, Py_ssize_t size):
         cdef char* received
         if self.state == CLOSED:
             return
+        if not 0 <= size <= (
+            self.length - self.received + 1 if self.direct else PyByteArray_GET_SIZE(self.pool.storage)
+        ):
+            raise ValueError(f"the buffer has no room for {size} bytes")
         if self.direct:
             self.take_in_place(size)
             return
@@ -308,7 +318,7 @@ cdef class Wire(Deadline):
             # A second reply to one request: no telling whose it is.
             self.early = True
 
-    def on_header(self, bytes name, bytes value):
+    def on_header(self, bytes name not None, bytes value not None):
         cdef bytes known
         if self.early or self.state != WAITING:
             return
@@ -347,6 +357,8 @@ cdef class Wire(Deadline):
         if self.cookies is not None:
             self.listener.take_cookies(self.cookies)
             self.cookies = None
+            if self.state != WAITING:
+                return
         if self.chunked:
             self.length = -1
         if self.length > self.limit:
@@ -364,7 +376,7 @@ cdef class Wire(Deadline):
         elif self.exchange.request_id < 0:
             self.listener.stream_opened(self.exchange)
 
-    def on_body(self, bytes chunk):
+    def on_body(self, bytes chunk not None):
         if self.early:
             return
         self.silent = 0
@@ -418,6 +430,9 @@ cdef class Wire(Deadline):
             return
         if self.received == 0 and size == self.length:
             self.body = chunk
+        elif size > self.length - self.received:
+            self.fail(WireError(_MALFORMED, "its body is longer than it said"))
+            return
         else:
             if self.body is None:
                 self.body = new_body(self.length)
@@ -572,3 +587,6 @@ cdef class Wire(Deadline):
         self.events = None
         self.chunked = self.encoded = self.finished = self.early = False
         self.direct = self.asked_parser = False
+
+
+seal(Wire)

@@ -99,8 +99,12 @@ cdef struct Connection:
     int endpoint
 
 
-cdef inline Text text_of(bytes value):
+cdef inline Text text_of(bytes value, list kept):
+    """Return where the bytes are, which are kept from now on."""
     cdef Text text
+    if value is None:
+        raise TypeError("a reply is made of bytes, not of None")
+    kept.append(value)
     text.at = PyBytes_AS_STRING(value)
     text.size = PyBytes_GET_SIZE(value)
     return text
@@ -171,6 +175,8 @@ cdef bint say_reply(Connection* to, Endpoint* endpoint, Text method, Text identi
     return True
 
 
+# Most of it runs without the GIL, which a check would ask for; it has no other extension type than itself.
+@cython.nonecheck(False)
 @cython.final
 cdef class Loopback:
     cdef object render
@@ -377,16 +383,15 @@ cdef class Loopback:
             return NULL
         if not 0 < len(rendered.answers) <= ANSWERS:
             raise ValueError(f"an endpoint has 1 to {ANSWERS} answers")
-        self.kept.append((path, rendered))
-        made.path = text_of(path)
+        made.path = text_of(path, self.kept)
         made.chunked = rendered.chunked
-        made.prefix = text_of(rendered.prefix)
+        made.prefix = text_of(rendered.prefix, self.kept)
         made.count = 0
         for each in rendered.answers:
             answer = &made.answers[made.count]
-            answer.method = text_of(each.method)
-            answer.head = text_of(each.head)
-            answer.suffix = text_of(each.suffix)
+            answer.method = text_of(each.method, self.kept)
+            answer.head = text_of(each.head, self.kept)
+            answer.suffix = text_of(each.suffix, self.kept)
             answer.counted = each.counted
             made.count += 1
         self.known += 1
