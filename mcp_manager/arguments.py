@@ -2,29 +2,149 @@
 
 from __future__ import annotations
 
-from typing import Final
+import numbers
+import time
+from collections.abc import Collection, Mapping
+from typing import Any, Final
 
-from mcp_manager.errors import InvalidRequestError
+from mcp_manager.config import ManagerConfig
+from mcp_manager.errors import ConfigError, InvalidRequestError, ServerNotFoundError
 
-__all__ = ["timeout_in_ns", "timeout_in_s"]
+__all__ = [
+    "as_flag",
+    "as_manager_config",
+    "as_object",
+    "as_seconds",
+    "as_server_ids",
+    "as_settings",
+    "as_text",
+    "check_count",
+    "check_server_id",
+    "check_timeout",
+    "end_of",
+    "shown",
+    "timeout_in_ns",
+    "wrong_call",
+]
 
 # A century: more does not fit nanoseconds beside the time since boot.
-_LONGEST_TIMEOUT_S: Final = 100 * 365.25 * 86400
+_LONGEST_S: Final = 100 * 365.25 * 86400
+_LONGEST_SHOWN: Final = 60
 
 
-def timeout_in_ns(timeout: float) -> int:
-    """Return a timeout in seconds as nanoseconds; raises as :func:`timeout_in_s`."""
-    return int(timeout_in_s(timeout) * 1e9)
+def shown(value: object) -> str:
+    """Show a value that is not what it should be: text and numbers themselves, of everything else its type."""
+    if value is None or isinstance(value, str | bytes | int | float):
+        try:
+            text = repr(value)
+        except ValueError:
+            # A number of thousands of digits.
+            text = f"a number of {value.bit_length()} bits" if isinstance(value, int) else type(value).__name__
+        return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+    return f"of type {type(value).__name__}"
 
 
-def timeout_in_s(timeout: float) -> float:
-    """Return a timeout in seconds as it was given, or a century if that is less.
+def as_seconds(value: object, name: str) -> float:
+    """Return a number of seconds, or a century if that is less.
 
     Raises
     ------
     InvalidRequestError
-        Not a number, or negative.
+        Not a number, or negative; nothing was sent.
     """
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
-        raise InvalidRequestError(f"Invalid request: timeout must be a number of seconds from 0, not {timeout!r}")
-    return min(timeout, _LONGEST_TIMEOUT_S)
+    seconds = value
+    if not isinstance(seconds, int | float) and isinstance(value, numbers.Real):
+        # Numbers of numpy, fractions.
+        seconds = float(value)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
+        raise _wrong(name, "a number of seconds from 0", value)
+    return min(seconds, _LONGEST_S)
+
+
+def check_timeout(timeout: float | None) -> float | None:
+    """Return a timeout in seconds, ``None`` for the default; raises as :func:`as_seconds`."""
+    return None if timeout is None else as_seconds(timeout, "timeout")
+
+
+def timeout_in_ns(timeout: float) -> int:
+    """Return a timeout in seconds as nanoseconds; raises as :func:`as_seconds`."""
+    return int(as_seconds(timeout, "timeout") * 1e9)
+
+
+def end_of(timeout: float | None) -> float | None:
+    """Return when a timeout in seconds that begins now is over, by the monotonic clock; raises as :func:`as_seconds`."""
+    return None if timeout is None else time.monotonic() + as_seconds(timeout, "timeout")
+
+
+def check_count(value: object, name: str) -> None:
+    """Raise :class:`InvalidRequestError` unless this is an integer from 0."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise _wrong(name, "an integer from 0", value)
+
+
+def as_text(value: object, name: str) -> str:
+    """Return a text as it is; raises :class:`InvalidRequestError` for anything else."""
+    if not isinstance(value, str):
+        raise _wrong(name, "a string", value)
+    return value
+
+
+def as_flag(value: object, name: str) -> bool:
+    """Return true or false as it is; raises :class:`InvalidRequestError` for anything else."""
+    if not isinstance(value, bool):
+        raise _wrong(name, "true or false", value)
+    return value
+
+
+def as_object(value: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
+    """Return a copy of a mapping, ``None`` for an empty one; raises :class:`InvalidRequestError` for anything else."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise _wrong(name, "a mapping", value)
+    return dict(value)
+
+
+def as_settings(value: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
+    """Return a copy of a mapping that a manager is made with; raises :class:`ConfigError` for anything else."""
+    if value is not None and not isinstance(value, Mapping):
+        raise ConfigError(f"{name} must be a mapping, not {shown(value)}")
+    return dict(value or {})
+
+
+def as_manager_config(config: ManagerConfig | None, name: str = "config") -> ManagerConfig:
+    """Return a configuration as it is, ``None`` for the defaults; raises :class:`ConfigError` for anything else."""
+    if config is None:
+        return ManagerConfig()
+    if not isinstance(config, ManagerConfig):
+        raise ConfigError(
+            f"{name} must be a ManagerConfig, not {shown(config)}",
+            hint="load_manager_config(path) reads a file, ManagerConfig(servers=...) takes what is at hand",
+        )
+    return config
+
+
+def check_server_id(server_id: object) -> None:
+    """Raise :class:`ServerNotFoundError` for what cannot be the id of any server."""
+    if not isinstance(server_id, str):
+        raise ServerNotFoundError(shown(server_id), hint="a server id is a string") from None
+
+
+def as_server_ids(server_ids: Collection[str]) -> list[str]:
+    """Return the ids in their order, each once; raises :class:`InvalidRequestError` for what is no collection."""
+    if isinstance(server_ids, str | bytes | bytearray) or not isinstance(server_ids, Collection):
+        raise _wrong("server_ids", "a collection of server ids", server_ids)
+    for server_id in server_ids:
+        check_server_id(server_id)
+    return list(dict.fromkeys(server_ids))
+
+
+def wrong_call(server_id: object, request: object) -> InvalidRequestError | ServerNotFoundError:
+    """Say which of the two is of a type that it cannot be."""
+    if isinstance(request, bytes) or not isinstance(server_id, str):
+        return ServerNotFoundError(shown(server_id), hint="a server id is a string")
+    return InvalidRequestError(f"Invalid request: it must be bytes, not {type(request).__name__}")
+
+
+def _wrong(name: str, wanted: str, value: object) -> InvalidRequestError:
+    return InvalidRequestError(f"Invalid request: {name} must be {wanted}, not {shown(value)}")

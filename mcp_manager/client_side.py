@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Final, Literal, get_args
 
 from mcp_manager._core.jsonrpc import ERROR
+from mcp_manager.arguments import shown, timeout_in_ns
 from mcp_manager.errors import CallError, ConfigError, InvalidRequestError
 from mcp_manager.protocol.methods import ROOTS_CHANGED
 from mcp_manager.protocol.request import encode_method
@@ -74,10 +75,12 @@ class ClientSide:
             A session did not take it. The level stays set for the sessions to come.
         """
         [supervisor] = self._deployed_supervisors(server_id)
-        if level not in _LEVELS:
-            raise InvalidRequestError(f"Invalid request: log level {level!r}", hint=f"one of {', '.join(_LEVELS)}")
+        timeout_ns = supervisor.request_timeout_ns if timeout is None else timeout_in_ns(timeout)
+        if not isinstance(level, str) or level not in _LEVELS:
+            raise InvalidRequestError(
+                f"Invalid request: there is no log level {shown(level)}", hint=f"one of {', '.join(_LEVELS)}"
+            )
         supervisor.settings.memory.log_level = level
-        timeout_ns = supervisor.request_timeout_ns if timeout is None else int(timeout * 1e9)
         deadline_ns = time.monotonic_ns() + timeout_ns
         sessions = [session for _, session in _sessions([supervisor])]
         for reply in await asyncio.gather(*(each.set_log_level(level, deadline_ns) for each in sessions)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 __all__ = [
     "AuthError",
@@ -41,6 +41,8 @@ __all__ = [
 Delivery = Literal["not_sent", "rejected", "unknown", "answered"]
 """What became of a request: ``not_sent`` (no byte of it left), ``rejected`` (the peer refused it unexecuted),
 ``unknown`` (it may have been executed), ``answered`` (a reply arrived)."""
+
+_LONGEST_NAME: Final = 256
 
 
 class McpManagerError(Exception):
@@ -95,6 +97,11 @@ def _blank(kind: type[McpManagerError]) -> McpManagerError:
     return maker.__new__(kind)
 
 
+def _clipped(name: str) -> str:
+    """Shorten what is longer than any name can be."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+
+
 class ConfigError(McpManagerError, ValueError):
     """A configuration is malformed; nothing was changed."""
 
@@ -107,7 +114,7 @@ class ServerNotFoundError(McpManagerError, ValueError):
     """No server is deployed under this id."""
 
     def __init__(self, server_id: str, *, hint: str = "list_servers() names the deployed ones") -> None:
-        super().__init__(f"Server {server_id} not found", server_id=server_id, hint=hint)
+        super().__init__(f"Server {_clipped(server_id)} not found", server_id=server_id, hint=hint)
 
 
 class ServerExistsError(McpManagerError, ValueError):
@@ -129,7 +136,9 @@ class ToolNotFoundError(McpManagerError, ValueError):
         unseen = ", ".join(missing)
         if unseen:
             hints.append(f"the tools of {unseen} could not be listed")
-        super().__init__(f"Tool {name} not found", hint="; ".join(hints) or "list_all_tools() names those there are")
+        super().__init__(
+            f"Tool {_clipped(name)} not found", hint="; ".join(hints) or "list_all_tools() names those there are"
+        )
 
 
 class NotRunningError(McpManagerError, RuntimeError):

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from mcp_manager._core.router import Router
+from mcp_manager.arguments import as_manager_config, check_count, check_server_id
 from mcp_manager.assembly import Assembly
 from mcp_manager.config import (
     ManagerConfig,
@@ -23,7 +24,15 @@ from mcp_manager.config import (
 )
 from mcp_manager.core_settings import balancing_settings, limits_of
 from mcp_manager.dispatch.fleet_index import FleetIndex, traits_of
-from mcp_manager.errors import CallError, ConnectError, McpManagerError, ServerExistsError, ServerNotFoundError
+from mcp_manager.errors import (
+    CallError,
+    ConfigError,
+    ConnectError,
+    DeadlineExceededError,
+    McpManagerError,
+    ServerExistsError,
+    ServerNotFoundError,
+)
 from mcp_manager.health import HealthMonitor
 from mcp_manager.pool import Instance
 from mcp_manager.scaling import Rollout, RolloutPlan, check_instances
@@ -46,6 +55,8 @@ _MOMENT_S = 0.25
 
 _KEPT = "server %r keeps its old configuration: %s"
 _PAUSES = 9
+# Servers that are named in one error.
+_TOLD = 5
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,10 +115,9 @@ class Fleet:
         """Return the supervisor of a server; raises :class:`ServerNotFoundError`."""
         try:
             return self.servers[server_id]
-        except KeyError:
+        except (KeyError, TypeError):
+            check_server_id(server_id)
             raise ServerNotFoundError(server_id) from None
-        except TypeError:
-            raise ServerNotFoundError(repr(server_id), hint="a server id is a string") from None
 
     def take_all(self) -> list[Supervisor]:
         """Empty the fleet and return what was in it, or is on its way in or out, for whoever ends it."""
@@ -273,6 +283,9 @@ class Fleet:
 
     async def apply(self, config: ManagerConfig) -> Applied:
         """Make the fleet what ``config.servers`` says."""
+        if config is None:
+            raise ConfigError("config must be a ManagerConfig, not None")
+        config = as_manager_config(config)
         with _collector_paused():
             wanted = {server_id: _parse_config(server_id, server) for server_id, server in config.servers.items()}
         gone = sorted(self.servers.keys() - wanted.keys())
@@ -313,8 +326,17 @@ class Fleet:
             is_foreseen = isinstance(error, McpManagerError)
             _log.error("server %r is not what it should be: %s", server_id, error, exc_info=not is_foreseen)
 
-    async def wait_ready(self, wanted: int | None, check_running: Callable[[], None]) -> None:
+    async def wait_ready(self, wanted: int | None, timeout: float | None, check_running: Callable[[], None]) -> None:
         """Wait until ``wanted`` servers, or all that are deployed then, are ready; ``check_running`` may end the wait."""
+        if wanted is not None:
+            check_count(wanted, "min")
+        try:
+            async with asyncio.timeout(timeout):
+                await self._wait_ready(wanted, check_running)
+        except TimeoutError:
+            raise self._unready(wanted, timeout) from None
+
+    async def _wait_ready(self, wanted: int | None, check_running: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
         while True:
             self._observer.changed.clear()
@@ -331,6 +353,23 @@ class Fleet:
                     await self._observer.changed.wait()
             await asyncio.sleep(_PAUSES * took_s)
             check_running()
+
+    def _unready(self, wanted: int | None, timeout: float | None) -> DeadlineExceededError:
+        """Say which servers are not ready, and why; of many, the first few."""
+        missing = [each for each in self.servers.values() if not is_ready(each, self._monitor)]
+        ready = len(self.servers) - len(missing)
+        told = [self._why_unready(each) for each in missing[:_TOLD]]
+        more = [f"and {len(missing) - _TOLD} more"] if len(missing) > _TOLD else []
+        return DeadlineExceededError(
+            f"after {timeout:g} s {ready} of {len(self.servers) if wanted is None else wanted} servers are ready"
+            + "".join(f"; {each}" for each in [*told, *more]),
+            delivery="not_sent",
+        )
+
+    def _why_unready(self, supervisor: Supervisor) -> str:
+        state, reasons = self._monitor.state(supervisor)
+        errors = (f": {error.message}" for each in supervisor.instances if (error := each.last_error) is not None)
+        return f"{supervisor.server_id!r} is {state.value} ({', '.join(reasons)}){next(errors, '')}"
 
     def _settle(self, missing: Iterable[Supervisor], wanted: int) -> None:
         """Have sessions made where they are missing; of the servers never tried, no more than ``wanted`` at once."""

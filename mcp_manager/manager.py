@@ -10,10 +10,10 @@ from random import choice
 from threading import get_ident
 from typing import Any, Final, Self, TypeVar
 
+from mcp_manager import arguments
 from mcp_manager._core.jsonrpc import ERROR, FrameError, Message, scan
 from mcp_manager._core.permanence import make_permanent
 from mcp_manager._core.router import Router
-from mcp_manager.arguments import timeout_in_ns
 from mcp_manager.assembly import Assembly
 from mcp_manager.auth.redirect import RedirectHandler
 from mcp_manager.auth.token_store import TokenStore
@@ -94,24 +94,25 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
         token_store: TokenStore | None = None,
         redirect_handler: RedirectHandler | None = None,
     ) -> None:
-        self._config = config if config is not None else ManagerConfig()
+        self._config = arguments.as_manager_config(config)
+        capabilities = arguments.as_settings(capabilities, "capabilities")
         self._roots: Roots | None = None
         if isinstance(handlers, Handlers):
-            capabilities = {**handlers.capabilities(), **(capabilities or {})}
+            capabilities = {**handlers.capabilities(), **capabilities}
             self._roots = handlers.root_list()
             handlers = handlers.by_method(self._roots)
-        handlers = handlers or {}
+        handlers = arguments.as_settings(handlers, "handlers")
         listeners = {**handlers, TOOLS_CHANGED: self._tools_changed, ELICITATION_COMPLETE: self._elicitation_complete}
         self._on_tools_changed = handlers.get(TOOLS_CHANGED)
         self._on_elicitation_complete = handlers.get(ELICITATION_COMPLETE)
-        is_asked_by_url = "url" in elicitation_modes(handshake_capabilities(handlers, capabilities or {}))
+        is_asked_by_url = "url" in elicitation_modes(handshake_capabilities(handlers, capabilities))
         self._url_elicitations = UrlElicitations(handlers.get(ELICIT) if is_asked_by_url else None, _CLOCK)
         self._tools = ToolCache(self._list_tools, self._stamp, _CLOCK)
         self._assembly = Assembly(
             self._config,
             handlers,
             listeners,
-            capabilities or {},
+            capabilities,
             trace_context,
             self._tools.began,
             _CLOCK,
@@ -354,7 +355,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
         """
         self._check_running()
         supervisor = self._supervisor_of(server_id)
-        supervisor.set_maintenance(on)
+        supervisor.set_maintenance(arguments.as_flag(on, "on"))
         self._monitor.reassess(supervisor)
 
     async def wait_ready(self, min: int | None = None, *, timeout: float | None = None) -> None:
@@ -365,12 +366,11 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
 
         Raises
         ------
-        TimeoutError
-            ``timeout`` seconds passed first.
+        DeadlineExceededError
+            ``timeout`` seconds passed first; a ``TimeoutError``, which names servers that are not ready, and why.
         """
         self._check_running()
-        async with asyncio.timeout(timeout):
-            await self._fleet.wait_ready(min, self._check_running)
+        await self._fleet.wait_ready(min, arguments.check_timeout(timeout), self._check_running)
 
     # Calls
 
@@ -417,10 +417,12 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
             self._check_running()
         try:
             message = scan(encode_text(request) if as_text else request)
+            # A selector is no server's id.
+            supervisor = self._servers.get(server_id)  # type: ignore[arg-type]
         except FrameError as error:
             raise invalid_request(error) from None
-        # A selector is no server's id.
-        supervisor = self._servers.get(server_id)  # type: ignore[arg-type]
+        except TypeError:
+            raise arguments.wrong_call(server_id, request) from None
         if supervisor is None:
             if isinstance(server_id, Selector):
                 return await self._routed(
@@ -433,7 +435,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
                 )
             supervisor = self._supervisor_of(server_id)
         now_ns = _CLOCK()
-        deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else timeout_in_ns(timeout))
+        deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else arguments.timeout_in_ns(timeout))
         method, id_raw = message.method, message.id_raw
         if method is None:
             raise invalid_request(None)
@@ -464,7 +466,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
             progress = (token, ProgressReports(on_progress))
         encoded = None if params is None else encode_params(params)
         now_ns = _CLOCK()
-        deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else timeout_in_ns(timeout))
+        deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else arguments.timeout_in_ns(timeout))
         outgoing = Request(encode_method(method), encoded)
         try:
             reply = await self._dispatcher.call(supervisor, method, outgoing, now_ns, deadline_ns, progress, key)
@@ -487,9 +489,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
         attempt: Callable[[str, float | None], Awaitable[T]],
     ) -> T:
         self._check_running()
-        if timeout is not None:
-            timeout_in_ns(timeout)
-        return await self._routing.carry(selector, timeout, key, method, tool, attempt)
+        return await self._routing.carry(selector, arguments.check_timeout(timeout), key, method, tool, attempt)
 
     async def _page(
         self, server_id: str, method: str, params: object, place: object | None, timeout: float | None
@@ -505,7 +505,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
             return reply, (instances[0], instances[0].generation)
         instance = place[0] if isinstance(place, tuple) else None
         now_ns = _CLOCK()
-        deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else timeout_in_ns(timeout))
+        deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else arguments.timeout_in_ns(timeout))
         outgoing = Request(encode_method(method), None if params is None else encode_params(params))
         reply, instance = await self._dispatcher.call_on(supervisor, instance, method, outgoing, now_ns, deadline_ns)
         return reply, (instance, instance.generation)
@@ -514,7 +514,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
 
     def _deployed(self, server_ids: Collection[str] | None) -> list[str]:
         self._check_running()
-        wanted = list(self._servers) if server_ids is None else list(dict.fromkeys(server_ids))
+        wanted = list(self._servers) if server_ids is None else arguments.as_server_ids(server_ids)
         for server_id in wanted:
             self._supervisor_of(server_id)
         return wanted

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from mcp_manager.arguments import as_object, as_seconds, as_text
 from mcp_manager.catalog import CallToolResult
 from mcp_manager.errors import ProtocolError
 from mcp_manager.protocol.tasks import TaskStatus
@@ -95,8 +96,8 @@ class TaskVerbs(Verbs):
         ProtocolError
             The server answered at once: it has no such tasks, and the tool was executed.
         """
-        task = {} if ttl_s is None else {"ttl": round(ttl_s * 1000)}
-        params = {"name": name, "arguments": dict(arguments or {}), "task": task}
+        task = {} if ttl_s is None else {"ttl": round(as_seconds(ttl_s, "ttl_s") * 1000)}
+        params = {"name": as_text(name, "name"), "arguments": as_object(arguments, "arguments"), "task": task}
         created = await self._typed(server_id, "tools/call", params, _Created, timeout)
         if created.task is None:
             raise ProtocolError(
@@ -109,11 +110,15 @@ class TaskVerbs(Verbs):
 
     async def get_task(self, server_id: str, task_id: str, *, timeout: float | None = None) -> Task:
         """Ask how a task stands."""
-        return (await self._typed(server_id, "tasks/get", {"taskId": task_id}, _WireTask, timeout)).plain()
+        return (
+            await self._typed(server_id, "tasks/get", {"taskId": as_text(task_id, "task_id")}, _WireTask, timeout)
+        ).plain()
 
     async def task_result(self, server_id: str, task_id: str, *, timeout: float | None = None) -> CallToolResult:
         """Wait until a task of 2025-11-25 is over, and return what its tool returned; raises as :meth:`call_tool`."""
-        return await self._typed(server_id, "tasks/result", {"taskId": task_id}, CallToolResult, timeout)
+        return await self._typed(
+            server_id, "tasks/result", {"taskId": as_text(task_id, "task_id")}, CallToolResult, timeout
+        )
 
     async def list_tasks(self, server_id: str, *, timeout: float | None = None) -> list[Task]:
         """List the tasks of 2025-11-25 that the server still knows, every page."""
@@ -121,4 +126,7 @@ class TaskVerbs(Verbs):
 
     async def cancel_task(self, server_id: str, task_id: str, *, timeout: float | None = None) -> None:
         """Ask the server to end a task; whether and when it does shows :meth:`get_task`."""
-        self._result_of(server_id, await self.call(server_id, "tasks/cancel", {"taskId": task_id}, timeout=timeout))
+        self._result_of(
+            server_id,
+            await self.call(server_id, "tasks/cancel", {"taskId": as_text(task_id, "task_id")}, timeout=timeout),
+        )

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from mcp_manager.arguments import as_text, check_timeout, end_of
 from mcp_manager.background import background_task
 from mcp_manager.catalog import CallToolResult, Tool
 from mcp_manager.errors import (
@@ -279,7 +280,7 @@ class FleetTools(Verbs):
         ServerNotFoundError
             ``server_ids`` names a server that is not deployed.
         """
-        return await self._tools.catalog(self._deployed(server_ids), timeout)
+        return await self._tools.catalog(self._deployed(server_ids), check_timeout(timeout))
 
     async def call_fleet_tool(
         self,
@@ -297,8 +298,8 @@ class FleetTools(Verbs):
         ToolNotFoundError
             No deployed server that can be reached has such a tool.
         """
-        end = None if timeout is None else time.monotonic() + timeout
-        server_id, tool = await self._tools.route(name, self._deployed(None), timeout)
+        end = end_of(timeout)
+        server_id, tool = await self._tools.route(as_text(name, "name"), self._deployed(None), check_timeout(timeout))
         left = None if end is None else max(0.0, end - time.monotonic())
         return await self.call_tool(server_id, tool, arguments, timeout=left, key=key, on_progress=on_progress)
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from mcp_manager._core.jsonrpc import ERROR, Message
+from mcp_manager.arguments import as_object, as_text, check_server_id, end_of
 from mcp_manager.catalog import (
     CallToolResult,
     CompleteResult,
@@ -144,6 +145,7 @@ class Verbs:
 
     async def list_tools(self, server_id: str, *, timeout: float | None = None) -> list[Tool]:
         """List all tools, every page."""
+        check_server_id(server_id)
         outputs, stamp = self._outputs(server_id), self._stamp(server_id)
         epoch = outputs.epoch if outputs is not None else 0
         hints = self._hints(server_id)
@@ -195,11 +197,12 @@ class Verbs:
                     chosen, name, arguments, meta=meta, timeout=left, key=key, on_progress=on_progress
                 ),
             )
-        end = None if timeout is None else time.monotonic() + timeout
-        outputs = self._outputs(server_id)
-        params: dict[str, Any] = {"name": name, "arguments": dict(arguments or {})}
+        check_server_id(server_id)
+        end = end_of(timeout)
+        params: dict[str, Any] = {"name": as_text(name, "name"), "arguments": as_object(arguments, "arguments")}
         if meta is not None:
-            params["_meta"] = dict(meta)
+            params["_meta"] = as_object(meta, "meta")
+        outputs = self._outputs(server_id)
         result = await self._typed(server_id, "tools/call", params, CallToolResult, timeout, key, on_progress)
         if outputs is not None and outputs.knows(name) and not result.is_error:
             await self._check_output(server_id, outputs, name, result, end)
@@ -226,7 +229,9 @@ class Verbs:
                 None,
                 lambda chosen, left: self.read_resource(chosen, uri, timeout=left, key=key),
             )
-        return await self._typed(server_id, "resources/read", {"uri": uri}, ReadResourceResult, timeout, key)
+        return await self._typed(
+            server_id, "resources/read", {"uri": as_text(uri, "uri")}, ReadResourceResult, timeout, key
+        )
 
     async def subscribe(self, server_id: str, uri: str, *, timeout: float | None = None) -> None:
         """Ask for ``notifications/resources/updated`` of a resource; they go to the manager's handlers.
@@ -235,11 +240,16 @@ class Verbs:
         and processes. What may have been missed meanwhile is told as updated. Servers of 2026-07-28 are listened to by
         ``subscriptions/listen``, earlier ones asked by ``resources/subscribe``.
         """
-        self._result_of(server_id, await self.call(server_id, "resources/subscribe", {"uri": uri}, timeout=timeout))
+        self._result_of(
+            server_id, await self.call(server_id, "resources/subscribe", {"uri": as_text(uri, "uri")}, timeout=timeout)
+        )
 
     async def unsubscribe(self, server_id: str, uri: str, *, timeout: float | None = None) -> None:
         """End a subscription."""
-        self._result_of(server_id, await self.call(server_id, "resources/unsubscribe", {"uri": uri}, timeout=timeout))
+        self._result_of(
+            server_id,
+            await self.call(server_id, "resources/unsubscribe", {"uri": as_text(uri, "uri")}, timeout=timeout),
+        )
 
     async def list_prompts(self, server_id: str, *, timeout: float | None = None) -> list[Prompt]:
         """List all prompts, every page."""
@@ -264,7 +274,7 @@ class Verbs:
                 None,
                 lambda chosen, left: self.get_prompt(chosen, name, arguments, timeout=left, key=key),
             )
-        params = {"name": name, "arguments": dict(arguments or {})}
+        params = {"name": as_text(name, "name"), "arguments": as_object(arguments, "arguments")}
         return await self._typed(server_id, "prompts/get", params, GetPromptResult, timeout, key)
 
     async def complete(
@@ -294,9 +304,12 @@ class Verbs:
                     chosen, reference, argument, value, context=context, timeout=left, key=key
                 ),
             )
-        params: dict[str, Any] = {"ref": dict(reference), "argument": {"name": argument, "value": value}}
+        params: dict[str, Any] = {
+            "ref": as_object(reference, "reference"),
+            "argument": {"name": as_text(argument, "argument"), "value": as_text(value, "value")},
+        }
         if context is not None:
-            params["context"] = {"arguments": dict(context)}
+            params["context"] = {"arguments": as_object(context, "context")}
         return await self._typed(server_id, "completion/complete", params, CompleteResult, timeout, key)
 
     async def _typed(
@@ -344,8 +357,8 @@ class Verbs:
             )
 
     async def _list(self, server_id: str, method: str, member: str, kind: type[T], timeout: float | None) -> list[T]:
-        end = None if timeout is None else time.monotonic() + timeout
-
+        check_server_id(server_id)
+        end = end_of(timeout)
         place: object | None = None
 
         async def fetch(cursor: str | None) -> bytes | memoryview:

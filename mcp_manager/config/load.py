@@ -26,6 +26,7 @@ from mcp_manager.config.parse import (
     refuse_unknown,
     warn_of_near_misses,
 )
+from mcp_manager.errors import ConfigError
 
 __all__ = ["load_manager_config"]
 
@@ -85,6 +86,8 @@ def load_manager_config(path: str | os.PathLike[str], *, environment: Mapping[st
         The file cannot be read or something in it is malformed. The message begins with
         "Invalid config file <path>: " and names the field, or the position in the file.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ConfigError(f"the path of a configuration file must be text or a Path, not of type {type(path).__name__}")
     try:
         document = _read(Path(path))
         return _build(document, os.environ if environment is None else environment)

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, get_args
 import msgspec
 
 from mcp_manager._core.router import Router
+from mcp_manager.arguments import shown
 from mcp_manager.background import background_task
 from mcp_manager.errors import CallError, ConfigError, RolloutError
 from mcp_manager.pool import Instance
@@ -43,20 +44,20 @@ class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Check what a caller gave."""
-        if self.strategy not in get_args(Strategy):
-            raise ConfigError(f"strategy must be one of {', '.join(get_args(Strategy))}, not {self.strategy!r}")
-        if self.verify_tools not in get_args(ToolCheck):
+        if not isinstance(self.strategy, str) or self.strategy not in get_args(Strategy):
+            raise ConfigError(f"strategy must be one of {', '.join(get_args(Strategy))}, not {shown(self.strategy)}")
+        if not isinstance(self.verify_tools, str) or self.verify_tools not in get_args(ToolCheck):
             raise ConfigError(
-                f"verify_tools must be one of {', '.join(get_args(ToolCheck))}, not {self.verify_tools!r}"
+                f"verify_tools must be one of {', '.join(get_args(ToolCheck))}, not {shown(self.verify_tools)}"
             )
         for name, least in (("batch", 1), ("min_calls", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ConfigError(f"{name} must be an integer from {least}, not {value!r}")
+                raise ConfigError(f"{name} must be an integer from {least}, not {shown(value)}")
         for name, most in (("percentage", 100.0), ("canary_s", _LONGEST_S)):
             value = getattr(self, name)
             if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < most:
-                raise ConfigError(f"{name} must be a number above 0 and below {most:g}, not {value!r}")
+                raise ConfigError(f"{name} must be a number above 0 and below {most:g}, not {shown(value)}")
 
 
 class Rollout:

@@ -1,0 +1,269 @@
+"""Every argument of every public method, given what it is not: an error of ours, at once, and nothing was done."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import decimal
+import fractions
+import inspect
+import json
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import pytest
+from support.calls import CALM
+from support.scripted import ScriptedServer
+
+from mcp_manager import (
+    DeadlineExceededError,
+    InvalidRequestError,
+    ManagerConfig,
+    McpManager,
+    McpManagerError,
+    ProtocolError,
+    PyMcpManager,
+    RpcError,
+    Selector,
+    ToolNotFoundError,
+)
+
+URL: Final = "http://127.0.0.1:9/mcp"
+
+PLAUSIBLE: Final[dict[str, Any]] = {
+    "server_id": "a",
+    "config": {"url": URL, "connect": "lazy"},
+    "config_json": '{"url": "http://127.0.0.1:9/mcp", "connect": "lazy"}',
+    "request_json": '{"method":"ping"}',
+    "request": b'{"method":"ping"}',
+    "method": "ping",
+    "instances": 1,
+    "on": False,
+    "name": "echo",
+    "uri": "file:///x",
+    "reference": {"type": "ref/prompt", "name": "p"},
+    "argument": "a",
+    "value": "v",
+    "task_id": "1",
+    "level": "info",
+    "roots": [],
+}
+
+
+class Odd:
+    """An object of nobody's."""
+
+    def __repr__(self) -> str:
+        return "an odd thing"
+
+
+class Hostile:
+    """One that cannot even be shown, compared or hashed."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        raise ZeroDivisionError
+
+    def __eq__(self, other: object) -> bool:
+        raise ZeroDivisionError
+
+
+ODD: Final[list[Any]] = [
+    None,
+    True,
+    "",
+    "5",
+    "\ud800",
+    "x" * 100_000,
+    b"5",
+    bytearray(b"5"),
+    -1,
+    0,
+    1.5,
+    -0.5,
+    math.nan,
+    math.inf,
+    -math.inf,
+    10**400,
+    -(10**400),
+    decimal.Decimal("1"),
+    decimal.Decimal("nan"),
+    1j,
+    [],
+    [1],
+    {},
+    {1: 2},
+    {"a": {1, 2}},
+    {"\ud800": 1},
+    (),
+    {1, 2},
+    object,
+    Odd(),
+    Hostile(),
+    Selector(tag="x"),
+    range(3),
+    ...,
+]
+"""Values of every kind; what happens to be right for a parameter is taken."""
+
+LONGEST: Final = 2_000
+
+NEVER_ASKED: Final = {"disown", "stop", "stop_async", "start", "start_async"}
+
+
+def methods(kind: type) -> list[str]:
+    return [
+        name
+        for name, each in inspect.getmembers(kind, inspect.isfunction)
+        if not name.startswith("_") and name not in NEVER_ASKED
+    ]
+
+
+def calls(method: Callable[..., Any]) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Make a call for every parameter and odd value, the other parameters as they should be."""
+    parameters = inspect.signature(method).parameters
+    usual = {name: PLAUSIBLE[name] for name, each in parameters.items() if each.default is inspect.Parameter.empty}
+    if "timeout" in parameters:
+        usual["timeout"] = 0.01
+    for name in parameters:
+        for number, odd in enumerate(ODD):
+            given = {**usual, name: odd}
+            yield f"{method.__name__}({name}=ODD[{number}])", lambda given=given: method(**given)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", methods(McpManager))
+async def test_a_manager_on_its_loop(name: str) -> None:
+    with ScriptedServer() as server:
+        async with McpManager(ManagerConfig()) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM, "request_timeout_s": 0.2})
+            surprises = []
+            for told, call in calls(getattr(manager, name)):
+                if manager.health().total_servers != 1:
+                    for each in manager.servers():
+                        await manager.undeploy(each.id)
+                    await manager.deploy("a", {"url": server.url, **CALM, "request_timeout_s": 0.2})
+                try:
+                    result = call()
+                    if inspect.isawaitable(result):
+                        await asyncio.wait_for(result, 2.0)
+                except McpManagerError as error:
+                    if len(str(error)) > LONGEST and not isinstance(error, RpcError):
+                        surprises.append(f"{told}: a message of {len(str(error))} characters")
+                except BaseException as error:
+                    surprises.append(f"{told}: {type(error).__name__}: {error}"[:300])
+            assert not surprises, "\n".join(surprises)
+
+
+@pytest.mark.parametrize("name", [each for each in methods(PyMcpManager) if not each.endswith("_async")])
+def test_the_documented_manager(name: str) -> None:
+    with ScriptedServer() as server, PyMcpManager() as manager:
+        config = json.dumps({"url": server.url, **CALM, "request_timeout_s": 0.2})
+        manager.deploy_server("a", config)
+        surprises = []
+        for told, call in calls(getattr(manager, name)):
+            if manager.get_health_status().total_servers != 1:
+                for each in manager.list_servers():
+                    manager.undeploy_server(each.id)
+                manager.deploy_server("a", config)
+            try:
+                call()
+            except McpManagerError as error:
+                if len(str(error)) > LONGEST and not isinstance(error, RpcError):
+                    surprises.append(f"{told}: a message of {len(str(error))} characters")
+            except BaseException as error:
+                surprises.append(f"{told}: {type(error).__name__}: {error}"[:300])
+        assert not surprises, "\n".join(surprises)
+
+
+@pytest.mark.parametrize("kind", [McpManager, PyMcpManager])
+def test_a_manager_is_not_made_of_what_it_is_not_made_of(kind: type) -> None:
+    surprises = []
+    for name in inspect.signature(kind).parameters:
+        for number, odd in enumerate(ODD):
+            try:
+                kind(**{name: odd})
+            except McpManagerError as error:
+                assert name in str(error) or "config" in str(error), str(error)
+            except BaseException as error:
+                surprises.append(f"{kind.__name__}({name}=ODD[{number}]): {type(error).__name__}: {error}"[:300])
+    assert not surprises, "\n".join(surprises)
+
+
+TIMED: Final = [
+    name for name in methods(McpManager) if "timeout" in inspect.signature(getattr(McpManager, name)).parameters
+]
+NO_SECONDS: Final = ["5", b"5", True, -1, -0.001, math.nan, -math.inf, decimal.Decimal(5), [], 1j]
+
+
+@pytest.mark.parametrize("name", TIMED)
+async def test_one_check_of_timeouts_before_anything_is_sent(name: str) -> None:
+    with ScriptedServer() as server:
+        async with McpManager(ManagerConfig()) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM})
+            before = len(server.requests)
+            method = getattr(manager, name)
+            wanted = {
+                each: PLAUSIBLE[each]
+                for each, parameter in inspect.signature(method).parameters.items()
+                if parameter.default is inspect.Parameter.empty
+            }
+            if name == "execute_text":
+                wanted["request"] = PLAUSIBLE["request_json"]
+            targets: list[dict[str, Any]] = [{}]
+            if "Selector" in str(inspect.signature(method).parameters.get("server_id", "")):
+                targets.append({"server_id": Selector(server_type="generic")})
+            for target in targets:
+                for wrong in NO_SECONDS:
+                    with pytest.raises(InvalidRequestError, match="timeout must be a number of seconds from 0, not "):
+                        await method(**{**wanted, **target}, timeout=wrong)
+            assert len(server.requests) == before
+            for right in (math.inf, 10**400, fractions.Fraction(5)):
+                with contextlib.suppress(RpcError, ProtocolError, ToolNotFoundError):
+                    await asyncio.wait_for(method(**wanted, timeout=right), 20)
+
+
+async def test_text_is_no_number_and_a_number_no_text() -> None:
+    with ScriptedServer() as server:
+        async with McpManager(ManagerConfig()) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM})
+            before = len(server.requests)
+            calls: list[tuple[str, Any]] = [
+                ("name must be a string, not 5", manager.call_tool("a", 5)),  # type: ignore[arg-type]
+                ("arguments must be a mapping, not 'x'", manager.call_tool("a", "echo", "x")),  # type: ignore[arg-type]
+                ("meta must be a mapping, not of type list", manager.call_tool("a", "echo", meta=[])),  # type: ignore[arg-type]
+                ("key must be a string, not int", manager.call_tool("a", "echo", key=5)),  # type: ignore[arg-type]
+                ("uri must be a string, not None", manager.read_resource("a", None)),  # type: ignore[arg-type]
+                ("value must be a string", manager.complete("a", {"type": "ref/prompt"}, "x", 1)),  # type: ignore[arg-type]
+                ("task_id must be a string", manager.get_task("a", 7)),  # type: ignore[arg-type]
+                ("ttl_s must be a number", manager.start_task("a", "echo", ttl_s="60")),  # type: ignore[arg-type]
+                ("must be bytes, not str", manager.execute_raw("a", '{"method":"ping"}')),  # type: ignore[arg-type]
+                ("min must be an integer from 0, not -1", manager.wait_ready(-1)),
+                ("server_ids must be a collection", manager.list_all_tools("a")),
+                ("no log level 'loud'", manager.set_log_level("a", "loud")),  # type: ignore[arg-type]
+                ("on must be true or false, not 'false'", manager.set_maintenance("a", "false")),  # type: ignore[arg-type]
+            ]
+            for match, call in calls:
+                with pytest.raises(InvalidRequestError, match=match):
+                    await call
+            assert len(server.requests) == before
+            assert manager.server_state("a") == "Healthy"
+
+
+async def test_a_wait_that_is_over_says_who_was_not_ready_and_why() -> None:
+    with ScriptedServer() as server:
+        async with McpManager(ManagerConfig()) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM})
+            for number in range(7):
+                await manager.deploy(f"gone-{number}", {"url": URL, **CALM, "connect_timeout_s": 0.5})
+            with pytest.raises(DeadlineExceededError) as caught:
+                await manager.wait_ready(timeout=0.05)
+            assert isinstance(caught.value, TimeoutError)
+            text = str(caught.value)
+            assert "after 0.05 s 1 of 8 servers are ready; 'gone-0' is Unhealthy (not connected): " in text
+            assert text.count("gone-") == 5
+            assert "; and 2 more" in text
+            with pytest.raises(DeadlineExceededError, match="1 of 3 servers are ready"):
+                await manager.wait_ready(3, timeout=0.0)
+            await manager.wait_ready(1, timeout=5)
