@@ -265,6 +265,7 @@ class Fleet:
         added = supervisor.end_rollout()
         if self.servers.get(supervisor.server_id) is supervisor:
             self.index.put(supervisor.server_id, traits_of(supervisor.config))
+            self._monitor.reassess(supervisor)
         if added and supervisor.config.connect == "eager":
             supervisor.spawn(self._probe_all(added))
 

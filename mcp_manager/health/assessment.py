@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from mcp_manager._core.histogram import WindowSummary
 from mcp_manager._core.snapshots import InstanceSnapshot
+from mcp_manager.config import ServerConfig
 from mcp_manager.errors import AuthError
 from mcp_manager.health.tally import DRAINING, STARTING, UNPROBED
 from mcp_manager.health.timing_wheel import Turn
@@ -84,7 +85,7 @@ class Watch:
         self.proven = False
         self.recovering = False
         self.removed = False
-        self.limit_s = supervisor.config.health.timeout_s
+        self.limit_s = instance.settings.config.health.timeout_s
         self.is_doubted = False
         # When the last probe that failed was sent, and whether that took longer than it might.
         self._failed_ns = 0
@@ -95,11 +96,16 @@ class Watch:
         self.is_awaited = False
         self.in_flight: asyncio.Task[None] | None = None
 
+    @property
+    def config(self) -> ServerConfig:
+        """The configuration it was made from; while that of its server is being replaced, the server has the other one."""
+        return self.instance.settings.config
+
     def succeeded(self) -> None:
         """Count a good sign: one is enough at start-up, after a failure it takes ``rise`` of them."""
         self.failures = 0
         self.successes += 1
-        health = self.supervisor.config.health
+        health = self.config.health
         # Where nothing probes, no second good sign would ever come.
         if not self.recovering or not health.enabled or self.successes >= health.rise:
             self.proven = True
@@ -113,7 +119,7 @@ class Watch:
 
     def probe_answered(self, took_s: float) -> None:
         """Count a probe that was answered, within its limit or that of a slow one."""
-        timeout_s = self.supervisor.config.health.timeout_s
+        timeout_s = self.config.health.timeout_s
         self.is_doubted = self._ran_out = took_s > timeout_s
         if not self.is_doubted:
             self.limit_s = timeout_s
@@ -125,9 +131,9 @@ class Watch:
         self.failures += 1
         self._failed_ns = sent_ns
         self._ran_out = ran_out
-        if ran_out and self.failures >= self.supervisor.config.health.fall:
+        if ran_out and self.failures >= self.config.health.fall:
             # Whether it is dead or slow, no call tells, as it gets none.
-            self._allow(_PATIENCE * self.supervisor.config.health.timeout_s)
+            self._allow(_PATIENCE * self.config.health.timeout_s)
 
     def heard(self, answered_ns: int) -> None:
         """Learn when the instance last answered a call: if that was after the last failed probe was sent, it is alive.
@@ -141,7 +147,7 @@ class Watch:
         self.recovering = False
         self.is_doubted = True
         if self._ran_out:
-            self._allow(self.supervisor.config.request_timeout_s)
+            self._allow(self.config.request_timeout_s)
 
     @property
     def doubt(self) -> str:
@@ -155,7 +161,7 @@ class Watch:
     @property
     def is_scheduled(self) -> bool:
         """Whether it has turns at all: a child process that is gone is started again whatever is probed."""
-        config = self.supervisor.config
+        config = self.config
         is_restarted = config.transport == "stdio" or self.is_awaited
         return config.health.enabled or (is_restarted and self.instance.session is None)
 

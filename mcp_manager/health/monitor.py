@@ -121,7 +121,6 @@ class HealthMonitor:
             return
         if error is None:
             watch.succeeded()
-            self._begin_sweeps(supervisor)
         elif not isinstance(error, SessionLostError):
             watch.failed()
         if watch.is_scheduled and watch.in_flight is None:
@@ -146,7 +145,7 @@ class HealthMonitor:
             return
         watch.failed()
         # Without a session the next attempt to make one is on its way already, and does not wait for the circuit.
-        if watch.supervisor.config.health.enabled and instance.session is not None:
+        if watch.config.health.enabled and instance.session is not None:
             self._schedule(watch, retry_after_s)
         self.reassess(watch.supervisor)
 
@@ -202,6 +201,7 @@ class HealthMonitor:
         state, reasons, opens_in_s = self._assess(supervisor)
         if supervisor.is_over:
             return state, reasons
+        self._begin_sweeps(supervisor)
         now = asyncio.get_running_loop().time()
         settle_s = supervisor.config.health.settle_s
         standing = self.tally.judge(supervisor, state, reasons, now, settle_s)
@@ -365,7 +365,7 @@ class HealthMonitor:
     def _queue_of(self, watch: Watch) -> _Queue | None:
         if watch.instance.session is not None:
             return self._pings
-        is_program = watch.supervisor.config.transport == "stdio"
+        is_program = watch.config.transport == "stdio"
         return self._retries if watch.failures and not is_program else None
 
     def _begin_probe(self, watch: Watch, queue: _Queue | None) -> None:
@@ -419,10 +419,10 @@ class HealthMonitor:
             # What traffic proved before the circuit opened no longer holds.
             return True
         silence_ns = now_ns - handle.last_success_ns
-        return handle.last_success_ns == 0 or silence_ns >= watch.supervisor.config.health.interval_s * 1e9
+        return handle.last_success_ns == 0 or silence_ns >= watch.config.health.interval_s * 1e9
 
     def _next_delay(self, watch: Watch) -> float:
-        health = watch.supervisor.config.health
+        health = watch.config.health
         handle = watch.instance.handle
         restart_s = watch.instance.restart_at - asyncio.get_running_loop().time()
         if watch.instance.session is None and restart_s > 0:
@@ -479,7 +479,7 @@ class HealthMonitor:
         lease = self._router.pick_probe(handle, started_ns)
         # A child process that is gone, or a server never reached, is not the breaker's business: there is no
         # traffic to protect it from, and the session's own backoff governs.
-        is_child = watch.supervisor.config.transport == "stdio"
+        is_child = watch.config.transport == "stdio"
         exempt = instance.session is None and (is_child or instance.generation == 0)
         if lease.rejection and not exempt:
             return False
