@@ -273,6 +273,8 @@ _SUBMODULES = frozenset({"auth", "bindings", "catalog", "config", "errors", "man
 def __getattr__(name: str) -> object:
     """Load a public name, or a subpackage, when it is first asked for."""
     module = _MODULE_OF.get(name)
+    if module is not None or name in _SUBMODULES:
+        import_module("mcp_manager._installation").check()
     if module is not None:
         found: object = getattr(import_module(module), name)
     elif name in _SUBMODULES:

@@ -15,7 +15,7 @@ import mcp_manager
 SOURCE = Path(__file__).resolve().parents[2] / "mcp_manager"
 
 LAYERS = {
-    0: ("errors", "types", "_version", "background", "config", "arguments", "forks"),
+    0: ("errors", "types", "_version", "_installation", "background", "config", "arguments", "forks"),
     1: ("_core",),
     2: ("transports", "protocol", "auth"),
     3: ("endpoints", "session", "pool", "policy", "supervisor", "core_settings"),
