@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
+import pytest
 from support import faults
 from support.calls import SWIFT, echo, eventually, text_of
 from support.scripted import ScriptedServer
@@ -78,3 +79,18 @@ async def test_a_lazy_server_is_made_by_its_first_call_and_replaced_as_any_other
             assert len(await manager.list_tools("c")) > 0
             assert manager.server("c").desired == 2
             agree(manager)
+
+
+@pytest.mark.both_loops
+async def test_turns_that_are_due_at_once_are_taken_on_every_loop() -> None:
+    loop = asyncio.get_running_loop()
+    async with McpManager() as manager:
+        with ScriptedServer() as server:
+            await manager.deploy("a", {"url": server.url, **SWIFT})
+            for instances in (3, 1) * 4:
+                # In the millisecond in which a tick of the wheel begins, what comes next is due now: what uvloop gives
+                # for that is no timer.
+                while round(loop.time() * 1000) % 10:
+                    pass
+                await manager.scale("a", instances)
+                assert manager.server("a").desired == instances

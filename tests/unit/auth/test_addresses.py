@@ -101,7 +101,7 @@ async def test_a_resolved_address_is_checked_before_a_connection_is_opened(
         listener.setblocking(False)
         url = URL(f"https://{host}:{listener.getsockname()[1]}/x?secret=sentinel")
         with pytest.raises(
-            AuthError, match=r"is at (::ffff:7f00:1|127\.0\.0\.1), on a network that the server"
+            AuthError, match=r"is at (::ffff:7f00:1|(::ffff:)?127\.0\.0\.1), on a network that the server"
         ) as caught:
             await http(pool, server).get(url, "the metadata")
         assert not caught.value.retryable
