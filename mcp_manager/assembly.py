@@ -24,6 +24,7 @@ from mcp_manager.supervisor import InstanceObserver, Supervisor
 from mcp_manager.transports.base import MessageSink, Transport
 from mcp_manager.transports.connection_limit import default_limit
 from mcp_manager.transports.deadline_timer import DeadlineTimer
+from mcp_manager.transports.loop_lag import LoopLag
 from mcp_manager.transports.process_activity import usable_cores
 from mcp_manager.transports.stdio import StdioTransport
 from mcp_manager.transports.user_agent import user_agent
@@ -43,7 +44,7 @@ _MOST_WAITING: Final = 512
 class Assembly:
     """Make the supervisors of a manager's servers.
 
-    ``http`` is the one pool behind every HTTP server.
+    ``http`` is the one pool behind every HTTP server, ``lag`` measures how late the loop is.
 
     Parameters
     ----------
@@ -95,6 +96,7 @@ class Assembly:
         # One for all servers, as a bound method is made anew each time it is asked for.
         self._make_transport = self._transport
         self._timer = DeadlineTimer()
+        self.lag = LoopLag()
         self._connect_slots = ConnectSlots(config.connect_concurrency, most_waiting=_most_waiting())
         starts = config.start_concurrency or _STARTS_PER_CORE * usable_cores()
         # A program that only waits takes no core, and would be there in the end anyway.
@@ -103,6 +105,7 @@ class Assembly:
             max_connections=default_limit() if config.max_connections is None else config.max_connections,
             max_connections_per_origin=config.max_connections_per_origin,
             timer=self._timer,
+            lag=self.lag,
             sender=user_agent(config.client_name, config.client_version),
         )
 
@@ -148,6 +151,7 @@ class Assembly:
             handler_timeout_s=self._config.handler_timeout_s,
             listened=self._listened,
             began=self._began,
+            lag=self.lag,
         )
         if before is not None:
             settings.succeed(before)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from mcp_manager.errors import McpManagerError
 
-__all__ = ["background_task", "log_failure", "read_failure", "to_its_end"]
+__all__ = ["background_task", "finish", "log_failure", "read_failure", "to_its_end"]
 
 _log = logging.getLogger(__name__)
 
@@ -94,3 +94,22 @@ async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
         read_failure(task)
         raise cancelled
     return task.result()
+
+
+async def finish(work: Coroutine[Any, Any, object], name: str) -> bool:
+    """Do work to its end as :func:`to_its_end` does, and tell whether the caller, or the work, was cancelled meanwhile.
+
+    Whatever it raises is logged: for a way that must be gone to its end, whatever happens on it.
+    """
+    task = background_task(work, name)
+    was_cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            was_cancelled = True
+    if task.cancelled():
+        return True
+    if (error := task.exception()) is not None:
+        _log.error("%s: it failed", name, exc_info=error)
+    return was_cancelled

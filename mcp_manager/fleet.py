@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ import msgspec
 from mcp_manager._core.router import Router
 from mcp_manager.arguments import as_manager_config, check_count, check_server_id
 from mcp_manager.assembly import Assembly
+from mcp_manager.background import background_task, finish
 from mcp_manager.config import (
     ManagerConfig,
     ServerConfig,
@@ -41,7 +42,7 @@ from mcp_manager.supervisor import Supervisor
 from mcp_manager.types import ServerState
 from mcp_manager.views import is_ready
 
-__all__ = ["Applied", "Fleet", "ServerSpec"]
+__all__ = ["Applied", "Fleet", "ServerSpec", "end_all"]
 
 _log = logging.getLogger(__name__)
 
@@ -423,6 +424,28 @@ class Fleet:
             await supervisor.aclose(grace_s)
         finally:
             self._passing.discard(supervisor)
+
+
+async def end_all(supervisors: Collection[Supervisor], timeout_s: float) -> None:
+    """End servers, at once after ``timeout_s``, or when whoever waits is cancelled; then they have ended all the same."""
+    ending = background_task(_all_closed((each, each.config.shutdown_grace_s) for each in supervisors), "end servers")
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.wait({ending}, timeout=timeout_s)
+    if not ending.done() or ending.cancelled():
+        await finish(_all_closed((each, 0.0) for each in supervisors), "end servers at once")
+        ending.cancel()
+        while not ending.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({ending})
+
+
+async def _all_closed(supervisors: Iterable[tuple[Supervisor, float]]) -> None:
+    """Close servers, each with its grace in seconds; what goes wrong with one is logged, and keeps no other open."""
+    each_grace = list(supervisors)
+    outcomes = await asyncio.gather(*(each.aclose(grace_s) for each, grace_s in each_grace), return_exceptions=True)
+    for (supervisor, _), outcome in zip(each_grace, outcomes, strict=True):
+        if isinstance(outcome, Exception):
+            supervisor.settings.containment.failure(outcome, "unknown")
 
 
 class _Observer:

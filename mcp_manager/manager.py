@@ -17,7 +17,7 @@ from mcp_manager._core.router import Router
 from mcp_manager.assembly import Assembly
 from mcp_manager.auth.redirect import RedirectHandler
 from mcp_manager.auth.token_store import TokenStore
-from mcp_manager.background import background_task
+from mcp_manager.background import background_task, finish
 from mcp_manager.catalog import Tool
 from mcp_manager.client_side import ClientSide
 from mcp_manager.config import ManagerConfig
@@ -27,7 +27,7 @@ from mcp_manager.dispatch.dispatcher import Dispatcher
 from mcp_manager.dispatch.flight_log import FlightLog
 from mcp_manager.dispatch.routing import Routing
 from mcp_manager.errors import RpcError
-from mcp_manager.fleet import Applied, Fleet, ServerSpec
+from mcp_manager.fleet import Applied, Fleet, ServerSpec, end_all
 from mcp_manager.forks import tell_of_forks
 from mcp_manager.health import HealthMonitor
 from mcp_manager.observation import Observation
@@ -120,6 +120,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
             redirect_handler,
         )
         self._http = self._assembly.http
+        self._lag = self._assembly.lag
         self._phase = Phase.NEW
         self._loop: asyncio.AbstractEventLoop | None = None
         # The thread that calls may come from, 0 unless running: to ask for the running loop costs a system call on
@@ -176,6 +177,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
         self._is_loop_running = loop.is_running
         self._owner = background_task(self._own(), "own the manager")
         self._monitor.start()
+        self._lag.start()
         try:
             await self._fleet.deploy_all(self._config.servers)
         except BaseException:
@@ -195,7 +197,12 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
         self._serving_thread = 0
         self._stop_asked.set()
         try:
-            await asyncio.shield(self._owner)
+            # Not awaited itself: that it was cancelled concerns nobody but those who did that.
+            await asyncio.wait({self._owner})
+            if self._owner.cancelled() and self._phase is Phase.STOPPING:
+                # Before it had begun, by a loop that was closing.
+                self._owner = background_task(self._own(), "own the manager")
+                await asyncio.wait({self._owner})
         except asyncio.CancelledError:
             # Whoever gives up waiting wants it to be over, not left half done.
             if not self._owner.done():
@@ -218,17 +225,12 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
         self._past_servers = frozenset(self._servers)
         supervisors = self._fleet.take_all()
         self._url_elicitations.forget()
-        try:
-            await self._routing.aclose()
-            await self._tools.aclose()
-            await self._monitor.aclose()
-            async with asyncio.timeout(0 if hurried else self._config.shutdown_timeout_s):
-                await asyncio.gather(*(each.aclose(each.config.shutdown_grace_s) for each in supervisors))
-        except (TimeoutError, asyncio.CancelledError):
-            await asyncio.gather(*(each.aclose(0.0) for each in supervisors), return_exceptions=True)
-        finally:
-            await self._http.aclose()
-            self._phase = Phase.STOPPED
+        for part in (self._routing, self._tools, self._monitor):
+            hurried |= await finish(part.aclose(), "end a part of the manager")
+        await end_all(supervisors, 0.0 if hurried else self._config.shutdown_timeout_s)
+        await finish(self._http.aclose(), "close the connections")
+        self._lag.close()
+        self._phase = Phase.STOPPED
 
     # The fleet
 

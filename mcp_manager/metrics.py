@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from mcp_manager.transports.loop_lag import LoopLag
 from mcp_manager.types import CallStatus
 from mcp_manager.views import ServerReading
 
@@ -17,8 +18,9 @@ _STATUS_LABELS = tuple(status.label for status in CallStatus)
 
 
 class _FleetCollector(Collector):
-    def __init__(self, readings: Sequence[ServerReading]) -> None:
+    def __init__(self, readings: Sequence[ServerReading], lag: LoopLag) -> None:
         self._readings = readings
+        self._lag = lag
 
     def collect(self) -> Iterator[Metric]:
         yield self._requests()
@@ -27,6 +29,15 @@ class _FleetCollector(Collector):
         yield from self._recoveries()
         yield from self._gauges()
         yield from self._fleet()
+        yield self._loop_lag()
+
+    def _loop_lag(self) -> Metric:
+        family = HistogramMetricFamily(
+            "mcp_loop_lag_seconds", "How late the event loop was, measured twice a second", labels=()
+        )
+        counts, total, sum_s = self._lag.histogram()
+        family.add_metric((), [*((_bound(bound), count) for bound, count in counts), ("+Inf", total)], sum_s)
+        return family
 
     def _requests(self) -> Metric:
         family = CounterMetricFamily(
@@ -129,10 +140,10 @@ class _FleetCollector(Collector):
         return active, pool, breaker, availability, error_rate
 
 
-def render(readings: Sequence[ServerReading]) -> str:
+def render(readings: Sequence[ServerReading], lag: LoopLag) -> str:
     """Render every family for these servers in the Prometheus text format 0.0.4."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_FleetCollector(readings))
+    registry.register(_FleetCollector(readings, lag))
     return generate_latest(registry).decode("utf-8")
 
 

@@ -16,6 +16,7 @@ from mcp_manager.dispatch.flight_log import FlightLog, FlightRecord
 from mcp_manager.errors import ServerNotFoundError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.supervisor import Supervisor
+from mcp_manager.transports.loop_lag import LoopLag
 from mcp_manager.types import PyHealthStatus, ServerState
 from mcp_manager.views import Judge, ServerView, fleet_health, server_reading, server_view
 
@@ -46,6 +47,7 @@ class Observation:
     _flights: FlightLog
     _dispatcher: Dispatcher
     _http: HttpPool
+    _lag: LoopLag
 
     @abstractmethod
     def _supervisor_of(self, server_id: str) -> Supervisor:
@@ -63,7 +65,7 @@ class Observation:
         """Count the servers by health; the three counts always add up to the total."""
         self._judge()
         counts = self._monitor.tally.counts if self._servers else (0, 0, 0)
-        return fleet_health(counts, self._router, time.monotonic_ns())
+        return fleet_health(counts, self._router, time.monotonic_ns(), _steadily(self._lag.view).longest_s)
 
     def server_state(self, server_id: str) -> ServerState:
         """Tell what a server is shown as: ``Stopped`` if it is one of a manager that is not started yet, or stopped.
@@ -110,7 +112,8 @@ class Observation:
                     recoveries=self._dispatcher.recoveries,
                     now_ns=time.monotonic_ns(),
                 )
-            )
+            ),
+            self._lag,
         )
 
     def snapshot(self) -> FleetSnapshot:
@@ -123,7 +126,11 @@ class Observation:
         health = self.health()
         servers = self._of_each(partial(server_snapshot, judge=judge, router=self._router, now_ns=now_ns))
         return FleetSnapshot(
-            taken_at=taken_at, manager=manager_snapshot(self._config), health=health, servers=tuple(servers)
+            taken_at=taken_at,
+            manager=manager_snapshot(self._config),
+            health=health,
+            servers=tuple(servers),
+            loop_lag=_steadily(self._lag.view),
         )
 
     def flight_records(self) -> list[FlightRecord]:

@@ -376,12 +376,12 @@ class Instance:
         config = self.settings.config
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(max(config.start_timeout_s, config.connect_timeout_s)) as limit:
-                overdue = loop.call_later(config.connect_timeout_s, self._is_overdue, attempt, limit)
+            async with asyncio.timeout(None) as limit:
+                attempt.overdue = loop.call_later(config.connect_timeout_s, self._is_overdue, attempt, limit)
                 try:
                     await attempt.session.connect()
                 finally:
-                    overdue.cancel()
+                    attempt.overdue.cancel()
         except TimeoutError as error:
             if isinstance(error, CallError):
                 raise
@@ -390,8 +390,14 @@ class Instance:
     def _is_overdue(self, attempt: Attempt, limit: asyncio.Timeout) -> None:
         """Have nobody wait any longer for an answer; what was asked may be answered yet, and counts then.
 
-        A bridge may have to start a program for every session. One attempt at a time may go on so.
+        A bridge may have to start a program for every session. One attempt at a time may go on so. What the loop was
+        blocked for is given back: the server may have answered long ago.
         """
+        lost_s = min(self.settings.lag.lost_since(attempt.began_at), self.settings.config.connect_timeout_s)
+        if lost_s > attempt.given_back_s:
+            delay_s, attempt.given_back_s = lost_s - attempt.given_back_s, lost_s
+            attempt.overdue = asyncio.get_running_loop().call_later(delay_s, self._is_overdue, attempt, limit)
+            return
         may_go_on = (
             self.settings.config.transport == "http"
             and self.settings.authorizations is None
@@ -403,6 +409,9 @@ class Instance:
             limit.reschedule(asyncio.get_running_loop().time())
             return
         self._late_attempt = attempt
+        loop, config = asyncio.get_running_loop(), self.settings.config
+        left_s = max(config.start_timeout_s - config.connect_timeout_s, 0.0)
+        attempt.overdue = loop.call_later(left_s, lambda: limit.reschedule(loop.time()))
         error = self._no_handshake()
         error.hint = f"a late answer still counts, for up to {self.settings.config.start_timeout_s:g} s in all"
         self._failed(attempt, error)
@@ -426,9 +435,10 @@ class Instance:
             # Those who waited for it were told already.
             return
         self._attempt = None
-        self._has_failed = True
         self.last_error = error
-        self._delay_restart()
+        if not error.is_local:
+            self._has_failed = True
+            self._delay_restart()
         attempt.fail(error)
 
     async def _succeeded(self, attempt: Attempt) -> None:

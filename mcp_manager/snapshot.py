@@ -13,6 +13,7 @@ from mcp_manager.pool import Instance
 from mcp_manager.protocol.revisions import Era
 from mcp_manager.supervisor import Supervisor
 from mcp_manager.transports.connection_limit import default_limit
+from mcp_manager.transports.loop_lag import LoopLagView
 from mcp_manager.types import CircuitState, PyHealthStatus, ServerState
 from mcp_manager.views import Judge
 
@@ -140,6 +141,7 @@ class FleetSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     manager: ManagerSnapshot
     health: PyHealthStatus
     servers: tuple[ServerSnapshot, ...]
+    loop_lag: LoopLagView | None = None
 
 
 def manager_snapshot(config: ManagerConfig) -> ManagerSnapshot:

@@ -159,6 +159,7 @@ class PyHealthStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     ``healthy_servers + degraded_servers + unhealthy_servers == total_servers`` always holds: a server that is not yet
     proven counts as degraded. ``avg_response_time_ms`` is the mean over the last minute of calls, 0 without any.
+    ``loop_lag_ms`` is the most by which the event loop was late in the last minute: whatever that is, all calls wait for it.
     """
 
     total_servers: int
@@ -166,6 +167,7 @@ class PyHealthStatus(msgspec.Struct, frozen=True, kw_only=True):
     degraded_servers: int
     unhealthy_servers: int
     avg_response_time_ms: int
+    loop_lag_ms: int = 0
 
 
 class PyServerInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -113,7 +113,7 @@ def server_view(supervisor: Supervisor, judge: Judge, router: Router, now_ns: in
     )
 
 
-def fleet_health(counts: tuple[int, int, int], router: Router, now_ns: int) -> PyHealthStatus:
+def fleet_health(counts: tuple[int, int, int], router: Router, now_ns: int, lag_s: float = 0.0) -> PyHealthStatus:
     """Show how many servers there are, healthy, and unhealthy; whatever is neither counts as degraded."""
     total, healthy, unhealthy = counts
     window = router.fleet_window(now_ns)
@@ -123,6 +123,7 @@ def fleet_health(counts: tuple[int, int, int], router: Router, now_ns: int) -> P
         degraded_servers=total - healthy - unhealthy,
         unhealthy_servers=unhealthy,
         avg_response_time_ms=round(window.sum_ns / window.count / 1e6) if window.count else 0,
+        loop_lag_ms=round(lag_s * 1e3),
     )
 
 

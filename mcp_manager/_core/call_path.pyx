@@ -18,6 +18,8 @@ from mcp_manager._core.wire cimport Wire, WirePool
 from mcp_manager._core.jsonrpc import FrameError
 
 cdef enum:
+    # A reply that is later than this after its deadline is late: deadlines are not visited more exactly.
+    LATE_NS = 50_000_000
     SUCCESS_STATUS = 0
     MAX_DEPTH = 512
 
@@ -177,8 +179,12 @@ cdef class CallPath:
         cdef WireReply response
         cdef Message message
         cdef bytes body
+        cdef int64_t now_ns = self.clock()
         if flight.channel is None:
             raise ValueError("the flight did not take off: there is nothing to land")
+        if 0 < flight.exchange.deadline_ns < now_ns - LATE_NS:
+            # It came too late, which is accounted for where everything unusual is.
+            return None
         if type(reply) is WireReply:
             response = <WireReply> reply
             if response.status != 200 or response.content != JSON or response.body is None:
@@ -207,12 +213,11 @@ cdef class CallPath:
             message = <Message> reply
             if flight.channel.dialect is not None and not accepts(flight.channel, message):
                 return None
-        self.settle(flight)
+        self.settle(flight, now_ns)
         return message
 
-    cdef int settle(self, Flight flight) except -1:
+    cdef int settle(self, Flight flight, int64_t now_ns) except -1:
         cdef Lease lease = flight.lease
-        cdef int64_t now_ns = self.clock()
         if lease.finished:
             return 0
         self.router.settle(lease, SUCCESS, SUCCESS_STATUS, now_ns, 0, 0)

@@ -23,6 +23,7 @@ from mcp_manager.errors import (
     CircuitOpenError,
     ConnectError,
     ConnectionLostError,
+    DeadlineExceededError,
     OverloadedError,
     ProtocolError,
     SessionLostError,
@@ -46,6 +47,8 @@ class Place(NamedTuple):
 
 
 ANYWHERE: Final = Place()
+# A reply that is later than this after its deadline is late: deadlines are not visited more exactly.
+_LATE_NS: Final = 50_000_000
 # What the clocks of a refusal and of its reason may differ by.
 _SAME_S: Final = 0.01
 
@@ -192,6 +195,8 @@ class Attempts:
                 reply = await instance.call_again(session, lost, request, deadline_ns, progress)
                 if pin is not None and instance.session is not None:
                     pin.settle(instance, instance.session)
+            if 0 < deadline_ns < self._clock() - _LATE_NS:
+                raise _late(supervisor.server_id, self._clock() - deadline_ns)
         except BaseException as error:
             # An exception's traceback holds this frame.
             del answer
@@ -292,6 +297,19 @@ class Attempts:
                 self._flights.anomaly(
                     server_id, "a circuit opened", after_next=is_noted and server_id == supervisor.server_id
                 )
+
+
+def _late(server_id: str, by_ns: int) -> CallError:
+    """Say that a reply is there, but came after the deadline: the loop was blocked, or it would have been told before."""
+    error = DeadlineExceededError(
+        f"the reply came {by_ns / 1e9:.2f} s after the deadline",
+        server_id=server_id,
+        delivery="answered",
+        retryable=False,
+        hint="the event loop was blocked, or this machine has too little time for it",
+    )
+    error.is_local = True
+    return error
 
 
 def _released(supervisor: Supervisor) -> bool:

@@ -168,7 +168,15 @@ class Watch:
     @property
     def is_untried(self) -> bool:
         """Whether nothing is known of it yet."""
-        return self.instance.session is None and self.instance.last_error is None and not self.failures
+        instance = self.instance
+        has_failed = instance.last_error is not None and not instance.last_error.is_local
+        return instance.session is None and not has_failed and not self.failures
+
+    @property
+    def is_hindered(self) -> bool:
+        """Whether it has no session for what this side lacks, which says nothing of the server."""
+        error = self.instance.last_error
+        return self.instance.session is None and error is not None and error.is_local
 
 
 class Baseline:
@@ -278,7 +286,7 @@ def _judge(watch: Watch, circuit: InstanceSnapshot, fall: int, now_ns: int) -> t
     if watch.instance.session is None:
         if watch.instance.is_starting:
             return STARTING, False
-        if watch.is_untried:
+        if watch.is_untried or watch.is_hindered:
             return UNPROBED, False
         return AUTH_FAILING if is_refused else "not connected", True
     if circuit.circuit_state == CircuitState.HALF_OPEN:

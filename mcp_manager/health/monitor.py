@@ -35,6 +35,7 @@ _CONFIRM_S: Final = 0.25
 # How soon a failed call shows, and how often a server is judged whose state may change with calls or time alone.
 _NOTICE_S: Final = 0.1
 _REVIEW_S: Final = 1.0
+_HINDERED_S: Final = 1.0
 _BROKEN_REVIEW_S: Final = 30.0
 
 
@@ -442,6 +443,8 @@ class HealthMonitor:
                 health.jitter,
                 random.random(),
             )
+        if watch.is_hindered:
+            return jittered(_HINDERED_S, health.jitter, random.random())
         if not watch.proven or watch.instance.session is None:
             return min(_CONFIRM_S, health.interval_s)
         if not watch.is_spread:
@@ -484,21 +487,22 @@ class HealthMonitor:
         if lease.rejection and not exempt:
             return False
         outcome, status = Outcome.IGNORED, CallStatus.CANCELLED
-        is_answered = False
+        is_answered = is_neutral = False
         was_connected = instance.session is not None
         try:
             await self._ask(instance, watch.limit_s)
             outcome, status, is_answered = Outcome.SUCCESS, CallStatus.SUCCESS, True
         except CallError as error:
             outcome, status, is_answered = self._told_by(error, watch, lease)
-            if not is_answered:
+            is_neutral = error.is_local
+            if not is_answered and not is_neutral:
                 instance.last_error = error
         finally:
             self._router.done(lease, outcome, status, self._clock(), random=random.getrandbits(64))
         watch.supervisor.hold(instance)
         if is_answered:
             watch.probe_answered((self._clock() - started_ns) / 1e9 if was_connected else 0.0)
-        else:
+        elif not is_neutral:
             watch.probe_failed(started_ns, ran_out=was_connected and status is CallStatus.TIMEOUT)
             watch.heard(handle.last_success_ns)
         return is_answered
@@ -508,6 +512,8 @@ class HealthMonitor:
         outcome, status = classify_error(error, 0.0, 0.0)
         if outcome is Outcome.SUCCESS and not isinstance(error, AuthError):
             return outcome, status, True
+        if error.is_local:
+            return Outcome.IGNORED, status, False
         if status is CallStatus.OVERLOADED and error.delivery == "rejected":
             # A closed circuit ignores "come back later"; a circuit on trial takes it for a no.
             return (Outcome.FAILURE if lease.trial else Outcome.IGNORED), status, True

@@ -12,7 +12,15 @@ from mcp_manager.protocol.error_codes import (
     URL_ELICITATION_REQUIRED,
 )
 
-__all__ = ["UNANSWERED", "Refusal", "confirms_loss", "may_mean_loss", "needs_second_opinion", "proves_unexecuted"]
+__all__ = [
+    "UNANSWERED",
+    "UNASKED",
+    "Refusal",
+    "confirms_loss",
+    "may_mean_loss",
+    "needs_second_opinion",
+    "proves_unexecuted",
+]
 
 # 2025-11-25, session management.
 _SPECIFIED: Final = 404
@@ -47,6 +55,9 @@ class Refusal(NamedTuple):
 
 UNANSWERED: Final = Refusal(0)
 """A ping of which nobody knows what became."""
+
+UNASKED: Final = Refusal(-1)
+"""A ping that this side could not send: of the server it says nothing, not even that it is silent."""
 
 
 def may_mean_loss(refusal: Refusal, *, challenged: bool = False) -> bool:
@@ -89,12 +100,14 @@ def confirms_loss(ping: Refusal, refusal: Refusal, *, is_of_request: bool = True
     Parameters
     ----------
     ping
-        How the ping was refused; :func:`may_mean_loss` holds for it, or it is :data:`UNANSWERED`.
+        How the ping was refused; :func:`may_mean_loss` holds for it, or it is :data:`UNANSWERED` or :data:`UNASKED`.
     refusal
         How the message before it was refused.
     is_of_request
         Whether that was a request, which a JSON-RPC error can answer.
     """
+    if ping == UNASKED:
+        return False
     if ping == UNANSWERED:
         return refusal.status == _SPECIFIED
     if not is_of_request or (ping.is_status and refusal.is_status):

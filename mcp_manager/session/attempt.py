@@ -18,7 +18,17 @@ class Attempt:
     ``has_failed_before`` tells that the attempt before it failed.
     """
 
-    __slots__ = ("_activity", "began_at", "has_failed_before", "outcome", "session", "task", "turn")
+    __slots__ = (
+        "_activity",
+        "began_at",
+        "given_back_s",
+        "has_failed_before",
+        "outcome",
+        "overdue",
+        "session",
+        "task",
+        "turn",
+    )
 
     task: asyncio.Task[None]
 
@@ -29,6 +39,9 @@ class Attempt:
         self.outcome: asyncio.Future[Session] = asyncio.get_running_loop().create_future()
         # Loop time; 0 while it waits for its turn.
         self.began_at = 0.0
+        # What ends the waiting for an answer, and how much longer that was made for what the loop had lost.
+        self.overdue: asyncio.TimerHandle | None = None
+        self.given_back_s = 0.0
         self._activity: ProcessActivity | None = None
 
     @property

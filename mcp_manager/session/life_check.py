@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
-from mcp_manager.protocol.session_loss import Refusal, confirms_loss
+from mcp_manager.protocol.session_loss import UNASKED, Refusal, confirms_loss
 
 __all__ = ["LifeCheck"]
 
@@ -114,7 +114,7 @@ class LifeCheck:
         answer = await self._ping(refusal)
         if answer is not None and confirms_loss(answer, refusal, is_of_request=is_of_request):
             self._lose(answer)
-        else:
+        elif answer != UNASKED:
             self._note_harmless(refusal)
         self._ended(asking, answer)
 

@@ -16,6 +16,7 @@ from mcp_manager.protocol.rpc_error import error_text
 from mcp_manager.protocol.safety import safety_of
 from mcp_manager.protocol.session_loss import (
     UNANSWERED,
+    UNASKED,
     Refusal,
     may_mean_loss,
     needs_second_opinion,
@@ -130,7 +131,9 @@ class LossDetection:
             if answer is None:
                 self._answers_pings = True
                 return None
-            is_settled = answer == UNANSWERED or self._answers_pings or not needs_second_opinion(answer, refusal)
+            is_settled = (
+                answer in (UNANSWERED, UNASKED) or self._answers_pings or not needs_second_opinion(answer, refusal)
+            )
             if is_settled or self._listing is None:
                 return answer
         assert self._listing is not None
@@ -146,7 +149,7 @@ class LossDetection:
 
 
 async def ping(transport: Transport, ids: RequestIds, timeout_s: float) -> Refusal | None:
-    """Ask for a sign of life; return ``None`` for an answer, a refusal that may mean loss, or :data:`UNANSWERED`."""
+    """Ask for a sign of life; return ``None`` for an answer, or a refusal that may mean loss, or that nobody knows."""
     return await _asked(transport, ids, _PING_RAW, timeout_s)
 
 
@@ -156,6 +159,8 @@ async def _asked(transport: Transport, ids: RequestIds, method_raw: bytes, timeo
     try:
         reply = await transport.exchange(exchange)
     except CallError as error:
+        if error.is_local:
+            return UNASKED
         return refusal_of(error) or UNANSWERED
     refusal = _refusal_by(reply, exchange) if reply.kind == ERROR else None
     return refusal if refusal is not None and may_mean_loss(refusal) else None

@@ -24,6 +24,7 @@ from mcp_manager.session.tool_hints import ToolHints
 from mcp_manager.transports.base import MessageSink, Transport
 from mcp_manager.transports.containment import ContainedTransport, Containment
 from mcp_manager.transports.cookies import CookieJar
+from mcp_manager.transports.loop_lag import LoopLag
 
 if TYPE_CHECKING:
     from mcp_manager.auth.oauth.authorizations import Authorizations
@@ -63,6 +64,8 @@ class SessionSettings:
         The notifications that a handler of the user's takes.
     began
         ``began(server_id, kind)``: see :class:`~mcp_manager.session.subscriptions.Subscriptions`.
+    lag
+        How late the loop is.
     """
 
     __slots__ = (
@@ -88,6 +91,7 @@ class SessionSettings:
         "endpoints",
         "handler_timeout_s",
         "handlers",
+        "lag",
         "server_id",
         "trace_context",
     )
@@ -108,6 +112,7 @@ class SessionSettings:
         handler_timeout_s: float,
         listened: Collection[str] = (),
         began: Callable[[str, str], None] | None = None,
+        lag: LoopLag | None = None,
     ) -> None:
         self.server_id = server_id
         self.config = config
@@ -120,6 +125,7 @@ class SessionSettings:
         self.endpoints = endpoints
         self.handler_timeout_s = handler_timeout_s
         self._clock = clock
+        self.lag = lag if lag is not None else LoopLag()
         self._listened = listened
         self._began = began
         self._containment: Containment | None = None

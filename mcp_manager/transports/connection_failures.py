@@ -15,7 +15,7 @@ from aiohttp.client_exceptions import UnixClientConnectorError
 from mcp_manager.transports.route import DIRECT, Route, UnusableProxyError
 from mcp_manager.transports.tls import UnusableTlsError
 
-__all__ = ["Failure", "failure_of", "reason_of"]
+__all__ = ["Failure", "failure_of", "reason_of", "underlying"]
 
 _CLIENT_CERTIFICATE: Final = "set tls.cert_file and tls.key_file"
 _PROXY_SETTING: Final = "check proxy"
@@ -98,7 +98,7 @@ def failure_of(error: BaseException, route: Route = DIRECT, *, tls: bool = False
         return Failure(f"what answers{route} speaks no HTTP", _PROXY_SETTING if route.proxy is not None else "")
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return _certificate_refused(error.certificate_error)
-    os_error = _underlying(error)
+    os_error = underlying(error)
     if isinstance(os_error, ssl.SSLCertVerificationError):
         return _certificate_refused(os_error)
     if isinstance(os_error, ssl.SSLError):
@@ -110,7 +110,7 @@ def failure_of(error: BaseException, route: Route = DIRECT, *, tls: bool = False
     return Failure(type(error).__name__)
 
 
-def _underlying(error: BaseException) -> BaseException:
+def underlying(error: BaseException) -> BaseException:
     """Return the error of the system behind one of aiohttp's, whose own text may quote the URL."""
     if isinstance(error, aiohttp.ClientConnectorError):
         return error.os_error

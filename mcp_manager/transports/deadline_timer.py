@@ -12,6 +12,9 @@ __all__ = ["DeadlineTimer", "remaining_s"]
 
 # uvloop counts in milliseconds and may be early by one; a visit before its time would only be repeated.
 _EARLY_S: Final = 0.001
+# How late a visit is after a block, and how many turns the loop has then to read what has come.
+_LATE_NS: Final = 50_000_000
+_TURNS: Final = 8
 
 
 class DeadlineTimer:
@@ -22,7 +25,8 @@ class DeadlineTimer:
 
     def __init__(self) -> None:
         self.wheel = DeadlineWheel(time.monotonic_ns, self._ask)
-        self._handle: asyncio.TimerHandle | None = None
+        self._handle: asyncio.Handle | None = None
+        self._asked_ns = 0
 
     def close(self) -> None:
         """Lift every deadline and end the timer; idempotent."""
@@ -35,11 +39,18 @@ class DeadlineTimer:
         if self._handle is not None:
             self._handle.cancel()
         delay_s = max(0, at_ns - time.monotonic_ns()) / 1e9 + _EARLY_S
-        self._handle = asyncio.get_running_loop().call_later(delay_s, self._visit)
+        self._asked_ns = at_ns
+        self._handle = asyncio.get_running_loop().call_later(delay_s, self._look, _TURNS)
 
-    def _visit(self) -> None:
+    def _look(self, turns: int) -> None:
+        """Visit the wheel; after a block not before the loop has read what has come meanwhile: a reply is no silence."""
+        now_ns = time.monotonic_ns()
+        if turns and now_ns - self._asked_ns > _LATE_NS:
+            # uvloop calls its timers before it looks at its sockets, and a long reply takes more than one look.
+            self._handle = asyncio.get_running_loop().call_soon(self._look, turns - 1)
+            return
         self._handle = None
-        self.wheel.visit(time.monotonic_ns())
+        self.wheel.visit(now_ns)
 
 
 def remaining_s(deadline_ns: int) -> float | None:

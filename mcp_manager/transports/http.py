@@ -30,7 +30,6 @@ from mcp_manager.errors import (
     CallError,
     ConnectError,
     ConnectionLostError,
-    DeadlineExceededError,
     Delivery,
     ProtocolError,
 )
@@ -526,9 +525,7 @@ class HttpTransport:
         delivery: Delivery = "unknown" if exchange.sent else "not_sent"
         if kind == EXPIRED:
             self._give_up(exchange, "deadline exceeded")
-            raise DeadlineExceededError(
-                "no reply within the deadline", server_id=self._server_id, delivery=delivery
-            ) from None
+            raise self._failures.of_expired(exchange) from None
         if kind == STOPPED:
             raise ConnectionLostError(
                 "the server was stopped during the call", server_id=self._server_id, delivery=delivery

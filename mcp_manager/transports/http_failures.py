@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
 import aiohttp
 from yarl import URL
 
 from mcp_manager._core.http_message import Exchange, WireError
-from mcp_manager.errors import CallError, ConnectError, ConnectionLostError
+from mcp_manager.errors import CallError, ConnectError, ConnectionLostError, DeadlineExceededError
 from mcp_manager.transports._http_status import origin
-from mcp_manager.transports.connection_failures import Failure, failure_of
+from mcp_manager.transports.connection_failures import Failure, failure_of, underlying
+from mcp_manager.transports.containment import is_local_lack
 from mcp_manager.transports.http_settings import HttpSettings
+from mcp_manager.transports.loop_lag import LATE_HINT, was_judged_late
 
 __all__ = ["HttpFailures"]
 
@@ -25,11 +28,13 @@ _CLOSED: Final = Failure("the server closed it")
 class HttpFailures:
     """Make the errors of one endpoint's connections; ``settings`` are those of its transport."""
 
-    __slots__ = ("_at", "_route", "_server_id")
+    __slots__ = ("_at", "_connect_s", "_lag", "_route", "_server_id")
 
     def __init__(self, settings: HttpSettings) -> None:
         self._server_id = settings.server_id
         self._route = settings.route
+        self._lag = settings.pool.lag
+        self._connect_s = settings.connect_timeout_s
         self._at = f" at {settings.endpoint}" if settings.endpoint is not None else str(settings.route)
 
     def of(
@@ -39,6 +44,32 @@ class HttpFailures:
 
         ``first``: nothing but failures is known of the server yet.
         """
+        explained = self._meaning(error, url, exchange, first=first)
+        if explained is not None and not exchange.sent:
+            explained.is_local = self._is_local(error)
+        return explained
+
+    def of_expired(self, exchange: Exchange) -> DeadlineExceededError:
+        """Return what it means that no reply came in time: nothing, if this side was late to see it."""
+        error = DeadlineExceededError(
+            "no reply within the deadline",
+            server_id=self._server_id,
+            delivery="unknown" if exchange.sent else "not_sent",
+        )
+        if was_judged_late(exchange.deadline_ns):
+            error.is_local, error.hint = True, LATE_HINT
+        return error
+
+    def _is_local(self, error: BaseException) -> bool:
+        """Tell whether there is no connection for what happened on this side."""
+        if isinstance(error, TimeoutError):
+            # One that was made while the loop was blocked is not late.
+            return self._lag.lost_since(time.monotonic() - 2 * self._connect_s) > 0
+        return is_local_lack(underlying(error))
+
+    def _meaning(
+        self, error: aiohttp.ClientError | OSError, url: URL, exchange: Exchange, *, first: bool
+    ) -> CallError | None:
         failure = failure_of(error, self._route, tls=url.scheme == "https")
         if isinstance(error, aiohttp.ClientHttpProxyError) and error.status != 407 and exchange.sent:
             # It has the request, and so may the server.

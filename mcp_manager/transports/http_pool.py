@@ -18,6 +18,7 @@ from mcp_manager.transports.clients import KEEPALIVE_S, Clients
 from mcp_manager.transports.deadline_timer import DeadlineTimer
 from mcp_manager.transports.endpoint import Endpoint
 from mcp_manager.transports.lanes import RECEIVE_BYTES, LanePool
+from mcp_manager.transports.loop_lag import LoopLag
 from mcp_manager.transports.places import Place, Places, Wait
 from mcp_manager.transports.route import DIRECT, Route
 from mcp_manager.transports.tls import TlsContexts
@@ -41,6 +42,8 @@ class HttpPool:
         The most of them to one origin (scheme, host and port), 0 for no limit.
     timer
         Where calls leave their deadlines; it is closed with the pool.
+    lag
+        How late the loop is: a connection that was made meanwhile did not take long.
     sender
         The ``User-Agent`` of every request, unless it brings its own.
     """
@@ -51,6 +54,7 @@ class HttpPool:
         max_connections: int = 0,
         max_connections_per_origin: int = 0,
         timer: DeadlineTimer | None = None,
+        lag: LoopLag | None = None,
         sender: str = "",
     ) -> None:
         self.clients = Clients(sender)
@@ -58,6 +62,7 @@ class HttpPool:
         self.group = WireGroup()
         self.places = Places(self.group, max_connections, max_connections_per_origin, on_take=self._begin_sweeping)
         self.timer = timer if timer is not None else DeadlineTimer()
+        self.lag = lag if lag is not None else LoopLag()
         self._storage: bytearray | None = None
         # By all that makes two connections the same: nobody may speak on one that another's certificate has opened.
         self._lanes: weakref.WeakValueDictionary[tuple[URL, Endpoint | None, Route], LanePool]

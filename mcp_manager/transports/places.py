@@ -53,8 +53,8 @@ class Wait:
     def is_scarcity(error: BaseException) -> bool:
         """Tell whether a connection failed for what this side lacks."""
         cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-        if isinstance(cause, socket.gaierror):
-            # The resolver has its own names for that.
+        if isinstance(cause, socket.gaierror) or (isinstance(cause, OSError) and cause.errno is None):
+            # The resolver, and who reads the files of TLS, have their own names for that.
             return not _has_descriptors()
         return isinstance(cause, OSError) and cause.errno in _SCARCITY
 

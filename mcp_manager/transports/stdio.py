@@ -26,7 +26,9 @@ from mcp_manager.errors import (
 from mcp_manager.transports._received import broken_reply_to, read_messages
 from mcp_manager.transports.base import Exchange, MessageSink
 from mcp_manager.transports.child import Child, child_environment
+from mcp_manager.transports.containment import is_local_lack
 from mcp_manager.transports.deadline_timer import DeadlineTimer, remaining_s
+from mcp_manager.transports.loop_lag import LATE_HINT, was_judged_late
 
 __all__ = ["StdioTransport"]
 
@@ -141,12 +143,15 @@ class StdioTransport:
     def expired(self, exchange: Exchange, bad_lines: int = -1) -> DeadlineExceededError:
         """Say that no reply came in time and, if lines that are no messages came instead, what the last one was."""
         is_telling = 0 <= bad_lines < self._bad_lines
-        return DeadlineExceededError(
+        error = DeadlineExceededError(
             "no reply within the deadline",
             server_id=self._server_id,
             delivery="unknown" if exchange.sent else "not_sent",
             hint=f"meanwhile it wrote a line that is no message: {self._bad_line}" if is_telling else "",
         )
+        if was_judged_late(exchange.deadline_ns):
+            error.is_local, error.hint = True, error.hint or LATE_HINT
+        return error
 
     async def open(self) -> None:
         """Start the program; raises :class:`ConnectError` naming it and what is wrong."""
@@ -394,7 +399,11 @@ class StdioTransport:
             if self._cwd is not None and error.filename == self._cwd != self._command:
                 reason += f": its working directory {self._cwd!r}"
                 hint = "create the directory, or correct cwd"
-        return ConnectError(f"cannot start {self._command!r}: {reason}", server_id=self._server_id, hint=hint)
+        failure = ConnectError(f"cannot start {self._command!r}: {reason}", server_id=self._server_id, hint=hint)
+        if is_local_lack(error) or (isinstance(error, OSError) and error.errno == errno.EAGAIN):
+            failure.is_local = True
+            failure.hint = "this process is at a limit: of open files (ulimit -n), processes (ulimit -u) or memory"
+        return failure
 
 
 def _line(frame: bytes) -> bytes:

@@ -15,6 +15,7 @@ from support.scripted import ScriptedServer
 from mcp_manager import CallError, McpManager
 
 FAMILIES = {
+    "mcp_loop_lag_seconds": "histogram",
     "mcp_requests": "counter",
     "mcp_response_time_seconds": "histogram",
     "mcp_active_connections": "gauge",

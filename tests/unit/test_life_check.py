@@ -9,7 +9,7 @@ from typing import Any
 
 from support.virtual_time import VirtualTimeLoop, run_in_virtual_time
 
-from mcp_manager.protocol.session_loss import UNANSWERED, Refusal
+from mcp_manager.protocol.session_loss import UNANSWERED, UNASKED, Refusal
 from mcp_manager.session.life_check import LifeCheck
 
 GONE = Refusal(404, -32001, "Session not found")
@@ -196,5 +196,18 @@ def test_the_end_of_the_session_ends_the_waiting() -> None:
                 assert not await waiting
         subject.is_over = True
         assert not await subject.ask(Refusal(410))
+
+    run_in_virtual_time(work())
+
+
+def test_a_ping_that_this_side_could_not_send_gives_no_session_up_and_proves_nothing() -> None:
+    async def work() -> None:
+        subject = Subject(UNASKED)
+        for _ in range(3):
+            assert not await subject.ask(GONE)
+        # Nothing was proven harmless: it is asked about as often as before.
+        assert subject.pings == 3
+        subject.answer = GONE
+        assert await subject.ask(GONE)
 
     run_in_virtual_time(work())

@@ -1,0 +1,129 @@
+"""How late the running loop is: a loop that something blocks keeps its servers' answers waiting, not the servers."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+__all__ = ["BLOCKED_S", "LATE_HINT", "LoopLag", "LoopLagView", "was_judged_late"]
+
+_log = logging.getLogger(__name__)
+
+BLOCKED_S: Final = 0.25
+"""A loop that is late by more is blocked: what was to be over by then says nothing of any server."""
+
+LATE_HINT: Final = "the event loop was blocked, or this machine has too little time for it"
+
+_INTERVAL_S: Final = 0.5
+_WARNED_S: Final = 1.0
+_WARN_EVERY_S: Final = 60.0
+# For how long a block is remembered, and how many: longer than a connection takes that it may have kept waiting.
+_REMEMBERED_S: Final = 60.0
+_MOST_BLOCKS: Final = 128
+_BOUNDS_S: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_HINT: Final = "something runs on it that should run in a thread: loop.set_debug(True) names it"
+
+
+class LoopLagView(msgspec.Struct, frozen=True, kw_only=True):
+    """How late the event loop was, measured twice a second.
+
+    Parameters
+    ----------
+    latest_s
+        At the last measurement, or by now if that is overdue.
+    longest_s
+        The most of the last minute.
+    blocks
+        How often it was late by more than a quarter of a second since the start.
+    """
+
+    latest_s: float
+    longest_s: float
+    blocks: int
+
+
+class LoopLag:
+    """Measure how late the running loop calls what it was asked to call.
+
+    Parameters
+    ----------
+    clock
+        Monotonic seconds.
+    """
+
+    __slots__ = ("_blocks", "_clock", "_counts", "_due", "_latest_s", "_sum_s", "_timer", "_warned_at", "blocks")
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        self._latest_s = 0.0
+        # When blocks ended, and how long they were.
+        self._blocks: collections.deque[tuple[float, float]] = collections.deque(maxlen=_MOST_BLOCKS)
+        self._counts = [0] * (len(_BOUNDS_S) + 1)
+        self._sum_s = 0.0
+        self._warned_at = -_WARN_EVERY_S
+        self.blocks = 0
+
+    def start(self) -> None:
+        """Begin to measure the running loop."""
+        self._due = self._clock() + _INTERVAL_S
+        self._timer = asyncio.get_running_loop().call_later(_INTERVAL_S, self._measure)
+
+    def close(self) -> None:
+        """Measure no more; idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def lost_since(self, began: float) -> float:
+        """Return for how many seconds since a time of :func:`time.monotonic` the loop was blocked, by now included."""
+        now = self._clock()
+        overdue_s = self._overdue_s(now)
+        lost_s = min(overdue_s, now - began) if overdue_s > BLOCKED_S else 0.0
+        for ended, length_s in self._blocks:
+            if ended > began:
+                lost_s += min(length_s, ended - began)
+        return lost_s
+
+    def view(self) -> LoopLagView:
+        """Show what was measured."""
+        now = self._clock()
+        latest_s = max(self._latest_s, self._overdue_s(now))
+        recent = [length_s for ended, length_s in self._blocks if now - ended <= _REMEMBERED_S]
+        return LoopLagView(latest_s=latest_s, longest_s=max([latest_s, *recent]), blocks=self.blocks)
+
+    def histogram(self) -> tuple[list[tuple[float, int]], int, float]:
+        """Return all measurements: how many were at most so many seconds, how many there were, and their sum."""
+        total, buckets = 0, []
+        for bound, count in zip(_BOUNDS_S, self._counts, strict=False):
+            total += count
+            buckets.append((bound, total))
+        return buckets, total + self._counts[-1], self._sum_s
+
+    def _overdue_s(self, now: float) -> float:
+        return max(now - self._due, 0.0) if self._timer is not None else 0.0
+
+    def _measure(self) -> None:
+        now = self._clock()
+        late_s = self._latest_s = max(now - self._due, 0.0)
+        self._sum_s += late_s
+        self._counts[next((at for at, bound in enumerate(_BOUNDS_S) if late_s <= bound), len(_BOUNDS_S))] += 1
+        if late_s > BLOCKED_S:
+            self.blocks += 1
+            self._blocks.append((now, late_s))
+        if late_s > _WARNED_S and now - self._warned_at >= _WARN_EVERY_S:
+            self._warned_at = now
+            _log.warning("the event loop was blocked for about %.1f s, and all calls with it; %s", late_s, _HINT)
+        self.start()
+
+
+def was_judged_late(deadline_ns: int) -> bool:
+    """Tell whether a deadline, of :func:`time.monotonic_ns`, is so long over that this side was late to see it."""
+    return 0 < deadline_ns < time.monotonic_ns() - BLOCKED_S * 1e9
