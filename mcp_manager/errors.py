@@ -38,6 +38,9 @@ __all__ = [
     "UrlElicitationRequiredError",
 ]
 
+# Characters of a server's own text that str() shows.
+_SHOWN = 2000
+
 Delivery = Literal["not_sent", "rejected", "unknown", "answered"]
 """What became of a request: ``not_sent`` (no byte of it left), ``rejected`` (the peer refused it unexecuted),
 ``unknown`` (it may have been executed), ``answered`` (a reply arrived)."""
@@ -161,9 +164,11 @@ class RpcError(McpManagerError, RuntimeError):
     code
         The error's integer code.
     message
-        The server's own text, but for credentials; ``str()`` shows it without control characters.
+        The server's own text, but for credentials, 16,384 characters at most; ``str()`` shows the first 2,000 of it without
+        control characters.
     data
-        The decoded ``data`` member, or ``None``.
+        The decoded ``data`` member, or ``None``; of an error of more than 256 KiB, or 20,000 values, it is left out, and
+        ``hint`` says so.
     """
 
     delivery: Delivery = "answered"
@@ -175,8 +180,10 @@ class RpcError(McpManagerError, RuntimeError):
 
     def __str__(self) -> str:
         # It goes into logs and terminals, and the text is the server's.
-        message = "".join(char if char.isprintable() else " " for char in self.message)
-        return f"{message} (JSON-RPC error {self.code})"
+        message = "".join(char if char.isprintable() else " " for char in self.message[:_SHOWN])
+        cut = "…" if len(self.message) > _SHOWN else ""
+        text = f"{message}{cut} (JSON-RPC error {self.code})"
+        return f"{text} ({self.hint})" if self.hint else text
 
 
 class UrlElicitationRequiredError(RpcError):

@@ -8,7 +8,8 @@ from libc.string cimport memchr, memcmp, memcpy
 
 from mcp_manager._core.http_message cimport Exchange, Request, make_exchange
 from mcp_manager._core.json_text cimport Fault, Range, skip_key, skip_space, skip_string, skip_value
-from mcp_manager._core.jsonrpc cimport METHOD, PARAMS, RESULT_MEMBER, Message
+from mcp_manager._core.jsonrpc cimport Message
+from mcp_manager._core.member_names cimport METHOD, PARAMS, RESULT_MEMBER
 
 cdef enum:
     MAX_DEPTH = 128

@@ -10,19 +10,6 @@ cdef enum:
     IS_RESULT = 2
 
 
-cdef enum Member:
-    OTHER = 0
-    ID = 1
-    METHOD = 2
-    PARAMS = 3
-    RESULT_MEMBER = 4
-    ERROR_MEMBER = 5
-    VERSION = 6
-    # Those of an error object.
-    CODE = 7
-    MESSAGE = 8
-
-
 cdef class Message:
     cdef bytes data
     cdef Range whole

@@ -163,8 +163,11 @@ def scan_reply(data: bytes, *, max_depth: int = 512, max_bytes: int = 0) -> Mess
         ``max_depth`` is above 4096.
     """
 
-def scan_replies(data: bytes, *, max_depth: int = 512, max_bytes: int = 0) -> list[Message]:
-    """Scan one message or a batch of them as :func:`scan_reply` does, and return a list as :func:`scan_batch` does."""
+def scan_replies(data: bytes, *, max_depth: int = 512, max_bytes: int = 0, max_messages: int = 256) -> list[Message]:
+    """Scan one message or a batch of them as :func:`scan_reply` does, and return a list as :func:`scan_batch` does.
+
+    A batch of more than ``max_messages`` is refused with :class:`FrameError`: each of them may be work for long.
+    """
 
 def vector_paths() -> tuple[str, ...]:
     """Return the ways in which this machine can scan replies, the quickest last: portable, avx2, avx512."""

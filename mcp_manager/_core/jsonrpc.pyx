@@ -11,9 +11,12 @@ from libc.string cimport memchr, memcmp, memcpy, memset
 
 from mcp_manager._core.http_message cimport Exchange, is_unshared, make_exchange, recycle_body
 from mcp_manager._core.json_text cimport (
-    DEPTH_LIMIT, Fault, Range, fail, skip_brackets, skip_key, skip_space, skip_value
+    DEPTH_LIMIT, Fault, Range, fail, skip_brackets, skip_key, skip_scalar, skip_space, skip_value
 )
 from mcp_manager._core.leniency cimport METHOD_BESIDE, NOTHING, Overlooked, overlook
+from mcp_manager._core.member_names cimport (
+    CODE, ERROR_MEMBER, ID, MESSAGE, METHOD, Member, OTHER, PARAMS, RESULT_MEMBER, VERSION, member_named
+)
 from mcp_manager._core.sealing cimport seal
 
 from mcp_manager._core.mending import mended_response
@@ -43,6 +46,9 @@ cdef enum:
     MIN_OVERWRITE = 32768
     # A text that is shorter than this from here on is read byte by byte sooner than by blocks.
     SHORT = 32
+    # A longer error is delimited and not validated, as results are; an id, method or version is never so long.
+    LONG = 65536
+    MAX_MEMBERS = 1024
 
 
 class FrameError(ValueError):
@@ -50,33 +56,6 @@ class FrameError(ValueError):
         super().__init__(f"{reason} at byte {offset}")
         self.reason = reason
         self.offset = offset
-
-
-cdef Member member_of(const uint8_t* name, Py_ssize_t size) noexcept nogil:
-    if size == 2 and memcmp(name, b"id", 2) == 0:
-        return ID
-    if size == 5 and memcmp(name, b"error", 5) == 0:
-        return ERROR_MEMBER
-    if size == 7:
-        if memcmp(name, b"jsonrpc", 7) == 0:
-            return VERSION
-        if memcmp(name, b"message", 7) == 0:
-            return MESSAGE
-    if size == 4 and memcmp(name, b"code", 4) == 0:
-        return CODE
-    if size == 6:
-        if memcmp(name, b"result", 6) == 0:
-            return RESULT_MEMBER
-        if memcmp(name, b"method", 6) == 0:
-            return METHOD
-        if memcmp(name, b"params", 6) == 0:
-            return PARAMS
-    return OTHER
-
-
-cdef Member escaped_member_of(bytes data, Range key):
-    cdef bytes name = loads(data[key.start - 1:key.end + 1]).encode("utf-8", "surrogatepass")
-    return member_of(<const uint8_t*> PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
 
 
 # Bytes, strings and numbers are all it holds: there is nothing for the garbage collector to look for.
@@ -261,6 +240,8 @@ cdef str read_text(bytes data, Range part, str what):
     """Decode a JSON string that is known to be valid; ``part`` includes its quotes."""
     cdef const char* inner = PyBytes_AS_STRING(data) + part.start + 1
     cdef Py_ssize_t size = part.end - part.start - 2
+    if size > LONG:
+        raise FrameError(f"{what} is too long", part.start)
     if memchr(inner, 0x5C, size) is NULL:
         return PyUnicode_DecodeUTF8(inner, size, NULL)
     text = loads(data[part.start:part.end])
@@ -327,14 +308,23 @@ cdef object read_error_code(bytes data, Range part, bint lenient):
     cdef Py_ssize_t at = skip_space(text, part.start + 1, part.end)
     cdef Range key, value
     cdef Fault fault
-    cdef bint escaped = False
-    cdef bint has_message = False
+    cdef bint escaped = False, has_message = False
     cdef object code = None
     cdef Member member
+    cdef int count = 0
+    key.start = key.end = 0
     while text[at] != 0x7D:
+        if count == MAX_MEMBERS:
+            raise FrameError("an error with too many members", at)
+        count += 1
         at = value.start = skip_key(text, at, part.end, &key, &escaped, &fault)
-        at = value.end = skip_value(text, at, part.end, DEPTH_LIMIT, &fault)
-        member = escaped_member_of(data, key) if escaped else member_of(text + key.start, key.end - key.start)
+        if at >= 0 and (text[at] == 0x7B or text[at] == 0x5B):
+            at = value.end = skip_nested(text, at, part.end, DEPTH_LIMIT, &fault)
+        elif at >= 0:
+            at = value.end = skip_scalar(text, at, part.end, &fault)
+        if at < 0:
+            raise_fault(&fault)
+        member = member_named(text + key.start, key.end - key.start, escaped)
         if member == CODE:
             code = read_code(data, value)
         elif member == MESSAGE:
@@ -342,6 +332,8 @@ cdef object read_error_code(bytes data, Range part, bint lenient):
         at = skip_space(text, at, part.end)
         if text[at] == 0x2C:
             at = skip_space(text, at + 1, part.end)
+        elif text[at] != 0x7D:
+            raise FrameError("expected ',' or '}'", at)
     if lenient and (code is None or not has_message):
         return None
     if code is None:
@@ -461,9 +453,10 @@ cdef Message scan_object(bytes data, Py_ssize_t at, int max_depth, bint require_
     cdef Range key
     cdef bint escaped = False
     cdef Member member
-    cdef int index
+    cdef int index, count = 0
     cdef Py_ssize_t start
     message.data = data
+    key.start = key.end = 0
     for index in range(MEMBERS):
         message.members[index].start = -1
     if at >= end or text[at] != 0x7B:
@@ -476,10 +469,13 @@ cdef Message scan_object(bytes data, Py_ssize_t at, int max_depth, bint require_
         at = skip_key(text, at, end, &key, &escaped, &fault)
         if at < 0:
             raise_fault(&fault)
-        member = escaped_member_of(data, key) if escaped else member_of(text + key.start, key.end - key.start)
+        member = member_named(text + key.start, key.end - key.start, escaped)
         start = at
+        count += 1
+        if count > MAX_MEMBERS:
+            raise FrameError("too many members", at)
         # An error object is small, and it is read.
-        if is_reply and member != ERROR_MEMBER and (text[at] == 0x7B or text[at] == 0x5B):
+        if is_reply and (member != ERROR_MEMBER or end - at > LONG) and (text[at] == 0x7B or text[at] == 0x5B):
             at = skip_nested(text, at, end, max_depth - 1, &fault)
         else:
             at = skip_value(text, at, end, max_depth - 1, &fault)
@@ -525,7 +521,9 @@ cdef Message scan_one(bytes data, int max_depth, Py_ssize_t max_bytes, bint requ
     return message if message.oddity is None else mended(message)
 
 
-cdef list scan_several(bytes data, int max_depth, Py_ssize_t max_bytes, bint require_version, bint is_reply):
+cdef list scan_several(
+    bytes data, int max_depth, Py_ssize_t max_bytes, bint require_version, bint is_reply, Py_ssize_t max_messages
+):
     cdef const uint8_t* text = <const uint8_t*> PyBytes_AS_STRING(data)
     cdef Py_ssize_t end = PyBytes_GET_SIZE(data)
     cdef Py_ssize_t at = begin(data, max_depth, max_bytes)
@@ -539,6 +537,8 @@ cdef list scan_several(bytes data, int max_depth, Py_ssize_t max_bytes, bint req
         at = skip_space(text, at + 1, end)
         if not messages and at < end and text[at] == 0x5D:
             raise FrameError("a batch must not be empty", at)
+        if len(messages) >= max_messages:
+            raise FrameError(f"a batch of more than {max_messages} messages", at)
         message = scan_object(data, at, max_depth - 1, require_version, is_reply)
         messages.append(message if message.oddity is None else mended(message))
         at = skip_space(text, message.whole.end, end)
@@ -554,15 +554,15 @@ def scan(bytes data not None, *, int max_depth=512, Py_ssize_t max_bytes=0, bint
 
 
 def scan_batch(bytes data not None, *, int max_depth=512, Py_ssize_t max_bytes=0, bint require_version=False):
-    return scan_several(data, max_depth, max_bytes, require_version, False)
+    return scan_several(data, max_depth, max_bytes, require_version, False, PyBytes_GET_SIZE(data))
 
 
 def scan_reply(bytes data not None, *, int max_depth=512, Py_ssize_t max_bytes=0):
     return scan_one(data, max_depth, max_bytes, False, True)
 
 
-def scan_replies(bytes data not None, *, int max_depth=512, Py_ssize_t max_bytes=0):
-    return scan_several(data, max_depth, max_bytes, False, True)
+def scan_replies(bytes data not None, *, int max_depth=512, Py_ssize_t max_bytes=0, Py_ssize_t max_messages=256):
+    return scan_several(data, max_depth, max_bytes, False, True, max_messages)
 
 
 cdef inline char* append(char* at, bytes part) noexcept:

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t
 
 from mcp_manager._core.json_text cimport Range
-from mcp_manager._core.jsonrpc cimport ERROR_MEMBER, ID, METHOD, PARAMS, RESULT_MEMBER
+from mcp_manager._core.member_names cimport ERROR_MEMBER, ID, METHOD, PARAMS, RESULT_MEMBER
 
 cdef enum Overlooked:
     NOTHING = 0

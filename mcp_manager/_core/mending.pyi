@@ -15,6 +15,9 @@ def mended_error(error: bytes) -> bytes | None:
     string is quoted. ``None`` if there is no code.
     """
 
+def error_members(data: bytes, longest: int) -> dict[str, bytes]:
+    """Return ``code``, ``message`` and ``data`` of an error object as they were written, the first ``longest`` bytes of each."""
+
 def without_lone_surrogates(data: bytes | memoryview) -> bytes | memoryview:
     """Return JSON text in which every escape of half a surrogate pair stands for U+FFFD; the very same text if none does."""
 

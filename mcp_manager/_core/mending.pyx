@@ -1,45 +1,49 @@
 """JSON of servers off the ordinary path: what is a little wrong written right, and what records would forget."""
 
-from json import dumps, loads
+from json import dumps
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
 from libc.string cimport memchr, memcmp, memcpy
 
-from mcp_manager._core.json_text cimport DEPTH_LIMIT, Fault, Range, is_hex, skip_key, skip_space, skip_value
+from mcp_manager._core.json_text cimport (
+    DEPTH_LIMIT, Fault, Range, is_hex, skip_brackets, skip_key, skip_scalar, skip_space
+)
+from mcp_manager._core.member_names cimport CODE, Member, member_named
 
 cdef enum:
     MAX_CODE_BYTES = 20
     ESCAPE_SIZE = 6
+
+cdef tuple ERROR_MEMBERS = ("code", "message", "data")
 
 # Up to here, a float is the integer that was meant.
 cdef double MAX_EXACT = 9007199254740991.0
 
 
 def mended_response(bytes id_raw, bytes result, bytes error, code):
-    cdef bytes body
-    if result is not None:
-        body = b',"result":' + result
-    else:
-        body = error if code is not None else mended_error(error)
-        if body is None:
+    # Joined in one step: a part may be nearly as long as a reply may be.
+    cdef bytes name = b',"result":'
+    if result is None:
+        result = error if code is not None else mended_error(error)
+        name = b',"error":'
+        if result is None:
             return None
-        body = b',"error":' + body
-    return b'{"jsonrpc":"2.0","id":' + (b"null" if id_raw is None else id_raw) + body + b"}"
+    return b"".join((b'{"jsonrpc":"2.0","id":', b"null" if id_raw is None else id_raw, name, result, b"}"))
 
 
 def mended_error(bytes error not None):
-    cdef dict members = members_of(error)
+    cdef dict members = error_members(error, PyBytes_GET_SIZE(error))
     cdef bytes message = members.get("message", b"null")
     code = as_integer(members.get("code", b"null"))
     if code is None:
         return None
     if not message.startswith(b'"'):
         message = dumps("" if message == b"null" else message.decode()).encode()
-    written = b'{"code":%d,"message":%b' % (code, message)
+    written = [b'{"code":%d,"message":' % code, message]
     if "data" in members:
-        written += b',"data":' + members["data"]
-    return written + b"}"
+        written += [b',"data":', members["data"]]
+    return b"".join([*written, b"}"])
 
 
 cdef object as_integer(bytes number):
@@ -59,22 +63,30 @@ cdef object as_integer(bytes number):
     return int(fraction) if fraction.is_integer() and abs(fraction) <= MAX_EXACT else None
 
 
-cdef dict members_of(bytes data):
-    """Return the members of an object whose JSON is valid, as they were written."""
+def error_members(bytes data not None, Py_ssize_t longest):
     cdef const uint8_t* text = <const uint8_t*> PyBytes_AS_STRING(data)
     cdef Py_ssize_t end = PyBytes_GET_SIZE(data)
     cdef Py_ssize_t at = skip_space(text, 1, end)
     cdef Range key, value
     cdef Fault fault
     cdef bint escaped = False
+    cdef Member member
     cdef dict members = {}
     key.start = key.end = value.start = value.end = 0
     while at < end and text[at] != 0x7D:
         at = value.start = skip_key(text, at, end, &key, &escaped, &fault)
-        at = value.end = skip_value(text, at, end, DEPTH_LIMIT, &fault)
-        members[loads(data[key.start - 1:key.end + 1])] = data[value.start:value.end]
+        if at >= 0 and (text[at] == 0x7B or text[at] == 0x5B):
+            at = value.end = skip_brackets(text, at, end, DEPTH_LIMIT, &fault)
+        elif at >= 0:
+            at = value.end = skip_scalar(text, at, end, &fault)
+        if at < 0:
+            # Only of a long one the grammar was not read before.
+            break
+        member = member_named(text + key.start, key.end - key.start, escaped)
+        if member >= CODE:
+            members[ERROR_MEMBERS[<int> member - <int> CODE]] = data[value.start:min(value.end, value.start + longest)]
         at = skip_space(text, at, end)
-        if text[at] == 0x2C:
+        if at < end and text[at] == 0x2C:
             at = skip_space(text, at + 1, end)
     return members
 
@@ -123,13 +135,22 @@ def without_lone_surrogates(data not None):
     return data if written is None else written
 
 
-def without_constants(bytes data not None):
-    cdef const uint8_t* text = <const uint8_t*> PyBytes_AS_STRING(data)
-    cdef Py_ssize_t end = PyBytes_GET_SIZE(data)
+cdef inline int constant_at(const uint8_t* text, Py_ssize_t at, Py_ssize_t end) noexcept nogil:
+    """Return the length of the constant that begins here and is no JSON, 0 if there is none."""
+    if text[at] == 0x4E and end - at >= 3 and memcmp(text + at, b"NaN", 3) == 0:
+        return 3
+    if text[at] == 0x49 and end - at >= 8 and memcmp(text + at, b"Infinity", 8) == 0:
+        return 8
+    return 0
+
+
+cdef inline Py_ssize_t copy_without_constants(const uint8_t* text, Py_ssize_t end, char* target) noexcept nogil:
+    """Write JSON text with other values for constants, or only measure it; returns its length, 0 if it has none."""
     cdef Py_ssize_t at = 0
     cdef Py_ssize_t start = 0
+    cdef Py_ssize_t size = 0
     cdef bint in_string = False
-    cdef list pieces = []
+    cdef int length
     while at < end:
         if in_string:
             if text[at] == 0x5C:
@@ -138,21 +159,33 @@ def without_constants(bytes data not None):
                 in_string = False
         elif text[at] == 0x22:
             in_string = True
-        elif text[at] == 0x4E and end - at >= 3 and memcmp(text + at, b"NaN", 3) == 0:
-            pieces.append(data[start:at])
-            pieces.append(b"null")
-            start = at + 3
-            at = start - 1
-        elif text[at] == 0x49 and end - at >= 8 and memcmp(text + at, b"Infinity", 8) == 0:
-            pieces.append(data[start:at])
-            pieces.append(b"1e999")
-            start = at + 8
-            at = start - 1
+        else:
+            length = constant_at(text, at, end)
+            if length:
+                if target is not NULL:
+                    memcpy(target + size, text + start, at - start)
+                    memcpy(target + size + at - start, b"null" if length == 3 else b"1e999", 4 if length == 3 else 5)
+                size += at - start + (4 if length == 3 else 5)
+                start = at + length
+                at = start - 1
         at += 1
-    if not pieces:
+    if start == 0:
+        return 0
+    if target is not NULL:
+        memcpy(target + size, text + start, end - start)
+    return size + end - start
+
+
+def without_constants(bytes data not None):
+    cdef const uint8_t* text = <const uint8_t*> PyBytes_AS_STRING(data)
+    cdef Py_ssize_t end = PyBytes_GET_SIZE(data)
+    cdef Py_ssize_t size = copy_without_constants(text, end, NULL)
+    cdef bytes written
+    if size == 0:
         return data
-    pieces.append(data[start:end])
-    return b"".join(pieces)
+    written = PyBytes_FromStringAndSize(NULL, size)
+    copy_without_constants(text, end, PyBytes_AS_STRING(written))
+    return written
 
 
 cdef inline bint is_default(const uint8_t* text, Py_ssize_t at, Py_ssize_t end) noexcept nogil:

@@ -101,6 +101,10 @@ class Secrets:
         """Return a text without them."""
         return masked(text, self.texts)
 
+    def masked_so_far(self, text: str) -> str:
+        """Return a text without them that was cut, and may end within one."""
+        return masked_so_far(text, self.texts)
+
     def quoted(self, text: str, length: int) -> str:
         """Return the beginning of a text without them, in one line without control characters; it may be cut already."""
         # Masked first: half a secret would not be found.

@@ -6,6 +6,7 @@ import enum
 from typing import Final
 
 __all__ = [
+    "BATCHING_REVISIONS",
     "HANDSHAKE_REVISIONS",
     "LATEST_HANDSHAKE_REVISION",
     "LATEST_STATELESS_REVISION",
@@ -26,6 +27,8 @@ HANDSHAKE_REVISIONS: Final = frozenset(_HANDSHAKE_ORDER)
 """Revisions that begin with ``initialize``."""
 STATELESS_REVISIONS: Final = frozenset(_STATELESS_ORDER)
 """Revisions without a handshake: every request says for itself who asks, in which revision."""
+BATCHING_REVISIONS: Final = frozenset({"2025-03-26", "2024-11-05", "2024-10-07"})
+"""Revisions in which several messages may come as one array: 2025-03-26 says so, and those before say JSON-RPC 2.0."""
 
 
 class Era(enum.Enum):

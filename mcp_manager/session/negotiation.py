@@ -11,6 +11,7 @@ import msgspec
 from mcp_manager._core.call_path import RequestIds
 from mcp_manager._core.jsonrpc import ERROR, Message, notification_frame
 from mcp_manager.background import background_task
+from mcp_manager.config.redaction import Secrets
 from mcp_manager.errors import AuthError, CallError, ConnectError, ProtocolError, ServerExitedError
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.discover import (
@@ -328,13 +329,17 @@ class Negotiation:
 
     async def _ask(self, transport: Transport, revision: str) -> Verdict:
         try:
-            return await ask_era(self._server_id, transport, self._client, self._ids, revision)
+            return await ask_era(
+                self._server_id, transport, self._client, self._ids, revision, secrets=self._faults.secrets
+            )
         except ProtocolError as error:
             if error.http_status != 500:
                 raise
         # Once more: that of a moment passes, and that of a server which fails on what it does not know stays.
         try:
-            return await ask_era(self._server_id, transport, self._client, self._ids, revision)
+            return await ask_era(
+                self._server_id, transport, self._client, self._ids, revision, secrets=self._faults.secrets
+            )
         except ProtocolError as error:
             if error.http_status != 500 or self._wanted != "auto":
                 raise
@@ -411,7 +416,9 @@ class Negotiation:
     ) -> Negotiated:
         """Go on from an error that answered ``initialize``, where it says how."""
         refusal = ProtocolError(
-            f"the server refused initialize: {error_text(error)}", server_id=self._server_id, delivery="rejected"
+            f"the server refused initialize: {error_text(error, self._faults.secrets)}",
+            server_id=self._server_id,
+            delivery="rejected",
         )
         refusal.http_status = exchange.status or None
         code = read_error(error).code
@@ -485,6 +492,7 @@ async def ask_era(
     ids: RequestIds,
     revision: str = LATEST_STATELESS_REVISION,
     deadline_ns: int = 0,
+    secrets: Secrets | None = None,
 ) -> Verdict:
     """Ask a server by ``server/discover`` how it wants to be spoken to.
 
@@ -512,7 +520,7 @@ async def ask_era(
             return Handshake()
         if _is_of_the_moment(exchange.status) and not _is_stateless_error(reply):
             failed = ProtocolError(
-                f"the server failed with HTTP {exchange.status}: {error_text(reply.error or b'')}",
+                f"the server failed with HTTP {exchange.status}: {error_text(reply.error or b'', secrets)}",
                 server_id=server_id,
                 delivery="unknown",
             )

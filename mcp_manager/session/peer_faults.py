@@ -31,12 +31,12 @@ class PeerFaults:
         Masks what the server was trusted with wherever a fault quotes it.
     """
 
-    __slots__ = ("_clock", "_quiet_until", "_secrets", "_server_id", "counts")
+    __slots__ = ("_clock", "_quiet_until", "_server_id", "counts", "secrets")
 
     def __init__(self, server_id: str, clock: Callable[[], int], secrets: Secrets | None = None) -> None:
         self._server_id = server_id
         self._clock = clock
-        self._secrets = secrets
+        self.secrets = secrets
         self._quiet_until: dict[str, int] = {}
         self.counts: dict[str, int] = {}
 
@@ -46,7 +46,7 @@ class PeerFaults:
         now_ns = self._clock()
         if now_ns >= self._quiet_until.get(kind, 0):
             self._quiet_until[kind] = now_ns + _QUIET_NS
-            detail = printable(detail if self._secrets is None else self._secrets.masked(detail))
+            detail = printable(detail if self.secrets is None else self.secrets.masked(detail))
             level = logging.INFO if kind in _ORDINARY else logging.WARNING
             said = f": {detail}" if detail else ""
             _log.log(level, "server %r: %s%s (%d so far)", self._server_id, kind, said, count)

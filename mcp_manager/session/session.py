@@ -416,7 +416,7 @@ class Session:
             _log.warning("server %r was not told the log level again: %s", self._server_id, error)
         else:
             if reply.kind == ERROR:
-                said = error_text(self._settings.secrets.masked_json(reply.error or b""))
+                said = error_text(reply.error or b"", self._settings.secrets)
                 _log.warning("server %r refused its log level: %s", self._server_id, said)
 
     async def set_log_level(self, level: str, deadline_ns: int) -> Message | None:

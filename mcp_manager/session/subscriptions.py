@@ -17,7 +17,7 @@ from mcp_manager.errors import CallError, ConnectionLostError, DeadlineExceededE
 from mcp_manager.policy import backoff_delay
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.error_codes import INVALID_PARAMS, METHOD_NOT_FOUND, MISSING_CAPABILITY
-from mcp_manager.protocol.rpc_error import read_error
+from mcp_manager.protocol.rpc_error import error_text
 from mcp_manager.protocol.subscriptions import (
     CHANGE_KINDS,
     Interest,
@@ -449,7 +449,9 @@ class Listening:
             reason = str(error)
         else:
             reply = stream.task.result()
-            reason = "ended by the server" if reply.kind != ERROR else read_error(reply.error or b"").message
+            reason = "ended by the server"
+            if reply.kind == ERROR:
+                reason = error_text(reply.error or b"", self._faults.secrets)
         _log.debug("server %r: the subscription is over: %s", self._server_id, reason)
 
     async def _close(self, stream: _Stream) -> None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NoReturn
 
 from yarl import URL
 
 from mcp_manager._core.http_message import STANDING, Exchange, WireReply
 from mcp_manager._core.jsonrpc import FrameError, Message, scan_replies
-from mcp_manager._core.sse import SseLimitError, SseParser
+from mcp_manager._core.sse import SseEvent, SseLimitError, SseParser
 from mcp_manager.config.redaction import Secrets
 from mcp_manager.errors import CallError, ConnectionLostError, ProtocolError
 from mcp_manager.protocol.error_codes import STATELESS_ERRORS
 from mcp_manager.protocol.rpc_error import error_text
 from mcp_manager.transports import _http_status as http_status
-from mcp_manager.transports._received import broken_reply_to, read_messages
+from mcp_manager.transports._received import MAX_BATCH, broken_reply_to, read_messages
 from mcp_manager.transports._refusal_text import telling_line
 from mcp_manager.transports.base import MessageTaker, StreamListener
 
@@ -26,6 +26,7 @@ __all__ = ["ReplyReader"]
 _WINDOWS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 _QUOTED: Final = 200
 _LABEL: Final = 60
+_PIECE: Final = 64 * 1024
 _NO_MESSAGE: Final = "an event that is not JSON-RPC"
 
 
@@ -56,6 +57,8 @@ class ReplyReader:
         self._credentials = credentials
         # Whose stream stands open, if there is one.
         self.listener: StreamListener | None = None
+        # Whether there are batches in the revision that is spoken.
+        self.may_batch = True
         # Who keeps cookies.
         self.on_cookies: Callable[[Sequence[bytes]], None] | None = None
 
@@ -109,7 +112,7 @@ class ReplyReader:
             return None
         reply: Message | None = None
         try:
-            messages = read_messages(data, self._sink.on_fault)
+            messages = read_messages(data, self._sink.on_fault, may_batch=self.may_batch)
         except FrameError as error:
             if not exchange.answered and broken_reply_to(data, exchange.request_id.__eq__) is not None:
                 raise self._not_json_rpc(error, data) from None
@@ -162,7 +165,7 @@ class ReplyReader:
     def _take_standing(self, exchange: Exchange, data: bytes) -> None:
         """Take an event of a stream that has no reply to wait for: what is wrong with it ends nothing."""
         try:
-            messages = read_messages(data, self._sink.on_fault)
+            messages = read_messages(data, self._sink.on_fault, may_batch=self.may_batch)
         except FrameError as error:
             self._sink.on_fault(_NO_MESSAGE, str(error))
             return
@@ -210,7 +213,7 @@ class ReplyReader:
             return self._own(self._scan(reply, body), exchange.request_id)
         found: Message | None = None
         try:
-            for event in SseParser(max_line=self._limit, max_event=self._limit).feed(body):
+            for event in self._events_of(body):
                 if event.event == "message" and event.data:
                     found = self.take_event(exchange, event.data) or found
         except SseLimitError as error:
@@ -219,10 +222,21 @@ class ReplyReader:
             raise self.unanswered()
         return found
 
+    def _events_of(self, body: bytes) -> Iterator[SseEvent]:
+        """Yield the events of a body that is here as a whole, as few as a batch has messages."""
+        parser = SseParser(max_line=self._limit, max_event=self._limit)
+        count = 0
+        for at in range(0, len(body), _PIECE):
+            for event in parser.feed(body[at : at + _PIECE]):
+                count += 1
+                if count > MAX_BATCH:
+                    raise self.broken(f"the compressed event stream has more than {MAX_BATCH} events")
+                yield event
+
     def _scan(self, reply: WireReply, body: bytes) -> list[Message]:
         """Scan a message or a batch of them."""
         try:
-            return read_messages(body, self._sink.on_fault, _charset_of(reply))
+            return read_messages(body, self._sink.on_fault, _charset_of(reply), may_batch=self.may_batch)
         except FrameError as error:
             raise self._not_json_rpc(error, body) from None
 
@@ -230,7 +244,8 @@ class ReplyReader:
         """Scan what may be JSON although it is said to be something else."""
         label = self._secrets.quoted((reply.header("content-type") or "").partition(";")[0], _LABEL)
         try:
-            messages = read_messages(self._plain_body(reply), self._sink.on_fault, _charset_of(reply))
+            body = self._plain_body(reply)
+            messages = read_messages(body, self._sink.on_fault, _charset_of(reply), may_batch=self.may_batch)
         except (FrameError, CallError):
             said = self._said(reply)
             raise self.broken(
@@ -255,7 +270,7 @@ class ReplyReader:
         return self._secrets.quoted(telling_line(body), _QUOTED)
 
     def _error_text(self, message: Message) -> str:
-        return error_text(self._secrets.masked_json(message.error or b""))
+        return error_text(message.error or b"", self._secrets)
 
     def _plain_body(self, reply: WireReply) -> bytes:
         encoding = reply.header("content-encoding") or "identity"

@@ -7,14 +7,20 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from mcp_manager._core.jsonrpc import FrameError, Message, scan_replies
+from mcp_manager._core.jsonrpc import FrameError, Message, scan_replies, scan_reply
 from mcp_manager._core.mending import without_constants
 
-__all__ = ["broken_reply_to", "read_messages"]
+__all__ = ["MAX_BATCH", "broken_reply_to", "read_messages"]
 
+MAX_BATCH: Final = 256
+"""How many messages a batch may have: all of them are taken before anything else happens."""
+
+# Read by way of a text whose every character may be four bytes wide.
+_MAX_FOREIGN: Final = 4 * 1024 * 1024
 _UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # What a server may say that its JSON is in, and many a framework says by itself.
 _CHARSETS: Final = frozenset({"iso8859-1", "iso8859-15", "cp1252", "utf-16", "utf-16-le", "utf-16-be", "utf-32"})
+_ARRAY: Final = re.compile(rb"\s*\[")
 
 # How far from either end of a text its own id is looked for: what is between them may be 16 MiB of other ids.
 _NEAR_END: Final = 4096
@@ -32,35 +38,52 @@ def broken_reply_to(data: bytes, is_awaited: Callable[[int], bool]) -> int | Non
     return next((found for match in _ID.finditer(ends) if is_awaited(found := int(match[1]))), None)
 
 
-def read_messages(data: bytes, on_fault: Callable[[str, str], None], charset: str = "") -> list[Message]:
+def read_messages(
+    data: bytes, on_fault: Callable[[str, str], None], charset: str = "", *, may_batch: bool = True
+) -> list[Message]:
     """Return the messages in a text.
 
     Parameters
     ----------
     data
-        One message, or a batch of them.
+        One message, or a batch of at most 256.
     on_fault
         ``on_fault(kind, detail)`` is told what was wrong and overlooked: a byte order mark, another charset than UTF-8
         if it is known which, ``NaN`` and ``Infinity``, and what :func:`scan_reply` overlooks.
     charset
         What the text is said to be in.
+    may_batch
+        Whether there are batches in the revision that is spoken.
 
     Raises
     ------
     FrameError
-        It is not JSON-RPC.
+        It is not JSON-RPC, or not as this revision has it.
     """
     try:
-        messages = scan_replies(data)
+        messages = _scan(data, may_batch)
     except FrameError as error:
-        messages = _read_again(data, on_fault, charset, error)
+        messages = _read_again(data, on_fault, charset, error, may_batch)
     for message in messages:
         if message.oddity is not None:
             on_fault(message.oddity, "")
     return messages
 
 
-def _read_again(data: bytes, on_fault: Callable[[str, str], None], charset: str, error: FrameError) -> list[Message]:
+def _scan(text: bytes, may_batch: bool) -> list[Message]:
+    if may_batch:
+        return scan_replies(text, max_messages=MAX_BATCH)
+    try:
+        return [scan_reply(text)]
+    except FrameError:
+        if _ARRAY.match(text):
+            raise FrameError("a batch, which the revision that is spoken does not have,", 0) from None
+        raise
+
+
+def _read_again(
+    data: bytes, on_fault: Callable[[str, str], None], charset: str, error: FrameError, may_batch: bool
+) -> list[Message]:
     text, faults = data, []
     if text.startswith(codecs.BOM_UTF8):
         text = text.removeprefix(codecs.BOM_UTF8)
@@ -79,7 +102,7 @@ def _read_again(data: bytes, on_fault: Callable[[str, str], None], charset: str,
         finally:
             # An exception's traceback holds this frame.
             del error
-    messages = scan_replies(text)
+    messages = _scan(text, may_batch)
     for fault in faults:
         on_fault(fault, "")
     return messages
@@ -92,6 +115,8 @@ def _transcoded(text: bytes, charset: str) -> bytes | None:
         if b"\0" in text[:2] and len(text) > 1:
             raise FrameError("it is in UTF-16 or UTF-32, where JSON must be in UTF-8,", 0)
         return None
+    if len(text) > _MAX_FOREIGN:
+        raise FrameError("it is not in UTF-8, and too long to be read all the same,", 0)
     try:
         return text.decode(encoding).removeprefix("\ufeff").encode()
     except UnicodeError:

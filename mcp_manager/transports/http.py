@@ -33,7 +33,7 @@ from mcp_manager.errors import (
     Delivery,
     ProtocolError,
 )
-from mcp_manager.protocol.revisions import HANDSHAKE_REVISIONS
+from mcp_manager.protocol.revisions import BATCHING_REVISIONS, HANDSHAKE_REVISIONS
 from mcp_manager.transports import _http_status as http_status
 from mcp_manager.transports._http_reply import ReplyReader
 from mcp_manager.transports.authorized_sending import AuthorizedSending
@@ -152,6 +152,7 @@ class HttpTransport:
         self._settled = revision is not None
         # There is no such thing in the stateless era: a stream that breaks loses its request.
         self._resumes = revision is None or revision in HANDSHAKE_REVISIONS
+        self._reader.may_batch = revision is None or revision in BATCHING_REVISIONS
         self._headers.pop(_VERSION_HEADER, None)
         if revision is None:
             self._headers.pop(_SESSION_HEADER, None)

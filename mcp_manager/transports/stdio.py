@@ -23,6 +23,7 @@ from mcp_manager.errors import (
     ProtocolError,
     ServerExitedError,
 )
+from mcp_manager.protocol.revisions import BATCHING_REVISIONS
 from mcp_manager.transports._received import broken_reply_to, read_messages
 from mcp_manager.transports.base import Exchange, MessageSink
 from mcp_manager.transports.child import Child, child_environment
@@ -114,6 +115,7 @@ class StdioTransport:
         self._closing = False
         self._failure: CallError | None = None
         self._is_first_line = True
+        self._may_batch = True
         # The last line that was no message, fit to be shown, and how many there were.
         self._bad_line = ""
         self._bad_lines = 0
@@ -174,7 +176,8 @@ class StdioTransport:
         return False
 
     def settle(self, revision: str | None) -> None:
-        """Do nothing: stdio sends no version with its messages."""
+        """Take batches only from now on if the revision has them; stdio sends no version with its messages."""
+        self._may_batch = revision is None or revision in BATCHING_REVISIONS
 
     async def listen(self) -> None:
         """Do nothing: the pipe is open both ways."""
@@ -295,7 +298,7 @@ class StdioTransport:
             self._is_first_line = False
             line = line.removeprefix(_BYTE_ORDER_MARK)
         try:
-            messages = read_messages(line, self._faulty)
+            messages = read_messages(line, self._faulty, may_batch=self._may_batch)
         except Exception as error:
             # Even one that nobody foresaw must cost the reading of this line, and of no other one.
             self._take_bad_line(line, error if isinstance(error, FrameError) else FrameError(type(error).__name__, 0))

@@ -181,7 +181,8 @@ async def test_a_handler_that_cannot_be_cancelled_keeps_no_server_from_ending(ca
 
 
 async def test_requests_and_replies_may_share_a_line() -> None:
-    async with deployed("handshake", {"roots/list": lambda *_: {"roots": []}}) as manager:
+    settings = {"protocol_version": "2025-03-26"}
+    async with deployed("handshake", {"roots/list": lambda *_: {"roots": []}}, **settings) as manager:
         assert await learned(manager, "batch", methods=["ping", "roots/list", "x/y"]) == {"batched": True}
         async with asyncio.timeout(WAIT_S):
             while True:

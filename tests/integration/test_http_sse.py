@@ -25,6 +25,7 @@ from mcp_manager import (
 pytestmark = pytest.mark.both_loops
 
 SSE: dict[str, Any] = {**CALM, "transport": "sse"}
+BATCHES: dict[str, Any] = {"protocol_version": "2025-03-26"}
 
 
 class OnStream:
@@ -120,7 +121,7 @@ async def test_the_server_asks_and_is_answered_by_a_post() -> None:
 
     with HttpSseServer() as server:
         async with McpManager(handlers={ANY: note, "roots/list": roots}) as manager:
-            await manager.deploy("a", {"url": server.url, **SSE})
+            await manager.deploy("a", {"url": server.url, **SSE, **BATCHES})
             ping = {"jsonrpc": "2.0", "id": "p", "method": "ping"}
             server.streams[0].say(
                 notification(1), [notification(2), ping], {"jsonrpc": "2.0", "id": 5, "method": "roots/list"}
@@ -133,7 +134,7 @@ async def test_the_server_asks_and_is_answered_by_a_post() -> None:
 async def test_a_batch_brings_the_reply_before_the_acknowledgement() -> None:
     with HttpSseServer() as server:
         async with McpManager() as manager:
-            await manager.deploy("a", {"url": server.url, **SSE})
+            await manager.deploy("a", {"url": server.url, **SSE, **BATCHES})
             server.script("tools/call", OnStream(server), OnStream(server, acknowledges=False))
             assert text_of(await manager.execute_raw("a", echo("x"))) == "x"
             # One that is never acknowledged does not keep its reply from the caller.

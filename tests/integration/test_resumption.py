@@ -193,7 +193,7 @@ async def test_the_reply_may_come_on_the_standing_stream(batched: bool) -> None:
         server.script("tools/call", ResumedReply([Cut(WHOLE)], retry_ms=1))
         server.script_always("GET", streams)
         async with McpManager() as manager:
-            await manager.deploy("a", {"url": server.url, **CALM})
+            await manager.deploy("a", {"url": server.url, "protocol_version": "2025-03-26", **CALM})
             call = asyncio.create_task(manager.execute_raw("a", echo("x", 5), timeout=60))
             resumed = await streams.wait(server, 2)
             assert resumed.last_event_id == "0"
@@ -239,7 +239,7 @@ async def test_a_batch_is_received_on_a_reply_of_json_and_on_its_stream(lanes: b
     with ScriptedServer() as server:
         server.script("tools/call", Batch(), InEvents())
         async with McpManager(ManagerConfig(http_lanes=lanes), handlers={ANY: note}) as manager:
-            await manager.deploy("a", {"url": server.url, **CALM})
+            await manager.deploy("a", {"url": server.url, "protocol_version": "2025-03-26", **CALM})
             assert text_of(await manager.execute_raw("a", echo("x"))) == "x"
             assert text_of(await manager.execute_raw("a", echo("y"))) == "y"
             await eventually(lambda: heard == [0, 1, 2, 3], "the delivery of every notification")

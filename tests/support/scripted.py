@@ -247,7 +247,7 @@ class ScriptedServer(Watched):
                 self._live_sessions.add(session_id)
             headers["Mcp-Session-Id"] = session_id
         result: dict[str, Any] = {
-            "protocolVersion": offered if offered == "2025-06-18" else _LAST_KNOWN_REVISION,
+            "protocolVersion": offered if offered in ("2025-06-18", "2025-03-26") else _LAST_KNOWN_REVISION,
             "capabilities": {"tools": {}},
             "serverInfo": {"name": "scripted", "version": "1"},
         }

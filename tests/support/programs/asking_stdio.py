@@ -57,7 +57,8 @@ class Server:
                 capabilities: dict[str, Any] = {"tools": {}, "logging": {}}
                 self.reply(request, {"supportedVersions": ["2026-07-28"], "capabilities": capabilities})
             case "initialize" if not self._is_stateless:
-                result = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}, "logging": {}}}
+                version = params["protocolVersion"]
+                result = {"protocolVersion": version, "capabilities": {"tools": {}, "logging": {}}}
                 self.reply(request, {**result, "serverInfo": {"name": "asking", "version": "1"}})
             case "ping" if not self._is_stateless:
                 self.reply(request, {})
