@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mappin
 from pathlib import Path
 
 import pytest
+from _pytest.logging import caplog_records_key
 from hypothesis import HealthCheck, settings
 from pytest_asyncio import is_async_test
 from support.leaks import KINDS, LoopErrors, Snapshot
@@ -136,8 +137,12 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     with LoopErrors() as errors:
         yield
         if is_async_test(request.node):
-            # Destroyed tasks and lost exceptions are reported when they are collected.
+            # What fixtures gave is nobody's any more. Destroyed tasks and lost exceptions are reported when collected.
+            request.node.funcargs.clear()
             gc.collect()
+            # Nor is what was logged.
+            for records in request.node.stash.get(caplog_records_key, {}).values():
+                records.clear()
         watched = watched_kinds(request.node)
         left: list[str] = []
         if "threads" in watched:
@@ -146,6 +151,8 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
             left += before.new_children()
         if "descriptors" in watched:
             left += before.new_descriptors()
+        if "objects" in watched and is_async_test(request.node):
+            left += before.new_objects()
     if "loop_errors" in watched:
         left += [f"an event loop reported: {report}" for report in errors.reports]
     if left:

@@ -94,6 +94,9 @@ class HealthMonitor:
             queue.overdue.clear()
         for watch in list(self._watches.values()):
             self._forget(watch)
+        # Whoever still has the manager is not to have its servers, with their credentials.
+        for kept in (self._reviews, self._baselines, self._sweeps):
+            kept.clear()
 
     # What there is
 

@@ -13,6 +13,7 @@ import itertools
 import json
 import sys
 import urllib.parse
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -43,6 +44,7 @@ class Stage:
     def __init__(self, manager: McpManager, server: ScriptedServer) -> None:
         self.manager = manager
         self.server = server
+        self.held: list[object] = []
         self._numbers = itertools.count()
 
     def mark(self) -> str:
@@ -347,6 +349,19 @@ async def stopped(stage: Stage) -> None:
             await other.call("b")
 
 
+@scenario
+async def stopped_but_held(stage: Stage) -> None:
+    """Whoever still has a manager that was stopped has nothing of its servers."""
+    stopped = McpManager()
+    async with stopped:
+        other = Stage(stopped, stage.server)
+        await other.deploy("b")
+        for fault in (faults.Answer(), faults.Reset(), faults.Status(500)):
+            stage.server.script("tools/call", fault)
+            await other.call("b")
+    stage.held.append(stopped)
+
+
 async def scrutinized(work: Scenario) -> dict[str, Any]:
     """Play a scenario, and tell what it leaves.
 
@@ -360,6 +375,7 @@ async def scrutinized(work: Scenario) -> dict[str, Any]:
             # The first time fills caches, and makes what is there to stay.
             await work(stage)
             await _settle(server)
+            stage.held.clear()
             gc.collect()
             before = kept.objects()
             gc.disable()
@@ -367,8 +383,9 @@ async def scrutinized(work: Scenario) -> dict[str, Any]:
             await _settle(server)
             cycles = kept.cycles()
             gc.enable()
-            more = kept.objects() - before
-            marks = [kept.holders(each) for each in kept.marks()]
+            more = kept.objects() - before - Counter(type(each).__name__ for each in stage.held)
+            found = kept.marks()
+            marks = [kept.holders(found.pop()) for _ in range(len(found))]
     return {"cycles": cycles, "objects": dict(more), "marks": marks}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, Final
 
 import mcp_manager
 
-__all__ = ["MARK", "cycles", "holders", "is_watched", "marks", "objects"]
+__all__ = ["MARK", "cycles", "holders", "holders_of", "marks", "objects"]
 
 MARK: Final = "kept-mark-"
 """Stands in everything that a scenario sends, receives or trusts a server with, and nowhere else."""
@@ -42,13 +43,36 @@ def cycles() -> list[str]:
 
 def objects() -> Counter[str]:
     """Count the reachable objects of what a call, a session or a server is made of, and the package's errors."""
-    return Counter(type(each).__name__ for each in gc.get_objects() if is_watched(type(each)))
+    kinds = watched_types()
+    return Counter([type(each).__name__ for each in gc.get_objects() if type(each) in kinds])
 
 
-@functools.cache
-def is_watched(kind: type) -> bool:
-    """Tell whether objects of a type must not outlive the call, the session or the server that they belong to."""
-    return _is_ours(kind) and (kind.__name__ in _WATCHED or issubclass(kind, Exception))
+def watched_types() -> frozenset[type]:
+    """Return the types of what must not outlive the call, the session or the server that it belongs to."""
+    return _watched_types(len(sys.modules))
+
+
+@functools.lru_cache(maxsize=1)
+def _watched_types(_: int) -> frozenset[type]:
+    """Find them in what has been imported by now."""
+    return frozenset(
+        kind
+        for name, module in list(sys.modules.items())
+        if name.partition(".")[0] == "mcp_manager"
+        for kind in list(vars(module).values())
+        if isinstance(kind, type) and _is_ours(kind) and (kind.__name__ in _WATCHED or issubclass(kind, Exception))
+    )
+
+
+def holders_of(name: str) -> str:
+    """Say by which way an object of a watched type is held, the last one made of it."""
+    found = [each for each in gc.get_objects() if type(each).__name__ == name and type(each) in watched_types()]
+    if not found:
+        return "gone by now"
+    last = found.pop()
+    # Or it would be this that holds it.
+    found.clear()
+    return holders(last)
 
 
 def marks() -> list[Any]:
@@ -64,23 +88,40 @@ def marks() -> list[Any]:
 
 def holders(found: object) -> str:
     """Say by which way an object is held, from itself up."""
-    path, seen, at = [], {id(found)}, found
+    path: list[str] = []
+    at, seen = found, {id(found), id(sys._getframe())}
     for _ in range(_LONGEST_PATH):
         path.append(_described(at))
-        above = [each for each in gc.get_referrers(at) if id(each) not in seen and not isinstance(each, FrameType)]
-        above = [each for each in above if not isinstance(each, list) or len(each) < 10_000]
+        above = []
+        for each in gc.get_referrers(at):
+            if id(each) not in seen and each is not above and _may_hold(each, at):
+                above.append(each)
         if not above:
             break
         at = above[0]
-        seen |= {id(each) for each in above} | {id(above)}
+        seen.add(id(at))
     return " < ".join(path)
 
 
-def _is_marked(held: object) -> bool:
+def _may_hold(each: object, held: object) -> bool:
+    """Leave out who is only looking: frames that run, iterators, and lists of all that there is."""
+    if isinstance(each, FrameType):
+        return each.f_code.co_filename != __file__ and held in each.f_locals.values()
+    if isinstance(each, list) and len(each) > 5_000:
+        return False
+    return type(each).__name__ not in ("list_iterator", "generator")
+
+
+def _is_marked(held: object, depth: int = 3) -> bool:
     """Whether it is marked; a bytearray is the buffer, of fixed size, into which all connections receive."""
     if isinstance(held, str):
         return MARK in held and held != MARK
-    return isinstance(held, bytes) and MARK.encode() in held
+    if isinstance(held, bytes):
+        return MARK.encode() in held
+    # What has nothing but such texts in it is not among what the collector looks at.
+    if depth == 0 or gc.is_tracked(held) or isinstance(held, type):
+        return False
+    return any(_is_marked(each, depth - 1) for each in gc.get_referents(held))
 
 
 def _is_constant(holder: object) -> bool:

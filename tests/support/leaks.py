@@ -1,4 +1,4 @@
-"""What a test must not leave behind: threads, child processes, sockets and pipes, and errors nobody handled."""
+"""What a test must not leave behind: threads, children, sockets, pipes, unhandled errors, and what calls are made of."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import psutil
+from support import kept
 
 T = TypeVar("T")
 
 __all__ = ["KINDS", "LoopErrors", "Snapshot"]
 
-KINDS = ("tasks", "loop_errors", "threads", "children", "descriptors")
+KINDS = ("tasks", "loop_errors", "threads", "children", "descriptors", "objects")
 """What is watched; the marker ``allow_leaks`` names some of these."""
 
 _GRACE_S = 2.0
@@ -56,6 +57,15 @@ class Snapshot:
         self._threads = set(threading.enumerate())
         self._children = _children()
         self._descriptors = _descriptors()
+        self._objects = kept.objects()
+
+    def new_objects(self) -> list[str]:
+        """Describe what is reachable of the calls, sessions and servers made since; to be asked after a collection."""
+        if not kept.objects() - self._objects:
+            return []
+        gc.collect()
+        left = kept.objects() - self._objects
+        return [f"{count} more of {name} can be reached: {kept.holders_of(name)}" for name, count in left.items()]
 
     def new_threads(self) -> list[str]:
         """Join the threads started since, up to a bound, and describe those that did not end."""

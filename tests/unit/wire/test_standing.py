@@ -42,7 +42,10 @@ def listener() -> Standing:
 
 @pytest.fixture
 def standing(peer: Peer, listener: Standing) -> asyncio.Future[object]:
-    return peer.wire.send(b"GET / HTTP/1.1\r\nContent-Length: ", Exchange(b"", STANDING, 0), listener, 4096)
+    future = peer.wire.send(b"GET / HTTP/1.1\r\nContent-Length: ", Exchange(b"", STANDING, 0), listener, 4096)
+    # It ends with the connection at the latest, when nobody asks for its outcome any more.
+    future.add_done_callback(lambda ended: ended.exception())
+    return future
 
 
 async def test_it_stays_open_and_brings_events_of_any_name(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 from support.wires import (
     EVENT_STREAM,
@@ -114,9 +117,9 @@ async def test_a_stream_of_known_length(peer: Peer) -> None:
     assert_answers_again(peer)
 
 
-@pytest.mark.parametrize("error", [ValueError("mine"), WireError(MALFORMED, "mine")])
-async def test_what_the_listener_raises_is_the_outcome(peer: Peer, error: Exception) -> None:
-    future = peer.send(timeout=5)
+@pytest.mark.parametrize("make", [ValueError, partial(WireError, MALFORMED)], ids=["any", "wire"])
+async def test_what_the_listener_raises_is_the_outcome(peer: Peer, make: Callable[[str], Exception]) -> None:
+    future, error = peer.send(timeout=5), make("mine")
     peer.network.listener.error = error
     peer.deliver(stream_head() + chunked(events(b"<1>", b"<1>")) + b"more")
     assert future.exception() is error
