@@ -92,7 +92,11 @@ async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
             cancelled = error
     if cancelled is not None:
         read_failure(task)
-        raise cancelled
+        try:
+            raise cancelled
+        finally:
+            # Its traceback holds this frame.
+            del cancelled
     return task.result()
 
 

@@ -221,7 +221,11 @@ class ToolCache:
             if error is None:
                 return fetching.task.result()
             if is_own or not isinstance(error, DeadlineExceededError):
-                raise error
+                try:
+                    raise error
+                finally:
+                    # Its traceback holds this frame.
+                    del error
             # It was another caller's time that was up.
 
     def _start(self, server_id: str, timeout: float | None) -> _Fetching:

@@ -22,4 +22,8 @@ async def background(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         ends = await asyncio.gather(*tasks, return_exceptions=True)
     for end in ends:
         if isinstance(end, Exception):
-            raise end
+            try:
+                raise end
+            finally:
+                # Its traceback holds this frame.
+                del end

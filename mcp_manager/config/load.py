@@ -93,7 +93,11 @@ def load_manager_config(path: str | os.PathLike[str], *, environment: Mapping[st
         return _build(document, os.environ if environment is None else environment)
     except FieldProblem as found:
         error = found.error(f"Invalid config file {os.fspath(path)}")
-    raise error
+    try:
+        raise error
+    finally:
+        # Its traceback holds this frame.
+        del error
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -89,7 +89,11 @@ def validate_server_id(server_id: object) -> str:
         return check_server_id(server_id)
     except FieldProblem as found:
         error = found.error(PREFIX)
-    raise error
+    try:
+        raise error
+    finally:
+        # Its traceback holds this frame.
+        del error
 
 
 def parse_server_config(
@@ -120,7 +124,11 @@ def parse_server_config(
     except FieldProblem as found:
         # Raised below and not here, so that neither the context nor the traceback keeps the input.
         error = found.error(PREFIX, server_id if isinstance(server_id, str) else None)
-    raise error
+    try:
+        raise error
+    finally:
+        # Its traceback holds this frame.
+        del error
 
 
 def check_server_config(config: ServerConfig, *, server_id: str) -> ServerConfig:
@@ -145,7 +153,11 @@ def check_server_config(config: ServerConfig, *, server_id: str) -> ServerConfig
         return msgspec.structs.replace(checked, extras=extras) if extras else checked
     except FieldProblem as found:
         error = found.error(PREFIX, server_id if isinstance(server_id, str) else None)
-    raise error
+    try:
+        raise error
+    finally:
+        # Its traceback holds this frame.
+        del error
 
 
 def build_server(source: Mapping[Any, Any], *, server_id: str, lenient: bool, path: str = "") -> ServerConfig:

@@ -77,7 +77,11 @@ def load_trust(context: ssl.SSLContext, tls: TlsConfig, path: str) -> None:
             problem = FieldProblem(name, "holds a certificate that cannot be read", _TO_PEM)
         else:
             continue
-        raise problem
+        try:
+            raise problem
+        finally:
+            # Its traceback holds this frame.
+            del problem
 
 
 def load_identity(context: ssl.SSLContext, tls: TlsConfig, path: str) -> None:
@@ -102,7 +106,11 @@ def load_identity(context: ssl.SSLContext, tls: TlsConfig, path: str) -> None:
     except (ssl.SSLError, OSError, ValueError) as error:
         problem = _identity_problem(getattr(error, "reason", None) or "", path, key, encrypted=encrypted)
     if problem is not None:
-        raise problem
+        try:
+            raise problem
+        finally:
+            # Its traceback holds this frame.
+            del problem
 
 
 def _identity_problem(reason: str, path: str, key: str, *, encrypted: bool) -> FieldProblem:

@@ -124,8 +124,9 @@ class Dispatcher(Attempts):
         passes = progress is None and method not in KEPT_BY_SESSION
         flight = self._begin(supervisor.record, method, request if passes else None, started_ns, deadline_ns)
         lease: Lease | None = None
+        future = flight.future
         try:
-            if flight.future is None:
+            if future is None:
                 lease, _ = await self._admitted(supervisor, method, (flight.lease, None), deadline_ns, ANYWHERE)
                 if progress is None and supervisor.config.hedge.enabled and is_hedged(method):
                     reply = await self._hedged(supervisor, method, lease, request, started_ns, deadline_ns)
@@ -136,9 +137,11 @@ class Dispatcher(Attempts):
                 return reply
             answer: Any
             try:
-                answer = await flight.future
+                answer = await future
             except BaseException as error:
                 flight.abandon()
+                # It has the exception, whose traceback holds this frame.
+                del future
                 answer = error
             else:
                 landed = self._land(flight, answer)

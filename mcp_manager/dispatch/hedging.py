@@ -137,7 +137,11 @@ async def first_result(tasks: Sequence[asyncio.Task[Message]]) -> Message:
             elif isinstance(failure, CallError):
                 failures.append(failure)
             else:
-                raise failure
+                try:
+                    raise failure
+                finally:
+                    # Its traceback holds this frame.
+                    del failure
     if refusal is not None:
         return refusal
     may_have_run = any(each.delivery == "unknown" for each in failures)

@@ -118,7 +118,11 @@ class Discovery:
         failures = [each for each in answers if isinstance(each, BaseException)]
         for failure in failures:
             if not isinstance(failure, ConnectError):
-                raise failure
+                try:
+                    raise failure
+                finally:
+                    # Its traceback holds this frame.
+                    del failure
         if len(failures) == len(answers):
             raise failures[0]
         found = [

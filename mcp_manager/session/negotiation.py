@@ -428,11 +428,20 @@ class Negotiation:
             if named is not None and self._may_speak(named):
                 # 2025-11-25, lifecycle, error handling: it says which revisions it would take.
                 return await self._handshake(transport, named, is_sse=is_sse, may_probe=False)
-        if may_probe and self._wanted == "auto" and not is_sse and (code == UNSUPPORTED_VERSION or self._was_silent):
-            return await self._probe_after_refusal(transport, refusal)
-        if code not in STATELESS_ERRORS and not is_sse and self._means_no_endpoint(exchange.status):
-            return await self._fall_back(refusal)
-        raise refusal
+        try:
+            if (
+                may_probe
+                and self._wanted == "auto"
+                and not is_sse
+                and (code == UNSUPPORTED_VERSION or self._was_silent)
+            ):
+                return await self._probe_after_refusal(transport, refusal)
+            if code not in STATELESS_ERRORS and not is_sse and self._means_no_endpoint(exchange.status):
+                return await self._fall_back(refusal)
+            raise refusal
+        finally:
+            # Its traceback holds this frame.
+            del refusal
 
     async def _probe_after_refusal(self, transport: Transport, refusal: ProtocolError) -> Negotiated:
         """Ask a server that knows no handshake: it has become another one since it was asked, or was slow to answer."""
@@ -445,9 +454,17 @@ class Negotiation:
         except TimeoutError as error:
             if isinstance(error, CallError):
                 raise
-            raise refusal from None
+            try:
+                raise refusal from None
+            finally:
+                # Its traceback holds this frame.
+                del refusal
         if not isinstance(verdict, Stateless):
-            raise refusal
+            try:
+                raise refusal
+            finally:
+                # Its traceback holds this frame.
+                del refusal
         return self._settle_stateless(transport, verdict)
 
     def _may_speak(self, revision: str) -> bool:
@@ -466,7 +483,11 @@ class Negotiation:
             return await self._handshake(transport, None, is_sse=True)
         except CallError:
             # It was worth a try; what is wrong is what the configured transport met.
-            raise refusal from None
+            try:
+                raise refusal from None
+            finally:
+                # Its traceback holds this frame.
+                del refusal
 
     async def _open(self, *, sse: bool = False) -> Transport:
         self._transport = self._make_transport(sse)
@@ -525,7 +546,11 @@ async def ask_era(
                 delivery="unknown",
             )
             failed.http_status = exchange.status
-            raise failed
+            try:
+                raise failed
+            finally:
+                # Its traceback holds this frame.
+                del failed
         if reply.kind == ERROR:
             verdict = read_discover_error(reply.error or b"", revision)
         else:

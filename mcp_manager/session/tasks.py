@@ -262,4 +262,8 @@ class TaskFollower:
             ) from None
         if isinstance(error, CallError) and error.delivery in ("not_sent", "rejected"):
             raise error.for_caller("unknown") from None
-        raise error
+        try:
+            raise error
+        finally:
+            # Its traceback holds this frame.
+            del error

@@ -193,7 +193,11 @@ class ReplyReader:
                 delivery="rejected",
             )
             refusal.rpc_code = reply.error_code
-            raise refusal
+            try:
+                raise refusal
+            finally:
+                # Its traceback holds this frame.
+                del refusal
         raise self.broken(f"the reply does not carry the request's id {request_id}")
 
     def _read_success(self, reply: WireReply, exchange: Exchange) -> Message:

@@ -404,4 +404,8 @@ class Child:
                 _log.warning("process %d does not end though it was killed", self.pid)
                 break
         if cancelled is not None:
-            raise cancelled
+            try:
+                raise cancelled
+            finally:
+                # Its traceback holds this frame.
+                del cancelled

@@ -213,10 +213,10 @@ class ContainedTransport:
 
     def _raise(self, error: BaseException, delivery: Delivery) -> NoReturn:
         failure = self._containment.failure(error, delivery)
-        if failure is error:
-            raise error
         try:
+            if failure is error:
+                raise error
             raise failure from None
         finally:
             # Its traceback holds this frame.
-            del failure
+            del error, failure

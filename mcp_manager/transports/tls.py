@@ -82,7 +82,11 @@ class TlsContexts:
             # A certificate and its key are seldom replaced in the same moment.
             logger.warning("%s; the previous files stay in use", failed)
             return kept[1]
-        raise failed
+        try:
+            raise failed
+        finally:
+            # Its traceback holds this frame.
+            del failed
 
     def drop_identities(self) -> None:
         """Forget the contexts with a private key: they may be those of a server that is gone; others load theirs again."""

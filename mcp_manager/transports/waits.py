@@ -101,4 +101,8 @@ class Waits:
                 hint=hint,
             )
             late.is_local = True
-            raise late from None
+            try:
+                raise late from None
+            finally:
+                # Its traceback holds this frame.
+                del late

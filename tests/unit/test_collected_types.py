@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import importlib
 import re
@@ -151,3 +152,56 @@ def test_a_record_that_is_written_over_lets_its_label_go() -> None:
     labels.clear()
     assert [each() is not None for each in watched] == [False, False, False, True, True]
     assert [flown.label for flown in recorder.flown()] == [each() for each in watched[3:]]
+
+
+# Cycles of Python: an exception's traceback holds the frames that it has left, and what is in them
+
+
+def held_exceptions(source: str) -> Iterator[tuple[str, int]]:
+    """Find what functions raise by a name that they still have afterwards; the name of a handler is gone by itself."""
+    for function in ast.walk(ast.parse(source)):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _held(function, frozenset())
+
+
+def _held(node: ast.AST, gone: frozenset[str]) -> Iterator[tuple[str, int]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        inside = gone
+        if isinstance(child, ast.ExceptHandler) and child.name:
+            inside |= {child.name}
+        elif isinstance(child, ast.Try):
+            inside |= {
+                target.id
+                for statement in child.finalbody
+                if isinstance(statement, ast.Delete)
+                for target in statement.targets
+                if isinstance(target, ast.Name)
+            }
+        elif isinstance(child, ast.Raise) and isinstance(child.exc, ast.Name):
+            name = child.exc.id
+            if name not in gone and name.islower():
+                yield name, child.lineno
+        yield from _held(child, inside)
+
+
+@pytest.mark.parametrize("path", sorted(SOURCES.parent.rglob("*.py")), ids=lambda path: path.stem)
+def test_no_function_keeps_what_it_raises(path: Path) -> None:
+    held = [f"{path.name}:{line} raises {name}" for name, line in held_exceptions(path.read_text(encoding="utf-8"))]
+    assert not held, "raise it in a try whose finally deletes the name: " + ", ".join(held)
+
+
+def test_what_is_held_is_found() -> None:
+    source = """
+def held(error, other):
+    try:
+        if other:
+            raise other
+    except ValueError as mine:
+        raise mine
+    finally:
+        del other
+    raise error from None
+"""
+    assert list(held_exceptions(source)) == [("error", 10)]

@@ -87,7 +87,11 @@ async def _first_with_metadata(
         if found is not None:
             return found
     if problem is not None:
-        raise problem
+        try:
+            raise problem
+        finally:
+            # Its traceback holds this frame.
+            del problem
     return None
 
 

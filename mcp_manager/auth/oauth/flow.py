@@ -156,7 +156,11 @@ class OAuthAuthorization:
             if wait_s > 0:
                 failure = self._failure.for_caller("rejected")
                 failure.retry_after_s = wait_s
-                raise failure
+                try:
+                    raise failure
+                finally:
+                    # Its traceback holds this frame.
+                    del failure
         if await self._joined(challenge):
             return True
         if challenge.status == 403 and not self._lacks(challenge):
@@ -244,12 +248,20 @@ class OAuthAuthorization:
             failure = error if isinstance(error, AuthError) else self._http.error(error.message, hint=error.hint)
             self._hold_off(failure)
             self._renew_later()
-            raise failure from None
+            try:
+                raise failure from None
+            finally:
+                # Its traceback holds this frame.
+                del failure
         except Exception as error:
             # Its text may hold anything that was received.
             failure = self._http.error(f"an unexpected failure ({kind_of(error)})")
             self._hold_off(failure)
-            raise failure from None
+            try:
+                raise failure from None
+            finally:
+                # Its traceback holds this frame.
+                del failure
         self._failure = None
         self._failed_flows = 0
         return True

@@ -72,7 +72,11 @@ async def discover_authorization_server(http: OAuthHttp, issuer: str) -> Authori
             where = f"{_WHAT} at {http.shown(url)}"
             problem = problem or http.error(f"{where} is not available (HTTP {reply.status})", retryable=True)
     if problem is not None:
-        raise problem
+        try:
+            raise problem
+        finally:
+            # Its traceback holds this frame.
+            del problem
     return None
 
 

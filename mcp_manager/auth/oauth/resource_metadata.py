@@ -94,7 +94,11 @@ async def discover_resource(http: OAuthHttp, server: URL, hinted: str) -> Protec
             where = f"{_WHAT} at {http.shown(url)}"
             problem = problem or http.error(f"{where} is not available (HTTP {reply.status})", retryable=True)
     if problem is not None:
-        raise problem
+        try:
+            raise problem
+        finally:
+            # Its traceback holds this frame.
+            del problem
     if hinted:
         raise http.error(
             f"{_WHAT} is not where the server says, at {http.shown(urls[0])}, nor at the well-known places",
