@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import contextlib
 import threading
 import weakref
 from collections.abc import Coroutine, Generator
@@ -23,7 +24,7 @@ from mcp_manager.fleet import ServerSpec
 from mcp_manager.forks import tell_of_forks
 from mcp_manager.loop_thread import LoopThread
 from mcp_manager.manager import McpManager
-from mcp_manager.phase import Phase, not_running, running_loop
+from mcp_manager.phase import Phase, Unique, not_running, running_loop, warn_of_unstopped
 from mcp_manager.scaling.rollout import Strategy
 from mcp_manager.scaling.verification import ToolCheck
 from mcp_manager.types import PyHealthStatus, PyServerInfo, Selector
@@ -36,6 +37,8 @@ __all__ = ["PyMcpManager"]
 T = TypeVar("T")
 
 _SIGNAL_CHECK_S: Final = 0.5
+# Beyond the time that the manager's own end may take.
+_EXIT_S: Final = 2.0
 
 
 class _Stopping:
@@ -63,7 +66,7 @@ class _Stopping:
             self._thread.join()
 
 
-class PyMcpManager:
+class PyMcpManager(Unique):
     """Manage a fleet of MCP servers from plain threads or from asyncio.
 
     Parameters
@@ -111,6 +114,16 @@ class PyMcpManager:
     def _make_manager(self) -> McpManager:
         return McpManager(self._config, token_store=self._token_store, redirect_handler=self._redirect_handler)
 
+    def __del__(self) -> None:
+        # It may never have come as far as having one.
+        manager = self.__dict__.get("_manager")
+        if manager is None or not self._is_up or not manager.is_running:
+            return
+        try:
+            warn_of_unstopped(self, "call stop(), or use it in a with block")
+        finally:
+            self._end_unwatched(manager)
+
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -146,6 +159,8 @@ class PyMcpManager:
         _running.add(self)
         try:
             self._wait(self._manager.start())
+            # By a signal's handler, or by another thread.
+            self._check_unstopped()
         except BaseException:
             self.stop()
             raise
@@ -199,9 +214,28 @@ class PyMcpManager:
             return _Stopping(None)
         return _Stopping(future, thread)
 
+    def _stop_at_exit(self) -> None:
+        """Stop the manager, and give up on a loop that does not come to it: an interpreter must be able to end."""
+        manager, thread = self._manager, self._thread
+        if manager is None or thread is None or self._is_inherited:
+            return
+        self._stopped = True
+        with contextlib.suppress(TimeoutError):
+            thread.finish(manager.stop).result(self._config.shutdown_timeout_s + _EXIT_S)
+            thread.join()
+
     async def stop_async(self) -> None:
         """Stop the manager and wait for its end."""
         await self.stop()
+
+    def _end_unwatched(self, manager: McpManager) -> None:
+        """Begin the end, and leave it to the loop: this may be any thread, also the loop's own, in the midst of anything."""
+        loop = self._loop
+        self._stopped = True
+        if self._thread is not None:
+            self._thread.finish(manager.stop)
+        elif loop is not None and loop.is_running():
+            asyncio.run_coroutine_threadsafe(self._end(manager), loop)
 
     async def _end(self, manager: McpManager) -> None:
         """Stop a manager that lives on this loop, and what passes calls to it from other threads."""
@@ -394,7 +428,7 @@ class PyMcpManager:
 
     # Threads and loops
 
-    def disown(self) -> None:
+    def _disown(self) -> None:
         """Leave everything to the process that this one was forked from; one that was not started serves here."""
         self._lock = threading.RLock()
         if self._manager is None or self._stopped:
@@ -402,9 +436,9 @@ class PyMcpManager:
         self._is_inherited, self._home = True, 0
         _running.discard(self)
         if self._thread is not None:
-            self._thread.disown()
+            self._thread._disown()
         elif self._calls is not None:
-            self._calls.disown()
+            self._calls._disown()
         # To destroy it would end what the parent goes on using.
         make_permanent(self)
 
@@ -412,11 +446,14 @@ class PyMcpManager:
     def _is_up(self) -> bool:
         return self._manager is not None and not self._stopped and not self._is_inherited
 
+    def _check_unstopped(self) -> None:
+        if self._stopped:
+            raise NotRunningError("Failed to start manager: it was stopped", hint="create a new PyMcpManager")
+
     def _check_startable(self) -> None:
         if self._is_inherited:
             raise not_running(Phase.INHERITED, subject="Failed to start manager: it")
-        if self._stopped:
-            raise NotRunningError("Failed to start manager: it was stopped", hint="create a new PyMcpManager")
+        self._check_unstopped()
         if self._manager is not None:
             raise NotRunningError(
                 "Failed to start manager: it already runs "
@@ -499,7 +536,7 @@ _running: weakref.WeakSet[PyMcpManager] = weakref.WeakSet()
 
 def _stop_all() -> None:
     for manager in list(_running):
-        manager.stop()
+        manager._stop_at_exit()
 
 
 atexit.register(_stop_all)

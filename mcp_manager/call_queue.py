@@ -105,7 +105,7 @@ class CallQueue:
         while (call := self._next()) is not None:
             call.refuse()
 
-    def disown(self) -> None:
+    def _disown(self) -> None:
         """Leave the calls to the process that this one was forked from: whoever forked while waiting is told so."""
         self._is_inherited = self._closed = True
 

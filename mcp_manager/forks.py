@@ -25,7 +25,7 @@ class HasDescriptor(Protocol):
 class Inheritable(Protocol):
     """What works in the process that made it alone."""
 
-    def disown(self) -> None:
+    def _disown(self) -> None:
         """Give up what is the parent's; called in the child, first of all, when no other thread is there."""
 
 
@@ -34,7 +34,7 @@ _files: Final[weakref.WeakSet[HasDescriptor]] = weakref.WeakSet()
 
 
 def tell_of_forks(owner: Inheritable) -> None:
-    """Have ``owner.disown()`` called in every forked child, for as long as the owner is there."""
+    """Have ``owner._disown()`` called in every forked child, for as long as the owner is there."""
     _owners.add(owner)
 
 
@@ -55,7 +55,7 @@ def _in_child() -> None:
         with contextlib.suppress(OSError):
             _cut_off(files)
     for owner in list(_owners):
-        owner.disown()
+        owner._disown()
 
 
 def _cut_off(files: list[HasDescriptor]) -> None:

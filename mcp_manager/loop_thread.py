@@ -49,9 +49,9 @@ class LoopThread:
         """Wait for the thread's end; must not be called on it."""
         self._thread.join()
 
-    def disown(self) -> None:
+    def _disown(self) -> None:
         """Leave the loop to the process that this one was forked from, also if it was its thread that forked."""
-        self.calls.disown()
+        self.calls._disown()
         if self._thread.ident == threading.get_ident():
             # The child is this one thread, and ends with it: when the callback that forked is over. What else is to be
             # done on the loop, its own end included, is for the parent.

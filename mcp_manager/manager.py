@@ -12,7 +12,6 @@ from typing import Any, Final, Self, TypeVar
 
 from mcp_manager import arguments
 from mcp_manager._core.jsonrpc import ERROR, FrameError, Message, scan
-from mcp_manager._core.permanence import make_permanent
 from mcp_manager._core.router import Router
 from mcp_manager.assembly import Assembly
 from mcp_manager.auth.redirect import RedirectHandler
@@ -31,7 +30,7 @@ from mcp_manager.fleet import Applied, Fleet, ServerSpec, end_all
 from mcp_manager.forks import tell_of_forks
 from mcp_manager.health import HealthMonitor
 from mcp_manager.observation import Observation
-from mcp_manager.phase import Phase, not_running, running_loop
+from mcp_manager.phase import Lifetime, Phase, not_running
 from mcp_manager.protocol.capabilities import elicitation_modes, handshake_capabilities
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.error_codes import INVALID_PARAMS
@@ -62,7 +61,7 @@ _CLOCK: Final = time.monotonic_ns
 _FIRST_TOKENS: Final = range(1_000_000_000, 2_000_000_000)
 
 
-class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
+class McpManager(Lifetime, ClientSide, FleetTools, Observation, TaskVerbs):
     """Manage a fleet of MCP servers on the running event loop.
 
     Parameters
@@ -94,6 +93,7 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
         token_store: TokenStore | None = None,
         redirect_handler: RedirectHandler | None = None,
     ) -> None:
+        super().__init__()
         self._config = arguments.as_manager_config(config)
         capabilities = arguments.as_settings(capabilities, "capabilities")
         self._roots: Roots | None = None
@@ -121,11 +121,6 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
         )
         self._http = self._assembly.http
         self._lag = self._assembly.lag
-        self._phase = Phase.NEW
-        self._loop: asyncio.AbstractEventLoop | None = None
-        # The thread that calls may come from, 0 unless running: to ask for the running loop costs a system call on
-        # Python 3.11.
-        self._serving_thread = 0
         self._is_loop_running: Callable[[], bool] = bool
         self._router = Router(together=limits_together(self._config))
         self._monitor = HealthMonitor(self._router, _CLOCK, concurrency=self._config.probe_concurrency)
@@ -564,27 +559,13 @@ class McpManager(ClientSide, FleetTools, Observation, TaskVerbs):
 
     # The parts
 
-    def _check_running(self) -> None:
-        if self._phase is not Phase.RUNNING:
-            raise not_running(self._phase)
-        if running_loop() is not self._loop:
-            raise not_running(self._phase, "belongs to another event loop")
-
     def _judge(self) -> Judge:
         if self._phase is Phase.INHERITED:
             raise not_running(self._phase)
-        is_here = self._phase is Phase.RUNNING and running_loop() is self._loop
-        return self._monitor.state if is_here else self._monitor.shown
+        return self._monitor.state if self._is_here() else self._monitor.shown
 
     def _idle_servers(self) -> Collection[str]:
         return self._config.servers if self._phase is Phase.NEW else self._past_servers
-
-    def disown(self) -> None:
-        """Leave everything to the process that this one was forked from; one that was not started serves here."""
-        if self._phase in (Phase.RUNNING, Phase.STOPPING):
-            self._phase, self._serving_thread = Phase.INHERITED, 0
-            # To destroy it would end what the parent goes on using.
-            make_permanent(self)
 
     def _supervisor_of(self, server_id: str) -> Supervisor:
         return self._fleet.supervisor_of(server_id)

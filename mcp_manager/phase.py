@@ -1,13 +1,16 @@
-"""How far the life of a manager has come and on which loop it is asked, and what it answers where that does not fit."""
+"""How far the life of a manager has come and on which loop it lives, and what it answers where that does not fit."""
 
 from __future__ import annotations
 
 import asyncio
 import enum
+import warnings
+from typing import Any, NoReturn
 
+from mcp_manager._core.permanence import make_permanent
 from mcp_manager.errors import NotRunningError
 
-__all__ = ["Phase", "not_running", "running_loop"]
+__all__ = ["Lifetime", "Phase", "Unique", "not_running", "running_loop", "warn_of_unstopped"]
 
 
 class Phase(enum.Enum):
@@ -18,6 +21,61 @@ class Phase(enum.Enum):
     STOPPING = "stopping"
     STOPPED = "stopped"
     INHERITED = "inherited by a fork and belongs to the parent process"
+
+
+class Unique:
+    """What has connections, programs and a loop, and can therefore neither be copied nor pickled."""
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        name = type(self).__name__
+        raise TypeError(
+            f"a {name} can neither be copied nor pickled, as it has connections and programs "
+            f"(pass on its configuration, and make another {name} where that arrives)"
+        )
+
+
+class Lifetime(Unique):
+    """Keep the phase of a manager and the loop it lives on."""
+
+    def __init__(self) -> None:
+        self._phase = Phase.NEW
+        self._loop: asyncio.AbstractEventLoop | None = None
+        # The thread that calls may come from, 0 unless running: to ask for the running loop costs a system call on
+        # Python 3.11.
+        self._serving_thread = 0
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started in this process, and not stopped."""
+        return self._phase is Phase.RUNNING
+
+    def _disown(self) -> None:
+        """Leave everything to the process that this one was forked from; one that was not started serves here."""
+        if self._phase in (Phase.RUNNING, Phase.STOPPING):
+            self._phase, self._serving_thread = Phase.INHERITED, 0
+            # To destroy it would end what the parent goes on using.
+            make_permanent(self)
+
+    def __del__(self) -> None:
+        if self.__dict__.get("_phase") is Phase.RUNNING:
+            warn_of_unstopped(self, "await its stop(), or use it in an async with block")
+
+    def _is_here(self) -> bool:
+        return self._phase is Phase.RUNNING and running_loop() is self._loop
+
+    def _check_running(self) -> None:
+        if self._phase is not Phase.RUNNING:
+            raise not_running(self._phase)
+        if running_loop() is not self._loop:
+            raise not_running(self._phase, "belongs to another event loop")
+
+
+def warn_of_unstopped(manager: object, way_out: str) -> None:
+    """Warn of a manager that nobody can stop any more."""
+    name = type(manager).__name__
+    warnings.warn(
+        f"a {name} was dropped while it was running: {way_out}", ResourceWarning, stacklevel=3, source=manager
+    )
 
 
 def not_running(phase: Phase, state: str = "", *, subject: str = "The manager") -> NotRunningError:

@@ -110,7 +110,7 @@ ODD: Final[list[Any]] = [
 
 LONGEST: Final = 2_000
 
-NEVER_ASKED: Final = {"disown", "stop", "stop_async", "start", "start_async"}
+NEVER_ASKED: Final = {"stop", "stop_async", "start", "start_async"}
 
 
 def methods(kind: type) -> list[str]:
