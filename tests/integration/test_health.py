@@ -86,11 +86,11 @@ async def test_turns_that_are_due_at_once_are_taken_on_every_loop() -> None:
     loop = asyncio.get_running_loop()
     async with McpManager() as manager:
         with ScriptedServer() as server:
-            await manager.deploy("a", {"url": server.url, **SWIFT})
-            for instances in (3, 1) * 4:
+            for server_id in ("a", "b"):
+                await manager.deploy(server_id, {"url": server.url, **SWIFT})
+            for instances in (2, 3) * 5:
                 # In the millisecond in which a tick of the wheel begins, what comes next is due now: what uvloop gives
-                # for that is no timer.
+                # for that is no timer, and the second server meets it.
                 while round(loop.time() * 1000) % 10:
                     pass
-                await manager.scale("a", instances)
-                assert manager.server("a").desired == instances
+                await asyncio.gather(manager.scale("a", instances), manager.scale("b", instances))
