@@ -2,8 +2,10 @@
 
 from libc.stdint cimport int64_t
 
-from mcp_manager._core.deadlines cimport Deadline, DeadlineWheel
-from mcp_manager._core.http_message cimport Content, Exchange, GrowingBody
+from mcp_manager._core.deadlines cimport DeadlineWheel
+from mcp_manager._core.event_stream cimport EventStream
+from mcp_manager._core.http_message cimport Exchange, GrowingBody
+from mcp_manager._core.response_reader cimport ResponseReader
 
 cdef enum State:
     # First: it is what a wire is before it is attached.
@@ -29,6 +31,8 @@ cdef class WirePool:
     # One buffer for all: what is received is parsed before anything else can be.
     cdef bytearray storage
     cdef object view
+    # Of the loop, by which floods are read; None for no bound.
+    cdef object turns
     cdef list unused
     cdef readonly set wires
     # Sweeps for which every wire is looked at before it is used again.
@@ -42,10 +46,9 @@ cdef class WirePool:
     cdef object forget(self, Wire wire)
 
 
-cdef class Wire(Deadline):
+cdef class Wire(ResponseReader):
     cdef WirePool pool
     cdef object create_future
-    cdef readonly object transport
     cdef object write
     cdef object parser
     cdef object feed
@@ -67,19 +70,14 @@ cdef class Wire(Deadline):
     cdef bint watch_write
     # Its response
     cdef int status
-    cdef list headers
-    cdef list cookies
-    cdef bytes media_type
-    cdef Content content
-    cdef int64_t length
     cdef int64_t received
     cdef Py_ssize_t silent
     cdef bytes body
     # Of a body that comes without its length: all of it, once there is more than one piece.
     cdef GrowingBody growing
-    cdef object events
-    cdef bint chunked
-    cdef bint encoded
+    cdef EventStream events
+    # Of the body, in what was received last.
+    cdef Py_ssize_t pieces
     cdef bint finished
     cdef bint early
     cdef bint reusable
@@ -101,6 +99,7 @@ cdef class Wire(Deadline):
     cdef object take_events(self, bytes chunk)
     cdef object answer(self, reply)
     cdef object finish(self)
+    cdef object conclude(self)
     cdef bint reusable_now(self)
     cdef object settle(self)
     cdef object end_of_input(self)

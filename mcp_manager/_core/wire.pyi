@@ -10,11 +10,19 @@ from typing import Any, Protocol, Self, final
 
 from typing_extensions import disjoint_base
 
-from mcp_manager._core.deadlines import Deadline, DeadlineWheel
+from mcp_manager._core.deadlines import DeadlineWheel
 from mcp_manager._core.http_message import Exchange
+from mcp_manager._core.paced import PacedReader
 
 class _Listener(Protocol):
     def take_event(self, exchange: Exchange, data: bytes) -> object | None: ...
+
+class _Turns(Protocol):
+    @property
+    def clock(self) -> Callable[[], int]: ...
+    def spend(self, cost_ns: int) -> bool: ...
+    def wait(self, reader: Any) -> None: ...
+    def leave(self, reader: Any) -> None: ...
 
 @final
 class WireGroup:
@@ -43,6 +51,8 @@ class WirePool:
         What all wires of a loop receive into, one after another.
     group
         What it belongs to, if to anything.
+    turns
+        Those of the loop, by which floods are read; ``None`` for no bound.
     """
 
     def __new__(
@@ -51,6 +61,7 @@ class WirePool:
         clock: Callable[[], int],
         storage: bytearray,
         group: WireGroup | None = None,
+        turns: _Turns | None = None,
     ) -> Self: ...
     @property
     def group(self) -> WireGroup:
@@ -87,7 +98,7 @@ class WirePool:
         """Give a reply that came another way to the exchange that waits for it, if one does; its wire is closed."""
 
 @disjoint_base
-class Wire(Deadline):
+class Wire(PacedReader):
     """Carry one exchange at a time over a connection; an :class:`asyncio.BufferedProtocol` when mixed with that.
 
     A connection is used again only after a complete response that asks for nothing else: never after bytes beyond it,
@@ -103,10 +114,6 @@ class Wire(Deadline):
     """
 
     def __init__(self, pool: WirePool, create_future: Callable[[], asyncio.Future[Any]]) -> None: ...
-    @property
-    def transport(self) -> asyncio.Transport | None:
-        """The connection, ``None`` before :meth:`attach` and after its end."""
-
     @property
     def idle(self) -> bool:
         """Whether :meth:`send` may be called."""
@@ -172,11 +179,11 @@ class Wire(Deadline):
     def has_news(self) -> bool:
         """Tell whether something has come that the loop has not read yet; to be overridden, as it does I/O."""
 
+    def flooded(self) -> None:
+        """Pass on to the listener that the server floods."""
+
     # asyncio's and httptools' side
-    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
     def connection_lost(self, error: BaseException | None) -> None: ...
-    def pause_writing(self) -> None: ...
-    def resume_writing(self) -> None: ...
     def get_buffer(self, sizehint: int) -> memoryview: ...
     def buffer_updated(self, size: int) -> None: ...
     def eof_received(self) -> None: ...

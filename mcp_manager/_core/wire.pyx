@@ -12,31 +12,30 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
-from mcp_manager._core.deadlines cimport Deadline, DeadlineWheel
-from mcp_manager._core.http_message cimport (
-    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EVENTS, KEPT, OTHER, SET_COOKIE, TRANSFER_ENCODING, Exchange,
-    content_of, grow_from, is_encoded, kept_name, length_of, make_reply, new_body, render, room_in,
-)
+from mcp_manager._core.deadlines cimport DeadlineWheel
+from mcp_manager._core.event_stream cimport EventStream
+from mcp_manager._core.http_message cimport EVENTS, OTHER, Exchange, grow_from, make_reply, new_body, render, room_in
+from mcp_manager._core.response_reader cimport ResponseReader
 from mcp_manager._core.sealing cimport seal
 
 from httptools import HttpResponseParser
 
-from mcp_manager._core.http_message import EXPIRED as _EXPIRED
-from mcp_manager._core.http_message import LOST as _LOST
-from mcp_manager._core.http_message import MALFORMED as _MALFORMED
-from mcp_manager._core.http_message import OVERSIZE as _OVERSIZE
-from mcp_manager._core.http_message import STOPPED as _STOPPED
-from mcp_manager._core.http_message import UNANSWERED as _UNANSWERED
-from mcp_manager._core.http_message import WireError
-from mcp_manager._core.sse import SseLimitError, SseParser
+from mcp_manager._core.http_message import (
+    EXPIRED as _EXPIRED, LOST as _LOST, MALFORMED as _MALFORMED, OVERSIZE as _OVERSIZE, STOPPED as _STOPPED,
+    UNANSWERED as _UNANSWERED, WireError,
+)
+from mcp_manager._core.sse import SseLimitError
 
 cdef enum:
-    # Bytes that may come without any of them being body: a head, trailers, the sizes of chunks.
+    # Bytes that may come without any of them being body: a head and all those before it, trailers, the sizes of chunks.
     MAX_SILENT = 131072
+    # What is received at once by whoever had to wait for a turn of the loop.
+    MAX_IN_TURN = 16384
+    # A body in so many pieces, of one receive, is paid for piece by piece.
+    MAX_PIECES = 64
     # From here on what is left of a body is received where it will stay.
     MIN_DIRECT = 32768
     MAX_COPIED = 4096
-    # Of what is no HTTP, so much is quoted.
     MAX_QUOTED = 8
     # A request that fits the smallest socket buffer is gone before its reply can arrive.
     MAX_UNWATCHED_WRITE = 16384
@@ -47,6 +46,7 @@ cdef enum:
 cdef int64_t STREAM_END_NS = 1_000_000_000
 # Since a wire was used this lately, the loop has had its turn: it knows of an end that came before.
 cdef int64_t FRESH_NS = 5_000_000
+cdef int64_t PIECE_NS = 400
 # Who closes a connection this soon after its first reply does so after every one.
 cdef int64_t AT_ONCE_NS = 500_000_000
 
@@ -58,11 +58,14 @@ cdef class WireGroup:
 
 @cython.final
 cdef class WirePool:
-    def __cinit__(self, DeadlineWheel wheel not None, clock, bytearray storage not None, WireGroup group=None):
+    def __cinit__(
+        self, DeadlineWheel wheel not None, clock, bytearray storage not None, WireGroup group=None, turns=None
+    ):
         self.wheel = wheel
         self.clock = clock
         self.storage = storage
         self.view = memoryview(storage)
+        self.turns = turns
         self.unused = []
         self.wires = set()
         self.group = WireGroup() if group is None else group
@@ -158,11 +161,12 @@ cdef class WirePool:
             self.group.idle -= 1
 
 
-cdef class Wire(Deadline):
+cdef class Wire(ResponseReader):
     def __init__(self, WirePool pool not None, create_future):
         if self.pool is not None:
             raise RuntimeError("the wire has a pool already")
         self.pool = pool
+        self.turns = pool.turns
         self.create_future = create_future
 
     # The side of the pool and the transport above
@@ -179,7 +183,6 @@ cdef class Wire(Deadline):
 
     @property
     def idle(self):
-        # Between a fatal error and connection_lost() lies a turn of the loop.
         return self.state == IDLE and not self.transport.is_closing()
 
     @property
@@ -223,7 +226,10 @@ cdef class Wire(Deadline):
         self.state = CLOSED
         self.pool.wheel.take(self)
         self.pool.forget(self)
+        if self.events is not None:
+            self.events.stop()
         self.transport.abort()
+        self.leave_turns()
 
     cpdef object lost(self, object error):
         pass
@@ -239,21 +245,12 @@ cdef class Wire(Deadline):
 
     # The side of asyncio: BufferedProtocol
 
-    def connection_made(self, transport):
-        pass
-
-    def pause_writing(self):
-        pass
-
-    def resume_writing(self):
-        pass
-
     def get_buffer(self, sizehint):
         if self.direct:
             # One byte more than the body has, where the zero after it stands: a transport that fills what it gets
             # would keep what follows for later, when the connection may carry another exchange.
             return room_in(self.body, self.received, self.length - self.received + 1)
-        return self.pool.view
+        return self.pool.view if not self.in_turns else self.pool.view[:MAX_IN_TURN]
 
     def buffer_updated(self, Py_ssize_t size):
         cdef char* received
@@ -271,6 +268,9 @@ cdef class Wire(Deadline):
             self.close()
             return
         self.silent += size
+        self.pieces = 0
+        if self.events is not None:
+            self.events.used_up = False
         try:
             received = PyByteArray_AS_STRING(self.pool.storage)
             # A copy of little costs less than a view of it.
@@ -286,6 +286,9 @@ cdef class Wire(Deadline):
                 else:
                     self.fail(WireError(_MALFORMED, self.objection(error, size)))
             return
+        if self.pieces > MAX_PIECES and not self.paused and not self.finished and self.turns is not None:
+            if self.state != CLOSED and not self.turns.spend(self.pieces * PIECE_NS):
+                self.pause()
         self.settle()
 
     cdef str objection(self, error, Py_ssize_t size):
@@ -296,9 +299,15 @@ cdef class Wire(Deadline):
         return f"{error} (it begins with {begin!r})"
 
     def eof_received(self):
-        self.end_of_input()
+        if not self.paused:
+            self.end_of_input()
 
     def connection_lost(self, error):
+        if self.paused and self.state != CLOSED:
+            # What came before is read to its end.
+            self.ended = (error,)
+            return
+        self.ended = None
         if self.state != CLOSED:
             if error is None:
                 self.end_of_input()
@@ -308,7 +317,8 @@ cdef class Wire(Deadline):
                 self.state = CLOSED
                 self.pool.wheel.take(self)
                 self.pool.forget(self)
-        self.parser = self.feed = self.write = self.transport = None
+        self.leave_turns()
+        self.parser = self.feed = self.write = self.transport = self.events = None
         self.lost(error)
 
     # The side of llhttp
@@ -319,34 +329,8 @@ cdef class Wire(Deadline):
             self.early = True
 
     def on_header(self, bytes name not None, bytes value not None):
-        cdef bytes known
-        if self.early or self.state != WAITING:
-            return
-        known = kept_name(name)
-        if known is None:
-            return
-        if known is <object> KEPT[SET_COOKIE]:
-            if self.cookies is None:
-                self.cookies = []
-            self.cookies.append(value)
-            return
-        if known is <object> KEPT[CONTENT_TYPE]:
-            self.media_type = value
-            self.content = content_of(value)
-            return
-        if known is <object> KEPT[CONTENT_LENGTH]:
-            self.length = length_of(value)
-            if self.length < 0:
-                self.fail(WireError(_OVERSIZE, "", 1 << 62))
-            return
-        elif known is <object> KEPT[TRANSFER_ENCODING]:
-            self.chunked = True
-            return
-        elif known is <object> KEPT[CONTENT_ENCODING]:
-            self.encoded = is_encoded(value)
-        if self.headers is None:
-            self.headers = []
-        self.headers.append((known, value))
+        if not self.early and self.state == WAITING and not self.take_field(name, value):
+            self.fail(WireError(_OVERSIZE, "", 1 << 62))
 
     def on_headers_complete(self):
         if self.early or self.state != WAITING:
@@ -368,7 +352,7 @@ cdef class Wire(Deadline):
             self.state = BODY
             return
         self.state = STREAM
-        self.events = SseParser(max_line=self.limit, max_event=self.limit)
+        self.events = EventStream(self.exchange, self.listener, self.limit, self.turns)
         self.exchange.head = make_reply(self.status, self.headers, self.media_type, b"", self.content)
         if self.exchange.request_id == 0:
             # Nothing on the stream can be a reply to what asks for none.
@@ -380,6 +364,7 @@ cdef class Wire(Deadline):
         if self.early:
             return
         self.silent = 0
+        self.pieces += 1
         if self.state == BODY:
             self.take_body(chunk)
         elif self.state == STREAM or self.state == ENDING:
@@ -389,12 +374,10 @@ cdef class Wire(Deadline):
         if self.early or self.state == IDLE or self.state == CLOSED:
             return
         if self.state == WAITING:
-            # An interim reply (RFC 9110, section 15.2): the one that counts is still to come.
+            # An interim reply (RFC 9110, section 15.2): the one that counts is still to come. They are bounded together.
             self.forget_head()
             return
         self.finish()
-
-    # The parts
 
     cdef object replace_parser(self):
         self.parser = HttpResponseParser(self)
@@ -440,25 +423,37 @@ cdef class Wire(Deadline):
         self.received += size
 
     cdef object take_events(self, bytes chunk):
+        """Take the events in a chunk, or those that waited for a turn of the loop."""
+        cdef EventStream events = self.events
+        if self.paused and chunk is not None:
+            events.add(chunk)
+            return
         try:
-            for event in self.events.feed(chunk):
-                if not event.data:
-                    continue
-                if event.event != "message":
-                    if self.state == STREAM and self.exchange.request_id < 0:
-                        self.listener.take_named_event(event.event, event.data)
-                        if self.state == CLOSED:
-                            return
-                    continue
-                reply = self.listener.take_event(self.exchange, event.data)
-                if self.state == STREAM and reply is not None:
+            reply = events.take(chunk) if chunk is not None else events.work()
+            while reply is not None and self.state != CLOSED:
+                if self.state == STREAM:
                     self.answer(reply)
-                if self.state == CLOSED:
-                    return
+                reply = events.work()
         except SseLimitError as error:
             self.fail(WireError(_MALFORMED, f"{error}"))
         except Exception as error:
             self.fail(error)
+        if self.state != CLOSED and events.behind():
+            self.pause()
+
+    cdef bint catch_up(self) except -1:
+        if self.state != CLOSED and self.events is not None:
+            self.take_events(None)
+        return self.state != CLOSED and (self.events is None or not self.events.behind())
+
+    cdef object caught_up(self):
+        if self.finished:
+            self.conclude()
+        self.settle()
+
+    def flooded(self):
+        if self.listener is not None:
+            self.listener.flooded()
 
     cdef object answer(self, reply):
         """Deliver the reply while its stream goes on."""
@@ -468,9 +463,13 @@ cdef class Wire(Deadline):
 
     cdef object finish(self):
         """Take the end of the response."""
-        cdef bytes body
         self.finished = True
         self.reusable = self.reusable_now()
+        if not self.paused:
+            self.conclude()
+
+    cdef object conclude(self):
+        cdef bytes body
         if self.state == STREAM:
             # It may have been the reply to another request: then the next one would be, too.
             self.reusable = False
@@ -494,19 +493,22 @@ cdef class Wire(Deadline):
         """Decide, after the bytes at hand are parsed, what becomes of the connection."""
         if self.state == CLOSED:
             return
-        if self.finished:
+        if self.paused and self.state != ENDING:
+            return
+        if self.finished and not self.paused:
             if self.early or self.retired or not self.reusable:
                 self.close()
                 return
             self.pool.wheel.take(self)
             self.forget_exchange()
             self.forget_head()
+            self.silent = 0
             self.state = IDLE
             self.served += 1
             if self.served == 1:
                 self.first_end_ns = self.used_ns = self.pool.clock()
             self.pool.put_back(self)
-        elif self.early or self.silent > MAX_SILENT:
+        elif (self.early or self.silent > MAX_SILENT) and not self.paused:
             self.fail(WireError(_MALFORMED, "its head or trailer is too long" if not self.early else "it came twice"))
         elif self.state == ENDING:
             if self.slot < 0:
@@ -565,8 +567,8 @@ cdef class Wire(Deadline):
             if cause is not None:
                 error.__cause__ = cause
             if self.events is not None and type(error) is WireError:
-                error.last_event_id = self.events.last_event_id
-                error.retry_ms = self.events.retry_ms
+                error.last_event_id = self.events.parser.last_event_id
+                error.retry_ms = self.events.parser.retry_ms
             future.set_exception(error)
 
     cdef object forget_exchange(self):
@@ -575,17 +577,13 @@ cdef class Wire(Deadline):
         self.listener = None
 
     cdef object forget_head(self):
-        self.headers = None
-        self.cookies = None
-        self.media_type = None
-        self.content = OTHER
-        self.length = -1
+        self.forget_fields()
         self.received = 0
-        self.silent = 0
         self.body = None
         self.growing = None
         self.events = None
-        self.chunked = self.encoded = self.finished = self.early = False
+        self.leave_turns()
+        self.finished = self.early = False
         self.direct = self.asked_parser = False
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
@@ -24,20 +25,28 @@ from mcp_manager.protocol.capabilities import undeclared
 from mcp_manager.protocol.error_codes import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND
 from mcp_manager.protocol.json_reading import JsonDecoder
 from mcp_manager.protocol.multi_round import InputRequest
+from mcp_manager.protocol.subscriptions import CHANGE_KINDS
 from mcp_manager.session.handlers import HandlerMap, TookTooLongError, outcome, start_handler
+from mcp_manager.session.paced_line import PacedLine
 from mcp_manager.session.peer_faults import PeerFaults
 from mcp_manager.transports.deadline_timer import remaining_s
+from mcp_manager.transports.reading_turns import reading_turns
 
 __all__ = ["ServerRequests"]
 
 _log = logging.getLogger(__name__)
 
-# One server's flood must not become this process's: of requests, of notifications and of replies that it does not take.
+# One server's flood must not become this process's: of requests, of notifications and of replies, each at a time.
 _MAX_REQUESTS: Final = 64
-_MAX_NOTIFICATIONS: Final = 1024
-_MAX_REPLIES: Final = 1024
+_MAX_NOTIFICATIONS: Final = 64
+_MAX_REPLIES: Final = 4
 # Of handlers, with those that nobody waits for any more and that go on, though cancelled.
-_MAX_HANDLERS: Final = _MAX_REQUESTS + _MAX_NOTIFICATIONS
+_MAX_HANDLERS: Final = _MAX_REQUESTS + 1024
+# What it takes of the loop's time, roughly: a handler, and a message with all that HTTP adds to it.
+_HANDLER_NS: Final = 100_000
+_REPLY_NS: Final = 150_000
+# News that a list has changed is told no more often than this: many fetch the list.
+_SAME_NEWS_S: Final = 0.25
 
 
 class _Cancelled(msgspec.Struct, rename="camel"):
@@ -108,9 +117,11 @@ class ServerRequests:
         self._answering: dict[bytes, asyncio.Task[None]] = {}
         # Made with the first question: servers of the handshake era have none.
         self._questions: asyncio.Semaphore | None = None
-        self._notifications = 0
-        self._replies = 0
         self._closed = False
+        dropped = functools.partial(faults.count, "too many notifications at once")
+        self._notifications = PacedLine(self.spawn, dropped, at_once=_MAX_NOTIFICATIONS, cost_ns=_HANDLER_NS)
+        dropped = functools.partial(faults.count, "requests without end, whose replies it does not take")
+        self._replies = PacedLine(self.spawn, dropped, at_once=_MAX_REPLIES, cost_ns=_REPLY_NS)
 
     def answer(self, message: Message, method: str) -> None:
         """Answer a request of the server, later and without fail."""
@@ -130,6 +141,7 @@ class ServerRequests:
             self._reply(_error_frame(request_id, INTERNAL_ERROR, "Too many requests at once"))
         else:
             task = self.spawn(self._serve(method, request_id, message.params))
+            reading_turns().spend(_HANDLER_NS + _REPLY_NS)
             if task is not None:
                 self._answering[request_id] = task
                 task.add_done_callback(lambda _: self._answering.pop(request_id, None))
@@ -138,15 +150,9 @@ class ServerRequests:
         """Pass a notification on to its handler, if there is one."""
         if method == methods.CANCELLED:
             self._cancel(params)
-        if method not in self._handlers:
-            return
-        if self._notifications >= _MAX_NOTIFICATIONS or len(self._handling) >= _MAX_HANDLERS:
-            self._faults.count("too many notifications at once")
-            return
-        task = self.spawn(self._notify(method, params))
-        if task is not None:
-            self._notifications += 1
-            task.add_done_callback(self._notified)
+        if method in self._handlers:
+            key = _news_key(method, params)
+            self._notifications.add(functools.partial(self._pass_on, method, params), key)
 
     async def deliver(self, method: str, params: bytes | None) -> None:
         """Run the handler of a notification to its end, if there is one: for what must not be lost in a flood."""
@@ -215,6 +221,8 @@ class ServerRequests:
         A handler that does not let itself be cancelled is among them for as long as it likes.
         """
         self._closed = True
+        self._notifications.close()
+        self._replies.close()
         tasks: list[asyncio.Task[Any]] = [*self._tasks, *self._handling]
         for task in tasks:
             task.cancel()
@@ -269,6 +277,14 @@ class ServerRequests:
             raise _Failed("failed")
         return result
 
+    async def _pass_on(self, method: str, params: bytes | None) -> None:
+        if len(self._handling) >= _MAX_HANDLERS:
+            self._faults.count("too many notifications at once")
+            return
+        await self._notify(method, params)
+        if method in CHANGE_KINDS:
+            await asyncio.sleep(_SAME_NEWS_S)
+
     async def _notify(self, method: str, params: bytes | None) -> None:
         given = _read_params(params)
         if given is None:
@@ -304,19 +320,7 @@ class ServerRequests:
         return handling
 
     def _reply(self, frame: bytes) -> None:
-        if self._replies >= _MAX_REPLIES:
-            self._faults.count("requests without end, whose replies it does not take")
-            return
-        task = self.spawn(self._send(frame))
-        if task is not None:
-            self._replies += 1
-            task.add_done_callback(self._replied)
-
-    def _replied(self, task: asyncio.Task[None]) -> None:
-        self._replies -= 1
-
-    def _notified(self, task: asyncio.Task[None]) -> None:
-        self._notifications -= 1
+        self._replies.add(functools.partial(self._send, frame))
 
     def _ended(self) -> CallError:
         return ConnectionLostError("the server was stopped during the call", server_id=self._server_id)
@@ -336,6 +340,13 @@ class ServerRequests:
         task = self._answering.get(request_id)
         if task is not None:
             task.cancel()
+
+
+def _news_key(method: str, params: bytes | None) -> tuple[str, bytes | None] | None:
+    """Return what makes two notifications say the same, ``None`` where each counts."""
+    if method in CHANGE_KINDS:
+        return method, None
+    return (method, params) if method == methods.RESOURCE_UPDATED else None
 
 
 def _read_params(params: bytes | None) -> dict[str, Any] | None:

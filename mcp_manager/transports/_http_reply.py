@@ -19,6 +19,7 @@ from mcp_manager.transports import _http_status as http_status
 from mcp_manager.transports._received import MAX_BATCH, broken_reply_to, read_messages
 from mcp_manager.transports._refusal_text import telling_line
 from mcp_manager.transports.base import MessageTaker, StreamListener
+from mcp_manager.transports.reading_turns import FLOOD, FLOOD_DETAIL
 
 __all__ = ["ReplyReader"]
 
@@ -137,6 +138,10 @@ class ReplyReader:
             exchange.wire.stand()
         if self.listener is not None:
             self.listener.stream_opened()
+
+    def flooded(self) -> None:
+        """Count that the server sends more than the loop has time for."""
+        self._sink.on_fault(FLOOD, FLOOD_DETAIL)
 
     def take_cookies(self, values: Sequence[bytes]) -> None:
         """Take the values of ``Set-Cookie`` fields, of whatever response."""

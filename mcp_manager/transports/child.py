@@ -20,6 +20,7 @@ from mcp_manager.forks import keep_from_children
 from mcp_manager.transports._descendants import kill_marked_soon, new_mark
 from mcp_manager.transports._marked import MARK
 from mcp_manager.transports._process_group import ProcessGroup, wait_unreaped
+from mcp_manager.transports.reading_turns import ReadingTurns, Waiting, reading_turns
 from mcp_manager.transports.telling_lines import telling_lines
 
 __all__ = ["Child", "child_environment"]
@@ -30,6 +31,9 @@ _PASSED_ON: Final = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR
 _READ_BYTES: Final = 64 * 1024
 _STDERR_BYTES: Final = 64 * 1024
 _STDERR_LINE: Final = 500
+# From so much at once on, standard error takes the loop's time like any other message that nobody asked for.
+_MUCH_STDERR: Final = 4096
+_STDERR_BYTE_NS: Final = 4
 # What is written before the child reads it is held in memory up to the first mark; then writers wait for the second.
 _WRITE_HIGH: Final = 1024 * 1024
 _WRITE_LOW: Final = _WRITE_HIGH // 4
@@ -63,6 +67,8 @@ class Child:
         Takes what the program writes to its standard output, as it comes.
     on_end
         Called once when the program has ended and its output was read: with its exit code, negative for a signal.
+    on_flood
+        Told that the program writes more to its standard error than the loop has time for.
     """
 
     def __init__(
@@ -73,6 +79,7 @@ class Child:
         *,
         on_stdout: Callable[[bytes], None],
         on_end: Callable[[int], None],
+        on_flood: Callable[[], None] = lambda: None,
     ) -> None:
         self._argv = list(argv)
         self._token, mark = new_mark()
@@ -83,12 +90,14 @@ class Child:
         self._group: ProcessGroup | None = None
         self._pidfd: FileIO | None = None
         self._stdin: FileIO | None = None
-        self._stdout_number = -1
+        self._stdout_number = self._stderr_number = -1
         self._outputs: dict[int, tuple[FileIO, Callable[[bytes], None]]] = {}
         self._unwritten = bytearray()
         self._writable = asyncio.Event()
         self._writable.set()
         self._stderr = bytearray()
+        self._turns: ReadingTurns | None = None
+        self._stderr_turn = Waiting(lambda: self._watch(self._stderr_number), on_flood)
         self._closing = False
         self._terminated = False
         self._exit_code: int | None = None
@@ -171,6 +180,15 @@ class Child:
             text = text.partition("\n")[2] or text[-_STDERR_LINE:]
         return " | ".join(printable(line[:_STDERR_LINE]) for line in telling_lines(text, lines))
 
+    def pause(self) -> None:
+        """Read no more of the standard output, which holds the program back, until :meth:`resume`."""
+        if self._stdout_number in self._outputs:
+            asyncio.get_running_loop().remove_reader(self._stdout_number)
+
+    def resume(self) -> None:
+        """End :meth:`pause`."""
+        self._watch(self._stdout_number)
+
     def kill(self) -> None:
         """Kill the whole process group, unless the program has ended; ``on_end`` follows soon."""
         if self._group is not None:
@@ -216,7 +234,6 @@ class Child:
     def _watch_pipes(self, process: subprocess.Popen[bytes]) -> None:
         # Not the loop's pipe transports: uvloop closes a descriptor and then the file object over the same number,
         # which another thread may have been given in between; and connecting one is an await that can be cancelled.
-        loop = asyncio.get_running_loop()
         self._stdin = cast(FileIO, process.stdin)
         keep_from_children(self._stdin)
         os.set_blocking(self._stdin.fileno(), False)
@@ -226,8 +243,14 @@ class Child:
             os.set_blocking(pipe.fileno(), False)
             self._outputs[pipe.fileno()] = (pipe, take)
         self._stdout_number = cast(FileIO, process.stdout).fileno()
+        self._stderr_number = cast(FileIO, process.stderr).fileno()
+        self._turns = reading_turns()
         for number in self._outputs:
-            loop.add_reader(number, self._read, number)
+            self._watch(number)
+
+    def _watch(self, number: int) -> None:
+        if number in self._outputs:
+            asyncio.get_running_loop().add_reader(number, self._read, number)
 
     def _watch_exit(self, pid: int) -> None:
         loop = asyncio.get_running_loop()
@@ -324,6 +347,10 @@ class Child:
         if len(self._stderr) > 2 * _STDERR_BYTES:
             # One byte more than is shown says that something was dropped.
             del self._stderr[: -_STDERR_BYTES - 1]
+        # Nobody waits for it, and most of it is dropped.
+        if self._turns is not None and len(data) >= _MUCH_STDERR and not self._turns.spend(len(data) * _STDERR_BYTE_NS):
+            asyncio.get_running_loop().remove_reader(self._stderr_number)
+            self._turns.wait(self._stderr_turn)
 
     def _kill_soon(self, misdeed: str) -> None:
         """End a program that can never answer again, unless it is ending already."""
@@ -372,6 +399,8 @@ class Child:
             if timer is not None:
                 timer.cancel()
         self._close_stdin()
+        if self._turns is not None:
+            self._turns.leave(self._stderr_turn)
         for number in list(self._outputs):
             self._close_output(number)
         self._drop_pidfd()

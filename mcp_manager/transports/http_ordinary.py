@@ -11,6 +11,7 @@ import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
+from mcp_manager._core.event_stream import EventStream
 from mcp_manager._core.http_message import (
     LOST,
     MALFORMED,
@@ -22,12 +23,14 @@ from mcp_manager._core.http_message import (
     WireReply,
 )
 from mcp_manager._core.jsonrpc import Message
-from mcp_manager._core.sse import SseLimitError, SseParser
+from mcp_manager._core.sse import SseLimitError
 from mcp_manager.background import background_task
 from mcp_manager.transports.endpoint import dialled
 from mcp_manager.transports.http_pool import HttpPool
 from mcp_manager.transports.lanes import LanePool
+from mcp_manager.transports.paced_content import PacedContent
 from mcp_manager.transports.places import Place, Wait
+from mcp_manager.transports.reading_turns import StreamReading, reading_turns
 from mcp_manager.transports.route import proxy_fields, request_options
 
 __all__ = ["EventTaker", "OrdinaryPath", "read_body"]
@@ -59,6 +62,9 @@ class EventTaker(Protocol):
 
     def stream_opened(self, exchange: Exchange) -> None:
         """Learn that a stream stands open."""
+
+    def flooded(self) -> None:
+        """Learn that a stream brings more than the loop has time for."""
 
     def take_cookies(self, values: Sequence[bytes]) -> None:
         """Take the values of ``Set-Cookie`` fields."""
@@ -212,27 +218,31 @@ class OrdinaryPath:
         return WireReply(response.status, headers, await read_body(response, self._limit))
 
     async def _read_stream(self, response: aiohttp.ClientResponse, exchange: Exchange) -> Message:
-        parser = SseParser(max_line=self._limit, max_event=self._limit)
-        content = response.content
-        while True:
-            try:
-                chunk = await content.readany()
-            except (aiohttp.ClientError, OSError) as error:
-                raise _ended(LOST, parser) from error
-            if not chunk and content.at_eof():
-                raise _ended(UNANSWERED, parser)
-            try:
-                events = parser.feed(chunk)
-            except SseLimitError as error:
-                raise WireError(MALFORMED, str(error)) from None
-            reply: Message | None = None
-            for event in events:
-                if event.event == "message" and event.data:
-                    reply = self._taker.take_event(exchange, event.data) or reply
-                elif event.data and exchange.request_id == STANDING:
-                    self._taker.take_named_event(event.event, event.data)
-            if reply is not None:
-                return reply
+        turns = reading_turns()
+        stream = EventStream(exchange, self._taker, self._limit, turns)
+        reading = StreamReading(turns, self._taker.flooded)
+        content = PacedContent(response.content, turns, reading)
+        try:
+            while True:
+                try:
+                    chunk = await content.read()
+                except (aiohttp.ClientError, OSError) as error:
+                    raise _ended(LOST, stream) from error
+                if not chunk:
+                    raise _ended(UNANSWERED, stream)
+                reply: Message | None = stream.take(chunk)
+                while reply is None and stream.is_behind:
+                    # What comes meanwhile is held back by the connection.
+                    await reading.turn()
+                    reply = stream.work()
+                if reply is not None:
+                    # What came along with it does not make it wait.
+                    return reply
+        except SseLimitError as error:
+            raise WireError(MALFORMED, str(error)) from None
+        finally:
+            reading.close()
+            stream.stop()
 
     def _let_stream_end(self, response: aiohttp.ClientResponse) -> bool:
         """Read the rest of a stream beside the caller, so that its connection can be used again."""
@@ -256,25 +266,30 @@ async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
     """Return the body of a response; raises :class:`WireError` if it is longer than ``limit`` bytes."""
     if response.content_length is not None and response.content_length > limit:
         raise WireError(OVERSIZE, size=response.content_length)
-    content = response.content
-    first = await content.readany()
-    # One growing buffer, not a list of pieces: a body that drips costs the memory of its bytes, not of its chunks.
-    body: bytes | bytearray = first
-    while True:
-        if len(body) > limit:
-            raise WireError(OVERSIZE, size=len(body))
-        if content.at_eof():
-            return bytes(body)
-        chunk = await content.readany()
-        if body is first:
-            body = bytearray(first)
-        body += chunk
+    turns = reading_turns()
+    reading = StreamReading(turns)
+    content = PacedContent(response.content, turns, reading)
+    try:
+        first = await content.read()
+        # One growing buffer, not a list of pieces: a body that drips costs the memory of its bytes, not of its chunks.
+        body: bytes | bytearray = first
+        while chunk := await content.read():
+            if body is first:
+                body = bytearray(first)
+            body += chunk
+            if len(body) > limit:
+                break
+    finally:
+        reading.close()
+    if len(body) > limit:
+        raise WireError(OVERSIZE, size=len(body))
+    return bytes(body)
 
 
-def _ended(kind: int, parser: SseParser) -> WireError:
+def _ended(kind: int, stream: EventStream) -> WireError:
     error = WireError(kind)
-    error.last_event_id = parser.last_event_id
-    error.retry_ms = parser.retry_ms
+    error.last_event_id = stream.parser.last_event_id
+    error.retry_ms = stream.parser.retry_ms
     return error
 
 

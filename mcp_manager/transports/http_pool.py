@@ -20,6 +20,7 @@ from mcp_manager.transports.endpoint import Endpoint
 from mcp_manager.transports.lanes import RECEIVE_BYTES, LanePool
 from mcp_manager.transports.loop_lag import LoopLag
 from mcp_manager.transports.places import Place, Places, Wait
+from mcp_manager.transports.reading_turns import reading_turns
 from mcp_manager.transports.route import DIRECT, Route
 from mcp_manager.transports.tls import TlsContexts
 
@@ -92,7 +93,7 @@ class HttpPool:
         place = url.origin(), endpoint, route
         lanes = self._lanes.get(place)
         if lanes is None:
-            wires = WirePool(self.timer.wheel, time.monotonic_ns, self.storage, self.group)
+            wires = WirePool(self.timer.wheel, time.monotonic_ns, self.storage, self.group, reading_turns())
             lanes = self._lanes[place] = LanePool(wires, self.places, self.clients, *place)
         return lanes
 

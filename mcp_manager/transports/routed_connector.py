@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
 from aiohttp.client_exceptions import UnixClientConnectorError
 from aiohttp.client_proto import ResponseHandler
 
+from mcp_manager.transports.paced_responses import PacedResponses
 from mcp_manager.transports.route import socket_path_of
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ class RoutedConnector(aiohttp.TCPConnector):
     def __init__(self, *, socket_factory: Callable[[AddrInfoType], socket.socket], **options: Any) -> None:
         super().__init__(socket_factory=socket_factory, **options)
         self._make_socket = socket_factory
+        # aiohttp makes every connection's protocol with it.
+        paced = functools.partial(PacedResponses, loop=asyncio.get_running_loop())
+        self._factory = cast("functools.partial[ResponseHandler]", paced)
 
     async def _create_connection(
         self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout

@@ -30,6 +30,8 @@ from mcp_manager.transports.child import Child, child_environment
 from mcp_manager.transports.containment import is_local_lack
 from mcp_manager.transports.deadline_timer import DeadlineTimer, remaining_s
 from mcp_manager.transports.loop_lag import LATE_HINT, was_judged_late
+from mcp_manager.transports.output_lines import LineTooLongError, OutputLines
+from mcp_manager.transports.reading_turns import FLOOD, FLOOD_DETAIL, ReadingTurns, reading_turns
 
 __all__ = ["StdioTransport"]
 
@@ -39,6 +41,8 @@ _QUOTED: Final = 80
 _NEWLINES: Final = bytes.maketrans(b"\r\n", b"  ")
 # A reply this many given up requests late is counted as a stray one; nothing worse.
 _MAX_FORGOTTEN: Final = 1024
+# What the first message of a turn is taken to cost that is no reply: measuring begins with it.
+_FIRST_NS: Final = 20_000
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 # The longest value that Linux lets a process have (MAX_ARG_STRLEN).
 _MAX_SECRET: Final = 128 * 1024
@@ -106,11 +110,14 @@ class StdioTransport:
             config.cwd,
             on_stdout=self._take,
             on_end=self._child_ended,
+            on_flood=self.flooded,
         )
         self._wheel = timer.wheel
         self._pending: dict[int, _Waiting] = {}
         self._forgotten: dict[int, None] = {}
-        self._partial = bytearray()
+        self._lines = OutputLines(config.max_response_bytes)
+        self._turns: ReadingTurns | None = None
+        self._is_paused = False
         self._opened = False
         self._closing = False
         self._failure: CallError | None = None
@@ -136,7 +143,7 @@ class StdioTransport:
         if stderr := self.stderr_tail():
             words.append(f"its stderr ends: {stderr}")
         # A prompt has no end of line, as an answer is to follow.
-        if unended := bytes(self._partial[:_MAX_SECRET]):
+        if unended := bytes(self._lines.partial[:_MAX_SECRET]):
             words.append(f"its stdout ends: {self._quoted(unended)}")
         elif self._bad_line:
             words.append(f"its stdout says: {self._bad_line}")
@@ -159,6 +166,7 @@ class StdioTransport:
         """Start the program; raises :class:`ConnectError` naming it and what is wrong."""
         if self._failure is not None:
             raise self._failure.for_caller("not_sent")
+        self._turns = reading_turns()
         try:
             await self._child.start()
         except (OSError, ValueError) as error:
@@ -246,6 +254,7 @@ class StdioTransport:
         """End the child in order; see :meth:`Child.aclose`. Calls under way fail at once, idempotent."""
         self._closing = True
         self._fail(ServerExitedError("the server was stopped", server_id=self._server_id))
+        self._resume()
         await self._child.aclose(grace_s)
 
     async def _write(self, line: bytes, exchange: Exchange) -> None:
@@ -274,25 +283,55 @@ class StdioTransport:
         self._forgotten[request_id] = None
 
     def _take(self, data: bytes) -> None:
-        """Cut the output into lines, wherever its chunks end."""
-        if self._failure is not None:
-            return
-        *lines, rest = data.split(b"\n")
-        for line in lines:
-            if self._partial or len(line) > self._max_line:
-                self._partial += line
-                if len(self._partial) > self._max_line:
-                    self._give_up()
-                    return
-                line = bytes(self._partial)
-                self._partial.clear()
-            if line and not line.isspace():
-                self._take_line(line)
-        self._partial += rest
-        if len(self._partial) > self._max_line:
-            self._give_up()
+        if self._failure is None:
+            self._lines.feed(data)
+            if not self._is_paused:
+                self._take_lines()
 
-    def _take_line(self, line: bytes) -> None:
+    def read_on(self) -> None:
+        """Take what was written before, and read on if nothing of it is left; see :class:`Reader`."""
+        self._take_lines()
+        if not self._lines.is_behind or self._failure is not None:
+            self._resume()
+
+    def flooded(self) -> None:
+        """Count that the program writes more than the loop has time for; see :class:`Reader`."""
+        self._tell(self._sink.on_fault, FLOOD, FLOOD_DETAIL)
+
+    def _take_lines(self) -> None:
+        """Take whole lines for as long as this turn of the loop has time for what is no reply."""
+        turns = self._turns
+        assert turns is not None
+        last_ns = 0
+        try:
+            while self._failure is None and (line := self._lines.take()) is not None:
+                if self._take_line(line):
+                    continue
+                now_ns = turns.clock()
+                if not turns.spend(now_ns - last_ns if last_ns else _FIRST_NS):
+                    self._pause(turns)
+                    return
+                last_ns = now_ns
+        except LineTooLongError as error:
+            self._give_up(error.size)
+
+    def _pause(self, turns: ReadingTurns) -> None:
+        """Read no more until it is this program's turn, if it has written more: its pipe holds it back."""
+        if self._lines.is_behind and self._failure is None:
+            self._is_paused = True
+            self._child.pause()
+            turns.wait(self)
+
+    def _resume(self) -> None:
+        if self._turns is not None:
+            if self._failure is not None:
+                self._turns.leave(self)
+            if self._is_paused:
+                self._is_paused = False
+                self._child.resume()
+
+    def _take_line(self, line: bytes) -> bool:
+        """Take a line; tell whether it is nothing but a reply that somebody waits for."""
         if self._is_first_line:
             # Some runtimes begin every output with one; a reader may ignore it (RFC 8259, section 8.1).
             self._is_first_line = False
@@ -302,23 +341,28 @@ class StdioTransport:
         except Exception as error:
             # Even one that nobody foresaw must cost the reading of this line, and of no other one.
             self._take_bad_line(line, error if isinstance(error, FrameError) else FrameError(type(error).__name__, 0))
-            return
+            return False
+        is_awaited = True
         for message in messages:
             if message.method is None:
-                self._take_reply(message)
+                is_awaited = self._take_reply(message) and is_awaited
             else:
+                is_awaited = False
                 self._tell(self._sink.on_message, message)
+        return is_awaited
 
-    def _take_reply(self, message: Message) -> None:
+    def _take_reply(self, message: Message) -> bool:
         request_id = message.id
         if isinstance(request_id, int) and request_id in self._pending:
             reply = self._pending.pop(request_id).reply
             if not reply.done():
                 reply.set_result(message)
-        elif isinstance(request_id, int) and request_id in self._forgotten:
+            return True
+        if isinstance(request_id, int) and request_id in self._forgotten:
             del self._forgotten[request_id]
         else:
             self._tell(self._sink.on_fault, "a reply that nobody waits for", "")
+        return False
 
     def _faulty(self, kind: str, detail: str) -> None:
         self._tell(self._sink.on_fault, kind, detail)
@@ -353,10 +397,8 @@ class StdioTransport:
             # Whatever it was, it was not the server's doing.
             _log.exception("taking what server %r sent failed", self._server_id)
 
-    def _give_up(self) -> None:
+    def _give_up(self, size: int) -> None:
         """End a server whose output can no longer be cut into messages."""
-        size = len(self._partial)
-        self._partial.clear()
         self._fail(
             ProtocolError(
                 f"the server wrote a line of {size} bytes or more, max_response_bytes is {self._max_line}",
@@ -367,6 +409,9 @@ class StdioTransport:
         self._child.kill()
 
     def _child_ended(self, exit_code: int) -> None:
+        # No pipe holds back what it has written last.
+        while self._failure is None and self._lines.is_behind:
+            self._take_lines()
         error = ServerExitedError(
             f"the server process {_how_it_ended(exit_code, self._child.misdeed)}",
             server_id=self._server_id,
@@ -374,6 +419,7 @@ class StdioTransport:
             hint=self.last_words or "it wrote nothing to stderr",
         )
         self._fail(error)
+        self._resume()
         if self._closing:
             return
         assert self._failure is not None

@@ -49,6 +49,13 @@ class Transport:
         self.aborted = 0
         self.closing = False
         self.unsent = 0
+        self.reading = True
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
 
     def write(self, data: bytes) -> None:
         self.written.append(data)
@@ -76,6 +83,15 @@ class Events:
     def take_cookies(self, values: Sequence[bytes]) -> None:
         self.cookies += values
 
+    def stream_opened(self, exchange: Exchange) -> None:
+        pass
+
+    def take_named_event(self, name: str, data: bytes) -> None:
+        self.others.append(data)
+
+    def flooded(self) -> None:
+        pass
+
     def take_event(self, exchange: Exchange, data: bytes) -> object | None:
         if self.error is not None:
             raise self.error
@@ -88,13 +104,45 @@ class Events:
         return None
 
 
-class Network:
-    """A clock, a wheel and a pool with its wires."""
+class Turns:
+    """Turns of a loop that are over after ``messages``, and those who wait for the next."""
 
-    def __init__(self, create_future: Callable[[], asyncio.Future[Any]]) -> None:
+    def __init__(self, messages: int) -> None:
+        self.messages = messages
+        self.left = messages
+        self.waiting: list[Wire] = []
+
+    def clock(self) -> int:
+        return 0
+
+    def spend(self, cost_ns: int) -> bool:
+        self.left -= 1
+        return self.left > 0
+
+    def wait(self, reader: Wire) -> None:
+        assert reader not in self.waiting
+        self.waiting.append(reader)
+
+    def leave(self, reader: Wire) -> None:
+        if reader in self.waiting:
+            self.waiting.remove(reader)
+
+    def turn(self) -> None:
+        """Begin the next turn."""
+        self.left = self.messages
+        waiting, self.waiting = self.waiting, []
+        for reader in waiting:
+            reader.read_on()
+
+
+class Network:
+    """A clock, a wheel and a pool with its wires; a turn of the loop takes ``messages`` that nobody asked for."""
+
+    def __init__(self, create_future: Callable[[], asyncio.Future[Any]], messages: int = 1_000_000) -> None:
         self.now = 1_000_000_000_000
         self.wheel = DeadlineWheel(lambda: self.now, lambda at_ns: None)
-        self.pool = WirePool(self.wheel, lambda: self.now, bytearray(STORAGE))
+        self.turns = Turns(messages)
+        self.pool = WirePool(self.wheel, lambda: self.now, bytearray(STORAGE), None, self.turns)
         self.create_future = create_future
         self.listener = Events()
 
@@ -116,8 +164,9 @@ class Peer:
         self.transport = Transport()
         self.wire = Wire(network.pool, network.create_future)
         self.wire.attach(self.transport)  # type: ignore[arg-type]
-        self.wire.connection_made(self.transport)  # type: ignore[arg-type]
         self.gone = False
+        # What the connection holds back while the wire does not read.
+        self.held = b""
 
     def send(
         self, body: bytes = b"{}", request_id: int = 1, *, timeout: float = 0, limit: int = LIMIT
@@ -140,6 +189,14 @@ class Peer:
                 buffer[:size] = rest[:size]
                 self.wire.buffer_updated(size)
                 rest = rest[size:]
+
+    def press(self, data: bytes = b"") -> None:
+        """Let bytes arrive for as long as the wire reads; the connection holds back the rest."""
+        self.held += data
+        while self.held and self.transport.reading and not self.transport.closing:
+            size = min(len(self.held), len(self.wire.get_buffer(-1)))
+            piece, self.held = self.held[:size], self.held[size:]
+            self.deliver(piece)
 
     def end(self) -> None:
         """Close the far end: the wire gets to know of it, then loses its connection."""

@@ -9,6 +9,7 @@ from support.wires import (
     CHUNKED,
     HEAD,
     LIMIT,
+    MAX_SILENT,
     MIN_DIRECT,
     Peer,
     assert_answers_again,
@@ -22,7 +23,7 @@ from support.wires import (
     stream_head,
 )
 
-from mcp_manager._core.http_message import EXPIRED, LOST, MALFORMED, OVERSIZE, Exchange
+from mcp_manager._core.http_message import LOST, MALFORMED, OVERSIZE, Exchange
 from mcp_manager._core.jsonrpc import scan_reply
 
 # Requests
@@ -344,14 +345,26 @@ async def test_interim_responses_are_passed_over(peer: Peer, status: int, pieces
     assert_answers_again(peer)
 
 
-async def test_interim_responses_for_ever_end_with_the_deadline(peer: Peer) -> None:
+@pytest.mark.parametrize("together", [1, 100])
+async def test_interim_responses_without_end_are_bounded(peer: Peer, together: int) -> None:
     future = peer.send(timeout=1)
-    for _ in range(2000):
-        peer.deliver(response(status=103, length=None, headers=(("Link", "x" * 100),)))
-    assert not future.done()
-    peer.network.pass_time(1.1)
-    assert kind_of(future) == EXPIRED
+    interim = response(status=103, length=None, headers=(("Link", "x" * 100),))
+    received = 0
+    while not future.done():
+        peer.deliver(interim * together)
+        received += len(interim) * together
+        assert received < 2 * MAX_SILENT
+    assert kind_of(future) == MALFORMED
     assert peer.wire.closed
+
+
+async def test_a_few_interim_responses_before_every_reply_are_no_matter(peer: Peer) -> None:
+    for number in range(1, 100):
+        assert number == 1 or peer.network.pool.take() is peer.wire
+        future = peer.send(request_id=number)
+        peer.deliver(response(status=103, length=None, headers=(("Link", "x" * 1000),)) * 10, response(b"final"))
+        assert reply_of(future).body == b"final"
+    assert_answers_again(peer)
 
 
 async def test_an_upgrade_that_nobody_asked_for(peer: Peer) -> None:

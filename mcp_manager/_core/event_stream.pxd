@@ -1,0 +1,28 @@
+"""Layout of an event stream, for the wire it comes on."""
+
+from mcp_manager._core.http_message cimport Exchange
+
+
+cdef class EventStream:
+    cdef Exchange exchange
+    cdef object taker
+    cdef readonly object parser
+    cdef object turns
+    cdef object clock
+    # What was received and is not parsed yet, from ``offset`` of the first chunk on.
+    cdef object chunks
+    cdef Py_ssize_t offset
+    # What was parsed and is not taken yet, from ``at`` on.
+    cdef list events
+    cdef Py_ssize_t at
+    cdef bint stopped
+    # Nothing is left of this turn of the loop.
+    cdef bint used_up
+
+    cdef bint behind(self) noexcept
+    cpdef object add(self, bytes chunk)
+    cpdef object take(self, bytes chunk)
+    cpdef object work(self)
+    cpdef object stop(self)
+    cdef int parse(self, bytes chunk) except -1
+    cdef int parse_next(self) except -1

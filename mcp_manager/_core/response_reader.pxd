@@ -1,0 +1,20 @@
+"""Layout of what the head of a response says."""
+
+from libc.stdint cimport int64_t
+
+from mcp_manager._core.http_message cimport Content
+from mcp_manager._core.paced cimport PacedReader
+
+
+cdef class ResponseReader(PacedReader):
+    cdef list headers
+    cdef list cookies
+    cdef bytes media_type
+    cdef Content content
+    # Of the body, -1 where the head does not say.
+    cdef int64_t length
+    cdef bint chunked
+    cdef bint encoded
+
+    cdef bint take_field(self, bytes name, bytes value) except -1
+    cdef int forget_fields(self) except -1

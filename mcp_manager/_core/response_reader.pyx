@@ -1,0 +1,48 @@
+"""What the head of a response says, field by field, of which those are kept that decide anything."""
+
+from mcp_manager._core.http_message cimport (
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, KEPT, OTHER, SET_COOKIE, TRANSFER_ENCODING, content_of, is_encoded,
+    kept_name, length_of,
+)
+from mcp_manager._core.sealing cimport seal
+
+
+cdef class ResponseReader(PacedReader):
+    cdef bint take_field(self, bytes name, bytes value) except -1:
+        """Take a field; tell whether there can be a body of the length that it says."""
+        cdef bytes known = kept_name(name)
+        if known is None:
+            return True
+        if known is <object> KEPT[SET_COOKIE]:
+            if self.cookies is None:
+                self.cookies = []
+            self.cookies.append(value)
+            return True
+        if known is <object> KEPT[CONTENT_TYPE]:
+            self.media_type = value
+            self.content = content_of(value)
+            return True
+        if known is <object> KEPT[CONTENT_LENGTH]:
+            self.length = length_of(value)
+            return self.length >= 0
+        if known is <object> KEPT[TRANSFER_ENCODING]:
+            self.chunked = True
+            return True
+        if known is <object> KEPT[CONTENT_ENCODING]:
+            self.encoded = is_encoded(value)
+        if self.headers is None:
+            self.headers = []
+        self.headers.append((known, value))
+        return True
+
+    cdef int forget_fields(self) except -1:
+        self.headers = None
+        self.cookies = None
+        self.media_type = None
+        self.content = OTHER
+        self.length = -1
+        self.chunked = self.encoded = False
+        return 0
+
+
+seal(ResponseReader)

@@ -1,0 +1,52 @@
+"""The body of an aiohttp response, read in pieces by turns of the loop."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import aiohttp
+
+from mcp_manager.transports.reading_turns import ReadingTurns, StreamReading
+
+__all__ = ["PacedContent"]
+
+# aiohttp keeps what came as it came: a thousand bytes may be a thousand pieces to put together.
+_SMALLEST: Final = 1024
+_LARGEST: Final = 1 << 18
+_LONG_NS: Final = 100_000
+
+
+class PacedContent:
+    """Read a body, piece by piece; what is done with a piece counts for the turn as well.
+
+    Parameters
+    ----------
+    content
+        What is read.
+    turns, reading
+        Those of the loop, and who waits for them.
+    """
+
+    __slots__ = ("_began_ns", "_content", "_reading", "_size", "_turns")
+
+    def __init__(self, content: aiohttp.StreamReader, turns: ReadingTurns, reading: StreamReading) -> None:
+        self._content = content
+        self._turns = turns
+        self._reading = reading
+        self._size = _SMALLEST * 4
+        self._began_ns = 0
+
+    async def read(self) -> bytes:
+        """Return the next piece, nothing at the end; raises what the connection ended with."""
+        if self._began_ns:
+            took_ns = self._turns.clock() - self._began_ns
+            self._size = max(_SMALLEST, self._size // 2) if took_ns > _LONG_NS else min(_LARGEST, self._size * 2)
+            if not self._turns.spend(took_ns):
+                await self._reading.turn()
+        began_ns = self._turns.clock()
+        piece = self._content.read_nowait(self._size)
+        if not piece:
+            piece = await self._content.read(self._size)
+            began_ns = self._turns.clock()
+        self._began_ns = began_ns
+        return piece

@@ -1,0 +1,144 @@
+"""aiohttp's side of a connection, fed by turns of the loop: it parses whatever it is given at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import HttpProcessingError
+
+from mcp_manager.transports.reading_turns import reading_turns
+
+__all__ = ["PacedResponses"]
+
+# Parsed at once; what takes long is fed in ever smaller pieces, what does not in larger ones.
+_FIRST_PIECE: Final = 4096
+_SMALLEST_PIECE: Final = 512
+_LARGEST_PIECE: Final = 1 << 16
+_LONG_NS: Final = 250_000
+# Bytes that may come before a reply begins: its head, and all interim responses before it.
+_MAX_HEAD: Final = 1 << 17
+
+
+class PacedResponses(ResponseHandler):
+    """Parse what a server sends as aiohttp does, but no more in a turn of the loop than there is time for.
+
+    Interim responses (RFC 9110, section 15.2) are passed over, and bounded together with the head that they precede.
+
+    ``on_flood`` is called where reading has had to wait for a second.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._turns = reading_turns()
+        self._unparsed = b""
+        self._at = 0
+        self._piece = _FIRST_PIECE
+        self._head_bytes = 0
+        self._waits = False
+        self._ended: tuple[BaseException | None] | None = None
+        self.on_flood: Callable[[], None] | None = None
+
+    @property
+    def should_close(self) -> bool:
+        """Whether the connection is no good for another request."""
+        return bool(self._unparsed) or super().should_close
+
+    def set_response_params(self, **params: Any) -> None:
+        """Begin to wait for a response."""
+        self._head_bytes = 0
+        super().set_response_params(**params)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, or what there is time for; nothing came where aiohttp goes on with what it kept itself."""
+        if not data:
+            super().data_received(data)
+            return
+        self._unparsed = self._unparsed[self._at :] + data if self._unparsed else data
+        self._at = 0
+        if not self._waits:
+            self._parse()
+
+    def feed_data(self, data: Any, size: int = 0) -> None:
+        """Take a response whose head was parsed."""
+        if not 100 <= data[0].code < 200 or data[0].code == 101:
+            super().feed_data(data, size)
+
+    def resume_reading(self, *options: Any, **more: Any) -> None:
+        """Read on, as aiohttp has room again, unless it is not this one's turn."""
+        super().resume_reading(*options, **more)
+        if self._unparsed and not self._waits:
+            self._parse()
+        if self._waits and self.transport is not None:
+            self.transport.pause_reading()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Take the end of the connection, after what came before it."""
+        if self._waits and self.transport is not None:
+            self._ended = (exc,)
+            return
+        self._leave()
+        super().connection_lost(exc)
+
+    def read_on(self) -> None:
+        """Go on, in a new turn; see :class:`~mcp_manager.transports.reading_turns.Reader`."""
+        self._waits = False
+        self._parse()
+        if self._waits:
+            return
+        if self._ended is not None:
+            self.connection_lost(*self._ended)
+        elif self.transport is not None and not self._reading_paused:
+            self.transport.resume_reading()
+
+    def flooded(self) -> None:
+        """Pass on that the server floods."""
+        if self.on_flood is not None:
+            self.on_flood()
+
+    def _parse(self) -> None:
+        last_ns = self._turns.clock()
+        while self._at < len(self._unparsed) and not self._reading_paused:
+            if self.transport is None or self.exception() is not None:
+                # Nobody wants it any more.
+                break
+            piece = self._unparsed[self._at : self._at + self._piece]
+            self._at += len(piece)
+            super().data_received(piece)
+            self._bound_head(len(piece))
+            now_ns = self._turns.clock()
+            took_ns, last_ns = now_ns - last_ns, now_ns
+            if took_ns > _LONG_NS:
+                self._piece = max(_SMALLEST_PIECE, self._piece // 2)
+            else:
+                self._piece = min(_LARGEST_PIECE, self._piece * 2)
+            if not self._turns.spend(took_ns) and self._at < len(self._unparsed):
+                self._wait()
+                return
+        if not self._reading_paused:
+            self._unparsed, self._at = b"", 0
+
+    def _bound_head(self, size: int) -> None:
+        if self._payload is not None and not self._payload.is_eof():
+            self._head_bytes = 0
+            return
+        self._head_bytes += size
+        if self._head_bytes > _MAX_HEAD and self.transport is not None:
+            self.transport.close()
+            self.set_exception(
+                HttpProcessingError(code=400, message="its head is too long, interim responses included")
+            )
+
+    def _wait(self) -> None:
+        self._waits = True
+        if self.transport is not None:
+            self.transport.pause_reading()
+        self._turns.wait(self)
+
+    def _leave(self) -> None:
+        self._waits = False
+        self._ended = None
+        self._unparsed, self._at = b"", 0
+        self._turns.leave(self)
