@@ -8,7 +8,8 @@ import msgspec
 
 from mcp_manager._core.router import Router
 from mcp_manager._core.snapshots import InstanceSnapshot as RouterInstance
-from mcp_manager.config import ManagerConfig, ServerConfig, redact_url
+from mcp_manager.config import ManagerConfig, ServerConfig
+from mcp_manager.config.redaction import shown_place
 from mcp_manager.pool import Instance
 from mcp_manager.protocol.revisions import Era
 from mcp_manager.supervisor import Supervisor
@@ -206,9 +207,9 @@ def _instance(read: RouterInstance, now_ns: int) -> InstanceSnapshot:
         retry_after_s=read.retry_after_ns / 1e9,
         window_calls=read.window_calls,
         window_failures=read.window_failures,
-        last_error=str(error) if error is not None else None,
+        last_error=instance.settings.secrets.masked(str(error)) if error is not None else None,
     )
 
 
 def _where(config: ServerConfig, index: int) -> str:
-    return config.command if config.command is not None else redact_url(config.instance_url(index))
+    return shown_place(config, config.command if config.command is not None else config.instance_url(index))

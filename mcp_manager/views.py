@@ -107,7 +107,7 @@ def server_view(supervisor: Supervisor, judge: Judge, router: Router, now_ns: in
         protocol_version=session.revision if session is not None else None,
         identity=session.identity if session is not None else None,
         faults=supervisor.settings.fault_counts,
-        last_error=_reason(last_error) if last_error is not None else _start_progress(supervisor),
+        last_error=_last_error(supervisor, last_error),
         pids=tuple(pid for each in instances if (pid := each.pid)),
         tls_verify=config.tls.verify,
     )
@@ -167,8 +167,10 @@ def is_ready(supervisor: Supervisor, monitor: HealthMonitor) -> bool:
     return state in (ServerState.HEALTHY, ServerState.DEGRADED) and _ready_count(supervisor) > 0
 
 
-def _reason(error: CallError) -> str:
-    return f"{error.message} ({error.hint})" if error.hint else error.message
+def _last_error(supervisor: Supervisor, error: CallError | None) -> str | None:
+    if error is None:
+        return _start_progress(supervisor)
+    return supervisor.settings.secrets.masked(f"{error.message} ({error.hint})" if error.hint else error.message)
 
 
 def _start_progress(supervisor: Supervisor) -> str | None:

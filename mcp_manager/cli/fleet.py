@@ -16,7 +16,8 @@ import msgspec
 
 from mcp_manager.catalog import Tool
 from mcp_manager.cli.table import complain, paragraph, render
-from mcp_manager.config import ManagerConfig, ServerConfig, load_manager_config, redact_url
+from mcp_manager.config import ManagerConfig, ServerConfig, load_manager_config
+from mcp_manager.config.redaction import shown_place
 from mcp_manager.errors import InvalidRequestError, McpManagerError, ProtocolError, ServerNotFoundError
 from mcp_manager.health.tally import STARTING
 from mcp_manager.manager import McpManager
@@ -219,17 +220,19 @@ def _described(server_id: str, server: ServerConfig) -> dict[str, Any]:
         "name": server.name or server_id,
         "server_type": server.server_type,
         "transport": server.transport,
-        "where": server.command or _where(server.url),
+        "where": _where(server),
         "instances": server.instances,
         "priority": server.priority,
         "tags": list(server.tags),
     }
 
 
-def _where(url: str | tuple[str, ...] | None) -> str:
-    if isinstance(url, tuple):
-        return f"{redact_url(url[0])} and {len(url) - 1} more" if len(url) > 1 else redact_url(url[0])
-    return redact_url(url) if url is not None else ""
+def _where(server: ServerConfig) -> str:
+    if server.command is not None:
+        return shown_place(server, server.command)
+    urls = (server.url,) if isinstance(server.url, str) else server.url or ("",)
+    first = shown_place(server, urls[0])
+    return f"{first} and {len(urls) - 1} more" if len(urls) > 1 else first
 
 
 def _verdict(view: ServerView) -> str:

@@ -3,15 +3,50 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 from mcp_manager.config._problem import FieldProblem, entry
+from mcp_manager.config._secret_forms import is_credential
 
-__all__ = ["interpolate"]
+__all__ = ["NotedVariables", "interpolate"]
 
 _PLACEHOLDER: Final = re.compile(r"\$(\$?)\{([^{}]*)(\}?)")
 _VARIABLE: Final = re.compile(r"(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
+
+# Shorter values are words, such as a port, unless their variable says that they are more.
+_SHORTEST_SECRET: Final = 8
+_SHORTEST_CREDENTIAL: Final = 4
+
+
+class NotedVariables(Mapping[str, str]):
+    """Variables of an environment that note what was filled in: whoever does not write a value into a file may mean to
+    hide it.
+
+    ``noted`` has all those values.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self._taken = 0
+        self.noted: list[str] = []
+
+    def __getitem__(self, name: str) -> str:
+        value = self._environment[name]
+        if len(value) >= (_SHORTEST_CREDENTIAL if is_credential(name) else _SHORTEST_SECRET):
+            self.noted.append(value)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._environment)
+
+    def __len__(self) -> int:
+        return len(self._environment)
+
+    def take(self) -> list[str]:
+        """Return the values that were noted since the last time."""
+        fresh, self._taken = self.noted[self._taken :], len(self.noted)
+        return fresh
 
 
 def interpolate(value: Any, path: str, environment: Mapping[str, str], *, only: Collection[str] | None = None) -> Any:

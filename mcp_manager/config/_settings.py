@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Final
 import msgspec
 from msgspec import Meta
 
+from mcp_manager.config._secret_forms import plain_forms
 from mcp_manager.config._url import redact_url
 
 __all__ = ["Count", "Jitter", "PositiveSeconds", "Rate", "RpcCode", "Seconds", "Settings"]
@@ -46,6 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
             "assertion",
             "idp_client_secret",
             "parameters",
+            "secrets",
         }
     )
 
@@ -63,7 +65,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
         return fields
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+        text = f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+        # Whatever they were filled into, a path or the name of a file: the longest first, as one may hold another.
+        for secret in sorted(getattr(self, "secrets", ()), key=len, reverse=True):
+            for form in dict.fromkeys((*plain_forms(secret), repr(secret)[1:-1])):
+                text = text.replace(form, _MASK)
+        return text
 
 
 def _mask(value: object) -> object:

@@ -10,9 +10,10 @@ from typing import Any, Final
 
 import msgspec
 
-from mcp_manager.config._interpolate import interpolate
+from mcp_manager.config._interpolate import NotedVariables, interpolate
 from mcp_manager.config._plain import describe, plain
 from mcp_manager.config._problem import FieldProblem, join
+from mcp_manager.config._secret_forms import plain_forms
 from mcp_manager.config.model import ManagerConfig, ServerConfig
 from mcp_manager.config.parse import (
     HTTP_ONLY,
@@ -26,6 +27,7 @@ from mcp_manager.config.parse import (
     refuse_unknown,
     warn_of_near_misses,
 )
+from mcp_manager.config.redaction import masked
 from mcp_manager.errors import ConfigError
 
 __all__ = ["load_manager_config"]
@@ -34,7 +36,9 @@ logger = logging.getLogger(__name__)
 
 _TOP_LEVEL: Final = ("manager", "defaults", "servers", "mcpServers")
 _MANAGER_ALONE: Final = frozenset(ManagerConfig.__struct_fields__) - {*_TOP_LEVEL, *ServerConfig.__struct_fields__}
-_INTERPOLATED: Final = ("command", "args", "env", "url", "headers", "cwd", "auth", "tls", "proxy", "unix_socket")
+_INTERPOLATED: Final = (
+    "command", "args", "env", "url", "headers", "cwd", "auth", "tls", "proxy", "unix_socket", "secrets"
+)  # fmt: skip
 _MERGED: Final = frozenset(
     {
         "env",
@@ -88,11 +92,14 @@ def load_manager_config(path: str | os.PathLike[str], *, environment: Mapping[st
     """
     if not isinstance(path, str | os.PathLike):
         raise ConfigError(f"the path of a configuration file must be text or a Path, not of type {type(path).__name__}")
+    filled_in = NotedVariables(os.environ if environment is None else environment)
     try:
-        document = _read(Path(path))
-        return _build(document, os.environ if environment is None else environment)
+        return _build(_read(Path(path)), filled_in)
     except FieldProblem as found:
         error = found.error(f"Invalid config file {os.fspath(path)}")
+    secrets = {form for each in filled_in.noted for form in plain_forms(each)}
+    error.message, error.hint = masked(error.message, secrets), masked(error.hint, secrets)
+    error.args = (error.message,)
     try:
         raise error
     finally:
@@ -133,7 +140,7 @@ def _decode_toml(data: bytes) -> dict[str, Any]:
     raise FieldProblem("", problem)
 
 
-def _build(document: dict[str, Any], environment: Mapping[str, str]) -> ManagerConfig:
+def _build(document: dict[str, Any], environment: NotedVariables) -> ManagerConfig:
     if document and not any(name in document for name in _TOP_LEVEL):
         raise FieldProblem("", "has none of the known tables", f"use {', '.join(_TOP_LEVEL)}")
     warn_of_near_misses((name for name in document if name not in _TOP_LEVEL), _TOP_LEVEL, "")
@@ -142,6 +149,7 @@ def _build(document: dict[str, Any], environment: Mapping[str, str]) -> ManagerC
         if not isinstance(document.get(name, {}), dict):
             raise FieldProblem(name, f"expected an object, got {describe(document[name])}")
     defaults = _checked_defaults(document.get("defaults", {}), environment)
+    shared = environment.take()
     servers: dict[str, ServerConfig] = {}
     for table in ("servers", "mcpServers"):
         for server_id, settings in document.get(table, {}).items():
@@ -154,8 +162,11 @@ def _build(document: dict[str, Any], environment: Mapping[str, str]) -> ManagerC
             if _is_disabled(settings, where):
                 continue
             _warn_of_misplaced(settings, where)
-            own = _interpolated(settings, where, environment)
-            servers[server_id] = build_server(_merge(defaults, own), server_id=server_id, lenient=True, path=where)
+            own = _merge(defaults, _interpolated(settings, where, environment))
+            filled_in = (*shared, *environment.take())
+            if filled_in and isinstance(own.get("secrets", []), list):
+                own["secrets"] = list(dict.fromkeys((*own.get("secrets", []), *filled_in)))
+            servers[server_id] = build_server(own, server_id=server_id, lenient=True, path=where)
     return _manager(document.get("manager", {}), servers)
 
 

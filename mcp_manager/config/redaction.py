@@ -4,37 +4,34 @@ from __future__ import annotations
 
 import base64
 import binascii
-import itertools
 import json
 import os
-import re
 from collections.abc import Collection, Iterator
 from typing import Final
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 
+from mcp_manager.config._secret_forms import forms_of, is_credential, plain_forms
 from mcp_manager.config._settings import Settings
+from mcp_manager.config._url import redact_url
 from mcp_manager.config.model import ServerConfig
 
-__all__ = ["Secrets", "is_credential", "masked", "masked_so_far", "printable"]
+__all__ = ["Secrets", "is_credential", "masked", "masked_so_far", "printable", "shown_place"]
 
 _MASK: Final = "***"
 # Shorter values of a variable or header are words like "debug" or "1", which an error may well quote.
 _MIN_VALUE: Final = 8
 # What is said to be a credential is one, unless it is so short that half of all texts would be masked.
 _MIN_CREDENTIAL: Final = 4
-_CREDENTIAL: Final = re.compile(
-    r"auth|cookie|token|secret|passw|pwd|credential|signature|\bsig\b|(^|[-_.])(api|access|private|x)?[-_.]?key$", re.I
-)
 _CREDENTIAL_FIELDS: Final = frozenset(
     {"key", "token", "client_secret", "private_key", "assertion", "idp_client_secret", "key_password", "password"}
 )
 # Of a text that is still being written: fewer characters may well be the end of a word; more are not looked for.
 _SHORTEST_BEGINNING: Final = 6
 _LONGEST_BEGINNING: Final = 4096
-# Tokens that were replaced may still be quoted by what was asked with them.
-_MAX_TOKENS: Final = 32
+# Tokens that were replaced may still be quoted by what was asked with them; of cookies there may be dozens at a time.
+_MAX_OBTAINED: Final = 64
 
 
 def printable(text: str) -> str:
@@ -53,22 +50,27 @@ def masked_so_far(text: str, hidden: Collection[str]) -> str:
     """Replace texts that must not be shown in one that is still being written, also the beginning of one at its end."""
     text = masked(text, hidden)
     for secret in sorted(hidden, key=len, reverse=True):
-        for length in range(min(len(secret) - 1, len(text), _LONGEST_BEGINNING), _SHORTEST_BEGINNING - 1, -1):
-            if text.endswith(secret[:length]):
-                return f"{text[:-length]}{_MASK}"
+        start = secret[:_SHORTEST_BEGINNING]
+        at = text.find(start, max(0, len(text) - min(len(secret) - 1, _LONGEST_BEGINNING)))
+        while at >= 0:
+            if secret.startswith(text[at:]):
+                return f"{text[:at]}{_MASK}"
+            at = text.find(start, at + 1)
     return text
 
 
-def is_credential(name: str) -> bool:
-    """Tell whether a header, parameter or option of this name carries a credential."""
-    return _CREDENTIAL.search(name) is not None
+def shown_place(config: ServerConfig, place: str) -> str:
+    """Return the program, or a URL, of a server for people to read: without what is secret in it."""
+    shown = place if config.command is not None else redact_url(place)
+    return masked(shown, {form for each in config.secrets for form in plain_forms(each)})
 
 
 class Secrets:
     """Mask what a server was trusted with: credentials, headers, variables, secrets in URLs and arguments, tokens.
 
-    ``texts`` are the texts to mask, the longest first; ``are_sent`` tells whether every request carries a credential
-    that is configured as one.
+    ``are_sent`` tells whether every request carries a credential that is configured as one. What is to be masked is
+    worked out when a text is masked: nothing is while all goes well. A secret of fewer than four characters is not
+    masked, as it would be found in half of all texts, nor is one of fewer than eight that nothing says is a credential.
 
     Parameters
     ----------
@@ -76,26 +78,40 @@ class Secrets:
         The server's configuration.
     """
 
-    __slots__ = ("_configured", "_obtained", "_written", "are_sent", "texts")
+    __slots__ = ("_config", "_configured", "_obtained", "_texts", "_written", "are_sent")
 
     def __init__(self, config: ServerConfig) -> None:
-        self._configured = tuple(dict.fromkeys(_configured(config)))
+        self._config = config
+        self._configured: tuple[str, ...] | None = None
         # By the header that carries them: cookies that change with every reply are to push out no token.
-        self._obtained: dict[str, list[str]] = {}
+        self._obtained: dict[str, dict[str, None]] = {}
         self.are_sent = config.auth.request_header() is not None
-        self.texts: tuple[str, ...] = ()
+        self._texts: tuple[str, ...] | None = None
         # The texts as they stand in JSON, made when they are first needed.
         self._written: tuple[bytes, ...] | None = None
-        self._sort()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The texts to mask, the longest first."""
+        texts = self._texts
+        if texts is None:
+            if self._configured is None:
+                self._configured = tuple(dict.fromkeys(_configured(self._config)))
+            # Copied first: it may be asked for on another thread than that where they are obtained.
+            obtained = [(name, tuple(values)) for name, values in tuple(self._obtained.items())]
+            found = (text for name, values in obtained for value in values for text in _of_header(name, value))
+            texts = self._texts = tuple(sorted({*self._configured, *found}, key=len, reverse=True))
+        return texts
 
     def add(self, header_value: str, name: str = "authorization") -> None:
         """Mask a credential that was obtained, given as the value of the header that carries it, and that header's name."""
-        obtained = self._obtained.setdefault(name.lower(), [])
-        fresh = [text for text in _of_header(name, header_value) if text not in obtained]
-        if fresh:
-            obtained += fresh
-            del obtained[:-_MAX_TOKENS]
-            self._sort()
+        obtained = self._obtained.setdefault(name.lower(), {})
+        if header_value in obtained:
+            return
+        obtained[header_value] = None
+        if len(obtained) > _MAX_OBTAINED:
+            del obtained[next(iter(obtained))]
+        self._texts = self._written = None
 
     def masked(self, text: str) -> str:
         """Return a text without them."""
@@ -120,7 +136,13 @@ class Secrets:
         return data
 
     def hide_in(self, error: Exception) -> None:
-        """Take them out of the message and the hint of an error of this package."""
+        """Take them out of the message and the hint of an error of this package, and whatever quotes them from its causes."""
+        cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        if cause is not None:
+            told = str(cause)
+            if self.masked(told) != told:
+                error.__cause__ = None
+                error.__suppress_context__ = True
         for attribute in ("message", "hint"):
             before = getattr(error, attribute, "")
             after = self.masked(before)
@@ -128,12 +150,6 @@ class Secrets:
                 setattr(error, attribute, after)
                 if attribute == "message":
                     error.args = (after, *error.args[1:])
-
-    def _sort(self) -> None:
-        self.texts = tuple(
-            sorted({*self._configured, *itertools.chain.from_iterable(self._obtained.values())}, key=len, reverse=True)
-        )
-        self._written = None
 
 
 def _in_json(text: str) -> Iterator[bytes]:
@@ -143,6 +159,8 @@ def _in_json(text: str) -> Iterator[bytes]:
 
 
 def _configured(config: ServerConfig) -> Iterator[str]:
+    for value in config.secrets:
+        yield from _forms(value, _MIN_CREDENTIAL)
     for settings in (config, *(each for each in _values(config) if isinstance(each, Settings))):
         for name in _CREDENTIAL_FIELDS.intersection(settings.__struct_fields__):
             value = getattr(settings, name)
@@ -167,13 +185,10 @@ def _values(settings: msgspec.Struct) -> Iterator[object]:
 
 
 def _forms(value: str, shortest: int) -> Iterator[str]:
-    """Yield a value line by line, as it is and as it stands in a URL."""
+    """Yield a value line by line, in every form it may turn up in."""
     for line in map(str.strip, value.splitlines()):
         if len(line) >= shortest:
-            yield line
-            in_url = quote(line, safe="", errors="surrogatepass")
-            if in_url != line:
-                yield in_url
+            yield from forms_of(line)
 
 
 def _of_header(name: str, value: str) -> Iterator[str]:

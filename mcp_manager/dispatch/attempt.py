@@ -255,6 +255,8 @@ class Attempts:
         )
 
     def _failed(self, supervisor: Supervisor, lease: Lease, error: BaseException) -> None:
+        if isinstance(error, CallError):
+            supervisor.settings.secrets.hide_in(error)
         if isinstance(error, ProtocolError):
             supervisor.settings.faults.count_error(error)
         now_ns = self._clock()

@@ -1,0 +1,59 @@
+"""In which forms a secret may turn up in somebody's text: as it is, in a URL, in JSON, in HTML, and within base64."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import quote, quote_plus
+
+__all__ = ["forms_of", "is_credential", "plain_forms"]
+
+# Less base64 than this is a word by chance.
+_SHORTEST_BASE64: Final = 8
+_URL_SAFE: Final = str.maketrans("+/", "-_")
+_CREDENTIAL: Final = re.compile(
+    r"auth|cookie|token|secret|passw|pwd|credential|signature|\bsig\b|(^|[-_.])(api|access|private|x)?[-_.]?key$", re.I
+)
+
+
+def is_credential(name: str) -> bool:
+    """Tell whether a header, parameter or option of this name carries a credential."""
+    return _CREDENTIAL.search(name) is not None
+
+
+def plain_forms(secret: str) -> Iterator[str]:
+    """Yield a secret as it is, and as it stands in a URL, its host included: all that our own settings are written in."""
+    yield secret
+    yield secret.lower()
+    yield quote(secret, safe="", errors="surrogatepass")
+    yield quote(secret, errors="surrogatepass")
+
+
+def forms_of(secret: str) -> Iterator[str]:
+    """Yield the forms of a secret, some of them more than once.
+
+    Base64 is found wherever in an encoded text the secret begins, as in what ``Basic`` sends: three forms, by the
+    remainder of its place.
+    """
+    yield from plain_forms(secret)
+    yield quote_plus(secret, errors="surrogatepass")
+    for ensure_ascii in (True, False):
+        yield json.dumps(secret, ensure_ascii=ensure_ascii)[1:-1]
+    yield html.escape(secret)
+    yield repr(secret)[1:-1]
+    data = secret.encode("utf-8", "surrogatepass")
+    whole = base64.b64encode(data).decode()
+    for encoded in (whole, *(_within(data, before) for before in range(3))):
+        if len(encoded.rstrip("=")) >= _SHORTEST_BASE64:
+            yield encoded
+            yield encoded.translate(_URL_SAFE)
+
+
+def _within(data: bytes, before: int) -> str:
+    """Return the characters of base64 that are the same whatever stands around; ``before`` bytes end the last group."""
+    encoded = base64.b64encode(bytes(before) + data).decode()
+    return encoded[-(-before * 8 // 6) : (before + len(data)) * 8 // 6]
