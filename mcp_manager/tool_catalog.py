@@ -35,6 +35,7 @@ _HASH_DIGITS: Final = 8
 _HASHED: Final = re.compile(r"_[0-9a-f]{8,}$")
 _MAX_AGE_NS: Final = 300 * 10**9
 _CONCURRENCY: Final = 64
+_FEW: Final = 5_000
 # Event loops have a longest delay; nobody waits for so long.
 _LONGEST_WAIT_S: Final = 1e6
 _METHOD_NOT_FOUND: Final = -32601
@@ -126,22 +127,14 @@ class ToolCache:
     async def catalog(self, server_ids: Collection[str], timeout: float | None) -> ToolCatalog:
         """List the tools of these servers, those that can be had; ``timeout`` in seconds is for each server."""
         listings = await asyncio.gather(*(self._tools_or_reason(each, timeout) for each in server_ids))
-        missing: dict[str, str] = {}
-        found: dict[tuple[str, str], Tool] = {}
-        for server_id, listing in zip(server_ids, listings, strict=True):
-            if isinstance(listing, str):
-                missing[server_id] = listing
-                continue
-            for tool in listing:
-                # A server that lists a name twice means the first, as far as anybody knows.
-                found.setdefault((server_id, tool.name), tool)
-        names = fleet_names(found)
-        self._routes.update((name, pair) for pair, name in names.items())
-        tools = [
-            FleetTool(name=name, server_id=pair[0], tool=found[pair])
-            for pair, name in sorted(names.items(), key=lambda item: item[1])
-        ]
-        return ToolCatalog(tools=tuple(tools), missing=missing)
+        by_server = dict(zip(server_ids, listings, strict=True))
+        # Names are given in Python, some microseconds each.
+        if sum(len(listing) for listing in listings if not isinstance(listing, str)) <= _FEW:
+            catalog = _catalog_of(by_server)
+        else:
+            catalog = await asyncio.to_thread(_catalog_of, by_server)
+        self._routes.update((each.name, (each.server_id, each.tool.name)) for each in catalog.tools)
+        return catalog
 
     async def route(self, name: str, server_ids: Collection[str], timeout: float | None) -> tuple[str, str]:
         """Return the server and the tool behind a name, from the last catalogue that had it, or from a new one.
@@ -159,7 +152,7 @@ class ToolCache:
             if route is None:
                 import difflib  # noqa: PLC0415 - an import of the package does without
 
-                near = difflib.get_close_matches(name, self._routes, n=1)
+                near = await asyncio.to_thread(difflib.get_close_matches, name, list(self._routes), n=1)
                 raise ToolNotFoundError(name, nearest=near[0] if near else None, missing=sorted(catalog.missing))
         return route
 
@@ -306,6 +299,24 @@ class FleetTools(Verbs):
         server_id, tool = await self._tools.route(as_text(name, "name"), self._deployed(None), check_timeout(timeout))
         left = None if end is None else max(0.0, end - time.monotonic())
         return await self.call_tool(server_id, tool, arguments, timeout=left, key=key, on_progress=on_progress)
+
+
+def _catalog_of(listings: Mapping[str, list[Tool] | str]) -> ToolCatalog:
+    """Put together what servers list, or why they do not, by their ids."""
+    missing: dict[str, str] = {}
+    found: dict[tuple[str, str], Tool] = {}
+    for server_id, listing in listings.items():
+        if isinstance(listing, str):
+            missing[server_id] = listing
+            continue
+        for tool in listing:
+            # A server that lists a name twice means the first, as far as anybody knows.
+            found.setdefault((server_id, tool.name), tool)
+    tools = [
+        FleetTool(name=name, server_id=pair[0], tool=found[pair])
+        for pair, name in sorted(fleet_names(found).items(), key=lambda item: item[1])
+    ]
+    return ToolCatalog(tools=tuple(tools), missing=missing)
 
 
 def fleet_names(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from mcp_manager._core.jsonrpc import ERROR, Message
 from mcp_manager.arguments import as_object, as_text, check_server_id, end_of
@@ -20,6 +21,7 @@ from mcp_manager.catalog import (
     ResourceTemplate,
     Tool,
     drain_pages,
+    promises_of,
 )
 from mcp_manager.catalog.large_results import limits_for, read_result
 from mcp_manager.catalog.reading import FaultTaker
@@ -32,6 +34,9 @@ from mcp_manager.session.tool_hints import ToolHints
 from mcp_manager.types import Selector
 
 __all__ = ["Verbs"]
+
+# Of so many, what they promise is read in some milliseconds.
+_FEW_TOOLS: Final = 2_000
 
 T = TypeVar("T")
 
@@ -151,10 +156,13 @@ class Verbs:
         hints = self._hints(server_id)
         hints_epoch = hints.epoch if hints is not None else 0
         tools = await self._list(server_id, "tools/list", "tools", Tool, timeout)
+        if len(tools) <= _FEW_TOOLS:
+            repeatable, schemas = promises_of(tools)
+        else:
+            repeatable, schemas = await asyncio.to_thread(promises_of, tools)
         if hints is not None:
-            hints.learn(((tool.name, tool.is_repeatable) for tool in tools), hints_epoch)
+            hints.learn(repeatable, hints_epoch)
         if outputs is not None:
-            schemas = [(tool.name, bytes(tool.output_schema_json)) for tool in tools if tool.has_output_schema]
             outputs.learn(schemas, stamp, epoch)
         return tools
 
@@ -340,14 +348,14 @@ class Verbs:
         """Raise :class:`ProtocolError` if a tool did not return what it promises."""
         if result.result_type not in (None, "complete"):
             return
-        fault = outputs.fault_in(tool, result.structured_content)
+        fault = await outputs.find_fault(tool, result.structured_content)
         if fault is not None and not outputs.is_current(self._stamp(server_id)):
             # The tool may have changed since it was listed; no good result is refused for an old promise.
             try:
                 await self.list_tools(server_id, timeout=None if end is None else max(0.0, end - time.monotonic()))
             except McpManagerError:
                 return
-            fault = outputs.fault_in(tool, result.structured_content)
+            fault = await outputs.find_fault(tool, result.structured_content)
         if fault is not None:
             raise ProtocolError(
                 f"tool {tool!r} returned something else than it promises: {fault}",

@@ -28,7 +28,7 @@ from mcp_manager.catalog.reading import decode_result
 from mcp_manager.catalog.record import Extra, Icon, Record
 from mcp_manager.catalog.resources import ReadResourceResult, Resource, ResourceContents, ResourceTemplate
 from mcp_manager.catalog.server import DiscoverResult
-from mcp_manager.catalog.tools import CallToolResult, Tool, ToolAnnotations, ToolExecution
+from mcp_manager.catalog.tools import CallToolResult, Tool, ToolAnnotations, ToolExecution, promises_of
 
 __all__ = [
     "Annotations",
@@ -62,4 +62,5 @@ __all__ = [
     "UnknownContent",
     "decode_result",
     "drain_pages",
+    "promises_of",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -11,7 +12,7 @@ from mcp_manager.catalog.record import Icon, Record, Result
 from mcp_manager.errors import ProtocolError
 from mcp_manager.protocol.json_reading import JsonDecoder
 
-__all__ = ["CallToolResult", "Tool", "ToolAnnotations", "ToolExecution"]
+__all__ = ["CallToolResult", "Tool", "ToolAnnotations", "ToolExecution", "promises_of"]
 
 
 _NO_SCHEMA: Final = msgspec.Raw(b"null")
@@ -78,6 +79,17 @@ class Tool(Record, frozen=True, kw_only=True):
 
 
 _schema_decoder = JsonDecoder(dict[str, Any])
+
+
+def promises_of(tools: Iterable[Tool]) -> tuple[list[tuple[str, bool]], list[tuple[str, bytes]]]:
+    """Return what tools say of themselves: whether each is repeatable, and the output schemas of those that have one."""
+    repeatable: list[tuple[str, bool]] = []
+    schemas: list[tuple[str, bytes]] = []
+    for tool in tools:
+        repeatable.append((tool.name, tool.is_repeatable))
+        if tool.has_output_schema:
+            schemas.append((tool.name, bytes(tool.output_schema_json)))
+    return repeatable, schemas
 
 
 class CallToolResult(Result, frozen=True, kw_only=True):

@@ -17,23 +17,27 @@ from mcp_manager.protocol.json_reading import JsonDecoder
 if TYPE_CHECKING:
     from jsonschema_rs import Validator
 
-__all__ = ["BoundedSchema", "UnusableSchema", "bounded_schema"]
+__all__ = ["BoundedSchema", "UnusableSchema", "bounded_schema", "has_few_parts"]
 
 MAX_SCHEMA_BYTES: Final = 128 * 1024
 _MAX_SCHEMA_NODES: Final = 20_000
 _MAX_SCHEMA_DEPTH: Final = 64
-_MAX_PATTERNS: Final = 200
+# Compiling one of the worst takes a millisecond, in which nothing else happens.
+_MAX_PATTERNS: Final = 40
 _CHARACTERS_A_STEP: Final = 16
 _PATTERN_BYTES: Final = 256 * 1024
 _MAX_INSTANCE_DEPTH: Final = 128
-# About half a second of a core, at the worst; the usual schema and result need some hundred.
-_MAX_STEPS: Final = 20_000_000
+# Some 60 milliseconds at the worst, in which nothing else happens; the usual schema and result need some hundred.
+_MAX_STEPS: Final = 2_500_000
+# Keywords of which one is worth more steps than others: big fractions, and a comparison of all with all.
+_COSTLY: Final = {"multipleOf": 250, "uniqueItems": 20}
 # Where references go round, steps are counted one by one, and here.
 _MAX_COUNTED_STEPS: Final = 50_000
 # To say where the fault is takes some hundred times longer than to say that there is one.
 _MAX_STEPS_TO_THE_PLACE: Final = 20_000
 _LONGEST_PLACE: Final = 200
 _CACHED: Final = 256
+_FEW_PARTS: Final = 2_000
 
 _schema_decoder: JsonDecoder[Any] = JsonDecoder(Any)
 
@@ -61,6 +65,7 @@ class _Node:
 
     def __init__(self, schema: dict[str, Any]) -> None:
         self.cost = 1 + len(schema) + sum(len(each) for each in schema.values() if isinstance(each, list))
+        self.cost += sum(cost for keyword, cost in _COSTLY.items() if keyword in schema)
         self.factor = _REPETITIONS if any(keyword in schema for keyword in _REPEATED) else 1
         self.references = [schema[keyword] for keyword in _REFERENCES if keyword in schema]
         self.same_value: list[_Node] = []
@@ -309,6 +314,22 @@ def _counted_steps(root: _Node, value: Any) -> int:
             pending.extend((each, inner, factor) for each, inner in zip(node.items, part, strict=False))
             pending.extend((each, inner, factor) for each in node.each_item for inner in part)
     return steps
+
+
+def has_few_parts(value: Any) -> bool:
+    """Tell whether a value can be walked in a millisecond."""
+    size = 0
+    pending = [value]
+    while pending:
+        part = pending.pop()
+        size += 1
+        if isinstance(part, dict):
+            pending.extend(part.values())
+        elif isinstance(part, list):
+            pending.extend(part)
+        if size + len(pending) > _FEW_PARTS:
+            return False
+    return True
 
 
 def _size_of(value: Any, has_patterns: bool) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from mcp_manager.protocol.bounded_schema import MAX_SCHEMA_BYTES, UnusableSchema, bounded_schema
+from mcp_manager.protocol.bounded_schema import MAX_SCHEMA_BYTES, UnusableSchema, bounded_schema, has_few_parts
 from mcp_manager.session.peer_faults import PeerFaults
 
 __all__ = ["OutputSchemas"]
@@ -83,18 +84,33 @@ class OutputSchemas:
         ``None`` as content is null or none at all: right only where the schema has null.
         """
         text = self._schemas.get(tool)
+        return None if text is None else self._told(tool, _judged(text, content))
+
+    async def find_fault(self, tool: str, content: Any) -> str | None:
+        """Return the same, having let others run while a large content is looked at."""
+        text = self._schemas.get(tool)
         if text is None:
             return None
-        schema = bounded_schema(text)
-        try:
-            if isinstance(schema, UnusableSchema):
-                raise UnusableSchema(*schema.args)
-            fault = schema.fault_in(content)
-        except UnusableSchema as reason:
-            self._faults.count(_UNUSABLE, f"tool {tool[:80]!r}: {reason}")
+        if has_few_parts(content):
+            return self._told(tool, _judged(text, content))
+        return self._told(tool, await asyncio.to_thread(_judged, text, content))
+
+    def _told(self, tool: str, verdict: str | UnusableSchema | None) -> str | None:
+        if isinstance(verdict, UnusableSchema):
+            self._faults.count(_UNUSABLE, f"tool {tool[:80]!r}: {verdict}")
             return None
-        if fault is None:
-            return None
-        return (
-            "it has no structured content" if content is None else f"its structured content breaks the schema {fault}"
-        )
+        return verdict
+
+
+def _judged(text: bytes, content: Any) -> str | UnusableSchema | None:
+    """Return what is wrong with a content, ``None`` if nothing is, or why that cannot be said."""
+    schema = bounded_schema(text)
+    if isinstance(schema, UnusableSchema):
+        return schema
+    try:
+        fault = schema.fault_in(content)
+    except UnusableSchema as reason:
+        return reason
+    if fault is None:
+        return None
+    return "it has no structured content" if content is None else f"its structured content breaks the schema {fault}"

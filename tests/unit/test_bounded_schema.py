@@ -98,7 +98,9 @@ def test_what_cannot_be_checked_soon_or_alone_is_refused(schema: Any, reason: st
         ({"$ref": "#"}, {}),
         ({"allOf": [{"$ref": "#"}, {"$ref": "#"}]}, {}),
         ({"items": {"items": {"type": "integer"}}}, nested(200, lambda inner: [inner], 1)),
-        ({"items": {"enum": list(range(2000))}}, [2001] * 20_000),
+        ({"items": {"enum": list(range(2000))}}, [2001] * 2_000),
+        ({"items": {"multipleOf": 0.0001}}, [1e300] * 20_000),
+        ({"uniqueItems": True}, [{"a": i} for i in range(100_000)]),
     ],
 )
 def test_a_value_that_would_take_too_long_is_not_checked(schema: Any, value: Any) -> None:
@@ -112,7 +114,7 @@ def test_a_value_that_would_take_too_long_is_not_checked(schema: Any, value: Any
         (chain("anyOf", 13), "s"),
         (chain("oneOf", 13), 1),
         (
-            nested(9, lambda inner: {"anyOf": [inner], "unevaluatedProperties": False}, {"properties": {"a": True}}),
+            nested(8, lambda inner: {"anyOf": [inner], "unevaluatedProperties": False}, {"properties": {"a": True}}),
             {"b": 1},
         ),
         ({"pattern": "^(a+)+$"}, "a" * 200_000 + "b"),
@@ -141,7 +143,7 @@ def test_schemas_are_compiled_once() -> None:
 
 
 def test_patterns_are_not_run_over_texts_without_end() -> None:
-    many = bounded_schema(json.dumps({"allOf": [{"pattern": f"^[ab]*({n})?$"} for n in range(190)]}).encode())
+    many = bounded_schema(json.dumps({"allOf": [{"pattern": f"^[ab]*({n})?$"} for n in range(38)]}).encode())
     one = bounded_schema(json.dumps({"pattern": "^[ab]*$"}).encode())
     none = bounded_schema(json.dumps({"allOf": [{"minLength": n} for n in range(190)]}).encode())
     assert isinstance(many, BoundedSchema) and isinstance(one, BoundedSchema) and isinstance(none, BoundedSchema)
@@ -153,7 +155,7 @@ def test_patterns_are_not_run_over_texts_without_end() -> None:
 
 
 def test_references_that_fan_out_are_not_followed_in_memory() -> None:
-    members = {f"^p{n}": {"$ref": "#"} for n in range(190)}
+    members = {f"^p{n}": {"$ref": "#"} for n in range(38)}
     schema = bounded_schema(json.dumps({"patternProperties": members}).encode())
     assert isinstance(schema, BoundedSchema)
     tracemalloc.start()

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
+import pytest
+
 from mcp_manager.protocol.bounded_schema import BoundedSchema
+from mcp_manager.session import output_schemas
 from mcp_manager.session.output_schemas import OutputSchemas
 from mcp_manager.session.peer_faults import PeerFaults
 
@@ -50,3 +56,23 @@ def test_schemas_beyond_measure_are_counted_and_not_kept() -> None:
 def test_a_fault_that_would_take_long_to_find_is_somewhere() -> None:
     schema = BoundedSchema(b'{"items":{"enum":[' + b",".join(b"%d" % i for i in range(500)) + b"]}}")
     assert schema.fault_in([0] * 100 + [-1]) == "somewhere"
+
+
+async def test_a_large_content_is_checked_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    readers: list[threading.Thread] = []
+    judged = output_schemas._judged
+
+    def judge(*args: Any) -> Any:
+        readers.append(threading.current_thread())
+        return judged(*args)
+
+    monkeypatch.setattr(output_schemas, "_judged", judge)
+    faults = PeerFaults("s", lambda: 0)
+    outputs = OutputSchemas(faults, lambda: 0)
+    outputs.learn([("t", b'{"items":{"type":"integer"}}'), ("odd", b"[")], None, 0)
+    assert await outputs.find_fault("t", [1] * 100) is None
+    assert await outputs.find_fault("t", [1] * 10_000) is None
+    assert await outputs.find_fault("t", [1] * 10_000 + ["x"]) is not None
+    assert await outputs.find_fault("odd", [1] * 10_000) is None
+    assert [each is threading.current_thread() for each in readers] == [True, False, False, False]
+    assert faults.counts == {"an output schema that cannot be used": 1}

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from collections.abc import Awaitable, Callable
+from typing import Any
 
+import pytest
+
+from mcp_manager import tool_catalog
 from mcp_manager.catalog import Tool
-from mcp_manager.errors import ConnectionLostError
+from mcp_manager.errors import ConnectionLostError, ToolNotFoundError
 from mcp_manager.tool_catalog import ToolCache
 
 MINUTE_NS = 60 * 10**9
@@ -66,3 +71,25 @@ async def test_a_listing_may_fail_after_all_who_asked_have_left() -> None:
     gc.collect()
     fleet.listing = lambda: asyncio.sleep(0, [Tool(name="echo")])
     assert len((await fleet.cache.catalog(["one"], None)).tools) == 1
+
+
+async def test_a_long_catalogue_is_put_together_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    namers: list[threading.Thread] = []
+    names = tool_catalog.fleet_names
+
+    def name(*args: Any) -> Any:
+        namers.append(threading.current_thread())
+        return names(*args)
+
+    monkeypatch.setattr(tool_catalog, "fleet_names", name)
+
+    async def many() -> list[Tool]:
+        return [Tool(name=f"t{number}") for number in range(6_000)]
+
+    cache = Fleet(many).cache
+    catalog = await cache.catalog(["one"], None)
+    assert len(catalog.tools) == 6_000
+    assert await cache.route("one__t5999", ["one"], None) == ("one", "t5999")
+    assert namers != [threading.current_thread()]
+    with pytest.raises(ToolNotFoundError, match="one__t5998"):
+        await cache.route("one__t599 8", ["one"], None)
