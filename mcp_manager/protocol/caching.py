@@ -68,7 +68,7 @@ def freshness(result: bytes) -> Freshness | None:
     if _TTL_MEMBER not in result:
         return None
     try:
-        hints = _hints_decoder.decode(result)
+        hints = _hints_decoder.decode(result, limits=None)
     except (msgspec.DecodeError, RecursionError):
         return None
     ttl_ms = hints.ttlMs

@@ -100,7 +100,8 @@ class JsonDecoder(Generic[T]):
         mended
             Is given what had to be overlooked: :data:`LONE_SURROGATES`, :data:`OUT_OF_RANGE`.
         limits
-            How much it may be, ``None`` where that is known already.
+            How much it may be; ``None`` where that is known already, or where a few members are taken out of whatever else
+            there is, which makes nothing of the rest.
 
         Raises
         ------

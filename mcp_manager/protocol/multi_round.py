@@ -80,7 +80,7 @@ def result_type(result: bytes | memoryview) -> str:
         if _TYPE_MEMBER not in text and b"\\u" not in text and text[:1] == b"{":
             return COMPLETE
     try:
-        return _type_decoder.decode(text).resultType
+        return _type_decoder.decode(text, limits=None).resultType
     except (msgspec.DecodeError, RecursionError) as error:
         raise MalformedResult(f"the result is malformed: {error}") from None
 

@@ -100,7 +100,7 @@ def offered_kinds(capabilities: Mapping[str, Any]) -> frozenset[str]:
 def read_subscription_id(params: bytes | None) -> int | str | None:
     """Return the id of the listening that a message belongs to, ``None`` if it does not say."""
     try:
-        return _tagged_decoder.decode(params or b"{}").meta.subscription_id
+        return _tagged_decoder.decode(params or b"{}", limits=None).meta.subscription_id
     except (msgspec.DecodeError, RecursionError):
         return None
 
@@ -125,6 +125,6 @@ def read_acknowledged(params: bytes | None, asked: Interest) -> Interest:
 def read_cancelled_id(params: bytes | None) -> int | str | None:
     """Return the id of the request that a server says is cancelled, ``None`` if it does not say."""
     try:
-        return _cancelled_decoder.decode(params or b"{}").request_id
+        return _cancelled_decoder.decode(params or b"{}", limits=None).request_id
     except (msgspec.DecodeError, RecursionError):
         return None

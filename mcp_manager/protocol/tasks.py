@@ -58,7 +58,7 @@ def read_task(result: bytes | memoryview) -> TaskState:
 def read_created_task(result: bytes | memoryview) -> TaskState | None:
     """Decode the task that a request became (2025-11-25), ``None`` if it was answered at once; raises as :func:`read_task`."""
     try:
-        return _created_decoder.decode(result).task
+        return _created_decoder.decode(result, limits=None).task
     except (msgspec.DecodeError, RecursionError) as error:
         raise MalformedResult(f"the task is malformed: {error}") from None
 

@@ -8,12 +8,15 @@ from typing import Any, Final
 import msgspec
 import orjson
 
+from mcp_manager._core.json_weight import weigh
 from mcp_manager.protocol.json_reading import JsonDecoder
 
 __all__ = ["KeptResults"]
 
 _MOST: Final = 1_000
 _MOST_BYTES: Final = 8 * 1024 * 1024
+# What is kept is given out with a mark, for which its members are taken apart.
+_MOST_VALUES: Final = 300_000
 
 Key = tuple[str, bytes]
 
@@ -37,7 +40,12 @@ class KeptResults:
     def keep(self, method: str, params: bytes | None, result: bytes, now_ns: int) -> None:
         """Take a result in place of the one before; nothing happens for one that tells of a failure."""
         key = _key(method, params)
-        if key is None or len(result) > _MOST_BYTES or _is_failure(result):
+        if (
+            key is None
+            or len(result) > _MOST_BYTES
+            or weigh(result, _MOST_VALUES)[0] > _MOST_VALUES
+            or _is_failure(result)
+        ):
             return
         before = self._results.pop(key, None)
         if before is not None:
@@ -69,6 +77,6 @@ def _key(method: str, params: bytes | None) -> Key | None:
 
 def _is_failure(result: bytes) -> bool:
     try:
-        return _judged_decoder.decode(result).is_error
+        return _judged_decoder.decode(result, limits=None).is_error
     except (msgspec.DecodeError, RecursionError):
         return True

@@ -11,7 +11,12 @@ import pytest
 from mcp_manager.catalog import CallToolResult, Tool, decode_result, drain_pages
 from mcp_manager.catalog.large_results import limits_for, read_result
 from mcp_manager.errors import ProtocolError
+from mcp_manager.protocol.caching import freshness
 from mcp_manager.protocol.json_reading import DEFAULT_LIMITS, DecodingLimits, JsonDecoder, TooMuchToDecodeError
+from mcp_manager.protocol.multi_round import result_type
+from mcp_manager.protocol.subscriptions import read_subscription_id
+from mcp_manager.protocol.tasks import read_created_task
+from mcp_manager.session.kept_results import KeptResults
 
 FEW = DecodingLimits(10_000, 1_000_000)
 
@@ -70,6 +75,21 @@ def test_whatever_servers_send_is_bounded_where_it_is_decoded() -> None:
     with pytest.raises(msgspec.DecodeError):
         decoder.decode(msgspec.Raw(many))
     assert len(decoder.decode(many, limits=None)) == DEFAULT_LIMITS.values
+
+
+def test_what_is_only_looked_into_may_be_as_large_as_it_likes() -> None:
+    many = list_of(b"{}", DEFAULT_LIMITS.values)
+    assert result_type(b'{"structuredContent":' + many + b',"resultType":"input_required"}') == "input_required"
+    hints = freshness(b'{"ttlMs":1000,"resources":' + many + b"}")
+    assert hints is not None
+    assert hints.ttl_ns == 10**9
+    assert read_created_task(tool_result(many)) is None
+    assert read_subscription_id(b'{"a":' + many + b',"_meta":{"io.modelcontextprotocol/subscriptionId":7}}') == 7
+    kept = KeptResults()
+    kept.keep("tools/call", None, tool_result(many), 0)
+    assert kept.find("tools/call", None) is None
+    kept.keep("tools/call", None, tool_result(list_of(b"{}", 1000)), 0)
+    assert kept.find("tools/call", None) is not None
 
 
 def test_the_limits_follow_from_the_size_of_replies() -> None:
