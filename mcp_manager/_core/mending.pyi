@@ -16,7 +16,10 @@ def mended_error(error: bytes) -> bytes | None:
     """
 
 def error_members(data: bytes, longest: int) -> dict[str, bytes]:
-    """Return ``code``, ``message`` and ``data`` of an error object as they were written, the first ``longest`` bytes of each."""
+    """Return ``code``, ``message`` and ``data`` of an error object as they were written, the first ``longest`` bytes of each.
+
+    Of an object that is longer itself, nothing is read beyond code and message.
+    """
 
 def without_lone_surrogates(data: bytes | memoryview) -> bytes | memoryview:
     """Return JSON text in which every escape of half a surrogate pair stands for U+FFFD; the very same text if none does."""

@@ -85,6 +85,9 @@ def error_members(bytes data not None, Py_ssize_t longest):
         member = member_named(text + key.start, key.end - key.start, escaped)
         if member >= CODE:
             members[ERROR_MEMBERS[<int> member - <int> CODE]] = data[value.start:min(value.end, value.start + longest)]
+            if longest < end and "code" in members and "message" in members:
+                # What follows is too long to be read, most often.
+                break
         at = skip_space(text, at, end)
         if at < end and text[at] == 0x2C:
             at = skip_space(text, at + 1, end)
