@@ -47,7 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
             "assertion",
             "idp_client_secret",
             "parameters",
-            "secrets",
+            "hidden_texts",
         }
     )
 
@@ -67,7 +67,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
     def __repr__(self) -> str:
         text = f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
         # Whatever they were filled into, a path or the name of a file: the longest first, as one may hold another.
-        for secret in sorted(getattr(self, "secrets", ()), key=len, reverse=True):
+        for secret in sorted(getattr(self, "hidden_texts", ()), key=len, reverse=True):
             for form in dict.fromkeys((*plain_forms(secret), repr(secret)[1:-1])):
                 text = text.replace(form, _MASK)
         return text

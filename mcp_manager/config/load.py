@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 _TOP_LEVEL: Final = ("manager", "defaults", "servers", "mcpServers")
 _MANAGER_ALONE: Final = frozenset(ManagerConfig.__struct_fields__) - {*_TOP_LEVEL, *ServerConfig.__struct_fields__}
 _INTERPOLATED: Final = (
-    "command", "args", "env", "url", "headers", "cwd", "auth", "tls", "proxy", "unix_socket", "secrets"
+    "command", "args", "env", "url", "headers", "cwd", "auth", "tls", "proxy", "unix_socket", "hidden_texts"
 )  # fmt: skip
 _MERGED: Final = frozenset(
     {
@@ -164,8 +164,8 @@ def _build(document: dict[str, Any], environment: NotedVariables) -> ManagerConf
             _warn_of_misplaced(settings, where)
             own = _merge(defaults, _interpolated(settings, where, environment))
             filled_in = (*shared, *environment.take())
-            if filled_in and isinstance(own.get("secrets", []), list):
-                own["secrets"] = list(dict.fromkeys((*own.get("secrets", []), *filled_in)))
+            if filled_in and isinstance(own.get("hidden_texts", []), list):
+                own["hidden_texts"] = [*own.get("hidden_texts", []), *dict.fromkeys(filled_in)]
             servers[server_id] = build_server(own, server_id=server_id, lenient=True, path=where)
     return _manager(document.get("manager", {}), servers)
 

@@ -353,7 +353,7 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
     balancing, discovery, retry, hedge, fallback, limits
         See :class:`BalancingConfig`, :class:`DiscoveryConfig`, :class:`RetryConfig`, :class:`HedgeConfig`,
         :class:`FallbackConfig` and :class:`LimitsConfig`.
-    secrets
+    hidden_texts
         More texts that no error, log, view or snapshot is to show, of at least four characters each. What ``${VAR}`` stood
         for in a file is among them, wherever it was filled in; keys, tokens, headers, ``env`` and the like are masked in
         any case.
@@ -401,7 +401,7 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
     hedge: HedgeConfig = HedgeConfig()
     fallback: FallbackConfig = FallbackConfig()
     limits: LimitsConfig = LimitsConfig()
-    secrets: tuple[str, ...] = ()
+    hidden_texts: tuple[str, ...] = ()
     extras: dict[str, Any] = {}
 
     def __post_init__(self) -> None:

@@ -62,7 +62,7 @@ def masked_so_far(text: str, hidden: Collection[str]) -> str:
 def shown_place(config: ServerConfig, place: str) -> str:
     """Return the program, or a URL, of a server for people to read: without what is secret in it."""
     shown = place if config.command is not None else redact_url(place)
-    return masked(shown, {form for each in config.secrets for form in plain_forms(each)})
+    return masked(shown, {form for each in config.hidden_texts for form in plain_forms(each)})
 
 
 class Secrets:
@@ -159,7 +159,7 @@ def _in_json(text: str) -> Iterator[bytes]:
 
 
 def _configured(config: ServerConfig) -> Iterator[str]:
-    for value in config.secrets:
+    for value in config.hidden_texts:
         yield from _forms(value, _MIN_CREDENTIAL)
     for settings in (config, *(each for each in _values(config) if isinstance(each, Settings))):
         for name in _CREDENTIAL_FIELDS.intersection(settings.__struct_fields__):

@@ -46,7 +46,7 @@ class PeerFaults:
         now_ns = self._clock()
         if now_ns >= self._quiet_until.get(kind, 0):
             self._quiet_until[kind] = now_ns + _QUIET_NS
-            detail = printable(detail if self.secrets is None else self.secrets.masked(detail))
+            detail = printable(detail if self.secrets is None else self.secrets.masked_so_far(detail))
             level = logging.INFO if kind in _ORDINARY else logging.WARNING
             said = f": {detail}" if detail else ""
             _log.log(level, "server %r: %s%s (%d so far)", self._server_id, kind, said, count)

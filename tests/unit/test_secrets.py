@@ -51,7 +51,7 @@ def test_a_secret_is_masked_in_every_form_it_may_come_back_in(form: str) -> None
 
 @pytest.mark.parametrize("value", ["a", "abc"])
 def test_what_is_too_short_to_be_told_from_words_is_not_masked(value: str) -> None:
-    secrets = Secrets(ServerConfig(url="http://h/", auth=AuthConfig(type="bearer", token=value), secrets=(value,)))
+    secrets = Secrets(ServerConfig(url="http://h/", auth=AuthConfig(type="bearer", token=value), hidden_texts=(value,)))
     assert secrets.masked("a cab, abc") == "a cab, abc"
 
 
@@ -78,10 +78,10 @@ def test_what_was_filled_in_is_masked_wherever_it_was(tmp_path: Path) -> None:
         "short": "http://h:8080/***/mcp",
         "none": "http://h/mcp",
     }
-    assert config.servers["none"].secrets == ()
+    assert config.servers["none"].hidden_texts == ()
     for server in config.servers.values():
         assert Secrets(server).masked("S3cr3tV4lue99") == (
-            "***" if server.secrets[:1] == ("S3cr3tV4lue99",) else "S3cr3tV4lue99"
+            "***" if server.hidden_texts[:1] == ("S3cr3tV4lue99",) else "S3cr3tV4lue99"
         )
 
 
@@ -91,14 +91,14 @@ def test_defaults_fill_in_for_every_server_and_more_can_be_named(tmp_path: Path)
         json.dumps(
             {
                 "defaults": {"headers": {"X-Team": "${TEAM}"}},
-                "servers": {"a": {"url": "http://h/S3cr3t-in-the-file", "secrets": ["S3cr3t-in-the-file"]}},
+                "servers": {"a": {"url": "http://h/S3cr3t-in-the-file", "hidden_texts": ["S3cr3t-in-the-file"]}},
             }
         )
     )
     server = load_manager_config(path, environment={"TEAM": "the-blue-team"}).servers["a"]
     assert Secrets(server).masked("the-blue-team at S3cr3t-in-the-file") == "*** at ***"
     assert "S3cr3t" not in repr(server)
-    assert msgspec.to_builtins(server)["secrets"] == ("S3cr3t-in-the-file", "the-blue-team")
+    assert msgspec.to_builtins(server)["hidden_texts"] == ("S3cr3t-in-the-file", "the-blue-team")
 
 
 def test_an_error_of_a_file_quotes_nothing_that_was_filled_in(tmp_path: Path) -> None:
@@ -111,6 +111,12 @@ def test_an_error_of_a_file_quotes_nothing_that_was_filled_in(tmp_path: Path) ->
         with pytest.raises(ConfigError) as failure:
             loaded(tmp_path, {"a": settings}, T="S3cr3tV4lue99")
         assert "s3cr3tv4lue99" not in f"{failure.value!r} {failure.value}".lower()
+
+
+@pytest.mark.parametrize("given", [None, "text", [1], [{}]])
+def test_texts_to_hide_are_checked_also_where_others_join_them(tmp_path: Path, given: object) -> None:
+    with pytest.raises(ConfigError, match="hidden_texts"):
+        loaded(tmp_path, {"a": {"url": "http://h/${T}", "hidden_texts": given}}, T="S3cr3tV4lue99")
 
 
 def test_the_cause_of_an_error_that_quotes_a_secret_goes_with_it() -> None:
