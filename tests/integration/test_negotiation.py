@@ -344,7 +344,7 @@ async def test_a_forced_stateless_revision_is_never_given_up(mode: str) -> None:
         assert not server.requests_of("initialize")
 
 
-@pytest.mark.parametrize("mode", ["2025-03-26", "2024-11-05"])
+@pytest.mark.parametrize("mode", ["2024-11-05"])
 async def test_a_forced_revision_takes_no_other(mode: str) -> None:
     # The server counter-offers 2025-11-25.
     with EraServer(HANDSHAKE) as server:
