@@ -161,6 +161,22 @@ async def test_connections_that_fail_give_their_place_back(manager: McpManager, 
     assert await call(manager, "two", "two", 20) == "two"
 
 
+@pytest.mark.parametrize(
+    "fault", [faults.Close(), faults.Reset(), faults.Bytes(b"HTTP/1.1 408 Late\r\n\r\n")], ids=repr
+)
+async def test_a_connection_that_is_dead_at_once_gives_its_place_back(
+    manager: McpManager, one: ScriptedServer, fault: faults.Close | faults.Reset | faults.Bytes
+) -> None:
+    for number in range(8):
+        one.script("tools/call", faults.LastAnswer())
+        assert await call(manager, "one", str(number)) == str(number)
+        # It is sometimes seen before anything is sent, and sometimes after that.
+        one.script_connections(fault)
+        with pytest.raises(CallError):
+            await call(manager, "one", "dead")
+    assert await call(manager, "two", "two") == "two"
+
+
 async def test_a_redirect_does_not_wait_for_the_connection_it_came_on(manager: McpManager, one: ScriptedServer) -> None:
     one.script("tools/call", faults.Redirect("/elsewhere"))
     assert await call(manager, "one", "moved") == "moved"

@@ -210,6 +210,20 @@ def test_no_hedge_where_the_other_circuit_is_open() -> None:
     hedged_test(test, breaker={"open_s": 100.0})
 
 
+def test_a_hedge_goes_elsewhere_though_the_first_instance_would_be_chosen_again() -> None:
+    async def test(fleet: ScriptedFleet) -> None:
+        first, second = (each.handle for each in fleet.supervisor.instances)
+        assert first is not None
+        assert second is not None
+        fleet.router.set_weight(first, 1000.0)
+        fleet.router.set_weight(second, 0.001)
+        fleet.acts.extend([Act(takes_s=20.0), Act(takes_s=0.05)])
+        await fleet.tool()
+        assert [each.instance for each in fleet.sent] == [0, 1]
+
+    hedged_test(test)
+
+
 def test_hedges_pause_above_their_share() -> None:
     async def test(fleet: ScriptedFleet) -> None:
         fleet.acts_of[0].extend([Act(takes_s=0.3)] * 200)

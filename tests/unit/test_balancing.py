@@ -266,6 +266,15 @@ def test_no_more_than_a_part_is_ejected_but_always_one() -> None:
     assert lone.router.eject(lone.instances[0], START + SECOND)
 
 
+def test_a_removed_instance_counts_as_ejected_no_more() -> None:
+    fleet = Fleet(3)
+    first, second, _ = fleet.instances
+    assert fleet.router.eject(first, START + SECOND)
+    assert not fleet.router.eject(second, START + SECOND)
+    fleet.router.remove_instance(first)
+    assert fleet.router.eject(second, START + SECOND)
+
+
 def test_in_panic_ejected_ones_take_calls_but_no_open_circuit_does() -> None:
     fleet = Fleet(6, max_ejection=1.0)
     for index in range(3):

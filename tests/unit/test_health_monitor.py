@@ -177,6 +177,21 @@ def test_no_more_are_probed_at_once_than_may_be() -> None:
     run_in_virtual_time(work())
 
 
+def test_one_that_is_removed_while_its_turn_waits_is_not_probed() -> None:
+    async def work() -> None:
+        async with probed(instances=2, interval_s=1.0) as fleet:
+            fleet.acts_of[0].append(Act(takes_s=20.0))
+            # Its probe keeps the other, which is due by now, waiting.
+            await asyncio.sleep(5.0)
+            assert fleet.under_way == 1
+            fleet.sent.clear()
+            fleet.monitor.instance_removed(fleet.supervisor.instances[1])
+            await asyncio.sleep(60.0)
+            assert {each.instance for each in fleet.sent} == {0}
+
+    run_in_virtual_time(work())
+
+
 def test_a_server_that_was_never_used_costs_no_turn_and_its_first_call_makes_it() -> None:
     async def work() -> None:
         fleet = ScriptedFleet(connect="lazy", health={})

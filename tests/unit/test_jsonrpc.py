@@ -314,3 +314,11 @@ def test_a_message_that_was_taken_is_empty(take: Callable[[Message], object], si
     assert message.frame == message.take_frame() == b""
     assert message.take_text() == ""
     assert "0 bytes" in repr(message)
+
+
+@pytest.mark.parametrize("take", [Message.take_frame, Message.take_text])
+def test_a_long_frame_that_somebody_holds_is_not_written_over(take: Callable[[Message, bytes], str | bytes]) -> None:
+    held = b'{"id":12345,"result":"%b"}' % (b"x" * 50_000)
+    before = bytearray(held)
+    assert json.loads(take(scan(held), b"7"))["id"] == 7
+    assert held == before

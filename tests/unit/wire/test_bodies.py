@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import tracemalloc
 
 import pytest
@@ -131,6 +132,25 @@ async def test_the_memory_of_a_long_body_is_used_again_once_nobody_has_it(peer: 
     message.recycle()
     assert id(receive(b"c")) != place
     assert bytes(kept) == b'["%b"]' % (b"b" * 200_000)
+
+
+async def test_a_shorter_body_in_used_memory_ends_with_a_zero_as_all_bytes_do(peer: Peer) -> None:
+    def receive(size: int) -> bytes:
+        future = peer.send()
+        whole = response(b'{"jsonrpc":"2.0","id":1,"result":["%b"]}' % (b"x" * size))
+        peer.deliver(whole[:100], whole[100:])
+        assert peer.network.pool.take() is peer.wire
+        return reply_of(future).body
+
+    body = receive(250_000)
+    place = id(body)
+    message = scan_reply(body)
+    del body
+    message.recycle()
+    body = receive(150_000)
+    assert id(body) == place
+    # Text parsers of C read up to it.
+    assert ctypes.string_at(place + bytes.__basicsize__ - 1, len(body) + 1) == body + b"\0"
 
 
 async def test_a_short_rest_of_a_body_is_not_received_in_place(peer: Peer) -> None:

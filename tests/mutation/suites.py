@@ -1,0 +1,86 @@
+"""Which tests answer for which file: those that should notice a change there, the quick ones first."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatch
+from typing import Final
+
+__all__ = ["FILES", "suite_of"]
+
+FILES: Final = ("dispatch/*.py", "_core/*.pyx")
+"""What a sample is drawn from."""
+
+_UNIT, _PROPERTY, _WHOLE = (
+    "tests/unit/test_{}.py",
+    "tests/property/test_{}_properties.py",
+    "tests/integration/test_{}.py",
+)
+_CORE: Final = {
+    "balancing": ("balancing", "balancing_recovery", "router"),
+    "breaker": ("breaker", "router"),
+    "limiter": ("limiter", "router"),
+    "histogram": ("histogram",),
+    "records": ("records", "router", "balancing"),
+    "router": ("router", "records", "balancing", "balancing_recovery", "limiter", "breaker"),
+    "jsonrpc": ("jsonrpc",),
+    "json_blocks": ("json_blocks",),
+    "sse": ("sse",),
+    "mending": ("leniency",),
+}
+_CORE_PROPERTIES: Final = {
+    "balancing": ("balancing", "router"),
+    "breaker": ("breaker", "router"),
+    "limiter": ("limit", "router"),
+    "histogram": ("histogram",),
+    "records": ("record", "router"),
+    "router": ("router", "balancing", "affinity"),
+    "jsonrpc": ("jsonrpc",),
+    "json_blocks": ("json_blocks",),
+    "sse": ("sse",),
+    "dressing": ("dressing",),
+    "flight_recorder": ("flight_recorder",),
+    "mending": ("leniency",),
+}
+_DISPATCH: Final = {
+    "admission": (
+        "tests/unit/test_admission.py",
+        "tests/property/test_admission_properties.py",
+        "tests/integration/test_call_limits.py",
+    ),
+    "affinity": ("tests/property/test_affinity_properties.py", "tests/integration/test_affinity.py"),
+    "hedging": ("tests/integration/test_hedging.py",),
+    "fallback": ("tests/integration/test_fallbacks.py",),
+    "retrying": (
+        "tests/unit/test_retrying.py",
+        "tests/unit/test_retry_after.py",
+        "tests/property/test_retry_properties.py",
+    ),
+    "fleet_index": ("tests/property/test_fleet_index_properties.py", "tests/integration/test_selectors.py"),
+    "flight_log": ("tests/unit/test_flight_log.py", "tests/integration/test_flight_records.py"),
+}
+_OF_CALLS: Final = tuple(
+    _WHOLE.format(name)
+    for name in (
+        "retries",
+        "hedging",
+        "fallbacks",
+        "call_limits",
+        "faults",
+        "cancellation",
+        "stopping",
+        "lost_sessions",
+        "manager",
+    )
+)
+_OF_WIRES: Final = ("tests/unit/wire", "tests/property/test_wire_properties.py")
+
+
+def suite_of(path: str) -> tuple[str, ...]:
+    """Return the tests for a file of the package."""
+    stem = path.rsplit("/", 1)[-1].split(".")[0]
+    if fnmatch(path, "_core/*"):
+        found = [_UNIT.format(name) for name in _CORE.get(stem, ())]
+        found += [_PROPERTY.format(name) for name in _CORE_PROPERTIES.get(stem, ())]
+        return tuple(found) if found else (*_OF_WIRES, "tests/integration/test_faults.py")
+    own = _DISPATCH.get(stem, ())
+    return (*own, *(each for each in _OF_CALLS if each not in own)) if fnmatch(path, "dispatch/*") else _OF_CALLS
