@@ -138,7 +138,7 @@ class Resumptions:
                 else:
                     lasted = asyncio.get_running_loop().time() - started >= _WORTHWHILE_S
                     fruitful = lasted or error.last_event_id not in ("", before)
-                    reconnection.ended(error.last_event_id, error.retry_ms, fruitful=fruitful)
+                    reconnection.ended(error.last_event_id, error.retry_ms, fruitful=fruitful, lasted=lasted)
             except (aiohttp.ClientError, OSError) as error:
                 if isinstance(error, CallError):
                     raise

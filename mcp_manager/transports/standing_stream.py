@@ -112,7 +112,9 @@ class StandingStream:
                 reconnection.failed()
             elif error.kind in (LOST, UNANSWERED):
                 lasted = asyncio.get_running_loop().time() - started >= _WORTHWHILE_S
-                reconnection.ended(error.last_event_id, error.retry_ms, fruitful=exchange.answered or lasted)
+                reconnection.ended(
+                    error.last_event_id, error.retry_ms, fruitful=exchange.answered or lasted, lasted=lasted
+                )
             else:
                 self._sink.on_fault("an event stream that breaks the rules", error.detail)
                 reconnection.skip()

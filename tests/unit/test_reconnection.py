@@ -44,6 +44,19 @@ def test_a_wish_for_no_delay_makes_no_busy_loop() -> None:
     assert reconnection.delay_s(0.5) == 0.01
 
 
+def test_streams_that_all_end_at_once_are_asked_for_ever_less_often() -> None:
+    reconnection = Reconnection(10.0, "1", 0)
+    found = []
+    for number in range(20):
+        reconnection.ended(str(number), 0, fruitful=True)
+        found.append(reconnection.delay_s(0.5))
+    assert found[:8] == [0.01] * 8
+    assert found[8:13] == [0.02, 0.04, 0.08, 0.16, 0.25]
+    assert set(found[13:]) == {0.25}
+    reconnection.ended("x", 0, fruitful=True, lasted=True)
+    assert reconnection.delay_s(0.5) == 0.01
+
+
 def test_the_delay_is_spread() -> None:
     assert Reconnection(10.0).delay_s(0.0) == pytest.approx(0.4)
     assert Reconnection(10.0).delay_s(0.999999) == pytest.approx(0.6, abs=1e-5)
