@@ -7,6 +7,8 @@ from typing import Final
 
 import msgspec
 
+from mcp_manager.errors import InvalidRequestError
+
 __all__ = [
     "CIRCUIT_STATE_CLOSED",
     "CIRCUIT_STATE_HALF_OPEN",
@@ -46,8 +48,9 @@ class Selector(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Raises
     ------
-    ValueError
-        None of these is given: a selector that selects everything is most often a mistake.
+    InvalidRequestError
+        None of these is given (a selector that selects everything is most often a mistake), or one is no string; a
+        ``ValueError``.
     """
 
     tag: str | None = None
@@ -57,9 +60,15 @@ class Selector(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def __post_init__(self) -> None:
         if self.tag is None and not self.tags and self.server_type is None and self.tool is None:
-            raise ValueError("a Selector needs a tag, a server_type or a tool")
-        if isinstance(self.tags, str):
-            raise ValueError("tags of a Selector is a sequence of tags; tag is a single one")
+            raise InvalidRequestError("a Selector needs a tag, a server_type or a tool")
+        for name in ("tag", "server_type", "tool"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise InvalidRequestError(f"{name} of a Selector must be a string, not of type {type(value).__name__}")
+        if not isinstance(self.tags, tuple | list | set | frozenset) or not all(isinstance(x, str) for x in self.tags):
+            raise InvalidRequestError(
+                "tags of a Selector is a sequence of tags, which are strings; tag is a single one"
+            )
         tags = {*self.tags, *(() if self.tag is None else (self.tag,))}
         msgspec.structs.force_setattr(self, "tag", None)
         msgspec.structs.force_setattr(self, "tags", tuple(sorted(tags)))

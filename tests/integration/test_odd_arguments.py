@@ -177,15 +177,15 @@ def test_the_documented_manager(name: str) -> None:
         assert not surprises, "\n".join(surprises)
 
 
-@pytest.mark.parametrize("kind", [McpManager, PyMcpManager])
-def test_a_manager_is_not_made_of_what_it_is_not_made_of(kind: type) -> None:
+@pytest.mark.parametrize("kind", [McpManager, PyMcpManager, Selector])
+def test_nothing_is_made_of_what_it_is_not_made_of(kind: type) -> None:
     surprises = []
     for name in inspect.signature(kind).parameters:
         for number, odd in enumerate(ODD):
             try:
                 kind(**{name: odd})
             except McpManagerError as error:
-                assert name in str(error) or "config" in str(error), str(error)
+                assert any(each in str(error) for each in (name, "config", "needs a tag")), str(error)
             except BaseException as error:
                 surprises.append(f"{kind.__name__}({name}=ODD[{number}]): {type(error).__name__}: {error}"[:300])
     assert not surprises, "\n".join(surprises)
