@@ -178,6 +178,7 @@ class PyMcpManager(Unique):
             self._manager = self._make_manager()
         try:
             await self._manager.start()
+            self._check_unstopped()
         except BaseException:
             self._stopped = True
             raise
@@ -431,7 +432,7 @@ class PyMcpManager(Unique):
     def _disown(self) -> None:
         """Leave everything to the process that this one was forked from; one that was not started serves here."""
         self._lock = threading.RLock()
-        if self._manager is None or self._stopped:
+        if self._manager is None or self._loop is None or self._loop.is_closed():
             return
         self._is_inherited, self._home = True, 0
         _running.discard(self)

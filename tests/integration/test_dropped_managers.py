@@ -18,9 +18,11 @@ from pathlib import Path
 import psutil
 import pytest
 from support.calls import CALM
+from support.faults import Hold
 from support.processes import scripted_stdio
+from support.scripted import ScriptedServer
 
-from mcp_manager import ConfigError, McpManager, NotRunningError, PyMcpManager
+from mcp_manager import CallError, ConfigError, McpManager, NotRunningError, PyMcpManager
 
 STDIO = scripted_stdio().config(**CALM)
 PING = '{"method":"ping"}'
@@ -128,6 +130,23 @@ def test_a_stop_in_the_midst_of_the_start_is_not_lost(monkeypatch: pytest.Monkey
     with pytest.raises(NotRunningError, match="it was stopped"):
         manager.start()
     assert own_threads() == []
+
+
+async def test_a_stop_in_the_midst_of_a_start_on_a_loop(tmp_path: Path) -> None:
+    file = tmp_path / "fleet.json"
+    with ScriptedServer() as server:
+        hold = Hold()
+        server.script_always("*", hold)
+        file.write_text(json.dumps({"servers": {"a": {"url": server.url, **CALM}}}))
+        manager = PyMcpManager(file)
+        started = asyncio.create_task(manager.start_async())
+        await server.wait_until(lambda: bool(server.requests))
+        await manager.stop()
+        hold.release()
+        # Whether it was told of the end by its server, or only then: it is not running.
+        with pytest.raises((NotRunningError, CallError)):
+            await started
+    assert manager._serving is None
 
 
 @pytest.mark.parametrize("kind", [McpManager, PyMcpManager])

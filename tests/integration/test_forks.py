@@ -180,6 +180,25 @@ def test_a_lock_that_another_thread_holds_at_the_fork_is_free_in_the_child() -> 
     assert told == "[]"
 
 
+def test_a_fork_while_the_manager_stops() -> None:
+    manager = PyMcpManager()
+    manager.start()
+    blocked, over = threading.Event(), threading.Event()
+    assert manager._loop is not None
+    manager._loop.call_soon_threadsafe(lambda: (blocked.set(), over.wait()))
+    blocked.wait()
+    thread = threading.Thread(target=manager.stop)
+    thread.start()
+    while not manager._stopped:
+        thread.join(0.01)
+    told = in_child(lambda: f"{outcome(manager.stop)}, {outcome(manager.execute)}, {outcome(manager.start)}")
+    over.set()
+    thread.join()
+    assert told.startswith("returned _Stopping, NotRunningError: ")
+    assert told.count("parent process") == 2
+    assert "is stopped" in outcome(manager.execute)
+
+
 def test_a_call_under_way_is_answered_in_the_parent_alone(manager: PyMcpManager) -> None:
     with ScriptedServer() as server, concurrent.futures.ThreadPoolExecutor(1) as threads:
         hold = Hold()
