@@ -58,8 +58,8 @@ def _check_compiled(folder: str) -> None:
         # Not in a folder at all: whoever packed it so knows how to load it.
         return
     modules = {name.removesuffix(".pyx") for name in names if name.endswith(".pyx")} or {"router"}
-    suffixes = importlib.machinery.EXTENSION_SUFFIXES
-    missing = sorted(module for module in modules if not any(module + suffix in names for suffix in suffixes))
+    suffixes = [suffix.lstrip(".") for suffix in importlib.machinery.EXTENSION_SUFFIXES]
+    missing = sorted(module for module in modules if not any(f"{module}.{suffix}" in names for suffix in suffixes))
     if not missing:
         return
     parent = os.path.dirname(_PACKAGE)

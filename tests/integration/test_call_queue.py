@@ -194,18 +194,16 @@ def test_work_runs_in_a_copy_of_the_callers_context(thread: LoopThread) -> None:
 def test_the_loop_is_woken_once_for_all_that_came_meanwhile(
     thread: LoopThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Counting:
-        def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-            self.create_task = loop.create_task
-            self.call_soon = loop.call_soon_threadsafe
-            self.woken = 0
+    wake = thread.loop.call_soon_threadsafe
+    calls = CallQueue(thread.loop)
+    woken = 0
 
-        def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
-            self.woken += 1
-            self.call_soon(callback, *args)
+    def count(callback: Callable[..., object], *args: Any) -> None:
+        nonlocal woken
+        woken += callback == calls._start
+        wake(callback, *args)
 
-    loop: Any = Counting(thread.loop)
-    calls = CallQueue(loop)
+    monkeypatch.setattr(thread.loop, "call_soon_threadsafe", count)
 
     async def main() -> list[object]:
         with Blocked(thread.loop):
@@ -214,9 +212,9 @@ def test_the_loop_is_woken_once_for_all_that_came_meanwhile(
         return await asyncio.gather(*tasks)
 
     assert asyncio.run(main()) == list(range(10))
-    assert loop.woken == 1
+    assert woken == 1
     assert asyncio.run(main()) == list(range(10))
-    assert loop.woken == 2
+    assert woken == 2
 
 
 # Cancelled by others
@@ -316,22 +314,21 @@ def test_an_interrupt_at_any_instant_leaves_the_queue_usable(thread: LoopThread,
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_caller_interrupted_before_it_wakes_the_loop_blocks_nobody(thread: LoopThread, times: int) -> None:
-    class Interrupting:
-        def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-            self.create_task = loop.create_task
-            self.is_running = loop.is_running
-            self.call_soon = loop.call_soon_threadsafe
-            self.left = times
+def test_a_caller_interrupted_before_it_wakes_the_loop_blocks_nobody(
+    thread: LoopThread, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wake = thread.loop.call_soon_threadsafe
+    left = times
 
-        def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
-            if self.left:
-                self.left -= 1
-                raise Interrupt
-            self.call_soon(callback, *args)
+    def interrupt(callback: Callable[..., object], *args: Any) -> None:
+        nonlocal left
+        if left:
+            left -= 1
+            raise Interrupt
+        wake(callback, *args)
 
-    loop: Any = Interrupting(thread.loop)
-    calls = CallQueue(loop)
+    monkeypatch.setattr(thread.loop, "call_soon_threadsafe", interrupt)
+    calls = CallQueue(thread.loop)
     held = Held()
     with pytest.raises(Interrupt):
         calls.run(held.run())
