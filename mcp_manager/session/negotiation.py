@@ -10,7 +10,7 @@ import msgspec
 
 from mcp_manager._core.call_path import RequestIds
 from mcp_manager._core.jsonrpc import ERROR, Message, notification_frame
-from mcp_manager.background import background_task
+from mcp_manager.background import background_task, read_failure, to_its_end
 from mcp_manager.config.redaction import Secrets
 from mcp_manager.errors import AuthError, CallError, ConnectError, ProtocolError, ServerExitedError
 from mcp_manager.protocol import methods
@@ -498,7 +498,7 @@ class Negotiation:
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.interrupt()
-            await transport.aclose(farewell_s(transport))
+            await to_its_end(transport.aclose(farewell_s(transport)))
 
     def _initialize(self, offer: str | None) -> Exchange:
         params = initialize_params(self._client, offer or LATEST_HANDSHAKE_REVISION)
@@ -572,10 +572,9 @@ def farewell_s(transport: Transport) -> float:
 
 async def _end(task: asyncio.Task[Any]) -> None:
     """End a task of ours, whatever it has come to."""
+    task.add_done_callback(read_failure)
     task.cancel()
     await asyncio.wait({task})
-    if not task.cancelled():
-        task.exception()
 
 
 def _is_of_the_moment(http_status: int | None) -> bool:

@@ -14,6 +14,7 @@ import orjson
 
 from mcp_manager._core.call_path import Channel, RequestIds
 from mcp_manager._core.jsonrpc import ERROR, REQUEST, Message, notification_frame
+from mcp_manager.background import to_its_end
 from mcp_manager.errors import CallError, ConnectionLostError, ProtocolError, SessionLostError
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.error_codes import HEADER_MISMATCH, METHOD_NOT_FOUND, UNSUPPORTED_VERSION
@@ -170,7 +171,7 @@ class Session:
                 settings.faults.count_error(error)
             if isinstance(error, CallError):
                 settings.secrets.hide_in(error)
-            await self.aclose(0.0 if self._transport is None else farewell_s(self._transport))
+            await to_its_end(self.aclose(0.0 if self._transport is None else farewell_s(self._transport)))
             if not isinstance(error, CallError):
                 error = settings.containment.failure(error, "not_sent")
                 raise error from None

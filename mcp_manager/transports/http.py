@@ -386,6 +386,10 @@ class HttpTransport:
 
     async def _go_on(self, error: BaseException, exchange: Exchange) -> Message:
         """Return the reply that a stream of events still owes, or raise what a failure means."""
+        if not self._settled and exchange.head is not None:
+            # Also of a session that is given up before its handshake was answered: it is to be ended.
+            with contextlib.suppress(ProtocolError):
+                self._take_session_id(exchange.head)
         try:
             reconnection = self._resumptions.reconnection(error, exchange) if self._resumes else None
             if reconnection is None:
@@ -393,8 +397,6 @@ class HttpTransport:
         finally:
             # An exception's traceback holds this frame.
             del error
-        if not self._settled and exchange.head is not None:
-            self._take_session_id(exchange.head)
         try:
             return await self._resumptions.reply_to(exchange, reconnection)
         except BaseException as failure:
