@@ -267,8 +267,10 @@ class ConnectionLostError(CallError):
 class ServerExitedError(ConnectionLostError):
     """The child process of a stdio server ended; the hint quotes the end of its stderr.
 
-    ``retry_after_s`` says when it is started again.
+    ``retry_after_s`` says when it is started again. ``has_hung`` tells that it was killed because it did not answer.
     """
+
+    has_hung: bool = False
 
     def __init__(
         self,

@@ -27,6 +27,7 @@ class _FleetCollector(Collector):
         yield self._response_times()
         yield self._health_checks()
         yield from self._recoveries()
+        yield self._restarts()
         yield from self._gauges()
         yield from self._fleet()
         yield self._loop_lag()
@@ -94,6 +95,17 @@ class _FleetCollector(Collector):
                 else:
                     fallbacks.add_metric((server_id, recovery), count)
         return retries, hedges, fallbacks
+
+    def _restarts(self) -> Metric:
+        family = CounterMetricFamily(
+            "mcp_child_restarts",
+            "Child processes that were gone, and are started again: they ended, or were killed as they did not answer",
+            labels=("server_id", "cause"),
+        )
+        for reading in self._readings:
+            for cause, count in reading.restarts.items():
+                family.add_metric((reading.snapshot.server_id, cause), count)
+        return family
 
     def _fleet(self) -> Iterable[Metric]:
         instances = GaugeMetricFamily(

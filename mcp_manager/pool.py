@@ -69,6 +69,7 @@ class Instance:
         "_not_before",
         "_on_change",
         "_overruns",
+        "_restart_loop",
         "_retired",
         "generation",
         "handle",
@@ -100,6 +101,7 @@ class Instance:
         self._lost: weakref.WeakSet[Session] | None = None
         self._closing = False
         self._not_before = 0.0
+        self._restart_loop: asyncio.AbstractEventLoop | None = None
         self._failed_starts = 0
         # Whether the last attempt to make a session failed.
         self._has_failed = False
@@ -150,9 +152,30 @@ class Instance:
         self._last_error = None if error is None else error.for_caller(error.delivery)
 
     @property
+    def messages(self) -> int:
+        """How many messages the live session's child has written, 0 if there is none."""
+        signs = self.session.life_signs if self.session is not None else None
+        return signs.messages if signs is not None else 0
+
+    @property
+    def called_until_ns(self) -> int:
+        """Until when the live session's child may be busy with calls, of :func:`time.monotonic_ns`; 0 if it may not."""
+        signs = self.session.life_signs if self.session is not None else None
+        return signs.called_until_ns() if signs is not None else 0
+
+    @property
     def restart_at(self) -> float:
         """The loop time before which a child process is not started again; 0 if it may be at once."""
         return self._not_before
+
+    @property
+    def restarts_in_s(self) -> float:
+        """Seconds until a child process that was there, and is gone, is started again; 0 where none waits for that."""
+        # Also asked on other threads than the loop's.
+        loop = self._restart_loop
+        if loop is None or self.session is not None or self._attempt is not None or not self._connected_at:
+            return 0.0
+        return max(0.0, self._not_before - loop.time())
 
     async def call(
         self, request: Sendable, deadline_ns: int, progress: tuple[str, ProgressReports] | None = None
@@ -186,8 +209,11 @@ class Instance:
         replacement = await self.ready_session(deadline_ns)
         return await replacement.call(request, deadline_ns, progress)
 
-    def lose(self, session: Session, error: CallError) -> None:
-        """Retire a session, unless another caller already did; whoever comes next makes a new one."""
+    def lose(self, session: Session, error: CallError, *, is_known: bool = False) -> None:
+        """Retire a session, unless another caller already did; whoever comes next makes a new one.
+
+        ``is_known`` tells that the server may know it still.
+        """
         if session is not self.session:
             return
         self._set_session(None)
@@ -198,7 +224,7 @@ class Instance:
         self._lost.add(session)
         if self._retired is None:
             self._retired = set()
-        task = background_task(session.retire(), "retire a session", among=self._retired)
+        task = background_task(session.retire(is_known=is_known), "retire a session", among=self._retired)
         task.add_done_callback(partial(log_failure, f"server {self.settings.server_id!r}"))
         if not self._closing:
             self._on_change(self, error)
@@ -238,6 +264,18 @@ class Instance:
         # Not awaited itself: whoever gives up would cancel it for the others who wait.
         await asyncio.wait({attempt.outcome})
         return self._result(attempt)
+
+    async def renew(self, session: Session, error: CallError) -> bool:
+        """Make another session beside one that does not answer, and have it take over; tell whether it has.
+
+        Unless it can be made, the one that there is stays: its server may come back and know it.
+        """
+        if session is not self.session or self._attempt is not None:
+            return False
+        attempt = self._begin(Urgency.AGAIN)
+        attempt.replaces = session, error
+        await asyncio.wait({attempt.outcome})
+        return self.session is not None and self.session is not session
 
     async def wait_connected(self) -> None:
         """Wait for the end of the attempt to make a session that is under way, whatever comes of it."""
@@ -288,12 +326,13 @@ class Instance:
         if wait_s > 0:
             raise self._not_restarted_yet(wait_s)
         turn = self.settings.connect_slots.ask(urgency, has_failed=self._has_failed)
-        session = Session(self.settings, self.index, self.number, self._session_died)
+        session = Session(self.settings, self.index, self.number, self.give_up)
         attempt = self._attempt = Attempt(session, turn, self._has_failed)
         if self.settings.config.transport == "stdio":
             turn.is_idle = attempt.is_idle
         attempt.task = background_task(self._carry_out(attempt), "connect")
         attempt.task.add_done_callback(partial(self._ended, attempt))
+        attempt.task.add_done_callback(partial(log_failure, f"server {server_id!r}"))
         return attempt
 
     def _not_restarted_yet(self, wait_s: float) -> CallError:
@@ -443,6 +482,8 @@ class Instance:
 
     async def _succeeded(self, attempt: Attempt) -> None:
         session = attempt.session
+        if attempt.replaces is not None:
+            self.lose(*attempt.replaces, is_known=True)
         if self.session is not None or self._closing:
             # It came late, and the server knows it: it is told.
             await to_its_end(session.aclose(self.settings.config.shutdown_grace_s))
@@ -484,7 +525,8 @@ class Instance:
         if self.handle is not None:
             self.handle.channel = None if session is None else session.channel
 
-    def _session_died(self, session: Session, error: CallError) -> None:
+    def give_up(self, session: Session, error: CallError) -> None:
+        """Retire a session with its process, which is started again when its time has come."""
         if session is self.session:
             self._delay_restart()
             self.lose(session, error)
@@ -494,7 +536,8 @@ class Instance:
         if self.settings.config.transport != "stdio":
             return
         restart = self.settings.config.restart
-        now = asyncio.get_running_loop().time()
+        self._restart_loop = asyncio.get_running_loop()
+        now = self._restart_loop.time()
         if self.session is not None and now - self._connected_at >= restart.stable_after_s:
             self._failed_starts = 0
         delay_s = backoff_delay(self._failed_starts, restart.initial_s, restart.max_s, restart.jitter, random.random())

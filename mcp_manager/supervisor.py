@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Coroutine
 from functools import partial
 from math import ceil
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -15,14 +16,19 @@ from mcp_manager._core.router import Router
 from mcp_manager.background import background_task, log_failure
 from mcp_manager.config import ServerConfig
 from mcp_manager.core_settings import balancing_settings, breaker_settings, identity_of, in_ns, limits_of
-from mcp_manager.errors import CallError
+from mcp_manager.errors import CallError, ServerExitedError
 from mcp_manager.pool import Instance
 from mcp_manager.session import SessionSettings
 from mcp_manager.types import CircuitState
 
-__all__ = ["Change", "InstanceObserver", "Supervisor"]
+__all__ = ["Change", "InstanceObserver", "RestartCause", "Supervisor"]
 
 T = TypeVar("T")
+
+RestartCause = Literal["exit", "hang"]
+"""Why a child process is started again: it has ended, or was killed because it did not answer."""
+
+_log = logging.getLogger(__name__)
 
 READY: Final = 0
 PENDING: Final = 1
@@ -96,6 +102,7 @@ class Supervisor:
         "is_over",
         "record",
         "request_timeout_ns",
+        "restarts",
         "rollout",
         "server_id",
     )
@@ -121,6 +128,8 @@ class Supervisor:
         self._next_number = 0
         self.desired = 0
         self.rollout: Change | None = None
+        # How often a child process was gone, by cause; most servers never lose one.
+        self.restarts: dict[RestartCause, int] | None = None
         self.is_over = False
         self.in_maintenance = False
         self.server_id = settings.server_id
@@ -429,7 +438,24 @@ class Supervisor:
             self._router.reconnected(instance.handle)
         else:
             self.hold(instance)
+            if is_child and instance not in self._draining:
+                self._restarts(instance, error)
         self._observer.instance_changed(self, instance, error)
+
+    def _restarts(self, instance: Instance, error: CallError) -> None:
+        """Count a child process that is gone, and say so."""
+        if self.restarts is None:
+            self.restarts = {}
+        cause: RestartCause = "hang" if isinstance(error, ServerExitedError) and error.has_hung else "exit"
+        self.restarts[cause] = self.restarts.get(cause, 0) + 1
+        _log.warning(
+            "server %r: %s (instance %d; %s); it is started again in %.1f s",
+            self.server_id,
+            instance.settings.secrets.masked(error.message),
+            instance.index,
+            instance.settings.secrets.masked(error.hint),
+            instance.restarts_in_s,
+        )
 
     def _set_availability(self, instance: Instance) -> None:
         assert instance.handle is not None

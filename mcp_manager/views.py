@@ -13,7 +13,7 @@ from mcp_manager.dispatch.recoveries import Recoveries, Recovery
 from mcp_manager.errors import CallError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.protocol.handshake import ServerIdentity
-from mcp_manager.supervisor import Supervisor
+from mcp_manager.supervisor import RestartCause, Supervisor
 from mcp_manager.types import CircuitState, PyHealthStatus, ServerState
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     ``identity`` is what it told of itself, ``None`` before there is a session, or if it told nothing. ``transport`` is
     the one in use, which may be older than the configured one. ``pids`` are its child processes; ``faults`` counts by
     kind what it sent that it should not have, and that harmed no call. ``tls_verify`` is ``False`` where its
-    configuration has every certificate accepted. ``last_error`` is also how far a program has come that is starting.
+    configuration has every certificate accepted. ``last_error`` is also how far a program has come that is starting, and
+    when one is started again. ``restarts`` counts by cause the child processes that were gone: those that ended by
+    themselves (``exit``), and those that were killed because they did not answer (``hang``).
     """
 
     id: str
@@ -61,6 +63,7 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     last_error: str | None
     pids: tuple[int, ...]
     tls_verify: bool = True
+    restarts: dict[RestartCause, int] = msgspec.field(default_factory=dict)
 
 
 class ServerReading(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +82,7 @@ class ServerReading(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None
     open_connections: int
     recoveries: Mapping[Recovery, int]
+    restarts: Mapping[RestartCause, int] = msgspec.field(default_factory=dict)
 
 
 def server_view(supervisor: Supervisor, judge: Judge, router: Router, now_ns: int) -> ServerView:
@@ -88,7 +92,9 @@ def server_view(supervisor: Supervisor, judge: Judge, router: Router, now_ns: in
     # Everything is read once: on another thread than the loop's, it may be gone at the second look.
     instances = supervisor.instances
     session = next((session for each in instances if (session := each.session) is not None), None)
-    last_error = next((error for each in instances if (error := each.last_error) is not None), None)
+    last_error, restarts_in_s = next(
+        ((error, each.restarts_in_s) for each in instances if (error := each.last_error) is not None), (None, 0.0)
+    )
     if last_error is None and supervisor.settings.endpoints is not None:
         last_error = supervisor.settings.endpoints.problem
     return ServerView(
@@ -107,9 +113,10 @@ def server_view(supervisor: Supervisor, judge: Judge, router: Router, now_ns: in
         protocol_version=session.revision if session is not None else None,
         identity=session.identity if session is not None else None,
         faults=supervisor.settings.fault_counts,
-        last_error=_last_error(supervisor, last_error),
+        last_error=_last_error(supervisor, last_error, restarts_in_s),
         pids=tuple(pid for each in instances if (pid := each.pid)),
         tls_verify=config.tls.verify,
+        restarts=dict(supervisor.restarts or {}),
     )
 
 
@@ -145,6 +152,7 @@ def server_reading(
         limit=sum(limits) if limits else None,
         open_connections=http.clients.open_connections(supervisor.server_id) if is_http else ready,
         recoveries=dict(recoveries.of(supervisor.server_id)),
+        restarts=dict(supervisor.restarts or {}),
     )
 
 
@@ -167,10 +175,11 @@ def is_ready(supervisor: Supervisor, monitor: HealthMonitor) -> bool:
     return state in (ServerState.HEALTHY, ServerState.DEGRADED) and _ready_count(supervisor) > 0
 
 
-def _last_error(supervisor: Supervisor, error: CallError | None) -> str | None:
+def _last_error(supervisor: Supervisor, error: CallError | None, restarts_in_s: float) -> str | None:
     if error is None:
         return _start_progress(supervisor)
-    return supervisor.settings.secrets.masked(f"{error.message} ({error.hint})" if error.hint else error.message)
+    reason = supervisor.settings.secrets.masked(f"{error.message} ({error.hint})" if error.hint else error.message)
+    return f"{reason}; it is started again in {restarts_in_s:.1f} s" if restarts_in_s else reason
 
 
 def _start_progress(supervisor: Supervisor) -> str | None:

@@ -263,12 +263,17 @@ class RestartConfig(Settings, frozen=True, kw_only=True):
         Spread of the delay, 0.2 for ±20 %.
     stable_after_s
         Seconds a process or connection must last for the delay to start over from ``initial_s``.
+    on_hang
+        Kill a child process that hangs, with all it has started, and start it again: one that has left ``health.fall``
+        probes in a row unanswered, while no call on it is within its deadline. A busy program is not a dead one: any
+        message that it writes is a sign of life. What it writes to its standard error is none. ``False`` leaves it be.
     """
 
     initial_s: PositiveSeconds = 1.0
     max_s: PositiveSeconds = 60.0
     jitter: Jitter = 0.2
     stable_after_s: PositiveSeconds = 30.0
+    on_hang: bool = True
 
 
 class ServerConfig(Settings, frozen=True, kw_only=True):

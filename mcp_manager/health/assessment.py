@@ -11,6 +11,7 @@ from mcp_manager._core.histogram import WindowSummary
 from mcp_manager._core.snapshots import InstanceSnapshot
 from mcp_manager.config import ServerConfig
 from mcp_manager.errors import AuthError
+from mcp_manager.health.silence import Silence
 from mcp_manager.health.tally import DRAINING, STARTING, UNPROBED
 from mcp_manager.health.timing_wheel import Turn
 from mcp_manager.pool import Instance
@@ -42,6 +43,7 @@ AUTH_FAILING: Final = "auth failing"
 PROBE_FAILED: Final = "probe failed"
 PROBES_FAILING: Final = "probes failing"
 SLOW_PROBE: Final = "slow probe"
+RESTARTING: Final = "restarting"
 
 PASSING: Final = frozenset(
     {FAILING_CALLS, SLOW, HALF_OPEN, AT_MINIMUM, EJECTED, AUTH_FAILING, PROBE_FAILED, PROBES_FAILING, SLOW_PROBE}
@@ -70,6 +72,7 @@ class Watch:
         "proven",
         "recovering",
         "removed",
+        "silence",
         "successes",
         "supervisor",
         "turn",
@@ -86,6 +89,7 @@ class Watch:
         self.recovering = False
         self.removed = False
         self.limit_s = instance.settings.config.health.timeout_s
+        self.silence = Silence()
         self.is_doubted = False
         # When the last probe that failed was sent, and whether that took longer than it might.
         self._failed_ns = 0
@@ -148,6 +152,17 @@ class Watch:
         self.is_doubted = True
         if self._ran_out:
             self._allow(self.config.request_timeout_s)
+
+    def replaced(self) -> None:
+        """Hold nothing that its process did not answer against the next one."""
+        self.failures = 0
+        self.is_doubted = self._ran_out = False
+        self.limit_s = self.config.health.timeout_s
+
+    @property
+    def is_child(self) -> bool:
+        """Whether it is a program of ours."""
+        return self.config.transport == "stdio"
 
     @property
     def doubt(self) -> str:
@@ -278,6 +293,8 @@ def assess(
 
 def _judge(watch: Watch, circuit: InstanceSnapshot, fall: int, now_ns: int) -> tuple[str, bool]:
     """Name what is wrong with an instance, if anything is, and tell whether it can serve at all."""
+    if watch.instance.restarts_in_s:
+        return RESTARTING, True
     if circuit.circuit_state == CircuitState.OPEN:
         return "circuit open", True
     is_refused = isinstance(watch.instance.last_error, AuthError)

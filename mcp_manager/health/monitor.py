@@ -10,26 +10,23 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from mcp_manager._core.http_message import Request
-from mcp_manager._core.records import Instance as RouterInstance
-from mcp_manager._core.records import Lease
 from mcp_manager._core.router import Router
 from mcp_manager._core.snapshots import InstanceSnapshot
-from mcp_manager.errors import AuthError, CallError, ConnectError, SessionLostError
+from mcp_manager.errors import CallError, SessionLostError
 from mcp_manager.health.assessment import PASSING, Baseline, Watch, assess
 from mcp_manager.health.outliers import SWEEP_S, Ejections
+from mcp_manager.health.probing import Prober
 from mcp_manager.health.tally import UNPROBED, Tally
 from mcp_manager.health.timing_wheel import TimingWheel, Turn
-from mcp_manager.policy import backoff_delay, classify_error, jittered
+from mcp_manager.policy import backoff_delay, jittered
 from mcp_manager.pool import Instance
 from mcp_manager.supervisor import Supervisor
-from mcp_manager.types import CallStatus, CircuitState, Outcome, ServerState
+from mcp_manager.types import CircuitState, ServerState
 
 __all__ = ["HealthMonitor"]
 
 _log = logging.getLogger(__name__)
 
-_PING: Final = Request(b'"ping"', None)
 # After the first good sign of a server that was down, the next one is asked for soon.
 _CONFIRM_S: Final = 0.25
 # How soon a failed call shows, and how often a server is judged whose state may change with calls or time alone.
@@ -65,6 +62,7 @@ class HealthMonitor:
         self._router = router
         self._clock = clock
         self._slots = asyncio.Semaphore(concurrency)
+        self._prober = Prober(router, clock)
         self.tally: Tally[Supervisor] = Tally()
         self._watches: dict[Instance, Watch] = {}
         self._reviews: dict[Supervisor, Turn[Item]] = {}
@@ -382,6 +380,7 @@ class HealthMonitor:
         await self._probe(watch)
 
     def _probe_ended(self, watch: Watch, queue: _Queue | None, task: asyncio.Task[None]) -> None:
+        # Whatever it has come to, also to a bug, which is logged by whom it belongs to: the next one comes.
         watch.in_flight = None
         try:
             self._turn_ended(watch)
@@ -391,9 +390,6 @@ class HealthMonitor:
             queue.running -= 1
             while queue.overdue and queue.running < queue.most:
                 self._take_turn(queue.overdue.popleft())
-        if not task.cancelled():
-            # Last: whatever went wrong in this probe, the next one comes.
-            task.result()
 
     def _turn_ended(self, watch: Watch) -> None:
         watch.is_awaited = False
@@ -439,13 +435,16 @@ class HealthMonitor:
             if circuit.circuit_state == CircuitState.HALF_OPEN and not watch.failures:
                 return min(_CONFIRM_S, health.interval_s)
         if watch.failures:
-            return backoff_delay(
+            delay_s = backoff_delay(
                 watch.failures - 1,
                 health.unhealthy_interval_s,
                 health.unhealthy_interval_max_s,
                 health.jitter,
                 random.random(),
             )
+            called_s = (watch.instance.called_until_ns - self._clock()) / 1e9
+            # From then on it is not busy, but dead.
+            return min(delay_s, max(called_s, _CONFIRM_S)) if called_s > 0 else delay_s
         if watch.is_hindered:
             return jittered(_HINDERED_S, health.jitter, random.random())
         if not watch.proven or watch.instance.session is None:
@@ -472,69 +471,9 @@ class HealthMonitor:
             return False
         if instance.session is None:
             # Its turn is waited for where sessions are made; to wait for both would have the dead keep the living.
-            return await self._probe_now(watch, handle)
+            return await self._prober.probe(watch, handle)
         async with self._slots:
-            return await self._probe_now(watch, handle)
-
-    async def _probe_now(self, watch: Watch, handle: RouterInstance) -> bool:
-        """Ask an instance if its circuit allows it, take note of what comes of it, and tell whether it answered."""
-        instance = watch.instance
-        started_ns = self._clock()
-        watch.supervisor.release(instance)
-        watch.heard(handle.last_success_ns)
-        lease = self._router.pick_probe(handle, started_ns)
-        # A child process that is gone, or a server never reached, is not the breaker's business: there is no
-        # traffic to protect it from, and the session's own backoff governs.
-        is_child = watch.config.transport == "stdio"
-        exempt = instance.session is None and (is_child or instance.generation == 0)
-        if lease.rejection and not exempt:
-            return False
-        outcome, status = Outcome.IGNORED, CallStatus.CANCELLED
-        is_answered = is_neutral = False
-        was_connected = instance.session is not None
-        try:
-            await self._ask(instance, watch.limit_s)
-            outcome, status, is_answered = Outcome.SUCCESS, CallStatus.SUCCESS, True
-        except CallError as error:
-            outcome, status, is_answered = self._told_by(error, watch, lease)
-            is_neutral = error.is_local
-            if not is_answered and not is_neutral:
-                instance.last_error = error
-        finally:
-            self._router.done(lease, outcome, status, self._clock(), random=random.getrandbits(64))
-        watch.supervisor.hold(instance)
-        if is_answered:
-            watch.probe_answered((self._clock() - started_ns) / 1e9 if was_connected else 0.0)
-        elif not is_neutral:
-            watch.probe_failed(started_ns, ran_out=was_connected and status is CallStatus.TIMEOUT)
-            watch.heard(handle.last_success_ns)
-        return is_answered
-
-    def _told_by(self, error: CallError, watch: Watch, lease: Lease) -> tuple[Outcome, CallStatus, bool]:
-        """Tell what the failure of a probe means to the circuit and the accounts, and whether it is an answer."""
-        outcome, status = classify_error(error, 0.0, 0.0)
-        if outcome is Outcome.SUCCESS and not isinstance(error, AuthError):
-            return outcome, status, True
-        if error.is_local:
-            return Outcome.IGNORED, status, False
-        if status is CallStatus.OVERLOADED and error.delivery == "rejected":
-            # A closed circuit ignores "come back later"; a circuit on trial takes it for a no.
-            return (Outcome.FAILURE if lease.trial else Outcome.IGNORED), status, True
-        handle = watch.instance.handle
-        if handle is not None and watch.instance.session is not None and not isinstance(error, ConnectError):
-            has_answered = handle.last_success_ns >= lease.started_ns
-            is_undisputed = handle.last_failure_ns <= handle.last_success_ns
-            # Calls are the better witnesses: where none of them failed, they are to try a circuit that probes opened.
-            if has_answered or (is_undisputed and (watch.is_doubted or lease.trial)):
-                return Outcome.IGNORED, status, False
-        return Outcome.FAILURE, status, False
-
-    async def _ask(self, instance: Instance, timeout_s: float) -> None:
-        if instance.session is None:
-            # The handshake is the probe: a server that completes it is alive. It is bounded where it is made.
-            await instance.connect()
-        else:
-            await instance.call(_PING, self._clock() + int(timeout_s * 1e9))
+            return await self._prober.probe(watch, handle)
 
 
 class _Queue:

@@ -15,7 +15,8 @@ __all__ = ["Attempt"]
 class Attempt:
     """One attempt to make a session: its turn, its task, and the outcome that all who need the session wait for.
 
-    ``has_failed_before`` tells that the attempt before it failed.
+    ``has_failed_before`` tells that the attempt before it failed; ``replaces`` is the session that the new one takes over
+    from, and why, ``None`` where there is none.
     """
 
     __slots__ = (
@@ -25,6 +26,7 @@ class Attempt:
         "has_failed_before",
         "outcome",
         "overdue",
+        "replaces",
         "session",
         "task",
         "turn",
@@ -43,13 +45,14 @@ class Attempt:
         self.overdue: asyncio.TimerHandle | None = None
         self.given_back_s = 0.0
         self._activity: ProcessActivity | None = None
+        self.replaces: tuple[Session, CallError] | None = None
 
     @property
     def stage(self) -> str:
         """How far the start of a program has come, in words."""
         if not self.began_at:
             return "waiting for its turn to start: start_concurrency programs are starting already"
-        return f"still starting after {asyncio.get_running_loop().time() - self.began_at:.1f} s"
+        return f"still starting after {self.outcome.get_loop().time() - self.began_at:.1f} s"
 
     @property
     def progress(self) -> str:

@@ -35,7 +35,7 @@ from mcp_manager.session.stateless import StatelessDialect
 from mcp_manager.session.subscriptions import Listening
 from mcp_manager.session.tasks import TaskFollower
 from mcp_manager.session.tracing import Tracing
-from mcp_manager.transports.base import Exchange, Request, Sendable, Transport
+from mcp_manager.transports.base import Exchange, LifeSigns, Request, Sendable, Transport
 
 __all__ = ["Session"]
 
@@ -123,6 +123,16 @@ class Session:
     def pid(self) -> int:
         """The process id of the transport's child, 0 if it has none."""
         return self._transport.pid if self._transport is not None else 0
+
+    @property
+    def life_signs(self) -> LifeSigns | None:
+        """What the transport's child shows of itself, ``None`` without one."""
+        return self._transport.life_signs if self._transport is not None else None
+
+    @property
+    def listing(self) -> bytes | None:
+        """The method of a list that the server offers, as JSON; ``None`` if it offers none."""
+        return _listing_of(self.identity)
 
     @property
     def last_words(self) -> str:
@@ -252,11 +262,14 @@ class Session:
                 raise
             raise await self._loss.explained(error, deadline_ns) from None
 
-    async def retire(self) -> None:
-        """End a session that is lost. Its calls under way each learn it, or their reply, by themselves."""
+    async def retire(self, *, is_known: bool = False) -> None:
+        """End a session that is lost. Its calls under way each learn it, or their reply, by themselves.
+
+        ``is_known`` tells that the server may know it still: then it is told.
+        """
         if self._loss is not None:
             self._loss.settle()
-        await self._end(0.0)
+        await self._end(farewell_s(self._transport) if is_known and self._transport is not None else 0.0)
 
     async def aclose(self, grace_s: float) -> None:
         """End the session, its calls under way and everything else that belongs to it; idempotent."""

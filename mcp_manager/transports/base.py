@@ -11,7 +11,7 @@ from mcp_manager._core.jsonrpc import Message
 from mcp_manager.errors import CallError
 from mcp_manager.protocol.session_loss import Refusal
 
-__all__ = ["Exchange", "MessageSink", "MessageTaker", "Request", "Sendable", "StreamListener", "Transport"]
+__all__ = ["Exchange", "LifeSigns", "MessageSink", "MessageTaker", "Request", "Sendable", "StreamListener", "Transport"]
 
 
 Sendable = Message | Request
@@ -54,12 +54,25 @@ class StreamListener(Protocol):
         """Take an event that is no message; must not raise or block."""
 
 
+class LifeSigns(Protocol):
+    """What a program shows of itself beside the answers to probes: ``messages`` is how many it has written."""
+
+    messages: int
+
+    def called_until_ns(self) -> int:
+        """Return the latest deadline of the requests it has not answered, those that were given up included; 0 without any."""
+
+
 class Transport(Protocol):
     """Bytes in, bytes out, for one MCP session."""
 
     @property
     def pid(self) -> int:
         """The process id of the child behind it, 0 if there is none."""
+
+    @property
+    def life_signs(self) -> LifeSigns | None:
+        """What the child behind it shows of itself, ``None`` without one."""
 
     @property
     def has_request_streams(self) -> bool:

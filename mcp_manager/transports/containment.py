@@ -14,7 +14,7 @@ from mcp_manager._core.http_message import Exchange
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager.config.redaction import Secrets
 from mcp_manager.errors import CallError, ConnectError, ConnectionLostError, Delivery, McpManagerError
-from mcp_manager.transports.base import Transport
+from mcp_manager.transports.base import LifeSigns, Transport
 
 __all__ = ["ContainedTransport", "Containment", "is_cancelled", "is_local_lack"]
 
@@ -123,6 +123,11 @@ class ContainedTransport:
     def pid(self) -> int:
         """See :class:`Transport`."""
         return self._transport.pid
+
+    @property
+    def life_signs(self) -> LifeSigns | None:
+        """See :class:`Transport`."""
+        return self._transport.life_signs
 
     @property
     def has_request_streams(self) -> bool:

@@ -125,6 +125,10 @@ class HttpTransport:
         return 0
 
     @property
+    def life_signs(self) -> None:
+        """Nothing: there is no program of ours."""
+
+    @property
     def session_id(self) -> str | None:
         """The id the server gave this session, or ``None`` when it keeps none."""
         return self._headers.get(_SESSION_HEADER)

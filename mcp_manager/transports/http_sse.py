@@ -70,6 +70,10 @@ class HttpSseTransport:
         return 0
 
     @property
+    def life_signs(self) -> None:
+        """Nothing: there is no program of ours."""
+
+    @property
     def has_request_streams(self) -> bool:
         """Always false: all replies share one stream."""
         return False

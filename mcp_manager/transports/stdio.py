@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
@@ -25,7 +26,7 @@ from mcp_manager.errors import (
 )
 from mcp_manager.protocol.revisions import BATCHING_REVISIONS
 from mcp_manager.transports._received import broken_reply_to, read_messages
-from mcp_manager.transports.base import Exchange, MessageSink
+from mcp_manager.transports.base import Exchange, LifeSigns, MessageSink
 from mcp_manager.transports.child import Child, child_environment
 from mcp_manager.transports.containment import is_local_lack
 from mcp_manager.transports.deadline_timer import DeadlineTimer, remaining_s
@@ -103,6 +104,7 @@ class StdioTransport:
         self._server_id = server_id
         self._sink = sink
         self._max_line = config.max_response_bytes
+        self._request_timeout_ns = round(config.request_timeout_s * 1e9)
         self._secrets = Secrets(config).texts
         self._child = Child(
             [config.command, *config.args],
@@ -114,7 +116,9 @@ class StdioTransport:
         )
         self._wheel = timer.wheel
         self._pending: dict[int, _Waiting] = {}
-        self._forgotten: dict[int, None] = {}
+        # The deadlines of requests that nobody waits for any more.
+        self._forgotten: dict[int, int] = {}
+        self.messages = 0
         self._lines = OutputLines(config.max_response_bytes)
         self._turns: ReadingTurns | None = None
         self._is_paused = False
@@ -174,6 +178,16 @@ class StdioTransport:
         self._opened = True
 
     @property
+    def life_signs(self) -> LifeSigns:
+        """What the program shows of itself."""
+        return self
+
+    def called_until_ns(self) -> int:
+        """Return the latest deadline of the requests it has not answered; see :class:`LifeSigns`."""
+        waiting = (each.exchange.deadline_ns for each in self._pending.values())
+        return max([0, *waiting, *self._forgotten.values()])
+
+    @property
     def keeps_session(self) -> bool:
         """Always false: the process is the session."""
         return False
@@ -225,7 +239,7 @@ class StdioTransport:
         finally:
             self._wheel.remove(waiting)
             if self._pending.pop(request_id, None) is not None and exchange.sent:
-                self._forget(request_id)
+                self._forget(request_id, exchange.deadline_ns)
             if reply.done() and not reply.cancelled():
                 reply.exception()
             # They have the exception, whose traceback holds this frame.
@@ -276,11 +290,12 @@ class StdioTransport:
         if not self._opened:
             raise ConnectError("the server was not started", server_id=self._server_id)
 
-    def _forget(self, request_id: int) -> None:
+    def _forget(self, request_id: int, deadline_ns: int) -> None:
         """Remember that nobody waits for this reply any more."""
         if len(self._forgotten) >= _MAX_FORGOTTEN:
             del self._forgotten[next(iter(self._forgotten))]
-        self._forgotten[request_id] = None
+        # Given up before its time, it may keep the program busy as long as others may, but not for as long as it asked.
+        self._forgotten[request_id] = min(deadline_ns, time.monotonic_ns() + self._request_timeout_ns)
 
     def _take(self, data: bytes) -> None:
         if self._failure is None:
@@ -342,6 +357,7 @@ class StdioTransport:
             # Even one that nobody foresaw must cost the reading of this line, and of no other one.
             self._take_bad_line(line, error if isinstance(error, FrameError) else FrameError(type(error).__name__, 0))
             return False
+        self.messages += 1
         is_awaited = True
         for message in messages:
             if message.method is None:

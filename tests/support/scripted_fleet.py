@@ -26,7 +26,7 @@ from mcp_manager.protocol.request import encode_method, encode_params
 from mcp_manager.session.connect_slots import ConnectSlots
 from mcp_manager.session.settings import SessionSettings
 from mcp_manager.supervisor import Supervisor
-from mcp_manager.transports.base import Exchange, MessageSink, Request
+from mcp_manager.transports.base import Exchange, LifeSigns, MessageSink, Request
 
 __all__ = ["Act", "ScriptedFleet", "Sent"]
 
@@ -75,6 +75,15 @@ class _ScriptedTransport:
         self._number = next(fleet.session_numbers)
         self._playing: set[asyncio.Task[Message]] = set()
         self._dead: CallError | None = None
+        self._deadlines: dict[int, int] = {}
+        self.messages = 0
+
+    @property
+    def life_signs(self) -> LifeSigns | None:
+        return self if self._fleet.config.transport == "stdio" else None
+
+    def called_until_ns(self) -> int:
+        return max([0, *self._deadlines.values()])
 
     async def open(self) -> None:
         fleet = self._fleet
@@ -115,12 +124,17 @@ class _ScriptedTransport:
         playing = asyncio.ensure_future(self._fleet.play(self._index, self._number, message, exchange))
         self._playing.add(playing)
         playing.add_done_callback(self._playing.discard)
+        self._deadlines[exchange.request_id] = exchange.deadline_ns
         try:
-            return await playing
+            reply = await playing
+            self.messages += 1
+            return reply
         except asyncio.CancelledError:
             if self._dead is None:
                 raise
             raise self._dead.for_caller("unknown") from None
+        finally:
+            del self._deadlines[exchange.request_id]
 
     def exchange_lasting(self, exchange: Exchange) -> Coroutine[Any, Any, Message]:
         raise NotImplementedError
@@ -129,14 +143,16 @@ class _ScriptedTransport:
 
     def interrupt(self) -> None: ...
 
-    async def aclose(self, grace_s: float) -> None: ...
+    async def aclose(self, grace_s: float) -> None:
+        if self._number not in self._fleet.ended:
+            self._fleet.ended.append(self._number)
 
 
 class ScriptedFleet:
     """One server with instances, called through a :class:`Dispatcher`; to be made on a :class:`VirtualTimeLoop`.
 
     With a ``command`` they are child processes: each takes ``start_s`` to start, ``starts`` has which ones began to and
-    when, and :meth:`kill` ends one.
+    when, and :meth:`kill` ends one. ``ended`` has the numbers of the sessions that were closed.
 
     ``acts`` are played one for each request, whichever instance it goes to; those of an instance in ``acts_of`` go
     first. When they are used up, requests succeed. ``sent`` is the ledger.
@@ -152,6 +168,7 @@ class ScriptedFleet:
         self.start_s = 0.0
         self.starts: list[tuple[int, float]] = []
         self.running: dict[int, _ScriptedTransport] = {}
+        self.ended: list[int] = []
         self.sent: list[Sent] = []
         self.session_numbers = itertools.count(1)
         self.under_way = 0
