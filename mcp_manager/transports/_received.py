@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from mcp_manager._core.jsonrpc import FrameError, Message, scan_replies, scan_reply
+from mcp_manager._core.jsonrpc import FrameError, Message, scan_replies
 from mcp_manager._core.mending import without_constants
 
 __all__ = ["MAX_BATCH", "broken_reply_to", "read_messages"]
@@ -20,7 +20,7 @@ _MAX_FOREIGN: Final = 4 * 1024 * 1024
 _UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # What a server may say that its JSON is in, and many a framework says by itself.
 _CHARSETS: Final = frozenset({"iso8859-1", "iso8859-15", "cp1252", "utf-16", "utf-16-le", "utf-16-be", "utf-32"})
-_ARRAY: Final = re.compile(rb"\s*\[")
+_TOO_MANY: Final = "a batch of more than"
 
 # How far from either end of a text its own id is looked for: what is between them may be 16 MiB of other ids.
 _NEAR_END: Final = 4096
@@ -53,7 +53,7 @@ def read_messages(
     charset
         What the text is said to be in.
     may_batch
-        Whether there are batches in the revision that is spoken.
+        Whether there are batches in the revision that is spoken; where there are none, an array may hold one message.
 
     Raises
     ------
@@ -74,9 +74,10 @@ def _scan(text: bytes, may_batch: bool) -> list[Message]:
     if may_batch:
         return scan_replies(text, max_messages=MAX_BATCH)
     try:
-        return [scan_reply(text)]
-    except FrameError:
-        if _ARRAY.match(text):
+        # One message in an array harms nobody, and there are servers that answer so in every revision.
+        return scan_replies(text, max_messages=1)
+    except FrameError as error:
+        if error.reason.startswith(_TOO_MANY):
             raise FrameError("a batch, which the revision that is spoken does not have,", 0) from None
         raise
 

@@ -103,7 +103,7 @@ ANSWERS: dict[str, bytes] = {
     "no-json": b"Hello",
     "half": b'{"jsonrpc":"2.0","id":%ID%,"result":{',
     "empty-batch": b"[]",
-    "batch": b'[{"jsonrpc":"2.0","id":%ID%,"result":{}}]',
+    "batch": b'[{"jsonrpc":"2.0","id":%ID%,"result":{}},{"jsonrpc":"2.0","method":"x"}]',
     "no-utf8": result(b'{"content":"\xff\xfe"}'),
     "deep": result(b"[" * 2000 + b"]" * 2000),
     "deep-objects": result(b'{"a":' * 2000 + b"1" + b"}" * 2000),

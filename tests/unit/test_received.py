@@ -38,8 +38,9 @@ def test_a_batch_has_a_bounded_number_of_messages() -> None:
 
 @pytest.mark.parametrize("prefix", [b"", b" \n", b"\xef\xbb\xbf"], ids=["plain", "space", "mark"])
 def test_there_are_no_batches_where_the_revision_has_none(prefix: bytes) -> None:
-    batch = prefix + b"[" + PING % 1 + b"]"
-    assert [each.id for each in read_messages(batch, ignore)] == [1]
+    batch = prefix + b"[" + PING % 1 + b"," + PING % 2 + b"]"
+    assert [each.id for each in read_messages(batch, ignore)] == [1, 2]
+    assert [each.id for each in read_messages(prefix + b"[" + PING % 3 + b"]", ignore, may_batch=False)] == [3]
     with pytest.raises(FrameError, match="a batch, which the revision that is spoken does not have"):
         read_messages(batch, ignore, may_batch=False)
     assert read_messages(prefix + PING % 1, ignore, may_batch=False)[0].id == 1
