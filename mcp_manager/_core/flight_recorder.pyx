@@ -74,7 +74,7 @@ cdef class FlightRecorder:
 
     def add(
         self, str server_id not None, str method not None, object label, int64_t started_ns, int64_t ended_ns,
-        int64_t inflight, int circuit,
+        int inflight, int circuit,
     ):
         self.note(server_id, method, label, started_ns, ended_ns, inflight, circuit)
 

@@ -376,6 +376,14 @@ def test_depths_that_nothing_can_keep_are_refused(read: Callable[..., object], d
         read(b'[{"method":"m","params":' + b"[" * 100_000, max_depth=depth)
 
 
+def test_what_a_recorder_cannot_keep_is_refused() -> None:
+    recorder = FlightRecorder(1)
+    with pytest.raises(OverflowError):
+        recorder.add("s", "m", None, 0, 0, 2**31, 0)
+    recorder.add("s", "m", None, 0, 0, 2**31 - 1, 0)
+    assert recorder.flown()[0].inflight == 2**31 - 1
+
+
 def test_windows_reach_to_the_end_of_time_and_no_further() -> None:
     budget, shedder = RetryBudget(), Shedder()
     window = LatencyWindow()

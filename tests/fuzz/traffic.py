@@ -1,0 +1,118 @@
+"""What reads connections: replies on a wire, and requests to the benchmark's server, broken and in pieces."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+from ..support.wires import Network, chunked, response
+from .texts import mutated, pieces, some_message
+
+__all__ = ["fuzz_loopback", "fuzz_wires"]
+
+Log = Callable[[str], None]
+
+
+class _Promise:
+    """As much of a future as a wire needs."""
+
+    def __init__(self) -> None:
+        self.outcome: object = None
+
+    def done(self) -> bool:
+        return self.outcome is not None
+
+    def set_result(self, outcome: object) -> None:
+        assert self.outcome is None and outcome is not None
+        self.outcome = outcome
+
+    set_exception = set_result
+
+
+def _some_response(dice: Random) -> bytes:
+    body = dice.choice([some_message(dice), b"", b"x" * dice.choice([100, 40_000, 100_000])])
+    kind = dice.choice(["application/json", "text/event-stream", "text/html"])
+    fields = [("Content-Type", kind), *[("Set-Cookie", "a=b")] * dice.randrange(2)]
+    match dice.randrange(3):
+        case 0:
+            fields.append(("Transfer-Encoding", "chunked"))
+            return response(status=200, headers=fields, length=None) + chunked(*pieces(dice, body))
+        case 1:
+            events = b"".join(b"data: <%d>\n\n" % number for number in range(dice.randrange(4)))
+            return response(status=200, headers=[("Content-Type", "text/event-stream")], length=None) + events
+    return response(status=dice.choice([200, 200, 404, 204]), headers=fields, length=len(body)) + body
+
+
+def fuzz_wires(dice: Random, log: Log) -> None:
+    """Responses in any pieces on connections that end anyhow: every exchange ends, and nothing is left."""
+    network = Network(_Promise)  # type: ignore[arg-type]
+    for _ in range(6):
+        peer = network.connect()
+        for number in range(1, dice.randrange(2, 4)):
+            if number > 1 and (not peer.idle or network.pool.take() is not peer.wire):
+                break
+            promise: Any = peer.send(b"{}", number, timeout=60, limit=dice.choice([1 << 20, 50_000, 10]))
+            cut = pieces(dice, mutated(dice, _some_response(dice)))
+            log(f"deliver {cut!r:.3000}")
+            peer.deliver(*cut, insists=dice.random() < 0.2)
+        ending = dice.randrange(4)
+        log(f"ending {ending}")
+        if ending == 0:
+            peer.end()
+        elif ending == 1:
+            network.pass_time(120)
+        elif ending == 2:
+            network.pool.interrupt()
+        peer.lose(ConnectionResetError() if dice.random() < 0.5 else None)
+        assert peer.wire.closed
+        assert promise.done()
+    assert len(network.wheel) == 0 and network.pool.idle == [] and network.pool.wires == set()
+    assert network.pool.group.idle == 0
+
+
+def fuzz_loopback(dice: Random, log: Log) -> None:
+    """Requests to the benchmark's server: whatever came before, the next connection is answered."""
+    from mcp_manager.bench.loopback import Loopback  # noqa: PLC0415
+
+    reply = SimpleNamespace(
+        method=b'"m"', head=b"HTTP/1.1 200 OK\r\nContent-Length: ", suffix=b'"result":{}}', counted=12
+    )
+    long = SimpleNamespace(**{**vars(reply), "method": b'"long"', "suffix": b"x" * 20_000, "counted": 20_000})
+    server = Loopback(
+        lambda path: None if path == b"/none" else SimpleNamespace(chunked=False, prefix=b"{", answers=[reply, long])
+    )
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    ours, theirs = socket.socketpair()
+    thread = threading.Thread(target=server.serve, args=([listener.fileno()], theirs.fileno()), daemon=True)
+    thread.start()
+    try:
+        for _ in range(8):
+            body = b'{"jsonrpc":"2.0","id":1,"method":"%b"}' % dice.choice([b"m", b"long", b"other"])
+            path = dice.choice([b"/", b"/none", b"/usage", b"/" + b"p" * dice.randrange(20_000)])
+            verb = dice.choice([b"POST", b"POST", b"POST", b"GET", b"DELETE", b"PUT"])
+            request = b"%b %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (verb, path, len(body), body)
+            cut = pieces(dice, mutated(dice, request * dice.randrange(1, 4)))
+            log(f"request {cut!r:.3000}")
+            with socket.create_connection(listener.getsockname()) as client, contextlib.suppress(OSError):
+                for piece in cut:
+                    client.sendall(piece)
+                client.shutdown(socket.SHUT_WR)
+                client.settimeout(30)
+                while client.recv(65_536):
+                    pass
+        with socket.create_connection(listener.getsockname()) as client:
+            client.settimeout(30)
+            client.sendall(b"GET /usage HTTP/1.0\r\n\r\n")
+            assert client.recv(65_536).startswith(b"HTTP/1.1 200 OK")
+    finally:
+        ours.close()
+        thread.join(30)
+        listener.close()
+        theirs.close()
+    assert not thread.is_alive()
