@@ -36,6 +36,8 @@ cdef class EventStream:
         return self.chunks is not None or (self.events is not None and self.at < PyList_GET_SIZE(self.events))
 
     cpdef object add(self, bytes chunk):
+        if chunk is None:
+            raise TypeError("a chunk is bytes")
         if self.stopped or PyBytes_GET_SIZE(chunk) == 0:
             return
         if self.chunks is None:
@@ -43,6 +45,8 @@ cdef class EventStream:
         self.chunks.append(chunk)
 
     cpdef object take(self, bytes chunk):
+        if chunk is None:
+            raise TypeError("a chunk is bytes")
         if self.stopped:
             return None
         if self.used_up:

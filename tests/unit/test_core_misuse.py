@@ -21,6 +21,7 @@ from mcp_manager._core.breaker import Breaker, BreakerSettings
 from mcp_manager._core.call_path import CallPath, Channel, RequestIds
 from mcp_manager._core.deadlines import Deadline, DeadlineWheel
 from mcp_manager._core.dressing import Dressing
+from mcp_manager._core.event_stream import EventStream
 from mcp_manager._core.flight_recorder import FlightRecorder
 from mcp_manager._core.histogram import Histogram, LatencyWindow
 from mcp_manager._core.http_message import Exchange, Request, WireReply
@@ -358,6 +359,14 @@ def test_what_the_parser_says_is_bytes(name: str) -> None:
     peer.send()
     with pytest.raises(TypeError):
         getattr(peer.wire, name)(*[None] * (2 if name == "on_header" else 1))
+
+
+@pytest.mark.parametrize("name", ["add", "take"])
+def test_a_stream_takes_bytes_alone(name: str) -> None:
+    stream = EventStream(Exchange(b"{}", 1, 0), object(), 100)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        getattr(stream, name)(None)
+    assert not stream.is_behind
 
 
 def test_a_listener_may_close_the_wire_that_asks_it() -> None:
