@@ -1,7 +1,7 @@
 """The events of one stream, taken by turns: what is too much for one turn of the loop is kept for the next."""
 
 from collections.abc import Callable
-from typing import Any, Protocol, final
+from typing import Any, Protocol, Self, final
 
 from mcp_manager._core.http_message import Exchange
 from mcp_manager._core.sse import SseParser
@@ -31,7 +31,7 @@ class EventStream:
         Told what was spent on what is no reply; ``None`` for no bound.
     """
 
-    def __init__(self, exchange: Exchange, taker: _Taker, limit: int, turns: _Turns | None = None) -> None: ...
+    def __new__(cls, exchange: Exchange, taker: _Taker, limit: int, turns: _Turns | None = None) -> Self: ...
     @property
     def parser(self) -> SseParser:
         """What cuts the stream into events: it knows the last event's id, and the delay that the server wishes for."""

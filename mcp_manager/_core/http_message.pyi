@@ -106,6 +106,12 @@ class Request:
         """Make the JSON-RPC request of this id, ready to be sent."""
 
 @final
+class GrowingBody:
+    """A body of a length that nobody has announced; nothing of it is for use from Python."""
+
+    def __init__(self, *args: Never, **kwargs: Never) -> None: ...
+
+@final
 class BodyRoom:
     """Where a part of a long body is received: its memory lives as long as anything may write there."""
 

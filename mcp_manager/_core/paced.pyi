@@ -2,8 +2,11 @@
 
 import asyncio
 
+from typing_extensions import disjoint_base
+
 from mcp_manager._core.deadlines import Deadline
 
+@disjoint_base
 class PacedReader(Deadline):
     """Read from a transport by turns; see :class:`~mcp_manager.transports.reading_turns.ReadingTurns`."""
 
