@@ -90,6 +90,8 @@ async def test_it_warns_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
 
 async def test_it_costs_one_timer() -> None:
     loop = asyncio.get_running_loop()
+    if not hasattr(loop, "_scheduled"):
+        pytest.skip("this loop does not show its timers")
     before = len(loop._scheduled)  # type: ignore[attr-defined]
     lag = LoopLag()
     lag.start()
