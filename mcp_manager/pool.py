@@ -203,11 +203,25 @@ class Instance:
     ) -> Message:
         """Send a request once more, on the session that replaces one the server no longer knows.
 
-        The refusal proves that the request was not executed (2025-11-25, session management). Raises as :meth:`call`.
+        The refusal proves that the request was not executed (2025-11-25, session management), or it does no harm twice.
+        Raises as :meth:`call`.
         """
         self.lose(session, lost)
-        replacement = await self.ready_session(deadline_ns)
-        return await replacement.call(request, deadline_ns, progress)
+        try:
+            replacement = await self.ready_session(deadline_ns)
+            return await replacement.call(request, deadline_ns, progress)
+        except CallError as error:
+            if lost.delivery == "unknown" and error.delivery in ("not_sent", "rejected"):
+                # The first one was sent, and nothing is proven of it.
+                error.delivery = "unknown"
+            raise
+
+    def _keep_until_it_ends(self, task: asyncio.Task[None]) -> None:
+        """Have a task that ends by itself waited for by whoever closes this before."""
+        if self._retired is None:
+            self._retired = set()
+        self._retired.add(task)
+        task.add_done_callback(self._retired.discard)
 
     def lose(self, session: Session, error: CallError, *, is_known: bool = False) -> None:
         """Retire a session, unless another caller already did; whoever comes next makes a new one.
@@ -222,9 +236,8 @@ class Instance:
         if self._lost is None:
             self._lost = weakref.WeakSet()
         self._lost.add(session)
-        if self._retired is None:
-            self._retired = set()
-        task = background_task(session.retire(is_known=is_known), "retire a session", among=self._retired)
+        task = background_task(session.retire(is_known=is_known), "retire a session")
+        self._keep_until_it_ends(task)
         task.add_done_callback(partial(log_failure, f"server {self.settings.server_id!r}"))
         if not self._closing:
             self._on_change(self, error)
@@ -493,6 +506,7 @@ class Instance:
                 other.succeed(session)
                 if other is not attempt:
                     other.task.cancel()
+                    self._keep_until_it_ends(other.task)
         self._attempt = None
         attempt.succeed(session)
         self._has_failed = False

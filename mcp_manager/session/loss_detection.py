@@ -103,7 +103,10 @@ class LossDetection:
                 return reply
             if not _may_be_sent_again(refusal, request):
                 return reply
-        raise self._lost(refusal)
+        lost = self._lost(refusal)
+        if not proves_unexecuted(refusal):
+            lost.delivery = "unknown"
+        raise lost
 
     async def explained(self, error: CallError, deadline_ns: int = 0) -> CallError:
         """Return what the refusal of a message without a reply means: itself, or that the session is lost."""

@@ -72,6 +72,19 @@ async def test_what_may_have_been_executed_is_not_sent_again(form: Refused) -> N
             assert [tool.name for tool in await manager.list_tools("a")] == ["echo"]
 
 
+@forms(UNPROVEN)
+async def test_what_was_sent_and_may_have_been_executed_stays_unknown(form: Refused) -> None:
+    with ForgetfulServer(form) as server:
+        async with deployed(server) as manager:
+            server.expire_sessions()
+            server.script_always("initialize", faults.Status(500))
+            with pytest.raises(CallError) as caught:
+                await manager.list_tools("a")
+            # It does no harm twice, and was to be sent again: there was no session for it.
+            assert len(server.requests_of("initialize")) > 1
+            assert caught.value.delivery == "unknown"
+
+
 async def _executed(manager: McpManager) -> object:
     return json.loads(await manager.execute_text("a", echo("x").decode()))["result"]
 
