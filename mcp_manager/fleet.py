@@ -302,10 +302,14 @@ class Fleet:
         with _collector_paused():
             added = [self._register(server_id, wanted[server_id]) for server_id in fresh]
         await asyncio.gather(
-            *(self._alone(server_id, self.undeploy(server_id), failed) for server_id in gone),
-            *(self._alone(each[0].server_id, self._connect(*each), failed) for each in added if not each[0].is_dormant),
+            *(self._alone(server_id, failed, partial(self.undeploy, server_id)) for server_id in gone),
             *(
-                self._alone(server_id, self._replace(server_id, wanted[server_id], failed, starting), failed)
+                self._alone(each[0].server_id, failed, partial(self._connect, *each))
+                for each in added
+                if not each[0].is_dormant
+            ),
+            *(
+                self._alone(server_id, failed, partial(self._replace, server_id, wanted[server_id], failed, starting))
                 for server_id in changed
             ),
         )
@@ -317,10 +321,10 @@ class Fleet:
             starting=tuple(sorted(starting)),
         )
 
-    async def _alone(self, server_id: str, work: Coroutine[Any, Any, None], failed: dict[str, str]) -> None:
+    async def _alone(self, server_id: str, failed: dict[str, str], work: Callable[[], Awaitable[None]]) -> None:
         """Do one server's part of :meth:`apply`: what goes wrong with it must not keep the others from theirs."""
         try:
-            await work
+            await work()
         except Exception as error:
             if self._is_ended:
                 raise

@@ -6,7 +6,8 @@ import asyncio
 import errno
 import logging
 import traceback
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, Final, NoReturn
 
 from mcp_manager._core.call_path import Channel, RequestIds
@@ -172,15 +173,15 @@ class ContainedTransport:
 
     def landed(self, exchange: Exchange, answer: Any) -> Coroutine[Any, Any, Message]:
         """See :meth:`Transport.landed`."""
-        return self._contained(self._transport.landed(exchange, answer), exchange)
+        return self._contained(partial(self._transport.landed, answer=answer), exchange)
 
     def exchange(self, exchange: Exchange) -> Coroutine[Any, Any, Message]:
         """See :meth:`Transport.exchange`."""
-        return self._contained(self._transport.exchange(exchange), exchange)
+        return self._contained(self._transport.exchange, exchange)
 
     def exchange_lasting(self, exchange: Exchange) -> Coroutine[Any, Any, Message]:
         """See :meth:`Transport.exchange_lasting`."""
-        return self._contained(self._transport.exchange_lasting(exchange), exchange)
+        return self._contained(self._transport.exchange_lasting, exchange)
 
     async def notify(self, frame: bytes, deadline_ns: int, fields: bytes | None = None) -> None:
         """See :meth:`Transport.notify`."""
@@ -208,9 +209,9 @@ class ContainedTransport:
             if failure is error and not isinstance(error, CallError):
                 raise
 
-    async def _contained(self, sending: Awaitable[Message], exchange: Exchange) -> Message:
+    async def _contained(self, send: Callable[[Exchange], Awaitable[Message]], exchange: Exchange) -> Message:
         try:
-            return await sending
+            return await send(exchange)
         except CallError:
             raise
         except BaseException as error:
