@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final, Protocol
@@ -25,6 +26,7 @@ from mcp_manager._core.http_message import (
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager._core.sse import SseLimitError
 from mcp_manager.background import background_task
+from mcp_manager.errors import CallError
 from mcp_manager.transports.endpoint import dialled
 from mcp_manager.transports.http_pool import HttpPool
 from mcp_manager.transports.lanes import LanePool
@@ -236,7 +238,9 @@ class OrdinaryPath:
                     await reading.turn()
                     reply = stream.work()
                 if reply is not None:
-                    # What came along with it does not make it wait.
+                    # What came along with it gets one turn, makes nobody wait and spoils nothing.
+                    with contextlib.suppress(SseLimitError, CallError):
+                        stream.work()
                     return reply
         except SseLimitError as error:
             raise WireError(MALFORMED, str(error)) from None

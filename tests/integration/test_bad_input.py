@@ -177,7 +177,9 @@ async def test_a_flood_of_notifications_delays_nobody_for_long(server: EraServer
         assert json.loads(await manager.execute_raw("s", LIST))["result"]["tools"]
         assert text_of(await flooded) == "flooded"
         counts = manager.server("s").faults
-        assert counts["too many notifications at once"] == 2000 - taken and taken <= 1024
+        # Those that are handled, and 1,024 that wait; the oldest have made way for them.
+        assert counts["too many notifications at once"] == 2000 - taken - 1024
+        assert 0 < taken <= 64
         assert counts["a malformed progress notification"] == 2000
         gate.set()
 
