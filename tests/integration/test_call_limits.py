@@ -143,7 +143,7 @@ async def test_those_who_wait_learn_that_their_server_is_removed() -> None:
             await server.wait_for("tools/call")
             await eventually(lambda: waiting(manager) == 1, "waiting")
             removal = asyncio.ensure_future(manager.undeploy("a"))
-            with pytest.raises(CallError, match="removed while the call waited"):
+            with pytest.raises(CallError, match="the server is being stopped"):
                 await second
             first.cancel()
             with pytest.raises(asyncio.CancelledError):
