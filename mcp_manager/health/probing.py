@@ -26,6 +26,10 @@ from mcp_manager.types import CallStatus, Outcome
 __all__ = ["Prober"]
 
 _PING: Final = Request(b'"ping"', None)
+# Of what offers no list: whoever does not know the method says so, which is an answer.
+_ANY_LIST: Final = b'"tools/list"'
+# How many probes it gets at least, for there may be no answer of it that it has ever shown to give.
+_FEWEST_PROBES: Final = 3
 # How late the end of a probe may be noticed: beyond that it was this side that did not look, and the answer may be there.
 _OVERSLEPT_S: Final = 0.25
 
@@ -125,7 +129,7 @@ class Prober:
         """Replace what has fallen silent for good, if it is to be replaced; tell whether another session has answered."""
         instance, config = watch.instance, watch.config
         probes = watch.silence.probes
-        if probes < config.health.fall or not config.restart.on_hang:
+        if probes < _probes_needed(watch, session) or not config.restart.on_hang:
             return False
         if watch.is_child:
             if instance.called_until_ns <= self._clock():
@@ -150,10 +154,16 @@ def _request(watch: Watch, session: Session) -> Request:
     """Return what a live session is asked."""
     silence = watch.silence
     # Some programs ignore pings: whether one is dead is not decided by what it may never have answered.
-    is_last = not silence.has_answered and silence.probes >= watch.config.health.fall - 1
+    is_last = not silence.has_answered and silence.probes >= _probes_needed(watch, session) - 1
     is_doubtful = watch.is_child and not session.is_stateless and (is_last or silence.is_asked_for_lists)
-    listing = session.listing if is_doubtful else None
-    return _PING if listing is None else Request(listing, None)
+    return Request(session.listing or _ANY_LIST, None) if is_doubtful else _PING
+
+
+def _probes_needed(watch: Watch, session: Session) -> int:
+    """Return how many probes in a row a session leaves unanswered before it is replaced."""
+    fall = watch.config.health.fall
+    is_known = session.listing is not None or watch.silence.has_answered or not watch.is_child
+    return fall if is_known else max(fall, _FEWEST_PROBES)
 
 
 def _is_silence(error: CallError, watch: Watch) -> bool:

@@ -115,7 +115,7 @@ class _ScriptedTransport:
         if message["method"] == "initialize":
             result = {
                 "protocolVersion": "2025-11-25",
-                "capabilities": {"tools": {}},
+                "capabilities": self._fleet.capabilities,
                 "serverInfo": {"name": "scripted", "version": "1"},
             }
             return _reply(exchange.request_id, result=result)
@@ -171,6 +171,7 @@ class ScriptedFleet:
         self.ended: list[int] = []
         self.sent: list[Sent] = []
         self.session_numbers = itertools.count(1)
+        self.capabilities: dict[str, Any] = {"tools": {}}
         self.under_way = 0
         self.abandoned = 0
         spec = {

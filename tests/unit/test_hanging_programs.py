@@ -69,8 +69,10 @@ class Programs(ScriptedFleet):
 
 
 @contextlib.asynccontextmanager
-async def probed(**settings: Any) -> AsyncIterator[Programs]:
+async def probed(capabilities: dict[str, Any] | None = None, **settings: Any) -> AsyncIterator[Programs]:
     fleet = Programs(**settings)
+    if capabilities is not None:
+        fleet.capabilities = capabilities
     fleet.monitor.start()
     await fleet.connect()
     try:
@@ -228,6 +230,20 @@ def test_one_that_ignores_pings_is_asked_for_what_it_offers() -> None:
             assert set(fleet.asked(1)[3:]) == {"tools/list"}
             assert fleet.shown() == (ServerState.HEALTHY, ())
             # It is not taken for alive whatever it does.
+            fleet.hung.add(1)
+            await ended(fleet)
+
+    run_in_virtual_time(work())
+
+
+@pytest.mark.parametrize("fall", [1, 3])
+def test_one_that_offers_no_list_and_ignores_pings_is_asked_for_one_all_the_same(fall: int) -> None:
+    async def work() -> None:
+        async with probed(capabilities={}, health=HEALTH | {"fall": fall}) as fleet:
+            fleet.ignores_pings = True
+            await asyncio.sleep(600)
+            assert fleet.ended == []
+            assert fleet.asked(1)[:3] == ["ping", "ping", "tools/list"]
             fleet.hung.add(1)
             await ended(fleet)
 
