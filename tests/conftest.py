@@ -133,7 +133,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a thread, a child process, a socket or an unhandled error of a loop."""
-    before = Snapshot()
+    before, failed_before = Snapshot(), request.session.testsfailed
     with LoopErrors() as errors:
         yield
         if is_async_test(request.node):
@@ -151,7 +151,8 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
             left += before.new_children()
         if "descriptors" in watched:
             left += before.new_descriptors()
-        if "objects" in watched and is_async_test(request.node):
+        # The traceback of a test that failed holds all that it had.
+        if "objects" in watched and is_async_test(request.node) and request.session.testsfailed == failed_before:
             left += before.new_objects()
     if "loop_errors" in watched:
         left += [f"an event loop reported: {report}" for report in errors.reports]
