@@ -47,6 +47,10 @@ def objects() -> Counter[str]:
     return Counter([type(each).__name__ for each in gc.get_objects() if type(each) in kinds])
 
 
+# Why a schema cannot be used, remembered for the last 256 of them.
+_REMEMBERED: Final = frozenset({"UnusableSchema"})
+
+
 def watched_types() -> frozenset[type]:
     """Return the types of what must not outlive the call, the session or the server that it belongs to."""
     return _watched_types(len(sys.modules))
@@ -60,7 +64,9 @@ def _watched_types(_: int) -> frozenset[type]:
         for name, module in list(sys.modules.items())
         if name.partition(".")[0] == "mcp_manager"
         for kind in list(vars(module).values())
-        if isinstance(kind, type) and _is_ours(kind) and (kind.__name__ in _WATCHED or issubclass(kind, Exception))
+        if isinstance(kind, type)
+        and _is_ours(kind)
+        and (kind.__name__ in _WATCHED or (issubclass(kind, Exception) and kind.__name__ not in _REMEMBERED))
     )
 
 
