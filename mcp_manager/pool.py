@@ -309,7 +309,8 @@ class Instance:
         """Make no session any more: an attempt under way ends, and whoever waits for it learns that at once."""
         self._closing = True
         for attempt in (self._attempt, self._late_attempt):
-            if attempt is not None:
+            # Once: a second time would cut short how it takes leave of the server.
+            if attempt is not None and not attempt.task.cancelling():
                 attempt.task.cancel()
                 attempt.outcome.cancel()
 
