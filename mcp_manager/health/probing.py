@@ -70,10 +70,11 @@ class Prober:
             await self._ask(watch, request)
             outcome, status, is_answered = Outcome.SUCCESS, CallStatus.SUCCESS, True
         except CallError as error:
-            failure = error
             if session is not None and self._is_own_trouble(error, watch, started_ns):
                 error.is_local = True
             outcome, status, is_answered = self._told_by(error, watch, lease)
+            # A copy, which has no traceback: that holds this frame.
+            failure = error.for_caller(error.delivery)
         finally:
             self._router.done(lease, outcome, status, self._clock(), random=random.getrandbits(64))
         watch.supervisor.hold(instance)

@@ -60,7 +60,8 @@ def test_nothing_is_held(scenario: str, loop: str) -> None:
 
 @pytest.mark.parametrize("scenario", [each for each in SCENARIOS if each not in CYCLIC])
 def test_a_call_leaves_no_cycle(scenario: str, loop: str) -> None:
-    assert left_by(scenario, loop)["cycles"] == []
+    # A transport of uvloop and its protocol refer to each other, also when their connection was never used.
+    assert set(left_by(scenario, loop)["cycles"]) <= {"PacedResponses"}
 
 
 @pytest.mark.parametrize("scenario", sorted(CYCLIC))

@@ -376,6 +376,8 @@ async def scrutinized(work: Scenario) -> dict[str, Any]:
             await work(stage)
             await _settle(server)
             stage.held.clear()
+            # Twice: what has finalizers is freed once these have run.
+            gc.collect()
             gc.collect()
             before = kept.objects()
             gc.disable()
