@@ -106,7 +106,11 @@ class LossDetection:
         lost = self._lost(refusal)
         if not proves_unexecuted(refusal):
             lost.delivery = "unknown"
-        raise lost
+        try:
+            raise lost
+        finally:
+            # Its traceback holds this frame.
+            del lost
 
     async def explained(self, error: CallError, deadline_ns: int = 0) -> CallError:
         """Return what the refusal of a message without a reply means: itself, or that the session is lost."""

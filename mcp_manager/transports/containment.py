@@ -215,6 +215,8 @@ class ContainedTransport:
         except CallError:
             raise
         except BaseException as error:
+            # It may have the very exception, whose traceback holds this frame.
+            del send
             self._raise(error, "unknown" if exchange.sent else "not_sent")
 
     def _raise(self, error: BaseException, delivery: Delivery) -> NoReturn:
