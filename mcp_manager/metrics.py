@@ -28,6 +28,7 @@ class _FleetCollector(Collector):
         yield self._health_checks()
         yield from self._recoveries()
         yield self._restarts()
+        yield self._floods()
         yield from self._gauges()
         yield from self._fleet()
         yield self._loop_lag()
@@ -105,6 +106,17 @@ class _FleetCollector(Collector):
         for reading in self._readings:
             for cause, count in reading.restarts.items():
                 family.add_metric((reading.snapshot.server_id, cause), count)
+        return family
+
+    def _floods(self) -> Metric:
+        family = CounterMetricFamily(
+            "mcp_floods",
+            "Times that a server sent so much that reading from it had to pause again and again for a second",
+            labels=("server_id",),
+        )
+        for reading in self._readings:
+            if reading.floods:
+                family.add_metric((reading.snapshot.server_id,), reading.floods)
         return family
 
     def _fleet(self) -> Iterable[Metric]:

@@ -14,6 +14,7 @@ from mcp_manager.errors import CallError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.protocol.handshake import ServerIdentity
 from mcp_manager.supervisor import RestartCause, Supervisor
+from mcp_manager.transports.reading_turns import FLOOD
 from mcp_manager.types import CircuitState, PyHealthStatus, ServerState
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class ServerReading(msgspec.Struct, frozen=True, kw_only=True):
     """One server at the moment of a scrape.
 
     ``ejected`` of its instances are out of traffic because they failed more than others; ``limit`` is how many calls those
-    that have a limit take together, ``None`` if none has.
+    that have a limit take together, ``None`` if none has; ``floods`` is how often reading from it had to pause for a second.
     """
 
     snapshot: ServerSnapshot
@@ -83,6 +84,7 @@ class ServerReading(msgspec.Struct, frozen=True, kw_only=True):
     open_connections: int
     recoveries: Mapping[Recovery, int]
     restarts: Mapping[RestartCause, int] = msgspec.field(default_factory=dict)
+    floods: int = 0
 
 
 def server_view(supervisor: Supervisor, judge: Judge, router: Router, now_ns: int) -> ServerView:
@@ -153,6 +155,7 @@ def server_reading(
         open_connections=http.clients.open_connections(supervisor.server_id) if is_http else ready,
         recoveries=dict(recoveries.of(supervisor.server_id)),
         restarts=dict(supervisor.restarts or {}),
+        floods=supervisor.settings.fault_counts.get(FLOOD, 0),
     )
 
 

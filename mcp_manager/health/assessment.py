@@ -43,10 +43,22 @@ AUTH_FAILING: Final = "auth failing"
 PROBE_FAILED: Final = "probe failed"
 PROBES_FAILING: Final = "probes failing"
 SLOW_PROBE: Final = "slow probe"
+FLOODING: Final = "flooding"
 RESTARTING: Final = "restarting"
 
 PASSING: Final = frozenset(
-    {FAILING_CALLS, SLOW, HALF_OPEN, AT_MINIMUM, EJECTED, AUTH_FAILING, PROBE_FAILED, PROBES_FAILING, SLOW_PROBE}
+    {
+        FAILING_CALLS,
+        SLOW,
+        HALF_OPEN,
+        AT_MINIMUM,
+        EJECTED,
+        AUTH_FAILING,
+        PROBE_FAILED,
+        PROBES_FAILING,
+        SLOW_PROBE,
+        FLOODING,
+    }
 )
 """Reasons that end with calls or with time, of which nobody tells."""
 
@@ -286,6 +298,8 @@ def assess(
     limits = supervisor.config.limits
     if limits.min < limits.max and any(each.limit is not None and each.limit <= limits.min for each in circuits):
         reasons[AT_MINIMUM] = None
+    if any(watch.instance.settings.is_flooding for watch in watches):
+        reasons[FLOODING] = None
     if supervisor.draining:
         reasons[DRAINING] = None
     return (ServerState.DEGRADED if reasons else ServerState.HEALTHY), tuple(reasons)

@@ -123,6 +123,7 @@ class HealthMonitor:
             return
         if error is None:
             watch.succeeded()
+            instance.settings.faults.on_flood = partial(self._review_in, supervisor, _NOTICE_S)
         elif not isinstance(error, SessionLostError):
             watch.failed()
         if watch.is_scheduled and watch.in_flight is None:

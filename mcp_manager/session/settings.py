@@ -178,6 +178,11 @@ class SessionSettings:
         return {} if self._faults is None else dict(self._faults.counts)
 
     @property
+    def is_flooding(self) -> bool:
+        """Whether it sends more than there is time to read; see :attr:`PeerFaults.is_flooding`."""
+        return self._faults is not None and self._faults.is_flooding
+
+    @property
     def cache(self) -> ResponseCache:
         """Its answers that hold for a while."""
         if self._cache is None:

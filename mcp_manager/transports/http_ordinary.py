@@ -31,6 +31,7 @@ from mcp_manager.transports.endpoint import dialled
 from mcp_manager.transports.http_pool import HttpPool
 from mcp_manager.transports.lanes import LanePool
 from mcp_manager.transports.paced_content import PacedContent
+from mcp_manager.transports.paced_responses import flood_taker
 from mcp_manager.transports.places import Place, Wait
 from mcp_manager.transports.reading_turns import StreamReading, reading_turns
 from mcp_manager.transports.route import proxy_fields, request_options
@@ -185,16 +186,21 @@ class OrdinaryPath:
     async def _respond(
         self, client: aiohttp.ClientSession, verb: str, url: URL, headers: Mapping[str, str], exchange: Exchange
     ) -> aiohttp.ClientResponse:
-        return await client.request(
-            verb,
-            dialled(url, self._endpoint),
-            **await request_options(self._route, self._pool.tls, url, self._endpoint),
-            data=_MarkedPayload(exchange) if exchange.frame else None,
-            headers=headers,
-            timeout=self._timeout,
-            allow_redirects=False,
-            trace_request_ctx=exchange,
-        )
+        options = await request_options(self._route, self._pool.tls, url, self._endpoint)
+        told = flood_taker.set(self._taker)
+        try:
+            return await client.request(
+                verb,
+                dialled(url, self._endpoint),
+                **options,
+                data=_MarkedPayload(exchange) if exchange.frame else None,
+                headers=headers,
+                timeout=self._timeout,
+                allow_redirects=False,
+                trace_request_ctx=exchange,
+            )
+        finally:
+            flood_taker.reset(told)
 
     async def _read(
         self, response: aiohttp.ClientResponse, exchange: Exchange, place: Place | None

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, Final
+import weakref
+from contextvars import ContextVar
+from typing import Any, Final, Protocol
 
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 
 from mcp_manager.transports.reading_turns import reading_turns
 
-__all__ = ["PacedResponses"]
+__all__ = ["FloodTaker", "PacedResponses", "flood_taker"]
 
 # Parsed at once; what takes long is fed in ever smaller pieces, what does not in larger ones.
 _FIRST_PIECE: Final = 4096
@@ -22,12 +23,23 @@ _LONG_NS: Final = 250_000
 _MAX_HEAD: Final = 1 << 17
 
 
+class FloodTaker(Protocol):
+    """Who wants to know of a flood."""
+
+    def flooded(self) -> None:
+        """Learn that reading has had to wait for a second."""
+
+
+flood_taker: ContextVar[FloodTaker | None] = ContextVar("flood_taker", default=None)
+"""Who is told of a flood in the response to the request that this context sends."""
+
+
 class PacedResponses(ResponseHandler):
     """Parse what a server sends as aiohttp does, but no more in a turn of the loop than there is time for.
 
     Interim responses (RFC 9110, section 15.2) are passed over, and bounded together with the head that they precede.
 
-    ``on_flood`` is called where reading has had to wait for a second.
+    Who sent the request is told where reading has had to wait for a second; see :data:`flood_taker`.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -39,7 +51,8 @@ class PacedResponses(ResponseHandler):
         self._head_bytes = 0
         self._waits = False
         self._ended: tuple[BaseException | None] | None = None
-        self.on_flood: Callable[[], None] | None = None
+        # Of the last request; an idle connection must not keep what belongs to a server that is gone.
+        self._flood_taker: weakref.ref[FloodTaker] | None = None
 
     @property
     def should_close(self) -> bool:
@@ -49,6 +62,8 @@ class PacedResponses(ResponseHandler):
     def set_response_params(self, **params: Any) -> None:
         """Begin to wait for a response."""
         self._head_bytes = 0
+        taker = flood_taker.get()
+        self._flood_taker = None if taker is None else weakref.ref(taker)
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
@@ -95,8 +110,9 @@ class PacedResponses(ResponseHandler):
 
     def flooded(self) -> None:
         """Pass on that the server floods."""
-        if self.on_flood is not None:
-            self.on_flood()
+        taker = None if self._flood_taker is None else self._flood_taker()
+        if taker is not None:
+            taker.flooded()
 
     def _parse(self) -> None:
         last_ns = self._turns.clock()

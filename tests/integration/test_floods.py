@@ -13,12 +13,16 @@ from typing import Any
 
 import pytest
 from support.calls import eventually
+from support.faults import Dripping
+from support.scripted import ScriptedServer
 
 from mcp_manager import Handlers, McpManager
 from mcp_manager.config import ManagerConfig
 from mcp_manager.errors import CallError, ProtocolError
 from mcp_manager.session.session import Session
+from mcp_manager.transports import reading_turns
 from mcp_manager.transports.reading_turns import FLOOD
+from mcp_manager.types import ServerState
 
 pytestmark = pytest.mark.both_loops
 
@@ -151,8 +155,28 @@ async def test_a_flood_is_counted_and_told_once_a_minute(caplog: pytest.LogCaptu
             await manager.deploy("program", program("stderr"))
             for server_id in ("flood", "program"):
                 await eventually(lambda: manager.server(server_id).faults.get(FLOOD, 0) >= 2, "the fault")  # noqa: B023
+                assert (await eventual_reasons(manager, server_id)) == ("flooding",)
+                assert f'mcp_floods_total{{server_id="{server_id}"}}' in manager.metrics_text()
             told = [record.getMessage() for record in caplog.records if FLOOD in record.getMessage()]
             assert sorted(each.split(":")[0] for each in told) == ["server 'flood'", "server 'program'"]
+
+
+async def eventual_reasons(manager: McpManager, server_id: str) -> tuple[str, ...]:
+    """Return why the server is not healthy, once there is a reason."""
+    await eventually(lambda: manager.server(server_id).reasons, "a reason")
+    view = manager.server(server_id)
+    assert view.state is ServerState.DEGRADED
+    return view.reasons
+
+
+async def test_a_flood_that_only_the_parser_sees_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading_turns, "_FLOOD_NS", 10_000_000)
+    with ScriptedServer() as server:
+        async with managed(lanes=False) as manager:
+            await manager.deploy("drips", {"url": server.url, "health": {"enabled": False}})
+            server.script("tools/call", Dripping(1 << 17, 1))
+            await manager.execute_raw("drips", tool("echo"), timeout=WAIT_S)
+            assert manager.server("drips").faults.get(FLOOD, 0) >= 1
 
 
 @pytest.mark.parametrize("way", ["http", "stdio"])

@@ -28,6 +28,7 @@ FAMILIES = {
     "mcp_hedges": "counter",
     "mcp_fallbacks": "counter",
     "mcp_child_restarts": "counter",
+    "mcp_floods": "counter",
     "mcp_instances": "gauge",
     "mcp_ejected_instances": "gauge",
     "mcp_waiting_calls": "gauge",
