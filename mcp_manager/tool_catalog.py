@@ -63,25 +63,33 @@ class ToolCatalog(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Listing:
-    """The tools of one server as they were at one time."""
+    """The tools of one server as they were at one time.
 
-    __slots__ = ("fetched_ns", "stamp", "tools")
+    ``next_at`` is the loop time before which they are not listed again because the server says that they have changed.
+    """
 
-    def __init__(self, tools: list[Tool], stamp: Stamp, fetched_ns: int) -> None:
+    __slots__ = ("fetched_ns", "next_at", "stamp", "tools")
+
+    def __init__(self, tools: list[Tool], stamp: Stamp, fetched_ns: int, next_at: float) -> None:
         self.tools = tools
         self.stamp = stamp
         self.fetched_ns = fetched_ns
+        self.next_at = next_at
 
 
 class _Fetching:
-    """One listing under way. ``is_current`` ends when what it will bring may be old already."""
+    """One listing under way. ``is_current`` ends when what it will bring may be old already.
 
-    __slots__ = ("deployment", "is_current", "task")
+    ``began`` is the loop time at which the server was asked, 0 before that.
+    """
 
-    def __init__(self, deployment: Stamp, task: asyncio.Task[list[Tool]]) -> None:
+    __slots__ = ("began", "deployment", "is_current", "task")
+
+    def __init__(self, deployment: Stamp) -> None:
         self.deployment = deployment
-        self.task = task
+        self.task: asyncio.Task[list[Tool]]
         self.is_current = True
+        self.began = 0.0
 
 
 class ToolCache:
@@ -94,6 +102,8 @@ class ToolCache:
     stamp
         Tells what a server's list would be read from now. A list is kept while its server's stamp stays the same and
         :meth:`drop` is not called, at most five minutes: over HTTP, the news of a change may find no way here.
+        However often a list changes, its server is asked once at a time, and after a change not before as long has
+        passed as the last listing took.
     clock
         Monotonic nanoseconds.
     """
@@ -109,6 +119,8 @@ class ToolCache:
         self._clock = clock
         self._listings: dict[str, _Listing] = {}
         self._fetching: dict[str, _Fetching] = {}
+        # The loop time before which a server whose list has changed is not asked again.
+        self._not_before: dict[str, float] = {}
         self._tasks: set[asyncio.Task[list[Tool]]] = set()
         self._slots = asyncio.Semaphore(_CONCURRENCY)
         self._routes: dict[str, tuple[str, str]] = {}
@@ -159,14 +171,20 @@ class ToolCache:
     def drop(self, server_id: str) -> None:
         """Forget what a server listed, and keep nothing of what it is listing."""
         self.version += 1
-        self._listings.pop(server_id, None)
-        fetching = self._fetching.pop(server_id, None)
-        if fetching is not None:
+        listing = self._listings.pop(server_id, None)
+        if listing is not None:
+            self._not_before[server_id] = listing.next_at
+        fetching = self._fetching.get(server_id)
+        if fetching is not None and fetching.began:
             fetching.is_current = False
 
     def forget(self, server_id: str) -> None:
         """Forget a server that is gone, with the names of its tools."""
         self.drop(server_id)
+        self._not_before.pop(server_id, None)
+        fetching = self._fetching.pop(server_id, None)
+        if fetching is not None:
+            fetching.is_current = False
         self._routes = {name: pair for name, pair in self._routes.items() if pair[0] != server_id}
 
     def began(self, server_id: str, kind: str) -> None:
@@ -204,12 +222,16 @@ class ToolCache:
             is_own = fetching is None or fetching.deployment != self._stamp(server_id)[:1]
             if fetching is None or is_own:
                 fetching = self._start(server_id, left)
+            # It may have read what has changed since; the next one begins when it has ended.
+            is_old = not fetching.is_current
             # A caller that gives up must not take the list from the others.
             done, _ = await asyncio.wait({fetching.task}, timeout=None if left is None else min(left, _LONGEST_WAIT_S))
             if not done:
                 raise DeadlineExceededError("the tools were not listed within the timeout", server_id=server_id)
             if fetching.task.cancelled():
                 raise ConnectionLostError("the manager was stopped during the listing", server_id=server_id)
+            if is_old:
+                continue
             error = fetching.task.exception()
             if error is None:
                 return fetching.task.result()
@@ -224,15 +246,25 @@ class ToolCache:
     def _start(self, server_id: str, timeout: float | None) -> _Fetching:
         before = self._fetching.pop(server_id, None)
         if before is not None:
+            # Of another deployment, which has nothing to do with this one's pace.
             before.is_current = False
-        task = background_task(self._refresh(server_id, timeout), "list tools")
-        fetching = self._fetching[server_id] = _Fetching(self._stamp(server_id)[:1], task)
+            self._not_before.pop(server_id, None)
+        fetching = self._fetching[server_id] = _Fetching(self._stamp(server_id)[:1])
+        task = fetching.task = background_task(self._refresh(server_id, timeout, fetching), "list tools")
         self._tasks.add(task)
         task.add_done_callback(lambda _: self._fetched(server_id, fetching))
         return fetching
 
-    async def _refresh(self, server_id: str, timeout: float | None) -> list[Tool]:
+    async def _refresh(self, server_id: str, timeout: float | None, fetching: _Fetching) -> list[Tool]:
+        loop = asyncio.get_running_loop()
+        pause_s = self._not_before.get(server_id, 0.0) - loop.time()
+        if pause_s > 0:
+            if timeout is not None:
+                timeout = max(0.0, timeout - pause_s)
+            await asyncio.sleep(pause_s)
         async with self._slots:
+            self._not_before.pop(server_id, None)
+            fetching.began = loop.time()
             return await self._fetch(server_id, timeout)
 
     def _fetched(self, server_id: str, fetching: _Fetching) -> None:
@@ -240,12 +272,18 @@ class ToolCache:
         self._tasks.discard(task)
         if self._fetching.get(server_id) is fetching:
             del self._fetching[server_id]
-        if task.cancelled() or task.exception() is not None or not fetching.is_current:
+        if task.cancelled() or task.exception() is not None:
             return
         # Sessions come and caches fill while a list is read; a server that was replaced meanwhile has another list.
         stamp = self._stamp(server_id)
-        if stamp[:1] == fetching.deployment:
-            self._listings[server_id] = _Listing(task.result(), stamp, self._clock())
+        if not stamp or stamp[:1] != fetching.deployment:
+            return
+        now = asyncio.get_running_loop().time()
+        next_at = 2 * now - fetching.began
+        if fetching.is_current:
+            self._listings[server_id] = _Listing(task.result(), stamp, self._clock(), next_at)
+        else:
+            self._not_before[server_id] = next_at
 
 
 class FleetTools(Verbs):

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from support.virtual_time import run_in_virtual_time
 
 from mcp_manager import tool_catalog
 from mcp_manager.catalog import Tool
@@ -71,6 +72,75 @@ async def test_a_listing_may_fail_after_all_who_asked_have_left() -> None:
     gc.collect()
     fleet.listing = lambda: asyncio.sleep(0, [Tool(name="echo")])
     assert len((await fleet.cache.catalog(["one"], None)).tools) == 1
+
+
+@pytest.mark.parametrize("takes_s", [0.1, 1.0, 10.0])
+def test_a_list_that_changes_all_the_time_is_listed_half_of_the_time_at_most(takes_s: float) -> None:
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        began: list[float] = []
+        ended: list[float] = []
+
+        async def slow() -> list[Tool]:
+            assert len(began) == len(ended), "two listings at a time"
+            began.append(loop.time())
+            await asyncio.sleep(takes_s)
+            ended.append(loop.time())
+            return [Tool(name="echo")]
+
+        fleet = Fleet(slow)
+        callers: list[asyncio.Task[Any]] = []
+        for _ in range(240):
+            fleet.cache.drop("one")
+            callers.append(asyncio.create_task(fleet.cache.catalog(["one"], None)))
+            await asyncio.sleep(0.25)
+        catalogs = await asyncio.gather(*callers)
+        assert all(len(catalog.tools) == 1 for catalog in catalogs)
+        assert len(began) >= 3
+        for first_began, first_ended, next_began in zip(began, ended, began[1:], strict=False):
+            assert next_began - first_ended >= 0.99 * (first_ended - first_began)
+        assert 240 * 0.25 + 4 * takes_s >= ended[-1] - began[0]
+
+    run_in_virtual_time(work())
+
+
+def test_what_has_changed_during_a_listing_is_listed_again_for_those_who_ask_then() -> None:
+    async def work() -> None:
+        listed = iter("abc")
+
+        async def slow() -> list[Tool]:
+            tools = [Tool(name=next(listed))]
+            await asyncio.sleep(1.0)
+            return tools
+
+        fleet = Fleet(slow)
+        before = asyncio.create_task(fleet.cache.catalog(["one"], None))
+        await asyncio.sleep(0.5)
+        fleet.cache.drop("one")
+        after = [asyncio.create_task(fleet.cache.catalog(["one"], None)) for _ in range(3)]
+        # Before it is asked again there is nothing that a change could make old.
+        await asyncio.sleep(1.0)
+        fleet.cache.drop("one")
+        names = [[each.tool.name for each in catalog.tools] for catalog in await asyncio.gather(before, *after)]
+        assert names == [["a"], ["b"], ["b"], ["b"]]
+        assert [each.tool.name for each in (await fleet.cache.catalog(["one"], None)).tools] == ["b"]
+
+    run_in_virtual_time(work())
+
+
+def test_a_server_that_is_deployed_anew_does_not_wait_for_the_one_before_it() -> None:
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        fleet = Fleet(lambda: asyncio.sleep(5.0, [Tool(name="echo")]))
+        before = asyncio.create_task(fleet.cache.catalog(["one"], None))
+        await asyncio.sleep(1.0)
+        fleet.cache.forget("one")
+        begun = loop.time()
+        await fleet.cache.catalog(["one"], None)
+        assert loop.time() - begun < 5.5
+        await before
+
+    run_in_virtual_time(work())
 
 
 async def test_a_long_catalogue_is_put_together_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
