@@ -1,4 +1,4 @@
-"""In which forms a secret may turn up in somebody's text: as it is, in a URL, in JSON, in HTML, and within base64."""
+"""In which forms a secret may turn up in somebody's text: as it is, in a URL, JSON, HTML, hex digits, and in base64."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ __all__ = ["forms_of", "is_credential", "plain_forms"]
 
 # Less base64 than this is a word by chance.
 _SHORTEST_BASE64: Final = 8
+_PERCENT: Final = re.compile("%[0-9A-F]{2}")
 _URL_SAFE: Final = str.maketrans("+/", "-_")
 _CREDENTIAL: Final = re.compile(
     r"auth|cookie|token|secret|passw|pwd|credential|signature|\bsig\b|(^|[-_.])(api|access|private|x)?[-_.]?key$", re.I
@@ -41,16 +42,38 @@ def forms_of(secret: str) -> Iterator[str]:
     """
     yield from plain_forms(secret)
     yield quote_plus(secret, errors="surrogatepass")
+    # .NET and nginx write the digits of a percent escape in lower case.
+    yield _small_escapes(quote(secret, safe="", errors="surrogatepass"))
+    yield _small_escapes(quote(secret, errors="surrogatepass"))
+    yield _small_escapes(quote_plus(secret, errors="surrogatepass"))
     for ensure_ascii in (True, False):
-        yield json.dumps(secret, ensure_ascii=ensure_ascii)[1:-1]
+        written = json.dumps(secret, ensure_ascii=ensure_ascii)[1:-1]
+        yield written
+        # PHP escapes slashes, Go what means something in HTML, .NET quotes and the plus as well.
+        yield written.replace("/", "\\/")
+        yield _escaped_marks(written, "<>&", "04x")
+        yield _escaped_marks(written.replace('\\"', '"'), "<>&'\"+`", "04X")
     yield html.escape(secret)
+    yield html.escape(secret).replace("&#x27;", "&#39;")
+    yield html.escape(secret).replace("&#x27;", "&#39;").replace("&quot;", "&#34;")
     yield repr(secret)[1:-1]
     data = secret.encode("utf-8", "surrogatepass")
+    yield data.hex()
+    yield data.hex().upper()
     whole = base64.b64encode(data).decode()
     for encoded in (whole, *(_within(data, before) for before in range(3))):
         if len(encoded.rstrip("=")) >= _SHORTEST_BASE64:
             yield encoded
             yield encoded.translate(_URL_SAFE)
+
+
+def _small_escapes(quoted: str) -> str:
+    return _PERCENT.sub(lambda found: found[0].lower(), quoted)
+
+
+def _escaped_marks(written: str, marks: str, digits: str) -> str:
+    r"""Write these characters as ``\uXXXX``."""
+    return "".join(f"\\u{ord(char):{digits}}" if char in marks else char for char in written)
 
 
 def _within(data: bytes, before: int) -> str:

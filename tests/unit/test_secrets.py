@@ -28,6 +28,14 @@ FORMS = {
     "base64": base64.b64encode(SECRET.encode()).decode(),
     "base64 for URLs": base64.urlsafe_b64encode(SECRET.encode()).decode(),
     **{f"Basic {user}": base64.b64encode(f"{user}:{SECRET}".encode()).decode() for user in ("me", "you", "them", "")},
+    "in a URL by .NET": "sk-S3cr3t%2fV%2blue%20%3c99%3e",
+    "in a path by nginx": "sk-S3cr3t/V%2blue%20%3c99%3e",
+    "in a form by .NET": "sk-S3cr3t%2fV%2blue+%3c99%3e",
+    "in JSON by PHP": r"sk-S3cr3t\/V+lue <99>",
+    "in JSON by Go": r"sk-S3cr3t/V+lue \u003c99\u003e",
+    "in JSON by .NET": r"sk-S3cr3t/V\u002Blue \u003C99\u003E",
+    "in hex digits": SECRET.encode().hex(),
+    "in large hex digits": SECRET.encode().hex().upper(),
     "in the middle": base64.b64encode(f"<{SECRET}>".encode()).decode(),
 }
 
@@ -47,6 +55,12 @@ def test_a_secret_is_masked_in_every_form_it_may_come_back_in(form: str) -> None
     # Of base64, the characters stay that it shares with what stands before and behind.
     assert "***" in said
     assert len(said) <= len("you sent ***, did you?") + 8 + 4 * form.startswith("Basic")
+
+
+@pytest.mark.parametrize("quotes", [("&quot;", "&#x27;"), ("&quot;", "&#39;"), ("&#34;", "&#39;")])
+def test_a_secret_with_quotes_is_masked_as_every_library_escapes_them_for_html(quotes: tuple[str, str]) -> None:
+    secrets = Secrets(ServerConfig(url="http://h/", auth=AuthConfig(type="bearer", token="S3\"cr3'tV4lue")))
+    assert secrets.masked(f"you sent S3{quotes[0]}cr3{quotes[1]}tV4lue") == "you sent ***"
 
 
 @pytest.mark.parametrize("value", ["a", "abc"])
