@@ -6,6 +6,8 @@ from typing import Final
 
 import aiohttp
 
+from mcp_manager._core.http_message import MALFORMED, WireError
+from mcp_manager.transports.paced_responses import EndlessFramingError
 from mcp_manager.transports.reading_turns import ReadingTurns, StreamReading
 
 __all__ = ["PacedContent"]
@@ -37,16 +39,27 @@ class PacedContent:
         self._began_ns = 0
 
     async def read(self) -> bytes:
-        """Return the next piece, nothing at the end; raises what the connection ended with."""
+        """Return the next piece, nothing at the end.
+
+        Raises
+        ------
+        WireError
+            :data:`MALFORMED`: there is no end to what stands between the pieces.
+        aiohttp.ClientError, OSError
+            What the connection ended with.
+        """
         if self._began_ns:
             took_ns = self._turns.clock() - self._began_ns
             self._size = max(_SMALLEST, self._size // 2) if took_ns > _LONG_NS else min(_LARGEST, self._size * 2)
             if not self._turns.spend(took_ns):
                 await self._reading.turn()
         began_ns = self._turns.clock()
-        piece = self._content.read_nowait(self._size)
-        if not piece:
-            piece = await self._content.read(self._size)
-            began_ns = self._turns.clock()
+        try:
+            piece = self._content.read_nowait(self._size)
+            if not piece:
+                piece = await self._content.read(self._size)
+                began_ns = self._turns.clock()
+        except EndlessFramingError as error:
+            raise WireError(MALFORMED, str(error)) from None
         self._began_ns = began_ns
         return piece

@@ -7,20 +7,25 @@ import weakref
 from contextvars import ContextVar
 from typing import Any, Final, Protocol
 
+from aiohttp import ClientPayloadError
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 
 from mcp_manager.transports.reading_turns import reading_turns
 
-__all__ = ["FloodTaker", "PacedResponses", "flood_taker"]
+__all__ = ["EndlessFramingError", "FloodTaker", "PacedResponses", "flood_taker"]
 
 # Parsed at once; what takes long is fed in ever smaller pieces, what does not in larger ones.
 _FIRST_PIECE: Final = 4096
 _SMALLEST_PIECE: Final = 512
 _LARGEST_PIECE: Final = 1 << 16
 _LONG_NS: Final = 250_000
-# Bytes that may come before a reply begins: its head, and all interim responses before it.
-_MAX_HEAD: Final = 1 << 17
+# Bytes in a row that may come and be no body: a head with all interim responses before it, or what is said of a chunk.
+_MAX_SILENT: Final = 1 << 17
+
+
+class EndlessFramingError(ClientPayloadError):
+    """A body has chunk extensions or trailers without end."""
 
 
 class FloodTaker(Protocol):
@@ -37,7 +42,8 @@ flood_taker: ContextVar[FloodTaker | None] = ContextVar("flood_taker", default=N
 class PacedResponses(ResponseHandler):
     """Parse what a server sends as aiohttp does, but no more in a turn of the loop than there is time for.
 
-    Interim responses (RFC 9110, section 15.2) are passed over, and bounded together with the head that they precede.
+    Interim responses (RFC 9110, section 15.2) are passed over, and bounded together with the head that they precede. So are
+    chunk extensions and trailers (RFC 9112, section 7.1).
 
     Who sent the request is told where reading has had to wait for a second; see :data:`flood_taker`.
     """
@@ -48,7 +54,8 @@ class PacedResponses(ResponseHandler):
         self._unparsed = b""
         self._at = 0
         self._piece = _FIRST_PIECE
-        self._head_bytes = 0
+        self._silent = 0
+        self._body_size = 0
         self._waits = False
         self._ended: tuple[BaseException | None] | None = None
         # Of the last request; an idle connection must not keep what belongs to a server that is gone.
@@ -61,7 +68,7 @@ class PacedResponses(ResponseHandler):
 
     def set_response_params(self, **params: Any) -> None:
         """Begin to wait for a response."""
-        self._head_bytes = 0
+        self._silent = self._body_size = 0
         taker = flood_taker.get()
         self._flood_taker = None if taker is None else weakref.ref(taker)
         super().set_response_params(**params)
@@ -123,7 +130,7 @@ class PacedResponses(ResponseHandler):
             piece = self._unparsed[self._at : self._at + self._piece]
             self._at += len(piece)
             super().data_received(piece)
-            self._bound_head(len(piece))
+            self._bound_silence(len(piece))
             now_ns = self._turns.clock()
             took_ns, last_ns = now_ns - last_ns, now_ns
             if took_ns > _LONG_NS:
@@ -136,16 +143,21 @@ class PacedResponses(ResponseHandler):
         if not self._reading_paused:
             self._unparsed, self._at = b"", 0
 
-    def _bound_head(self, size: int) -> None:
-        if self._payload is not None and not self._payload.is_eof():
-            self._head_bytes = 0
+    def _bound_silence(self, size: int) -> None:
+        """Count bytes that were parsed, and end the connection where too many in a row brought no body."""
+        payload = None if self._payload is None or self._payload.is_eof() else self._payload
+        if payload is not None and payload.total_bytes != self._body_size:
+            self._silent, self._body_size = 0, payload.total_bytes
             return
-        self._head_bytes += size
-        if self._head_bytes > _MAX_HEAD and self.transport is not None:
-            self.transport.close()
-            self.set_exception(
-                HttpProcessingError(code=400, message="its head is too long, interim responses included")
-            )
+        self._silent += size
+        if self._silent <= _MAX_SILENT or self.transport is None:
+            return
+        self.transport.close()
+        self.set_exception(HttpProcessingError(code=400, message="its head is too long, interim responses included"))
+        if payload is not None:
+            payload.set_exception(EndlessFramingError("its chunk extensions or trailers are too long"))
+            # Otherwise the end of the connection would take its place.
+            self._payload = None
 
     def _wait(self) -> None:
         self._waits = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -64,3 +65,31 @@ def test_a_line_that_is_too_long_comes_after_those_before_it(chunks: list[bytes]
     assert taken == [b"a"]
     assert caught.value.size == LIMIT + 1
     assert lines.partial == b""
+
+
+def test_a_long_line_in_tiny_pieces_takes_the_memory_of_its_bytes() -> None:
+    size = 16 << 20
+    piece = b"x" * 256
+    lines = OutputLines(size)
+    tracemalloc.start()
+    try:
+        for _ in range(size // len(piece)):
+            lines.feed(piece)
+            assert lines.take() is None
+        lines.feed(b"\n")
+        line = lines.take()
+        peak = tracemalloc.get_traced_memory()[1]
+        assert line is not None and len(line) == size
+        del line
+        # One byte more is refused, and nothing of it is kept.
+        for _ in range(size // len(piece)):
+            lines.feed(piece)
+            lines.take()
+        lines.feed(b"x")
+        with pytest.raises(LineTooLongError):
+            lines.take()
+        assert not lines.partial
+    finally:
+        tracemalloc.stop()
+    # The buffer that grows, and the line that is handed out.
+    assert peak < 3 * size
