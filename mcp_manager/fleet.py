@@ -280,8 +280,8 @@ class Fleet:
         added = supervisor.scale(instances)
         if supervisor.config.connect == "eager":
             # Those that somebody else asked for are waited for as well.
-            others = [each.wait_connected() for each in supervisor.instances if each not in added]
-            await _awaited(supervisor, _all_of(self._probe_all(added), *others))
+            others = [each for each in supervisor.instances if each not in added]
+            await _awaited(supervisor, self._all_connected(added, others))
 
     async def apply(self, config: ManagerConfig) -> Applied:
         """Make the fleet what ``config.servers`` says."""
@@ -389,6 +389,9 @@ class Fleet:
     async def _probe_all(self, instances: Iterable[Instance]) -> None:
         await asyncio.gather(*(self._monitor.probe(instance) for instance in instances))
 
+    async def _all_connected(self, added: Iterable[Instance], others: Iterable[Instance]) -> None:
+        await asyncio.gather(self._probe_all(added), *(each.wait_connected() for each in others))
+
     async def _replace(self, server_id: str, config: ServerConfig, failed: dict[str, str], starting: set[str]) -> None:
         """Replace a configuration, and leave that to itself when its programs take long to start."""
         supervisor = self.supervisor_of(server_id)
@@ -481,10 +484,6 @@ async def _awaited(supervisor: Supervisor, work: Coroutine[Any, Any, None]) -> N
     await asyncio.wait({task}, timeout=supervisor.config.connect_timeout_s + _MOMENT_S)
     if task.done() and not task.cancelled():
         task.result()
-
-
-async def _all_of(*works: Awaitable[None]) -> None:
-    await asyncio.gather(*works)
 
 
 def _tell_failure(server_id: str, task: asyncio.Task[None]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -88,6 +90,23 @@ async def test_giving_up_the_start_leaves_a_manager_that_can_be_stopped(transpor
             starting = asyncio.create_task(manager.start())
             await given_up(starting, passes)
             await assert_told([asyncio.create_task(manager.stop()) for _ in range(2)])
+
+
+async def test_a_server_removed_while_it_is_scaled_leaves_no_work_that_nobody_awaits() -> None:
+    with server_config("http") as config, warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        manager = McpManager()
+        await manager.start()
+        for passes in range(6):
+            await manager.deploy("a", config)
+            scaling = asyncio.create_task(manager.scale("a", 3))
+            for _ in range(passes):
+                await asyncio.sleep(0)
+            await assert_told([scaling, asyncio.create_task(manager.undeploy("a"))])
+        await manager.stop()
+        del scaling
+        gc.collect()
+    assert [str(each.message) for each in warned if issubclass(each.category, RuntimeWarning)] == []
 
 
 async def test_giving_up_one_stop_cancels_no_other() -> None:
