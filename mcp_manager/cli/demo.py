@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 from argparse import Namespace
@@ -56,6 +57,8 @@ _HEADERS: Final = (
 
 async def run(options: Namespace) -> int:
     """Run the demonstration; 0 if everything it shows really happened."""
+    # Its own lines tell of the deaths that it causes.
+    logging.getLogger("mcp_manager").addHandler(logging.NullHandler())
     return await Demo().run()
 
 
