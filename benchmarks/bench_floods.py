@@ -1,8 +1,10 @@
 """What a server that floods costs its neighbours: their latencies beside each kind of flood, and beside none.
 
-Run as ``python benchmarks/bench_floods.py [--loop uvloop] [--seconds 2] [--only PART]``. The flooding servers are processes of
-their own; so is the neighbour, which is called once at a time. Each line has the neighbour's median and 99th percentile, how
-many times the quiet 99th percentile that is, how late the loop was at the worst, and how much of the flood was taken.
+Run as ``python benchmarks/bench_floods.py [--quick] [--loop uvloop] [--seconds 1] [--rounds 5] [--only PART]``. The flooding
+servers are processes of their own; so is the neighbour, which is called once at a time. For each kind, measurements without
+and with the flood take turns. Each line has medians over the rounds: the neighbour's median and 99th percentile beside the
+flood, how many times those without it just before that is, and how much of the flood was taken; and how late the loop was at
+the worst.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from mcp_manager import Handlers, McpManager
@@ -95,8 +99,52 @@ async def taken(manager: McpManager) -> int:
         return 0
 
 
-async def run(way: str, kind: str, number: int, neighbour: int, seconds: float) -> tuple[list[float], float, float]:
-    """Measure beside ``number`` floods of a kind; return latencies, lag and bytes a second of the first flood."""
+@dataclass
+class Pair:
+    """What was measured without the flood, and right after it with the flood."""
+
+    quiet: list[float]
+    flooded: list[float]
+    late: float
+    rate: float
+
+    def at(self, share: float) -> tuple[float, float]:
+        """Return a quantile of the latencies beside the flood, and how many times the quiet one that is."""
+        quiet, flooded = (taken[int(len(taken) * share)] for taken in (self.quiet, self.flooded))
+        return flooded, flooded / quiet
+
+
+def flood_config(stack: contextlib.ExitStack, way: str, kind: str) -> dict[str, Any]:
+    """Return the configuration of a server that floods as soon as it is deployed."""
+    calm: dict[str, Any] = {"health": {"enabled": False}, "shutdown_grace_s": 0.0}
+    if way == "stdio":
+        return {"command": sys.executable, "args": ["-P", FLOODING, "stdio", kind], **calm}
+    pieces = ["1"] if "pieces" in way else []
+    port = stack.enter_context(program(FLOODING, "http", kind, *pieces))
+    if way == "sse":
+        return {"url": f"http://127.0.0.1:{port}/sse", "transport": "sse", **calm}
+    return {"url": f"http://127.0.0.1:{port}/mcp", **calm}
+
+
+async def measure_flooded(
+    manager: McpManager, way: str, ids: list[str], seconds: float
+) -> tuple[list[float], float, float]:
+    """Measure beside floods that are deployed; return latencies, lag and bytes a second of the first flood."""
+    floods = []
+    if "reply" in way:
+        floods = [asyncio.create_task(manager.execute_raw(each, FLOOD, timeout=seconds + 1)) for each in ids]
+    await asyncio.sleep(0.1)
+    before, begun = await taken(manager), time.perf_counter()
+    latencies, late = await measure(manager, seconds)
+    rate = (await taken(manager) - before) / (time.perf_counter() - begun)
+    for flood in floods:
+        flood.cancel()
+    await asyncio.gather(*floods, return_exceptions=True)
+    return latencies, late, rate
+
+
+async def run(way: str, kind: str, number: int, neighbour: int, options: argparse.Namespace) -> list[Pair]:
+    """Measure without and beside ``number`` floods of a kind, in turn: what else the machine does concerns both."""
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda *_: None)
 
@@ -108,41 +156,40 @@ async def run(way: str, kind: str, number: int, neighbour: int, seconds: float) 
         await asyncio.sleep(0.01)
 
     handlers = Handlers(sampling=sampled, logging=logged)
+    pairs: list[Pair] = []
     with contextlib.ExitStack() as stack:
+        configs = {f"flood-{index}": flood_config(stack, way, kind) for index in range(number)}
         async with McpManager(ManagerConfig(http_lanes="ordinary" not in way), handlers=handlers) as manager:
             await manager.deploy("neighbour", {"url": f"http://127.0.0.1:{neighbour}/json/100"})
-            for index in range(number):
-                if way == "stdio":
-                    config: dict[str, Any] = {"command": sys.executable, "args": ["-P", FLOODING, "stdio", kind]}
-                else:
-                    pieces = ["1"] if "pieces" in way else []
-                    port = stack.enter_context(program(FLOODING, "http", kind, *pieces))
-                    config = {"url": f"http://127.0.0.1:{port}/mcp"}
-                    if way == "sse":
-                        config = {"url": f"http://127.0.0.1:{port}/sse", "transport": "sse"}
-                await manager.deploy(f"flood-{index}", {**config, "health": {"enabled": False}})
-            floods = []
-            if "reply" in way:
-                floods = [
-                    asyncio.create_task(manager.execute_raw(f"flood-{index}", FLOOD, timeout=seconds))
-                    for index in range(number)
-                ]
-            await asyncio.sleep(0.2)
-            before, begun = await taken(manager), time.perf_counter()
-            latencies, late = await measure(manager, seconds)
-            rate = (await taken(manager) - before) / (time.perf_counter() - begun)
-            for flood in floods:
-                flood.cancel()
-            await asyncio.gather(*floods, return_exceptions=True)
-        return latencies, late, rate
+            await measure(manager, 0.05)
+            for _ in range(options.rounds):
+                quiet, _ = await measure(manager, options.seconds)
+                await asyncio.gather(*(manager.deploy(each, config) for each, config in configs.items()))
+                flooded, late, rate = await measure_flooded(manager, way, list(configs), options.seconds)
+                await asyncio.gather(*(manager.undeploy(each) for each in configs))
+                pairs.append(Pair(quiet, flooded, late, rate))
+    return pairs
+
+
+def figures_of(pairs: list[Pair]) -> str:
+    """Return the medians over all rounds, and the worst lag."""
+    p50, p50_times, p99, p99_times = (
+        median(pair.at(share)[part] for pair in pairs) for share in (0.5, 0.99) for part in (0, 1)
+    )
+    late, rate = max(pair.late for pair in pairs), median(pair.rate for pair in pairs)
+    return f"{p50 * 1e3:9.2f}{p50_times:9.1f}{p99 * 1e3:9.2f}{p99_times:9.1f}{late * 1e3:9.1f}{rate / 1e6:8.1f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, help="of each measurement; default 1")
+    parser.add_argument("--rounds", type=int, help="quiet and flooded measurements of each kind; default 5")
+    parser.add_argument("--quick", action="store_true", help="2 rounds of 0.2 s, unless they are given")
     parser.add_argument("--only", default="", help="measure only what has this in its name")
     options = parser.parse_args()
+    options.seconds = options.seconds or (0.2 if options.quick else 1.0)
+    options.rounds = options.rounds or (2 if options.quick else 5)
     logging.disable(logging.CRITICAL)
     factory: Any = None
     if options.loop == "uvloop":
@@ -150,21 +197,17 @@ def main() -> None:
 
         factory = uvloop.new_event_loop
     with program("-m", "mcp_manager.bench.serve") as neighbour:
-        print(f"{options.loop:34}{'p50 ms':>9}{'p99 ms':>9}{'x quiet':>9}{'late ms':>9}{'MB/s':>8}", flush=True)
-        quiet = 0.0
-        for name, way, kind, number in [("quiet", "", "", 0), *jobs()]:
-            if number and options.only not in name:
+        columns = f"{'p50 ms':>9}{'x quiet':>9}{'p99 ms':>9}{'x quiet':>9}{'late ms':>9}{'MB/s':>8}"
+        print(f"{options.loop:36}{columns}", flush=True)
+        for name, way, kind, number in jobs():
+            if options.only not in name:
                 continue
             with asyncio.Runner(loop_factory=factory) as runner:
                 try:
-                    latencies, late, rate = runner.run(run(way, kind, number, neighbour, options.seconds))
+                    figures = figures_of(runner.run(run(way, kind, number, neighbour, options)))
                 except Exception as error:
-                    print(f"{name:34} {type(error).__name__}: {error}", flush=True)
-                    continue
-            p50, p99 = (latencies[int(len(latencies) * share)] * 1e3 for share in (0.5, 0.99))
-            quiet = quiet or p99
-            figures = f"{p50:9.2f}{p99:9.2f}{p99 / quiet:9.1f}{late * 1e3:9.1f}{rate / 1e6:8.1f}"
-            print(f"{name:34}{figures}", flush=True)
+                    figures = f" {type(error).__name__}: {error}"
+            print(f"{name:36}{figures}", flush=True)
 
 
 if __name__ == "__main__":
