@@ -25,6 +25,8 @@ except ImportError:
 
 settings.register_profile("default", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, print_blob=True)
+# For another interpreter or loop, where what is drawn was tried on the first one.
+settings.register_profile("brief", settings.get_profile("ci"), max_examples=20, stateful_step_count=20)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
