@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from typing import Any
 
 import psutil
 import pytest
-from support.calls import eventually
+from support.calls import CALM, eventually
+from support.faults import Status
 from support.processes import scripted_stdio
+from support.scripted import ScriptedServer
 
 from mcp_manager import ConnectError, ManagerConfig, McpManager
 
@@ -91,3 +94,41 @@ async def test_whoever_stops_and_whoever_undeploys_both_learn_that_the_last_call
     await eventually(lambda: not manager.servers(), "the undeployment has begun")
     await asyncio.wait_for(asyncio.gather(manager.stop(), undeploying), 30.0)
     assert not (await slow).is_error
+
+
+@pytest.mark.both_loops
+@pytest.mark.parametrize("is_undeployed", [True, False])
+async def test_a_look_up_of_a_name_that_hangs_is_not_waited_for(
+    is_undeployed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, released = threading.Event(), threading.Event()
+
+    async def hangs(*_: Any, **__: Any) -> Any:
+        asked.set()
+        return await asyncio.get_running_loop().run_in_executor(None, released.wait)
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", hangs, raising=False)
+    try:
+        async with McpManager() as manager:
+            await manager.deploy("a", {"url": "http://slow.example.test:9/mcp", **CALM, "connect": "lazy"})
+            failing = asyncio.create_task(manager.list_tools("a", timeout=60.0))
+            await eventually(asked.is_set, "the name is looked up")
+            await (manager.undeploy("a") if is_undeployed else manager.stop())
+            with pytest.raises(ConnectError, match="being stopped"):
+                await failing
+        assert not released.is_set()
+    finally:
+        released.set()
+
+
+async def test_a_call_in_a_pause_goes_on_with_the_configuration_that_took_over() -> None:
+    with ScriptedServer() as old, ScriptedServer() as new:
+        old.script_always("tools/call", Status(503, {"Retry-After": "1"}))
+        async with McpManager() as manager:
+            retry = {"attempts": 2, "tools": {"echo": "safe"}}
+            await manager.deploy("a", {"url": old.url, **CALM, "retry": retry})
+            calling = asyncio.create_task(manager.call_tool("a", "echo", {"text": "x"}, timeout=30.0))
+            await old.wait_for("tools/call")
+            await manager.redeploy("a", {"url": new.url, **CALM, "retry": retry})
+            assert (await calling).text == "x"
+        assert len(old.requests_of("tools/call")) == len(new.requests_of("tools/call")) == 1
