@@ -130,6 +130,25 @@ def test_whoever_waits_for_a_turn_waits_no_longer() -> None:
     ended_test(test, limits={"max_concurrent": 1, "max_waiting": 8, "max_wait_s": 20.0})
 
 
+@pytest.mark.parametrize("is_stopped", [True, False])
+def test_no_hedge_is_made_when_the_server_is_being_stopped(is_stopped: bool) -> None:
+    async def test(fleet: ScriptedFleet) -> None:
+        await asyncio.gather(*(fleet.tool() for _ in range(20)))
+        await asyncio.sleep(1.5)
+        fleet.sent.clear()
+        fleet.acts.append(Act(takes_s=2.0))
+        calling = asyncio.create_task(fleet.tool())
+        await asyncio.sleep(0.5)
+        if is_stopped:
+            await fleet.supervisor.aclose(GRACE_S)
+        # It was under way, and has its moment.
+        assert (await calling).error_code is None
+        assert len(fleet.sent) == (1 if is_stopped else 2)
+
+    hedge = {"enabled": True, "min_samples": 1, "max_share": 1.0, "min_delay_s": 1.0}
+    ended_test(test, instances=2, hedge=hedge, retry={"attempts": 1, "tools": {"echo": "safe"}})
+
+
 def test_whoever_waits_behind_the_calls_of_other_servers_waits_no_longer() -> None:
     async def run() -> None:
         floor = Floor({"a": {}, "b": {}}, max_concurrent=1, max_waiting=8, max_wait_s=60.0)
