@@ -66,6 +66,10 @@ class PacedResponses(ResponseHandler):
         """Whether the connection is no good for another request."""
         return bool(self._unparsed) or super().should_close
 
+    @property
+    def _is_behind(self) -> bool:
+        return self._waits or bool(self._unparsed)
+
     def set_response_params(self, **params: Any) -> None:
         """Begin to wait for a response."""
         self._silent = self._body_size = 0
@@ -95,10 +99,24 @@ class PacedResponses(ResponseHandler):
             self._parse()
         if self._waits and self.transport is not None:
             self.transport.pause_reading()
+        if self._ended is not None and not self._is_behind:
+            self.connection_lost(*self._ended)
+
+    def close(self) -> None:
+        """Close the connection; of one that has ended, nobody reads the rest any more."""
+        super().close()
+        if self._ended is not None:
+            self.connection_lost(*self._ended)
+
+    def abort(self) -> None:
+        """See :meth:`close`."""
+        super().abort()
+        if self._ended is not None:
+            self.connection_lost(*self._ended)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Take the end of the connection, after what came before it."""
-        if self._waits and self.transport is not None:
+        """Take the end of the connection, after what came before it: a reader that is behind still gets all of it."""
+        if self._is_behind and self.transport is not None:
             self._ended = (exc,)
             return
         self._leave()
@@ -111,7 +129,8 @@ class PacedResponses(ResponseHandler):
         if self._waits:
             return
         if self._ended is not None:
-            self.connection_lost(*self._ended)
+            if not self._is_behind:
+                self.connection_lost(*self._ended)
         elif self.transport is not None and not self._reading_paused:
             self.transport.resume_reading()
 
