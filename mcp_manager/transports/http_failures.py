@@ -63,8 +63,9 @@ class HttpFailures:
     def _is_local(self, error: BaseException) -> bool:
         """Tell whether there is no connection for what happened on this side."""
         if isinstance(error, TimeoutError):
-            # One that was made while the loop was blocked is not late.
-            return self._lag.lost_since(time.monotonic() - 2 * self._connect_s) > 0
+            # One that was made while the loop was blocked is not late. What had half of its time was not kept waiting: a
+            # loop that is blocked now and then must not excuse a dead server for ever.
+            return self._lag.lost_since(time.monotonic() - 2 * self._connect_s) > self._connect_s / 2
         return is_local_lack(underlying(error))
 
     def _meaning(
