@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -243,4 +244,6 @@ async def main() -> int:
 
 
 if __name__ == "__main__":
+    # The programs that die here die on purpose, and every death is a warning in the log.
+    logging.basicConfig(level=logging.ERROR)
     sys.exit(asyncio.run(main()))

@@ -177,7 +177,7 @@ async def asynchronous(servers: dict[str, dict[str, Any]]) -> None:
     # On the loop's own thread a plain stop() starts the shutdown at once; awaiting it waits for the end.
     manager.stop()
     try:
-        await manager.get_health_status_async()
+        await manager.execute_async("calculator-1", '{"method": "tools/list"}')
     except NotRunningError as error:
         print(f"  after stop(): {error}")
 

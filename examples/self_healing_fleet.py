@@ -6,6 +6,7 @@ The exit status is 0 only if every call was answered.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -154,4 +155,6 @@ async def main() -> int:
 
 
 if __name__ == "__main__":
+    # The programs that die here die on purpose, and every death is a warning in the log.
+    logging.basicConfig(level=logging.ERROR)
     sys.exit(asyncio.run(main()))

@@ -141,10 +141,10 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
         if is_async_test(request.node):
             # What fixtures gave is nobody's any more. Destroyed tasks and lost exceptions are reported when collected.
             request.node.funcargs.clear()
-            gc.collect()
             # Nor is what was logged.
             for records in request.node.stash.get(caplog_records_key, {}).values():
                 records.clear()
+            gc.collect()
         watched = watched_kinds(request.node)
         left: list[str] = []
         if "threads" in watched:

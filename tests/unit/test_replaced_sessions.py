@@ -27,7 +27,7 @@ def test_news_of_a_replaced_session_leave_the_one_in_its_place_alone() -> None:
             assert successor is not replaced
             generation = instance.generation
             instance.lose(replaced, lost())
-            instance._session_died(replaced, lost())
+            instance.give_up(replaced, lost())
             assert instance.session is successor
             assert instance.generation == generation
         finally:
