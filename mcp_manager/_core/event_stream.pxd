@@ -25,4 +25,5 @@ cdef class EventStream:
     cpdef object work(self)
     cpdef object stop(self)
     cdef int parse(self, bytes chunk) except -1
+    cdef int parse_measured(self, bytes chunk) except -1
     cdef int parse_next(self) except -1

@@ -12,8 +12,10 @@ from collections import deque
 from mcp_manager._core.sse import SseParser
 
 cdef enum:
-    # Parsed at once: of the shortest events and comments, a few thousand.
-    MAX_PARSED = 16384
+    # Parsed at once: of the shortest events and comments, two thousand.
+    MAX_PARSED = 4096
+    # Parsing as much is not measured: it has time for a hundred comments.
+    MAX_UNMEASURED = 256
 
 # What the first unasked message of a turn is taken to cost: measuring begins with it.
 cdef int64_t FIRST_NS = 20_000
@@ -54,6 +56,10 @@ cdef class EventStream:
             return None
         if PyBytes_GET_SIZE(chunk) > MAX_PARSED or self.behind():
             self.add(chunk)
+        elif PyBytes_GET_SIZE(chunk) > MAX_UNMEASURED and self.turns is not None:
+            self.parse_measured(chunk)
+            if self.used_up:
+                return None
         else:
             self.parse(chunk)
         return self.work()
@@ -73,8 +79,9 @@ cdef class EventStream:
                 event = self.events[self.at]
                 self.at += 1
                 if not event.data:
-                    continue
-                if event.event == "message":
+                    # Nothing to take, but it had to be parsed.
+                    pass
+                elif event.event == "message":
                     reply = self.taker.take_event(self.exchange, event.data)
                     if reply is not None:
                         return reply
@@ -93,6 +100,14 @@ cdef class EventStream:
         self.at = 0
         self.events = None
         self.events = self.parser.feed(chunk)
+        return 0
+
+    cdef int parse_measured(self, bytes chunk) except -1:
+        """Parse a chunk, whose cost counts for this turn if nothing comes of it: comments and blank lines cost as well."""
+        cdef int64_t began_ns = self.clock()
+        self.parse(chunk)
+        if PyList_GET_SIZE(self.events) == 0 and not self.turns.spend(self.clock() - began_ns):
+            self.used_up = True
         return 0
 
     cdef int parse_next(self) except -1:

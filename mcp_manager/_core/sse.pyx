@@ -71,7 +71,7 @@ cdef class SseParser:
     cdef tuple exceeded
     cdef readonly str last_event_id
     cdef readonly object retry_ms
-    cdef readonly object comments
+    cdef readonly int64_t comments
 
     def __cinit__(self, *, Py_ssize_t max_line=DEFAULT_LIMIT, Py_ssize_t max_event=DEFAULT_LIMIT):
         if max_line < 1 or max_event < 1:

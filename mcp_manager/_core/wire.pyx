@@ -438,7 +438,7 @@ cdef class Wire(ResponseReader):
             self.fail(WireError(_MALFORMED, f"{error}"))
         except Exception as error:
             self.fail(error)
-        if self.state != CLOSED and events.behind():
+        if self.state != CLOSED and (events.behind() or (chunk is not None and events.used_up)):
             self.pause()
 
     cdef bint catch_up(self) except -1:

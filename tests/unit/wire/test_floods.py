@@ -233,3 +233,25 @@ async def test_a_reply_alone_takes_nothing_of_the_turn(peer: Peer) -> None:
         peer.press(stream_head() + chunked(events(b"<%d>" % number)))
         assert await future == b"<%d>" % number
     assert peer.network.turns.left == MESSAGES
+
+
+@pytest.mark.parametrize("filler", [b":\n", b"\n", b"data\n\n"])
+async def test_what_is_no_message_uses_up_a_turn_as_well(peer: Peer, filler: bytes) -> None:
+    future = peer.send()
+    peer.press(stream_head())
+    was_held_back = False
+    for _ in range(4 * MESSAGES):
+        peer.press(b"ffc\r\n" + (filler * 4092)[:4092] + b"\r\n")
+        if not peer.transport.reading:
+            was_held_back = True
+            peer.network.turns.turn()
+    assert was_held_back
+    assert not future.done()
+    peer.press(chunked(events(b"<1>")))
+    for _ in range(100_000):
+        if future.done():
+            break
+        peer.network.turns.turn()
+        peer.press()
+    assert future.done()
+    assert await future == b"<1>"
