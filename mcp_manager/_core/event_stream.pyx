@@ -103,7 +103,7 @@ cdef class EventStream:
         return 0
 
     cdef int parse_measured(self, bytes chunk) except -1:
-        """Parse a chunk, whose cost counts for this turn if nothing comes of it: comments and blank lines cost as well."""
+        """Parse a chunk; its cost counts for this turn if nothing comes of it: comments and blank lines cost too."""
         cdef int64_t began_ns = self.clock()
         self.parse(chunk)
         if PyList_GET_SIZE(self.events) == 0 and not self.turns.spend(self.clock() - began_ns):

@@ -374,7 +374,7 @@ cdef class Wire(ResponseReader):
         if self.early or self.state == IDLE or self.state == CLOSED:
             return
         if self.state == WAITING:
-            # An interim reply (RFC 9110, section 15.2): the one that counts is still to come. They are bounded together.
+            # An interim reply (RFC 9110, section 15.2): the one that counts is still to come. All are bounded together.
             self.forget_head()
             return
         self.finish()
