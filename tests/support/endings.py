@@ -398,7 +398,7 @@ async def _settle(server: ScriptedServer) -> None:
     await asyncio.sleep(0.02)
     server.forget()
     # In which the authorization server's user looks at where to go.
-    urllib.parse.clear_cache()
+    urllib.parse.clear_cache()  # type: ignore[attr-defined]  # typeshed does not know it
 
 
 def main(loop: str, names: list[str]) -> None:

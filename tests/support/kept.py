@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from types import CodeType, FrameType, TracebackType
+from types import CodeType, CoroutineType, FrameType, TracebackType
 from typing import Any, Final
 
 import mcp_manager
@@ -98,7 +98,7 @@ def holders(found: object) -> str:
     at, seen = found, {id(found), id(sys._getframe())}
     for _ in range(_LONGEST_PATH):
         path.append(_described(at))
-        above = []
+        above: list[object] = []
         for each in gc.get_referrers(at):
             if id(each) not in seen and each is not above and _may_hold(each, at):
                 above.append(each)
@@ -148,9 +148,8 @@ def _ours(each: object) -> str:
         code = each.f_code
         inside = code.co_filename.startswith(_PACKAGE)
         return f"frame of {Path(code.co_filename).stem}.{code.co_qualname}" if inside else ""
-    code = getattr(each, "cr_code", None)
-    if code is not None and code.co_filename.startswith(_PACKAGE):
-        return f"coroutine {code.co_qualname}"
+    if isinstance(each, CoroutineType) and each.cr_code.co_filename.startswith(_PACKAGE):
+        return f"coroutine {each.cr_code.co_qualname}"
     return type(each).__name__ if _is_ours(type(each)) else ""
 
 
