@@ -18,6 +18,10 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 LOGS: Final = ROOT / "build" / "fuzz"
+# The checkout comes last: where the package is installed apart from it, its folder here has no compiled modules.
+_CHILD: Final = (
+    f"import runpy, sys; sys.path.append({str(ROOT)!r}); runpy.run_module('tests.fuzz', run_name='__main__')"
+)
 TARGETS: Final = ("api", "messages", "replies", "mending", "dressing", "events", "wires", "loopback")
 BATCH: Final = 100
 # Of one sequence; it takes milliseconds, and ten times that under a sanitizer.
@@ -65,7 +69,7 @@ def run_batch(name: str, seed: int, sequences: int) -> bool:
     """Run sequences in a child; tell what happened if it does not end well."""
     LOGS.mkdir(parents=True, exist_ok=True)
     log_path = LOGS / f"{name}-{seed}.log"
-    command = [sys.executable, "-m", "tests.fuzz", "--child", str(log_path), "--target", name]
+    command = [sys.executable, "-P", "-c", _CHILD, "--child", str(log_path), "--target", name]
     command += ["--seed", str(seed), "--sequences", str(sequences)]
     environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONMALLOC": "malloc"}
     environment["ASAN_OPTIONS"] = ":".join(filter(None, [SANITIZER_OPTIONS, os.environ.get("ASAN_OPTIONS")]))

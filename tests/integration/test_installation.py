@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-import mcp_manager
 from mcp_manager import _installation
 
-ROOT = Path(mcp_manager.__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 USES = ["from mcp_manager import PyMcpManager", "import mcp_manager; mcp_manager.errors", "import mcp_manager.manager"]
 
 
