@@ -7,7 +7,7 @@ from typing import Final
 import aiohttp
 
 from mcp_manager._core.http_message import MALFORMED, WireError
-from mcp_manager.transports.paced_responses import EndlessFramingError
+from mcp_manager.transports.paced_responses import BrokenFramingError
 from mcp_manager.transports.reading_turns import ReadingTurns, StreamReading
 
 __all__ = ["PacedContent"]
@@ -59,7 +59,7 @@ class PacedContent:
             if not piece:
                 piece = await self._content.read(self._size)
                 began_ns = self._turns.clock()
-        except EndlessFramingError as error:
+        except BrokenFramingError as error:
             raise WireError(MALFORMED, str(error)) from None
         self._began_ns = began_ns
         return piece

@@ -13,7 +13,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from mcp_manager.transports.reading_turns import reading_turns
 
-__all__ = ["EndlessFramingError", "FloodTaker", "PacedResponses", "flood_taker"]
+__all__ = ["BrokenFramingError", "FloodTaker", "PacedResponses", "flood_taker"]
 
 # Parsed at once; what takes long is fed in ever smaller pieces, what does not in larger ones.
 _FIRST_PIECE: Final = 4096
@@ -24,8 +24,8 @@ _LONG_NS: Final = 250_000
 _MAX_SILENT: Final = 1 << 17
 
 
-class EndlessFramingError(ClientPayloadError):
-    """A body has chunk extensions or trailers without end."""
+class BrokenFramingError(ClientPayloadError):
+    """A body is not framed as HTTP/1.1 says, or has chunk extensions or trailers without end."""
 
 
 class FloodTaker(Protocol):
@@ -122,6 +122,15 @@ class PacedResponses(ResponseHandler):
         self._leave()
         super().connection_lost(exc)
 
+    def set_exception(self, exc: type[BaseException] | BaseException, *cause: BaseException) -> None:
+        """Learn what ends the connection; whoever reads a body learns it too, which aiohttp's parser has let go of by then."""
+        super().set_exception(exc, *cause)
+        payload = self._payload
+        if isinstance(exc, HttpProcessingError) and payload is not None and not payload.is_eof():
+            payload.set_exception(BrokenFramingError(exc.message))
+            # Otherwise the end of the connection would take its place.
+            self._payload = None
+
     def read_on(self) -> None:
         """Go on, in a new turn; see :class:`~mcp_manager.transports.reading_turns.Reader`."""
         self._waits = False
@@ -172,11 +181,12 @@ class PacedResponses(ResponseHandler):
         if self._silent <= _MAX_SILENT or self.transport is None:
             return
         self.transport.close()
-        self.set_exception(HttpProcessingError(code=400, message="its head is too long, interim responses included"))
-        if payload is not None:
-            payload.set_exception(EndlessFramingError("its chunk extensions or trailers are too long"))
-            # Otherwise the end of the connection would take its place.
-            self._payload = None
+        what = (
+            "head is too long, interim responses included"
+            if payload is None
+            else "chunk extensions or trailers are too long"
+        )
+        self.set_exception(HttpProcessingError(code=400, message=f"its {what}"))
 
     def _wait(self) -> None:
         self._waits = True
