@@ -14,6 +14,9 @@ from mcp_manager._core.records import Lease, Server
 from mcp_manager._core.router import Router
 from mcp_manager._core.wire import WirePool
 
+LATE_AFTER_NS: int
+"""A reply that comes so many nanoseconds after its deadline is late: deadlines are not visited more exactly."""
+
 @final
 class RequestIds:
     """Number the requests of one session, each once (2025-11-25, basic, requests).

@@ -77,6 +77,9 @@ cdef class Channel:
         self.opening = head
 
 
+LATE_AFTER_NS = LATE_NS
+
+
 cdef bint accepts(Channel channel, Message reply):
     """Tell whether a result is the end of its call, most often without asking."""
     return is_complete(reply) or channel.dialect.accepts(reply)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from random import getrandbits
 from typing import Any, Final, NamedTuple, NoReturn
 
-from mcp_manager._core.call_path import Flight
+from mcp_manager._core.call_path import LATE_AFTER_NS, Flight
 from mcp_manager._core.jsonrpc import RESULT, Message
 from mcp_manager._core.records import Instance as RouterInstance
 from mcp_manager._core.records import Lease
@@ -47,8 +47,6 @@ class Place(NamedTuple):
 
 
 ANYWHERE: Final = Place()
-# A reply that is later than this after its deadline is late: deadlines are not visited more exactly.
-_LATE_NS: Final = 50_000_000
 # What the clocks of a refusal and of its reason may differ by.
 _SAME_S: Final = 0.01
 
@@ -195,7 +193,7 @@ class Attempts:
                 reply = await instance.call_again(session, lost, request, deadline_ns, progress)
                 if pin is not None and instance.session is not None:
                     pin.settle(instance, instance.session)
-            if 0 < deadline_ns < self._clock() - _LATE_NS:
+            if 0 < deadline_ns < self._clock() - LATE_AFTER_NS:
                 raise _late(supervisor.server_id, self._clock() - deadline_ns)
         except BaseException as error:
             # An exception's traceback holds this frame.

@@ -80,7 +80,7 @@ ANSWERS: Final[dict[str, Fault]] = {
     "a redirect to a port that is none": _redirect("http://127.0.0.1:99999/"),
     "a redirect to a host that is none": _redirect("http://[::1/"),
     "a redirect to a bad name": _redirect("http://xn--\xff..\xe9/"),
-    "a redirect to a socket": _redirect("unix:///tmp/x"),
+    "a redirect to a socket": _redirect("unix:///run/server.sock"),
     "a redirect with control characters": _redirect("/\x01\x7f"),
     "a redirect without end": _redirect("/" + "a" * 9000),
     "an event id with a control character": _events(b"\x01"),
