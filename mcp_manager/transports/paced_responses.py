@@ -122,7 +122,7 @@ class PacedResponses(ResponseHandler):
         self._leave()
         super().connection_lost(exc)
 
-    def set_exception(self, exc: type[BaseException] | BaseException, *cause: BaseException) -> None:
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
         """Learn what ends the connection; whoever reads a body learns it too, which aiohttp's parser has let go of by then."""
         super().set_exception(exc, *cause)
         payload = self._payload
