@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import dataclasses
 import json
 import logging
 import random
@@ -26,7 +25,7 @@ from typing import Any, Final
 
 import uvloop
 from accounts import Accounts
-from samples import FIGURES, Sample, growth, take
+from samples import FIGURES, Samples, growth
 from trouble import HttpProcess, Trouble
 
 from mcp_manager import McpManager, PyMcpManager
@@ -36,6 +35,7 @@ HERE: Final = Path(__file__).parent
 TIMEOUT_S: Final = 5.0
 OVERDUE_S: Final = 2.0
 LIMIT_PERCENT: Final = 0.5
+_LOOK_S: Final = 10.0
 
 
 def free_port() -> int:
@@ -142,7 +142,7 @@ async def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         await process.wait_up()
     specs = fleet(processes, ledger)
     chance = random.Random(options.seed)
-    samples: list[Sample] = []
+    samples = Samples(round(options.minutes * 60 / _LOOK_S) + 2)
     began = time.monotonic()
     lock, over = threading.Lock(), threading.Event()
     bound = PyMcpManager()
@@ -158,12 +158,11 @@ async def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             thread.start()
         troubling = asyncio.create_task(trouble.go_on())
         while (left := options.minutes * 60 - (time.monotonic() - began)) > 0:
-            await asyncio.wait([*calling, troubling], timeout=min(10.0, left), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([*calling, troubling], timeout=min(_LOOK_S, left), return_when=asyncio.FIRST_COMPLETED)
             for task in [*calling, troubling]:
                 if task.done():
                     task.result()
-            samples.append(take(time.monotonic() - began))
-            print(f"{dataclasses.asdict(samples[-1])} {dict(accounts.ends)}", file=sys.stderr, flush=True)
+            print(samples.take(time.monotonic() - began), dict(accounts.ends), file=sys.stderr, flush=True)
         troubling.cancel()
         callers.is_over = True
         over.set()
@@ -173,7 +172,8 @@ async def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     await asyncio.to_thread(bound.stop)
     for process in [*processes, keeper]:
         process.kill()
-    kept = [sample for sample in samples if sample.at_s > options.minutes * 20]
+    rows = samples.rows()
+    kept = [row for row in rows if row["at_s"] > options.minutes * 20]
     return {
         "minutes": options.minutes,
         "seed": options.seed,
@@ -184,8 +184,8 @@ async def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "overdue": accounts.overdue,
         "wrong": (accounts.verdict(ledger) + trouble.faults)[:20],
         "growth_percent_an_hour": {figure: growth(kept, figure) for figure in FIGURES},
-        "last": dataclasses.asdict(samples[-1]),
-        "samples": [dataclasses.asdict(sample) for sample in samples],
+        "last": rows[-1],
+        "samples": rows,
     }
 
 

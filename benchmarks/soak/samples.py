@@ -3,54 +3,94 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import math
 import os
 import statistics
+import sys
 import threading
-from dataclasses import dataclass
+from array import array
 from pathlib import Path
 from typing import Final
 
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
-FIGURES: Final = ("rss_mb", "objects", "tasks", "descriptors", "threads")
+_C_LIBRARY: Final = ctypes.CDLL(None)
+# ``blocks`` are those that Python's allocator has given out, ``heap_mb`` is what the C library's has: what is leaked is in one
+# of them, while the resident set also has the holes between.
+FIGURES: Final = ("rss_mb", "heap_mb", "blocks", "objects", "tasks", "descriptors", "threads")
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One look at this process; ``at_s`` since the start of the soak."""
+class _MallocUse(ctypes.Structure):
+    """``struct mallinfo2`` of the GNU C library."""
 
-    at_s: float
-    rss_mb: float
-    objects: int
-    tasks: int
-    descriptors: int
-    threads: int
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    ]
 
 
-def take(at_s: float) -> Sample:
-    gc.collect()
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return Sample(
-        at_s=at_s,
-        rss_mb=pages * _PAGE / 1e6,
-        objects=len(gc.get_objects()),
-        tasks=len(asyncio.all_tasks()),
-        descriptors=len(os.listdir("/proc/self/fd")),
-        threads=threading.active_count(),
-    )
+def _heap_bytes() -> float:
+    """Return the bytes in use of the C library's allocator, 0 where it does not tell."""
+    told = getattr(_C_LIBRARY, "mallinfo2", None)
+    if told is None:
+        return 0.0
+    told.restype = _MallocUse
+    use = told()
+    return float(use.uordblks + use.hblkhd)
 
 
-def growth(samples: list[Sample], figure: str) -> tuple[float, float]:
+class Samples:
+    """Looks at this process, kept in space that is taken at once: they must not be what grows.
+
+    Parameters
+    ----------
+    most
+        How many looks there may be.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._width = 1 + len(FIGURES)
+        self._values = array("d", bytes(8 * self._width * most))
+        self._count = 0
+
+    def take(self, at_s: float) -> dict[str, float]:
+        """Look, and return what there is at ``at_s`` seconds since the start."""
+        gc.collect()
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        seen = (
+            at_s,
+            pages * _PAGE / 1e6,
+            _heap_bytes() / 1e6,
+            sys.getallocatedblocks(),
+            len(gc.get_objects()),
+            len(asyncio.all_tasks()),
+            len(os.listdir("/proc/self/fd")),
+            threading.active_count(),
+        )
+        at = self._count * self._width
+        for place, value in enumerate(seen):
+            self._values[at + place] = value
+        self._count += 1
+        return dict(zip(("at_s", *FIGURES), seen, strict=True))
+
+    def rows(self) -> list[dict[str, float]]:
+        """Return all that was seen, in order."""
+        names = ("at_s", *FIGURES)
+        starts = range(0, self._count * self._width, self._width)
+        return [dict(zip(names, self._values[at : at + self._width], strict=True)) for at in starts]
+
+
+def growth(rows: list[dict[str, float]], figure: str) -> tuple[float, float]:
     """Return the growth of a figure in percent of its mean an hour, and half the width of its 95 % interval.
 
     The slope is Theil and Sen's median of the slopes between pairs, which single peaks do not move; the interval is that of
     the ordinary least squares residuals.
     """
-    times = [sample.at_s / 3600 for sample in samples]
-    values = [float(getattr(sample, figure)) for sample in samples]
+    times = [row["at_s"] / 3600 for row in rows]
+    values = [row[figure] for row in rows]
     mean = statistics.fmean(values)
-    if len(samples) < 3 or mean == 0:
+    if len(rows) < 3 or mean == 0:
         return 0.0, math.inf
     slopes = [
         (values[j] - values[i]) / (times[j] - times[i]) for i in range(len(times)) for j in range(i + 1, len(times))
