@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 
 _PASSED_ON: Final = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER")
 _READ_BYTES: Final = 64 * 1024
+# The most that Linux lets a pipe hold, unless it was told otherwise (fs.pipe-max-size).
+_FULL_PIPE: Final = 1024 * 1024
 _STDERR_BYTES: Final = 64 * 1024
 _STDERR_LINE: Final = 500
 # From so much at once on, standard error takes the loop's time like any other message that nobody asked for.
@@ -389,9 +391,17 @@ class Child:
     def _finish(self) -> None:
         if not self._ended.is_set():
             self._ended.set()
+            self._read_rest()
             self._release()
             assert self._exit_code is not None
             self._on_end(self._exit_code)
+
+    def _read_rest(self) -> None:
+        """Read what the pipes hold: a flood that had to wait for its turn may have the last replies behind it."""
+        for number in list(self._outputs):
+            for _ in range(_FULL_PIPE // _READ_BYTES):
+                if number in self._outputs:
+                    self._read(number)
 
     def _release(self) -> None:
         """Close everything that is open; what a stubborn process still writes is lost."""

@@ -74,6 +74,19 @@ async def test_all_output_is_read_before_the_end_is_told() -> None:
         assert subject.child.stderr_tail() == "last words"
 
 
+async def test_what_a_pause_left_in_the_pipe_is_read_before_the_end_is_told() -> None:
+    code = """
+        import fcntl, os
+        fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 1_000_000)
+        os.write(1, b"x" * 1_000_000)
+        os._exit(3)
+    """
+    async with running(code) as subject:
+        subject.child.pause()
+        assert await subject.end() == 3
+        assert len(subject.output) == 1_000_000
+
+
 async def test_what_is_not_read_is_bounded_and_neither_lost_nor_torn() -> None:
     code = """
         import os, shutil, signal, sys
