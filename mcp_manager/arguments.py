@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import time
 from collections.abc import Collection, Mapping
@@ -55,7 +56,10 @@ def as_seconds(value: object, name: str) -> float:
     seconds = value
     if not isinstance(seconds, int | float) and isinstance(value, numbers.Real):
         # Numbers of numpy, fractions.
-        seconds = float(value)
+        try:
+            seconds = float(value)
+        except OverflowError:
+            seconds = -math.inf if value < 0 else math.inf
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
         raise _wrong(name, "a number of seconds from 0", value)
     return min(seconds, _LONGEST_S)
@@ -97,7 +101,7 @@ def as_flag(value: object, name: str) -> bool:
 
 
 def as_object(value: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
-    """Return a copy of a mapping, ``None`` for an empty one; raises :class:`InvalidRequestError` for anything else."""
+    """Return a copy of a mapping, of ``None`` an empty one; raises :class:`InvalidRequestError` for anything else."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):
@@ -113,7 +117,7 @@ def as_settings(value: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
 
 
 def as_manager_config(config: ManagerConfig | None, name: str = "config") -> ManagerConfig:
-    """Return a configuration as it is, ``None`` for the defaults; raises :class:`ConfigError` for anything else."""
+    """Return a configuration as it is, for ``None`` the defaults; raises :class:`ConfigError` for anything else."""
     if config is None:
         return ManagerConfig()
     if not isinstance(config, ManagerConfig):
