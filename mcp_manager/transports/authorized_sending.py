@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+from yarl import URL
+
 from mcp_manager._core.http_message import STOPPED, Exchange, WireError, WireReply
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager.auth import Challenge, parse_challenge
@@ -68,14 +70,18 @@ class AuthorizedSending:
         """Learn that requests go over a channel from now on, with the token of now."""
         self._channel_generation = self._token_generation
 
-    def proof(self, verb: str, url: str) -> bytes | None:
+    def proof(self, verb: str, url: URL) -> bytes | None:
         """Return the fields that one request alone has, ``None`` where all have the same."""
-        return field_lines(self._authorization.fields(verb, url)) if self._authorization.per_request else None
+        if not self._authorization.per_request:
+            return None
+        fields = self._authorization.fields(verb, str(url))
+        self._secrets.add(fields.get("Authorization", ""))
+        return field_lines(fields)
 
     async def send(
         self,
         verb: str,
-        url: str,
+        url: URL,
         exchange: Exchange,
         send: Callable[[], Awaitable[WireReply | Message]],
         refusal: WireReply | None = None,
@@ -94,10 +100,9 @@ class AuthorizedSending:
         for attempt in range(_MAX_CHALLENGES + 1):
             if refusal is None:
                 generation = authorization.generation
-                if authorization.per_request:
-                    proof = authorization.fields(verb, url)
-                    self._secrets.add(proof.get("Authorization", ""))
-                    exchange.fields = (own_fields or b"") + field_lines(proof)
+                proof = self.proof(verb, url)
+                if proof is not None:
+                    exchange.fields = (own_fields or b"") + proof
                 reply = await send()
                 if type(reply) is not WireReply:
                     return reply

@@ -196,8 +196,9 @@ class HttpTransport:
             if self._authorized is None:
                 answer = await self._send_lasting(exchange)
             else:
-                url = str(self._endpoint)
-                answer = await self._authorized.send("POST", url, exchange, lambda: self._send_lasting(exchange))
+                answer = await self._authorized.send(
+                    "POST", self._endpoint, exchange, lambda: self._send_lasting(exchange)
+                )
         except BaseException as error:
             self._explain(error, exchange)
         return await self._reply_to(exchange, answer)
@@ -284,7 +285,7 @@ class HttpTransport:
             exchange = Exchange(b"", 0, time.monotonic_ns() + round(grace_s * 1e9))
             with contextlib.suppress(CallError):
                 if self._authorized is not None:
-                    exchange.fields = self._authorized.proof("DELETE", str(self._endpoint))
+                    exchange.fields = self._authorized.proof("DELETE", self._endpoint)
                 await self._send(render_head("DELETE", self._endpoint, self._headers), exchange, "DELETE")
 
     async def get(self, exchange: Exchange, last_event_id: str = "") -> WireReply | Message:
@@ -304,7 +305,7 @@ class HttpTransport:
             return await self._send_get(exchange)
         if not last_event_id:
             exchange.fields = None
-        return await self._authorized.send("GET", str(self._endpoint), exchange, lambda: self._send_get(exchange))
+        return await self._authorized.send("GET", self._endpoint, exchange, lambda: self._send_get(exchange))
 
     async def _send_get(self, exchange: Exchange) -> WireReply | Message:
         return await self._transmit(render_head("GET", self._endpoint, self._headers_for("GET")), exchange, "GET")
@@ -321,7 +322,7 @@ class HttpTransport:
         if self._authorized is None:
             return await self._send(self._head, exchange)
         return await self._authorized.send(
-            "POST", str(self._endpoint), exchange, lambda: self._send(self._head, exchange), refusal
+            "POST", self._endpoint, exchange, lambda: self._send(self._head, exchange), refusal
         )
 
     async def _send(self, head: bytes, exchange: Exchange, verb: str = "POST") -> WireReply | Message:

@@ -1,4 +1,4 @@
-"""The one aiohttp session and connector behind every HTTP server: limits, routes, and which addresses are allowed."""
+"""All connections of a manager over HTTP: the sessions that open them, the lanes on them, and what bounds them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import weakref
 from collections.abc import AsyncIterator
 from typing import Final
 
-import aiohttp
 from yarl import URL
 
 from mcp_manager._core.http_message import drop_spare
@@ -70,11 +69,6 @@ class HttpPool:
         self._lanes = weakref.WeakValueDictionary()
         self._streams = 0
         self._sweeper: asyncio.TimerHandle | None = None
-
-    @property
-    def client(self) -> aiohttp.ClientSession:
-        """The shared session."""
-        return self.clients.shared
 
     @property
     def tls(self) -> TlsContexts:

@@ -150,7 +150,9 @@ async def test_a_request_whose_stream_lasts_has_a_proof_of_its_own() -> None:
     with ProtectedServer(token_type="DPoP", nonce="n") as server:
         pool = HttpPool()
         auth = AuthConfig(type="oauth", dpop=True)
-        authorizations = Authorizations("a", auth, "client", lambda: pool.client, MemoryTokenStore(), server.agree)
+        authorizations = Authorizations(
+            "a", auth, "client", lambda: pool.clients.shared, MemoryTokenStore(), server.agree
+        )
         transport = http_transport(pool, server.url, authorizations.of(server.url))
         try:
             frame = b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}'

@@ -88,7 +88,7 @@ async def pool() -> AsyncIterator[HttpPool]:
 
 def http(pool: HttpPool, server: str, **auth: object) -> OAuthHttp:
     config = AuthConfig(type="oauth", **auth)  # type: ignore[arg-type]
-    return OAuthHttp(lambda: pool.client, "a", URL(server), config)
+    return OAuthHttp(lambda: pool.clients.shared, "a", URL(server), config)
 
 
 @pytest.mark.both_loops
@@ -122,7 +122,9 @@ async def test_a_connection_that_is_kept_for_others_leads_no_server_into_their_n
     app.router.add_get("/{path}", answer)
     async with TestServer(app, host="127.0.0.1") as internal:
         url = internal.make_url("/")
-        async with pool.client.get(url / "own", **await request_options(DIRECT, pool.tls, url, None)) as response:
+        async with pool.clients.shared.get(
+            url / "own", **await request_options(DIRECT, pool.tls, url, None)
+        ) as response:
             await response.read()
         client = RoutedClient(pool, ServerConfig(url=PUBLIC))
         oauth = OAuthHttp(lambda: client, "a", URL(PUBLIC))
