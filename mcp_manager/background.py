@@ -1,4 +1,4 @@
-"""The one place where the package makes tasks, which behave alike whatever task factory the loop has, and how they end."""
+"""The one place where the package makes tasks, alike whatever task factory the loop has, and what is done about their end."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from collections.abc import Coroutine
 from contextvars import Context
 from typing import Any, TypeVar
 
-from mcp_manager.errors import McpManagerError
-
-__all__ = ["background_task", "finish", "log_failure", "read_failure", "to_its_end"]
+__all__ = ["background_task", "finish", "read_failure", "to_its_end"]
 
 _log = logging.getLogger(__name__)
 
@@ -60,19 +58,6 @@ def read_failure(task: asyncio.Task[Any]) -> None:
     """Read a task's exception, which is an answer to somebody who may be gone: else asyncio reports it as lost."""
     if not task.cancelled():
         task.exception()
-
-
-def log_failure(what: str, task: asyncio.Task[Any]) -> None:
-    """Read a task's exception, and log it unless it is an error of ours, which says what a server did.
-
-    Parameters
-    ----------
-    what
-        Whose task it is, for the log: ``"server 'a'"``.
-    """
-    error = None if task.cancelled() else task.exception()
-    if error is not None and not isinstance(error, McpManagerError):
-        _log.error("%s: background work failed", what, exc_info=error)
 
 
 async def to_its_end(work: Coroutine[Any, Any, T]) -> T:

@@ -323,14 +323,15 @@ class Fleet:
 
     async def _alone(self, server_id: str, failed: dict[str, str], work: Callable[[], Awaitable[None]]) -> None:
         """Do one server's part of :meth:`apply`: what goes wrong with it must not keep the others from theirs."""
+        containment = self.servers[server_id].settings.containment
         try:
             await work()
         except Exception as error:
             if self._is_ended:
                 raise
-            failed[server_id] = str(error)
-            is_foreseen = isinstance(error, McpManagerError)
-            _log.error("server %r is not what it should be: %s", server_id, error, exc_info=not is_foreseen)
+            told = containment.failure(error, "not_sent")
+            failed[server_id] = str(told)
+            _log.error("server %r is not what it should be: %s", server_id, told)
 
     async def wait_ready(self, wanted: int | None, timeout: float | None, check_running: Callable[[], None]) -> None:
         """Wait until ``wanted`` servers, or all that are deployed then, are ready; ``check_running`` may end the wait."""

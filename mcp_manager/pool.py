@@ -13,7 +13,7 @@ from typing import Final
 
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager._core.records import Instance as RouterInstance
-from mcp_manager.background import background_task, log_failure, to_its_end
+from mcp_manager.background import background_task, to_its_end
 from mcp_manager.errors import (
     AuthError,
     CallError,
@@ -238,7 +238,7 @@ class Instance:
         self._lost.add(session)
         task = background_task(session.retire(is_known=is_known), "retire a session")
         self._keep_until_it_ends(task)
-        task.add_done_callback(partial(log_failure, f"server {self.settings.server_id!r}"))
+        task.add_done_callback(self.settings.containment.read_failure)
         if not self._closing:
             self._on_change(self, error)
 
@@ -346,7 +346,7 @@ class Instance:
             turn.is_idle = attempt.is_idle
         attempt.task = background_task(self._carry_out(attempt), "connect")
         attempt.task.add_done_callback(partial(self._ended, attempt))
-        attempt.task.add_done_callback(partial(log_failure, f"server {server_id!r}"))
+        attempt.task.add_done_callback(self.settings.containment.read_failure)
         return attempt
 
     def _not_restarted_yet(self, wait_s: float) -> CallError:
@@ -395,14 +395,11 @@ class Instance:
                 await self._start(attempt)
             else:
                 await self._reach(attempt)
-        except CallError as error:
-            self._failed(attempt, error)
-            return
         except BaseException as error:
-            failure = self.settings.containment.failure(error, "not_sent")
-            if not isinstance(failure, CallError):
+            error = self.settings.containment.failure(error, "not_sent")
+            if not isinstance(error, CallError):
                 raise
-            self._failed(attempt, failure)
+            self._failed(attempt, error)
             return
         await self._succeeded(attempt)
 
@@ -446,27 +443,28 @@ class Instance:
         A bridge may have to start a program for every session. One attempt at a time may go on so. What the loop was
         blocked for is given back: the server may have answered long ago.
         """
-        lost_s = min(self.settings.lag.lost_since(attempt.began_at), self.settings.config.connect_timeout_s)
+        config = self.settings.config
+        loop = asyncio.get_running_loop()
+        lost_s = min(self.settings.lag.lost_since(attempt.began_at), config.connect_timeout_s)
         if lost_s > attempt.given_back_s:
             delay_s, attempt.given_back_s = lost_s - attempt.given_back_s, lost_s
-            attempt.overdue = asyncio.get_running_loop().call_later(delay_s, self._is_overdue, attempt, limit)
+            attempt.overdue = loop.call_later(delay_s, self._is_overdue, attempt, limit)
             return
         may_go_on = (
-            self.settings.config.transport == "http"
+            config.transport == "http"
             and self.settings.authorizations is None
             and self._late_attempt is None
             and self._attempt is attempt
             and attempt.turn.stay()
         )
         if not may_go_on:
-            limit.reschedule(asyncio.get_running_loop().time())
+            limit.reschedule(loop.time())
             return
         self._late_attempt = attempt
-        loop, config = asyncio.get_running_loop(), self.settings.config
         left_s = max(config.start_timeout_s - config.connect_timeout_s, 0.0)
         attempt.overdue = loop.call_later(left_s, lambda: limit.reschedule(loop.time()))
         error = self._no_handshake()
-        error.hint = f"a late answer still counts, for up to {self.settings.config.start_timeout_s:g} s in all"
+        error.hint = f"a late answer still counts, for up to {config.start_timeout_s:g} s in all"
         self._failed(attempt, error)
 
     def _no_handshake(self) -> CallError:

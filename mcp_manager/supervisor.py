@@ -6,14 +6,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine
-from functools import partial
 from math import ceil
 from typing import Any, Final, Literal, Protocol, TypeVar
 
 import msgspec
 
 from mcp_manager._core.router import Router
-from mcp_manager.background import background_task, log_failure
+from mcp_manager.background import background_task
 from mcp_manager.config import ServerConfig
 from mcp_manager.core_settings import balancing_settings, breaker_settings, identity_of, in_ns, limits_of
 from mcp_manager.errors import CallError, ServerExitedError
@@ -324,7 +323,7 @@ class Supervisor:
         if self._tasks is None:
             self._tasks = set()
         task = background_task(work, f"server {self.server_id}", among=self._tasks)
-        task.add_done_callback(partial(log_failure, f"server {self.server_id!r}"))
+        task.add_done_callback(self.settings.containment.read_failure)
         return task
 
     async def aclose(self, grace_s: float) -> None:
@@ -439,10 +438,10 @@ class Supervisor:
         else:
             self.hold(instance)
             if is_child and instance not in self._draining:
-                self._restarts(instance, error)
+                self._count_restart(instance, error)
         self._observer.instance_changed(self, instance, error)
 
-    def _restarts(self, instance: Instance, error: CallError) -> None:
+    def _count_restart(self, instance: Instance, error: CallError) -> None:
         """Count a child process that is gone, and say so."""
         if self.restarts is None:
             self.restarts = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
@@ -14,10 +13,9 @@ from mcp_manager._core.jsonrpc import ERROR, Message
 from mcp_manager.protocol.error_codes import URL_ELICITATION_REQUIRED
 from mcp_manager.protocol.rpc_error import read_error, read_url_elicitations
 from mcp_manager.session.handlers import Handler, TookTooLongError, outcome, start_handler
+from mcp_manager.transports.containment import Containment
 
 __all__ = ["UrlElicitations"]
-
-_log = logging.getLogger(__name__)
 
 # What was completed before anybody waited for it: the news may come right behind the error.
 _MAX_KEPT: Final = 256
@@ -70,7 +68,7 @@ class UrlElicitations:
         if len(self._completed) > _MAX_KEPT:
             self._completed.popitem(last=False)
 
-    async def satisfied(self, server_id: str, reply: Message, deadline_ns: int) -> bool:
+    async def satisfied(self, containment: Containment, reply: Message, deadline_ns: int) -> bool:
         """Have done what an error asks for, if it asks for that; tell whether its request is worth sending again.
 
         It is not where the user declines, the handler fails, or the server does not tell before the deadline that it is
@@ -79,6 +77,7 @@ class UrlElicitations:
         if self._handler is None or reply.kind != ERROR or reply.error_code != URL_ELICITATION_REQUIRED:
             return False
         elicitations = read_url_elicitations(read_error(reply.error or b""))
+        server_id = containment.server_id
         visits = {(server_id, each["elicitationId"]): _Visit() for each in elicitations}
         visits = {key: self._waiting.setdefault(key, visit) for key, visit in visits.items()}
         for key, visit in visits.items():
@@ -92,7 +91,7 @@ class UrlElicitations:
         try:
             async with waiting:
                 for params in elicitations:
-                    if not await self._accepted(self._handler, server_id, params, deadline_ns):
+                    if not await self._accepted(self._handler, containment, params, deadline_ns):
                         return False
                 for visit in visits.values():
                     await visit.over.wait()
@@ -117,14 +116,18 @@ class UrlElicitations:
             for key in [key for key in self._completed if key[0] == server_id]:
                 del self._completed[key]
 
-    async def _accepted(self, handler: Handler, server_id: str, params: dict[str, Any], deadline_ns: int) -> bool:
+    async def _accepted(
+        self, handler: Handler, containment: Containment, params: dict[str, Any], deadline_ns: int
+    ) -> bool:
         try:
-            answer = await outcome(start_handler(handler, server_id, params), self._remaining_s(deadline_ns))
+            answer = await outcome(
+                start_handler(handler, containment.server_id, params), self._remaining_s(deadline_ns)
+            )
         except TookTooLongError:
             return False
-        except Exception:
+        except Exception as error:
             # A user's handler may raise anything; the caller gets the server's error, which says what is missing.
-            _log.exception("the handler of elicitation/create failed")
+            containment.log("the handler of elicitation/create failed", error)
             return False
         try:
             # Whatever is answered to a server's own question may be answered here.

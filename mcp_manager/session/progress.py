@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from mcp_manager.background import background_task
+from mcp_manager.transports.containment import Containment
 
 __all__ = ["ProgressCallback", "ProgressReports"]
 
@@ -37,11 +38,14 @@ class ProgressReports:
     ----------
     callback
         See :data:`ProgressCallback`.
+    containment
+        Logs what it raises.
     """
 
-    __slots__ = ("_callback", "_closed", "_context", "_task", "_waiting")
+    __slots__ = ("_callback", "_closed", "_containment", "_context", "_task", "_waiting")
 
-    def __init__(self, callback: ProgressCallback) -> None:
+    def __init__(self, callback: ProgressCallback, containment: Containment) -> None:
+        self._containment = containment
         self._callback = callback
         self._context = contextvars.copy_context()
         self._waiting: deque[Awaitable[None]] = deque()
@@ -54,8 +58,8 @@ class ProgressReports:
             return
         try:
             outcome = self._callback(progress, total, message)
-        except Exception:
-            _log.exception("the progress callback of a call failed")
+        except Exception as error:
+            self._containment.log("the progress callback of a call failed", error)
             return
         if not inspect.isawaitable(outcome):
             return
@@ -86,8 +90,8 @@ class ProgressReports:
         while self._waiting:
             try:
                 await self._waiting.popleft()
-            except Exception:
-                _log.exception("the progress callback of a call failed")
+            except Exception as error:
+                self._containment.log("the progress callback of a call failed", error)
 
 
 def _drop(report: Awaitable[None]) -> None:

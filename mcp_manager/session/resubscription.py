@@ -11,12 +11,13 @@ import msgspec
 
 from mcp_manager._core.jsonrpc import ERROR, Message
 from mcp_manager.config import RestartConfig
-from mcp_manager.errors import CallError, SessionLostError
+from mcp_manager.errors import SessionLostError
 from mcp_manager.policy import backoff_delay
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.subscriptions import Interest
 from mcp_manager.session.peer_faults import PeerFaults
 from mcp_manager.session.subscriptions import Spawn, Subscriptions
+from mcp_manager.transports.containment import Containment
 
 __all__ = ["Resubscription", "read_uri"]
 
@@ -53,10 +54,13 @@ class Resubscription:
         The delays before what met a failure is asked for again.
     faults
         Counts what the server refuses.
+    containment
+        Logs what nobody foresaw.
     """
 
     __slots__ = (
         "_catch_up",
+        "_containment",
         "_faults",
         "_held",
         "_index",
@@ -78,7 +82,9 @@ class Resubscription:
         catch_up: Callable[[Interest], None],
         restart: RestartConfig,
         faults: PeerFaults,
+        containment: Containment,
     ) -> None:
+        self._containment = containment
         self._index = index
         self._subscriptions = subscriptions
         self._send = send
@@ -135,9 +141,8 @@ class Resubscription:
                 # It is replaced with the next call, and its replacement begins anew.
                 return
             except Exception as error:
-                if not isinstance(error, CallError):
-                    # Nobody foresaw it: it must not be the end of all subscriptions.
-                    self._faults.count("subscriptions that cannot be kept", type(error).__name__)
+                # Also what nobody foresaw must not be the end of all subscriptions.
+                self._containment.failure(error, "unknown")
                 delay_s: float | None = self._delay_s(failures)
                 failures += 1
             else:

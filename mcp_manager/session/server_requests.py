@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
@@ -12,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from mcp_manager._core.jsonrpc import Message
-from mcp_manager.background import background_task, log_failure
+from mcp_manager.background import background_task
 from mcp_manager.errors import (
     CallError,
     ConnectionLostError,
@@ -29,6 +28,7 @@ from mcp_manager.protocol.subscriptions import CHANGE_KINDS
 from mcp_manager.session.handlers import HandlerMap, TookTooLongError, outcome, start_handler
 from mcp_manager.session.paced_line import PacedLine
 from mcp_manager.session.peer_faults import PeerFaults
+from mcp_manager.transports.containment import Containment
 from mcp_manager.transports.deadline_timer import remaining_s
 from mcp_manager.transports.reading_turns import reading_turns
 
@@ -66,8 +66,8 @@ class ServerRequests:
 
     Parameters
     ----------
-    server_id
-        What handlers are told.
+    containment
+        Names the server, and logs what its handlers raise.
     handlers
         By method; what has none is answered with "method not found".
     capabilities
@@ -84,6 +84,7 @@ class ServerRequests:
         "_answering",
         "_capabilities",
         "_closed",
+        "_containment",
         "_faults",
         "_handlers",
         "_handling",
@@ -91,21 +92,20 @@ class ServerRequests:
         "_questions",
         "_replies",
         "_send",
-        "_server_id",
         "_tasks",
         "_timeout_s",
     )
 
     def __init__(
         self,
-        server_id: str,
+        containment: Containment,
         handlers: HandlerMap,
         capabilities: Mapping[str, Any],
         faults: PeerFaults,
         send: Callable[[bytes], Coroutine[Any, Any, None]],
         timeout_s: float,
     ) -> None:
-        self._server_id = server_id
+        self._containment = containment
         self._handlers = handlers
         self._capabilities = capabilities
         self._faults = faults
@@ -118,9 +118,9 @@ class ServerRequests:
         # Made with the first question: servers of the handshake era have none.
         self._questions: asyncio.Semaphore | None = None
         self._closed = False
-        dropped = functools.partial(faults.count, "too many notifications at once")
+        dropped = partial(faults.count, "too many notifications at once")
         self._notifications = PacedLine(self.spawn, dropped, at_once=_MAX_NOTIFICATIONS, cost_ns=_HANDLER_NS)
-        dropped = functools.partial(faults.count, "requests without end, whose replies it does not take")
+        dropped = partial(faults.count, "requests without end, whose replies it does not take")
         self._replies = PacedLine(self.spawn, dropped, at_once=_MAX_REPLIES, cost_ns=_REPLY_NS)
 
     def answer(self, message: Message, method: str) -> None:
@@ -152,7 +152,7 @@ class ServerRequests:
             self._cancel(params)
         if method in self._handlers:
             key = _news_key(method, params)
-            self._notifications.add(functools.partial(self._pass_on, method, params), key)
+            self._notifications.add(partial(self._pass_on, method, params), key)
 
     async def deliver(self, method: str, params: bytes | None) -> None:
         """Run the handler of a notification to its end, if there is one: for what must not be lost in a flood."""
@@ -187,7 +187,7 @@ class ServerRequests:
                 raise
             raise DeadlineExceededError(
                 "the server asked for input, and it was not there within the deadline",
-                server_id=self._server_id,
+                server_id=self._containment.server_id,
                 delivery="answered",
             ) from None
 
@@ -212,7 +212,7 @@ class ServerRequests:
             work.close()
             return None
         task = background_task(work, "work of a session", among=self._tasks)
-        task.add_done_callback(partial(log_failure, f"server {self._server_id!r}"))
+        task.add_done_callback(self._containment.read_failure)
         return task
 
     def close(self) -> list[asyncio.Task[Any]]:
@@ -266,11 +266,11 @@ class ServerRequests:
         except TookTooLongError:
             _log.warning("the handler of %s took more than %g s and was cancelled", method, self._timeout_s)
             raise _Failed("took too long") from None
-        except Exception:
+        except Exception as error:
             if self._closed:
                 raise _Failed("was cancelled") from None
             # A user's handler may raise anything; it must cost the server one error reply and nothing else.
-            _log.exception("the handler of %s failed", method)
+            self._containment.log(f"the handler of {method} failed", error)
             raise _Failed("failed") from None
         if not result.startswith(b"{"):
             _log.error("the handler of %s returned %s, which is no JSON object", method, type(answer).__name__)
@@ -294,13 +294,13 @@ class ServerRequests:
             await outcome(self._start(method, given), self._timeout_s)
         except RpcError as error:
             if error.code != INVALID_PARAMS:
-                _log.warning("the handler of %s failed: %s", method, error)
+                _log.warning("the handler of %s failed: %s", method, self._containment.masked(str(error)))
             else:
                 self._faults.count("a malformed notification", f"{method[:60]}: {error.message[:200]}")
         except TookTooLongError:
             _log.warning("the handler of %s took more than %g s and was cancelled", method, self._timeout_s)
-        except Exception:
-            _log.exception("the handler of %s failed", method)
+        except Exception as error:
+            self._containment.log(f"the handler of {method} failed", error)
 
     async def _answer_question(self, question: InputRequest) -> msgspec.Raw:
         if self._questions is None:
@@ -314,20 +314,22 @@ class ServerRequests:
             raise self._unanswered(f"asks for {question.method}, and its handler {failure}") from None
 
     def _start(self, method: str, params: dict[str, Any]) -> asyncio.Task[Any]:
-        handling = start_handler(self._handlers[method], self._server_id, params)
+        handling = start_handler(self._handlers[method], self._containment.server_id, params)
         self._handling.add(handling)
         handling.add_done_callback(self._handling.discard)
         return handling
 
     def _reply(self, frame: bytes) -> None:
-        self._replies.add(functools.partial(self._send, frame))
+        self._replies.add(partial(self._send, frame))
 
     def _ended(self) -> CallError:
-        return ConnectionLostError("the server was stopped during the call", server_id=self._server_id)
+        return ConnectionLostError("the server was stopped during the call", server_id=self._containment.server_id)
 
     def _unanswered(self, what: str) -> InputRequiredError:
         return InputRequiredError(
-            f"the server {what}", server_id=self._server_id, hint="pass handlers={method: handler} to the manager"
+            f"the server {what}",
+            server_id=self._containment.server_id,
+            hint="pass handlers={method: handler} to the manager",
         )
 
     def _cancel(self, params: bytes | None) -> None:

@@ -94,7 +94,7 @@ class Session:
         self._ids = RequestIds(choice(_FIRST_IDS))
         self._progress: dict[str, ProgressReports] = {}
         self._requests = ServerRequests(
-            settings.server_id,
+            settings.containment,
             settings.handlers,
             settings.client.capabilities,
             settings.faults,
@@ -457,8 +457,8 @@ class Session:
         settings = self._settings
         capabilities = self.identity.capabilities if self.identity is not None else {}
         if self._dialect is not None:
-            self._listening = Listening(
-                self._server_id,
+            self._listening = self._dialect.listening = Listening(
+                settings.containment,
                 self._number,
                 settings.subscriptions,
                 offered_kinds(capabilities),
@@ -469,7 +469,6 @@ class Session:
                 settings.config.connect_timeout_s,
                 settings.faults,
             )
-            self._dialect.listening = self._listening
             self._listening.start(self._requests.spawn)
         elif "resources" in capabilities:
             self._resubscription = Resubscription(
@@ -479,6 +478,7 @@ class Session:
                 self._catch_up,
                 settings.config.restart,
                 settings.faults,
+                settings.containment,
             )
             self._resubscription.start(self._requests.spawn)
 

@@ -26,6 +26,7 @@ from mcp_manager.protocol.subscriptions import (
     read_subscription_id,
 )
 from mcp_manager.session.peer_faults import PeerFaults
+from mcp_manager.transports.containment import Containment
 from mcp_manager.transports.deadline_timer import remaining_s
 
 __all__ = ["Listening", "Spawn", "Subscriptions"]
@@ -173,8 +174,8 @@ class Listening:
 
     Parameters
     ----------
-    server_id
-        Names the server in errors.
+    containment
+        Names the server in errors, and logs what nobody foresaw.
     index
         Which of the server's instances the session belongs to.
     subscriptions
@@ -195,7 +196,7 @@ class Listening:
 
     def __init__(
         self,
-        server_id: str,
+        containment: Containment,
         index: int,
         subscriptions: Subscriptions,
         offered: frozenset[str],
@@ -206,7 +207,8 @@ class Listening:
         acknowledge_s: float,
         faults: PeerFaults,
     ) -> None:
-        self._server_id = server_id
+        self._containment = containment
+        self._server_id = containment.server_id
         self._index = index
         self._subscriptions = subscriptions
         self._offered = offered
@@ -251,9 +253,9 @@ class Listening:
             while True:
                 try:
                     await self._step()
-                except Exception:
+                except Exception as error:
                     # Nobody foresaw it: it must not be the end of all subscriptions.
-                    _log.exception("keeping the subscriptions of server %r failed", self._server_id)
+                    self._containment.failure(error, "unknown")
                     await self._back_off()
         finally:
             streams = [stream.task for stream in self._streams.values()]

@@ -51,12 +51,12 @@ class Containment:
         Masks what the server was trusted with.
     """
 
-    __slots__ = ("_logged", "_secrets", "_server_id")
+    __slots__ = ("_logged", "_secrets", "server_id")
 
     def __init__(self, server_id: str, secrets: Secrets) -> None:
-        self._server_id = server_id
+        self.server_id = server_id
         self._secrets = secrets
-        self._logged: set[tuple[str, str, int | None]] = set()
+        self._logged: set[tuple[str, str, int | None]] | None = None
 
     def failure(self, error: BaseException, delivery: Delivery) -> BaseException:
         """Return what callers are to get in place of an exception: itself if it is their own, or an error of ours.
@@ -85,7 +85,7 @@ class Containment:
             kind = ConnectionLostError
         failure = kind(
             f"an unexpected failure: {said}",
-            server_id=self._server_id,
+            server_id=self.server_id,
             delivery=delivery,
             hint="this process lacks memory or descriptors" if is_lack else "the log has the traceback",
         )
@@ -94,9 +94,24 @@ class Containment:
         failure.__suppress_context__ = True
         return failure
 
+    def read_failure(self, task: asyncio.Task[Any]) -> None:
+        """Read the exception of work that nobody may await, and log it unless it is an error of ours."""
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception) and not isinstance(error, McpManagerError):
+            self._log_once(error)
+
+    def masked(self, text: str) -> str:
+        """Return a text without what the server was trusted with."""
+        return self._secrets.masked(text)
+
+    def log(self, what: str, error: Exception) -> None:
+        """Log each time what a handler or a callback of a user's raised, with its traceback, masked."""
+        text = self._masked_traceback(error)
+        _log.error("server %r: %s:\n%s", self.server_id, what, text)
+
     def _stopped(self, delivery: Delivery) -> CallError:
         return ConnectionLostError(
-            "the server was stopped during the call", server_id=self._server_id, delivery=delivery
+            "the server was stopped during the call", server_id=self.server_id, delivery=delivery
         )
 
     def _log_once(self, error: Exception) -> None:
@@ -104,11 +119,16 @@ class Containment:
         place = (
             (type(error).__name__, frames[0].filename, frames[0].lineno) if frames else (type(error).__name__, "", 0)
         )
+        if self._logged is None:
+            self._logged = set()
         if place in self._logged or len(self._logged) >= _MOST_LOGGED:
             return
         self._logged.add(place)
-        text = self._secrets.masked("".join(traceback.format_exception(error)))
-        _log.error("server %r: an unexpected failure, which concerns this server alone:\n%s", self._server_id, text)
+        text = self._masked_traceback(error)
+        _log.error("server %r: an unexpected failure, which concerns this server alone:\n%s", self.server_id, text)
+
+    def _masked_traceback(self, error: Exception) -> str:
+        return self._secrets.masked("".join(traceback.format_exception(error)))
 
 
 class ContainedTransport:

@@ -39,6 +39,7 @@ from mcp_manager.transports._http_reply import ReplyReader
 from mcp_manager.transports.authorized_sending import AuthorizedSending
 from mcp_manager.transports.base import MessageSink, StreamListener
 from mcp_manager.transports.clients import connecting_server
+from mcp_manager.transports.containment import Containment
 from mcp_manager.transports.cookie_keeper import CookieKeeper
 from mcp_manager.transports.http_failures import HttpFailures
 from mcp_manager.transports.http_ordinary import OrdinaryPath
@@ -174,7 +175,9 @@ class HttpTransport:
         if not self._pool.admit_stream():
             self._sink.on_fault("no connection is left for an event stream", "raise max_connections")
             return
-        self._standing = self._reader.listener = StandingStream(self.get, self._sink)
+        self._standing = self._reader.listener = StandingStream(
+            self.get, Containment(self._server_id, self._secrets), self._sink
+        )
         await self._standing.start(self._stream_ended)
 
     def _stream_ended(self) -> None:

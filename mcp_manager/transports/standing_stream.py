@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial
 from random import random
 from typing import Final
 
@@ -12,11 +11,12 @@ import aiohttp
 
 from mcp_manager._core.http_message import LOST, STANDING, STOPPED, UNANSWERED, Exchange, WireError, WireReply
 from mcp_manager._core.jsonrpc import Message
-from mcp_manager.background import background_task, log_failure
+from mcp_manager.background import background_task
 from mcp_manager.errors import CallError
 from mcp_manager.protocol.session_loss import Refusal, may_mean_loss
 from mcp_manager.transports._http_status import retry_after_of
 from mcp_manager.transports.base import MessageSink
+from mcp_manager.transports.containment import Containment
 from mcp_manager.transports.reconnection import Reconnection, is_passing
 
 __all__ = ["StandingStream"]
@@ -42,13 +42,21 @@ class StandingStream:
     get
         ``await get(exchange, last_event_id)`` sends the GET; it returns what was answered in place of a stream, and
         raises as a wire does when that ends.
+    containment
+        Logs what nobody foresaw.
     sink
         Told of streams that break the rules, and asked whether the session is lost where one is refused.
     """
 
-    __slots__ = ("_get", "_opened", "_sink", "_task", "_was_open")
+    __slots__ = ("_containment", "_get", "_opened", "_sink", "_task", "_was_open")
 
-    def __init__(self, get: Callable[[Exchange, str], Awaitable[WireReply | Message]], sink: MessageSink) -> None:
+    def __init__(
+        self,
+        get: Callable[[Exchange, str], Awaitable[WireReply | Message]],
+        containment: Containment,
+        sink: MessageSink,
+    ) -> None:
+        self._containment = containment
         self._get = get
         self._sink = sink
         self._task: asyncio.Task[None] | None = None
@@ -64,7 +72,7 @@ class StandingStream:
         assert opened is not None
         self._task = background_task(self._keep_open(), "standing stream")
         self._task.add_done_callback(lambda _: on_end())
-        self._task.add_done_callback(partial(log_failure, "an event stream"))
+        self._task.add_done_callback(self._containment.read_failure)
         try:
             async with asyncio.timeout(_OPENING_S):
                 await opened.wait()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import os
 import signal
 import time
@@ -28,15 +27,13 @@ from mcp_manager.protocol.revisions import BATCHING_REVISIONS
 from mcp_manager.transports._received import broken_reply_to, read_messages
 from mcp_manager.transports.base import Exchange, LifeSigns, MessageSink
 from mcp_manager.transports.child import Child, child_environment
-from mcp_manager.transports.containment import is_local_lack
+from mcp_manager.transports.containment import Containment, is_local_lack
 from mcp_manager.transports.deadline_timer import DeadlineTimer, remaining_s
 from mcp_manager.transports.loop_lag import LATE_HINT, was_judged_late
 from mcp_manager.transports.output_lines import LineTooLongError, OutputLines
 from mcp_manager.transports.reading_turns import FLOOD, FLOOD_DETAIL, ReadingTurns, reading_turns
 
 __all__ = ["StdioTransport"]
-
-_log = logging.getLogger(__name__)
 
 _QUOTED: Final = 80
 _NEWLINES: Final = bytes.maketrans(b"\r\n", b"  ")
@@ -105,7 +102,9 @@ class StdioTransport:
         self._sink = sink
         self._max_line = config.max_response_bytes
         self._request_timeout_ns = round(config.request_timeout_s * 1e9)
-        self._secrets = Secrets(config).texts
+        secrets = Secrets(config)
+        self._secrets = secrets.texts
+        self._containment = Containment(server_id, secrets)
         self._child = Child(
             [config.command, *config.args],
             child_environment(config.env, config.inherit_env),
@@ -198,7 +197,7 @@ class StdioTransport:
         return False
 
     def settle(self, revision: str | None) -> None:
-        """Take batches only from now on if the revision has them; stdio sends no version with its messages."""
+        """From now on, take batches only if the revision has them; stdio sends no version with its messages."""
         self._may_batch = revision is None or revision in BATCHING_REVISIONS
 
     async def listen(self) -> None:
@@ -409,9 +408,9 @@ class StdioTransport:
         """Tell the sink, which must not be able to stop the reading for everybody else."""
         try:
             listener(*news)
-        except Exception:
+        except Exception as error:
             # Whatever it was, it was not the server's doing.
-            _log.exception("taking what server %r sent failed", self._server_id)
+            self._containment.failure(error, "unknown")
 
     def _give_up(self, size: int) -> None:
         """End a server whose output can no longer be cut into messages."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.contained import containment
 
 from mcp_manager._core.call_path import RequestIds
 from mcp_manager._core.jsonrpc import Message, scan_reply
@@ -36,7 +37,7 @@ class Peer:
         self.subscriptions = Subscriptions({TOOLS}, self.began.append)
         self.tasks: list[asyncio.Task[None]] = []
         self.listening = Listening(
-            "s",
+            containment("s"),
             0,
             self.subscriptions,
             offered,

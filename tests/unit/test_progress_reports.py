@@ -12,6 +12,7 @@ import warnings
 from typing import Any
 
 import pytest
+from support.contained import containment
 from support.virtual_time import run_in_virtual_time
 
 from mcp_manager.session import ProgressReports
@@ -25,7 +26,7 @@ def later(seconds: float) -> int:
 
 def test_a_plain_callback_is_called_at_once_and_without_a_loop() -> None:
     seen: list[Any] = []
-    ProgressReports(lambda *report: seen.append(report))(1.0, None, "m")
+    ProgressReports(lambda *report: seen.append(report), containment())(1.0, None, "m")
     assert seen == [(1.0, None, "m")]
 
 
@@ -57,7 +58,7 @@ async def test_async_callbacks_of_every_kind_are_awaited_in_order() -> None:
         (Awaitable(second), second),
         (returning_a_task, future_seen),
     ):
-        reports = ProgressReports(callback)
+        reports = ProgressReports(callback, containment())
         for number in range(20):
             reports(float(number), None, None)
         await reports.finish(later(10))
@@ -76,7 +77,7 @@ async def test_a_slow_callback_keeps_nobody_and_only_old_news_are_dropped() -> N
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        reports = ProgressReports(slow)
+        reports = ProgressReports(slow, containment())
         for number in range(1000):
             reports(float(number), None, None)
         await asyncio.sleep(0)
@@ -96,7 +97,7 @@ async def test_a_failing_callback_is_logged_and_the_next_report_delivered(caplog
         seen.append(progress)
         raise ValueError("a user's fault")
 
-    reports = ProgressReports(failing)
+    reports = ProgressReports(failing, containment())
     reports(1.0, None, None)
     reports(2.0, None, None)
     await reports.finish(later(10))
@@ -105,7 +106,7 @@ async def test_a_failing_callback_is_logged_and_the_next_report_delivered(caplog
     def failing_at_once(*_: object) -> None:
         raise ValueError("a user's fault")
 
-    ProgressReports(failing_at_once)(3.0, None, None)
+    ProgressReports(failing_at_once, containment())(3.0, None, None)
     assert seen == [1.0, 2.0]
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 3
 
@@ -121,7 +122,7 @@ def test_the_deadline_bounds_the_wait_and_what_is_late_is_cancelled() -> None:
                 told.append("cancelled")
                 raise
 
-        reports = ProgressReports(endless)
+        reports = ProgressReports(endless, containment())
         reports(1.0, None, None)
         reports(2.0, None, None)
         loop = asyncio.get_running_loop()
@@ -147,7 +148,7 @@ def test_a_callback_that_resists_its_end_is_left_behind(caplog: pytest.LogCaptur
                 except asyncio.CancelledError:
                     continue
 
-        reports = ProgressReports(stubborn)
+        reports = ProgressReports(stubborn, containment())
         reports(1.0, None, None)
         await asyncio.sleep(0)
         await reports.aclose()
@@ -166,7 +167,7 @@ async def test_reports_are_delivered_in_the_context_of_the_caller() -> None:
         seen.append(who.get())
 
     who.set("caller")
-    reports = ProgressReports(callback)
+    reports = ProgressReports(callback, containment())
     contextvars.Context().run(reports, 1.0, None, None)
     await reports.finish(later(10))
     await reports.aclose()

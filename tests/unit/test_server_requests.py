@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import contextlib
 import json
 import logging
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from support.calls import eventually
+from support.contained import containment
 
 from mcp_manager import RpcError
 from mcp_manager._core.jsonrpc import scan
@@ -34,7 +36,9 @@ class Subject:
         self.faults = PeerFaults("server", time.monotonic_ns)
         self.sent: list[dict[str, Any]] = []
         self.held: asyncio.Event | None = None
-        self.requests = ServerRequests("server", handlers, capabilities, self.faults, self._send, timeout_s)
+        self.requests = ServerRequests(
+            containment("server"), handlers, capabilities, self.faults, self._send, timeout_s
+        )
 
     def ask(self, request_id: Any = 1, method: str = ASK, params: Any = None) -> None:
         frame: dict[str, Any] = {"jsonrpc": "2.0", "id": request_id, "method": method}
@@ -126,7 +130,8 @@ async def test_ping_and_what_nobody_handles_are_answered() -> None:
 
 def raising(error: Exception) -> Callable[[str, Any], Any]:
     def handler(server_id: str, params: Any) -> Any:
-        raise error
+        # A copy: the parameters of the tests outlive them, and a traceback holds frames.
+        raise copy.copy(error)
 
     return handler
 

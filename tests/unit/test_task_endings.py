@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from functools import partial
 
 import pytest
+from support.contained import containment
 
-from mcp_manager.background import log_failure, read_failure, to_its_end
+from mcp_manager.background import read_failure, to_its_end
 from mcp_manager.errors import ConnectError
 
 
@@ -23,7 +23,7 @@ async def ended(task: asyncio.Task[None]) -> None:
 
 
 async def test_what_somebody_else_was_told_is_read_and_not_logged(caplog: pytest.LogCaptureFixture) -> None:
-    for callback in (read_failure, partial(log_failure, "server 'a'")):
+    for callback in (read_failure, containment().read_failure):
         task = asyncio.create_task(fails(ConnectError("down")))
         task.add_done_callback(callback)
         await ended(task)
@@ -34,17 +34,17 @@ async def test_what_somebody_else_was_told_is_read_and_not_logged(caplog: pytest
 
 async def test_a_bug_is_logged_with_where_it_came_from(caplog: pytest.LogCaptureFixture) -> None:
     task = asyncio.create_task(fails(KeyError("x")))
-    task.add_done_callback(partial(log_failure, "server 'a'"))
+    task.add_done_callback(containment().read_failure)
     await ended(task)
     [record] = caplog.records
     assert record.levelno == logging.ERROR and "server 'a'" in record.getMessage()
-    assert record.exc_info is not None and isinstance(record.exc_info[1], KeyError)
+    assert "in fails" in record.getMessage() and "KeyError" in record.getMessage()
 
 
 async def test_a_cancelled_one_failed_of_nothing(caplog: pytest.LogCaptureFixture) -> None:
     task = asyncio.create_task(asyncio.sleep(3600))
     task.add_done_callback(read_failure)
-    task.add_done_callback(partial(log_failure, "server 'a'"))
+    task.add_done_callback(containment().read_failure)
     task.cancel()
     await ended(task)
     assert caplog.records == []

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from support.contained import containment
 
 from mcp_manager._core.jsonrpc import Message, scan_reply
 from mcp_manager.errors import RpcError, UrlElicitationRequiredError
@@ -51,7 +52,9 @@ class Subject:
 
     async def satisfied(self, *numbers: int, server_id: str = "a", seconds: float = WAIT_S) -> bool:
         data = {"elicitations": [visit(number) for number in numbers]}
-        return await asyncio.wait_for(self.elicitations.satisfied(server_id, refusal(data), soon(seconds)), WAIT_S)
+        return await asyncio.wait_for(
+            self.elicitations.satisfied(containment(server_id), refusal(data), soon(seconds)), WAIT_S
+        )
 
     def is_idle(self) -> bool:
         return not self.elicitations._waiting
@@ -174,7 +177,7 @@ async def test_a_handler_that_hangs_ends_with_the_deadline() -> None:
             ended.set()
 
     elicitations = UrlElicitations(hang, time.monotonic_ns)
-    assert not await elicitations.satisfied("a", refusal({"elicitations": [visit()]}), soon(0.02))
+    assert not await elicitations.satisfied(containment(), refusal({"elicitations": [visit()]}), soon(0.02))
     await asyncio.wait_for(ended.wait(), WAIT_S)
 
 
@@ -206,7 +209,7 @@ MALFORMED = [
 async def test_a_refusal_of_another_shape_is_an_error_like_any(data: Any) -> None:
     subject = Subject()
     reply = refusal(data)
-    assert not await subject.elicitations.satisfied("a", reply, soon())
+    assert not await subject.elicitations.satisfied(containment(), reply, soon())
     assert subject.asked == []
     assert type(rpc_error("a", reply.error or b"")) is RpcError
 
@@ -214,7 +217,7 @@ async def test_a_refusal_of_another_shape_is_an_error_like_any(data: Any) -> Non
 async def test_only_its_own_code_means_a_url() -> None:
     subject = Subject()
     data = {"elicitations": [visit()]}
-    assert not await subject.elicitations.satisfied("a", refusal(data, -32041), soon())
+    assert not await subject.elicitations.satisfied(containment(), refusal(data, -32041), soon())
     assert subject.asked == []
     assert type(rpc_error("a", refusal(data, -32041).error or b"")) is RpcError
     error = rpc_error("a", refusal(data).error or b"")
@@ -224,5 +227,5 @@ async def test_only_its_own_code_means_a_url() -> None:
 
 async def test_without_a_handler_nothing_is_asked() -> None:
     assert not await UrlElicitations(None, time.monotonic_ns).satisfied(
-        "a", refusal({"elicitations": [visit()]}), soon()
+        containment(), refusal({"elicitations": [visit()]}), soon()
     )
