@@ -80,7 +80,8 @@ class PyMcpManager(Unique):
     Started with :meth:`start`, the manager lives on a thread of its own and may be called from any thread or loop.
     Started with :meth:`start_async`, it lives on the caller's loop: its ``_async`` methods are called there, its sync
     methods from other threads. What only reads state answers anywhere: :meth:`get_server_state`,
-    :meth:`get_health_status`, :meth:`list_servers`, :meth:`snapshot`, :meth:`export_prometheus_metrics`. Usable as ``with`` and ``async with``.
+    :meth:`get_health_status`, :meth:`list_servers`, :meth:`snapshot`, :meth:`export_prometheus_metrics`. Usable as
+    ``with`` and ``async with``.
 
     Raises
     ------

@@ -193,8 +193,9 @@ class Attempts:
                 reply = await instance.call_again(session, lost, request, deadline_ns, progress)
                 if pin is not None and instance.session is not None:
                     pin.settle(instance, instance.session)
-            if 0 < deadline_ns < self._clock() - LATE_AFTER_NS:
-                raise _late(supervisor.server_id, self._clock() - deadline_ns)
+            now_ns = self._clock()
+            if 0 < deadline_ns < now_ns - LATE_AFTER_NS:
+                raise _late(supervisor.server_id, now_ns - deadline_ns)
         except BaseException as error:
             # An exception's traceback holds this frame.
             del answer
@@ -215,7 +216,7 @@ class Attempts:
             pin.is_used = True
         attempts += before
         if reply.kind == RESULT:
-            self._router.done(lease, Outcome.SUCCESS, CallStatus.SUCCESS, self._clock())
+            self._router.done(lease, Outcome.SUCCESS, CallStatus.SUCCESS, now_ns)
             if attempts == 1 and not hedged and lease.started_ns == started_ns:
                 self._flights.ordinary(lease, method, instance.label)
             else:
@@ -224,7 +225,7 @@ class Attempts:
                 )
         else:
             outcome = classify_rpc_error(reply.error_code, instance.settings.config.breaker.rpc_errors)
-            self._router.done(lease, outcome, CallStatus.RPC_ERROR, self._clock(), random=getrandbits(64))
+            self._router.done(lease, outcome, CallStatus.RPC_ERROR, now_ns, random=getrandbits(64))
             self._flights.note(
                 supervisor.server_id, method, lease, request, started_ns, status=CallStatus.RPC_ERROR, attempts=attempts
             )

@@ -141,9 +141,8 @@ def concluded(error: CallError, attempts: int, *, may_have_run: bool) -> CallErr
     return error
 
 
-def give_up(error: CallError) -> CallError:
+def give_up(error: CallError) -> None:
     """Say that a call is not tried again because its server was removed, or the manager stopped, meanwhile."""
     error.retryable = False
     why = "the server was removed or the manager stopped meanwhile: it is not tried again"
     error.hint = f"{error.hint}; {why}" if error.hint else why
-    return error

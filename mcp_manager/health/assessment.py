@@ -188,9 +188,8 @@ class Watch:
     @property
     def is_scheduled(self) -> bool:
         """Whether it has turns at all: a child process that is gone is started again whatever is probed."""
-        config = self.config
-        is_restarted = config.transport == "stdio" or self.is_awaited
-        return config.health.enabled or (is_restarted and self.instance.session is None)
+        is_restarted = self.is_child or self.is_awaited
+        return self.config.health.enabled or (is_restarted and self.instance.session is None)
 
     @property
     def is_untried(self) -> bool:

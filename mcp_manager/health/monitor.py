@@ -32,6 +32,7 @@ _CONFIRM_S: Final = 0.25
 # How soon a failed call shows, and how often a server is judged whose state may change with calls or time alone.
 _NOTICE_S: Final = 0.1
 _REVIEW_S: Final = 1.0
+# How soon that is tried again which failed for what this side lacks, and judged again what could not be judged.
 _HINDERED_S: Final = 1.0
 _BROKEN_REVIEW_S: Final = 30.0
 
@@ -368,8 +369,7 @@ class HealthMonitor:
     def _queue_of(self, watch: Watch) -> _Queue | None:
         if watch.instance.session is not None:
             return self._pings
-        is_program = watch.config.transport == "stdio"
-        return self._retries if watch.failures and not is_program else None
+        return self._retries if watch.failures and not watch.is_child else None
 
     def _begin_probe(self, watch: Watch, queue: _Queue | None) -> None:
         if queue is not None:
@@ -381,7 +381,7 @@ class HealthMonitor:
         await self._probe(watch)
 
     def _probe_ended(self, watch: Watch, queue: _Queue | None, task: asyncio.Task[None]) -> None:
-        # Whatever it has come to, also to a bug, which is logged by whom it belongs to: the next one comes.
+        # The next one comes also where this one failed of a bug, which the server whose task it is has logged.
         watch.in_flight = None
         try:
             self._turn_ended(watch)

@@ -28,7 +28,7 @@ __all__ = ["Prober"]
 _PING: Final = Request(b'"ping"', None)
 # Of what offers no list: whoever does not know the method says so, which is an answer.
 _ANY_LIST: Final = b'"tools/list"'
-# How many probes it gets at least, for there may be no answer of it that it has ever shown to give.
+# How many probes a program without lists gets at least that has answered none yet: it may know none of them.
 _FEWEST_PROBES: Final = 3
 # How late the end of a probe may be noticed: beyond that it was this side that did not look, and the answer may be there.
 _OVERSLEPT_S: Final = 0.25
@@ -70,7 +70,7 @@ class Prober:
             await self._ask(watch, request)
             outcome, status, is_answered = Outcome.SUCCESS, CallStatus.SUCCESS, True
         except CallError as error:
-            if session is not None and self._is_own_trouble(error, watch, started_ns):
+            if session is not None and isinstance(error, DeadlineExceededError) and self._overslept(watch, started_ns):
                 error.is_local = True
             outcome, status, is_answered = self._told_by(error, watch, lease)
             # A copy, which has no traceback: that holds this frame.
@@ -101,11 +101,9 @@ class Prober:
         else:
             await watch.instance.call(request, self._clock() + int(watch.limit_s * 1e9))
 
-    def _is_own_trouble(self, error: CallError, watch: Watch, started_ns: int) -> bool:
-        """Tell whether it was this side that failed: it lacked something, or did not look for the answer in time."""
-        if not isinstance(error, DeadlineExceededError):
-            return error.is_local
-        return error.is_local or (self._clock() - started_ns) / 1e9 > watch.limit_s + _OVERSLEPT_S
+    def _overslept(self, watch: Watch, started_ns: int) -> bool:
+        """Tell whether it was this side that did not look for the answer in time."""
+        return (self._clock() - started_ns) / 1e9 > watch.limit_s + _OVERSLEPT_S
 
     def _told_by(self, error: CallError, watch: Watch, lease: Lease) -> tuple[Outcome, CallStatus, bool]:
         """Tell what the failure of a probe means to the circuit and the accounts, and whether it is an answer."""

@@ -78,16 +78,12 @@ class OutputSchemas:
         """Tell whether what is known was read from ``stamp``, less than five minutes ago."""
         return self._stamp == stamp and self._clock() - self._learnt_ns < _MAX_AGE_NS
 
-    def fault_in(self, tool: str, content: Any) -> str | None:
+    async def find_fault(self, tool: str, content: Any) -> str | None:
         """Return what is wrong with the structured content of a tool's result, ``None`` if that is not known.
 
-        ``None`` as content is null or none at all: right only where the schema has null.
+        ``None`` as content is null or none at all: right only where the schema has null. A large content is looked at
+        beside the loop.
         """
-        text = self._schemas.get(tool)
-        return None if text is None else self._told(tool, _judged(text, content))
-
-    async def find_fault(self, tool: str, content: Any) -> str | None:
-        """Return the same, having let others run while a large content is looked at."""
         text = self._schemas.get(tool)
         if text is None:
             return None

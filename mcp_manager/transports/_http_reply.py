@@ -232,7 +232,7 @@ class ReplyReader:
         return found
 
     def _events_of(self, body: bytes) -> Iterator[SseEvent]:
-        """Yield the events of a body that is here as a whole, as few as a batch has messages."""
+        """Yield the events of a body that is here as a whole: at most as many as a batch may have messages."""
         parser = SseParser(max_line=self._limit, max_event=self._limit)
         count = 0
         for at in range(0, len(body), _PIECE):

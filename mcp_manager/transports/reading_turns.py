@@ -21,9 +21,9 @@ FLOOD_DETAIL: Final = "reading from it pauses, so that others have their turn"
 _TURN_NS: Final = 100_000
 # Cost that goes beyond a turn is paid by the next ones, but by no more than these.
 _MAX_DEBT_NS: Final = 8 * _TURN_NS
-# Between two turns that were used up lies this many times as long for others, if the loop has others. Then it is
-# away for longer than it takes to look for news.
+# After a turn that was used up, the loop has this many times as long for other work, if it has any.
 _OTHERS: Final = 3
+# It has, if it comes back later than this: only to look for news takes less.
 _BUSY_NS: Final = 150_000
 # Who has been behind for as long floods, and is counted once for every such time.
 _FLOOD_NS: Final = 1_000_000_000

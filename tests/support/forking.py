@@ -16,7 +16,7 @@ _ENDS_WITHIN_S: Final = 30.0
 
 
 class ForkedChild:
-    """A forked copy that does something and ends without the interpreter's own shutdown; ``fork`` is told where it is one."""
+    """A forked copy that does something, if need be waits, and ends without the interpreter's own shutdown."""
 
     def __init__(self, action: Callable[[], object], *, holds: bool = False) -> None:
         self._read, written = os.pipe()

@@ -45,11 +45,11 @@ def test_what_was_learnt_is_current_for_five_minutes_and_its_session() -> None:
     assert not outputs.is_current("stamp")
 
 
-def test_schemas_beyond_measure_are_counted_and_not_kept() -> None:
+async def test_schemas_beyond_measure_are_counted_and_not_kept() -> None:
     outputs, faults = known(Clock())
     outputs.learn([(str(i), b" " * 200_000) for i in range(200)], "stamp", outputs.epoch)
     assert outputs.knows("0") and not outputs.knows("199")
-    assert outputs.fault_in("0", {}) is None
+    assert await outputs.find_fault("0", {}) is None
     assert faults.counts == {"an output schema that cannot be used": 2}
 
 
