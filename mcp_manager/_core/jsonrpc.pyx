@@ -436,7 +436,7 @@ cdef Message mended(Message message):
     if message.kind != _RESULT and message.kind != _ERROR:
         return message
     id_raw = b"%d" % message.id if type(message.id) is int else message.id_raw
-    frame = mended_response(id_raw, message.result, message.error, message.error_code)
+    frame = mended_response(id_raw, message.result_buffer, message.error, message.error_code)
     if frame is None:
         raise FrameError("error has no integer code", message.members[<int> ERROR_MEMBER].start)
     again = scan_one(frame, DEPTH_LIMIT, 0, False, True)

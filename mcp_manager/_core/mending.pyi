@@ -2,7 +2,9 @@
 
 from collections.abc import Container
 
-def mended_response(id_raw: bytes | None, result: bytes | None, error: bytes | None, code: int | None) -> bytes | None:
+def mended_response(
+    id_raw: bytes | None, result: bytes | memoryview | None, error: bytes | None, code: int | None
+) -> bytes | None:
     """Write a JSON-RPC 2.0 response from parts that are valid JSON; a missing id becomes null.
 
     The error object is written anew unless ``code`` was found in it; ``None`` if that cannot be done.

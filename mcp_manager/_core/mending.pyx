@@ -21,7 +21,7 @@ cdef tuple ERROR_MEMBERS = ("code", "message", "data")
 cdef double MAX_EXACT = 9007199254740991.0
 
 
-def mended_response(bytes id_raw, bytes result, bytes error, code):
+def mended_response(bytes id_raw, result, bytes error, code):
     # Joined in one step: a part may be nearly as long as a reply may be.
     cdef bytes name = b',"result":'
     if result is None:
