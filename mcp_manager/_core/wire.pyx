@@ -345,10 +345,10 @@ cdef class Wire(ResponseReader):
                 return
         if self.chunked:
             self.length = -1
-        if self.length > self.limit:
-            self.fail(WireError(_OVERSIZE, "", self.length))
-            return
         if self.content != EVENTS or self.encoded or self.status != 200:
+            if self.length > self.limit:
+                self.fail(WireError(_OVERSIZE, "", self.length))
+                return
             self.state = BODY
             return
         self.state = STREAM

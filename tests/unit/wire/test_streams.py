@@ -117,6 +117,14 @@ async def test_a_stream_of_known_length(peer: Peer) -> None:
     assert_answers_again(peer)
 
 
+async def test_the_limit_is_that_of_an_event_and_not_of_the_stream(peer: Peer) -> None:
+    text = events(*[b"other"] * 100, b"<1>")
+    future = peer.send(limit=100)
+    peer.deliver(response(text, headers=EVENT_STREAM[:1]))
+    assert future.result() == b"<1>"
+    assert_answers_again(peer)
+
+
 @pytest.mark.parametrize("make", [ValueError, partial(WireError, MALFORMED)], ids=["any", "wire"])
 async def test_what_the_listener_raises_is_the_outcome(peer: Peer, make: Callable[[str], Exception]) -> None:
     future, error = peer.send(timeout=5), make("mine")
