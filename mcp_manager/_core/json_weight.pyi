@@ -15,5 +15,5 @@ def weigh(data: bytes | memoryview, limit: int) -> tuple[int, int]:
     A number, a literal, a string and the name of a member are one value each, an object or array two. A number of many
     digits, or of a large exponent, is as many as could be decoded in its time,
     and so is a string of many escapes. A string takes its length times the 1, 2
-    or 4 bytes of its widest character.
+    or 4 bytes of its widest character. Room that the decoder needs beside is counted for the string that needs most.
     """

@@ -20,6 +20,7 @@ cdef enum:
 cdef struct Weight:
     int64_t values
     int64_t text
+    int64_t most_spare
 
 
 cdef inline bint is_digit(uint8_t byte) noexcept nogil:
@@ -44,8 +45,15 @@ cdef inline int width_of_escape(const uint8_t* text, Py_ssize_t at, Py_ssize_t e
 cdef inline Py_ssize_t weigh_text(
     const uint8_t* text, Py_ssize_t at, Py_ssize_t end, Weight* weight
 ) noexcept nogil:
-    """Step over a string; ``at`` is behind its opening quote. Every character is as wide as the widest one."""
+    """Step over a string; ``at`` is behind its opening quote. Every character is as wide as the widest one.
+
+    While it is decoded it has room for as many such characters as it has bytes in UTF-8, and these are copied out first
+    if they have escapes.
+    """
     cdef int64_t characters = 0
+    cdef int64_t size = 0
+    cdef int64_t spare
+    cdef Py_ssize_t start
     cdef int64_t escapes = 0
     cdef int width = 1
     cdef int plain
@@ -54,6 +62,7 @@ cdef inline Py_ssize_t weigh_text(
             plain = json_plain_prefix(text + at)
             at += plain
             characters += plain
+            size += plain
             if plain == 8:
                 continue
         if text[at] == 0x22:
@@ -63,20 +72,33 @@ cdef inline Py_ssize_t weigh_text(
             # They come in runs, and so do letters beyond ASCII: neither is read eight at a time.
             while at < end and text[at] == 0x5C:
                 width = max(width, width_of_escape(text, at, end))
-                at += 6 if at + 1 < end and text[at + 1] == 0x75 else 2
+                if at + 1 < end and text[at + 1] == 0x75:
+                    at += 6
+                    size += 3
+                else:
+                    at += 2
+                    size += 1
                 escapes += 1
         elif text[at] >= 0x80:
+            start = at
             while at < end and text[at] >= 0x80:
                 width = max(width, width_of_letter(text[at]))
                 characters += (text[at] & 0xC0) != 0x80
                 at += 1
+            size += at - start
         else:
             at += 1
             characters += 1
+            size += 1
     characters += escapes
     weight.values += escapes // ESCAPES_A_VALUE
     weight.values += 1
     weight.text += characters * width
+    spare = (size - characters) * width
+    if escapes > 0:
+        spare += size
+    if spare > weight.most_spare:
+        weight.most_spare = spare
     return at if at < end else end
 
 
@@ -120,6 +142,7 @@ def weigh(const uint8_t[::1] data not None, int64_t limit):
     cdef Weight weight
     weight.values = 0
     weight.text = 0
+    weight.most_spare = 0
     if end == 0:
         return 0, 0
     text = &data[0]
@@ -140,4 +163,4 @@ def weigh(const uint8_t[::1] data not None, int64_t limit):
                     at += 1
             else:
                 at += 1
-    return weight.values, weight.text
+    return weight.values, weight.text + weight.most_spare

@@ -31,7 +31,7 @@ def limits_for(max_response_bytes: int, max_response_values: int | None) -> Deco
     values = max_response_values
     if values is None:
         values = max(_FEWEST, min(DEFAULT_LIMITS.values, max_response_bytes // _BYTES_A_VALUE))
-    return DecodingLimits(values, 2 * max_response_bytes)
+    return DecodingLimits(values, 3 * max_response_bytes)
 
 
 async def read_result(

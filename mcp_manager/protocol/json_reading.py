@@ -24,21 +24,21 @@ _SHORT: Final = 16 * 1024
 
 
 class DecodingLimits(NamedTuple):
-    """How much may be decoded at a time: values, as :func:`weigh` counts them, and bytes of the strings in memory."""
+    """How much may be decoded at a time: values, as :func:`weigh` counts them, and bytes of a text with its strings."""
 
     values: int
-    text: int
+    memory: int
 
     def check(self, data: bytes | memoryview) -> None:
         """Raise :class:`TooMuchToDecodeError` for JSON text that is more."""
         values, text = weigh(data, self.values)
         if values > self.values:
             raise TooMuchToDecodeError(f"more than {self.values} values", "max_response_values")
-        if text > self.text:
+        if text + len(data) > self.memory:
             raise TooMuchToDecodeError(f"strings of {text} bytes in memory", "max_response_bytes")
 
 
-DEFAULT_LIMITS: Final = DecodingLimits(300_000, 32 * 1024 * 1024)
+DEFAULT_LIMITS: Final = DecodingLimits(300_000, 48 * 1024 * 1024)
 """What is decoded in some 50 milliseconds, in which nothing else can happen."""
 
 

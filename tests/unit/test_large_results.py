@@ -18,7 +18,7 @@ from mcp_manager.protocol.subscriptions import read_subscription_id
 from mcp_manager.protocol.tasks import read_created_task
 from mcp_manager.session.kept_results import KeptResults
 
-FEW = DecodingLimits(10_000, 1_000_000)
+FEW = DecodingLimits(10_000, 1_300_000)
 
 
 def tool_result(structured: bytes) -> bytes:
@@ -56,7 +56,7 @@ def test_a_result_has_so_many_values_and_no_more(entry: bytes, fits: int, too_ma
 def test_one_wide_character_widens_its_whole_string() -> None:
     text = b'"' + b"a" * 300_000
     assert len(decode_result("s", text + b'"', Any, limits=FEW)) == 300_000
-    with pytest.raises(ProtocolError, match="strings of 1200004 bytes") as failure:
+    with pytest.raises(ProtocolError, match="strings of 1200016 bytes") as failure:
         decode_result("s", text + '😀"'.encode(), Any, limits=FEW)
     assert "max_response_bytes" in failure.value.hint
 
