@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from mcp_manager._core.json_weight import weigh
 from mcp_manager.catalog.large_results import read_result
 from mcp_manager.catalog.reading import FaultTaker
 from mcp_manager.catalog.record import CacheableResult
@@ -19,6 +20,8 @@ MAX_PAGES: Final = 10_000
 """How many pages a list may have."""
 MAX_ENTRIES: Final = 1_000_000
 """How many entries a list may have."""
+# A list may be so many times what one of its pages may be.
+_LARGEST_PAGES: Final = 4
 _INVALID_PARAMS: Final = -32602
 
 T = TypeVar("T")
@@ -57,8 +60,8 @@ async def drain_pages(
     Raises
     ------
     ProtocolError
-        A page is malformed, the cursors go round in a circle, or the list has more than 10,000 pages or 1,000,000
-        entries.
+        A page is malformed, the cursors go round in a circle, or the list has more than 10,000 pages, 1,000,000
+        entries, or four times as much of anything as ``limits`` allow a page.
     """
     try:
         return await _drain(server_id, member, kind, fetch, on_fault, limits)
@@ -87,6 +90,7 @@ async def _drain(
     page_type = _page_type(member, kind)
     entries: list[T] = []
     seen: set[str] = set()
+    size = _Size(limits)
     cursor: str | None = None
     while True:
         try:
@@ -96,6 +100,7 @@ async def _drain(
                 raise _CursorRefused(error) from None
             raise
         page = await read_result(server_id, result, page_type, on_fault, limits)
+        size.add(result)
         # Not kept while the next page is waited for.
         del result
         entries.extend(getattr(page, member))
@@ -104,6 +109,12 @@ async def _drain(
             return entries
         if cursor in seen:
             raise _endless(server_id, f"the pages of {member} never end: a cursor came back")
+        if excess := size.excess():
+            raise _endless(
+                server_id,
+                f"the pages of {member} are too much together: {size}, and more",
+                hint=f"raise {excess} for this server",
+            )
         seen.add(cursor)
         if len(seen) >= MAX_PAGES or len(entries) > MAX_ENTRIES:
             raise _endless(
@@ -111,8 +122,33 @@ async def _drain(
             )
 
 
-def _endless(server_id: str, message: str) -> ProtocolError:
-    return ProtocolError(message, server_id=server_id, delivery="answered")
+class _Size:
+    """How much the pages of one list are together."""
+
+    def __init__(self, limits: DecodingLimits) -> None:
+        self._most_values = _LARGEST_PAGES * limits.values
+        # The longest reply is a third of what it may take in memory with its strings.
+        self._most_bytes = _LARGEST_PAGES * limits.memory // 3
+        self._values = 0
+        self._bytes = 0
+
+    def __str__(self) -> str:
+        return f"{self._values} values in {self._bytes} bytes"
+
+    def add(self, result: bytes | memoryview) -> None:
+        """Count a page."""
+        self._values += weigh(result, self._most_values)[0]
+        self._bytes += len(result)
+
+    def excess(self) -> str:
+        """Return the setting of the server that there is too much for, or ""."""
+        if self._values > self._most_values:
+            return "max_response_values"
+        return "max_response_bytes" if self._bytes > self._most_bytes else ""
+
+
+def _endless(server_id: str, message: str, *, hint: str = "") -> ProtocolError:
+    return ProtocolError(message, server_id=server_id, delivery="answered", hint=hint)
 
 
 _page_types: dict[tuple[str, Any], type[Any]] = {}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from mcp_manager.catalog import CallToolResult, ResourceTemplate, Tool, decode_result, drain_pages
 from mcp_manager.errors import ProtocolError
+from mcp_manager.protocol.json_reading import DecodingLimits
 
 
 async def test_pages_are_drained_and_an_empty_cursor_is_not_the_end() -> None:
@@ -35,6 +37,28 @@ async def test_cursors_in_a_circle_are_caught() -> None:
 
     with pytest.raises(ProtocolError, match="never end") as caught:
         await drain_pages("s", "tools", Tool, fetch)
+    assert caught.value.delivery == "answered"
+
+
+@pytest.mark.parametrize(
+    ("meta", "setting"),
+    [("x" * 900, "max_response_bytes"), ([[]] * 45, "max_response_values")],
+    ids=["long pages", "dense pages"],
+)
+async def test_pages_that_fit_one_by_one_are_bounded_together(meta: Any, setting: str) -> None:
+    """Otherwise a server could fill the memory within the deadline of one call, page by page."""
+    asked = 0
+
+    async def fetch(_: str | None) -> bytes:
+        nonlocal asked
+        asked += 1
+        return json.dumps({"tools": [{"name": "a", "_meta": {"more": meta}}], "nextCursor": str(asked)}).encode()
+
+    with pytest.raises(ProtocolError, match="too much together") as caught:
+        await drain_pages("s", "tools", Tool, fetch, limits=DecodingLimits(100, 3 * 1024))
+    # No more than four pages of the greatest size, and the one that shows it.
+    assert 4 <= asked <= 5
+    assert setting in caught.value.hint
     assert caught.value.delivery == "answered"
 
 
