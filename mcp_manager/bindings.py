@@ -13,11 +13,13 @@ from os import PathLike
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
+from mcp_manager import arguments
 from mcp_manager._core.permanence import make_permanent
 from mcp_manager.auth.redirect import RedirectHandler
 from mcp_manager.auth.token_store import TokenStore
 from mcp_manager.background import background_task
 from mcp_manager.call_queue import CallQueue
+from mcp_manager.caller_deadline import CallerDeadline
 from mcp_manager.config import ManagerConfig, load_manager_config
 from mcp_manager.errors import NotRunningError
 from mcp_manager.fleet import ServerSpec
@@ -348,7 +350,8 @@ class PyMcpManager(Unique):
         request_json
             ``{"method": …, "params": …?}``; ``jsonrpc`` and ``id`` may be left out. A notification returns ``null``.
         timeout
-            Seconds for everything together; default ``request_timeout_s`` of the server.
+            Seconds for everything together; default ``request_timeout_s`` of the server. It also holds while the manager's
+            loop is blocked: this thread then gives up a quarter of a second later.
         key
             Calls with the same one stay together, as ``balancing`` of the server's configuration says.
 
@@ -359,7 +362,9 @@ class PyMcpManager(Unique):
         CallError
             No answer came; a ``RuntimeError`` whose ``delivery`` says whether the request may have been executed.
         """
-        return self._wait(self._running().execute_text(server_id, request_json, timeout=timeout, key=key))
+        manager = self._running()
+        deadline = _deadline_of(manager, server_id, timeout)
+        return self._wait(_executed(manager, server_id, request_json, key, deadline), deadline)
 
     async def execute_async(
         self, server_id: str | Selector, request_json: str, *, timeout: float | None = None, key: str | None = None
@@ -369,7 +374,9 @@ class PyMcpManager(Unique):
         if manager is not None and get_ident() == self._home and not self._stopped:
             # The way of nearly every call: as _await(), without asking for the running loop.
             return await manager.execute_text(server_id, request_json, timeout=timeout, key=key)
-        return await self._await(self._running().execute_text(server_id, request_json, timeout=timeout, key=key))
+        manager = self._running()
+        deadline = _deadline_of(manager, server_id, timeout)
+        return await self._await(_executed(manager, server_id, request_json, key, deadline), deadline)
 
     def scale_server(self, server_id: str, instances: int) -> None:
         """Set how many instances a server has; see :meth:`McpManager.scale`."""
@@ -480,7 +487,7 @@ class PyMcpManager(Unique):
             )
         return manager
 
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+    def _wait(self, work: Coroutine[Any, Any, T], deadline: CallerDeadline | None = None) -> T:
         """Run work on the manager's loop and block this thread until it is done; Ctrl-C cancels the work."""
         loop, calls = self._loop, self._calls
         assert loop is not None and calls is not None
@@ -493,9 +500,9 @@ class PyMcpManager(Unique):
         if not loop.is_running():
             work.close()
             raise _loop_over()
-        return calls.run(work)
+        return calls.run(work, deadline)
 
-    def _await(self, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+    def _await(self, work: Coroutine[Any, Any, T], deadline: CallerDeadline | None = None) -> Coroutine[Any, Any, T]:
         """Return what to await for work on the manager's loop, whichever loop is running: on its own, work itself."""
         loop = self._loop
         if asyncio.get_running_loop() is loop:
@@ -510,7 +517,24 @@ class PyMcpManager(Unique):
             raise NotRunningError(
                 "The manager belongs to another event loop", hint="start it with start() to call it from any loop"
             )
-        return calls.run_async(work)
+        return calls.run_async(work, deadline)
+
+
+def _deadline_of(manager: McpManager, server_id: str | Selector, timeout: float | None) -> CallerDeadline | None:
+    """Return when a caller gives up; ``None`` where the manager has yet to say which server it is, and so how long."""
+    timeout_s = manager._request_timeout_s(server_id) if timeout is None else arguments.as_seconds(timeout, "timeout")
+    if timeout_s is None:
+        return None
+    return CallerDeadline(timeout_s, server_id if isinstance(server_id, str) else None)
+
+
+async def _executed(
+    manager: McpManager, server_id: str | Selector, request_json: str, key: str | None, deadline: CallerDeadline | None
+) -> str:
+    """Execute a request in what is left of its time when the loop comes to it."""
+    if deadline is None:
+        return await manager.execute_text(server_id, request_json, key=key)
+    return await manager.execute_text(server_id, request_json, timeout=deadline.left_s(), key=key)
 
 
 def _result_of(future: concurrent.futures.Future[T]) -> T:

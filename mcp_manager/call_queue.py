@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from mcp_manager.background import background_task
+from mcp_manager.caller_deadline import CallerDeadline, LoopWheels, Patience
 from mcp_manager.errors import Delivery, NotRunningError
 
 __all__ = ["CallQueue"]
@@ -39,19 +40,28 @@ class CallQueue:
         self._loop = loop
         self._waiting: deque[_Call[Any]] = deque()
         self._started: set[_Call[Any]] = set()
+        self._wheels = LoopWheels()
         self._woken = False
         self._closed = False
         self._is_inherited = False
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
+    def run(self, work: Coroutine[Any, Any, T], deadline: CallerDeadline | None = None) -> T:
         """Run work on the loop and block this thread until it is done; an interrupt of this thread cancels the work.
 
         Must not be called on the loop's own thread.
+
+        Parameters
+        ----------
+        deadline
+            When this thread gives up, though the loop be blocked: work that has not begun then never does, and other
+            work is cancelled. It is for the work itself to end in time where the loop is not.
 
         Raises
         ------
         NotRunningError
             The work was cancelled by somebody else, or the loop ended.
+        DeadlineExceededError
+            The deadline passed, and the loop said nothing.
         """
         lock = threading.Lock()
         lock.acquire()
@@ -60,42 +70,48 @@ class CallQueue:
             self._submit(call)
             # A signal that arrives in the instant before the wait for a lock begins does not end that wait, and the end
             # of a loop that belongs to somebody else ends no wait at all: so it is cut up.
-            while not lock.acquire(timeout=_CHECK_S):
+            while not lock.acquire(timeout=_CHECK_S if deadline is None else min(_CHECK_S, deadline.patience_s())):
                 if self._is_inherited:
-                    raise NotRunningError(
-                        "The call goes on in the process that this one was forked from", delivery="unknown"
-                    )
-                if self._loop.is_running():
-                    self._wake_again(call)
-                elif lock.acquire(blocking=False):
+                    raise _inherited()
+                if not self._loop.is_running():
+                    if call.is_done:
+                        break
+                    raise _stopped(self._withdraw(call))
+                if deadline is not None and not deadline.patience_s():
                     break
-                else:
-                    raise _stopped("not_sent" if self._withdraw(call) else "unknown")
+                self._wake_again(call)
         except BaseException:
             self._abandon(call)
             raise
         try:
-            return call.outcome()
+            return call.outcome() if call.is_done else self._give_up(call, deadline)
         finally:
             # The traceback of an error holds this frame.
             del call
 
-    async def run_async(self, work: Coroutine[Any, Any, T]) -> T:
+    async def run_async(self, work: Coroutine[Any, Any, T], deadline: CallerDeadline | None = None) -> T:
         """Run work on the loop and await it on another one, which must end first unless :meth:`close` is called.
 
-        A cancellation of the caller cancels the work and does not wait for its end. Raises as :meth:`run`.
+        A cancellation of the caller cancels the work and does not wait for its end. ``deadline`` and errors are those of
+        :meth:`run`.
         """
         running = asyncio.get_running_loop()
         waiter = running.create_future()
         call = _Call(work, partial(_notify, running, waiter))
+        if deadline is not None:
+            patience, wheel = Patience(waiter), self._wheels.wheel(running)
+            wheel.add(patience, deadline.patience_ends_ns)
         try:
             self._submit(call)
             await waiter
         except BaseException:
             self._abandon(call)
             raise
+        finally:
+            if deadline is not None:
+                wheel.remove(patience)
         try:
-            return call.outcome()
+            return call.outcome() if call.is_done else self._give_up(call, deadline)
         finally:
             del call
 
@@ -153,7 +169,10 @@ class CallQueue:
     async def _run(self, call: _Call[Any]) -> None:
         try:
             await _pause()
-            call.result = await call.work
+            # In this order here, and the other way round in _withdraw(): nobody is told that what has begun has not.
+            call.has_begun = True
+            if not call.is_withdrawn:
+                call.result = await call.work
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             # They are meant for the loop.
             raise
@@ -165,6 +184,7 @@ class CallQueue:
         finally:
             call.work.close()
             self._started.discard(call)
+            call.is_done = True
             call.done()
             del call
 
@@ -180,13 +200,28 @@ class CallQueue:
         if call.task is None:
             self._call_on_loop(self._start)
 
-    def _withdraw(self, call: _Call[Any]) -> bool:
+    def _withdraw(self, call: _Call[Any]) -> Delivery:
+        """Keep work from being begun, and tell whether that was in time."""
+        call.is_withdrawn = True
         try:
             self._waiting.remove(call)
         except ValueError:
-            return False
+            # The loop has it, and skips it when it comes to it.
+            return "unknown" if call.has_begun else "not_sent"
         call.work.close()
-        return True
+        return "not_sent"
+
+    def _give_up(self, call: _Call[T], deadline: CallerDeadline | None) -> T:
+        """End a call whose deadline has passed; what became of it in this very instant still counts."""
+        assert deadline is not None
+        if self._is_inherited:
+            raise _inherited()
+        delivery = self._withdraw(call)
+        if call.is_done:
+            return call.outcome()
+        if delivery == "unknown":
+            self._call_on_loop(partial(self._cancel, call))
+        raise deadline.passed(delivery)
 
     def _abandon(self, call: _Call[Any]) -> None:
         if self._is_inherited:
@@ -209,7 +244,7 @@ class CallQueue:
 class _Call(Generic[T]):
     """One piece of work, and what came of it once ``done`` has been called."""
 
-    __slots__ = ("context", "done", "error", "result", "task", "work")
+    __slots__ = ("context", "done", "error", "has_begun", "is_done", "is_withdrawn", "result", "task", "work")
 
     def __init__(self, work: Coroutine[Any, Any, T], done: Callable[[], None]) -> None:
         self.work = work
@@ -218,10 +253,12 @@ class _Call(Generic[T]):
         self.task: asyncio.Task[None] | None = None
         self.result: Any = _PENDING
         self.error: BaseException | None = None
+        self.has_begun = self.is_withdrawn = self.is_done = False
 
     def refuse(self) -> None:
         self.work.close()
         self.error = _stopped("not_sent")
+        self.is_done = True
         self.done()
 
     def outcome(self) -> T:
@@ -256,3 +293,7 @@ def _resolve(waiter: asyncio.Future[None]) -> None:
 
 def _stopped(delivery: Delivery) -> NotRunningError:
     return NotRunningError("The manager was stopped during the call", delivery=delivery)
+
+
+def _inherited() -> NotRunningError:
+    return NotRunningError("The call goes on in the process that this one was forked from", delivery="unknown")

@@ -17,7 +17,7 @@ from mcp_manager.errors import ServerNotFoundError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.supervisor import Supervisor
 from mcp_manager.transports.loop_lag import LoopLag
-from mcp_manager.types import PyHealthStatus, ServerState
+from mcp_manager.types import PyHealthStatus, Selector, ServerState
 from mcp_manager.views import Judge, ServerView, fleet_health, server_reading, server_view
 
 if TYPE_CHECKING:
@@ -141,6 +141,11 @@ class Observation:
         """
         self._judge()
         return _steadily(self._flights.records)
+
+    def _request_timeout_s(self, server_id: str | Selector) -> float | None:
+        """Return what a call of this server may take if it does not say; ``None`` if this is no server."""
+        supervisor = self._servers.get(server_id) if isinstance(server_id, str) else None
+        return None if supervisor is None else supervisor.request_timeout_ns / 1e9
 
     def _of_each(self, read: Callable[[Supervisor], T]) -> list[T]:
         """Read every server, without those that another thread removes meanwhile."""

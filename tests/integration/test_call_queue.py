@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from support.blocking import Blocked
 
 from mcp_manager import NotRunningError, loop_thread
 from mcp_manager.call_queue import CallQueue
@@ -77,26 +78,6 @@ def interrupt_main() -> Iterator[Interrupter]:
 async def answer(value: object = 42) -> object:
     await asyncio.sleep(0)
     return value
-
-
-class Blocked:
-    """Keep a loop from its next pass, so that what is submitted meanwhile waits."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._entered = threading.Event()
-        self._released = threading.Event()
-
-    def __enter__(self) -> None:
-        def block() -> None:
-            self._entered.set()
-            self._released.wait()
-
-        self._loop.call_soon_threadsafe(block)
-        self._entered.wait()
-
-    def __exit__(self, *_: object) -> None:
-        self._released.set()
 
 
 class Held:

@@ -36,7 +36,7 @@ LAYERS = {
         "assembly",
         "fleet",
     ),
-    5: ("bindings", "call_queue", "manager", "loop_thread", "phase"),
+    5: ("bindings", "call_queue", "caller_deadline", "manager", "loop_thread", "phase"),
     6: ("cli", "bench", "__init__", "__main__"),
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
