@@ -6,6 +6,7 @@ import logging
 import os
 import random
 from collections.abc import Callable, Mapping
+from contextvars import copy_context
 from typing import Any, Final
 
 from mcp_manager._core.router import Router
@@ -93,6 +94,8 @@ class Assembly:
             capabilities=handshake_capabilities(handlers, capabilities),
             stateless_capabilities=stateless_capabilities(handlers, capabilities),
         )
+        # That of whoever makes the manager: what servers ask and tell unasked belongs to no call.
+        self._context = copy_context()
         # One for all servers, as a bound method is made anew each time it is asked for.
         self._make_transport = self._transport
         self._timer = DeadlineTimer()
@@ -151,6 +154,7 @@ class Assembly:
             handler_timeout_s=self._config.handler_timeout_s,
             listened=self._listened,
             began=self._began,
+            context=self._context,
             lag=self.lag,
         )
         if before is not None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from contextvars import Context
+import types
+from collections.abc import Coroutine, Generator
+from contextvars import Context, ContextVar
+from functools import partial
 from typing import Any, TypeVar
 
-__all__ = ["background_task", "finish", "read_failure", "to_its_end"]
+__all__ = ["background_task", "bare_context", "finish", "read_failure", "to_its_end", "within"]
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +54,39 @@ def background_task(
         among.add(task)
         task.add_done_callback(among.discard)
     return task
+
+
+def bare_context(*kept: ContextVar[Any]) -> Context:
+    """Return a context with the current values of these variables alone, which must have a default.
+
+    For what outlives the call that begins it: a timer, a connection or a task keeps the context that it begins in. In its
+    caller's it would keep the caller's request alive, and what is done later, for others, would be done in it.
+    """
+    context = Context()
+    for variable in kept:
+        context.run(variable.set, variable.get())
+    return context
+
+
+@types.coroutine
+def within(context: Context, work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+    """Do work in another context, as a part of the current task."""
+    resume = partial(work.send, None)
+    try:
+        while True:
+            try:
+                waited = context.run(resume)
+            except StopIteration as ended:
+                result: T = ended.value
+                return result
+            try:
+                resume = partial(work.send, (yield waited))
+            except BaseException as error:
+                resume = partial(work.throw, error)
+    finally:
+        # It may hold an exception, whose traceback holds this frame.
+        del resume
+        work.close()
 
 
 def read_failure(task: asyncio.Task[Any]) -> None:

@@ -15,7 +15,7 @@ import msgspec
 from mcp_manager._core.router import Router
 from mcp_manager.arguments import as_manager_config, check_count, check_server_id
 from mcp_manager.assembly import Assembly
-from mcp_manager.background import background_task, finish
+from mcp_manager.background import background_task, bare_context, finish
 from mcp_manager.config import (
     ManagerConfig,
     ServerConfig,
@@ -249,7 +249,7 @@ class Fleet:
             if must:
                 raise
         if not supervisor.is_over:
-            endpoints.keeper = supervisor.spawn(discovery.run())
+            endpoints.keeper = supervisor.spawn(discovery.run(), bare_context())
 
     def _found(self, supervisor: Supervisor, settings: SessionSettings) -> None:
         """Have instances where they were found; a replacement of the configuration that is under way does so itself."""

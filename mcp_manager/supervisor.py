@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from math import ceil
 from typing import Any, Final, Literal, Protocol, TypeVar
 
@@ -318,11 +319,11 @@ class Supervisor:
         for instance in self._instances:
             self._set_availability(instance)
 
-    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run work that belongs to this server and must end with it."""
+    def spawn(self, work: Coroutine[Any, Any, T], context: Context | None = None) -> asyncio.Task[T]:
+        """Run work that belongs to this server and must end with it, by default in a copy of the current context."""
         if self._tasks is None:
             self._tasks = set()
-        task = background_task(work, f"server {self.server_id}", among=self._tasks)
+        task = background_task(work, f"server {self.server_id}", among=self._tasks, context=context)
         task.add_done_callback(self.settings.containment.read_failure)
         return task
 

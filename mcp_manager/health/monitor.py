@@ -12,6 +12,7 @@ from typing import Final
 
 from mcp_manager._core.router import Router
 from mcp_manager._core.snapshots import InstanceSnapshot
+from mcp_manager.background import bare_context
 from mcp_manager.errors import CallError, SessionLostError
 from mcp_manager.health.assessment import PASSING, Baseline, Watch, assess
 from mcp_manager.health.outliers import SWEEP_S, Ejections
@@ -282,7 +283,8 @@ class HealthMonitor:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self._due_at = asyncio.get_running_loop().call_at(at, self._turn), at
+        timer = asyncio.get_running_loop().call_at(at, self._turn, context=bare_context())
+        self._timer, self._due_at = timer, at
 
     def _turn(self) -> None:
         self._timer = None

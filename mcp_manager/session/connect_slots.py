@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from mcp_manager.background import bare_context
 from mcp_manager.session.slot_policy import SlotPolicy, Urgency
 
 __all__ = ["ConnectSlots", "Turn"]
@@ -92,7 +93,7 @@ class ConnectSlots:
         for turn in self.policy.grant():
             turn.grant()
         if self._timer is None and self.policy.wanted():
-            self._timer = asyncio.get_running_loop().call_later(self._look_s, self._look)
+            self._timer = asyncio.get_running_loop().call_later(self._look_s, self._look, context=bare_context())
         elif self._timer is not None and not self.policy.wanted():
             self._timer.cancel()
             self._timer = None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
+from contextvars import Context
 from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from mcp_manager._core.jsonrpc import Message
-from mcp_manager.background import background_task
+from mcp_manager.background import background_task, bare_context
 from mcp_manager.errors import (
     CallError,
     ConnectionLostError,
@@ -78,6 +79,8 @@ class ServerRequests:
         ``await send(frame)`` hands a reply over, or gives it up quietly.
     timeout_s
         Seconds a handler may take.
+    context
+        What handlers run in that nobody's call asks for; an empty one by default.
     """
 
     __slots__ = (
@@ -85,6 +88,7 @@ class ServerRequests:
         "_capabilities",
         "_closed",
         "_containment",
+        "_context",
         "_faults",
         "_handlers",
         "_handling",
@@ -104,6 +108,7 @@ class ServerRequests:
         faults: PeerFaults,
         send: Callable[[bytes], Coroutine[Any, Any, None]],
         timeout_s: float,
+        context: Context | None = None,
     ) -> None:
         self._containment = containment
         self._handlers = handlers
@@ -111,6 +116,7 @@ class ServerRequests:
         self._faults = faults
         self._send = send
         self._timeout_s = timeout_s
+        self._context = context if context is not None else bare_context()
         self._tasks: set[asyncio.Task[None]] = set()
         # Handlers themselves, also those that nobody waits for any more and that have not ended yet.
         self._handling: set[asyncio.Task[Any]] = set()
@@ -211,7 +217,7 @@ class ServerRequests:
         if self._closed:
             work.close()
             return None
-        task = background_task(work, "work of a session", among=self._tasks)
+        task = background_task(work, "work of a session", among=self._tasks, context=self._context.copy())
         task.add_done_callback(self._containment.read_failure)
         return task
 

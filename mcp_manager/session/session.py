@@ -100,6 +100,7 @@ class Session:
             settings.faults,
             self._send_quietly,
             settings.handler_timeout_s,
+            settings.context,
         )
         self._dialect: StatelessDialect | None = None
         self._tracing: Tracing | None = None
@@ -152,8 +153,7 @@ class Session:
         CallError
             The server cannot be reached, refuses, or answers nonsense; everything is closed.
         """
-        settings = self._settings
-        config = settings.config
+        settings, config = self._settings, self._settings.config
         negotiation = Negotiation(
             settings.server_id,
             settings.client,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING
 
+from mcp_manager.background import bare_context
 from mcp_manager.config import ServerConfig
 from mcp_manager.config.redaction import Secrets
 from mcp_manager.endpoints import Endpoints
@@ -64,6 +66,8 @@ class SessionSettings:
         The notifications that a handler of the user's takes.
     began
         ``began(server_id, kind)``: see :class:`~mcp_manager.session.subscriptions.Subscriptions`.
+    context
+        What handlers run in where a server asks or tells something outside of a call; an empty one by default.
     lag
         How late the loop is.
     """
@@ -88,6 +92,7 @@ class SessionSettings:
         "client",
         "config",
         "connect_slots",
+        "context",
         "endpoints",
         "handler_timeout_s",
         "handlers",
@@ -112,6 +117,7 @@ class SessionSettings:
         handler_timeout_s: float,
         listened: Collection[str] = (),
         began: Callable[[str, str], None] | None = None,
+        context: Context | None = None,
         lag: LoopLag | None = None,
     ) -> None:
         self.server_id = server_id
@@ -125,6 +131,7 @@ class SessionSettings:
         self.endpoints = endpoints
         self.handler_timeout_s = handler_timeout_s
         self._clock = clock
+        self.context = context if context is not None else bare_context()
         self.lag = lag if lag is not None else LoopLag()
         self._listened = listened
         self._began = began

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from io import FileIO
 from typing import Final, cast
 
+from mcp_manager.background import bare_context
 from mcp_manager.config.redaction import masked_so_far, printable
 from mcp_manager.forks import keep_from_children
 from mcp_manager.transports._descendants import kill_marked_soon, new_mark
@@ -252,7 +253,8 @@ class Child:
 
     def _watch(self, number: int) -> None:
         if number in self._outputs:
-            asyncio.get_running_loop().add_reader(number, self._read, number)
+            # It keeps the context, as a child outlives whoever started it.
+            bare_context().run(asyncio.get_running_loop().add_reader, number, self._read, number)
 
     def _watch_exit(self, pid: int) -> None:
         loop = asyncio.get_running_loop()
@@ -265,7 +267,7 @@ class Child:
                     raise
             else:
                 keep_from_children(self._pidfd)
-                loop.add_reader(self._pidfd.fileno(), self._exit_seen)
+                bare_context().run(loop.add_reader, self._pidfd.fileno(), self._exit_seen)
                 return
 
         def wait() -> None:

@@ -118,6 +118,7 @@ class Clients:
             force_close=force_close,
             keepalive_timeout=None if force_close else KEEPALIVE_S,
             socket_factory=open_socket,
+            variables=(connecting_server, address_rule),
             resolver=self._resolver(),
         )
         self._resolver().serve(connector)

@@ -9,6 +9,7 @@ from typing import Final
 
 from yarl import URL
 
+from mcp_manager.background import bare_context
 from mcp_manager.transports.base import MessageTaker
 from mcp_manager.transports.http_settings import HttpSettings
 
@@ -114,7 +115,7 @@ class CookieKeeper:
             self._ending = None
         ends_at = self._jar.next_expiry(now_s)
         if ends_at is not None and not self._closed:
-            self._ending = asyncio.get_running_loop().call_later(ends_at - now_s, self._ended)
+            self._ending = asyncio.get_running_loop().call_later(ends_at - now_s, self._ended, context=bare_context())
 
     def _ended(self) -> None:
         self._ending = None

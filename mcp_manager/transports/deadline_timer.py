@@ -7,6 +7,7 @@ import time
 from typing import Final
 
 from mcp_manager._core.deadlines import DeadlineWheel
+from mcp_manager.background import bare_context
 
 __all__ = ["DeadlineTimer", "remaining_s"]
 
@@ -40,7 +41,7 @@ class DeadlineTimer:
             self._handle.cancel()
         delay_s = max(0, at_ns - time.monotonic_ns()) / 1e9 + _EARLY_S
         self._asked_ns = at_ns
-        self._handle = asyncio.get_running_loop().call_later(delay_s, self._look, _TURNS)
+        self._handle = asyncio.get_running_loop().call_later(delay_s, self._look, _TURNS, context=bare_context())
 
     def _look(self, turns: int) -> None:
         """Visit the wheel; after a block not before the loop has read what has come meanwhile: a reply is no silence."""

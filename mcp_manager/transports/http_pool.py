@@ -13,6 +13,7 @@ from yarl import URL
 
 from mcp_manager._core.http_message import drop_spare
 from mcp_manager._core.wire import WireGroup, WirePool
+from mcp_manager.background import bare_context
 from mcp_manager.transports.clients import KEEPALIVE_S, Clients
 from mcp_manager.transports.deadline_timer import DeadlineTimer
 from mcp_manager.transports.endpoint import Endpoint
@@ -138,7 +139,7 @@ class HttpPool:
 
     def _begin_sweeping(self) -> None:
         if self._sweeper is None:
-            self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
+            self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep, context=bare_context())
 
     def _sweep(self) -> None:
         self._sweeper = None

@@ -11,7 +11,7 @@ from yarl import URL
 from mcp_manager._core.call_path import RequestIds
 from mcp_manager._core.http_message import LOST, STANDING, UNANSWERED, Exchange, WireError, WireReply
 from mcp_manager._core.jsonrpc import Message
-from mcp_manager.background import background_task
+from mcp_manager.background import background_task, bare_context
 from mcp_manager.errors import (
     CallError,
     ConnectError,
@@ -100,7 +100,7 @@ class HttpSseTransport:
         CallError
             There is no such stream, or it names an endpoint of another origin.
         """
-        self._reading = background_task(self._read(), "read the stream of a session")
+        self._reading = background_task(self._read(), "read the stream of a session", context=bare_context())
         await self._named.wait()
         self._check_open()
 

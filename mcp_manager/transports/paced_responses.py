@@ -11,6 +11,7 @@ from aiohttp import ClientPayloadError
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 
+from mcp_manager.background import bare_context
 from mcp_manager.transports.reading_turns import reading_turns
 
 __all__ = ["BrokenFramingError", "FloodTaker", "PacedResponses", "flood_taker"]
@@ -94,7 +95,8 @@ class PacedResponses(ResponseHandler):
 
     def resume_reading(self, *options: Any, **more: Any) -> None:
         """Read on, as aiohttp has room again, unless it is not this one's turn."""
-        super().resume_reading(*options, **more)
+        # asyncio keeps the context in which it is told to read.
+        bare_context().run(super().resume_reading, *options, **more)
         if self._unparsed and not self._waits:
             self._parse()
         if self._waits and self.transport is not None:

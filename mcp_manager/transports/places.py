@@ -14,6 +14,7 @@ from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 import aiohttp
 
 from mcp_manager._core.wire import WireGroup, WirePool
+from mcp_manager.background import bare_context
 
 __all__ = ["Line", "Place", "Places", "ScarcityError", "Wait"]
 
@@ -245,7 +246,7 @@ class Places:
         self._allowed = max(1, self._taken - 1)
         self._close_one_idle()
         if self._restoring is None:
-            self._restoring = asyncio.get_running_loop().call_later(_SCARCE_S, self._restore)
+            self._restoring = asyncio.get_running_loop().call_later(_SCARCE_S, self._restore, context=bare_context())
 
     def close(self) -> None:
         """Do nothing more by itself."""

@@ -9,6 +9,8 @@ import weakref
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from mcp_manager.background import bare_context
+
 __all__ = ["FLOOD", "FLOOD_DETAIL", "Reader", "ReadingTurns", "StreamReading", "Waiting", "reading_turns"]
 
 _log = logging.getLogger(__name__)
@@ -114,7 +116,12 @@ class ReadingTurns:
     def _arm(self, delay_s: float) -> None:
         loop = self._loop()
         if loop is not None and not loop.is_closed():
-            self._handle = loop.call_later(delay_s, self._turn) if delay_s > 0 else loop.call_soon(self._turn)
+            # Everybody's turn, whoever asks for it.
+            context = bare_context()
+            if delay_s > 0:
+                self._handle = loop.call_later(delay_s, self._turn, context=context)
+            else:
+                self._handle = loop.call_soon(self._turn, context=context)
 
     def _turn(self) -> None:
         """Begin a turn, with those who waited."""

@@ -11,7 +11,7 @@ import aiohttp
 
 from mcp_manager._core.http_message import LOST, STANDING, STOPPED, UNANSWERED, Exchange, WireError, WireReply
 from mcp_manager._core.jsonrpc import Message
-from mcp_manager.background import background_task
+from mcp_manager.background import background_task, bare_context
 from mcp_manager.errors import CallError
 from mcp_manager.protocol.session_loss import Refusal, may_mean_loss
 from mcp_manager.transports._http_status import retry_after_of
@@ -70,7 +70,7 @@ class StandingStream:
         """
         opened = self._opened
         assert opened is not None
-        self._task = background_task(self._keep_open(), "standing stream")
+        self._task = background_task(self._keep_open(), "standing stream", context=bare_context())
         self._task.add_done_callback(lambda _: on_end())
         self._task.add_done_callback(self._containment.read_failure)
         try:

@@ -27,7 +27,7 @@ from mcp_manager.auth.oauth.token_endpoint import TokenEndpoint
 from mcp_manager.auth.oauth.token_reply import TokenRefused, Tokens
 from mcp_manager.auth.redirect import RedirectHandler
 from mcp_manager.auth.token_store import Grant, Registration, TokenStore
-from mcp_manager.background import background_task
+from mcp_manager.background import background_task, bare_context
 from mcp_manager.config import AuthConfig
 from mcp_manager.errors import AuthError, CallError, McpManagerError
 
@@ -481,7 +481,9 @@ class OAuthAuthorization:
         remaining_s = grant.expires_at - time.time()
         if remaining_s > 0 and self._can_renew(grant) and not self._closed:
             delay_s = remaining_s - min(_RENEW_BEFORE_S, remaining_s * _RENEW_SHARE)
-            self._renewal = asyncio.get_running_loop().call_later(max(delay_s, _SHORTEST_RENEWAL_S), self._renew_soon)
+            self._renewal = asyncio.get_running_loop().call_later(
+                max(delay_s, _SHORTEST_RENEWAL_S), self._renew_soon, context=bare_context()
+            )
 
     def _renew_later(self) -> None:
         """Renew once more after a failure, while the token is still good."""
@@ -490,7 +492,7 @@ class OAuthAuthorization:
             return
         delay_s = self._not_before - asyncio.get_running_loop().time()
         if grant.expires_at - time.time() > delay_s:
-            self._renewal = asyncio.get_running_loop().call_later(delay_s, self._renew_soon)
+            self._renewal = asyncio.get_running_loop().call_later(delay_s, self._renew_soon, context=bare_context())
 
     def _renew_soon(self) -> None:
         self._renewal = None
