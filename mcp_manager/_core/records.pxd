@@ -64,6 +64,7 @@ cdef class EventQueue:
     cdef readonly uint64_t dropped
 
     cdef list take(self)
+    cdef int forget_removed(self) except -1
 
 
 cdef class Pool:

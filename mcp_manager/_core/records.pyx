@@ -109,6 +109,12 @@ cdef class EventQueue:
         self.events.clear()
         return [BreakerEvent(*each) for each in taken]
 
+    cdef int forget_removed(self) except -1:
+        """Drop the news of what has been removed: nobody may come for it, and an instance holds its whole server."""
+        if self.events:
+            self.events = deque([each for each in self.events if not (<Instance> each[0]).removed], maxlen=MOST_EVENTS)
+        return 0
+
 
 @cython.final
 cdef class Series:

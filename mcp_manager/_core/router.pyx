@@ -209,6 +209,7 @@ cdef class Router:
             pool.full = 0
         server.tiers = None
         server.ejected = 0
+        self.events.forget_removed()
         tell_waiting(server)
 
     def add_instance(
@@ -244,6 +245,7 @@ cdef class Router:
     def remove_instance(self, Instance instance not None):
         if not instance.removed:
             leave(instance)
+            self.events.forget_removed()
 
     def set_availability(self, Instance instance not None, int availability, int64_t now_ns=0):
         if not C_READY <= availability <= C_EXCLUDED:

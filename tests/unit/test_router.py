@@ -343,6 +343,28 @@ def test_a_removed_instance_is_freed() -> None:
     assert watch() is None
 
 
+@pytest.mark.parametrize("gone", ["instance", "server"])
+def test_news_of_a_circuit_that_nobody_takes_holds_nothing_that_is_gone(gone: str) -> None:
+    class Payload:
+        pass
+
+    router, (other,) = pool(1)
+    router.add_server("b")
+    payload = Payload()
+    instance = router.add_instance("b", payload, BreakerSettings())
+    router.trip(instance, START)
+    router.trip(other, START)
+    if gone == "instance":
+        router.remove_instance(instance)
+    else:
+        router.remove_server("b")
+    watch = weakref.ref(payload)
+    del payload, instance
+    gc.collect()
+    assert watch() is None
+    assert [event.instance for event in router.take_events()] == [other]
+
+
 @pytest.mark.parametrize("kind", [Instance, Lease])
 def test_what_only_a_router_gives_cannot_be_made(kind: type) -> None:
     with pytest.raises(TypeError):
