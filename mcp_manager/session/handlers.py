@@ -245,8 +245,8 @@ def start_handler(handler: Handler, server_id: str, params: Any) -> asyncio.Task
 async def outcome(handling: asyncio.Task[Any], timeout_s: float) -> Any:
     """Return what a handler answers, and cancel it when nobody waits for that any more.
 
-    One that does not end even so is left alone: its answer goes nowhere. Raises what the handler raises, and
-    :class:`TookTooLongError` after ``timeout_s`` seconds.
+    One that does not end even so is left alone: its answer goes nowhere. Raises what the handler raises, within a
+    ``RuntimeError`` if that is no ``Exception``, and :class:`TookTooLongError` after ``timeout_s`` seconds.
     """
     try:
         await asyncio.wait({handling}, timeout=timeout_s)
@@ -257,6 +257,10 @@ async def outcome(handling: asyncio.Task[Any], timeout_s: float) -> Any:
         raise TookTooLongError
     if handling.cancelled():
         raise RuntimeError("the handler was cancelled, though nobody here did so")
+    error = handling.exception()
+    if error is not None and not isinstance(error, Exception | SystemExit | KeyboardInterrupt):
+        # As if nobody waited: whoever answers for the handler looks at nothing but failures.
+        raise RuntimeError(f"the handler raised {type(error).__name__}") from error
     return handling.result()
 
 

@@ -128,7 +128,7 @@ async def test_ping_and_what_nobody_handles_are_answered() -> None:
         assert (pong["result"], error["error"]["code"]) == ({}, -32601)
 
 
-def raising(error: Exception) -> Callable[[str, Any], Any]:
+def raising(error: BaseException) -> Callable[[str, Any], Any]:
     def handler(server_id: str, params: Any) -> Any:
         # A copy: the parameters of the tests outlive them, and a traceback holds frames.
         raise copy.copy(error)
@@ -141,7 +141,9 @@ def raising(error: Exception) -> Callable[[str, Any], Any]:
     [
         (raising(ValueError("a secret")), -32603, "The client's handler failed"),
         (raising(TimeoutError("a secret")), -32603, "The client's handler failed"),
-        (raising(asyncio.CancelledError()), -32603, "The client's handler failed"),  # type: ignore[arg-type]
+        (raising(asyncio.CancelledError()), -32603, "The client's handler failed"),
+        (raising(GeneratorExit()), -32603, "The client's handler failed"),
+        (raising(BaseExceptionGroup("many", [GeneratorExit()])), -32603, "The client's handler failed"),
         (raising(RpcError(-1, "the user rejected it", {"x": 1})), -1, "the user rejected it"),
         (raising(RpcError(-1, "with odd data", object())), -1, "with odd data"),
         (raising(RpcError(-1, "no file \udcff here")), -1, "no file ? here"),
