@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t
 
-from mcp_manager._core.http_message cimport Content
+from mcp_manager._core.http_message cimport Content, Exchange
 from mcp_manager._core.paced cimport PacedReader
 
 
@@ -18,3 +18,4 @@ cdef class ResponseReader(PacedReader):
 
     cdef bint take_field(self, bytes name, bytes value) except -1
     cdef int forget_fields(self) except -1
+    cdef int leave_head(self, Exchange exchange, int status) except -1

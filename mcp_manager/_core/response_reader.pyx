@@ -1,8 +1,8 @@
 """What the head of a response says, field by field, of which those are kept that decide anything."""
 
 from mcp_manager._core.http_message cimport (
-    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, KEPT, OTHER, SET_COOKIE, TRANSFER_ENCODING, content_of, is_encoded,
-    kept_name, length_of,
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, KEPT, OTHER, SET_COOKIE, TRANSFER_ENCODING, Exchange, content_of,
+    is_encoded, kept_name, length_of, make_reply,
 )
 from mcp_manager._core.sealing cimport seal
 
@@ -42,6 +42,12 @@ cdef class ResponseReader(PacedReader):
         self.content = OTHER
         self.length = -1
         self.chunked = self.encoded = False
+        return 0
+
+    cdef int leave_head(self, Exchange exchange, int status) except -1:
+        """Leave what is known of the head with the exchange of a message, whose reply will not come."""
+        if self.headers is not None and exchange is not None and exchange.head is None and exchange.frame:
+            exchange.head = make_reply(status, self.headers, self.media_type, b"", self.content)
         return 0
 
 

@@ -109,5 +109,6 @@ cdef class Wire(ResponseReader):
     cdef str objection(self, error, Py_ssize_t size)
     cdef object resolve(self, reply)
     cdef object reject(self, error, cause)
+    cdef object keep_head(self)
     cdef object forget_exchange(self)
     cdef object forget_head(self)

@@ -212,6 +212,7 @@ cdef class Wire(ResponseReader):
 
     cpdef object abandon(self, object future):
         if self.future is future:
+            self.keep_head()
             self.forget_exchange()
             self.close()
 
@@ -562,6 +563,7 @@ cdef class Wire(ResponseReader):
 
     cdef object reject(self, error, cause):
         future = self.future
+        self.keep_head()
         self.forget_exchange()
         if future is not None and not future.done():
             if cause is not None:
@@ -570,6 +572,11 @@ cdef class Wire(ResponseReader):
                 error.last_event_id = self.events.parser.last_event_id
                 error.retry_ms = self.events.parser.retry_ms
             future.set_exception(error)
+
+    cdef object keep_head(self):
+        """Leave with its exchange what has come of a head: the server may have begun a session."""
+        if self.state == WAITING or self.state == BODY:
+            self.leave_head(self.exchange, self.status if self.state == BODY else self.parser.get_status_code())
 
     cdef object forget_exchange(self):
         self.future = None

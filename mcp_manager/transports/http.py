@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import time
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
@@ -23,7 +22,7 @@ from mcp_manager._core.http_message import (
     WireError,
     WireReply,
 )
-from mcp_manager._core.jsonrpc import Message
+from mcp_manager._core.jsonrpc import ERROR, Message
 from mcp_manager.config.redaction import is_credential
 from mcp_manager.errors import (
     AuthError,
@@ -46,10 +45,11 @@ from mcp_manager.transports.http_ordinary import OrdinaryPath
 from mcp_manager.transports.http_settings import HttpSettings
 from mcp_manager.transports.lanes import Lane
 from mcp_manager.transports.places import Wait
-from mcp_manager.transports.request_head import render_head
+from mcp_manager.transports.request_head import field_lines, render_head
 from mcp_manager.transports.resending import is_unsent, may_resend
 from mcp_manager.transports.resumption import Resumptions
 from mcp_manager.transports.route import connect_timeout
+from mcp_manager.transports.session_ids import SESSION_HEADER, is_session_id, session_id_in, with_stray
 from mcp_manager.transports.standing_stream import StandingStream
 from mcp_manager.transports.urls import exact_url
 from mcp_manager.transports.user_agent import with_user_agent
@@ -59,10 +59,7 @@ __all__ = ["HttpTransport"]
 
 _ACCEPT_EVENTS: Final = "text/event-stream"
 _ACCEPT: Final = f"application/json, {_ACCEPT_EVENTS}"
-_SESSION_HEADER: Final = "Mcp-Session-Id"
 _VERSION_HEADER: Final = "MCP-Protocol-Version"
-# 2025-11-25, session management: visible ASCII.
-_SESSION_ID: Final = re.compile(r"[\x21-\x7e]{1,4096}")
 _MAX_REDIRECTS: Final = 3
 
 
@@ -108,6 +105,8 @@ class HttpTransport:
         self._authorized: AuthorizedSending | None = None
         self._channel: Channel | None = None
         self._head = render_head("POST", self._endpoint, self._headers)
+        # Sessions that the server made beside the one that is used.
+        self._strays: tuple[str, ...] = ()
         self._settled = False
         # Whether anything but a failure is known of the server.
         self._met = False
@@ -132,7 +131,7 @@ class HttpTransport:
     @property
     def session_id(self) -> str | None:
         """The id the server gave this session, or ``None`` when it keeps none."""
-        return self._headers.get(_SESSION_HEADER)
+        return self._headers.get(SESSION_HEADER)
 
     @property
     def has_request_streams(self) -> bool:
@@ -160,7 +159,7 @@ class HttpTransport:
         self._reader.may_batch = revision is None or revision in BATCHING_REVISIONS
         self._headers.pop(_VERSION_HEADER, None)
         if revision is None:
-            self._headers.pop(_SESSION_HEADER, None)
+            self._strays = with_stray(self._strays, self._headers.pop(SESSION_HEADER, None), None)
         else:
             self._headers[_VERSION_HEADER] = revision
         self._render()
@@ -229,13 +228,25 @@ class HttpTransport:
         return await self._reply_to(exchange, answer)
 
     async def _reply_to(self, exchange: Exchange, answer: WireReply | Message) -> Message:
+        head = exchange.head or answer
         if not self._settled:
-            self._take_session_id(exchange.head or answer)
+            self._take_session_id(head)
+        try:
+            reply = await self._reply_in(exchange, answer)
+        except CallError:
+            self._note_stray(head)
+            raise
+        if reply.kind == ERROR:
+            # There are servers that make a session for whatever comes without one, also for what they refuse.
+            self._note_stray(head)
+        return reply
+
+    async def _reply_in(self, exchange: Exchange, answer: WireReply | Message) -> Message:
         if type(answer) is WireReply and answer.status in (307, 308):
             answer = await self._follow(answer, exchange)
         if type(answer) is WireReply:
             try:
-                return self._reader.read(answer, exchange, self._endpoint, has_session=_SESSION_HEADER in self._headers)
+                return self._reader.read(answer, exchange, self._endpoint, has_session=SESSION_HEADER in self._headers)
             except AuthError as error:
                 self._note_challenge(error)
                 raise
@@ -273,7 +284,7 @@ class HttpTransport:
         self._waits.stop()
 
     async def aclose(self, grace_s: float) -> None:
-        """DELETE the session if the server gave one (SHOULD), ignoring what it answers."""
+        """DELETE the session if the server gave one (SHOULD), and those it made besides, ignoring what it answers."""
         if self._closed:
             return
         self._closed = True
@@ -284,12 +295,19 @@ class HttpTransport:
         standing = self._standing.stop() if self._standing is not None else None
         if standing is not None:
             await asyncio.wait({standing})
-        if self.session_id is not None and grace_s > 0:
-            exchange = Exchange(b"", 0, time.monotonic_ns() + round(grace_s * 1e9))
-            with contextlib.suppress(CallError):
-                if self._authorized is not None:
-                    exchange.fields = self._authorized.proof("DELETE", self._endpoint)
-                await self._send(render_head("DELETE", self._endpoint, self._headers), exchange, "DELETE")
+        if grace_s > 0:
+            deadline_ns = time.monotonic_ns() + round(grace_s * 1e9)
+            kept = () if self.session_id is None else (self.session_id,)
+            await asyncio.gather(*(self._delete(each, deadline_ns) for each in (*kept, *self._strays)))
+
+    async def _delete(self, session_id: str, deadline_ns: int) -> None:
+        exchange = Exchange(b"", 0, deadline_ns)
+        exchange.fields = field_lines({SESSION_HEADER: session_id})
+        headers = {name: value for name, value in self._headers.items() if name != SESSION_HEADER}
+        with contextlib.suppress(CallError):
+            if self._authorized is not None:
+                exchange.fields += self._authorized.proof("DELETE", self._endpoint) or b""
+            await self._send(render_head("DELETE", self._endpoint, headers), exchange, "DELETE")
 
     async def get(self, exchange: Exchange, last_event_id: str = "") -> WireReply | Message:
         """GET a stream of events, from the last one that was received on.
@@ -387,6 +405,14 @@ class HttpTransport:
             reply: WireReply | Message = await answer
         except BaseException:
             lane.abandon(answer)
+            if (
+                answer.done()
+                and not answer.cancelled()
+                and answer.exception() is None
+                and type(answer.result()) is WireReply
+            ):
+                # The caller was cancelled just when it had come.
+                exchange.head = answer.result()
             # It has the exception, whose traceback holds this frame.
             del answer
             raise
@@ -394,10 +420,7 @@ class HttpTransport:
 
     async def _go_on(self, error: BaseException, exchange: Exchange) -> Message:
         """Return the reply that a stream of events still owes, or raise what a failure means."""
-        if not self._settled and exchange.head is not None:
-            # Also of a session that is given up before its handshake was answered: it is to be ended.
-            with contextlib.suppress(ProtocolError):
-                self._take_session_id(exchange.head)
+        self._note_unanswered(exchange)
         try:
             reconnection = self._resumptions.reconnection(error, exchange) if self._resumes else None
             if reconnection is None:
@@ -471,6 +494,9 @@ class HttpTransport:
                 exchange.sent = False
                 answer = await self._send_ordinarily("POST", target, exchange)
             except BaseException as error:
+                if exchange.head is not None:
+                    self.move_to(target)
+                    self._note_unanswered(exchange)
                 self._explain(error, exchange)
             if type(answer) is not WireReply or answer.status not in (307, 308):
                 if type(answer) is not WireReply or 200 <= answer.status < 300:
@@ -482,15 +508,24 @@ class HttpTransport:
         return reply
 
     def _take_session_id(self, head: WireReply | Message) -> None:
-        if type(head) is not WireReply or _SESSION_HEADER in self._headers or not 200 <= head.status < 300:
+        if type(head) is not WireReply or SESSION_HEADER in self._headers or not 200 <= head.status < 300:
             return
-        session_id = head.header("mcp-session-id")
+        session_id = session_id_in(head)
         if session_id is None:
             return
-        if not _SESSION_ID.fullmatch(session_id):
+        if not is_session_id(session_id):
             raise self._reader.broken("the session id has characters other than visible ASCII, or too many")
-        self._headers[_SESSION_HEADER] = session_id
+        self._headers[SESSION_HEADER] = session_id
         self._render()
+
+    def _note_stray(self, head: WireReply | Message) -> None:
+        """Keep the id of a session that came with what is no success: it is to be ended with the one that is used."""
+        self._strays = with_stray(self._strays, session_id_in(head), self.session_id)
+
+    def _note_unanswered(self, exchange: Exchange) -> None:
+        """Keep the id of a session whose reply broke off, or was given up."""
+        if exchange.head is not None:
+            self._note_stray(exchange.head)
 
     def _render(self) -> None:
         self._head = render_head("POST", self._endpoint, self._headers)

@@ -163,6 +163,7 @@ class OrdinaryPath:
         exchange: Exchange,
         place: Place | None,
     ) -> WireReply | Message:
+        exchange.head = None
         if self._endpoint is not None:
             headers = {"Host": url.host_port_subcomponent or "", **headers}
         if self._route.proxy is not None:
@@ -216,6 +217,9 @@ class OrdinaryPath:
         head = WireReply(response.status, headers, b"")
         if exchange.request_id == 0 and head.is_event_stream and response.status == 200:
             return head
+        if exchange.frame:
+            # It may have begun a session, whatever becomes of the rest.
+            exchange.head = head
         if response.status == 200 and head.is_event_stream:
             exchange.head = head
             if exchange.request_id == STANDING and place is not None:

@@ -412,7 +412,9 @@ async def test_a_session_id_of_a_refused_handshake_is_not_echoed() -> None:
         async with McpManager() as manager:
             await manager.deploy("s", settings(server))
             assert text_of(await manager.execute_raw("s", echo("x"))) == "x"
-        assert all("mcp-session-id" not in each.headers for each in server.requests)
+        sent = [each for each in server.requests if "mcp-session-id" in each.headers]
+        # It is ended, and that is all.
+        assert [(each.verb, each.headers["mcp-session-id"]) for each in sent] == [("DELETE", "stale")]
 
 
 async def test_a_session_id_of_a_stateless_server_is_not_echoed(server: EraServer) -> None:

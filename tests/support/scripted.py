@@ -166,6 +166,13 @@ class ScriptedServer(Watched):
         with self._lock:
             self._on_connect.extend(faults * times)
 
+    def begin_session(self) -> str:
+        """Make a session and return its id."""
+        session_id = f"session-{next(self._session_numbers)}"
+        with self._lock:
+            self._live_sessions.add(session_id)
+        return session_id
+
     def expire_sessions(self) -> None:
         """Forget every session."""
         with self._lock:
@@ -242,10 +249,7 @@ class ScriptedServer(Watched):
         offered = request.params.get("protocolVersion") if isinstance(request.params, dict) else None
         headers = {}
         if self.sessions:
-            session_id = f"session-{next(self._session_numbers)}"
-            with self._lock:
-                self._live_sessions.add(session_id)
-            headers["Mcp-Session-Id"] = session_id
+            headers["Mcp-Session-Id"] = self.begin_session()
         result: dict[str, Any] = {
             "protocolVersion": offered if offered in ("2025-06-18", "2025-03-26") else _LAST_KNOWN_REVISION,
             "capabilities": {"tools": {}},
