@@ -65,11 +65,22 @@ class Mutant:
     def name(self) -> str:
         return f"{self.path}: {self.old.strip()!r} -> {self.new.strip()!r}" + (f" ({self.nth})" if self.nth else "")
 
-    def applied(self, source: str) -> str:
-        """Return the changed source; raises ``ValueError`` if there is nothing to change."""
+    def place(self, package: Path) -> str:
+        """Return the file, the line and the change, for whoever looks it up."""
+        source = (package / self.path).read_text(encoding="utf-8")
+        line = source.count("\n", 0, self.begin(source)) + 1
+        return f"{self.path}:{line}: {self.old.strip()!r} -> {self.new.strip()!r}"
+
+    def begin(self, source: str) -> int:
+        """Return where the change begins; raises ``ValueError`` if there is nothing to change."""
         at = -1
         for _ in range(self.nth + 1):
             at = source.index(self.old, at + 1)
+        return at
+
+    def applied(self, source: str) -> str:
+        """Return the changed source; raises ``ValueError`` if there is nothing to change."""
+        at = self.begin(source)
         return source[:at] + self.new + source[at + len(self.old) :]
 
 
@@ -85,6 +96,8 @@ def mutants_of(path: str, file: Path) -> Iterator[Mutant]:
         if row != end_row or token.type not in (tokenize.OP, tokenize.NAME, tokenize.NUMBER) or is_declaration(line):
             continue
         new = _SWAPPED.get(token.string)
+        if token.string == "not" and not line[:begin].endswith("is ") and not line[end:].startswith(" in "):
+            new, end = "", end + 1
         if token.type == tokenize.NUMBER and token.string.isdigit():
             new = str(int(token.string) + 1)
         if token.string in ("*", "-", "+") and not is_binary(line[:begin]):

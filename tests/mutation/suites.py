@@ -26,6 +26,10 @@ _CORE: Final = {
     "json_blocks": ("json_blocks",),
     "sse": ("sse",),
     "mending": ("leniency",),
+    "json_weight": ("json_weight", "large_results"),
+    "deadlines": ("deadlines",),
+    "paced": ("paced_line", "paced_responses"),
+    "allowance": ("allowance",),
 }
 _CORE_PROPERTIES: Final = {
     "balancing": ("balancing", "router"),
@@ -41,6 +45,17 @@ _CORE_PROPERTIES: Final = {
     "flight_recorder": ("flight_recorder",),
     "mending": ("leniency",),
 }
+_STREAMS: Final = ("tests/unit/wire/test_streams.py", "tests/unit/wire/test_standing.py")
+_WIRES: Final = {
+    "event_stream": (*_STREAMS, "tests/unit/wire", "tests/integration/test_http_sse.py"),
+    "response_reader": (*_STREAMS, "tests/unit/wire", "tests/integration/test_faults.py"),
+    "call_path": (
+        "tests/unit/test_request_numbers.py",
+        "tests/integration/test_retries.py",
+        "tests/integration/test_stateless_calls.py",
+        "tests/integration/test_faults.py",
+    ),
+}
 _DISPATCH: Final = {
     "admission": (
         "tests/unit/test_admission.py",
@@ -48,6 +63,8 @@ _DISPATCH: Final = {
         "tests/integration/test_call_limits.py",
     ),
     "affinity": ("tests/property/test_affinity_properties.py", "tests/integration/test_affinity.py"),
+    "attempt": ("tests/unit/test_trials.py",),
+    "routing": ("tests/integration/test_retries.py", "tests/integration/test_recovery.py"),
     "hedging": ("tests/integration/test_hedging.py",),
     "fallback": ("tests/integration/test_fallbacks.py",),
     "retrying": (
@@ -67,9 +84,6 @@ _OF_CALLS: Final = tuple(
         "call_limits",
         "faults",
         "cancellation",
-        "stopping",
-        "lost_sessions",
-        "manager",
     )
 )
 _OF_WIRES: Final = ("tests/unit/wire", "tests/property/test_wire_properties.py")
@@ -80,6 +94,7 @@ def suite_of(path: str) -> tuple[str, ...]:
     stem = path.rsplit("/", 1)[-1].split(".")[0]
     if fnmatch(path, "_core/*"):
         found = [_UNIT.format(name) for name in _CORE.get(stem, ())]
+        found += _WIRES.get(stem, ())
         found += [_PROPERTY.format(name) for name in _CORE_PROPERTIES.get(stem, ())]
         return tuple(found) if found else (*_OF_WIRES, "tests/integration/test_faults.py")
     own = _DISPATCH.get(stem, ())

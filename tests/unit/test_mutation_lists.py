@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.mutation.__main__ import drawn, known  # noqa: E402
+from tests.mutation.__main__ import drawn, excused, known  # noqa: E402
 from tests.mutation.operators import Mutant, mutants_of  # noqa: E402
 from tests.mutation.suites import FILES, suite_of  # noqa: E402
 
@@ -36,7 +36,7 @@ def test_tests_answer_for_every_file_of_a_sample(path: str) -> None:
 
 
 def test_a_seed_draws_the_same_changes_again() -> None:
-    assert drawn(5, 7, "dispatch/*") == drawn(5, 7, "dispatch/*") != drawn(5, 8, "dispatch/*")
+    assert drawn(5, 7, ("dispatch/*",)) == drawn(5, 7, ("dispatch/*",)) != drawn(5, 8, ("dispatch/*",))
 
 
 def test_every_change_makes_a_difference(tmp_path: Path) -> None:
@@ -56,3 +56,15 @@ def test_every_change_makes_a_difference(tmp_path: Path) -> None:
     ):
         assert any(one in each for each in changed), one
     assert all("-a" in each and "*b" in each for each in changed)
+
+
+def test_a_sample_draws_from_every_file_as_much() -> None:
+    only = ("dispatch/hedging.py", "dispatch/retrying.py", "_core/paced.pyx")
+    drawn_from = [mutant.path for mutant, _ in drawn(12, 3, only)]
+    assert {path: drawn_from.count(path) for path in only} == dict.fromkeys(only, 4)
+
+
+def test_an_explained_survivor_can_still_be_drawn() -> None:
+    paths = {str(file.relative_to(PACKAGE)) for each in FILES for file in PACKAGE.glob(each)}
+    names = {mutant.name for path in paths for mutant in mutants_of(path, PACKAGE / path)}
+    assert set(excused()) <= names
