@@ -102,6 +102,8 @@ def mutants_of(path: str, file: Path) -> Iterator[Mutant]:
             new = str(int(token.string) + 1)
         if token.string in ("*", "-", "+") and not is_binary(line[:begin]):
             new = None
+        if token.string in ("<", ">") and not (line[:begin].endswith(" ") and line[end:].startswith(" ")):
+            new = None  # the brackets of a cast
         if new is not None:
             yield Mutant(path, line, line[:begin] + new + line[end:], numbers[row - 1])
     for line, nth in zip(lines, numbers, strict=True):

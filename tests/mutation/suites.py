@@ -21,7 +21,7 @@ _CORE: Final = {
     "limiter": ("limiter", "router"),
     "histogram": ("histogram",),
     "records": ("records", "router", "balancing"),
-    "router": ("router", "records", "balancing", "balancing_recovery", "limiter", "breaker"),
+    "router": ("router", "limiter", "balancing", "breaker", "records", "balancing_recovery"),
     "jsonrpc": ("jsonrpc",),
     "json_blocks": ("json_blocks",),
     "sse": ("sse",),
@@ -47,7 +47,14 @@ _CORE_PROPERTIES: Final = {
 }
 _STREAMS: Final = ("tests/unit/wire/test_streams.py", "tests/unit/wire/test_standing.py")
 _WIRES: Final = {
-    "event_stream": (*_STREAMS, "tests/unit/wire", "tests/integration/test_http_sse.py"),
+    "paced": ("tests/unit/wire/test_floods.py",),
+    "jsonrpc": ("tests/unit/wire/test_bodies.py",),
+    "event_stream": (
+        "tests/unit/test_event_stream.py",
+        *_STREAMS,
+        "tests/unit/wire",
+        "tests/integration/test_http_sse.py",
+    ),
     "response_reader": (*_STREAMS, "tests/unit/wire", "tests/integration/test_faults.py"),
     "call_path": (
         "tests/unit/test_request_numbers.py",
@@ -56,6 +63,11 @@ _WIRES: Final = {
         "tests/integration/test_faults.py",
     ),
 }
+_RETRIES: Final = (
+    "tests/unit/test_retrying.py",
+    "tests/integration/test_hedging.py",
+    "tests/integration/test_retries.py",
+)
 _DISPATCH: Final = {
     "admission": (
         "tests/unit/test_admission.py",
@@ -63,9 +75,17 @@ _DISPATCH: Final = {
         "tests/integration/test_call_limits.py",
     ),
     "affinity": ("tests/property/test_affinity_properties.py", "tests/integration/test_affinity.py"),
-    "attempt": ("tests/unit/test_trials.py",),
-    "routing": ("tests/integration/test_retries.py", "tests/integration/test_recovery.py"),
+    "attempt": ("tests/unit/test_trials.py", *_RETRIES, "tests/integration/test_call_limits.py"),
+    "dispatcher": (
+        *_RETRIES,
+        "tests/integration/test_call_limits.py",
+        "tests/integration/test_fallbacks.py",
+        "tests/integration/test_cancellation.py",
+    ),
+    "routing": ("tests/integration/test_selectors.py", "tests/integration/test_affinity.py"),
     "hedging": ("tests/integration/test_hedging.py",),
+    "latencies": ("tests/integration/test_hedging.py",),
+    "recoveries": ("tests/unit/test_trials.py", *_RETRIES),
     "fallback": ("tests/integration/test_fallbacks.py",),
     "retrying": (
         "tests/unit/test_retrying.py",
@@ -75,17 +95,6 @@ _DISPATCH: Final = {
     "fleet_index": ("tests/property/test_fleet_index_properties.py", "tests/integration/test_selectors.py"),
     "flight_log": ("tests/unit/test_flight_log.py", "tests/integration/test_flight_records.py"),
 }
-_OF_CALLS: Final = tuple(
-    _WHOLE.format(name)
-    for name in (
-        "retries",
-        "hedging",
-        "fallbacks",
-        "call_limits",
-        "faults",
-        "cancellation",
-    )
-)
 _OF_WIRES: Final = ("tests/unit/wire", "tests/property/test_wire_properties.py")
 
 
@@ -97,5 +106,4 @@ def suite_of(path: str) -> tuple[str, ...]:
         found += _WIRES.get(stem, ())
         found += [_PROPERTY.format(name) for name in _CORE_PROPERTIES.get(stem, ())]
         return tuple(found) if found else (*_OF_WIRES, "tests/integration/test_faults.py")
-    own = _DISPATCH.get(stem, ())
-    return (*own, *(each for each in _OF_CALLS if each not in own)) if fnmatch(path, "dispatch/*") else _OF_CALLS
+    return _DISPATCH.get(stem, _RETRIES)

@@ -57,6 +57,27 @@ def timer() -> Timer:
     return Timer()
 
 
+def test_those_due_with_one_that_raised_come_with_the_next_tick(timer: Timer) -> None:
+    def fail(noted: Noted) -> None:
+        raise RuntimeError("no")
+
+    due_ns = timer.now + 5 * TICK_NS
+    deadlines = [Noted(timer, fail), Noted(timer, fail), Noted(timer)]
+    for deadline in deadlines:
+        timer.wheel.add(deadline, due_ns)
+    timer.now = due_ns + TICK_NS
+    for left in (2, 1):
+        timer.asked = None
+        with pytest.raises(RuntimeError, match="no"):
+            timer.wheel.visit(timer.now)
+        assert len(timer.wheel) == left
+        assert timer.asked is not None
+        assert timer.now < timer.asked <= timer.now + TICK_NS
+        timer.now = timer.asked
+    timer.wheel.visit(timer.now)
+    assert [len(each.expirations) for each in deadlines] == [1, 1, 1]
+
+
 @pytest.mark.parametrize(
     "after_ns",
     [0, 1, TICK_NS - 1, TICK_NS, TICK_NS + 1, REVOLUTION_NS - 1, REVOLUTION_NS, 3 * REVOLUTION_NS + 5, 10**15],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
@@ -100,6 +101,53 @@ def test_by_gradient_what_is_not_used_shows_nothing_and_drops_count() -> None:
     assert limit.limit == 20
     limit.ended(3, OVERLOAD, MS, START + 10 * SECOND)
     assert limit.limit == 18
+
+
+class Gradient:
+    """What Gradient2 says of a limit, in plain words."""
+
+    def __init__(self, limit: float, least: float, most: float) -> None:
+        self.limit, self.least, self.most = limit, least, most
+        self.durations: list[int] = []
+        self.inflight = self.ends_ns = self.windows = 0
+        self.long_ns = 0.0
+
+    def succeeded(self, inflight: int, took_ns: int, now_ns: int) -> None:
+        if not self.durations:
+            self.ends_ns, self.inflight = now_ns + SECOND, 0
+        self.durations.append(took_ns)
+        self.inflight = max(self.inflight, inflight)
+        if now_ns >= self.ends_ns and len(self.durations) >= 10:
+            self.window_ended(max(sum(self.durations) / len(self.durations), 1.0))
+            self.durations = []
+
+    def window_ended(self, short_ns: float) -> None:
+        self.windows += 1
+        share = 1 / self.windows if self.windows <= 10 else 2 / 601
+        self.long_ns += (short_ns - self.long_ns) * share
+        if self.long_ns > 2 * short_ns:
+            self.long_ns *= 0.95
+        if self.inflight >= self.limit / 2:
+            slope = min(max(1.5 * self.long_ns / short_ns, 0.5), 1.0)
+            self.limit = min(max(0.8 * self.limit + 0.2 * (slope * self.limit + 4), self.least), self.most)
+
+
+@pytest.mark.parametrize("pause_ns", [50 * MS, 100 * MS, 250 * MS])
+def test_by_gradient_it_is_what_the_definition_says(pause_ns: int) -> None:
+    limit, expected = limiter(mode="gradient", least=3, most=60), Gradient(20, 3, 60)
+    randomness, now_ns, limits = Random(1), START, set()
+    for step in range(3000):
+        # Some windows end with a call to the nanosecond; latencies rise and fall over many of them.
+        now_ns += pause_ns
+        took_ns = int(MS * (5 + step // 300 % 3 * 40 + randomness.random()))
+        inflight = randomness.randrange(2 * int(expected.limit))
+        expected.succeeded(inflight, took_ns, now_ns)
+        limit.ended(inflight, WELL, took_ns, now_ns)
+        assert limit.limit is not None
+        # Rounding may differ in the last digit.
+        assert limit.limit in {int(expected.limit - 1e-9), int(expected.limit + 1e-9)}
+        limits.add(limit.limit)
+    assert len(limits) > 10
 
 
 def test_off_is_off() -> None:
