@@ -98,8 +98,8 @@ class Assembly:
         self._context = copy_context()
         # One for all servers, as a bound method is made anew each time it is asked for.
         self._make_transport = self._transport
-        self._timer = DeadlineTimer()
         self.lag = LoopLag()
+        self._timer = DeadlineTimer(self.lag)
         self._connect_slots = ConnectSlots(config.connect_concurrency, most_waiting=_most_waiting())
         starts = config.start_concurrency or _STARTS_PER_CORE * usable_cores()
         # A program that only waits takes no core, and would be there in the end anyway.

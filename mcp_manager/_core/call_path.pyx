@@ -160,6 +160,7 @@ cdef class CallPath:
                 exchange = (<Message> request).exchange(channel.ids.take(), deadline_ns)
             else:
                 exchange = (<Request?> request).exchange(channel.ids.take(), deadline_ns)
+        exchange.began_ns = now_ns
         flight.exchange = exchange
         flight.wire = wire
         flight.future = wire.transmit(channel.opening, flight.exchange, channel.listener, channel.limit)

@@ -29,6 +29,7 @@ cdef class Exchange:
     cdef readonly bytes frame
     cdef readonly int64_t request_id
     cdef readonly int64_t deadline_ns
+    cdef public int64_t began_ns
     cdef public WireReply head
     cdef public object wire
     cdef public bytes fields

@@ -133,6 +133,8 @@ class Exchange:
         When it must be over, in nanoseconds of :func:`time.monotonic_ns`; 0 if somebody else sees to that.
     """
 
+    began_ns: int
+    """When it was first handed to its transport, by the clock of ``deadline_ns``; 0 before."""
     fields: bytes | None
     """Header fields of this request alone, each with its line end."""
     status: int

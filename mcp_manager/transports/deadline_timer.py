@@ -8,6 +8,7 @@ from typing import Final
 
 from mcp_manager._core.deadlines import DeadlineWheel
 from mcp_manager.background import bare_context
+from mcp_manager.transports.loop_lag import LoopLag
 
 __all__ = ["DeadlineTimer", "remaining_s"]
 
@@ -16,15 +17,19 @@ _EARLY_S: Final = 0.001
 # How late a visit is after a block, and how many turns the loop has then to read what has come.
 _LATE_NS: Final = 50_000_000
 _TURNS: Final = 8
+# While anything has a deadline, it looks at least this often: so it is known how much of a short one the loop lost.
+_GLANCE_NS: Final = 25_000_000
 
 
 class DeadlineTimer:
     """Visit a wheel of deadlines when the first of them may be due.
 
-    ``wheel`` takes the deadlines, in nanoseconds of :func:`time.monotonic_ns`; it belongs to the running loop.
+    ``wheel`` takes the deadlines, in nanoseconds of :func:`time.monotonic_ns`; it belongs to the running loop. ``lag`` is
+    told how late the visits are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lag: LoopLag | None = None) -> None:
+        self.lag = lag if lag is not None else LoopLag()
         self.wheel = DeadlineWheel(time.monotonic_ns, self._ask)
         self._handle: asyncio.Handle | None = None
         self._asked_ns = 0
@@ -39,13 +44,16 @@ class DeadlineTimer:
     def _ask(self, at_ns: int) -> None:
         if self._handle is not None:
             self._handle.cancel()
-        delay_s = max(0, at_ns - time.monotonic_ns()) / 1e9 + _EARLY_S
-        self._asked_ns = at_ns
+        now_ns = time.monotonic_ns()
+        self._asked_ns = min(at_ns, now_ns + _GLANCE_NS)
+        delay_s = max(0, self._asked_ns - now_ns) / 1e9 + _EARLY_S
         self._handle = asyncio.get_running_loop().call_later(delay_s, self._look, _TURNS, context=bare_context())
 
     def _look(self, turns: int) -> None:
         """Visit the wheel; after a block not before the loop has read what has come meanwhile: a reply is no silence."""
         now_ns = time.monotonic_ns()
+        if turns == _TURNS:
+            self.lag.stalled_since(self._asked_ns / 1e9)
         if turns and now_ns - self._asked_ns > _LATE_NS:
             # uvloop calls its timers before it looks at its sockets, and a long reply takes more than one look.
             self._handle = asyncio.get_running_loop().call_soon(self._look, turns - 1)

@@ -332,6 +332,7 @@ class HttpTransport:
         return await self._transmit(render_head("GET", self._endpoint, self._headers_for("GET")), exchange, "GET")
 
     async def _send_lasting(self, exchange: Exchange) -> WireReply | Message:
+        exchange.began_ns = exchange.began_ns or time.monotonic_ns()
         return await self._send_ordinarily("POST", self._endpoint, exchange, lasting=True)
 
     def _set_header(self, name: str, value: str) -> None:
@@ -348,6 +349,7 @@ class HttpTransport:
 
     async def _send(self, head: bytes, exchange: Exchange, verb: str = "POST") -> WireReply | Message:
         """Send a request and return what came back, explaining what goes wrong."""
+        exchange.began_ns = exchange.began_ns or time.monotonic_ns()
         try:
             return await self._transmit(head, exchange, verb)
         except BaseException as error:

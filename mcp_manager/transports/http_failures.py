@@ -14,7 +14,6 @@ from mcp_manager.transports._http_status import origin
 from mcp_manager.transports.connection_failures import Failure, failure_of, underlying
 from mcp_manager.transports.containment import is_local_lack
 from mcp_manager.transports.http_settings import HttpSettings
-from mcp_manager.transports.loop_lag import LATE_HINT, was_judged_late
 
 __all__ = ["HttpFailures"]
 
@@ -50,14 +49,13 @@ class HttpFailures:
         return explained
 
     def of_expired(self, exchange: Exchange) -> DeadlineExceededError:
-        """Return what it means that no reply came in time: nothing, if this side was late to see it."""
+        """Return what it means that no reply came in time: nothing, if this side used up that time."""
         error = DeadlineExceededError(
             "no reply within the deadline",
             server_id=self._server_id,
             delivery="unknown" if exchange.sent else "not_sent",
         )
-        if was_judged_late(exchange.deadline_ns):
-            error.is_local, error.hint = True, LATE_HINT
+        self._lag.excuse(error, exchange.began_ns, exchange.deadline_ns)
         return error
 
     def _is_local(self, error: BaseException) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import Any, Final, NoReturn
 
 from yarl import URL
@@ -53,6 +54,7 @@ class HttpSseTransport:
         self._url = exact_url(settings.url)
         self._server_id = settings.server_id
         self._sink = sink
+        self._lag = settings.pool.lag
         self._containment = Containment(settings.server_id, settings.secrets)
         # It knows how to send; what arrives is told apart here.
         self._http = HttpTransport(settings, self)
@@ -119,6 +121,7 @@ class HttpSseTransport:
         self._check_open()
         reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._pending[exchange.request_id] = reply
+        exchange.began_ns = time.monotonic_ns()
         waiting = asyncio.timeout(remaining_s(exchange.deadline_ns))
         try:
             async with waiting:
@@ -129,9 +132,13 @@ class HttpSseTransport:
                 self._give_up(exchange, error.delivery != "not_sent", "deadline exceeded")
                 raise
             self._give_up(exchange, True, "deadline exceeded")
-            raise DeadlineExceededError(
-                "no reply within the deadline", server_id=self._server_id, delivery="unknown"
-            ) from None
+            late = DeadlineExceededError("no reply within the deadline", server_id=self._server_id, delivery="unknown")
+            self._lag.excuse(late, exchange.began_ns, exchange.deadline_ns)
+            try:
+                raise late from None
+            finally:
+                # Its traceback holds this frame.
+                del late
         except asyncio.CancelledError:
             self._give_up(exchange, True, "cancelled by the caller")
             raise

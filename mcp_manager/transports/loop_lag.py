@@ -11,7 +11,9 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["BLOCKED_S", "LATE_HINT", "LoopLag", "LoopLagView", "was_judged_late"]
+from mcp_manager.errors import DeadlineExceededError
+
+__all__ = ["BLOCKED_S", "LATE_HINT", "LoopLag", "LoopLagView"]
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +28,9 @@ _WARN_EVERY_S: Final = 60.0
 # For how long a block is remembered, and how many: longer than a connection takes that it may have kept waiting.
 _REMEMBERED_S: Final = 60.0
 _MOST_BLOCKS: Final = 128
+# What uses up the short deadlines: as many are remembered as a loop under strain has in seconds.
+_STALL_S: Final = 0.01
+_MOST_STALLS: Final = 512
 _BOUNDS_S: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _HINT: Final = "something runs on it that should run in a thread: loop.set_debug(True) names it"
 
@@ -57,7 +62,18 @@ class LoopLag:
         Monotonic seconds.
     """
 
-    __slots__ = ("_blocks", "_clock", "_counts", "_due", "_latest_s", "_sum_s", "_timer", "_warned_at", "blocks")
+    __slots__ = (
+        "_blocks",
+        "_clock",
+        "_counts",
+        "_due",
+        "_latest_s",
+        "_stalls",
+        "_sum_s",
+        "_timer",
+        "_warned_at",
+        "blocks",
+    )
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -66,6 +82,8 @@ class LoopLag:
         self._latest_s = 0.0
         # When blocks ended, and how long they were.
         self._blocks: collections.deque[tuple[float, float]] = collections.deque(maxlen=_MOST_BLOCKS)
+        # When they began and ended, in their order; none touches the next.
+        self._stalls: collections.deque[tuple[float, float]] = collections.deque(maxlen=_MOST_STALLS)
         self._counts = [0] * (len(_BOUNDS_S) + 1)
         self._sum_s = 0.0
         self._warned_at = -_WARN_EVERY_S
@@ -92,6 +110,44 @@ class LoopLag:
                 lost_s += min(length_s, ended - began)
         return lost_s
 
+    def stalled_since(self, due: float) -> None:
+        """Take note that the loop does now what it was to do at a time of the clock; what is hardly late is no stall."""
+        now, began = self._clock(), due
+        if now - due < _STALL_S:
+            return
+        while self._stalls and self._stalls[-1][1] >= began:
+            began = min(began, self._stalls.pop()[0])
+        self._stalls.append((began, now))
+
+    def has_used_up(self, began: float) -> bool:
+        """Tell whether the loop was blocked for at least half of the time since then, a time of the clock.
+
+        Whoever had until now to answer, and did not, had then less time than the loop lost: that says nothing of it. Of a
+        slow one, on a loop that is blocked now and then, it does.
+        """
+        if self._timer is not None:
+            self.stalled_since(self._due)
+        lost_s = 0.0
+        for stall_began, ended in reversed(self._stalls):
+            if ended <= began:
+                break
+            lost_s += ended - max(stall_began, began)
+        return 0.0 < self._clock() - began <= 2 * lost_s
+
+    def excuse(self, error: DeadlineExceededError, began_ns: int, deadline_ns: int) -> None:
+        """Say of the error of a deadline that it was this side that used up the time, if it was.
+
+        Parameters
+        ----------
+        began_ns
+            When the request was handed to its transport, of :func:`time.monotonic_ns`; 0 if it never was.
+        deadline_ns
+            When it was to be over, of the same clock.
+        """
+        self.stalled_since(deadline_ns / 1e9)
+        if began_ns and self.has_used_up(began_ns / 1e9):
+            error.is_local, error.hint = True, error.hint or LATE_HINT
+
     def view(self) -> LoopLagView:
         """Show what was measured."""
         now = self._clock()
@@ -113,6 +169,7 @@ class LoopLag:
     def _measure(self) -> None:
         now = self._clock()
         late_s = self._latest_s = max(now - self._due, 0.0)
+        self.stalled_since(self._due)
         self._sum_s += late_s
         self._counts[next((at for at, bound in enumerate(_BOUNDS_S) if late_s <= bound), len(_BOUNDS_S))] += 1
         if late_s > BLOCKED_S:
@@ -122,8 +179,3 @@ class LoopLag:
             self._warned_at = now
             _log.warning("the event loop was blocked for about %.1f s, and all calls with it; %s", late_s, _HINT)
         self.start()
-
-
-def was_judged_late(deadline_ns: int) -> bool:
-    """Tell whether a deadline, of :func:`time.monotonic_ns`, is so long over that this side was late to see it."""
-    return 0 < deadline_ns < time.monotonic_ns() - BLOCKED_S * 1e9

@@ -29,7 +29,6 @@ from mcp_manager.transports.base import Exchange, LifeSigns, MessageSink
 from mcp_manager.transports.child import Child, child_environment
 from mcp_manager.transports.containment import Containment, is_local_lack
 from mcp_manager.transports.deadline_timer import DeadlineTimer, remaining_s
-from mcp_manager.transports.loop_lag import LATE_HINT, was_judged_late
 from mcp_manager.transports.output_lines import LineTooLongError, OutputLines
 from mcp_manager.transports.reading_turns import FLOOD, FLOOD_DETAIL, ReadingTurns, reading_turns
 
@@ -114,6 +113,7 @@ class StdioTransport:
             on_flood=self.flooded,
         )
         self._wheel = timer.wheel
+        self._lag = timer.lag
         self._pending: dict[int, _Waiting] = {}
         # The deadlines of requests that nobody waits for any more.
         self._forgotten: dict[int, int] = {}
@@ -161,8 +161,7 @@ class StdioTransport:
             delivery="unknown" if exchange.sent else "not_sent",
             hint=f"meanwhile it wrote a line that is no message: {self._bad_line}" if is_telling else "",
         )
-        if was_judged_late(exchange.deadline_ns):
-            error.is_local, error.hint = True, error.hint or LATE_HINT
+        self._lag.excuse(error, exchange.began_ns, exchange.deadline_ns)
         return error
 
     async def open(self) -> None:
@@ -215,6 +214,7 @@ class StdioTransport:
         self._check_open()
         request_id = exchange.request_id
         reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        exchange.began_ns = time.monotonic_ns()
         waiting = _Waiting(exchange, reply, self, self._bad_lines)
         self._pending[request_id] = waiting
         if exchange.deadline_ns:

@@ -6,16 +6,17 @@ import asyncio
 import contextlib
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 from support import faults
 from support.calls import CALM, SWIFT, echo, eventually, text_of
 from support.processes import scripted_stdio
-from support.scripted import ScriptedServer
+from support.scripted import Connection, Request, ScriptedServer
+from support.streams import HttpSseServer
 
-from mcp_manager import McpManager
+from mcp_manager import ManagerConfig, McpManager
 from mcp_manager.errors import ConnectError, DeadlineExceededError
 
 pytestmark = pytest.mark.both_loops
@@ -84,6 +85,83 @@ async def test_a_silence_that_was_judged_after_a_block_is_no_failure() -> None:
             calls = [manager.execute_raw("a", echo("x"), timeout=TIMEOUT_S) for _ in range(CALLS)]
             await asyncio.gather(*calls, return_exceptions=True)
             assert manager.server("a").circuit == "Open"
+
+
+# Any failure opens the circuit.
+FRAIL: dict[str, Any] = {**CALM, "breaker": {"enabled": True, "timeout_floor_s": 0.01, "consecutive_failures": 1}}
+
+
+@contextlib.asynccontextmanager
+async def silent(transport: str) -> AsyncIterator[McpManager]:
+    """Have a server deployed that answers no call of a tool, and one call behind it."""
+    with contextlib.ExitStack() as stack:
+        if transport == "stdio":
+            config = scripted_stdio({"on": {"tools/call": [[], []]}}).config(**FRAIL)
+        elif transport == "sse":
+            server = stack.enter_context(HttpSseServer())
+            server.script_always("tools/call", Acknowledged())
+            config = {"url": server.url, **FRAIL, "transport": "sse"}
+        else:
+            server = stack.enter_context(ScriptedServer())
+            server.script_always("tools/call", faults.Hold())
+            config = {"url": server.url, **FRAIL}
+        async with McpManager(ManagerConfig(http_lanes=transport != "http without lanes")) as manager:
+            await manager.deploy("a", config)
+            await manager.ping("a")
+            yield manager
+
+
+class Acknowledged:
+    """Take a message, and say nothing on the stream."""
+
+    async def play(self, connection: Connection, _: Request | None) -> None:
+        await connection.respond(202)
+
+
+TRANSPORTS = pytest.mark.parametrize("transport", ["http", "http without lanes", "sse", "stdio"])
+
+
+@TRANSPORTS
+async def test_a_short_deadline_that_a_block_used_up_is_no_failure(transport: str) -> None:
+    async with silent(transport) as manager:
+        call = asyncio.create_task(manager.execute_raw("a", echo("x"), timeout=0.06))
+        # On its way, as the connection is there.
+        for _ in range(3):
+            await asyncio.sleep(0)
+        block(0.2)
+        with pytest.raises(DeadlineExceededError) as caught:
+            await call
+        assert caught.value.is_local
+        assert "loop was blocked" in caught.value.hint
+        assert manager.server("a").circuit == "Closed"
+
+
+@TRANSPORTS
+async def test_a_deadline_that_a_block_before_its_end_used_up_is_no_failure(transport: str) -> None:
+    async with silent(transport) as manager:
+        call = asyncio.create_task(manager.execute_raw("a", echo("x"), timeout=1.2))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        block(1.1)
+        with pytest.raises(DeadlineExceededError) as caught:
+            await call
+        assert caught.value.is_local
+        assert manager.server("a").circuit == "Closed"
+
+
+@TRANSPORTS
+async def test_a_server_that_is_slow_beside_a_block_is_at_fault(transport: str) -> None:
+    async with silent(transport) as manager:
+        block(0.5)
+        await asyncio.sleep(0)
+        call = asyncio.create_task(manager.execute_raw("a", echo("x"), timeout=1.0))
+        await asyncio.sleep(0.85)
+        # The end is seen late, by something that the server cannot be excused with.
+        block(0.45)
+        with pytest.raises(DeadlineExceededError) as caught:
+            await call
+        assert not caught.value.is_local
+        assert manager.server("a").circuit == "Open"
 
 
 async def test_a_session_that_is_made_while_the_loop_is_blocked_is_made() -> None:

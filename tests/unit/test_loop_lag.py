@@ -7,6 +7,7 @@ import logging
 
 import pytest
 
+from mcp_manager.errors import DeadlineExceededError
 from mcp_manager.transports.loop_lag import LoopLag
 
 
@@ -60,6 +61,77 @@ async def test_a_block_that_is_not_over_counts_by_now() -> None:
     loop.lag.close()
     # Nothing is measured any more.
     assert loop.lag.view().latest_s == 0.0
+
+
+BEGAN = 1000.0
+
+
+@pytest.mark.parametrize(
+    ("stalls", "ended", "is_used_up"),
+    [
+        # A deadline of 50 ms in a block of 150 ms, which is seen 20 ms after it began.
+        ([(0.02, 0.15)], 0.15, True),
+        # Most of it, and then the loop looked at the rest.
+        ([(0.0, 0.6)], 1.0, True),
+        ([(0.1, 0.4), (0.5, 0.8)], 1.0, True),
+        # A slow server on a loop that is late now and then, or late to see the end.
+        ([], 1.0, False),
+        ([(0.1, 0.3)], 1.0, False),
+        ([(60.0, 61.0)], 61.0, False),
+        # What was before says nothing.
+        ([(-5.0, -1.0)], 1.0, False),
+        ([(-5.0, 0.3)], 1.0, False),
+        ([(-5.0, 0.7)], 1.0, True),
+        # Both timers of one block.
+        ([(0.2, 0.4), (0.1, 0.4)], 1.0, False),
+        ([(0.1, 0.4), (0.2, 0.45)], 1.0, False),
+        # Hardly late, however often.
+        ([(at / 100, at / 100 + 0.009) for at in range(100)], 1.0, False),
+    ],
+)
+def test_a_time_is_used_up_if_the_loop_lost_half_of_it(
+    stalls: list[tuple[float, float]], ended: float, is_used_up: bool
+) -> None:
+    loop = Loop()
+    for due, now in stalls:
+        loop.now = BEGAN + now
+        loop.lag.stalled_since(BEGAN + due)
+    loop.now = BEGAN + ended
+    assert loop.lag.has_used_up(BEGAN) is is_used_up
+
+
+async def test_a_block_that_is_not_over_uses_up_time() -> None:
+    loop = Loop()
+    loop.lag.start()
+    loop.now += 0.8
+    assert not loop.lag.has_used_up(BEGAN)
+    loop.now += 0.3
+    assert loop.lag.has_used_up(BEGAN)
+    loop.lag.close()
+
+
+@pytest.mark.parametrize(
+    ("began", "deadline", "is_local"), [(0.0, 0.05, True), (0.0, 0.14, False), (-0.2, 0.05, False), (None, 0.05, False)]
+)
+def test_the_error_of_a_deadline_is_excused_by_how_late_it_was_seen(
+    began: float | None, deadline: float, is_local: bool
+) -> None:
+    loop = Loop()
+    loop.now += 0.15
+    error = DeadlineExceededError("no reply")
+    began_ns = 0 if began is None else round((BEGAN + began) * 1e9)
+    loop.lag.excuse(error, began_ns, round((BEGAN + deadline) * 1e9))
+    assert error.is_local is is_local
+    assert ("loop was blocked" in str(error)) is is_local
+
+
+def test_what_it_remembers_of_stalls_is_bounded() -> None:
+    loop = Loop()
+    for _ in range(5000):
+        loop.now += 0.1
+        loop.lag.stalled_since(loop.now - 0.02)
+    assert len(loop.lag._stalls) == 512
+    assert not loop.lag.has_used_up(BEGAN)
 
 
 async def test_it_counts_for_a_histogram() -> None:
