@@ -15,7 +15,7 @@ from support.scripted_fleet import Act, ScriptedFleet
 from support.virtual_time import run_in_virtual_time
 
 from mcp_manager import McpManager
-from mcp_manager.errors import CallError, ConnectError, ConnectionLostError, OverloadedError
+from mcp_manager.errors import CallError, ConnectError, ConnectionLostError, DeadlineExceededError, OverloadedError
 from mcp_manager.types import CallStatus
 
 HEDGE: dict[str, Any] = {"enabled": True, "min_samples": 10, "max_share": 1.0, "quantile": 0.5}
@@ -222,6 +222,26 @@ def test_a_hedge_goes_elsewhere_though_the_first_instance_would_be_chosen_again(
         assert [each.instance for each in fleet.sent] == [0, 1]
 
     hedged_test(test)
+
+
+@pytest.mark.parametrize(("min_samples", "requests"), [(20, 2), (21, 1)])
+def test_twenty_calls_are_enough_where_twenty_are_asked_for(min_samples: int, requests: int) -> None:
+    async def test(fleet: ScriptedFleet) -> None:
+        fleet.acts.extend([Act(takes_s=0.5), Act(takes_s=0.05)])
+        await fleet.tool()
+        assert len(fleet.sent) == requests
+
+    hedged_test(test, hedge={"min_samples": min_samples})
+
+
+def test_no_hedge_at_the_deadline() -> None:
+    async def test(fleet: ScriptedFleet) -> None:
+        fleet.acts.extend([Act(takes_s=20.0)] * 2)
+        with pytest.raises(DeadlineExceededError):
+            await fleet.tool(timeout_s=0.5)
+        assert len(fleet.sent) == 1
+
+    hedged_test(test, hedge={"min_delay_s": 0.5})
 
 
 def test_hedges_pause_above_their_share() -> None:

@@ -57,6 +57,7 @@ _WIRES: Final = {
     ),
     "response_reader": (*_STREAMS, "tests/unit/wire", "tests/integration/test_faults.py"),
     "call_path": (
+        "tests/integration/test_nothing_kept.py",
         "tests/unit/test_request_numbers.py",
         "tests/integration/test_retries.py",
         "tests/integration/test_stateless_calls.py",
@@ -75,12 +76,18 @@ _DISPATCH: Final = {
         "tests/integration/test_call_limits.py",
     ),
     "affinity": ("tests/property/test_affinity_properties.py", "tests/integration/test_affinity.py"),
-    "attempt": ("tests/unit/test_trials.py", *_RETRIES, "tests/integration/test_call_limits.py"),
+    "attempt": (
+        "tests/unit/test_trials.py",
+        "tests/unit/test_retry_after.py",
+        *_RETRIES,
+        "tests/integration/test_call_limits.py",
+    ),
     "dispatcher": (
         *_RETRIES,
         "tests/integration/test_call_limits.py",
         "tests/integration/test_fallbacks.py",
         "tests/integration/test_cancellation.py",
+        "tests/integration/test_nothing_kept.py",
     ),
     "routing": ("tests/integration/test_selectors.py", "tests/integration/test_affinity.py"),
     "hedging": ("tests/integration/test_hedging.py",),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -148,6 +151,20 @@ def test_by_gradient_it_is_what_the_definition_says(pause_ns: int) -> None:
         assert limit.limit in {int(expected.limit - 1e-9), int(expected.limit + 1e-9)}
         limits.add(limit.limit)
     assert len(limits) > 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is read as Linux tells it")
+def test_by_gradient_its_memory_ends_with_it() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    settings = LimiterSettings(mode="gradient")
+    ConcurrencyLimiter(settings)
+    before = resident()
+    for _ in range(200_000):
+        ConcurrencyLimiter(settings)
+    # They would take 12 MB or more.
+    assert resident() - before < 5 << 20
 
 
 def test_off_is_off() -> None:

@@ -133,6 +133,9 @@ def test_an_rpc_error_is_an_answer() -> None:
         reply = await fleet.call("tools/list")
         assert reply.error_code == -32603
         assert len(fleet.sent) == 1
+        await fleet.call("tools/list")
+        told = [each.status for each in fleet.flights.records()][-2:]
+        assert told == ["rpc_error", "success"]
 
     fleet_test(test)
 
@@ -327,6 +330,7 @@ def asking(retry_after_s: float | None) -> CallError:
         # Local refusals: only where time alone helps, and not for long.
         (CircuitOpenError("x", retry_after_s=0.5), True, False, 0.5),
         (CircuitOpenError("x", retry_after_s=0.05), True, True, 0.1),
+        (CircuitOpenError("x", retry_after_s=2.0), True, False, 2.0),
         (CircuitOpenError("x", retry_after_s=2.5), True, False, None),
         (CircuitOpenError("x", retry_after_s=0.0), True, False, None),
         (OverloadedError("full"), True, True, None),

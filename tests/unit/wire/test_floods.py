@@ -49,6 +49,8 @@ async def test_a_turn_has_so_many_messages_and_all_come_in_their_order(peer: Pee
     for turns in range(1, 13):
         assert others(peer) == FLOOD[: turns * MESSAGES]
         assert not peer.transport.reading
+        # As long as it floods, no more is received at once than a turn may take.
+        assert len(peer.wire.get_buffer(-1)) == 1 << 14
         peer.network.turns.turn()
     assert others(peer) == FLOOD[: 13 * MESSAGES]
     assert peer.transport.reading
@@ -56,6 +58,7 @@ async def test_a_turn_has_so_many_messages_and_all_come_in_their_order(peer: Pee
     assert await future == b"<1>"
     assert others(peer) == [*FLOOD, b"<"]
     assert_answers_again(peer)
+    assert len(peer.wire.get_buffer(-1)) == 1 << 18
 
 
 async def test_what_comes_meanwhile_is_held_back(peer: Peer) -> None:
