@@ -312,6 +312,27 @@ async def test_servers_are_found_by_their_tools(manager: McpManager, high: Scrip
         await manager.call_tool(Selector(tool="nothing"), "echo", {})
 
 
+async def test_what_is_known_of_a_tool_is_not_looked_up_again(manager: McpManager, low: ScriptedServer) -> None:
+    await deploy(manager, "low", low.url)
+    selector = Selector(tool="echo")
+    await manager.call_tool(selector, "echo", {"text": "x"})
+    lookup = manager._routing._holders[selector].task
+    assert lookup is not None
+    await manager.call_tool(selector, "echo", {"text": "y"})
+    assert manager._routing._holders[selector].task is lookup
+
+
+async def test_the_groups_by_tool_that_are_kept_are_bounded(manager: McpManager, low: ScriptedServer) -> None:
+    await deploy(manager, "low", low.url)
+    for number in range(258):
+        with pytest.raises(ServerNotFoundError):
+            await manager.call_tool(Selector(tool=f"nobody-has-{number}"), "echo", {})
+    kept = list(manager._routing._holders)
+    # Those that were asked for last.
+    assert [each.tool for each in kept] == [f"nobody-has-{number}" for number in range(2, 258)]
+    assert len(low.requests_of("tools/list")) == 1
+
+
 async def test_a_server_that_is_down_does_not_keep_the_others_tools_back(
     manager: McpManager, low: ScriptedServer
 ) -> None:

@@ -57,6 +57,7 @@ _WIRES: Final = {
     ),
     "response_reader": (*_STREAMS, "tests/unit/wire", "tests/integration/test_faults.py"),
     "call_path": (
+        "tests/integration/test_blocked_loop.py",
         "tests/integration/test_nothing_kept.py",
         "tests/unit/test_request_numbers.py",
         "tests/integration/test_retries.py",

@@ -174,6 +174,11 @@ def test_a_call_of_nobody_knows_what_is_unsafe(params: bytes | None) -> None:
     assert way_to_repeat("tools/call", Request(b'"tools/call"', params), RetryConfig()) == ""
 
 
+def test_of_a_tool_with_a_long_name_the_beginning_is_told() -> None:
+    told = way_to_repeat("tools/call", Request(b'"tools/call"', b'{"name":"%b"}' % (b"x" * 200)), RetryConfig())
+    assert f"if calling {'x' * 80!r} twice" in told
+
+
 def test_a_hint_that_is_there_stays() -> None:
     async def test(fleet: ScriptedFleet) -> None:
         fleet.acts.append(Act(error=lambda: ConnectionLostError("lost", hint="look into its log")))
