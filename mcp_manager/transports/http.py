@@ -101,7 +101,7 @@ class HttpTransport:
         # What needs a proof of its own cannot be rendered in advance.
         prepared = authorization is None or not authorization.per_request
         can_carry = settings.lanes and prepared and settings.route.carries_lanes(self._endpoint)
-        self._lanes = lanes if can_carry else None
+        self._lanes = lanes.joined() if can_carry else None
         self._authorized: AuthorizedSending | None = None
         self._channel: Channel | None = None
         self._head = render_head("POST", self._endpoint, self._headers)
@@ -292,13 +292,20 @@ class HttpTransport:
         self._ordinary.close()
         if self._authorized is not None:
             self._authorized.close()
-        standing = self._standing.stop() if self._standing is not None else None
-        if standing is not None:
-            await asyncio.wait({standing})
-        if grace_s > 0:
-            deadline_ns = time.monotonic_ns() + round(grace_s * 1e9)
-            kept = () if self.session_id is None else (self.session_id,)
-            await asyncio.gather(*(self._delete(each, deadline_ns) for each in (*kept, *self._strays)))
+        try:
+            standing = self._standing.stop() if self._standing is not None else None
+            if standing is not None:
+                await asyncio.wait({standing})
+            if grace_s > 0:
+                await self._end_sessions(grace_s)
+        finally:
+            if self._lanes is not None:
+                self._lanes.leave()
+
+    async def _end_sessions(self, grace_s: float) -> None:
+        deadline_ns = time.monotonic_ns() + round(grace_s * 1e9)
+        kept = () if self.session_id is None else (self.session_id,)
+        await asyncio.gather(*(self._delete(each, deadline_ns) for each in (*kept, *self._strays)))
 
     async def _delete(self, session_id: str, deadline_ns: int) -> None:
         exchange = Exchange(b"", 0, deadline_ns)

@@ -77,7 +77,17 @@ class LanePool(Line[Lane]):
     ``wires`` holds the idle ones: ``wires.take()`` is the way of nearly every call, :meth:`connect` that of the others.
     """
 
-    __slots__ = ("__weakref__", "_clients", "_dialled", "_doubted_until", "_origin", "_places", "endpoint", "route")
+    __slots__ = (
+        "__weakref__",
+        "_clients",
+        "_dialled",
+        "_doubted_until",
+        "_origin",
+        "_places",
+        "_users",
+        "endpoint",
+        "route",
+    )
 
     def __init__(
         self,
@@ -92,10 +102,23 @@ class LanePool(Line[Lane]):
         self._places = places
         self._clients = clients
         self._doubted_until = 0.0
+        self._users = 0
         self._origin = origin
         self.endpoint = endpoint
         self.route = route
         self._dialled = dialled(origin, endpoint)
+
+    def joined(self) -> LanePool:
+        """Count one more transport that sends over them, and return them."""
+        self._users += 1
+        return self
+
+    def leave(self) -> None:
+        """Count one less. The last one takes the idle connections along; what still carries an exchange ends with it."""
+        self._users -= 1
+        if not self._users:
+            for lane in list(self.wires.wires):
+                lane.retire()
 
     @property
     def is_doubted(self) -> bool:
