@@ -73,6 +73,7 @@ class Watch:
     __slots__ = (
         "_failed_ns",
         "_ran_out",
+        "_was_busy",
         "failures",
         "in_flight",
         "instance",
@@ -106,6 +107,8 @@ class Watch:
         # When the last probe that failed was sent, and whether that took longer than it might.
         self._failed_ns = 0
         self._ran_out = False
+        # It was with a call when a probe ran out.
+        self._was_busy = False
         # Whether it has a place of its own among those that were deployed in the same moment.
         self.is_spread = False
         # Somebody waits for its session, and is the only reason to make it; good for one turn.
@@ -141,8 +144,15 @@ class Watch:
             self.limit_s = timeout_s
         self.succeeded()
 
-    def probe_failed(self, sent_ns: int, *, ran_out: bool) -> None:
-        """Count a probe that failed, because it ran out of time or otherwise."""
+    def probe_begins(self, now_ns: int) -> None:
+        """Give a probe no more than its usual time once the call is over that left earlier ones without an answer."""
+        if self._was_busy and self.instance.called_until_ns <= now_ns:
+            self._was_busy = False
+            self.limit_s = self.config.health.timeout_s
+
+    def probe_failed(self, sent_ns: int, *, ran_out: bool, was_busy: bool = False) -> None:
+        """Count a probe that failed, because it ran out of time, of a program ``was_busy`` with a call, or otherwise."""
+        self._was_busy = self._was_busy or (ran_out and was_busy)
         self.failed()
         self.failures += 1
         self._failed_ns = sent_ns
@@ -168,7 +178,7 @@ class Watch:
     def replaced(self) -> None:
         """Hold nothing that its process did not answer against the next one."""
         self.failures = 0
-        self.is_doubted = self._ran_out = False
+        self.is_doubted = self._ran_out = self._was_busy = False
         self.limit_s = self.config.health.timeout_s
 
     @property

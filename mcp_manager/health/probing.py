@@ -62,6 +62,7 @@ class Prober:
         if lease.rejection and not exempt:
             return False
         watch.silence.probed(instance)
+        watch.probe_begins(started_ns)
         request = None if session is None else _request(watch, session)
         outcome, status = Outcome.IGNORED, CallStatus.CANCELLED
         failure: CallError | None = None
@@ -87,7 +88,8 @@ class Prober:
             # It was this side that failed, which says nothing of the server.
             return False
         instance.last_error = failure
-        watch.probe_failed(started_ns, ran_out=session is not None and status is CallStatus.TIMEOUT)
+        ran_out = session is not None and status is CallStatus.TIMEOUT
+        watch.probe_failed(started_ns, ran_out=ran_out, was_busy=instance.called_until_ns > self._clock())
         watch.heard(handle.last_success_ns)
         if session is None or session is not instance.session or not _is_silence(failure, watch):
             return False

@@ -30,6 +30,10 @@ class Silence:
             self._messages = instance.messages
             self.probes = 0
             self.has_answered = False
+        elif instance.messages != self._messages:
+            # It was alive until now; the silence that counts begins with this probe.
+            self._messages = instance.messages
+            self.probes = 0
 
     def answered(self, *, by_list: bool) -> None:
         """Take note that it was answered: a ping, or the list that was asked for in its place."""

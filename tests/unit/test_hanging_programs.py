@@ -162,6 +162,20 @@ def test_a_busy_one_is_not_a_dead_one() -> None:
     run_in_virtual_time(work())
 
 
+@pytest.mark.parametrize("busy_s", [30.0, 60.0, 120.0, 240.0])
+def test_one_that_hangs_after_a_long_call_is_found_as_soon_as_any_other(busy_s: float) -> None:
+    async def work() -> None:
+        async with probed(health={**HEALTH, "idle_interval_s": 10.0}) as fleet:
+            await fleet.tool()
+            fleet.busy_until_s = fleet.passed_s + busy_s
+            await fleet.tool(timeout_s=300.0)
+            fleet.hung.add(1)
+            # Three probes with 2 s each: the first within 20 s, the others 5 and 10 s later.
+            await ended(fleet, 42.0)
+
+    run_in_virtual_time(work())
+
+
 def test_one_that_goes_on_when_its_call_is_over_is_dead() -> None:
     async def work() -> None:
         async with probed() as fleet:
