@@ -304,8 +304,7 @@ class HttpTransport:
 
     async def _end_sessions(self, grace_s: float) -> None:
         deadline_ns = time.monotonic_ns() + round(grace_s * 1e9)
-        kept = () if self.session_id is None else (self.session_id,)
-        await asyncio.gather(*(self._delete(each, deadline_ns) for each in (*kept, *self._strays)))
+        await asyncio.gather(*(self._delete(each, deadline_ns) for each in (self.session_id, *self._strays) if each))
 
     async def _delete(self, session_id: str, deadline_ns: int) -> None:
         exchange = Exchange(b"", 0, deadline_ns)
