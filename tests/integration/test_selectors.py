@@ -119,8 +119,8 @@ async def test_equals_share_and_the_busier_one_is_spared(
 ) -> None:
     await deploy(manager, "one", high.url)
     await deploy(manager, "two", low.url)
-    for _ in range(20):
-        await manager.call_tool(RED, "echo", {"text": "x"})
+    # At once: one after the other, they would all go to whichever answered the first one sooner.
+    await asyncio.gather(*(manager.call_tool(RED, "echo", {"text": "x"}) for _ in range(20)))
     assert high.executed
     assert low.executed
     held = [faults.Hold() for _ in range(8)]
