@@ -106,7 +106,7 @@ cdef class Wire(ResponseReader):
     cdef object broke(self, str detail, object cause)
     cdef object learn_from_end(self)
     cdef object fail(self, error)
-    cdef str objection(self, error, Py_ssize_t size)
+    cdef object objection(self, error, Py_ssize_t size)
     cdef object resolve(self, reply)
     cdef object reject(self, error, cause)
     cdef object keep_head(self)

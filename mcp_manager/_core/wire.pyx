@@ -285,19 +285,21 @@ cdef class Wire(ResponseReader):
                 if self.finished:
                     self.close()
                 else:
-                    self.fail(WireError(_MALFORMED, self.objection(error, size)))
+                    self.fail(self.objection(error, size))
             return
         if self.pieces > MAX_PIECES and not self.paused and not self.finished and self.turns is not None:
             if self.state != CLOSED and not self.turns.spend(self.pieces * PIECE_NS):
                 self.pause()
         self.settle()
 
-    cdef str objection(self, error, Py_ssize_t size):
+    cdef object objection(self, error, Py_ssize_t size):
         """Say what is wrong with what was received, and how it begins if it is no HTTP from the start."""
+        if isinstance(error.__context__, MemoryError):
+            return error.__context__
         if self.state != WAITING or self.silent != size:
-            return f"{error}"
+            return WireError(_MALFORMED, f"{error}")
         begin = PyBytes_FromStringAndSize(PyByteArray_AS_STRING(self.pool.storage), min(size, MAX_QUOTED))
-        return f"{error} (it begins with {begin!r})"
+        return WireError(_MALFORMED, f"{error} (it begins with {begin!r})")
 
     def eof_received(self):
         if not self.paused:

@@ -29,6 +29,13 @@ async def test_a_body_longer_than_the_limit_is_refused_by_its_length(peer: Peer)
     assert peer.wire.closed
 
 
+async def test_a_body_for_which_there_is_no_memory_is_no_fault_of_the_servers(peer: Peer) -> None:
+    future = peer.send(limit=1 << 60)
+    peer.deliver(response(b"x" * 10, length=1 << 59))
+    assert isinstance(future.exception(), MemoryError)
+    assert peer.wire.closed
+
+
 async def test_a_body_of_the_limit_is_not(peer: Peer) -> None:
     for whole in (response(b"x" * 100), response(headers=CHUNKED, length=None) + chunked(b"x" * 60, b"x" * 40)):
         future = peer.send(limit=100)
