@@ -113,7 +113,7 @@ class Callers:
         self._accounts.note(call, "cancelled")
 
 
-def call_from_thread(bound: PyMcpManager, accounts: Accounts, lock: threading.Lock, over: threading.Event) -> None:
+def call_from_thread(bound: PyMcpManager, accounts: Accounts, over: threading.Event) -> None:
     """Call one server by the synchronous API until told to end."""
     number = 0
     while not over.wait(0.05):
@@ -128,8 +128,7 @@ def call_from_thread(bound: PyMcpManager, accounts: Accounts, lock: threading.Lo
             end, failure = str(error.delivery), error
         else:
             end, failure = "ok", None
-        with lock:
-            accounts.note(call, end, failure)
+        accounts.note(call, end, failure)
 
 
 async def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -144,7 +143,7 @@ async def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     chance = random.Random(options.seed)
     samples = Samples(round(options.minutes * 60 / _LOOK_S) + 2)
     began = time.monotonic()
-    lock, over = threading.Lock(), threading.Event()
+    over = threading.Event()
     bound = PyMcpManager()
     bound.start()
     bound.deploy_server("steady-bound", {"url": f"{keeper.url}/steady-bound/mcp"})
@@ -153,7 +152,7 @@ async def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         trouble = Trouble(manager, bound, specs, processes, chance)
         callers = Callers(manager, list(specs), accounts, chance)
         calling = [asyncio.create_task(callers.call()) for _ in range(options.callers)]
-        threads = [threading.Thread(target=call_from_thread, args=(bound, accounts, lock, over)) for _ in range(2)]
+        threads = [threading.Thread(target=call_from_thread, args=(bound, accounts, over)) for _ in range(2)]
         for thread in threads:
             thread.start()
         troubling = asyncio.create_task(trouble.go_on())

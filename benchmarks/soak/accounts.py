@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -24,16 +25,19 @@ class Accounts:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        # A text file is no place for two threads at a time.
+        self._lock = threading.Lock()
         self._file = path.open("w", encoding="ascii", buffering=1 << 16)
         self.ends: collections.Counter[str] = collections.Counter()
         self.errors: collections.Counter[str] = collections.Counter()
         self.overdue = 0
 
     def note(self, call: str, end: str, error: BaseException | None = None) -> None:
-        self._file.write(f"{call} {end}\n")
-        self.ends[end] += 1
-        if error is not None:
-            self.errors[type(error).__name__] += 1
+        with self._lock:
+            self._file.write(f"{call} {end}\n")
+            self.ends[end] += 1
+            if error is not None:
+                self.errors[type(error).__name__] += 1
 
     def verdict(self, ledger: Path) -> list[str]:
         """Return what is wrong: calls that were executed too often, or not at all though they were answered."""
