@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final
+
+from mcp_manager.forks import keep_from_children
 
 if TYPE_CHECKING:
     from yarl import URL
@@ -52,7 +55,7 @@ class LoopbackRedirect:
         redirect = URL(URL(authorization_url).query["redirect_uri"])
         if redirect.scheme != "http" or redirect.host not in ("127.0.0.1", "localhost", "::1"):
             raise ValueError("the redirect URI is not on loopback")
-        host = "::1" if redirect.host == "::1" else "127.0.0.1"
+        family, host = (socket.AF_INET6, "::1") if redirect.host == "::1" else (socket.AF_INET, "127.0.0.1")
         state = URL(authorization_url).query.get("state", "")
         async with self._turn:
             returned: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -65,7 +68,10 @@ class LoopbackRedirect:
                 finally:
                     connections.discard(writer)
 
-            server = await asyncio.start_server(serve, host, redirect.port, limit=_LONGEST_HEAD)
+            listening = socket.create_server((host, redirect.port or 80), family=family)
+            # A child that lives on would hold the port, and take browsers in.
+            keep_from_children(listening)
+            server = await asyncio.start_server(serve, sock=listening, limit=_LONGEST_HEAD)
             try:
                 self._show(authorization_url)
                 return await returned

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 
 import aiohttp
 import pytest
+from support.forking import living_child
 
 from mcp_manager import LoopbackRedirect
 
@@ -57,3 +59,21 @@ async def test_a_connection_on_which_nothing_came_does_not_outlive_the_wait() ->
         await waiting
     assert await asyncio.wait_for(reader.read(), 10) == b""
     writer.close()
+
+
+@pytest.mark.both_loops
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+async def test_a_forked_child_does_not_keep_the_port() -> None:
+    port = free_port()
+    shown: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    redirect = LoopbackRedirect(shown.set_result)
+    waiting = asyncio.create_task(
+        redirect(f"https://as/authorize?state=x&redirect_uri=http://127.0.0.1:{port}/callback")
+    )
+    await shown
+    with living_child():
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        with socket.create_server(("127.0.0.1", port)):
+            pass
