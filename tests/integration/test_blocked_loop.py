@@ -154,10 +154,10 @@ async def test_a_server_that_is_slow_beside_a_block_is_at_fault(transport: str) 
     async with silent(transport) as manager:
         block(0.5)
         await asyncio.sleep(0)
-        call = asyncio.create_task(manager.execute_raw("a", echo("x"), timeout=1.0))
-        await asyncio.sleep(0.85)
-        # The end is seen late, by something that the server cannot be excused with.
-        block(0.45)
+        call = asyncio.create_task(manager.execute_raw("a", echo("x"), timeout=2.0))
+        await asyncio.sleep(1.85)
+        # The end is seen late, by a seventh of the time: the server cannot be excused with that.
+        block(0.3)
         with pytest.raises(DeadlineExceededError) as caught:
             await call
         assert not caught.value.is_local

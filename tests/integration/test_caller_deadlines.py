@@ -106,7 +106,7 @@ def test_a_call_that_was_begun_before_the_loop_was_blocked_is_cancelled(
     server.script("tools/call", held)
     with ThreadPoolExecutor(1) as threads:
         # Much longer than it takes until the loop is blocked, which must be before the deadline.
-        calling = threads.submit(call, manager, timeout=1.0)
+        calling = threads.submit(call, manager, timeout=3.0)
         asyncio.run(server.wait_for("tools/call"))
         with Blocked(loop_of(manager)):
             error = calling.exception()
