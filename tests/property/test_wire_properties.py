@@ -305,6 +305,10 @@ class WireMachine(RuleBasedStateMachine):
         if far.number:
             # An idle wire is always taken from the pool, and it is the last one that became idle.
             wire = self.network.pool.take()
+            if wire is None:
+                # One that rests is not used while its far end is thought to close after every reply.
+                assert self.network.pool.single_use
+                return
             [far] = [each for each in self.far if each.peer.wire is wire]
             assert not far.busy
         self.count += 1
@@ -358,7 +362,9 @@ class WireMachine(RuleBasedStateMachine):
                 assert not far.peer.idle
             return
         assert self.futures[far.number].done()
-        if far.made.closes or far.extra:
+        is_second = self.network.pool.single_use and len(self.network.pool.idle) == 1 and not far.peer.idle
+        if far.made.closes or far.extra or is_second:
+            # Of those whose far end is thought to close after every reply, one is kept.
             self.drop(far)
         else:
             assert far.peer.idle

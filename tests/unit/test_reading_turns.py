@@ -6,6 +6,7 @@ import asyncio
 import heapq
 import itertools
 from collections.abc import Callable, Iterator
+from contextvars import Context
 from typing import cast
 
 import pytest
@@ -44,11 +45,11 @@ class Loop:
     def clock(self) -> int:
         return self.now_ns
 
-    def call_soon(self, callback: Callable[[], None]) -> Handle:
+    def call_soon(self, callback: Callable[[], None], context: Context) -> Handle:
         self._soon.append(Handle(callback))
         return self._soon[-1]
 
-    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Handle:
+    def call_later(self, delay_s: float, callback: Callable[[], None], context: Context) -> Handle:
         handle = Handle(callback)
         heapq.heappush(self._later, (self.now_ns + round(delay_s * 1e9), next(self._numbers), handle))
         return handle
