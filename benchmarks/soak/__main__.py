@@ -3,9 +3,9 @@
     python benchmarks/soak --minutes 30                # exit status 1 unless everything holds
     python benchmarks/soak --minutes 3 --seed 7 --json soak.json
 
-The first third of the time is warm-up, unless ``--warm-up`` says how many minutes are: free pieces of memory lie between held ones
-for some 25 minutes ever more, until each finds its use. Growth is in percent an hour; a short run cannot tell it from noise, and says so
-by the width of its interval.
+The first third of the time is warm-up, unless ``--warm-up`` says how many minutes are: the resident set also has pages that
+are held for little, and their number grows for long. Growth is in percent an hour; a short run cannot tell it from noise, and
+says so by the width of its interval.
 """
 
 from __future__ import annotations
