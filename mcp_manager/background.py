@@ -1,4 +1,4 @@
-"""The one place where the package makes tasks, alike whatever task factory the loop has, and what is done about their end."""
+"""The one place where the package makes tasks and sees them end; the loop's task factory makes no difference."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class Patience(Deadline):
 
 
 class LoopWheels(threading.local):
-    """Keep one timer for the loop of each thread that calls: one for every call costs half as much as the call's way."""
+    """Keep one timer for each calling thread's loop: a timer for every call would add half the cost of the call."""
 
     _loop: asyncio.AbstractEventLoop | None = None
 

@@ -456,19 +456,20 @@ class McpManager(Lifetime, ClientSide, FleetTools, Observation, TaskVerbs):
         """Send a request and return the reply as received: the seam under :meth:`request` and the typed verbs."""
         self._check_running()
         supervisor = self._supervisor_of(server_id)
-        containment = supervisor.settings.containment
         progress: tuple[str, ProgressReports] | None = None
         if on_progress is not None:
             token = f"progress-{next(self._progress_tokens)}"
             params = with_progress_token(params, token)
-            progress = (token, ProgressReports(on_progress, containment))
+            progress = (token, ProgressReports(on_progress, supervisor.settings.containment))
         encoded = None if params is None else encode_params(params)
         now_ns = _CLOCK()
         deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else arguments.timeout_in_ns(timeout))
         outgoing = Request(encode_method(method), encoded)
         try:
             reply = await self._dispatcher.call(supervisor, method, outgoing, now_ns, deadline_ns, progress, key)
-            if reply.kind == ERROR and await self._url_elicitations.satisfied(containment, reply, deadline_ns):
+            if reply.kind == ERROR and await self._url_elicitations.satisfied(
+                supervisor.settings.containment, reply, deadline_ns
+            ):
                 reply = await self._dispatcher.call(supervisor, method, outgoing, _CLOCK(), deadline_ns, progress, key)
             if progress is not None:
                 await progress[1].finish(deadline_ns)

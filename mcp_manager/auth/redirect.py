@@ -68,18 +68,18 @@ class LoopbackRedirect:
                 finally:
                     connections.discard(writer)
 
-            listening = socket.create_server((host, redirect.port or 80), family=family)
-            # A child that lives on would hold the port, and take browsers in.
-            keep_from_children(listening)
-            server = await asyncio.start_server(serve, sock=listening, limit=_LONGEST_HEAD)
-            try:
-                self._show(authorization_url)
-                return await returned
-            finally:
-                server.close()
-                # Browsers connect in advance, too, and say nothing: what ends the connection ends its reading.
-                for writer in tuple(connections):
-                    writer.transport.abort()
+            with socket.create_server((host, redirect.port or 80), family=family) as listening:
+                # A child that lives on would hold the port, and take browsers in.
+                keep_from_children(listening)
+                server = await asyncio.start_server(serve, sock=listening, limit=_LONGEST_HEAD)
+                try:
+                    self._show(authorization_url)
+                    return await returned
+                finally:
+                    server.close()
+                    # Browsers connect in advance, too, and say nothing: what ends the connection ends its reading.
+                    for writer in tuple(connections):
+                        writer.transport.abort()
 
 
 async def _answer(

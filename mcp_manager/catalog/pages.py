@@ -100,15 +100,16 @@ async def _drain(
                 raise _CursorRefused(error) from None
             raise
         page = await read_result(server_id, result, page_type, on_fault, limits)
-        size.add(result)
-        # Not kept while the next page is waited for.
-        del result
         entries.extend(getattr(page, member))
         cursor = page.next_cursor
         if cursor is None:
             return entries
         if cursor in seen:
             raise _endless(server_id, f"the pages of {member} never end: a cursor came back")
+        # Of the one page that most lists have, nothing needs to be counted.
+        size.add(result)
+        # Not kept while the next page is waited for.
+        del result
         if excess := size.excess():
             raise _endless(
                 server_id,

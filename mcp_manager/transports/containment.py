@@ -105,7 +105,7 @@ class Containment:
         return self._secrets.masked(text)
 
     def log(self, what: str, error: Exception) -> None:
-        """Log each time what a handler or a callback of a user's raised, with its traceback, masked."""
+        """Log what a user's handler or callback raised, every time, with its traceback and without secrets."""
         text = self._masked_traceback(error)
         _log.error("server %r: %s:\n%s", self.server_id, what, text)
 
