@@ -15,6 +15,8 @@ from mcp_manager.transports.endpoint import Endpoint
 if TYPE_CHECKING:
     from dns.asyncresolver import Resolver
 
+    from mcp_manager.scaling.dns_backend import ClosingBackend
+
 __all__ = ["Discovery", "require_dns"]
 
 _log = logging.getLogger(__name__)
@@ -71,6 +73,7 @@ class Discovery:
         self._in_use = in_use
         self._changed = changed
         self._resolver: Resolver | None = None
+        self._backend: ClosingBackend | None = None
         # The last good answers, by name and type of record.
         self._answers: dict[tuple[str, str], list[Any]] = {}
         self._ttl_s = 0.0
@@ -168,6 +171,7 @@ class Discovery:
                 raise_on_no_answer=False,
                 lifetime=self._settings.timeout_s,
                 search=not self._settings.nameservers,
+                backend=self._backend,
             )
         except dns.exception.DNSException as error:
             raise self._nothing(f"the look-up of {host} ({kind}) failed: {error}") from None
@@ -186,6 +190,9 @@ class Discovery:
             import dns.asyncresolver  # noqa: PLC0415 - see require_dns
             import dns.nameserver  # noqa: PLC0415 - see require_dns
 
+            from mcp_manager.scaling.dns_backend import ClosingBackend  # noqa: PLC0415 - see require_dns
+
+            self._backend = ClosingBackend()
             self._resolver = dns.asyncresolver.Resolver(configure=not self._settings.nameservers)
             if self._settings.nameservers:
                 self._resolver.nameservers = [

@@ -14,6 +14,7 @@ import dns.rcode
 import pytest
 from support.calls import CALM, echo, eventually, text_of
 from support.certificates import make_context
+from support.leaks import Snapshot
 from support.name_server import NameServer
 from support.scripted import ScriptedServer
 from support.traffic import Traffic
@@ -445,3 +446,23 @@ async def test_what_does_not_go_together_is_refused(changes: dict[str, Any], pla
         with pytest.raises(ConfigError) as caught:
             await manager.deploy("a", config)
     assert place in str(caught.value)
+
+
+@pytest.mark.both_loops
+@pytest.mark.parametrize("over", ["udp", "tcp"])
+async def test_a_look_that_is_cancelled_at_any_moment_leaves_no_socket(names: NameServer, over: str) -> None:
+    records(names, "127.0.0.1")
+    names.is_truncating = over == "tcp"
+    async with McpManager() as manager:
+        before = Snapshot()
+        for passes in range(24):
+            config = discovered(names, 1, connect="lazy", discovery={"timeout_s": 30.0})
+            deploying = asyncio.create_task(manager.deploy("a", config))
+            for _ in range(passes):
+                await asyncio.sleep(0)
+            deploying.cancel()
+            await asyncio.wait({deploying})
+            if manager.servers():
+                await manager.undeploy("a")
+        await asyncio.sleep(0)
+        assert before.new_descriptors() == []
