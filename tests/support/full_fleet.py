@@ -36,7 +36,6 @@ _BUSY = {
 _PROBED = {"interval_s": 0.05, "timeout_s": _LONG_S, "settle_s": 0.0}
 _SLEEPING = "import time; time.sleep(3600)"
 _HEDGE = {"enabled": True, "min_samples": 1, "max_share": 1.0, "min_delay_s": 0.0, "quantile": 0.5}
-_PATIENCE_S = 15.0
 _WORKING = {"status": "working"}
 
 
@@ -124,12 +123,10 @@ class FullFleet:
         await self._is_busy(manager)
 
     async def _hedge(self, manager: McpManager) -> None:
-        """Call until a call is hedged, of which there were enough by then; all later ones hang, and will be hedged too."""
-        server, calls = self.silent["hedged"], 0
-        async with asyncio.timeout(_PATIENCE_S):
-            while len(server.requests_of("tools/call")) <= calls:
-                await manager.call_tool("hedged", "echo", {"text": "x"})
-                calls += 1
+        """Have one call answered, whose duration says when the others are hedged: those hang."""
+        server = self.silent["hedged"]
+        await eventually(lambda: _ready(manager, "hedged") == 2, "there is an instance for the hedges")
+        await manager.call_tool("hedged", "echo", {"text": "x"}, timeout=_LONG_S)
         server.forget()
         server.script_always("tools/call", Hold())
 
@@ -187,6 +184,10 @@ class FullFleet:
         while True:
             await manager.call_tool(name, "echo", {"text": "x"}, timeout=_LONG_S)
             self.answers[name] = self.answers.get(name, 0) + 1
+
+
+def _ready(manager: McpManager, server_id: str) -> int:
+    return next(each.ready for each in manager.snapshot().servers if each.id == server_id)
 
 
 def held_of(server_ids: Iterable[str]) -> list[str]:
