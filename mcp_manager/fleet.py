@@ -388,7 +388,12 @@ class Fleet:
             self._monitor.settle(supervisor)
 
     async def _probe_all(self, instances: Iterable[Instance]) -> None:
-        await asyncio.gather(*(self._monitor.probe(instance) for instance in instances))
+        probes = [self._monitor.probe(instance) for instance in instances]
+        if len(probes) == 1:
+            # As nearly always: a task would take 1.6 KB a server of a fleet whose servers wait for their turns.
+            await probes[0]
+        else:
+            await asyncio.gather(*probes)
 
     async def _all_connected(self, added: Iterable[Instance], others: Iterable[Instance]) -> None:
         await asyncio.gather(self._probe_all(added), *(each.wait_connected() for each in others))

@@ -83,7 +83,7 @@ class EraMemory:
         # Of places that were doubted: whether they have proved themselves since.
         self._certain_again: dict[str, bool] = {}
         # Places that took up a handshake before they had said anything to the question: that is no answer.
-        self._silent: set[str] = set()
+        self._silent: frozenset[str] = frozenset()
         self.log_level: str | None = None
 
     def recall(self, place: str) -> tuple[Era, bool] | None:
@@ -100,7 +100,8 @@ class EraMemory:
 
     def keep(self, place: str, era: Era, *, sse: bool = False, verdict: Stateless | None = None) -> None:
         """Remember what was settled."""
-        self._silent.discard(place)
+        if place in self._silent:
+            self._silent -= {place}
         self._eras[place] = (era, sse)
         if verdict is not None:
             self._verdicts[place] = verdict
@@ -111,7 +112,7 @@ class EraMemory:
 
     def keep_silent(self, place: str) -> None:
         """Remember that a place did not answer the question of eras, and took up a handshake: it is asked again."""
-        self._silent.add(place)
+        self._silent |= {place}
 
     def is_silent(self, place: str) -> bool:
         """Tell whether it is not worth waiting for the answer of a place before it is greeted."""

@@ -117,17 +117,15 @@ class ServerRequests:
         self._send = send
         self._timeout_s = timeout_s
         self._context = context if context is not None else bare_context()
-        self._tasks: set[asyncio.Task[None]] = set()
-        # Handlers themselves, also those that nobody waits for any more and that have not ended yet.
-        self._handling: set[asyncio.Task[Any]] = set()
         self._answering: dict[bytes, asyncio.Task[None]] = {}
-        # Made with the first question: servers of the handshake era have none.
-        self._questions: asyncio.Semaphore | None = None
         self._closed = False
-        dropped = partial(faults.count, "too many notifications at once")
-        self._notifications = PacedLine(self.spawn, dropped, at_once=_MAX_NOTIFICATIONS, cost_ns=_HANDLER_NS)
-        dropped = partial(faults.count, "requests without end, whose replies it does not take")
-        self._replies = PacedLine(self.spawn, dropped, at_once=_MAX_REPLIES, cost_ns=_REPLY_NS)
+        # The others are made when they are needed: most servers ask nothing, and they would take 2 KB a session.
+        self._tasks: set[asyncio.Task[None]] | None = None
+        # Handlers themselves, also those that nobody waits for any more and that have not ended yet.
+        self._handling: set[asyncio.Task[Any]] | None = None
+        self._questions: asyncio.Semaphore | None = None
+        self._notifications: PacedLine | None = None
+        self._replies: PacedLine | None = None
 
     def answer(self, message: Message, method: str) -> None:
         """Answer a request of the server, later and without fail."""
@@ -142,7 +140,7 @@ class ServerRequests:
         elif request_id in self._answering:
             self._faults.count("a request with the id of another one")
             self._reply(_error_frame(request_id, INVALID_REQUEST, "Invalid request: its id is in use"))
-        elif len(self._answering) >= _MAX_REQUESTS or len(self._handling) >= _MAX_HANDLERS:
+        elif len(self._answering) >= _MAX_REQUESTS or self._is_full:
             self._faults.count("too many requests at once")
             self._reply(_error_frame(request_id, INTERNAL_ERROR, "Too many requests at once"))
         else:
@@ -158,6 +156,9 @@ class ServerRequests:
             self._cancel(params)
         if method in self._handlers:
             key = _news_key(method, params)
+            if self._notifications is None:
+                dropped = partial(self._faults.count, "too many notifications at once")
+                self._notifications = PacedLine(self.spawn, dropped, at_once=_MAX_NOTIFICATIONS, cost_ns=_HANDLER_NS)
             self._notifications.add(partial(self._pass_on, method, params), key)
 
     async def deliver(self, method: str, params: bytes | None) -> None:
@@ -217,6 +218,8 @@ class ServerRequests:
         if self._closed:
             work.close()
             return None
+        if self._tasks is None:
+            self._tasks = set()
         task = background_task(work, "work of a session", among=self._tasks, context=self._context.copy())
         task.add_done_callback(self._containment.read_failure)
         return task
@@ -227,9 +230,10 @@ class ServerRequests:
         A handler that does not let itself be cancelled is among them for as long as it likes.
         """
         self._closed = True
-        self._notifications.close()
-        self._replies.close()
-        tasks: list[asyncio.Task[Any]] = [*self._tasks, *self._handling]
+        for line in (self._notifications, self._replies):
+            if line is not None:
+                line.close()
+        tasks: list[asyncio.Task[Any]] = [*(self._tasks or ()), *(self._handling or ())]
         for task in tasks:
             task.cancel()
         return tasks
@@ -284,7 +288,7 @@ class ServerRequests:
         return result
 
     async def _pass_on(self, method: str, params: bytes | None) -> None:
-        if len(self._handling) >= _MAX_HANDLERS:
+        if self._is_full:
             self._faults.count("too many notifications at once")
             return
         await self._notify(method, params)
@@ -321,11 +325,20 @@ class ServerRequests:
 
     def _start(self, method: str, params: dict[str, Any]) -> asyncio.Task[Any]:
         handling = start_handler(self._handlers[method], self._containment.server_id, params)
+        if self._handling is None:
+            self._handling = set()
         self._handling.add(handling)
         handling.add_done_callback(self._handling.discard)
         return handling
 
+    @property
+    def _is_full(self) -> bool:
+        return self._handling is not None and len(self._handling) >= _MAX_HANDLERS
+
     def _reply(self, frame: bytes) -> None:
+        if self._replies is None:
+            dropped = partial(self._faults.count, "requests without end, whose replies it does not take")
+            self._replies = PacedLine(self.spawn, dropped, at_once=_MAX_REPLIES, cost_ns=_REPLY_NS)
         self._replies.add(partial(self._send, frame))
 
     def _ended(self) -> CallError:

@@ -117,7 +117,8 @@ class OrdinaryPath:
         self._taker = taker
         self._timeout = timeout
         self._limit = limit
-        self._ending: set[asyncio.Task[None]] = set()
+        # Made with the first of them.
+        self._ending: set[asyncio.Task[None]] | None = None
 
     async def exchange(
         self, verb: str, url: URL, headers: Mapping[str, str], exchange: Exchange, wait: Wait | None
@@ -151,7 +152,7 @@ class OrdinaryPath:
 
     def close(self) -> None:
         """Drop the streams that still end."""
-        for task in self._ending:
+        for task in self._ending or ():
             task.cancel()
 
     async def _request(
@@ -262,6 +263,8 @@ class OrdinaryPath:
         """Read the rest of a stream beside the caller, so that its connection can be used again."""
         if response.content.is_eof():
             return False
+        if self._ending is None:
+            self._ending = set()
         background_task(self._drain(response), "read the rest of a stream", among=self._ending)
         return True
 
