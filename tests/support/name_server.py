@@ -14,6 +14,7 @@ import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
+from support.listening import stop_listening
 from support.watching import Watched
 
 __all__ = ["NameServer"]
@@ -42,6 +43,7 @@ class NameServer(Watched):
         self._thread: threading.Thread | None = None
         self._udp: asyncio.DatagramTransport | None = None
         self._tcp: asyncio.Server | None = None
+        self.connections: set[asyncio.Transport] = set()
 
     @property
     def address(self) -> str:
@@ -108,30 +110,18 @@ class NameServer(Watched):
             except OSError:
                 listener.close()
                 continue
-            self._tcp = await asyncio.start_server(self._serve, sock=listener)
+            self._tcp = await loop.create_server(lambda: _Stream(self), sock=listener)
             return
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                size = int.from_bytes(await reader.readexactly(2), "big")
-                reply = self.answer(await reader.readexactly(size), "tcp")
-                if reply is not None:
-                    writer.write(len(reply).to_bytes(2, "big") + reply)
-        except (asyncio.IncompleteReadError, OSError):
-            pass
-        finally:
-            writer.close()
 
     async def _close(self) -> None:
         if self._udp is not None:
             self._udp.close()
         if self._tcp is not None:
-            self._tcp.close()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
-        # Transports and connection tasks end within the next passes of the loop.
-        for _ in range(5):
+            await stop_listening(self._tcp)
+            self._tcp = None
+        for transport in list(self.connections):
+            transport.abort()
+        for _ in range(2):
             await asyncio.sleep(0)
 
 
@@ -151,3 +141,30 @@ class _Datagrams(asyncio.DatagramProtocol):
             return
         if reply is not None and self._transport is not None:
             self._transport.sendto(reply, addr)
+
+
+class _Stream(asyncio.Protocol):
+    def __init__(self, server: NameServer) -> None:
+        self._server = server
+        self._received = bytearray()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._server.connections.add(self._transport)
+
+    def data_received(self, data: bytes) -> None:
+        assert self._transport is not None
+        self._received += data
+        while len(self._received) >= 2:
+            end = 2 + int.from_bytes(self._received[:2], "big")
+            if len(self._received) < end:
+                return
+            reply = self._server.answer(bytes(self._received[2:end]), "tcp")
+            del self._received[:end]
+            if reply is not None:
+                self._transport.write(len(reply).to_bytes(2, "big") + reply)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        assert self._transport is not None
+        self._server.connections.discard(self._transport)

@@ -10,6 +10,8 @@ import threading
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any, Final, Self
 
+from support.listening import stop_listening
+
 __all__ = ["ScriptedProxy"]
 
 _WAIT_S: Final = 10.0
@@ -83,7 +85,7 @@ class ScriptedProxy:
 
     async def _stop(self) -> None:
         assert self._server is not None
-        self._server.close()
+        await stop_listening(self._server)
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, Self
 
+from support.listening import stop_listening
 from support.watching import Watched
 
 __all__ = ["Connection", "Fault", "Request", "ScriptedServer"]
@@ -368,12 +369,8 @@ class ScriptedServer(Watched):
 
     async def _stop_listening(self) -> None:
         if self._listener is not None:
-            asyncio.get_running_loop().remove_reader(self._listener.sockets[0].fileno())
-            # What has just been accepted must find the listener, or asyncio forgets its socket.
-            for _ in range(2):
-                await asyncio.sleep(0)
-            self._listener.close()
-            self._listener = None
+            listener, self._listener = self._listener, None
+            await stop_listening(listener)
         # Connection tasks and transports begin and end within the next passes of the loop.
         while asyncio.all_tasks() != {asyncio.current_task()} or self._connections:
             for connection in list(self._connections):
