@@ -13,7 +13,7 @@ from mcp_manager.transports.reading_turns import ReadingTurns, StreamReading
 __all__ = ["PacedContent"]
 
 # aiohttp keeps what came as it came: a thousand bytes may be a thousand pieces to put together.
-_SMALLEST: Final = 1024
+_SMALLEST: Final = 256
 _LARGEST: Final = 1 << 18
 _LONG_NS: Final = 100_000
 
@@ -29,14 +29,15 @@ class PacedContent:
         Those of the loop, and who waits for them.
     """
 
-    __slots__ = ("_began_ns", "_content", "_reading", "_size", "_turns")
+    __slots__ = ("_began_ns", "_content", "_is_full", "_reading", "_size", "_turns")
 
     def __init__(self, content: aiohttp.StreamReader, turns: ReadingTurns, reading: StreamReading) -> None:
         self._content = content
         self._turns = turns
         self._reading = reading
-        self._size = _SMALLEST * 4
+        self._size = 1 << 12
         self._began_ns = 0
+        self._is_full = False
 
     async def read(self) -> bytes:
         """Return the next piece, nothing at the end.
@@ -48,9 +49,16 @@ class PacedContent:
         aiohttp.ClientError, OSError
             What the connection ended with.
         """
+        if self._content.at_eof():
+            # Whoever has all of it must not wait beside a flood to learn that.
+            return b""
         if self._began_ns:
             took_ns = self._turns.clock() - self._began_ns
-            self._size = max(_SMALLEST, self._size // 2) if took_ns > _LONG_NS else min(_LARGEST, self._size * 2)
+            if took_ns > _LONG_NS:
+                self._size = max(_SMALLEST, self._size // 2)
+            elif self._is_full:
+                # A piece that was smaller than it could be says nothing of larger ones.
+                self._size = min(_LARGEST, self._size * 2)
             if not self._turns.spend(took_ns):
                 await self._reading.turn()
         began_ns = self._turns.clock()
@@ -62,4 +70,5 @@ class PacedContent:
         except BrokenFramingError as error:
             raise WireError(MALFORMED, str(error)) from None
         self._began_ns = began_ns
+        self._is_full = len(piece) == self._size
         return piece

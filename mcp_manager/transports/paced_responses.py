@@ -20,7 +20,7 @@ __all__ = ["BrokenFramingError", "FloodTaker", "PacedResponses", "flood_taker"]
 _FIRST_PIECE: Final = 4096
 _SMALLEST_PIECE: Final = 512
 _LARGEST_PIECE: Final = 1 << 16
-_LONG_NS: Final = 250_000
+_LONG_NS: Final = 100_000
 # Bytes in a row that may come and be no body: a head with all interim responses before it, or what is said of a chunk.
 _MAX_SILENT: Final = 1 << 17
 
@@ -165,7 +165,8 @@ class PacedResponses(ResponseHandler):
             took_ns, last_ns = now_ns - last_ns, now_ns
             if took_ns > _LONG_NS:
                 self._piece = max(_SMALLEST_PIECE, self._piece // 2)
-            else:
+            elif len(piece) == self._piece and not self._reading_paused:
+                # A smaller piece, or one that aiohttp has kept the rest of, says nothing of larger ones.
                 self._piece = min(_LARGEST_PIECE, self._piece * 2)
             if not self._turns.spend(took_ns) and self._at < len(self._unparsed):
                 self._wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from mcp_manager.transports.paced_responses import PacedResponses
+from mcp_manager.transports.reading_turns import ReadingTurns
 
 
 class Pipe(asyncio.Transport):
@@ -27,6 +28,14 @@ class Pipe(asyncio.Transport):
     def close(self) -> None:
         """Close it."""
         self.is_closed = True
+
+
+def timeless() -> PacedResponses:
+    """Return a connection for which parsing takes no time, however busy the machine is."""
+    loop = asyncio.get_running_loop()
+    protocol = PacedResponses(loop)
+    protocol._turns = ReadingTurns(loop, lambda: 1)
+    return protocol
 
 
 def begin(protocol: PacedResponses) -> None:
@@ -56,3 +65,26 @@ async def test_a_connection_that_ended_and_is_given_up_ends() -> None:
     protocol.close()
     assert not protocol._unparsed
     assert not protocol.connected
+
+
+async def test_pieces_that_were_not_full_say_nothing_of_larger_ones() -> None:
+    protocol = timeless()
+    begin(protocol)
+    protocol.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 1048576\r\n\r\n")
+    first = protocol._piece
+    for _ in range(20):
+        protocol.data_received(b"x" * 100)
+    assert protocol._piece == first
+
+
+async def test_a_piece_whose_rest_aiohttp_keeps_says_nothing_of_larger_ones() -> None:
+    protocol = timeless()
+    protocol.connection_made(Pipe())
+    # aiohttp stops after some hundred chunks that nobody has read.
+    protocol.set_response_params(read_until_eof=True, auto_decompress=False, read_bufsize=64)
+    protocol.data_received(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    first = protocol._piece
+    chunks = b"1\r\nx\r\n" * (first // 6 + 1)
+    protocol.data_received(chunks[:first])
+    assert protocol._reading_paused
+    assert protocol._piece == first
