@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mcp_manager.call_queue import CallQueue
+from mcp_manager.bindings.call_queue import CallQueue
 
 REPEAT = 1000
 THREADS = 8

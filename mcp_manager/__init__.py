@@ -10,40 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from mcp_manager._version import __version__
+from mcp_manager.runtime.moved import find_moved_modules
 
 if TYPE_CHECKING:
     from mcp_manager.auth.redirect import LoopbackRedirect, RedirectHandler
     from mcp_manager.auth.token_store import FileTokenStore, MemoryTokenStore, TokenStore
     from mcp_manager.bindings import PyMcpManager
-    from mcp_manager.catalog import (
-        Annotations,
-        AudioContent,
-        CallToolResult,
-        CompleteResult,
-        Completion,
-        ContentBlock,
-        DiscoverResult,
-        EmbeddedResource,
-        GetPromptResult,
-        Icon,
-        ImageContent,
-        Prompt,
-        PromptArgument,
-        PromptMessage,
-        ReadResourceResult,
-        Resource,
-        ResourceContents,
-        ResourceLink,
-        ResourceTemplate,
-        SamplingMessage,
-        TextContent,
-        Tool,
-        ToolAnnotations,
-        ToolExecution,
-        ToolResultContent,
-        ToolUseContent,
-        UnknownContent,
-    )
+    from mcp_manager.calls.flight_log import FlightRecord
     from mcp_manager.config import (
         AuthConfig,
         BalancingConfig,
@@ -62,7 +35,6 @@ if TYPE_CHECKING:
         TlsConfig,
         load_manager_config,
     )
-    from mcp_manager.dispatch.flight_log import FlightRecord
     from mcp_manager.errors import (
         AuthError,
         CallError,
@@ -91,11 +63,39 @@ if TYPE_CHECKING:
     )
     from mcp_manager.fleet import Applied
     from mcp_manager.manager import McpManager
+    from mcp_manager.observe.snapshot import FleetSnapshot, InstanceSnapshot, ManagerSnapshot, ServerSnapshot
+    from mcp_manager.observe.views import ServerView
     from mcp_manager.protocol.elicitation import accept_with_defaults, elicitation_defaults
+    from mcp_manager.results import (
+        Annotations,
+        AudioContent,
+        CallToolResult,
+        CompleteResult,
+        Completion,
+        ContentBlock,
+        DiscoverResult,
+        EmbeddedResource,
+        GetPromptResult,
+        Icon,
+        ImageContent,
+        Prompt,
+        PromptArgument,
+        PromptMessage,
+        ReadResourceResult,
+        Resource,
+        ResourceContents,
+        ResourceLink,
+        ResourceTemplate,
+        SamplingMessage,
+        TextContent,
+        Tool,
+        ToolAnnotations,
+        ToolExecution,
+        ToolResultContent,
+        ToolUseContent,
+        UnknownContent,
+    )
     from mcp_manager.session.handlers import ElicitationRequest, Handlers, LogMessage, Progress, Root, SamplingRequest
-    from mcp_manager.snapshot import FleetSnapshot, InstanceSnapshot, ManagerSnapshot, ServerSnapshot
-    from mcp_manager.task_verbs import Task
-    from mcp_manager.tool_catalog import FleetTool, ToolCatalog
     from mcp_manager.types import (
         CIRCUIT_STATE_CLOSED,
         CIRCUIT_STATE_HALF_OPEN,
@@ -112,7 +112,8 @@ if TYPE_CHECKING:
         Selector,
         ServerState,
     )
-    from mcp_manager.views import ServerView
+    from mcp_manager.verbs.fleet_tools import FleetTool, ToolCatalog
+    from mcp_manager.verbs.tasks import Task
 
 __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "Annotations",
@@ -231,7 +232,7 @@ _MODULE_OF = {
         "mcp_manager.auth.redirect": "LoopbackRedirect RedirectHandler",
         "mcp_manager.auth.token_store": "FileTokenStore MemoryTokenStore TokenStore",
         "mcp_manager.bindings": "PyMcpManager",
-        "mcp_manager.catalog": (
+        "mcp_manager.results": (
             "Annotations AudioContent CallToolResult CompleteResult Completion ContentBlock DiscoverResult "
             "EmbeddedResource GetPromptResult Icon ImageContent Prompt PromptArgument PromptMessage "
             "ReadResourceResult Resource ResourceContents ResourceLink ResourceTemplate SamplingMessage "
@@ -242,7 +243,7 @@ _MODULE_OF = {
             "LimitsConfig ManagerConfig RateConfig RestartConfig RetryBudgetConfig RetryConfig ServerConfig "
             "TlsConfig load_manager_config"
         ),
-        "mcp_manager.dispatch.flight_log": "FlightRecord",
+        "mcp_manager.calls.flight_log": "FlightRecord",
         "mcp_manager.errors": (
             "AuthError CallError CircuitOpenError ConfigError ConnectError ConnectionLostError "
             "DeadlineExceededError Delivery InputRequiredError InvalidRequestError McpManagerError "
@@ -254,27 +255,30 @@ _MODULE_OF = {
         "mcp_manager.manager": "McpManager",
         "mcp_manager.protocol.elicitation": "accept_with_defaults elicitation_defaults",
         "mcp_manager.session.handlers": "ElicitationRequest Handlers LogMessage Progress Root SamplingRequest",
-        "mcp_manager.snapshot": "FleetSnapshot InstanceSnapshot ManagerSnapshot ServerSnapshot",
-        "mcp_manager.task_verbs": "Task",
-        "mcp_manager.tool_catalog": "FleetTool ToolCatalog",
+        "mcp_manager.observe.snapshot": "FleetSnapshot InstanceSnapshot ManagerSnapshot ServerSnapshot",
+        "mcp_manager.verbs.tasks": "Task",
+        "mcp_manager.verbs.fleet_tools": "FleetTool ToolCatalog",
         "mcp_manager.types": (
             "CIRCUIT_STATE_CLOSED CIRCUIT_STATE_HALF_OPEN CIRCUIT_STATE_OPEN SERVER_STATE_DEGRADED "
             "SERVER_STATE_HEALTHY SERVER_STATE_INITIALIZING SERVER_STATE_MAINTENANCE SERVER_STATE_STOPPED "
             "SERVER_STATE_UNHEALTHY CircuitState PyHealthStatus PyServerInfo Selector ServerState"
         ),
-        "mcp_manager.views": "ServerView",
+        "mcp_manager.observe.views": "ServerView",
     }.items()
     for name in names.split()
 }
 
-_SUBMODULES = frozenset({"auth", "bindings", "catalog", "config", "errors", "manager", "types"})
+# "catalog" is the old name of "results".
+_SUBMODULES = frozenset({"auth", "bindings", "catalog", "config", "errors", "manager", "results", "types"})
+
+find_moved_modules()
 
 
 def __getattr__(name: str) -> object:
     """Load a public name, or a subpackage, when it is first asked for."""
     module = _MODULE_OF.get(name)
     if module is not None or name in _SUBMODULES:
-        import_module("mcp_manager._installation").check()
+        import_module("mcp_manager._core")
     if module is not None:
         found: object = getattr(import_module(module), name)
     elif name in _SUBMODULES:

@@ -10,47 +10,45 @@ from random import choice
 from threading import get_ident
 from typing import Any, Final, Self, TypeVar
 
-from mcp_manager import arguments
 from mcp_manager._core.jsonrpc import ERROR, FrameError, Message, scan
 from mcp_manager._core.router import Router
-from mcp_manager.assembly import Assembly
 from mcp_manager.auth.redirect import RedirectHandler
 from mcp_manager.auth.token_store import TokenStore
-from mcp_manager.background import background_task, finish
-from mcp_manager.catalog import Tool
-from mcp_manager.client_side import ClientSide
-from mcp_manager.config import ManagerConfig
-from mcp_manager.core_settings import limits_together
-from mcp_manager.dispatch.affinity import Affinity
-from mcp_manager.dispatch.dispatcher import Dispatcher
-from mcp_manager.dispatch.flight_log import FlightLog
-from mcp_manager.dispatch.routing import Routing
+from mcp_manager.calls.affinity import Affinity
+from mcp_manager.calls.dispatcher import Dispatcher
+from mcp_manager.calls.flight_log import FlightLog
+from mcp_manager.calls.routing import Routing
+from mcp_manager.config import ManagerConfig, arguments
 from mcp_manager.errors import RpcError
-from mcp_manager.fleet import Applied, Fleet, ServerSpec, end_all
-from mcp_manager.forks import tell_of_forks
+from mcp_manager.fleet.assembly import Assembly
+from mcp_manager.fleet.fleet import Applied, Fleet, ServerSpec, end_all
+from mcp_manager.fleet.rollout import RolloutPlan, Strategy
+from mcp_manager.fleet.verification import ToolCheck
 from mcp_manager.health import HealthMonitor
-from mcp_manager.observation import Observation
-from mcp_manager.phase import Lifetime, Phase, not_running
+from mcp_manager.observe.observation import Observation
+from mcp_manager.observe.views import Judge
 from mcp_manager.protocol.capabilities import elicitation_modes, handshake_capabilities
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.error_codes import INVALID_PARAMS
 from mcp_manager.protocol.methods import ELICIT, ELICITATION_COMPLETE, LIST_TOOLS, TOOLS_CHANGED, is_notification
 from mcp_manager.protocol.request import encode_method, encode_params, encode_text, invalid_request, with_progress_token
 from mcp_manager.protocol.safety import tool_of
-from mcp_manager.scaling import RolloutPlan
-from mcp_manager.scaling.rollout import Strategy
-from mcp_manager.scaling.verification import ToolCheck
+from mcp_manager.results import Tool
+from mcp_manager.runtime.background import background_task, finish
+from mcp_manager.runtime.forks import tell_of_forks
+from mcp_manager.runtime.phase import Lifetime, Phase, not_running
+from mcp_manager.servers.core_settings import limits_together
+from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.session import ProgressCallback, ProgressReports, SessionSettings
 from mcp_manager.session.handlers import HandlerMap, Handlers, Roots
-from mcp_manager.session.output_schemas import OutputSchemas
-from mcp_manager.session.tool_hints import ToolHints
-from mcp_manager.supervisor import Supervisor
-from mcp_manager.task_verbs import TaskVerbs
-from mcp_manager.tool_catalog import FleetTools, ToolCache
+from mcp_manager.session.knowledge.output_schemas import OutputSchemas
+from mcp_manager.session.knowledge.tool_hints import ToolHints
 from mcp_manager.transports.base import Request
 from mcp_manager.types import Selector
-from mcp_manager.url_elicitation import UrlElicitations
-from mcp_manager.views import Judge
+from mcp_manager.verbs.client_side import ClientSide
+from mcp_manager.verbs.fleet_tools import FleetTools, ToolCache
+from mcp_manager.verbs.tasks import TaskVerbs
+from mcp_manager.verbs.url_elicitation import UrlElicitations
 
 __all__ = ["McpManager"]
 

@@ -1,5 +1,5 @@
 """Hot paths, compiled. No clock, no randomness, no configuration: all are passed in."""
 
-from mcp_manager import _installation
+from mcp_manager._core import installation
 
-_installation.check()
+installation.check()

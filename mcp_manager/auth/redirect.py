@@ -7,7 +7,7 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from mcp_manager.forks import keep_from_children
+from mcp_manager.runtime.forks import keep_from_children
 
 if TYPE_CHECKING:
     from yarl import URL

@@ -10,8 +10,8 @@ import aiohttp
 from yarl import URL
 
 from mcp_manager._core.http_message import Exchange
-from mcp_manager.transports.http_pool import HttpPool
-from mcp_manager.transports.request_head import render_head
+from mcp_manager.transports.http.connections.pool import HttpPool
+from mcp_manager.transports.http.request_head import render_head
 
 __all__ = ["BareLane", "connect"]
 

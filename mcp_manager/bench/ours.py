@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from mcp_manager.bench.cases import Expected
 from mcp_manager.bench.client import ARGUMENTS, AwaitedClient, BlockingClient, WrongReplyError
-from mcp_manager.bindings import PyMcpManager
-from mcp_manager.catalog import TextContent
+from mcp_manager.bindings.manager import PyMcpManager
 from mcp_manager.manager import McpManager
+from mcp_manager.results import TextContent
 
 __all__ = ["CallToolClient", "ExecuteAsyncClient", "ExecuteClient", "ExecuteRawClient"]
 

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from mcp_manager._core.router import Router
 from mcp_manager.config import ManagerConfig, ServerConfig
-from mcp_manager.core_settings import balancing_settings, breaker_settings, limits_of, limits_together
+from mcp_manager.servers.core_settings import balancing_settings, breaker_settings, limits_of, limits_together
 from mcp_manager.types import CallStatus, Outcome
 
 __all__ = [

@@ -14,15 +14,15 @@ from typing import Any, Final
 
 import msgspec
 
-from mcp_manager.catalog import Tool
 from mcp_manager.cli.table import complain, paragraph, render
 from mcp_manager.config import ManagerConfig, ServerConfig, load_manager_config
 from mcp_manager.config.redaction import shown_place
 from mcp_manager.errors import InvalidRequestError, McpManagerError, ProtocolError, ServerNotFoundError
 from mcp_manager.health.tally import STARTING
 from mcp_manager.manager import McpManager
+from mcp_manager.observe.views import ServerView
+from mcp_manager.results import Tool
 from mcp_manager.types import ServerState
-from mcp_manager.views import ServerView
 
 __all__ = ["call", "check_servers", "list_servers", "status", "tools"]
 

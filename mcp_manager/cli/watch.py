@@ -11,7 +11,7 @@ from typing import Final
 from mcp_manager.cli.background import background
 from mcp_manager.cli.table import arrow, paint
 from mcp_manager.manager import McpManager
-from mcp_manager.views import ServerView
+from mcp_manager.observe.views import ServerView
 
 __all__ = ["Timeline", "Watch"]
 

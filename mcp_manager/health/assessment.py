@@ -14,8 +14,8 @@ from mcp_manager.errors import AuthError
 from mcp_manager.health.silence import Silence
 from mcp_manager.health.tally import DRAINING, STARTING, UNPROBED
 from mcp_manager.health.timing_wheel import Turn
-from mcp_manager.pool import Instance
-from mcp_manager.supervisor import Supervisor
+from mcp_manager.servers.instance import Instance
+from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.types import CircuitState, ServerState
 
 __all__ = ["PASSING", "Baseline", "Watch", "assess"]

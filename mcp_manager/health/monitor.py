@@ -12,16 +12,16 @@ from typing import Final
 
 from mcp_manager._core.router import Router
 from mcp_manager._core.snapshots import InstanceSnapshot
-from mcp_manager.background import bare_context
+from mcp_manager.backoff import backoff_delay, jittered
 from mcp_manager.errors import CallError, SessionLostError
 from mcp_manager.health.assessment import PASSING, Baseline, Watch, assess
 from mcp_manager.health.outliers import SWEEP_S, Ejections
 from mcp_manager.health.probing import Prober
 from mcp_manager.health.tally import UNPROBED, Tally
 from mcp_manager.health.timing_wheel import TimingWheel, Turn
-from mcp_manager.policy import backoff_delay, jittered
-from mcp_manager.pool import Instance
-from mcp_manager.supervisor import Supervisor
+from mcp_manager.runtime.background import bare_context
+from mcp_manager.servers.instance import Instance
+from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.types import CircuitState, ServerState
 
 __all__ = ["HealthMonitor"]

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from mcp_manager._core.router import Router
 from mcp_manager.health.timing_wheel import Turn
-from mcp_manager.pool import Instance
-from mcp_manager.supervisor import Supervisor
+from mcp_manager.servers.instance import Instance
+from mcp_manager.servers.supervisor import Supervisor
 
 __all__ = ["SWEEP_S", "Ejections", "outliers"]
 

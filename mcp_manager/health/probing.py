@@ -19,7 +19,7 @@ from mcp_manager.errors import (
     SessionLostError,
 )
 from mcp_manager.health.assessment import Watch
-from mcp_manager.policy import classify_error
+from mcp_manager.outcomes import classify_error
 from mcp_manager.session import Session
 from mcp_manager.types import CallStatus, Outcome
 

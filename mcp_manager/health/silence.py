@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mcp_manager.pool import Instance
+from mcp_manager.servers.instance import Instance
 
 __all__ = ["Silence"]
 

@@ -7,7 +7,7 @@ import asyncio
 from mcp_manager.errors import CallError
 from mcp_manager.session.connect_slots import Turn
 from mcp_manager.session.session import Session
-from mcp_manager.transports.process_activity import ProcessActivity
+from mcp_manager.transports.stdio.process_activity import ProcessActivity
 
 __all__ = ["Attempt"]
 

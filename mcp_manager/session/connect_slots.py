@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from mcp_manager.background import bare_context
+from mcp_manager.runtime.background import bare_context
 from mcp_manager.session.slot_policy import SlotPolicy, Urgency
 
 __all__ = ["ConnectSlots", "Turn"]

@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from mcp_manager.background import background_task
 from mcp_manager.errors import ConfigError, RpcError
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.elicitation import accept_with_defaults
 from mcp_manager.protocol.error_codes import INVALID_PARAMS
+from mcp_manager.runtime.background import background_task
 
 __all__ = [
     "ElicitationRequest",

@@ -10,7 +10,6 @@ import msgspec
 
 from mcp_manager._core.call_path import RequestIds
 from mcp_manager._core.jsonrpc import ERROR, Message, notification_frame
-from mcp_manager.background import background_task, read_failure, to_its_end
 from mcp_manager.config.redaction import Secrets
 from mcp_manager.errors import AuthError, CallError, ConnectError, ProtocolError, ServerExitedError
 from mcp_manager.protocol import methods
@@ -42,8 +41,9 @@ from mcp_manager.protocol.revisions import (
 )
 from mcp_manager.protocol.rpc_error import error_text, read_error
 from mcp_manager.protocol.session_loss import confirms_loss
+from mcp_manager.runtime.background import background_task, read_failure, to_its_end
+from mcp_manager.session.knowledge.peer_faults import PeerFaults
 from mcp_manager.session.loss_detection import ping, refusal_of
-from mcp_manager.session.peer_faults import PeerFaults
 from mcp_manager.transports.base import Exchange, Request, Transport
 
 __all__ = ["EraMemory", "Negotiated", "Negotiation", "ask_era", "farewell_s"]

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Final
 
-from mcp_manager.transports.reading_turns import reading_turns
+from mcp_manager.runtime.reading_turns import reading_turns
 
 __all__ = ["PacedLine"]
 
@@ -84,7 +84,7 @@ class PacedLine:
         self._leave()
 
     def read_on(self) -> None:
-        """Go on, in a new turn of the loop; see :class:`~mcp_manager.transports.reading_turns.Reader`."""
+        """Go on, in a new turn of the loop; see :class:`~mcp_manager.runtime.reading_turns.Reader`."""
         self._leave()
         self._begin()
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from mcp_manager.background import background_task
+from mcp_manager.runtime.background import background_task
 from mcp_manager.transports.containment import Containment
 
 __all__ = ["ProgressCallback", "ProgressReports"]

@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from mcp_manager._core.jsonrpc import ERROR, Message
+from mcp_manager.backoff import backoff_delay
 from mcp_manager.config import RestartConfig
 from mcp_manager.errors import SessionLostError
-from mcp_manager.policy import backoff_delay
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.subscriptions import Interest
-from mcp_manager.session.peer_faults import PeerFaults
+from mcp_manager.session.knowledge.peer_faults import PeerFaults
 from mcp_manager.session.subscriptions import Spawn, Subscriptions
 from mcp_manager.transports.containment import Containment
 

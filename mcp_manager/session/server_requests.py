@@ -12,7 +12,6 @@ from typing import Any, Final
 import msgspec
 
 from mcp_manager._core.jsonrpc import Message
-from mcp_manager.background import background_task, bare_context
 from mcp_manager.errors import (
     CallError,
     ConnectionLostError,
@@ -26,12 +25,13 @@ from mcp_manager.protocol.error_codes import INTERNAL_ERROR, INVALID_PARAMS, INV
 from mcp_manager.protocol.json_reading import JsonDecoder
 from mcp_manager.protocol.multi_round import InputRequest
 from mcp_manager.protocol.subscriptions import CHANGE_KINDS
+from mcp_manager.runtime.background import background_task, bare_context
+from mcp_manager.runtime.deadline_timer import remaining_s
+from mcp_manager.runtime.reading_turns import reading_turns
 from mcp_manager.session.handlers import HandlerMap, TookTooLongError, outcome, start_handler
+from mcp_manager.session.knowledge.peer_faults import PeerFaults
 from mcp_manager.session.paced_line import PacedLine
-from mcp_manager.session.peer_faults import PeerFaults
 from mcp_manager.transports.containment import Containment
-from mcp_manager.transports.deadline_timer import remaining_s
-from mcp_manager.transports.reading_turns import reading_turns
 
 __all__ = ["ServerRequests"]
 

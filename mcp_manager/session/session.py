@@ -14,7 +14,6 @@ import orjson
 
 from mcp_manager._core.call_path import Channel, RequestIds
 from mcp_manager._core.jsonrpc import ERROR, REQUEST, Message, notification_frame
-from mcp_manager.background import to_its_end
 from mcp_manager.errors import CallError, ConnectionLostError, ProtocolError, SessionLostError
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.error_codes import HEADER_MISMATCH, METHOD_NOT_FOUND, UNSUPPORTED_VERSION
@@ -25,6 +24,7 @@ from mcp_manager.protocol.revisions import Era
 from mcp_manager.protocol.rpc_error import error_text
 from mcp_manager.protocol.session_loss import Refusal
 from mcp_manager.protocol.subscriptions import Interest, offered_kinds
+from mcp_manager.runtime.background import to_its_end
 from mcp_manager.session.loss_detection import LossDetection
 from mcp_manager.session.negotiation import Negotiated, Negotiation, farewell_s
 from mcp_manager.session.progress import ProgressReports

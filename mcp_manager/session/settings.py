@@ -7,26 +7,26 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mcp_manager.background import bare_context
 from mcp_manager.config import ServerConfig
 from mcp_manager.config.redaction import Secrets
-from mcp_manager.endpoints import Endpoints
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.handshake import ClientIdentity
+from mcp_manager.runtime.background import bare_context
+from mcp_manager.runtime.loop_lag import LoopLag
 from mcp_manager.session.connect_slots import ConnectSlots
+from mcp_manager.session.endpoints import Endpoints
 from mcp_manager.session.handlers import HandlerMap
-from mcp_manager.session.kept_results import KeptResults
-from mcp_manager.session.mirrored_tools import MirroredTools
+from mcp_manager.session.knowledge.kept_results import KeptResults
+from mcp_manager.session.knowledge.mirrored_tools import MirroredTools
+from mcp_manager.session.knowledge.output_schemas import OutputSchemas
+from mcp_manager.session.knowledge.peer_faults import PeerFaults
+from mcp_manager.session.knowledge.response_cache import ResponseCache
+from mcp_manager.session.knowledge.tool_hints import ToolHints
 from mcp_manager.session.negotiation import EraMemory
-from mcp_manager.session.output_schemas import OutputSchemas
-from mcp_manager.session.peer_faults import PeerFaults
-from mcp_manager.session.response_cache import ResponseCache
 from mcp_manager.session.subscriptions import Subscriptions
-from mcp_manager.session.tool_hints import ToolHints
 from mcp_manager.transports.base import MessageSink, Transport
 from mcp_manager.transports.containment import ContainedTransport, Containment
-from mcp_manager.transports.cookies import CookieJar
-from mcp_manager.transports.loop_lag import LoopLag
+from mcp_manager.transports.http.cookies import CookieJar
 
 if TYPE_CHECKING:
     from mcp_manager.auth.oauth.authorizations import Authorizations

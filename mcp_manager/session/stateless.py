@@ -37,9 +37,9 @@ from mcp_manager.protocol.multi_round import (
 )
 from mcp_manager.protocol.revisions import Era, newest_shared
 from mcp_manager.protocol.rpc_error import read_error
-from mcp_manager.session.mirrored_tools import MirroredTools
+from mcp_manager.session.knowledge.mirrored_tools import MirroredTools
+from mcp_manager.session.knowledge.response_cache import ResponseCache, Ticket
 from mcp_manager.session.negotiation import EraMemory, ask_era
-from mcp_manager.session.response_cache import ResponseCache, Ticket
 from mcp_manager.session.resubscription import read_uri
 from mcp_manager.session.server_requests import ServerRequests
 from mcp_manager.session.subscriptions import Listening

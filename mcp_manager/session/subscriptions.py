@@ -11,10 +11,9 @@ from typing import Any, Final
 
 from mcp_manager._core.call_path import RequestIds
 from mcp_manager._core.jsonrpc import ERROR, Message
-from mcp_manager.background import background_task
+from mcp_manager.backoff import backoff_delay
 from mcp_manager.config import RestartConfig
 from mcp_manager.errors import CallError, ConnectionLostError, DeadlineExceededError
-from mcp_manager.policy import backoff_delay
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.error_codes import INVALID_PARAMS, METHOD_NOT_FOUND, MISSING_CAPABILITY
 from mcp_manager.protocol.rpc_error import error_text
@@ -25,9 +24,10 @@ from mcp_manager.protocol.subscriptions import (
     read_cancelled_id,
     read_subscription_id,
 )
-from mcp_manager.session.peer_faults import PeerFaults
+from mcp_manager.runtime.background import background_task
+from mcp_manager.runtime.deadline_timer import remaining_s
+from mcp_manager.session.knowledge.peer_faults import PeerFaults
 from mcp_manager.transports.containment import Containment
-from mcp_manager.transports.deadline_timer import remaining_s
 
 __all__ = ["Listening", "Spawn", "Subscriptions"]
 

@@ -1,1 +1,1 @@
-"""Bytes in, bytes out: one module per transport behind the seam of :mod:`mcp_manager.transports.base`."""
+"""Bytes in, bytes out: one folder per transport behind the seam of :mod:`mcp_manager.transports.base`."""

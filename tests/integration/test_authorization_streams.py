@@ -13,7 +13,7 @@ from support.transports import http_transport
 from mcp_manager import AuthConfig, AuthError, McpManager, MemoryTokenStore
 from mcp_manager._core.http_message import Exchange
 from mcp_manager.auth.oauth.authorizations import Authorizations
-from mcp_manager.transports.http_pool import HttpPool
+from mcp_manager.transports.http.connections.pool import HttpPool
 
 
 @pytest.mark.parametrize(

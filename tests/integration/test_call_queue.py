@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 from support.blocking import Blocked
 
-from mcp_manager import NotRunningError, loop_thread
-from mcp_manager.call_queue import CallQueue
-from mcp_manager.loop_thread import LoopThread
+from mcp_manager import NotRunningError
+from mcp_manager.bindings import loop_thread
+from mcp_manager.bindings.call_queue import CallQueue
+from mcp_manager.bindings.loop_thread import LoopThread
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.SelectorEventLoop}
 try:

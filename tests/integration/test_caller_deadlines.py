@@ -17,11 +17,12 @@ from support.blocking import Blocked
 from support.calls import CALM, echo, text_of
 from support.scripted import ScriptedServer
 
-from mcp_manager import NotRunningError, PyMcpManager, Selector, loop_thread
-from mcp_manager.call_queue import CallQueue
-from mcp_manager.caller_deadline import CallerDeadline
+from mcp_manager import NotRunningError, PyMcpManager, Selector
+from mcp_manager.bindings import loop_thread
+from mcp_manager.bindings.call_queue import CallQueue
+from mcp_manager.bindings.caller_deadline import CallerDeadline
+from mcp_manager.bindings.loop_thread import LoopThread
 from mcp_manager.errors import DeadlineExceededError
-from mcp_manager.loop_thread import LoopThread
 
 ECHO = echo("x").decode()
 SHORT_S = 0.05

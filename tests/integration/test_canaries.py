@@ -15,7 +15,7 @@ from support.scripted import Connection, Fault, Request, ScriptedServer
 from support.traffic import Traffic
 
 from mcp_manager import McpManager, McpManagerError, RolloutError, ServerNotFoundError
-from mcp_manager.supervisor import Supervisor
+from mcp_manager.servers.supervisor import Supervisor
 
 LONG = {"strategy": "canary", "canary_s": 3600.0}
 

@@ -15,7 +15,7 @@ from support.scripted import ScriptedServer
 
 from mcp_manager import DeadlineExceededError, ManagerConfig, McpManager
 from mcp_manager.bench.children import LoopbackServer
-from mcp_manager.transports.connection_limit import default_limit
+from mcp_manager.transports.http.connections.limit import default_limit
 
 pytestmark = pytest.mark.both_loops
 

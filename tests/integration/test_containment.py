@@ -18,10 +18,10 @@ from support.stdio import opened
 from mcp_manager import ManagerConfig, McpManager
 from mcp_manager.errors import CallError, RpcError
 from mcp_manager.health import HealthMonitor
-from mcp_manager.pool import Instance
-from mcp_manager.transports import stdio
+from mcp_manager.servers.instance import Instance
 from mcp_manager.transports.base import Exchange
-from mcp_manager.transports.http import HttpTransport
+from mcp_manager.transports.http.transport import HttpTransport
+from mcp_manager.transports.stdio import transport as stdio
 
 STAGES = ["initialize", "notifications/initialized", "tools/list", "tools/call", "GET", "DELETE"]
 HASTY: dict[str, Any] = {**SWIFT, "connect_timeout_s": 1.0, "retry": {"attempts": 1}, "shutdown_grace_s": 0.2}

@@ -14,7 +14,7 @@ from support.scripted import ScriptedServer
 
 from mcp_manager import ManagerConfig, McpManager
 from mcp_manager.errors import AuthError, ConfigError, ConnectError, ConnectionLostError, OverloadedError
-from mcp_manager.session.kept_results import KeptResults
+from mcp_manager.session.knowledge.kept_results import KeptResults
 
 STATIC = {"content": [{"type": "text", "text": "from the settings"}]}
 

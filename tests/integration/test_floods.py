@@ -19,9 +19,9 @@ from support.scripted import ScriptedServer
 from mcp_manager import Handlers, McpManager
 from mcp_manager.config import ManagerConfig
 from mcp_manager.errors import CallError, ProtocolError
+from mcp_manager.runtime import reading_turns
+from mcp_manager.runtime.reading_turns import FLOOD
 from mcp_manager.session.session import Session
-from mcp_manager.transports import reading_turns
-from mcp_manager.transports.reading_turns import FLOOD
 from mcp_manager.types import ServerState
 
 pytestmark = pytest.mark.both_loops

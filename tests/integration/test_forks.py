@@ -27,8 +27,8 @@ from support.processes import scripted_stdio
 from support.scripted import ScriptedServer
 
 from mcp_manager import ManagerConfig, McpManager, NotRunningError, PyMcpManager
-from mcp_manager.forks import tell_of_forks
-from mcp_manager.loop_thread import LoopThread
+from mcp_manager.bindings.loop_thread import LoopThread
+from mcp_manager.runtime.forks import tell_of_forks
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 
@@ -43,7 +43,7 @@ def manager(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     if request.param == "uvloop":
         pytest.importorskip("uvloop")
     else:
-        monkeypatch.setattr("mcp_manager.loop_thread._new_loop", asyncio.SelectorEventLoop)
+        monkeypatch.setattr("mcp_manager.bindings.loop_thread._new_loop", asyncio.SelectorEventLoop)
     with PyMcpManager() as started:
         started.deploy_server("a", STDIO)
         yield started

@@ -10,7 +10,7 @@ from support.calls import CALM
 from support.scripted import ScriptedServer
 
 from mcp_manager import McpManager
-from mcp_manager.transports import http_pool
+from mcp_manager.transports.http.connections import pool as http_pool
 
 pytestmark = pytest.mark.both_loops
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_manager import _installation
+from mcp_manager._core import installation
 
 ROOT = Path(__file__).resolve().parents[2]
 USES = ["from mcp_manager import PyMcpManager", "import mcp_manager; mcp_manager.errors", "import mcp_manager.manager"]
@@ -102,7 +102,7 @@ def test_a_subinterpreter_is_refused_and_the_main_one_served(is_first: bool, tmp
 
 
 def test_a_lock_that_is_turned_off_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_installation, "sys", types.SimpleNamespace(flags=types.SimpleNamespace(gil=0)))
-    monkeypatch.setattr(_installation, "_found_good", False)
+    monkeypatch.setattr(installation, "sys", types.SimpleNamespace(flags=types.SimpleNamespace(gil=0)))
+    monkeypatch.setattr(installation, "_found_good", False)
     with pytest.raises(ImportError, match="needs the global interpreter lock"):
-        _installation.check()
+        installation.check()

@@ -18,8 +18,8 @@ from support.calls import CALM, eventually
 from support.children import is_gone, running
 from support.processes import scripted_stdio
 
-from mcp_manager.transports import _orphan_guard
-from mcp_manager.transports._descendants import host_token
+from mcp_manager.transports.stdio import orphan_guard
+from mcp_manager.transports.stdio.descendants import host_token
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or not hasattr(os, "pidfd_open"), reason="the system does not tell of a process's end"
@@ -125,7 +125,7 @@ async def test_a_guard_hears_no_signal_of_a_terminal() -> None:
 
 
 async def test_without_a_shell_or_as_the_first_process_the_guard_is_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_orphan_guard, "_SHELL", "/no/such/shell")
+    monkeypatch.setattr(orphan_guard, "_SHELL", "/no/such/shell")
     async with running("import time; time.sleep(3600)"):
         await eventually(lambda: len(guards()) == 1, "the guard")
         assert guards()[0] in psutil.Process().children()
@@ -135,13 +135,13 @@ async def test_without_a_shell_or_as_the_first_process_the_guard_is_a_child(monk
 def test_a_host_goes_on_where_no_guard_can_be_and_says_so_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_orphan_guard, "_guard", _orphan_guard._Guard())
+    monkeypatch.setattr(orphan_guard, "_guard", orphan_guard._Guard())
     monkeypatch.setattr(sys, "executable", "/no/such/python")
-    monkeypatch.setattr(_orphan_guard, "_SHELL", "/no/such/shell")
+    monkeypatch.setattr(orphan_guard, "_SHELL", "/no/such/shell")
     with caplog.at_level("INFO"):
-        _orphan_guard.watch()
-        _orphan_guard.watch()
-    assert _orphan_guard._guard.orders == -1
+        orphan_guard.watch()
+        orphan_guard.watch()
+    assert orphan_guard._guard.orders == -1
     [record] = caplog.records
     assert "may live on" in record.message
 
@@ -160,6 +160,6 @@ def holds_in_a_copy(number: int) -> bool:
 
 async def test_a_forked_copy_keeps_no_hold_of_the_guard() -> None:
     async with running("import time; time.sleep(3600)"):
-        assert not holds_in_a_copy(_orphan_guard._guard.orders)
-        assert _orphan_guard._guard.orders >= 0
+        assert not holds_in_a_copy(orphan_guard._guard.orders)
+        assert orphan_guard._guard.orders >= 0
     await eventually(lambda: guards() == [], "its end")

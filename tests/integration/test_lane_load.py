@@ -19,7 +19,7 @@ from support.scripted import ScriptedServer
 
 from mcp_manager import ManagerConfig, McpManager
 from mcp_manager.errors import ConnectionLostError, DeadlineExceededError, ProtocolError
-from mcp_manager.transports.clients import Clients
+from mcp_manager.transports.http.connections.clients import Clients
 
 pytestmark = pytest.mark.both_loops
 

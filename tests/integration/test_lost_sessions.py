@@ -16,7 +16,7 @@ from support.streams import StandingStreams
 
 from mcp_manager import CallError, ConnectError, ManagerConfig, McpManager, RpcError, ServerState
 from mcp_manager.session import life_check
-from mcp_manager.transports.reconnection import Reconnection
+from mcp_manager.transports.http.reconnection import Reconnection
 
 pytestmark = pytest.mark.both_loops
 

@@ -12,7 +12,7 @@ from support.scripted import Connection, Fault, Request, ScriptedServer
 from support.streams import ANY, Batch, Cut, ResumedReply, StandingStreams, notification, with_id
 
 from mcp_manager import ConnectionLostError, DeadlineExceededError, ManagerConfig, McpManager
-from mcp_manager.transports.reconnection import Reconnection
+from mcp_manager.transports.http.reconnection import Reconnection
 
 pytestmark = pytest.mark.both_loops
 

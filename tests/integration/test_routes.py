@@ -15,7 +15,7 @@ from support.scripted import ScriptedServer
 from support.streams import HttpSseServer
 
 from mcp_manager import McpManager
-from mcp_manager.transports.http_ordinary import OrdinaryPath
+from mcp_manager.transports.http.ordinary import OrdinaryPath
 
 pytestmark = pytest.mark.both_loops
 

@@ -14,10 +14,10 @@ from mcp_manager._core.call_path import RequestIds
 from mcp_manager.errors import CallError
 from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.protocol.revisions import Era
+from mcp_manager.session.knowledge.peer_faults import PeerFaults
 from mcp_manager.session.negotiation import EraMemory, Negotiated, Negotiation
-from mcp_manager.session.peer_faults import PeerFaults
-from mcp_manager.transports.http import HttpTransport
-from mcp_manager.transports.http_pool import HttpPool
+from mcp_manager.transports.http.connections.pool import HttpPool
+from mcp_manager.transports.http.transport import HttpTransport
 
 
 class Settling:

@@ -14,7 +14,7 @@ from support.scripted import Connection, Request, ScriptedServer
 from support.streams import ANY, Cut, OpenStream, Result, ResumedReply, StandingStreams, answers, notification, with_id
 
 from mcp_manager import ConnectionLostError, ManagerConfig, McpManager
-from mcp_manager.transports.reconnection import Reconnection
+from mcp_manager.transports.http.reconnection import Reconnection
 
 pytestmark = pytest.mark.both_loops
 

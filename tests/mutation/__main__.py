@@ -2,7 +2,7 @@
 
     python -m tests.mutation                              # the changes of known.toml, each of which has to be noticed
     python -m tests.mutation --sample 50 --seed 3         # changes drawn from the call path and the core
-    python -m tests.mutation --sample 20 --only dispatch/hedging.py
+    python -m tests.mutation --sample 20 --only calls/hedging.py
 
 It works on a copy of the checkout, whose core must be built. A drawn change that no test notices is a survivor: the
 exit status is 1 unless ``survivors.toml`` gives the reason why nobody can notice it.

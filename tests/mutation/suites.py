@@ -7,7 +7,7 @@ from typing import Final
 
 __all__ = ["FILES", "suite_of"]
 
-FILES: Final = ("dispatch/*.py", "_core/*.pyx")
+FILES: Final = ("calls/*.py", "fleet/index.py", "_core/*.pyx")
 """What a sample is drawn from."""
 
 _UNIT, _PROPERTY, _WHOLE = (
@@ -70,7 +70,7 @@ _RETRIES: Final = (
     "tests/integration/test_hedging.py",
     "tests/integration/test_retries.py",
 )
-_DISPATCH: Final = {
+_CALLS: Final = {
     "admission": (
         "tests/unit/test_admission.py",
         "tests/property/test_admission_properties.py",
@@ -100,7 +100,7 @@ _DISPATCH: Final = {
         "tests/unit/test_retry_after.py",
         "tests/property/test_retry_properties.py",
     ),
-    "fleet_index": ("tests/property/test_fleet_index_properties.py", "tests/integration/test_selectors.py"),
+    "index": ("tests/property/test_fleet_index_properties.py", "tests/integration/test_selectors.py"),
     "flight_log": ("tests/unit/test_flight_log.py", "tests/integration/test_flight_records.py"),
 }
 _OF_WIRES: Final = ("tests/unit/wire", "tests/property/test_wire_properties.py")
@@ -114,4 +114,4 @@ def suite_of(path: str) -> tuple[str, ...]:
         found += _WIRES.get(stem, ())
         found += [_PROPERTY.format(name) for name in _CORE_PROPERTIES.get(stem, ())]
         return tuple(found) if found else (*_OF_WIRES, "tests/integration/test_faults.py")
-    return _DISPATCH.get(stem, _RETRIES)
+    return _CALLS.get(stem, _RETRIES)

@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from mcp_manager._core.breaker import BreakerSettings
 from mcp_manager._core.records import EXCLUDED, READY
 from mcp_manager._core.router import Router
+from mcp_manager.calls.affinity import Affinity, PinTable, key_hash
 from mcp_manager.config import BalancingConfig
-from mcp_manager.dispatch.affinity import Affinity, PinTable, key_hash
 from mcp_manager.errors import SessionLostError
 
 KEYS = st.sampled_from(["a", "b", "c", "d", "e"])

@@ -7,8 +7,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_manager.endpoints import Endpoints
-from mcp_manager.transports.endpoint import Endpoint
+from mcp_manager.session.endpoints import Endpoints
+from mcp_manager.transports.http.connections.endpoint import Endpoint
 
 PLACES = st.builds(
     Endpoint,

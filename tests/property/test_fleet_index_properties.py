@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from mcp_manager.dispatch.fleet_index import _GROUPS_AT_MOST, Chooser, FleetIndex, Traits, _Level
+from mcp_manager.fleet.index import _GROUPS_AT_MOST, Chooser, FleetIndex, Traits, _Level
 
 IDS = st.sampled_from([f"s{number}" for number in range(10)])
 TAGS = st.lists(st.sampled_from(["red", "blue", "green"]), max_size=4).map(tuple)

@@ -16,7 +16,7 @@ from mcp_manager._core.jsonrpc import Message, scan_reply
 from mcp_manager.config import RestartConfig
 from mcp_manager.errors import CallError, ConnectError, ConnectionLostError
 from mcp_manager.protocol.subscriptions import Interest
-from mcp_manager.session.peer_faults import PeerFaults
+from mcp_manager.session.knowledge.peer_faults import PeerFaults
 from mcp_manager.session.subscriptions import Listening, Subscriptions
 
 TOOLS = "notifications/tools/list_changed"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mcp_manager._core.deadlines import DeadlineWheel
 from mcp_manager._core.wire import WireGroup, WirePool
-from mcp_manager.transports.places import Line, Places, Wait
+from mcp_manager.transports.http.connections.places import Line, Places, Wait
 
 CONTROL_PLACES = 4
 

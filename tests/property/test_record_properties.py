@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_manager import CallToolResult, ProtocolError, ReadResourceResult, RpcError, Tool
-from mcp_manager.catalog import decode_result, drain_pages
+from mcp_manager.results import decode_result, drain_pages
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=5),

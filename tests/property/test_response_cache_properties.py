@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from mcp_manager.session.response_cache import ResponseCache, Ticket
+from mcp_manager.session.knowledge.response_cache import ResponseCache, Ticket
 
 MAX_ENTRIES = 6
 MAX_BYTES = 1500

@@ -13,7 +13,7 @@ from support.scripted import Connection, Request, ScriptedServer
 from support.streams import ANY, Cut, ResumedReply
 
 from mcp_manager import ManagerConfig, McpManager
-from mcp_manager.transports.reconnection import Reconnection
+from mcp_manager.transports.http.reconnection import Reconnection
 
 _CUTS = st.lists(st.builds(Cut, after=st.integers(0, 700), graceful=st.booleans()), max_size=6)
 
@@ -53,7 +53,7 @@ async def _run(reply: ResumedReply, others: int, lanes: bool) -> None:
     with (
         mock.patch.object(Reconnection, "delay_s", lambda self, random: 0.0),
         # A connection may be reset before a byte of it was read: how often in a row is chance here.
-        mock.patch("mcp_manager.transports.resumption._MAX_FAILURES", 10),
+        mock.patch("mcp_manager.transports.http.resumption._MAX_FAILURES", 10),
         ScriptedServer() as server,
     ):
         server.script_always("tools/call", _Both(reply))

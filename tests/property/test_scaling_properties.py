@@ -13,7 +13,7 @@ from support.scripted import ScriptedServer
 from support.traffic import Traffic
 
 from mcp_manager import McpManager, RolloutError
-from mcp_manager.supervisor import Supervisor
+from mcp_manager.servers.supervisor import Supervisor
 
 PLANS = st.sampled_from(
     [

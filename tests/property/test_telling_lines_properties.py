@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_manager.transports.telling_lines import telling_lines
+from mcp_manager.transports.stdio.telling_lines import telling_lines
 
 PIECES = st.sampled_from(
     [

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 
 import psutil
 
-from mcp_manager.transports.child import Child, child_environment
+from mcp_manager.transports.stdio.child import Child, child_environment
 
 __all__ = ["GRANDCHILD", "WAIT_S", "Running", "is_gone", "running"]
 

@@ -16,7 +16,7 @@ import psutil
 from support.processes import unused_port
 from support.published_servers import Command, Published
 
-from mcp_manager.transports.child import child_environment
+from mcp_manager.transports.stdio.child import child_environment
 
 __all__ = ["PublishedProcess", "prepare", "stdio_config"]
 

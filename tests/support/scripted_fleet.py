@@ -14,18 +14,18 @@ from support.virtual_time import VirtualTimeLoop
 
 from mcp_manager._core.jsonrpc import Message, scan_reply
 from mcp_manager._core.router import Router
+from mcp_manager.calls.affinity import Affinity
+from mcp_manager.calls.dispatcher import Dispatcher
+from mcp_manager.calls.flight_log import FlightLog
 from mcp_manager.config import ServerConfig, parse_server_config
-from mcp_manager.core_settings import balancing_settings, limits_of
-from mcp_manager.dispatch.affinity import Affinity
-from mcp_manager.dispatch.dispatcher import Dispatcher
-from mcp_manager.dispatch.flight_log import FlightLog
 from mcp_manager.errors import CallError, DeadlineExceededError, ServerExitedError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.protocol.request import encode_method, encode_params
+from mcp_manager.servers.core_settings import balancing_settings, limits_of
+from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.session.connect_slots import ConnectSlots
 from mcp_manager.session.settings import SessionSettings
-from mcp_manager.supervisor import Supervisor
 from mcp_manager.transports.base import Exchange, LifeSigns, MessageSink, Request
 
 __all__ = ["Act", "ScriptedFleet", "Sent"]

@@ -18,10 +18,10 @@ from mcp_manager._core.jsonrpc import RESULT, Message
 from mcp_manager.config import ServerConfig
 from mcp_manager.errors import CallError
 from mcp_manager.protocol.session_loss import Refusal
-from mcp_manager.session.peer_faults import PeerFaults
+from mcp_manager.runtime.deadline_timer import DeadlineTimer
+from mcp_manager.session.knowledge.peer_faults import PeerFaults
 from mcp_manager.transports.base import Exchange
-from mcp_manager.transports.deadline_timer import DeadlineTimer
-from mcp_manager.transports.stdio import StdioTransport
+from mcp_manager.transports.stdio.transport import StdioTransport
 
 __all__ = ["SERVER", "WAIT_S", "Opened", "Sink", "cancel", "opened", "result_of", "scripted"]
 

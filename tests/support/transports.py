@@ -7,9 +7,9 @@ from mcp_manager.auth import Authorization
 from mcp_manager.errors import CallError
 from mcp_manager.protocol.session_loss import Refusal
 from mcp_manager.transports.base import Exchange
-from mcp_manager.transports.http import HttpTransport
-from mcp_manager.transports.http_pool import HttpPool
-from mcp_manager.transports.http_settings import HttpSettings
+from mcp_manager.transports.http.connections.pool import HttpPool
+from mcp_manager.transports.http.settings import HttpSettings
+from mcp_manager.transports.http.transport import HttpTransport
 
 __all__ = ["http_transport"]
 

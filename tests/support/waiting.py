@@ -13,10 +13,10 @@ from support.virtual_time import VirtualTimeLoop
 from mcp_manager._core.breaker import BreakerSettings
 from mcp_manager._core.records import Instance, Lease
 from mcp_manager._core.router import Router
+from mcp_manager.calls.admission import MAY_WAIT, WaitingRoom
 from mcp_manager.config import ManagerConfig, ServerConfig
-from mcp_manager.core_settings import limits_of, limits_together
-from mcp_manager.dispatch.admission import MAY_WAIT, WaitingRoom
-from mcp_manager.supervisor import Supervisor
+from mcp_manager.servers.core_settings import limits_of, limits_together
+from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.types import CallStatus, Outcome
 
 __all__ = ["Floor"]

@@ -11,7 +11,7 @@ from support.virtual_time import run_in_virtual_time
 from support.waiting import Floor
 
 from mcp_manager._core.records import Lease
-from mcp_manager.dispatch.admission import ToolRates, refusal
+from mcp_manager.calls.admission import ToolRates, refusal
 from mcp_manager.errors import CallError, DeadlineExceededError, OverloadedError
 from mcp_manager.types import CallStatus, Rejection
 

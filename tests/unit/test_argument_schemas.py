@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from mcp_manager.scaling.argument_schemas import first_difference, what_it_accepts
-from mcp_manager.scaling.verification import tool_arguments, what_is_amiss
+from mcp_manager.fleet.argument_schemas import first_difference, what_it_accepts
+from mcp_manager.fleet.verification import tool_arguments, what_is_amiss
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

@@ -14,7 +14,7 @@ import pytest
 from support.leaks import LoopErrors
 
 import mcp_manager
-from mcp_manager.background import background_task
+from mcp_manager.runtime.background import background_task
 
 SOURCE = Path(mcp_manager.__file__).parent
 MAKERS = {"create_task", "ensure_future", "TaskGroup", "Task"}

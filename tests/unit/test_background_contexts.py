@@ -7,7 +7,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from mcp_manager.background import bare_context, within
+from mcp_manager.runtime.background import bare_context, within
 
 kept: ContextVar[str] = ContextVar("kept", default="")
 other: ContextVar[str] = ContextVar("other", default="")

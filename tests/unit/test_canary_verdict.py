@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_manager.scaling.canary import Sample, what_is_worse
+from mcp_manager.fleet.canary import Sample, what_is_worse
 
 GOOD = Sample(200, 0, 0.010)
 COUNTS = st.integers(0, 1000)

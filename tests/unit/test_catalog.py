@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from mcp_manager.catalog import CallToolResult, ResourceTemplate, Tool, decode_result, drain_pages
 from mcp_manager.errors import ProtocolError
 from mcp_manager.protocol.json_reading import DecodingLimits
+from mcp_manager.results import CallToolResult, ResourceTemplate, Tool, decode_result, drain_pages
 
 
 async def test_pages_are_drained_and_an_empty_cursor_is_not_the_end() -> None:

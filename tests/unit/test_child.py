@@ -15,9 +15,9 @@ import pytest
 from support.calls import eventually
 from support.children import GRANDCHILD, WAIT_S, Running, is_gone, running
 
-from mcp_manager.transports import _process_group
-from mcp_manager.transports import child as child_module
-from mcp_manager.transports.child import Child, child_environment
+from mcp_manager.transports.stdio import child as child_module
+from mcp_manager.transports.stdio import process_group
+from mcp_manager.transports.stdio.child import Child, child_environment
 
 pytestmark = pytest.mark.both_loops
 
@@ -528,6 +528,6 @@ async def test_it_leads_a_session_of_its_own_and_inherits_no_descriptor(tmp_path
 
 async def test_nothing_is_kept_of_a_child_that_ended() -> None:
     async with running("pass") as subject:
-        assert subject.child.pid in {group.pid for group in _process_group._living}
+        assert subject.child.pid in {group.pid for group in process_group._living}
         await subject.end()
-        assert subject.child.pid not in {group.pid for group in _process_group._living}
+        assert subject.child.pid not in {group.pid for group in process_group._living}

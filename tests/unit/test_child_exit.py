@@ -20,7 +20,7 @@ time.sleep(3600)
 
 PROGRAM = """
 import asyncio, gc, os, sys, threading, warnings
-from mcp_manager.transports.child import Child, child_environment
+from mcp_manager.transports.stdio.child import Child, child_environment
 
 code = sys.argv[1]
 output = bytearray()

@@ -14,7 +14,7 @@ from support.virtual_time import run_in_virtual_time
 
 from mcp_manager.session.connect_slots import ConnectSlots, Turn
 from mcp_manager.session.slot_policy import Urgency
-from mcp_manager.transports.process_activity import ProcessActivity, usable_cores
+from mcp_manager.transports.stdio.process_activity import ProcessActivity, usable_cores
 
 
 def ask(slots: ConnectSlots, *, busy: bool = True, has_failed: bool = False) -> Turn:

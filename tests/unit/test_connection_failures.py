@@ -12,9 +12,9 @@ from aiohttp.client_reqrep import ConnectionKey
 from yarl import URL
 
 from mcp_manager.config import TlsConfig
-from mcp_manager.transports.connection_failures import Failure, failure_of, reason_of
-from mcp_manager.transports.proxy import Proxy
-from mcp_manager.transports.route import Route
+from mcp_manager.transports.http.connections.failures import Failure, failure_of, reason_of
+from mcp_manager.transports.http.connections.proxy import Proxy
+from mcp_manager.transports.http.connections.route import Route
 
 SECRET = "sentinel-s3cr3t"
 KEY = ConnectionKey("h.test", 443, True, True, None, None, None)

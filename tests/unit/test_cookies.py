@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from yarl import URL
 
-from mcp_manager.transports.cookies import MAX_COOKIE_BYTES, MAX_COOKIES, MAX_JAR_BYTES, CookieJar
+from mcp_manager.transports.http.cookies import MAX_COOKIE_BYTES, MAX_COOKIES, MAX_JAR_BYTES, CookieJar
 
 HOST = URL("https://api.example.com/v1/mcp")
 PLAIN = URL("http://api.example.com/v1/mcp")

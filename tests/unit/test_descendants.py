@@ -16,11 +16,11 @@ import pytest
 from support.calls import eventually
 from support.children import GRANDCHILD, is_gone, running
 
-from mcp_manager.transports import _descendants, _marked
-from mcp_manager.transports import child as child_module
-from mcp_manager.transports._descendants import kill_marked_soon, new_mark
-from mcp_manager.transports._marked import MARK, kill_marked
-from mcp_manager.transports.child import Child, child_environment
+from mcp_manager.transports.stdio import child as child_module
+from mcp_manager.transports.stdio import descendants, marked
+from mcp_manager.transports.stdio.child import Child, child_environment
+from mcp_manager.transports.stdio.descendants import kill_marked_soon, new_mark
+from mcp_manager.transports.stdio.marked import MARK, kill_marked
 
 pytestmark = [
     pytest.mark.both_loops,
@@ -130,14 +130,14 @@ async def test_a_swarm_is_ended_though_it_grows_meanwhile() -> None:
         await subject.child.aclose(0.0)
 
     def left() -> list[int]:
-        return [pid for pid in psutil.pids() if _marked._is_marked(pid, {token})]
+        return [pid for pid in psutil.pids() if marked._is_marked(pid, {token})]
 
     await eventually(lambda: not left(), "the end of all of them")
 
 
 async def test_many_ends_are_looked_after_together(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[set[str]] = []
-    monkeypatch.setattr(_descendants, "kill_marked", lambda tokens: looks.append(set(tokens)))
+    monkeypatch.setattr(descendants, "kill_marked", lambda tokens: looks.append(set(tokens)))
     done: list[str] = []
     all_done = asyncio.Event()
     tokens = [str(number) for number in range(20)]
@@ -151,7 +151,7 @@ async def test_whoever_waits_for_a_look_that_fails_is_told_of_its_end(monkeypatc
     def fail(tokens: Collection[str]) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(_descendants, "kill_marked", fail)
+    monkeypatch.setattr(descendants, "kill_marked", fail)
     told = asyncio.Event()
     reported: list[object] = []
     loop = asyncio.get_running_loop()
@@ -206,7 +206,7 @@ async def test_who_shows_nothing_is_left_alone(monkeypatch: pytest.MonkeyPatch) 
 
 def look_blank(monkeypatch: pytest.MonkeyPatch, pid: int, times: int) -> None:
     """Have a process show neither environment nor arguments, as in the midst of an exec."""
-    read, looks = _marked._read, 0
+    read, looks = marked._read, 0
 
     def look(path: str) -> bytes:
         nonlocal looks
@@ -214,7 +214,7 @@ def look_blank(monkeypatch: pytest.MonkeyPatch, pid: int, times: int) -> None:
         looks += is_blank
         return b"" if is_blank else read(path)
 
-    monkeypatch.setattr(_marked, "_read", look)
+    monkeypatch.setattr(marked, "_read", look)
 
 
 async def test_what_a_descendant_started_with_this_package_is_a_descendant_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_manager.tool_catalog import fleet_names
+from mcp_manager.verbs.fleet_tools import fleet_names
 
 ALLOWED = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 # Few characters, so that what could be confused is drawn often.

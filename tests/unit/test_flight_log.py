@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mcp_manager._core.router import Router
-from mcp_manager.dispatch.flight_log import FlightLog, FlightRecord
+from mcp_manager.calls.flight_log import FlightLog, FlightRecord
 from mcp_manager.errors import CircuitOpenError, ConnectError, DeadlineExceededError
 from mcp_manager.types import CallStatus
 

@@ -8,15 +8,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from mcp_manager.catalog import CallToolResult, Tool, decode_result, drain_pages
-from mcp_manager.catalog.large_results import limits_for, read_result
 from mcp_manager.errors import ProtocolError
 from mcp_manager.protocol.caching import freshness
 from mcp_manager.protocol.json_reading import DEFAULT_LIMITS, DecodingLimits, JsonDecoder, TooMuchToDecodeError
 from mcp_manager.protocol.multi_round import result_type
 from mcp_manager.protocol.subscriptions import read_subscription_id
 from mcp_manager.protocol.tasks import read_created_task
-from mcp_manager.session.kept_results import KeptResults
+from mcp_manager.results import CallToolResult, Tool, decode_result, drain_pages
+from mcp_manager.results.large_results import limits_for, read_result
+from mcp_manager.session.knowledge.kept_results import KeptResults
 
 FEW = DecodingLimits(10_000, 1_300_000)
 
@@ -118,7 +118,7 @@ async def test_what_takes_long_is_read_beside_the_loop(
         readers.append(threading.current_thread())
         return decode_result(*args)
 
-    monkeypatch.setattr("mcp_manager.catalog.large_results.decode_result", decode)
+    monkeypatch.setattr("mcp_manager.results.large_results.decode_result", decode)
     read = await read_result("s", result, CallToolResult)
     assert read == decode_result("s", result, CallToolResult)
     assert (readers != [threading.current_thread()]) is elsewhere

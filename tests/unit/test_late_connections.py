@@ -10,8 +10,8 @@ import pytest
 from yarl import URL
 
 from mcp_manager._core.http_message import Exchange
-from mcp_manager.transports.http_failures import HttpFailures
-from mcp_manager.transports.route import DIRECT
+from mcp_manager.transports.http.connections.route import DIRECT
+from mcp_manager.transports.http.failures import HttpFailures
 
 
 def failures(lost_s: float) -> HttpFailures:

@@ -12,7 +12,7 @@ from mcp_manager._core.jsonrpc import ERROR, NOTIFICATION, REQUEST, RESULT, Fram
 from mcp_manager._core.jsonrpc import vector_paths as paths
 from mcp_manager._core.mending import mended_error, without_constants, without_lone_surrogates
 from mcp_manager.protocol.rpc_error import read_error
-from mcp_manager.transports._received import read_messages
+from mcp_manager.transports.received import read_messages
 
 NULLS = "a member that is null and should be absent"
 ODD_ERROR = "an error object that breaks JSON-RPC"

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from mcp_manager.errors import DeadlineExceededError
-from mcp_manager.transports.loop_lag import LoopLag
+from mcp_manager.runtime.loop_lag import LoopLag
 
 
 class Loop:

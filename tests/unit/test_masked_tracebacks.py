@@ -17,11 +17,11 @@ from mcp_manager._core.jsonrpc import scan
 from mcp_manager.config import RestartConfig
 from mcp_manager.errors import RpcError
 from mcp_manager.session import ProgressReports
-from mcp_manager.session.peer_faults import PeerFaults
+from mcp_manager.session.knowledge.peer_faults import PeerFaults
 from mcp_manager.session.resubscription import Resubscription
 from mcp_manager.session.server_requests import ServerRequests
 from mcp_manager.session.subscriptions import Subscriptions
-from mcp_manager.url_elicitation import UrlElicitations
+from mcp_manager.verbs.url_elicitation import UrlElicitations
 
 WAIT_S = 15.0
 SAID = f"no URL: https://example.com/?token={TOKEN}"

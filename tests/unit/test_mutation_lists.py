@@ -36,7 +36,7 @@ def test_tests_answer_for_every_file_of_a_sample(path: str) -> None:
 
 
 def test_a_seed_draws_the_same_changes_again() -> None:
-    assert drawn(5, 7, ("dispatch/*",)) == drawn(5, 7, ("dispatch/*",)) != drawn(5, 8, ("dispatch/*",))
+    assert drawn(5, 7, ("calls/*",)) == drawn(5, 7, ("calls/*",)) != drawn(5, 8, ("calls/*",))
 
 
 def test_every_change_makes_a_difference(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_every_change_makes_a_difference(tmp_path: Path) -> None:
 
 
 def test_a_sample_draws_from_every_file_as_much() -> None:
-    only = ("dispatch/hedging.py", "dispatch/retrying.py", "_core/paced.pyx")
+    only = ("calls/hedging.py", "calls/retrying.py", "_core/paced.pyx")
     drawn_from = [mutant.path for mutant, _ in drawn(12, 3, only)]
     assert {path: drawn_from.count(path) for path in only} == dict.fromkeys(only, 4)
 

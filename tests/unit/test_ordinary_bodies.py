@@ -12,7 +12,7 @@ import pytest
 from aiohttp.base_protocol import BaseProtocol
 
 from mcp_manager._core.http_message import OVERSIZE, WireError
-from mcp_manager.transports.http_ordinary import read_body
+from mcp_manager.transports.http.ordinary import read_body
 
 
 def response(length: int | None = None) -> Any:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_manager.transports.output_lines import LineTooLongError, OutputLines
+from mcp_manager.transports.stdio.output_lines import LineTooLongError, OutputLines
 
 LIMIT = 8
 

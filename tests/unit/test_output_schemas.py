@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from mcp_manager.protocol.bounded_schema import BoundedSchema
-from mcp_manager.session import output_schemas
-from mcp_manager.session.output_schemas import OutputSchemas
-from mcp_manager.session.peer_faults import PeerFaults
+from mcp_manager.session.knowledge import output_schemas
+from mcp_manager.session.knowledge.output_schemas import OutputSchemas
+from mcp_manager.session.knowledge.peer_faults import PeerFaults
 
 
 class Clock:

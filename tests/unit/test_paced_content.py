@@ -7,8 +7,8 @@ import asyncio
 import aiohttp
 from aiohttp.base_protocol import BaseProtocol
 
-from mcp_manager.transports.paced_content import PacedContent
-from mcp_manager.transports.reading_turns import ReadingTurns, StreamReading
+from mcp_manager.runtime.reading_turns import ReadingTurns, StreamReading
+from mcp_manager.transports.http.connections.paced_content import PacedContent
 
 _FIRST = 4096
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from mcp_manager.transports.paced_responses import PacedResponses
-from mcp_manager.transports.reading_turns import ReadingTurns
+from mcp_manager.runtime.reading_turns import ReadingTurns
+from mcp_manager.transports.http.connections.paced_responses import PacedResponses
 
 
 class Pipe(asyncio.Transport):

@@ -7,7 +7,7 @@ import base64
 import pytest
 from yarl import URL
 
-from mcp_manager.transports.proxy import Proxy, proxy_of
+from mcp_manager.transports.http.connections.proxy import Proxy, proxy_of
 
 SECRET = "sentinel-s3cr3t"
 PROXY = "http://proxy.test:3128"

@@ -11,7 +11,7 @@ from typing import cast
 
 import pytest
 
-from mcp_manager.transports.reading_turns import ReadingTurns, StreamReading, reading_turns
+from mcp_manager.runtime.reading_turns import ReadingTurns, StreamReading, reading_turns
 
 MS = 1_000_000
 TURN_NS = 100_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mcp_manager._core.jsonrpc import FrameError
-from mcp_manager.transports._received import MAX_BATCH, broken_reply_to, read_messages
+from mcp_manager.transports.received import MAX_BATCH, broken_reply_to, read_messages
 
 
 @pytest.mark.parametrize("size", [0, 100_000])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_manager.transports.reconnection import MAX_EVENT_ID, Reconnection, is_passing
+from mcp_manager.transports.http.reconnection import MAX_EVENT_ID, Reconnection, is_passing
 
 
 def delays(reconnection: Reconnection, count: int, random: float = 0.5) -> list[float]:

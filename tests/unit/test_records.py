@@ -27,7 +27,7 @@ from mcp_manager import (
     ToolResultContent,
     UnknownContent,
 )
-from mcp_manager.catalog import decode_result, drain_pages
+from mcp_manager.results import decode_result, drain_pages
 
 
 def read(kind: type[Any], data: object) -> Any:

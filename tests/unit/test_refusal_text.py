@@ -11,10 +11,10 @@ from mcp_manager.config import AuthConfig, ServerConfig
 from mcp_manager.config.redaction import Secrets, is_credential
 from mcp_manager.errors import ProtocolError, RpcError
 from mcp_manager.protocol.rpc_error import rpc_error
-from mcp_manager.session.peer_faults import PeerFaults
-from mcp_manager.transports._http_reply import ReplyReader
-from mcp_manager.transports._http_status import Credentials
-from mcp_manager.transports._refusal_text import telling_line
+from mcp_manager.session.knowledge.peer_faults import PeerFaults
+from mcp_manager.transports.http.refusal_text import telling_line
+from mcp_manager.transports.http.reply import ReplyReader
+from mcp_manager.transports.http.status import Credentials
 
 PAGE = b"""<!DOCTYPE html>
 <html><head><style>p { color: red }</style><!-- a comment --><TITLE lang=en>Attention

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mcp_manager.protocol.caching import cache_key, freshness
-from mcp_manager.session.response_cache import ResponseCache
+from mcp_manager.session.knowledge.response_cache import ResponseCache
 
 MS = 1_000_000
 

@@ -14,8 +14,8 @@ from support.scripted_fleet import Act, ScriptedFleet
 from support.virtual_time import run_in_virtual_time
 
 from mcp_manager._core.records import Instance as RouterInstance
+from mcp_manager.calls.retrying import next_backoff_s, pause_s, way_to_repeat
 from mcp_manager.config import RetryConfig
-from mcp_manager.dispatch.retrying import next_backoff_s, pause_s, way_to_repeat
 from mcp_manager.errors import (
     AuthError,
     CallError,
@@ -30,7 +30,7 @@ from mcp_manager.errors import (
     TaskError,
 )
 from mcp_manager.protocol.safety import safety_of, tool_of
-from mcp_manager.session.tool_hints import ToolHints
+from mcp_manager.session.knowledge.tool_hints import ToolHints
 from mcp_manager.transports.base import Request
 
 RAW_CALL = Request(b'"tools/call"', b'{"name":"echo","arguments":{}}')

@@ -20,7 +20,7 @@ from mcp_manager._core.jsonrpc import scan
 from mcp_manager.errors import ConnectionLostError, DeadlineExceededError, InputRequiredError
 from mcp_manager.protocol.multi_round import InputRequest
 from mcp_manager.session.handlers import HandlerMap
-from mcp_manager.session.peer_faults import PeerFaults
+from mcp_manager.session.knowledge.peer_faults import PeerFaults
 from mcp_manager.session.server_requests import ServerRequests, _error_frame, _result_frame
 
 WAIT_S = 15.0

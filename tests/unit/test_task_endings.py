@@ -8,8 +8,8 @@ import logging
 import pytest
 from support.contained import containment
 
-from mcp_manager.background import read_failure, to_its_end
 from mcp_manager.errors import ConnectError
+from mcp_manager.runtime.background import read_failure, to_its_end
 
 
 async def fails(error: BaseException) -> None:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mcp_manager.transports.telling_lines import telling_lines
+from mcp_manager.transports.stdio.telling_lines import telling_lines
 
 PYTHON = """\
 Traceback (most recent call last):

@@ -13,8 +13,8 @@ import pytest
 from support.authority import Authority
 
 from mcp_manager import TlsConfig
-from mcp_manager.transports import tls as contexts
-from mcp_manager.transports.tls import TlsContexts, UnusableTlsError
+from mcp_manager.transports.http.connections import tls as contexts
+from mcp_manager.transports.http.connections.tls import TlsContexts, UnusableTlsError
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from support.virtual_time import run_in_virtual_time
 
-from mcp_manager import tool_catalog
-from mcp_manager.catalog import Tool
 from mcp_manager.errors import ConnectionLostError, ToolNotFoundError
-from mcp_manager.tool_catalog import ToolCache
+from mcp_manager.results import Tool
+from mcp_manager.verbs import fleet_tools
+from mcp_manager.verbs.fleet_tools import ToolCache
 
 MINUTE_NS = 60 * 10**9
 
@@ -145,13 +145,13 @@ def test_a_server_that_is_deployed_anew_does_not_wait_for_the_one_before_it() ->
 
 async def test_a_long_catalogue_is_put_together_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     namers: list[threading.Thread] = []
-    names = tool_catalog.fleet_names
+    names = fleet_tools.fleet_names
 
     def name(*args: Any) -> Any:
         namers.append(threading.current_thread())
         return names(*args)
 
-    monkeypatch.setattr(tool_catalog, "fleet_names", name)
+    monkeypatch.setattr(fleet_tools, "fleet_names", name)
 
     async def many() -> list[Tool]:
         return [Tool(name=f"t{number}") for number in range(6_000)]

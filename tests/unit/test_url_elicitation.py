@@ -15,7 +15,7 @@ from support.contained import containment
 from mcp_manager._core.jsonrpc import Message, scan_reply
 from mcp_manager.errors import RpcError, UrlElicitationRequiredError
 from mcp_manager.protocol.rpc_error import rpc_error
-from mcp_manager.url_elicitation import UrlElicitations
+from mcp_manager.verbs.url_elicitation import UrlElicitations
 
 WAIT_S = 15.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mcp_manager.transports.urls import exact_url, resolve
+from mcp_manager.transports.http.urls import exact_url, resolve
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mcp_manager._version import __version__
-from mcp_manager.transports.user_agent import user_agent, with_user_agent
+from mcp_manager.transports.http.connections.user_agent import user_agent, with_user_agent
 
 
 @pytest.mark.parametrize(

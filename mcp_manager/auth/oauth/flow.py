@@ -27,9 +27,9 @@ from mcp_manager.auth.oauth.token_endpoint import TokenEndpoint
 from mcp_manager.auth.oauth.token_reply import TokenRefused, Tokens
 from mcp_manager.auth.redirect import RedirectHandler
 from mcp_manager.auth.token_store import Grant, Registration, TokenStore
-from mcp_manager.background import background_task, bare_context
 from mcp_manager.config import AuthConfig
 from mcp_manager.errors import AuthError, CallError, McpManagerError
+from mcp_manager.runtime.background import background_task, bare_context
 
 __all__ = ["OAuthAuthorization"]
 

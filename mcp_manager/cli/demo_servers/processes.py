@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mcp_manager.errors import McpManagerError
-from mcp_manager.transports.child import Child, child_environment
+from mcp_manager.transports.stdio.child import Child, child_environment
 
 __all__ = ["HttpServerProcess", "stdio_server_config"]
 

@@ -29,7 +29,7 @@ from support.published_servers import (
 from support.sdk_reference import Outcome, Reference, reference_of
 
 from mcp_manager import CallError, McpManager, RpcError
-from mcp_manager.catalog.record import Record
+from mcp_manager.results.record import Record
 
 PATIENCE_S = 60.0
 AT_ONCE = 50

@@ -14,9 +14,9 @@ from mcp_manager import AuthConfig, AuthError
 from mcp_manager.auth.addresses import AddressRule, Reach, literal_address, reach_of
 from mcp_manager.auth.oauth.http import OAuthHttp, is_loopback
 from mcp_manager.config import ServerConfig
-from mcp_manager.transports.http_pool import HttpPool
-from mcp_manager.transports.route import DIRECT, request_options
-from mcp_manager.transports.routed_client import RoutedClient
+from mcp_manager.transports.http.connections.pool import HttpPool
+from mcp_manager.transports.http.connections.route import DIRECT, request_options
+from mcp_manager.transports.http.connections.routed_client import RoutedClient
 
 PUBLIC = "https://8.8.8.8/mcp"
 PRIVATE = "https://10.1.2.3/mcp"

@@ -1,0 +1,299 @@
+"""Calls from other threads and loops, run on one event loop: a queue in, a lock or one callback back."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import types
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import copy_context
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
+
+from mcp_manager.bindings.caller_deadline import CallerDeadline, LoopWheels, Patience
+from mcp_manager.errors import Delivery, NotRunningError
+from mcp_manager.runtime.background import background_task
+
+__all__ = ["CallQueue"]
+
+T = TypeVar("T")
+
+_CHECK_S: Final = 0.5
+_PENDING: Final = object()
+
+
+class CallQueue:
+    """Run coroutines on an event loop for callers elsewhere, leaner than ``asyncio.run_coroutine_threadsafe``.
+
+    The loop is woken once for all calls that came since it last looked. A call's own task stores what came of it and
+    releases a lock as its last act: there is no concurrent future, and no callback waits for another pass of the loop.
+
+    Parameters
+    ----------
+    loop
+        Where the calls run. Whoever ends it calls :meth:`close` first; on a loop of somebody else, :meth:`serve` is the
+        task that learns of its end. Threads notice the end of a loop that ends without either.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: deque[_Call[Any]] = deque()
+        self._started: set[_Call[Any]] = set()
+        self._wheels = LoopWheels()
+        self._woken = False
+        self._closed = False
+        self._is_inherited = False
+
+    def run(self, work: Coroutine[Any, Any, T], deadline: CallerDeadline | None = None) -> T:
+        """Run work on the loop and block this thread until it is done; an interrupt of this thread cancels the work.
+
+        Must not be called on the loop's own thread.
+
+        Parameters
+        ----------
+        deadline
+            When this thread gives up, though the loop be blocked: work that has not begun then never does, and other
+            work is cancelled. It is for the work itself to end in time where the loop is not.
+
+        Raises
+        ------
+        NotRunningError
+            The work was cancelled by somebody else, or the loop ended.
+        DeadlineExceededError
+            The deadline passed, and the loop said nothing.
+        """
+        lock = threading.Lock()
+        lock.acquire()
+        call = _Call(work, lock.release)
+        try:
+            self._submit(call)
+            # A signal that arrives in the instant before the wait for a lock begins does not end that wait, and the end
+            # of a loop that belongs to somebody else ends no wait at all: so it is cut up.
+            while not lock.acquire(timeout=_CHECK_S if deadline is None else min(_CHECK_S, deadline.patience_s())):
+                if self._is_inherited:
+                    raise _inherited()
+                if not self._loop.is_running():
+                    if call.is_done:
+                        break
+                    raise _stopped(self._withdraw(call))
+                if deadline is not None and not deadline.patience_s():
+                    break
+                self._wake_again(call)
+        except BaseException:
+            self._abandon(call)
+            raise
+        try:
+            return call.outcome() if call.is_done else self._give_up(call, deadline)
+        finally:
+            # The traceback of an error holds this frame.
+            del call
+
+    async def run_async(self, work: Coroutine[Any, Any, T], deadline: CallerDeadline | None = None) -> T:
+        """Run work on the loop and await it on another one, which must end first unless :meth:`close` is called.
+
+        A cancellation of the caller cancels the work and does not wait for its end. ``deadline`` and errors are those of
+        :meth:`run`.
+        """
+        running = asyncio.get_running_loop()
+        waiter = running.create_future()
+        call = _Call(work, partial(_notify, running, waiter))
+        if deadline is not None:
+            patience, wheel = Patience(waiter), self._wheels.wheel(running)
+            wheel.add(patience, deadline.patience_ends_ns)
+        try:
+            self._submit(call)
+            await waiter
+        except BaseException:
+            self._abandon(call)
+            raise
+        finally:
+            if deadline is not None:
+                wheel.remove(patience)
+        try:
+            return call.outcome() if call.is_done else self._give_up(call, deadline)
+        finally:
+            del call
+
+    def close(self) -> None:
+        """Refuse calls that were not started, now and later. Those that were end with their tasks."""
+        self._closed = True
+        while (call := self._next()) is not None:
+            call.refuse()
+
+    def _disown(self) -> None:
+        """Leave the calls to the process that this one was forked from: whoever forked while waiting is told so."""
+        self._is_inherited = self._closed = True
+
+    async def serve(self) -> None:
+        """Stay until cancelled, as ``asyncio.run`` does to all tasks at its end: then no call may outlive this one."""
+        try:
+            await self._loop.create_future()
+        except asyncio.CancelledError:
+            if self._closed:
+                raise
+            self.close()
+            tasks = {call.task for call in self._started if call.task is not None}
+            for task in tasks:
+                if not task.cancelling():
+                    task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
+            raise
+
+    def _submit(self, call: _Call[Any]) -> None:
+        self._waiting.append(call)
+        # In this order here, and the other way round in close() and _start(): no call falls between the two.
+        if self._closed:
+            self.close()
+        elif not self._woken:
+            self._woken = True
+            try:
+                self._loop.call_soon_threadsafe(self._start)
+            except RuntimeError:
+                # The loop is closed, and others may have relied on this wake-up.
+                self.close()
+
+    def _start(self) -> None:
+        self._woken = False
+        while (call := self._next()) is not None:
+            if self._closed:
+                call.refuse()
+                continue
+            run = self._run(call)
+            # To its first stop inside the ``try``: a task cancelled before its first step would skip all of it.
+            run.send(None)
+            self._started.add(call)
+            call.task = background_task(run, "call from a thread", context=call.context, loop=self._loop)
+
+    async def _run(self, call: _Call[Any]) -> None:
+        try:
+            await _pause()
+            # In this order here, and the other way round in _withdraw(): nobody is told that what has begun has not.
+            call.has_begun = True
+            if not call.is_withdrawn:
+                call.result = await call.work
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            # They are meant for the loop.
+            raise
+        except BaseException as error:
+            # Without this frame, which holds the call, which holds the error.
+            trace = error.__traceback__
+            call.error = error.with_traceback(trace and trace.tb_next)
+            del trace
+        finally:
+            call.work.close()
+            self._started.discard(call)
+            call.is_done = True
+            call.done()
+            del call
+
+    def _next(self) -> _Call[Any] | None:
+        try:
+            # Most often this is asked of an empty queue, and an exception costs more than the question.
+            return self._waiting.popleft() if self._waiting else None
+        except IndexError:
+            return None
+
+    def _wake_again(self, call: _Call[Any]) -> None:
+        """Make up for a thread that was interrupted between its promise to wake the loop and the deed."""
+        if call.task is None:
+            self._call_on_loop(self._start)
+
+    def _withdraw(self, call: _Call[Any]) -> Delivery:
+        """Keep work from being begun, and tell whether that was in time."""
+        call.is_withdrawn = True
+        try:
+            self._waiting.remove(call)
+        except ValueError:
+            # The loop has it, and skips it when it comes to it.
+            return "unknown" if call.has_begun else "not_sent"
+        call.work.close()
+        return "not_sent"
+
+    def _give_up(self, call: _Call[T], deadline: CallerDeadline | None) -> T:
+        """End a call whose deadline has passed; what became of it in this very instant still counts."""
+        assert deadline is not None
+        if self._is_inherited:
+            raise _inherited()
+        delivery = self._withdraw(call)
+        if call.is_done:
+            return call.outcome()
+        if delivery == "unknown":
+            self._call_on_loop(partial(self._cancel, call))
+        raise deadline.passed(delivery)
+
+    def _abandon(self, call: _Call[Any]) -> None:
+        if self._is_inherited:
+            return
+        self._withdraw(call)
+        self._call_on_loop(partial(self._cancel, call))
+
+    def _cancel(self, call: _Call[Any]) -> None:
+        self._start()
+        if call.task is not None:
+            call.task.cancel()
+
+    def _call_on_loop(self, callback: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:
+            self.close()
+
+
+class _Call(Generic[T]):
+    """One piece of work, and what came of it once ``done`` has been called."""
+
+    __slots__ = ("context", "done", "error", "has_begun", "is_done", "is_withdrawn", "result", "task", "work")
+
+    def __init__(self, work: Coroutine[Any, Any, T], done: Callable[[], None]) -> None:
+        self.work = work
+        self.done = done
+        self.context = copy_context()
+        self.task: asyncio.Task[None] | None = None
+        self.result: Any = _PENDING
+        self.error: BaseException | None = None
+        self.has_begun = self.is_withdrawn = self.is_done = False
+
+    def refuse(self) -> None:
+        self.work.close()
+        self.error = _stopped("not_sent")
+        self.is_done = True
+        self.done()
+
+    def outcome(self) -> T:
+        if self.result is not _PENDING:
+            result: T = self.result
+            return result
+        if self.error is None or isinstance(self.error, asyncio.CancelledError):
+            raise _stopped("unknown")
+        try:
+            raise self.error
+        finally:
+            del self
+
+
+@types.coroutine
+def _pause() -> Generator[None, None, None]:
+    yield
+
+
+def _notify(loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[None]) -> None:
+    try:
+        loop.call_soon_threadsafe(_resolve, waiter)
+    except RuntimeError:
+        # The caller's loop is closed: nobody is left to be told.
+        return
+
+
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _stopped(delivery: Delivery) -> NotRunningError:
+    return NotRunningError("The manager was stopped during the call", delivery=delivery)
+
+
+def _inherited() -> NotRunningError:
+    return NotRunningError("The call goes on in the process that this one was forked from", delivery="unknown")

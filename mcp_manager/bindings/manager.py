@@ -1,0 +1,567 @@
+"""``PyMcpManager``: the documented class. Threads and loops, no logic: everything else is :class:`McpManager`."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import contextlib
+import threading
+import weakref
+from collections.abc import Coroutine, Generator
+from os import PathLike
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+from mcp_manager._core.permanence import make_permanent
+from mcp_manager.auth.redirect import RedirectHandler
+from mcp_manager.auth.token_store import TokenStore
+from mcp_manager.bindings.call_queue import CallQueue
+from mcp_manager.bindings.caller_deadline import CallerDeadline
+from mcp_manager.bindings.loop_thread import LoopThread
+from mcp_manager.config import ManagerConfig, arguments, load_manager_config
+from mcp_manager.errors import NotRunningError
+from mcp_manager.fleet.fleet import ServerSpec
+from mcp_manager.fleet.rollout import Strategy
+from mcp_manager.fleet.verification import ToolCheck
+from mcp_manager.manager import McpManager
+from mcp_manager.runtime.background import background_task
+from mcp_manager.runtime.forks import tell_of_forks
+from mcp_manager.runtime.phase import Phase, Unique, not_running, running_loop, warn_of_unstopped
+from mcp_manager.types import PyHealthStatus, PyServerInfo, Selector
+
+if TYPE_CHECKING:
+    from mcp_manager.observe.snapshot import FleetSnapshot
+
+__all__ = ["PyMcpManager"]
+
+T = TypeVar("T")
+
+_SIGNAL_CHECK_S: Final = 0.5
+# Beyond the time that the manager's own end may take.
+_EXIT_S: Final = 2.0
+
+
+class _Stopping:
+    """What ``stop()`` returns: done already or on its way, and never a warning when it is not awaited."""
+
+    __slots__ = ("_future", "_thread")
+
+    def __init__(
+        self,
+        future: concurrent.futures.Future[None] | asyncio.Future[None] | None,
+        thread: LoopThread | None = None,
+    ) -> None:
+        self._future = future
+        self._thread = thread
+
+    def __await__(self) -> Generator[Any, None, None]:
+        future = self._future
+        if future is None:
+            return
+        if isinstance(future, concurrent.futures.Future):
+            future = asyncio.wrap_future(future)
+        yield from asyncio.shield(future).__await__()
+        if self._thread is not None:
+            # Nothing is left to run on it: its end is a matter of microseconds.
+            self._thread.join()
+
+
+class PyMcpManager(Unique):
+    """Manage a fleet of MCP servers from plain threads or from asyncio.
+
+    Parameters
+    ----------
+    config_path
+        A ``.toml`` or ``.json`` file with the manager's settings and servers to deploy at the start.
+
+    token_store, redirect_handler
+        See :class:`~mcp_manager.McpManager`; both are awaited on the manager's loop.
+
+    Started with :meth:`start`, the manager lives on a thread of its own and may be called from any thread or loop.
+    Started with :meth:`start_async`, it lives on the caller's loop: its ``_async`` methods are called there, its sync
+    methods from other threads. What only reads state answers anywhere: :meth:`get_server_state`,
+    :meth:`get_health_status`, :meth:`list_servers`, :meth:`snapshot`, :meth:`export_prometheus_metrics`. Usable as
+    ``with`` and ``async with``.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing or invalid.
+    """
+
+    def __init__(
+        self,
+        config_path: str | PathLike[str] | None = None,
+        *,
+        token_store: TokenStore | None = None,
+        redirect_handler: RedirectHandler | None = None,
+    ) -> None:
+        self._token_store = token_store
+        self._redirect_handler = redirect_handler
+        self._config = load_manager_config(config_path) if config_path is not None else ManagerConfig()
+        # Not a plain lock: whatever a signal interrupts, its handler may stop the manager.
+        self._lock = threading.RLock()
+        self._manager: McpManager | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._calls: CallQueue | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self._thread: LoopThread | None = None
+        self._stopped = False
+        # The thread of the loop it was started on, 0 where that is a thread of its own.
+        self._home = 0
+        self._is_inherited = False
+        tell_of_forks(self)
+
+    def _make_manager(self) -> McpManager:
+        return McpManager(self._config, token_store=self._token_store, redirect_handler=self._redirect_handler)
+
+    def __del__(self) -> None:
+        # It may never have come as far as having one.
+        manager = self.__dict__.get("_manager")
+        if manager is None or not self._is_up or not manager.is_running:
+            return
+        try:
+            warn_of_unstopped(self, "call stop(), or use it in a with block")
+        finally:
+            self._end_unwatched(manager)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start_async()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    # Lifecycle
+
+    def start(self) -> None:
+        """Start the manager on a thread of its own and deploy the configured servers. Starting twice does nothing.
+
+        Raises
+        ------
+        NotRunningError
+            It was stopped before, or runs on an event loop.
+        """
+        with self._lock:
+            if self._is_up and self._thread is not None:
+                return
+            self._check_startable()
+            self._thread = LoopThread("mcp-manager")
+            self._loop = self._thread.loop
+            self._calls = self._thread.calls
+            self._manager = self._make_manager()
+        _running.add(self)
+        try:
+            self._wait(self._manager.start())
+            # By a signal's handler, or by another thread.
+            self._check_unstopped()
+        except BaseException:
+            self.stop()
+            raise
+
+    async def start_async(self) -> None:
+        """Start the manager on the running loop; raises as :meth:`start`."""
+        with self._lock:
+            loop = asyncio.get_running_loop()
+            if self._is_up and self._loop is loop:
+                return
+            self._check_startable()
+            self._home = get_ident()
+            self._loop = loop
+            self._calls = CallQueue(loop)
+            self._manager = self._make_manager()
+        try:
+            await self._manager.start()
+            self._check_unstopped()
+        except BaseException:
+            self._stopped = True
+            raise
+        self._serving = background_task(self._calls.serve(), "serve other threads")
+
+    def stop(self) -> _Stopping:
+        """Stop the manager and everything it runs; idempotent.
+
+        Called plainly it blocks until all is over, except on a thread whose event loop is running: there it starts
+        the shutdown at once and returns, and ``await manager.stop()`` waits for its end.
+        """
+        with self._lock:
+            manager, loop, thread = self._manager, self._loop, self._thread
+            if self._is_inherited:
+                return _Stopping(None)
+            self._stopped = True
+        _running.discard(self)
+        if manager is None or loop is None or loop.is_closed():
+            return _Stopping(None)
+        running = running_loop()
+        if thread is None:
+            if running is loop:
+                return _Stopping(background_task(self._end(manager), "stop the manager", among=_shutdowns))
+            if not loop.is_running():
+                loop.run_until_complete(self._end(manager))
+                return _Stopping(None)
+            future = asyncio.run_coroutine_threadsafe(self._end(manager), loop)
+        else:
+            future = thread.finish(manager.stop)
+        if running is None:
+            _result_of(future)
+            if thread is not None:
+                thread.join()
+            return _Stopping(None)
+        return _Stopping(future, thread)
+
+    def _stop_at_exit(self) -> None:
+        """Stop the manager, and give up on a loop that does not come to it: an interpreter must be able to end."""
+        manager, thread = self._manager, self._thread
+        if manager is None or thread is None or self._is_inherited:
+            return
+        self._stopped = True
+        with contextlib.suppress(TimeoutError):
+            thread.finish(manager.stop).result(self._config.shutdown_timeout_s + _EXIT_S)
+            thread.join()
+
+    async def stop_async(self) -> None:
+        """Stop the manager and wait for its end."""
+        await self.stop()
+
+    def _end_unwatched(self, manager: McpManager) -> None:
+        """Begin the end, and leave it to the loop: this may be any thread, also the loop's own, in the midst of anything."""
+        loop = self._loop
+        self._stopped = True
+        if self._thread is not None:
+            self._thread.finish(manager.stop)
+        elif loop is not None and loop.is_running():
+            asyncio.run_coroutine_threadsafe(self._end(manager), loop)
+
+    async def _end(self, manager: McpManager) -> None:
+        """Stop a manager that lives on this loop, and what passes calls to it from other threads."""
+        try:
+            await manager.stop()
+        finally:
+            if self._calls is not None and self._serving is not None:
+                self._calls.close()
+                self._serving.cancel()
+                await asyncio.wait({self._serving})
+
+    # The documented verbs
+
+    def deploy_server(self, server_id: str, config_json: ServerSpec) -> None:
+        """Deploy a server: validate, register, connect and probe once within ``connect_timeout_s``.
+
+        Parameters
+        ----------
+        server_id
+            The server's only key.
+        config_json
+            The configuration as JSON text (or a mapping of the same shape).
+
+        Raises
+        ------
+        ConfigError
+            The configuration is invalid; a ``ValueError``.
+        ServerExistsError
+            The id is in use; a ``ValueError``.
+        NotRunningError
+            Before :meth:`start` or after :meth:`stop`; a ``RuntimeError``.
+        """
+        self._wait(self._running().deploy(server_id, config_json))
+
+    async def deploy_server_async(self, server_id: str, config_json: ServerSpec) -> None:
+        """Deploy a server; see :meth:`deploy_server`."""
+        await self._await(self._running().deploy(server_id, config_json))
+
+    def undeploy_server(self, server_id: str) -> None:
+        """Remove a server; raises :class:`ServerNotFoundError`, a ``ValueError``."""
+        self._wait(self._running().undeploy(server_id))
+
+    async def undeploy_server_async(self, server_id: str) -> None:
+        """Remove a server; see :meth:`undeploy_server`."""
+        await self._await(self._running().undeploy(server_id))
+
+    def redeploy_server(
+        self,
+        server_id: str,
+        config_json: ServerSpec,
+        *,
+        strategy: Strategy = "blue_green",
+        batch: int = 1,
+        percentage: float = 10.0,
+        canary_s: float = 30.0,
+        min_calls: int = 20,
+        verify_tools: ToolCheck = "off",
+    ) -> None:
+        """Replace a server's configuration without a gap; see :meth:`McpManager.redeploy`."""
+        self._wait(
+            self._running().redeploy(
+                server_id,
+                config_json,
+                strategy=strategy,
+                batch=batch,
+                percentage=percentage,
+                canary_s=canary_s,
+                min_calls=min_calls,
+                verify_tools=verify_tools,
+            )
+        )
+
+    async def redeploy_server_async(
+        self,
+        server_id: str,
+        config_json: ServerSpec,
+        *,
+        strategy: Strategy = "blue_green",
+        batch: int = 1,
+        percentage: float = 10.0,
+        canary_s: float = 30.0,
+        min_calls: int = 20,
+        verify_tools: ToolCheck = "off",
+    ) -> None:
+        """Replace a server's configuration without a gap; see :meth:`McpManager.redeploy`."""
+        await self._await(
+            self._running().redeploy(
+                server_id,
+                config_json,
+                strategy=strategy,
+                batch=batch,
+                percentage=percentage,
+                canary_s=canary_s,
+                min_calls=min_calls,
+                verify_tools=verify_tools,
+            )
+        )
+
+    def execute(
+        self, server_id: str | Selector, request_json: str, *, timeout: float | None = None, key: str | None = None
+    ) -> str:
+        """Send a JSON-RPC request and return the whole JSON-RPC response as text.
+
+        Parameters
+        ----------
+        server_id
+            The server, or a :class:`Selector` for any that matches.
+        request_json
+            ``{"method": …, "params": …?}``; ``jsonrpc`` and ``id`` may be left out. A notification returns ``null``.
+        timeout
+            Seconds for everything together; default ``request_timeout_s`` of the server. It also holds while the manager's
+            loop is blocked: this thread then gives up a quarter of a second later.
+        key
+            Calls with the same one stay together, as ``balancing`` of the server's configuration says.
+
+        Raises
+        ------
+        InvalidRequestError, ServerNotFoundError
+            ``ValueError``; nothing was sent.
+        CallError
+            No answer came; a ``RuntimeError`` whose ``delivery`` says whether the request may have been executed.
+        """
+        manager = self._running()
+        deadline = _deadline_of(manager, server_id, timeout)
+        return self._wait(_executed(manager, server_id, request_json, key, deadline), deadline)
+
+    async def execute_async(
+        self, server_id: str | Selector, request_json: str, *, timeout: float | None = None, key: str | None = None
+    ) -> str:
+        """Send a JSON-RPC request; see :meth:`execute`."""
+        manager = self._manager
+        if manager is not None and get_ident() == self._home and not self._stopped:
+            # The way of nearly every call: as _await(), without asking for the running loop.
+            return await manager.execute_text(server_id, request_json, timeout=timeout, key=key)
+        manager = self._running()
+        deadline = _deadline_of(manager, server_id, timeout)
+        return await self._await(_executed(manager, server_id, request_json, key, deadline), deadline)
+
+    def scale_server(self, server_id: str, instances: int) -> None:
+        """Set how many instances a server has; see :meth:`McpManager.scale`."""
+        self._wait(self._running().scale(server_id, instances))
+
+    async def scale_server_async(self, server_id: str, instances: int) -> None:
+        """Set how many instances a server has; see :meth:`McpManager.scale`."""
+        await self._await(self._running().scale(server_id, instances))
+
+    # What only reads state answers on any thread and loop, also before the start and after the end.
+
+    def get_server_state(self, server_id: str) -> str:
+        """Return the server's state as one word, such as ``Healthy``; raises :class:`ServerNotFoundError`."""
+        return self._watched().server_state(server_id).value
+
+    async def get_server_state_async(self, server_id: str) -> str:
+        """Return the server's state; see :meth:`get_server_state`."""
+        return self.get_server_state(server_id)
+
+    def get_health_status(self) -> PyHealthStatus:
+        """Return the health of the whole fleet at one instant."""
+        return self._watched().health()
+
+    async def get_health_status_async(self) -> PyHealthStatus:
+        """Return the health of the whole fleet at one instant."""
+        return self.get_health_status()
+
+    def list_servers(self) -> list[PyServerInfo]:
+        """List every deployed server, in the order of deployment."""
+        return [
+            PyServerInfo(
+                id=each.id, name=each.name, server_type=each.server_type, state=each.state.value, priority=each.priority
+            )
+            for each in self._watched().servers()
+        ]
+
+    async def list_servers_async(self) -> list[PyServerInfo]:
+        """List every deployed server, in the order of deployment."""
+        return self.list_servers()
+
+    def snapshot(self) -> FleetSnapshot:
+        """Show the whole fleet at one instant, as plain data without secrets; ``msgspec.json.encode`` makes JSON of it."""
+        return self._watched().snapshot()
+
+    async def snapshot_async(self) -> FleetSnapshot:
+        """Show the whole fleet at one instant; see :meth:`snapshot`."""
+        return self.snapshot()
+
+    def export_prometheus_metrics(self) -> str:
+        """Render all metrics in the Prometheus text format."""
+        return self._watched().metrics_text()
+
+    async def export_prometheus_metrics_async(self) -> str:
+        """Render all metrics in the Prometheus text format."""
+        return self.export_prometheus_metrics()
+
+    get_metrics = export_prometheus_metrics
+
+    # Threads and loops
+
+    def _disown(self) -> None:
+        """Leave everything to the process that this one was forked from; one that was not started serves here."""
+        self._lock = threading.RLock()
+        if self._manager is None or self._loop is None or self._loop.is_closed():
+            return
+        self._is_inherited, self._home = True, 0
+        _running.discard(self)
+        if self._thread is not None:
+            self._thread._disown()
+        elif self._calls is not None:
+            self._calls._disown()
+        # To destroy it would end what the parent goes on using.
+        make_permanent(self)
+
+    @property
+    def _is_up(self) -> bool:
+        return self._manager is not None and not self._stopped and not self._is_inherited
+
+    def _check_unstopped(self) -> None:
+        if self._stopped:
+            raise NotRunningError("Failed to start manager: it was stopped", hint="create a new PyMcpManager")
+
+    def _check_startable(self) -> None:
+        if self._is_inherited:
+            raise not_running(Phase.INHERITED, subject="Failed to start manager: it")
+        self._check_unstopped()
+        if self._manager is not None:
+            raise NotRunningError(
+                "Failed to start manager: it already runs "
+                + ("on an event loop" if self._thread is None else "on its thread")
+            )
+
+    def _watched(self) -> McpManager:
+        """Return what is read from: before the start, a manager that has no servers yet."""
+        if self._is_inherited:
+            raise not_running(Phase.INHERITED)
+        manager = self._manager
+        return manager if manager is not None else self._make_manager()
+
+    def _running(self) -> McpManager:
+        manager = self._manager
+        if self._is_inherited:
+            raise not_running(Phase.INHERITED)
+        if manager is None or self._stopped:
+            raise NotRunningError(
+                "The manager is stopped" if self._stopped else "The manager is not started",
+                hint="create a new one" if self._stopped else "call start() or await start_async() first",
+            )
+        return manager
+
+    def _wait(self, work: Coroutine[Any, Any, T], deadline: CallerDeadline | None = None) -> T:
+        """Run work on the manager's loop and block this thread until it is done; Ctrl-C cancels the work."""
+        loop, calls = self._loop, self._calls
+        assert loop is not None and calls is not None
+        if running_loop() is loop:
+            work.close()
+            raise NotRunningError(
+                "A sync call on the manager's own event loop would block it for ever",
+                hint="await the _async method instead",
+            )
+        if not loop.is_running():
+            work.close()
+            raise _loop_over()
+        return calls.run(work, deadline)
+
+    def _await(self, work: Coroutine[Any, Any, T], deadline: CallerDeadline | None = None) -> Coroutine[Any, Any, T]:
+        """Return what to await for work on the manager's loop, whichever loop is running: on its own, work itself."""
+        loop = self._loop
+        if asyncio.get_running_loop() is loop:
+            return work
+        calls = self._calls
+        assert loop is not None and calls is not None
+        if not loop.is_running():
+            work.close()
+            raise _loop_over()
+        if self._thread is None:
+            work.close()
+            raise NotRunningError(
+                "The manager belongs to another event loop", hint="start it with start() to call it from any loop"
+            )
+        return calls.run_async(work, deadline)
+
+
+def _deadline_of(manager: McpManager, server_id: str | Selector, timeout: float | None) -> CallerDeadline | None:
+    """Return when a caller gives up; ``None`` where the manager has yet to say which server it is, and so how long."""
+    timeout_s = manager._request_timeout_s(server_id) if timeout is None else arguments.as_seconds(timeout, "timeout")
+    if timeout_s is None:
+        return None
+    return CallerDeadline(timeout_s, server_id if isinstance(server_id, str) else None)
+
+
+async def _executed(
+    manager: McpManager, server_id: str | Selector, request_json: str, key: str | None, deadline: CallerDeadline | None
+) -> str:
+    """Execute a request in what is left of its time when the loop comes to it."""
+    if deadline is None:
+        return await manager.execute_text(server_id, request_json, key=key)
+    return await manager.execute_text(server_id, request_json, timeout=deadline.left_s(), key=key)
+
+
+def _result_of(future: concurrent.futures.Future[T]) -> T:
+    """Wait for a future such that Ctrl-C always gets through.
+
+    A signal that arrives in the instant before the wait for a lock begins does not end that wait: so it is cut up.
+    """
+    while True:
+        try:
+            return future.result(_SIGNAL_CHECK_S)
+        except TimeoutError:
+            if future.done():
+                return future.result()
+
+
+def _loop_over() -> NotRunningError:
+    return NotRunningError("The event loop the manager was started on is not running", hint="create a new manager")
+
+
+# A plain stop() leaves nobody else who would hold them.
+_shutdowns: set[asyncio.Task[Any]] = set()
+
+_running: weakref.WeakSet[PyMcpManager] = weakref.WeakSet()
+
+
+def _stop_all() -> None:
+    for manager in list(_running):
+        manager._stop_at_exit()
+
+
+atexit.register(_stop_all)

@@ -1,0 +1,434 @@
+"""Where calls above a limit wait for their turn, and what they are told if it does not come."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from mcp_manager._core.allowance import RateLimiter
+from mcp_manager._core.records import Lease, Server
+from mcp_manager._core.router import Router
+from mcp_manager.config import ManagerConfig, RateConfig
+from mcp_manager.errors import CallError, ConnectError, DeadlineExceededError, OverloadedError
+from mcp_manager.servers.core_settings import in_ns
+from mcp_manager.servers.supervisor import Supervisor
+from mcp_manager.types import CallStatus, Outcome, Rejection
+
+__all__ = ["MAY_WAIT", "ToolRates", "WaitingRoom", "refusal", "stopping"]
+
+MAY_WAIT: Final = frozenset({int(Rejection.CONCURRENCY), int(Rejection.TOGETHER)})
+"""The rejections that end when another call does."""
+
+_SHOWN: Final = 80
+
+
+class _Waiter:
+    """One call that waits; ``lease`` is its latest rejection, ``is_for_all`` tells whether all servers were full."""
+
+    __slots__ = ("attempt", "future", "is_for_all", "lease")
+
+    def __init__(
+        self, attempt: Callable[[int], Lease], future: asyncio.Future[Lease | None], lease: Lease, is_for_all: bool
+    ) -> None:
+        self.attempt = attempt
+        self.future = future
+        self.lease = lease
+        self.is_for_all = is_for_all
+
+
+class _Line:
+    """The calls that wait for one server, by ticket, which is the order in which they came.
+
+    ``is_due`` tells whether its first is about to try, ``is_blocked`` whether nothing but the other servers' calls keeps
+    that one waiting, ``for_all`` how many of them came when all servers were full.
+    """
+
+    __slots__ = ("for_all", "is_blocked", "is_due", "record", "supervisor", "waiters")
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self.record = supervisor.record
+        self.waiters: OrderedDict[int, _Waiter] = OrderedDict()
+        self.for_all = 0
+        self.is_due = False
+        self.is_blocked = False
+
+    def first(self) -> int | None:
+        """Return the ticket of whose turn is next."""
+        return next(iter(self.waiters), None)
+
+
+class WaitingRoom:
+    """Let calls above a limit wait for their turn.
+
+    Each server has a line of its own: its first tries again whenever a call of the server has ended, and nobody tries
+    before the first does. Where the limit of all servers together holds calls back, it is the first of all lines that
+    could go on but for that limit. Nothing here is touched by calls that no limit refuses.
+
+    Parameters
+    ----------
+    router
+        Refuses calls, and tells when others have ended.
+    config
+        How many may wait for all servers together, and for how long; those of one server's are in its own configuration.
+    clock
+        Monotonic nanoseconds.
+    latency_s
+        ``latency_s(server_id)``: the seconds that a call typically takes, 0 if that is not known.
+    """
+
+    def __init__(
+        self, router: Router, config: ManagerConfig, clock: Callable[[], int], latency_s: Callable[[str], float]
+    ) -> None:
+        self._router = router
+        self._config = config
+        self._clock = clock
+        self._latency_s = latency_s
+        self._lines: dict[Server, _Line] = {}
+        # Lines whose first is to try, by its ticket.
+        self._due: list[tuple[int, _Line]] = []
+        self._tickets = itertools.count()
+        self._waiting_for_all = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_serving = False
+        router.on_slot = self._serve_soon
+
+    def __len__(self) -> int:
+        """Count the calls that wait."""
+        return sum(len(line.waiters) for line in self._lines.values())
+
+    async def turn(
+        self, supervisor: Supervisor, lease: Lease, attempt: Callable[[int], Lease], deadline_ns: int
+    ) -> Lease:
+        """Wait until a call that a limit refused has its turn, and return its lease.
+
+        The lease may be a rejection for another reason than a limit that waiting helps: its circuit has opened, say.
+
+        Parameters
+        ----------
+        lease
+            The rejection, one of :data:`MAY_WAIT`, that the router gave just now.
+        attempt
+            ``attempt(now_ns)``: ask the router once more, with ``waited=True``.
+        deadline_ns
+            When the call must be over, of the clock.
+
+        Raises
+        ------
+        OverloadedError
+            Too many wait already, or it waited as long as the settings let it.
+        DeadlineExceededError
+            The deadline passed while it waited.
+        CallError
+            The server was removed meanwhile.
+        """
+        record, is_for_all = supervisor.record, lease.rejection == Rejection.TOGETHER
+        line = self._lines.get(record)
+        longest_ns = in_ns(self._config.max_wait_s if is_for_all else supervisor.config.limits.max_wait_s)
+        left_ns = deadline_ns - self._clock()
+        if is_for_all:
+            is_crowded = self._waiting_for_all >= self._config.max_waiting
+        else:
+            ahead = 0 if line is None else len(line.waiters) - line.for_all
+            is_crowded = ahead >= _most_waiting(supervisor)
+        if is_crowded or longest_ns <= 0:
+            self._router.count_refused(lease)
+            raise self._refusal(supervisor, lease, ", and as many calls wait as may" if longest_ns > 0 else "")
+        granted = await self._waited(
+            line or self._open(supervisor, is_for_all), lease, attempt, min(longest_ns, left_ns)
+        )
+        if isinstance(granted, Lease):
+            return granted
+        if left_ns > longest_ns:
+            self._router.count_refused(granted.lease)
+            raise self._refusal(supervisor, granted.lease, f", and no turn came within {longest_ns / 1e9:g} s")
+        self._router.count_refused(granted.lease, CallStatus.TIMEOUT)
+        why = refusal(supervisor, granted.lease, self._config)
+        raise DeadlineExceededError(
+            "the deadline passed while the call waited for its turn",
+            server_id=supervisor.server_id,
+            delivery="not_sent",
+            hint=why.message,
+        )
+
+    async def _waited(
+        self, line: _Line, lease: Lease, attempt: Callable[[int], Lease], wait_ns: int
+    ) -> Lease | _Waiter:
+        """Wait in a line; return the lease, or the waiter itself if its time is over."""
+        loop = self._loop = asyncio.get_running_loop()
+        waiter = _Waiter(attempt, loop.create_future(), lease, lease.rejection == Rejection.TOGETHER)
+        ticket = next(self._tickets)
+        line.waiters[ticket] = waiter
+        line.for_all += waiter.is_for_all
+        self._waiting_for_all += waiter.is_for_all
+        line.record.waiting = len(line.waiters)
+        if line.is_blocked and len(line.waiters) == 1:
+            self._make_due(line)
+        timer = loop.call_later(max(wait_ns, 0) / 1e9, self._expire, line, ticket)
+        try:
+            return await waiter.future or waiter
+        except asyncio.CancelledError:
+            self._give_back(waiter)
+            raise
+        finally:
+            timer.cancel()
+            self._leave(line, ticket)
+
+    def _give_back(self, waiter: _Waiter) -> None:
+        """Account for a call that was cancelled while it waited, or between its turn and its task's."""
+        handed = waiter.future
+        if not handed.done() or handed.cancelled() or handed.exception() is not None:
+            self._router.count_refused(waiter.lease, CallStatus.CANCELLED)
+            return
+        lease = handed.result()
+        if lease is None:
+            self._router.count_refused(waiter.lease, CallStatus.CANCELLED)
+        elif not lease.rejection:
+            self._router.done(lease, Outcome.IGNORED, CallStatus.CANCELLED, self._clock())
+
+    # Lines
+
+    def _open(self, supervisor: Supervisor, is_blocked: bool) -> _Line:
+        line = self._lines[supervisor.record] = _Line(supervisor)
+        line.record.on_slot = partial(self._slot_freed, line)
+        self._set_blocked(line, is_blocked)
+        return line
+
+    def _slot_freed(self, line: _Line) -> None:
+        if line.supervisor.is_over:
+            self._dismiss(line)
+            return
+        self._make_due(line)
+        self._serve_soon()
+
+    def _dismiss(self, line: _Line) -> None:
+        """End the wait of all in a line: its server is being stopped, whatever keeps the other lines."""
+        for ticket, waiter in list(line.waiters.items()):
+            if not waiter.future.done():
+                waiter.future.set_exception(stopping(line.record.server_id))
+            self._leave(line, ticket)
+
+    def _make_due(self, line: _Line) -> None:
+        ticket = line.first()
+        if ticket is not None and not line.is_due:
+            line.is_due = True
+            heapq.heappush(self._due, (ticket, line))
+
+    def _set_blocked(self, line: _Line, is_blocked: bool) -> None:
+        if line.is_blocked is not is_blocked:
+            line.is_blocked = is_blocked
+            self._router.waiting += 1 if is_blocked else -1
+
+    def _leave(self, line: _Line, ticket: int) -> None:
+        """Take a call out of its line, if it is in there still, and let the next one try if it was the first."""
+        was_first = line.first() == ticket
+        waiter = line.waiters.pop(ticket, None)
+        if waiter is None:
+            return
+        line.for_all -= waiter.is_for_all
+        self._waiting_for_all -= waiter.is_for_all
+        line.record.waiting = len(line.waiters)
+        if not line.waiters:
+            del self._lines[line.record]
+            line.record.on_slot = None
+            self._set_blocked(line, False)
+        elif was_first:
+            self._make_due(line)
+        if self._due:
+            self._serve_soon()
+
+    # Turns
+
+    def _serve_soon(self) -> None:
+        """Have the first ones try, but not from within the end of another call."""
+        if self._due and not self._is_serving and self._loop is not None:
+            self._is_serving = True
+            self._loop.call_soon(self._serve)
+
+    def _serve(self) -> None:
+        try:
+            self._try_in_turn()
+        finally:
+            self._is_serving = False
+
+    def _try_in_turn(self) -> None:
+        while self._due:
+            ticket, line = self._due[0]
+            first = line.first()
+            if first is None:
+                heapq.heappop(self._due)
+                line.is_due = False
+                continue
+            if first != ticket:
+                heapq.heapreplace(self._due, (first, line))
+                continue
+            rejection = self._try(line, first)
+            if line.waiters:
+                self._set_blocked(line, rejection == Rejection.TOGETHER)
+            if rejection == Rejection.TOGETHER:
+                return
+            if rejection == Rejection.CONCURRENCY:
+                heapq.heappop(self._due)
+                line.is_due = False
+
+    def _try(self, line: _Line, ticket: int) -> int:
+        """Ask for the first of a line; return the rejection if it has to go on waiting, or 0."""
+        waiter = line.waiters[ticket]
+        if not waiter.future.done():
+            try:
+                lease = waiter.attempt(self._clock())
+            except KeyError:
+                waiter.future.set_exception(_removed(line.record.server_id))
+            except Exception as error:  # that of the one call alone: the others wait still
+                waiter.future.set_exception(error)
+            else:
+                if lease.rejection in MAY_WAIT:
+                    waiter.lease = lease
+                    return lease.rejection
+                waiter.future.set_result(lease)
+        self._leave(line, ticket)
+        return 0
+
+    def _expire(self, line: _Line, ticket: int) -> None:
+        """End a call's wait; the first may try once more, as not everything that makes room announces it."""
+        waiter = line.waiters.get(ticket)
+        if waiter is None or waiter.future.done():
+            return
+        if line.first() == ticket and not self._try(line, ticket):
+            return
+        waiter.future.set_result(None)
+        self._leave(line, ticket)
+
+    # Refusals
+
+    def _refusal(self, supervisor: Supervisor, lease: Lease, waited: str) -> OverloadedError:
+        """Say which limit is reached, and about when the last of those who wait will have had its turn."""
+        error = refusal(supervisor, lease, self._config, waited)
+        if lease.rejection == Rejection.TOGETHER:
+            ahead, at_a_time = self._waiting_for_all, self._router.inflight
+        else:
+            ahead, at_a_time = supervisor.record.waiting, supervisor.record.inflight
+        estimate_s = self._latency_s(supervisor.server_id) * (ahead + 1) / max(at_a_time, 1)
+        if estimate_s > 0:
+            error.retry_after_s = estimate_s
+            error.hint = f"a turn comes in about {estimate_s:.2g} s"
+        return error
+
+
+class ToolRates:
+    """Hold the calls of single tools to the rates that their servers' configurations set.
+
+    Parameters
+    ----------
+    router
+        Counts what is refused.
+    """
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._rates: dict[str, tuple[dict[str, RateConfig], dict[str, RateLimiter]]] = {}
+
+    def take(self, supervisor: Supervisor, method: str, tool: str | None, now_ns: int) -> None:
+        """Let a call of a tool through, or raise :class:`OverloadedError`.
+
+        Parameters
+        ----------
+        method
+            Under which a refusal is counted.
+        tool
+            Its name, ``None`` if the request has none: what is wrong with that, the server will say.
+        """
+        configured = supervisor.config.limits.tools
+        if tool is None or tool not in configured:
+            return
+        known = self._rates.get(supervisor.server_id)
+        if known is None or known[0] != configured:
+            limiters = {name: RateLimiter(rate=each.rate, burst=each.burst) for name, each in configured.items()}
+            known = self._rates[supervisor.server_id] = configured, limiters
+        wait_ns = known[1][tool].take(now_ns)
+        if wait_ns:
+            self._router.count_unpicked(supervisor.record, method)
+            text = f"tool {tool[:_SHOWN]!r} may be called {configured[tool].rate:g} times per second"
+            raise _overloaded(supervisor.server_id, text, "limits.tools", wait_ns / 1e9)
+
+    def forget(self, server_id: str) -> None:
+        """Forget a server that was removed."""
+        self._rates.pop(server_id, None)
+
+
+def refusal(supervisor: Supervisor, lease: Lease, config: ManagerConfig, waited: str = "") -> OverloadedError:
+    """Say which limit a call met that the router refused with 12 or above.
+
+    Parameters
+    ----------
+    config
+        The manager's.
+    waited
+        What to add of its wait.
+    """
+    server_id, limits, record = supervisor.server_id, supervisor.config.limits, supervisor.record
+    retry_after_s = lease.retry_after_ns / 1e9 or None
+    match lease.rejection:
+        case Rejection.TOGETHER:
+            text = f"the manager may have {config.max_concurrent} calls under way at a time"
+            return _overloaded(server_id, text, "max_concurrent", retry_after_s, waited)
+        case Rejection.RATE:
+            text = f"the server may be called {limits.rate.rate:g} times per second"
+            return _overloaded(server_id, text, "limits.rate", retry_after_s)
+        case Rejection.SHED:
+            text = "the call was shed, as the server refuses most of what it is sent"
+            return _overloaded(server_id, text, "limits.shedding", retry_after_s)
+        case Rejection.PAUSED:
+            return _overloaded(server_id, "the server asked for a pause", None, retry_after_s)
+    if record.max_concurrent and (record.inflight >= record.max_concurrent or not _adapted(supervisor)):
+        text = f"the server may have {record.max_concurrent} calls under way at a time"
+        return _overloaded(server_id, text, "limits.max_concurrent", retry_after_s, waited)
+    text = "the server showed overload, and has as many calls under way as its instances take since"
+    return _overloaded(server_id, text, "limits.concurrency", retry_after_s, waited)
+
+
+def _overloaded(
+    server_id: str, text: str, limit: str | None, retry_after_s: float | None, waited: str = ""
+) -> OverloadedError:
+    error = OverloadedError(
+        text + waited if limit is None else f"{text} ({limit}){waited}",
+        server_id=server_id,
+        delivery="not_sent",
+        retry_after_s=retry_after_s,
+        hint="" if retry_after_s is None else f"retry in {retry_after_s:.2g} s",
+    )
+    error.limit = limit
+    return error
+
+
+def stopping(server_id: str) -> ConnectError:
+    """Say that a call was not sent because its server is removed, or the manager stops."""
+    return ConnectError("the server is being stopped", server_id=server_id, retryable=False)
+
+
+def _removed(server_id: str) -> CallError:
+    return CallError(
+        "the server was removed while the call waited for its turn", server_id=server_id, delivery="not_sent"
+    )
+
+
+def _adapted(supervisor: Supervisor) -> list[int]:
+    """Return the limits of the instances that have one."""
+    handles = (instance.handle for instance in supervisor.instances)
+    return [handle.limit for handle in handles if handle is not None and handle.limit is not None]
+
+
+def _most_waiting(supervisor: Supervisor) -> int:
+    """Return how many calls may wait for a server: by default, as many as may be under way."""
+    most = supervisor.config.limits.max_waiting
+    if most >= 0:
+        return most
+    adapted, most = _adapted(supervisor), supervisor.record.max_concurrent
+    if most == 0:
+        return sum(adapted)
+    return most if len(adapted) < len(supervisor.instances) else min(most, sum(adapted))

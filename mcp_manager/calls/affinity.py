@@ -1,0 +1,215 @@
+"""Affinity: the calls of one key stay on one instance, and with it on the session that keeps their state."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Final, Generic, Literal, TypeVar
+
+from mcp_manager._core.records import EXCLUDED, Lease
+from mcp_manager._core.records import Instance as RouterInstance
+from mcp_manager._core.router import Router
+from mcp_manager.errors import InvalidRequestError, SessionLostError
+from mcp_manager.servers.instance import Instance
+from mcp_manager.servers.supervisor import Supervisor
+from mcp_manager.session import Session
+from mcp_manager.types import Rejection
+
+__all__ = ["Affinity", "Pin", "PinTable", "key_hash", "state_lost"]
+
+Value = TypeVar("Value")
+
+_HASH_BYTES: Final = 8
+_OUT_OF_ORDER: Final = (Rejection.CIRCUIT_OPEN, Rejection.NO_INSTANCE)
+
+
+class PinTable(Generic[Value]):
+    """Remember values by key: at most ``capacity``, each for ``ttl_ns`` after it was last asked for.
+
+    Of too many, the one goes that was not asked for the longest.
+    """
+
+    def __init__(self, capacity: int, ttl_ns: int) -> None:
+        self.capacity = capacity
+        self.ttl_ns = ttl_ns
+        # In the order of their last use, which is that of their end.
+        self._entries: dict[object, tuple[Value, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: object, now_ns: int) -> Value | None:
+        """Return what a key stands for, and keep it for another ``ttl_ns``; ``None`` if it is not known any more."""
+        entry = self._entries.pop(key, None)
+        if entry is None or now_ns - entry[1] >= self.ttl_ns:
+            return None
+        self._entries[key] = (entry[0], now_ns)
+        return entry[0]
+
+    def put(self, key: object, value: Value, now_ns: int) -> None:
+        """Let a key stand for a value."""
+        self._entries.pop(key, None)
+        while self._entries:
+            oldest = next(iter(self._entries))
+            if len(self._entries) < self.capacity and now_ns - self._entries[oldest][1] < self.ttl_ns:
+                break
+            del self._entries[oldest]
+        self._entries[key] = (value, now_ns)
+
+    def drop(self, key: object) -> None:
+        """Forget a key."""
+        self._entries.pop(key, None)
+
+
+class Pin:
+    """Where the calls of a key go: to an instance, as long as it has the session that the first of them met.
+
+    ``generation`` is that session's, ``None`` until it is there; ``is_used`` tells whether a call of the key may have
+    left something in it.
+    """
+
+    __slots__ = ("_instance", "generation", "hash", "is_hard", "is_used")
+
+    def __init__(self, hash_of_key: int, instance: Instance, is_hard: bool) -> None:
+        # The table must not keep alive what was removed.
+        self._instance = weakref.ref(instance)
+        self.hash = hash_of_key
+        self.is_hard = is_hard
+        self.generation: int | None = None
+        self.is_used = False
+
+    @property
+    def is_binding(self) -> bool:
+        """Whether no other session may take the place of this one."""
+        return self.is_hard and self.is_used
+
+    def handle(self) -> RouterInstance | None:
+        """Return the instance for the router; ``None`` if it, or its session, is gone, or does not come."""
+        instance = self._instance()
+        if instance is None or instance.handle is None or instance.handle.availability == EXCLUDED:
+            return None
+        if self.generation is None:
+            comes = instance.session is not None or instance.is_connecting
+        else:
+            comes = self.generation == instance.generation
+        return instance.handle if comes else None
+
+    def settle(self, instance: Instance, session: Session) -> None:
+        """Hold on to the session that a call of the key goes to, if the instance has it still."""
+        if instance.session is session:
+            self.generation = instance.generation
+
+    def release(self) -> None:
+        """Let go of a session that is gone, whose caller learns of it."""
+        self.generation = None
+        self.is_used = False
+
+
+class Affinity:
+    """Choose instances for calls with a key.
+
+    Parameters
+    ----------
+    router
+        Picks the first instance of a key, by weighted rendezvous hashing if the server's policy is ``consistent``.
+    """
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        # By server id, and beyond a redeployment: whoever had a session there must learn that it is gone.
+        self._tables: dict[str, PinTable[Pin]] = {}
+
+    def lease(
+        self,
+        supervisor: Supervisor,
+        key: str,
+        method: str,
+        now_ns: int,
+        random: int,
+        avoid: RouterInstance | None = None,
+        *,
+        waited: bool = False,
+        again: bool = False,
+    ) -> tuple[Lease, Pin | None]:
+        """Lease an instance for a call with a key; see :class:`mcp_manager.config.BalancingConfig`.
+
+        Parameters
+        ----------
+        avoid, waited, again
+            As for :meth:`Router.pick`, where the key leaves a choice.
+
+        Returns
+        -------
+        The lease, and what the call has to settle when it knows its session: ``None`` where there is nothing to.
+
+        Raises
+        ------
+        SessionLostError
+            The affinity is ``hard``, and the session of this key is gone; the next call with it takes another.
+        InvalidRequestError
+            The key is no string.
+        """
+        if not isinstance(key, str):
+            raise InvalidRequestError(f"Invalid request: key must be a string, not {type(key).__name__}")
+        server_id = supervisor.server_id
+        balancing = supervisor.config.balancing
+        if balancing.affinity == "none":
+            hashed = key_hash(key)
+            lease = self._router.pick(server_id, method, now_ns, random, hashed, avoid, waited=waited, again=again)
+            return lease, None
+        table = self._table(server_id, balancing.affinity_keys, round(balancing.affinity_ttl_s * 1e9))
+        pin = table.get(key, now_ns)
+        if pin is not None:
+            handle = pin.handle()
+            if handle is None and pin.is_binding:
+                table.drop(key)
+                raise state_lost(server_id, "not_sent")
+            if handle is not None and (pin.is_binding or handle is not avoid):
+                lease = self._router.pick_on(handle, method, now_ns, waited=waited)
+                # What is busy has the session still; what is out of order may have it for nobody.
+                if pin.is_binding or lease.rejection not in _OUT_OF_ORDER:
+                    return lease, pin
+        hashed = pin.hash if pin is not None else key_hash(key)
+        lease = self._router.pick(server_id, method, now_ns, random, hashed, avoid, waited=waited, again=again)
+        if lease.instance is None:
+            return lease, None
+        instance: Instance = lease.payload
+        session = instance.session
+        if session is not None and session.is_stateless:
+            # It keeps nothing, so there is nothing to come back to.
+            table.drop(key)
+            return lease, None
+        pin = Pin(hashed, instance, balancing.affinity == "hard")
+        if session is not None:
+            pin.settle(instance, session)
+        table.put(key, pin, now_ns)
+        return lease, pin
+
+    def forget(self, server_id: str) -> None:
+        """Forget a server that is gone."""
+        self._tables.pop(server_id, None)
+
+    def _table(self, server_id: str, capacity: int, ttl_ns: int) -> PinTable[Pin]:
+        table = self._tables.get(server_id)
+        if table is None:
+            table = self._tables[server_id] = PinTable(capacity, ttl_ns)
+        table.capacity, table.ttl_ns = capacity, ttl_ns
+        return table
+
+
+def key_hash(key: str) -> int:
+    """Return 64 bits for a key, the same in every process, and never 0, which stands for none."""
+    from hashlib import blake2b  # noqa: PLC0415 - an import of the package does without
+
+    digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES).digest()
+    return int.from_bytes(digest, "big") or 1
+
+
+def state_lost(server_id: str, delivery: Literal["not_sent", "rejected"]) -> SessionLostError:
+    """Make the error for a key whose session is gone, and with it whatever the server kept in it."""
+    return SessionLostError(
+        "the session of this key is gone, and with it what the server kept in it",
+        server_id=server_id,
+        delivery=delivery,
+        retryable=False,
+        hint="begin anew: the next call with the key takes a new session; or set affinity to soft",
+    )

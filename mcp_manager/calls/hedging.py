@@ -1,0 +1,151 @@
+"""Whether and when a call is made a second time while the first is still awaited (J. Dean, L. Barroso, The Tail at Scale)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from mcp_manager._core.histogram import LatencyWindow, WindowSummary
+from mcp_manager._core.jsonrpc import RESULT, Message
+from mcp_manager.calls.retrying import concluded
+from mcp_manager.config import HedgeConfig
+from mcp_manager.errors import CallError
+from mcp_manager.protocol.safety import CONTENT, LISTS
+from mcp_manager.servers.supervisor import Supervisor
+
+__all__ = ["Hedges", "first_result", "is_hedged", "quantile_s"]
+
+_PERIOD_NS: Final = 10 * 10**9
+_MOST_SERVERS: Final = 1024
+_FRESH_NS: Final = 100_000_000
+
+
+class _Share:
+    """The hedges among the calls of the last ten to twenty seconds, and how long calls took of late."""
+
+    __slots__ = ("_looked_ns", "_summary", "before_ns", "calls", "calls_before", "hedges", "hedges_before", "window")
+
+    def __init__(self, now_ns: int) -> None:
+        self.before_ns = now_ns
+        self.calls = self.calls_before = 0
+        self.hedges = self.hedges_before = 0
+        self.window = LatencyWindow()
+        self._summary = self.window.summary(now_ns)
+        self._looked_ns = now_ns
+
+    def durations(self, now_ns: int) -> WindowSummary:
+        """Return how long calls took, as of a moment ago."""
+        if now_ns - self._looked_ns >= _FRESH_NS or not self._summary.count:
+            self._looked_ns = now_ns
+            self._summary = self.window.summary(now_ns)
+        return self._summary
+
+    def pass_time(self, now_ns: int) -> None:
+        """Forget what is too old."""
+        periods = (now_ns - self.before_ns) // _PERIOD_NS
+        if periods <= 0:
+            return
+        self.before_ns += periods * _PERIOD_NS
+        self.calls_before, self.hedges_before = (self.calls, self.hedges) if periods == 1 else (0, 0)
+        self.calls = self.hedges = 0
+
+
+class Hedges:
+    """Say when calls are hedged, and keep account of how many are.
+
+    The latencies that decide are those of whole calls, hedged or not. Those that the router measures would be the wrong
+    ones: an attempt that lost is not among them, so that the long ones are missing, and the percentile would sink until a
+    tenth of the calls were hedged (``benchmarks/bench_simulation.py``).
+
+    Parameters
+    ----------
+    clock
+        Monotonic nanoseconds.
+    """
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        self._clock = clock
+        self._shares: dict[str, _Share] = {}
+
+    def delay_s(self, supervisor: Supervisor) -> float | None:
+        """Count a call that may be hedged, and return after how many seconds it is; ``None`` if it is not."""
+        config = supervisor.config.hedge
+        share = self._share(supervisor.server_id)
+        share.calls += 1
+        if len(supervisor.instances) < 2:
+            return None
+        window = share.durations(self._clock())
+        if window.count < config.min_samples:
+            return None
+        return max(config.min_delay_s, quantile_s(window, config.quantile))
+
+    def took(self, server_id: str, duration_ns: int) -> None:
+        """Count how long a call took that was counted by :meth:`delay_s`, and got a reply."""
+        self._share(server_id).window.record(self._clock(), max(duration_ns, 0))
+
+    def take(self, server_id: str, config: HedgeConfig) -> bool:
+        """Count a hedge, unless there are too many already."""
+        share = self._share(server_id)
+        if share.hedges + share.hedges_before + 1 > config.max_share * (share.calls + share.calls_before):
+            return False
+        share.hedges += 1
+        return True
+
+    def _share(self, server_id: str) -> _Share:
+        now_ns = self._clock()
+        share = self._shares.get(server_id)
+        if share is None:
+            if len(self._shares) >= _MOST_SERVERS:
+                self._shares.clear()
+            share = self._shares[server_id] = _Share(now_ns)
+        share.pass_time(now_ns)
+        return share
+
+
+def is_hedged(method: str) -> bool:
+    """Tell whether requests of this method may be hedged if they are safe: those that read, and touch no session."""
+    return method in CONTENT or method in LISTS
+
+
+def quantile_s(window: WindowSummary, quantile: float) -> float:
+    """Return the one of the measured quantiles that is nearest to ``quantile``, in seconds; 0 without calls."""
+    measured = ((0.5, window.p50_s), (0.95, window.p95_s), (0.99, window.p99_s))
+    return min(measured, key=lambda each: abs(each[0] - quantile))[1] or 0.0
+
+
+async def first_result(tasks: Sequence[asyncio.Task[Message]]) -> Message:
+    """Return the first reply that is a result; without any, one that is an error; without any, raise what became of all.
+
+    Raises
+    ------
+    CallError
+        That of the last to fail, with the attempts of all, of unknown delivery if one of them has that.
+    """
+    pending = set(tasks)
+    refusal: Message | None = None
+    failures: list[CallError] = []
+    while pending:
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            failure = task.exception()
+            if failure is None:
+                reply = task.result()
+                if reply.kind == RESULT:
+                    return reply
+                refusal = refusal or reply
+            elif isinstance(failure, CallError):
+                failures.append(failure)
+            else:
+                try:
+                    raise failure
+                finally:
+                    # Its traceback holds this frame.
+                    del failure
+    if refusal is not None:
+        return refusal
+    may_have_run = any(each.delivery == "unknown" for each in failures)
+    # A copy: the task keeps the failure itself, whose traceback would come to hold the task.
+    last = failures[-1]
+    attempts = sum(each.attempts for each in failures)
+    raise concluded(last.for_caller(last.delivery), attempts, may_have_run=may_have_run)

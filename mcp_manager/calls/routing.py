@@ -1,0 +1,288 @@
+"""Routing: which server takes a call that names none, and which one next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from random import randrange
+from typing import Final, TypeVar
+
+from mcp_manager._core.router import Router
+from mcp_manager.calls.affinity import PinTable, state_lost
+from mcp_manager.calls.retrying import concluded, is_safe
+from mcp_manager.errors import (
+    CallError,
+    CircuitOpenError,
+    ConnectionLostError,
+    DeadlineExceededError,
+    OverloadedError,
+    ServerNotFoundError,
+    SessionLostError,
+)
+from mcp_manager.fleet.index import Chooser, FleetIndex, Group
+from mcp_manager.health import HealthMonitor
+from mcp_manager.runtime.background import background_task, read_failure
+from mcp_manager.servers.instance import Instance
+from mcp_manager.servers.supervisor import Supervisor
+from mcp_manager.types import Selector, ServerState
+from mcp_manager.verbs.fleet_tools import ToolCache
+
+__all__ = ["Routing"]
+
+T = TypeVar("T")
+
+_UNEXECUTED: Final = ("not_sent", "rejected")
+_PER_PRIORITY: Final = 3
+_IN_ALL: Final = 8
+_KEYS: Final = 10_000
+_KEY_TTL_NS: Final = 3600 * 10**9
+_TOOL_GROUPS: Final = 256
+_LISTING_S: Final = 5.0
+# How long it is known which servers have a tool: if all could be asked, and if some could not.
+_HOLDS_NS: Final = 300 * 10**9
+_HOLDS_IN_PART_NS: Final = 5 * 10**9
+_UNKNOWN_LATENCY_S: Final = 0.03
+_INSTANCES_LOOKED_AT: Final = 4
+_READY: Final = (ServerState.HEALTHY, ServerState.DEGRADED, ServerState.INITIALIZING)
+# Whose error says most, where no server is ready.
+_TELLING: Final = (ServerState.UNHEALTHY, ServerState.MAINTENANCE, ServerState.STOPPED)
+
+
+class Routing:
+    """Carry calls to whichever server matches a :class:`Selector`.
+
+    Parameters
+    ----------
+    servers, index
+        All that are deployed, by id and by what they are selected by.
+    monitor, router
+        Know how they are, and how fast.
+    tools
+        Knows which tools they have.
+    clock
+        Monotonic nanoseconds.
+    """
+
+    def __init__(
+        self,
+        servers: Mapping[str, Supervisor],
+        index: FleetIndex,
+        monitor: HealthMonitor,
+        router: Router,
+        tools: ToolCache,
+        clock: Callable[[], int],
+    ) -> None:
+        self._servers = servers
+        self._monitor = monitor
+        self._router = router
+        self._tools = tools
+        self._clock = clock
+        self._index = index
+        self._chooser = Chooser(self._is_ready, self._cost, randrange)
+        self._keys: PinTable[tuple[str, bool]] = PinTable(_KEYS, _KEY_TTL_NS)
+        self._holders: dict[Selector, _Holders] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def carry(
+        self,
+        selector: Selector,
+        timeout: float | None,
+        key: str | None,
+        method: str,
+        tool: str | None,
+        attempt: Callable[[str, float | None], Awaitable[T]],
+    ) -> T:
+        """Call a server that matches, and another one as long as that does no harm and the retry budget has it.
+
+        It does none if the request was certainly not executed, or may be executed twice. At most three servers of each
+        priority are asked, and eight in all.
+
+        Parameters
+        ----------
+        timeout
+            Seconds for everything; ``None`` for the ``request_timeout_s`` of the first server.
+        key
+            Calls with the same one go to the same server, while that is ready; if its affinity is ``hard``, to no other.
+        method, tool
+            What is called: whether it may be executed twice depends on it.
+        attempt
+            ``await attempt(server_id, timeout)`` makes the call.
+
+        Raises
+        ------
+        ServerNotFoundError
+            No deployed server matches.
+        SessionLostError
+            The server that kept the state of this key is gone, and its affinity was ``hard``.
+        CallError
+            What the first server's call raised, if none of the others did better.
+        """
+        end_ns = None if timeout is None else self._clock() + round(timeout * 1e9)
+        group = await self._group(selector, timeout)
+        pinned = self._pinned(selector, key)
+        tried: list[str] = []
+        failure: CallError | None = None
+        may_have_run = False
+        for server_id in self._candidates(group, pinned, tried):
+            left = None if end_ns is None else max(0, end_ns - self._clock()) / 1e9
+            if failure is not None and left == 0:
+                break
+            if end_ns is None:
+                end_ns = self._clock() + self._servers[server_id].request_timeout_ns
+            tried.append(server_id)
+            try:
+                result = await attempt(server_id, left)
+            except CallError as error:
+                # The first one says most, but for one of a call that may have been executed.
+                failure = failure if failure is not None and error.delivery in _UNEXECUTED else error
+                may_have_run = may_have_run or error.delivery == "unknown"
+                if (pinned is not None and pinned[1]) or not self._may_go_on(server_id, method, tool, error):
+                    break
+                continue
+            self._pin(selector, key, server_id)
+            return result
+        if failure is not None:
+            raise concluded(failure, failure.attempts, may_have_run=may_have_run)
+        raise ServerNotFoundError(f"with {selector}", hint="no deployed server matches")
+
+    async def aclose(self) -> None:
+        """End what is being found out."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # Which servers
+
+    def _candidates(self, group: Group, pinned: tuple[str, bool] | None, tried: list[str]) -> Iterator[str]:
+        """Yield the servers to try, each chosen when its turn comes: those before have failed."""
+        if pinned is not None and (pinned[1] or self._is_ready(pinned[0])):
+            yield pinned[0]
+        below: int | None = None
+        of_this_priority: dict[int, int] = {}
+        while len(tried) < _IN_ALL:
+            server_id = group.choose(self._chooser, tried, below)
+            if server_id is None:
+                break
+            priority = self._servers[server_id].config.priority
+            of_this_priority[priority] = of_this_priority.get(priority, 0) + 1
+            if of_this_priority[priority] == _PER_PRIORITY:
+                below = priority
+            yield server_id
+        if not tried:
+            # None is ready: the call itself finds out, and says, why.
+            deployed = [each for each in group.despaired() if each in self._servers]
+            yield from sorted(deployed, key=self._helplessness)[:1]
+
+    def _is_ready(self, server_id: str) -> bool:
+        supervisor = self._servers.get(server_id)
+        return supervisor is not None and self._monitor.state(supervisor)[0] in _READY
+
+    def _helplessness(self, server_id: str) -> int:
+        state, _ = self._monitor.state(self._servers[server_id])
+        return _TELLING.index(state) if state in _TELLING else -1
+
+    def _cost(self, server_id: str) -> float:
+        """Return what a call would take: of the best of a few instances, the latency times the calls there would be."""
+        now_ns = self._clock()
+        instances = self._servers[server_id].instances[:_INSTANCES_LOOKED_AT]
+        return min((self._cost_of(each, now_ns) for each in instances), default=_UNKNOWN_LATENCY_S)
+
+    def _cost_of(self, instance: Instance, now_ns: int) -> float:
+        if instance.handle is None:
+            return _UNKNOWN_LATENCY_S
+        reading = self._router.instance_snapshot(instance.handle, now_ns)
+        latency_s = reading.latency_s
+        if latency_s is None:
+            # One that is connected is given a call to be known by; to connect another takes a while.
+            latency_s = 0.0 if instance.session is not None and not reading.inflight else _UNKNOWN_LATENCY_S
+        return latency_s * (reading.inflight + 1) / reading.weight
+
+    def _may_go_on(self, server_id: str, method: str, tool: str | None, error: CallError) -> bool:
+        """Tell whether another server may be asked after what one has answered."""
+        supervisor = self._servers.get(server_id)
+        if isinstance(error, SessionLostError) and not error.retryable:
+            # What the caller had there is nowhere else.
+            return False
+        if error.delivery not in _UNEXECUTED:
+            if supervisor is None or error.delivery != "unknown" or not error.retryable:
+                return False
+            if not is_safe(method, tool, supervisor.config.retry, supervisor.settings.hints):
+                return False
+        was_refused_here = error.delivery == "not_sent" and isinstance(error, CircuitOpenError | OverloadedError)
+        return was_refused_here or supervisor is None or self._router.withdraw(supervisor.record, self._clock())
+
+    # Keys
+
+    def _pinned(self, selector: Selector, key: str | None) -> tuple[str, bool] | None:
+        """Return the server that took the last call of a key, and whether no other will do."""
+        pinned = None if key is None else self._keys.get((selector, key), self._clock())
+        if pinned is None or pinned[0] in self._servers:
+            return pinned
+        self._keys.drop((selector, key))
+        if pinned[1]:
+            raise state_lost(pinned[0], "not_sent")
+        return None
+
+    def _pin(self, selector: Selector, key: str | None, server_id: str) -> None:
+        supervisor = self._servers.get(server_id)
+        if key is not None and supervisor is not None:
+            is_hard = supervisor.config.balancing.affinity == "hard"
+            self._keys.put((selector, key), (server_id, is_hard), self._clock())
+
+    # Tools
+
+    async def _group(self, selector: Selector, timeout: float | None) -> Group:
+        group = self._index.group(selector.tags, selector.server_type)
+        if selector.tool is None:
+            return group
+        holders = self._holders.pop(selector, None) or _Holders()
+        while len(self._holders) >= _TOOL_GROUPS:
+            del self._holders[next(iter(self._holders))]
+        # Last in line for being dropped.
+        self._holders[selector] = holders
+        version = self._index.version, self._tools.version
+        is_fresh = holders.version == version and self._clock() < holders.fresh_until_ns
+        if not is_fresh and (holders.task is None or holders.task.done()):
+            holders.task = background_task(
+                self._find_holders(selector, selector.tool, holders, version), "find who has a tool", among=self._tasks
+            )
+            # Whoever asked may have given up waiting.
+            holders.task.add_done_callback(read_failure)
+        if holders.group is not None:
+            # Known well enough: what has changed is found out meanwhile.
+            return holders.group
+        task = holders.task
+        assert task is not None
+        done, _ = await asyncio.wait({task}, timeout=timeout)
+        if not done:
+            raise DeadlineExceededError(
+                f"it was not found out within the timeout which servers have {selector}", delivery="not_sent"
+            )
+        if task.cancelled():
+            raise ConnectionLostError("the manager was stopped during the call", delivery="not_sent")
+        task.result()
+        assert holders.group is not None
+        return holders.group
+
+    async def _find_holders(self, selector: Selector, tool: str, holders: _Holders, version: tuple[int, int]) -> None:
+        group = self._index.group(selector.tags, selector.server_type)
+        members = [each for level in group.by_priority().values() for each in level]
+        asked = [each for each in members if self._is_ready(each)]
+        found, is_complete = await self._tools.holders(tool, asked, _LISTING_S)
+        holders.group = self._index.part(group, found)
+        holders.version = version
+        is_complete = is_complete and len(asked) == len(members)
+        holders.fresh_until_ns = self._clock() + (_HOLDS_NS if is_complete else _HOLDS_IN_PART_NS)
+
+
+class _Holders:
+    """The servers that have a tool, as far as it is known."""
+
+    __slots__ = ("fresh_until_ns", "group", "task", "version")
+
+    def __init__(self) -> None:
+        self.group: Group | None = None
+        self.version = (-1, -1)
+        self.fresh_until_ns = 0
+        self.task: asyncio.Task[None] | None = None

@@ -1,0 +1,204 @@
+"""What servers are made of: their sessions' settings, their transports, and what all of them share."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import Callable, Mapping
+from contextvars import copy_context
+from typing import Any, Final
+
+from mcp_manager._core.router import Router
+from mcp_manager.auth import request_headers
+from mcp_manager.auth.redirect import RedirectHandler
+from mcp_manager.auth.token_store import MemoryTokenStore, TokenStore
+from mcp_manager.config import ManagerConfig, ServerConfig
+from mcp_manager.protocol.capabilities import handshake_capabilities, stateless_capabilities
+from mcp_manager.protocol.envelope import TraceContext
+from mcp_manager.protocol.handshake import ClientIdentity
+from mcp_manager.runtime.deadline_timer import DeadlineTimer
+from mcp_manager.runtime.loop_lag import LoopLag
+from mcp_manager.servers.supervisor import InstanceObserver, Supervisor
+from mcp_manager.session import SessionSettings
+from mcp_manager.session.connect_slots import ConnectSlots
+from mcp_manager.session.endpoints import Endpoints
+from mcp_manager.session.handlers import HandlerMap
+from mcp_manager.transports.base import MessageSink, Transport
+from mcp_manager.transports.http.connections.limit import default_limit
+from mcp_manager.transports.http.connections.user_agent import user_agent
+from mcp_manager.transports.stdio.process_activity import usable_cores
+from mcp_manager.transports.stdio.transport import StdioTransport
+
+__all__ = ["Assembly"]
+
+logger = logging.getLogger(__name__)
+
+# To start a program takes a core for a second or more. Few at a time would do on idle cores; on cores that others use as
+# well, few get a small share: of 25 at once on two busy ones, 8 took 1.3 times as long as all, 16 took 1.2 times.
+_STARTS_PER_CORE: Final = 16
+_LOOK_AT_PROGRAMS_S: Final = 0.1
+_MOST_WAITING_PROGRAMS: Final = 4096
+_MOST_WAITING: Final = 512
+
+
+class Assembly:
+    """Make the supervisors of a manager's servers.
+
+    ``http`` is the one pool behind every HTTP server, ``lag`` measures how late the loop is.
+
+    Parameters
+    ----------
+    config
+        The manager's settings.
+    handlers
+        What the manager's user answers and listens to: what the client declares follows from them.
+    listeners
+        ``handlers`` and what the manager itself listens to.
+    capabilities, trace_context
+        See :class:`~mcp_manager.McpManager`.
+    began
+        ``began(server_id, kind)``: see :class:`~mcp_manager.session.subscriptions.Subscriptions`.
+    clock
+        Monotonic nanoseconds.
+    token_store, redirect_handler
+        See :class:`~mcp_manager.McpManager`.
+    """
+
+    def __init__(
+        self,
+        config: ManagerConfig,
+        handlers: HandlerMap,
+        listeners: HandlerMap,
+        capabilities: Mapping[str, Any],
+        trace_context: TraceContext | None,
+        began: Callable[[str, str], None],
+        clock: Callable[[], int],
+        token_store: TokenStore | None = None,
+        redirect_handler: RedirectHandler | None = None,
+    ) -> None:
+        # Half of all that an import would cost, and paid by those alone who make a manager.
+        from mcp_manager.transports.http.connections.pool import HttpPool  # noqa: PLC0415
+
+        self._config = config
+        self._token_store = token_store if token_store is not None else MemoryTokenStore()
+        self._redirect_handler = redirect_handler
+        self._listeners = listeners
+        self._listened = frozenset(handlers)
+        self._began = began
+        self._trace_context = trace_context
+        self._clock = clock
+        self._client = ClientIdentity(
+            name=config.client_name,
+            version=config.client_version,
+            capabilities=handshake_capabilities(handlers, capabilities),
+            stateless_capabilities=stateless_capabilities(handlers, capabilities),
+        )
+        # That of whoever makes the manager: what servers ask and tell unasked belongs to no call.
+        self._context = copy_context()
+        # One for all servers, as a bound method is made anew each time it is asked for.
+        self._make_transport = self._transport
+        self.lag = LoopLag()
+        self._timer = DeadlineTimer(self.lag)
+        self._connect_slots = ConnectSlots(config.connect_concurrency, most_waiting=_most_waiting())
+        starts = config.start_concurrency or _STARTS_PER_CORE * usable_cores()
+        # A program that only waits takes no core, and would be there in the end anyway.
+        self._start_slots = ConnectSlots(starts, most_waiting=_MOST_WAITING_PROGRAMS, look_s=_LOOK_AT_PROGRAMS_S)
+        self.http = HttpPool(
+            max_connections=default_limit() if config.max_connections is None else config.max_connections,
+            max_connections_per_origin=config.max_connections_per_origin,
+            timer=self._timer,
+            lag=self.lag,
+            sender=user_agent(config.client_name, config.client_version),
+        )
+
+    def supervisor(
+        self, server_id: str, config: ServerConfig, router: Router, observer: InstanceObserver
+    ) -> Supervisor:
+        """Make the supervisor of a server, which has no instances yet."""
+        return Supervisor(self.settings(server_id, config), router, observer, self._clock)
+
+    def settings(self, server_id: str, config: ServerConfig, before: SessionSettings | None = None) -> SessionSettings:
+        """Make what a server's sessions are made from; ``before`` is that of the configuration that it replaces."""
+        if not config.tls.verify:
+            logger.warning(
+                "server %r: tls.verify is false: anybody on the way can read and change what is sent", server_id
+            )
+        authorizations = None
+        if config.auth.type == "oauth":
+            # For those who need it: it is a good part of what an import costs.
+            from mcp_manager.auth.oauth.authorizations import Authorizations  # noqa: PLC0415
+            from mcp_manager.transports.http.connections.routed_client import RoutedClient  # noqa: PLC0415
+
+            client = RoutedClient(self.http, config)
+            authorizations = Authorizations(
+                server_id,
+                config.auth,
+                self._config.client_name,
+                lambda: client,
+                self._token_store,
+                self._redirect_handler,
+            )
+        endpoints = Endpoints(random.getrandbits(64)) if config.discovery.kind != "none" else None
+        settings = SessionSettings(
+            server_id,
+            config,
+            self._client,
+            self._listeners,
+            self._make_transport,
+            self._start_slots if config.command is not None else self._connect_slots,
+            self._clock,
+            self._trace_context,
+            authorizations,
+            endpoints=endpoints,
+            handler_timeout_s=self._config.handler_timeout_s,
+            listened=self._listened,
+            began=self._began,
+            context=self._context,
+            lag=self.lag,
+        )
+        if before is not None:
+            settings.succeed(before)
+        return settings
+
+    def _transport(self, session: SessionSettings, index: int, sink: MessageSink, sse: bool, number: int) -> Transport:
+        server_id, config, authorizations = session.server_id, session.config, session.authorizations
+        endpoints = session.endpoints
+        if config.command is not None:
+            return StdioTransport(config, server_id=server_id, sink=sink, timer=self._timer)
+        # See above.
+        from yarl import URL  # noqa: PLC0415
+
+        from mcp_manager.transports.http.connections.route import route_of  # noqa: PLC0415
+        from mcp_manager.transports.http.settings import HttpSettings  # noqa: PLC0415
+        from mcp_manager.transports.http.sse import HttpSseTransport  # noqa: PLC0415
+        from mcp_manager.transports.http.transport import HttpTransport  # noqa: PLC0415
+
+        url = config.instance_url(index)
+        where = URL(url)
+        settings = HttpSettings(
+            pool=self.http,
+            url=url,
+            headers=request_headers(config),
+            server_id=server_id,
+            connect_timeout_s=config.connect_timeout_s,
+            max_response_bytes=config.max_response_bytes,
+            lanes=self._config.http_lanes,
+            endpoint=endpoints[index] if endpoints is not None else None,
+            route=route_of(config, where, os.environ),
+            authorization=authorizations.of(url) if authorizations is not None else None,
+            cookies=session.cookies(number),
+            secrets=session.secrets,
+        )
+        kind = HttpSseTransport if sse or config.transport == "sse" else HttpTransport
+        return kind(settings, sink)
+
+
+def _most_waiting() -> int:
+    """Return how many connections may wait for an answer beyond ``connect_concurrency``: each holds a descriptor."""
+    try:
+        import resource  # noqa: PLC0415  (Unix alone has it)
+    except ImportError:
+        return _MOST_WAITING
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_WAITING if limit == resource.RLIM_INFINITY else max(1, min(_MOST_WAITING, limit // 2))

@@ -1,0 +1,167 @@
+"""Trying a new configuration out on a share of the calls: the share, and the verdict."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from math import sqrt
+from typing import Final
+
+import msgspec
+
+from mcp_manager._core.histogram import LatencyWindow
+from mcp_manager._core.router import Router
+from mcp_manager.servers.instance import Instance
+from mcp_manager.servers.supervisor import Supervisor
+from mcp_manager.types import CircuitState
+
+__all__ = ["Sample", "Trial", "what_is_worse"]
+
+_LOOK_S: Final = 1.0
+_LOOKS: Final = 10
+# By how much more of its calls a new configuration may fail, and how sure of that one must be (one-sided, 1 %).
+_MORE_FAILURES: Final = 0.05
+_SURE: Final = 2.33
+_SLOWER: Final = 1.5
+_SLOWER_S: Final = 0.05
+# With fewer calls, their 95th percentile is that of the one that took longest.
+_CALLS_OF_P95: Final = 20
+# A window forgets after one to two epochs: none of this one ends before the verdict.
+_EPOCH_MARGIN_S: Final = 60.0
+# In rendezvous hashing, a place has its keys whoever is there: a canary draws keys of its own.
+_OTHER_KEYS: Final = 0x9E3779B97F4A7C15
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """What the calls to some instances came to: how many, how many failed, and the 95th percentile of their durations."""
+
+    calls: int
+    failures: int
+    p95_s: float | None
+
+
+def what_is_worse(new: Sample, old: Sample, min_calls: int) -> str:
+    """Compare a new configuration with the old one and say what is worse, ``""`` if nothing is, or too little is known.
+
+    Calls fail more often if their share is more than 5 % above that of the old ones, and more than chance would have it
+    (two-proportion z-test, one-sided at 1 %). They are slower if their p95, of at least 20 calls, is more than half as much again, and more by 50 ms.
+    """
+    if new.calls < max(min_calls, 1):
+        return ""
+    rate = new.failures / new.calls
+    old_rate = old.failures / old.calls if old.calls else 0.0
+    error = 0.0
+    if old.calls:
+        pooled = (new.failures + old.failures) / (new.calls + old.calls)
+        error = sqrt(pooled * (1.0 - pooled) * (1.0 / new.calls + 1.0 / old.calls))
+    if rate - old_rate > max(_MORE_FAILURES, _SURE * error):
+        return f"{new.failures} of its {new.calls} calls failed ({rate:.0%}, of the old one's {old_rate:.0%})"
+    if new.p95_s is None or old.p95_s is None or min(new.calls, old.calls) < max(min_calls, _CALLS_OF_P95):
+        return ""
+    if new.p95_s > max(old.p95_s * _SLOWER, old.p95_s + _SLOWER_S):
+        return f"the p95 of its calls was {new.p95_s * 1e3:.1f} ms, that of the old one's {old.p95_s * 1e3:.1f} ms"
+    return ""
+
+
+class Trial:
+    """Give new instances a share of a server's calls, and watch what comes of it.
+
+    Calls are drawn by weight meanwhile: power of two choices gives a light instance nothing while the others are idle.
+    The policy ``consistent`` has its shares by weight anyway and stays, for the sake of the keys.
+
+    Parameters
+    ----------
+    supervisor, router
+        The server.
+    new
+        The instances to try, not in traffic yet.
+    percentage
+        Their share.
+    min_calls
+        Without so many calls there is no verdict.
+    duration_s
+        How long it takes.
+    clock
+        Monotonic nanoseconds.
+    """
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        router: Router,
+        new: Sequence[Instance],
+        percentage: float,
+        min_calls: int,
+        duration_s: float,
+        clock: Callable[[], int],
+    ) -> None:
+        self._supervisor = supervisor
+        self._router = router
+        self._new = new
+        self._old = supervisor.instances
+        self._share = percentage / 100.0
+        self._min_calls = min_calls
+        self._duration_s = duration_s
+        self._clock = clock
+        epoch_ns = round((duration_s + _EPOCH_MARGIN_S) * 1e9)
+        self._new_calls = LatencyWindow(epoch_ns=epoch_ns)
+        self._old_calls = LatencyWindow(epoch_ns=epoch_ns)
+        self._weights = [each.handle.weight for each in new if each.handle is not None]
+
+    def begin(self) -> None:
+        """Let the new instances take their share."""
+        handles = [each.handle for each in self._new if each.handle is not None]
+        tiers = {handle.tier for handle in handles}
+        beside = sum(each.handle.weight for each in self._old if each.handle is not None and each.handle.tier in tiers)
+        self._supervisor.balance(by_weight=True)
+        for handle in handles:
+            handle.latencies = self._new_calls
+            handle.identity ^= _OTHER_KEYS
+            if beside > 0:
+                self._router.set_weight(handle, beside * self._share / (1.0 - self._share) / len(handles))
+        for instance in self._old:
+            if instance.handle is not None:
+                instance.handle.latencies = self._old_calls
+        for instance in self._new:
+            self._supervisor.admit(instance)
+
+    async def verdict(self) -> str:
+        """Wait for the end and say why the new configuration is not good enough, ``""`` if it is; at once if it fails."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._duration_s
+        while True:
+            left_s = end - loop.time()
+            if left_s > 0:
+                await asyncio.sleep(min(left_s, _LOOK_S, self._duration_s / _LOOKS))
+            new, old = self._sample(self._new_calls), self._sample(self._old_calls)
+            if self._has_open_circuit():
+                return "its circuit opened"
+            worse = what_is_worse(new, old, self._min_calls)
+            if worse:
+                return worse
+            if left_s <= 0:
+                too_few = f"it had {new.calls} calls, and min_calls is {self._min_calls}"
+                return too_few if new.calls < self._min_calls else ""
+
+    def end(self) -> None:
+        """Let every instance take as many calls as its configuration says."""
+        for instance in (*self._old, *self._new):
+            if instance.handle is not None:
+                instance.handle.latencies = None
+        for instance, weight in zip(self._new, self._weights, strict=True):
+            if instance.handle is not None:
+                self._router.set_weight(instance.handle, weight)
+                instance.handle.identity ^= _OTHER_KEYS
+        self._supervisor.balance()
+
+    def _sample(self, window: LatencyWindow) -> Sample:
+        summary = window.summary(self._clock())
+        return Sample(summary.count, summary.failures, summary.p95_s)
+
+    def _has_open_circuit(self) -> bool:
+        now_ns = self._clock()
+        return any(
+            self._router.breaker_state(each.handle, now_ns) == CircuitState.OPEN
+            for each in self._new
+            if each.handle is not None
+        )

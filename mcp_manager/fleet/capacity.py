@@ -1,0 +1,43 @@
+"""What a wanted number of instances needs to be possible. Never a fake success: what cannot be is an error."""
+
+from __future__ import annotations
+
+from mcp_manager.config import ServerConfig
+from mcp_manager.errors import ConfigError, ScaleError
+from mcp_manager.fleet.discovery import require_dns
+
+__all__ = ["check_instances"]
+
+
+def check_instances(server_id: str, config: ServerConfig, instances: int) -> None:
+    """Accept a wanted number of instances, or say why it cannot be.
+
+    A stdio server becomes that many child processes, a list or template of URLs its first ones, and a plain URL that
+    many independent sessions; of a name whose places are discovered, it is the most that are used. 0 suspends the server.
+
+    Raises
+    ------
+    ConfigError
+        The number is not an integer, negative, or above ``max_instances``.
+    ScaleError
+        The server's list of URLs is shorter.
+    """
+    if not isinstance(instances, int) or isinstance(instances, bool):
+        raise ConfigError(f"instances must be an integer, not {type(instances).__name__}", server_id=server_id)
+    if not 0 <= instances <= config.max_instances:
+        raise ConfigError(
+            f"instances must be between 0 and max_instances ({config.max_instances}), not {instances}",
+            server_id=server_id,
+            hint="raise max_instances in the server's configuration" if instances > 0 else "",
+        )
+    limit = config.url_limit
+    if limit is not None and instances > limit:
+        raise ScaleError(
+            f"Server {server_id} cannot have {instances} instances: its url lists {limit}",
+            server_id=server_id,
+            hint="add URLs to the list and redeploy",
+        )
+    if config.discovery.kind != "none":
+        require_dns(server_id)
+    if config.has_url_template and instances:
+        config.instance_url(instances - 1)

@@ -1,0 +1,205 @@
+"""Finding the instances of a server by the records of its name: A and AAAA (RFC 1035, RFC 3596), or SRV (RFC 2782)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any, Final
+
+from mcp_manager.config import ServerConfig, split_nameserver
+from mcp_manager.errors import ConfigError, ConnectError
+from mcp_manager.session.endpoints import Endpoints
+from mcp_manager.transports.http.connections.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from dns.asyncresolver import Resolver
+
+    from mcp_manager.fleet.dns_backend import ClosingBackend
+
+__all__ = ["Discovery", "require_dns"]
+
+_log = logging.getLogger(__name__)
+
+_EXTRA: Final = "install it with: pip install 'pymcp-manager[dns]'"
+_HIGHEST_TIER: Final = 15
+# RFC 2782: one of weight 0 has a very small chance beside others.
+_LEAST_WEIGHT: Final = 0.1
+
+
+def require_dns(server_id: str) -> None:
+    """Raise :class:`ConfigError` unless the library that asks name servers is installed."""
+    try:
+        import dns.asyncresolver  # noqa: F401, PLC0415 - an extra, and slow to import
+    except ImportError:
+        raise ConfigError("discovery needs the package dnspython", server_id=server_id, hint=_EXTRA) from None
+
+
+class Discovery:
+    """Keep a server's endpoints as its name's records have them.
+
+    A look that finds nothing, or gets no answer, changes nothing: what was found last is kept, and looked for again after
+    ``min_refresh_s``.
+
+    Parameters
+    ----------
+    server_id, config
+        The server, whose ``url`` is a plain one.
+    endpoints
+        Where they are kept.
+    in_use
+        Tells which of their numbers are.
+    changed
+        Called after every look of :meth:`run` that found something.
+    """
+
+    def __init__(
+        self,
+        server_id: str,
+        config: ServerConfig,
+        endpoints: Endpoints,
+        in_use: Callable[[], Collection[int]],
+        changed: Callable[[], None],
+    ) -> None:
+        # It comes with aiohttp, which is loaded with the first transport.
+        from yarl import URL  # noqa: PLC0415
+
+        url = URL(config.instance_url(0))
+        self._server_id = server_id
+        self._host = url.raw_host or ""
+        self._port = url.port or 0
+        self._settings = config.discovery
+        self._endpoints = endpoints
+        self._in_use = in_use
+        self._changed = changed
+        self._resolver: Resolver | None = None
+        self._backend: ClosingBackend | None = None
+        # The last good answers, by name and type of record.
+        self._answers: dict[tuple[str, str], list[Any]] = {}
+        self._ttl_s = 0.0
+
+    async def look(self) -> None:
+        """Look once.
+
+        Raises
+        ------
+        ConnectError
+            Nothing was found, or nobody answered: everything stays as it was.
+        """
+        self._ttl_s = self._settings.refresh_s
+        # asyncio.wait_for of Python 3.11, by which dnspython waits, may lose a cancellation: a gathering does not.
+        [found] = await asyncio.gather(self._look_up())
+        if not found:
+            raise self._nothing("no record names a usable place")
+        self._endpoints.problem = None
+        self._endpoints.replace(found, self._in_use())
+
+    async def run(self) -> None:
+        """Look again whenever the records have expired, until cancelled."""
+        while True:
+            has_failed = self._endpoints.problem is not None
+            least, most = self._settings.min_refresh_s, self._settings.refresh_s
+            await asyncio.sleep(least if has_failed else min(max(self._ttl_s, least), most))
+            try:
+                await self.look()
+                self._changed()
+            except Exception as error:
+                failure = (
+                    error if isinstance(error, ConnectError) else self._nothing(f"{type(error).__name__}: {error}")
+                )
+                if not has_failed:
+                    _log.warning("server %r keeps the instances it has: %s", self._server_id, failure.message)
+                self._endpoints.problem = failure.for_caller("not_sent")
+
+    async def _look_up(self) -> list[Endpoint]:
+        if self._settings.kind == "srv":
+            return await self._look_for_services()
+        return [Endpoint(address, self._port) for address in await self._look_for_addresses(self._host)]
+
+    async def _look_for_addresses(self, host: str) -> list[str]:
+        answers = await asyncio.gather(self._ask(host, "A"), self._ask(host, "AAAA"), return_exceptions=True)
+        failures = [each for each in answers if isinstance(each, BaseException)]
+        for failure in failures:
+            if not isinstance(failure, ConnectError):
+                try:
+                    raise failure
+                finally:
+                    # Its traceback holds this frame.
+                    del failure
+        if len(failures) == len(answers):
+            raise failures[0]
+        found = [
+            # Of the kind that could not be asked for, what there was.
+            self._answers.get((host, kind), []) if isinstance(answer, BaseException) else answer
+            for kind, answer in zip(("A", "AAAA"), answers, strict=True)
+        ]
+        if not any(found):
+            raise self._nothing(f"{host} has no address")
+        for kind, records in zip(("A", "AAAA"), found, strict=True):
+            self._answers[host, kind] = records
+        return list(dict.fromkeys(record.address for records in found for record in records))
+
+    async def _look_for_services(self) -> list[Endpoint]:
+        services = [each for each in await self._ask(self._host, "SRV") if str(each.target) != "."]
+        if not services:
+            raise self._nothing(f"{self._host} names no service")
+        tiers = {priority: tier for tier, priority in enumerate(sorted({each.priority for each in services}))}
+        places = await asyncio.gather(*(self._place_of(str(each.target)) for each in services))
+        return list(
+            dict.fromkeys(
+                Endpoint(place, each.port, min(tiers[each.priority], _HIGHEST_TIER), each.weight or _LEAST_WEIGHT)
+                for each, place in zip(services, places, strict=True)
+                if place is not None and each.port
+            )
+        )
+
+    async def _place_of(self, host: str) -> str | None:
+        """Return the first address of a host, the one it had if there is no answer, ``None`` if there never was any."""
+        try:
+            return (await self._look_for_addresses(host))[0]
+        except ConnectError:
+            known = [record for kind in ("A", "AAAA") for record in self._answers.get((host, kind), [])]
+            return known[0].address if known else None
+
+    async def _ask(self, host: str, kind: str) -> list[Any]:
+        import dns.exception  # noqa: PLC0415 - see require_dns
+
+        try:
+            answer = await self._asked.resolve(
+                host,
+                kind,
+                raise_on_no_answer=False,
+                lifetime=self._settings.timeout_s,
+                search=not self._settings.nameservers,
+                backend=self._backend,
+            )
+        except dns.exception.DNSException as error:
+            raise self._nothing(f"the look-up of {host} ({kind}) failed: {error}") from None
+        except Exception as error:
+            # Whatever a name server's packet does to the library that reads it, discovery goes on.
+            raise self._nothing(f"the look-up of {host} ({kind}) failed: {type(error).__name__}: {error}") from None
+        if answer.rrset is None:
+            return []
+        self._ttl_s = min(self._ttl_s, float(answer.chaining_result.minimum_ttl))
+        # The order of the records changes from answer to answer.
+        return sorted(answer.rrset)
+
+    @property
+    def _asked(self) -> Resolver:
+        if self._resolver is None:
+            import dns.asyncresolver  # noqa: PLC0415 - see require_dns
+            import dns.nameserver  # noqa: PLC0415 - see require_dns
+
+            from mcp_manager.fleet.dns_backend import ClosingBackend  # noqa: PLC0415 - see require_dns
+
+            self._backend = ClosingBackend()
+            self._resolver = dns.asyncresolver.Resolver(configure=not self._settings.nameservers)
+            if self._settings.nameservers:
+                self._resolver.nameservers = [
+                    dns.nameserver.Do53Nameserver(address, port)
+                    for address, port in map(split_nameserver, self._settings.nameservers)
+                ]
+        return self._resolver
+
+    def _nothing(self, why: str) -> ConnectError:
+        return ConnectError(f"no instance was found: {why}", server_id=self._server_id)

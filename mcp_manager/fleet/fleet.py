@@ -1,0 +1,522 @@
+"""Which servers there are: how they come, change and go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from mcp_manager._core.router import Router
+from mcp_manager.config import (
+    ManagerConfig,
+    ServerConfig,
+    check_server_config,
+    parse_server_config,
+    validate_server_id,
+)
+from mcp_manager.config.arguments import as_manager_config, check_count, check_server_id
+from mcp_manager.errors import (
+    CallError,
+    ConfigError,
+    ConnectError,
+    DeadlineExceededError,
+    McpManagerError,
+    ServerExistsError,
+    ServerNotFoundError,
+)
+from mcp_manager.fleet.assembly import Assembly
+from mcp_manager.fleet.capacity import check_instances
+from mcp_manager.fleet.index import FleetIndex, traits_of
+from mcp_manager.fleet.rollout import Rollout, RolloutPlan
+from mcp_manager.health import HealthMonitor
+from mcp_manager.health.readiness import is_ready
+from mcp_manager.runtime.background import background_task, bare_context, finish
+from mcp_manager.servers.core_settings import balancing_settings, limits_of
+from mcp_manager.servers.instance import Instance
+from mcp_manager.servers.supervisor import Supervisor
+from mcp_manager.session import SessionSettings
+from mcp_manager.types import ServerState
+
+__all__ = ["Applied", "Fleet", "ServerSpec", "end_all"]
+
+_log = logging.getLogger(__name__)
+
+ServerSpec = ServerConfig | Mapping[str, Any] | str | bytes
+"""A server's configuration: the struct, a mapping, or JSON text."""
+
+# Circuits close with traffic and with time, of which nobody tells. In a large fleet a look at all servers takes a while:
+# it must not take more than a tenth of the loop's time.
+_LOOK_AGAIN_S = 0.25
+_MOMENT_S = 0.25
+
+_KEPT = "server %r keeps its old configuration: %s"
+_PAUSES = 9
+# Servers that are named in one error.
+_TOLD = 5
+
+
+class Applied(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``apply`` changed: server ids, sorted; and by id why a server kept its old configuration.
+
+    ``starting`` are those that still serve with the old one while the new one starts, which takes over when it is up.
+    """
+
+    deployed: tuple[str, ...]
+    redeployed: tuple[str, ...]
+    undeployed: tuple[str, ...]
+    failed: dict[str, str]
+    starting: tuple[str, ...] = ()
+
+
+class Fleet:
+    """Own the servers of a manager.
+
+    ``servers`` holds their supervisors by id, in the order of deployment, and ``index`` finds them by what they are
+    selected by; both are changed here alone. What the methods do
+    and raise is documented at those of :class:`~mcp_manager.McpManager` that have their names.
+
+    Parameters
+    ----------
+    assembly
+        Makes supervisors.
+    router, monitor
+        Where servers are registered, and who probes them.
+    on_removed
+        Called with the id of a server that is gone for good.
+    clock
+        Monotonic nanoseconds.
+    """
+
+    def __init__(
+        self,
+        assembly: Assembly,
+        router: Router,
+        monitor: HealthMonitor,
+        on_removed: Callable[[str], None],
+        clock: Callable[[], int],
+    ) -> None:
+        self._assembly = assembly
+        self._router = router
+        self._monitor = monitor
+        self._observer = _Observer(monitor)
+        self._on_removed = on_removed
+        self._clock = clock
+        self.servers: dict[str, Supervisor] = {}
+        self.index = FleetIndex(lambda: ((each, traits_of(self.servers[each].config)) for each in self.servers))
+        # On their way in or out: they have instances, and are not, or not any more, among the servers.
+        self._passing: set[Supervisor] = set()
+        self._is_ended = False
+
+    def supervisor_of(self, server_id: str) -> Supervisor:
+        """Return the supervisor of a server; raises :class:`ServerNotFoundError`."""
+        try:
+            return self.servers[server_id]
+        except (KeyError, TypeError):
+            check_server_id(server_id)
+            raise ServerNotFoundError(server_id) from None
+
+    def take_all(self) -> list[Supervisor]:
+        """Empty the fleet and return what was in it, or is on its way in or out, for whoever ends it."""
+        self._is_ended = True
+        supervisors = [*self.servers.values(), *self._passing]
+        self.servers.clear()
+        return supervisors
+
+    async def deploy(self, server_id: str, config: ServerSpec) -> None:
+        """Register a server, connect to it and probe it once."""
+        await self._connect(*self._register(server_id, _parse_config(server_id, config)))
+
+    async def deploy_all(self, servers: Mapping[str, ServerSpec]) -> None:
+        """Deploy servers at once; raises what is wrong with a configuration, and nothing else that one server meets."""
+        with _collector_paused():
+            added = [
+                self._register(server_id, _parse_config(server_id, config)) for server_id, config in servers.items()
+            ]
+        await asyncio.gather(*(self._connect(*each) for each in added if not each[0].is_dormant))
+
+    def _register(self, server_id: str, parsed: ServerConfig) -> tuple[Supervisor, list[Instance]]:
+        """Make a server one of the fleet, and return its instances that are not connected yet."""
+        if server_id in self.servers:
+            raise ServerExistsError(server_id)
+        if parsed.instances != 1:
+            check_instances(server_id, parsed, parsed.instances)
+        self._router.add_server(server_id, balancing_settings(parsed.balancing), limits_of(parsed))
+        supervisor = self._assembly.supervisor(server_id, parsed, self._router, self._observer)
+        self.servers[server_id] = supervisor
+        self.index.put(server_id, traits_of(parsed))
+        self._monitor.server_added(supervisor)
+        return supervisor, supervisor.scale(parsed.instances)
+
+    async def _connect(self, supervisor: Supervisor, added: list[Instance]) -> None:
+        """Connect a new server, unless a call is to do that, and take it back if whoever deploys it gives up."""
+        is_lazy = supervisor.config.connect == "lazy"
+        if is_lazy and supervisor.settings.endpoints is None:
+            return
+        server_id = supervisor.server_id
+        try:
+            await _awaited(supervisor, self._bring_up(supervisor, added, is_lazy))
+        except Exception as error:
+            # It is deployed, and what nobody foresaw is no other thing than a server out of reach: it is tried again.
+            failure = supervisor.settings.containment.failure(error, "not_sent")
+            for instance in supervisor.instances:
+                instance.last_error = failure if isinstance(failure, CallError) else None
+            self._monitor.settle(supervisor)
+        except BaseException:
+            if self.servers.get(server_id) is supervisor:
+                await self._remove(server_id, supervisor, 0.0)
+            raise
+
+    async def _bring_up(self, supervisor: Supervisor, added: list[Instance], is_lazy: bool) -> None:
+        """Find out where a server is, if that is to be found, and connect to it."""
+        if supervisor.settings.endpoints is not None:
+            await self._find(supervisor, supervisor.settings, must=False)
+            added = supervisor.reconcile()
+        if not is_lazy:
+            await self._probe_all(added)
+
+    async def undeploy(self, server_id: str) -> None:
+        """Remove a server."""
+        supervisor = self.supervisor_of(server_id)
+        await self._remove(server_id, supervisor, supervisor.config.shutdown_grace_s)
+
+    async def redeploy(self, server_id: str, config: ServerSpec, plan: RolloutPlan) -> None:
+        """Replace a server's configuration without a gap."""
+        supervisor = self.supervisor_of(server_id)
+        task, settings = await self._begin_rollout(supervisor, config, plan)
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait({task})
+            raise
+        self._conclude(supervisor, settings, task)
+
+    async def _begin_rollout(
+        self, supervisor: Supervisor, config: ServerSpec, plan: RolloutPlan
+    ) -> tuple[asyncio.Task[None], SessionSettings]:
+        server_id = supervisor.server_id
+        parsed = _parse_config(server_id, config)
+        check_instances(server_id, parsed, parsed.instances)
+        while supervisor.rollout is not None:
+            await asyncio.wait({supervisor.rollout.task})
+        if self.servers.get(server_id) is not supervisor:
+            raise self._gone(server_id)
+        settings = self._assembly.settings(server_id, parsed, supervisor.settings)
+        find = partial(self._find, supervisor, settings)
+        rollout = Rollout(supervisor, settings, plan, self._router, find, self._clock)
+        task = supervisor.begin_rollout(settings, rollout.run()).task
+        task.add_done_callback(partial(self._rolled_out, supervisor))
+        return task, settings
+
+    def _conclude(self, supervisor: Supervisor, settings: SessionSettings, task: asyncio.Task[None]) -> None:
+        """Raise what a rollout that is over has failed of."""
+        if not task.cancelled():
+            try:
+                task.result()
+            except McpManagerError:
+                raise
+            except Exception as error:
+                raise settings.containment.failure_of_fault(error, "not_sent") from None
+        elif supervisor.settings is not settings:
+            raise self._gone(supervisor.server_id)
+
+    def _gone(self, server_id: str) -> McpManagerError:
+        """Say why a server that was there is not there any more."""
+        if self._is_ended:
+            return ConnectError("the server is being stopped", server_id=server_id, retryable=False)
+        return ServerNotFoundError(server_id, hint="it was removed meanwhile")
+
+    async def _find(self, supervisor: Supervisor, settings: SessionSettings, *, must: bool = True) -> None:
+        """Find out where instances are, if that is to be found, and go on doing so."""
+        endpoints = settings.endpoints
+        if endpoints is None:
+            return
+        # For those who need it.
+        from mcp_manager.fleet.discovery import Discovery  # noqa: PLC0415
+
+        in_use = partial(supervisor.in_use, settings)
+        found = partial(self._found, supervisor, settings)
+        discovery = Discovery(supervisor.server_id, settings.config, endpoints, in_use, found)
+        try:
+            await discovery.look()
+        except ConnectError as error:
+            endpoints.problem = error.for_caller("not_sent")
+            if must:
+                raise
+        if not supervisor.is_over:
+            endpoints.keeper = supervisor.spawn(discovery.run(), bare_context())
+
+    def _found(self, supervisor: Supervisor, settings: SessionSettings) -> None:
+        """Have instances where they were found; a replacement of the configuration that is under way does so itself."""
+        if supervisor.settings is not settings:
+            return
+        added = supervisor.reconcile()
+        if added and settings.config.connect == "eager":
+            supervisor.spawn(self._probe_all(added))
+
+    def _rolled_out(self, supervisor: Supervisor, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            # Retrieved here: whoever asked for it may be gone.
+            task.exception()
+        added = supervisor.end_rollout()
+        if self.servers.get(supervisor.server_id) is supervisor:
+            self.index.put(supervisor.server_id, traits_of(supervisor.config))
+            self._monitor.reassess(supervisor)
+        if added and supervisor.config.connect == "eager":
+            supervisor.spawn(self._probe_all(added))
+
+    async def scale(self, server_id: str, instances: int) -> None:
+        """Set how many instances a server has."""
+        supervisor = self.supervisor_of(server_id)
+        check_instances(server_id, supervisor.config, instances)
+        if supervisor.rollout is not None:
+            # Whichever configuration it will have.
+            check_instances(server_id, supervisor.rollout.settings.config, instances)
+        added = supervisor.scale(instances)
+        if supervisor.config.connect == "eager":
+            # Those that somebody else asked for are waited for as well.
+            others = [each for each in supervisor.instances if each not in added]
+            await _awaited(supervisor, self._all_connected(added, others))
+
+    async def apply(self, config: ManagerConfig) -> Applied:
+        """Make the fleet what ``config.servers`` says."""
+        if config is None:
+            raise ConfigError("config must be a ManagerConfig, not None")
+        config = as_manager_config(config)
+        with _collector_paused():
+            wanted = {server_id: _parse_config(server_id, server) for server_id, server in config.servers.items()}
+        gone = sorted(self.servers.keys() - wanted.keys())
+        fresh = sorted(wanted.keys() - self.servers.keys())
+        changed = sorted(
+            server_id
+            for server_id in wanted.keys() & self.servers.keys()
+            if wanted[server_id] != self.servers[server_id].config
+        )
+        failed: dict[str, str] = {}
+        starting: set[str] = set()
+        with _collector_paused():
+            added = [self._register(server_id, wanted[server_id]) for server_id in fresh]
+        await asyncio.gather(
+            *(self._alone(server_id, failed, partial(self.undeploy, server_id)) for server_id in gone),
+            *(
+                self._alone(each[0].server_id, failed, partial(self._connect, *each))
+                for each in added
+                if not each[0].is_dormant
+            ),
+            *(
+                self._alone(server_id, failed, partial(self._replace, server_id, wanted[server_id], failed, starting))
+                for server_id in changed
+            ),
+        )
+        return Applied(
+            deployed=tuple(each for each in fresh if each in self.servers),
+            redeployed=tuple(each for each in changed if each not in failed and each not in starting),
+            undeployed=tuple(gone),
+            failed=failed,
+            starting=tuple(sorted(starting)),
+        )
+
+    async def _alone(self, server_id: str, failed: dict[str, str], work: Callable[[], Awaitable[None]]) -> None:
+        """Do one server's part of :meth:`apply`: what goes wrong with it must not keep the others from theirs."""
+        containment = self.servers[server_id].settings.containment
+        try:
+            await work()
+        except Exception as error:
+            if self._is_ended:
+                raise
+            told = containment.failure(error, "not_sent")
+            failed[server_id] = str(told)
+            _log.error("server %r is not what it should be: %s", server_id, told)
+
+    async def wait_ready(self, wanted: int | None, timeout: float | None, check_running: Callable[[], None]) -> None:
+        """Wait until ``wanted`` servers, or all that are deployed then, are ready; ``check_running`` may end the wait."""
+        if wanted is not None:
+            check_count(wanted, "min")
+        try:
+            async with asyncio.timeout(timeout):
+                await self._wait_ready(wanted, check_running)
+        except TimeoutError:
+            raise self._unready(wanted, timeout) from None
+
+    async def _wait_ready(self, wanted: int | None, check_running: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._observer.changed.clear()
+            began = loop.time()
+            missing = [each for each in self.servers.values() if not is_ready(each, self._monitor)]
+            ready = len(self.servers) - len(missing)
+            enough = len(self.servers) if wanted is None else wanted
+            if ready >= enough:
+                return
+            self._settle(missing, enough - ready)
+            took_s = loop.time() - began
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_AGAIN_S):
+                    await self._observer.changed.wait()
+            await asyncio.sleep(_PAUSES * took_s)
+            check_running()
+
+    def _unready(self, wanted: int | None, timeout: float | None) -> DeadlineExceededError:
+        """Say which servers are not ready, and why; of many, the first few."""
+        missing = [each for each in self.servers.values() if not is_ready(each, self._monitor)]
+        ready = len(self.servers) - len(missing)
+        told = [self._why_unready(each) for each in missing[:_TOLD]]
+        more = [f"and {len(missing) - _TOLD} more"] if len(missing) > _TOLD else []
+        return DeadlineExceededError(
+            f"after {timeout:g} s {ready} of {len(self.servers) if wanted is None else wanted} servers are ready"
+            + "".join(f"; {each}" for each in [*told, *more]),
+            delivery="not_sent",
+        )
+
+    def _why_unready(self, supervisor: Supervisor) -> str:
+        state, reasons = self._monitor.state(supervisor)
+        errors = (f": {error.message}" for each in supervisor.instances if (error := each.last_error) is not None)
+        return f"{supervisor.server_id!r} is {state.value} ({', '.join(reasons)}){next(errors, '')}"
+
+    def _settle(self, missing: Iterable[Supervisor], wanted: int) -> None:
+        """Have sessions made where they are missing; of the servers never tried, no more than ``wanted`` at once."""
+        for supervisor in missing:
+            if self._monitor.state(supervisor)[0] is ServerState.INITIALIZING:
+                if wanted <= 0:
+                    continue
+                wanted -= 1
+            self._monitor.settle(supervisor)
+
+    async def _probe_all(self, instances: Iterable[Instance]) -> None:
+        probes = [self._monitor.probe(instance) for instance in instances]
+        if len(probes) == 1:
+            # As nearly always: a task would take 1.6 KB a server of a fleet whose servers wait for their turns.
+            await probes[0]
+        else:
+            await asyncio.gather(*probes)
+
+    async def _all_connected(self, added: Iterable[Instance], others: Iterable[Instance]) -> None:
+        await asyncio.gather(self._probe_all(added), *(each.wait_connected() for each in others))
+
+    async def _replace(self, server_id: str, config: ServerConfig, failed: dict[str, str], starting: set[str]) -> None:
+        """Replace a configuration, and leave that to itself when its programs take long to start."""
+        supervisor = self.supervisor_of(server_id)
+        task, settings = await self._begin_rollout(supervisor, config, RolloutPlan())
+        try:
+            await asyncio.wait({task}, timeout=config.connect_timeout_s + _MOMENT_S)
+            if not task.done() and supervisor.settings is not settings:
+                starting.add(server_id)
+                task.add_done_callback(partial(_tell_failure, server_id))
+                return
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait({task})
+            raise
+        try:
+            self._conclude(supervisor, settings, task)
+        except McpManagerError as error:
+            failed[server_id] = str(error)
+            _log.warning(_KEPT, server_id, error)
+
+    async def _remove(self, server_id: str, supervisor: Supervisor, grace_s: float) -> None:
+        del self.servers[server_id]
+        self.index.remove(server_id)
+        self._router.remove_server(server_id)
+        self._monitor.server_removed(supervisor)
+        try:
+            await self._end(supervisor, grace_s)
+        finally:
+            if server_id not in self.servers:
+                self._on_removed(server_id)
+
+    async def _end(self, supervisor: Supervisor, grace_s: float) -> None:
+        """End a supervisor that is not among the servers; whoever ends everything finds it until it is done."""
+        self._passing.add(supervisor)
+        try:
+            await supervisor.aclose(grace_s)
+        finally:
+            self._passing.discard(supervisor)
+
+
+async def end_all(supervisors: Collection[Supervisor], timeout_s: float) -> None:
+    """End servers, at once after ``timeout_s``, or when whoever waits is cancelled; then they have ended all the same."""
+    ending = background_task(_all_closed((each, each.config.shutdown_grace_s) for each in supervisors), "end servers")
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.wait({ending}, timeout=timeout_s)
+    if not ending.done() or ending.cancelled():
+        await finish(_all_closed((each, 0.0) for each in supervisors), "end servers at once")
+        ending.cancel()
+        while not ending.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({ending})
+
+
+async def _all_closed(supervisors: Iterable[tuple[Supervisor, float]]) -> None:
+    """Close servers, each with its grace in seconds; what goes wrong with one is logged, and keeps no other open."""
+    each_grace = list(supervisors)
+    outcomes = await asyncio.gather(*(each.aclose(grace_s) for each, grace_s in each_grace), return_exceptions=True)
+    for (supervisor, _), outcome in zip(each_grace, outcomes, strict=True):
+        if isinstance(outcome, Exception):
+            supervisor.settings.containment.failure(outcome, "unknown")
+
+
+class _Observer:
+    """Pass the supervisors' news to the monitor, and wake whoever waits for readiness."""
+
+    def __init__(self, monitor: HealthMonitor) -> None:
+        self._monitor = monitor
+        self.changed = asyncio.Event()
+
+    def instance_added(self, supervisor: Supervisor, instance: Instance) -> None:
+        self._monitor.instance_added(supervisor, instance)
+
+    def instance_changed(self, supervisor: Supervisor, instance: Instance, error: CallError | None) -> None:
+        self._monitor.instance_changed(supervisor, instance, error)
+        self.changed.set()
+
+    def instance_removed(self, instance: Instance) -> None:
+        self._monitor.instance_removed(instance)
+        self.changed.set()
+
+    def instance_ended(self, supervisor: Supervisor) -> None:
+        self._monitor.instance_ended(supervisor)
+
+
+async def _awaited(supervisor: Supervisor, work: Coroutine[Any, Any, None]) -> None:
+    """Have a server's work done, and wait for it for ``connect_timeout_s`` at most: programs may take longer to start."""
+    task = supervisor.spawn(work)
+    # A moment more than the attempts themselves, which say what they met.
+    await asyncio.wait({task}, timeout=supervisor.config.connect_timeout_s + _MOMENT_S)
+    if task.done() and not task.cancelled():
+        task.result()
+
+
+def _tell_failure(server_id: str, task: asyncio.Task[None]) -> None:
+    """Say that a replacement has failed that nobody waits for."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        _log.warning(_KEPT, server_id, error)
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep the garbage collector from looking, again and again, at what is just being made and is all in use.
+
+    With 100,000 servers it takes as long as making them.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _parse_config(server_id: str, config: ServerSpec) -> ServerConfig:
+    if isinstance(config, ServerConfig):
+        return check_server_config(config, server_id=server_id)
+    validate_server_id(server_id)
+    return parse_server_config(config, server_id=server_id)

@@ -1,0 +1,264 @@
+"""How the configuration of a server is replaced while it serves: start, verify, shift, drain, and roll back on failure."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import Any, Final, Literal, get_args
+
+import msgspec
+
+from mcp_manager._core.router import Router
+from mcp_manager.config.arguments import shown
+from mcp_manager.errors import CallError, ConfigError, RolloutError
+from mcp_manager.fleet.canary import Trial
+from mcp_manager.fleet.verification import ToolCheck, listed_tools, what_is_amiss
+from mcp_manager.runtime.background import background_task
+from mcp_manager.servers.instance import Instance
+from mcp_manager.servers.supervisor import Supervisor
+from mcp_manager.session import SessionSettings
+
+__all__ = ["Rollout", "RolloutPlan", "Strategy"]
+
+Strategy = Literal["blue_green", "rolling", "canary"]
+"""How traffic shifts; see :meth:`McpManager.redeploy`."""
+
+_LONGEST_S: Final = 30 * 86400.0
+
+
+class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """How a configuration is to be replaced; see :meth:`McpManager.redeploy`.
+
+    Raises
+    ------
+    ConfigError
+        A value is impossible.
+    """
+
+    strategy: Strategy = "blue_green"
+    batch: int = 1
+    percentage: float = 10.0
+    canary_s: float = 30.0
+    min_calls: int = 20
+    verify_tools: ToolCheck = "off"
+
+    def __post_init__(self) -> None:
+        """Check what a caller gave."""
+        if not isinstance(self.strategy, str) or self.strategy not in get_args(Strategy):
+            raise ConfigError(f"strategy must be one of {', '.join(get_args(Strategy))}, not {shown(self.strategy)}")
+        if not isinstance(self.verify_tools, str) or self.verify_tools not in get_args(ToolCheck):
+            raise ConfigError(
+                f"verify_tools must be one of {', '.join(get_args(ToolCheck))}, not {shown(self.verify_tools)}"
+            )
+        for name, least in (("batch", 1), ("min_calls", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ConfigError(f"{name} must be an integer from {least}, not {shown(value)}")
+        for name, most in (("percentage", 100.0), ("canary_s", _LONGEST_S)):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < most:
+                raise ConfigError(f"{name} must be a number above 0 and below {most:g}, not {shown(value)}")
+
+
+class Rollout:
+    """Replace the configuration of one server.
+
+    Until it is done, instances of both configurations belong to the server; the supervisor leaves them to the rollout.
+
+    Parameters
+    ----------
+    supervisor
+        The server.
+    settings
+        What sessions of the new configuration are made from.
+    plan
+        How.
+    router
+        Shares calls while a canary runs, and tells what came of them.
+    find
+        Finds out where the new instances are to be; raises :class:`ConnectError` if nowhere.
+    clock
+        Monotonic nanoseconds.
+    """
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        settings: SessionSettings,
+        plan: RolloutPlan,
+        router: Router,
+        find: Callable[[], Awaitable[None]],
+        clock: Callable[[], int],
+    ) -> None:
+        self._supervisor = supervisor
+        self._before = supervisor.settings
+        self._settings = settings
+        self._plan = plan
+        self._router = router
+        self._find = find
+        self._clock = clock
+        self._tools: dict[str, str] | None = None
+        self._drains: list[asyncio.Task[None]] = []
+        self._is_committed = False
+
+    async def run(self) -> None:
+        """Replace it, or leave everything as it was and raise; cancelled, it leaves everything as it was, too.
+
+        Raises
+        ------
+        CallError
+            The new configuration does not connect, or does not answer.
+        RolloutError
+            It is not what was asked for.
+        """
+        supervisor = self._supervisor
+        try:
+            await self._find()
+            if self._plan.verify_tools != "off":
+                self._tools = await self._tools_before()
+            match self._plan.strategy:
+                case "blue_green":
+                    await self._switch()
+                case "rolling":
+                    await self._roll()
+                case "canary":
+                    await self._try_out()
+        except BaseException:
+            if not self._is_committed and not supervisor.is_over:
+                supervisor.revert()
+                await self._roll_back()
+            raise
+        if self._drains:
+            await asyncio.wait(self._drains)
+
+    async def _switch(self) -> None:
+        """Start all of the new instances, then change over at one stroke."""
+        self._commit(await self._start(self._wanted()))
+
+    async def _roll(self) -> None:
+        """Replace some at a time: each new one serves before an old one goes, so that there are never too few."""
+        supervisor = self._supervisor
+        while missing := self._missing():
+            for instance in await self._start(missing[: self._plan.batch]):
+                supervisor.admit(instance)
+            surplus = len(supervisor.instances) - len(self._wanted())
+            drains = [supervisor.drain(each) for each in self._old()[: max(surplus, 0)]]
+            if drains:
+                await asyncio.wait(drains)
+        self._commit(())
+
+    async def _try_out(self) -> None:
+        """Give the first of the new instances a share of the calls, then change over if they serve as well as the old."""
+        supervisor, plan = self._supervisor, self._plan
+        wanted = self._wanted()
+        new = await self._start(wanted[: max(1, round(len(wanted) * plan.percentage / 100))])
+        trial = Trial(supervisor, self._router, new, plan.percentage, plan.min_calls, plan.canary_s, self._clock)
+        try:
+            trial.begin()
+            if new:
+                worse = await trial.verdict()
+                if worse:
+                    raise self._wanting(worse, "it was tried on a share of the calls")
+            self._commit(await self._start(self._missing()))
+        finally:
+            trial.end()
+
+    def _commit(self, started: Iterable[Instance]) -> None:
+        """Make the new configuration that of the server, in one step that nothing can come between."""
+        supervisor = self._supervisor
+        self._is_committed = True
+        supervisor.adopt(self._settings)
+        for instance in started:
+            supervisor.admit(instance)
+        self._drains += [supervisor.drain(each) for each in self._old()]
+
+    def _missing(self) -> list[int]:
+        there = {each.index for each in self._supervisor.instances if each.settings is self._settings}
+        return [index for index in self._wanted() if index not in there]
+
+    def _wanted(self) -> Sequence[int]:
+        return self._settings.places(self._supervisor.desired)
+
+    def _old(self) -> list[Instance]:
+        """Return the instances of the old configuration in the order in which they can be spared."""
+        old = [each for each in self._supervisor.instances if each.settings is not self._settings]
+        return sorted(old, key=lambda each: each.session is not None)
+
+    async def _start(self, indexes: Iterable[int]) -> list[Instance]:
+        """Make instances of the new configuration, connect and verify them; they take no traffic yet."""
+        started = [self._supervisor.stage(self._settings, index) for index in indexes]
+        plan, config = self._plan, self._settings.config
+        if config.connect == "eager" or plan.strategy != "blue_green" or plan.verify_tools != "off":
+            await _all_of(self._prove(instance) for instance in started)
+        return started
+
+    async def _prove(self, instance: Instance) -> None:
+        config = self._settings.config
+        # A program has all the time that it has to start, and every attempt ends by itself.
+        await instance.connect()
+        if self._tools is None:
+            return
+        tools = await listed_tools(instance, self._clock() + int(config.request_timeout_s * 1e9))
+        amiss = what_is_amiss(self._tools, tools, self._plan.verify_tools)
+        if amiss:
+            raise self._wanting(f"it {amiss}", 'verify_tools="off" allows that')
+
+    def _wanting(self, why: str, hint: str) -> RolloutError:
+        server_id = self._supervisor.server_id
+        return RolloutError(
+            f"Server {server_id} keeps its configuration, the new one is not good enough: {why}",
+            server_id=server_id,
+            hint=hint,
+        )
+
+    async def _tools_before(self) -> dict[str, str] | None:
+        """Ask an old instance for its tools; ``None`` if none of them can say, which leaves nothing to keep."""
+        deadline_ns = self._clock() + int(self._before.config.request_timeout_s * 1e9)
+        for instance in self._supervisor.instances:
+            if instance.session is None:
+                continue
+            try:
+                return await listed_tools(instance, deadline_ns)
+            except CallError:
+                continue
+        return None
+
+    async def _roll_back(self) -> None:
+        """Bring back what was drained, and then drain what came in its place."""
+        supervisor = self._supervisor
+        serving = [each for each in supervisor.instances if each.settings is self._settings]
+        if serving:
+            await self._restore()
+        for instance in serving:
+            supervisor.drain(instance)
+        discarded = supervisor.discard()
+        if discarded:
+            await asyncio.wait(discarded)
+
+    async def _restore(self) -> None:
+        supervisor = self._supervisor
+        there = {each.index for each in supervisor.instances if each.settings is self._before}
+        missing = [index for index in self._before.places(supervisor.desired) if index not in there]
+        if not missing:
+            return
+        restored = [supervisor.stage(self._before, index) for index in missing]
+        # Those that do not connect any more are retried for ever, like any other.
+        await asyncio.gather(*(each.connect() for each in restored), return_exceptions=True)
+        for instance in restored:
+            supervisor.admit(instance)
+
+
+async def _all_of(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do all of it at once; the first failure ends the rest and is raised alone."""
+    tasks = [background_task(work, "prove an instance") for work in works]
+    if not tasks:
+        return
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in tasks:
+        if task in done:
+            task.result()

@@ -1,0 +1,179 @@
+"""The Prometheus families, collected from the core's snapshots at the moment of a scrape: nothing counts twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from mcp_manager.observe.views import ServerReading
+from mcp_manager.runtime.loop_lag import LoopLag
+from mcp_manager.types import CallStatus
+
+__all__ = ["render"]
+
+_STATUS_LABELS = tuple(status.label for status in CallStatus)
+
+
+class _FleetCollector(Collector):
+    def __init__(self, readings: Sequence[ServerReading], lag: LoopLag) -> None:
+        self._readings = readings
+        self._lag = lag
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._requests()
+        yield self._response_times()
+        yield self._health_checks()
+        yield from self._recoveries()
+        yield self._restarts()
+        yield self._floods()
+        yield from self._gauges()
+        yield from self._fleet()
+        yield self._loop_lag()
+
+    def _loop_lag(self) -> Metric:
+        family = HistogramMetricFamily(
+            "mcp_loop_lag_seconds", "How late the event loop was, measured twice a second", labels=()
+        )
+        counts, total, sum_s = self._lag.histogram()
+        family.add_metric((), [*((_bound(bound), count) for bound, count in counts), ("+Inf", total)], sum_s)
+        return family
+
+    def _requests(self) -> Metric:
+        family = CounterMetricFamily(
+            "mcp_requests", "Calls ended, by method and status", labels=("server_id", "method", "status")
+        )
+        for reading in self._readings:
+            for method in reading.snapshot.methods:
+                for label, count in zip(_STATUS_LABELS, method.counts, strict=True):
+                    if count:
+                        family.add_metric((reading.snapshot.server_id, method.method, label), count)
+        return family
+
+    def _response_times(self) -> Metric:
+        family = HistogramMetricFamily(
+            "mcp_response_time_seconds",
+            "Time from picking an instance to the end of the call, retries of the session included",
+            labels=("server_id", "method"),
+        )
+        for reading in self._readings:
+            for method in reading.snapshot.methods:
+                buckets = [(_bound(bound), count) for bound, count in method.buckets]
+                buckets.append(("+Inf", method.count))
+                family.add_metric((reading.snapshot.server_id, method.method), buckets, method.sum_s)
+        return family
+
+    def _health_checks(self) -> Metric:
+        family = CounterMetricFamily(
+            "mcp_health_checks", "Active probes ended, by result", labels=("server_id", "result")
+        )
+        for reading in self._readings:
+            server_id = reading.snapshot.server_id
+            family.add_metric((server_id, "success"), reading.snapshot.health_successes)
+            family.add_metric((server_id, "failure"), reading.snapshot.health_failures)
+        return family
+
+    def _recoveries(self) -> Iterable[Metric]:
+        """Say what was done for calls beside their first attempts: alert on these before callers see failures."""
+        retries = CounterMetricFamily(
+            "mcp_retries", "Attempts made after one that had failed, or on the next session", labels=("server_id",)
+        )
+        hedges = CounterMetricFamily(
+            "mcp_hedges", "Attempts made beside one that took long, on another instance", labels=("server_id",)
+        )
+        fallbacks = CounterMetricFamily(
+            "mcp_fallbacks", "Answers that stood in for one that no attempt brought", labels=("server_id", "source")
+        )
+        for reading in self._readings:
+            server_id = reading.snapshot.server_id
+            for recovery, count in reading.recoveries.items():
+                if recovery == "retry":
+                    retries.add_metric((server_id,), count)
+                elif recovery == "hedge":
+                    hedges.add_metric((server_id,), count)
+                else:
+                    fallbacks.add_metric((server_id, recovery), count)
+        return retries, hedges, fallbacks
+
+    def _restarts(self) -> Metric:
+        family = CounterMetricFamily(
+            "mcp_child_restarts",
+            "Child processes that were gone, and are started again: they ended, or were killed as they did not answer",
+            labels=("server_id", "cause"),
+        )
+        for reading in self._readings:
+            for cause, count in reading.restarts.items():
+                family.add_metric((reading.snapshot.server_id, cause), count)
+        return family
+
+    def _floods(self) -> Metric:
+        family = CounterMetricFamily(
+            "mcp_floods",
+            "Times that a server sent so much that reading from it had to pause again and again for a second",
+            labels=("server_id",),
+        )
+        for reading in self._readings:
+            if reading.floods:
+                family.add_metric((reading.snapshot.server_id,), reading.floods)
+        return family
+
+    def _fleet(self) -> Iterable[Metric]:
+        instances = GaugeMetricFamily(
+            "mcp_instances", "Instances that are wanted, connected, and on their way out", labels=("server_id", "state")
+        )
+        ejected = _gauge("mcp_ejected_instances", "Instances out of traffic because they failed more than others")
+        waiting = _gauge("mcp_waiting_calls", "Calls above a limit that wait for their turn")
+        limit = _gauge("mcp_concurrency_limit", "Calls that the instances take at once, where that is limited by now")
+        for reading in self._readings:
+            server_id = reading.snapshot.server_id
+            label = (server_id,)
+            instances.add_metric((server_id, "desired"), reading.desired)
+            instances.add_metric((server_id, "ready"), reading.ready)
+            instances.add_metric((server_id, "draining"), reading.draining)
+            ejected.add_metric(label, reading.ejected)
+            waiting.add_metric(label, reading.snapshot.waiting)
+            if reading.limit is not None:
+                limit.add_metric(label, reading.limit)
+        return instances, ejected, waiting, limit
+
+    def _gauges(self) -> Iterable[Metric]:
+        active = _gauge("mcp_active_connections", "Calls under way")
+        pool = GaugeMetricFamily(
+            "mcp_connection_pool_size",
+            "Connections open to the server (child processes for stdio), in use or idle",
+            labels=("server_id", "state"),
+        )
+        breaker = _gauge("mcp_circuit_breaker_state", "0 closed, 1 open, 2 half open")
+        availability = _gauge(
+            "mcp_server_availability", "Share of the wanted instances that are connected and in service"
+        )
+        error_rate = _gauge("mcp_error_rate", "Share of the calls of the last minute that failed")
+        for reading in self._readings:
+            snapshot = reading.snapshot
+            label = (snapshot.server_id,)
+            active.add_metric(label, snapshot.inflight)
+            busy = min(snapshot.inflight, reading.open_connections)
+            pool.add_metric((snapshot.server_id, "active"), busy)
+            pool.add_metric((snapshot.server_id, "idle"), reading.open_connections - busy)
+            breaker.add_metric(label, reading.circuit)
+            availability.add_metric(label, reading.ready / reading.desired if reading.desired else 0.0)
+            calls = snapshot.window_calls
+            error_rate.add_metric(label, snapshot.window_failures / calls if calls else 0.0)
+        return active, pool, breaker, availability, error_rate
+
+
+def render(readings: Sequence[ServerReading], lag: LoopLag) -> str:
+    """Render every family for these servers in the Prometheus text format 0.0.4."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_FleetCollector(readings, lag))
+    return generate_latest(registry).decode("utf-8")
+
+
+def _gauge(name: str, documentation: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, documentation, labels=("server_id",))
+
+
+def _bound(seconds: float) -> str:
+    return repr(float(seconds))

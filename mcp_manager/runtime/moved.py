@@ -1,0 +1,68 @@
+"""Modules that had another name: importable by it for one more release, with a :class:`DeprecationWarning`.
+
+Only those are listed that hold a public name, which somebody may have imported from there, or pickled.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Final
+
+__all__ = ["MOVED", "find_moved_modules"]
+
+MOVED: Final = {
+    "mcp_manager.catalog": "mcp_manager.results",
+    "mcp_manager.dispatch": "mcp_manager.calls",
+    "mcp_manager.metrics": "mcp_manager.observe.metrics",
+    "mcp_manager.scaling": "mcp_manager.fleet",
+    "mcp_manager.snapshot": "mcp_manager.observe.snapshot",
+    "mcp_manager.task_verbs": "mcp_manager.verbs.tasks",
+    "mcp_manager.tool_catalog": "mcp_manager.verbs.fleet_tools",
+    "mcp_manager.views": "mcp_manager.observe.views",
+}
+"""The new name of each module that moved; those inside a package moved with it."""
+
+
+class _MovedModules(MetaPathFinder, Loader):
+    """Find modules of this package by their old names."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return how to load a module by its old name, ``None`` for every other name."""
+        # A package to Python, so that the modules inside it are looked for here as well.
+        return ModuleSpec(fullname, self, is_package=True) if _name_of(fullname) is not None else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Have the module answer with what is in the new one."""
+        old = module.__name__
+        name = _name_of(old)
+        assert name is not None
+        try:
+            moved = import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise
+            raise ModuleNotFoundError(f"No module named {old!r}", name=old) from error
+        warnings.warn(f"{old} is now {name}; the old name goes with the next release", DeprecationWarning, stacklevel=2)
+        module.__doc__ = moved.__doc__
+        module.__dict__["__all__"] = getattr(moved, "__all__", [])
+        module.__dict__["__getattr__"] = lambda attribute: getattr(moved, attribute)
+
+
+def find_moved_modules() -> None:
+    """Look for modules by their old names from now on, where nothing else finds them."""
+    if not any(isinstance(finder, _MovedModules) for finder in sys.meta_path):
+        sys.meta_path.append(_MovedModules())
+
+
+def _name_of(old: str) -> str | None:
+    top, _, inner = old.removeprefix("mcp_manager.").partition(".")
+    moved = MOVED.get(f"mcp_manager.{top}") if old.startswith("mcp_manager.") else None
+    return f"{moved}.{inner}" if moved is not None and inner else moved

@@ -1,0 +1,1 @@
+"""One server: its instances, and who starts and replaces them."""

@@ -1,0 +1,117 @@
+"""A server's configuration, translated for the compiled core: seconds become nanoseconds, names become numbers.
+
+Servers that are configured alike share one of each: fewer bytes to keep, and to read on every call.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from typing import Literal
+
+from mcp_manager._core.allowance import RateLimiter
+from mcp_manager._core.breaker import BreakerSettings
+from mcp_manager._core.limiter import LimiterSettings
+from mcp_manager._core.records import Balancing, Limits
+from mcp_manager.config import BalancingConfig, BreakerConfig, ManagerConfig, RetryBudgetConfig, ServerConfig
+from mcp_manager.protocol.methods import CONTROL
+from mcp_manager.transports.http.connections.endpoint import Endpoint
+
+__all__ = ["balancing_settings", "breaker_settings", "identity_of", "in_ns", "limits_of", "limits_together"]
+
+
+@functools.lru_cache(maxsize=1024)
+def breaker_settings(config: BreakerConfig, is_probed: bool) -> BreakerSettings:
+    """Translate when circuits open, and how they close again."""
+    return BreakerSettings(
+        window_ns=in_ns(config.window_s),
+        min_calls=config.min_calls,
+        failure_rate=config.failure_rate,
+        consecutive_failures=config.consecutive_failures,
+        slow_call_ns=in_ns(config.slow_call_s),
+        slow_rate=config.slow_rate,
+        open_ns=in_ns(config.open_s),
+        open_max_ns=in_ns(config.open_max_s),
+        jitter=config.jitter,
+        trip_decay_ns=in_ns(config.trip_decay_s),
+        half_open_permits=config.half_open_permits,
+        half_open_successes=config.half_open_successes,
+        probe_ttl_ns=in_ns(config.probe_ttl_s),
+        # Where nothing probes, there is nobody for callers to let go first.
+        active_first=config.active_first and is_probed,
+        probe_grace_ns=in_ns(config.probe_grace_s),
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def balancing_settings(config: BalancingConfig) -> Balancing:
+    """Translate how calls are shared among instances."""
+    return Balancing(
+        policy=config.policy,
+        overprovision=config.overprovision,
+        panic_threshold=config.panic_threshold,
+        max_ejection=config.max_ejection,
+        slow_start_ns=in_ns(config.slow_start_s),
+        slow_start_aggression=config.slow_start_aggression,
+    )
+
+
+def limits_of(config: ServerConfig) -> Limits:
+    """Translate how much a server is sent, and what it may have in retries."""
+    limits, budget = config.limits, config.retry.budget
+    return _limits(
+        (limits.concurrency, limits.initial, limits.min, limits.max, limits.decrease),
+        (limits.rate.rate, limits.rate.burst),
+        limits.max_concurrent,
+        limits.shed_ratio if limits.shedding else 0.0,
+        in_ns(limits.shed_window_s),
+        budget,
+    )
+
+
+def limits_together(config: ManagerConfig) -> Limits:
+    """Translate how many calls all servers together may have under way, and what they may have in retries."""
+    budget = config.retry_budget
+    return Limits(
+        max_concurrent=config.max_concurrent,
+        budget_ratio=budget.ratio,
+        budget_min_per_s=budget.min_per_s,
+        budget_ttl_ns=in_ns(budget.ttl_s),
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _limits(
+    limiter: tuple[Literal["aimd", "gradient", "off"], int, int, int, float],
+    rate: tuple[float, int],
+    max_concurrent: int,
+    shed_multiple: float,
+    shed_window_ns: int,
+    budget: RetryBudgetConfig,
+) -> Limits:
+    mode, initial, least, most, decrease = limiter
+    return Limits(
+        LimiterSettings(mode=mode, initial=initial, least=least, most=most, decrease=decrease),
+        RateLimiter(rate=rate[0], burst=rate[1]),
+        max_concurrent=max_concurrent,
+        shed_multiple=shed_multiple,
+        shed_window_ns=shed_window_ns,
+        never_shed=CONTROL,
+        budget_ratio=budget.ratio,
+        budget_min_per_s=budget.min_per_s,
+        budget_ttl_ns=in_ns(budget.ttl_s),
+    )
+
+
+def identity_of(config: ServerConfig, index: int, found: Endpoint | None = None) -> int:
+    """Tell instances apart for rendezvous hashing, alike in every process: by their URL or endpoint, or by number."""
+    if config.balancing.policy != "consistent":
+        return 0
+    own_url = config.url is not None and (config.has_url_template or config.url_limit is not None)
+    text = str(found) if found is not None else config.instance_url(index) if own_url else str(index)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def in_ns(seconds: float) -> int:
+    """Return a duration in the nanoseconds that the core counts in."""
+    return round(seconds * 1e9)

@@ -1,0 +1,82 @@
+"""The places of a server whose instances are found by name: what is there, and which of it is used."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Collection, Iterable
+from math import log
+from typing import Final
+
+from mcp_manager.errors import ConnectError
+from mcp_manager.transports.http.connections.endpoint import Endpoint
+
+__all__ = ["Endpoints"]
+
+_UNITS: Final = 2.0**53
+
+
+class Endpoints:
+    """Number the places of one server and choose among them.
+
+    A place keeps its number for as long as it is there. Where fewer are wanted than there are, each is chosen by a hash
+    of its own (weighted rendezvous hashing; Schindelhauer and Schomaker, 2005): one that comes or goes moves one, and
+    managers with different seeds spread over all of them.
+
+    ``keeper`` is the task that looks for them, ``problem`` why the last look found nothing.
+
+    Parameters
+    ----------
+    seed
+        64 bits, different in every manager.
+    """
+
+    __slots__ = ("_by_index", "_found", "_next_index", "_seed", "keeper", "problem")
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed.to_bytes(8, "little")
+        self._by_index: dict[int, Endpoint] = {}
+        self._found: set[int] = set()
+        self._next_index = 0
+        self.keeper: asyncio.Task[None] | None = None
+        self.problem: ConnectError | None = None
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __getitem__(self, index: int) -> Endpoint:
+        return self._by_index[index]
+
+    def replace(self, found: Iterable[Endpoint], in_use: Collection[int]) -> None:
+        """Take note of what there is now; what is gone is remembered for as long as its number is in use."""
+        known = {_key(endpoint): index for index, endpoint in self._by_index.items()}
+        self._found = set()
+        for endpoint in found:
+            index = known.get(_key(endpoint))
+            if index is None:
+                index = known[_key(endpoint)] = self._next_index
+                self._next_index += 1
+            self._by_index[index] = endpoint
+            self._found.add(index)
+        for index in self._by_index.keys() - self._found - set(in_use):
+            del self._by_index[index]
+
+    def chosen(self, count: int) -> list[int]:
+        """Return the numbers of at most so many places: those of the first tiers, and within a tier by rendezvous."""
+        ranked = sorted(self._found, key=lambda index: (self._by_index[index].tier, -self._score(index)))
+        return sorted(ranked[:count])
+
+    def close(self) -> None:
+        """Look no more; idempotent."""
+        if self.keeper is not None:
+            self.keeper.cancel()
+
+    def _score(self, index: int) -> float:
+        endpoint = self._by_index[index]
+        digest = hashlib.blake2b(str(endpoint).encode(), digest_size=8, key=self._seed).digest()
+        unit = ((int.from_bytes(digest, "little") >> 11) + 0.5) / _UNITS
+        return endpoint.weight / -log(unit)
+
+
+def _key(endpoint: Endpoint) -> tuple[str, int, int]:
+    return endpoint.address, endpoint.port, endpoint.tier

@@ -1,0 +1,1 @@
+"""What is known of one server and outlives each of its sessions."""

@@ -1,0 +1,112 @@
+"""What the tools of one server have promised to return, and whether they did (2025-06-18, server/tools, output schema)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from mcp_manager.protocol.bounded_schema import MAX_SCHEMA_BYTES, UnusableSchema, bounded_schema, has_few_parts
+from mcp_manager.session.knowledge.peer_faults import PeerFaults
+
+__all__ = ["OutputSchemas"]
+
+_MAX_TOTAL_BYTES: Final = 8 * 1024 * 1024
+_MAX_AGE_NS: Final = 300 * 10**9
+_UNUSABLE: Final = "an output schema that cannot be used"
+
+
+class OutputSchemas:
+    """Keep the output schemas of one server's tools, as they were listed last.
+
+    Parameters
+    ----------
+    faults
+        Told of schemas that cannot be used: the calls concerned are not checked, and do not fail.
+    clock
+        Monotonic nanoseconds.
+    """
+
+    __slots__ = ("_clock", "_faults", "_learnt_ns", "_schemas", "_stamp", "epoch")
+
+    def __init__(self, faults: PeerFaults, clock: Callable[[], int]) -> None:
+        self._faults = faults
+        self._clock = clock
+        self._schemas: dict[str, bytes] = {}
+        self._stamp: object = None
+        self._learnt_ns = 0
+        # Told apart by it: a list that was asked for before :meth:`forget` says nothing of what is true after it.
+        self.epoch = 0
+
+    def learn(self, schemas: Iterable[tuple[str, bytes]], stamp: object, epoch: int) -> None:
+        """Take what a complete list says in place of what was known.
+
+        Parameters
+        ----------
+        schemas
+            Tool and schema, of those that have one.
+        stamp
+            What it was read from, to be compared with later ones.
+        epoch
+            ``self.epoch`` when it was asked for.
+        """
+        if epoch != self.epoch:
+            return
+        learnt: dict[str, bytes] = {}
+        total = 0
+        for tool, schema in schemas:
+            total += min(len(schema), MAX_SCHEMA_BYTES + 1)
+            if total > _MAX_TOTAL_BYTES:
+                self._faults.count(_UNUSABLE, "those of all tools together are too large")
+                break
+            # One that is too large is refused for its size, which the first bytes of it show as well.
+            learnt.setdefault(tool, schema[: MAX_SCHEMA_BYTES + 1])
+        self._schemas = learnt
+        self._stamp = stamp
+        self._learnt_ns = self._clock()
+
+    def forget(self) -> None:
+        """Know nothing any more: the server says that its tools have changed."""
+        self._schemas = {}
+        self.epoch += 1
+
+    def knows(self, tool: str) -> bool:
+        """Tell whether a tool is known to have an output schema."""
+        return tool in self._schemas
+
+    def is_current(self, stamp: object) -> bool:
+        """Tell whether what is known was read from ``stamp``, less than five minutes ago."""
+        return self._stamp == stamp and self._clock() - self._learnt_ns < _MAX_AGE_NS
+
+    async def find_fault(self, tool: str, content: Any) -> str | None:
+        """Return what is wrong with the structured content of a tool's result, ``None`` if that is not known.
+
+        ``None`` as content is null or none at all: right only where the schema has null. A large content is looked at
+        beside the loop.
+        """
+        text = self._schemas.get(tool)
+        if text is None:
+            return None
+        if has_few_parts(content):
+            return self._told(tool, _judged(text, content))
+        return self._told(tool, await asyncio.to_thread(_judged, text, content))
+
+    def _told(self, tool: str, verdict: str | UnusableSchema | None) -> str | None:
+        if isinstance(verdict, UnusableSchema):
+            self._faults.count(_UNUSABLE, f"tool {tool[:80]!r}: {verdict}")
+            return None
+        return verdict
+
+
+def _judged(text: bytes, content: Any) -> str | UnusableSchema | None:
+    """Return what is wrong with a content, ``None`` if nothing is, or why that cannot be said."""
+    schema = bounded_schema(text)
+    if isinstance(schema, UnusableSchema):
+        return schema
+    try:
+        fault = schema.fault_in(content)
+    except UnusableSchema as reason:
+        return reason
+    if fault is None:
+        return None
+    return "it has no structured content" if content is None else f"its structured content breaks the schema {fault}"

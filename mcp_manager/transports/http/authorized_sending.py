@@ -1,0 +1,152 @@
+"""Requests with credentials that are obtained: sent with the token of now, and again with what a refusal says it lacked."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from yarl import URL
+
+from mcp_manager._core.http_message import STOPPED, Exchange, WireError, WireReply
+from mcp_manager._core.jsonrpc import Message
+from mcp_manager.auth import Challenge, parse_challenge
+from mcp_manager.auth.base import Authorization
+from mcp_manager.config.redaction import Secrets
+from mcp_manager.errors import AuthError, ConnectionLostError, Delivery
+from mcp_manager.transports.http.request_head import field_lines
+from mcp_manager.transports.http.waits import Waits
+
+__all__ = ["AuthorizedSending"]
+
+T = TypeVar("T")
+
+# Of one request: a nonce, a token, more scopes.
+_MAX_CHALLENGES: Final = 3
+
+
+class AuthorizedSending:
+    """Send the requests of one transport with the credentials of its server.
+
+    Parameters
+    ----------
+    server_id
+        Names the server in errors.
+    authorization
+        Obtains the credentials.
+    waits
+        Bounds what is awaited for a request.
+    secrets
+        Learns every credential that is sent.
+    on_header
+        Takes the header field that every request is to have from now on.
+    """
+
+    def __init__(
+        self,
+        server_id: str,
+        authorization: Authorization,
+        waits: Waits,
+        secrets: Secrets,
+        on_header: Callable[[str, str], None],
+    ) -> None:
+        self._server_id = server_id
+        self._authorization = authorization
+        self._waits = waits
+        self._secrets = secrets
+        self._on_header = on_header
+        self._token_generation = 0
+        self._channel_generation = 0
+        self.close = authorization.subscribe(self.take_token)
+
+    def take_token(self) -> None:
+        """Send every request with the token of now."""
+        header = self._authorization.header()
+        self._token_generation = self._authorization.generation
+        if header is not None:
+            self._secrets.add(header[1])
+            self._on_header(*header)
+
+    def channel_made(self) -> None:
+        """Learn that requests go over a channel from now on, with the token of now."""
+        self._channel_generation = self._token_generation
+
+    def proof(self, verb: str, url: URL) -> bytes | None:
+        """Return the fields that one request alone has, ``None`` where all have the same."""
+        if not self._authorization.per_request:
+            return None
+        fields = self._authorization.fields(verb, str(url))
+        self._secrets.add(fields.get("Authorization", ""))
+        return field_lines(fields)
+
+    async def send(
+        self,
+        verb: str,
+        url: URL,
+        exchange: Exchange,
+        send: Callable[[], Awaitable[WireReply | Message]],
+        refusal: WireReply | None = None,
+    ) -> WireReply | Message:
+        """Send a request, and again with what a 401 or 403 says it lacked: by then, nothing has been executed.
+
+        ``refusal`` is what it met that went over the channel.
+        """
+        authorization = self._authorization
+        own_fields = exchange.fields
+        # What went over the channel may have left with an earlier token than that of now.
+        generation = self._token_generation if self._token_generation == self._channel_generation else -1
+        is_renewed = False
+        if refusal is None:
+            await self._obtained(exchange, authorization.make_ready())
+        for attempt in range(_MAX_CHALLENGES + 1):
+            if refusal is None:
+                generation = authorization.generation
+                proof = self.proof(verb, url)
+                if proof is not None:
+                    exchange.fields = (own_fields or b"") + proof
+                reply = await send()
+                if type(reply) is not WireReply:
+                    return reply
+                authorization.take_nonce(reply.header("dpop-nonce") or "")
+                if reply.status not in (401, 403):
+                    return reply
+                refusal = reply
+            challenge = _challenge_of(refusal, dpop=authorization.per_request)
+            is_current = refusal.status == 401 and challenge.error != "use_dpop_nonce"
+            is_current = is_current and generation == authorization.generation
+            # One new token: a user must not be asked for a second one, which would be refused as well.
+            if attempt == _MAX_CHALLENGES or (is_current and is_renewed):
+                break
+            is_renewed = is_renewed or is_current
+            if not await self._obtained(exchange, authorization.challenged(challenge, generation)):
+                return refusal
+            refusal, exchange.sent = None, False
+        assert refusal is not None
+        if refusal.status == 401:
+            authorization.refused_again()
+        return refusal
+
+    async def _obtained(self, exchange: Exchange, wanted: Awaitable[T]) -> T:
+        """Wait for an authorization within the exchange's deadline; it goes on without whoever gives up."""
+        delivery: Delivery = "rejected" if exchange.sent else "not_sent"
+        try:
+            async with self._waits.bounded(exchange):
+                return await wanted
+        except WireError as error:
+            if error.kind == STOPPED:
+                raise ConnectionLostError(
+                    "the server was stopped during the call", server_id=self._server_id, delivery="not_sent"
+                ) from None
+            raise AuthError(
+                "the authorization was not completed within the deadline",
+                server_id=self._server_id,
+                delivery=delivery,
+                retryable=True,
+                hint="it goes on: call again once the user has agreed",
+            ) from None
+        except AuthError as error:
+            raise error.for_caller(delivery) from None
+
+
+def _challenge_of(reply: WireReply, *, dpop: bool) -> Challenge:
+    """Read all ``WWW-Authenticate`` fields: each scheme may have its own."""
+    return parse_challenge(reply.status, reply.header_values("www-authenticate"), dpop=dpop)

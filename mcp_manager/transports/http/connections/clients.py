@@ -1,0 +1,172 @@
+"""The HTTP sessions that open connections: their sockets, names and certificates, and whose sockets they are."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import aiohttp
+from yarl import URL
+
+from mcp_manager.auth.addresses import address_rule
+from mcp_manager.runtime.forks import keep_from_children
+from mcp_manager.transports.http.connections.addresses import refuse_special_address
+from mcp_manager.transports.http.connections.connector import RoutedConnector
+from mcp_manager.transports.http.connections.names import Names
+from mcp_manager.transports.http.connections.tls import TlsContexts
+from mcp_manager.transports.http.connections.user_agent import USER_AGENT, user_agent
+
+if TYPE_CHECKING:
+    from aiohappyeyeballs import AddrInfoType
+
+__all__ = ["KEEPALIVE_S", "Clients", "connecting_server"]
+
+T = TypeVar("T")
+
+connecting_server: ContextVar[str] = ContextVar("connecting_server", default="")
+"""The server on whose behalf the current task may open a connection."""
+
+# uvicorn closes idle connections after 5 s: reusing one in that moment loses the request.
+KEEPALIVE_S: Final = 4.0
+# Seconds, seconds and probes: a silent peer is gone after two minutes.
+_KEEPALIVE_PROBES: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+
+
+class Clients:
+    """Own aiohttp's sessions, each made with its first use on the running loop, and count the sockets of each server.
+
+    Parameters
+    ----------
+    sender
+        The ``User-Agent`` of every request, unless it brings its own.
+    """
+
+    def __init__(self, sender: str = "") -> None:
+        self.user_agent = sender or user_agent("")
+        self.tls = TlsContexts()
+        self._names: Names | None = None
+        self._shared: aiohttp.ClientSession | None = None
+        self._lasting: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None
+        self._sockets: dict[str, list[socket.socket]] = {}
+
+    @property
+    def shared(self) -> aiohttp.ClientSession:
+        """The session for ordinary requests, whose connections are kept."""
+        if self._shared is None:
+            self._shared = self._make_client(self._open_socket)
+        return self._shared
+
+    @property
+    def lasting(self) -> aiohttp.ClientSession:
+        """The session for streams that stay open."""
+        if self._lasting is None:
+            self._lasting = self._make_client(self._open_lasting_socket)
+        return self._lasting
+
+    @property
+    def fresh(self) -> aiohttp.ClientSession:
+        """The session for requests that need a connection of their own, made for each."""
+        if self._fresh is None:
+            self._fresh = self._make_client(self._open_socket, force_close=True)
+        return self._fresh
+
+    async def connecting(self, url: URL, connect: Callable[[], Awaitable[T]]) -> T:
+        """Connect to the host of a URL; see :meth:`Names.connecting`."""
+        return await self._resolver().connecting(url, connect)
+
+    def doubt(self, url: URL) -> None:
+        """Learn that a connection to a URL was lost; see :meth:`Names.doubt`."""
+        if self._names is not None:
+            self._names.doubt(url)
+
+    def open_connections(self, server_id: str) -> int:
+        """Count the sockets open to a server, in use or idle."""
+        # Left as it is: whoever asks may be on another thread.
+        return sum(held.fileno() != -1 for held in tuple(self._sockets.get(server_id, ())))
+
+    def forget(self, server_id: str) -> None:
+        """Stop counting for a server that is gone; its idle connections end with their keep-alive."""
+        self._sockets.pop(server_id, None)
+        self.tls.drop_identities()
+
+    async def aclose(self) -> None:
+        """Close every connection; idempotent."""
+        clients = (self._shared, self._lasting, self._fresh)
+        self._shared = self._lasting = self._fresh = None
+        self._sockets.clear()
+        for client in clients:
+            if client is not None:
+                await client.close()
+        if self._names is not None:
+            await self._names.close()
+            self._names = None
+
+    def _resolver(self) -> Names:
+        if self._names is None:
+            self._names = Names()
+        return self._names
+
+    def _make_client(
+        self, open_socket: Callable[[AddrInfoType], socket.socket], *, force_close: bool = False
+    ) -> aiohttp.ClientSession:
+        connector = RoutedConnector(
+            # Places bound them.
+            limit=0,
+            force_close=force_close,
+            keepalive_timeout=None if force_close else KEEPALIVE_S,
+            socket_factory=open_socket,
+            variables=(connecting_server, address_rule),
+            resolver=self._resolver(),
+        )
+        self._resolver().serve(connector)
+        tracing = aiohttp.TraceConfig()
+        tracing.on_connection_reuseconn.append(_note_reuse)
+        return aiohttp.ClientSession(
+            connector=connector,
+            trace_configs=[tracing],
+            # Cookies are shared between the ports of a host: one server's would reach another.
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # A decompressed bomb is many times the limit that was checked.
+            auto_decompress=False,
+            trust_env=False,
+            timeout=aiohttp.ClientTimeout(total=None),
+            read_bufsize=1 << 18,
+            headers={USER_AGENT: self.user_agent},
+        )
+
+    def _open_socket(self, address: AddrInfoType) -> socket.socket:
+        family, kind, protocol, _, where = address
+        if family != socket.AF_UNIX:
+            # The last moment before a connection: names that resolve to such an address are caught too.
+            refuse_special_address(str(where[0]))
+            rule = address_rule.get()
+            if rule is not None:
+                rule.check(str(where[0]))
+        opened = socket.socket(family, kind, protocol)
+        keep_from_children(opened)
+        opened.setblocking(False)
+        server_id = connecting_server.get()
+        if server_id:
+            others = [held for held in self._sockets.get(server_id, ()) if held.fileno() != -1]
+            self._sockets[server_id] = [*others, opened]
+        return opened
+
+    def _open_lasting_socket(self, address: AddrInfoType) -> socket.socket:
+        opened = self._open_socket(address)
+        # Nothing is sent on it: without these, a peer that vanished would be listened to for ever.
+        if opened.family == socket.AF_UNIX:
+            return opened
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE_PROBES.items():
+            if hasattr(socket, name):
+                opened.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        return opened
+
+
+async def _note_reuse(_: aiohttp.ClientSession, context: Any, __: aiohttp.TraceConnectionReuseconnParams) -> None:
+    exchange = context.trace_request_ctx
+    if exchange is not None:
+        exchange.reused = True

@@ -1,0 +1,137 @@
+"""By which way a server is reached, which is part of what makes two connections the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from mcp_manager.config import ServerConfig, TlsConfig
+from mcp_manager.transports.http.connections.addresses import refuse_special_address
+from mcp_manager.transports.http.connections.endpoint import Endpoint, tls_name
+from mcp_manager.transports.http.connections.proxy import Proxy, proxy_of
+from mcp_manager.transports.http.connections.tls import TlsContexts
+
+__all__ = [
+    "DIRECT",
+    "Route",
+    "UnusableProxyError",
+    "connect_timeout",
+    "proxy_fields",
+    "request_options",
+    "route_of",
+    "socket_path_of",
+]
+
+_SOCKET: Final = "unix:"
+_SHARE_OF_PROXY: Final = 0.9
+
+
+class Route(msgspec.Struct, frozen=True):
+    """The way to one origin.
+
+    Parameters
+    ----------
+    tls
+        How TLS is spoken.
+    proxy
+        What is connected to in place of the origin.
+    unix_socket
+        The absolute path that is connected to in place of the origin.
+    elsewhere
+        Whether it leads to a place that the server refers to, and that ``tls`` is not all about.
+    """
+
+    tls: TlsConfig = TlsConfig()
+    proxy: Proxy | None = None
+    unix_socket: str | None = None
+    elsewhere: bool = False
+
+    def carries_lanes(self, url: URL) -> bool:
+        """Tell whether a wire can speak on its connections: a proxy wants other requests where there is no tunnel."""
+        return self.proxy is None or url.scheme == "https"
+
+    def connected(self, url: URL) -> URL:
+        """Return the URL whose host is connected to on the way to another one."""
+        return url if self.proxy is None or self.proxy.problem else self.proxy.url
+
+    def __str__(self) -> str:
+        if self.proxy is not None and not self.proxy.problem:
+            return f" through the proxy {self.proxy.url.origin()}"
+        return f" over unix_socket {self.unix_socket}" if self.unix_socket is not None else ""
+
+
+DIRECT: Final = Route()
+
+
+class UnusableProxyError(OSError):
+    """The environment names a proxy that cannot be used."""
+
+
+def route_of(config: ServerConfig, url: URL, environment: Mapping[str, str], *, elsewhere: bool = False) -> Route:
+    """Return the way to one of a server's URLs, or to a place ``elsewhere`` that the server refers to."""
+    path = config.unix_socket if not elsewhere else None
+    # An address that was looked up here is not for a proxy, nor is a socket.
+    is_near = not elsewhere and (path is not None or config.discovery.kind != "none")
+    return Route(
+        config.tls,
+        None if is_near else proxy_of(config.proxy, url, environment),
+        os.path.abspath(os.path.expanduser(path)) if path else None,
+        elsewhere,
+    )
+
+
+async def request_options(route: Route, contexts: TlsContexts, url: URL, endpoint: Endpoint | None) -> dict[str, Any]:
+    """Return what aiohttp's requests take for a route; what leads to other places differs in it.
+
+    Raises
+    ------
+    OSError
+        A certificate or a proxy cannot be used.
+    """
+    if route.unix_socket is not None:
+        # The one part of a connection's key that plain HTTP has no other use for.
+        return {"server_hostname": _SOCKET + route.unix_socket}
+    options: dict[str, Any] = {"server_hostname": tls_name(url, endpoint)}
+    proxy = route.proxy
+    if proxy is not None:
+        if proxy.problem:
+            raise UnusableProxyError(proxy.problem)
+        # Names are the proxy's to look up.
+        refuse_special_address(url.host or "")
+        options["proxy"] = proxy.url
+        if proxy.credentials is not None:
+            options["proxy_headers"] = {"Proxy-Authorization": proxy.credentials}
+    if url.scheme == "https" or (proxy is not None and proxy.url.scheme == "https"):
+        options["ssl"] = await contexts.of(route.tls, elsewhere=route.elsewhere)
+    return options
+
+
+def connect_timeout(seconds: float, route: Route) -> aiohttp.ClientTimeout:
+    """Return what bounds the making of a connection.
+
+    A proxy may accept one and never make the tunnel: that counts as well, and ends a little before the handshake that
+    waits for it, so that whoever is told learns of the proxy.
+    """
+    if route.proxy is None:
+        return aiohttp.ClientTimeout(total=None, sock_connect=seconds)
+    seconds *= _SHARE_OF_PROXY
+    return aiohttp.ClientTimeout(total=None, connect=seconds, sock_connect=seconds)
+
+
+def proxy_fields(route: Route, url: URL) -> dict[str, str]:
+    """Return the header fields of a request that a proxy reads; a tunnel's are sent before it."""
+    if route.proxy is None or route.proxy.credentials is None or url.scheme != "http":
+        return {}
+    return {"Proxy-Authorization": route.proxy.credentials}
+
+
+def socket_path_of(server_hostname: str | None) -> str | None:
+    """Return the path of the unix socket that a request is for, ``None`` if it is for a host."""
+    if server_hostname is None or not server_hostname.startswith(_SOCKET):
+        return None
+    return server_hostname.removeprefix(_SOCKET)

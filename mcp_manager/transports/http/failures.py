@@ -1,0 +1,122 @@
+"""The errors of connections to one HTTP endpoint: what broke, whether a request had left, and the way out."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import aiohttp
+from yarl import URL
+
+from mcp_manager._core.http_message import Exchange, WireError
+from mcp_manager.errors import CallError, ConnectError, ConnectionLostError, DeadlineExceededError
+from mcp_manager.transports.containment import is_local_lack
+from mcp_manager.transports.http.connections.failures import Failure, failure_of, underlying
+from mcp_manager.transports.http.settings import HttpSettings
+from mcp_manager.transports.http.status import origin
+
+__all__ = ["HttpFailures"]
+
+_NO_CONNECTION: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
+# The first bytes of one, as aiohttp and the wire quote what is no HTTP.
+_TLS_ALERT: Final = r"\x15\x03"
+_SPEAKS_TLS: Final = Failure("the server speaks TLS there", "write https:// in url", passing=False, refused=True)
+_CLOSED: Final = Failure("the server closed it")
+
+
+class HttpFailures:
+    """Make the errors of one endpoint's connections; ``settings`` are those of its transport."""
+
+    __slots__ = ("_at", "_connect_s", "_lag", "_route", "_server_id")
+
+    def __init__(self, settings: HttpSettings) -> None:
+        self._server_id = settings.server_id
+        self._route = settings.route
+        self._lag = settings.pool.lag
+        self._connect_s = settings.connect_timeout_s
+        self._at = f" at {settings.endpoint}" if settings.endpoint is not None else str(settings.route)
+
+    def of(
+        self, error: aiohttp.ClientError | OSError, url: URL, exchange: Exchange, *, first: bool
+    ) -> CallError | None:
+        """Return what a failed request of aiohttp means, ``None`` if what came back is no HTTP.
+
+        ``first``: nothing but failures is known of the server yet.
+        """
+        explained = self._meaning(error, url, exchange, first=first)
+        if explained is not None and not exchange.sent:
+            explained.is_local = self._is_local(error)
+        return explained
+
+    def of_expired(self, exchange: Exchange) -> DeadlineExceededError:
+        """Return what it means that no reply came in time: nothing, if this side used up that time."""
+        error = DeadlineExceededError(
+            "no reply within the deadline",
+            server_id=self._server_id,
+            delivery="unknown" if exchange.sent else "not_sent",
+        )
+        self._lag.excuse(error, exchange.began_ns, exchange.deadline_ns)
+        return error
+
+    def _is_local(self, error: BaseException) -> bool:
+        """Tell whether there is no connection for what happened on this side."""
+        if isinstance(error, TimeoutError):
+            # One that was made while the loop was blocked is not late. What had half of its time was not kept waiting: a
+            # loop that is blocked now and then must not excuse a dead server for ever.
+            return self._lag.lost_since(time.monotonic() - 2 * self._connect_s) > self._connect_s / 2
+        return is_local_lack(underlying(error))
+
+    def _meaning(
+        self, error: aiohttp.ClientError | OSError, url: URL, exchange: Exchange, *, first: bool
+    ) -> CallError | None:
+        failure = failure_of(error, self._route, tls=url.scheme == "https")
+        if isinstance(error, aiohttp.ClientHttpProxyError) and error.status != 407 and exchange.sent:
+            # It has the request, and so may the server.
+            return self._lost(failure, url, exchange)
+        if isinstance(error, _NO_CONNECTION) or not exchange.sent:
+            return self._unconnected(failure, url)
+        if isinstance(error, aiohttp.ClientResponseError):
+            return self._unconnected(_SPEAKS_TLS, url) if _TLS_ALERT in error.message else None
+        return self._broken(failure, url, exchange, first=first)
+
+    def of_malformed(self, error: WireError, url: URL) -> CallError | None:
+        """Return what it means that a wire received no HTTP, ``None`` if nothing but that."""
+        return self._unconnected(_SPEAKS_TLS, url) if _TLS_ALERT in error.detail else None
+
+    def of_lost(self, error: WireError, url: URL, exchange: Exchange, *, first: bool) -> CallError:
+        """Return what it means that a wire broke; ``first`` as for :meth:`of`."""
+        cause = error.__cause__
+        failure = _CLOSED if cause is None else failure_of(cause, self._route)
+        return self._broken(failure, url, exchange, first=first)
+
+    def _broken(self, failure: Failure, url: URL, exchange: Exchange, *, first: bool) -> CallError:
+        if exchange.head is not None:
+            return self._lost(failure, url, exchange)
+        if failure.refused:
+            return self._unconnected(failure, url)
+        return self._lost(failure, url, exchange, self._first_guess(url) if first else "")
+
+    def _first_guess(self, url: URL) -> str:
+        """Say what may be wrong where a server breaks off before it has said anything: many say no more."""
+        if url.scheme == "http":
+            return "if the server speaks TLS there, write https:// in url"
+        if self._route.tls.cert_file is None:
+            return "if the server wants a client certificate, set tls.cert_file and tls.key_file"
+        return "the server may refuse the certificate of tls.cert_file"
+
+    def _unconnected(self, failure: Failure, url: URL) -> ConnectError:
+        return ConnectError(
+            f"cannot connect to {origin(url)}{self._at}: {failure.reason}",
+            server_id=self._server_id,
+            delivery="rejected" if failure.refused else "not_sent",
+            retryable=failure.passing,
+            hint=failure.hint,
+        )
+
+    def _lost(self, failure: Failure, url: URL, exchange: Exchange, hint: str = "") -> ConnectionLostError:
+        return ConnectionLostError(
+            f"the connection to {origin(url)} broke before the reply: {failure.reason}",
+            server_id=self._server_id,
+            delivery="unknown" if exchange.sent else "not_sent",
+            hint=failure.hint or hint,
+        )

@@ -1,0 +1,315 @@
+"""The ordinary way of an HTTP request: an aiohttp request, for whatever the lane is not made for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Final, Protocol
+
+import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from yarl import URL
+
+from mcp_manager._core.event_stream import EventStream
+from mcp_manager._core.http_message import (
+    LOST,
+    MALFORMED,
+    OVERSIZE,
+    STANDING,
+    UNANSWERED,
+    Exchange,
+    WireError,
+    WireReply,
+)
+from mcp_manager._core.jsonrpc import Message
+from mcp_manager._core.sse import SseLimitError
+from mcp_manager.errors import CallError
+from mcp_manager.runtime.background import background_task
+from mcp_manager.runtime.reading_turns import StreamReading, reading_turns
+from mcp_manager.transports.http.connections.endpoint import dialled
+from mcp_manager.transports.http.connections.lanes import LanePool
+from mcp_manager.transports.http.connections.paced_content import PacedContent
+from mcp_manager.transports.http.connections.paced_responses import flood_taker
+from mcp_manager.transports.http.connections.places import Place, Wait
+from mcp_manager.transports.http.connections.pool import HttpPool
+from mcp_manager.transports.http.connections.route import proxy_fields, request_options
+
+__all__ = ["EventTaker", "OrdinaryPath", "read_body"]
+
+# How long an event stream may take to end after it has delivered the reply before its connection is dropped.
+_STREAM_END_S: Final = 1.0
+# 407 is a proxy's alone; the others are a gateway's that found the server gone, before or after it was asked.
+_PROXY_REFUSES: Final = frozenset({407, 502, 504})
+_KEPT: Final = (
+    "content-type",
+    "content-encoding",
+    "mcp-session-id",
+    "retry-after",
+    "location",
+    "www-authenticate",
+    "dpop-nonce",
+    "allow",
+)
+
+
+class EventTaker(Protocol):
+    """Who looks at the events of a stream: the transport."""
+
+    def take_event(self, exchange: Exchange, data: bytes) -> Message | None:
+        """Return the reply to the exchange if the event is it; anything else goes to whom it concerns."""
+
+    def take_named_event(self, name: str, data: bytes) -> None:
+        """Take an event that is no message, of a stream that stands open."""
+
+    def stream_opened(self, exchange: Exchange) -> None:
+        """Learn that a stream stands open."""
+
+    def flooded(self) -> None:
+        """Learn that a stream brings more than the loop has time for."""
+
+    def take_cookies(self, values: Sequence[bytes]) -> None:
+        """Take the values of ``Set-Cookie`` fields."""
+
+
+class _MarkedPayload(aiohttp.BytesPayload):
+    """A body that notes on its exchange that bytes are about to leave."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        super().__init__(exchange.frame, content_type="application/json")
+        self._exchange = exchange
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        self._exchange.sent = True
+        await super().write_with_length(writer, content_length)
+
+
+class OrdinaryPath:
+    """Carry exchanges by plain aiohttp requests on the pool's session, with the results that a wire has.
+
+    Parameters
+    ----------
+    pool
+        Where connections come from.
+    taker
+        Looks at the events of replies that are streams.
+    timeout
+        What bounds the making of a connection.
+    limit
+        The longest reply, or event of one, in bytes.
+    lanes
+        The connections to the same place by the same route: they are bounded together.
+    """
+
+    def __init__(
+        self,
+        pool: HttpPool,
+        taker: EventTaker,
+        timeout: aiohttp.ClientTimeout,
+        limit: int,
+        lanes: LanePool,
+    ) -> None:
+        self._endpoint = lanes.endpoint
+        self._route = lanes.route
+        self._lanes = lanes
+        self._pool = pool
+        self._taker = taker
+        self._timeout = timeout
+        self._limit = limit
+        # Made with the first of them.
+        self._ending: set[asyncio.Task[None]] | None = None
+
+    async def exchange(
+        self, verb: str, url: URL, headers: Mapping[str, str], exchange: Exchange, wait: Wait | None
+    ) -> WireReply | Message:
+        """Send a request and return its response, or the reply to the exchange that came on an event stream.
+
+        Without a ``wait``, it takes no place among the connections that ``max_connections`` counts: a few streams that
+        stay open would leave none for calls.
+
+        Raises
+        ------
+        WireError
+            As a wire does, :data:`LOST` with the reason as its cause.
+        aiohttp.ClientError, OSError, TimeoutError
+            No connection, or it broke.
+        """
+        if wait is None:
+            return await self._request(self._pool.clients.lasting, verb, url, headers, exchange, None)
+        while True:
+            async with self._pool.place(self._lanes, wait) as place:
+                try:
+                    is_fresh = exchange.resent or self._lanes.is_doubted
+                    client = self._pool.clients.fresh if is_fresh else self._pool.clients.shared
+                    return await self._request(client, verb, url, headers, exchange, place)
+                except (aiohttp.ClientError, OSError) as error:
+                    if exchange.reused:
+                        self._lanes.doubt()
+                    if exchange.sent or not wait.is_scarcity(error):
+                        raise
+            await self._pool.places.pause(wait)
+
+    def close(self) -> None:
+        """Drop the streams that still end."""
+        for task in self._ending or ():
+            task.cancel()
+
+    async def _request(
+        self,
+        client: aiohttp.ClientSession,
+        verb: str,
+        url: URL,
+        headers: Mapping[str, str],
+        exchange: Exchange,
+        place: Place | None,
+    ) -> WireReply | Message:
+        exchange.head = None
+        if self._endpoint is not None:
+            headers = {"Host": url.host_port_subcomponent or "", **headers}
+        if self._route.proxy is not None:
+            headers = {**headers, **proxy_fields(self._route, url)}
+        target = self._route.connected(dialled(url, self._endpoint))
+        headers = headers if exchange.fields is None else {**headers, **_pairs(exchange.fields)}
+        response = await self._pool.clients.connecting(
+            target, partial(self._respond, client, verb, url, headers, exchange)
+        )
+        reply: WireReply | Message | None = None
+        try:
+            if response.status in _PROXY_REFUSES and self._route.proxy is not None and url.scheme == "http":
+                raise aiohttp.ClientHttpProxyError(response.request_info, (), status=response.status)
+            reply = await self._read(response, exchange, place)
+        finally:
+            # Released before its end, a response takes its connection with it: nobody can read another's bytes.
+            if reply is None or not self._let_stream_end(response):
+                response.release()
+        return reply
+
+    async def _respond(
+        self, client: aiohttp.ClientSession, verb: str, url: URL, headers: Mapping[str, str], exchange: Exchange
+    ) -> aiohttp.ClientResponse:
+        options = await request_options(self._route, self._pool.tls, url, self._endpoint)
+        told = flood_taker.set(self._taker)
+        try:
+            return await client.request(
+                verb,
+                dialled(url, self._endpoint),
+                **options,
+                data=_MarkedPayload(exchange) if exchange.frame else None,
+                headers=headers,
+                timeout=self._timeout,
+                allow_redirects=False,
+                trace_request_ctx=exchange,
+            )
+        finally:
+            flood_taker.reset(told)
+
+    async def _read(
+        self, response: aiohttp.ClientResponse, exchange: Exchange, place: Place | None
+    ) -> WireReply | Message:
+        headers = [
+            (name.encode("ascii"), value.encode("utf-8", "surrogateescape"))
+            for name in _KEPT
+            for value in response.headers.getall(name, ())
+        ]
+        cookies = response.headers.getall("set-cookie", ())
+        if cookies:
+            self._taker.take_cookies([value.encode("utf-8", "surrogateescape") for value in cookies])
+        head = WireReply(response.status, headers, b"")
+        if exchange.request_id == 0 and head.is_event_stream and response.status == 200:
+            return head
+        if exchange.frame:
+            # It may have begun a session, whatever becomes of the rest.
+            exchange.head = head
+        if response.status == 200 and head.is_event_stream:
+            exchange.head = head
+            if exchange.request_id == STANDING and place is not None:
+                # A stream that stays open must not keep calls from being made.
+                place.give_back()
+                self._taker.stream_opened(exchange)
+            return await self._read_stream(response, exchange)
+        return WireReply(response.status, headers, await read_body(response, self._limit))
+
+    async def _read_stream(self, response: aiohttp.ClientResponse, exchange: Exchange) -> Message:
+        turns = reading_turns()
+        stream = EventStream(exchange, self._taker, self._limit, turns)
+        reading = StreamReading(turns, self._taker.flooded)
+        content = PacedContent(response.content, turns, reading)
+        try:
+            while True:
+                try:
+                    chunk = await content.read()
+                except (aiohttp.ClientError, OSError) as error:
+                    raise _ended(LOST, stream) from error
+                if not chunk:
+                    raise _ended(UNANSWERED, stream)
+                reply: Message | None = stream.take(chunk)
+                while reply is None and stream.is_behind:
+                    # What comes meanwhile is held back by the connection.
+                    await reading.turn()
+                    reply = stream.work()
+                if reply is not None:
+                    # What came along with it gets one turn, makes nobody wait and spoils nothing.
+                    with contextlib.suppress(SseLimitError, CallError):
+                        stream.work()
+                    return reply
+        except SseLimitError as error:
+            raise WireError(MALFORMED, str(error)) from None
+        finally:
+            reading.close()
+            stream.stop()
+
+    def _let_stream_end(self, response: aiohttp.ClientResponse) -> bool:
+        """Read the rest of a stream beside the caller, so that its connection can be used again."""
+        if response.content.is_eof():
+            return False
+        if self._ending is None:
+            self._ending = set()
+        background_task(self._drain(response), "read the rest of a stream", among=self._ending)
+        return True
+
+    async def _drain(self, response: aiohttp.ClientResponse) -> None:
+        try:
+            async with asyncio.timeout(_STREAM_END_S):
+                while not response.content.at_eof():
+                    await response.content.readany()
+        except (TimeoutError, aiohttp.ClientError, OSError):
+            pass
+        finally:
+            response.release()
+
+
+async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """Return the body of a response; raises :class:`WireError` if it is longer than ``limit`` bytes."""
+    if response.content_length is not None and response.content_length > limit:
+        raise WireError(OVERSIZE, size=response.content_length)
+    turns = reading_turns()
+    reading = StreamReading(turns)
+    content = PacedContent(response.content, turns, reading)
+    try:
+        first = await content.read()
+        # One growing buffer, not a list of pieces: a body that drips costs the memory of its bytes, not of its chunks.
+        body: bytes | bytearray = first
+        while chunk := await content.read():
+            if body is first:
+                body = bytearray(first)
+            body += chunk
+            if len(body) > limit:
+                break
+    finally:
+        reading.close()
+    if len(body) > limit:
+        raise WireError(OVERSIZE, size=len(body))
+    return bytes(body)
+
+
+def _ended(kind: int, stream: EventStream) -> WireError:
+    error = WireError(kind)
+    error.last_event_id = stream.parser.last_event_id
+    error.retry_ms = stream.parser.retry_ms
+    return error
+
+
+def _pairs(fields: bytes) -> dict[str, str]:
+    lines = fields.decode().split("\r\n")
+    return dict(line.split(": ", 1) for line in lines if line)

@@ -1,0 +1,320 @@
+"""What an HTTP response says in JSON-RPC: the reply to a request, on whichever way it came."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NoReturn
+
+from yarl import URL
+
+from mcp_manager._core.http_message import STANDING, Exchange, WireReply
+from mcp_manager._core.jsonrpc import FrameError, Message, scan_replies
+from mcp_manager._core.sse import SseEvent, SseLimitError, SseParser
+from mcp_manager.config.redaction import Secrets
+from mcp_manager.errors import CallError, ConnectionLostError, ProtocolError
+from mcp_manager.protocol.error_codes import STATELESS_ERRORS
+from mcp_manager.protocol.rpc_error import error_text
+from mcp_manager.runtime.reading_turns import FLOOD, FLOOD_DETAIL
+from mcp_manager.transports.base import MessageTaker, StreamListener
+from mcp_manager.transports.http import status as http_status
+from mcp_manager.transports.http.refusal_text import telling_line
+from mcp_manager.transports.received import MAX_BATCH, broken_reply_to, read_messages
+
+__all__ = ["ReplyReader"]
+
+# zlib's window for what each coding is: gzip with its header, deflate with zlib's (RFC 9110, section 8.4.1).
+_WINDOWS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+_QUOTED: Final = 200
+_LABEL: Final = 60
+_PIECE: Final = 64 * 1024
+_NO_MESSAGE: Final = "an event that is not JSON-RPC"
+
+
+class ReplyReader:
+    """Read responses for one session.
+
+    Parameters
+    ----------
+    server_id
+        Names the server in errors.
+    sink
+        Takes what else came along with a reply.
+    limit
+        ``max_response_bytes``: also what a compressed reply may grow to.
+    secrets
+        Masks what the server was trusted with wherever it is quoted.
+    credentials
+        What requests are sent with.
+    """
+
+    def __init__(
+        self, server_id: str, sink: MessageTaker, limit: int, secrets: Secrets, credentials: http_status.Credentials
+    ) -> None:
+        self._server_id = server_id
+        self._sink = sink
+        self._limit = limit
+        self._secrets = secrets
+        self._credentials = credentials
+        # Whose stream stands open, if there is one.
+        self.listener: StreamListener | None = None
+        # Whether there are batches in the revision that is spoken.
+        self.may_batch = True
+        # Who keeps cookies.
+        self.on_cookies: Callable[[Sequence[bytes]], None] | None = None
+
+    def read(self, reply: WireReply, exchange: Exchange, endpoint: URL, *, has_session: bool) -> Message:
+        """Return the reply to a request from a complete response.
+
+        Raises
+        ------
+        CallError
+            The response has no such reply: by its status, or because it is broken.
+        """
+        status = reply.status
+        if 200 <= status < 300:
+            try:
+                return self._read_success(reply, exchange)
+            except ProtocolError as error:
+                error.http_status = status
+                raise
+        exchange.status = status
+        for message in self._refusals(reply):
+            # A server that refuses a request before it has read it knows no id; the response can be to no other one.
+            is_stateless = exchange.fields is not None or message.error_code in STATELESS_ERRORS
+            named = message.id == exchange.request_id or (message.id is None and is_stateless)
+            if named and http_status.carries_answer(status):
+                return message
+        self.refuse(reply, endpoint, has_session=has_session)
+
+    def refuse(self, reply: WireReply, endpoint: URL, *, has_session: bool) -> NoReturn:
+        """Raise what a response that is no success stands for, with what its body says."""
+        detail, code = "", None
+        for message in self._refusals(reply):
+            detail, code = self._error_text(message), message.error_code
+        try:
+            http_status.raise_for_status(
+                reply,
+                self._server_id,
+                endpoint,
+                has_session=has_session,
+                said=http_status.Said(detail or self._said(reply), code, self._secrets.masked),
+                credentials=self._credentials,
+            )
+        except CallError as error:
+            # Where it redirects to is the server's own text as well.
+            self._secrets.hide_in(error)
+            raise
+
+    def take_event(self, exchange: Exchange, data: bytes) -> Message | None:
+        """Return the reply to the exchange if an event's data has it; everything else goes to the sink."""
+        if exchange.request_id == STANDING:
+            self._take_standing(exchange, data)
+            return None
+        reply: Message | None = None
+        try:
+            messages = read_messages(data, self._sink.on_fault, may_batch=self.may_batch)
+        except FrameError as error:
+            if not exchange.answered and broken_reply_to(data, exchange.request_id.__eq__) is not None:
+                raise self._not_json_rpc(error, data) from None
+            self._sink.on_fault(_NO_MESSAGE, str(error))
+            return None
+        for message in messages:
+            if not exchange.answered and message.method is None and message.id == exchange.request_id:
+                reply = message
+                exchange.answered = True
+            else:
+                self._sink.on_message(message)
+        return reply
+
+    def take_named_event(self, name: str, data: bytes) -> None:
+        """Take an event that is no message, of the stream that stands open."""
+        if self.listener is not None:
+            self.listener.take_named_event(name, data)
+
+    def stream_opened(self, exchange: Exchange) -> None:
+        """Learn that a stream stands open."""
+        if exchange.wire is not None:
+            exchange.wire.stand()
+        if self.listener is not None:
+            self.listener.stream_opened()
+
+    def flooded(self) -> None:
+        """Count that the server sends more than the loop has time for."""
+        self._sink.on_fault(FLOOD, FLOOD_DETAIL)
+
+    def take_cookies(self, values: Sequence[bytes]) -> None:
+        """Take the values of ``Set-Cookie`` fields, of whatever response."""
+        if self.on_cookies is not None:
+            self.on_cookies(values)
+
+    def broken(self, message: str) -> ProtocolError:
+        """Make the error for a response that cannot be understood."""
+        return ProtocolError(message, server_id=self._server_id, delivery="unknown", retryable=True)
+
+    def oversize(self, size: int) -> ProtocolError:
+        """Make the error for a response longer than the limit."""
+        return ProtocolError(
+            f"the reply has {size} bytes or more, max_response_bytes is {self._limit}",
+            server_id=self._server_id,
+            delivery="unknown",
+            hint="raise max_response_bytes for this server if such replies are expected",
+        )
+
+    def unanswered(self, detail: str = "") -> CallError:
+        """Make the error for an event stream that ended without the reply."""
+        return ConnectionLostError(
+            f"the event stream ended before the reply{detail}", server_id=self._server_id, delivery="unknown"
+        )
+
+    def _take_standing(self, exchange: Exchange, data: bytes) -> None:
+        """Take an event of a stream that has no reply to wait for: what is wrong with it ends nothing."""
+        try:
+            messages = read_messages(data, self._sink.on_fault, may_batch=self.may_batch)
+        except FrameError as error:
+            self._sink.on_fault(_NO_MESSAGE, str(error))
+            return
+        # For whoever keeps the stream open: it was worth it.
+        exchange.answered = True
+        for message in messages:
+            self._sink.on_message(message)
+
+    def _own(self, messages: list[Message], request_id: int) -> Message:
+        reply = messages[0]
+        if len(messages) == 1 and reply.method is None and reply.id == request_id:
+            return reply
+        found: Message | None = None
+        for message in messages:
+            if found is None and message.method is None and message.id == request_id:
+                found = message
+            else:
+                self._sink.on_message(message)
+        if found is not None:
+            return found
+        if reply.error is not None and reply.id is None:
+            refusal = ProtocolError(
+                f"the server refused the message: {self._error_text(reply)}",
+                server_id=self._server_id,
+                delivery="rejected",
+            )
+            refusal.rpc_code = reply.error_code
+            try:
+                raise refusal
+            finally:
+                # Its traceback holds this frame.
+                del refusal
+        raise self.broken(f"the reply does not carry the request's id {request_id}")
+
+    def _read_success(self, reply: WireReply, exchange: Exchange) -> Message:
+        if reply.status != 200:
+            raise self.broken(f"the server accepted the request with HTTP {reply.status} and gave no reply")
+        if reply.is_json:
+            return self._own(self._scan(reply, reply.body), exchange.request_id)
+        return self._read_unusual(reply, exchange)
+
+    def _read_unusual(self, reply: WireReply, exchange: Exchange) -> Message:
+        """Read a 200 that is compressed, though nothing but identity was asked for, or no JSON."""
+        content_type = (reply.header("content-type") or "").partition(";")[0].strip().lower()
+        if content_type not in ("application/json", "text/event-stream"):
+            return self._own(self._scan_mislabelled(reply), exchange.request_id)
+        body = self._plain_body(reply)
+        if content_type == "application/json":
+            return self._own(self._scan(reply, body), exchange.request_id)
+        found: Message | None = None
+        try:
+            for event in self._events_of(body):
+                if event.event == "message" and event.data:
+                    found = self.take_event(exchange, event.data) or found
+        except SseLimitError as error:
+            raise self.broken(str(error)) from None
+        if found is None:
+            raise self.unanswered()
+        return found
+
+    def _events_of(self, body: bytes) -> Iterator[SseEvent]:
+        """Yield the events of a body that is here as a whole: at most as many as a batch may have messages."""
+        parser = SseParser(max_line=self._limit, max_event=self._limit)
+        count = 0
+        for at in range(0, len(body), _PIECE):
+            for event in parser.feed(body[at : at + _PIECE]):
+                count += 1
+                if count > MAX_BATCH:
+                    raise self.broken(f"the compressed event stream has more than {MAX_BATCH} events")
+                yield event
+
+    def _scan(self, reply: WireReply, body: bytes) -> list[Message]:
+        """Scan a message or a batch of them."""
+        try:
+            return read_messages(body, self._sink.on_fault, _charset_of(reply), may_batch=self.may_batch)
+        except FrameError as error:
+            raise self._not_json_rpc(error, body) from None
+
+    def _scan_mislabelled(self, reply: WireReply) -> list[Message]:
+        """Scan what may be JSON although it is said to be something else."""
+        label = self._secrets.quoted((reply.header("content-type") or "").partition(";")[0], _LABEL)
+        try:
+            body = self._plain_body(reply)
+            messages = read_messages(body, self._sink.on_fault, _charset_of(reply), may_batch=self.may_batch)
+        except (FrameError, CallError):
+            said = self._said(reply)
+            raise self.broken(
+                f"the reply has content type {label!r}, not JSON or an event stream{f': {said}' if said else ''}"
+            ) from None
+        self._sink.on_fault("JSON of another content type", label or "none")
+        return messages
+
+    def _not_json_rpc(self, error: FrameError, body: bytes) -> ProtocolError:
+        return self.broken(f"the reply is not JSON-RPC: {error}{self._quoted(body)}")
+
+    def _quoted(self, body: bytes) -> str:
+        said = self._secrets.quoted(telling_line(body), _QUOTED)
+        return f": {said}" if said else ""
+
+    def _said(self, reply: WireReply) -> str:
+        """Quote the line of a refusal that tells why."""
+        try:
+            body = self._plain_body(reply)
+        except CallError:
+            return ""
+        return self._secrets.quoted(telling_line(body), _QUOTED)
+
+    def _error_text(self, message: Message) -> str:
+        return error_text(message.error or b"", self._secrets)
+
+    def _plain_body(self, reply: WireReply) -> bytes:
+        encoding = reply.header("content-encoding") or "identity"
+        return reply.body if encoding.lower() == "identity" else self._decompressed(reply.body, encoding)
+
+    def _decompressed(self, body: bytes, encoding: str) -> bytes:
+        window = _WINDOWS.get(encoding.lower())
+        if window is None:
+            label = self._secrets.quoted(encoding, _LABEL)
+            raise self.broken(f"the reply is compressed ({label!r}) although identity was asked for")
+        inflater = zlib.decompressobj(window)
+        try:
+            inflated = inflater.decompress(body, self._limit + 1)
+        except zlib.error:
+            raise self.broken(f"the reply is no valid {encoding}") from None
+        if len(inflated) > self._limit:
+            raise self.oversize(len(inflated))
+        if not inflater.eof:
+            raise self.broken(f"the reply ends in the middle of its {encoding}")
+        return inflated
+
+    def _refusals(self, reply: WireReply) -> list[Message]:
+        """Return the JSON-RPC errors in the body of a 4xx or 5xx."""
+        try:
+            messages = scan_replies(self._plain_body(reply))
+        except (FrameError, CallError):
+            return []
+        # {"error": {"code": 403, "message": …}} of a gateway is no JSON-RPC: nobody named a request, nor the protocol.
+        return [each for each in messages if each.error is not None and (each.oddity is None or each.id is not None)]
+
+
+def _charset_of(reply: WireReply) -> str:
+    """Return what a response says that its text is in."""
+    for parameter in (reply.header("content-type") or "").split(";")[1:]:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "charset":
+            return value.strip(" \t\"'")[:40]
+    return ""

@@ -1,0 +1,328 @@
+"""HTTP+SSE (2024-11-05, basic/transports): one stream brings everything, POSTs to the endpoint it names send everything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import Any, Final, NoReturn
+
+from yarl import URL
+
+from mcp_manager._core.call_path import RequestIds
+from mcp_manager._core.http_message import LOST, STANDING, UNANSWERED, Exchange, WireError, WireReply
+from mcp_manager._core.jsonrpc import Message
+from mcp_manager.errors import (
+    CallError,
+    ConnectError,
+    ConnectionLostError,
+    DeadlineExceededError,
+    ProtocolError,
+)
+from mcp_manager.protocol.session_loss import Refusal
+from mcp_manager.runtime.background import background_task, bare_context
+from mcp_manager.runtime.deadline_timer import remaining_s
+from mcp_manager.transports.base import MessageSink
+from mcp_manager.transports.containment import Containment
+from mcp_manager.transports.http import status as http_status
+from mcp_manager.transports.http.settings import HttpSettings
+from mcp_manager.transports.http.transport import HttpTransport
+from mcp_manager.transports.http.urls import exact_url, resolve
+
+__all__ = ["HttpSseTransport"]
+
+_MAX_REDIRECTS: Final = 3
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_MAX_ENDPOINT_BYTES: Final = 8192
+# A reply may come before its POST is acknowledged, but the acknowledgement is not waited for longer than this.
+_ACKNOWLEDGED_S: Final = 1.0
+
+
+class HttpSseTransport:
+    """Exchange frames with a server of before 2025-03-26, or one that still speaks its transport.
+
+    The stream is the session: where it ends, every call under way has an unknown fate, and the next one makes a new
+    session. It takes no place among ``max_connections``; the POSTs do.
+
+    Parameters
+    ----------
+    settings, sink
+        As for :class:`HttpTransport`; the URL is that of the stream.
+    """
+
+    def __init__(self, settings: HttpSettings, sink: MessageSink) -> None:
+        self._url = exact_url(settings.url)
+        self._server_id = settings.server_id
+        self._sink = sink
+        self._lag = settings.pool.lag
+        self._containment = Containment(settings.server_id, settings.secrets)
+        # It knows how to send; what arrives is told apart here.
+        self._http = HttpTransport(settings, self)
+        self._http.listen_with(self)
+        self._pending: dict[int, asyncio.Future[Message]] = {}
+        self._named: asyncio.Event = asyncio.Event()
+        self._reading: asyncio.Task[None] | None = None
+        self._failure: CallError | None = None
+        self._has_endpoint = False
+        self._closing = False
+
+    @property
+    def pid(self) -> int:
+        """Always 0: the server is nobody's child."""
+        return 0
+
+    @property
+    def life_signs(self) -> None:
+        """Nothing: there is no program of ours."""
+
+    @property
+    def has_request_streams(self) -> bool:
+        """Always false: all replies share one stream."""
+        return False
+
+    @property
+    def keeps_session(self) -> bool:
+        """Whether a session was begun: its id is part of the endpoint that the stream names."""
+        return self._http.keeps_session
+
+    @property
+    def last_words(self) -> str:
+        """Always empty: what is no message is a fault of the stream, and is told there."""
+        return ""
+
+    def settle(self, revision: str | None) -> None:
+        """Send ``MCP-Protocol-Version`` from now on: servers of this transport ignore it, or want it."""
+        self._http.settle(revision)
+
+    async def open(self) -> None:
+        """Open the stream and wait for the endpoint that it names; whoever connects bounds it in time.
+
+        Raises
+        ------
+        CallError
+            There is no such stream, or it names an endpoint of another origin.
+        """
+        self._reading = background_task(self._read(), "read the stream of a session", context=bare_context())
+        await self._named.wait()
+        self._check_open()
+
+    async def listen(self) -> None:
+        """Do nothing: the stream is open."""
+
+    def channel(self, session: object, ids: RequestIds, dialect: Any = None) -> None:
+        """Return nothing: replies do not come where requests went."""
+
+    def landed(self, exchange: Exchange, answer: Any) -> NoReturn:
+        """Never called: there is no channel."""
+        raise NotImplementedError
+
+    async def exchange(self, exchange: Exchange) -> Message:
+        """POST a request and wait for its reply on the stream; see :meth:`Transport.exchange`."""
+        self._check_open()
+        reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._pending[exchange.request_id] = reply
+        exchange.began_ns = time.monotonic_ns()
+        waiting = asyncio.timeout(remaining_s(exchange.deadline_ns))
+        try:
+            async with waiting:
+                await self._post(exchange, reply)
+                return await reply
+        except TimeoutError as error:
+            if isinstance(error, CallError):
+                self._give_up(exchange, error.delivery != "not_sent", "deadline exceeded")
+                raise
+            self._give_up(exchange, True, "deadline exceeded")
+            late = DeadlineExceededError("no reply within the deadline", server_id=self._server_id, delivery="unknown")
+            self._lag.excuse(late, exchange.began_ns, exchange.deadline_ns)
+            try:
+                raise late from None
+            finally:
+                # Its traceback holds this frame.
+                del late
+        except asyncio.CancelledError:
+            self._give_up(exchange, True, "cancelled by the caller")
+            raise
+        finally:
+            self._pending.pop(exchange.request_id, None)
+            if reply.done() and not reply.cancelled():
+                reply.exception()
+            # It has the exception, whose traceback holds this frame.
+            del reply
+
+    async def exchange_lasting(self, exchange: Exchange) -> Message:
+        """Send as :meth:`exchange`: the revisions of this transport have no streams of this kind."""
+        return await self.exchange(exchange)
+
+    async def notify(self, frame: bytes, deadline_ns: int, fields: bytes | None = None) -> None:
+        """POST a frame that gets no reply; any 2xx means accepted."""
+        self._check_open()
+        await self._http.notify(frame, deadline_ns)
+
+    def interrupt(self) -> None:
+        """End every exchange under way; see :meth:`Transport.interrupt`."""
+        self._closing = True
+        self._fail(ConnectionLostError("the server was stopped during the call", server_id=self._server_id))
+        self._http.interrupt()
+
+    async def aclose(self, grace_s: float) -> None:
+        """Close the stream, which ends the session; calls under way end with it. Idempotent."""
+        self._closing = True
+        self._fail(ConnectionLostError("the session was closed during the call", server_id=self._server_id))
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait({self._reading})
+        await self._http.aclose(0.0)
+
+    # What the stream brings
+
+    def stream_opened(self) -> None:
+        """See :class:`StreamListener`: what counts is the endpoint that comes on it."""
+
+    def take_named_event(self, name: str, data: bytes) -> None:
+        """Take the endpoint."""
+        if name != "endpoint":
+            return
+        if self._has_endpoint:
+            self._sink.on_fault("a second endpoint", "")
+            return
+        endpoint = self._endpoint_in(data)
+        if endpoint is None:
+            self._fail(
+                ProtocolError(
+                    "the stream names an endpoint that is no URL of the same origin",
+                    server_id=self._server_id,
+                    delivery="not_sent",
+                )
+            )
+            return
+        self._has_endpoint = True
+        self._http.move_to(endpoint)
+        self._named.set()
+
+    def on_message(self, message: Message) -> None:
+        """Take a message of the stream; see :class:`MessageSink`."""
+        reply = self._pending.get(message.id) if message.method is None and isinstance(message.id, int) else None
+        if reply is None or reply.done():
+            self._sink.on_message(message)
+        else:
+            reply.set_result(message)
+
+    def on_fault(self, kind: str, detail: str) -> None:
+        """Pass on a fault; see :class:`MessageSink`."""
+        self._sink.on_fault(kind, detail)
+
+    def on_given_up(self, exchange: Exchange, reason: str) -> None:
+        """Never called: requests are given up here."""
+
+    def on_closed(self, error: CallError) -> None:
+        """Never called: the stream is read here."""
+
+    async def is_lost(self, refusal: Refusal) -> bool:
+        """Never called: what a stream is refused with ends it."""
+        return False
+
+    # The parts
+
+    async def _post(self, exchange: Exchange, reply: asyncio.Future[Message]) -> None:
+        """POST a request; not to its end if the reply, or the end of the stream, has long come."""
+        loop = asyncio.get_running_loop()
+        sending = asyncio.timeout(None)
+
+        def overtaken(_: asyncio.Future[Message]) -> None:
+            # The callback may be on its way when the POST has just ended.
+            with contextlib.suppress(RuntimeError):
+                sending.reschedule(loop.time() + _ACKNOWLEDGED_S)
+
+        try:
+            async with sending:
+                reply.add_done_callback(overtaken)
+                try:
+                    await self.notify(exchange.frame, exchange.deadline_ns)
+                finally:
+                    reply.remove_done_callback(overtaken)
+        except TimeoutError:
+            if not sending.expired():
+                raise
+
+    async def _read(self) -> None:
+        """Read the stream to its end, and end everything with it."""
+        exchange = Exchange(b"", STANDING, 0)
+        try:
+            answer = await self._get(exchange)
+            self._fail(self._no_stream(answer))
+        except CallError as error:
+            self._fail(error)
+        except asyncio.CancelledError:
+            self._fail(ConnectError("the server is being stopped", server_id=self._server_id, retryable=False))
+            raise
+        except Exception as error:
+            # Whoever waits for the endpoint, or for a reply, waits for this.
+            self._fail(self._containment.failure_of_fault(error, "unknown"))
+
+    async def _get(self, exchange: Exchange) -> WireReply:
+        answer: WireReply | Message
+        for _ in range(_MAX_REDIRECTS):
+            try:
+                answer = await self._http.get(exchange)
+            except WireError as error:
+                if exchange.head is None or error.kind not in (LOST, UNANSWERED):
+                    self._http.explain(error, exchange)
+                raise ConnectionLostError(
+                    "the event stream that carries all replies has ended", server_id=self._server_id, delivery="unknown"
+                ) from None
+            except Exception as error:
+                self._http.explain(error, exchange)
+            assert type(answer) is WireReply
+            target = http_status.redirect_target(answer, self._url) if answer.status in _REDIRECTS else None
+            if target is None or target.origin() != self._url.origin():
+                return answer
+            self._url = target
+            self._http.move_to(target)
+        assert type(answer) is WireReply
+        return answer
+
+    def _no_stream(self, answer: WireReply) -> CallError:
+        if 200 <= answer.status < 300:
+            return ProtocolError(
+                "the server answers GET with something that is no event stream",
+                server_id=self._server_id,
+                delivery="rejected",
+            )
+        try:
+            self._http.refuse(answer)
+        except CallError as error:
+            return error
+
+    def _fail(self, error: CallError) -> None:
+        """End the session, once: every call under way learns it, and whoever keeps the session if nobody asked for it."""
+        if self._failure is not None:
+            return
+        self._failure = error
+        for reply in self._pending.values():
+            if not reply.done():
+                reply.set_exception(error.for_caller("unknown"))
+        was_open = self._named.is_set()
+        self._named.set()
+        if was_open and not self._closing:
+            self._sink.on_closed(error)
+
+    def _check_open(self) -> None:
+        if self._failure is not None:
+            raise self._failure.for_caller("not_sent")
+        if not self._has_endpoint:
+            raise ConnectError("the server was not connected to", server_id=self._server_id)
+
+    def _give_up(self, exchange: Exchange, sent: bool, reason: str) -> None:
+        if sent:
+            self._sink.on_given_up(exchange, reason)
+
+    def _endpoint_in(self, data: bytes) -> URL | None:
+        """Return where to POST to; credentials go there, so that it must not be anybody else's place."""
+        if len(data) > _MAX_ENDPOINT_BYTES:
+            return None
+        try:
+            endpoint = resolve(self._url, data.decode())
+            same = endpoint.origin() == self._url.origin() and endpoint.raw_user is None
+        except ValueError:
+            return None
+        return endpoint if same else None

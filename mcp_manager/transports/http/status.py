@@ -1,0 +1,229 @@
+"""What an HTTP status without a usable reply means for a call."""
+
+from __future__ import annotations
+
+import datetime
+import email.utils
+import enum
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple, NoReturn
+
+from yarl import URL
+
+from mcp_manager._core.http_message import WireReply
+from mcp_manager.config import redact_url
+from mcp_manager.errors import AuthError, CallError, ConnectionLostError, OverloadedError, ProtocolError
+from mcp_manager.transports.http.urls import resolve
+
+__all__ = [
+    "Credentials",
+    "Said",
+    "carries_answer",
+    "origin",
+    "parse_retry_after",
+    "raise_for_status",
+    "redirect_target",
+    "retry_after_of",
+]
+
+_MAX_RETRY_AFTER_S: Final = 60.0
+_MAX_LOCATION_BYTES: Final = 4096
+_MAX_SHOWN: Final = 200
+# RFC 9110, section 15.4: the others name no place to go to.
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+
+
+def carries_answer(status: int) -> bool:
+    """Tell whether a JSON-RPC error in the body of this status answers the call: these speak of its admission."""
+    return status not in (401, 403, 429, 503)
+
+
+class Credentials(enum.Enum):
+    """What a request was sent with: that decides what a refusal may be about."""
+
+    NONE = "none"
+    FIXED = "fixed"
+    OAUTH = "oauth"
+
+
+class Said(NamedTuple):
+    """What a server says of a refusal, fit to be shown: ``detail`` in words, ``code`` by its JSON-RPC error.
+
+    ``masked`` takes out of other texts of the server's what it was trusted with.
+    """
+
+    detail: str
+    code: int | None
+    masked: Callable[[str], str]
+
+
+def raise_for_status(
+    reply: WireReply,
+    server_id: str,
+    endpoint: URL,
+    *,
+    has_session: bool,
+    said: Said,
+    credentials: Credentials = Credentials.FIXED,
+) -> NoReturn:
+    """Raise the error that a status without a usable reply stands for.
+
+    Parameters
+    ----------
+    has_session
+        Whether the request carried a session id: then the endpoint has been right before.
+    said
+        What the server says of it.
+    credentials
+        What the request was sent with.
+    """
+    try:
+        _raise_meaning(reply, server_id, endpoint, said, credentials, has_session=has_session)
+    except CallError as error:
+        error.http_status, error.rpc_code = reply.status, said.code
+        if isinstance(error, AuthError):
+            error.is_challenged = reply.header("www-authenticate") is not None
+        raise
+
+
+def _raise_meaning(
+    reply: WireReply, server_id: str, endpoint: URL, words: Said, credentials: Credentials, *, has_session: bool
+) -> NoReturn:
+    status = reply.status
+    said = f": {words.detail}" if words.detail else ""
+    if status in (401, 403):
+        what, hint = _about_credentials(reply, credentials)
+        raise AuthError(f"the server {what} HTTP {status}{said}", server_id=server_id, hint=hint)
+    retry_after_s = retry_after_of(reply)
+    if status == 429:
+        raise OverloadedError(
+            f"the server is limiting requests (HTTP 429){said}", server_id=server_id, retry_after_s=retry_after_s
+        )
+    if status == 503:
+        raise OverloadedError(
+            f"the server is not available (HTTP 503){said}",
+            server_id=server_id,
+            delivery="unknown",
+            retry_after_s=retry_after_s,
+        )
+    if status in (502, 504):
+        raise ConnectionLostError(
+            f"a gateway lost the server (HTTP {status}){said}", server_id=server_id, delivery="unknown"
+        )
+    if status in _REDIRECTS:
+        _raise_redirected(reply, server_id, endpoint, words)
+    if 300 <= status < 400:
+        raise ProtocolError(
+            f"the server answered with HTTP {status}, which is no reply to a request{said}",
+            server_id=server_id,
+            delivery="unknown",
+            hint="a cache may have answered: check that url is the MCP endpoint" if status == 304 else "",
+        )
+    if 400 <= status < 500:
+        raise ProtocolError(
+            f"the server refused the request with HTTP {status}{said}",
+            server_id=server_id,
+            # 408 is also what a server says that gave up on work which had begun.
+            delivery="unknown" if status == 408 else "rejected",
+            retryable=status in (408, 425),
+            hint="" if has_session else _way_out(reply, endpoint),
+        )
+    raise ProtocolError(
+        f"the server failed with HTTP {status}{said}",
+        server_id=server_id,
+        delivery="unknown",
+        # What it does not implement now (RFC 9110, section 15.6.2) it will not the next time.
+        retryable=status != 501,
+    )
+
+
+def _way_out(reply: WireReply, endpoint: URL) -> str:
+    if reply.status in (404, 405):
+        return "check that url is the MCP endpoint"
+    # What those say who expect TLS: nginx, Apache, Go, Node's and Python's proxies.
+    if reply.status == 400 and endpoint.scheme == "http" and b"https" in reply.body[:4096].lower():
+        return "the server may speak TLS there: write https:// in url"
+    return ""
+
+
+def _about_credentials(reply: WireReply, credentials: Credentials) -> tuple[str, str]:
+    """Say what a 401 or 403 does, and what may help: many a 403 is about something else than credentials."""
+    challenge = ", ".join(reply.header_values("www-authenticate"))
+    if credentials is not Credentials.OAUTH and "resource_metadata" in challenge.lower():
+        return "wants an OAuth token, with", 'set auth.type = "oauth" in the server\'s configuration'
+    if credentials is Credentials.NONE:
+        if reply.status == 401 or challenge:
+            return "wants credentials, with", "set auth, or headers, in the server's configuration"
+        return "refused the request with", ""
+    if reply.status == 401:
+        return "refused the credentials with", "check auth and headers in the server's configuration"
+    return "refused the request with", "check auth and headers in the server's configuration, if it is about them"
+
+
+def parse_retry_after(value: str | None, now_s: float) -> float | None:
+    """Read ``Retry-After`` as seconds from now, at most 60 (RFC 9110, section 10.2.3); ``None`` if absent or malformed."""
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        # An absurd number of digits is a long wait, not a reason to fail.
+        return _MAX_RETRY_AFTER_S if len(text) > 6 else min(float(text), _MAX_RETRY_AFTER_S)
+    try:
+        when = email.utils.parsedate_to_datetime(text)
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=datetime.UTC)
+        at_s = when.timestamp()
+    except (ValueError, IndexError, OverflowError):
+        return None
+    return min(max(at_s - now_s, 0.0), _MAX_RETRY_AFTER_S)
+
+
+def retry_after_of(reply: WireReply) -> float | None:
+    """Return the seconds that a response asks to wait; see :func:`parse_retry_after`."""
+    return parse_retry_after(reply.header("retry-after"), time.time())
+
+
+def origin(url: URL) -> str:
+    """Return scheme, host and port: what of a URL may stand in a message."""
+    return str(url.origin())
+
+
+def redirect_target(reply: WireReply, endpoint: URL) -> URL | None:
+    """Return where a response redirects to (RFC 9110, section 10.2.2), ``None`` if nowhere that makes sense."""
+    location = (reply.header("location") or "").encode("latin-1")
+    if not location or len(location) > _MAX_LOCATION_BYTES:
+        return None
+    try:
+        target = resolve(endpoint, location)
+    except ValueError:
+        return None
+    # Whoever may choose a user and a password may choose the Authorization that is sent.
+    return target if target.raw_user is None and target.raw_password is None else None
+
+
+def _raise_redirected(reply: WireReply, server_id: str, endpoint: URL, said: Said) -> NoReturn:
+    """Say where to, as far as that may be shown, and what to do about it."""
+    status = reply.status
+    target = redirect_target(reply, endpoint)
+    if target is None:
+        where, hint = "nowhere that can be followed", "check that url is the MCP endpoint"
+    else:
+        # Masked first: of half a secret, nobody could tell that it is one.
+        where = said.masked(redact_url(str(target)))
+        if len(where) > _MAX_SHOWN:
+            where = f"{where[:_MAX_SHOWN]}…"
+        if target.origin() == endpoint.origin() and status in (307, 308):
+            hint = "it redirects too often: configure the final url"
+        elif status == 303 or (status == 302 and target.raw_path != f"{endpoint.raw_path}/"):
+            hint = f"if the MCP endpoint is there, set url to {where}; if it is a page to log in, set auth"
+        elif target.query_string:
+            hint = "set url to that place, with its query"
+        else:
+            hint = f"set url to {where}"
+    raise ProtocolError(
+        f"the endpoint redirects (HTTP {status}) to {where}; only 307 and 308 to the same origin are followed",
+        server_id=server_id,
+        delivery="rejected",
+        hint=hint,
+    )

@@ -1,0 +1,1 @@
+"""Programs that speak over their standard streams: started, supervised and ended."""

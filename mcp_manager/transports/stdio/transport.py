@@ -1,0 +1,488 @@
+"""MCP over the standard streams of a child process (2025-11-25, basic/transports, stdio): one message per line."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any, Final, NoReturn
+
+from mcp_manager._core.call_path import RequestIds
+from mcp_manager._core.deadlines import Deadline
+from mcp_manager._core.jsonrpc import FrameError, Message
+from mcp_manager.config import ServerConfig
+from mcp_manager.config.redaction import Secrets, masked_so_far, printable
+from mcp_manager.errors import (
+    CallError,
+    ConnectError,
+    ConnectionLostError,
+    DeadlineExceededError,
+    ProtocolError,
+    ServerExitedError,
+)
+from mcp_manager.protocol.revisions import BATCHING_REVISIONS
+from mcp_manager.runtime.deadline_timer import DeadlineTimer, remaining_s
+from mcp_manager.runtime.reading_turns import FLOOD, FLOOD_DETAIL, ReadingTurns, reading_turns
+from mcp_manager.transports.base import Exchange, LifeSigns, MessageSink
+from mcp_manager.transports.containment import Containment, is_local_lack
+from mcp_manager.transports.received import broken_reply_to, read_messages
+from mcp_manager.transports.stdio.child import Child, child_environment
+from mcp_manager.transports.stdio.output_lines import LineTooLongError, OutputLines
+
+__all__ = ["StdioTransport"]
+
+_QUOTED: Final = 80
+_NEWLINES: Final = bytes.maketrans(b"\r\n", b"  ")
+# A reply this many given up requests late is counted as a stray one; nothing worse.
+_MAX_FORGOTTEN: Final = 1024
+# What the first message of a turn is taken to cost that is no reply: measuring begins with it.
+_FIRST_NS: Final = 20_000
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+# The longest value that Linux lets a process have (MAX_ARG_STRLEN).
+_MAX_SECRET: Final = 128 * 1024
+
+_START_HINTS: Final = {
+    errno.ENOENT: "install it, or give its full path in command; a script also needs the program of its #! line",
+    errno.EACCES: "make the file executable, or give the program that runs it as command",
+    errno.ENOEXEC: "a script needs a #! line, a program must be built for this machine",
+    errno.E2BIG: "args and env are too long together",
+    errno.EMFILE: "this process has too many files open: raise its limit (ulimit -n)",
+    errno.ENFILE: "the machine has too many files open",
+    errno.EAGAIN: "no more processes are allowed: raise the limit (ulimit -u)",
+    errno.ENOMEM: "the machine is out of memory",
+}
+
+
+class _Waiting(Deadline):
+    """A request whose reply is awaited, and what its deadline ends."""
+
+    __slots__ = ("_transport", "bad_lines", "exchange", "reply")
+
+    def __init__(
+        self, exchange: Exchange, reply: asyncio.Future[Message], transport: StdioTransport, bad_lines: int
+    ) -> None:
+        self.exchange = exchange
+        self.reply = reply
+        # How many lines had been none of a message when it was sent.
+        self.bad_lines = bad_lines
+        self._transport = transport
+
+    def expired(self) -> None:
+        if not self.reply.done():
+            self.reply.set_exception(self._transport.expired(self.exchange, self.bad_lines))
+
+
+class StdioTransport:
+    """Exchange frames with a child process.
+
+    Replies with an id that nobody waits for and nobody gave up, and lines that are no JSON-RPC message, are faults of
+    the server; neither ends the session.
+
+    Parameters
+    ----------
+    config
+        The server's configuration: program, environment, limits.
+    server_id
+        Names the server in errors.
+    sink
+        Takes requests and notifications of the server, its faults, and the news of its death.
+    timer
+        Where calls leave their deadlines.
+    """
+
+    def __init__(self, config: ServerConfig, *, server_id: str, sink: MessageSink, timer: DeadlineTimer) -> None:
+        assert config.command is not None
+        self._command = config.command
+        self._cwd = config.cwd
+        self._server_id = server_id
+        self._sink = sink
+        self._max_line = config.max_response_bytes
+        self._request_timeout_ns = round(config.request_timeout_s * 1e9)
+        secrets = Secrets(config)
+        self._secrets = secrets.texts
+        self._containment = Containment(server_id, secrets)
+        self._child = Child(
+            [config.command, *config.args],
+            child_environment(config.env, config.inherit_env),
+            config.cwd,
+            on_stdout=self._take,
+            on_end=self._child_ended,
+            on_flood=self.flooded,
+        )
+        self._wheel = timer.wheel
+        self._lag = timer.lag
+        self._pending: dict[int, _Waiting] = {}
+        # The deadlines of requests that nobody waits for any more.
+        self._forgotten: dict[int, int] = {}
+        self.messages = 0
+        self._lines = OutputLines(config.max_response_bytes)
+        self._turns: ReadingTurns | None = None
+        self._is_paused = False
+        self._opened = False
+        self._closing = False
+        self._failure: CallError | None = None
+        self._is_first_line = True
+        self._may_batch = True
+        # The last line that was no message, fit to be shown, and how many there were.
+        self._bad_line = ""
+        self._bad_lines = 0
+
+    @property
+    def pid(self) -> int:
+        """The child's process id, 0 before the start."""
+        return self._child.pid
+
+    def stderr_tail(self, lines: int = 5) -> str:
+        """Return the last lines the child wrote to its standard error, in one line, without values of its ``env``."""
+        return self._child.stderr_tail(lines, hidden=self._secrets)
+
+    @property
+    def last_words(self) -> str:
+        """What the program wrote that is no message, and may tell what it waits for; "" if it wrote nothing."""
+        words = []
+        if stderr := self.stderr_tail():
+            words.append(f"its stderr ends: {stderr}")
+        # A prompt has no end of line, as an answer is to follow.
+        if unended := bytes(self._lines.partial[:_MAX_SECRET]):
+            words.append(f"its stdout ends: {self._quoted(unended)}")
+        elif self._bad_line:
+            words.append(f"its stdout says: {self._bad_line}")
+        return "; ".join(words)
+
+    def expired(self, exchange: Exchange, bad_lines: int = -1) -> DeadlineExceededError:
+        """Say that no reply came in time and, if lines that are no messages came instead, what the last one was."""
+        is_telling = 0 <= bad_lines < self._bad_lines
+        error = DeadlineExceededError(
+            "no reply within the deadline",
+            server_id=self._server_id,
+            delivery="unknown" if exchange.sent else "not_sent",
+            hint=f"meanwhile it wrote a line that is no message: {self._bad_line}" if is_telling else "",
+        )
+        self._lag.excuse(error, exchange.began_ns, exchange.deadline_ns)
+        return error
+
+    async def open(self) -> None:
+        """Start the program; raises :class:`ConnectError` naming it and what is wrong."""
+        if self._failure is not None:
+            raise self._failure.for_caller("not_sent")
+        self._turns = reading_turns()
+        try:
+            await self._child.start()
+        except (OSError, ValueError) as error:
+            raise self._start_error(error) from None
+        self._opened = True
+
+    @property
+    def life_signs(self) -> LifeSigns:
+        """What the program shows of itself."""
+        return self
+
+    def called_until_ns(self) -> int:
+        """Return the latest deadline of the requests it has not answered; see :class:`LifeSigns`."""
+        waiting = (each.exchange.deadline_ns for each in self._pending.values())
+        return max([0, *waiting, *self._forgotten.values()])
+
+    @property
+    def keeps_session(self) -> bool:
+        """Always false: the process is the session."""
+        return False
+
+    @property
+    def has_request_streams(self) -> bool:
+        """Always false: all messages share one pipe."""
+        return False
+
+    def settle(self, revision: str | None) -> None:
+        """From now on, take batches only if the revision has them; stdio sends no version with its messages."""
+        self._may_batch = revision is None or revision in BATCHING_REVISIONS
+
+    async def listen(self) -> None:
+        """Do nothing: the pipe is open both ways."""
+
+    def channel(self, session: object, ids: RequestIds, dialect: Any = None) -> None:
+        """Return nothing: a pipe takes one message after another, and its replies are told apart here."""
+
+    def landed(self, exchange: Exchange, answer: Any) -> NoReturn:
+        """Never called: there is no channel."""
+        raise NotImplementedError
+
+    async def exchange(self, exchange: Exchange) -> Message:
+        """Write a request and wait for the reply with its id; see :meth:`Transport.exchange`."""
+        self._check_open()
+        request_id = exchange.request_id
+        reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        exchange.began_ns = time.monotonic_ns()
+        waiting = _Waiting(exchange, reply, self, self._bad_lines)
+        self._pending[request_id] = waiting
+        if exchange.deadline_ns:
+            self._wheel.add(waiting, exchange.deadline_ns)
+        try:
+            try:
+                await self._write(_line(exchange.frame), exchange)
+                exchange.sent = True
+            except BrokenPipeError:
+                # A program that takes no more input is ended soon; its end fails the reply, with all that is known.
+                pass
+            return await reply
+        except DeadlineExceededError:
+            if exchange.sent:
+                self._sink.on_given_up(exchange, "deadline exceeded")
+            raise
+        except asyncio.CancelledError:
+            if exchange.sent:
+                self._sink.on_given_up(exchange, "cancelled by the caller")
+            raise
+        finally:
+            self._wheel.remove(waiting)
+            if self._pending.pop(request_id, None) is not None and exchange.sent:
+                self._forget(request_id, exchange.deadline_ns)
+            if reply.done() and not reply.cancelled():
+                reply.exception()
+            # They have the exception, whose traceback holds this frame.
+            del reply, waiting
+
+    async def exchange_lasting(self, exchange: Exchange) -> Message:
+        """Write a request that is answered when its stream ends; see :meth:`Transport.exchange_lasting`."""
+        return await self.exchange(exchange)
+
+    async def notify(self, frame: bytes, deadline_ns: int, fields: bytes | None = None) -> None:
+        """Write a frame that gets no reply."""
+        self._check_open()
+        try:
+            await self._write(_line(frame), Exchange(frame, 0, deadline_ns))
+        except BrokenPipeError:
+            error = self._failure or ServerExitedError(
+                "the server closed its standard input", server_id=self._server_id
+            )
+            raise error.for_caller("not_sent") from None
+
+    def interrupt(self) -> None:
+        """End every exchange under way; see :meth:`Transport.interrupt`."""
+        self._fail_pending(ConnectionLostError("the server was stopped during the call", server_id=self._server_id))
+
+    async def aclose(self, grace_s: float) -> None:
+        """End the child in order; see :meth:`Child.aclose`. Calls under way fail at once, idempotent."""
+        self._closing = True
+        self._fail(ServerExitedError("the server was stopped", server_id=self._server_id))
+        self._resume()
+        await self._child.aclose(grace_s)
+
+    async def _write(self, line: bytes, exchange: Exchange) -> None:
+        if self._child.writable:
+            await self._child.send(line)
+            return
+        blocked = asyncio.timeout(remaining_s(exchange.deadline_ns))
+        try:
+            async with blocked:
+                await self._child.send(line)
+        except TimeoutError:
+            if not blocked.expired():
+                raise
+            raise self.expired(exchange) from None
+
+    def _check_open(self) -> None:
+        if self._failure is not None:
+            raise self._failure.for_caller("not_sent")
+        if not self._opened:
+            raise ConnectError("the server was not started", server_id=self._server_id)
+
+    def _forget(self, request_id: int, deadline_ns: int) -> None:
+        """Remember that nobody waits for this reply any more."""
+        if len(self._forgotten) >= _MAX_FORGOTTEN:
+            del self._forgotten[next(iter(self._forgotten))]
+        # Given up before its time, it may keep the program busy as long as others may, but not for as long as it asked.
+        self._forgotten[request_id] = min(deadline_ns, time.monotonic_ns() + self._request_timeout_ns)
+
+    def _take(self, data: bytes) -> None:
+        if self._failure is None:
+            self._lines.feed(data)
+            if not self._is_paused:
+                self._take_lines()
+
+    def read_on(self) -> None:
+        """Take what was written before, and read on if nothing of it is left; see :class:`Reader`."""
+        self._take_lines()
+        if not self._lines.is_behind or self._failure is not None:
+            self._resume()
+
+    def flooded(self) -> None:
+        """Count that the program writes more than the loop has time for; see :class:`Reader`."""
+        self._tell(self._sink.on_fault, FLOOD, FLOOD_DETAIL)
+
+    def _take_lines(self) -> None:
+        """Take whole lines for as long as this turn of the loop has time for what is no reply."""
+        turns = self._turns
+        assert turns is not None
+        last_ns = 0
+        try:
+            while self._failure is None and (line := self._lines.take()) is not None:
+                if self._take_line(line):
+                    continue
+                now_ns = turns.clock()
+                if not turns.spend(now_ns - last_ns if last_ns else _FIRST_NS):
+                    self._pause(turns)
+                    return
+                last_ns = now_ns
+        except LineTooLongError as error:
+            self._give_up(error.size)
+
+    def _pause(self, turns: ReadingTurns) -> None:
+        """Read no more until it is this program's turn, if it has written more: its pipe holds it back."""
+        if self._lines.is_behind and self._failure is None:
+            self._is_paused = True
+            self._child.pause()
+            turns.wait(self)
+
+    def _resume(self) -> None:
+        if self._turns is not None:
+            if self._failure is not None:
+                self._turns.leave(self)
+            if self._is_paused:
+                self._is_paused = False
+                self._child.resume()
+
+    def _take_line(self, line: bytes) -> bool:
+        """Take a line; tell whether it is nothing but a reply that somebody waits for."""
+        if self._is_first_line:
+            # Some runtimes begin every output with one; a reader may ignore it (RFC 8259, section 8.1).
+            self._is_first_line = False
+            line = line.removeprefix(_BYTE_ORDER_MARK)
+        try:
+            messages = read_messages(line, self._faulty, may_batch=self._may_batch)
+        except Exception as error:
+            # Even one that nobody foresaw must cost the reading of this line, and of no other one.
+            self._take_bad_line(line, error if isinstance(error, FrameError) else FrameError(type(error).__name__, 0))
+            return False
+        self.messages += 1
+        is_awaited = True
+        for message in messages:
+            if message.method is None:
+                is_awaited = self._take_reply(message) and is_awaited
+            else:
+                is_awaited = False
+                self._tell(self._sink.on_message, message)
+        return is_awaited
+
+    def _take_reply(self, message: Message) -> bool:
+        request_id = message.id
+        if isinstance(request_id, int) and request_id in self._pending:
+            reply = self._pending.pop(request_id).reply
+            if not reply.done():
+                reply.set_result(message)
+            return True
+        if isinstance(request_id, int) and request_id in self._forgotten:
+            del self._forgotten[request_id]
+        else:
+            self._tell(self._sink.on_fault, "a reply that nobody waits for", "")
+        return False
+
+    def _faulty(self, kind: str, detail: str) -> None:
+        self._tell(self._sink.on_fault, kind, detail)
+
+    def _take_bad_line(self, line: bytes, error: FrameError) -> None:
+        self._bad_line = self._quoted(line)
+        self._bad_lines += 1
+        self._tell(self._sink.on_fault, "a line that is no message", f"({error}) {self._bad_line}")
+        request_id = broken_reply_to(line, self._pending.__contains__)
+        if request_id is None:
+            return
+        reply = self._pending.pop(request_id).reply
+        if not reply.done():
+            reply.set_exception(
+                ProtocolError(
+                    f"the reply is not JSON-RPC: {error}: {self._bad_line}",
+                    server_id=self._server_id,
+                    delivery="unknown",
+                    retryable=True,
+                )
+            )
+
+    def _quoted(self, line: bytes) -> str:
+        text = masked_so_far(line[:_MAX_SECRET].decode("utf-8", "replace"), self._secrets)
+        return printable(text.strip()[:_QUOTED])
+
+    def _tell(self, listener: Callable[..., None], *news: object) -> None:
+        """Tell the sink, which must not be able to stop the reading for everybody else."""
+        try:
+            listener(*news)
+        except Exception as error:
+            # Whatever it was, it was not the server's doing.
+            self._containment.failure(error, "unknown")
+
+    def _give_up(self, size: int) -> None:
+        """End a server whose output can no longer be cut into messages."""
+        self._fail(
+            ProtocolError(
+                f"the server wrote a line of {size} bytes or more, max_response_bytes is {self._max_line}",
+                server_id=self._server_id,
+                hint="raise max_response_bytes for this server if such replies are expected",
+            )
+        )
+        self._child.kill()
+
+    def _child_ended(self, exit_code: int) -> None:
+        # No pipe holds back what it has written last.
+        while self._failure is None and self._lines.is_behind:
+            self._take_lines()
+        error = ServerExitedError(
+            f"the server process {_how_it_ended(exit_code, self._child.misdeed)}",
+            server_id=self._server_id,
+            exit_code=exit_code,
+            hint=self.last_words or "it wrote nothing to stderr",
+        )
+        self._fail(error)
+        self._resume()
+        if self._closing:
+            return
+        assert self._failure is not None
+        self._tell(self._sink.on_closed, self._failure)
+
+    def _fail(self, error: CallError) -> None:
+        """Fail every call under way; the first error is also that of all later calls."""
+        if self._failure is None:
+            self._failure = error
+        self._fail_pending(error)
+
+    def _fail_pending(self, error: CallError) -> None:
+        pending = list(self._pending.values())
+        self._pending.clear()
+        for waiting in pending:
+            if not waiting.reply.done():
+                waiting.reply.set_exception(error.for_caller("unknown" if waiting.exchange.sent else "not_sent"))
+
+    def _start_error(self, error: OSError | ValueError) -> ConnectError:
+        if not isinstance(error, OSError):
+            # Its text may quote an environment variable.
+            reason, hint = "a NUL or a lone surrogate cannot be passed on", "check command, args, cwd and env"
+        else:
+            reason = os.strerror(error.errno) if error.errno else type(error).__name__
+            hint = _START_HINTS.get(error.errno or 0, "check command, args and cwd")
+            if self._cwd is not None and error.filename == self._cwd != self._command:
+                reason += f": its working directory {self._cwd!r}"
+                hint = "create the directory, or correct cwd"
+        failure = ConnectError(f"cannot start {self._command!r}: {reason}", server_id=self._server_id, hint=hint)
+        if is_local_lack(error) or (isinstance(error, OSError) and error.errno == errno.EAGAIN):
+            failure.is_local = True
+            failure.hint = "this process is at a limit: of open files (ulimit -n), processes (ulimit -u) or memory"
+        return failure
+
+
+def _line(frame: bytes) -> bytes:
+    """End a frame with the one newline it may contain: within JSON text they are insignificant white space."""
+    if b"\n" in frame or b"\r" in frame:
+        frame = frame.translate(_NEWLINES)
+    return frame + b"\n"
+
+
+def _how_it_ended(exit_code: int, misdeed: str) -> str:
+    if misdeed:
+        return f"{misdeed} and was killed"
+    if exit_code >= 0:
+        return f"exited with status {exit_code}"
+    try:
+        return f"was killed by signal {-exit_code} ({signal.Signals(-exit_code).name})"
+    except ValueError:
+        return f"was killed by signal {-exit_code}"
