@@ -34,8 +34,8 @@ MODULES = (
     "paced",
     "response_reader",
     "wire",
-    "dressing",
-    "flight_recorder",
+    "stateless_frame",
+    "call_ring",
     "call_path",
     "permanence",
 )

@@ -61,7 +61,7 @@ def pick_and_done(instances: int) -> Callable[[], None]:
     router = Router()
     router.add_server("server")
     for index in range(instances):
-        router.add_instance("server", index, BreakerSettings())
+        router.add_backend("server", index, BreakerSettings())
     draws = [random.Random(1).getrandbits(64) for _ in range(REPEAT)]
     end_ns = NOW_NS + TOOK_NS
 
@@ -77,7 +77,7 @@ def pick_and_done_with_clocks() -> Callable[[], None]:
     router = Router()
     router.add_server("server")
     for index in range(3):
-        router.add_instance("server", index, BreakerSettings())
+        router.add_backend("server", index, BreakerSettings())
 
     def run() -> None:
         pick, done, clock, bits = router.pick, router.done, time.monotonic_ns, random.getrandbits
@@ -97,7 +97,7 @@ def pick_and_done_within_limits() -> Callable[[], None]:
     router = Router(together=Limits(max_concurrent=1000))
     router.add_server("server", limits=limits)
     for index in range(3):
-        router.add_instance("server", index, BreakerSettings())
+        router.add_backend("server", index, BreakerSettings())
 
     def run() -> None:
         pick, done = router.pick, router.done

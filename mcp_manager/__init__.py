@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mcp_manager.auth.redirect import LoopbackRedirect, RedirectHandler
     from mcp_manager.auth.token_store import FileTokenStore, MemoryTokenStore, TokenStore
     from mcp_manager.bindings import PyMcpManager
-    from mcp_manager.calls.flight_log import FlightRecord
+    from mcp_manager.calls.call_log import FlightRecord
     from mcp_manager.config import (
         AuthConfig,
         BalancingConfig,
@@ -243,7 +243,7 @@ _MODULE_OF = {
             "LimitsConfig ManagerConfig RateConfig RestartConfig RetryBudgetConfig RetryConfig ServerConfig "
             "TlsConfig load_manager_config"
         ),
-        "mcp_manager.calls.flight_log": "FlightRecord",
+        "mcp_manager.calls.call_log": "FlightRecord",
         "mcp_manager.errors": (
             "AuthError CallError CircuitOpenError ConfigError ConnectError ConnectionLostError "
             "DeadlineExceededError Delivery InputRequiredError InvalidRequestError McpManagerError "

@@ -15,8 +15,8 @@ from mcp_manager._core.router import Router
 from mcp_manager.auth.redirect import RedirectHandler
 from mcp_manager.auth.token_store import TokenStore
 from mcp_manager.calls.affinity import Affinity
+from mcp_manager.calls.call_log import CallLog
 from mcp_manager.calls.dispatcher import Dispatcher
-from mcp_manager.calls.flight_log import FlightLog
 from mcp_manager.calls.routing import Routing
 from mcp_manager.config import ManagerConfig, arguments
 from mcp_manager.errors import RpcError
@@ -123,7 +123,7 @@ class McpManager(Lifetime, ClientSide, FleetTools, Observation, TaskVerbs):
         self._router = Router(together=limits_together(self._config))
         self._monitor = HealthMonitor(self._router, _CLOCK, concurrency=self._config.probe_concurrency)
         self._affinity = Affinity(self._router)
-        self._flights = FlightLog(self._config.flight_records, self._router, _CLOCK, time.time)
+        self._flights = CallLog(self._config.flight_records, self._router, _CLOCK, time.time)
         self._dispatcher = Dispatcher(
             self._router,
             self._monitor,

@@ -1,4 +1,4 @@
-"""Balancing: which of a server's instances takes a call.
+"""Balancing: which of a server's backends takes a call.
 
 The tier first, by how much of each is healthy; within the tier by the server's policy. The list of a pool begins with
 those that may take a call, so that the choice costs the same among ten and among a hundred thousand.
@@ -38,25 +38,25 @@ cdef uint64_t mixed(uint64_t number) noexcept:
 
 
 @cython.nonecheck(False)
-cdef double latency_of(Instance instance, int64_t now_ns) noexcept:
+cdef double latency_of(Backend backend, int64_t now_ns) noexcept:
     """Return the latency estimate in ns, decayed to now, or 0 if nothing is known."""
-    cdef int64_t age_ns = now_ns - instance.latency_at_ns
-    if age_ns <= 0 or instance.latency_ns <= 0:
-        return instance.latency_ns
-    return instance.latency_ns * exp(-<double> age_ns / DECAY_NS)
+    cdef int64_t age_ns = now_ns - backend.latency_at_ns
+    if age_ns <= 0 or backend.latency_ns <= 0:
+        return backend.latency_ns
+    return backend.latency_ns * exp(-<double> age_ns / DECAY_NS)
 
 
 @cython.nonecheck(False)
-cdef void observe_latency(Instance instance, double sample_ns, bint failed, bint is_result, int64_t now_ns) noexcept:
-    """Update the peak-EWMA; a failure is slow by definition, or an instance that fails fast would attract all.
+cdef void observe_latency(Backend backend, double sample_ns, bint failed, bint is_result, int64_t now_ns) noexcept:
+    """Update the peak-EWMA; a failure is slow by definition, or a backend that fails fast would attract all.
 
     An error that comes quickly says nothing of how long a result takes: it keeps the estimate as it is.
     """
-    cdef double old_ns = instance.latency_ns
+    cdef double old_ns = backend.latency_ns
     cdef double weight
     if failed:
         sample_ns = max(sample_ns, old_ns, FAILED_NS)
-        instance.is_punished = True
+        backend.is_punished = True
     elif not is_result:
         if old_ns <= 0:
             return
@@ -64,11 +64,11 @@ cdef void observe_latency(Instance instance, double sample_ns, bint failed, bint
     # A measured zero must not look like "unknown".
     sample_ns = max(sample_ns, 1.0)
     if sample_ns > old_ns:
-        instance.latency_ns = sample_ns
+        backend.latency_ns = sample_ns
     else:
-        weight = exp(-<double> max(now_ns - instance.latency_at_ns, 0) / DECAY_NS)
-        instance.latency_ns = old_ns * weight + sample_ns * (1.0 - weight)
-    instance.latency_at_ns = max(now_ns, instance.latency_at_ns)
+        weight = exp(-<double> max(now_ns - backend.latency_at_ns, 0) / DECAY_NS)
+        backend.latency_ns = old_ns * weight + sample_ns * (1.0 - weight)
+    backend.latency_at_ns = max(now_ns, backend.latency_at_ns)
 
 
 cdef double median_latency(Pool pool, int64_t now_ns) noexcept:
@@ -79,7 +79,7 @@ cdef double median_latency(Pool pool, int64_t now_ns) noexcept:
     cdef double latency_ns
     cdef Py_ssize_t position
     for position in range(min(pool.ends[CONNECTING], <Py_ssize_t> MEDIAN_AMONG)):
-        latency_ns = latency_of(<Instance> pool.instances[position], now_ns)
+        latency_ns = latency_of(<Backend> pool.backends[position], now_ns)
         if latency_ns <= 0:
             continue
         slot = count
@@ -94,43 +94,43 @@ cdef double median_latency(Pool pool, int64_t now_ns) noexcept:
 
 
 @cython.nonecheck(False)
-cdef double weight_of(Instance instance, Pool pool, int64_t now_ns) noexcept:
-    """Return the weight as it is now: a new or recovered instance starts with a tenth (Envoy, slow start)."""
+cdef double weight_of(Backend backend, Pool pool, int64_t now_ns) noexcept:
+    """Return the weight as it is now: a new or recovered backend starts with a tenth (Envoy, slow start)."""
     cdef Balancing balancing
     cdef int64_t age_ns
-    if instance.since_ns == 0:
-        return instance.weight
-    balancing = instance.server.balancing
-    age_ns = now_ns - instance.since_ns
+    if backend.since_ns == 0:
+        return backend.weight
+    balancing = backend.server.balancing
+    age_ns = now_ns - backend.since_ns
     if age_ns >= balancing.slow_start_ns:
-        instance.since_ns = 0
-        return instance.weight
+        backend.since_ns = 0
+        return backend.weight
     # Too few others to take its share meanwhile.
     if pool.ends[CONNECTING] < SLOW_START_FROM:
-        return instance.weight
+        return backend.weight
     if age_ns <= 0:
-        return instance.weight * LEAST_SHARE
-    return instance.weight * max(
+        return backend.weight * LEAST_SHARE
+    return backend.weight * max(
         LEAST_SHARE, pow(<double> age_ns / <double> balancing.slow_start_ns, balancing.slow_start_exponent)
     )
 
 
 @cython.nonecheck(False)
-cdef double cost_of(Instance instance, Pool pool, int64_t now_ns) noexcept:
+cdef double cost_of(Backend backend, Pool pool, int64_t now_ns) noexcept:
     """Return the peak-EWMA cost (Finagle): the latency estimate times the calls there would be, by weight."""
     cdef double weight = 1.0
-    if instance.since_ns or instance.weight != 1.0:
-        weight = weight_of(instance, pool, now_ns)
-    if instance.latency_ns > 0:
-        return latency_of(instance, now_ns) * <double> (instance.inflight + 1) / weight
+    if backend.since_ns or backend.weight != 1.0:
+        weight = weight_of(backend, pool, now_ns)
+    if backend.latency_ns > 0:
+        return latency_of(backend, now_ns) * <double> (backend.inflight + 1) / weight
     # Nothing is known until the first call ends: it gets one, and no second one meanwhile.
-    if instance.inflight:
-        return PENALTY * <double> (instance.inflight + 1)
+    if backend.inflight:
+        return PENALTY * <double> (backend.inflight + 1)
     return median_latency(pool, now_ns) / weight
 
 
 @cython.nonecheck(False)
-cdef inline bint is_better(Instance one, Instance other, Pool pool, bint by_connections, int64_t now_ns) noexcept:
+cdef inline bint is_better(Backend one, Backend other, Pool pool, bint by_connections, int64_t now_ns) noexcept:
     """Tell whether one is to be chosen over the other; of equals, the one of which nothing is known."""
     cdef double cost, other_cost
     if by_connections:
@@ -143,16 +143,16 @@ cdef inline bint is_better(Instance one, Instance other, Pool pool, bint by_conn
 
 
 @cython.nonecheck(False)
-cdef Instance better_of_two(
-    Pool pool, Py_ssize_t size, bint by_connections, int64_t now_ns, uint64_t random, Instance avoided
+cdef Backend better_of_two(
+    Pool pool, Py_ssize_t size, bint by_connections, int64_t now_ns, uint64_t random, Backend avoided
 ):
     """Choose among the first ``size`` of a pool, at least two, by power of two choices."""
     cdef uint64_t one = ((random >> 32) * <uint64_t> size) >> 32
     cdef uint64_t two = ((random & 0xFFFFFFFFULL) * <uint64_t> (size - 1)) >> 32
-    cdef Instance first, second
+    cdef Backend first, second
     two += two >= one
-    first = <Instance> pool.instances[one]
-    second = <Instance> pool.instances[two]
+    first = <Backend> pool.backends[one]
+    second = <Backend> pool.backends[two]
     if first is avoided:
         return second
     if second is avoided:
@@ -160,70 +160,70 @@ cdef Instance better_of_two(
     return second if is_better(second, first, pool, by_connections, now_ns) else first
 
 
-cdef Instance next_in_turn(Pool pool, Py_ssize_t size, Instance avoided):
-    cdef Instance instance
+cdef Backend next_in_turn(Pool pool, Py_ssize_t size, Backend avoided):
+    cdef Backend backend
     pool.cursor = pool.cursor + 1 if pool.cursor + 1 < size else 0
-    instance = <Instance> pool.instances[pool.cursor]
-    if instance is avoided:
+    backend = <Backend> pool.backends[pool.cursor]
+    if backend is avoided:
         pool.cursor = pool.cursor + 1 if pool.cursor + 1 < size else 0
-        instance = <Instance> pool.instances[pool.cursor]
-    return instance
+        backend = <Backend> pool.backends[pool.cursor]
+    return backend
 
 
 cdef double heaviest(Pool pool) noexcept:
     cdef double weight = 0.0
     cdef Py_ssize_t position
-    for position in range(len(pool.instances)):
-        weight = max(weight, (<Instance> pool.instances[position]).weight)
+    for position in range(len(pool.backends)):
+        weight = max(weight, (<Backend> pool.backends[position]).weight)
     return weight
 
 
-cdef Instance drawn_by_weight(Pool pool, Py_ssize_t size, int64_t now_ns, uint64_t random, Instance avoided):
+cdef Backend drawn_by_weight(Pool pool, Py_ssize_t size, int64_t now_ns, uint64_t random, Backend avoided):
     """Draw one with the probability of its weight: by rejection, and after many of them by adding up."""
-    cdef Instance instance
+    cdef Backend backend
     cdef double left = 0.0
     cdef int _
     cdef Py_ssize_t position
     for _ in range(MOST_DRAWS):
         random = mixed(random)
-        instance = <Instance> pool.instances[((random >> 32) * <uint64_t> size) >> 32]
-        if instance is avoided:
+        backend = <Backend> pool.backends[((random >> 32) * <uint64_t> size) >> 32]
+        if backend is avoided:
             continue
-        if <double> (random & 0xFFFFFFFFULL) * pool.max_weight < weight_of(instance, pool, now_ns) * 4294967296.0:
-            return instance
+        if <double> (random & 0xFFFFFFFFULL) * pool.max_weight < weight_of(backend, pool, now_ns) * 4294967296.0:
+            return backend
     # So few are accepted if the heaviest is gone, or much lighter than it was.
     pool.max_weight = heaviest(pool)
     for position in range(size):
-        if pool.instances[position] is not avoided:
-            left += weight_of(<Instance> pool.instances[position], pool, now_ns)
+        if pool.backends[position] is not avoided:
+            left += weight_of(<Backend> pool.backends[position], pool, now_ns)
     left *= <double> mixed(random) * TO_UNIT
     for position in range(size):
-        if pool.instances[position] is avoided:
+        if pool.backends[position] is avoided:
             continue
-        instance = <Instance> pool.instances[position]
-        left -= weight_of(instance, pool, now_ns)
+        backend = <Backend> pool.backends[position]
+        left -= weight_of(backend, pool, now_ns)
         if left < 0.0:
             break
-    return instance
+    return backend
 
 
-cdef Instance drawn_evenly(Pool pool, Py_ssize_t size, uint64_t random, Instance avoided):
+cdef Backend drawn_evenly(Pool pool, Py_ssize_t size, uint64_t random, Backend avoided):
     cdef Py_ssize_t position = <Py_ssize_t> (((random >> 32) * <uint64_t> size) >> 32)
-    if pool.instances[position] is avoided:
+    if pool.backends[position] is avoided:
         position = position + 1 if position + 1 < size else 0
-    return <Instance> pool.instances[position]
+    return <Backend> pool.backends[position]
 
 
-cdef inline double affinity_of(Instance instance, uint64_t key) noexcept:
+cdef inline double affinity_of(Backend backend, uint64_t key) noexcept:
     """Return the score of weighted rendezvous hashing (Schindelhauer and Schomaker, 2005), between 0 and infinity."""
-    cdef double unit = (<double> (mixed(key ^ instance.identity) >> 11) + 0.5) / 9007199254740992.0
-    return instance.weight / -log(unit)
+    cdef double unit = (<double> (mixed(key ^ backend.identity) >> 11) + 0.5) / 9007199254740992.0
+    return backend.weight / -log(unit)
 
 
-cdef Instance nearest(Pool pool, int64_t now_ns, uint64_t key, Instance avoided):
-    """Return the instance that a key belongs to, of those that take calls or would after connecting."""
-    cdef Instance best = None
-    cdef Instance instance
+cdef Backend nearest(Pool pool, int64_t now_ns, uint64_t key, Backend avoided):
+    """Return the backend that a key belongs to, of those that take calls or would after connecting."""
+    cdef Backend best = None
+    cdef Backend backend
     cdef double score
     cdef double highest = 0.0
     cdef Py_ssize_t position = -1
@@ -231,27 +231,27 @@ cdef Instance nearest(Pool pool, int64_t now_ns, uint64_t key, Instance avoided)
         position += 1
         if pool.ends[ELIGIBLE] <= position < pool.ends[BARRED]:
             continue
-        instance = <Instance> pool.instances[position]
-        if instance is avoided or (position >= pool.ends[ELIGIBLE] and not admits(instance, now_ns)):
+        backend = <Backend> pool.backends[position]
+        if backend is avoided or (position >= pool.ends[ELIGIBLE] and not admits(backend, now_ns)):
             continue
-        score = affinity_of(instance, key)
+        score = affinity_of(backend, key)
         if best is None or score > highest:
-            best = instance
+            best = backend
             highest = score
     if best is None and avoided is not None and avoided.pool is pool and avoided.part == ELIGIBLE:
         return avoided
     return best
 
 
-cdef bint admits(Instance instance, int64_t now_ns) except -1:
-    """Tell whether an instance that would have to connect may be tried."""
-    return instance.inflight < instance.cap and time_barred(instance, now_ns) == ADMITTED
+cdef bint admits(Backend backend, int64_t now_ns) except -1:
+    """Tell whether a backend that would have to connect may be tried."""
+    return backend.inflight < backend.cap and time_barred(backend, now_ns) == ADMITTED
 
 
-cdef Instance recalled(Pool pool, int64_t now_ns):
+cdef Backend recalled(Pool pool, int64_t now_ns):
     """Let return whom time lets return, and give the one whose circuit is due for a trial; take no permit."""
-    cdef Instance trial = None
-    cdef Instance instance
+    cdef Backend trial = None
+    cdef Backend backend
     cdef int64_t wait_ns
     cdef int64_t due_ns = INT64_MAX
     cdef Py_ssize_t position = pool.ends[ELIGIBLE] - 1
@@ -259,42 +259,42 @@ cdef Instance recalled(Pool pool, int64_t now_ns):
     # collector run, and with it any code.
     while position + 1 < pool.ends[BARRED]:
         position += 1
-        instance = <Instance> pool.instances[position]
-        if instance.is_full:
+        backend = <Backend> pool.backends[position]
+        if backend.is_full:
             continue
-        wait_ns = time_barred(instance, now_ns)
+        wait_ns = time_barred(backend, now_ns)
         if wait_ns < 0:
             continue
         if wait_ns > 0:
             due_ns = min(due_ns, now_ns + wait_ns)
-        elif instance.circuit.passing:
-            update_part(instance)
-        elif instance.inflight < instance.cap:
+        elif backend.circuit.passing:
+            update_part(backend)
+        elif backend.inflight < backend.cap:
             due_ns = now_ns
             if trial is None:
-                trial = instance
+                trial = backend
     pool.due_ns = due_ns
     return trial
 
 
-cdef int64_t time_barred(Instance instance, int64_t now_ns):
-    """Return how long a barred instance must not take a call, 0 if it may, -1 if nobody knows; end what is over."""
+cdef int64_t time_barred(Backend backend, int64_t now_ns):
+    """Return how long a barred backend must not take a call, 0 if it may, -1 if nobody knows; end what is over."""
     cdef int64_t wait_ns
-    if instance.ejected_until_ns and now_ns >= instance.ejected_until_ns:
-        instance.ejected_until_ns = 0
-        instance.server.ejected -= 1
-        instance.since_ns = now_ns
-    if instance.paused_until_ns and now_ns >= instance.paused_until_ns:
-        instance.paused_until_ns = 0
-    wait_ns = circuit_wait(&instance.circuit, &instance.settings.policy, now_ns, False)
-    if instance.circuit.pending:
-        note_transitions(instance, now_ns)
+    if backend.ejected_until_ns and now_ns >= backend.ejected_until_ns:
+        backend.ejected_until_ns = 0
+        backend.server.ejected -= 1
+        backend.since_ns = now_ns
+    if backend.paused_until_ns and now_ns >= backend.paused_until_ns:
+        backend.paused_until_ns = 0
+    wait_ns = circuit_wait(&backend.circuit, &backend.settings.policy, now_ns, False)
+    if backend.circuit.pending:
+        note_transitions(backend, now_ns)
     if wait_ns < 0:
         return wait_ns
-    if instance.ejected_until_ns:
-        wait_ns = max(wait_ns, instance.ejected_until_ns - now_ns)
-    if instance.paused_until_ns:
-        wait_ns = max(wait_ns, instance.paused_until_ns - now_ns)
+    if backend.ejected_until_ns:
+        wait_ns = max(wait_ns, backend.ejected_until_ns - now_ns)
+    if backend.paused_until_ns:
+        wait_ns = max(wait_ns, backend.paused_until_ns - now_ns)
     return wait_ns
 
 
@@ -310,32 +310,32 @@ cdef bint is_in_panic(Pool pool, Server server) noexcept:
     return available(server) < 100.0
 
 
-cdef Instance choose_in_panic(Pool pool, uint64_t random, Instance avoided):
+cdef Backend choose_in_panic(Pool pool, uint64_t random, Backend avoided):
     """Draw one of those that take calls or were ejected; never one whose circuit or limit refuses."""
-    cdef list candidates = pool.instances[: pool.ends[ELIGIBLE]]
+    cdef list candidates = pool.backends[: pool.ends[ELIGIBLE]]
     cdef Py_ssize_t position
     for position in range(pool.ends[ELIGIBLE], pool.ends[BARRED]):
-        if is_ejected_only(<Instance> pool.instances[position]):
-            candidates.append(pool.instances[position])
+        if is_ejected_only(<Backend> pool.backends[position]):
+            candidates.append(pool.backends[position])
     if avoided in candidates and len(candidates) > 1:
         candidates.remove(avoided)
     if not candidates:
         return None
-    return <Instance> candidates[((random >> 32) * <uint64_t> len(candidates)) >> 32]
+    return <Backend> candidates[((random >> 32) * <uint64_t> len(candidates)) >> 32]
 
 
-cdef bint is_ejected_only(Instance instance) noexcept:
+cdef bint is_ejected_only(Backend backend) noexcept:
     return (
-        instance.ejected_until_ns != 0
-        and instance.paused_until_ns == 0
-        and instance.circuit.passing
-        and instance.inflight < instance.cap
+        backend.ejected_until_ns != 0
+        and backend.paused_until_ns == 0
+        and backend.circuit.passing
+        and backend.inflight < backend.cap
     )
 
 
 @cython.nonecheck(False)
-cdef Instance choose_eligible(
-    Pool pool, Server server, int64_t now_ns, uint64_t random, uint64_t key, Instance avoided
+cdef Backend choose_eligible(
+    Pool pool, Server server, int64_t now_ns, uint64_t random, uint64_t key, Backend avoided
 ):
     """Choose among those of a pool that may take a call at once."""
     cdef Py_ssize_t size = pool.ends[ELIGIBLE]
@@ -345,7 +345,7 @@ cdef Instance choose_eligible(
     if policy == CONSISTENT and key:
         return nearest(pool, now_ns, key, avoided)
     if size < 2:
-        return <Instance> pool.instances[0] if size else None
+        return <Backend> pool.backends[0] if size else None
     if policy == P2C or policy == CONSISTENT:
         return better_of_two(pool, size, False, now_ns, random, avoided)
     if policy == LEAST_CONNECTIONS:
@@ -357,12 +357,12 @@ cdef Instance choose_eligible(
     return drawn_evenly(pool, size, random, avoided)
 
 
-cdef Instance choose_connecting(Pool pool, int64_t now_ns, uint64_t random, Instance avoided):
+cdef Backend choose_connecting(Pool pool, int64_t now_ns, uint64_t random, Backend avoided):
     """Choose among those of a pool that would have to connect first, by power of two choices."""
     cdef Py_ssize_t start = pool.ends[BARRED]
     cdef uint64_t size = pool.ends[CONNECTING] - start
     cdef uint64_t one, two
-    cdef Instance first, second
+    cdef Backend first, second
     if size == 0:
         return None
     one = ((random >> 32) * size) >> 32
@@ -377,17 +377,17 @@ cdef Instance choose_connecting(Pool pool, int64_t now_ns, uint64_t random, Inst
     return second if is_better(second, first, pool, False, now_ns) else first
 
 
-cdef Instance first_admitting(Pool pool, Py_ssize_t position, Instance but, int64_t now_ns):
+cdef Backend first_admitting(Pool pool, Py_ssize_t position, Backend but, int64_t now_ns):
     """Return the first from ``position`` on, cyclically, that may be tried; the one not wanted only as the last."""
     cdef Py_ssize_t left = pool.ends[CONNECTING] - pool.ends[BARRED]
-    cdef Instance instance
-    cdef Instance found = None
+    cdef Backend backend
+    cdef Backend found = None
     while left > 0 and position < pool.ends[CONNECTING]:
-        instance = <Instance> pool.instances[position]
-        if admits(instance, now_ns):
-            if instance is not but:
-                return instance
-            found = instance
+        backend = <Backend> pool.backends[position]
+        if admits(backend, now_ns):
+            if backend is not but:
+                return backend
+            found = backend
         position += 1
         if position >= pool.ends[CONNECTING]:
             position = pool.ends[BARRED]
@@ -447,65 +447,65 @@ cdef Pool drawn_tier(Server server, uint64_t random):
 
 
 @cython.nonecheck(False)
-cdef Instance choose(
-    Server server, int64_t now_ns, uint64_t random, uint64_t key, Instance avoided
+cdef Backend choose(
+    Server server, int64_t now_ns, uint64_t random, uint64_t key, Backend avoided
 ):
-    """Choose the instance of a call, or return None; take no permit.
+    """Choose the backend of a call, or return None; take no permit.
 
     One whose circuit is due for a trial takes the call at once: recovery must not wait for the estimates, or until the
     tier has a share again.
     """
-    cdef Instance instance
-    cdef Instance trial = None
+    cdef Backend backend
+    cdef Backend trial = None
     if server.tiers is not None:
         return choose_among_tiers(server, now_ns, random, key, avoided)
     if server.ends[BARRED] > server.ends[ELIGIBLE] and now_ns >= server.due_ns:
         trial = recalled(server, now_ns)
         if trial is not None and trial is not avoided:
             return trial
-    instance = choose_eligible(server, server, now_ns, random, key, avoided)
-    if instance is None:
-        instance = choose_connecting(server, now_ns, random, avoided)
-    return instance if instance is not None else trial
+    backend = choose_eligible(server, server, now_ns, random, key, avoided)
+    if backend is None:
+        backend = choose_connecting(server, now_ns, random, avoided)
+    return backend if backend is not None else trial
 
 
-cdef Instance choose_among_tiers(
-    Server server, int64_t now_ns, uint64_t random, uint64_t key, Instance avoided
+cdef Backend choose_among_tiers(
+    Server server, int64_t now_ns, uint64_t random, uint64_t key, Backend avoided
 ):
-    cdef Instance instance
-    cdef Instance trial = None
+    cdef Backend backend
+    cdef Backend trial = None
     cdef Pool pool, drawn
     for pool in server.tiers:
         if pool.ends[BARRED] > pool.ends[ELIGIBLE] and now_ns >= pool.due_ns:
-            instance = recalled(pool, now_ns)
-            if instance is not None and instance is not avoided:
-                return instance
-            trial = instance if instance is not None else trial
+            backend = recalled(pool, now_ns)
+            if backend is not None and backend is not avoided:
+                return backend
+            trial = backend if backend is not None else trial
     drawn = drawn_tier(server, random)
     if drawn is not None:
-        instance = choose_eligible(drawn, server, now_ns, random, key, avoided)
-        if instance is not None and instance is not avoided:
-            return instance
+        backend = choose_eligible(drawn, server, now_ns, random, key, avoided)
+        if backend is not None and backend is not avoided:
+            return backend
     # Whatever the shares say: a call that one tier cannot take goes to the next.
     for pool in server.tiers:
-        instance = choose_eligible(pool, server, now_ns, random, key, avoided) if pool is not drawn else None
-        if instance is not None and instance is not avoided:
-            return instance
+        backend = choose_eligible(pool, server, now_ns, random, key, avoided) if pool is not drawn else None
+        if backend is not None and backend is not avoided:
+            return backend
     if avoided is not None and not avoided.removed and avoided.server is server and avoided.part == ELIGIBLE:
         return avoided
     for pool in server.tiers:
-        instance = choose_connecting(pool, now_ns, random, avoided)
-        if instance is not None and instance is not avoided:
-            return instance
-        trial = instance if instance is not None else trial
+        backend = choose_connecting(pool, now_ns, random, avoided)
+        if backend is not None and backend is not avoided:
+            return backend
+        trial = backend if backend is not None else trial
     return trial
 
 
 cdef int why_none(Server server, int64_t now_ns, int64_t* wait_ns) except -1:
-    """Say why no instance was chosen, and in ``wait_ns`` the shortest time after which one may be, if time is all."""
+    """Say why no backend was chosen, and in ``wait_ns`` the shortest time after which one may be, if time is all."""
     cdef list pools = server.tiers if server.tiers is not None else [server]
     cdef Pool pool
-    cdef Instance instance
+    cdef Backend backend
     cdef Py_ssize_t position
     cdef int64_t wait
     cdef bint paused = False
@@ -515,13 +515,13 @@ cdef int why_none(Server server, int64_t now_ns, int64_t* wait_ns) except -1:
         position = pool.ends[ELIGIBLE] - 1
         while position + 1 < pool.ends[CONNECTING]:
             position += 1
-            instance = <Instance> pool.instances[position]
+            backend = <Backend> pool.backends[position]
             any_left = True
-            if instance.inflight >= instance.cap and instance.circuit.passing:
+            if backend.inflight >= backend.cap and backend.circuit.passing:
                 full = True
                 continue
-            wait = time_barred(instance, now_ns)
-            paused = paused or (instance.circuit.passing and instance.paused_until_ns != 0)
+            wait = time_barred(backend, now_ns)
+            paused = paused or (backend.circuit.passing and backend.paused_until_ns != 0)
             if 0 < wait < wait_ns[0]:
                 wait_ns[0] = wait
     if full:

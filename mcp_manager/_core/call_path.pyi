@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Never, Protocol, Self, final
 
-from mcp_manager._core.dressing import Dressing
-from mcp_manager._core.flight_recorder import FlightRecorder
+from mcp_manager._core.call_ring import CallRing
 from mcp_manager._core.http_message import Exchange, Request
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager._core.records import Lease, Server
 from mcp_manager._core.router import Router
+from mcp_manager._core.stateless_frame import StatelessFrame
 from mcp_manager._core.wire import WirePool
 
 LATE_AFTER_NS: int
@@ -33,7 +33,7 @@ class RequestIds:
 
 class _Dialect(Protocol):
     @property
-    def dressing(self) -> Dressing | None: ...
+    def stateless_frame(self) -> StatelessFrame | None: ...
     def exchange(self, request: Any, request_id: int, deadline_ns: int) -> Exchange | None: ...
     def accepts(self, reply: Message) -> bool: ...
 
@@ -53,9 +53,9 @@ class Channel:
         Whose channel it is, for whoever meets something unusual.
     dialect
         Makes the exchanges of requests that are not sent as they are, ``None`` for one that takes another way, and says
-        of a result whether it is the end of its call; ``None`` where neither is needed. Its ``dressing`` is tried first.
+        of a result whether it is the end of its call; ``None`` where neither is needed. Its ``stateless_frame`` is tried first.
 
-    ``label`` is what the recorder keeps of the session, ``None`` until it is set.
+    ``label`` is what the ring keeps of the session, ``None`` until it is set.
     """
 
     head: bytes
@@ -76,7 +76,7 @@ class Channel:
         """Whose channel it is."""
 
 @final
-class Flight:
+class DirectCall:
     """A call under way: its lease, and, if it went out already, its exchange and the future of what comes back."""
 
     def __init__(self, *args: Never, **kwargs: Never) -> None: ...
@@ -106,18 +106,16 @@ class CallPath:
     Parameters
     ----------
     router
-        Picks instances and keeps the accounts. An instance whose ``channel`` is a :class:`Channel` is called at once.
+        Picks backends and keeps the accounts. A backend whose ``channel`` is a :class:`Channel` is called at once.
     clock
         Monotonic nanoseconds.
     seed
         64 random bits, of which those for the router are drawn.
-    recorder
+    ring
         Remembers the calls that land, if there is one.
     """
 
-    def __new__(
-        cls, router: Router, clock: Callable[[], int], seed: int, recorder: FlightRecorder | None = None
-    ) -> Self: ...
+    def __new__(cls, router: Router, clock: Callable[[], int], seed: int, ring: CallRing | None = None) -> Self: ...
     def begin(
         self,
         server: Server,
@@ -126,11 +124,11 @@ class CallPath:
         now_ns: int,
         deadline_ns: int,
         key: int = 0,
-    ) -> Flight:
-        """Lease an instance of a server, as :meth:`Router.server` gives it, and, if it has an idle wire, send the request.
+    ) -> DirectCall:
+        """Lease a backend of a server, as :meth:`Router.server` gives it, and, if it has an idle wire, send the request.
 
         With ``None`` for the request nothing is sent. ``key`` as for :meth:`Router.pick`.
         """
 
-    def land(self, flight: Flight, reply: Any) -> Message | None:
+    def land(self, direct: DirectCall, reply: Any) -> Message | None:
         """Return the reply, a result, and give the lease back; ``None``, with nothing done, for anything else."""

@@ -6,8 +6,8 @@ cimport cython
 from libc.stdint cimport int64_t, uint64_t
 
 from mcp_manager._core.breaker cimport SUCCESS
-from mcp_manager._core.dressing cimport Dressing, is_complete
-from mcp_manager._core.flight_recorder cimport FlightRecorder
+from mcp_manager._core.stateless_frame cimport StatelessFrame, is_complete
+from mcp_manager._core.call_ring cimport CallRing
 from mcp_manager._core.http_message cimport JSON, Exchange, Request, WireReply
 from mcp_manager._core.jsonrpc cimport IS_RESULT, Message, scan_one
 from mcp_manager._core.records cimport Lease, Server
@@ -47,7 +47,7 @@ cdef class Channel:
     cdef readonly object session
     cdef public object label
     cdef object dialect
-    cdef Dressing dressing
+    cdef StatelessFrame stateless_frame
 
     def __cinit__(
         self,
@@ -66,7 +66,7 @@ cdef class Channel:
         self.opening = head
         self.session = session
         self.dialect = dialect
-        self.dressing = None if dialect is None else dialect.dressing
+        self.stateless_frame = None if dialect is None else dialect.stateless_frame
 
     @property
     def head(self):
@@ -87,7 +87,7 @@ cdef bint accepts(Channel channel, Message reply):
 
 @cython.final
 @cython.freelist(64)
-cdef class Flight:
+cdef class DirectCall:
     cdef readonly Lease lease
     cdef readonly Exchange exchange
     cdef readonly object future
@@ -96,7 +96,7 @@ cdef class Flight:
     cdef str method
 
     def __init__(self):
-        raise TypeError("a Flight comes from CallPath.begin()")
+        raise TypeError("a DirectCall comes from CallPath.begin()")
 
     @property
     def session(self):
@@ -115,13 +115,13 @@ cdef class CallPath:
     cdef Router router
     cdef object clock
     cdef uint64_t random
-    cdef FlightRecorder recorder
+    cdef CallRing ring
 
-    def __cinit__(self, Router router not None, clock, uint64_t seed, FlightRecorder recorder=None):
+    def __cinit__(self, Router router not None, clock, uint64_t seed, CallRing ring=None):
         self.router = router
         self.clock = clock
         self.random = seed
-        self.recorder = recorder
+        self.ring = ring
 
     cdef uint64_t draw(self) noexcept:
         """Return the next number of SplitMix64 (G. Steele, D. Lea, C. Flood, OOPSLA 2014)."""
@@ -135,42 +135,42 @@ cdef class CallPath:
     def begin(
         self, Server server not None, str method not None, request, int64_t now_ns, int64_t deadline_ns, uint64_t key=0
     ):
-        cdef Flight flight = Flight.__new__(Flight)
+        cdef DirectCall direct = DirectCall.__new__(DirectCall)
         cdef Lease lease
         cdef Channel channel
         cdef Exchange exchange = None
         cdef Wire wire
         if server.events is not self.router.events:
             raise ValueError("the server is of another router")
-        flight.lease = lease = self.router.lease(server, method, now_ns, self.draw(), key, None, False, False)
-        if request is None or lease.instance is None or lease.instance.channel is None:
-            return flight
-        channel = <Channel?> lease.instance.channel
+        direct.lease = lease = self.router.lease(server, method, now_ns, self.draw(), key, None, False, False)
+        if request is None or lease.backend is None or lease.backend.channel is None:
+            return direct
+        channel = <Channel?> lease.backend.channel
         if channel.dialect is not None:
-            exchange = self.dressed(channel, request, deadline_ns)
+            exchange = self.framed(channel, request, deadline_ns)
             if exchange is None:
-                return flight
+                return direct
         wire = channel.pool.take(now_ns)
         if wire is None:
-            return flight
-        flight.channel = channel
-        flight.method = method
+            return direct
+        direct.channel = channel
+        direct.method = method
         if exchange is None:
             if type(request) is Message:
                 exchange = (<Message> request).exchange(channel.ids.take(), deadline_ns)
             else:
                 exchange = (<Request?> request).exchange(channel.ids.take(), deadline_ns)
         exchange.began_ns = now_ns
-        flight.exchange = exchange
-        flight.wire = wire
-        flight.future = wire.transmit(channel.opening, flight.exchange, channel.listener, channel.limit)
-        return flight
+        direct.exchange = exchange
+        direct.wire = wire
+        direct.future = wire.transmit(channel.opening, direct.exchange, channel.listener, channel.limit)
+        return direct
 
-    cdef Exchange dressed(self, Channel channel, request, int64_t deadline_ns):
+    cdef Exchange framed(self, Channel channel, request, int64_t deadline_ns):
         cdef int64_t request_id = channel.ids.take()
         cdef Exchange exchange
-        if channel.dressing is not None:
-            exchange = channel.dressing.dress(request, request_id, deadline_ns)
+        if channel.stateless_frame is not None:
+            exchange = channel.stateless_frame.frame(request, request_id, deadline_ns)
             if exchange is not None:
                 return exchange
         try:
@@ -179,14 +179,14 @@ cdef class CallPath:
             # The ordinary way meets it again, and accounts for it.
             return None
 
-    def land(self, Flight flight not None, reply):
+    def land(self, DirectCall direct not None, reply):
         cdef WireReply response
         cdef Message message
         cdef bytes body
         cdef int64_t now_ns = self.clock()
-        if flight.channel is None:
-            raise ValueError("the flight did not take off: there is nothing to land")
-        if 0 < flight.exchange.deadline_ns < now_ns - LATE_NS:
+        if direct.channel is None:
+            raise ValueError("the direct did not take off: there is nothing to land")
+        if 0 < direct.exchange.deadline_ns < now_ns - LATE_NS:
             # It came too late, which is accounted for where everything unusual is.
             return None
         if type(reply) is WireReply:
@@ -204,33 +204,33 @@ cdef class CallPath:
                 message is None
                 or message.kind != IS_RESULT
                 or message.oddity is not None
-                or message.id != flight.exchange.request_id
+                or message.id != direct.exchange.request_id
             ):
                 response.body = body
                 return None
-            if flight.channel.dialect is not None and not accepts(flight.channel, message):
+            if direct.channel.dialect is not None and not accepts(direct.channel, message):
                 response.body = body
                 return None
         else:
             if type(reply) is not Message or (<Message> reply).kind != IS_RESULT:
                 return None
             message = <Message> reply
-            if flight.channel.dialect is not None and not accepts(flight.channel, message):
+            if direct.channel.dialect is not None and not accepts(direct.channel, message):
                 return None
-        self.settle(flight, now_ns)
+        self.settle(direct, now_ns)
         return message
 
-    cdef int settle(self, Flight flight, int64_t now_ns) except -1:
-        cdef Lease lease = flight.lease
+    cdef int settle(self, DirectCall direct, int64_t now_ns) except -1:
+        cdef Lease lease = direct.lease
         if lease.finished:
             return 0
         self.router.settle(lease, SUCCESS, SUCCESS_STATUS, now_ns, 0, 0)
-        if self.recorder is not None:
-            self.recorder.note(
-                lease.server.server_id, flight.method, flight.channel.label, lease.started_ns, now_ns,
-                lease.instance.inflight, lease.instance.circuit.state,
+        if self.ring is not None:
+            self.ring.note(
+                lease.server.server_id, direct.method, direct.channel.label, lease.started_ns, now_ns,
+                lease.backend.inflight, lease.backend.circuit.state,
             )
         return 0
 
 
-seal(Flight)
+seal(DirectCall)

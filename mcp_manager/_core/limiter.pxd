@@ -1,4 +1,4 @@
-"""Layout and C interface of the adaptive limit of an instance's calls at a time."""
+"""Layout and C interface of the adaptive limit of a backend's calls at a time."""
 
 from libc.stdint cimport INT64_MAX, int64_t
 

@@ -1,4 +1,4 @@
-"""Adaptive limit of an instance's calls at a time: additive increase and multiplicative decrease, or by gradient.
+"""Adaptive limit of a backend's calls at a time: additive increase and multiplicative decrease, or by gradient.
 
 ``aimd``: there is no limit until the first sign of overload, which sets it to ``initial``, or to ``decrease`` times the
 calls under way if that is more. Each further sign multiplies it by ``decrease``, at most once in a round trip: signs of

@@ -1,4 +1,4 @@
-"""Adaptive limit of an instance's calls at a time: additive increase and multiplicative decrease, or by gradient."""
+"""Adaptive limit of a backend's calls at a time: additive increase and multiplicative decrease, or by gradient."""
 
 cimport cython
 from libc.stdint cimport INT64_MAX, int64_t

@@ -1,4 +1,4 @@
-"""Layout of what the router keeps: servers, their pools of instances, and the leases of calls under way."""
+"""Layout of what the router keeps: servers, their pools of backends, and the leases of calls under way."""
 
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
@@ -68,7 +68,7 @@ cdef class EventQueue:
 
 
 cdef class Pool:
-    cdef list instances
+    cdef list backends
     # Where the parts end: those that may take a call now; those barred by their circuit, limit or ejection; those that
     # would have to connect first. The rest are out.
     cdef Py_ssize_t[3] ends
@@ -103,7 +103,7 @@ cdef class Server(Pool):
     # How many calls wait for a slot, and whom to tell that one may be free.
     cdef public int64_t waiting
     cdef public object on_slot
-    # Who makes its instances when the first call comes, None once they are there.
+    # Who makes its backends when the first call comes, None once they are there.
     cdef public object dormant
     cdef uint64_t health_successes
     cdef uint64_t health_failures
@@ -111,7 +111,7 @@ cdef class Server(Pool):
     cdef bint loads_stale
 
 
-cdef class Instance:
+cdef class Backend:
     cdef Circuit circuit
     cdef readonly Server server
     cdef Pool pool
@@ -156,7 +156,7 @@ cdef class Instance:
 
 
 cdef class Lease:
-    cdef readonly Instance instance
+    cdef readonly Backend backend
     cdef Server server
     cdef Series series
     cdef readonly int64_t started_ns
@@ -169,8 +169,8 @@ cdef class Lease:
 
 
 cdef PairWindow* new_window(int64_t span_ns) except NULL
-cdef void update_part(Instance instance) noexcept
-cdef int note_transitions(Instance instance, int64_t now_ns) except -1
+cdef void update_part(Backend backend) noexcept
+cdef int note_transitions(Backend backend, int64_t now_ns) except -1
 cdef Pool pool_of_tier(Server server, int tier)
-cdef int enter(Instance instance, Pool pool) except -1
-cdef void leave(Instance instance) noexcept
+cdef int enter(Backend backend, Pool pool) except -1
+cdef void leave(Backend backend) noexcept

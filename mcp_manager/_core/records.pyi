@@ -1,4 +1,4 @@
-"""Records of the router: servers, their pools of instances, and the leases of calls under way."""
+"""Records of the router: servers, their pools of backends, and the leases of calls under way."""
 
 from collections.abc import Callable
 from typing import Any, Final, Literal, NamedTuple, Never, Protocol, Self, final
@@ -12,11 +12,11 @@ from mcp_manager._core.limiter import LimiterSettings
 
 __pyx_capi__: dict[str, object]
 READY: Final = 0
-"""Availability of an instance that takes calls."""
+"""Availability of a backend that takes calls."""
 PENDING: Final = 1
-"""Availability of an instance that is picked only if no ready one admits the call, which then makes it connect."""
+"""Availability of a backend that is picked only if no ready one admits the call, which then makes it connect."""
 EXCLUDED: Final = 2
-"""Availability of an instance that is never picked: draining, or in maintenance."""
+"""Availability of a backend that is never picked: draining, or in maintenance."""
 STATUS_COUNT: Final = 12
 """How many statuses a call can end with."""
 POLICIES: Final[tuple[str, ...]]
@@ -29,12 +29,12 @@ class _Dormant(Protocol):
 
 @final
 class Balancing:
-    """How a server's calls are shared among its instances; see :class:`mcp_manager.config.BalancingConfig`.
+    """How a server's calls are shared among its backends; see :class:`mcp_manager.config.BalancingConfig`.
 
     Parameters
     ----------
     slow_start_ns
-        For this long the weight of a new or recovered instance grows; 0 turns it off.
+        For this long the weight of a new or recovered backend grows; 0 turns it off.
 
     Raises
     ------
@@ -62,11 +62,11 @@ class Balancing:
 
     @property
     def panic_threshold(self) -> float:
-        """The healthy share below which ejected instances take calls, too."""
+        """The healthy share below which ejected backends take calls, too."""
 
     @property
     def max_ejection(self) -> float:
-        """The most of the instances that are ejected at a time."""
+        """The most of the backends that are ejected at a time."""
 
     @property
     def slow_start_ns(self) -> int:
@@ -83,7 +83,7 @@ class Limits:
     Parameters
     ----------
     limiter
-        How the limit of each instance adapts; by default there is none.
+        How the limit of each backend adapts; by default there is none.
     rate
         Its settings alone; what it has let through does not count here.
     max_concurrent
@@ -128,14 +128,14 @@ class EventQueue:
 
 @disjoint_base
 class Pool:
-    """The instances of one tier; nothing of it is for use from Python."""
+    """The backends of one tier; nothing of it is for use from Python."""
 
     def __new__(cls, *_: object) -> Self: ...
 
 class BreakerEvent(NamedTuple):
-    """A transition of an instance's circuit; ``reason`` as in :class:`mcp_manager._core.breaker.StateChange`."""
+    """A transition of a backend's circuit; ``reason`` as in :class:`mcp_manager._core.breaker.StateChange`."""
 
-    instance: Instance
+    backend: Backend
     from_state: int
     to_state: int
     generation: int
@@ -158,7 +158,7 @@ class Server(Pool):
     on_slot: Callable[[], object] | None
     """Called, while somebody waits, when a slot may have become free."""
     dormant: _Dormant | None
-    """Asked for the instances when a call comes and there are none; whoever it is sets it to ``None`` then."""
+    """Asked for the backends when a call comes and there are none; whoever it is sets it to ``None`` then."""
 
     @property
     def server_id(self) -> str:
@@ -173,8 +173,8 @@ class Server(Pool):
         """The most calls at a time; 0 sets no limit."""
 
 @final
-class Instance:
-    """One place where a server runs: the handle that :meth:`Router.add_instance` returns."""
+class Backend:
+    """One place where a server runs: the handle that :meth:`Router.add_backend` returns."""
 
     def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     channel: object | None
@@ -191,7 +191,7 @@ class Instance:
 
     @property
     def payload(self) -> Any:
-        """What was given to :meth:`Router.add_instance`."""
+        """What was given to :meth:`Router.add_backend`."""
 
     @property
     def settings(self) -> BreakerSettings:
@@ -263,19 +263,19 @@ class Instance:
 
 @final
 class Lease:
-    """The right to make one call on one instance, to be given back with :meth:`Router.done` whatever happens.
+    """The right to make one call on one backend, to be given back with :meth:`Router.done` whatever happens.
 
-    A lease of a removed instance or server stays harmless.
+    A lease of a removed backend or server stays harmless.
     """
 
     def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @property
-    def instance(self) -> Instance | None:
-        """The chosen instance; ``None`` if a pick was rejected."""
+    def backend(self) -> Backend | None:
+        """The chosen backend; ``None`` if a pick was rejected."""
 
     @property
     def payload(self) -> Any:
-        """The payload of the chosen instance; ``None`` if a pick was rejected."""
+        """The payload of the chosen backend; ``None`` if a pick was rejected."""
 
     @property
     def server_id(self) -> str:
@@ -291,7 +291,7 @@ class Lease:
 
     @property
     def retry_after_ns(self) -> int:
-        """If rejected, how long until an instance may take a call, as far as that depends on time alone; else 0.
+        """If rejected, how long until a backend may take a call, as far as that depends on time alone; else 0.
 
         See :attr:`mcp_manager._core.breaker.Rejected.retry_after_ns`.
         """

@@ -1,4 +1,4 @@
-"""Records of the router: servers, their pools of instances, and the leases of calls under way.
+"""Records of the router: servers, their pools of backends, and the leases of calls under way.
 
 A pool is one list in four parts, so that whoever picks draws from those that may take a call, and never looks for one.
 """
@@ -24,7 +24,7 @@ POLICIES = ("p2c", "least_connections", "round_robin", "weighted", "random", "co
 
 
 class BreakerEvent(NamedTuple):
-    instance: object
+    backend: object
     from_state: int
     to_state: int
     generation: int
@@ -110,9 +110,9 @@ cdef class EventQueue:
         return [BreakerEvent(*each) for each in taken]
 
     cdef int forget_removed(self) except -1:
-        """Drop the news of what has been removed: nobody may come for it, and an instance holds its whole server."""
+        """Drop the news of what has been removed: nobody may come for it, and a backend holds its whole server."""
         if self.events:
-            self.events = deque([each for each in self.events if not (<Instance> each[0]).removed], maxlen=MOST_EVENTS)
+            self.events = deque([each for each in self.events if not (<Backend> each[0]).removed], maxlen=MOST_EVENTS)
         return 0
 
 
@@ -125,10 +125,10 @@ cdef class Series:
 
 
 cdef class Pool:
-    """The instances of one tier."""
+    """The backends of one tier."""
 
     def __cinit__(self, *_):
-        self.instances = []
+        self.backends = []
         self.tier = -1
 
 
@@ -152,9 +152,9 @@ cdef class Server(Pool):
 
 
 @cython.final
-cdef class Instance:
+cdef class Backend:
     def __init__(self):
-        raise TypeError("an Instance comes from Router.add_instance()")
+        raise TypeError("an Backend comes from Router.add_backend()")
 
     def __dealloc__(self):
         circuit_free(&self.circuit)
@@ -173,7 +173,7 @@ cdef class Instance:
         return None if self.cap == INT64_MAX else self.cap
 
     def __repr__(self):
-        return f"<Instance {self.position} of {self.server.server_id!r}, {self.inflight} in flight>"
+        return f"<Backend {self.position} of {self.server.server_id!r}, {self.inflight} in direct>"
 
 
 @cython.final
@@ -184,7 +184,7 @@ cdef class Lease:
 
     @property
     def payload(self):
-        return None if self.instance is None else self.instance.payload
+        return None if self.backend is None else self.backend.payload
 
     @property
     def server_id(self):
@@ -199,7 +199,7 @@ cdef class Lease:
         return f"<Lease of {self.server.server_id!r}, {end}>"
 
 
-seal(Instance)
+seal(Backend)
 seal(Lease)
 
 
@@ -212,73 +212,73 @@ cdef PairWindow* new_window(int64_t span_ns) except NULL:
 
 
 cdef void swap_places(Pool pool, Py_ssize_t first, Py_ssize_t second) noexcept:
-    cdef Instance a = <Instance> pool.instances[first]
-    cdef Instance b = <Instance> pool.instances[second]
-    pool.instances[first] = b
-    pool.instances[second] = a
+    cdef Backend a = <Backend> pool.backends[first]
+    cdef Backend b = <Backend> pool.backends[second]
+    pool.backends[first] = b
+    pool.backends[second] = a
     b.position = first
     a.position = second
 
 
-cdef void place(Instance instance, int part) noexcept:
-    """Move an instance into its part of the list, one boundary at a time."""
-    cdef Pool pool = instance.pool
-    while instance.part < part:
-        pool.ends[instance.part] -= 1
-        swap_places(pool, instance.position, pool.ends[instance.part])
-        instance.part += 1
-    while instance.part > part:
-        instance.part -= 1
-        swap_places(pool, instance.position, pool.ends[instance.part])
-        pool.ends[instance.part] += 1
+cdef void place(Backend backend, int part) noexcept:
+    """Move a backend into its part of the list, one boundary at a time."""
+    cdef Pool pool = backend.pool
+    while backend.part < part:
+        pool.ends[backend.part] -= 1
+        swap_places(pool, backend.position, pool.ends[backend.part])
+        backend.part += 1
+    while backend.part > part:
+        backend.part -= 1
+        swap_places(pool, backend.position, pool.ends[backend.part])
+        pool.ends[backend.part] += 1
 
 
 @cython.nonecheck(False)
-cdef void update_part(Instance instance) noexcept:
-    """Put an instance where its state belongs; whatever was known of the time when a barred one returns is void."""
-    cdef Pool pool = instance.pool
-    cdef bint was_full = instance.part == BARRED and instance.is_full
+cdef void update_part(Backend backend) noexcept:
+    """Put a backend where its state belongs; whatever was known of the time when a barred one returns is void."""
+    cdef Pool pool = backend.pool
+    cdef bint was_full = backend.part == BARRED and backend.is_full
     cdef int part
-    if instance.removed:
+    if backend.removed:
         return
-    instance.is_full = False
-    if instance.availability == C_EXCLUDED:
+    backend.is_full = False
+    if backend.availability == C_EXCLUDED:
         part = OUT
-    elif instance.availability == C_PENDING:
+    elif backend.availability == C_PENDING:
         part = CONNECTING
-    elif not instance.circuit.passing or instance.ejected_until_ns or instance.paused_until_ns:
+    elif not backend.circuit.passing or backend.ejected_until_ns or backend.paused_until_ns:
         part = BARRED
-    elif instance.inflight >= instance.cap:
+    elif backend.inflight >= backend.cap:
         part = BARRED
-        instance.is_full = True
+        backend.is_full = True
     else:
         part = ELIGIBLE
-    pool.full += (part == BARRED and instance.is_full) - was_full
+    pool.full += (part == BARRED and backend.is_full) - was_full
     if part == BARRED:
         pool.due_ns = 0
-    if part != instance.part:
-        place(instance, part)
-        instance.server.loads_stale = True
+    if part != backend.part:
+        place(backend, part)
+        backend.server.loads_stale = True
 
 
-cdef int note_transitions(Instance instance, int64_t now_ns) except -1:
-    """Queue what has just happened to an instance's circuit and act on it; the oldest event gives way."""
-    cdef EventQueue queue = instance.server.events
-    for change in circuit_take_transitions(&instance.circuit):
-        if instance.removed:
+cdef int note_transitions(Backend backend, int64_t now_ns) except -1:
+    """Queue what has just happened to a backend's circuit and act on it; the oldest event gives way."""
+    cdef EventQueue queue = backend.server.events
+    for change in circuit_take_transitions(&backend.circuit):
+        if backend.removed:
             continue
         if len(queue.events) == MOST_EVENTS:
             queue.dropped += 1
         # No named tuple yet: it is made by Python code, and what that lets in would find a pick half done.
-        queue.events.append((instance, *change))
+        queue.events.append((backend, *change))
         if change[1] == CLOSED:
-            instance.since_ns = now_ns
-    update_part(instance)
+            backend.since_ns = now_ns
+    update_part(backend)
     return 0
 
 
 cdef Pool pool_of_tier(Server server, int tier):
-    """Return the pool of a tier, made when its first instance comes."""
+    """Return the pool of a tier, made when its first backend comes."""
     cdef Pool pool
     cdef Py_ssize_t position = 0
     if server.tier < 0:
@@ -298,26 +298,26 @@ cdef Pool pool_of_tier(Server server, int tier):
     return pool
 
 
-cdef int enter(Instance instance, Pool pool) except -1:
-    """Put a new instance among the others of a tier."""
-    pool.instances.append(instance)
-    instance.pool = pool
-    instance.part = OUT
-    instance.position = len(pool.instances) - 1
-    pool.max_weight = max(pool.max_weight, instance.weight)
-    instance.server.loads_stale = True
-    update_part(instance)
+cdef int enter(Backend backend, Pool pool) except -1:
+    """Put a new backend among the others of a tier."""
+    pool.backends.append(backend)
+    backend.pool = pool
+    backend.part = OUT
+    backend.position = len(pool.backends) - 1
+    pool.max_weight = max(pool.max_weight, backend.weight)
+    backend.server.loads_stale = True
+    update_part(backend)
     return 0
 
 
-cdef void leave(Instance instance) noexcept:
-    """Take an instance out for good."""
-    cdef Pool pool = instance.pool
-    cdef Server server = instance.server
-    instance.availability = C_EXCLUDED
-    update_part(instance)
-    swap_places(pool, instance.position, len(pool.instances) - 1)
-    pool.instances.pop()
-    server.ejected -= instance.ejected_until_ns != 0
+cdef void leave(Backend backend) noexcept:
+    """Take a backend out for good."""
+    cdef Pool pool = backend.pool
+    cdef Server server = backend.server
+    backend.availability = C_EXCLUDED
+    update_part(backend)
+    swap_places(pool, backend.position, len(pool.backends) - 1)
+    pool.backends.pop()
+    server.ejected -= backend.ejected_until_ns != 0
     server.loads_stale = True
-    instance.removed = True
+    backend.removed = True

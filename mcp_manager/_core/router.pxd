@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint64_t
 
 from mcp_manager._core.allowance cimport PairWindow
 from mcp_manager._core.histogram cimport LatencyWindow
-from mcp_manager._core.records cimport Balancing, EventQueue, Instance, Lease, Limits, Series, Server
+from mcp_manager._core.records cimport Balancing, EventQueue, Backend, Lease, Limits, Series, Server
 
 
 cdef class Router:
@@ -26,11 +26,11 @@ cdef class Router:
 
     cdef Series series_of(self, Server server, str method)
     cdef Lease lease(
-        self, Server server, str method, int64_t now_ns, uint64_t random, uint64_t key, Instance avoid, bint waited,
+        self, Server server, str method, int64_t now_ns, uint64_t random, uint64_t key, Backend avoid, bint waited,
         bint again,
     )
     cdef int refuses(self, Server server, str method, int64_t now_ns, uint64_t random, int64_t* wait_ns) except -1
-    cdef bint grant(self, Lease lease, Instance instance, int64_t now_ns, int64_t* wait_ns) except -1
+    cdef bint grant(self, Lease lease, Backend backend, int64_t now_ns, int64_t* wait_ns) except -1
     cdef object settle(
         self, Lease lease, int outcome, int status, int64_t now_ns, int64_t retry_after_ns, uint64_t random
     )

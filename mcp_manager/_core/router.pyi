@@ -1,4 +1,4 @@
-"""Router: which instance takes a call, and what its end means for breakers, latencies and counters.
+"""Router: which backend takes a call, and what its end means for breakers, latencies and counters.
 
 One :meth:`Router.pick` and one :meth:`Router.done` per call. Times are nanoseconds of a monotonic clock. States,
 outcomes and statuses are numbered as in ``mcp_manager.types``.
@@ -9,17 +9,17 @@ from typing import final
 
 from mcp_manager._core.breaker import BreakerSettings, _Mode
 from mcp_manager._core.histogram import WindowSummary
-from mcp_manager._core.records import Balancing, BreakerEvent, Instance, Lease, Limits, Server
-from mcp_manager._core.snapshots import InstanceSnapshot, ServerSnapshot
+from mcp_manager._core.records import Backend, Balancing, BreakerEvent, Lease, Limits, Server
+from mcp_manager._core.snapshots import BackendReading, ServerCounts
 
 @final
 class Router:
-    """Registry of servers and their instances, and the way of every call through them.
+    """Registry of servers and their backends, and the way of every call through them.
 
-    Unless a server's :class:`~mcp_manager._core.records.Balancing` says otherwise, of two instances drawn at random the
+    Unless a server's :class:`~mcp_manager._core.records.Balancing` says otherwise, of two backends drawn at random the
     one with the lower cost takes the call: its latency estimate times the calls it would have (power of two choices over
-    peak-EWMA, as in Finagle; decay time 10 s). A failure counts as at least 1 s, so that an instance that fails fast
-    does not attract all traffic; an instance without an estimate gets one call to make it. An instance whose circuit is
+    peak-EWMA, as in Finagle; decay time 10 s). A failure counts as at least 1 s, so that a backend that fails fast
+    does not attract all traffic; a backend without an estimate gets one call to make it. A backend whose circuit is
     due for a trial that callers may make takes the call at once.
 
     Parameters
@@ -55,7 +55,7 @@ class Router:
         """Return the ids of all servers, in the order they were added."""
 
     def add_server(self, server_id: str, balancing: Balancing | None = None, limits: Limits | None = None) -> None:
-        """Add a server without instances; by default with the settings that ``Balancing()`` and ``Limits()`` have.
+        """Add a server without backends; by default with the settings that ``Balancing()`` and ``Limits()`` have.
 
         Raises
         ------
@@ -64,14 +64,14 @@ class Router:
         """
 
     def configure(self, server_id: str, balancing: Balancing, limits: Limits) -> None:
-        """Change what :meth:`add_server` set, for all instances and for calls to come; raises :class:`KeyError`.
+        """Change what :meth:`add_server` set, for all backends and for calls to come; raises :class:`KeyError`.
 
-        What was learned or counted under settings that change starts afresh: the limits of instances, the rate, the retry
+        What was learned or counted under settings that change starts afresh: the limits of backends, the rate, the retry
         budget, shedding. What has the same settings goes on, and statistics and circuits stay.
         """
 
     def remove_server(self, server_id: str) -> None:
-        """Remove a server with its instances and counters; leases still out stay harmless.
+        """Remove a server with its backends and counters; leases still out stay harmless.
 
         Raises
         ------
@@ -79,7 +79,7 @@ class Router:
             There is no such server.
         """
 
-    def add_instance(
+    def add_backend(
         self,
         server_id: str,
         payload: object,
@@ -88,8 +88,8 @@ class Router:
         weight: float = 1.0,
         tier: int = 0,
         identity: int = 0,
-    ) -> Instance:
-        """Add a ready instance with a closed circuit.
+    ) -> Backend:
+        """Add a ready backend with a closed circuit.
 
         Parameters
         ----------
@@ -108,11 +108,11 @@ class Router:
             ``weight`` or ``tier`` is out of range.
         """
 
-    def remove_instance(self, instance: Instance) -> None:
-        """Remove an instance, if it has not been; leases still out stay harmless and still count for the server."""
+    def remove_backend(self, backend: Backend) -> None:
+        """Remove a backend, if it has not been; leases still out stay harmless and still count for the server."""
 
-    def set_availability(self, instance: Instance, availability: int, now_ns: int = 0) -> None:
-        """Make an instance :data:`READY`, :data:`PENDING` or :data:`EXCLUDED`; nothing happens to a removed one.
+    def set_availability(self, backend: Backend, availability: int, now_ns: int = 0) -> None:
+        """Make a backend :data:`READY`, :data:`PENDING` or :data:`EXCLUDED`; nothing happens to a removed one.
 
         With ``now_ns``, one that becomes ready starts slowly, if its server has that.
 
@@ -122,11 +122,11 @@ class Router:
             It is none of these.
         """
 
-    def set_weight(self, instance: Instance, weight: float) -> None:
-        """Change how much of the calls an instance takes; raises :class:`ValueError` unless it is above 0."""
+    def set_weight(self, backend: Backend, weight: float) -> None:
+        """Change how much of the calls a backend takes; raises :class:`ValueError` unless it is above 0."""
 
-    def eject(self, instance: Instance, until_ns: int) -> bool:
-        """Take an instance out of traffic for a time; tell whether the most that may be are not out already.
+    def eject(self, backend: Backend, until_ns: int) -> bool:
+        """Take a backend out of traffic for a time; tell whether the most that may be are not out already.
 
         One always may be.
         """
@@ -141,12 +141,12 @@ class Router:
         now_ns: int,
         random: int,
         key: int = 0,
-        avoid: Instance | None = None,
+        avoid: Backend | None = None,
         *,
         waited: bool = False,
         again: bool = False,
     ) -> Lease:
-        """Choose an instance for a call and take its permit.
+        """Choose a backend for a call and take its permit.
 
         A rejection is a lease, too, and needs no :meth:`done`. One with 10 or 11 is counted at once under its status;
         one with a higher number is counted by :meth:`count_refused`, as its caller may wait and try again.
@@ -158,9 +158,9 @@ class Router:
         random
             64 uniform bits.
         key
-            A hash of what the policy ``consistent`` keeps on one instance; 0 for none.
+            A hash of what the policy ``consistent`` keeps on one backend; 0 for none.
         avoid
-            An instance that every other one is preferred to.
+            A backend that every other one is preferred to.
         waited
             The caller is the first of those that wait for a slot.
         again
@@ -172,11 +172,11 @@ class Router:
             There is no such server.
         """
 
-    def pick_on(self, instance: Instance, method: str, now_ns: int, *, waited: bool = False) -> Lease:
-        """Ask for a call on one instance, ready or pending: as :meth:`pick`, where nothing but the circuit is chosen."""
+    def pick_on(self, backend: Backend, method: str, now_ns: int, *, waited: bool = False) -> Lease:
+        """Ask for a call on one backend, ready or pending: as :meth:`pick`, where nothing but the circuit is chosen."""
 
-    def pick_probe(self, instance: Instance, now_ns: int) -> Lease:
-        """Ask for a health probe of one instance, whatever its availability.
+    def pick_probe(self, backend: Backend, now_ns: int) -> Lease:
+        """Ask for a health probe of one backend, whatever its availability.
 
         Its :meth:`done` feeds the breaker and the server's health check counters, and neither request counters nor
         latencies. A rejected probe may be made all the same: then its :meth:`done` only counts the health check.
@@ -215,7 +215,7 @@ class Router:
             Index of the counter, below :data:`STATUS_COUNT`.
         retry_after_ns
             If this failure opens the circuit, the server asked for at least this long. After an overload that is
-            ignored, the instance is called again after this long, or a minute.
+            ignored, the backend is called again after this long, or a minute.
         random
             64 uniform bits, for the jitter of the open time.
 
@@ -225,21 +225,21 @@ class Router:
             ``outcome`` or ``status`` is out of range; the lease is still out.
         """
 
-    def trip(self, instance: Instance, now_ns: int, random: int = ..., *, hold_ns: int = 0) -> None:
-        """Open an instance's circuit at once; nothing happens if its mode is not ``auto``.
+    def trip(self, backend: Backend, now_ns: int, random: int = ..., *, hold_ns: int = 0) -> None:
+        """Open a backend's circuit at once; nothing happens if its mode is not ``auto``.
 
         With ``hold_ns`` above 0 it admits nothing for that long, neither more nor less, also if it is open already, and
         callers as well as probes after that: whatever is gone comes back then. Else an open one is left as it is.
         """
 
-    def reset_breaker(self, instance: Instance, now_ns: int) -> None:
-        """Close an instance's circuit and forget its past; results of calls under way will not count for it."""
+    def reset_breaker(self, backend: Backend, now_ns: int) -> None:
+        """Close a backend's circuit and forget its past; results of calls under way will not count for it."""
 
-    def reconnected(self, instance: Instance) -> None:
-        """Hold calls that were not answered at all against an instance no longer: it has just been reached anew."""
+    def reconnected(self, backend: Backend) -> None:
+        """Hold calls that were not answered at all against a backend no longer: it has just been reached anew."""
 
-    def set_breaker_mode(self, instance: Instance, mode: _Mode, now_ns: int = 0) -> None:
-        """Change the mode of an instance's circuit, which starts afresh.
+    def set_breaker_mode(self, backend: Backend, mode: _Mode, now_ns: int = 0) -> None:
+        """Change the mode of a backend's circuit, which starts afresh.
 
         Raises
         ------
@@ -250,17 +250,17 @@ class Router:
     def take_events(self) -> list[BreakerEvent]:
         """Return and forget the transitions of all circuits since the last call, oldest first.
 
-        Those of removed instances are left out.
+        Those of removed backends are left out.
         """
 
-    def breaker_state(self, instance: Instance, now_ns: int) -> int:
-        """Return the state of an instance's circuit: 0 closed, 1 open, 2 half open."""
+    def breaker_state(self, backend: Backend, now_ns: int) -> int:
+        """Return the state of a backend's circuit: 0 closed, 1 open, 2 half open."""
 
-    def is_on_trial(self, instance: Instance, now_ns: int) -> bool:
-        """Tell whether the open time of an instance's circuit is over, and trials, due or under way, are to decide."""
+    def is_on_trial(self, backend: Backend, now_ns: int) -> bool:
+        """Tell whether the open time of a backend's circuit is over, and trials, due or under way, are to decide."""
 
     def tier_loads(self, server_id: str) -> dict[int, float]:
-        """Return the percent of a server's calls by tier: 100 together, or 0 if no instance takes calls.
+        """Return the percent of a server's calls by tier: 100 together, or 0 if no backend takes calls.
 
         Raises
         ------
@@ -268,8 +268,8 @@ class Router:
             There is no such server.
         """
 
-    def instance_snapshot(self, instance: Instance, now_ns: int) -> InstanceSnapshot:
-        """Return an instance as of ``now_ns`` without changing it."""
+    def backend_reading(self, backend: Backend, now_ns: int) -> BackendReading:
+        """Return a backend as of ``now_ns`` without changing it."""
 
     def window_of(self, server: Server, now_ns: int) -> WindowSummary:
         """Return what a server's latest calls were like: those of the last 30 to 60 seconds."""
@@ -277,7 +277,7 @@ class Router:
     def fleet_window(self, now_ns: int) -> WindowSummary:
         """Return what the latest calls of all servers together were like, also of those removed since."""
 
-    def server_snapshot(self, server_id: str, now_ns: int) -> ServerSnapshot:
+    def server_counts(self, server_id: str, now_ns: int) -> ServerCounts:
         """Return a server as of ``now_ns`` without changing it.
 
         Raises
@@ -286,5 +286,5 @@ class Router:
             There is no such server.
         """
 
-    def snapshot(self, now_ns: int) -> list[ServerSnapshot]:
+    def snapshot(self, now_ns: int) -> list[ServerCounts]:
         """Return all servers as of ``now_ns`` without changing them."""

@@ -1,4 +1,4 @@
-"""Router: which instance takes a call, and what its end means for breakers, latencies and counters.
+"""Router: which backend takes a call, and what its end means for breakers, latencies and counters.
 
 One ``pick()`` and one ``done()`` per call: breaker, latency estimate, histogram, window and counters are reached
 through C inside them, because the crossings from Python would cost more than the work.
@@ -23,7 +23,7 @@ from mcp_manager._core.limiter cimport (
 from mcp_manager._core.records cimport (
     BARRED, C_EXCLUDED, C_READY, STATUSES, Pool, enter, leave, new_window, note_transitions, pool_of_tier, update_part,
 )
-from mcp_manager._core.snapshots cimport OTHER, snapshot_instance, snapshot_server, tier_loads
+from mcp_manager._core.snapshots cimport OTHER, snapshot_backend, snapshot_server, tier_loads
 from mcp_manager._core.times cimport later
 
 
@@ -54,17 +54,17 @@ cdef inline bint is_full(Router router, bint waited) noexcept:
 
 @cython.nonecheck(False)
 cdef inline Lease taken(Router router, Lease lease, Series series):
-    """Count a call as under way on the instance that was granted."""
-    cdef Instance instance = lease.instance
+    """Count a call as under way on the backend that was granted."""
+    cdef Backend backend = lease.backend
     cdef Server server = lease.server
     lease.series = series
     router.inflight += 1
     server.inflight += 1
     if server.sent != NULL:
         pair_add(server.sent, lease.started_ns)
-    instance.inflight += 1
-    if instance.inflight >= instance.cap:
-        update_part(instance)
+    backend.inflight += 1
+    if backend.inflight >= backend.cap:
+        update_part(backend)
     return lease
 
 
@@ -86,15 +86,15 @@ cdef Lease refused(Lease lease, Series series, int rejection, int64_t wait_ns):
 cdef int begin_anew(Server server, Limits before) except -1:
     """Forget what was learned or counted under settings that are no more; what has the same ones goes on."""
     cdef Limits now = server.limits
-    cdef Instance instance
+    cdef Backend backend
     cdef Pool pool
     if not same_policy(&now.limiter, &before.limiter):
         for pool in [server] if server.tiers is None else server.tiers:
-            # The limit decides on an instance's place in the list.
-            for instance in pool.instances[:]:
-                limiter_restart(&instance.limiter, &now.limiter)
-                instance.cap = limiter_cap(&instance.limiter)
-                update_part(instance)
+            # The limit decides on a backend's place in the list.
+            for backend in pool.backends[:]:
+                limiter_restart(&backend.limiter, &now.limiter)
+                backend.cap = limiter_cap(&backend.limiter)
+                update_part(backend)
     if now.rate.interval_ns != before.rate.interval_ns or now.rate.tolerance_ns != before.rate.tolerance_ns:
         server.arrival_ns = 0
     if (
@@ -117,34 +117,34 @@ cdef inline int tell_waiting(Server server) except -1:
 
 
 cdef inline void learn_limit(
-    Instance instance, int outcome, int status, int64_t duration_ns, int64_t now_ns
+    Backend backend, int outcome, int status, int64_t duration_ns, int64_t now_ns
 ) noexcept:
-    """Adapt the limit of an instance to the end of a call: 429, 503 and what took too long show overload."""
+    """Adapt the limit of a backend to the end of a call: 429, 503 and what took too long show overload."""
     cdef int end = OTHERWISE
     if status == OVERLOADED or (status == TIMEOUT and outcome == FAILURE):
         end = OVERLOAD
-    elif outcome == SUCCESS and (instance.limiter.limit > 0.0):
+    elif outcome == SUCCESS and (backend.limiter.limit > 0.0):
         end = WELL
     if end == OTHERWISE:
         return
     limiter_ended(
-        &instance.limiter, &instance.server.limits.limiter, instance.inflight, end, duration_ns, now_ns
+        &backend.limiter, &backend.server.limits.limiter, backend.inflight, end, duration_ns, now_ns
     )
-    instance.cap = limiter_cap(&instance.limiter)
+    backend.cap = limiter_cap(&backend.limiter)
 
 
 @cython.nonecheck(False)
-cdef inline void count_fruitless(Instance instance, int outcome, int status, int64_t now_ns) noexcept:
-    """Count the calls in a row that brought no result; what says nothing of the instance is left out."""
+cdef inline void count_fruitless(Backend backend, int outcome, int status, int64_t now_ns) noexcept:
+    """Count the calls in a row that brought no result; what says nothing of the backend is left out."""
     if status == RESULT:
-        instance.fruitless = instance.refused = instance.broken = 0
+        backend.fruitless = backend.refused = backend.broken = 0
     elif outcome != IGNORED or status == OVERLOADED:
-        instance.last_fruitless_ns = max(now_ns, instance.last_fruitless_ns)
+        backend.last_fruitless_ns = max(now_ns, backend.last_fruitless_ns)
         if CONNECT_ERROR <= status <= TIMEOUT:
-            instance.broken += 1
+            backend.broken += 1
             return
-        instance.fruitless += 1
-        instance.refused += outcome != IGNORED and status != RPC_ERROR
+        backend.fruitless += 1
+        backend.refused += outcome != IGNORED and status != RPC_ERROR
 
 
 @cython.final
@@ -202,9 +202,9 @@ cdef class Router:
         cdef Server server = self.servers.pop(server_id)
         cdef Pool pool
         for pool in [server] if server.tiers is None else server.tiers:
-            for instance in pool.instances:
-                (<Instance> instance).removed = True
-            pool.instances = []
+            for backend in pool.backends:
+                (<Backend> backend).removed = True
+            pool.backends = []
             pool.ends[0] = pool.ends[1] = pool.ends[2] = 0
             pool.full = 0
         server.tiers = None
@@ -212,7 +212,7 @@ cdef class Router:
         self.events.forget_removed()
         tell_waiting(server)
 
-    def add_instance(
+    def add_backend(
         self,
         str server_id not None,
         object payload,
@@ -223,61 +223,61 @@ cdef class Router:
         uint64_t identity=0,
     ):
         cdef Server server = self.servers[server_id]
-        cdef Instance instance
+        cdef Backend backend
         if not 0.0 < weight < 1e300:
             raise ValueError(f"weight must be above 0 and finite, not {weight}")
         if not 0 <= tier < 256:
             raise ValueError(f"tier must be 0 to 255, not {tier}")
-        instance = Instance.__new__(Instance)
-        circuit_init(&instance.circuit)
+        backend = Backend.__new__(Backend)
+        circuit_init(&backend.circuit)
         self.identities += 1
-        instance.server = server
-        instance.payload = payload
-        instance.settings = settings
-        instance.weight = weight
-        instance.identity = mixed(identity if identity else self.identities)
-        limiter_begin(&instance.limiter, &server.limits.limiter)
-        instance.cap = limiter_cap(&instance.limiter)
-        enter(instance, pool_of_tier(server, tier))
+        backend.server = server
+        backend.payload = payload
+        backend.settings = settings
+        backend.weight = weight
+        backend.identity = mixed(identity if identity else self.identities)
+        limiter_begin(&backend.limiter, &server.limits.limiter)
+        backend.cap = limiter_cap(&backend.limiter)
+        enter(backend, pool_of_tier(server, tier))
         tell_waiting(server)
-        return instance
+        return backend
 
-    def remove_instance(self, Instance instance not None):
-        if not instance.removed:
-            leave(instance)
+    def remove_backend(self, Backend backend not None):
+        if not backend.removed:
+            leave(backend)
             self.events.forget_removed()
 
-    def set_availability(self, Instance instance not None, int availability, int64_t now_ns=0):
+    def set_availability(self, Backend backend not None, int availability, int64_t now_ns=0):
         if not C_READY <= availability <= C_EXCLUDED:
             raise ValueError(f"availability must be 0 to 2, not {availability}")
-        if instance.removed or instance.availability == availability:
+        if backend.removed or backend.availability == availability:
             return
-        instance.availability = availability
-        if availability == C_READY and instance.server.balancing.slow_start_ns:
-            instance.since_ns = now_ns
-        update_part(instance)
-        tell_waiting(instance.server)
+        backend.availability = availability
+        if availability == C_READY and backend.server.balancing.slow_start_ns:
+            backend.since_ns = now_ns
+        update_part(backend)
+        tell_waiting(backend.server)
 
-    def set_weight(self, Instance instance not None, double weight):
+    def set_weight(self, Backend backend not None, double weight):
         if not 0.0 < weight < 1e300:
             raise ValueError(f"weight must be above 0 and finite, not {weight}")
-        instance.weight = weight
-        instance.pool.max_weight = max(instance.pool.max_weight, weight)
+        backend.weight = weight
+        backend.pool.max_weight = max(backend.pool.max_weight, weight)
 
-    def eject(self, Instance instance not None, int64_t until_ns):
-        cdef Server server = instance.server
+    def eject(self, Backend backend not None, int64_t until_ns):
+        cdef Server server = backend.server
         cdef Pool pool
         cdef Py_ssize_t total = 0
-        if instance.removed or until_ns <= 0:
+        if backend.removed or until_ns <= 0:
             return False
-        if not instance.ejected_until_ns:
+        if not backend.ejected_until_ns:
             for pool in [server] if server.tiers is None else server.tiers:
                 total += pool.ends[2]
             if server.ejected + 1 > max(1, <Py_ssize_t> (server.balancing.max_ejection * <double> total)):
                 return False
             server.ejected += 1
-        instance.ejected_until_ns = until_ns
-        update_part(instance)
+        backend.ejected_until_ns = until_ns
+        update_part(backend)
         return True
 
     @cython.nonecheck(False)
@@ -311,7 +311,7 @@ cdef class Router:
         int64_t now_ns,
         uint64_t random,
         uint64_t key=0,
-        Instance avoid=None,
+        Backend avoid=None,
         *,
         bint waited=False,
         bint again=False,
@@ -320,13 +320,13 @@ cdef class Router:
 
     @cython.nonecheck(False)
     cdef Lease lease(
-        self, Server server, str method, int64_t now_ns, uint64_t random, uint64_t key, Instance avoid, bint waited,
+        self, Server server, str method, int64_t now_ns, uint64_t random, uint64_t key, Backend avoid, bint waited,
         bint again,
     ):
         cdef Series series = self.series_of(server, method)
         cdef Lease lease = Lease.__new__(Lease)
         cdef int64_t wait_ns = INT64_MAX
-        cdef Instance instance
+        cdef Backend backend
         cdef int rejection
         lease.server = server
         lease.started_ns = now_ns
@@ -339,13 +339,13 @@ cdef class Router:
         # Whoever waits is first.
         if (server.waiting > 0 and not waited) or server.inflight >= server.limits.max_concurrent > 0:
             return refused(lease, series, LIMITED, wait_ns)
-        instance = choose(server, now_ns, random, key, avoid)
-        if instance is None and server.dormant is not None:
+        backend = choose(server, now_ns, random, key, avoid)
+        if backend is None and server.dormant is not None:
             server.dormant.waken()
-            instance = choose(server, now_ns, random, key, avoid)
-        if instance is None:
+            backend = choose(server, now_ns, random, key, avoid)
+        if backend is None:
             return refused(lease, series, why_none(server, now_ns, &wait_ns), wait_ns)
-        if not self.grant(lease, instance, now_ns, &wait_ns):
+        if not self.grant(lease, backend, now_ns, &wait_ns):
             return refused(lease, series, CIRCUIT_OPEN, wait_ns)
         return taken(self, lease, series)
 
@@ -372,52 +372,52 @@ cdef class Router:
         return 0
 
     @cython.nonecheck(False)
-    cdef bint grant(self, Lease lease, Instance instance, int64_t now_ns, int64_t* wait_ns) except -1:
-        """Take the permit of the chosen instance; it fails only without memory for its trials."""
+    cdef bint grant(self, Lease lease, Backend backend, int64_t now_ns, int64_t* wait_ns) except -1:
+        """Take the permit of the chosen backend; it fails only without memory for its trials."""
         cdef int64_t wait = circuit_acquire(
-            &instance.circuit, &instance.settings.policy, now_ns, lease.probe, &lease.generation, &lease.slot
+            &backend.circuit, &backend.settings.policy, now_ns, lease.probe, &lease.generation, &lease.slot
         )
-        if instance.circuit.pending:
-            note_transitions(instance, now_ns)
+        if backend.circuit.pending:
+            note_transitions(backend, now_ns)
         if wait != ADMITTED:
             wait_ns[0] = max(wait, 0)
             return False
-        lease.instance = instance
+        lease.backend = backend
         return True
 
-    def pick_on(self, Instance instance not None, str method not None, int64_t now_ns, *, bint waited=False):
-        cdef Server server = instance.server
+    def pick_on(self, Backend backend not None, str method not None, int64_t now_ns, *, bint waited=False):
+        cdef Server server = backend.server
         cdef Lease lease = Lease.__new__(Lease)
         cdef Series series = self.series_of(server, method)
         cdef int64_t wait_ns = INT64_MAX
         if server.events is not self.events:
-            raise ValueError("the instance is of another router")
+            raise ValueError("the backend is of another router")
         lease.server = server
         lease.started_ns = now_ns
-        if instance.removed or instance.availability == C_EXCLUDED:
+        if backend.removed or backend.availability == C_EXCLUDED:
             return refused(lease, series, NO_INSTANCE, wait_ns)
         if is_full(self, waited):
             return refused(lease, series, TOGETHER, wait_ns)
         if (
             (server.waiting > 0 and not waited)
-            or instance.inflight >= instance.cap
+            or backend.inflight >= backend.cap
             or server.inflight >= server.limits.max_concurrent > 0
         ):
             return refused(lease, series, LIMITED, wait_ns)
-        if instance.paused_until_ns > now_ns:
-            return refused(lease, series, PAUSED, instance.paused_until_ns - now_ns)
-        if not self.grant(lease, instance, now_ns, &wait_ns):
+        if backend.paused_until_ns > now_ns:
+            return refused(lease, series, PAUSED, backend.paused_until_ns - now_ns)
+        if not self.grant(lease, backend, now_ns, &wait_ns):
             return refused(lease, series, CIRCUIT_OPEN, wait_ns)
         return taken(self, lease, series)
 
-    def pick_probe(self, Instance instance not None, int64_t now_ns):
+    def pick_probe(self, Backend backend not None, int64_t now_ns):
         cdef Lease lease = Lease.__new__(Lease)
         cdef int64_t wait_ns = 0
-        lease.server = instance.server
+        lease.server = backend.server
         lease.started_ns = now_ns
         lease.probe = True
-        if not self.grant(lease, instance, now_ns, &wait_ns):
-            lease.instance = instance
+        if not self.grant(lease, backend, now_ns, &wait_ns):
+            lease.backend = backend
             lease.rejection = CIRCUIT_OPEN
             lease.retry_after_ns = wait_ns
             lease.slot = NO_SLOT
@@ -465,7 +465,7 @@ cdef class Router:
     cdef object settle(
         self, Lease lease, int outcome, int status, int64_t now_ns, int64_t retry_after_ns, uint64_t random
     ):
-        cdef Instance instance = lease.instance
+        cdef Backend backend = lease.backend
         cdef Server server = lease.server
         cdef int64_t duration_ns = max(now_ns - lease.started_ns, <int64_t> 0)
         if not SUCCESS <= outcome <= IGNORED:
@@ -478,41 +478,41 @@ cdef class Router:
             return
         lease.finished = True
         circuit_release(
-            &instance.circuit, &instance.settings.policy, lease.generation, lease.slot, outcome, duration_ns, now_ns,
+            &backend.circuit, &backend.settings.policy, lease.generation, lease.slot, outcome, duration_ns, now_ns,
             retry_after_ns, <double> random * TO_UNIT,
         )
-        if instance.is_punished and outcome == SUCCESS and (lease.probe or lease.slot != NO_SLOT):
+        if backend.is_punished and outcome == SUCCESS and (lease.probe or lease.slot != NO_SLOT):
             # It answers again. The penalty, which takes a minute to decay, would keep all calls from it, and nobody
             # would know.
-            instance.is_punished = False
-            instance.latency_ns = 0
-        if lease.slot != NO_SLOT and instance.circuit.passing:
-            instance.broken = 0
+            backend.is_punished = False
+            backend.latency_ns = 0
+        if lease.slot != NO_SLOT and backend.circuit.passing:
+            backend.broken = 0
         if lease.probe:
             server.health_successes += outcome == SUCCESS
             server.health_failures += outcome == FAILURE
         else:
             if server.limits.limiter.mode:
-                learn_limit(instance, outcome, status, duration_ns, now_ns)
+                learn_limit(backend, outcome, status, duration_ns, now_ns)
             if server.sent != NULL and status != OVERLOADED:
                 pair_add_part(server.sent, now_ns)
-            instance.inflight -= 1
+            backend.inflight -= 1
             server.inflight -= 1
             self.inflight -= 1
             lease.series.counts[status] += 1
-            count_fruitless(instance, outcome, status, now_ns)
+            count_fruitless(backend, outcome, status, now_ns)
             if outcome != IGNORED:
                 self.measure(lease, duration_ns, outcome == FAILURE, status == RESULT, now_ns)
             elif status == OVERLOADED and retry_after_ns > 0:
-                # A closed circuit ignores "come back later"; the instance gets its pause all the same.
-                instance.paused_until_ns = later(now_ns, min(retry_after_ns, LONGEST_PAUSE_NS))
-                update_part(instance)
-        if instance.circuit.pending:
-            note_transitions(instance, now_ns)
-        elif instance.part == BARRED or instance.inflight >= instance.cap:
-            update_part(instance)
-        if instance.inflight == 0 and instance.on_idle is not None and not lease.probe:
-            instance.on_idle()
+                # A closed circuit ignores "come back later"; the backend gets its pause all the same.
+                backend.paused_until_ns = later(now_ns, min(retry_after_ns, LONGEST_PAUSE_NS))
+                update_part(backend)
+        if backend.circuit.pending:
+            note_transitions(backend, now_ns)
+        elif backend.part == BARRED or backend.inflight >= backend.cap:
+            update_part(backend)
+        if backend.inflight == 0 and backend.on_idle is not None and not lease.probe:
+            backend.on_idle()
         if server.waiting > 0:
             tell_waiting(server)
         if self.waiting > 0 and self.on_slot is not None:
@@ -521,15 +521,15 @@ cdef class Router:
     @cython.nonecheck(False)
     cdef int measure(self, Lease lease, int64_t duration_ns, bint failed, bint is_result, int64_t now_ns) except -1:
         cdef Server server = lease.server
-        cdef Instance instance = lease.instance
+        cdef Backend backend = lease.backend
         if failed:
-            instance.last_failure_ns = max(now_ns, instance.last_failure_ns)
+            backend.last_failure_ns = max(now_ns, backend.last_failure_ns)
         else:
-            instance.last_success_ns = max(now_ns, instance.last_success_ns)
-        observe_latency(instance, <double> duration_ns, failed, is_result, now_ns)
+            backend.last_success_ns = max(now_ns, backend.last_success_ns)
+        observe_latency(backend, <double> duration_ns, failed, is_result, now_ns)
         if server.window is None:
             server.window = LatencyWindow()
-        if instance.latencies is not None and instance.latencies.add(now_ns, duration_ns, not is_result) < 0:
+        if backend.latencies is not None and backend.latencies.add(now_ns, duration_ns, not is_result) < 0:
             raise MemoryError
         if (
             self.window.add(now_ns, duration_ns, failed) < 0
@@ -539,37 +539,37 @@ cdef class Router:
             raise MemoryError
         return 0
 
-    def trip(self, Instance instance not None, int64_t now_ns, uint64_t random=1 << 63, *, int64_t hold_ns=0):
+    def trip(self, Backend backend not None, int64_t now_ns, uint64_t random=1 << 63, *, int64_t hold_ns=0):
         checked_ns("hold_ns", hold_ns, 0)
-        circuit_trip(&instance.circuit, &instance.settings.policy, now_ns, <double> random * TO_UNIT, hold_ns)
-        note_transitions(instance, now_ns)
+        circuit_trip(&backend.circuit, &backend.settings.policy, now_ns, <double> random * TO_UNIT, hold_ns)
+        note_transitions(backend, now_ns)
 
-    def reset_breaker(self, Instance instance not None, int64_t now_ns):
-        circuit_reset(&instance.circuit, now_ns)
-        instance.fruitless = instance.refused = instance.broken = 0
-        note_transitions(instance, now_ns)
+    def reset_breaker(self, Backend backend not None, int64_t now_ns):
+        circuit_reset(&backend.circuit, now_ns)
+        backend.fruitless = backend.refused = backend.broken = 0
+        note_transitions(backend, now_ns)
 
-    def reconnected(self, Instance instance not None):
-        instance.broken = 0
+    def reconnected(self, Backend backend not None):
+        backend.broken = 0
 
-    def set_breaker_mode(self, Instance instance not None, str mode not None, int64_t now_ns=0):
-        circuit_set_mode(&instance.circuit, mode, now_ns)
-        note_transitions(instance, now_ns)
+    def set_breaker_mode(self, Backend backend not None, str mode not None, int64_t now_ns=0):
+        circuit_set_mode(&backend.circuit, mode, now_ns)
+        note_transitions(backend, now_ns)
 
     def take_events(self):
         return self.events.take()
 
-    def breaker_state(self, Instance instance not None, int64_t now_ns):
-        return circuit_snapshot(&instance.circuit, &instance.settings.policy, now_ns).state
+    def breaker_state(self, Backend backend not None, int64_t now_ns):
+        return circuit_snapshot(&backend.circuit, &backend.settings.policy, now_ns).state
 
-    def is_on_trial(self, Instance instance not None, int64_t now_ns):
-        return circuit_on_trial(&instance.circuit, &instance.settings.policy, now_ns)
+    def is_on_trial(self, Backend backend not None, int64_t now_ns):
+        return circuit_on_trial(&backend.circuit, &backend.settings.policy, now_ns)
 
     def tier_loads(self, str server_id not None):
         return tier_loads(<Server> self.servers[server_id])
 
-    def instance_snapshot(self, Instance instance not None, int64_t now_ns):
-        return snapshot_instance(instance, now_ns)
+    def backend_reading(self, Backend backend not None, int64_t now_ns):
+        return snapshot_backend(backend, now_ns)
 
     def window_of(self, Server server not None, int64_t now_ns):
         return empty_summary() if server.window is None else server.window.summarize(now_ns)
@@ -577,7 +577,7 @@ cdef class Router:
     def fleet_window(self, int64_t now_ns):
         return self.window.summarize(now_ns)
 
-    def server_snapshot(self, str server_id not None, int64_t now_ns):
+    def server_counts(self, str server_id not None, int64_t now_ns):
         return snapshot_server(<Server> self.servers[server_id], now_ns)
 
     def snapshot(self, int64_t now_ns):

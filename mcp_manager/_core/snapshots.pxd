@@ -2,9 +2,9 @@
 
 from libc.stdint cimport int64_t
 
-from mcp_manager._core.records cimport Instance, Server
+from mcp_manager._core.records cimport Backend, Server
 
 cdef str OTHER
-cdef object snapshot_instance(Instance instance, int64_t now_ns)
+cdef object snapshot_backend(Backend backend, int64_t now_ns)
 cdef object snapshot_server(Server server, int64_t now_ns)
 cdef dict tier_loads(Server server)

@@ -1,4 +1,4 @@
-"""Snapshots: what a server and its instances look like at one instant, read without changing anything."""
+"""Snapshots: what a server and its backends look like at one instant, read without changing anything."""
 
 from libc.stdint cimport INT64_MAX, int64_t
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from mcp_manager._core.balancing cimport latency_of, refresh_loads
 from mcp_manager._core.breaker cimport CircuitSnapshot, circuit_snapshot
 from mcp_manager._core.histogram cimport Buckets, WindowSummary, buckets_le, empty_summary
-from mcp_manager._core.records cimport STATUSES, Instance, Pool, Series, Server
+from mcp_manager._core.records cimport STATUSES, Backend, Pool, Series, Server
 
 cdef enum:
     LOWEST_LE = -12
@@ -18,7 +18,7 @@ cdef str OTHER = "other"
 OTHER_METHOD = OTHER
 
 
-class InstanceSnapshot(NamedTuple):
+class BackendReading(NamedTuple):
     payload: object
     availability: int
     inflight: int
@@ -41,7 +41,7 @@ class InstanceSnapshot(NamedTuple):
     paused_until_ns: int
 
 
-class MethodSnapshot(NamedTuple):
+class MethodCounts(NamedTuple):
     method: str
     counts: tuple[int, ...]
     buckets: tuple[tuple[float, int], ...]
@@ -49,10 +49,10 @@ class MethodSnapshot(NamedTuple):
     sum_s: float
 
 
-class ServerSnapshot(NamedTuple):
+class ServerCounts(NamedTuple):
     server_id: str
-    instances: tuple[InstanceSnapshot, ...]
-    methods: tuple[MethodSnapshot, ...]
+    backends: tuple[BackendReading, ...]
+    methods: tuple[MethodCounts, ...]
     inflight: int
     health_successes: int
     health_failures: int
@@ -63,35 +63,35 @@ class ServerSnapshot(NamedTuple):
     waiting: int
 
 
-cdef object snapshot_instance(Instance instance, int64_t now_ns):
-    cdef CircuitSnapshot circuit = circuit_snapshot(&instance.circuit, &instance.settings.policy, now_ns)
-    return InstanceSnapshot(
-        instance.payload,
-        instance.availability,
-        instance.inflight,
-        instance.last_success_ns,
-        instance.last_failure_ns,
-        instance.last_fruitless_ns,
-        instance.fruitless,
-        instance.refused,
-        instance.broken,
-        latency_of(instance, now_ns) / 1e9 if instance.latency_ns > 0 else None,
+cdef object snapshot_backend(Backend backend, int64_t now_ns):
+    cdef CircuitSnapshot circuit = circuit_snapshot(&backend.circuit, &backend.settings.policy, now_ns)
+    return BackendReading(
+        backend.payload,
+        backend.availability,
+        backend.inflight,
+        backend.last_success_ns,
+        backend.last_failure_ns,
+        backend.last_fruitless_ns,
+        backend.fruitless,
+        backend.refused,
+        backend.broken,
+        latency_of(backend, now_ns) / 1e9 if backend.latency_ns > 0 else None,
         circuit,
         circuit.state,
         circuit.retry_after_ns,
         circuit.window_calls,
         circuit.window_failures,
-        instance.pool.tier,
-        instance.weight,
-        None if instance.cap == INT64_MAX else instance.cap,
-        instance.ejected_until_ns,
-        instance.paused_until_ns,
+        backend.pool.tier,
+        backend.weight,
+        None if backend.cap == INT64_MAX else backend.cap,
+        backend.ejected_until_ns,
+        backend.paused_until_ns,
     )
 
 
 cdef object snapshot_method(str method, Series series):
     cdef Buckets* latency = &series.latency.buckets
-    return MethodSnapshot(
+    return MethodCounts(
         method,
         tuple([series.counts[status] for status in range(STATUSES)]),
         tuple(zip(LE_BOUNDS_S, buckets_le(latency, LOWEST_LE, HIGHEST_LE))),
@@ -100,15 +100,15 @@ cdef object snapshot_method(str method, Series series):
     )
 
 
-cdef list instances_of(Server server):
-    """Return the instances of all tiers: those that may take a call, those barred, those to connect, those out."""
+cdef list backends_of(Server server):
+    """Return the backends of all tiers: those that may take a call, those barred, those to connect, those out."""
     cdef list parts = [[], [], [], []]
     cdef Pool pool
-    cdef Instance instance
+    cdef Backend backend
     for pool in [server] if server.tiers is None else server.tiers:
-        for instance in pool.instances:
-            (<list> parts[instance.part]).append(instance)
-    return [instance for part in parts for instance in part]
+        for backend in pool.backends:
+            (<list> parts[backend.part]).append(backend)
+    return [backend for part in parts for backend in part]
 
 
 cdef dict tier_loads(Server server):
@@ -127,9 +127,9 @@ cdef object snapshot_server(Server server, int64_t now_ns):
         methods = [snapshot_method(<str> method, <Series> each) for method, each in list(server.methods.items())]
     if server.other is not None:
         methods.append(snapshot_method(OTHER_METHOD, server.other))
-    return ServerSnapshot(
+    return ServerCounts(
         server.server_id,
-        tuple([snapshot_instance(<Instance> each, now_ns) for each in instances_of(server)]),
+        tuple([snapshot_backend(<Backend> each, now_ns) for each in backends_of(server)]),
         tuple(methods),
         server.inflight,
         server.health_successes,

@@ -71,13 +71,13 @@ class RouterBalancer:
         # Nothing probes here.
         settings = breaker_settings(config.breaker, False)
         for place in range(places):
-            instance = self.router.add_instance(SERVER, place, settings)
+            instance = self.router.add_backend(SERVER, place, settings)
             if not breaker:
                 self.router.set_breaker_mode(instance, "disabled")
 
     def pick(self, now_ns: int, before: Picked | None = None) -> Picked | None:
         """See :class:`Balancer`."""
-        avoid = None if before is None else before.lease.instance
+        avoid = None if before is None else before.lease.backend
         bits = self._draws.getrandbits(64)
         lease = self.router.pick(SERVER, _METHOD, now_ns, bits, avoid=avoid, again=before is not None)
         return None if lease.rejection else Picked(lease.payload, now_ns, lease)

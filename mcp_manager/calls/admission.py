@@ -419,8 +419,8 @@ def _removed(server_id: str) -> CallError:
 
 def _adapted(supervisor: Supervisor) -> list[int]:
     """Return the limits of the instances that have one."""
-    handles = (instance.handle for instance in supervisor.instances)
-    return [handle.limit for handle in handles if handle is not None and handle.limit is not None]
+    backends = (instance.backend for instance in supervisor.instances)
+    return [backend.limit for backend in backends if backend is not None and backend.limit is not None]
 
 
 def _most_waiting(supervisor: Supervisor) -> int:

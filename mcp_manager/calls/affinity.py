@@ -5,8 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import Final, Generic, Literal, TypeVar
 
-from mcp_manager._core.records import EXCLUDED, Lease
-from mcp_manager._core.records import Instance as RouterInstance
+from mcp_manager._core.records import EXCLUDED, Backend, Lease
 from mcp_manager._core.router import Router
 from mcp_manager.errors import InvalidRequestError, SessionLostError
 from mcp_manager.servers.instance import Instance
@@ -82,16 +81,16 @@ class Pin:
         """Whether no other session may take the place of this one."""
         return self.is_hard and self.is_used
 
-    def handle(self) -> RouterInstance | None:
+    def backend(self) -> Backend | None:
         """Return the instance for the router; ``None`` if it, or its session, is gone, or does not come."""
         instance = self._instance()
-        if instance is None or instance.handle is None or instance.handle.availability == EXCLUDED:
+        if instance is None or instance.backend is None or instance.backend.availability == EXCLUDED:
             return None
         if self.generation is None:
             comes = instance.session is not None or instance.is_connecting
         else:
             comes = self.generation == instance.generation
-        return instance.handle if comes else None
+        return instance.backend if comes else None
 
     def settle(self, instance: Instance, session: Session) -> None:
         """Hold on to the session that a call of the key goes to, if the instance has it still."""
@@ -125,7 +124,7 @@ class Affinity:
         method: str,
         now_ns: int,
         random: int,
-        avoid: RouterInstance | None = None,
+        avoid: Backend | None = None,
         *,
         waited: bool = False,
         again: bool = False,
@@ -159,18 +158,18 @@ class Affinity:
         table = self._table(server_id, balancing.affinity_keys, round(balancing.affinity_ttl_s * 1e9))
         pin = table.get(key, now_ns)
         if pin is not None:
-            handle = pin.handle()
-            if handle is None and pin.is_binding:
+            backend = pin.backend()
+            if backend is None and pin.is_binding:
                 table.drop(key)
                 raise state_lost(server_id, "not_sent")
-            if handle is not None and (pin.is_binding or handle is not avoid):
-                lease = self._router.pick_on(handle, method, now_ns, waited=waited)
+            if backend is not None and (pin.is_binding or backend is not avoid):
+                lease = self._router.pick_on(backend, method, now_ns, waited=waited)
                 # What is busy has the session still; what is out of order may have it for nobody.
                 if pin.is_binding or lease.rejection not in _OUT_OF_ORDER:
                     return lease, pin
         hashed = pin.hash if pin is not None else key_hash(key)
         lease = self._router.pick(server_id, method, now_ns, random, hashed, avoid, waited=waited, again=again)
-        if lease.instance is None:
+        if lease.backend is None:
             return lease, None
         instance: Instance = lease.payload
         session = instance.session

@@ -7,14 +7,13 @@ from collections.abc import Callable
 from random import getrandbits
 from typing import Any, Final, NamedTuple, NoReturn
 
-from mcp_manager._core.call_path import LATE_AFTER_NS, Flight
+from mcp_manager._core.call_path import LATE_AFTER_NS, DirectCall
 from mcp_manager._core.jsonrpc import RESULT, Message
-from mcp_manager._core.records import Instance as RouterInstance
-from mcp_manager._core.records import Lease
+from mcp_manager._core.records import Backend, Lease
 from mcp_manager._core.router import Router
 from mcp_manager.calls.admission import MAY_WAIT, WaitingRoom, refusal, stopping
 from mcp_manager.calls.affinity import Affinity, Pin, state_lost
-from mcp_manager.calls.flight_log import FlightLog
+from mcp_manager.calls.call_log import CallLog
 from mcp_manager.calls.latencies import Latencies
 from mcp_manager.calls.recoveries import Recoveries
 from mcp_manager.config import ManagerConfig
@@ -42,7 +41,7 @@ __all__ = ["ANYWHERE", "Attempts", "Place"]
 class Place(NamedTuple):
     """Where a call may go: to one instance alone, to where its key belongs, or anywhere."""
 
-    instance: RouterInstance | None = None
+    instance: Backend | None = None
     key: str | None = None
 
 
@@ -59,7 +58,7 @@ class Attempts:
         router: Router,
         monitor: HealthMonitor,
         clock: Callable[[], int],
-        flights: FlightLog,
+        flights: CallLog,
         affinity: Affinity,
         config: ManagerConfig,
     ) -> None:
@@ -95,7 +94,7 @@ class Attempts:
         method: str,
         now_ns: int,
         place: Place,
-        avoid: RouterInstance | None = None,
+        avoid: Backend | None = None,
         *,
         waited: bool = False,
         again: bool = False,
@@ -119,7 +118,7 @@ class Attempts:
         leased: tuple[Lease, Pin | None],
         deadline_ns: int,
         place: Place,
-        avoid: RouterInstance | None = None,
+        avoid: Backend | None = None,
     ) -> tuple[Lease, Pin | None]:
         """Return a lease that is no rejection: this one, or that of whoever waits until there is one.
 
@@ -154,7 +153,7 @@ class Attempts:
         started_ns: int,
         deadline_ns: int,
         progress: tuple[str, ProgressReports] | None,
-        flight: Flight | None = None,
+        flight: DirectCall | None = None,
         answer: Any = None,
         *,
         may_resend: bool = True,
@@ -287,14 +286,14 @@ class Attempts:
         self._monitor.call_failed(supervisor)
         now_ns = self._clock()
         for event in self._router.take_events():
-            instance: Instance = event.instance.payload
-            if instance.handle is not event.instance or event.to_state != CircuitState.OPEN:
+            instance: Instance = event.backend.payload
+            if instance.backend is not event.backend or event.to_state != CircuitState.OPEN:
                 continue
-            circuit = self._router.instance_snapshot(event.instance, now_ns)
+            circuit = self._router.backend_reading(event.backend, now_ns)
             # The news may be old: a probe's own failure opens a circuit too, and nobody asked for it then.
             if circuit.circuit_state == CircuitState.OPEN:
                 self._monitor.circuit_opened(instance, circuit.retry_after_ns / 1e9)
-                server_id = event.instance.server_id
+                server_id = event.backend.server_id
                 self._flights.anomaly(
                     server_id, "a circuit opened", after_next=is_noted and server_id == supervisor.server_id
                 )
@@ -325,7 +324,7 @@ def _circuit_open(supervisor: Supervisor, lease: Lease, place: Place) -> Circuit
     gone = [
         each
         for each in supervisor.instances
-        if each.session is None and each.restart_at and place.instance in (None, each.handle)
+        if each.session is None and each.restart_at and place.instance in (None, each.backend)
     ]
     first = min(gone, key=lambda each: each.restart_at, default=None)
     restart_s = 0.0 if first is None else first.restart_at - asyncio.get_running_loop().time()

@@ -9,14 +9,13 @@ from typing import Any, Final
 
 from mcp_manager._core.call_path import CallPath
 from mcp_manager._core.jsonrpc import RESULT, Message
-from mcp_manager._core.records import READY, Lease
-from mcp_manager._core.records import Instance as RouterInstance
+from mcp_manager._core.records import READY, Backend, Lease
 from mcp_manager._core.router import Router
 from mcp_manager.calls.admission import MAY_WAIT, ToolRates
 from mcp_manager.calls.affinity import Affinity
 from mcp_manager.calls.attempt import ANYWHERE, Attempts, Place
+from mcp_manager.calls.call_log import CallLog
 from mcp_manager.calls.fallback import Fallbacks, from_other, may_ask_another
-from mcp_manager.calls.flight_log import FlightLog
 from mcp_manager.calls.hedging import Hedges, first_result, is_hedged
 from mcp_manager.calls.retrying import (
     concluded,
@@ -72,14 +71,14 @@ class Dispatcher(Attempts):
         router: Router,
         monitor: HealthMonitor,
         clock: Callable[[], int],
-        flights: FlightLog,
+        flights: CallLog,
         affinity: Affinity,
         servers: Callable[[], Iterable[Supervisor]] = tuple,
         *,
         config: ManagerConfig = _DEFAULTS,
     ) -> None:
         super().__init__(router, monitor, clock, flights, affinity, config)
-        path = CallPath(router, clock, getrandbits(64), flights.recorder)
+        path = CallPath(router, clock, getrandbits(64), flights.ring)
         self._begin = path.begin
         self._land = path.land
         self._tool_rates = ToolRates(router)
@@ -189,7 +188,7 @@ class Dispatcher(Attempts):
         deadline_ns: int,
     ) -> tuple[Message, Instance]:
         """Send a request to one instance, ``None`` for any, and return its reply and which it was; otherwise as :meth:`call`."""
-        place = ANYWHERE if instance is None else Place(instance.handle)
+        place = ANYWHERE if instance is None else Place(instance.backend)
         reply, lease = await self._tried(supervisor, method, request, started_ns, deadline_ns, None, place)
         return reply, lease.payload
 
@@ -338,16 +337,16 @@ class Dispatcher(Attempts):
         """Return a lease of an instance other than that of the first, ``None`` if none, or no budget, is left for it."""
         now_ns = self._clock()
         server_id = supervisor.server_id
-        if now_ns >= deadline_ns or not self._has_other(supervisor, lease.instance, now_ns):
+        if now_ns >= deadline_ns or not self._has_other(supervisor, lease.backend, now_ns):
             return None
         if not self._hedges.take(server_id, supervisor.config.hedge):
             return None
         if not self._router.withdraw(supervisor.record, now_ns):
             return None
-        hedge = self._router.pick(server_id, method, now_ns, getrandbits(64), avoid=lease.instance, again=True)
+        hedge = self._router.pick(server_id, method, now_ns, getrandbits(64), avoid=lease.backend, again=True)
         if hedge.rejection:
             return None
-        if hedge.instance is lease.instance:
+        if hedge.backend is lease.backend:
             self._router.done(hedge, Outcome.IGNORED, CallStatus.CANCELLED, now_ns)
             return None
         return hedge
@@ -399,7 +398,7 @@ class Dispatcher(Attempts):
                         method,
                         self._clock(),
                         place,
-                        lease.instance,
+                        lease.backend,
                         # What neither rate nor shedding has let through was not counted as let through.
                         again=lease.rejection not in (Rejection.RATE, Rejection.SHED),
                     )
@@ -412,7 +411,7 @@ class Dispatcher(Attempts):
                 may_resend = attempts + 1 < config.attempts
                 try:
                     again, pin = await self._admitted(
-                        supervisor, method, (again, pin), deadline_ns, place, lease.instance
+                        supervisor, method, (again, pin), deadline_ns, place, lease.backend
                     )
                     self.recoveries.count(supervisor.server_id, "retry")
                     reply = await self._carry(
@@ -459,7 +458,7 @@ class Dispatcher(Attempts):
             # There is nothing to wait for, or it has waited as long as it may.
             return False
         is_local = lease.rejection != 0
-        has_other = not is_local and place.instance is None and self._has_other(supervisor, lease.instance, now_ns)
+        has_other = not is_local and place.instance is None and self._has_other(supervisor, lease.backend, now_ns)
         is_on_trial = lease.rejection == CallStatus.CIRCUIT_OPEN and self._is_on_trial(supervisor, now_ns)
         wait_s = pause_s(
             error, supervisor.config.retry, backoff_s, is_local=is_local, has_other=has_other, is_on_trial=is_on_trial
@@ -480,18 +479,18 @@ class Dispatcher(Attempts):
                 pause.cancel()
         return not supervisor.is_over
 
-    def _has_other(self, supervisor: Supervisor, failed: RouterInstance | None, now_ns: int) -> bool:
+    def _has_other(self, supervisor: Supervisor, failed: Backend | None, now_ns: int) -> bool:
         """Tell whether an instance other than the one that failed would take a call at once."""
         for instance in supervisor.instances:
-            handle = instance.handle
+            backend = instance.backend
             if (
-                handle is not None
-                and handle is not failed
-                and handle.availability == READY
-                and handle.ejected_until_ns <= now_ns
-                and handle.paused_until_ns <= now_ns
-                and (handle.limit is None or handle.inflight < handle.limit)
-                and self._router.breaker_state(handle, now_ns) == CircuitState.CLOSED
+                backend is not None
+                and backend is not failed
+                and backend.availability == READY
+                and backend.ejected_until_ns <= now_ns
+                and backend.paused_until_ns <= now_ns
+                and (backend.limit is None or backend.inflight < backend.limit)
+                and self._router.breaker_state(backend, now_ns) == CircuitState.CLOSED
             ):
                 return True
         return False
@@ -499,7 +498,7 @@ class Dispatcher(Attempts):
     def _is_on_trial(self, supervisor: Supervisor, now_ns: int) -> bool:
         """Tell whether trials are to show if the circuit of an instance closes."""
         return any(
-            instance.handle is not None and self._router.is_on_trial(instance.handle, now_ns)
+            instance.backend is not None and self._router.is_on_trial(instance.backend, now_ns)
             for instance in supervisor.instances
         )
 

@@ -39,7 +39,7 @@ class Latencies:
         if look is not None and now_ns - look[0] < _FRESH_NS:
             return look[1]
         try:
-            window = self._router.server_snapshot(server_id, now_ns).window
+            window = self._router.server_counts(server_id, now_ns).window
         except KeyError:
             self._looks.pop(server_id, None)
             return None

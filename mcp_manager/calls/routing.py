@@ -189,9 +189,9 @@ class Routing:
         return min((self._cost_of(each, now_ns) for each in instances), default=_UNKNOWN_LATENCY_S)
 
     def _cost_of(self, instance: Instance, now_ns: int) -> float:
-        if instance.handle is None:
+        if instance.backend is None:
             return _UNKNOWN_LATENCY_S
-        reading = self._router.instance_snapshot(instance.handle, now_ns)
+        reading = self._router.backend_reading(instance.backend, now_ns)
         latency_s = reading.latency_s
         if latency_s is None:
             # One that is connected is given a call to be known by; to connect another takes a while.

@@ -106,22 +106,24 @@ class Trial:
         epoch_ns = round((duration_s + _EPOCH_MARGIN_S) * 1e9)
         self._new_calls = LatencyWindow(epoch_ns=epoch_ns)
         self._old_calls = LatencyWindow(epoch_ns=epoch_ns)
-        self._weights = [each.handle.weight for each in new if each.handle is not None]
+        self._weights = [each.backend.weight for each in new if each.backend is not None]
 
     def begin(self) -> None:
         """Let the new instances take their share."""
-        handles = [each.handle for each in self._new if each.handle is not None]
-        tiers = {handle.tier for handle in handles}
-        beside = sum(each.handle.weight for each in self._old if each.handle is not None and each.handle.tier in tiers)
+        backends = [each.backend for each in self._new if each.backend is not None]
+        tiers = {backend.tier for backend in backends}
+        beside = sum(
+            each.backend.weight for each in self._old if each.backend is not None and each.backend.tier in tiers
+        )
         self._supervisor.balance(by_weight=True)
-        for handle in handles:
-            handle.latencies = self._new_calls
-            handle.identity ^= _OTHER_KEYS
+        for backend in backends:
+            backend.latencies = self._new_calls
+            backend.identity ^= _OTHER_KEYS
             if beside > 0:
-                self._router.set_weight(handle, beside * self._share / (1.0 - self._share) / len(handles))
+                self._router.set_weight(backend, beside * self._share / (1.0 - self._share) / len(backends))
         for instance in self._old:
-            if instance.handle is not None:
-                instance.handle.latencies = self._old_calls
+            if instance.backend is not None:
+                instance.backend.latencies = self._old_calls
         for instance in self._new:
             self._supervisor.admit(instance)
 
@@ -146,12 +148,12 @@ class Trial:
     def end(self) -> None:
         """Let every instance take as many calls as its configuration says."""
         for instance in (*self._old, *self._new):
-            if instance.handle is not None:
-                instance.handle.latencies = None
+            if instance.backend is not None:
+                instance.backend.latencies = None
         for instance, weight in zip(self._new, self._weights, strict=True):
-            if instance.handle is not None:
-                self._router.set_weight(instance.handle, weight)
-                instance.handle.identity ^= _OTHER_KEYS
+            if instance.backend is not None:
+                self._router.set_weight(instance.backend, weight)
+                instance.backend.identity ^= _OTHER_KEYS
         self._supervisor.balance()
 
     def _sample(self, window: LatencyWindow) -> Sample:
@@ -161,7 +163,7 @@ class Trial:
     def _has_open_circuit(self) -> bool:
         now_ns = self._clock()
         return any(
-            self._router.breaker_state(each.handle, now_ns) == CircuitState.OPEN
+            self._router.breaker_state(each.backend, now_ns) == CircuitState.OPEN
             for each in self._new
-            if each.handle is not None
+            if each.backend is not None
         )

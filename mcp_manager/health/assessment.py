@@ -8,7 +8,7 @@ from math import exp
 from typing import Any, Final
 
 from mcp_manager._core.histogram import WindowSummary
-from mcp_manager._core.snapshots import InstanceSnapshot
+from mcp_manager._core.snapshots import BackendReading
 from mcp_manager.config import ServerConfig
 from mcp_manager.errors import AuthError
 from mcp_manager.health.silence import Silence
@@ -257,7 +257,7 @@ class Baseline:
 def assess(
     supervisor: Supervisor,
     watches: Sequence[Watch],
-    circuits: Sequence[InstanceSnapshot],
+    circuits: Sequence[BackendReading],
     *,
     now_ns: int,
     is_slow: bool = False,
@@ -314,7 +314,7 @@ def assess(
     return (ServerState.DEGRADED if reasons else ServerState.HEALTHY), tuple(reasons)
 
 
-def _judge(watch: Watch, circuit: InstanceSnapshot, fall: int, now_ns: int) -> tuple[str, bool]:
+def _judge(watch: Watch, circuit: BackendReading, fall: int, now_ns: int) -> tuple[str, bool]:
     """Name what is wrong with an instance, if anything is, and tell whether it can serve at all."""
     if watch.instance.restarts_in_s:
         return RESTARTING, True
@@ -342,7 +342,7 @@ def _judge(watch: Watch, circuit: InstanceSnapshot, fall: int, now_ns: int) -> t
     return ("", False) if watch.proven else ("recovering", False)
 
 
-def _is_fruitless(circuit: InstanceSnapshot, now_ns: int) -> bool:
+def _is_fruitless(circuit: BackendReading, now_ns: int) -> bool:
     """Tell whether none of its latest calls brought a result, whatever it answered to them and to probes."""
     age_ns = now_ns - circuit.last_fruitless_ns
     if age_ns <= _BROKEN_FOR_NS and circuit.broken >= _BROKEN:

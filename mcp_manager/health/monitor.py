@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final
 
 from mcp_manager._core.router import Router
-from mcp_manager._core.snapshots import InstanceSnapshot
+from mcp_manager._core.snapshots import BackendReading
 from mcp_manager.backoff import backoff_delay, jittered
 from mcp_manager.errors import CallError, SessionLostError
 from mcp_manager.health.assessment import PASSING, Baseline, Watch, assess
@@ -222,11 +222,11 @@ class HealthMonitor:
         """Judge a server, and say in how many seconds the first of its open circuits lets a call through."""
         now_ns = self._clock()
         watches: list[Watch] = []
-        circuits: list[InstanceSnapshot] = []
+        circuits: list[BackendReading] = []
         for instance in supervisor.instances:
             watch = self._watches.get(instance)
-            if instance.handle is not None and watch is not None:
-                circuit = self._router.instance_snapshot(instance.handle, now_ns)
+            if instance.backend is not None and watch is not None:
+                circuit = self._router.backend_reading(instance.backend, now_ns)
                 watch.heard(circuit.last_success_ns)
                 watches.append(watch)
                 circuits.append(circuit)
@@ -414,24 +414,24 @@ class HealthMonitor:
 
     def _is_silent(self, watch: Watch) -> bool:
         """Tell whether traffic has not proven the instance within the last interval, or a probe has to prove itself."""
-        handle = watch.instance.handle
-        if handle is None or not watch.proven or watch.is_doubted or watch.instance.session is None:
+        backend = watch.instance.backend
+        if backend is None or not watch.proven or watch.is_doubted or watch.instance.session is None:
             return True
         now_ns = self._clock()
-        if self._router.breaker_state(handle, now_ns) != CircuitState.CLOSED:
+        if self._router.breaker_state(backend, now_ns) != CircuitState.CLOSED:
             # What traffic proved before the circuit opened no longer holds.
             return True
-        silence_ns = now_ns - handle.last_success_ns
-        return handle.last_success_ns == 0 or silence_ns >= watch.config.health.interval_s * 1e9
+        silence_ns = now_ns - backend.last_success_ns
+        return backend.last_success_ns == 0 or silence_ns >= watch.config.health.interval_s * 1e9
 
     def _next_delay(self, watch: Watch) -> float:
         health = watch.config.health
-        handle = watch.instance.handle
+        backend = watch.instance.backend
         restart_s = watch.instance.restart_at - asyncio.get_running_loop().time()
         if watch.instance.session is None and restart_s > 0:
             return restart_s
-        if handle is not None and watch.instance.session is not None:
-            circuit = self._router.instance_snapshot(handle, self._clock())
+        if backend is not None and watch.instance.session is not None:
+            circuit = self._router.backend_reading(backend, self._clock())
             if circuit.circuit_state == CircuitState.OPEN and circuit.retry_after_ns > 0:
                 # The breaker knows when a probe may pass: asking earlier is of no use, asking later wastes recovery.
                 return circuit.retry_after_ns / 1e9
@@ -456,7 +456,7 @@ class HealthMonitor:
             # Those that were deployed together are not to be probed together for ever.
             watch.is_spread = True
             return health.interval_s * random.random()
-        is_idle = handle is None or handle.last_success_ns <= watch.looked_ns
+        is_idle = backend is None or backend.last_success_ns <= watch.looked_ns
         return jittered(health.idle_s if is_idle else health.interval_s, health.jitter, random.random())
 
     async def _probe(self, watch: Watch) -> bool:
@@ -469,14 +469,14 @@ class HealthMonitor:
 
     async def _probe_in_turn(self, watch: Watch) -> bool:
         instance = watch.instance
-        handle = instance.handle
-        if handle is None or watch.supervisor.in_maintenance:
+        backend = instance.backend
+        if backend is None or watch.supervisor.in_maintenance:
             return False
         if instance.session is None:
             # Its turn is waited for where sessions are made; to wait for both would have the dead keep the living.
-            return await self._prober.probe(watch, handle)
+            return await self._prober.probe(watch, backend)
         async with self._slots:
-            return await self._prober.probe(watch, handle)
+            return await self._prober.probe(watch, backend)
 
 
 class _Queue:

@@ -68,9 +68,9 @@ class Ejections:
         counts: list[tuple[int, int]] = []
         judged: list[Instance] = []
         for instance in instances:
-            if instance.handle is None or instance.handle.ejected_until_ns > now_ns:
+            if instance.backend is None or instance.backend.ejected_until_ns > now_ns:
                 continue
-            snapshot = router.instance_snapshot(instance.handle, now_ns)
+            snapshot = router.backend_reading(instance.backend, now_ns)
             judged.append(instance)
             counts.append((snapshot.window_calls, snapshot.window_failures))
         found = {judged[index] for index in outliers(counts)}
@@ -82,7 +82,7 @@ class Ejections:
         for instance in found:
             times = kept.get(instance, 0) + 1
             until_ns = now_ns + round(min(_BASE_S * times, _LONGEST_S) * 1e9)
-            if instance.handle is not None and router.eject(instance.handle, until_ns):
+            if instance.backend is not None and router.eject(instance.backend, until_ns):
                 kept[instance] = times
                 ejected.append(instance)
         self._in_a_row = kept

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from mcp_manager._core.http_message import Request
-from mcp_manager._core.records import Instance as RouterInstance
-from mcp_manager._core.records import Lease
+from mcp_manager._core.records import Backend, Lease
 from mcp_manager._core.router import Router
 from mcp_manager.errors import (
     AuthError,
@@ -49,13 +48,13 @@ class Prober:
         self._router = router
         self._clock = clock
 
-    async def probe(self, watch: Watch, handle: RouterInstance) -> bool:
+    async def probe(self, watch: Watch, backend: Backend) -> bool:
         """Ask an instance if its circuit allows it, take note of what comes of it, and tell whether it answered."""
         instance, session = watch.instance, watch.instance.session
         started_ns = self._clock()
         watch.supervisor.release(instance)
-        watch.heard(handle.last_success_ns)
-        lease = self._router.pick_probe(handle, started_ns)
+        watch.heard(backend.last_success_ns)
+        lease = self._router.pick_probe(backend, started_ns)
         # A child process that is gone, or a server never reached, is not the breaker's business: there is no
         # traffic to protect it from, and the session's own backoff governs.
         exempt = session is None and (watch.is_child or instance.generation == 0)
@@ -90,11 +89,11 @@ class Prober:
         instance.last_error = failure
         ran_out = session is not None and status is CallStatus.TIMEOUT
         watch.probe_failed(started_ns, ran_out=ran_out, was_busy=instance.called_until_ns > self._clock())
-        watch.heard(handle.last_success_ns)
+        watch.heard(backend.last_success_ns)
         if session is None or session is not instance.session or not _is_silence(failure, watch):
             return False
         watch.silence.unanswered(instance)
-        return await self._replaced(watch, handle, session)
+        return await self._replaced(watch, backend, session)
 
     async def _ask(self, watch: Watch, request: Request | None) -> None:
         if request is None:
@@ -117,16 +116,16 @@ class Prober:
         if status is CallStatus.OVERLOADED and error.delivery == "rejected":
             # A closed circuit ignores "come back later"; a circuit on trial takes it for a no.
             return (Outcome.FAILURE if lease.trial else Outcome.IGNORED), status, True
-        handle = watch.instance.handle
-        if handle is not None and watch.instance.session is not None and not isinstance(error, ConnectError):
-            has_answered = handle.last_success_ns >= lease.started_ns
-            is_undisputed = handle.last_failure_ns <= handle.last_success_ns
+        backend = watch.instance.backend
+        if backend is not None and watch.instance.session is not None and not isinstance(error, ConnectError):
+            has_answered = backend.last_success_ns >= lease.started_ns
+            is_undisputed = backend.last_failure_ns <= backend.last_success_ns
             # Calls are the better witnesses: where none of them failed, they are to try a circuit that probes opened.
             if has_answered or (is_undisputed and (watch.is_doubted or lease.trial)):
                 return Outcome.IGNORED, status, False
         return Outcome.FAILURE, status, False
 
-    async def _replaced(self, watch: Watch, handle: RouterInstance, session: Session) -> bool:
+    async def _replaced(self, watch: Watch, backend: Backend, session: Session) -> bool:
         """Replace what has fallen silent for good, if it is to be replaced; tell whether another session has answered."""
         instance, config = watch.instance, watch.config
         probes = watch.silence.probes
@@ -140,7 +139,7 @@ class Prober:
         # A program of others is not ours to end; but the session may be what is stuck, or the connection that it lives on.
         # That is tried when the server is shown as what it seems to be.
         is_stuck = watch.silence.has_answered and watch.failures > config.health.fall and not session.is_stateless
-        if not is_stuck or handle.inflight:
+        if not is_stuck or backend.inflight:
             return False
         lost = SessionLostError(
             f"the session did not answer {probes} probes in a row", server_id=watch.supervisor.server_id

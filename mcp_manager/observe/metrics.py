@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
+import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from mcp_manager.observe.views import ServerReading
+from mcp_manager._core.router import Router
+from mcp_manager._core.snapshots import ServerCounts
+from mcp_manager.calls.recoveries import Recoveries, Recovery
+from mcp_manager.health.readiness import ready_count
+from mcp_manager.observe.views import circuit_of
 from mcp_manager.runtime.loop_lag import LoopLag
-from mcp_manager.types import CallStatus
+from mcp_manager.runtime.reading_turns import FLOOD
+from mcp_manager.servers.supervisor import RestartCause, Supervisor
+from mcp_manager.types import CallStatus, CircuitState
 
-__all__ = ["render"]
+if TYPE_CHECKING:
+    from mcp_manager.transports.http.connections.pool import HttpPool
+
+__all__ = ["Scraped", "render", "scrape"]
 
 _STATUS_LABELS = tuple(status.label for status in CallStatus)
 
 
+class Scraped(msgspec.Struct, frozen=True, kw_only=True):
+    """One server at the moment of a scrape.
+
+    ``ejected`` of its instances are out of traffic because they failed more than others; ``limit`` is how many calls those
+    that have a limit take together, ``None`` if none has; ``floods`` is how often reading from it had to pause for a second.
+    """
+
+    counts: ServerCounts
+    circuit: CircuitState
+    desired: int
+    ready: int
+    draining: int
+    ejected: int
+    limit: int | None
+    open_connections: int
+    recoveries: Mapping[Recovery, int]
+    restarts: Mapping[RestartCause, int] = msgspec.field(default_factory=dict)
+    floods: int = 0
+
+
 class _FleetCollector(Collector):
-    def __init__(self, readings: Sequence[ServerReading], lag: LoopLag) -> None:
+    def __init__(self, readings: Sequence[Scraped], lag: LoopLag) -> None:
         self._readings = readings
         self._lag = lag
 
@@ -46,10 +77,10 @@ class _FleetCollector(Collector):
             "mcp_requests", "Calls ended, by method and status", labels=("server_id", "method", "status")
         )
         for reading in self._readings:
-            for method in reading.snapshot.methods:
+            for method in reading.counts.methods:
                 for label, count in zip(_STATUS_LABELS, method.counts, strict=True):
                     if count:
-                        family.add_metric((reading.snapshot.server_id, method.method, label), count)
+                        family.add_metric((reading.counts.server_id, method.method, label), count)
         return family
 
     def _response_times(self) -> Metric:
@@ -59,10 +90,10 @@ class _FleetCollector(Collector):
             labels=("server_id", "method"),
         )
         for reading in self._readings:
-            for method in reading.snapshot.methods:
+            for method in reading.counts.methods:
                 buckets = [(_bound(bound), count) for bound, count in method.buckets]
                 buckets.append(("+Inf", method.count))
-                family.add_metric((reading.snapshot.server_id, method.method), buckets, method.sum_s)
+                family.add_metric((reading.counts.server_id, method.method), buckets, method.sum_s)
         return family
 
     def _health_checks(self) -> Metric:
@@ -70,9 +101,9 @@ class _FleetCollector(Collector):
             "mcp_health_checks", "Active probes ended, by result", labels=("server_id", "result")
         )
         for reading in self._readings:
-            server_id = reading.snapshot.server_id
-            family.add_metric((server_id, "success"), reading.snapshot.health_successes)
-            family.add_metric((server_id, "failure"), reading.snapshot.health_failures)
+            server_id = reading.counts.server_id
+            family.add_metric((server_id, "success"), reading.counts.health_successes)
+            family.add_metric((server_id, "failure"), reading.counts.health_failures)
         return family
 
     def _recoveries(self) -> Iterable[Metric]:
@@ -87,7 +118,7 @@ class _FleetCollector(Collector):
             "mcp_fallbacks", "Answers that stood in for one that no attempt brought", labels=("server_id", "source")
         )
         for reading in self._readings:
-            server_id = reading.snapshot.server_id
+            server_id = reading.counts.server_id
             for recovery, count in reading.recoveries.items():
                 if recovery == "retry":
                     retries.add_metric((server_id,), count)
@@ -105,7 +136,7 @@ class _FleetCollector(Collector):
         )
         for reading in self._readings:
             for cause, count in reading.restarts.items():
-                family.add_metric((reading.snapshot.server_id, cause), count)
+                family.add_metric((reading.counts.server_id, cause), count)
         return family
 
     def _floods(self) -> Metric:
@@ -116,7 +147,7 @@ class _FleetCollector(Collector):
         )
         for reading in self._readings:
             if reading.floods:
-                family.add_metric((reading.snapshot.server_id,), reading.floods)
+                family.add_metric((reading.counts.server_id,), reading.floods)
         return family
 
     def _fleet(self) -> Iterable[Metric]:
@@ -127,13 +158,13 @@ class _FleetCollector(Collector):
         waiting = _gauge("mcp_waiting_calls", "Calls above a limit that wait for their turn")
         limit = _gauge("mcp_concurrency_limit", "Calls that the instances take at once, where that is limited by now")
         for reading in self._readings:
-            server_id = reading.snapshot.server_id
+            server_id = reading.counts.server_id
             label = (server_id,)
             instances.add_metric((server_id, "desired"), reading.desired)
             instances.add_metric((server_id, "ready"), reading.ready)
             instances.add_metric((server_id, "draining"), reading.draining)
             ejected.add_metric(label, reading.ejected)
-            waiting.add_metric(label, reading.snapshot.waiting)
+            waiting.add_metric(label, reading.counts.waiting)
             if reading.limit is not None:
                 limit.add_metric(label, reading.limit)
         return instances, ejected, waiting, limit
@@ -151,20 +182,41 @@ class _FleetCollector(Collector):
         )
         error_rate = _gauge("mcp_error_rate", "Share of the calls of the last minute that failed")
         for reading in self._readings:
-            snapshot = reading.snapshot
-            label = (snapshot.server_id,)
-            active.add_metric(label, snapshot.inflight)
-            busy = min(snapshot.inflight, reading.open_connections)
-            pool.add_metric((snapshot.server_id, "active"), busy)
-            pool.add_metric((snapshot.server_id, "idle"), reading.open_connections - busy)
+            counts = reading.counts
+            label = (counts.server_id,)
+            active.add_metric(label, counts.inflight)
+            busy = min(counts.inflight, reading.open_connections)
+            pool.add_metric((counts.server_id, "active"), busy)
+            pool.add_metric((counts.server_id, "idle"), reading.open_connections - busy)
             breaker.add_metric(label, reading.circuit)
             availability.add_metric(label, reading.ready / reading.desired if reading.desired else 0.0)
-            calls = snapshot.window_calls
-            error_rate.add_metric(label, snapshot.window_failures / calls if calls else 0.0)
+            calls = counts.window_calls
+            error_rate.add_metric(label, counts.window_failures / calls if calls else 0.0)
         return active, pool, breaker, availability, error_rate
 
 
-def render(readings: Sequence[ServerReading], lag: LoopLag) -> str:
+def scrape(supervisor: Supervisor, router: Router, http: HttpPool, recoveries: Recoveries, now_ns: int) -> Scraped:
+    """Read one server for the metrics."""
+    counts = router.server_counts(supervisor.server_id, now_ns)
+    limits = [each.limit for each in counts.backends if each.limit is not None]
+    ready = ready_count(supervisor)
+    is_http = supervisor.config.transport != "stdio"
+    return Scraped(
+        counts=counts,
+        circuit=circuit_of(supervisor, router, now_ns),
+        desired=supervisor.desired,
+        ready=ready,
+        draining=supervisor.draining,
+        ejected=sum(each.ejected_until_ns > now_ns for each in counts.backends),
+        limit=sum(limits) if limits else None,
+        open_connections=http.clients.open_connections(supervisor.server_id) if is_http else ready,
+        recoveries=dict(recoveries.of(supervisor.server_id)),
+        restarts=dict(supervisor.restarts or {}),
+        floods=supervisor.settings.fault_counts.get(FLOOD, 0),
+    )
+
+
+def render(readings: Sequence[Scraped], lag: LoopLag) -> str:
     """Render every family for these servers in the Prometheus text format 0.0.4."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_FleetCollector(readings, lag))

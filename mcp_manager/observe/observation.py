@@ -10,12 +10,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from mcp_manager._core.router import Router
+from mcp_manager.calls.call_log import CallLog, FlightRecord
 from mcp_manager.calls.dispatcher import Dispatcher
-from mcp_manager.calls.flight_log import FlightLog, FlightRecord
 from mcp_manager.config import ManagerConfig
 from mcp_manager.errors import ServerNotFoundError
 from mcp_manager.health import HealthMonitor
-from mcp_manager.observe.views import Judge, ServerView, fleet_health, server_reading, server_view
+from mcp_manager.observe.views import Judge, ServerView, fleet_health, server_view
 from mcp_manager.runtime.loop_lag import LoopLag
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.types import PyHealthStatus, Selector, ServerState
@@ -44,7 +44,7 @@ class Observation:
     _servers: dict[str, Supervisor]
     _monitor: HealthMonitor
     _router: Router
-    _flights: FlightLog
+    _flights: CallLog
     _dispatcher: Dispatcher
     _http: HttpPool
     _lag: LoopLag
@@ -106,7 +106,7 @@ class Observation:
         return metrics.render(
             self._of_each(
                 partial(
-                    server_reading,
+                    metrics.scrape,
                     router=self._router,
                     http=self._http,
                     recoveries=self._dispatcher.recoveries,

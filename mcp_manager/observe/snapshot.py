@@ -7,7 +7,7 @@ from typing import Final, Literal
 import msgspec
 
 from mcp_manager._core.router import Router
-from mcp_manager._core.snapshots import InstanceSnapshot as RouterInstance
+from mcp_manager._core.snapshots import BackendReading as Backend
 from mcp_manager.config import ManagerConfig, ServerConfig
 from mcp_manager.config.redaction import shown_place
 from mcp_manager.observe.views import Judge
@@ -157,8 +157,8 @@ def server_snapshot(supervisor: Supervisor, judge: Judge, router: Router, now_ns
     """Read one server; ``now_ns`` is the monotonic clock's time."""
     config = supervisor.config
     state, reasons = judge(supervisor)
-    read = router.server_snapshot(supervisor.server_id, now_ns)
-    instances = [_instance(each, now_ns) for each in read.instances]
+    read = router.server_counts(supervisor.server_id, now_ns)
+    instances = [_instance(each, now_ns) for each in read.backends]
     return ServerSnapshot(
         id=supervisor.server_id,
         server_type=config.server_type,
@@ -182,7 +182,7 @@ def server_snapshot(supervisor: Supervisor, judge: Judge, router: Router, now_ns
     )
 
 
-def _instance(read: RouterInstance, now_ns: int) -> InstanceSnapshot:
+def _instance(read: Backend, now_ns: int) -> InstanceSnapshot:
     instance = read.payload
     assert isinstance(instance, Instance)
     session = instance.session

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from mcp_manager._core.router import Router
-from mcp_manager._core.snapshots import ServerSnapshot
-from mcp_manager.calls.recoveries import Recoveries, Recovery
 from mcp_manager.errors import CallError
 from mcp_manager.health.readiness import ready_count
 from mcp_manager.protocol.handshake import ServerIdentity
-from mcp_manager.runtime.reading_turns import FLOOD
 from mcp_manager.servers.supervisor import RestartCause, Supervisor
 from mcp_manager.types import CircuitState, PyHealthStatus, ServerState
 
 if TYPE_CHECKING:
-    from mcp_manager.transports.http.connections.pool import HttpPool
+    pass
 
 __all__ = [
     "Judge",
-    "ServerReading",
     "ServerView",
     "circuit_of",
     "fleet_health",
-    "server_reading",
     "server_view",
 ]
 
@@ -64,26 +59,6 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     pids: tuple[int, ...]
     tls_verify: bool = True
     restarts: dict[RestartCause, int] = msgspec.field(default_factory=dict)
-
-
-class ServerReading(msgspec.Struct, frozen=True, kw_only=True):
-    """One server at the moment of a scrape.
-
-    ``ejected`` of its instances are out of traffic because they failed more than others; ``limit`` is how many calls those
-    that have a limit take together, ``None`` if none has; ``floods`` is how often reading from it had to pause for a second.
-    """
-
-    snapshot: ServerSnapshot
-    circuit: CircuitState
-    desired: int
-    ready: int
-    draining: int
-    ejected: int
-    limit: int | None
-    open_connections: int
-    recoveries: Mapping[Recovery, int]
-    restarts: Mapping[RestartCause, int] = msgspec.field(default_factory=dict)
-    floods: int = 0
 
 
 def server_view(supervisor: Supervisor, judge: Judge, router: Router, now_ns: int) -> ServerView:
@@ -135,35 +110,12 @@ def fleet_health(counts: tuple[int, int, int], router: Router, now_ns: int, lag_
     )
 
 
-def server_reading(
-    supervisor: Supervisor, router: Router, http: HttpPool, recoveries: Recoveries, now_ns: int
-) -> ServerReading:
-    """Read one server for the metrics."""
-    snapshot = router.server_snapshot(supervisor.server_id, now_ns)
-    limits = [each.limit for each in snapshot.instances if each.limit is not None]
-    ready = ready_count(supervisor)
-    is_http = supervisor.config.transport != "stdio"
-    return ServerReading(
-        snapshot=snapshot,
-        circuit=circuit_of(supervisor, router, now_ns),
-        desired=supervisor.desired,
-        ready=ready,
-        draining=supervisor.draining,
-        ejected=sum(each.ejected_until_ns > now_ns for each in snapshot.instances),
-        limit=sum(limits) if limits else None,
-        open_connections=http.clients.open_connections(supervisor.server_id) if is_http else ready,
-        recoveries=dict(recoveries.of(supervisor.server_id)),
-        restarts=dict(supervisor.restarts or {}),
-        floods=supervisor.settings.fault_counts.get(FLOOD, 0),
-    )
-
-
 def circuit_of(supervisor: Supervisor, router: Router, now_ns: int) -> CircuitState:
     """Return the state of a server's circuits as one: open only when no instance's lets a call through."""
     states = {
-        router.instance_snapshot(handle, now_ns).circuit_state
+        router.backend_reading(backend, now_ns).circuit_state
         for each in supervisor.instances
-        if (handle := each.handle) is not None
+        if (backend := each.backend) is not None
     }
     for state in (CircuitState.CLOSED, CircuitState.HALF_OPEN, CircuitState.OPEN):
         if state in states:

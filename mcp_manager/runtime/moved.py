@@ -19,6 +19,7 @@ __all__ = ["MOVED", "find_moved_modules"]
 MOVED: Final = {
     "mcp_manager.catalog": "mcp_manager.results",
     "mcp_manager.dispatch": "mcp_manager.calls",
+    "mcp_manager.dispatch.flight_log": "mcp_manager.calls.call_log",
     "mcp_manager.metrics": "mcp_manager.observe.metrics",
     "mcp_manager.scaling": "mcp_manager.fleet",
     "mcp_manager.snapshot": "mcp_manager.observe.snapshot",
@@ -63,6 +64,7 @@ def find_moved_modules() -> None:
 
 
 def _name_of(old: str) -> str | None:
-    top, _, inner = old.removeprefix("mcp_manager.").partition(".")
-    moved = MOVED.get(f"mcp_manager.{top}") if old.startswith("mcp_manager.") else None
-    return f"{moved}.{inner}" if moved is not None and inner else moved
+    if old in MOVED:
+        return MOVED[old]
+    package, _, inner = old.rpartition(".")
+    return f"{MOVED[package]}.{inner}" if package in MOVED else None

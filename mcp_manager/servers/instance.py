@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 
 from mcp_manager._core.jsonrpc import Message
-from mcp_manager._core.records import Instance as RouterInstance
+from mcp_manager._core.records import Backend
 from mcp_manager.backoff import backoff_delay
 from mcp_manager.errors import (
     AuthError,
@@ -71,8 +71,8 @@ class Instance:
         "_overruns",
         "_restart_loop",
         "_retired",
+        "backend",
         "generation",
-        "handle",
         "index",
         "number",
         "session",
@@ -112,7 +112,7 @@ class Instance:
         self.number = number
         self.generation = 0
         self._last_error: CallError | None = None
-        self.handle: RouterInstance | None = None
+        self.backend: Backend | None = None
 
     @property
     def pid(self) -> int:
@@ -297,11 +297,11 @@ class Instance:
 
     async def wait_idle(self) -> None:
         """Wait until no call is under way."""
-        handle = self.handle
-        while handle is not None and handle.inflight:
+        backend = self.backend
+        while backend is not None and backend.inflight:
             if self._idle is None or self._idle.done():
                 self._idle = asyncio.get_running_loop().create_future()
-                handle.on_idle = partial(_resolve, self._idle)
+                backend.on_idle = partial(_resolve, self._idle)
             # Not awaited itself: whoever gives up would cancel it for the others who wait.
             await asyncio.wait({self._idle})
 
@@ -535,8 +535,8 @@ class Instance:
 
     def _set_session(self, session: Session | None) -> None:
         self.session = session
-        if self.handle is not None:
-            self.handle.channel = None if session is None else session.channel
+        if self.backend is not None:
+            self.backend.channel = None if session is None else session.channel
 
     def give_up(self, session: Session, error: CallError) -> None:
         """Retire a session with its process, which is started again when its time has come."""

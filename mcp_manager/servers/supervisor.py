@@ -8,10 +8,11 @@ import logging
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from math import ceil
-from typing import Any, Final, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 
+from mcp_manager._core.records import EXCLUDED, PENDING, READY
 from mcp_manager._core.router import Router
 from mcp_manager.config import ServerConfig
 from mcp_manager.errors import CallError, ServerExitedError
@@ -29,10 +30,6 @@ RestartCause = Literal["exit", "hang"]
 """Why a child process is started again: it has ended, or was killed because it did not answer."""
 
 _log = logging.getLogger(__name__)
-
-READY: Final = 0
-PENDING: Final = 1
-EXCLUDED: Final = 2
 
 
 class InstanceObserver(Protocol):
@@ -288,7 +285,7 @@ class Supervisor:
 
         0 for whatever else: it is there, it may be started at once, or it is no child.
         """
-        if instance.session is not None or instance.handle is None:
+        if instance.session is not None or instance.backend is None:
             return 0.0
         wait_s = instance.restart_at - asyncio.get_running_loop().time()
         if wait_s <= 0:
@@ -296,19 +293,19 @@ class Supervisor:
         # Rounded up: whoever comes back after exactly that must not be too early by what a float cannot tell apart.
         wait_s = ceil(wait_s * 1e3 + 1e-3) / 1e3
         # The process is gone, there is nothing to count.
-        self._router.trip(instance.handle, self._clock(), hold_ns=in_ns(wait_s))
+        self._router.trip(instance.backend, self._clock(), hold_ns=in_ns(wait_s))
         return wait_s
 
     def release(self, instance: Instance) -> bool:
         """Let calls through to a child process that may be started by now, for which they wait; tell whether it was held."""
-        handle = instance.handle
-        if handle is None or instance.session is not None or not 0 < instance.restart_at:
+        backend = instance.backend
+        if backend is None or instance.session is not None or not 0 < instance.restart_at:
             return False
         now_ns = self._clock()
         is_due = instance.restart_at <= asyncio.get_running_loop().time()
-        if not is_due or self._router.breaker_state(handle, now_ns) == CircuitState.CLOSED:
+        if not is_due or self._router.breaker_state(backend, now_ns) == CircuitState.CLOSED:
             return False
-        self._router.reset_breaker(handle, now_ns)
+        self._router.reset_breaker(backend, now_ns)
         return True
 
     # The rest of its life
@@ -368,7 +365,7 @@ class Supervisor:
         self._next_number += 1
         config = settings.config
         found = settings.endpoints[index] if settings.endpoints is not None else None
-        instance.handle = self._router.add_instance(
+        instance.backend = self._router.add_backend(
             self.server_id,
             instance,
             breaker_settings(config.breaker, config.health.enabled),
@@ -377,17 +374,17 @@ class Supervisor:
             identity=identity_of(config, index, found),
         )
         # Nothing is picked before admit().
-        self._router.set_availability(instance.handle, EXCLUDED)
+        self._router.set_availability(instance.backend, EXCLUDED)
         if not config.breaker.enabled:
-            self._router.set_breaker_mode(instance.handle, "disabled")
+            self._router.set_breaker_mode(instance.backend, "disabled")
         self._observer.instance_added(self, instance)
         return instance
 
     def _weigh(self, instance: Instance) -> None:
         """Give an instance the weight that was found last."""
-        endpoints, handle = instance.settings.endpoints, instance.handle
-        if endpoints is not None and handle is not None and handle.weight != endpoints[instance.index].weight:
-            self._router.set_weight(handle, endpoints[instance.index].weight)
+        endpoints, backend = instance.settings.endpoints, instance.backend
+        if endpoints is not None and backend is not None and backend.weight != endpoints[instance.index].weight:
+            self._router.set_weight(backend, endpoints[instance.index].weight)
 
     def _leave(self, instance: Instance) -> None:
         """Take an instance out of traffic, on its way to its end."""
@@ -395,8 +392,8 @@ class Supervisor:
         self._instances = tuple(each for each in self._instances if each is not instance)
         self._draining = (*self._draining, instance)
         self._observer.instance_removed(instance)
-        if instance.handle is not None:
-            self._router.set_availability(instance.handle, EXCLUDED)
+        if instance.backend is not None:
+            self._router.set_availability(instance.backend, EXCLUDED)
 
     async def _drain(self, instance: Instance, drain_s: float, grace_s: float) -> None:
         # Cancelled, it leaves the rest to aclose(), which has a time limit of its own.
@@ -410,9 +407,9 @@ class Supervisor:
 
     def _unregister(self, instance: Instance) -> None:
         self._draining = tuple(each for each in self._draining if each is not instance)
-        if instance.handle is not None:
-            self._router.remove_instance(instance.handle)
-            instance.handle = None
+        if instance.backend is not None:
+            self._router.remove_backend(instance.backend)
+            instance.backend = None
         instance.settings.forget_instance(instance.number)
 
     def _release(self) -> None:
@@ -426,16 +423,16 @@ class Supervisor:
                 self.spawn(settings.authorizations.aclose())
 
     def _changed(self, instance: Instance, error: CallError | None) -> None:
-        if instance.handle is None:
+        if instance.backend is None:
             return
         self._set_availability(instance)
         now_ns = self._clock()
         is_child = instance.settings.config.transport == "stdio"
         if error is None and (is_child or instance.generation == 1):
             # A new process is a new peer: what the old one did is no longer held against it.
-            self._router.reset_breaker(instance.handle, now_ns)
+            self._router.reset_breaker(instance.backend, now_ns)
         elif error is None:
-            self._router.reconnected(instance.handle)
+            self._router.reconnected(instance.backend)
         else:
             self.hold(instance)
             if is_child and instance not in self._draining:
@@ -458,12 +455,12 @@ class Supervisor:
         )
 
     def _set_availability(self, instance: Instance) -> None:
-        assert instance.handle is not None
+        assert instance.backend is not None
         if self.in_maintenance or instance in self._draining or instance in self._staged:
             availability = EXCLUDED
         else:
             availability = READY if instance.session is not None else PENDING
-        self._router.set_availability(instance.handle, availability, self._clock())
+        self._router.set_availability(instance.backend, availability, self._clock())
 
 
 def _at(values: tuple[T, ...], index: int, default: T) -> T:

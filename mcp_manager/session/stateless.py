@@ -8,8 +8,8 @@ from typing import Any, Final
 import msgspec
 
 from mcp_manager._core.call_path import RequestIds
-from mcp_manager._core.dressing import Dressing
 from mcp_manager._core.jsonrpc import ERROR, Message, scan_reply
+from mcp_manager._core.stateless_frame import StatelessFrame
 from mcp_manager.errors import CallError, InputRequiredError, ProtocolError, SessionLostError
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.caching import CACHEABLE
@@ -129,19 +129,19 @@ class StatelessDialect:
         self._cache = cache
         self._beside = _LOCAL | {_LIST_TOOLS_RAW} | (_CACHEABLE if cache.enabled else frozenset())
         # Where a request comes from is asked in Python.
-        self.dressing = self._new_dressing() if self._has_fields and trace_context is None else None
+        self.stateless_frame = self._new_frame() if self._has_fields and trace_context is None else None
         self._tasks = TaskFollower(server_id, self._ask, requests, pause)
         self.listening: Listening | None = None
 
     # What the compiled path asks
 
-    def _new_dressing(self) -> Dressing:
+    def _new_frame(self) -> StatelessFrame:
         known = {}
         for method, member in methods.NAME_MEMBER.items():
             method_raw = msgspec.json.encode(method)
             if method_raw not in self._beside:
                 known[method_raw] = (header_line("Mcp-Method", method), member.encode())
-        return Dressing(self._envelope.opening, known, self._mirrored.parameters)
+        return StatelessFrame(self._envelope.opening, known, self._mirrored.parameters)
 
     def exchange(self, request: Sendable, request_id: int, deadline_ns: int) -> Exchange | None:
         """Make the exchange of a request, ``None`` for one that the quick way is not made for.
@@ -361,8 +361,8 @@ class StatelessDialect:
         return self._result(b"{}")
 
     def _open_anew(self) -> None:
-        if self.dressing is not None:
-            self.dressing.open_with(self._envelope.opening)
+        if self.stateless_frame is not None:
+            self.stateless_frame.open_with(self._envelope.opening)
 
     async def _list_tools(self, deadline_ns: int) -> bool:
         """Learn the tools anew, every page; tell whether that worked."""

@@ -22,7 +22,7 @@ class Tracing:
 
     __slots__ = ("_trace_context",)
 
-    dressing = None
+    stateless_frame = None
 
     def __init__(self, trace_context: TraceContext) -> None:
         self._trace_context = trace_context

@@ -22,7 +22,7 @@ LOGS: Final = ROOT / "build" / "fuzz"
 _CHILD: Final = (
     f"import runpy, sys; sys.path.append({str(ROOT)!r}); runpy.run_module('tests.fuzz', run_name='__main__')"
 )
-TARGETS: Final = ("api", "messages", "replies", "mending", "dressing", "events", "wires", "loopback")
+TARGETS: Final = ("api", "messages", "replies", "mending", "stateless_frame", "events", "wires", "loopback")
 BATCH: Final = 100
 # Of one sequence; it takes milliseconds, and ten times that under a sanitizer.
 STUCK_AFTER_S: Final = 30
@@ -40,7 +40,7 @@ def target_of(name: str) -> Callable[[random.Random, Callable[[str], None]], Non
         "messages": parsers.fuzz_messages,
         "replies": parsers.fuzz_replies,
         "mending": parsers.fuzz_mending,
-        "dressing": parsers.fuzz_dressing,
+        "stateless_frame": parsers.fuzz_stateless_frame,
         "events": parsers.fuzz_events,
         "wires": traffic.fuzz_wires,
         "loopback": traffic.fuzz_loopback,

@@ -13,13 +13,13 @@ from typing import Any, Final
 
 from mcp_manager._core.breaker import Breaker, BreakerSettings
 from mcp_manager._core.call_path import CallPath, Channel, RequestIds
+from mcp_manager._core.call_ring import CallRing
 from mcp_manager._core.deadlines import Deadline, DeadlineWheel
-from mcp_manager._core.dressing import Dressing
-from mcp_manager._core.flight_recorder import FlightRecorder
 from mcp_manager._core.http_message import Request, WireReply, drop_spare
 from mcp_manager._core.jsonrpc import scan, use_vector_path, vector_paths
-from mcp_manager._core.records import Balancing, Instance, Limits, Server
+from mcp_manager._core.records import Backend, Balancing, Limits, Server
 from mcp_manager._core.router import Router
+from mcp_manager._core.stateless_frame import StatelessFrame
 from mcp_manager._core.wire import Wire, WireGroup, WirePool
 
 from ..support.wires import HEAD, Transport
@@ -31,7 +31,7 @@ __all__ = ["Failure", "fuzz"]
 _STEPS: Final = 60
 _MOST_LIVE: Final = 40
 _DEEPEST: Final = 3
-_COUNTED: Final = {Router: "inflight", Server: "inflight", Instance: "inflight", WireGroup: "idle", Wire: "served"}
+_COUNTED: Final = {Router: "inflight", Server: "inflight", Backend: "inflight", WireGroup: "idle", Wire: "served"}
 _CORE: Final = tuple(CLASSES)
 _OWN_WAYS: Final = ("__init__", "__repr__", "__len__", "__bool__", "__iter__", "__sizeof__", "__hash__", "__dir__")
 
@@ -71,10 +71,10 @@ class Session:
 
     def set_the_scene(self) -> None:
         """Make objects that work together, as they would never be made by chance."""
-        router, recorder = Router(), FlightRecorder(4)
+        router, recorder = Router(), CallRing(4)
         router.add_server("s")
         settings = BreakerSettings(open_ns=5, open_max_ns=5, active_first=False, half_open_permits=3)
-        instances = [router.add_instance("s", number, settings, tier=number // 2) for number in range(4)]
+        instances = [router.add_backend("s", number, settings, tier=number // 2) for number in range(4)]
         wheel = DeadlineWheel(self.values.number_of_a_clock, self.values.callback())
         pool = WirePool(wheel, self.values.number_of_a_clock, bytearray(65_536))
         wire = Wire(pool, self.values.future)
@@ -84,8 +84,8 @@ class Session:
         path = CallPath(router, self.values.number_of_a_clock, 1, recorder)
         self.live += [router, recorder, *instances, wheel, pool, wire, channel, path, router.server("s")]
         request = Request(b'"tools/call"', b'{"name":"t"}')
-        dressing = Dressing(b'{"_meta":{}', {b'"tools/call"': (b"Mcp-Method: tools/call\r\n", b"name")}, {})
-        self.live += [request, request.exchange(1, 5), dressing, scan(b'{"id":1,"method":"m","params":{"name":"t"}}')]
+        frame = StatelessFrame(b'{"_meta":{}', {b'"tools/call"': (b"Mcp-Method: tools/call\r\n", b"name")}, {})
+        self.live += [request, request.exchange(1, 5), frame, scan(b'{"id":1,"method":"m","params":{"name":"t"}}')]
         self.live += [
             settings,
             Balancing(),

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from mcp_manager._core.dressing import Dressing, says_complete
 from mcp_manager._core.http_message import Request
 from mcp_manager._core.jsonrpc import (
     FrameError,
@@ -27,12 +26,13 @@ from mcp_manager._core.mending import (
     without_lone_surrogates,
 )
 from mcp_manager._core.sse import SseLimitError, SseParser
+from mcp_manager._core.stateless_frame import StatelessFrame, says_complete
 
 from ..support.json_delimiting import Refused, delimited, read_result
 from ..support.models_sse import parse_stream
 from .texts import mutated, pieces, some_json, some_message
 
-__all__ = ["fuzz_dressing", "fuzz_events", "fuzz_mending", "fuzz_messages", "fuzz_replies"]
+__all__ = ["fuzz_events", "fuzz_mending", "fuzz_messages", "fuzz_replies", "fuzz_stateless_frame"]
 
 Log = Callable[[str], None]
 
@@ -136,16 +136,18 @@ def fuzz_mending(dice: Random, log: Log) -> None:
             assert found is None or type(found) is bytes
 
 
-def fuzz_dressing(dice: Random, log: Log) -> None:
+def fuzz_stateless_frame(dice: Random, log: Log) -> None:
     """Requests of the stateless revisions: an exchange whose frame is JSON, or none."""
-    dressing = Dressing(b'{"_meta":{}', {b'"tools/call"': (b"Mcp-Method: tools/call\r\n", b"name")}, {"mirrored": ()})
+    frame = StatelessFrame(
+        b'{"_meta":{}', {b'"tools/call"': (b"Mcp-Method: tools/call\r\n", b"name")}, {"mirrored": ()}
+    )
     for _ in range(30):
         params = {"name": dice.choice(["t", "mirrored", "é", " x", "=?x?=", "", 5]), "arguments": some_json(dice, 2)}
         whole = dice.random() < 0.5
         text = json.dumps(params, ensure_ascii=dice.random() < 0.5).encode("utf-8", "surrogatepass")
         text = text if whole else mutated(dice, text)
         log(f"dress {text!r}")
-        exchange = dressing.exchange(Request(b'"tools/call"', text), dice.choice([1, -1, 2**63 - 1]), 0)
+        exchange = frame.exchange(Request(b'"tools/call"', text), dice.choice([1, -1, 2**63 - 1]), 0)
         if exchange is None:
             continue
         assert exchange.fields is not None and exchange.fields.isascii() and exchange.fields.count(b"\r\n") == 2

@@ -63,7 +63,7 @@ async def restored(manager: McpManager, name: str) -> None:
     await eventually(lambda: manager.server("a").draining == 0, "the end of the canary")
     view = manager.server("a")
     assert (view.name, view.desired, view.ready) == (name, 4, 4)
-    handles = [each.handle for each in supervisor_of(manager).instances if each.handle is not None]
+    handles = [each.backend for each in supervisor_of(manager).instances if each.backend is not None]
     assert {(handle.weight, handle.latencies) for handle in handles} == {(1.0, None)}
 
 

@@ -257,7 +257,7 @@ async def test_services_name_ports_tiers_and_weights(names: NameServer, manager:
         config = discovered(names, 80, discovery={"kind": "srv"}, balancing={"policy": "weighted", "slow_start_s": 0})
         await manager.deploy("a", config)
         [supervisor] = manager._servers.values()
-        handles = [each.handle for each in supervisor.instances if each.handle is not None]
+        handles = [each.backend for each in supervisor.instances if each.backend is not None]
         assert sorted((handle.tier, handle.weight) for handle in handles) == [(0, 10.0), (0, 30.0), (1, 0.1)]
         for number in range(200):
             await manager.execute_raw("a", echo(str(number)))
@@ -309,8 +309,8 @@ async def test_the_order_of_a_hosts_addresses_moves_no_instance(
     assert used(manager) == {"127.0.0.1"}
     names.records["one.example.test", "A"].reverse()
     names.records[NAME, "SRV"][:] = [f"5 20 {port} one.example.test."]
-    assert instance.handle is not None
-    await eventually(lambda: getattr(instance.handle, "weight", None) != 30.0, "the next look")
+    assert instance.backend is not None
+    await eventually(lambda: getattr(instance.backend, "weight", None) != 30.0, "the next look")
     assert supervisor.instances == before
 
 

@@ -1,4 +1,4 @@
-"""Flight records of real calls: the ordinary ones, the others, and what an anomaly writes to the log."""
+"""DirectCall records of real calls: the ordinary ones, the others, and what an anomaly writes to the log."""
 
 from __future__ import annotations
 

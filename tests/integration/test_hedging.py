@@ -198,13 +198,13 @@ def test_what_is_not_hedged(why: str, changes: dict[str, Any]) -> None:
 
 def test_no_hedge_where_the_other_circuit_is_open() -> None:
     async def test(fleet: ScriptedFleet) -> None:
-        handle = fleet.supervisor.instances[1].handle
-        assert handle is not None
-        fleet.router.trip(handle, fleet.loop.clock())
+        backend = fleet.supervisor.instances[1].backend
+        assert backend is not None
+        fleet.router.trip(backend, fleet.loop.clock())
         fleet.acts.append(Act(takes_s=5.0))
         await fleet.tool()
         assert [each.instance for each in fleet.sent] == [0]
-        (series,) = [each for each in fleet.router.server_snapshot("a", 0).methods if each.method == "tools/call"]
+        (series,) = [each for each in fleet.router.server_counts("a", 0).methods if each.method == "tools/call"]
         assert series.counts[CallStatus.CANCELLED] == 0
 
     hedged_test(test, breaker={"open_s": 100.0})
@@ -212,7 +212,7 @@ def test_no_hedge_where_the_other_circuit_is_open() -> None:
 
 def test_a_hedge_goes_elsewhere_though_the_first_instance_would_be_chosen_again() -> None:
     async def test(fleet: ScriptedFleet) -> None:
-        first, second = (each.handle for each in fleet.supervisor.instances)
+        first, second = (each.backend for each in fleet.supervisor.instances)
         assert first is not None
         assert second is not None
         fleet.router.set_weight(first, 1000.0)

@@ -217,10 +217,10 @@ async def test_instances_are_counted_by_where_they_are_in_life() -> None:
             await asyncio.gather(*calls)
             await eventually(lambda: instances("draining") == 0, "the end of what drains")
             await manager.scale("a", 2)
-            handle = manager._servers["a"].instances[0].handle
-            assert handle is not None
+            backend = manager._servers["a"].instances[0].backend
+            assert backend is not None
             assert value(manager.metrics_text(), "mcp_ejected_instances", server_id="a") == 0
-            assert manager._router.eject(handle, 2**62)
+            assert manager._router.eject(backend, 2**62)
             assert value(manager.metrics_text(), "mcp_ejected_instances", server_id="a") == 1
 
 

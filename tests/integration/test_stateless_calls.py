@@ -66,7 +66,7 @@ async def metrics_of(manager: McpManager, status: str) -> int:
     return int(sum(float(line.rpartition(" ")[2]) for line in counted))
 
 
-# Dressing
+# StatelessFrame
 
 
 async def said_in_calls(server: EraServer, manager: McpManager, member: str) -> list[Any]:

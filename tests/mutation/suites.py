@@ -41,8 +41,8 @@ _CORE_PROPERTIES: Final = {
     "jsonrpc": ("jsonrpc",),
     "json_blocks": ("json_blocks",),
     "sse": ("sse",),
-    "dressing": ("dressing",),
-    "flight_recorder": ("flight_recorder",),
+    "stateless_frame": ("dressing",),
+    "call_ring": ("flight_recorder",),
     "mending": ("leniency",),
 }
 _STREAMS: Final = ("tests/unit/wire/test_streams.py", "tests/unit/wire/test_standing.py")
@@ -101,7 +101,7 @@ _CALLS: Final = {
         "tests/property/test_retry_properties.py",
     ),
     "index": ("tests/property/test_fleet_index_properties.py", "tests/integration/test_selectors.py"),
-    "flight_log": ("tests/unit/test_flight_log.py", "tests/integration/test_flight_records.py"),
+    "call_log": ("tests/unit/test_flight_log.py", "tests/integration/test_flight_records.py"),
 }
 _OF_WIRES: Final = ("tests/unit/wire", "tests/property/test_wire_properties.py")
 

@@ -64,7 +64,7 @@ class Place:
         self.generation = 0
         self.session: Any = None
         self.is_connecting = False
-        self.handle: Any = router.add_instance("s", self, BreakerSettings())
+        self.backend: Any = router.add_backend("s", self, BreakerSettings())
         self.number = number
 
     def connect(self) -> None:
@@ -103,13 +103,13 @@ class AffinityMachine(RuleBasedStateMachine):
         place = data.draw(st.sampled_from(self.places))
         if what == "remove":
             self.places.remove(place)
-            self.router.remove_instance(place.handle)
-            place.handle = None
+            self.router.remove_backend(place.backend)
+            place.backend = None
         elif what == "exclude":
-            excluded = place.handle.availability == EXCLUDED
-            self.router.set_availability(place.handle, READY if excluded else EXCLUDED)
+            excluded = place.backend.availability == EXCLUDED
+            self.router.set_availability(place.backend, READY if excluded else EXCLUDED)
         elif what == "trip":
-            self.router.trip(place.handle, self.now_ns)
+            self.router.trip(place.backend, self.now_ns)
         elif what == "lose" and place.session is not None:
             place.lose()
         elif what == "connect" and place.session is None:
@@ -126,7 +126,7 @@ class AffinityMachine(RuleBasedStateMachine):
         place, generation, at_ns = self.met.pop(key, (None, 0, 0))
         if self.now_ns - at_ns >= 1000:
             place = None
-        is_there = place is not None and place.handle is not None and place.handle.availability != EXCLUDED
+        is_there = place is not None and place.backend is not None and place.backend.availability != EXCLUDED
         is_there = is_there and place is not None and place.generation == generation
         try:
             lease, pin = self.affinity.lease(self.supervisor, key, "m", self.now_ns, random)
@@ -140,15 +140,15 @@ class AffinityMachine(RuleBasedStateMachine):
         assert not (self.is_hard and place is not None and not is_there), (
             "the loss of a session was kept from its caller"
         )
-        if lease.instance is None:
+        if lease.backend is None:
             if self.is_hard and place is not None:
                 # It waits for its own.
                 self.met[key] = (place, generation, self.now_ns)
             return
         chosen = lease.payload
         assert chosen in self.places
-        assert chosen.handle.availability != EXCLUDED
-        if is_there and (self.is_hard or self.router.breaker_state(place.handle, self.now_ns) == 0):
+        assert chosen.backend.availability != EXCLUDED
+        if is_there and (self.is_hard or self.router.breaker_state(place.backend, self.now_ns) == 0):
             assert chosen is place
         assert pin is not None
         if chosen.session is None and ends_well:

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mcp_manager._core.breaker import BreakerSettings
-from mcp_manager._core.records import EXCLUDED, PENDING, POLICIES, READY, Balancing, Instance, Lease, Limits
+from mcp_manager._core.records import EXCLUDED, PENDING, POLICIES, READY, Backend, Balancing, Lease, Limits
 from mcp_manager._core.router import Router
 from mcp_manager.types import CallStatus, CircuitState, Outcome, Rejection
 
@@ -21,7 +21,7 @@ MAX_EJECTION = 0.5
 
 @dataclass
 class Model:
-    handle: Instance
+    backend: Backend
     tier: int
     availability: int = READY
     ejected_until_ns: int = 0
@@ -58,8 +58,8 @@ class BalancingMachine(RuleBasedStateMachine):
     @rule(tier=st.sampled_from((0, 0, 0, 1, 4)), weight=st.sampled_from((0.1, 1.0, 1.0, 7.0)))
     def add(self, tier: int, weight: float) -> None:
         if len(self.pool) < 9:
-            handle = self.router.add_instance("a", object(), self.breaker, weight=weight, tier=tier)
-            self.pool.append(Model(handle, tier))
+            backend = self.router.add_backend("a", object(), self.breaker, weight=weight, tier=tier)
+            self.pool.append(Model(backend, tier))
 
     @precondition(lambda self: self.pool)
     @rule(index=st.integers(0, 99), kind=st.sampled_from(("remove", READY, PENDING, EXCLUDED, "trip", "reset")))
@@ -67,22 +67,22 @@ class BalancingMachine(RuleBasedStateMachine):
         model = self.pool[index % len(self.pool)]
         if kind == "remove":
             self.pool.remove(model)
-            self.router.remove_instance(model.handle)
+            self.router.remove_backend(model.backend)
         elif kind == "trip":
-            self.router.trip(model.handle, self.now_ns)
+            self.router.trip(model.backend, self.now_ns)
         elif kind == "reset":
-            self.router.reset_breaker(model.handle, self.now_ns)
+            self.router.reset_breaker(model.backend, self.now_ns)
         else:
             assert isinstance(kind, int)
             model.availability = kind
-            self.router.set_availability(model.handle, kind, self.now_ns)
+            self.router.set_availability(model.backend, kind, self.now_ns)
 
     @precondition(lambda self: self.pool)
     @rule(index=st.integers(0, 99), seconds=st.integers(1, 20))
     def eject(self, index: int, seconds: int) -> None:
         model = self.pool[index % len(self.pool)]
-        before = [each for each in self.pool if each.handle.ejected_until_ns]
-        if self.router.eject(model.handle, self.now_ns + seconds * SECOND):
+        before = [each for each in self.pool if each.backend.ejected_until_ns]
+        if self.router.eject(model.backend, self.now_ns + seconds * SECOND):
             model.ejected_until_ns = self.now_ns + seconds * SECOND
             present = sum(each.availability != EXCLUDED for each in self.pool)
             assert model in before or len(before) < max(1, int(MAX_EJECTION * present))
@@ -99,7 +99,7 @@ class BalancingMachine(RuleBasedStateMachine):
             usable, connecting, panicking = self.usable(), self.connecting(), self.panicking()
             under_way = sum(each.inflight for each in self.pool) + self.gone()
             lease = self.router.pick(
-                "a", "ping", self.now_ns, random, key, avoided.handle if avoided is not None else None
+                "a", "ping", self.now_ns, random, key, avoided.backend if avoided is not None else None
             )
             if self.cap and under_way >= self.cap:
                 assert lease.rejection == Rejection.CONCURRENCY
@@ -107,7 +107,7 @@ class BalancingMachine(RuleBasedStateMachine):
             if lease.rejection:
                 assert not usable and not connecting and not panicking
                 return
-            model = next(each for each in self.pool if each.handle is lease.instance)
+            model = next(each for each in self.pool if each.backend is lease.backend)
             if model not in usable and model not in panicking:
                 # One that is avoided, and on trial besides, comes after those that connect.
                 first = [each for each in usable if each is not avoided or self.is_closed(each)]
@@ -136,10 +136,10 @@ class BalancingMachine(RuleBasedStateMachine):
         return sum(model not in self.pool for _, model in self.leases)
 
     def is_closed(self, model: Model) -> bool:
-        return self.router.instance_snapshot(model.handle, self.now_ns).circuit_state == CircuitState.CLOSED
+        return self.router.backend_reading(model.backend, self.now_ns).circuit_state == CircuitState.CLOSED
 
     def circuit_admits(self, model: Model) -> bool:
-        snapshot = self.router.instance_snapshot(model.handle, self.now_ns)
+        snapshot = self.router.backend_reading(model.backend, self.now_ns)
         if snapshot.circuit_state == CircuitState.CLOSED:
             return True
         return snapshot.retry_after_ns == 0 and snapshot.circuit.trials == 0
@@ -191,10 +191,10 @@ class BalancingMachine(RuleBasedStateMachine):
     def everybody_is_somewhere(self) -> None:
         if not hasattr(self, "pool"):
             return
-        snapshot = self.router.server_snapshot("a", self.now_ns)
-        assert {id(each.payload) for each in snapshot.instances} == {id(each.handle.payload) for each in self.pool}
-        assert len(snapshot.instances) == len(self.pool)
-        assert [each.handle.inflight for each in self.pool] == [each.inflight for each in self.pool]
+        snapshot = self.router.server_counts("a", self.now_ns)
+        assert {id(each.payload) for each in snapshot.backends} == {id(each.backend.payload) for each in self.pool}
+        assert len(snapshot.backends) == len(self.pool)
+        assert [each.backend.inflight for each in self.pool] == [each.inflight for each in self.pool]
 
 
 TestBalancing = BalancingMachine.TestCase

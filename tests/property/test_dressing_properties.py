@@ -1,4 +1,4 @@
-"""The compiled dressing of requests against the one in Python, byte for byte, and its glance at results."""
+"""The compiled frame of requests against the one in Python, byte for byte, and its glance at results."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mcp_manager._core.dressing import Dressing, says_complete
 from mcp_manager._core.http_message import Request
 from mcp_manager._core.jsonrpc import FrameError, Message, scan, scan_reply
+from mcp_manager._core.stateless_frame import StatelessFrame, says_complete
 from mcp_manager.errors import InvalidRequestError
 from mcp_manager.protocol.envelope import Envelope
 from mcp_manager.protocol.handshake import ClientIdentity
@@ -92,9 +92,9 @@ def dressed_in_python(method: str, params: bytes | None) -> tuple[bytes, bytes] 
 @example("tools/call", b'{"name":"a",}')
 @example("tools/call", b'{"arguments":{"name":"inner"},"name":"outer"}')
 def test_what_is_dressed_in_c_is_what_python_makes_of_it(method: str, params: bytes | None) -> None:
-    dressing = Dressing(Envelope(CLIENT, "2026-07-28").opening, KNOWN, {})
+    frame = StatelessFrame(Envelope(CLIENT, "2026-07-28").opening, KNOWN, {})
     raw = json.dumps(method).encode()
-    exchange = dressing.exchange(Request(raw, params), 1_000_000_007, 5)
+    exchange = frame.exchange(Request(raw, params), 1_000_000_007, 5)
     if exchange is not None:
         assert (exchange.frame, exchange.fields) == dressed_in_python(method, params)
         assert (exchange.request_id, exchange.deadline_ns) == (1_000_000_007, 5)
@@ -105,8 +105,8 @@ def test_what_is_dressed_in_c_is_what_python_makes_of_it(method: str, params: by
     except FrameError:
         return
     assert isinstance(message, Message)
-    alone = dressing.exchange(Request(raw, message.params), 1_000_000_007, 5)
-    inside = dressing.exchange(message, 1_000_000_007, 5)
+    alone = frame.exchange(Request(raw, message.params), 1_000_000_007, 5)
+    inside = frame.exchange(message, 1_000_000_007, 5)
     assert (inside and (inside.frame, inside.fields)) == (alone and (alone.frame, alone.fields))
 
 
@@ -115,25 +115,25 @@ def test_ordinary_calls_are_dressed_in_c(name: str, value: object) -> None:
     params = json.dumps({"arguments": {"a": value}, "name": name}, ensure_ascii=False).encode()
     if b'"_meta"' in params or b"\\u" in params:
         return
-    exchange = Dressing(b'{"_meta":{}', KNOWN, {"": ()}).exchange(Request(b'"tools/call"', params), 1, 1)
+    exchange = StatelessFrame(b'{"_meta":{}', KNOWN, {"": ()}).exchange(Request(b'"tools/call"', params), 1, 1)
     assert exchange is not None
     assert json.loads(exchange.frame)["params"] == {**json.loads(params), "_meta": {}}
 
 
 def test_a_mirrored_tool_is_left_to_python_from_the_moment_it_is_known() -> None:
     mirrored: dict[str, object] = {}
-    dressing = Dressing(b'{"_meta":{}', KNOWN, mirrored)
+    frame = StatelessFrame(b'{"_meta":{}', KNOWN, mirrored)
     request = Request(b'"tools/call"', b'{"name":"echo"}')
-    assert dressing.exchange(request, 1, 1) is not None
+    assert frame.exchange(request, 1, 1) is not None
     mirrored["echo"] = ()
-    assert dressing.exchange(request, 1, 1) is None
-    assert dressing.exchange(Request(b'"tools/call"', b'{"name":"other"}'), 1, 1) is not None
+    assert frame.exchange(request, 1, 1) is None
+    assert frame.exchange(Request(b'"tools/call"', b'{"name":"other"}'), 1, 1) is not None
 
 
 def test_another_opening_counts_from_the_next_request_on() -> None:
-    dressing = Dressing(b'{"_meta":{}', KNOWN, {})
-    dressing.open_with(b'{"_meta":{"a":1}')
-    exchange = dressing.exchange(Request(b'"tools/call"', b'{"name":"echo"}'), 1, 1)
+    frame = StatelessFrame(b'{"_meta":{}', KNOWN, {})
+    frame.open_with(b'{"_meta":{"a":1}')
+    exchange = frame.exchange(Request(b'"tools/call"', b'{"name":"echo"}'), 1, 1)
     assert exchange is not None and exchange.frame.endswith(b'"params":{"_meta":{"a":1},"name":"echo"}}')
 
 
@@ -143,7 +143,7 @@ def test_another_opening_counts_from_the_next_request_on() -> None:
 def test_what_has_no_params_is_not_dressed_in_c(frame: bytes) -> None:
     message = scan(frame)
     assert isinstance(message, Message)
-    assert Dressing(b'{"_meta":{}', KNOWN, {}).exchange(message, 1, 1) is None
+    assert StatelessFrame(b'{"_meta":{}', KNOWN, {}).exchange(message, 1, 1) is None
 
 
 TYPES = st.sampled_from(["complete", "complete", "task", "input_required", 7, None])

@@ -10,7 +10,7 @@ from hypothesis import given
 from mcp_manager._core.allowance import RateLimiter
 from mcp_manager._core.breaker import BreakerSettings
 from mcp_manager._core.limiter import LimiterSettings
-from mcp_manager._core.records import Balancing, Instance, Limits
+from mcp_manager._core.records import Backend, Balancing, Limits
 from mcp_manager._core.router import Router
 
 SUCCESS, IGNORED = 0, 2
@@ -66,8 +66,8 @@ class Fleet:
     def __init__(self, policy: tuple[Any, ...], balancing: Balancing) -> None:
         self.router = Router()
         self.router.add_server("a", balancing, limits_of(policy))
-        self.instances: list[Instance] = [
-            self.router.add_instance("a", number, BREAKER, identity=number + 1) for number in range(INSTANCES)
+        self.instances: list[Backend] = [
+            self.router.add_backend("a", number, BREAKER, identity=number + 1) for number in range(INSTANCES)
         ]
         for instance in self.instances:
             self.router.set_breaker_mode(instance, "disabled")

@@ -22,7 +22,7 @@ from support.models import (
 )
 
 from mcp_manager._core.breaker import BreakerSettings
-from mcp_manager._core.records import EXCLUDED, PENDING, READY, STATUS_COUNT, Instance, Lease
+from mcp_manager._core.records import EXCLUDED, PENDING, READY, STATUS_COUNT, Backend, Lease
 from mcp_manager._core.router import Router
 from mcp_manager._core.snapshots import LE_BOUNDS_S, OTHER_METHOD
 
@@ -54,7 +54,7 @@ PARAMETERS = BreakerParameters(
 
 @dataclass
 class InstanceModel:
-    handle: Instance
+    backend: Backend
     breaker: BreakerModel
     availability: int = READY
     inflight: int = 0
@@ -100,9 +100,9 @@ class RouterMachine(RuleBasedStateMachine):
         self.servers: dict[str, ServerModel] = {}
         self.leases: list[LeaseModel] = []
         self.gone: list[InstanceModel] = []
-        self.seen: dict[Instance, int] = {}
+        self.seen: dict[Backend, int] = {}
         for _ in range(2):
-            self.add_instance("a")
+            self.add_backend("a")
 
     def waits(self, instance: InstanceModel, probe: bool = False) -> int | None:
         """How long an acquisition has to wait, or ``None`` if it is admitted."""
@@ -117,24 +117,24 @@ class RouterMachine(RuleBasedStateMachine):
         self.now_ns += step
 
     @rule(server_id=SERVERS)
-    def add_instance(self, server_id: str) -> None:
+    def add_backend(self, server_id: str) -> None:
         if server_id not in self.servers:
             self.router.add_server(server_id)
             self.servers[server_id] = ServerModel()
         with pytest.raises(ValueError, match="already known"):
             self.router.add_server(server_id)
-        handle = self.router.add_instance(server_id, object(), self.settings)
-        self.servers[server_id].instances.append(InstanceModel(handle, BreakerModel(PARAMETERS)))
+        backend = self.router.add_backend(server_id, object(), self.settings)
+        self.servers[server_id].instances.append(InstanceModel(backend, BreakerModel(PARAMETERS)))
 
     @precondition(lambda self: self.servers)
     @rule(data=st.data())
-    def remove_instance(self, data: st.DataObject) -> None:
+    def remove_backend(self, data: st.DataObject) -> None:
         server = self.servers[data.draw(st.sampled_from(sorted(self.servers)))]
         if server.instances:
             instance = server.instances.pop(data.draw(st.integers(0, len(server.instances) - 1)))
             for _ in range(2):
-                self.router.remove_instance(instance.handle)
-            assert instance.handle.removed
+                self.router.remove_backend(instance.backend)
+            assert instance.backend.removed
             self.gone.append(instance)
 
     @rule(server_id=SERVERS, sure=st.integers(0, 3))
@@ -154,10 +154,10 @@ class RouterMachine(RuleBasedStateMachine):
         server = self.servers[data.draw(st.sampled_from(sorted(self.servers)))]
         for instance in server.instances:
             if data.draw(st.booleans()):
-                self.router.set_availability(instance.handle, availability)
+                self.router.set_availability(instance.backend, availability)
                 instance.availability = availability
         if self.gone:
-            self.router.set_availability(self.gone[-1].handle, availability)
+            self.router.set_availability(self.gone[-1].backend, availability)
 
     @precondition(lambda self: self.servers)
     @rule(data=st.data(), method=METHODS, random=st.integers(0, 2**64 - 1), times=st.integers(1, 4))
@@ -168,8 +168,8 @@ class RouterMachine(RuleBasedStateMachine):
 
     def pick_once(self, server_id: str, method: str, random: int) -> None:
         server = self.servers[server_id]
-        order = [entry.payload for entry in self.router.server_snapshot(server_id, self.now_ns).instances]
-        by_payload = {instance.handle.payload: instance for instance in server.instances}
+        order = [entry.payload for entry in self.router.server_counts(server_id, self.now_ns).backends]
+        by_payload = {instance.backend.payload: instance for instance in server.instances}
         pool = [by_payload[payload] for payload in order]
         admitting = {
             level: [each for each in pool if each.availability == level and self.waits(each) is None]
@@ -185,7 +185,7 @@ class RouterMachine(RuleBasedStateMachine):
                 counts[lease.rejection] += 1
             return
         instance = by_payload[lease.payload]
-        assert lease.instance is instance.handle and lease.server_id == server_id
+        assert lease.backend is instance.backend and lease.server_id == server_id
         assert instance in (admitting[READY] or admitting[PENDING])
         assert expected is None or instance is expected
         permit = instance.breaker.acquire(self.now_ns, False)
@@ -205,7 +205,7 @@ class RouterMachine(RuleBasedStateMachine):
         second += second >= first
         costs = []
         for each in (pool[first], pool[second]):
-            latency_s = self.router.instance_snapshot(each.handle, self.now_ns).latency_s
+            latency_s = self.router.backend_reading(each.backend, self.now_ns).latency_s
             if latency_s is None:
                 return None
             costs.append(latency_s * (each.inflight + 1))
@@ -215,7 +215,7 @@ class RouterMachine(RuleBasedStateMachine):
         return pool[first] if costs[0] < costs[1] else pool[second]
 
     def check_rejection(self, server: ServerModel, lease: Lease, admitting: dict[int, list[InstanceModel]]) -> None:
-        assert lease.payload is None and lease.instance is None
+        assert lease.payload is None and lease.backend is None
         assert not admitting[READY] and not admitting[PENDING]
         waits = [self.waits(each) for each in server.instances if each.availability != EXCLUDED]
         paused = [
@@ -235,7 +235,7 @@ class RouterMachine(RuleBasedStateMachine):
         instance = data.draw(st.sampled_from(server.instances))
         wait = self.waits(instance, probe=True)
         answer = instance.breaker.acquire(self.now_ns, True)
-        lease = self.router.pick_probe(instance.handle, self.now_ns)
+        lease = self.router.pick_probe(instance.backend, self.now_ns)
         assert lease.rejection == (0 if wait is None else CIRCUIT_OPEN)
         assert lease.retry_after_ns == (wait or 0)
         permit = answer if isinstance(answer, PermitModel) else None
@@ -283,10 +283,10 @@ class RouterMachine(RuleBasedStateMachine):
             else:
                 breaker.trip(self.now_ns, 0.5)
         if reset:
-            self.router.reset_breaker(instance.handle, self.now_ns)
+            self.router.reset_breaker(instance.backend, self.now_ns)
         else:
-            self.router.trip(instance.handle, self.now_ns)
-        if self.router.instance_snapshot(instance.handle, self.now_ns).circuit.generation == noted.generation:
+            self.router.trip(instance.backend, self.now_ns)
+        if self.router.backend_reading(instance.backend, self.now_ns).circuit.generation == noted.generation:
             instance.breaker = noted
 
     @invariant()
@@ -300,12 +300,12 @@ class RouterMachine(RuleBasedStateMachine):
             server = self.servers[snapshot.server_id]
             assert snapshot.inflight == server.inflight >= 0
             assert [snapshot.health_successes, snapshot.health_failures] == server.health
-            by_payload = {each.handle.payload: each for each in server.instances}
-            assert {each.payload for each in snapshot.instances} == set(by_payload)
-            assert len(snapshot.instances) == len(server.instances)
-            levels = [each.availability for each in snapshot.instances]
+            by_payload = {each.backend.payload: each for each in server.instances}
+            assert {each.payload for each in snapshot.backends} == set(by_payload)
+            assert len(snapshot.backends) == len(server.instances)
+            levels = [each.availability for each in snapshot.backends]
             assert levels == sorted(levels)
-            for each in snapshot.instances:
+            for each in snapshot.backends:
                 self.compare_instance(each.payload, by_payload[each.payload])
             assert {each.method: list(each.counts) for each in snapshot.methods} == server.counts
             for method in snapshot.methods:
@@ -317,16 +317,16 @@ class RouterMachine(RuleBasedStateMachine):
                     assert count == sum(duration / 1e9 <= bound for duration in durations)
 
     def compare_instance(self, payload: object, instance: InstanceModel) -> None:
-        snapshot = self.router.instance_snapshot(instance.handle, self.now_ns)
+        snapshot = self.router.backend_reading(instance.backend, self.now_ns)
         model = copy.deepcopy(instance.breaker)
         model.see(self.now_ns)
         model.expire(self.now_ns, 0.5)
-        assert instance.handle.payload is payload
-        assert instance.handle.inflight == snapshot.inflight == instance.inflight >= 0
-        assert instance.handle.availability == snapshot.availability == instance.availability
-        assert self.router.breaker_state(instance.handle, self.now_ns) == snapshot.circuit_state == model.state
+        assert instance.backend.payload is payload
+        assert instance.backend.inflight == snapshot.inflight == instance.inflight >= 0
+        assert instance.backend.availability == snapshot.availability == instance.availability
+        assert self.router.breaker_state(instance.backend, self.now_ns) == snapshot.circuit_state == model.state
         is_on_trial = model.state == HALF_OPEN or (model.state == OPEN and model.newest_ns >= model.until_ns)
-        assert self.router.is_on_trial(instance.handle, self.now_ns) == is_on_trial
+        assert self.router.is_on_trial(instance.backend, self.now_ns) == is_on_trial
         assert snapshot.circuit.generation == model.generation
         assert (snapshot.window_calls, snapshot.window_failures) == model.window(self.now_ns)[:2]
 
@@ -335,10 +335,10 @@ class RouterMachine(RuleBasedStateMachine):
         if not hasattr(self, "servers"):
             return
         for event in self.router.take_events():
-            assert event.from_state == self.seen.get(event.instance, CLOSED)
+            assert event.from_state == self.seen.get(event.backend, CLOSED)
             assert event.from_state != event.to_state
             assert event.now_ns <= self.now_ns
-            self.seen[event.instance] = event.to_state
+            self.seen[event.backend] = event.to_state
 
     def teardown(self) -> None:
         if not hasattr(self, "servers"):
@@ -347,7 +347,7 @@ class RouterMachine(RuleBasedStateMachine):
             self.router.done(entry.lease, IGNORED, 9, self.now_ns)
         assert all(snapshot.inflight == 0 for snapshot in self.router.snapshot(self.now_ns))
         instances = self.gone + [each for server in self.servers.values() for each in server.instances]
-        assert all(instance.handle.inflight == 0 for instance in instances)
+        assert all(instance.backend.inflight == 0 for instance in instances)
 
 
 TestRouter = RouterMachine.TestCase

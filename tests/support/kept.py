@@ -24,7 +24,7 @@ _WATCHED: Final = frozenset(
     {
         *("McpManager", "PyMcpManager", "Supervisor", "Instance", "SessionSettings", "ServerConfig", "Session"),
         *("HttpTransport", "HttpSseTransport", "StdioTransport", "Child", "StandingStream", "Channel", "Authorization"),
-        *("Attempt", "Negotiation", "Rollout", "Change", "Watch", "Flight", "Lease", "Exchange", "WireReply"),
+        *("Attempt", "Negotiation", "Rollout", "Change", "Watch", "DirectCall", "Lease", "Exchange", "WireReply"),
     }
 )
 

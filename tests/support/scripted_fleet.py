@@ -15,8 +15,8 @@ from support.virtual_time import VirtualTimeLoop
 from mcp_manager._core.jsonrpc import Message, scan_reply
 from mcp_manager._core.router import Router
 from mcp_manager.calls.affinity import Affinity
+from mcp_manager.calls.call_log import CallLog
 from mcp_manager.calls.dispatcher import Dispatcher
-from mcp_manager.calls.flight_log import FlightLog
 from mcp_manager.config import ServerConfig, parse_server_config
 from mcp_manager.errors import CallError, DeadlineExceededError, ServerExitedError
 from mcp_manager.health import HealthMonitor
@@ -203,7 +203,7 @@ class ScriptedFleet:
         self.supervisor = Supervisor(self.settings, self.router, self.monitor, loop.clock)
         self.monitor.server_added(self.supervisor)
         self.supervisor.scale(instances)
-        self.flights = FlightLog(64, self.router, loop.clock, loop.time)
+        self.flights = CallLog(64, self.router, loop.clock, loop.time)
         self.dispatcher = Dispatcher(self.router, self.monitor, loop.clock, self.flights, Affinity(self.router))
 
     async def connect(self) -> None:

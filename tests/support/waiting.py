@@ -11,7 +11,7 @@ import msgspec
 from support.virtual_time import VirtualTimeLoop
 
 from mcp_manager._core.breaker import BreakerSettings
-from mcp_manager._core.records import Instance, Lease
+from mcp_manager._core.records import Backend, Lease
 from mcp_manager._core.router import Router
 from mcp_manager.calls.admission import MAY_WAIT, WaitingRoom
 from mcp_manager.config import ManagerConfig, ServerConfig
@@ -39,23 +39,23 @@ class Floor:
         for server_id, each in limits.items():
             settings = msgspec.convert({"url": "http://127.0.0.1:9/mcp", "limits": each}, ServerConfig)
             self.router.add_server(server_id, limits=limits_of(settings))
-            handle = self.router.add_instance(server_id, server_id, _CALM)
+            backend = self.router.add_backend(server_id, server_id, _CALM)
             server = SimpleNamespace(
                 server_id=server_id,
                 config=settings,
                 record=self.router.server(server_id),
-                instances=[SimpleNamespace(handle=handle)],
+                instances=[SimpleNamespace(backend=backend)],
                 is_over=False,
             )
             self.servers[server_id] = cast(Supervisor, server)
 
-    def add_instance(self, server_id: str) -> Instance:
+    def add_backend(self, server_id: str) -> Backend:
         """Give a server one more instance."""
-        handle = self.router.add_instance(server_id, server_id, _CALM)
-        cast(list[Any], self.servers[server_id].instances).append(SimpleNamespace(handle=handle))
-        return handle
+        backend = self.router.add_backend(server_id, server_id, _CALM)
+        cast(list[Any], self.servers[server_id].instances).append(SimpleNamespace(backend=backend))
+        return backend
 
-    def pick(self, server_id: str, *, waited: bool = False, on: Instance | None = None) -> Lease:
+    def pick(self, server_id: str, *, waited: bool = False, on: Backend | None = None) -> Lease:
         if on is not None:
             return self.router.pick_on(on, "tools/call", self.clock(), waited=waited)
         return self.router.pick(server_id, "tools/call", self.clock(), 2**63, waited=waited)
@@ -65,7 +65,7 @@ class Floor:
         server_id: str,
         *,
         timeout_s: float = 60.0,
-        on: Instance | None = None,
+        on: Backend | None = None,
         granted: Callable[[Lease], None] = lambda _: None,
     ) -> Lease:
         """Get a lease as a dispatcher does; ``granted`` is told in the order in which the router gives them."""
@@ -90,7 +90,7 @@ class Floor:
 
     def counts(self, server_id: str) -> dict[CallStatus, int]:
         """How many calls ended how, without those of which there are none."""
-        (method,) = self.router.server_snapshot(server_id, self.clock()).methods
+        (method,) = self.router.server_counts(server_id, self.clock()).methods
         return {CallStatus(status): count for status, count in enumerate(method.counts) if count}
 
     def assert_empty(self) -> None:

@@ -62,7 +62,7 @@ async def test_nobody_overtakes_who_waits_though_a_slot_is_free_already() -> Non
     await settled()
     floor.end(lease)
     assert floor.pick("a").rejection == Rejection.CONCURRENCY
-    instance = lease.instance
+    instance = lease.backend
     assert instance is not None
     assert floor.router.pick_on(instance, "ping", floor.clock()).rejection == Rejection.CONCURRENCY
     floor.end(await first)
@@ -182,10 +182,10 @@ async def test_who_leaves_makes_room_for_one_that_could_go_on_at_once() -> None:
     floor = Floor({"a": {"initial": 1, "max_waiting": 9}})
     floor.end(await floor.enter("a"), CallStatus.OVERLOADED)
     lease = await floor.enter("a")
-    full = lease.instance
+    full = lease.backend
     pinned = asyncio.ensure_future(floor.enter("a", on=full))
     await settled()
-    floor.add_instance("a")
+    floor.add_backend("a")
     await settled()
     # It wants no other instance, and is the first.
     (other,) = entering(floor, "a")
@@ -202,11 +202,11 @@ async def test_who_leaves_makes_room_for_one_that_could_go_on_at_once() -> None:
 async def test_room_that_nobody_announces_is_found_before_a_wait_is_over() -> None:
     floor = Floor({"a": {"initial": 1, "max_wait_s": 1.0}})
     floor.end(await floor.enter("a"), CallStatus.OVERLOADED)
-    other = floor.add_instance("a")
+    other = floor.add_backend("a")
     floor.router.eject(other, floor.clock() + SECOND // 2)
     lease = await floor.enter("a")
     found = await floor.enter("a")
-    assert found.instance is other
+    assert found.backend is other
     for each in (lease, found):
         floor.end(each)
     floor.assert_empty()
@@ -233,8 +233,8 @@ async def test_what_waiting_does_not_help_is_returned_as_it_is() -> None:
     lease = await floor.enter("a")
     waiting = entering(floor, "a", "a")
     await settled()
-    assert lease.instance is not None
-    floor.router.trip(lease.instance, floor.clock())
+    assert lease.backend is not None
+    floor.router.trip(lease.backend, floor.clock())
     floor.end(lease, CallStatus.CONNECTION_LOST)
     assert [(await task).rejection for task in waiting] == [Rejection.CIRCUIT_OPEN] * 2
     floor.assert_empty()

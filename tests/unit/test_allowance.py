@@ -103,7 +103,7 @@ def server(together: Limits | None = None, **limits: Any) -> Router:
     router = Router(together=together)
     for server_id in ("a", "b"):
         router.add_server(server_id, limits=Limits(**limits))
-        router.add_instance(server_id, 0, BreakerSettings(consecutive_failures=10**6, min_calls=10**6))
+        router.add_backend(server_id, 0, BreakerSettings(consecutive_failures=10**6, min_calls=10**6))
     return router
 
 
@@ -165,7 +165,7 @@ def test_what_is_shed_is_no_call_that_was_sent() -> None:
         if not lease.rejection:
             sent += 1
             router.done(lease, Outcome.FAILURE, CallStatus.OVERLOADED, START)
-    (method,) = router.server_snapshot("a", START).methods
+    (method,) = router.server_counts("a", START).methods
     assert method.counts[CallStatus.OVERLOADED] == sent
     # The n-th is sent with one chance in n: about the square root of twice the number of all.
     assert 60 < sent < 140

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mcp_manager._core.breaker import BreakerSettings
-from mcp_manager._core.records import EXCLUDED, PENDING, POLICIES, READY, Balancing, Instance, Lease, Limits
+from mcp_manager._core.records import EXCLUDED, PENDING, POLICIES, READY, Backend, Balancing, Lease, Limits
 from mcp_manager._core.router import Router
 from mcp_manager.types import CallStatus, CircuitState, Outcome, Rejection
 
@@ -34,18 +34,18 @@ class Fleet:
         self.router.add_server("a", Balancing(**balancing), Limits(max_concurrent=max_concurrent))
         self.draws = Random(7)
         self.now_ns = START
-        self.instances: list[Instance] = []
+        self.instances: list[Backend] = []
         for index in range(size):
             self.add(weights[index] if weights else 1.0, tiers[index] if tiers else 0)
 
-    def add(self, weight: float = 1.0, tier: int = 0) -> Instance:
+    def add(self, weight: float = 1.0, tier: int = 0) -> Backend:
         settings = BreakerSettings(jitter=0.0, active_first=False, open_ns=5 * SECOND, half_open_successes=1)
         payload = len(self.instances)
-        instance = self.router.add_instance("a", payload, settings, weight=weight, tier=tier, identity=payload + 1)
+        instance = self.router.add_backend("a", payload, settings, weight=weight, tier=tier, identity=payload + 1)
         self.instances.append(instance)
         return instance
 
-    def pick(self, key: int = 0, avoid: Instance | None = None, *, waited: bool = False) -> Lease:
+    def pick(self, key: int = 0, avoid: Backend | None = None, *, waited: bool = False) -> Lease:
         return self.router.pick("a", "ping", self.now_ns, self.draws.getrandbits(64), key, avoid, waited=waited)
 
     def done(self, lease: Lease, took_ns: int = MS, *, fails: bool = False) -> None:
@@ -54,7 +54,7 @@ class Fleet:
         )
         self.router.done(lease, outcome, status, self.now_ns + took_ns, random=2**63)
 
-    def call(self, key: int = 0, avoid: Instance | None = None) -> int:
+    def call(self, key: int = 0, avoid: Backend | None = None) -> int:
         lease = self.pick(key, avoid)
         assert not lease.rejection
         self.done(lease)
@@ -271,7 +271,7 @@ def test_a_removed_instance_counts_as_ejected_no_more() -> None:
     first, second, _ = fleet.instances
     assert fleet.router.eject(first, START + SECOND)
     assert not fleet.router.eject(second, START + SECOND)
-    fleet.router.remove_instance(first)
+    fleet.router.remove_backend(first)
     assert fleet.router.eject(second, START + SECOND)
 
 
@@ -318,10 +318,10 @@ def test_a_server_takes_no_more_calls_than_it_may() -> None:
     leases = [fleet.pick() for _ in range(3)]
     refused = fleet.pick()
     assert refused.rejection == Rejection.CONCURRENCY
-    (before,) = fleet.router.server_snapshot("a", START).methods
+    (before,) = fleet.router.server_counts("a", START).methods
     assert before.counts[CallStatus.OVERLOADED] == 0
     fleet.router.count_refused(refused)
-    (after,) = fleet.router.server_snapshot("a", START).methods
+    (after,) = fleet.router.server_counts("a", START).methods
     assert after.counts[CallStatus.OVERLOADED] == 1
     fleet.done(leases[0])
     assert not fleet.pick().rejection

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from mcp_manager._core.breaker import BreakerSettings
-from mcp_manager._core.records import Instance
+from mcp_manager._core.records import Backend
 from mcp_manager._core.router import Router
 
 SECOND = 10**9
@@ -22,7 +22,7 @@ class Fleet:
         self.router = Router()
         self.router.add_server("a")
         settings = BreakerSettings(consecutive_failures=2, open_ns=SECOND, jitter=0.0, active_first=False)
-        self.instances = [self.router.add_instance("a", index, settings) for index in range(3)]
+        self.instances = [self.router.add_backend("a", index, settings) for index in range(3)]
         self.now_ns = SECOND
 
     def calls(self, count: int, *, failing: int | None = None) -> list[int]:
@@ -36,7 +36,7 @@ class Fleet:
             took.append(lease.payload)
         return took
 
-    def probe(self, instance: Instance, outcome: int) -> None:
+    def probe(self, instance: Backend, outcome: int) -> None:
         lease = self.router.pick_probe(instance, self.now_ns)
         self.router.done(lease, outcome, SUCCESS, self.now_ns)
 
@@ -63,9 +63,9 @@ def test_a_probe_that_fails_does_not(fleet: Fleet) -> None:
 
 def test_a_probe_of_an_instance_that_never_failed_leaves_its_estimate_alone(fleet: Fleet) -> None:
     fleet.calls(20)
-    before = fleet.router.instance_snapshot(fleet.instances[0], fleet.now_ns).latency_s
+    before = fleet.router.backend_reading(fleet.instances[0], fleet.now_ns).latency_s
     fleet.probe(fleet.instances[0], SUCCEEDED)
-    assert fleet.router.instance_snapshot(fleet.instances[0], fleet.now_ns).latency_s == before
+    assert fleet.router.backend_reading(fleet.instances[0], fleet.now_ns).latency_s == before
 
 
 def test_a_trial_that_succeeds_ends_the_penalty(fleet: Fleet) -> None:

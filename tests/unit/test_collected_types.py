@@ -15,7 +15,7 @@ import pytest
 
 from mcp_manager._core.breaker import BreakerSettings
 from mcp_manager._core.call_path import CallPath
-from mcp_manager._core.flight_recorder import FlightRecorder
+from mcp_manager._core.call_ring import CallRing
 from mcp_manager._core.http_message import Exchange, WireReply
 from mcp_manager._core.jsonrpc import scan
 from mcp_manager._core.router import Router
@@ -99,7 +99,7 @@ def test_an_id_is_text_or_a_number_or_refused(given: str) -> None:
 def in_a_lease() -> Holder:
     holder, router = Holder(), Router()
     router.add_server("a")
-    router.add_instance("a", holder, BreakerSettings())
+    router.add_backend("a", holder, BreakerSettings())
     holder.held = router.pick("a", "tools/call", 0, 0)
     assert holder.held.payload is holder
     return holder
@@ -108,7 +108,7 @@ def in_a_lease() -> Holder:
 def in_a_flight() -> Holder:
     holder, router = Holder(), Router()
     router.add_server("a")
-    router.add_instance("a", holder, BreakerSettings())
+    router.add_backend("a", holder, BreakerSettings())
     holder.held = CallPath(router, lambda: 0, 1).begin(router.server("a"), "tools/call", None, 0, 0)
     assert holder.held.lease.payload is holder
     return holder
@@ -129,9 +129,9 @@ def in_the_headers_of_a_reply() -> Holder:
 
 
 def in_a_recorder() -> Holder:
-    holder, recorder = Holder(), FlightRecorder(4)
-    recorder.add("a", "tools/call", holder, 0, 1, 1, 0)
-    holder.held = recorder
+    holder, ring = Holder(), CallRing(4)
+    ring.add("a", "tools/call", holder, 0, 1, 1, 0)
+    holder.held = ring
     return holder
 
 
@@ -143,14 +143,14 @@ def test_a_cycle_is_collected(make: Callable[[], Holder]) -> None:
 
 
 def test_a_record_that_is_written_over_lets_its_label_go() -> None:
-    recorder, labels = FlightRecorder(2), [Holder() for _ in range(5)]
+    ring, labels = CallRing(2), [Holder() for _ in range(5)]
     watched = [weakref.ref(label) for label in labels]
     for label in labels:
-        recorder.add("a", "tools/call", label, 0, 1, 1, 0)
+        ring.add("a", "tools/call", label, 0, 1, 1, 0)
     del label
     labels.clear()
     assert [each() is not None for each in watched] == [False, False, False, True, True]
-    assert [flown.label for flown in recorder.flown()] == [each() for each in watched[3:]]
+    assert [call.label for call in ring.past_calls()] == [each() for each in watched[3:]]
 
 
 # Cycles of Python: an exception's traceback holds the frames that it has left, and what is in them

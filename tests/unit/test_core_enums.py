@@ -36,13 +36,13 @@ def test_every_status_has_its_counter() -> None:
     router = Router()
     router.add_server("a")
     assert router.pick("a", "ping", 0, 0).rejection == CallStatus.NO_INSTANCE
-    instance = router.add_instance("a", None, BreakerSettings())
+    instance = router.add_backend("a", None, BreakerSettings())
     router.trip(instance, 0)
     assert router.pick("a", "ping", 0, 0).rejection == CallStatus.CIRCUIT_OPEN
     router.reset_breaker(instance, 0)
     for status in CallStatus:
         router.done(router.pick("a", "ping", 0, 0), Outcome.SUCCESS, status, 0)
-    (method,) = router.server_snapshot("a", 0).methods
+    (method,) = router.server_counts("a", 0).methods
     assert method.counts == (1,) * 10 + (2, 2)
 
 

@@ -19,15 +19,15 @@ import mcp_manager._core
 from mcp_manager._core.allowance import RetryBudget, Shedder
 from mcp_manager._core.breaker import Breaker, BreakerSettings
 from mcp_manager._core.call_path import CallPath, Channel, RequestIds
+from mcp_manager._core.call_ring import CallRing
 from mcp_manager._core.deadlines import Deadline, DeadlineWheel
-from mcp_manager._core.dressing import Dressing
 from mcp_manager._core.event_stream import EventStream
-from mcp_manager._core.flight_recorder import FlightRecorder
 from mcp_manager._core.histogram import Histogram, LatencyWindow
 from mcp_manager._core.http_message import Exchange, Request, WireReply
 from mcp_manager._core.jsonrpc import scan, scan_batch
 from mcp_manager._core.records import Limits
 from mcp_manager._core.router import Router
+from mcp_manager._core.stateless_frame import StatelessFrame
 from mcp_manager._core.wire import Wire, WirePool
 
 HEAP_TYPE: Final = 1 << 9
@@ -38,9 +38,9 @@ NEVER_BARE: Final = frozenset(
         "BodyRoom",
         "CircuitSnapshot",
         "Exchange",
-        "Flight",
+        "DirectCall",
         "GrowingBody",
-        "Instance",
+        "Backend",
         "Lease",
         "Message",
         "Permit",
@@ -94,7 +94,7 @@ def new_network() -> Network:
 def one_server(name: str = "s") -> Router:
     router = Router()
     router.add_server(name)
-    router.add_instance(name, None, BreakerSettings())
+    router.add_backend(name, None, BreakerSettings())
     return router
 
 
@@ -131,7 +131,7 @@ def test_whatever_is_made_without_arguments_answers(name: str) -> None:
 
 def test_leases_and_messages_are_not_copied_by_pickle() -> None:
     lease = one_server().pick("s", "m", 0, 0)
-    for each in (lease, lease.instance, scan(b'{"id":1,"method":"m"}'), Request(b'"m"', None)):
+    for each in (lease, lease.backend, scan(b'{"id":1,"method":"m"}'), Request(b'"m"', None)):
         for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
             with pytest.raises(TypeError):
                 pickle.dumps(each, protocol)
@@ -186,9 +186,9 @@ def test_what_must_be_bytes_cannot_become_nothing() -> None:
     with pytest.raises(TypeError):
         WireReply(200, [(b"content-type", None)], b"")  # type: ignore[list-item]
     with pytest.raises(TypeError):
-        Dressing(b"{", {b"m": (b"", None)}, {})  # type: ignore[dict-item]
+        StatelessFrame(b"{", {b"m": (b"", None)}, {})  # type: ignore[dict-item]
     with pytest.raises(TypeError):
-        Dressing(b"{", {b"m": [b"", b"n"]}, {}).exchange(None, 1, 0)  # type: ignore[arg-type, dict-item]
+        StatelessFrame(b"{", {b"m": [b"", b"n"]}, {}).exchange(None, 1, 0)  # type: ignore[arg-type, dict-item]
 
 
 def test_the_list_of_idle_wires_is_a_copy() -> None:
@@ -208,14 +208,14 @@ class Flying:
         self.server = self.router.server("s")
         lease = self.router.pick("s", "m", 0, 0)
         self.router.done(lease, 0, 0, 0)
-        self.instance = lease.instance
+        self.instance = lease.backend
         assert self.instance is not None
         self.network = new_network()
         self.peer = self.network.connect()
         self.peer.send()
         self.peer.deliver(REPLY_OF_HTTP)
-        self.recorder = FlightRecorder(8)
-        self.path = CallPath(self.router, lambda: self.network.now, 1, self.recorder)
+        self.ring = CallRing(8)
+        self.path = CallPath(self.router, lambda: self.network.now, 1, self.ring)
         self.instance.channel = Channel(self.network.pool, RequestIds(7), self.network.listener, 1000, HEAD, None)
 
     def begin(self) -> Any:
@@ -227,30 +227,30 @@ REPLY: Final = b'{"jsonrpc":"2.0","id":7,"result":{}}'
 
 def test_a_flight_that_did_not_take_off_has_nothing_to_land() -> None:
     flying = Flying()
-    flight = flying.path.begin(flying.server, "m", None, flying.network.now, 0)
-    assert flight.future is None
+    direct = flying.path.begin(flying.server, "m", None, flying.network.now, 0)
+    assert direct.future is None
     for reply in (WireReply(200, [(b"content-type", b"application/json")], REPLY), scan(REPLY)):
         with pytest.raises(ValueError, match="did not take off"):
-            flying.path.land(flight, reply)
+            flying.path.land(direct, reply)
 
 
 def test_a_flight_lands_once() -> None:
     flying = Flying()
-    flight = flying.begin()
-    assert flight.exchange.request_id == 7
+    direct = flying.begin()
+    assert direct.exchange.request_id == 7
     message = scan(REPLY)
-    assert flying.path.land(flight, message) is message
-    assert flying.path.land(flight, message) is message
+    assert flying.path.land(direct, message) is message
+    assert flying.path.land(direct, message) is message
     assert flying.router.inflight == flying.server.inflight == 0
-    assert len(flying.recorder) == 1
+    assert len(flying.ring) == 1
 
 
 def test_a_reply_without_its_body_is_no_answer() -> None:
     flying = Flying()
-    flight = flying.begin()
+    direct = flying.begin()
     reply = WireReply(200, [(b"content-type", b"application/json")], REPLY)
     reply.body = None  # type: ignore[assignment]
-    assert flying.path.land(flight, reply) is None
+    assert flying.path.land(direct, reply) is None
 
 
 def test_a_channel_of_another_kind_is_refused() -> None:
@@ -264,11 +264,11 @@ def test_a_channel_of_another_kind_is_refused() -> None:
 def test_what_belongs_to_another_router_changes_no_account() -> None:
     flying, other = Flying(), one_server()
     lease = other.pick("s", "m", 0, 0)
-    assert lease.instance is not None
+    assert lease.backend is not None
     with pytest.raises(ValueError, match="of another router"):
         flying.router.done(lease, 0, 0, 1)
     with pytest.raises(ValueError, match="of another router"):
-        flying.router.pick_on(lease.instance, "m", 0)
+        flying.router.pick_on(lease.backend, "m", 0)
     with pytest.raises(ValueError, match="of another router"):
         flying.path.begin(other.server("s"), "m", None, 0, 0)
     assert (flying.router.inflight, other.inflight) == (0, 1)
@@ -280,13 +280,13 @@ def test_what_belongs_to_another_router_changes_no_account() -> None:
 def test_a_refused_call_is_counted_once() -> None:
     router = Router()
     router.add_server("s", limits=Limits(max_concurrent=1))
-    router.add_instance("s", None, BreakerSettings())
+    router.add_backend("s", None, BreakerSettings())
     router.pick("s", "m", 0, 0)
     refused = router.pick("s", "m", 0, 0)
     assert refused.rejection == 12
     router.count_refused(refused)
     router.count_refused(refused)
-    assert sum(router.server_snapshot("s", 0).methods[0].counts) == 1
+    assert sum(router.server_counts("s", 0).methods[0].counts) == 1
 
 
 # Other owners
@@ -386,11 +386,11 @@ def test_depths_that_nothing_can_keep_are_refused(read: Callable[..., object], d
 
 
 def test_what_a_recorder_cannot_keep_is_refused() -> None:
-    recorder = FlightRecorder(1)
+    ring = CallRing(1)
     with pytest.raises(OverflowError):
-        recorder.add("s", "m", None, 0, 0, 2**31, 0)
-    recorder.add("s", "m", None, 0, 0, 2**31 - 1, 0)
-    assert recorder.flown()[0].inflight == 2**31 - 1
+        ring.add("s", "m", None, 0, 0, 2**31, 0)
+    ring.add("s", "m", None, 0, 0, 2**31 - 1, 0)
+    assert ring.past_calls()[0].inflight == 2**31 - 1
 
 
 def test_windows_reach_to_the_end_of_time_and_no_further() -> None:
@@ -440,7 +440,7 @@ def test_no_code_of_others_runs_in_the_middle_of_a_pick() -> None:
     router = Router()
     router.add_server("s")
     for number in range(50):
-        instance = router.add_instance("s", number, settings)
+        instance = router.add_backend("s", number, settings)
         router.trip(instance, 0)
         router.pick_probe(instance, 10)
     router.take_events()
@@ -463,10 +463,10 @@ def test_no_code_of_others_runs_in_the_middle_of_a_pick() -> None:
 def test_events_are_made_when_they_are_taken() -> None:
     router = one_server()
     lease = router.pick("s", "m", 0, 0)
-    assert lease.instance is not None
-    router.trip(lease.instance, 1)
+    assert lease.backend is not None
+    router.trip(lease.backend, 1)
     (event,) = router.take_events()
-    assert (event.instance, event.from_state, event.to_state, event.reason) == (lease.instance, 0, 1, "tripped")
+    assert (event.backend, event.from_state, event.to_state, event.reason) == (lease.backend, 0, 1, "tripped")
     assert router.take_events() == []
 
 

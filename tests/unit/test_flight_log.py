@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mcp_manager._core.router import Router
-from mcp_manager.calls.flight_log import FlightLog, FlightRecord
+from mcp_manager.calls.call_log import CallLog, FlightRecord
 from mcp_manager.errors import CircuitOpenError, ConnectError, DeadlineExceededError
 from mcp_manager.types import CallStatus
 
@@ -36,11 +36,11 @@ def clocks() -> Clocks:
 
 
 @pytest.fixture
-def log(clocks: Clocks) -> FlightLog:
-    return FlightLog(4, Router(), clocks.monotonic, clocks.wall)
+def log(clocks: Clocks) -> CallLog:
+    return CallLog(4, Router(), clocks.monotonic, clocks.wall)
 
 
-def unknown(log: FlightLog, server_id: str = "a", **details: Any) -> None:
+def unknown(log: CallLog, server_id: str = "a", **details: Any) -> None:
     error = DeadlineExceededError("too late", server_id=server_id)
     log.unusual(server_id, "tools/call", 999 * SECOND, LABEL, CallStatus.TIMEOUT, error, **details)
 
@@ -49,7 +49,7 @@ def dumps(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
 
-def test_a_record_tells_all_of_its_call(log: FlightLog, clocks: Clocks) -> None:
+def test_a_record_tells_all_of_its_call(log: CallLog, clocks: Clocks) -> None:
     clocks.now_ns += 2 * SECOND
     unknown(log, attempts=2, circuit="Closed", inflight=7, queue_wait_s=0.25, tool="echo")
     clocks.now_ns += 60 * SECOND
@@ -75,20 +75,20 @@ def test_a_record_tells_all_of_its_call(log: FlightLog, clocks: Clocks) -> None:
     ]
 
 
-def test_a_call_that_no_instance_took_has_none(log: FlightLog) -> None:
+def test_a_call_that_no_instance_took_has_none(log: CallLog) -> None:
     log.unusual("a", "ping", 999 * SECOND, None, CallStatus.CIRCUIT_OPEN, CircuitOpenError("open"), attempts=0)
     (record,) = log.records()
     assert (record.instance, record.era, record.session_generation) == (None, None, None)
     assert (record.attempts, record.status, record.delivery) == (0, "circuit_open", "not_sent")
 
 
-def test_both_kinds_are_merged_by_their_ends_and_neither_pushes_the_other_out(log: FlightLog, clocks: Clocks) -> None:
-    recorder = log.recorder
-    assert recorder is not None
+def test_both_kinds_are_merged_by_their_ends_and_neither_pushes_the_other_out(log: CallLog, clocks: Clocks) -> None:
+    ring = log.ring
+    assert ring is not None
     unknown(log)
     for number in range(20):
         clocks.now_ns += SECOND
-        recorder.add("a", f"m{number}", (0, 1, "2026-07-28"), clocks.now_ns, clocks.now_ns, 0, 0)
+        ring.add("a", f"m{number}", (0, 1, "2026-07-28"), clocks.now_ns, clocks.now_ns, 0, 0)
     clocks.now_ns += SECOND
     log.unusual("a", "last", clocks.now_ns, LABEL, CallStatus.SUCCESS)
     records = log.records()
@@ -102,21 +102,21 @@ def test_both_kinds_are_merged_by_their_ends_and_neither_pushes_the_other_out(lo
 
 
 def test_without_capacity_nothing_is_kept_or_written(clocks: Clocks, caplog: pytest.LogCaptureFixture) -> None:
-    log = FlightLog(0, Router(), clocks.monotonic, clocks.wall)
+    log = CallLog(0, Router(), clocks.monotonic, clocks.wall)
     unknown(log)
     log.anomaly("a", "a circuit opened")
-    assert log.recorder is None
+    assert log.ring is None
     assert log.records() == []
     assert dumps(caplog) == []
 
 
 def test_an_unknown_delivery_has_the_servers_last_calls_written_down(
-    log: FlightLog, clocks: Clocks, caplog: pytest.LogCaptureFixture
+    log: CallLog, clocks: Clocks, caplog: pytest.LogCaptureFixture
 ) -> None:
-    recorder = log.recorder
-    assert recorder is not None
-    recorder.add("a", "evil\n\x1b[31m", LABEL, clocks.now_ns, clocks.now_ns, 0, 0)
-    recorder.add("b", "ping", LABEL, clocks.now_ns, clocks.now_ns, 0, 0)
+    ring = log.ring
+    assert ring is not None
+    ring.add("a", "evil\n\x1b[31m", LABEL, clocks.now_ns, clocks.now_ns, 0, 0)
+    ring.add("b", "ping", LABEL, clocks.now_ns, clocks.now_ns, 0, 0)
     log.unusual("a", "ping", clocks.now_ns, None, CallStatus.CONNECT_ERROR, ConnectError("refused"))
     assert dumps(caplog) == []
     unknown(log)
@@ -130,7 +130,7 @@ def test_an_unknown_delivery_has_the_servers_last_calls_written_down(
 
 
 def test_it_is_written_once_a_minute_for_a_server_and_ten_times_for_all(
-    log: FlightLog, clocks: Clocks, caplog: pytest.LogCaptureFixture
+    log: CallLog, clocks: Clocks, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(3):
         unknown(log)

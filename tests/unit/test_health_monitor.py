@@ -207,7 +207,7 @@ def test_a_server_that_was_never_used_costs_no_turn_and_its_first_call_makes_it(
             await fleet.tool()
             assert shown(fleet) is HEALTHY
             assert not fleet.supervisor.is_dormant
-            counts = fleet.router.server_snapshot("a", 0).methods[0].counts
+            counts = fleet.router.server_counts("a", 0).methods[0].counts
             assert (counts[0], sum(counts)) == (1, 1)
         finally:
             await fleet.aclose()
@@ -219,14 +219,14 @@ def test_an_instance_that_fails_more_than_the_others_is_taken_out_and_comes_back
     async def work() -> None:
         async with probed(instances=6, outliers=True, settle_s=0.0, breaker={**NEVER_TRIPS, "window_s": 30.0}) as fleet:
             fleet.acts_of[3].extend([FAILS] * 10_000)
-            bad = fleet.supervisor.instances[3].handle
+            bad = fleet.supervisor.instances[3].backend
             assert bad is not None
             now_ns = fleet.loop.clock()
             for each in fleet.supervisor.instances:
-                assert each.handle is not None
+                assert each.backend is not None
                 for _ in range(150):
-                    lease = fleet.router.pick_on(each.handle, "tools/call", now_ns)
-                    fleet.router.done(lease, int(each.handle is bad), int(each.handle is bad), now_ns)
+                    lease = fleet.router.pick_on(each.backend, "tools/call", now_ns)
+                    fleet.router.done(lease, int(each.backend is bad), int(each.backend is bad), now_ns)
             await asyncio.sleep(10.1)
             assert bad.ejected_until_ns > fleet.loop.clock()
             assert round((bad.ejected_until_ns - now_ns) / 1e9) in (40, 41)

@@ -12,7 +12,7 @@ import pytest
 
 from mcp_manager._core.breaker import BreakerSettings
 from mcp_manager._core.limiter import ConcurrencyLimiter, LimiterSettings
-from mcp_manager._core.records import Instance, Lease, Limits
+from mcp_manager._core.records import Backend, Lease, Limits
 from mcp_manager._core.router import Router
 from mcp_manager.types import CallStatus, Outcome, Rejection
 
@@ -188,11 +188,11 @@ def test_settings_out_of_range_are_refused() -> None:
         limiter().ended(1, 3, 0, 0)
 
 
-def pool(size: int, **settings: Any) -> tuple[Router, list[Instance]]:
+def pool(size: int, **settings: Any) -> tuple[Router, list[Backend]]:
     router = Router()
     router.add_server("a", limits=Limits(LimiterSettings(**{"initial": 1.0, **settings})))
     breaker = BreakerSettings(consecutive_failures=10_000, min_calls=10_000)
-    return router, [router.add_instance("a", index, breaker) for index in range(size)]
+    return router, [router.add_backend("a", index, breaker) for index in range(size)]
 
 
 def pick(router: Router) -> Lease:
@@ -217,7 +217,7 @@ def test_the_others_take_what_one_at_its_limit_does_not() -> None:
     assert [each.limit for each in instances] == [1, None]
     taken = [pick(router).payload for _ in range(50)]
     assert taken.count(0) <= 1
-    assert router.instance_snapshot(instances[0], START).limit == 1
+    assert router.backend_reading(instances[0], START).limit == 1
 
 
 def test_a_limit_that_rises_lets_more_in() -> None:

@@ -13,7 +13,7 @@ import pytest
 import mcp_manager
 from mcp_manager.runtime.moved import MOVED
 
-INNER = {"mcp_manager.catalog": "tools", "mcp_manager.dispatch": "flight_log", "mcp_manager.scaling": "rollout"}
+INNER = {"mcp_manager.catalog": "tools", "mcp_manager.dispatch": "routing", "mcp_manager.scaling": "rollout"}
 NAMES = [(old, new) for old, new in MOVED.items()] + [
     (f"{old}.{inner}", f"{MOVED[old]}.{inner}") for old, inner in INNER.items()
 ]

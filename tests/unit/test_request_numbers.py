@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from mcp_manager._core.call_path import RequestIds
-from mcp_manager._core.dressing import Dressing
 from mcp_manager._core.http_message import Exchange, Request
 from mcp_manager._core.jsonrpc import scan
+from mcp_manager._core.stateless_frame import StatelessFrame
 
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
 NUMBERS = [0, 1, 9, 10, -1, -9, -10, 2**62, 1 - 2**62, LOWEST, LOWEST + 1, HIGHEST]
@@ -25,15 +25,15 @@ def by_message(number: int) -> Exchange:
     return scan(b'{"method":"tools/call","params":%b}' % PARAMS).exchange(number, 0)
 
 
-def by_dressing(number: int) -> Exchange:
-    dressing = Dressing(b'{"_meta":{}', {b'"tools/call"': (b"", b"name")}, {})
-    exchange = dressing.exchange(Request(b'"tools/call"', PARAMS), number, 0)
+def by_stateless_frame(number: int) -> Exchange:
+    frame = StatelessFrame(b'{"_meta":{}', {b'"tools/call"': (b"", b"name")}, {})
+    exchange = frame.exchange(Request(b'"tools/call"', PARAMS), number, 0)
     assert exchange is not None
     return exchange
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-@pytest.mark.parametrize("make", [by_request, by_message, by_dressing])
+@pytest.mark.parametrize("make", [by_request, by_message, by_stateless_frame])
 def test_every_number_of_64_bits_is_written_as_it_is(make: Callable[[int], Exchange], number: int) -> None:
     exchange = make(number)
     decoded = json.loads(exchange.frame)

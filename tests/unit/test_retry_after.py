@@ -46,9 +46,9 @@ def children(**given: Any) -> contextlib.AbstractAsyncContextManager[ScriptedFle
 
 
 def circuit(fleet: ScriptedFleet, index: int = 0) -> CircuitState:
-    handle = fleet.supervisor.instances[index].handle
-    assert handle is not None
-    return CircuitState(fleet.router.breaker_state(handle, fleet.loop.clock()))
+    backend = fleet.supervisor.instances[index].backend
+    assert backend is not None
+    return CircuitState(fleet.router.breaker_state(backend, fleet.loop.clock()))
 
 
 async def refusal(fleet: ScriptedFleet) -> tuple[CallError, float]:
@@ -177,9 +177,9 @@ def test_where_one_of_several_has_crashed_the_others_take_the_calls() -> None:
             assert {each.instance for each in fleet.sent} == {0, 2}
             # Where the others refuse, whoever takes calls first decides what is said.
             for index in (0, 2):
-                handle = fleet.supervisor.instances[index].handle
-                assert handle is not None
-                fleet.router.trip(handle, fleet.loop.clock())
+                backend = fleet.supervisor.instances[index].backend
+                assert backend is not None
+                fleet.router.trip(backend, fleet.loop.clock())
             error, told_s = await refusal(fleet)
             assert (told_s, error.message) == (pytest.approx(0.5), "the circuit is open after repeated failures")
             for index in (0, 2):
@@ -291,9 +291,9 @@ def test_a_pause_is_as_long_as_it_is_said_to_be() -> None:
 def test_nothing_is_said_of_a_circuit_that_is_held_open() -> None:
     async def work() -> None:
         async with fleet_of() as fleet:
-            handle = fleet.supervisor.instances[0].handle
-            assert handle is not None
-            fleet.router.set_breaker_mode(handle, "forced_open", fleet.loop.clock())
+            backend = fleet.supervisor.instances[0].backend
+            assert backend is not None
+            fleet.router.set_breaker_mode(backend, "forced_open", fleet.loop.clock())
             error = await fleet.failure("tools/call", {"name": "echo"})
             assert (type(error), error.retry_after_s, error.hint) == (CircuitOpenError, None, "")
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.scripted_fleet import Act, ScriptedFleet
 from support.virtual_time import run_in_virtual_time
 
-from mcp_manager._core.records import Instance as RouterInstance
+from mcp_manager._core.records import Backend
 from mcp_manager.calls.retrying import next_backoff_s, pause_s, way_to_repeat
 from mcp_manager.config import RetryConfig
 from mcp_manager.errors import (
@@ -443,12 +443,12 @@ def test_a_cancelled_wait_is_over_at_once() -> None:
 ON_TRIAL_SOON = {"open_s": 0.5, "open_max_s": 0.5, "active_first": False, "half_open_permits": 1}
 
 
-def tripped(fleet: ScriptedFleet) -> RouterInstance:
+def tripped(fleet: ScriptedFleet) -> Backend:
     """Open the circuit of the first instance."""
-    handle = fleet.supervisor.instances[0].handle
-    assert handle is not None
-    fleet.router.trip(handle, fleet.loop.clock())
-    return handle
+    backend = fleet.supervisor.instances[0].backend
+    assert backend is not None
+    fleet.router.trip(backend, fleet.loop.clock())
+    return backend
 
 
 def test_a_circuit_that_closes_soon_is_waited_for() -> None:

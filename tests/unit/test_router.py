@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mcp_manager._core.breaker import BreakerSettings
-from mcp_manager._core.records import EXCLUDED, PENDING, READY, Instance, Lease
+from mcp_manager._core.records import EXCLUDED, PENDING, READY, Backend, Lease
 from mcp_manager._core.router import Router
 from mcp_manager._core.snapshots import OTHER_METHOD
 from mcp_manager.types import CallStatus, CircuitState, Outcome
@@ -22,11 +22,11 @@ SECOND = 10**9
 START = 10**12
 
 
-def pool(size: int, **settings: Any) -> tuple[Router, list[Instance]]:
+def pool(size: int, **settings: Any) -> tuple[Router, list[Backend]]:
     router = Router()
     router.add_server("a")
     chosen = BreakerSettings(**{"jitter": 0.0, **settings})
-    return router, [router.add_instance("a", index, chosen) for index in range(size)]
+    return router, [router.add_backend("a", index, chosen) for index in range(size)]
 
 
 def call(router: Router, draws: Random, now_ns: int = START, *, duration_ns: int = 10 * MS, fails: bool = False) -> Any:
@@ -55,7 +55,7 @@ def test_every_pair_is_drawn_equally_often_and_its_better_one_chosen() -> None:
     size = 5
     router, instances = pool(size)
     draws = Random(10)
-    while any(router.instance_snapshot(instance, START).latency_s is None for instance in instances):
+    while any(router.backend_reading(instance, START).latency_s is None for instance in instances):
         lease = router.pick("a", "ping", START, draws.getrandbits(64))
         router.done(lease, Outcome.SUCCESS, CallStatus.SUCCESS, START + (size - lease.payload) * MS)
     taken: Counter[int] = Counter()
@@ -84,7 +84,7 @@ def test_an_instance_that_fails_at_once_does_not_attract_traffic() -> None:
         )
         taken[lease.payload] += 1
     assert taken[1] == 1
-    latency_s = router.instance_snapshot(instances[1], START).latency_s
+    latency_s = router.backend_reading(instances[1], START).latency_s
     assert latency_s is not None and latency_s >= 1.0
 
 
@@ -101,7 +101,7 @@ def test_an_unmeasured_instance_gets_one_call_at_first() -> None:
     router, instances = pool(1)
     draws = Random(4)
     call(router, draws)
-    new = router.add_instance("a", 1, instances[0].settings)
+    new = router.add_backend("a", 1, instances[0].settings)
     leases = [router.pick("a", "ping", START + SECOND, draws.getrandbits(64)) for _ in range(20)]
     assert Counter(lease.payload for lease in leases) == {0: 19, 1: 1}
     assert new.inflight == 1
@@ -112,7 +112,7 @@ def test_the_estimate_peaks_at_once_and_decays_over_ten_seconds() -> None:
     draws = Random(5)
 
     def estimate(now_ns: int) -> float:
-        latency_s = router.instance_snapshot(instance, now_ns).latency_s
+        latency_s = router.backend_reading(instance, now_ns).latency_s
         assert latency_s is not None
         return latency_s
 
@@ -142,7 +142,7 @@ def test_ready_goes_before_pending_and_excluded_never() -> None:
     with pytest.raises(ValueError, match="availability must be 0 to 2, not 3"):
         router.set_availability(ready, 3)
     router.set_availability(ready, READY)
-    assert router.server_snapshot("a", START).instances[0].payload == 0
+    assert router.server_counts("a", START).backends[0].payload == 0
 
 
 def test_a_call_may_be_for_one_instance_while_that_takes_any() -> None:
@@ -155,10 +155,10 @@ def test_a_call_may_be_for_one_instance_while_that_takes_any() -> None:
     open_one, excluded, removed = instances
     router.trip(open_one, START)
     router.set_availability(excluded, EXCLUDED)
-    router.remove_instance(removed)
+    router.remove_backend(removed)
     rejections = [router.pick_on(instance, "tools/list", START).rejection for instance in instances]
     assert rejections == [CallStatus.CIRCUIT_OPEN, CallStatus.NO_INSTANCE, CallStatus.NO_INSTANCE]
-    (method,) = router.server_snapshot("a", START).methods
+    (method,) = router.server_counts("a", START).methods
     assert [method.counts[status] for status in (CallStatus.SUCCESS, *rejections[:2])] == [6, 1, 2]
     assert [instance.inflight for instance in instances] == [0, 0, 0]
 
@@ -211,10 +211,10 @@ def test_a_probe_feeds_the_breaker_and_the_health_counters_only() -> None:
     router.trip(instance, now_ns)
     rejected = router.pick_probe(instance, now_ns)
     assert rejected.rejection == CallStatus.CIRCUIT_OPEN
-    assert rejected.instance is instance
+    assert rejected.backend is instance
     router.done(rejected, Outcome.FAILURE, CallStatus.CONNECT_ERROR, now_ns)
     router.done(router.pick_probe(instance, now_ns), Outcome.IGNORED, CallStatus.CANCELLED, now_ns)
-    snapshot = router.server_snapshot("a", now_ns)
+    snapshot = router.server_counts("a", now_ns)
     assert (snapshot.health_successes, snapshot.health_failures) == (2, 1)
     assert [sum(method.counts) for method in snapshot.methods] == [1]
     assert (snapshot.window_calls, snapshot.inflight, instance.last_success_ns) == (0, 0, 0)
@@ -231,7 +231,7 @@ def test_only_what_was_answered_or_failed_is_measured() -> None:
         lease = router.pick("a", "ping", START, 0)
         for _ in range(2):
             router.done(lease, outcome, status, START + duration)
-    snapshot = router.server_snapshot("a", START + 4 * SECOND)
+    snapshot = router.server_counts("a", START + 4 * SECOND)
     (method,) = snapshot.methods
     assert method.counts == (1, 1, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0)
     assert (method.count, method.sum_s) == (3, 3.5)
@@ -241,16 +241,16 @@ def test_only_what_was_answered_or_failed_is_measured() -> None:
     assert (snapshot.window_calls, snapshot.window_failures, snapshot.window_sum_s) == (3, 1, 3.5)
     assert snapshot.window.p50_s == pytest.approx(1.0, rel=0.045)
     assert instance.last_success_ns == START + SECOND
-    assert router.server_snapshot("a", START + 120 * SECOND).window_calls == 0
+    assert router.server_counts("a", START + 120 * SECOND).window_calls == 0
 
 
 def test_the_number_of_methods_is_bounded() -> None:
     router = Router(max_methods=2)
     router.add_server("a")
-    router.add_instance("a", None, BreakerSettings())
+    router.add_backend("a", None, BreakerSettings())
     for method in ("m1", "m2", "m3", "m1", OTHER_METHOD, "m4", "m2"):
         router.done(router.pick("a", method, START, 0), Outcome.SUCCESS, CallStatus.SUCCESS, START)
-    counts = {method.method: method.counts[0] for method in router.server_snapshot("a", START).methods}
+    counts = {method.method: method.counts[0] for method in router.server_counts("a", START).methods}
     assert counts == {"m1": 2, "m2": 2, OTHER_METHOD: 3}
     with pytest.raises(ValueError, match="max_methods must be at least 0"):
         Router(max_methods=-1)
@@ -259,17 +259,17 @@ def test_the_number_of_methods_is_bounded() -> None:
 def test_leases_outlive_what_they_were_given_for() -> None:
     router, (instance, other) = pool(2)
     leases = [router.pick("a", "ping", START, draw << 32) for draw in (0, 2**31)]
-    router.remove_instance(instance)
-    router.remove_instance(instance)
-    assert router.server_snapshot("a", START).inflight == 2
+    router.remove_backend(instance)
+    router.remove_backend(instance)
+    assert router.server_counts("a", START).inflight == 2
     router.remove_server("a")
     assert other.removed and "a" not in router
     router.add_server("a")
     for lease in leases:
         router.done(lease, Outcome.FAILURE, CallStatus.CONNECTION_LOST, START)
-    snapshot = router.server_snapshot("a", START)
+    snapshot = router.server_counts("a", START)
     assert (snapshot.inflight, snapshot.methods, snapshot.window_calls) == (0, (), 0)
-    router.remove_instance(other)
+    router.remove_backend(other)
     router.set_availability(other, READY)
     router.trip(other, START)
     assert router.take_events() == []
@@ -299,8 +299,8 @@ def test_unknown_servers_and_bad_arguments_change_nothing() -> None:
     for attempt in (
         lambda: router.pick("b", "ping", START, 0),
         lambda: router.remove_server("b"),
-        lambda: router.add_instance("b", None, BreakerSettings()),
-        lambda: router.server_snapshot("b", START),
+        lambda: router.add_backend("b", None, BreakerSettings()),
+        lambda: router.server_counts("b", START),
     ):
         with pytest.raises(KeyError):
             attempt()
@@ -322,7 +322,7 @@ def test_unknown_servers_and_bad_arguments_change_nothing() -> None:
 def test_time_that_goes_backwards_takes_no_time() -> None:
     router, _ = pool(1)
     router.done(router.pick("a", "ping", START, 0), Outcome.SUCCESS, CallStatus.SUCCESS, START - SECOND)
-    (method,) = router.server_snapshot("a", START).methods
+    (method,) = router.server_counts("a", START).methods
     assert (method.count, method.sum_s) == (1, 0.0)
 
 
@@ -332,11 +332,11 @@ def test_a_removed_instance_is_freed() -> None:
 
     router, _ = pool(0)
     payload = Payload()
-    instance = router.add_instance("a", payload, BreakerSettings())
-    # As in the pool: the payload knows its handle, and the handle its payload.
-    payload.handle = instance  # type: ignore[attr-defined]
+    instance = router.add_backend("a", payload, BreakerSettings())
+    # As in the pool: the payload knows its backend, and the backend its payload.
+    payload.backend = instance  # type: ignore[attr-defined]
     router.done(router.pick("a", "ping", START, 0), Outcome.SUCCESS, CallStatus.SUCCESS, START)
-    router.remove_instance(instance)
+    router.remove_backend(instance)
     watch = weakref.ref(payload)
     del payload, instance
     gc.collect()
@@ -351,21 +351,21 @@ def test_news_of_a_circuit_that_nobody_takes_holds_nothing_that_is_gone(gone: st
     router, (other,) = pool(1)
     router.add_server("b")
     payload = Payload()
-    instance = router.add_instance("b", payload, BreakerSettings())
+    instance = router.add_backend("b", payload, BreakerSettings())
     router.trip(instance, START)
     router.trip(other, START)
     if gone == "instance":
-        router.remove_instance(instance)
+        router.remove_backend(instance)
     else:
         router.remove_server("b")
     watch = weakref.ref(payload)
     del payload, instance
     gc.collect()
     assert watch() is None
-    assert [event.instance for event in router.take_events()] == [other]
+    assert [event.backend for event in router.take_events()] == [other]
 
 
-@pytest.mark.parametrize("kind", [Instance, Lease])
+@pytest.mark.parametrize("kind", [Backend, Lease])
 def test_what_only_a_router_gives_cannot_be_made(kind: type) -> None:
     with pytest.raises(TypeError):
         kind()

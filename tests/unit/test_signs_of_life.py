@@ -38,9 +38,9 @@ def shown(fleet: ScriptedFleet) -> tuple[ServerState, tuple[str, ...]]:
 
 
 def circuit(fleet: ScriptedFleet, index: int = 0) -> CircuitState:
-    handle = fleet.supervisor.instances[index].handle
-    assert handle is not None
-    return CircuitState(fleet.router.breaker_state(handle, fleet.loop.clock()))
+    backend = fleet.supervisor.instances[index].backend
+    assert backend is not None
+    return CircuitState(fleet.router.breaker_state(backend, fleet.loop.clock()))
 
 
 async def answered_with(fleet: ScriptedFleet, code: int, times: int) -> None:
@@ -58,10 +58,10 @@ def test_errors_shut_nobody_out(code: int) -> None:
             assert (await fleet.tool()).error_code is None
             assert shown(fleet) == (HEALTHY, ())
             await answered_with(fleet, code, 200)
-            handle = fleet.supervisor.instances[0].handle
-            assert handle is not None and handle.limit is None
+            backend = fleet.supervisor.instances[0].backend
+            assert backend is not None and backend.limit is None
             assert (await fleet.tool()).error_code is None
-            counts = fleet.router.server_snapshot("a", fleet.loop.clock()).methods[0].counts
+            counts = fleet.router.server_counts("a", fleet.loop.clock()).methods[0].counts
             assert counts[CallStatus.RPC_ERROR] == 209
             assert counts[CallStatus.CIRCUIT_OPEN] == counts[CallStatus.OVERLOADED] == 0
 
@@ -90,7 +90,7 @@ def test_an_instance_that_answers_with_errors_is_not_ejected() -> None:
             for _ in range(1_200):
                 await fleet.tool()
             await asyncio.sleep(11)
-            bad = fleet.supervisor.instances[3].handle
+            bad = fleet.supervisor.instances[3].backend
             assert bad is not None and bad.fruitless >= 100
             assert bad.ejected_until_ns == 0
 
@@ -237,11 +237,11 @@ def test_a_server_that_is_back_is_not_held_to_what_its_end_broke() -> None:
 def test_quick_errors_attract_no_calls() -> None:
     async def work() -> None:
         async with probed() as fleet:
-            handle = fleet.supervisor.instances[0].handle
-            assert handle is not None
+            backend = fleet.supervisor.instances[0].backend
+            assert backend is not None
             # As long as there was no result, nobody knows how long one takes.
             await answered_with(fleet, -32603, 2)
-            assert fleet.router.instance_snapshot(handle, fleet.loop.clock()).latency_s is None
+            assert fleet.router.backend_reading(backend, fleet.loop.clock()).latency_s is None
             fleet.acts.append(Act(takes_s=0.2))
             await fleet.tool()
             for _ in range(30):
@@ -250,12 +250,12 @@ def test_quick_errors_attract_no_calls() -> None:
                 await asyncio.sleep(1)
             fleet.acts.append(Act(takes_s=0.0001, rpc_error=-32603))
             await fleet.tool()
-            estimate_s = fleet.router.instance_snapshot(handle, fleet.loop.clock()).latency_s
+            estimate_s = fleet.router.backend_reading(backend, fleet.loop.clock()).latency_s
             assert estimate_s == pytest.approx(0.2, rel=0.01)
             # What takes long does so whatever it brings.
             fleet.acts.append(Act(takes_s=0.5, rpc_error=-32603))
             await fleet.tool()
-            estimate_s = fleet.router.instance_snapshot(handle, fleet.loop.clock()).latency_s
+            estimate_s = fleet.router.backend_reading(backend, fleet.loop.clock()).latency_s
             assert estimate_s == pytest.approx(0.5, rel=0.01)
 
     run_in_virtual_time(work())
@@ -264,9 +264,9 @@ def test_quick_errors_attract_no_calls() -> None:
 def test_whoever_watches_an_instance_sees_every_call_without_a_result_fail() -> None:
     async def work() -> None:
         async with probed() as fleet:
-            handle = fleet.supervisor.instances[0].handle
-            assert handle is not None
-            handle.latencies = watched = LatencyWindow()
+            backend = fleet.supervisor.instances[0].backend
+            assert backend is not None
+            backend.latencies = watched = LatencyWindow()
             await fleet.tool()
             await answered_with(fleet, -32603, 3)
             fleet.acts.append(REFUSED)

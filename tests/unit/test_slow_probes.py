@@ -60,9 +60,9 @@ def kept(fleet: ScriptedFleet) -> tuple[ServerState, tuple[str, ...]]:
 
 
 def circuit(fleet: ScriptedFleet) -> CircuitState:
-    handle = fleet.supervisor.instances[0].handle
-    assert handle is not None
-    return CircuitState(fleet.router.breaker_state(handle, fleet.loop.clock()))
+    backend = fleet.supervisor.instances[0].backend
+    assert backend is not None
+    return CircuitState(fleet.router.breaker_state(backend, fleet.loop.clock()))
 
 
 def test_a_server_that_answers_calls_is_not_down_however_long_its_probes_take() -> None:

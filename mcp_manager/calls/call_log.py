@@ -1,4 +1,4 @@
-"""Flight records: the latest calls in detail, for the question what happened just before something went wrong."""
+"""DirectCall records: the latest calls in detail, for the question what happened just before something went wrong."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from mcp_manager._core.flight_recorder import FlightRecorder, Flown
+from mcp_manager._core.call_ring import CallRing, PastCall
 from mcp_manager._core.records import Lease
 from mcp_manager._core.router import Router
 from mcp_manager.errors import CallError, Delivery
@@ -22,7 +22,7 @@ from mcp_manager.servers.instance import Instance
 from mcp_manager.transports.base import Sendable
 from mcp_manager.types import CallStatus, CircuitState, Rejection
 
-__all__ = ["FlightLog", "FlightRecord"]
+__all__ = ["CallLog", "FlightRecord"]
 
 _log = logging.getLogger(__name__)
 # Of a program that has set up no logging, the terminal is not filled with records.
@@ -78,7 +78,7 @@ class FlightRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     error: str | None = None
 
 
-class FlightLog:
+class CallLog:
     """Remember the latest calls: those that went the ordinary way and those that did not, so many of each.
 
     A fleet that makes 20,000 calls a second would otherwise have forgotten a failure after a few milliseconds.
@@ -100,7 +100,7 @@ class FlightLog:
         self._clock = clock
         self._wall_clock = wall_clock
         # Written by the compiled path of a call.
-        self.recorder = FlightRecorder(capacity) if capacity else None
+        self.ring = CallRing(capacity) if capacity else None
         self._unusual: deque[tuple[int, FlightRecord]] = deque(maxlen=capacity)
         # When which server's records were dumped, of the last minute.
         self._dumps: deque[tuple[int, str]] = deque()
@@ -113,10 +113,10 @@ class FlightLog:
 
         ``label`` is :attr:`Instance.label <mcp_manager.servers.instance.Instance.label>`.
         """
-        if self.recorder is not None and lease.instance is not None:
+        if self.ring is not None and lease.backend is not None:
             circuit = CircuitState.HALF_OPEN if lease.trial else CircuitState.CLOSED
-            inflight = lease.instance.inflight
-            self.recorder.add(lease.server_id, method, label, lease.started_ns, self._clock(), inflight, circuit)
+            inflight = lease.backend.inflight
+            self.ring.add(lease.server_id, method, label, lease.started_ns, self._clock(), inflight, circuit)
 
     def note(
         self,
@@ -144,16 +144,16 @@ class FlightLog:
         status, error
             How it ended; an error has a status of its own.
         """
-        if self.recorder is None:
+        if self.ring is None:
             return
         details: dict[str, Any] = {"attempts": attempts, "hedged": hedged}
         label = None
-        if lease is not None and lease.instance is not None:
+        if lease is not None and lease.backend is not None:
             instance: Instance = lease.payload
             label = instance.label
-            circuit = CircuitState(self._router.breaker_state(lease.instance, self._clock()))
-            details["circuit"], details["limit"] = circuit.label, lease.instance.limit
-            details["inflight"] = lease.instance.inflight
+            circuit = CircuitState(self._router.breaker_state(lease.backend, self._clock()))
+            details["circuit"], details["limit"] = circuit.label, lease.backend.limit
+            details["inflight"] = lease.backend.inflight
         if lease is not None and attempts == 1:
             details["queue_wait_s"] = (lease.started_ns - started_ns) / 1e9
         if method == CALL_TOOL:
@@ -176,7 +176,7 @@ class FlightLog:
 
         One that may or may not have been executed is an :meth:`anomaly`.
         """
-        if self.recorder is None:
+        if self.ring is None:
             return
         ended_ns = self._clock()
         delivery: Delivery = "answered"
@@ -215,7 +215,7 @@ class FlightLog:
         At most once a minute for a server and ten times a minute for all. ``after_next`` waits until another of its
         calls is noted: that which has brought it about.
         """
-        if self.recorder is None:
+        if self.ring is None:
             return
         if after_next:
             self._expected[server_id] = what
@@ -240,25 +240,25 @@ class FlightLog:
         return [record for _, record in self._merged(server_id)[-_DUMPED:]]
 
     def _merged(self, server_id: str | None = None) -> list[tuple[int, FlightRecord]]:
-        if self.recorder is None:
+        if self.ring is None:
             return []
         merged = [
             (each.ended_ns, self._record(each))
-            for each in self.recorder.flown()
+            for each in self.ring.past_calls()
             if server_id is None or each.server_id == server_id
         ]
         merged += [each for each in tuple(self._unusual) if server_id is None or each[1].server_id == server_id]
         return sorted(merged, key=lambda each: each[0])
 
-    def _record(self, flown: Flown) -> FlightRecord:
+    def _record(self, call: PastCall) -> FlightRecord:
         return FlightRecord(
-            server_id=flown.server_id,
-            method=flown.method,
-            started_at=self._time_of_day(flown.started_ns, self._clock()),
-            total_s=(flown.ended_ns - flown.started_ns) / 1e9,
-            **_session(flown.label),
-            circuit=CircuitState(flown.circuit).label,
-            inflight=flown.inflight,
+            server_id=call.server_id,
+            method=call.method,
+            started_at=self._time_of_day(call.started_ns, self._clock()),
+            total_s=(call.ended_ns - call.started_ns) / 1e9,
+            **_session(call.label),
+            circuit=CircuitState(call.circuit).label,
+            inflight=call.inflight,
             status=CallStatus.SUCCESS.label,
             delivery="answered",
         )

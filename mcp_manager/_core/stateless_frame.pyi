@@ -8,8 +8,8 @@ from mcp_manager._core.jsonrpc import Message
 __pyx_capi__: dict[str, object]
 
 @final
-class Dressing:
-    """Dress requests that name what they ask for, as the dialect in Python does, byte for byte.
+class StatelessFrame:
+    """Frame requests that name what they ask for, as the dialect in Python does, byte for byte.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Layout of the recorder of ordinary calls, for the compiled path of a call."""
+"""Layout of the ring of ordinary calls, for the compiled path of a call."""
 
 from cpython.ref cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint64_t
@@ -14,7 +14,7 @@ cdef struct Entry:
     int32_t circuit
 
 
-cdef class FlightRecorder:
+cdef class CallRing:
     cdef Entry* entries
     # Beside the entries: whatever a label is, the garbage collector must see it.
     cdef list labels

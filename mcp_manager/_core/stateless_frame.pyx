@@ -19,7 +19,7 @@ cdef enum:
 
 
 @cython.final
-cdef class Dressing:
+cdef class StatelessFrame:
     def __cinit__(self, bytes opening not None, dict methods not None, dict mirrored not None):
         # Of its own: what has been looked at stays as it was.
         self.methods = dict(methods)
@@ -34,9 +34,9 @@ cdef class Dressing:
         self.opening = opening + b","
 
     def exchange(self, request, int64_t request_id, int64_t deadline_ns):
-        return self.dress(request, request_id, deadline_ns)
+        return self.frame(request, request_id, deadline_ns)
 
-    cdef Exchange dress(self, request, int64_t request_id, int64_t deadline_ns):
+    cdef Exchange frame(self, request, int64_t request_id, int64_t deadline_ns):
         cdef bytes method, params, lines, member
         cdef bytes data = None
         cdef const uint8_t* text

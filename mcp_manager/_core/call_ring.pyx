@@ -8,7 +8,7 @@ from libc.stdlib cimport calloc, free
 from typing import NamedTuple
 
 
-class Flown(NamedTuple):
+class PastCall(NamedTuple):
     server_id: str
     method: str
     label: object
@@ -29,7 +29,7 @@ cdef inline void hold(PyObject** place, PyObject* value) noexcept:
 
 
 @cython.final
-cdef class FlightRecorder:
+cdef class CallRing:
     def __cinit__(self, Py_ssize_t capacity):
         if capacity < 1:
             raise ValueError(f"capacity must be at least 1, not {capacity}")
@@ -78,7 +78,7 @@ cdef class FlightRecorder:
     ):
         self.note(server_id, method, label, started_ns, ended_ns, inflight, circuit)
 
-    def flown(self):
+    def past_calls(self):
         cdef list records = []
         cdef Py_ssize_t first = self.following if self.held == self.capacity else 0
         cdef Py_ssize_t position
@@ -86,7 +86,7 @@ cdef class FlightRecorder:
         for offset in range(self.held):
             position = (first + offset) % self.capacity
             entry = &self.entries[position]
-            records.append(Flown(
+            records.append(PastCall(
                 <str> entry.server_id, <str> entry.method, self.labels[position], entry.started_ns, entry.ended_ns,
                 entry.inflight, entry.circuit,
             ))

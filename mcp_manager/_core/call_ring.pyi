@@ -2,10 +2,10 @@
 
 from typing import Any, NamedTuple, final
 
-class Flown(NamedTuple):
+class PastCall(NamedTuple):
     """A call that went well.
 
-    ``label`` says which session it went to; ``inflight`` and ``circuit`` are of its instance when it was over. The times
+    ``label`` says which session it went to; ``inflight`` and ``circuit`` are of its backend when it was over. The times
     are of the monotonic clock.
     """
 
@@ -18,7 +18,7 @@ class Flown(NamedTuple):
     circuit: int
 
 @final
-class FlightRecorder:
+class CallRing:
     """Remember the latest calls that went well; the oldest gives way.
 
     Parameters
@@ -32,7 +32,7 @@ class FlightRecorder:
         ``capacity`` is not positive.
     """
 
-    def __new__(cls, capacity: int) -> FlightRecorder: ...
+    def __new__(cls, capacity: int) -> CallRing: ...
     @property
     def capacity(self) -> int:
         """How many it remembers at most."""
@@ -50,7 +50,7 @@ class FlightRecorder:
         inflight: int,
         circuit: int,
     ) -> None:
-        """Remember a call; see :class:`Flown`."""
+        """Remember a call; see :class:`PastCall`."""
 
-    def flown(self) -> list[Flown]:
+    def past_calls(self) -> list[PastCall]:
         """Return what it remembers, in the order in which the calls ended."""

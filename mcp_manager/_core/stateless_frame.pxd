@@ -1,4 +1,4 @@
-"""Layout of what dresses requests, for the compiled path of a call."""
+"""Layout of what frames requests of the stateless revisions, for the compiled path of a call."""
 
 from libc.stdint cimport int64_t
 
@@ -6,13 +6,13 @@ from mcp_manager._core.http_message cimport Exchange
 from mcp_manager._core.jsonrpc cimport Message
 
 
-cdef class Dressing:
+cdef class StatelessFrame:
     # With the comma before another member: there is always one.
     cdef bytes opening
     cdef dict methods
     cdef dict mirrored
 
-    cdef Exchange dress(self, object request, int64_t request_id, int64_t deadline_ns)
+    cdef Exchange frame(self, object request, int64_t request_id, int64_t deadline_ns)
 
 
 cdef bint is_complete(Message reply) noexcept
