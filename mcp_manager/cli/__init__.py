@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
 from mcp_manager._version import __version__
-from mcp_manager.cli.program import Parser, run_program
+from mcp_manager.cli.program import MISUSED, Parser, run_program
+from mcp_manager.cli.table import complain
 from mcp_manager.errors import McpManagerError
 
 __all__ = ["main"]
@@ -31,7 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     The exit status: 0 done, 1 failed, 2 misused (arguments, configuration, unknown server), 130 interrupted.
     """
-    return run_program(_parser(), argv, _begin)
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if arguments[:1] == ["bench"]:
+        # It is said for one release, to those who knew the command.
+        complain("the benchmark is not installed any more: run python -m benchmarks at the root of a checkout")
+        return MISUSED
+    return run_program(_parser(), arguments, _begin)
 
 
 def _begin(options: argparse.Namespace) -> Coroutine[Any, Any, int]:
@@ -72,30 +79,7 @@ def _parser() -> Parser:
     verb.add_argument("method", metavar="METHOD", help="such as tools/list or tools/call")
     verb.add_argument("params", nargs="?", metavar="PARAMS_JSON", help='such as \'{"name": "add", "arguments": {}}\'')
     verb.add_argument("--timeout", type=float, metavar="SECONDS", help=_TIMEOUT)
-    _bench_verb(verbs)
     return parser
-
-
-def _bench_verb(verbs: argparse._SubParsersAction[Parser]) -> None:
-    about = "measure what a call costs on this machine, beside other clients"
-    verb = verbs.add_parser(
-        "bench",
-        help=about,
-        description=f"{about[0].upper()}{about[1:]}. Takes about two minutes; Linux only.",
-        allow_abbrev=False,
-    )
-    much = verb.add_mutually_exclusive_group()
-    much.add_argument("--quick", action="store_true", help="one small case, about 20 seconds")
-    much.add_argument("--full", action="store_true", help="all sizes, framings and numbers of calls in flight")
-    verb.add_argument("--case", action="append", metavar="CASE", help="framing/bytes/in flight, such as sse/10k/64")
-    verb.add_argument("--client", action="append", metavar="NAME", help="one of those that are compared, such as mcp")
-    verb.add_argument("--loop", choices=("asyncio", "uvloop", "both"), default="both", help="default: both")
-    verb.add_argument("--rounds", type=int, metavar="N", help="interleaved rounds of every case (default: 5)")
-    verb.add_argument("--json", metavar="FILE", help="write all samples, with machine, date and versions")
-    verb.add_argument("--svg", metavar="FILE", help="draw the comparison")
-    verb.add_argument("--targets", action="store_true", help="print the targets alone, measured and met or not")
-    verb.add_argument("--strict", action="store_true", help="exit with 1 if a target is not met or not measured")
-    verb.set_defaults(module="bench", function="run")
 
 
 def _fleet_verb(verbs: argparse._SubParsersAction[Parser], name: str, help_text: str, *, json: bool) -> Parser:

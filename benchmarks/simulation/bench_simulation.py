@@ -11,7 +11,7 @@ import os
 import random
 from typing import Any
 
-from mcp_manager.bench.scenarios import (
+from benchmarks.simulation.scenarios import (
     OURS,
     PLACES,
     BudgetedRetries,
@@ -21,8 +21,8 @@ from mcp_manager.bench.scenarios import (
     hedge,
     outage,
 )
-from mcp_manager.bench.simulated_policies import RouterBalancer
-from mcp_manager.bench.simulation import Figures
+from benchmarks.simulation.simulated_policies import RouterBalancer
+from benchmarks.simulation.simulation import Figures
 
 SEED = int(os.environ.get("MCP_MANAGER_SEED", "20"))
 MOST_ERRORS = 0.002
