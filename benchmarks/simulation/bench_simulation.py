@@ -1,8 +1,8 @@
 """What the policies do to latencies and errors, simulated: this router beside others, an outage, rare slow answers.
 
-Run as ``pytest benchmarks/bench_simulation.py --benchmark-only``; the tables are printed at the end. Time is simulated
-and chance has a seed (``MCP_MANAGER_SEED`` sets another), so that the figures are the same on every machine and the
-targets are simply asserted. What pytest-benchmark measures is how long the simulation takes.
+Run as ``pytest benchmarks/simulation/bench_simulation.py --benchmark-only``; the tables are printed at the end. Time is
+simulated and chance has a seed (``MCP_MANAGER_SEED`` sets another), so that the figures are the same on every machine and
+the targets are simply asserted. What pytest-benchmark measures is how long the simulation takes.
 """
 
 from __future__ import annotations
