@@ -18,14 +18,17 @@ test: | .venv ## run the tests, two files at a time
 lint: | .venv ## check style and formatting
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	PATH="$$PWD/.venv/bin:$$PATH" cython-lint mcp_manager
+	PATH="$$PWD/.venv/bin:$$PATH" cython-lint mcp_manager benchmarks
 
 # stubtest imports what is in its working directory first; elsewhere, it finds the installed package with its compiled
 # modules.
 types: | .venv ## check types, and the stubs against the compiled modules
 	.venv/bin/mypy --strict -p mcp_manager
+	MYPYPATH=tests .venv/bin/mypy --strict --explicit-package-bases benchmarks/*.py benchmarks/calls benchmarks/simulation
 	MYPYPATH=tests .venv/bin/mypy --strict --explicit-package-bases examples tests/support/*.py tests/conformance/*.py
-	cd .venv && bin/python -m mypy.stubtest mcp_manager._core mcp_manager.bench.loopback
+	cd .venv && bin/python -m mypy.stubtest mcp_manager._core
+	.venv/bin/python -c 'from benchmarks.calls.build import build_loopback; build_loopback()'
+	.venv/bin/python -m mypy.stubtest benchmarks.calls.loopback
 
 bench: | .venv ## run the benchmark
 	.venv/bin/python -m benchmarks

@@ -39,8 +39,6 @@ MODULES = (
     "call_path",
     "permanence",
 )
-# The benchmark's server waits with epoll, which other systems do not have.
-BENCH_MODULES = ("loopback",) if sys.platform == "linux" else ()
 
 Options.warning_errors = True
 checked = PROFILE != "release"
@@ -72,16 +70,15 @@ setup(
     ext_modules=cythonize(
         [
             Extension(
-                f"mcp_manager.{package}.{module}",
-                [f"mcp_manager/{package}/{module}.pyx"],
+                f"mcp_manager._core.{module}",
+                [f"mcp_manager/_core/{module}.pyx"],
                 depends=HEADERS.get(module, []),
                 include_dirs=["mcp_manager/_core"],
                 define_macros=macros,
                 extra_compile_args=compile_args,
                 extra_link_args=link_args,
             )
-            for package, modules in (("_core", MODULES), ("bench", BENCH_MODULES))
-            for module in modules
+            for module in MODULES
         ],
         compiler_directives=directives,
         annotate=PROFILE == "debug",

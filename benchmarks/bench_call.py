@@ -2,7 +2,7 @@
 
 Run as ``pytest benchmarks/bench_call.py --benchmark-only``. All clients run in this one process, so what is measured is
 the time that passes, not the processor time of each: for that, and for interleaved rounds on separate cores, there is
-``mcp-manager bench``.
+``python -m benchmarks``.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 
-from mcp_manager.bench.bare_lane import LaneNotAvailableError
-from mcp_manager.bench.cases import Case
-from mcp_manager.bench.client import BenchClient
-from mcp_manager.bench.measure import calls_for, run_calls
-from mcp_manager.bench.worker import CLIENTS, client_class
+from benchmarks.calls.build import build_loopback
+from benchmarks.calls.cases import Case
+from benchmarks.calls.checkout import child_environment
+from benchmarks.calls.client import BenchClient
+from benchmarks.calls.measure import calls_for, run_calls
+from benchmarks.calls.worker import CLIENTS, client_class
 
 SIZES = {"100 B": 100, "10 kB": 10_000, "1 MB": 1_000_000}
 IN_FLIGHT = (1, 16)
@@ -34,8 +35,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 @pytest.fixture(scope="module")
 def origin() -> Iterator[str]:
     """The server, in a process of its own."""
-    command = [sys.executable, "-P", "-m", "mcp_manager.bench.serve"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    build_loopback()
+    command = [sys.executable, "-P", "-m", "benchmarks.calls.serve"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=child_environment()) as process:
         assert process.stdin is not None and process.stdout is not None
         yield f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}"
         process.stdin.close()
@@ -99,5 +101,5 @@ def test_call(size: str, loop: str, client: str, in_flight: int, origin: str, be
             calls = connected.calls()
             benchmark.extra_info.update(size=size, loop=loop, client=client, in_flight=in_flight, calls=calls)
             benchmark.pedantic(connected.run, args=(calls,), rounds=ROUNDS)
-    except (ImportError, LaneNotAvailableError) as error:
+    except ImportError as error:
         pytest.skip(str(error))

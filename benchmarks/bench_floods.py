@@ -26,6 +26,10 @@ from typing import Any
 from mcp_manager import Handlers, McpManager
 from mcp_manager.config import ManagerConfig
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from benchmarks.calls.build import build_loopback
+from benchmarks.calls.checkout import child_environment
+
 FLOODING = str(Path(__file__).parent.parent / "tests" / "support" / "programs" / "flooding.py")
 CALL = json.dumps(
     {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "echo", "arguments": {"text": "x"}}}
@@ -59,7 +63,11 @@ def jobs() -> Iterator[tuple[str, str, str, int]]:
 def program(*command: str) -> Iterator[int]:
     """Run a server and return its port."""
     with subprocess.Popen(
-        [sys.executable, "-P", *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-P", *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=child_environment(),
     ) as process:
         assert process.stdin is not None and process.stdout is not None
         try:
@@ -196,7 +204,8 @@ def main() -> None:
         import uvloop  # noqa: PLC0415
 
         factory = uvloop.new_event_loop
-    with program("-m", "mcp_manager.bench.serve") as neighbour:
+    build_loopback()
+    with program("-m", "benchmarks.calls.serve") as neighbour:
         columns = f"{'p50 ms':>9}{'x quiet':>9}{'p99 ms':>9}{'x quiet':>9}{'late ms':>9}{'MB/s':>8}"
         print(f"{options.loop:36}{columns}", flush=True)
         for name, way, kind, number in jobs():

@@ -71,7 +71,7 @@ def _call_table(calls: Sequence[dict[str, Any]]) -> Iterable[str]:
             cells = (f"{figures[number]:14.1f}" if number in figures else f"{'-':>14}" for number in columns)
             yield f"  {client:22}{''.join(cells)}"
         yield ""
-    yield "wall time per call in microseconds, median of the rounds; mcp-manager bench measures processor time"
+    yield "wall time per call in microseconds, median of the rounds; python -m benchmarks measures processor time"
 
 
 def _version(name: str) -> str:

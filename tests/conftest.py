@@ -23,6 +23,9 @@ try:
 except ImportError:
     new_uvloop = None  # type: ignore[assignment]
 
+# For the benchmarks, which are not installed. Last, so that an installed package is what is tested.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
 settings.register_profile("default", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, print_blob=True)
 # For another interpreter or loop, where what is drawn was tried on the first one.

@@ -56,7 +56,7 @@ class Hedges:
 
     The latencies that decide are those of whole calls, hedged or not. Those that the router measures would be the wrong
     ones: an attempt that lost is not among them, so that the long ones are missing, and the percentile would sink until a
-    tenth of the calls were hedged (``benchmarks/bench_simulation.py``).
+    tenth of the calls were hedged (``benchmarks/simulation/bench_simulation.py``).
 
     Parameters
     ----------

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import contextlib
 import importlib
-import io
-import os
 import sys
-from collections.abc import Sequence
-from typing import Final, NoReturn
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final
 
 from mcp_manager._version import __version__
+from mcp_manager.cli.program import MISUSED, Parser, run_program
 from mcp_manager.cli.table import complain
-from mcp_manager.errors import CallError, McpManagerError
+from mcp_manager.errors import McpManagerError
 
 __all__ = ["main"]
 
-_FAILED = 1
-_MISUSED = 2
-_INTERRUPTED = 130
 _EPILOG = (
     "Begin with: mcp-manager demo. Exit status: 0 done, 1 failed, 2 misused (arguments, configuration, unknown "
     "server), 130 interrupted."
@@ -39,46 +33,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     The exit status: 0 done, 1 failed, 2 misused (arguments, configuration, unknown server), 130 interrupted.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A server may describe itself in characters that the terminal's encoding lacks.
-        sys.stdout.reconfigure(errors="replace")
-    try:
-        options = _parser().parse_args(argv)
-    except SystemExit as done:
-        return int(done.code or 0)
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if arguments[:1] == ["bench"]:
+        # It is said for one release, to those who knew the command.
+        complain("the benchmark is not installed any more: run python -m benchmarks at the root of a checkout")
+        return MISUSED
+    return run_program(_parser(), arguments, _begin)
+
+
+def _begin(options: argparse.Namespace) -> Coroutine[Any, Any, int]:
     if options.verb is None:
-        complain("nothing to do: try mcp-manager demo, which needs no configuration (see mcp-manager --help)")
-        return _MISUSED
+        raise McpManagerError(
+            "nothing to do: try mcp-manager demo, which needs no configuration (see mcp-manager --help)"
+        )
     run = getattr(importlib.import_module(f"mcp_manager.cli.{options.module}"), options.function)
-    try:
-        status: int = asyncio.run(run(options))
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    except McpManagerError as error:
-        complain(str(error))
-        return _FAILED if isinstance(error, CallError) else _MISUSED
-    except BrokenPipeError:
-        # Whoever read the output, such as head, has seen enough; the interpreter must not try again at its exit.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _FAILED
-    return status
+    work: Coroutine[Any, Any, int] = run(options)
+    return work
 
 
 _TIMEOUT: Final = "default: the server's request_timeout_s; for a program start_timeout_s, if that is longer"
 
 
-class _Parser(argparse.ArgumentParser):
-    """Complain in one line, as every other error of this program does."""
-
-    def error(self, message: str) -> NoReturn:
-        complain(f"{message} (see {self.prog} --help)")
-        self.exit(_MISUSED)
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="mcp-manager", description="Manage a fleet of MCP servers.", epilog=_EPILOG, allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"mcp-manager {__version__}")
@@ -102,33 +79,10 @@ def _parser() -> _Parser:
     verb.add_argument("method", metavar="METHOD", help="such as tools/list or tools/call")
     verb.add_argument("params", nargs="?", metavar="PARAMS_JSON", help='such as \'{"name": "add", "arguments": {}}\'')
     verb.add_argument("--timeout", type=float, metavar="SECONDS", help=_TIMEOUT)
-    _bench_verb(verbs)
     return parser
 
 
-def _bench_verb(verbs: argparse._SubParsersAction[_Parser]) -> None:
-    about = "measure what a call costs on this machine, beside other clients"
-    verb = verbs.add_parser(
-        "bench",
-        help=about,
-        description=f"{about[0].upper()}{about[1:]}. Takes about two minutes; Linux only.",
-        allow_abbrev=False,
-    )
-    much = verb.add_mutually_exclusive_group()
-    much.add_argument("--quick", action="store_true", help="one small case, about 20 seconds")
-    much.add_argument("--full", action="store_true", help="all sizes, framings and numbers of calls in flight")
-    verb.add_argument("--case", action="append", metavar="CASE", help="framing/bytes/in flight, such as sse/10k/64")
-    verb.add_argument("--client", action="append", metavar="NAME", help="one of those that are compared, such as mcp")
-    verb.add_argument("--loop", choices=("asyncio", "uvloop", "both"), default="both", help="default: both")
-    verb.add_argument("--rounds", type=int, metavar="N", help="interleaved rounds of every case (default: 5)")
-    verb.add_argument("--json", metavar="FILE", help="write all samples, with machine, date and versions")
-    verb.add_argument("--svg", metavar="FILE", help="draw the comparison")
-    verb.add_argument("--targets", action="store_true", help="print the targets alone, measured and met or not")
-    verb.add_argument("--strict", action="store_true", help="exit with 1 if a target is not met or not measured")
-    verb.set_defaults(module="bench", function="run")
-
-
-def _fleet_verb(verbs: argparse._SubParsersAction[_Parser], name: str, help_text: str, *, json: bool) -> _Parser:
+def _fleet_verb(verbs: argparse._SubParsersAction[Parser], name: str, help_text: str, *, json: bool) -> Parser:
     verb = verbs.add_parser(name, help=help_text, description=f"{help_text[0].upper()}{help_text[1:]}.")
     verb.add_argument("config", metavar="CONFIG", help="a .toml or .json file with servers or mcpServers")
     if json:

@@ -77,7 +77,7 @@ def fuzz_wires(dice: Random, log: Log) -> None:
 
 def fuzz_loopback(dice: Random, log: Log) -> None:
     """Requests to the benchmark's server: whatever came before, the next connection is answered."""
-    from mcp_manager.bench.loopback import Loopback  # noqa: PLC0415
+    from benchmarks.calls.loopback import Loopback  # noqa: PLC0415  (the parent process has built it)
 
     reply = SimpleNamespace(
         method=b'"m"', head=b"HTTP/1.1 200 OK\r\nContent-Length: ", suffix=b'"result":{}}', counted=12

@@ -25,26 +25,37 @@ from mcp import ClientSession, MCPError
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import TextContent
 
+from benchmarks.calls.build import build_loopback
+from benchmarks.calls.cases import Case, Framing
+from benchmarks.calls.checkout import child_environment
+from benchmarks.calls.children import ChildError, LoopbackServer, Worker
+from benchmarks.calls.command_line import main
+from benchmarks.calls.replies import STATELESS
+from benchmarks.calls.serve import address
+from benchmarks.calls.worker import CLIENTS
 from mcp_manager import McpManager
 from mcp_manager import TextContent as ManagersText
-from mcp_manager.bench.cases import Case, Framing
-from mcp_manager.bench.children import ChildError, LoopbackServer, Worker
-from mcp_manager.bench.replies import STATELESS
-from mcp_manager.bench.serve import address
-from mcp_manager.bench.worker import CLIENTS
-from mcp_manager.cli import main
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the loopback server waits with epoll")
 
-COMMAND = [sys.executable, "-P", "-m", "mcp_manager", "bench"]
+COMMAND = [sys.executable, "-P", "-m", "benchmarks"]
 SMALLEST = ["--quick", "--case", "json/100/2", "--loop", "asyncio", "--rounds", "1"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built() -> None:
+    """Compile the server before it is waited for, and before a program would say that it does so."""
+    build_loopback()
 
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     """The port of a loopback server, for clients that block."""
     with subprocess.Popen(
-        [sys.executable, "-P", "-m", "mcp_manager.bench.serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-P", "-m", "benchmarks.calls.serve"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=child_environment(),
     ) as process:
         assert process.stdin is not None and process.stdout is not None
         yield json.loads(process.stdout.readline())["port"]
@@ -329,7 +340,7 @@ async def test_a_process_that_ended_is_an_error_that_says_why() -> None:
 
 def run_bench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, timeout=110, env={**os.environ, **environment}
+        [*COMMAND, *arguments], capture_output=True, text=True, timeout=110, env={**child_environment(), **environment}
     )
 
 
@@ -357,8 +368,7 @@ def test_a_miniature_comparison_prints_and_writes_everything(tmp_path: Path) -> 
 def test_a_peer_that_is_not_there_is_left_out_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "fastmcp.py").write_text("raise ImportError('it is not installed')")
     chosen = ["--client", "fastmcp", "--client", "execute_raw"]
-    # An empty part would be the working directory, where the package may be that of a checkout that was not built.
-    paths = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    paths = os.pathsep.join([str(tmp_path), child_environment()["PYTHONPATH"]])
     done = run_bench(*SMALLEST, *chosen, PYTHONPATH=paths)
     assert done.returncode == 0, done.stderr
     assert "left out: fastmcp (it is not installed)" in done.stdout
@@ -379,14 +389,14 @@ def test_a_peer_that_is_not_there_is_left_out_with_the_reason(tmp_path: Path) ->
     ],
 )
 def test_misuse_is_told_in_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
-    assert main(["bench", *arguments]) == 2
+    assert main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert said in captured.err and captured.err.count("\n") == 1
 
 
 def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "--help"]) == 0
+    assert main(["--help"]) == 0
     out = capsys.readouterr().out
     for option in (
         "--quick",
@@ -405,7 +415,10 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
 def test_its_processes_end_with_it(signal_number: int) -> None:
-    with subprocess.Popen([*COMMAND, "--quick"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    command = [*COMMAND, "--quick"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=child_environment()
+    ) as process:
         children = wait_for_children(process.pid, 3)
         process.send_signal(signal_number)
         _, errors = process.communicate(timeout=30)
@@ -417,9 +430,9 @@ def test_its_processes_end_with_it(signal_number: int) -> None:
 
 def test_a_client_that_waits_for_an_answer_ends_with_it_too() -> None:
     command = [*COMMAND, "--quick", "--client", "aiohttp + orjson", "--rounds", "1000"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=child_environment()) as process:
         children = wait_for_children(process.pid, 2)
-        (server,) = (each for each in children if "mcp_manager.bench.serve" in each.cmdline())
+        (server,) = (each for each in children if "benchmarks.calls.serve" in each.cmdline())
         (client,) = (each for each in children if each != server)
         wait_until(lambda: any(each.status == psutil.CONN_ESTABLISHED for each in client.net_connections()))
         server.suspend()
@@ -444,11 +457,13 @@ def wait_until(true: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_it_is_imported_only_when_used() -> None:
+def test_the_command_line_of_the_package_loads_none_of_it() -> None:
     code = (
-        "import sys, mcp_manager, mcp_manager.cli;"
-        "mcp_manager.cli.main(['--version']);"
-        "print([name for name in sys.modules if name.startswith('mcp_manager.') and 'bench' in name])"
+        "import sys, mcp_manager.cli;"
+        "mcp_manager.cli.main(['--version']); mcp_manager.cli.main(['bench']);"
+        "print([name for name in sys.modules if 'bench' in name])"
     )
-    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    command = [sys.executable, "-P", "-c", code]
+    # It could be loaded: the checkout is in the path.
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=child_environment())
     assert done.stdout.splitlines()[-1] == "[]"

@@ -336,6 +336,9 @@ def test_an_interrupted_call_ends_with_its_server(working: Path, tmp_path: Path)
         ([], 2, r"nothing to do: try mcp-manager demo.*--help"),
         (["call", "FLEET"], 2, r"required: SERVER, METHOD"),
         (["demo", "--fast"], 2, r"unrecognized arguments: --fast"),
+        (["bench"], 2, r"not installed any more: run python -m benchmarks at the root of a checkout"),
+        (["bench", "--quick", "--case", "json/100/16"], 2, r"run python -m benchmarks"),
+        (["bench", "--help"], 2, r"run python -m benchmarks"),
     ],
 )  # fmt: skip
 def test_an_error_is_one_line_on_standard_error(
@@ -385,6 +388,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Begin with: mcp-manager demo." in shown
     for verb in ("demo", "check", "list", "status", "tools", "call"):
         assert f"\n    {verb} " in shown
+    assert "bench" not in shown
 
 
 def test_the_console_script_is_this_main() -> None:

@@ -13,8 +13,8 @@ from support import faults
 from support.calls import CALM, deployed, echo, failure_of, text_of, tool_call
 from support.scripted import ScriptedServer
 
+from benchmarks.calls.children import LoopbackServer
 from mcp_manager import DeadlineExceededError, ManagerConfig, McpManager
-from mcp_manager.bench.children import LoopbackServer
 from mcp_manager.transports.http.connections.limit import default_limit
 
 pytestmark = pytest.mark.both_loops

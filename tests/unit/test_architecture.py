@@ -101,15 +101,13 @@ def circle_in(graph: dict[str, set[str]]) -> list[str]:
 
 
 def test_every_part_has_its_place() -> None:
-    here = {unit_of(path) for path in python_modules()} - {"bench"}
-    assert here == set(PARTS)
+    assert {unit_of(path) for path in python_modules()} == set(PARTS)
 
 
 @pytest.mark.parametrize("path", python_modules(), ids=lambda path: str(path.relative_to(SOURCE)))
 def test_imports_point_down(path: Path) -> None:
-    # The comparison of clients is a part of the command line, which draws its tables.
-    unit, *imported = ("cli" if each == "bench" else each for each in (unit_of(path), *imported_units(path)))
-    above = [each for each in imported if each != unit and PARTS.index(each) < PARTS.index(unit)]
+    unit = unit_of(path)
+    above = [each for each in imported_units(path) if each != unit and PARTS.index(each) < PARTS.index(unit)]
     assert above == [], f"{path.relative_to(SOURCE)} imports from above"
 
 
@@ -186,7 +184,7 @@ def test_importing_the_package_alone_loads_none_of_its_parts() -> None:
 @pytest.mark.parametrize("name", ["McpManager", "PyMcpManager"])
 def test_a_manager_loads_nothing_that_waits_until_it_is_used(name: str) -> None:
     heavy = (
-        "mcp_manager.cli, mcp_manager.bench, mcp_manager.observe.metrics, mcp_manager.web, mcp_manager.auth.oauth, aiohttp, yarl,"
+        "mcp_manager.cli, mcp_manager.observe.metrics, mcp_manager.web, mcp_manager.auth.oauth, aiohttp, yarl,"
         " prometheus_client, http.server, jsonschema_rs, joserfc, cryptography, dns, tomllib, uvloop, argparse, rich, pydantic,"
         " httpx, mcp"
     )

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from mcp_manager.bench.cases import ALONE, FULL, LARGE, SMALL, Case, parse_case
-from mcp_manager.bench.plot import chart
-from mcp_manager.bench.replies import render
-from mcp_manager.bench.report import comparison_tables, missing_lines, target_table
-from mcp_manager.bench.samples import Samples
-from mcp_manager.bench.targets import Target, comparisons, evaluate
-from mcp_manager.bench.worker import CLIENTS
+from benchmarks.calls.cases import ALONE, FULL, LARGE, SMALL, Case, parse_case
+from benchmarks.calls.plot import chart
+from benchmarks.calls.replies import render
+from benchmarks.calls.report import comparison_tables, missing_lines, target_table
+from benchmarks.calls.samples import Samples
+from benchmarks.calls.targets import Target, comparisons, evaluate
+from benchmarks.calls.worker import CLIENTS
 
 ABOUT: dict[str, Any] = {
     "date": "2026-01-02",

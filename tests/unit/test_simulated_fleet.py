@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from mcp_manager.bench.scenarios import (
+from benchmarks.simulation.scenarios import (
     OURS,
     PLACES,
     BudgetedRetries,
@@ -13,7 +13,7 @@ from mcp_manager.bench.scenarios import (
     hedge,
     outage,
 )
-from mcp_manager.bench.simulated_policies import RouterBalancer
+from benchmarks.simulation.simulated_policies import RouterBalancer
 
 SEED = 5
 BEST = "P2C, peak-EWMA, error penalty"

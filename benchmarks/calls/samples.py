@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from mcp_manager.bench.cases import Case
+from benchmarks.calls.cases import Case
 
 __all__ = ["Samples", "Summary"]
 

@@ -8,12 +8,12 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
+from benchmarks.calls.cases import Expected
+from benchmarks.calls.client import AwaitedClient, WrongReplyError
+from benchmarks.calls.ours import ExecuteRawClient
+from benchmarks.calls.peers import SdkClient
+from benchmarks.calls.replies import STATELESS, render
 from mcp_manager._core import jsonrpc
-from mcp_manager.bench.cases import Expected
-from mcp_manager.bench.client import AwaitedClient, WrongReplyError
-from mcp_manager.bench.ours import ExecuteRawClient
-from mcp_manager.bench.peers import SdkClient
-from mcp_manager.bench.replies import STATELESS, render
 from mcp_manager.manager import McpManager
 
 _SEED = 1

@@ -11,9 +11,9 @@ from typing import Any, Final
 import aiohttp
 import orjson
 
-from mcp_manager.bench import bare_lane
-from mcp_manager.bench.cases import Expected
-from mcp_manager.bench.client import ARGUMENTS, AwaitedClient, WrongReplyError
+from benchmarks.calls import bare_lane
+from benchmarks.calls.cases import Expected
+from benchmarks.calls.client import ARGUMENTS, AwaitedClient, WrongReplyError
 
 __all__ = ["AiohttpClient", "BareLaneClient", "FastMcpClient", "HttpxClient", "SdkClient"]
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 from xml.sax.saxutils import escape
 
-from mcp_manager.bench.cases import parse_case
-from mcp_manager.bench.report import caption
-from mcp_manager.bench.samples import Samples
+from benchmarks.calls.cases import parse_case
+from benchmarks.calls.report import caption
+from benchmarks.calls.samples import Samples
 
 __all__ = ["chart"]
 

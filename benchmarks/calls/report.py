@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any, Final
 
+from benchmarks.calls.cases import Case, parse_case
+from benchmarks.calls.samples import Samples
+from benchmarks.calls.targets import Extras, Target
 from mcp_manager._version import __version__
-from mcp_manager.bench.cases import Case, parse_case
-from mcp_manager.bench.samples import Samples
-from mcp_manager.bench.targets import Extras, Target
 from mcp_manager.cli.table import render
 
 __all__ = ["comparison_tables", "document", "extras_lines", "missing_lines", "surroundings", "target_table"]

@@ -6,12 +6,12 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
-from mcp_manager.bench.cases import ALONE, LARGE, SMALL, Case
-from mcp_manager.bench.children import ChildError, LoopbackServer, Worker, cores
-from mcp_manager.bench.runner import Comparison
-from mcp_manager.bench.samples import Samples
-from mcp_manager.bench.serve import address
-from mcp_manager.bench.worker import CLIENTS
+from benchmarks.calls.cases import ALONE, LARGE, SMALL, Case
+from benchmarks.calls.children import ChildError, LoopbackServer, Worker, cores
+from benchmarks.calls.runner import Comparison
+from benchmarks.calls.samples import Samples
+from benchmarks.calls.serve import address
+from benchmarks.calls.worker import CLIENTS
 
 __all__ = ["Extras", "Target", "comparisons", "evaluate", "measure_extras"]
 

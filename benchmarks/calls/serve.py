@@ -11,7 +11,8 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from mcp_manager.bench.replies import render
+from benchmarks.calls.build import BuildError, build_loopback
+from benchmarks.calls.replies import render
 
 __all__ = ["main"]
 
@@ -21,16 +22,18 @@ _PER_NETWORK = 250
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve on ``127.0.0.1`` and, with ``--addresses``, on further addresses of the loopback network."""
-    parser = argparse.ArgumentParser(prog="python -m mcp_manager.bench.serve", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.calls.serve", description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="default: one the system chooses")
     parser.add_argument("--addresses", type=int, default=1, help="listen on so many addresses of 127.0.0.0/8")
     parser.add_argument("--core", type=int, help="the processor core to stay on")
     options = parser.parse_args(argv)
     try:
-        from mcp_manager.bench.loopback import Loopback  # noqa: PLC0415  (it exists on Linux alone)
-    except ImportError:
-        print("the loopback server is built on Linux only: it waits with epoll", file=sys.stderr)
+        build_loopback()
+    except BuildError as error:
+        print(error, file=sys.stderr)
         return 1
+    from benchmarks.calls.loopback import Loopback  # noqa: PLC0415  (it is there only now)
+
     if options.core is not None:
         os.sched_setaffinity(0, {options.core})
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

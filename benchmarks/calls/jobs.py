@@ -9,7 +9,7 @@ import importlib
 import time
 from typing import Any
 
-from mcp_manager.bench.measure import memory_kb, processor_s
+from benchmarks.calls.measure import memory_kb, processor_s
 from mcp_manager.manager import McpManager
 
 __all__ = ["manager_sessions", "sdk_sessions"]

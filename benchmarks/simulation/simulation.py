@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from mcp_manager.bench.simulated_policies import Balancer, Picked
+from benchmarks.simulation.simulated_policies import Balancer, Picked
 from mcp_manager.types import Outcome
 
 __all__ = ["Figures", "Hedging", "Retrying", "Service", "World"]

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final, NamedTuple
 
+from benchmarks.simulation.simulated_policies import REFERENCES, Balancer, RouterBalancer
+from benchmarks.simulation.simulation import Figures, Hedging, Retrying, World
 from mcp_manager._core.histogram import LatencyWindow
-from mcp_manager.bench.simulated_policies import REFERENCES, Balancer, RouterBalancer
-from mcp_manager.bench.simulation import Figures, Hedging, Retrying, World
 from mcp_manager.calls.retrying import next_backoff_s
 from mcp_manager.config import HedgeConfig, RetryConfig
 from mcp_manager.servers.core_settings import in_ns

@@ -9,10 +9,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
+from benchmarks.calls.checkout import child_environment
 from mcp_manager.errors import McpManagerError
 
 __all__ = ["ChildError", "JsonChild", "LoopbackServer", "Worker", "cores"]
@@ -20,7 +20,6 @@ __all__ = ["ChildError", "JsonChild", "LoopbackServer", "Worker", "cores"]
 _END_S: Final = 2.0
 _START_S: Final = 60.0
 _ANSWER_S: Final = 300.0
-_PACKAGE_PARENT: Final = str(Path(__file__).resolve().parents[2])
 _SHOWN: Final = 500
 
 
@@ -37,7 +36,7 @@ def cores() -> tuple[int, int] | tuple[None, None]:
 
 
 class JsonChild:
-    """A module of this package run as a process that is spoken to in lines of JSON and ends with its standard input.
+    """A module of the benchmark run as a process that is spoken to in lines of JSON and ends with its standard input.
 
     Parameters
     ----------
@@ -49,15 +48,13 @@ class JsonChild:
         self.module = module
         self._received = b""
         self._errors = tempfile.TemporaryFile()
-        # Last: installed, it is site-packages, which must not overtake what the user put in front of it.
-        paths = [*filter(None, [os.environ.get("PYTHONPATH")]), _PACKAGE_PARENT]
         # A session of its own: Ctrl-C is this process's to handle.
         self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
             [sys.executable, "-P", "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            env=child_environment(),
             start_new_session=True,
             bufsize=0,
         )
@@ -164,7 +161,7 @@ class LoopbackServer(JsonChild):
 
     def __init__(self, core: int | None, addresses: int = 1) -> None:
         pinned = ("--core", str(core)) if core is not None else ()
-        super().__init__("mcp_manager.bench.serve", "--addresses", str(addresses), *pinned)
+        super().__init__("benchmarks.calls.serve", "--addresses", str(addresses), *pinned)
         self.port = 0
 
     async def __aenter__(self) -> Self:
@@ -199,7 +196,7 @@ class Worker(JsonChild):
     Parameters
     ----------
     client
-        A name of :data:`~mcp_manager.bench.worker.CLIENTS`, or ``""`` for jobs that need none.
+        A name of :data:`~benchmarks.calls.worker.CLIENTS`, or ``""`` for jobs that need none.
     loop
         ``asyncio`` or ``uvloop``.
     core
@@ -208,6 +205,6 @@ class Worker(JsonChild):
 
     def __init__(self, client: str, loop: str, core: int | None) -> None:
         pinned = ("--core", str(core)) if core is not None else ()
-        super().__init__("mcp_manager.bench.worker", "--client", client, "--loop", loop, *pinned)
+        super().__init__("benchmarks.calls.worker", "--client", client, "--loop", loop, *pinned)
         self.client = client
         self.loop = loop

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import final
 
-from mcp_manager.bench.replies import Endpoint
+from benchmarks.calls.replies import Endpoint
 
 @final
 class Loopback:

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import orjson
 
-from mcp_manager.bench.replies import render
+from benchmarks.calls.replies import render
 from mcp_manager.errors import InvalidRequestError
 
 __all__ = ["ALONE", "FULL", "LARGE", "SMALL", "Case", "Expected", "Framing", "parse_case"]

@@ -16,8 +16,8 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, BinaryIO, Final
 
-from mcp_manager.bench.client import BenchClient
-from mcp_manager.bench.measure import answer_calls, expected_of, measure_memory
+from benchmarks.calls.client import BenchClient
+from benchmarks.calls.measure import answer_calls, expected_of, measure_memory
 
 __all__ = ["CLIENTS", "SPECIAL", "client_class", "main"]
 
@@ -56,7 +56,7 @@ _PR_SET_PDEATHSIG: Final = 1
 def client_class(name: str) -> type[BenchClient]:
     """Return a client's class; only then is what it stands for imported."""
     module, _, attribute = {**CLIENTS, **SPECIAL}[name].partition(".")
-    found: type[BenchClient] = getattr(importlib.import_module(f"mcp_manager.bench.{module}"), attribute)
+    found: type[BenchClient] = getattr(importlib.import_module(f"benchmarks.calls.{module}"), attribute)
     return found
 
 
@@ -78,7 +78,7 @@ class _Commands:
                 await self.aclose()
                 return {}
             case job:
-                run = getattr(importlib.import_module("mcp_manager.bench.jobs"), job)
+                run = getattr(importlib.import_module("benchmarks.calls.jobs"), job)
                 answer: dict[str, Any] = await run(**command["arguments"])
                 return answer
 
@@ -115,7 +115,7 @@ async def _serve(client: str, answers: BinaryIO) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do commands until standard input ends."""
-    parser = argparse.ArgumentParser(prog="python -m mcp_manager.bench.worker", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.calls.worker", description=__doc__)
     parser.add_argument("--client", default="", choices=["", *CLIENTS, *SPECIAL])
     parser.add_argument("--loop", default="asyncio", choices=["asyncio", "uvloop"])
     parser.add_argument("--core", type=int, help="the processor core to stay on")

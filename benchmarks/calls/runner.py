@@ -7,9 +7,9 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
-from mcp_manager.bench.cases import Case
-from mcp_manager.bench.children import ChildError, LoopbackServer, Worker, cores
-from mcp_manager.bench.samples import Samples
+from benchmarks.calls.cases import Case
+from benchmarks.calls.children import ChildError, LoopbackServer, Worker, cores
+from benchmarks.calls.samples import Samples
 
 __all__ = ["Comparison", "Runner", "available_loops"]
 

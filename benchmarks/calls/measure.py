@@ -10,8 +10,8 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from mcp_manager.bench.cases import Expected
-from mcp_manager.bench.client import AwaitedClient, BenchClient, BlockingClient
+from benchmarks.calls.cases import Expected
+from benchmarks.calls.client import AwaitedClient, BenchClient, BlockingClient
 
 __all__ = ["Measurement", "measure_calls", "measure_memory", "memory_kb", "processor_s", "reset_peak", "run_calls"]
 

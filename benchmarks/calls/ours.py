@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mcp_manager.bench.cases import Expected
-from mcp_manager.bench.client import ARGUMENTS, AwaitedClient, BlockingClient, WrongReplyError
+from benchmarks.calls.cases import Expected
+from benchmarks.calls.client import ARGUMENTS, AwaitedClient, BlockingClient, WrongReplyError
 from mcp_manager.bindings.manager import PyMcpManager
 from mcp_manager.manager import McpManager
 from mcp_manager.results import TextContent

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar, Final
 
-from mcp_manager.bench.cases import Expected
+from benchmarks.calls.cases import Expected
 
 __all__ = ["ARGUMENTS", "AwaitedClient", "BenchClient", "BlockingClient", "WrongReplyError"]
 

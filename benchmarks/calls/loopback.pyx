@@ -10,7 +10,7 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memmove, memset, strerror
 from posix.unistd cimport close, read
 
-from mcp_manager.bench.request cimport (
+from benchmarks.calls.request cimport (
     ANSWERED, BROKEN, MAX_HEAD, Request, Text, Verdict, head_end, read_envelope, read_request, same,
 )
 

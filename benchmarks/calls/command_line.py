@@ -1,4 +1,4 @@
-"""``mcp-manager bench``: measure what a call costs here, beside other clients, and tell it."""
+"""The command line: measure what a call costs here, beside other clients, and print it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import json
 import shutil
 import sys
 from argparse import Namespace
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from mcp_manager.bench.cases import FULL, SMALL, Case, parse_case
-from mcp_manager.bench.children import LoopbackServer, cores
-from mcp_manager.bench.plot import chart
-from mcp_manager.bench.report import (
+from benchmarks.calls.build import build_loopback
+from benchmarks.calls.cases import FULL, SMALL, Case, parse_case
+from benchmarks.calls.children import LoopbackServer, cores
+from benchmarks.calls.plot import chart
+from benchmarks.calls.report import (
     caption,
     comparison_tables,
     document,
@@ -21,34 +23,74 @@ from mcp_manager.bench.report import (
     surroundings,
     target_table,
 )
-from mcp_manager.bench.runner import Comparison, Runner, available_loops
-from mcp_manager.bench.targets import Extras, comparisons, evaluate, measure_extras
-from mcp_manager.bench.worker import CLIENTS
+from benchmarks.calls.runner import Comparison, Runner, available_loops
+from benchmarks.calls.targets import Extras, comparisons, evaluate, measure_extras
+from benchmarks.calls.worker import CLIENTS
+from mcp_manager.cli.program import Parser, run_program
 from mcp_manager.cli.table import complain
 from mcp_manager.errors import InvalidRequestError
 
-__all__ = ["run"]
+__all__ = ["main"]
 
 _NOT_MET: Final = 1
 
 
 class _Plan(NamedTuple):
     comparisons: list[Comparison]
+    loops: list[str]
+    lacking: str
     rounds: int
     seconds: float
     targets: bool
     tables: bool
 
 
-async def run(options: Namespace) -> int:
-    """Measure as asked and print tables; 0, or with ``--strict`` 1 if a target is not met."""
-    loops, lacking = available_loops(options.loop)
-    if not loops:
-        raise InvalidRequestError(f"There is no loop to measure on: {lacking}")
-    plan = _plan(options, loops)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure as asked and print tables.
+
+    Parameters
+    ----------
+    argv
+        The arguments without the program's name; ``None`` for those of this process.
+
+    Returns
+    -------
+    The exit status: 0 done, 1 a target was not met (with ``--strict``), 2 misused or not to be had here, 130 interrupted.
+    """
+    return run_program(_parser(), argv, _begin)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m benchmarks",
+        description="Measure what a call costs on this machine, beside other clients. Takes about two minutes; Linux only.",
+        allow_abbrev=False,
+    )
+    much = parser.add_mutually_exclusive_group()
+    much.add_argument("--quick", action="store_true", help="one small case, about 20 seconds")
+    much.add_argument("--full", action="store_true", help="all sizes, framings and numbers of calls in flight")
+    parser.add_argument("--case", action="append", metavar="CASE", help="framing/bytes/in flight, such as sse/10k/64")
+    parser.add_argument("--client", action="append", metavar="NAME", help="one of those that are compared, such as mcp")
+    parser.add_argument("--loop", choices=("asyncio", "uvloop", "both"), default="both", help="default: both")
+    parser.add_argument("--rounds", type=int, metavar="N", help="interleaved rounds of every case (default: 5)")
+    parser.add_argument("--json", metavar="FILE", help="write all samples, with machine, date and versions")
+    parser.add_argument("--svg", metavar="FILE", help="draw the comparison")
+    parser.add_argument("--targets", action="store_true", help="print the targets alone, measured and met or not")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if a target is not met or not measured")
+    return parser
+
+
+def _begin(options: Namespace) -> Coroutine[Any, Any, int]:
+    """Refuse what cannot be measured or written, and build what is needed, before anything is measured."""
+    plan = _plan(options)
     for path in (options.json, options.svg):
         if path is not None:
             _check_writable(path)
+    build_loopback()
+    return _measure(options, plan)
+
+
+async def _measure(options: Namespace, plan: _Plan) -> int:
     progress = _Progress()
     server_core, _ = cores()
     try:
@@ -57,11 +99,11 @@ async def run(options: Namespace) -> int:
             await runner.run(plan.comparisons)
         extras: Extras | None = None
         if plan.targets:
-            extras = await measure_extras(loops[-1], progress)
+            extras = await measure_extras(plan.loops[-1], progress)
     finally:
         progress.clear()
     samples = runner.samples
-    targets = evaluate(samples, extras, loops) if extras is not None else []
+    targets = evaluate(samples, extras, plan.loops) if extras is not None else []
     about = surroundings()
     print(caption(about) + "\n")
     if plan.tables:
@@ -69,7 +111,7 @@ async def run(options: Namespace) -> int:
     if extras is not None:
         print(target_table(targets))
         print("\n" + "\n".join(extras_lines(extras)))
-    for line in ([lacking] if lacking else []) + missing_lines(samples):
+    for line in ([plan.lacking] if plan.lacking else []) + missing_lines(samples):
         print(line)
     _write(options.json, json.dumps(document(about, samples, extras, targets), indent=1) + "\n")
     _write(options.svg, chart(samples, list(CLIENTS), about))
@@ -79,7 +121,10 @@ async def run(options: Namespace) -> int:
     return 0
 
 
-def _plan(options: Namespace, loops: list[str]) -> _Plan:
+def _plan(options: Namespace) -> _Plan:
+    loops, lacking = available_loops(options.loop)
+    if not loops:
+        raise InvalidRequestError(f"There is no loop to measure on: {lacking}")
     cases: tuple[Case, ...] = tuple(parse_case(text) for text in options.case or ())
     unknown = set(options.client or ()) - set(CLIENTS)
     if unknown:
@@ -101,7 +146,7 @@ def _plan(options: Namespace, loops: list[str]) -> _Plan:
     targets = options.targets or not cases
     if targets:
         wanted += [each for each in comparisons(loops) if each not in wanted]
-    return _Plan(wanted, rounds, seconds, targets, bool(cases) or not options.targets)
+    return _Plan(wanted, loops, lacking, rounds, seconds, targets, bool(cases) or not options.targets)
 
 
 def _write(path: str | None, text: str) -> None:

@@ -1,8 +1,8 @@
 """What the policies do to latencies and errors, simulated: this router beside others, an outage, rare slow answers.
 
-Run as ``pytest benchmarks/bench_simulation.py --benchmark-only``; the tables are printed at the end. Time is simulated
-and chance has a seed (``MCP_MANAGER_SEED`` sets another), so that the figures are the same on every machine and the
-targets are simply asserted. What pytest-benchmark measures is how long the simulation takes.
+Run as ``pytest benchmarks/simulation/bench_simulation.py --benchmark-only``; the tables are printed at the end. Time is
+simulated and chance has a seed (``MCP_MANAGER_SEED`` sets another), so that the figures are the same on every machine and
+the targets are simply asserted. What pytest-benchmark measures is how long the simulation takes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import random
 from typing import Any
 
-from mcp_manager.bench.scenarios import (
+from benchmarks.simulation.scenarios import (
     OURS,
     PLACES,
     BudgetedRetries,
@@ -21,8 +21,8 @@ from mcp_manager.bench.scenarios import (
     hedge,
     outage,
 )
-from mcp_manager.bench.simulated_policies import RouterBalancer
-from mcp_manager.bench.simulation import Figures
+from benchmarks.simulation.simulated_policies import RouterBalancer
+from benchmarks.simulation.simulation import Figures
 
 SEED = int(os.environ.get("MCP_MANAGER_SEED", "20"))
 MOST_ERRORS = 0.002

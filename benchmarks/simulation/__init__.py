@@ -1,0 +1,1 @@
+"""What balancing, retries and hedges do to latencies and errors, in simulated time."""

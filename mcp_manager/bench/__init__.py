@@ -1,1 +1,0 @@
-"""What a call costs, beside the clients one would use instead: the work behind ``mcp-manager bench``."""
