@@ -22,7 +22,7 @@ _FAILED = 1
 _MISUSED = 2
 _INTERRUPTED = 130
 _EPILOG = (
-    "Begin with: mcp-manager demo. Exit status: 0 done, 1 failed, 2 misused (arguments, configuration, unknown "
+    "Begin with: mcp-manager demo. The manual: mcp-manager help. Exit status: 0 done, 1 failed, 2 misused (arguments, configuration, unknown "
     "server), 130 interrupted."
 )
 
@@ -66,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
+_ABOUT_HELP: Final = "Print a topic of the manual, or list the topics."
 _TIMEOUT: Final = "default: the server's request_timeout_s; for a program start_timeout_s, if that is longer"
 
 
@@ -103,6 +104,9 @@ def _parser() -> _Parser:
     verb.add_argument("params", nargs="?", metavar="PARAMS_JSON", help='such as \'{"name": "add", "arguments": {}}\'')
     verb.add_argument("--timeout", type=float, metavar="SECONDS", help=_TIMEOUT)
     _bench_verb(verbs)
+    verb = verbs.add_parser("help", help="list the topics of the manual, or print one", description=_ABOUT_HELP)
+    verb.add_argument("topic", nargs="?", metavar="TOPIC", help="such as retries; without one, the topics are listed")
+    verb.set_defaults(module="manual", function="show")
     return parser
 
 
