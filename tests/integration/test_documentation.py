@@ -1,4 +1,4 @@
-"""Every code block of the manual and the recipes does what the text says."""
+"""Every code block of README, manual and recipes does what the text says."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from mcp_manager.cli import main
 from mcp_manager.config import parse_server_config
 
 ROOT = Path(__file__).resolve().parents[2]
+README = DOCUMENTS["readme"].read_text(encoding="utf-8")
+SET_UP = re.compile(r"python3 -m venv \.venv && \.venv/bin/pip install -e (\S+) && \.venv/bin/(.+)")
 VARIABLES = {"SEARCH_TOKEN": "t", "HOME": "/home/x", "PYTHON": sys.executable}
 EXAMPLES = [example for name in DOCUMENTS for example in examples_of(name)]
 BLOCKS = [block for path in DOCUMENTS.values() for block in blocks_of(path)]
@@ -56,6 +58,38 @@ def test_a_program_prints_what_the_text_shows(example: Example, tmp_path: Path) 
     assert (done.stderr, done.stdout) == ("", example.output)
 
 
+# The README
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.split()) <= 600
+    (example,) = examples_of("readme")
+    assert len([line for line in example.code.splitlines() if line]) <= 15
+
+
+def test_the_links_of_the_readme_lead_somewhere() -> None:
+    places = re.findall(r"\]\(([^)]+)\)", README)
+    assert [each for each in places if "://" not in each and not (ROOT / each).exists()] == []
+
+
+def test_both_commands_set_themselves_up_and_name_what_exists(tmp_path: Path) -> None:
+    lines = [block.text.strip() for block in blocks_of(DOCUMENTS["readme"]) if block.language == "bash"]
+    assert lines[0] == f"pip install {tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['name']}"
+    commands = [SET_UP.fullmatch(line) for line in lines[1:]]
+    assert all(commands)
+    (plain, demo), (extra, test) = [(command[1], command[2]) for command in commands if command is not None]
+    assert (plain, demo) == (".", "mcp-manager demo")
+    assert (shlex.split(extra), test) == ([".[test]"], "pytest -n 2 --dist loadfile")
+    # Continuous integration takes the command from there.
+    assert len(re.findall(r"python3 -m venv \.venv && .*\.venv/bin/pytest.*", README)) == 1
+    # The installation before it is what this very run began with; the demonstration itself is run here.
+    program = Path(sys.executable).parent / "mcp-manager"
+    if not program.exists():
+        pytest.skip("the package is on the path but not installed: there is no mcp-manager command to run")
+    done = subprocess.run([str(program), "demo"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+
+
 # Commands and configurations, wherever they are
 
 
@@ -67,7 +101,9 @@ def test_a_command_is_one_that_exists(
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for line in block.text.splitlines():
         program, *arguments = shlex.split(line)
-        if program == "pip":
+        if program == "python3":
+            assert SET_UP.fullmatch(line)
+        elif program == "pip":
             found = re.fullmatch(r"pymcp-manager(?:\[(\w+)\])?", arguments[1])
             assert arguments[0] == "install"
             assert found is not None

@@ -15,6 +15,7 @@ __all__ = ["DOCUMENTS", "Block", "Example", "blocks_of", "examples_of"]
 _ROOT: Final = Path(__file__).resolve().parents[2]
 
 DOCUMENTS: Final = {
+    "readme": _ROOT / "README.md",
     "manual": _ROOT / "mcp_manager" / "README.md",
     "recipes": _ROOT / "examples" / "README.md",
 }
