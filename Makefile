@@ -20,12 +20,14 @@ lint: | .venv ## check style and formatting
 	.venv/bin/ruff format --check .
 	PATH="$$PWD/.venv/bin:$$PATH" cython-lint mcp_manager benchmarks
 
-# stubtest imports what is in its working directory first; elsewhere, it finds the installed package with its compiled
+# The programs in the documentation are users' code. stubtest imports what is in its working directory first; elsewhere, it finds the installed package with its compiled
 # modules.
 types: | .venv ## check types, and the stubs against the compiled modules
 	.venv/bin/mypy --strict -p mcp_manager
 	MYPYPATH=tests .venv/bin/mypy --strict --explicit-package-bases benchmarks/*.py benchmarks/calls benchmarks/simulation
 	MYPYPATH=tests .venv/bin/mypy --strict --explicit-package-bases examples tests/support/*.py tests/conformance/*.py
+	PYTHONPATH=tests .venv/bin/python -m support.documents build/documented
+	.venv/bin/mypy --strict build/documented
 	cd .venv && bin/python -m mypy.stubtest mcp_manager._core
 	.venv/bin/python -c 'from benchmarks.calls.build import build_loopback; build_loopback()'
 	.venv/bin/python -m mypy.stubtest benchmarks.calls.loopback

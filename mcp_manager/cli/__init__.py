@@ -16,7 +16,7 @@ from mcp_manager.errors import McpManagerError
 __all__ = ["main"]
 
 _EPILOG = (
-    "Begin with: mcp-manager demo. Exit status: 0 done, 1 failed, 2 misused (arguments, configuration, unknown "
+    "Begin with: mcp-manager demo. The manual: mcp-manager help. Exit status: 0 done, 1 failed, 2 misused (arguments, configuration, unknown "
     "server), 130 interrupted."
 )
 
@@ -51,6 +51,7 @@ def _begin(options: argparse.Namespace) -> Coroutine[Any, Any, int]:
     return work
 
 
+_ABOUT_HELP: Final = "Print a topic of the manual, or list the topics."
 _TIMEOUT: Final = "default: the server's request_timeout_s; for a program start_timeout_s, if that is longer"
 
 
@@ -79,6 +80,9 @@ def _parser() -> Parser:
     verb.add_argument("method", metavar="METHOD", help="such as tools/list or tools/call")
     verb.add_argument("params", nargs="?", metavar="PARAMS_JSON", help='such as \'{"name": "add", "arguments": {}}\'')
     verb.add_argument("--timeout", type=float, metavar="SECONDS", help=_TIMEOUT)
+    verb = verbs.add_parser("help", help="list the topics of the manual, or print one", description=_ABOUT_HELP)
+    verb.add_argument("topic", nargs="?", metavar="TOPIC", help="such as retries; without one, the topics are listed")
+    verb.set_defaults(module="manual", function="show")
     return parser
 
 

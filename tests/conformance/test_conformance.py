@@ -16,7 +16,7 @@ CLIENT: Final = Path(__file__).with_name("client.py")
 SUITE: Final = "@modelcontextprotocol/conformance"
 SCORED: Final = {"2025-11-25": 18, "2026-07-28": 32}
 UNSCORED: Final = 7
-# In no requirement set; those for hosts of skills that are not run have nothing to do with a client (see the README).
+# In no requirement set; those for hosts of skills that are not run have nothing to do with a client (see the manual).
 ALONE: Final = (
     "auth/2025-03-26-oauth-metadata-backcompat",
     "auth/2025-03-26-oauth-endpoint-fallback",

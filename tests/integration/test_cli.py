@@ -386,7 +386,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
     assert "Begin with: mcp-manager demo." in shown
-    for verb in ("demo", "check", "list", "status", "tools", "call"):
+    for verb in ("demo", "check", "list", "status", "tools", "call", "help"):
         assert f"\n    {verb} " in shown
     assert "bench" not in shown
 
