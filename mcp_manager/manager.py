@@ -15,6 +15,7 @@ from mcp_manager._core.router import Router
 from mcp_manager.auth.redirect import RedirectHandler
 from mcp_manager.auth.token_store import TokenStore
 from mcp_manager.calls.affinity import Affinity
+from mcp_manager.calls.call import ANYWHERE, Call, Where
 from mcp_manager.calls.call_log import CallLog
 from mcp_manager.calls.dispatcher import Dispatcher
 from mcp_manager.calls.routing import Routing
@@ -31,7 +32,14 @@ from mcp_manager.protocol.capabilities import elicitation_modes, handshake_capab
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.error_codes import INVALID_PARAMS
 from mcp_manager.protocol.methods import ELICIT, ELICITATION_COMPLETE, LIST_TOOLS, TOOLS_CHANGED, is_notification
-from mcp_manager.protocol.request import encode_method, encode_params, encode_text, invalid_request, with_progress_token
+from mcp_manager.protocol.request import (
+    Operation,
+    encode_method,
+    encode_params,
+    encode_text,
+    invalid_request,
+    with_progress_token,
+)
 from mcp_manager.protocol.safety import tool_of
 from mcp_manager.results import Tool
 from mcp_manager.runtime.background import background_task, finish
@@ -422,10 +430,8 @@ class McpManager(Lifetime, ClientSide, FleetTools, Observation, TaskVerbs):
             if isinstance(server_id, Selector):
                 return await self._routed(
                     server_id,
+                    Operation(message.method or "", tool_of(message.params), key),
                     timeout,
-                    key,
-                    message.method or "",
-                    tool_of(message.params),
                     lambda chosen, left: self._execute(chosen, request, left, as_text, key),
                 )
             supervisor = self._supervisor_of(server_id)
@@ -435,10 +441,13 @@ class McpManager(Lifetime, ClientSide, FleetTools, Observation, TaskVerbs):
         if method is None:
             raise invalid_request(None)
         if id_raw is None and is_notification(method):
-            method_raw = encode_method(method)
-            await self._dispatcher.notify(supervisor, method, method_raw, message.params, deadline_ns)
+            await self._dispatcher.notify(Call(supervisor, method, message, now_ns, deadline_ns))
             return "null" if as_text else b"null"
-        reply = await self._dispatcher.call(supervisor, method, message, now_ns, deadline_ns, None, key)
+        if key is None:
+            reply = await self._dispatcher.call(supervisor, method, message, now_ns, deadline_ns)
+        else:
+            call = Call(supervisor, method, message, now_ns, deadline_ns, where=Where(key=key))
+            reply = await self._dispatcher.complete(call)
         return reply.take_text(id_raw) if as_text else reply.take_frame(id_raw)
 
     async def call(
@@ -464,11 +473,16 @@ class McpManager(Lifetime, ClientSide, FleetTools, Observation, TaskVerbs):
         deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else arguments.timeout_in_ns(timeout))
         outgoing = Request(encode_method(method), encoded)
         try:
-            reply = await self._dispatcher.call(supervisor, method, outgoing, now_ns, deadline_ns, progress, key)
+            if key is None and progress is None:
+                reply = await self._dispatcher.call(supervisor, method, outgoing, now_ns, deadline_ns)
+            else:
+                call = Call(supervisor, method, outgoing, now_ns, deadline_ns, progress, Where(key=key))
+                reply = await self._dispatcher.complete(call)
             if reply.kind == ERROR and await self._url_elicitations.satisfied(
                 supervisor.settings.containment, reply, deadline_ns
             ):
-                reply = await self._dispatcher.call(supervisor, method, outgoing, _CLOCK(), deadline_ns, progress, key)
+                again = Call(supervisor, method, outgoing, _CLOCK(), deadline_ns, progress, Where(key=key))
+                reply = await self._dispatcher.complete(again)
             if progress is not None:
                 await progress[1].finish(deadline_ns)
             return reply
@@ -479,14 +493,12 @@ class McpManager(Lifetime, ClientSide, FleetTools, Observation, TaskVerbs):
     async def _routed(
         self,
         selector: Selector,
+        operation: Operation,
         timeout: float | None,
-        key: str | None,
-        method: str,
-        tool: str | None,
         attempt: Callable[[str, float | None], Awaitable[T]],
     ) -> T:
         self._check_running()
-        return await self._routing.carry(selector, arguments.check_timeout(timeout), key, method, tool, attempt)
+        return await self._routing.carry(selector, operation, arguments.check_timeout(timeout), attempt)
 
     async def _page(
         self, server_id: str, method: str, params: object, place: object | None, timeout: float | None
@@ -500,11 +512,12 @@ class McpManager(Lifetime, ClientSide, FleetTools, Observation, TaskVerbs):
             # The quick way, which leads to no other.
             reply = await self.call(server_id, method, params, timeout=timeout)
             return reply, (instances[0], instances[0].generation)
-        instance = place[0] if isinstance(place, tuple) else None
+        where = Where(place[0].backend) if isinstance(place, tuple) else ANYWHERE
         now_ns = _CLOCK()
         deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else arguments.timeout_in_ns(timeout))
         outgoing = Request(encode_method(method), None if params is None else encode_params(params))
-        reply, instance = await self._dispatcher.call_on(supervisor, instance, method, outgoing, now_ns, deadline_ns)
+        call = Call(supervisor, method, outgoing, now_ns, deadline_ns, where=where)
+        reply, instance = await self._dispatcher.call_on(call)
         return reply, (instance, instance.generation)
 
     # What the catalogue of tools asks for

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import weakref
-from typing import Final, Generic, Literal, TypeVar
+from typing import Final, Generic, Literal, NamedTuple, TypeVar
 
 from mcp_manager._core.records import EXCLUDED, Backend, Lease
 from mcp_manager._core.router import Router
+from mcp_manager.calls.call import Call, Choice
 from mcp_manager.errors import InvalidRequestError, SessionLostError
 from mcp_manager.servers.instance import Instance
-from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.session import Session
 from mcp_manager.types import Rejection
 
-__all__ = ["Affinity", "Pin", "PinTable", "key_hash", "state_lost"]
+__all__ = ["Affinity", "Leased", "Pin", "PinTable", "key_hash", "state_lost"]
 
 Value = TypeVar("Value")
 
@@ -103,6 +103,13 @@ class Pin:
         self.is_used = False
 
 
+class Leased(NamedTuple):
+    """A lease, and what the call has to settle once it knows its session: ``None`` where nothing binds it to one."""
+
+    lease: Lease
+    pin: Pin | None = None
+
+
 class Affinity:
     """Choose instances for calls with a key.
 
@@ -117,28 +124,15 @@ class Affinity:
         # By server id, and beyond a redeployment: whoever had a session there must learn that it is gone.
         self._tables: dict[str, PinTable[Pin]] = {}
 
-    def lease(
-        self,
-        supervisor: Supervisor,
-        key: str,
-        method: str,
-        now_ns: int,
-        random: int,
-        avoid: Backend | None = None,
-        *,
-        waited: bool = False,
-        again: bool = False,
-    ) -> tuple[Lease, Pin | None]:
+    def lease(self, call: Call, now_ns: int, random: int, choice: Choice) -> Leased:
         """Lease an instance for a call with a key; see :class:`mcp_manager.config.BalancingConfig`.
 
         Parameters
         ----------
-        avoid, waited, again
-            As for :meth:`Router.pick`, where the key leaves a choice.
-
-        Returns
-        -------
-        The lease, and what the call has to settle when it knows its session: ``None`` where there is nothing to.
+        random
+            64 random bits.
+        choice
+            What the router is told where the key leaves it a choice.
 
         Raises
         ------
@@ -147,14 +141,12 @@ class Affinity:
         InvalidRequestError
             The key is no string.
         """
+        key, server_id = call.where.key, call.server_id
         if not isinstance(key, str):
             raise InvalidRequestError(f"Invalid request: key must be a string, not {type(key).__name__}")
-        server_id = supervisor.server_id
-        balancing = supervisor.config.balancing
+        balancing = call.supervisor.config.balancing
         if balancing.affinity == "none":
-            hashed = key_hash(key)
-            lease = self._router.pick(server_id, method, now_ns, random, hashed, avoid, waited=waited, again=again)
-            return lease, None
+            return Leased(self._pick(call, now_ns, random, key_hash(key), choice))
         table = self._table(server_id, balancing.affinity_keys, round(balancing.affinity_ttl_s * 1e9))
         pin = table.get(key, now_ns)
         if pin is not None:
@@ -162,26 +154,30 @@ class Affinity:
             if backend is None and pin.is_binding:
                 table.drop(key)
                 raise state_lost(server_id, "not_sent")
-            if backend is not None and (pin.is_binding or backend is not avoid):
-                lease = self._router.pick_on(backend, method, now_ns, waited=waited)
+            if backend is not None and (pin.is_binding or backend is not choice.avoid):
+                lease = self._router.pick_on(backend, call.method, now_ns, waited=choice.waited)
                 # What is busy has the session still; what is out of order may have it for nobody.
                 if pin.is_binding or lease.rejection not in _OUT_OF_ORDER:
-                    return lease, pin
+                    return Leased(lease, pin)
         hashed = pin.hash if pin is not None else key_hash(key)
-        lease = self._router.pick(server_id, method, now_ns, random, hashed, avoid, waited=waited, again=again)
+        lease = self._pick(call, now_ns, random, hashed, choice)
         if lease.backend is None:
-            return lease, None
+            return Leased(lease)
         instance: Instance = lease.payload
         session = instance.session
         if session is not None and session.is_stateless:
             # It keeps nothing, so there is nothing to come back to.
             table.drop(key)
-            return lease, None
+            return Leased(lease)
         pin = Pin(hashed, instance, balancing.affinity == "hard")
         if session is not None:
             pin.settle(instance, session)
         table.put(key, pin, now_ns)
-        return lease, pin
+        return Leased(lease, pin)
+
+    def _pick(self, call: Call, now_ns: int, random: int, hashed: int, choice: Choice) -> Lease:
+        avoid, waited, again = choice
+        return self._router.pick(call.server_id, call.method, now_ns, random, hashed, avoid, waited=waited, again=again)
 
     def forget(self, server_id: str) -> None:
         """Forget a server that is gone."""

@@ -6,23 +6,23 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
 from mcp_manager._core.call_ring import CallRing, PastCall
 from mcp_manager._core.records import Lease
 from mcp_manager._core.router import Router
+from mcp_manager.calls.call import Call
 from mcp_manager.errors import CallError, Delivery
 from mcp_manager.outcomes import classify_error
 from mcp_manager.protocol.methods import CALL_TOOL
 from mcp_manager.protocol.revisions import STATELESS_REVISIONS
 from mcp_manager.protocol.safety import tool_of
 from mcp_manager.servers.instance import Instance
-from mcp_manager.transports.base import Sendable
 from mcp_manager.types import CallStatus, CircuitState, Rejection
 
-__all__ = ["CallLog", "FlightRecord"]
+__all__ = ["CallEnd", "CallLog", "FlightRecord"]
 
 _log = logging.getLogger(__name__)
 # Of a program that has set up no logging, the terminal is not filled with records.
@@ -78,6 +78,14 @@ class FlightRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     error: str | None = None
 
 
+class CallEnd(NamedTuple):
+    """How a call ended: the label of the session that took it last, its status, and the error if it failed."""
+
+    label: object
+    status: CallStatus
+    error: BaseException | None = None
+
+
 class CallLog:
     """Remember the latest calls: those that went the ordinary way and those that did not, so many of each.
 
@@ -120,33 +128,26 @@ class CallLog:
 
     def note(
         self,
-        server_id: str,
-        method: str,
+        call: Call,
         lease: Lease | None,
-        request: Sendable,
-        started_ns: int,
-        *,
         attempts: int,
         status: CallStatus = CallStatus.SUCCESS,
         error: BaseException | None = None,
-        hedged: bool = False,
     ) -> None:
-        """Remember a call that is over and was not an ordinary one.
+        """Record a call that is over and was not an ordinary one.
 
         Parameters
         ----------
         lease
             That of its last attempt, given back, or refused; ``None`` if there was none.
-        started_ns
-            When the call came.
-        attempts, hedged
-            How often it was tried, and whether twice at a time.
+        attempts
+            How many attempts there were.
         status, error
             How it ended; an error has a status of its own.
         """
         if self.ring is None:
             return
-        details: dict[str, Any] = {"attempts": attempts, "hedged": hedged}
+        details: dict[str, Any] = {"attempts": attempts, "hedged": call.is_hedge}
         label = None
         if lease is not None and lease.backend is not None:
             instance: Instance = lease.payload
@@ -155,29 +156,21 @@ class CallLog:
             details["circuit"], details["limit"] = circuit.label, lease.backend.limit
             details["inflight"] = lease.backend.inflight
         if lease is not None and attempts == 1:
-            details["queue_wait_s"] = (lease.started_ns - started_ns) / 1e9
-        if method == CALL_TOOL:
-            details["tool"] = tool_of(request.params)
+            details["queue_wait_s"] = (lease.started_ns - call.started_ns) / 1e9
+        if call.method == CALL_TOOL:
+            details["tool"] = tool_of(call.request.params)
         if error is not None:
             status = _status(lease, error)
-        self.unusual(server_id, method, started_ns, label, status, error, **details)
+        self.unusual(call.server_id, call.method, call.started_ns, CallEnd(label, status, error), **details)
 
-    def unusual(
-        self,
-        server_id: str,
-        method: str,
-        started_ns: int,
-        label: object,
-        status: CallStatus,
-        error: BaseException | None = None,
-        **details: Any,
-    ) -> None:
-        """Remember a call that failed, waited, or was tried again; ``details`` are further fields of its record.
+    def unusual(self, server_id: str, method: str, started_ns: int, end: CallEnd, **details: Any) -> None:
+        """Record a call that failed, waited, or was tried again; ``details`` are further fields of its record.
 
         One that may or may not have been executed is an :meth:`anomaly`.
         """
         if self.ring is None:
             return
+        label, status, error = end
         ended_ns = self._clock()
         delivery: Delivery = "answered"
         if error is not None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, Literal
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any, Final
 
 import msgspec
 
-from mcp_manager._core.jsonrpc import Message, scan_reply
+from mcp_manager._core.jsonrpc import RESULT, Message, scan_reply
+from mcp_manager.calls.call import Call
+from mcp_manager.calls.recoveries import Recovery
+from mcp_manager.config import FallbackConfig
 from mcp_manager.errors import CallError
 from mcp_manager.protocol import methods
+from mcp_manager.protocol.error_codes import INVALID_PARAMS, METHOD_NOT_FOUND
 from mcp_manager.protocol.json_reading import JsonDecoder
 from mcp_manager.protocol.safety import CONTENT, LISTS, tool_of
 from mcp_manager.servers.supervisor import Supervisor
-from mcp_manager.transports.base import Sendable
 
 __all__ = ["STALE_AGE", "STAND_IN", "STAND_IN_SERVER", "Fallbacks", "from_other", "may_ask_another"]
 
@@ -24,6 +27,7 @@ STAND_IN_SERVER: Final = "mcp-manager/fallback-server"
 STALE_AGE: Final = "mcp-manager/stale-age-s"
 """Beside it, how many seconds old the result is."""
 
+_NO_FALLBACK: Final = FallbackConfig()
 _members_decoder = JsonDecoder(dict[str, msgspec.Raw])
 _meta_decoder = JsonDecoder(dict[str, Any])
 
@@ -35,53 +39,90 @@ class Fallbacks:
     ----------
     servers
         Returns the supervisors of all deployed servers.
+    ask
+        Makes all attempts of a call to one of them.
     clock
         Monotonic nanoseconds.
     """
 
-    def __init__(self, servers: Callable[[], Iterable[Supervisor]], clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        servers: Callable[[], Iterable[Supervisor]],
+        ask: Callable[[Call], Awaitable[Message]],
+        clock: Callable[[], int],
+    ) -> None:
         self._servers = servers
+        self._ask = ask
         self._clock = clock
 
-    def keep(self, supervisor: Supervisor, method: str, request: Sendable, reply: Message) -> None:
+    def keep(self, call: Call, reply: Message) -> None:
         """Keep a result for later, if its server is configured so and it is of a kind that may be given again."""
-        kept = supervisor.settings.kept
-        if kept is not None and (method in CONTENT or method in LISTS):
+        kept = call.supervisor.settings.kept
+        if kept is not None and (call.method in CONTENT or call.method in LISTS):
             result = reply.result_buffer
             if result is not None:
-                kept.keep(method, request.params, bytes(result), self._clock())
+                kept.keep(call.method, call.request.params, bytes(result), self._clock())
 
-    def others(self, supervisor: Supervisor, method: str) -> Iterator[Supervisor]:
+    async def answer(self, call: Call, failure: CallError) -> tuple[Message, Recovery] | None:
+        """Return what stands in for the answer of a call that has failed, and what it is; ``None`` if nothing does."""
+        if call.supervisor.config.fallback == _NO_FALLBACK or failure.delivery == "answered":
+            return None
+        is_safe = call.is_safe
+        reply = await self._from_others(call, failure, is_safe)
+        if reply is not None:
+            return reply, "server"
+        return self._own(call, is_safe)
+
+    async def _from_others(self, call: Call, failure: CallError, is_safe: bool) -> Message | None:
+        """Ask the servers that may answer for one, each once and none for another; ``None`` if no answer came of it.
+
+        The failure that is raised then is the first one, of a delivery that holds for all of them.
+        """
+        for other in self._others(call):
+            now_ns = self._clock()
+            if now_ns >= call.deadline_ns or not may_ask_another(failure, is_safe):
+                break
+            try:
+                reply = await self._ask(call.to_other(other, now_ns))
+            except (CallError, KeyError) as error:
+                # A KeyError: it has been removed this moment.
+                if isinstance(error, CallError):
+                    failure.attempts += error.attempts
+                    if error.delivery not in ("not_sent", "rejected"):
+                        failure.delivery = "unknown"
+            else:
+                if reply.kind == RESULT:
+                    return from_other(reply, other)
+                if reply.error_code not in (METHOD_NOT_FOUND, INVALID_PARAMS):
+                    failure.delivery = "unknown"
+        return None
+
+    def _others(self, call: Call) -> Iterator[Supervisor]:
         """Return the servers to ask in place of one: the highest priority first, each once."""
-        tag = supervisor.config.fallback.tag
+        tag = call.supervisor.config.fallback.tag
         # The rest is about the server itself or its sessions: no other one can answer for it.
-        if tag is None or method not in CONTENT:
+        if tag is None or call.method not in CONTENT:
             return iter(())
-        tagged = [each for each in self._servers() if tag in each.config.tags and each is not supervisor]
+        tagged = [each for each in self._servers() if tag in each.config.tags and each is not call.supervisor]
         return iter(sorted(tagged, key=lambda each: -each.config.priority))
 
-    def own(
-        self, supervisor: Supervisor, method: str, request: Sendable, *, is_safe: bool
-    ) -> tuple[Message, Literal["stale", "static"]] | None:
+    def _own(self, call: Call, is_safe: bool) -> tuple[Message, Recovery] | None:
         """Return what a server's own settings and past have in place of an answer, and which of the two it is.
 
-        Parameters
-        ----------
-        is_safe
-            The request does no harm when it is executed twice. The result of one that does something would claim that it
-            was done once more: that is not given again.
+        The result of a request that must not be executed twice is not given again: it would claim that it was executed
+        once more.
         """
-        config = supervisor.config.fallback
-        kept = supervisor.settings.kept
-        found = kept.find(method, request.params) if kept is not None and is_safe else None
+        config = call.supervisor.config.fallback
+        kept = call.supervisor.settings.kept
+        found = kept.find(call.method, call.request.params) if kept is not None and is_safe else None
         if found is not None:
             age_s = (self._clock() - found[0]) / 1e9
             if age_s <= config.stale_s:
                 return marked(found[1], {STAND_IN: "stale", STALE_AGE: round(age_s, 3)}), "stale"
         if not config.static:
             return None
-        tool = tool_of(request.params) if method == methods.CALL_TOOL else None
-        name = f"{method}:{tool}" if tool is not None and f"{method}:{tool}" in config.static else method
+        tool = tool_of(call.request.params) if call.method == methods.CALL_TOOL else None
+        name = f"{call.method}:{tool}" if tool is not None and f"{call.method}:{tool}" in config.static else call.method
         if name not in config.static:
             return None
         return marked(msgspec.json.encode(config.static[name]), {STAND_IN: "static"}), "static"

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from random import getrandbits
 from typing import Final
 
 from mcp_manager._core.histogram import LatencyWindow, WindowSummary
 from mcp_manager._core.jsonrpc import RESULT, Message
-from mcp_manager.calls.retrying import concluded
+from mcp_manager._core.records import Lease
+from mcp_manager._core.router import Router
+from mcp_manager.calls.affinity import Leased
+from mcp_manager.calls.attempts import Attempts
+from mcp_manager.calls.availability import has_other
+from mcp_manager.calls.call import Call
+from mcp_manager.calls.retrying import concluded, may_be_repeated
 from mcp_manager.config import HedgeConfig
 from mcp_manager.errors import CallError
 from mcp_manager.protocol.safety import CONTENT, LISTS
+from mcp_manager.runtime.background import background_task, read_failure
 from mcp_manager.servers.supervisor import Supervisor
+from mcp_manager.types import CallStatus, Outcome
 
-__all__ = ["Hedges", "first_result", "is_hedged", "quantile_s"]
+__all__ = ["HedgedCalls", "Hedges", "first_result", "is_hedged", "quantile_s"]
 
 _PERIOD_NS: Final = 10 * 10**9
 _MOST_SERVERS: Final = 1024
@@ -101,6 +110,86 @@ class Hedges:
             share = self._shares[server_id] = _Share(now_ns)
         share.pass_time(now_ns)
         return share
+
+
+class HedgedCalls:
+    """Carry calls, with a second attempt on another instance where the first takes long or fails.
+
+    Parameters
+    ----------
+    attempts
+        Make each of the two.
+    router
+        Leases the second backend.
+    clock
+        Monotonic nanoseconds.
+    """
+
+    def __init__(self, attempts: Attempts, router: Router, clock: Callable[[], int]) -> None:
+        self._attempts = attempts
+        self._router = router
+        self._clock = clock
+        self._hedges = Hedges(clock)
+
+    async def carry(self, call: Call, leased: Leased) -> Message:
+        """Return the first result of the two; raises as :meth:`Attempts.carry`."""
+        lease, server_id = leased.lease, call.server_id
+        is_safe = call.is_safe
+        delay_s = self._hedges.delay_s(call.supervisor) if is_safe else None
+        if delay_s is None:
+            reply = await self._attempts.carry(call, leased)
+            if is_safe:
+                self._hedges.took(server_id, self._clock() - lease.started_ns)
+            return reply
+        first = background_task(self._attempts.carry(call, leased), "call")
+        first.add_done_callback(read_failure)
+        tasks, leases = [first], [lease]
+        try:
+            await asyncio.wait(tasks, timeout=delay_s)
+            failure = first.exception() if first.done() else None
+            if not first.done() or (isinstance(failure, CallError) and may_be_repeated(failure, is_safe)):
+                hedge = self._lease(call, lease)
+                if hedge is not None:
+                    self._attempts.recoveries.count(server_id, "hedge")
+                    leases.append(hedge)
+                    tasks.append(background_task(self._attempts.carry(call.hedged(), Leased(hedge)), "hedge"))
+                    tasks[-1].add_done_callback(read_failure)
+            reply = await first_result(tasks)
+            self._hedges.took(server_id, self._clock() - lease.started_ns)
+            return reply
+        finally:
+            await self._end(tasks, leases)
+
+    async def _end(self, tasks: Sequence[asyncio.Task[Message]], leases: Sequence[Lease]) -> None:
+        """End the attempt that lost, or both if the caller gives up, and give back the leases."""
+        pending = [task for task in tasks if not task.done()]
+        for task in pending:
+            task.cancel()
+        try:
+            if pending:
+                await asyncio.wait(pending)
+        finally:
+            # One that was cancelled before it began has not given its lease back; a second time does nothing.
+            for each in leases:
+                self._router.done(each, Outcome.IGNORED, CallStatus.CANCELLED, self._clock())
+
+    def _lease(self, call: Call, lease: Lease) -> Lease | None:
+        """Return a lease of a backend other than that of the first, ``None`` if none, or no budget, is left for it."""
+        now_ns = self._clock()
+        supervisor = call.supervisor
+        if now_ns >= call.deadline_ns or not has_other(self._router, supervisor, lease.backend, now_ns):
+            return None
+        if not self._hedges.take(call.server_id, supervisor.config.hedge):
+            return None
+        if not self._router.withdraw(supervisor.record, now_ns):
+            return None
+        hedge = self._router.pick(call.server_id, call.method, now_ns, getrandbits(64), avoid=lease.backend, again=True)
+        if hedge.rejection:
+            return None
+        if hedge.backend is lease.backend:
+            self._router.done(hedge, Outcome.IGNORED, CallStatus.CANCELLED, now_ns)
+            return None
+        return hedge
 
 
 def is_hedged(method: str) -> bool:

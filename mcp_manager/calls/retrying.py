@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from mcp_manager.config import RetryConfig
 from mcp_manager.errors import AuthError, CallError, OverloadedError
@@ -11,6 +11,7 @@ from mcp_manager.session.knowledge.tool_hints import ToolHints
 from mcp_manager.transports.base import Sendable
 
 __all__ = [
+    "Circumstances",
     "concluded",
     "give_up",
     "is_executed_safely",
@@ -96,29 +97,29 @@ def next_backoff_s(previous_s: float, config: RetryConfig, random: float) -> flo
     return min(config.backoff_max_s, config.backoff_s + random * spread_s)
 
 
-def pause_s(
-    error: CallError,
-    config: RetryConfig,
-    backoff_s: float,
-    *,
-    is_local: bool,
-    has_other: bool,
-    is_on_trial: bool = False,
-) -> float | None:
+class Circumstances(NamedTuple):
+    """What else is known when a call has failed and may be tried again.
+
+    ``is_local``: it was refused before it was sent, so that it is tried again only if time alone will let it through.
+    ``has_other``: another instance is free, which need not wait as long as the last one asked. ``is_on_trial``: circuits
+    refused the call, and the open time of one of them is over: ``retry_after_s`` is then the latest time, since its trial
+    requests mostly end long before they expire.
+    """
+
+    is_local: bool = False
+    has_other: bool = False
+    is_on_trial: bool = False
+
+
+def pause_s(error: CallError, config: RetryConfig, backoff_s: float, known: Circumstances) -> float | None:
     """Return the seconds to wait before the next attempt, ``None`` if it would be too long or in vain.
 
     Parameters
     ----------
     backoff_s
-        The wait if nobody knows better.
-    is_local
-        The call was refused before it was sent. Then it is tried again only if time alone will let it through.
-    has_other
-        Another instance is free: it is not bound by what the last one asked for.
-    is_on_trial
-        Circuits refused the call, and of one of them the open time is over: ``retry_after_s`` is then the very latest
-        time, for its trials will mostly end long before they expire.
+        The wait if nothing better is known.
     """
+    is_local, has_other, is_on_trial = known
     if is_on_trial:
         return backoff_s
     asked_s = error.retry_after_s

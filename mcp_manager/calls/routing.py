@@ -21,6 +21,7 @@ from mcp_manager.errors import (
 )
 from mcp_manager.fleet.index import Chooser, FleetIndex, Group
 from mcp_manager.health import HealthMonitor
+from mcp_manager.protocol.request import Operation
 from mcp_manager.runtime.background import background_task, read_failure
 from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
@@ -86,10 +87,8 @@ class Routing:
     async def carry(
         self,
         selector: Selector,
+        operation: Operation,
         timeout: float | None,
-        key: str | None,
-        method: str,
-        tool: str | None,
         attempt: Callable[[str, float | None], Awaitable[T]],
     ) -> T:
         """Call a server that matches, and another one as long as that does no harm and the retry budget has it.
@@ -99,12 +98,11 @@ class Routing:
 
         Parameters
         ----------
+        operation
+            What is called: whether it may be executed twice depends on its method and tool. Calls with the same key go to
+            the same server, while that is ready; if its affinity is ``hard``, to no other.
         timeout
             Seconds for everything; ``None`` for the ``request_timeout_s`` of the first server.
-        key
-            Calls with the same one go to the same server, while that is ready; if its affinity is ``hard``, to no other.
-        method, tool
-            What is called: whether it may be executed twice depends on it.
         attempt
             ``await attempt(server_id, timeout)`` makes the call.
 
@@ -119,6 +117,7 @@ class Routing:
         """
         end_ns = None if timeout is None else self._clock() + round(timeout * 1e9)
         group = await self._group(selector, timeout)
+        key = operation.key
         pinned = self._pinned(selector, key)
         tried: list[str] = []
         failure: CallError | None = None
@@ -136,7 +135,7 @@ class Routing:
                 # The first one says most, but for one of a call that may have been executed.
                 failure = failure if failure is not None and error.delivery in _UNEXECUTED else error
                 may_have_run = may_have_run or error.delivery == "unknown"
-                if (pinned is not None and pinned[1]) or not self._may_go_on(server_id, method, tool, error):
+                if (pinned is not None and pinned[1]) or not self._may_go_on(server_id, operation, error):
                     break
                 continue
             self._pin(selector, key, server_id)
@@ -198,7 +197,7 @@ class Routing:
             latency_s = 0.0 if instance.session is not None and not reading.inflight else _UNKNOWN_LATENCY_S
         return latency_s * (reading.inflight + 1) / reading.weight
 
-    def _may_go_on(self, server_id: str, method: str, tool: str | None, error: CallError) -> bool:
+    def _may_go_on(self, server_id: str, operation: Operation, error: CallError) -> bool:
         """Tell whether another server may be asked after what one has answered."""
         supervisor = self._servers.get(server_id)
         if isinstance(error, SessionLostError) and not error.retryable:
@@ -207,7 +206,7 @@ class Routing:
         if error.delivery not in _UNEXECUTED:
             if supervisor is None or error.delivery != "unknown" or not error.retryable:
                 return False
-            if not is_safe(method, tool, supervisor.config.retry, supervisor.settings.hints):
+            if not is_safe(operation.method, operation.tool, supervisor.config.retry, supervisor.settings.hints):
                 return False
         was_refused_here = error.delivery == "not_sent" and isinstance(error, CircuitOpenError | OverloadedError)
         return was_refused_here or supervisor is None or self._router.withdraw(supervisor.record, self._clock())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import orjson
@@ -11,7 +11,15 @@ import orjson
 from mcp_manager._core.jsonrpc import FrameError
 from mcp_manager.errors import InvalidRequestError
 
-__all__ = ["encode_method", "encode_params", "encode_text", "invalid_request", "with_progress_token"]
+__all__ = ["Operation", "encode_method", "encode_params", "encode_text", "invalid_request", "with_progress_token"]
+
+
+class Operation(NamedTuple):
+    """What a request asks for: a method, the tool if it calls one, and the key that it belongs to."""
+
+    method: str
+    tool: str | None = None
+    key: str | None = None
 
 
 def invalid_request(error: FrameError | None) -> InvalidRequestError:

@@ -12,6 +12,7 @@ from mcp_manager._core.jsonrpc import ERROR, Message
 from mcp_manager.config.arguments import as_object, as_text, check_server_id, end_of
 from mcp_manager.errors import DeadlineExceededError, McpManagerError, ProtocolError
 from mcp_manager.protocol.json_reading import DEFAULT_LIMITS, DecodingLimits
+from mcp_manager.protocol.request import Operation
 from mcp_manager.protocol.rpc_error import rpc_error
 from mcp_manager.results import (
     CallToolResult,
@@ -67,10 +68,8 @@ class Verbs:
     async def _routed(
         self,
         selector: Selector,
+        operation: Operation,
         timeout: float | None,
-        key: str | None,
-        method: str,
-        tool: str | None,
         attempt: Callable[[str, float | None], Awaitable[T]],
     ) -> T:
         """Make an attempt on a server that matches, and on others as long as that does no harm."""
@@ -130,15 +129,14 @@ class Verbs:
         if isinstance(server_id, Selector):
             return await self._routed(
                 server_id,
+                Operation(method, params.get("name") if isinstance(params, dict) else None, key),
                 timeout,
-                key,
-                method,
-                params.get("name") if isinstance(params, dict) else None,
                 lambda chosen, left: self.request(
                     chosen, method, params, timeout=left, key=key, on_progress=on_progress
                 ),
             )
-        return await self._typed(server_id, method, params, Any, timeout, key, on_progress)
+        reply = await self.call(server_id, method, params, timeout=timeout, key=key, on_progress=on_progress)
+        return await self._decoded(server_id, reply, Any)
 
     async def ping(self, server_id: str, *, timeout: float | None = None) -> None:
         """Ask the server for a sign of life."""
@@ -146,7 +144,8 @@ class Verbs:
 
     async def discover(self, server_id: str, *, timeout: float | None = None) -> DiscoverResult:
         """Ask the server what it speaks and can do; servers of before 2026-07-28 know no such method."""
-        return await self._typed(server_id, "server/discover", None, DiscoverResult, timeout)
+        reply = await self.call(server_id, "server/discover", timeout=timeout)
+        return await self._decoded(server_id, reply, DiscoverResult)
 
     async def list_tools(self, server_id: str, *, timeout: float | None = None) -> list[Tool]:
         """List all tools, every page."""
@@ -197,10 +196,8 @@ class Verbs:
         if isinstance(server_id, Selector):
             return await self._routed(
                 server_id,
+                Operation("tools/call", name, key),
                 timeout,
-                key,
-                "tools/call",
-                name,
                 lambda chosen, left: self.call_tool(
                     chosen, name, arguments, meta=meta, timeout=left, key=key, on_progress=on_progress
                 ),
@@ -211,7 +208,8 @@ class Verbs:
         if meta is not None:
             params["_meta"] = as_object(meta, "meta")
         outputs = self._outputs(server_id)
-        result = await self._typed(server_id, "tools/call", params, CallToolResult, timeout, key, on_progress)
+        reply = await self.call(server_id, "tools/call", params, timeout=timeout, key=key, on_progress=on_progress)
+        result = await self._decoded(server_id, reply, CallToolResult)
         if outputs is not None and outputs.knows(name) and not result.is_error:
             await self._check_output(server_id, outputs, name, result, end)
         return result
@@ -231,15 +229,13 @@ class Verbs:
         if isinstance(server_id, Selector):
             return await self._routed(
                 server_id,
+                Operation("resources/read", None, key),
                 timeout,
-                key,
-                "resources/read",
-                None,
                 lambda chosen, left: self.read_resource(chosen, uri, timeout=left, key=key),
             )
-        return await self._typed(
-            server_id, "resources/read", {"uri": as_text(uri, "uri")}, ReadResourceResult, timeout, key
-        )
+        params = {"uri": as_text(uri, "uri")}
+        reply = await self.call(server_id, "resources/read", params, timeout=timeout, key=key)
+        return await self._decoded(server_id, reply, ReadResourceResult)
 
     async def subscribe(self, server_id: str, uri: str, *, timeout: float | None = None) -> None:
         """Ask for ``notifications/resources/updated`` of a resource; they go to the manager's handlers.
@@ -276,14 +272,13 @@ class Verbs:
         if isinstance(server_id, Selector):
             return await self._routed(
                 server_id,
+                Operation("prompts/get", None, key),
                 timeout,
-                key,
-                "prompts/get",
-                None,
                 lambda chosen, left: self.get_prompt(chosen, name, arguments, timeout=left, key=key),
             )
         params = {"name": as_text(name, "name"), "arguments": as_object(arguments, "arguments")}
-        return await self._typed(server_id, "prompts/get", params, GetPromptResult, timeout, key)
+        reply = await self.call(server_id, "prompts/get", params, timeout=timeout, key=key)
+        return await self._decoded(server_id, reply, GetPromptResult)
 
     async def complete(
         self,
@@ -304,10 +299,8 @@ class Verbs:
         if isinstance(server_id, Selector):
             return await self._routed(
                 server_id,
+                Operation("completion/complete", None, key),
                 timeout,
-                key,
-                "completion/complete",
-                None,
                 lambda chosen, left: self.complete(
                     chosen, reference, argument, value, context=context, timeout=left, key=key
                 ),
@@ -318,19 +311,11 @@ class Verbs:
         }
         if context is not None:
             params["context"] = {"arguments": as_object(context, "context")}
-        return await self._typed(server_id, "completion/complete", params, CompleteResult, timeout, key)
+        reply = await self.call(server_id, "completion/complete", params, timeout=timeout, key=key)
+        return await self._decoded(server_id, reply, CompleteResult)
 
-    async def _typed(
-        self,
-        server_id: str,
-        method: str,
-        params: object,
-        kind: type[T],
-        timeout: float | None,
-        key: str | None = None,
-        on_progress: ProgressCallback | None = None,
-    ) -> T:
-        reply = await self.call(server_id, method, params, timeout=timeout, key=key, on_progress=on_progress)
+    async def _decoded(self, server_id: str, reply: Message, kind: type[T]) -> T:
+        """Decode the result of a reply; raises :class:`RpcError` if it is an error."""
         try:
             return await read_result(
                 server_id,

@@ -98,7 +98,8 @@ class TaskVerbs(Verbs):
         """
         task = {} if ttl_s is None else {"ttl": round(as_seconds(ttl_s, "ttl_s") * 1000)}
         params = {"name": as_text(name, "name"), "arguments": as_object(arguments, "arguments"), "task": task}
-        created = await self._typed(server_id, "tools/call", params, _Created, timeout)
+        reply = await self.call(server_id, "tools/call", params, timeout=timeout)
+        created = await self._decoded(server_id, reply, _Created)
         if created.task is None:
             raise ProtocolError(
                 "the server answered the call and made no task of it",
@@ -110,15 +111,15 @@ class TaskVerbs(Verbs):
 
     async def get_task(self, server_id: str, task_id: str, *, timeout: float | None = None) -> Task:
         """Ask how a task stands."""
-        return (
-            await self._typed(server_id, "tasks/get", {"taskId": as_text(task_id, "task_id")}, _WireTask, timeout)
-        ).plain()
+        params = {"taskId": as_text(task_id, "task_id")}
+        reply = await self.call(server_id, "tasks/get", params, timeout=timeout)
+        return (await self._decoded(server_id, reply, _WireTask)).plain()
 
     async def task_result(self, server_id: str, task_id: str, *, timeout: float | None = None) -> CallToolResult:
         """Wait until a task of 2025-11-25 is over, and return what its tool returned; raises as :meth:`call_tool`."""
-        return await self._typed(
-            server_id, "tasks/result", {"taskId": as_text(task_id, "task_id")}, CallToolResult, timeout
-        )
+        params = {"taskId": as_text(task_id, "task_id")}
+        reply = await self.call(server_id, "tasks/result", params, timeout=timeout)
+        return await self._decoded(server_id, reply, CallToolResult)
 
     async def list_tasks(self, server_id: str, *, timeout: float | None = None) -> list[Task]:
         """List the tasks of 2025-11-25 that the server still knows, every page."""

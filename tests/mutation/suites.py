@@ -77,7 +77,10 @@ _CALLS: Final = {
         "tests/integration/test_call_limits.py",
     ),
     "affinity": ("tests/property/test_affinity_properties.py", "tests/integration/test_affinity.py"),
-    "attempt": (
+    "availability": _RETRIES,
+    "call": _RETRIES,
+    "retries": ("tests/unit/test_retry_after.py", *_RETRIES),
+    "attempts": (
         "tests/unit/test_trials.py",
         "tests/unit/test_retry_after.py",
         *_RETRIES,

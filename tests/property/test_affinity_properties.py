@@ -13,8 +13,10 @@ from mcp_manager._core.breaker import BreakerSettings
 from mcp_manager._core.records import EXCLUDED, READY
 from mcp_manager._core.router import Router
 from mcp_manager.calls.affinity import Affinity, PinTable, key_hash
+from mcp_manager.calls.call import FIRST, Call, Where
 from mcp_manager.config import BalancingConfig
 from mcp_manager.errors import SessionLostError
+from mcp_manager.transports.base import Request
 
 KEYS = st.sampled_from(["a", "b", "c", "d", "e"])
 
@@ -92,6 +94,9 @@ class AffinityMachine(RuleBasedStateMachine):
         self.now_ns = 1
         self.random = 1
 
+    def call_with(self, key: str) -> Call:
+        return Call(self.supervisor, "m", Request(b'"m"', None), self.now_ns, 0, where=Where(key=key))
+
     @precondition(lambda self: len(self.places) < 3)
     @rule()
     def add(self) -> None:
@@ -129,7 +134,7 @@ class AffinityMachine(RuleBasedStateMachine):
         is_there = place is not None and place.backend is not None and place.backend.availability != EXCLUDED
         is_there = is_there and place is not None and place.generation == generation
         try:
-            lease, pin = self.affinity.lease(self.supervisor, key, "m", self.now_ns, random)
+            lease, pin = self.affinity.lease(self.call_with(key), self.now_ns, random, FIRST)
         except SessionLostError as lost:
             assert self.is_hard
             assert place is not None

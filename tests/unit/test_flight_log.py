@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mcp_manager._core.router import Router
-from mcp_manager.calls.call_log import CallLog, FlightRecord
+from mcp_manager.calls.call_log import CallEnd, CallLog, FlightRecord
 from mcp_manager.errors import CircuitOpenError, ConnectError, DeadlineExceededError
 from mcp_manager.types import CallStatus
 
@@ -42,7 +42,7 @@ def log(clocks: Clocks) -> CallLog:
 
 def unknown(log: CallLog, server_id: str = "a", **details: Any) -> None:
     error = DeadlineExceededError("too late", server_id=server_id)
-    log.unusual(server_id, "tools/call", 999 * SECOND, LABEL, CallStatus.TIMEOUT, error, **details)
+    log.unusual(server_id, "tools/call", 999 * SECOND, CallEnd(LABEL, CallStatus.TIMEOUT, error), **details)
 
 
 def dumps(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -76,7 +76,8 @@ def test_a_record_tells_all_of_its_call(log: CallLog, clocks: Clocks) -> None:
 
 
 def test_a_call_that_no_instance_took_has_none(log: CallLog) -> None:
-    log.unusual("a", "ping", 999 * SECOND, None, CallStatus.CIRCUIT_OPEN, CircuitOpenError("open"), attempts=0)
+    end = CallEnd(None, CallStatus.CIRCUIT_OPEN, CircuitOpenError("open"))
+    log.unusual("a", "ping", 999 * SECOND, end, attempts=0)
     (record,) = log.records()
     assert (record.instance, record.era, record.session_generation) == (None, None, None)
     assert (record.attempts, record.status, record.delivery) == (0, "circuit_open", "not_sent")
@@ -90,13 +91,13 @@ def test_both_kinds_are_merged_by_their_ends_and_neither_pushes_the_other_out(lo
         clocks.now_ns += SECOND
         ring.add("a", f"m{number}", (0, 1, "2026-07-28"), clocks.now_ns, clocks.now_ns, 0, 0)
     clocks.now_ns += SECOND
-    log.unusual("a", "last", clocks.now_ns, LABEL, CallStatus.SUCCESS)
+    log.unusual("a", "last", clocks.now_ns, CallEnd(LABEL, CallStatus.SUCCESS))
     records = log.records()
     assert [record.method for record in records] == ["tools/call", "m16", "m17", "m18", "m19", "last"]
     assert {record.era for record in records[1:5]} == {"stateless"}
     assert [record.delivery for record in records] == ["unknown", *["answered"] * 5]
     for number in range(20):
-        log.unusual("b", f"u{number}", clocks.now_ns, LABEL, CallStatus.SUCCESS)
+        log.unusual("b", f"u{number}", clocks.now_ns, CallEnd(LABEL, CallStatus.SUCCESS))
     assert [record.method for record in log.records()][-4:] == ["u16", "u17", "u18", "u19"]
     assert len(log.records()) == 8
 
@@ -117,7 +118,7 @@ def test_an_unknown_delivery_has_the_servers_last_calls_written_down(
     assert ring is not None
     ring.add("a", "evil\n\x1b[31m", LABEL, clocks.now_ns, clocks.now_ns, 0, 0)
     ring.add("b", "ping", LABEL, clocks.now_ns, clocks.now_ns, 0, 0)
-    log.unusual("a", "ping", clocks.now_ns, None, CallStatus.CONNECT_ERROR, ConnectError("refused"))
+    log.unusual("a", "ping", clocks.now_ns, CallEnd(None, CallStatus.CONNECT_ERROR, ConnectError("refused")))
     assert dumps(caplog) == []
     unknown(log)
     (text,) = dumps(caplog)

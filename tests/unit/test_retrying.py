@@ -14,7 +14,7 @@ from support.scripted_fleet import Act, ScriptedFleet
 from support.virtual_time import run_in_virtual_time
 
 from mcp_manager._core.records import Backend
-from mcp_manager.calls.retrying import next_backoff_s, pause_s, way_to_repeat
+from mcp_manager.calls.retrying import Circumstances, next_backoff_s, pause_s, way_to_repeat
 from mcp_manager.config import RetryConfig
 from mcp_manager.errors import (
     AuthError,
@@ -343,14 +343,14 @@ def asking(retry_after_s: float | None) -> CallError:
 )
 def test_how_long_to_wait(error: CallError, is_local: bool, has_other: bool, expected: float | None) -> None:
     config = RetryConfig(backoff_s=0.1, backoff_max_s=2.0, retry_after_max_s=30.0)
-    assert pause_s(error, config, 0.1, is_local=is_local, has_other=has_other) == expected
+    assert pause_s(error, config, 0.1, Circumstances(is_local, has_other)) == expected
 
 
 @pytest.mark.parametrize("told_s", [0.05, 1.9, 2.5])
 def test_the_end_of_a_trial_is_waited_for_like_any_other(told_s: float) -> None:
     config = RetryConfig(backoff_s=0.1, backoff_max_s=2.0)
     refusal = CircuitOpenError("x", retry_after_s=told_s)
-    assert pause_s(refusal, config, 0.1, is_local=True, has_other=False, is_on_trial=True) == 0.1
+    assert pause_s(refusal, config, 0.1, Circumstances(is_local=True, is_on_trial=True)) == 0.1
 
 
 def test_attempts_are_apart_by_the_jitter() -> None:

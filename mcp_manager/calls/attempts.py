@@ -9,10 +9,11 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 from mcp_manager._core.call_path import LATE_AFTER_NS, DirectCall
 from mcp_manager._core.jsonrpc import RESULT, Message
-from mcp_manager._core.records import Backend, Lease
+from mcp_manager._core.records import Lease
 from mcp_manager._core.router import Router
 from mcp_manager.calls.admission import MAY_WAIT, WaitingRoom, refusal, stopping
-from mcp_manager.calls.affinity import Affinity, Pin, state_lost
+from mcp_manager.calls.affinity import Affinity, Leased, state_lost
+from mcp_manager.calls.call import FIRST, Call, Choice
 from mcp_manager.calls.call_log import CallLog
 from mcp_manager.calls.latencies import Latencies
 from mcp_manager.calls.recoveries import Recoveries
@@ -23,223 +24,231 @@ from mcp_manager.errors import (
     ConnectError,
     ConnectionLostError,
     DeadlineExceededError,
+    Delivery,
     OverloadedError,
     ProtocolError,
     SessionLostError,
 )
 from mcp_manager.health import HealthMonitor
 from mcp_manager.outcomes import classify_error, classify_rpc_error
+from mcp_manager.protocol.request import encode_method
 from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
-from mcp_manager.session import ProgressReports, Session
-from mcp_manager.transports.base import Sendable
+from mcp_manager.session import Session
 from mcp_manager.types import CallStatus, CircuitState, Outcome, Rejection
 
-__all__ = ["ANYWHERE", "Attempts", "Place"]
+__all__ = ["Attempts", "Landing"]
 
 
-class Place(NamedTuple):
-    """Where a call may go: to one instance alone, to where its key belongs, or anywhere."""
+class Landing(NamedTuple):
+    """What came back on the compiled path and is not an ordinary result: the call, and the reply or exception."""
 
-    instance: Backend | None = None
-    key: str | None = None
+    direct: DirectCall
+    answer: Any
 
 
-ANYWHERE: Final = Place()
 # What the clocks of a refusal and of its reason may differ by.
 _SAME_S: Final = 0.01
 
 
 class Attempts:
-    """Make single attempts; see :class:`~mcp_manager.calls.dispatcher.Dispatcher` for the parameters."""
+    """Make single attempts of calls.
+
+    Parameters
+    ----------
+    router
+        Picks backends and keeps their counters.
+    monitor
+        Notified of failures and of circuits that open.
+    clock
+        Monotonic nanoseconds.
+    log
+        Records how calls ended.
+    affinity
+        Chooses instances for calls with a key.
+    config
+        The manager's settings: how many calls wait while all servers together are full, and for how long.
+    """
 
     def __init__(
         self,
         router: Router,
         monitor: HealthMonitor,
         clock: Callable[[], int],
-        flights: CallLog,
+        log: CallLog,
         affinity: Affinity,
         config: ManagerConfig,
     ) -> None:
         self._router = router
         self._monitor = monitor
         self._clock = clock
-        self._flights = flights
+        self._log = log
         self._affinity = affinity
         self._config = config
         self.recoveries = Recoveries()
-        self._latencies = Latencies(router, clock)
-        self._room = WaitingRoom(router, config, clock, self._latencies.median_s)
+        self.latencies = Latencies(router, clock)
+        self._room = WaitingRoom(router, config, clock, self.latencies.median_s)
 
-    async def notify(
-        self, supervisor: Supervisor, method: str, method_raw: bytes, params: bytes | None, deadline_ns: int
-    ) -> None:
-        """Send a notification to one of a server's instances; raises as :meth:`call`."""
-        started_ns = self._clock()
-        leased = self._lease(supervisor, method, started_ns, ANYWHERE)
-        lease, _ = await self._admitted(supervisor, method, leased, deadline_ns, ANYWHERE)
+    async def notify(self, call: Call) -> None:
+        """Send a notification to one of a server's instances; raises as :meth:`Dispatcher.call`."""
+        lease, _ = await self.admitted(call, self.lease(call, call.started_ns))
         instance: Instance = lease.payload
         try:
-            await instance.notify(method_raw, params, deadline_ns)
+            await instance.notify(encode_method(call.method), call.request.params, call.deadline_ns)
         except BaseException as error:
-            error = supervisor.settings.containment.failure(error, "unknown")
-            self._failed(supervisor, lease, error)
+            error = call.supervisor.settings.containment.failure(error, "unknown")
+            self._failed(call.supervisor, lease, error)
             raise error
         self._router.done(lease, Outcome.SUCCESS, CallStatus.SUCCESS, self._clock())
 
-    def _lease(
-        self,
-        supervisor: Supervisor,
-        method: str,
-        now_ns: int,
-        place: Place,
-        avoid: Backend | None = None,
-        *,
-        waited: bool = False,
-        again: bool = False,
-    ) -> tuple[Lease, Pin | None]:
-        """Ask the router for an instance; raises :class:`SessionLostError` if the key's session is gone and was a must."""
-        if place.key is not None:
-            return self._affinity.lease(
-                supervisor, place.key, method, now_ns, getrandbits(64), avoid, waited=waited, again=again
+    def lease(self, call: Call, now_ns: int, choice: Choice = FIRST) -> Leased:
+        """Ask the router for a backend, or for the rejection that says why there is none.
+
+        Raises
+        ------
+        SessionLostError
+            The affinity of the call's key is ``hard``, and its session is gone.
+        KeyError
+            The server was removed.
+        """
+        if call.where.key is not None:
+            return self._affinity.lease(call, now_ns, getrandbits(64), choice)
+        if call.where.backend is not None:
+            return Leased(self._router.pick_on(call.where.backend, call.method, now_ns, waited=choice.waited))
+        avoid, waited, again = choice
+        return Leased(
+            self._router.pick(
+                call.server_id, call.method, now_ns, getrandbits(64), avoid=avoid, waited=waited, again=again
             )
-        if place.instance is not None:
-            return self._router.pick_on(place.instance, method, now_ns, waited=waited), None
-        lease = self._router.pick(
-            supervisor.server_id, method, now_ns, getrandbits(64), avoid=avoid, waited=waited, again=again
         )
-        return lease, None
 
-    async def _admitted(
-        self,
-        supervisor: Supervisor,
-        method: str,
-        leased: tuple[Lease, Pin | None],
-        deadline_ns: int,
-        place: Place,
-        avoid: Backend | None = None,
-    ) -> tuple[Lease, Pin | None]:
-        """Return a lease that is no rejection: this one, or that of whoever waits until there is one.
+    async def admitted(self, call: Call, leased: Leased, choice: Choice = FIRST) -> Leased:
+        """Return a lease that is no rejection: this one, or the one that the call gets when its turn has come.
 
-        ``place`` and ``avoid`` are those that this one was asked for with.
+        ``choice`` is the one that this lease was asked for with.
 
         Raises
         ------
         CallError
             The call is refused before it is sent.
         """
-        lease, pin = leased
-        if lease.rejection in MAY_WAIT:
+        if leased.lease.rejection in MAY_WAIT:
 
             def attempt(now_ns: int) -> Lease:
-                nonlocal pin
-                lease, pin = self._lease(supervisor, method, now_ns, place, avoid, waited=True)
-                return lease
+                nonlocal leased
+                leased = self.lease(call, now_ns, Choice(choice.avoid, waited=True))
+                return leased.lease
 
-            lease = await self._room.turn(supervisor, lease, attempt, deadline_ns)
-        if lease.rejection == Rejection.CIRCUIT_OPEN and _released(supervisor):
-            lease, pin = self._lease(supervisor, method, self._clock(), place, avoid, again=True)
-        if lease.rejection:
-            self._reject(supervisor, lease, place)
-        return lease, pin
+            lease = await self._room.turn(call.supervisor, leased.lease, attempt, call.deadline_ns)
+            leased = Leased(lease, leased.pin)
+        if leased.lease.rejection == Rejection.CIRCUIT_OPEN and _released(call.supervisor):
+            leased = self.lease(call, self._clock(), Choice(choice.avoid, again=True))
+        if leased.lease.rejection:
+            self._reject(call, leased.lease)
+        return leased
 
-    async def _carry(
-        self,
-        supervisor: Supervisor,
-        method: str,
-        lease: Lease,
-        request: Sendable,
-        started_ns: int,
-        deadline_ns: int,
-        progress: tuple[str, ProgressReports] | None,
-        flight: DirectCall | None = None,
-        answer: Any = None,
-        *,
-        may_resend: bool = True,
-        pin: Pin | None = None,
-        before: int = 0,
-        hedged: bool = False,
-    ) -> Message:
-        """Take a call the way that leads everywhere: past a session that is not ready, or on from an unusual answer.
+    async def carry(self, call: Call, leased: Leased, landing: Landing | None = None) -> Message:
+        """Make an attempt: wait for a session if there is none yet, or continue with an unusual answer.
 
-        With ``may_resend``, one that a session has lost is sent once more on the next, and that is an attempt as well.
-        ``before`` is how many attempts there were before, ``hedged`` tells of two at a time.
+        A call that a session has lost is sent once more on the next one, if ``call.may_resend``; that counts as an
+        attempt.
+
+        Raises
+        ------
+        CallError
+            No reply; the lease is given back.
         """
-        attempts = 1
+        lease, pin = leased
+        call.tries = 1
         instance: Instance = lease.payload
-        session: Session | None = instance.session if flight is None else flight.session
+        session: Session | None = instance.session if landing is None else landing.direct.session
         try:
-            exchange = None if flight is None or session is None else flight.exchange
-            session = session or await instance.ready_session(deadline_ns)
+            exchange = None if landing is None or session is None else landing.direct.exchange
+            session = session or await instance.ready_session(call.deadline_ns)
             try:
-                if exchange is not None:
-                    reply = await session.landed(request, exchange, answer)
+                if exchange is not None and landing is not None:
+                    reply = await session.landed(call.request, exchange, landing.answer)
                 else:
                     if pin is not None and not pin.is_used:
                         pin.settle(instance, session)
-                    reply = await session.call(request, deadline_ns, progress)
+                    reply = await session.call(call.request, call.deadline_ns, call.progress)
             except SessionLostError as lost:
-                if pin is not None and pin.is_binding:
-                    pin.release()
-                    instance.lose(session, lost)
-                    raise state_lost(supervisor.server_id, "rejected") from lost
-                if not may_resend:
-                    instance.lose(session, lost)
-                    raise
-                attempts = 2
-                self.recoveries.count(supervisor.server_id, "retry")
-                reply = await instance.call_again(session, lost, request, deadline_ns, progress)
-                if pin is not None and instance.session is not None:
-                    pin.settle(instance, instance.session)
+                reply = await self._resent(call, leased, session, lost)
             now_ns = self._clock()
-            if 0 < deadline_ns < now_ns - LATE_AFTER_NS:
-                raise _late(supervisor.server_id, now_ns - deadline_ns)
+            if 0 < call.deadline_ns < now_ns - LATE_AFTER_NS:
+                raise _late(call.server_id, now_ns - call.deadline_ns)
         except BaseException as error:
             # An exception's traceback holds this frame.
-            del answer
+            del landing
             if not isinstance(error, CallError):
-                error = supervisor.settings.containment.failure(error, "unknown" if session is not None else "not_sent")
-            if pin is not None and not isinstance(error, SessionLostError):
-                pin.is_used = True
-            if attempts > 1 and isinstance(error, CallError):
-                error.attempts = attempts
-            self._failed(supervisor, lease, error)
-            if not isinstance(error, CallError):
-                # Of the others, whoever decides on further attempts takes note.
-                self._flights.note(
-                    supervisor.server_id, method, lease, request, started_ns, error=error, attempts=before + attempts
-                )
+                delivery: Delivery = "unknown" if session is not None else "not_sent"
+                error = call.supervisor.settings.containment.failure(error, delivery)
+            self._count_failure(call, leased, error)
             raise error
-        if pin is not None:
-            pin.is_used = True
-        attempts += before
-        if reply.kind == RESULT:
-            self._router.done(lease, Outcome.SUCCESS, CallStatus.SUCCESS, now_ns)
-            if attempts == 1 and not hedged and lease.started_ns == started_ns:
-                self._flights.ordinary(lease, method, instance.label)
-            else:
-                self._flights.note(
-                    supervisor.server_id, method, lease, request, started_ns, attempts=attempts, hedged=hedged
-                )
-        else:
-            outcome = classify_rpc_error(reply.error_code, instance.settings.config.breaker.rpc_errors)
-            self._router.done(lease, outcome, CallStatus.RPC_ERROR, now_ns, random=getrandbits(64))
-            self._flights.note(
-                supervisor.server_id, method, lease, request, started_ns, status=CallStatus.RPC_ERROR, attempts=attempts
-            )
-            if outcome is Outcome.FAILURE:
-                self._watch_circuits(supervisor)
-            else:
-                self._monitor.call_failed(supervisor)
+        self._count_reply(call, leased, reply, now_ns)
         return reply
 
-    def _reject(self, supervisor: Supervisor, lease: Lease, place: Place) -> NoReturn:
+    async def _resent(self, call: Call, leased: Leased, session: Session, lost: SessionLostError) -> Message:
+        """Send a call once more, on the session after the one that was lost."""
+        lease, pin = leased
+        instance: Instance = lease.payload
+        try:
+            if pin is not None and pin.is_binding:
+                pin.release()
+                instance.lose(session, lost)
+                raise state_lost(call.server_id, "rejected") from lost
+            if not call.may_resend:
+                instance.lose(session, lost)
+                raise lost
+            call.tries = 2
+            self.recoveries.count(call.server_id, "retry")
+            reply = await instance.call_again(session, lost, call.request, call.deadline_ns, call.progress)
+        finally:
+            # An exception's traceback holds this frame.
+            del lost
+        if pin is not None and instance.session is not None:
+            pin.settle(instance, instance.session)
+        return reply
+
+    def _count_failure(self, call: Call, leased: Leased, error: BaseException) -> None:
+        lease, pin = leased
+        if pin is not None and not isinstance(error, SessionLostError):
+            pin.is_used = True
+        if call.tries > 1 and isinstance(error, CallError):
+            error.attempts = call.tries
+        self._failed(call.supervisor, lease, error)
+        if not isinstance(error, CallError):
+            # Of the others, whoever decides on further attempts takes note.
+            self._log.note(call, lease, call.attempts + call.tries, error=error)
+
+    def _count_reply(self, call: Call, leased: Leased, reply: Message, now_ns: int) -> None:
+        lease, pin = leased
+        if pin is not None:
+            pin.is_used = True
+        attempts = call.attempts + call.tries
+        instance: Instance = lease.payload
+        if reply.kind == RESULT:
+            self._router.done(lease, Outcome.SUCCESS, CallStatus.SUCCESS, now_ns)
+            if attempts == 1 and not call.is_hedge and lease.started_ns == call.started_ns:
+                self._log.ordinary(lease, call.method, instance.label)
+            else:
+                self._log.note(call, lease, attempts)
+            return
+        outcome = classify_rpc_error(reply.error_code, instance.settings.config.breaker.rpc_errors)
+        self._router.done(lease, outcome, CallStatus.RPC_ERROR, now_ns, random=getrandbits(64))
+        self._log.note(call, lease, attempts, CallStatus.RPC_ERROR)
+        if outcome is Outcome.FAILURE:
+            self._watch_circuits(call.supervisor)
+        else:
+            self._monitor.call_failed(call.supervisor)
+
+    def _reject(self, call: Call, lease: Lease) -> NoReturn:
+        supervisor = call.supervisor
         server_id = supervisor.server_id
         if supervisor.is_over:
             raise stopping(server_id)
         if lease.rejection == Rejection.CIRCUIT_OPEN:
-            raise _circuit_open(supervisor, lease, place)
+            raise _circuit_open(call, lease)
         if lease.rejection >= Rejection.CONCURRENCY:
             self._router.count_refused(lease)
             raise refusal(supervisor, lease, self._config)
@@ -294,7 +303,7 @@ class Attempts:
             if circuit.circuit_state == CircuitState.OPEN:
                 self._monitor.circuit_opened(instance, circuit.retry_after_ns / 1e9)
                 server_id = event.backend.server_id
-                self._flights.anomaly(
+                self._log.anomaly(
                     server_id, "a circuit opened", after_next=is_noted and server_id == supervisor.server_id
                 )
 
@@ -317,14 +326,14 @@ def _released(supervisor: Supervisor) -> bool:
     return any([supervisor.release(each) for each in supervisor.instances])
 
 
-def _circuit_open(supervisor: Supervisor, lease: Lease, place: Place) -> CircuitOpenError:
+def _circuit_open(call: Call, lease: Lease) -> CircuitOpenError:
     """Say why no circuit lets a call through, and when the first of them will."""
-    server_id = supervisor.server_id
+    supervisor, server_id = call.supervisor, call.server_id
     retry_after_s = lease.retry_after_ns / 1e9 or None
     gone = [
         each
         for each in supervisor.instances
-        if each.session is None and each.restart_at and place.instance in (None, each.backend)
+        if each.session is None and each.restart_at and call.where.backend in (None, each.backend)
     ]
     first = min(gone, key=lambda each: each.restart_at, default=None)
     restart_s = 0.0 if first is None else first.restart_at - asyncio.get_running_loop().time()

@@ -1,0 +1,148 @@
+"""Further attempts of a call that has failed: whether, when, and on which instance."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from random import random
+
+from mcp_manager._core.jsonrpc import Message
+from mcp_manager._core.records import Lease
+from mcp_manager._core.router import Router
+from mcp_manager.calls.admission import MAY_WAIT
+from mcp_manager.calls.attempts import Attempts
+from mcp_manager.calls.availability import has_other, is_on_trial
+from mcp_manager.calls.call import Call, Choice
+from mcp_manager.calls.call_log import CallLog
+from mcp_manager.calls.retrying import (
+    Circumstances,
+    concluded,
+    give_up,
+    may_be_repeated,
+    next_backoff_s,
+    pause_s,
+    way_to_repeat,
+)
+from mcp_manager.config import RetryConfig
+from mcp_manager.errors import CallError, SessionLostError
+from mcp_manager.types import CallStatus, Rejection
+
+__all__ = ["Retries"]
+
+
+class Retries:
+    """Try failed calls again, as their server's :class:`~mcp_manager.config.RetryConfig` allows.
+
+    Parameters
+    ----------
+    attempts
+        Make each attempt.
+    router
+        Keeps the retry budgets.
+    clock
+        Monotonic nanoseconds.
+    log
+        Records the calls that fail for good.
+    """
+
+    def __init__(self, attempts: Attempts, router: Router, clock: Callable[[], int], log: CallLog) -> None:
+        self._attempts = attempts
+        self._router = router
+        self._clock = clock
+        self._log = log
+
+    async def again(self, call: Call, lease: Lease | None, error: CallError) -> tuple[Message, Lease]:
+        """Continue a call whose first attempt has failed: return the reply of a later one, and its lease.
+
+        Parameters
+        ----------
+        lease, error
+            Those of the first attempt.
+
+        Raises
+        ------
+        CallError
+            That of the last attempt: there is to be no other, or no time for it.
+        """
+        config = call.supervisor.config.retry
+        attempts, backoff_s = error.attempts, config.backoff_s
+        may_have_run = error.delivery == "unknown"
+        try:
+            while attempts < config.attempts and error.retryable and lease is not None:
+                if not self._may_repeat(call, error, config):
+                    break
+                backoff_s = next_backoff_s(backoff_s, config, random())
+                if not await self._paused(call, lease, error, backoff_s):
+                    break
+                # Neither a rate nor shedding has counted what it refused.
+                again = lease.rejection not in (Rejection.RATE, Rejection.SHED)
+                choice = Choice(lease.backend, again=again)
+                try:
+                    leased = self._attempts.lease(call, self._clock(), choice)
+                except KeyError:
+                    # The server was removed meanwhile.
+                    break
+                except SessionLostError as lost:
+                    error = lost
+                    break
+                call.attempts, call.may_resend = attempts, attempts + 1 < config.attempts
+                try:
+                    leased = await self._attempts.admitted(call, leased, choice)
+                    self._attempts.recoveries.count(call.server_id, "retry")
+                    return await self._attempts.carry(call, leased), leased.lease
+                except CallError as failure:
+                    if leased.lease.rejection and not lease.rejection:
+                        # Why the call failed says more than why it is not made once more.
+                        break
+                    lease, error = leased.lease, failure
+                attempts += error.attempts
+                may_have_run = may_have_run or error.delivery == "unknown"
+            concluded(error, attempts, may_have_run=may_have_run)
+            if call.supervisor.is_over and error.retryable:
+                give_up(error)
+            self._log.note(call, lease, attempts, error=error)
+            raise error
+        finally:
+            # An exception's traceback holds this frame.
+            del error
+
+    def _may_repeat(self, call: Call, error: CallError, config: RetryConfig) -> bool:
+        is_safe = error.delivery != "unknown" or call.is_safe
+        if not is_safe and not call.supervisor.is_over:
+            error.hint = error.hint or way_to_repeat(call.method, call.request, config)
+        return may_be_repeated(error, is_safe)
+
+    async def _paused(self, call: Call, lease: Lease, error: CallError, backoff_s: float) -> bool:
+        """Wait before another attempt; tell whether there is to be one: if the budget has it, and time is left for it."""
+        supervisor, now_ns = call.supervisor, self._clock()
+        if supervisor.is_over or lease.rejection in MAY_WAIT:
+            # There is nothing to wait for, or it has waited as long as it may.
+            return False
+        known = self._known(call, lease, now_ns)
+        wait_s = pause_s(error, supervisor.config.retry, backoff_s, known)
+        if wait_s is None:
+            return False
+        left_s = (call.deadline_ns - now_ns) / 1e9 - wait_s
+        if left_s <= 0 or left_s < self._attempts.latencies.median_s(call.server_id):
+            return False
+        if not known.is_local and not self._router.withdraw(supervisor.record, now_ns):
+            return False
+        if wait_s:
+            # The server's own: whoever removes it, or stops the manager, need not wait for it.
+            pause = supervisor.spawn(asyncio.sleep(wait_s))
+            try:
+                await asyncio.wait({pause})
+            finally:
+                pause.cancel()
+        return not supervisor.is_over
+
+    def _known(self, call: Call, lease: Lease, now_ns: int) -> Circumstances:
+        is_local = lease.rejection != 0
+        return Circumstances(
+            is_local,
+            has_other=not is_local
+            and call.where.backend is None
+            and has_other(self._router, call.supervisor, lease.backend, now_ns),
+            is_on_trial=lease.rejection == CallStatus.CIRCUIT_OPEN
+            and is_on_trial(self._router, call.supervisor, now_ns),
+        )
