@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from mcp_manager._version import __version__
-from mcp_manager.config._settings import Count, Jitter, PositiveSeconds, Rate, RpcCode, Seconds, Settings
+from mcp_manager.config._struct import Count, Jitter, PositiveSeconds, Rate, RpcCode, Seconds, Settings
 from mcp_manager.config._url import expand_template, is_template
 from mcp_manager.config.network import TlsConfig
 from mcp_manager.config.resilience import (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mcp_manager.config._settings import Settings
+from mcp_manager.config._struct import Settings
 
 __all__ = ["TlsConfig"]
 

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import msgspec
 
 from mcp_manager.config._secret_forms import forms_of, is_credential, plain_forms
-from mcp_manager.config._settings import Settings
+from mcp_manager.config._struct import Settings
 from mcp_manager.config._url import redact_url
 from mcp_manager.config.model import ServerConfig
 

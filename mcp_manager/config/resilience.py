@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from mcp_manager.config._settings import Count, PositiveSeconds, Rate, Seconds, Settings
+from mcp_manager.config._struct import Count, PositiveSeconds, Rate, Seconds, Settings
 
 __all__ = [
     "BalancingConfig",
