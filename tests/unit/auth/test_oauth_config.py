@@ -56,7 +56,10 @@ def test_what_fits_together_is_accepted(auth: dict[str, Any]) -> None:
         ({"type": "oauth", "redirect_uri": "myapp"}, "auth.redirect_uri: is not an absolute"),
         ({"type": "oauth", "scopes": ["a b"]}, "auth.scopes[0]: is not a scope"),
         ({"type": "oauth", "client_id": "c\n"}, "auth.client_id"),
-        ({"type": "oauth", "client_id": "c", "client_auth": "client_secret_post"}, "auth.client_auth: needs client_secret"),
+        (
+            {"type": "oauth", "client_id": "c", "client_auth": "client_secret_post"},
+            "auth.client_auth: needs client_secret",
+        ),
         ({"type": "oauth", **ENDPOINTS}, "auth.client_id: missing"),
         ({"type": "oauth", "client_id": "c", "token_endpoint": "https://as/t"}, "auth.authorization_endpoint: missing"),
         ({"type": "oauth", "client_id": "c", **ENDPOINTS, "token_endpoint": None}, "auth.token_endpoint: missing"),
