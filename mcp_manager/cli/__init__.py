@@ -1,4 +1,4 @@
-"""The command line: arguments, exit statuses, and nothing else. Each verb's work is in a module of its own."""
+"""The command line: its arguments and exit statuses; the verbs are in modules of their own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FAILED = 1
 _MISUSED = 2
 _INTERRUPTED = 130
 _EPILOG = (
-    "Begin with: mcp-manager demo. Exit status: 0 done, 1 failed, 2 misused (arguments, configuration, unknown "
+    "Begin with: mcp-manager demo. Exit status: 0 success, 1 failure, 2 usage error (arguments, configuration, unknown "
     "server), 130 interrupted."
 )
 
@@ -33,14 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv
-        The arguments without the program's name; ``None`` for those of this process.
+        The arguments without the program's name. Default: those of this process.
 
     Returns
     -------
-    The exit status: 0 done, 1 failed, 2 misused (arguments, configuration, unknown server), 130 interrupted.
+    The exit status: 0 success, 1 failure, 2 usage error (arguments, configuration, unknown server), 130 interrupted.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A server may describe itself in characters that the terminal's encoding lacks.
+        # A server's texts may have characters that the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="replace")
     try:
         options = _parser().parse_args(argv)
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain(str(error))
         return _FAILED if isinstance(error, CallError) else _MISUSED
     except BrokenPipeError:
-        # Whoever read the output, such as head, has seen enough; the interpreter must not try again at its exit.
+        # The reader of the output, such as head, has ended; the interpreter must not flush to it again at exit.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _FAILED
@@ -70,7 +70,7 @@ _TIMEOUT: Final = "default: the server's request_timeout_s; for a program start_
 
 
 class _Parser(argparse.ArgumentParser):
-    """Complain in one line, as every other error of this program does."""
+    """Report a usage error in one line, as this program reports every error."""
 
     def error(self, message: str) -> NoReturn:
         complain(f"{message} (see {self.prog} --help)")
@@ -90,11 +90,11 @@ def _parser() -> _Parser:
     )
     verb.set_defaults(module="demo", function="run")
 
-    _fleet_verb(verbs, "check", "connect to every server once and say which answer", json=True)
+    _fleet_verb(verbs, "check", "connect to every server once and report which ones answer", json=True)
     _fleet_verb(verbs, "list", "list the configured servers without connecting", json=True)
     verb = _fleet_verb(verbs, "status", "connect to every server and show its state", json=True)
-    verb.add_argument("--snapshot", action="store_true", help="print all there is to see, down to instances, as JSON")
-    verb = _fleet_verb(verbs, "tools", "list the tools of all servers, or of one", json=True)
+    verb.add_argument("--snapshot", action="store_true", help="print the whole snapshot, down to instances, as JSON")
+    verb = _fleet_verb(verbs, "tools", "list the tools of all servers or of one", json=True)
     verb.add_argument("server", nargs="?", metavar="SERVER", help="a server's id")
 
     verb = _fleet_verb(verbs, "call", "send one request and print the JSON-RPC response", json=False)
@@ -107,7 +107,7 @@ def _parser() -> _Parser:
 
 
 def _bench_verb(verbs: argparse._SubParsersAction[_Parser]) -> None:
-    about = "measure what a call costs on this machine, beside other clients"
+    about = "measure what a call costs on this machine, compared with other clients"
     verb = verbs.add_parser(
         "bench",
         help=about,
@@ -118,12 +118,12 @@ def _bench_verb(verbs: argparse._SubParsersAction[_Parser]) -> None:
     much.add_argument("--quick", action="store_true", help="one small case, about 20 seconds")
     much.add_argument("--full", action="store_true", help="all sizes, framings and numbers of calls in flight")
     verb.add_argument("--case", action="append", metavar="CASE", help="framing/bytes/in flight, such as sse/10k/64")
-    verb.add_argument("--client", action="append", metavar="NAME", help="one of those that are compared, such as mcp")
+    verb.add_argument("--client", action="append", metavar="NAME", help="a client to compare, such as mcp")
     verb.add_argument("--loop", choices=("asyncio", "uvloop", "both"), default="both", help="default: both")
     verb.add_argument("--rounds", type=int, metavar="N", help="interleaved rounds of every case (default: 5)")
     verb.add_argument("--json", metavar="FILE", help="write all samples, with machine, date and versions")
     verb.add_argument("--svg", metavar="FILE", help="draw the comparison")
-    verb.add_argument("--targets", action="store_true", help="print the targets alone, measured and met or not")
+    verb.add_argument("--targets", action="store_true", help="print only the targets: measured, met or missed")
     verb.add_argument("--strict", action="store_true", help="exit with 1 if a target is not met or not measured")
     verb.set_defaults(module="bench", function="run")
 
