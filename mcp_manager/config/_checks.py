@@ -279,7 +279,7 @@ def _check_auth_header(auth: AuthConfig, headers: dict[str, str], path: str) -> 
     if auth.header.lower() in _OWNED_HEADERS:
         raise FieldProblem(where, "names a header that is set by the manager")
     if auth.type != "api_key" and auth.header.lower() != "x-api-key":
-        raise FieldProblem(where, f"cannot be combined with type {auth.type!r}", "only 'api_key' takes it")
+        raise FieldProblem(where, f"cannot be combined with type {auth.type!r}", "drop it: only type 'api_key' uses it")
     sent = auth.request_header()
     if sent is not None and sent[0].lower() in {name.lower() for name in headers}:
         raise FieldProblem(where if auth.type == "api_key" else path, f"{sent[0]} is also given in headers", "drop one")

@@ -28,7 +28,7 @@ __all__ = [
     "wrong_call",
 ]
 
-# A century: more does not fit nanoseconds beside the time since boot.
+# A century: nanoseconds of a longer timeout, added to the monotonic clock, could exceed 64 bits.
 _LONGEST_S: Final = 100 * 365.25 * 86400
 _LONGEST_SHOWN: Final = 60
 

@@ -154,7 +154,10 @@ class ToolResultContent(_Block, frozen=True, kw_only=True, tag="tool_result"):
 
 
 class UnknownContent(_Block, frozen=True, kw_only=True, tag="unknown"):
-    """A block of a kind that this version does not know; ``extra`` holds all of its members."""
+    """A block of a kind that this version does not know, or a malformed one.
+
+    ``extra`` holds all of its members; ``annotations`` and ``meta`` are ``None``.
+    """
 
     @property
     def type(self) -> str:

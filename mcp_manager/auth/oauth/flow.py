@@ -136,7 +136,7 @@ class OAuthAuthorization:
         return lambda: self._listeners.remove(changed) if changed in self._listeners else None
 
     async def make_ready(self) -> None:
-        """Load a stored token, and renew an expired one; raises :class:`AuthError`, then does nothing for a while."""
+        """Load a stored token, and renew an expired one; after an :class:`AuthError`, does nothing for a while."""
         if self._is_loaded and not self._is_expired():
             return
         if self._failure is not None and asyncio.get_running_loop().time() < self._not_before:

@@ -51,7 +51,7 @@ class KeptGrant:
         return grant if is_ours and (grant.dpop_key is not None) == self._config.dpop else None
 
     async def save(self, grant: Grant) -> None:
-        """Store a grant in place of the former one; a failure is only logged."""
+        """Store a grant, replacing the previous one; a failure is only logged."""
         try:
             await self._store.save(self._key, msgspec.json.encode(grant))
             self._is_kept = True
