@@ -1,4 +1,4 @@
-"""``python -m mcp_manager`` is ``mcp-manager``."""
+"""``python -m mcp_manager``, which is the same as ``mcp-manager``."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Every exception of the package, under one root.
+"""The exceptions of the package, under one root.
 
-Two questions decide what a caller does with a failure, so every error answers both: ``delivery`` (may the request
-have been executed?) and ``retryable`` (is trying again of any use?). Neither a message nor an attribute ever holds a
-credential.
+Every error answers the two questions that decide what a caller does next: ``delivery`` (may the request have been
+executed?) and ``retryable`` (may the same call succeed later?). No message and no attribute holds a credential.
 """
 
 from __future__ import annotations
@@ -38,31 +37,31 @@ __all__ = [
     "UrlElicitationRequiredError",
 ]
 
-# Characters of a server's own text that str() shows.
+# How many characters of a server's own text str() shows.
 _SHOWN = 2000
 
 Delivery = Literal["not_sent", "rejected", "unknown", "answered"]
-"""What became of a request: ``not_sent`` (no byte of it left), ``rejected`` (the peer refused it unexecuted),
-``unknown`` (it may have been executed), ``answered`` (a reply arrived)."""
+"""Whether a request reached the server: ``not_sent`` (no byte was sent), ``rejected`` (the server refused it without
+executing it), ``unknown`` (it may have been executed), ``answered`` (a reply arrived)."""
 
 _LONGEST_NAME: Final = 256
 
 
 class McpManagerError(Exception):
-    """Base of every error this package raises on purpose.
+    """Base of the errors that this package raises.
 
     Parameters
     ----------
     message
-        One sentence that names the field or server concerned.
+        What went wrong, in one sentence.
     server_id
         The server concerned, or ``None``.
     delivery
-        See :data:`Delivery`.
+        See :data:`Delivery`. Default: that of the class.
     retryable
-        Whether the same call may succeed later without a change by the caller.
+        Whether the same call may succeed later without a change by the caller. Default: that of the class.
     hint
-        The way out, or ``""``; it is appended to ``str(error)``.
+        What to do about it, or ``""``; ``str(error)`` appends it in parentheses.
     """
 
     delivery: Delivery = "not_sent"
@@ -87,7 +86,7 @@ class McpManagerError(Exception):
             self.retryable = retryable
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # By its attributes: __init__ makes the message of some itself, and takes more than args has of others.
+        # Restored from its attributes, because the parameters of __init__ differ between subclasses and from args.
         return _blank, (type(self),), {**self.__dict__, "args": self.args}
 
     def __str__(self) -> str:
@@ -95,22 +94,22 @@ class McpManagerError(Exception):
 
 
 def _blank(kind: type[McpManagerError]) -> McpManagerError:
-    """Make an error that has yet to get its attributes: a copy, or what crosses to another process."""
+    """Make an error without attributes, for copying and unpickling."""
     maker = OSError if issubclass(kind, OSError) else Exception
     return maker.__new__(kind)
 
 
 def _clipped(name: str) -> str:
-    """Shorten what is longer than any name can be."""
+    """Cut a name off after 256 characters, more than any valid name has."""
     return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
 
 
 class ConfigError(McpManagerError, ValueError):
-    """A configuration is malformed; nothing was changed."""
+    """A configuration is invalid; nothing was changed."""
 
 
 class InvalidRequestError(McpManagerError, ValueError):
-    """A request is not a JSON-RPC 2.0 request; nothing was sent."""
+    """A request is not a JSON-RPC 2.0 request, or an argument of a call is invalid; nothing was sent."""
 
 
 class ServerNotFoundError(McpManagerError, ValueError):
@@ -121,7 +120,7 @@ class ServerNotFoundError(McpManagerError, ValueError):
 
 
 class ServerExistsError(McpManagerError, ValueError):
-    """The id is already in use; ``redeploy`` replaces a server."""
+    """The server id is already in use; ``redeploy`` replaces a server."""
 
     def __init__(self, server_id: str) -> None:
         super().__init__(
@@ -132,7 +131,7 @@ class ServerExistsError(McpManagerError, ValueError):
 
 
 class ToolNotFoundError(McpManagerError, ValueError):
-    """No tool of the fleet has this name."""
+    """No server of the fleet has a tool of this name."""
 
     def __init__(self, name: str, *, nearest: str | None = None, missing: Iterable[str] = ()) -> None:
         hints = [f"did you mean {nearest}?"] if nearest is not None else []
@@ -140,7 +139,7 @@ class ToolNotFoundError(McpManagerError, ValueError):
         if unseen:
             hints.append(f"the tools of {unseen} could not be listed")
         super().__init__(
-            f"Tool {_clipped(name)} not found", hint="; ".join(hints) or "list_all_tools() names those there are"
+            f"Tool {_clipped(name)} not found", hint="; ".join(hints) or "list_all_tools() names the existing ones"
         )
 
 
@@ -149,11 +148,11 @@ class NotRunningError(McpManagerError, RuntimeError):
 
 
 class ScaleError(McpManagerError, RuntimeError):
-    """The requested number of instances cannot be provided."""
+    """The server cannot have the requested number of instances."""
 
 
 class RolloutError(McpManagerError, RuntimeError):
-    """A new configuration was tried and is not good enough; the server has its old one."""
+    """A new configuration failed its rollout; the server keeps the old one."""
 
 
 class RpcError(McpManagerError, RuntimeError):
@@ -162,12 +161,12 @@ class RpcError(McpManagerError, RuntimeError):
     Parameters
     ----------
     code
-        The error's integer code.
+        The integer code of the error.
     message
-        The server's own text, but for credentials, 16,384 characters at most; ``str()`` shows the first 2,000 of it without
-        control characters.
+        The server's own text, with credentials masked, at most 16,384 characters. ``str()`` shows the first 2,000 of
+        them without control characters.
     data
-        The decoded ``data`` member, or ``None``; of an error of more than 256 KiB, or 20,000 values, it is left out, and
+        The decoded ``data`` member, or ``None``. It is left out if the error has more than 256 KiB or 20,000 values;
         ``hint`` says so.
     """
 
@@ -179,7 +178,7 @@ class RpcError(McpManagerError, RuntimeError):
         self.data = data
 
     def __str__(self) -> str:
-        # It goes into logs and terminals, and the text is the server's.
+        # The text is the server's, and its control characters must not reach logs and terminals.
         message = "".join(char if char.isprintable() else " " for char in self.message[:_SHOWN])
         cut = "…" if len(self.message) > _SHOWN else ""
         text = f"{message}{cut} (JSON-RPC error {self.code})"
@@ -187,11 +186,18 @@ class RpcError(McpManagerError, RuntimeError):
 
 
 class UrlElicitationRequiredError(RpcError):
-    """The server refuses a request until its user has been to some URLs (2025-11-25, client/elicitation).
+    """The server refuses a request until the user has visited certain URLs (2025-11-25, client/elicitation).
 
-    ``elicitations`` are the params of an ``elicitation/create`` in mode ``url`` each, with ``url``, ``message`` and
-    ``elicitationId``. The request was not executed and may be sent again once ``notifications/elicitation/complete`` or
-    the user tells that it is done.
+    The request was not executed. Send it again after ``notifications/elicitation/complete`` has arrived or the user has
+    confirmed the visit.
+
+    Parameters
+    ----------
+    code, message, data
+        See :class:`RpcError`.
+    elicitations
+        One mapping per URL with ``url``, ``message`` and ``elicitationId``: the params of an ``elicitation/create`` in
+        mode ``url``.
     """
 
     delivery: Delivery = "rejected"
@@ -211,17 +217,25 @@ class UrlElicitationRequiredError(RpcError):
 
 
 class CallError(McpManagerError, RuntimeError):
-    """A call got no answer. ``delivery`` says whether the request may have been executed.
+    """A call failed without an answer.
 
-    ``attempts`` is how often it was tried; ``delivery`` is that of all of them together. ``http_status`` and ``rpc_code``
-    are the status of the HTTP response and the code of the JSON-RPC error that it failed with, ``None`` without one.
+    ``delivery`` covers all attempts together: it is ``unknown`` if any of them may have been executed.
+
+    Attributes
+    ----------
+    attempts
+        How often the call was tried.
+    http_status, rpc_code
+        The HTTP status and the code of the JSON-RPC error with which it failed; ``None`` without one.
+    retry_after_s
+        Seconds after which to try again; ``None`` if not known.
     """
 
     attempts: int = 1
     http_status: int | None = None
     rpc_code: int | None = None
 
-    # Whether it was this side that lacked something, such as a free connection: that says nothing of the server.
+    # Whether the cause is on this side, such as no free connection; then it does not count against the server.
     is_local: bool = False
 
     delivery: Delivery = "unknown"
@@ -240,7 +254,7 @@ class CallError(McpManagerError, RuntimeError):
         self.retry_after_s = retry_after_s
 
     def for_caller(self, delivery: Delivery) -> Self:
-        """Copy a failure that several callers share: one object raised in two places would mix their tracebacks."""
+        """Return a copy with another ``delivery``; callers that share a failure must not share its traceback."""
         mine = copy.copy(self)
         mine.delivery = delivery
         return mine
@@ -252,14 +266,14 @@ class CallError(McpManagerError, RuntimeError):
 
 
 class ConnectError(CallError):
-    """No connection to the server could be made; nothing was sent."""
+    """No connection to the server could be opened; nothing was sent."""
 
     delivery: Delivery = "not_sent"
     retryable = True
 
 
 class ConnectionLostError(CallError):
-    """The connection broke after the request left and before its reply arrived."""
+    """The connection broke after the request was sent and before its reply arrived."""
 
     retryable = True
 
@@ -267,7 +281,14 @@ class ConnectionLostError(CallError):
 class ServerExitedError(ConnectionLostError):
     """The child process of a stdio server ended; the hint quotes the end of its stderr.
 
-    ``retry_after_s`` says when it is started again. ``has_hung`` tells that it was killed because it did not answer.
+    Attributes
+    ----------
+    exit_code
+        Its exit code, negative for a signal; ``None`` if not known.
+    has_hung
+        Whether the manager killed it because it did not answer.
+    retry_after_s
+        Seconds until the manager restarts it; ``None`` if not known.
     """
 
     has_hung: bool = False
@@ -297,7 +318,10 @@ class ServerExitedError(ConnectionLostError):
 class DeadlineExceededError(CallError, TimeoutError):
     """The call's deadline passed before its reply arrived.
 
-    ``is_starting`` tells that the program was still starting, which says nothing against it.
+    Attributes
+    ----------
+    is_starting
+        Whether the server's program was still starting; then the timeout does not count against it.
     """
 
     is_starting: bool = False
@@ -308,9 +332,11 @@ class DeadlineExceededError(CallError, TimeoutError):
 class CircuitOpenError(CallError):
     """The server's circuit breaker is open; nothing was sent.
 
-    ``retry_after_s`` says when to come back: when the program is started again that has ended, which the message then
-    quotes, or when calls may try the server; where a trial is under way or due, callers may be let through earlier.
-    ``None`` if the circuit is held open.
+    Attributes
+    ----------
+    retry_after_s
+        Seconds until the circuit admits a trial call, or until the manager restarts the program that ended, which the
+        message then quotes. A trial that succeeds may admit calls earlier. ``None`` if the circuit is held open.
     """
 
     delivery: Delivery = "not_sent"
@@ -318,9 +344,12 @@ class CircuitOpenError(CallError):
 
 
 class OverloadedError(CallError):
-    """The server, or a limit in front of it, refused the call for now; it was not executed.
+    """The server, or a limit of the manager, refused the call for now; it was not executed.
 
-    ``limit`` names the setting that refused it, such as ``limits.max_concurrent``; ``None`` if the server itself did.
+    Attributes
+    ----------
+    limit
+        The setting that refused it, such as ``limits.max_concurrent``; ``None`` if the server did.
     """
 
     limit: str | None = None
@@ -330,33 +359,38 @@ class OverloadedError(CallError):
 
 
 class SessionLostError(CallError):
-    """The server no longer knows the session and it could not be replaced in time."""
+    """The server no longer knows the session, and no new session took its place in time."""
 
     delivery: Delivery = "rejected"
     retryable = True
 
 
 class ProtocolError(CallError):
-    """The server answered something that is not a valid reply to the request."""
+    """The server answered with something other than a valid reply to the request."""
 
 
 class InputRequiredError(CallError):
-    """The server asked for input before it would answer (sampling, elicitation, roots), and got none.
+    """The server needed input before it could answer (sampling, elicitation, roots), and got none.
 
-    There is no handler for what it asked, the handler failed, or it asked without end.
+    There is no handler for the request, the handler failed, or the server asked too often.
     """
 
     delivery: Delivery = "answered"
 
 
 class TaskError(CallError):
-    """The call went on as a task, and that was cancelled on the server's side: how far it came is not known."""
+    """The call became a task, and the server cancelled it; how much was executed is unknown."""
 
 
 class AuthError(CallError):
-    """The server refused the credentials, or the lack of them (HTTP 401 or 403); the request was not executed.
+    """The server refused the credentials or their absence (HTTP 401 or 403), or obtaining them failed.
 
-    ``is_challenged`` tells whether it said which credentials it wants (``WWW-Authenticate``).
+    The request was not executed.
+
+    Attributes
+    ----------
+    is_challenged
+        Whether the server said which credentials it wants (``WWW-Authenticate``).
     """
 
     is_challenged: bool = False

@@ -1,4 +1,4 @@
-"""What the end of a call says of its server."""
+"""The classification of how a call ended: whether it counts for or against its server."""
 
 from __future__ import annotations
 
@@ -21,26 +21,30 @@ __all__ = ["classify_error", "classify_rpc_error"]
 
 
 def classify_error(error: BaseException, elapsed_s: float, timeout_floor_s: float) -> tuple[Outcome, CallStatus]:
-    """Tell what a call that got no answer says of its server.
+    """Classify a failed call.
 
     Parameters
     ----------
     error
-        What the call raised; anything that is not a :class:`CallError` is the caller's own cancellation.
+        What the call raised; anything but a :class:`CallError` counts as a cancellation by the caller.
     elapsed_s
-        How long the call took.
+        How long the call took, in seconds.
     timeout_floor_s
-        A deadline shorter than this says nothing of the server: a 5 ms deadline must not trip a healthy one.
+        A timeout after less than this many seconds does not count: a 5 ms deadline must not trip a healthy server.
+
+    Returns
+    -------
+    The outcome for the circuit breaker, and the status for the metrics.
     """
     if isinstance(error, CallError) and error.is_local:
         is_late = isinstance(error, DeadlineExceededError)
         return Outcome.IGNORED, CallStatus.TIMEOUT if is_late else CallStatus.CONNECT_ERROR
     match error:
         case DeadlineExceededError() if error.delivery == "answered" or error.is_starting:
-            # The server had asked something, and this side took too long over it; or it is not up yet.
+            # This side took too long to answer the server's question, or the server is still starting.
             return Outcome.IGNORED, CallStatus.TIMEOUT
         case DeadlineExceededError() if error.delivery == "not_sent":
-            # Whatever it waited for, no server has been asked.
+            # The server never received the request.
             return Outcome.IGNORED, CallStatus.TIMEOUT
         case DeadlineExceededError():
             slow = elapsed_s >= timeout_floor_s
@@ -59,10 +63,10 @@ def classify_error(error: BaseException, elapsed_s: float, timeout_floor_s: floa
         case CircuitOpenError():
             return Outcome.IGNORED, CallStatus.CIRCUIT_OPEN
         case InputRequiredError() | TaskError():
-            # It answered: what was missing is not its fault.
+            # The server answered, so the failure is not its fault.
             return Outcome.SUCCESS, CallStatus.RPC_ERROR
         case ProtocolError():
-            # A 4xx is an answer: the server is alive and said no.
+            # A 4xx response is an answer: the server is alive.
             answered = error.delivery == "rejected"
             return (Outcome.SUCCESS if answered else Outcome.FAILURE), CallStatus.PROTOCOL_ERROR
         case CallError():
@@ -72,13 +76,16 @@ def classify_error(error: BaseException, elapsed_s: float, timeout_floor_s: floa
 
 
 def classify_rpc_error(code: int | None, failures: tuple[int, ...]) -> Outcome:
-    """Tell what a JSON-RPC error says of the server that answered it: that it is alive, whatever the code.
+    """Classify a JSON-RPC error: a success for the breaker, because a server that answers is alive.
 
-    Many servers answer whatever their tools throw with -32603, so that one caller's arguments would shut out all others.
+    Many servers answer with -32603 whatever their tools raise. If that counted as a failure, one caller's bad arguments
+    would open the circuit for all callers.
 
     Parameters
     ----------
+    code
+        The error's code.
     failures
-        The codes that count against a server all the same; see :class:`~mcp_manager.config.BreakerConfig`.
+        The codes that count as failures anyway: ``rpc_errors`` of :class:`~mcp_manager.config.BreakerConfig`.
     """
     return Outcome.FAILURE if code in failures else Outcome.SUCCESS

@@ -1,4 +1,4 @@
-"""The plain data that crosses the package's boundaries: states, outcomes, and what the bindings return."""
+"""The enumerations of the package, the selector of servers, and the structs that the bindings return."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ __all__ = [
 
 
 class Selector(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Any server with these properties, in place of one server's id.
+    """Select any server with the given properties, instead of one by its id.
 
-    Of the deployed servers that have all of them, one takes the call: among those of the highest ``priority`` that has
-    any ready, of two drawn at random the one that is expected to answer sooner. If it certainly did not execute the
-    request, another one is asked.
+    A call goes to one of the deployed servers that have all of the properties: of two drawn at random from the highest
+    ``priority`` with a ready server, the one that is expected to answer sooner. If it fails, the call goes to another
+    server, provided that the request was certainly not executed or is safe to repeat.
 
     Parameters
     ----------
     tag, tags
-        What the server is tagged with.
+        Tags that the server has; ``tag`` is a single one, and becomes part of ``tags``.
     server_type
-        Its ``server_type``.
+        The ``server_type`` of the server.
     tool
-        The name of a tool that it lists.
+        The name of a tool that the server lists.
 
     Raises
     ------
     InvalidRequestError
-        None of these is given (a selector that selects everything is most often a mistake), or one is no string; a
+        No property is given (selecting every server is most often a mistake), or one is not a string; a
         ``ValueError``.
     """
 
@@ -66,9 +66,7 @@ class Selector(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             if value is not None and not isinstance(value, str):
                 raise InvalidRequestError(f"{name} of a Selector must be a string, not of type {type(value).__name__}")
         if not isinstance(self.tags, tuple | list | set | frozenset) or not all(isinstance(x, str) for x in self.tags):
-            raise InvalidRequestError(
-                "tags of a Selector is a sequence of tags, which are strings; tag is a single one"
-            )
+            raise InvalidRequestError("tags of a Selector must be a sequence of strings; use tag for a single one")
         tags = {*self.tags, *(() if self.tag is None else (self.tag,))}
         msgspec.structs.force_setattr(self, "tag", None)
         msgspec.structs.force_setattr(self, "tags", tuple(sorted(tags)))
@@ -81,31 +79,40 @@ class Selector(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ServerState(enum.StrEnum):
-    """The documented words of ``get_server_state``."""
+    """The state of a server, as ``get_server_state`` returns it."""
 
     INITIALIZING = "Initializing"
+    """Not probed yet, or still starting."""
     HEALTHY = "Healthy"
+    """It serves, and nothing is wrong."""
     DEGRADED = "Degraded"
+    """It serves, but something is wrong."""
     UNHEALTHY = "Unhealthy"
+    """No instance can serve."""
     MAINTENANCE = "Maintenance"
+    """An operator took it out of traffic."""
     STOPPED = "Stopped"
+    """It has no instances."""
 
 
 class CircuitState(enum.IntEnum):
-    """A breaker's state; the numbers are those of the ``mcp_circuit_breaker_state`` metric."""
+    """The state of a circuit breaker; the numbers are those of the ``mcp_circuit_breaker_state`` metric."""
 
     CLOSED = 0
+    """Calls pass."""
     OPEN = 1
+    """Calls are refused."""
     HALF_OPEN = 2
+    """A few trial calls pass; they decide whether it closes or opens again."""
 
     @property
     def label(self) -> str:
-        """The documented word for this state."""
+        """The name of the state, such as ``HalfOpen``."""
         return _CIRCUIT_LABELS[self]
 
 
 class Outcome(enum.IntEnum):
-    """What a finished call tells the breaker. The compiled core uses the same numbers."""
+    """How a finished call counts for the circuit breaker; the compiled core uses the same numbers."""
 
     SUCCESS = 0
     FAILURE = 1
@@ -113,7 +120,7 @@ class Outcome(enum.IntEnum):
 
 
 class CallStatus(enum.IntEnum):
-    """How a call ended: the index of its counter in the core, and the ``status`` label of its metric."""
+    """How a call ended: the index of its counter in the compiled core, and the ``status`` label of its metric."""
 
     SUCCESS = 0
     RPC_ERROR = 1
@@ -135,7 +142,7 @@ class CallStatus(enum.IntEnum):
 
 
 class Rejection(enum.IntEnum):
-    """Why the router refused a call. The compiled core uses the same numbers."""
+    """Why the router refused a call; the compiled core uses the same numbers."""
 
     CIRCUIT_OPEN = 10
     NO_INSTANCE = 11
@@ -166,9 +173,20 @@ _CIRCUIT_LABELS: Final = {
 class PyHealthStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The health of the whole fleet at one instant.
 
-    ``healthy_servers + degraded_servers + unhealthy_servers == total_servers`` always holds: a server that is not yet
-    proven counts as degraded. ``avg_response_time_ms`` is the mean over the last minute of calls, 0 without any.
-    ``loop_lag_ms`` is the most by which the event loop was late in the last minute: whatever that is, all calls wait for it.
+    ``healthy_servers + degraded_servers + unhealthy_servers == total_servers`` always holds.
+
+    Parameters
+    ----------
+    total_servers
+        Deployed servers.
+    healthy_servers, unhealthy_servers
+        Servers in these states.
+    degraded_servers
+        All other servers, including those that are not probed yet.
+    avg_response_time_ms
+        Mean duration of the calls of the last minute, in milliseconds; 0 without calls.
+    loop_lag_ms
+        The longest delay of the event loop in the last minute, in milliseconds; it delays every call.
     """
 
     total_servers: int
@@ -180,7 +198,15 @@ class PyHealthStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PyServerInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """One deployed server as ``list_servers`` shows it."""
+    """One deployed server, as ``list_servers`` returns it.
+
+    Parameters
+    ----------
+    id, name, server_type, priority
+        As in its configuration.
+    state
+        A value of :class:`ServerState`.
+    """
 
     id: str
     name: str

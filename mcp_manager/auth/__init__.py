@@ -1,4 +1,4 @@
-"""Credentials of outgoing requests."""
+"""The credentials of outgoing requests."""
 
 from __future__ import annotations
 

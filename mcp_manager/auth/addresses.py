@@ -1,4 +1,4 @@
-"""How far an address reaches, and the rule that keeps a server from sending its clients into networks that are not its own."""
+"""The reach of IP addresses, and the rule that a server may not direct its clients into networks other than its own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Reach(enum.IntEnum):
 
 
 def reach_of(address: str) -> Reach:
-    """Return how far an IP address reaches, that which is embedded in an IPv6 one if there is any."""
+    """Return the reach of an IP address; of an IPv6 address with an embedded IPv4 one, that of the latter."""
     parsed = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(parsed, ipaddress.IPv6Address):
         embedded = parsed.ipv4_mapped or parsed.sixtofour
@@ -36,9 +36,9 @@ def reach_of(address: str) -> Reach:
 
 
 def literal_address(host: str) -> str | None:
-    """Return the address that a host of a URL stands for without any resolver, ``None`` if it is a name.
+    """Return the address that a URL's host stands for without DNS, ``None`` for a name that needs DNS.
 
-    C libraries read more than four decimals as IPv4: ``0x7f000001``, ``127.1``, ``017700000001``.
+    C libraries accept IPv4 in more forms than four decimals: ``0x7f000001``, ``127.1``, ``017700000001``.
     """
     name = host.removesuffix(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
@@ -54,7 +54,7 @@ def literal_address(host: str) -> str | None:
 
 
 class AddressRule:
-    """Refuse the addresses that reach less far than ``least``; ``refused`` is the last one, or ""."""
+    """Refuse addresses with less reach than ``least``; ``refused`` is the last one refused, or ""."""
 
     def __init__(self, least: Reach) -> None:
         self._least = least
@@ -68,4 +68,4 @@ class AddressRule:
 
 
 address_rule: ContextVar[AddressRule | None] = ContextVar("address_rule", default=None)
-"""The rule for the connections that the current task opens, which is asked in the last moment, with the resolved address."""
+"""The rule for connections that the current task opens, checked with the resolved address just before connecting."""

@@ -1,4 +1,4 @@
-"""The seam between a transport and the credentials of its requests, where these change while it lives."""
+"""The interface between a transport and credentials that change during its life."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Authorization", "UnreachableError"]
 
 
 class UnreachableError(OSError):
-    """A place that authorization needs cannot be reached; the text says why, ``hint`` is the way out."""
+    """A host that authorization needs cannot be reached; the text says why, ``hint`` what to do about it."""
 
     def __init__(self, reason: str, hint: str = "") -> None:
         super().__init__(reason)
@@ -19,39 +19,53 @@ class UnreachableError(OSError):
 
 
 class Authorization(Protocol):
-    """What one protected resource is asked with."""
+    """The changing credentials of one protected resource."""
 
     @property
     def per_request(self) -> bool:
-        """Whether every request needs header fields of its own (a DPoP proof): such requests cannot be prepared."""
+        """Whether every request needs its own header fields (a DPoP proof), so that none can be prepared in advance."""
 
     @property
     def generation(self) -> int:
-        """Counts the tokens: it rises with each new one."""
+        """The number of tokens obtained so far; a new token increments it."""
 
     def header(self) -> tuple[str, str] | None:
-        """Return the header that all requests share, ``None`` before there is a token, and where ``per_request``."""
+        """Return the header that all requests share; ``None`` without a token, and with ``per_request``."""
 
     def fields(self, verb: str, url: str) -> dict[str, str]:
-        """Return the header fields of one request, credentials included; they must not be used for a second one."""
+        """Return the header fields of one request, credentials included; use them once only."""
 
     def take_nonce(self, nonce: str) -> None:
-        """Use a nonce that the server gave in ``DPoP-Nonce`` from now on (RFC 9449, section 8.2)."""
+        """Use a nonce from the server's ``DPoP-Nonce`` header from now on (RFC 9449, section 8.2)."""
 
     async def make_ready(self) -> None:
-        """Take up a token that was kept, and renew one that expires, where that needs nobody's consent."""
+        """Load a stored token, and renew an expired one if that needs no user consent."""
 
     async def challenged(self, challenge: Challenge, generation: int) -> bool:
-        """Obtain what a refused request lacked; ``False``: there is no more to be had, the refusal stands.
+        """Obtain what a refused request lacked.
 
-        ``generation`` is that of the token it was sent with. Raises :class:`AuthError` if authorizing failed.
+        Parameters
+        ----------
+        challenge
+            What the refusal says.
+        generation
+            That of the token that the request was sent with.
+
+        Returns
+        -------
+        Whether to send the request again; ``False`` if nothing more can be obtained.
+
+        Raises
+        ------
+        AuthError
+            The authorization failed.
         """
 
     def refused_again(self) -> None:
-        """Learn that a token just obtained was refused: another one is not asked for at once."""
+        """Record that the server refused a new token, so that the next one is not requested at once."""
 
     def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
-        """Have ``changed`` called with every new token until the returned function is called."""
+        """Call ``changed`` with every new token, until the returned function is called."""
 
     async def aclose(self) -> None:
-        """End what is under way; idempotent."""
+        """Cancel an authorization in progress; idempotent."""

@@ -1,4 +1,4 @@
-"""``WWW-Authenticate``: what a refused request would have needed (RFC 9110, section 11.6.1; RFC 6750, section 3)."""
+"""Parsing of ``WWW-Authenticate`` (RFC 9110, section 11.6.1; RFC 6750, section 3)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TOKEN68: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*(?=[ \t]*(?:,|$))")
 
 
 class Challenge(msgspec.Struct, frozen=True):
-    """What a 401 or 403 says about credentials.
+    """What a 401 or 403 response says about credentials.
 
     Parameters
     ----------
@@ -30,9 +30,9 @@ class Challenge(msgspec.Struct, frozen=True):
     error
         The error code of the challenge: ``invalid_token``, ``insufficient_scope``, ``use_dpop_nonce``, or "".
     scopes
-        The scopes that the request needs; empty if it does not say.
+        The scopes that the request needs; empty if the response does not say.
     resource_metadata
-        Where the protected resource's metadata is (RFC 9728, section 5.1), or "".
+        The URL of the protected resource's metadata (RFC 9728, section 5.1), or "".
     """
 
     status: int
@@ -42,14 +42,17 @@ class Challenge(msgspec.Struct, frozen=True):
 
 
 def parse_challenge(status: int, values: str | Iterable[str] | None, *, dpop: bool = False) -> Challenge:
-    """Return the challenge for a bearer or DPoP token among all that were given, an empty one if there is none.
+    """Return the challenge for a bearer or DPoP token, an empty one if there is none.
 
     Parameters
     ----------
+    status
+        The status of the response.
     values
-        Those of every ``WWW-Authenticate`` field; what is malformed in one does not hide the others.
+        The values of all ``WWW-Authenticate`` fields; a malformed one does not hide the others.
     dpop
-        Which of the two schemes the error counts of; the other one's scopes and metadata do where it names none.
+        Whether DPoP tokens are in use: decides which scheme's error counts. Scopes and metadata come from the other
+        scheme if this one names none.
     """
     lines = [values] if isinstance(values, str) else values or ()
     found = [each for line in lines for each in read_challenges(line) if each[0] in ("bearer", "dpop")]
@@ -67,7 +70,7 @@ def parse_challenge(status: int, values: str | Iterable[str] | None, *, dpop: bo
 
 
 def read_challenges(value: str) -> list[tuple[str, dict[str, str]]]:
-    """Return schemes and parameters, both names in lower case; what is malformed ends the reading."""
+    """Return schemes and parameters, names in lower case; reading stops at malformed text."""
     found: list[tuple[str, dict[str, str]]] = []
     value = value[:_LONGEST]
     at = _after(_SPACE, value, 0)

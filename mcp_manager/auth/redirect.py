@@ -1,4 +1,4 @@
-"""A ready redirect handler for programs on the user's own machine (RFC 8252, section 7.3)."""
+"""The interface of redirect handlers, and one for programs on the user's own machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["LoopbackRedirect", "RedirectHandler"]
 
 RedirectHandler = Callable[[str], Awaitable[str | Mapping[str, str]]]
-"""``await handler(authorization_url)`` brings a user there, and returns the URL they are sent back to, or its parameters."""
+"""``await handler(authorization_url)`` sends the user there; it returns the URL of the redirect, or its parameters."""
 
 _LONGEST_HEAD: Final = 16_384
 _PAGE: Final = b"Authorization received. You can close this window.\n"
@@ -27,21 +27,14 @@ _OK: Final = (
 
 
 class LoopbackRedirect:
-    """Show the user where to agree, and wait on ``auth.redirect_uri`` for their browser to come back.
+    """Show the user the authorization URL, and listen on ``auth.redirect_uri`` for the redirect.
+
+    One authorization is handled at a time; others wait (RFC 8252, section 7.3).
 
     Parameters
     ----------
     show
         Called with the authorization URL: :func:`print`, or :func:`webbrowser.open`, which opens a browser.
-
-    One request at a time: servers that share a redirect URI wait for each other.
-
-    Raises
-    ------
-    OSError
-        The port is in use.
-    ValueError
-        The redirect URI is not on this machine's loopback interface.
     """
 
     def __init__(self, show: Callable[[str], object] = print) -> None:
@@ -49,8 +42,16 @@ class LoopbackRedirect:
         self._turn = asyncio.Lock()
 
     async def __call__(self, authorization_url: str) -> str:
-        """Return the URL that the browser was sent back to."""
-        from yarl import URL  # noqa: PLC0415 - an import of the package does without
+        """Return the URL that the browser was redirected to.
+
+        Raises
+        ------
+        OSError
+            The port is in use.
+        ValueError
+            The redirect URI is not on this machine's loopback interface.
+        """
+        from yarl import URL  # noqa: PLC0415 - importing the package must not load it
 
         redirect = URL(URL(authorization_url).query["redirect_uri"])
         if redirect.scheme != "http" or redirect.host not in ("127.0.0.1", "localhost", "::1"):
@@ -69,7 +70,7 @@ class LoopbackRedirect:
                     connections.discard(writer)
 
             with socket.create_server((host, redirect.port or 80), family=family) as listening:
-                # A child that lives on would hold the port, and take browsers in.
+                # A child process that inherits the socket would keep the port open.
                 keep_from_children(listening)
                 server = await asyncio.start_server(serve, sock=listening, limit=_LONGEST_HEAD)
                 try:
@@ -77,7 +78,7 @@ class LoopbackRedirect:
                     return await returned
                 finally:
                     server.close()
-                    # Browsers connect in advance, too, and say nothing: what ends the connection ends its reading.
+                    # Browsers also open connections in advance and send nothing on them: end those.
                     for writer in tuple(connections):
                         writer.transport.abort()
 
@@ -95,14 +96,14 @@ async def _answer(
         head = await reader.readuntil(b"\r\n\r\n")
         target = head.split(b" ", 2)[1].decode("ascii")
         came = redirect.join(URL(target, encoded=True)) if target.startswith("/") else None
-        # Anything on the machine can connect: only who knows the request's state ends the wait.
+        # Any program on the machine can connect; only the right state ends the wait.
         is_it = came is not None and came.raw_path == redirect.raw_path and came.query.get("state") == state
         writer.write(_OK if is_it else _NOT_FOUND)
         await writer.drain()
         if is_it and not returned.done():
             returned.set_result(str(came))
     except (OSError, ValueError, IndexError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-        # Not a browser that was sent here.
+        # Not a redirected browser.
         pass
     finally:
         writer.close()

@@ -1,4 +1,4 @@
-"""Credentials that stand in the configuration: an API key or a bearer token."""
+"""Credentials from the configuration: an API key or a bearer token."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["request_headers"]
 
 
 def request_headers(config: ServerConfig) -> dict[str, str]:
-    """Return the headers of every request to a server: the configured ones and the one that carries its credential."""
+    """Return the headers of every request to a server: the configured ones and the credential."""
     credential = config.auth.request_header()
     if credential is None:
         return dict(config.headers)

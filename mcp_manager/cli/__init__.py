@@ -1,4 +1,4 @@
-"""The command line: arguments, exit statuses, and nothing else. Each verb's work is in a module of its own."""
+"""The command line: its arguments and exit statuses; the verbs are in modules of their own."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from mcp_manager.errors import McpManagerError
 __all__ = ["main"]
 
 _EPILOG = (
-    "Begin with: mcp-manager demo. The manual: mcp-manager help. Exit status: 0 done, 1 failed, 2 misused (arguments, configuration, unknown "
-    "server), 130 interrupted."
+    "Begin with: mcp-manager demo. The manual: mcp-manager help. Exit status: 0 success, 1 failure, 2 usage error "
+    "(arguments, configuration, unknown server), 130 interrupted."
 )
 
 
@@ -27,15 +27,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv
-        The arguments without the program's name; ``None`` for those of this process.
+        The arguments without the program's name. Default: those of this process.
 
     Returns
     -------
-    The exit status: 0 done, 1 failed, 2 misused (arguments, configuration, unknown server), 130 interrupted.
+    The exit status: 0 success, 1 failure, 2 usage error (arguments, configuration, unknown server), 130 interrupted.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     if arguments[:1] == ["bench"]:
-        # It is said for one release, to those who knew the command.
+        # For one release, for those who know the command.
         complain("the benchmark is not installed any more: run python -m benchmarks at the root of a checkout")
         return MISUSED
     return run_program(_parser(), arguments, _begin)
@@ -68,11 +68,11 @@ def _parser() -> Parser:
     )
     verb.set_defaults(module="demo", function="run")
 
-    _fleet_verb(verbs, "check", "connect to every server once and say which answer", json=True)
+    _fleet_verb(verbs, "check", "connect to every server once and report which ones answer", json=True)
     _fleet_verb(verbs, "list", "list the configured servers without connecting", json=True)
     verb = _fleet_verb(verbs, "status", "connect to every server and show its state", json=True)
-    verb.add_argument("--snapshot", action="store_true", help="print all there is to see, down to instances, as JSON")
-    verb = _fleet_verb(verbs, "tools", "list the tools of all servers, or of one", json=True)
+    verb.add_argument("--snapshot", action="store_true", help="print the whole snapshot, down to instances, as JSON")
+    verb = _fleet_verb(verbs, "tools", "list the tools of all servers or of one", json=True)
     verb.add_argument("server", nargs="?", metavar="SERVER", help="a server's id")
 
     verb = _fleet_verb(verbs, "call", "send one request and print the JSON-RPC response", json=False)

@@ -1,4 +1,4 @@
-"""Work that goes on beside something else and ends with it."""
+"""Background work that ends with a context."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["background"]
 
 @contextlib.asynccontextmanager
 async def background(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run work that never ends meanwhile, and cancel it afterwards; what it raised is raised here."""
+    """Run endless work in the background, and cancel it on exit; raises an exception that the work raised."""
     tasks = [asyncio.get_running_loop().create_task(work) for work in works]
     try:
         yield
@@ -25,5 +25,5 @@ async def background(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             try:
                 raise end
             finally:
-                # Its traceback holds this frame.
+                # Break the reference cycle: the traceback refers to this frame.
                 del end

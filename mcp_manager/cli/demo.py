@@ -33,8 +33,8 @@ _CALLERS: Final = 4
 _PAUSE_S: Final = 0.02
 _LONG_CALLS: Final = 3
 _UNDER_WAY_S: Final = 0.1
-# Small figures, so that what takes minutes in service can be watched. Three trials, so that a half-open circuit is
-# still half open when the first of them returns.
+# Short times, so that what takes minutes in production can be watched. Three trials, so that the circuit is still
+# half-open when the first of them returns.
 _SETTINGS: Final[dict[str, Any]] = {
     "breaker": {"open_s": 0.8, "open_max_s": 0.8, "half_open_successes": 3, "window_s": 2.0},
     "restart": {"initial_s": 0.4, "max_s": 1.0},
@@ -56,15 +56,15 @@ _HEADERS: Final = (
 
 
 async def run(options: Namespace) -> int:
-    """Run the demonstration; 0 if everything it shows really happened."""
-    # Its own lines tell of the deaths that it causes.
+    """Run the demonstration; return 0 if all of its claims held, else 1."""
+    # The demonstration itself reports the failures that it causes, so the manager's log is suppressed.
     logging.getLogger("mcp_manager").addHandler(logging.NullHandler())
     return await Demo().run()
 
 
 @dataclass
 class _Stage:
-    """What the chapters of the story share."""
+    """What the parts of the demonstration share."""
 
     manager: McpManager
     traffic: Traffic
@@ -87,13 +87,13 @@ class Demo:
     Parameters
     ----------
     restart
-        Whether the killed HTTP server is started again; if not, there is no recovery and the demonstration fails.
+        Whether the killed HTTP server is restarted; without that, it cannot recover and the demonstration fails.
     phase_s
-        Seconds of plain traffic in each phase.
+        Seconds of traffic in each phase.
     patience_s
-        Seconds to wait for each thing that is to be shown.
+        Seconds to wait for each event that is claimed.
     limit_s
-        Seconds after which the demonstration gives up, wherever it is.
+        Seconds after which the whole demonstration gives up.
     """
 
     def __init__(
@@ -108,11 +108,11 @@ class Demo:
         self._pids: set[int] = set()
 
     async def run(self) -> int:
-        """Show everything; return the exit status."""
+        """Run all parts; return the exit status."""
         print(
             f"mcp-manager demo: {len(_HTTP_SERVERS)} MCP servers over HTTP and {len(_STDIO_SERVERS)} over stdio, all "
-            f"on this machine;\n{_CALLERS} callers for each, from the beginning to the end.\n"
-            "Of a call that fails, the delivery is told: not_sent is safe to repeat, unknown may have run.\n"
+            f"on this machine;\n{_CALLERS} callers call each server the whole time.\n"
+            "Every failed call reports its delivery: not_sent is safe to repeat, unknown may have been executed.\n"
         )
         try:
             async with asyncio.timeout(self._limit_s) as limit:
@@ -129,7 +129,7 @@ class Demo:
         return self._verdict()
 
     async def _tell(self) -> None:
-        """Tell the story; whatever was started ends with it."""
+        """Run all parts, and end everything that they started."""
         async with AsyncExitStack() as stack:
             servers = {server_id: HttpServerProcess() for server_id in _HTTP_SERVERS}
             for server in servers.values():
@@ -146,7 +146,7 @@ class Demo:
             await self._kill_http_server(stage)
             await self._bring_http_server_back(stage)
             await self._kill_child(stage)
-            self._claim("every reply went to the call it belongs to", traffic.wrong_replies == 0)
+            self._claim("every call received its own reply", traffic.wrong_replies == 0)
 
     async def _start(self, server_id: str, server: HttpServerProcess) -> None:
         await server.start()
@@ -182,7 +182,7 @@ class Demo:
         await self._kill(stage, _HTTP_VICTIM, victim.pid)
         opened = await stage.watch.until(lambda: "Open" in stage.watch.circuits[_HTTP_VICTIM], self._patience_s)
         await asyncio.sleep(self._phase_s)
-        tallies = self._table(stage, f"2. {_HTTP_VICTIM} is dead, its callers go on")
+        tallies = self._table(stage, f"2. {_HTTP_VICTIM} is dead, its callers continue")
         refused = tallies[_HTTP_VICTIM].failed["not_sent"]
         self._claim(
             f"the circuit of {_HTTP_VICTIM} opened, and kept {refused} calls from being sent", opened and refused > 0
@@ -196,7 +196,7 @@ class Demo:
             await self._start(_HTTP_VICTIM, victim)
         recovered = await stage.watch.until(lambda: stage.is_healthy(_HTTP_VICTIM), self._patience_s)
         await asyncio.sleep(self._phase_s / 2)
-        tallies = self._table(stage, f"3. {_HTTP_VICTIM} was started again, without its old sessions")
+        tallies = self._table(stage, f"3. {_HTTP_VICTIM} was restarted, without its old sessions")
         path = stage.watch.circuits[_HTTP_VICTIM]
         self._claim(
             f"it recovered by itself, circuit {stage.last_circuits(_HTTP_VICTIM)}",
@@ -222,20 +222,20 @@ class Demo:
         self._claim_untouched(tallies, _STDIO_VICTIM)
 
     async def _kill(self, stage: _Stage, server_id: str, pid: int) -> None:
-        """Kill a server with calls under way on it, and say what becomes of those."""
+        """Kill a server while calls to it are in flight, and report how they end."""
         calls = [asyncio.create_task(stage.traffic.long_call(server_id)) for _ in range(_LONG_CALLS)]
         await asyncio.sleep(_UNDER_WAY_S)
-        self._timeline.say(server_id, f"SIGKILL to process {pid}, with {len(calls)} long calls under way")
+        self._timeline.say(server_id, f"SIGKILL to process {pid}, with {len(calls)} long calls in flight")
         os.kill(pid, signal.SIGKILL)
         ends = await asyncio.gather(*calls)
         self._timeline.say(server_id, f"the {len(calls)} long calls ended: {_tallied(Counter(ends))}")
         self._claim(
-            f"the calls under way on {server_id} ended with it, delivery unknown: they may have run",
+            f"the calls in flight to {server_id} failed with delivery unknown: they may have been executed",
             all(end == "unknown" for end in ends),
         )
 
     def _table(self, stage: _Stage, title: str) -> dict[str, Tally]:
-        """Print the fleet as it is, and the calls since the last table; return the calls."""
+        """Print the servers' states and the calls since the last table; return those calls."""
         tallies = stage.traffic.next_phase()
         rows = []
         for view in stage.manager.servers():
@@ -248,12 +248,12 @@ class Demo:
         return tallies
 
     def _claim_untouched(self, tallies: dict[str, Tally], victim: str) -> None:
-        """Claim that the others were served as ever while one was down."""
+        """Claim that the other servers answered as usual while one was down."""
         others = [tally for server_id, tally in tallies.items() if server_id != victim]
         answered = sum(tally.succeeded for tally in others)
         failed = sum(tally.failed.total() for tally in others)
         self._claim(
-            f"the others went on meanwhile: {answered} calls answered, {failed} failed",
+            f"the other servers kept working: {answered} calls answered, {failed} failed",
             all(tally.succeeded for tally in others) and not failed,
         )
 
@@ -261,7 +261,7 @@ class Demo:
         self._claims.append((text, held))
 
     def _verdict(self) -> int:
-        print("\nWhat was claimed, and whether it happened")
+        print("\nThe claims, and whether they held")
         for text, held in self._claims:
             word = "yes" if held else "no"
             print(f"  {paint(word, word.ljust(3))}  {text}")

@@ -1,4 +1,4 @@
-"""The verbs that work on the servers of a configuration file."""
+"""The verbs that act on the servers of a configuration file."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _POLL_S: Final = 0.05
 
 
 async def check_servers(options: Namespace) -> int:
-    """Connect to every server, also to those that would be connected later; 0 if all of them answer, else 1.
+    """Connect to every server, lazy ones included; return 0 if all of them answer, else 1.
 
-    Programs that are still starting are waited for, as they may have to be downloaded first.
+    It waits for programs that are still starting, because they may be downloaded first.
     """
     config = load_manager_config(options.config)
     async with McpManager(_without_servers(config)) as manager:
@@ -64,7 +64,7 @@ async def check_servers(options: Namespace) -> int:
 
 
 async def list_servers(options: Namespace) -> int:
-    """Show what the file configures, without connecting; secrets are left out."""
+    """List the configured servers without connecting, and without their secrets; return 0."""
     servers = load_manager_config(options.config).servers
     if options.json:
         _print_json([_described(server_id, server) for server_id, server in servers.items()])
@@ -78,7 +78,7 @@ async def list_servers(options: Namespace) -> int:
 
 
 async def status(options: Namespace) -> int:
-    """Start the fleet as its services do, and show the state of every server; 1 if one is Unhealthy."""
+    """Start the fleet as configured, and show the state of every server; return 1 if one is Unhealthy, else 0."""
     async with McpManager(load_manager_config(options.config)) as manager:
         views = manager.servers()
         snapshot = manager.snapshot() if options.snapshot else None
@@ -105,7 +105,7 @@ async def status(options: Namespace) -> int:
 
 
 async def tools(options: Namespace) -> int:
-    """List the tools of all servers that are not suspended, or of one; 1 if a server did not answer."""
+    """List the tools of all servers that are not suspended, or of one; return 1 if a server failed, else 0."""
     config = load_manager_config(options.config)
     if options.server is not None:
         config = _only(config, options.server)
@@ -129,7 +129,7 @@ async def tools(options: Namespace) -> int:
 
 
 async def call(options: Namespace) -> int:
-    """Send one request and print the JSON-RPC response; 1 if that is an error."""
+    """Send one request and print the JSON-RPC response; return 1 if that is an error, else 0."""
     if options.timeout is not None and not 0 < options.timeout < math.inf:
         raise InvalidRequestError("--timeout must be a number of seconds above 0")
     config = _only(load_manager_config(options.config), options.server)
@@ -148,7 +148,7 @@ async def call(options: Namespace) -> int:
 
 
 def _request(method: str, params: str | None) -> bytes:
-    """Build the request, with the params as they were given; a notification gets no id."""
+    """Build the request with the params unchanged; a notification gets no id."""
     request: dict[str, Any] = {} if method.startswith("notifications/") else {"id": 1}
     try:
         request["method"] = method
@@ -163,7 +163,7 @@ def _request(method: str, params: str | None) -> bytes:
 
 
 async def _deploy(manager: McpManager, server_id: str, server: ServerConfig) -> float:
-    """Deploy and probe a server, with the time that its program has to start; return how many milliseconds that took."""
+    """Deploy and probe a server, waiting while its program starts; return how many milliseconds that took."""
     started = time.perf_counter()
     await manager.deploy(server_id, msgspec.structs.replace(server, connect="eager"))
     if server.transport == "stdio" and _is_starting(manager, server_id):
@@ -198,13 +198,13 @@ def _only(config: ManagerConfig, server_id: str) -> ManagerConfig:
 
 
 def _lazy(config: ManagerConfig) -> ManagerConfig:
-    """Let the one request make the connection, so that its failure is told and not a probe's before it."""
+    """Connect lazily, so that a failure to connect is reported by the request and not by an earlier probe."""
     servers = {name: msgspec.structs.replace(server, connect="lazy") for name, server in config.servers.items()}
     return msgspec.structs.replace(config, servers=servers)
 
 
 def _patient(config: ManagerConfig) -> ManagerConfig:
-    """Let a request wait as long as the program may take to start, which it may have to be downloaded for."""
+    """Let requests wait for as long as a program may take to start, including its download."""
     servers = {
         name: msgspec.structs.replace(server, request_timeout_s=max(server.request_timeout_s, server.start_timeout_s))
         if server.transport == "stdio"
@@ -257,7 +257,7 @@ def _print_table(
 
 
 def _print_problems(views: Sequence[ServerView]) -> None:
-    """Tell in full what is wrong with each server, below a table that has no room for it."""
+    """Print each server's last error in full, below the table."""
     failing = [view for view in views if view.last_error is not None]
     if failing:
         print()

@@ -1,4 +1,4 @@
-"""Tables and words for terminals: aligned, at most 100 columns, coloured only where somebody looks."""
+"""Output for terminals: tables of at most 100 columns, wrapped texts, errors, and colours."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _COLOURS: Final = {
 
 
 def render(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Lay out rows under headers: numbers to the right, a table too wide for 100 columns cut in its widest column.
+    """Format rows as a table: numbers to the right, the widest columns cut so that it fits 100 columns.
 
     Parameters
     ----------
     headers
         One title per column.
     rows
-        A row per line, with a cell per column: floats are shown with one decimal, ``None`` as a dash.
+        One row per line with one cell per column: floats are shown with one decimal, ``None`` as a dash.
     """
     cells = [[_text(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
@@ -60,7 +60,7 @@ def paragraph(label: str, text: str) -> str:
 
 
 def paint(word: str, text: str | None = None) -> str:
-    """Colour a word by its meaning, if standard output is a terminal and ``NO_COLOR`` is not set (no-color.org)."""
+    """Colour a word, or ``text``, by the word's meaning, if standard output is a terminal without ``NO_COLOR``."""
     shown = word if text is None else text
     code = _COLOURS.get(word)
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty()
@@ -79,7 +79,7 @@ def complain(text: str) -> None:
 
 
 def one_line(text: str) -> str:
-    """Make a text of a server's or a file's fit to print: one line, no control characters."""
+    """Put a text from outside on one line, without control characters."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 

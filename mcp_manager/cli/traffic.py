@@ -1,4 +1,4 @@
-"""Callers that never stop, and the count of what became of their calls."""
+"""The demo's continuous traffic, and the counts of its outcomes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mcp_manager.manager import McpManager
 
 __all__ = ["Tally", "Traffic"]
 
-# A long call only has to be under way when its server is killed.
+# Long enough to be in flight when its server is killed.
 _LONG_CALL_S: Final = 5.0
 
 
 class Tally:
-    """What the callers of one server saw in one phase."""
+    """The outcomes of the calls to one server in one phase."""
 
     def __init__(self) -> None:
         self.succeeded = 0
@@ -30,26 +30,28 @@ class Tally:
         self.latencies_ms: list[float] = []
 
     def percentile_ms(self, share: float) -> float | None:
-        """Return the latency in milliseconds that this share (0 to 1) of the calls did not exceed (nearest rank)."""
+        """Return a percentile of the latencies in milliseconds (nearest rank); ``share`` is from 0 to 1."""
         ranked = sorted(self.latencies_ms)
         return ranked[min(len(ranked) - 1, int(share * len(ranked)))] if ranked else None
 
 
 class Traffic:
-    """Call every server all the time.
+    """Call every server continuously.
+
+    ``wrong_replies`` counts replies that belong to another call.
 
     Parameters
     ----------
     manager
-        Carries the calls.
+        The manager to call through.
     server_ids
-        Whom to call.
+        The servers to call.
     callers
         Callers per server; each makes one call after the other.
     pause_s
-        Seconds between two calls of a caller, spread by half to either side.
+        Seconds between two calls of a caller, spread at random by ±50 %.
     observe
-        Called with the server id after every call, before anything else can happen on the loop.
+        Called with the server id after every call, before the event loop runs anything else.
     """
 
     def __init__(
@@ -71,18 +73,18 @@ class Traffic:
         self.wrong_replies = 0
 
     def running(self) -> contextlib.AbstractAsyncContextManager[None]:
-        """Keep the callers calling meanwhile."""
+        """Return a context within which the callers run."""
         return background(
             *(self._call_for_ever(server_id) for server_id in self._server_ids for _ in range(self._callers))
         )
 
     def next_phase(self) -> dict[str, Tally]:
-        """Return the counts by server since the last phase began, and begin another."""
+        """End the phase: return its counts by server, and begin the next one."""
         finished, self._tallies = self._tallies, self._fresh()
         return finished
 
     async def long_call(self, server_id: str) -> Delivery:
-        """Make a call that takes seconds; return what became of it."""
+        """Make a call that takes several seconds; return its delivery."""
         try:
             await self._manager.call_tool(server_id, "sleep", {"seconds": _LONG_CALL_S}, timeout=2 * _LONG_CALL_S)
         except McpManagerError as error:

@@ -1,4 +1,4 @@
-"""Watching a fleet: every change of a server's state or circuit is printed, kept and can be waited for."""
+"""Watching a fleet in the demo: changes of states and circuits are printed, recorded and can be awaited."""
 
 from __future__ import annotations
 
@@ -15,35 +15,37 @@ from mcp_manager.observe.views import ServerView
 
 __all__ = ["Timeline", "Watch"]
 
-# What no call tells, such as a probe's success, is seen at the latest after this long.
+# How often to look for changes that no call causes, such as those after a probe.
 _LOOK_EVERY_S: Final = 0.01
 
 
 class Timeline:
-    """Print what happens, with the seconds since the beginning."""
+    """Print events with the seconds since the start."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
 
     @property
     def seconds(self) -> float:
-        """How long it has been."""
+        """Seconds since the start."""
         return time.monotonic() - self._began
 
     def say(self, server_id: str, text: str) -> None:
-        """Print one event, at once also into a pipe."""
+        """Print one event and flush it."""
         print(f"  {self.seconds:6.2f} s  {server_id:<8} {text}", flush=True)
 
 
 class Watch:
     """Watch the servers of a manager.
 
+    ``circuits`` lists the successive circuit states of each server, by its id.
+
     Parameters
     ----------
     manager
-        Whose servers; those deployed when they are first looked at.
+        The manager whose servers are watched.
     timeline
-        Where changes go.
+        Prints the changes.
     """
 
     def __init__(self, manager: McpManager, timeline: Timeline) -> None:
@@ -54,7 +56,7 @@ class Watch:
         self.circuits: dict[str, list[str]] = {}
 
     def look(self, server_id: str) -> None:
-        """Take note of a server's state and circuit as they are now."""
+        """Record a server's current state and circuit, and print a change."""
         now = self._manager.server(server_id)
         before, self._last[server_id] = self._last.get(server_id), now
         path = self.circuits.setdefault(server_id, [])
@@ -65,11 +67,11 @@ class Watch:
             self._changed.set()
 
     def running(self) -> contextlib.AbstractAsyncContextManager[None]:
-        """Look at every server again and again meanwhile."""
+        """Return a context within which every server is watched."""
         return background(self._run())
 
     async def until(self, condition: Callable[[], bool], within_s: float) -> bool:
-        """Wait for a condition, tried after every change; tell whether it came true in time."""
+        """Wait for a condition, checked after every change; return whether it came true in time."""
         try:
             async with asyncio.timeout(within_s):
                 while not condition():

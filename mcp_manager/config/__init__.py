@@ -1,4 +1,4 @@
-"""Configuration: the settings of servers and manager, and how they are read from JSON, mappings and files."""
+"""The configuration of servers and manager: its structs, and reading it from JSON, mappings and files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a well-typed server configuration must fulfil to be deployed."""
+"""The checks of a server configuration's values, after their types are known to be right."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TRANSPORT_SPELLINGS: Final = {
     "ws": "the WebSocket transport",
     "websocket": "the WebSocket transport",
 }
-"""Names of transports in the formats of MCP clients; those that are none of ``http``, ``sse`` and ``stdio`` are not spoken."""
+"""Our name of a transport by its spelling in the files of MCP clients; WebSocket is known but not supported."""
 
 _OWNED_HEADERS: Final = frozenset(
     {
@@ -51,7 +51,7 @@ _OWNED_HEADERS: Final = frozenset(
         "upgrade",
     }
 )
-"""Header fields that the transport itself sets, by lower-case name."""
+"""Header fields that the transport itself sets, in lower case."""
 
 _LONGEST_TEXT: Final = 256
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -60,7 +60,7 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FIELD_VALUE: Final = re.compile(r"(?:[!-~](?:[ \t!-~]*[!-~])?)?")
 _VISIBLE: Final = re.compile(r"[!-~]+")
 _RESERVED_CODES: Final = range(-32768, -31999)
-"""The codes of JSON-RPC itself (JSON-RPC 2.0, section 5.1)."""
+"""The codes that JSON-RPC reserves (JSON-RPC 2.0, section 5.1)."""
 _ASCENDING: Final = (
     ("breaker", "open_s", "open_max_s"),
     ("health", "unhealthy_interval_s", "unhealthy_interval_max_s"),
@@ -89,7 +89,9 @@ def check_settings(config: ServerConfig, path: str) -> None:
         check_network(config, path)
     else:
         if config.discovery.kind != "none":
-            raise FieldProblem(at(path, "discovery.kind"), "does not go with a command", "give a url, or drop it")
+            raise FieldProblem(
+                at(path, "discovery.kind"), "cannot be combined with a command", "give a url, or drop it"
+            )
         _check_process(config, path)
     _check_fallback(config.fallback, at(path, "fallback"))
     _check_rpc_errors(config.breaker.rpc_errors, at(path, "breaker.rpc_errors"))
@@ -101,7 +103,7 @@ def check_settings(config: ServerConfig, path: str) -> None:
 
 
 def check_text(text: str, path: str) -> None:
-    """Raise a problem for text that cannot be shown on one line of a log, table or label."""
+    """Raise :class:`FieldProblem` for text that does not fit on one line of a log, table or label."""
     if len(text) > _LONGEST_TEXT:
         raise FieldProblem(path, f"is {len(text)} characters long", f"at most {_LONGEST_TEXT} are allowed")
     if _CONTROL.search(text):
@@ -126,7 +128,7 @@ def _check_rpc_errors(codes: tuple[int, ...], path: str) -> None:
     for index, code in enumerate(codes):
         where = f"{path}[{index}]"
         if -code in _RESERVED_CODES:
-            raise FieldProblem(where, f"{code} is no code that servers answer", f"did you mean {-code}?")
+            raise FieldProblem(where, f"{code} is not a JSON-RPC error code", f"did you mean {-code}?")
         if code in codes[:index]:
             raise FieldProblem(where, f"repeats the code {code}")
 
@@ -135,7 +137,7 @@ def _check_fallback(fallback: FallbackConfig, path: str) -> None:
     if fallback.tag is not None:
         check_text(fallback.tag, at(path, "tag"))
         if not fallback.tag:
-            raise FieldProblem(at(path, "tag"), "must not be empty", "leave it out for none")
+            raise FieldProblem(at(path, "tag"), "must not be empty", "give a tag, or leave it out")
     for name, result in fallback.static.items():
         where = join(at(path, "static"), name)
         method, colon, tool = name.partition(":")
@@ -175,25 +177,23 @@ def _check_discovery(config: ServerConfig, path: str) -> None:
         except ValueError:
             where = at(path, f"discovery.nameservers[{index}]")
             raise FieldProblem(
-                where, "is no address of a name server", "such as 192.0.2.1, or 192.0.2.1:5353"
+                where, "is not the address of a name server", "write 192.0.2.1 or 192.0.2.1:5353"
             ) from None
     if discovery.kind == "none":
         return
     where = at(path, "discovery.kind")
     if not isinstance(config.url, str) or config.has_url_template:
-        raise FieldProblem(where, "goes with one URL", "drop the list or the placeholder")
+        raise FieldProblem(where, "needs a single URL without a placeholder", "give one URL, or drop it")
     if is_address_url(config.url):
-        raise FieldProblem(where, "goes with a name in the url, which has an address", "give the name, or drop it")
+        raise FieldProblem(where, "needs a host name in url, not an IP address", "give the name, or drop it")
     for name in ("weights", "tiers"):
         if getattr(config.balancing, name):
-            raise FieldProblem(
-                at(path, f"balancing.{name}"), "is by number, and what is discovered has none", "drop it"
-            )
+            raise FieldProblem(at(path, f"balancing.{name}"), "does not apply to discovered instances", "drop it")
 
 
 def _check_sse(config: ServerConfig, path: str) -> None:
     if config.transport == "sse" and config.protocol_version in ("stateless", "2026-07-28"):
-        text = f"{config.protocol_version} is not spoken over HTTP+SSE"
+        text = f"{config.protocol_version} is not available over HTTP+SSE"
         raise FieldProblem(at(path, "protocol_version"), text, "leave it at auto, or use the http transport")
 
 
@@ -213,10 +213,6 @@ def _check_process(config: ServerConfig, path: str) -> None:
         _check_variable_name(name, at(path, "env"), f"name {position} ")
         if "\x00" in value:
             raise FieldProblem(entry(at(path, "env"), name), "contains a NUL character")
-
-
-def _at(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
 
 
 def _check_variable_name(name: str, path: str, subject: str = "") -> None:
@@ -242,12 +238,12 @@ def _check_headers(headers: dict[str, str], path: str) -> None:
 
 
 def _check_field_value(value: str, path: str) -> None:
-    """Allow what RFC 9110, section 5.5, lets a sender generate: visible ASCII with inner spaces and tabs."""
+    """Allow what RFC 9110, section 5.5, lets a sender generate: visible ASCII, with spaces and tabs inside."""
     if _FIELD_VALUE.fullmatch(value):
         return
     if _LINE_BREAK_OR_NUL.search(value):
         raise FieldProblem(
-            path, "contains a line break or NUL character", "remove it; a secret's file often ends in one"
+            path, "contains a line break or NUL character", "remove it; files with secrets often end in one"
         )
     if value != value.strip():
         raise FieldProblem(path, "begins or ends with white space", "remove it")
@@ -261,7 +257,7 @@ def _check_auth(auth: AuthConfig, headers: dict[str, str], path: str) -> None:
         if auth.type != kind:
             if value:
                 raise FieldProblem(
-                    where, f"does not go with type {auth.type!r}", f"set auth.type to {kind!r} or drop it"
+                    where, f"cannot be combined with type {auth.type!r}", f"set auth.type to {kind!r} or drop it"
                 )
             continue
         if not value:
@@ -283,7 +279,7 @@ def _check_auth_header(auth: AuthConfig, headers: dict[str, str], path: str) -> 
     if auth.header.lower() in _OWNED_HEADERS:
         raise FieldProblem(where, "names a header that is set by the manager")
     if auth.type != "api_key" and auth.header.lower() != "x-api-key":
-        raise FieldProblem(where, f"does not go with type {auth.type!r}", "only 'api_key' takes it")
+        raise FieldProblem(where, f"cannot be combined with type {auth.type!r}", "drop it: only type 'api_key' uses it")
     sent = auth.request_header()
     if sent is not None and sent[0].lower() in {name.lower() for name in headers}:
         raise FieldProblem(where if auth.type == "api_key" else path, f"{sent[0]} is also given in headers", "drop one")

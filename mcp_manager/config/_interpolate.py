@@ -1,4 +1,4 @@
-"""Environment variables in configuration values: ``${VAR}``, ``${env:VAR}`` and ``${VAR:-default}``."""
+"""Substitution of environment variables in configuration values: ``${VAR}``, ``${env:VAR}``, ``${VAR:-default}``."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["NotedVariables", "interpolate"]
 _PLACEHOLDER: Final = re.compile(r"\$(\$?)\{([^{}]*)(\}?)")
 _VARIABLE: Final = re.compile(r"(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 
-# Shorter values are words, such as a port, unless their variable says that they are more.
+# Shorter values are not treated as secrets: they are words or numbers, such as a port. The name of the variable may
+# say that its value is a credential.
 _SHORTEST_SECRET: Final = 8
 _SHORTEST_CREDENTIAL: Final = 4
 
 
 class NotedVariables(Mapping[str, str]):
-    """Variables of an environment that note what was filled in: whoever does not write a value into a file may mean to
-    hide it.
+    """An environment that records the values taken from it.
 
-    ``noted`` has all those values.
+    A value that a user keeps out of the configuration file may be a secret. ``noted`` lists all recorded values.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -44,27 +44,27 @@ class NotedVariables(Mapping[str, str]):
         return len(self._environment)
 
     def take(self) -> list[str]:
-        """Return the values that were noted since the last time."""
+        """Return the values recorded since the last call."""
         fresh, self._taken = self.noted[self._taken :], len(self.noted)
         return fresh
 
 
 def interpolate(value: Any, path: str, environment: Mapping[str, str], *, only: Collection[str] | None = None) -> Any:
-    """Return a copy of ``value`` with the placeholders in its texts replaced; names of members are left alone.
+    """Return a copy of ``value`` with the placeholders in its strings replaced; names of members are not searched.
 
-    As in a shell, a default also stands in for a variable that is set but empty. What a variable holds is not
-    searched for placeholders again.
+    As in a shell, the default also replaces a variable that is set but empty. The value of a variable is not searched
+    for further placeholders.
 
     Parameters
     ----------
     value
-        A text, or an object or array of texts; anything else is returned as it is.
+        A string, or an object or array of strings; anything else is returned unchanged.
     path
-        Where it stands, for errors.
+        The field, for errors.
     environment
-        The variables.
+        The variables by name.
     only
-        If given, the members of an object that are searched.
+        If given, only these members of an object are searched.
 
     Raises
     ------

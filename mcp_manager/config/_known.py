@@ -1,4 +1,4 @@
-"""Configurations that need no full check: plain ones, made of values that were checked before."""
+"""The cache of checked values: a configuration made only of them needs no full check."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mcp_manager.config.model import ServerConfig
 
 __all__ = ["is_known", "is_plain_id", "is_plain_url", "learn"]
 
-# So many values of a field are remembered; a fleet has few.
+# The most values remembered per field; the servers of a fleet use few different ones.
 _MOST: Final = 64
 
 _OCTET: Final = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
@@ -29,7 +29,7 @@ _DEFAULTS: Final[dict[str, Any]] = dict(
 _NAMES: Final = tuple(_DEFAULTS)
 _VALUES: Final = tuple(_DEFAULTS.values())
 _INDEXES: Final = range(len(_NAMES))
-# Of several URLs, of a program, of files, headers and credentials more must be checked than each value alone.
+# These are always checked in full: whether they are valid depends on other fields or on files.
 _SPECIAL: Final = frozenset(
     {"command", "args", "cwd", "inherit_env", "transport", "auth", "tls", "proxy", "unix_socket"}
 )
@@ -42,21 +42,21 @@ _sections: Final[dict[str, list[Any]]] = {name: [] for name in _SECTIONS}
 
 
 def is_plain_id(server_id: object) -> bool:
-    """Tell whether a server id is valid at first sight; others may be."""
+    """Tell whether a server id matches a simple pattern; ids that do not may still be valid."""
     return type(server_id) is str and _PLAIN_ID.fullmatch(server_id) is not None
 
 
 def is_plain_url(url: object) -> bool:
-    """Tell whether a URL is valid, and no template, at first sight; others may be."""
+    """Tell whether a URL matches a simple pattern and is no template; URLs that do not may still be valid."""
     return type(url) is str and _PLAIN_URL.fullmatch(url) is not None
 
 
 def is_known(config: ServerConfig) -> bool:
-    """Tell whether a full check would find nothing, as each value was checked before and the rest is plain."""
+    """Tell whether a configuration is known to be valid: each value was checked before, or is simple."""
     if type(config) is not ServerConfig or not is_plain_url(config.url):
         return False
     values = msgspec.structs.astuple(config)
-    # Most are the defaults themselves, and need not be looked at one by one.
+    # Most values are the default objects themselves; compress() skips them without a loop in Python.
     for index in compress(_INDEXES, map(is_not, values, _VALUES)):
         if not _is_valid(_NAMES[index], values[index]):
             return False
@@ -81,9 +81,9 @@ def _is_valid(name: str, value: Any) -> bool:
 
 
 def learn(config: ServerConfig) -> dict[str, Any]:
-    """Remember the values of a configuration that was checked; return the sections that others like it have already.
+    """Remember the values of a checked configuration, and return its sections that equal remembered ones.
 
-    Servers that are configured alike share them then: fewer bytes, and known at first sight.
+    Sharing them saves memory, and lets :func:`is_known` recognise them by identity.
     """
     shared: dict[str, Any] = {}
     for name, default in _DEFAULTS.items():

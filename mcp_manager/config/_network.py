@@ -1,4 +1,4 @@
-"""What the settings of TLS, proxy and socket must fulfil."""
+"""The checks of a server's TLS, proxy and unix socket settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mcp_manager.config.network import TlsConfig
 __all__ = ["check_network", "take_socket_url"]
 
 _SOCKET_URL: Final = "http+unix://"
-# The kernel's structure for an address, without its final zero.
+# The size of sun_path in the kernel's sockaddr_un, minus the final zero byte.
 _LONGEST_SOCKET_PATH: Final = 107 if sys.platform == "linux" else 103
 _USER: Final = re.compile(r"//[^/?#]*@")
 _PROXY_WAY_OUT: Final = 'give a URL such as http://proxy.example:3128, "env", or "" for none'
@@ -26,7 +26,7 @@ _SOCKET_WAY_OUT: Final = "give the path of the socket that the server listens on
 
 
 def take_socket_url(fields: dict[str, Any], path: str) -> None:
-    """Turn ``http+unix://<quoted path>/mcp``, as other clients write it, into ``url`` and ``unix_socket``."""
+    """Split ``http+unix://<quoted path>/mcp``, a spelling of other clients, into ``url`` and ``unix_socket``."""
     url = fields.get("url")
     if not isinstance(url, str) or not url.lower().startswith(_SOCKET_URL):
         return
@@ -59,14 +59,14 @@ def _check_tls(tls: TlsConfig, path: str) -> None:
         if value is None:
             continue
         if not value:
-            raise FieldProblem(at(path, name), "must not be empty", "leave it out for none")
+            raise FieldProblem(at(path, name), "must not be empty", "give a value, or leave it out")
         if "\x00" in value:
             raise FieldProblem(at(path, name), "contains a NUL character", "remove it")
     for name in ("key_file", "key_password"):
         if getattr(tls, name) is not None and tls.cert_file is None:
-            raise FieldProblem(at(path, "cert_file"), "missing", f"{name} belongs to a client certificate")
+            raise FieldProblem(at(path, "cert_file"), "missing", f"give the client certificate that {name} is for")
     if tls.ca_file is not None or tls.cert_file is not None:
-        # With it comes OpenSSL, which an import of the package does without.
+        # Imports OpenSSL, which importing the package must not load.
         from mcp_manager.config.tls_files import check_tls_files  # noqa: PLC0415
 
         check_tls_files(tls, path)
@@ -75,7 +75,7 @@ def _check_tls(tls: TlsConfig, path: str) -> None:
 def _check_proxy(config: ServerConfig, path: str) -> None:
     if config.discovery.kind != "none":
         raise FieldProblem(
-            path, "does not go with discovery: a proxy finds addresses itself", 'drop one, or set it to ""'
+            path, "cannot be combined with discovery: a proxy resolves names itself", 'drop one, or set it to ""'
         )
     proxy = config.proxy or ""
     if proxy == "env":
@@ -90,25 +90,27 @@ def _check_proxy(config: ServerConfig, path: str) -> None:
     check_url(_USER.sub("//", proxy, count=1), path)
     parts = urlsplit(proxy)
     if parts.path not in ("", "/") or parts.query:
-        raise FieldProblem(path, "has a path, which means nothing to a proxy", _PROXY_WAY_OUT)
+        raise FieldProblem(path, "has a path or query, which a proxy does not use", _PROXY_WAY_OUT)
     for text in (parts.username, parts.password):
         if text is not None and not re.fullmatch(r"[^\x00-\x1f\x7f]*", unquote(text)):
             raise FieldProblem(path, "has a control character in its user name or password", "remove it")
     if ":" in unquote(parts.username or ""):
-        raise FieldProblem(path, "has a colon in its user name", "which HTTP cannot carry (RFC 7617, section 2)")
+        raise FieldProblem(path, "has a colon in its user name", "use another user name (RFC 7617, section 2)")
 
 
 def _check_socket(config: ServerConfig, path: str) -> None:
     where = at(path, "unix_socket")
     socket_path = config.unix_socket or ""
     if config.proxy:
-        raise FieldProblem(where, "does not go with proxy", 'drop one of them, or set proxy to ""')
+        raise FieldProblem(where, "cannot be combined with proxy", 'drop one of them, or set proxy to ""')
     if config.discovery.kind != "none":
-        raise FieldProblem(where, "does not go with discovery: a socket has no name to look up", "drop one of them")
+        raise FieldProblem(
+            where, "cannot be combined with discovery: a socket has no name to look up", "drop one of them"
+        )
     urls = (config.url,) if isinstance(config.url, str) else config.url or ()
     if any(url.lower().startswith("https:") for url in urls):
         raise FieldProblem(
-            where, "does not go with https: TLS over a unix socket is not supported", "write http:// in url"
+            where, "cannot be combined with https: TLS over a unix socket is not supported", "write http:// in url"
         )
     if "\x00" in socket_path:
         raise FieldProblem(where, "contains a NUL character", "remove it")
@@ -119,7 +121,7 @@ def _check_socket(config: ServerConfig, path: str) -> None:
     try:
         mode = os.stat(os.path.expanduser(socket_path)).st_mode
     except OSError:
-        # It comes with its server.
+        # It does not exist until the server runs.
         return
     if not stat.S_ISSOCK(mode):
         kind = "a directory" if stat.S_ISDIR(mode) else "a file"

@@ -1,4 +1,4 @@
-"""What the OAuth settings of a server must fulfil: each grant with what it needs, and nothing that it ignores."""
+"""The checks of a server's OAuth settings: each grant has the fields it needs and none that it ignores."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ __all__ = ["check_oauth"]
 
 _FIELDS: Final = tuple(name for name in AuthConfig.__struct_fields__ if name not in ("type", "key", "token", "header"))
 _DEFAULTS: Final = AuthConfig()
-# RFC 6749, sections 3.3 and A.1: scopes, and what a client is called.
+# RFC 6749, sections 3.3 and A.1: the characters of scopes and of client ids.
 _SCOPE: Final = re.compile(r"[!#-\[\]-~]+")
 _TEXT: Final = re.compile(r"[ -~]+")
+_NOT_ASCII: Final = "contains a control or non-ASCII character"
 _NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
     "client_credentials": ("client_id",),
     "jwt_bearer": ("client_id",),
@@ -38,7 +39,7 @@ _BELONGS: Final[Mapping[str, tuple[str, ...]]] = {
     "idp_client_id": ("enterprise",),
     "idp_client_secret": ("enterprise",),
 }
-# What the manager itself says in the requests that ``parameters`` are added to.
+# The manager sets these itself in the requests to which it adds ``parameters``.
 _OWNED_PARAMETERS: Final = frozenset(
     {
         "assertion",
@@ -66,7 +67,7 @@ def check_oauth(auth: AuthConfig, path: str) -> None:
     if auth.type != "oauth":
         for name in _FIELDS:
             if getattr(auth, name) != getattr(_DEFAULTS, name):
-                text = f"does not go with type {auth.type!r}"
+                text = f"cannot be combined with type {auth.type!r}"
                 raise FieldProblem(at(path, name), text, "set auth.type to 'oauth' or drop it")
         return
     _check_grant(auth, path)
@@ -78,14 +79,14 @@ def check_oauth(auth: AuthConfig, path: str) -> None:
             _check_uri(value, at(path, name), https=name == "client_metadata_url")
     for index, scope in enumerate(auth.scopes):
         if not _SCOPE.fullmatch(scope):
-            raise FieldProblem(f"{at(path, 'scopes')}[{index}]", "is not a scope", "give each scope by itself")
+            raise FieldProblem(f"{at(path, 'scopes')}[{index}]", "is not a scope", "give one scope per entry")
 
 
 def _check_grant(auth: AuthConfig, path: str) -> None:
     for name, choices in _BELONGS.items():
         if getattr(auth, name) is not None and auth.grant not in choices:
             raise FieldProblem(
-                at(path, name), f"does not go with grant {auth.grant!r}", "drop it or choose another grant"
+                at(path, name), f"cannot be combined with grant {auth.grant!r}", "drop it or choose another grant"
             )
     for name in _NEEDS.get(auth.grant, ()):
         if not getattr(auth, name):
@@ -100,14 +101,14 @@ def _check_client(auth: AuthConfig, path: str) -> None:
     for name in ("client_id", "client_secret", "private_key_id", "assertion", "idp_client_id", "idp_client_secret"):
         value = getattr(auth, name)
         if value is not None and not _TEXT.fullmatch(value):
-            raise FieldProblem(at(path, name), "must not be empty" if not value else "has characters other than ASCII")
+            raise FieldProblem(at(path, name), "must not be empty" if not value else _NOT_ASCII)
     for name in ("client_secret", "private_key", "issuer", "authorization_endpoint", "token_endpoint"):
         if getattr(auth, name) is not None and auth.client_id is None:
-            raise FieldProblem(at(path, "client_id"), "missing", f"{name} belongs to one")
+            raise FieldProblem(at(path, "client_id"), "missing", f"{name} needs it")
     if auth.client_secret is not None and auth.private_key is not None:
         raise FieldProblem(at(path, "private_key"), "cannot be combined with client_secret", "give one of them")
     if auth.client_auth is not None and auth.client_secret is None and auth.client_id is not None:
-        raise FieldProblem(at(path, "client_auth"), "says how client_secret is sent, and there is none")
+        raise FieldProblem(at(path, "client_auth"), "needs client_secret", "give client_secret, or drop it")
     if auth.authorization_endpoint is not None and auth.token_endpoint is None:
         raise FieldProblem(at(path, "token_endpoint"), "missing", "give it with authorization_endpoint")
     if auth.token_endpoint is not None and auth.authorization_endpoint is None and auth.grant == "authorization_code":
@@ -118,13 +119,13 @@ def _check_parameters(parameters: dict[str, str], path: str) -> None:
     for name, value in parameters.items():
         where = entry(path, name)
         if not _TEXT.fullmatch(name) or not _TEXT.fullmatch(value):
-            raise FieldProblem(where, "is empty, or has characters other than ASCII")
+            raise FieldProblem(where, "must not be empty" if not (name and value) else _NOT_ASCII)
         if name in _OWNED_PARAMETERS:
-            raise FieldProblem(where, "is set by the manager", "drop it; other fields of auth decide it")
+            raise FieldProblem(where, "is set by the manager", "drop it, and use the other fields of auth")
 
 
 def _check_uri(text: str, path: str, *, https: bool) -> None:
-    from yarl import URL  # noqa: PLC0415 - an import of the package does without
+    from yarl import URL  # noqa: PLC0415 - importing the package must not load it
 
     try:
         url = URL(text)

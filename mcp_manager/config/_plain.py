@@ -1,4 +1,4 @@
-"""Decoded configuration as plain values: nothing but what JSON can say, finite, bounded, and without odd text."""
+"""Reduction of a decoded configuration to plain JSON values: finite, bounded, and valid Unicode."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def plain(value: object, path: str, depth: int = 0) -> Any:
     Raises
     ------
     FieldProblem
-        There is something else in it, a lone surrogate, a number that is not finite or exceeds 64 bits, a name
-        that is not a string, or more than 32 levels.
+        It contains something else, a lone surrogate, a number that is not finite or exceeds 64 bits, a name that is
+        not a string, or more than 32 levels.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -61,14 +61,14 @@ def _plain_name(name: object, path: str) -> str:
 
 
 def kind_of(value: object) -> str:
-    """Return what kind of value this is and nothing of it: where text belongs, a number may be a secret too."""
+    """Name the kind of a value without quoting it: in place of a string, even a number may be a secret."""
     if isinstance(value, bool):
         return "true or false"
     return "a number" if isinstance(value, int | float) else describe(value)
 
 
 def describe(value: object) -> str:
-    """Return what kind of value this is; only a number or boolean is quoted, since text may be a secret."""
+    """Name the kind of a value; only a number or boolean is quoted, because text may be a secret."""
     match value:
         case None:
             return "null"

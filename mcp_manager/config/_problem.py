@@ -1,4 +1,4 @@
-"""What is wrong with which field, before it is known in which source: the seed of every :class:`ConfigError`."""
+"""The problem with one field, raised before the source is known and later turned into a :class:`ConfigError`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class FieldProblem(Exception):
     Parameters
     ----------
     path
-        The field as a reader would write it, ``auth.key``; empty for the whole.
+        The field, such as ``auth.key``; empty for the whole configuration.
     text
-        The problem; never a value that may be a secret.
+        What is wrong; never quotes a value that may be a secret.
     hint
-        The way out.
+        How to fix it, or "".
     """
 
     def __init__(self, path: str, text: str, hint: str = "") -> None:
@@ -33,7 +33,7 @@ class FieldProblem(Exception):
         self.hint = hint
 
     def error(self, prefix: str, server_id: str | None = None) -> ConfigError:
-        """Return this problem as the error for users; ``prefix`` says what is invalid."""
+        """Return the error to raise; ``prefix`` names what is invalid, such as the file."""
         message = f"{prefix}: {self.path}: {self.text}" if self.path else f"{prefix}: {self.text}"
         return ConfigError(message, server_id=server_id, hint=self.hint)
 
@@ -46,18 +46,19 @@ def join(path: str, name: str) -> str:
 
 
 def entry(path: str, name: str) -> str:
-    """Return the path of an entry whose name the user invents, as in ``headers`` and ``env``.
+    """Return the path of an entry whose name the user chooses, as in ``headers`` and ``env``.
 
-    An odd name is left out: ``TOKEN=secret`` and ``Authorization: Bearer secret`` are the usual ways to get one wrong.
+    A name with unusual characters is left out, because it may hold a secret: ``TOKEN=secret`` and
+    ``Authorization: Bearer secret`` are common mistakes.
     """
     return join(path, name) if _PLAIN_NAME.fullmatch(name) else f"{path}[…]"
 
 
 def at(path: str, rest: str) -> str:
-    """Return the path of ``rest``, itself a path such as ``args[0]``, below ``path``."""
+    """Return ``path`` extended by ``rest``, itself a path such as ``args[0]``."""
     return f"{path}.{rest}" if path and rest else path or rest
 
 
 def shown(text: str) -> str:
-    """Return ``text`` quoted, on one line, in ASCII and cut to a bearable length."""
+    """Return ``text`` quoted, on one line, in ASCII, and cut after 64 characters."""
     return ascii(text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…")

@@ -1,4 +1,4 @@
-"""In which forms a secret may turn up in somebody's text: as it is, in a URL, JSON, HTML, hex digits, and in base64."""
+"""The encodings in which a secret may appear in text: plain, URL, JSON, HTML, hex and base64."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import quote, quote_plus
 
 __all__ = ["forms_of", "is_credential", "plain_forms"]
 
-# Less base64 than this is a word by chance.
+# Shorter base64 text could be part of an ordinary word.
 _SHORTEST_BASE64: Final = 8
 _PERCENT: Final = re.compile("%[0-9A-F]{2}")
 _URL_SAFE: Final = str.maketrans("+/", "-_")
@@ -22,12 +22,12 @@ _CREDENTIAL: Final = re.compile(
 
 
 def is_credential(name: str) -> bool:
-    """Tell whether a header, parameter or option of this name carries a credential."""
+    """Tell whether the name of a header, parameter or option suggests that it carries a credential."""
     return _CREDENTIAL.search(name) is not None
 
 
 def plain_forms(secret: str) -> Iterator[str]:
-    """Yield a secret as it is, and as it stands in a URL, its host included: all that our own settings are written in."""
+    """Yield the forms that our own texts use: as it is, in lower case (as in a URL's host), and percent-encoded."""
     yield secret
     yield secret.lower()
     yield quote(secret, safe="", errors="surrogatepass")
@@ -35,10 +35,10 @@ def plain_forms(secret: str) -> Iterator[str]:
 
 
 def forms_of(secret: str) -> Iterator[str]:
-    """Yield the forms of a secret, some of them more than once.
+    """Yield all forms of a secret; some may repeat.
 
-    Base64 is found wherever in an encoded text the secret begins, as in what ``Basic`` sends: three forms, by the
-    remainder of its place.
+    There are three base64 forms, because the encoding depends on where in the encoded text the secret begins (its
+    offset modulo 3), as in ``Basic`` credentials.
     """
     yield from plain_forms(secret)
     yield quote_plus(secret, errors="surrogatepass")
@@ -49,7 +49,7 @@ def forms_of(secret: str) -> Iterator[str]:
     for ensure_ascii in (True, False):
         written = json.dumps(secret, ensure_ascii=ensure_ascii)[1:-1]
         yield written
-        # PHP escapes slashes, Go what means something in HTML, .NET quotes and the plus as well.
+        # PHP escapes slashes; Go escapes <, > and &; .NET also escapes quotes and the plus sign.
         yield written.replace("/", "\\/")
         yield _escaped_marks(written, "<>&", "04x")
         yield _escaped_marks(written.replace('\\"', '"'), "<>&'\"+`", "04X")
@@ -77,6 +77,6 @@ def _escaped_marks(written: str, marks: str, digits: str) -> str:
 
 
 def _within(data: bytes, before: int) -> str:
-    """Return the characters of base64 that are the same whatever stands around; ``before`` bytes end the last group."""
+    """Return the base64 characters that depend on ``data`` alone if ``before`` bytes of its first group precede it."""
     encoded = base64.b64encode(bytes(before) + data).decode()
     return encoded[-(-before * 8 // 6) : (before + len(data)) * 8 // 6]

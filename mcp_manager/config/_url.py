@@ -1,4 +1,4 @@
-"""Endpoint URLs: what makes one acceptable, how a template becomes one, and how to show one without its secrets."""
+"""Endpoint URLs: their checks, their templates, and their redaction."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _WAY_OUT: Final = "give an absolute URL such as http://localhost:8001/mcp"
 
 
 def is_template(url: str) -> bool:
-    """Tell whether ``url`` has a placeholder for the number of the instance."""
+    """Tell whether ``url`` has a placeholder for the instance index."""
     return _PLACEHOLDER.search(url) is not None
 
 
 def check_url(url: str, path: str, *, template: bool = False, last_index: int = 0) -> None:
-    """Raise a :class:`FieldProblem` at ``path`` if ``url`` is no usable endpoint; the URL itself is never quoted.
+    """Raise a :class:`FieldProblem` at ``path`` if ``url`` is not a usable endpoint; the URL itself is never quoted.
 
-    With ``template`` a placeholder is allowed and the URLs of instances 0 and ``last_index`` are checked.
+    With ``template``, a placeholder is allowed, and the URLs of instances 0 and ``last_index`` are checked.
     """
     stripped = _PLACEHOLDER.sub("", url) if template else url
     if "{" in stripped or "}" in stripped:
         hint = (
-            "only {i}, or zero-padded {i:02d}, stands for the number of the instance"
+            "use {i}, or zero-padded {i:02d}, for the index of the instance"
             if template
-            else "the URLs of a list are complete; drop the list to use a template"
+            else "a list takes no templates: give complete URLs, or one template without a list"
         )
         raise FieldProblem(path, "has a bad placeholder", f"{hint}; write a literal brace as %7B or %7D")
     for index in {0, last_index} if is_template(url) else {0}:
@@ -50,7 +50,7 @@ def _check_plain(url: str, path: str) -> None:
         raise FieldProblem(path, "must not be empty", _WAY_OUT)
     if _NOT_IN_URL.search(url):
         raise FieldProblem(
-            path, "contains a space, a control character or one not allowed in URLs", "percent-encode it"
+            path, "contains a space, a control character or another one not allowed in URLs", "percent-encode it"
         )
     if scheme is None:
         raise FieldProblem(path, "does not begin with http:// or https://", _WAY_OUT)
@@ -59,7 +59,7 @@ def _check_plain(url: str, path: str) -> None:
     if scheme[1].lower() not in ("http", "https"):
         socket = "write http://localhost/mcp, and the path of the socket in unix_socket"
         way_out = socket if "unix" in scheme[1].lower() else "use http or https"
-        raise FieldProblem(path, f"has the scheme {scheme[1].lower()!r}", way_out)
+        raise FieldProblem(path, f"has the unsupported scheme {scheme[1].lower()!r}", way_out)
     authority, rest = _split_authority(url[scheme.end() :])
     if "@" in authority:
         raise FieldProblem(path, "contains a user name or password", "put credentials in auth")
@@ -75,8 +75,7 @@ def _check_plain(url: str, path: str) -> None:
 
 
 def _yarl_url() -> type[URL]:
-    # What the connections use, with its tables of host names: for the first URL, not for everybody who imports this.
-    from yarl import URL  # noqa: PLC0415
+    from yarl import URL  # noqa: PLC0415 - importing the package must not load it
 
     return URL
 
@@ -103,19 +102,19 @@ def _check_authority(authority: str, path: str, *, quotable: bool) -> None:
         raise FieldProblem(path, "has an invalid host name", _WAY_OUT)
     number = int(port) if _PORT.fullmatch(port) else 0
     if colon or (port and not 0 < number <= 65535):
-        # Text after the colon may be a mistyped password; digits are quoted only where none can be meant.
+        # Text after the colon may be a mistyped password; digits are quoted only if the URL cannot contain one.
         shown = f" {number}" if quotable and _PORT.fullmatch(port) else ""
         raise FieldProblem(path, f"has an invalid port{shown}", "a port is a number from 1 to 65535")
 
 
 def is_address_url(url: str) -> bool:
-    """Tell whether the host of an acceptable URL is an IP address rather than a name."""
+    """Tell whether the host of a checked URL is an IP address rather than a name."""
     host = _yarl_url()(url).raw_host or ""
     return _is_address(host, ipaddress.IPv4Address) or _is_address(host, ipaddress.IPv6Address)
 
 
 def split_nameserver(text: str) -> tuple[str, int]:
-    """Return address and port of a name server; raises :class:`ValueError`."""
+    """Split the address and the port (default 53) of a name server; raises :class:`ValueError`."""
     host, port = text, "53"
     if text.startswith("["):
         host, _, rest = text[1:].partition("]:")
@@ -151,7 +150,7 @@ def _fill(url: str, index: int) -> str:
 
 
 def expand_template(url: str | tuple[str, ...] | None, index: int) -> str:
-    """Return the URL of instance ``index``, counted from 0: of a template, of a list, or of a plain URL.
+    """Return the URL of instance ``index``, counted from 0, from a template, a list or a plain URL.
 
     Raises
     ------
@@ -159,7 +158,7 @@ def expand_template(url: str | tuple[str, ...] | None, index: int) -> str:
         There is no such URL.
     """
     if url is None or index < 0 or (isinstance(url, tuple) and index >= len(url)):
-        raise ConfigError(f"url: there is none for instance {index}", hint="give one URL per instance or a template")
+        raise ConfigError(f"url: no URL for instance {index}", hint="give one URL per instance or a template")
     chosen = url if isinstance(url, str) else url[index]
     if not is_template(chosen):
         return chosen
@@ -175,7 +174,7 @@ def expand_template(url: str | tuple[str, ...] | None, index: int) -> str:
 
 
 def redact_url(url: str) -> str:
-    """Return ``url`` for people to read: user name, password and query values become ``***``, the fragment goes."""
+    """Redact a URL for display: user name, password and query values become ``***``; the fragment is removed."""
     scheme = _SCHEME.match(url)
     if scheme is None:
         return "***" if url else ""

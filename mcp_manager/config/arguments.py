@@ -1,4 +1,4 @@
-"""What callers hand over beside requests and configurations, checked before anything is done."""
+"""The checks of arguments that callers pass to public methods, such as timeouts and server ids."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ __all__ = [
     "wrong_call",
 ]
 
-# A century: more does not fit nanoseconds beside the time since boot.
+# A century: nanoseconds of a longer timeout, added to the monotonic clock, could exceed 64 bits.
 _LONGEST_S: Final = 100 * 365.25 * 86400
 _LONGEST_SHOWN: Final = 60
 
 
 def shown(value: object) -> str:
-    """Show a value that is not what it should be: text and numbers themselves, of everything else its type."""
+    """Describe a wrong value for an error: text and numbers are quoted, anything else is named by its type."""
     if value is None or isinstance(value, str | bytes | int | float):
         try:
             text = repr(value)
@@ -46,7 +46,7 @@ def shown(value: object) -> str:
 
 
 def as_seconds(value: object, name: str) -> float:
-    """Return a number of seconds, or a century if that is less.
+    """Return a number of seconds, at most a century.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def as_seconds(value: object, name: str) -> float:
     """
     seconds = value
     if not isinstance(seconds, int | float) and isinstance(value, numbers.Real):
-        # Numbers of numpy, fractions.
+        # Numbers of NumPy, and fractions.
         try:
             seconds = float(value)
         except OverflowError:
@@ -76,32 +76,32 @@ def timeout_in_ns(timeout: float) -> int:
 
 
 def end_of(timeout: float | None) -> float | None:
-    """Return when a timeout in seconds that begins now is over, by the monotonic clock; raises as :func:`as_seconds`."""
+    """Return when a timeout that begins now ends, in seconds of the monotonic clock; raises as :func:`as_seconds`."""
     return None if timeout is None else time.monotonic() + as_seconds(timeout, "timeout")
 
 
 def check_count(value: object, name: str) -> None:
-    """Raise :class:`InvalidRequestError` unless this is an integer from 0."""
+    """Raise :class:`InvalidRequestError` unless the value is an integer from 0."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise _wrong(name, "an integer from 0", value)
 
 
 def as_text(value: object, name: str) -> str:
-    """Return a text as it is; raises :class:`InvalidRequestError` for anything else."""
+    """Return a string unchanged; raises :class:`InvalidRequestError` for anything else."""
     if not isinstance(value, str):
         raise _wrong(name, "a string", value)
     return value
 
 
 def as_flag(value: object, name: str) -> bool:
-    """Return true or false as it is; raises :class:`InvalidRequestError` for anything else."""
+    """Return a boolean unchanged; raises :class:`InvalidRequestError` for anything else."""
     if not isinstance(value, bool):
         raise _wrong(name, "true or false", value)
     return value
 
 
 def as_object(value: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
-    """Return a copy of a mapping, of ``None`` an empty one; raises :class:`InvalidRequestError` for anything else."""
+    """Return a copy of a mapping, empty for ``None``; raises :class:`InvalidRequestError` for anything else."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):
@@ -110,32 +110,32 @@ def as_object(value: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
 
 
 def as_settings(value: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
-    """Return a copy of a mapping that a manager is made with; raises :class:`ConfigError` for anything else."""
+    """Return a copy of a mapping, empty for ``None``; raises :class:`ConfigError` for anything else."""
     if value is not None and not isinstance(value, Mapping):
         raise ConfigError(f"{name} must be a mapping, not {shown(value)}")
     return dict(value or {})
 
 
 def as_manager_config(config: ManagerConfig | None, name: str = "config") -> ManagerConfig:
-    """Return a configuration as it is, for ``None`` the defaults; raises :class:`ConfigError` for anything else."""
+    """Return a configuration unchanged, the defaults for ``None``; raises :class:`ConfigError` for anything else."""
     if config is None:
         return ManagerConfig()
     if not isinstance(config, ManagerConfig):
         raise ConfigError(
             f"{name} must be a ManagerConfig, not {shown(config)}",
-            hint="load_manager_config(path) reads a file, ManagerConfig(servers=...) takes what is at hand",
+            hint="load_manager_config(path) reads a file, ManagerConfig(servers=...) takes server configurations",
         )
     return config
 
 
 def check_server_id(server_id: object) -> None:
-    """Raise :class:`ServerNotFoundError` for what cannot be the id of any server."""
+    """Raise :class:`ServerNotFoundError` for a server id that is not a string."""
     if not isinstance(server_id, str):
         raise ServerNotFoundError(shown(server_id), hint="a server id is a string") from None
 
 
 def as_server_ids(server_ids: Collection[str]) -> list[str]:
-    """Return the ids in their order, each once; raises :class:`InvalidRequestError` for what is no collection."""
+    """Return the ids in order, without repetitions; raises :class:`InvalidRequestError` if it is no collection."""
     if isinstance(server_ids, str | bytes | bytearray) or not isinstance(server_ids, Collection):
         raise _wrong("server_ids", "a collection of server ids", server_ids)
     for server_id in server_ids:
@@ -144,7 +144,7 @@ def as_server_ids(server_ids: Collection[str]) -> list[str]:
 
 
 def wrong_call(server_id: object, request: object) -> InvalidRequestError | ServerNotFoundError:
-    """Say which of the two is of a type that it cannot be."""
+    """Return the error for the one of the two arguments that has a wrong type."""
     if isinstance(request, bytes) or not isinstance(server_id, str):
         return ServerNotFoundError(shown(server_id), hint="a server id is a string")
     return InvalidRequestError(f"Invalid request: it must be bytes, not {type(request).__name__}")

@@ -1,4 +1,4 @@
-"""Configuration files: JSON or TOML, our own settings and those of MCP clients, with variables filled in."""
+"""Loading of configuration files: JSON or TOML, in our own format and that of MCP clients."""
 
 from __future__ import annotations
 
@@ -61,28 +61,31 @@ _NOT_SHARED: Final = frozenset({"name", "url", "command", "transport", "extras"}
 def load_manager_config(path: str | os.PathLike[str], *, environment: Mapping[str, str] | None = None) -> ManagerConfig:
     """Read the configuration file of a manager.
 
-    ``.toml`` is read as TOML, everything else must end in ``.json``. At the top level:
+    The name ends in ``.toml`` or ``.json``. At the top level:
 
-    - ``manager``: the settings of :class:`ManagerConfig`; an unknown one is an error.
-    - ``defaults``: settings of :class:`ServerConfig` for every server that does not give its own; an unknown one is
-      an error. The members of ``env``, ``headers``, ``tls``, ``breaker``, ``health`` and ``restart`` are merged one by
-      one.
-      What applies only to HTTP or only to stdio servers is left out of the others.
+    - ``manager``: fields of :class:`ManagerConfig`; an unknown one is an error.
+    - ``defaults``: fields of :class:`ServerConfig` for every server that does not set its own; an unknown one is an
+      error. Objects such as ``env``, ``headers`` or ``breaker`` are merged member by member; ``auth`` is replaced as a
+      whole. Fields that apply only to HTTP or only to stdio servers are used for those alone.
     - ``servers`` and ``mcpServers``: servers by id, with our fields or those of MCP clients (``command``, ``args``,
-      ``env``, ``cwd``; ``type`` or ``transport``, ``url``, ``headers``). Foreign fields are kept in ``extras`` and
-      ignored; one that looks like a misspelt field of ours is logged as a warning. ``"disabled": true`` skips a
-      server. ``timeout`` is foreign, because its unit differs between clients: use ``request_timeout_s``.
+      ``env``, ``cwd``; ``type`` or ``transport``, ``url``, ``headers``). Unknown fields are kept in ``extras`` and
+      ignored; one that looks like a misspelt field is logged as a warning. ``"disabled": true`` skips a server.
+      ``timeout`` counts as unknown, because its unit differs between clients: use ``request_timeout_s``.
 
     ``${VAR}``, ``${env:VAR}`` and ``${VAR:-default}`` stand for environment variables in ``command``, ``args``,
-    ``env``, ``url``, ``headers``, ``cwd``, ``tls``, ``proxy``, ``unix_socket``, ``auth.key`` and ``auth.token``;
-    ``$${`` stands for ``${`` itself.
+    ``env``, ``url``, ``headers``, ``cwd``, ``tls``, ``proxy``, ``unix_socket``, ``hidden_texts``, ``auth.key`` and
+    ``auth.token``; ``$${`` stands for ``${`` itself.
 
     Parameters
     ----------
     path
         The file.
     environment
-        Where variables are looked up; by default ``os.environ``.
+        The variables by name. Default: ``os.environ``.
+
+    Returns
+    -------
+    The checked configuration.
 
     Raises
     ------
@@ -103,7 +106,7 @@ def load_manager_config(path: str | os.PathLike[str], *, environment: Mapping[st
     try:
         raise error
     finally:
-        # Its traceback holds this frame.
+        # Break the reference cycle: the traceback refers to this frame.
         del error
 
 
@@ -126,7 +129,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _decode_toml(data: bytes) -> dict[str, Any]:
-    import tomllib  # noqa: PLC0415  (for those who have such a file)
+    import tomllib  # noqa: PLC0415 - only TOML files need it
 
     text = decode_utf8(data)
     try:
@@ -184,14 +187,14 @@ def _manager(settings: dict[str, Any], servers: dict[str, ServerConfig]) -> Mana
 
 
 def _warn_of_misplaced(names: Iterable[str], path: str) -> None:
-    """Log a warning for every setting of the manager that is elsewhere than in its table."""
+    """Log a warning for every field of :class:`ManagerConfig` that is outside the ``manager`` table."""
     for name in names:
         if name in _MANAGER_ALONE:
-            logger.warning("%s: ignored here; it belongs in the table manager", join(path, name))
+            logger.warning("%s: ignored here; it belongs in the manager table", join(path, name))
 
 
 def _checked_defaults(defaults: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
-    """Return the defaults filled in, after checking them as parts of an HTTP and of a stdio server."""
+    """Substitute variables in the defaults, and check them as parts of an HTTP and of a stdio server."""
     for name in defaults:
         if name in _NOT_SHARED:
             raise FieldProblem(join("defaults", name), "cannot be a default", "give it with each server")
@@ -204,11 +207,11 @@ def _checked_defaults(defaults: dict[str, Any], environment: Mapping[str, str]) 
 
 
 def _merge(defaults: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Return ``own`` with what it lacks taken from ``defaults``, as far as that applies to its transport."""
+    """Complete ``own`` with those of the ``defaults`` that apply to its transport."""
     skipped = HTTP_ONLY if own.get("command") is not None else STDIO_ONLY
     merged = {name: value for name, value in defaults.items() if name not in skipped}
     if own.get("unix_socket") or str(own.get("url")).lower().startswith("http+unix:"):
-        # A proxy is for connections to hosts.
+        # A server on a unix socket uses no proxy, so a default one does not apply.
         merged.pop("proxy", None)
     for name, value in own.items():
         shared = merged.get(name)

@@ -1,4 +1,4 @@
-"""The settings of one server and of the manager, as frozen structs whose ``repr`` shows no credential."""
+"""The configuration of one server and of the manager, as frozen structs whose ``repr`` masks credentials."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from mcp_manager._version import __version__
-from mcp_manager.config._settings import Count, Jitter, PositiveSeconds, Rate, RpcCode, Seconds, Settings
+from mcp_manager.config._struct import Count, Jitter, PositiveSeconds, Rate, RpcCode, Seconds, Settings
 from mcp_manager.config._url import expand_template, is_template
 from mcp_manager.config.network import TlsConfig
 from mcp_manager.config.resilience import (
@@ -34,62 +34,63 @@ _ONE_PER_URL: Final = -1
 
 
 class AuthConfig(Settings, frozen=True, kw_only=True):
-    """How requests to an HTTP server are authenticated.
+    """Configure how requests to an HTTP server are authenticated.
 
     Parameters
     ----------
     type
         ``none``; ``api_key``, which sends ``<header>: <key>``; ``bearer``, which sends
-        ``Authorization: Bearer <token>`` (RFC 6750, section 2.1); or ``oauth``, which obtains and renews tokens as the
-        server and its authorization server ask for (2026-07-28, basic/authorization). Everything below ``header`` is for
-        ``oauth`` alone.
+        ``Authorization: Bearer <token>`` (RFC 6750, section 2.1); or ``oauth``, which obtains and renews tokens as MCP
+        prescribes (2026-07-28, basic/authorization). The fields after ``header`` apply to ``oauth`` only.
     key
         The secret of ``api_key``: visible ASCII, inner spaces allowed.
     token
         The secret of ``bearer``, without the word "Bearer".
     header
-        The header that carries ``key``; only for ``api_key``.
+        The name of the header that carries ``key``; only for ``api_key``.
     grant
-        How tokens are obtained: ``authorization_code`` asks a user; ``client_credentials`` acts for the client itself;
-        ``jwt_bearer`` presents ``assertion``, the identity of a workload (RFC 7523); ``enterprise`` exchanges
-        ``assertion``, a user's ID token, at the company's identity provider first (RFC 8693, ID-JAG).
+        How to obtain tokens: ``authorization_code`` asks a user; ``client_credentials`` acts for the client itself;
+        ``jwt_bearer`` presents ``assertion``, the identity of a workload (RFC 7523); ``enterprise`` first exchanges
+        ``assertion``, a user's ID token, at the company's identity provider (RFC 8693, ID-JAG).
     client_id, client_secret
-        The client as it is registered with the authorization server; without them, it introduces itself.
+        The client's credentials at the authorization server. Without ``client_id``, the client registers itself. Every
+        grant except ``authorization_code`` needs ``client_id``.
     issuer
-        The issuer identifier of the authorization server that ``client_id`` is registered with: with another one,
-        authorizing fails.
+        The issuer identifier of the authorization server that ``client_id`` is registered with. Authorization fails if
+        the MCP server names another one.
     authorization_endpoint, token_endpoint
-        Where the authorization server is asked, if it publishes no metadata, as GitHub does not; needs ``client_id``.
+        The endpoints of an authorization server that publishes no metadata, such as GitHub's; they need ``client_id``.
     client_auth
-        How a secret is sent, ``client_secret`` or the one that a client gets that introduces itself; by default as the
-        authorization server's metadata, or its reply to the registration, says.
+        How the client secret is sent to the token endpoint. Default: as the authorization server's metadata or its
+        reply to the registration says.
     client_metadata_url
-        An https URL with the client's metadata, used as its id where authorization servers support that.
+        An https URL that serves the client's metadata. It is the client id at authorization servers that support this.
     private_key, private_key_id, signing_algorithm
-        A PEM key by which the client proves who it is in place of a secret (``private_key_jwt``); needs the extra
-        ``oauth``.
+        A PEM key that authenticates the client instead of a secret (``private_key_jwt``), its key id, and the algorithm
+        to sign with; needs the extra ``oauth``.
     scopes
-        The scopes to ask for where the server does not say which it needs.
+        The scopes to request if the MCP server does not say which ones it needs.
     send_resource
-        Tell the authorization server what the tokens are for (RFC 8707), as MCP demands; Microsoft Entra ID refuses it.
+        Send the ``resource`` parameter (RFC 8707), as MCP requires. Turn it off for Microsoft Entra ID, which refuses
+        it.
     assume_pkce
-        Go on where the authorization server's metadata does not say whether it checks PKCE, which MCP forbids: that of
-        Microsoft Entra ID does not, and it does. PKCE is sent in any case.
+        Continue if the authorization server's metadata does not say whether it checks PKCE. MCP forbids this; Microsoft
+        Entra ID needs it, because it checks PKCE without saying so. PKCE is sent in any case.
     allow_private_addresses
-        Let a server that is not on a private network name an authorization server that is. Those that ``issuer`` and the
-        endpoints name are allowed in any case.
+        Accept an authorization server on a private network from an MCP server that is not on one. Hosts that ``issuer``
+        and the configured endpoints name are always accepted.
     parameters
-        More parameters of the request that begins a grant, such as ``audience`` for Auth0.
+        Additional parameters of the request that starts a grant, such as ``audience`` for Auth0.
     redirect_uri
-        Where the user is sent back to: what the redirect handler listens on.
+        Where the authorization server sends the user back to: the URI on which the redirect handler listens.
     authorization_timeout_s
-        Seconds a user may take to agree.
+        Seconds the user has to agree, above 0.
     assertion, assertion_file
-        The assertion itself, or a file that has it and is read each time.
+        The assertion of ``jwt_bearer`` or ``enterprise``: the text itself, or a file that is read for each use.
     idp_token_endpoint, idp_client_id, idp_client_secret
-        The identity provider of ``enterprise``, and the client there.
+        The token endpoint of the identity provider of ``enterprise``, and the client's credentials there.
     dpop
-        Bind tokens to a key, and prove with every request that it is held (RFC 9449); needs the extra ``oauth``.
+        Bind tokens to a key and prove possession of the key with every request (RFC 9449); needs the extra ``oauth``.
     """
 
     type: Literal["none", "api_key", "bearer", "oauth"] = "none"
@@ -122,7 +123,7 @@ class AuthConfig(Settings, frozen=True, kw_only=True):
     dpop: bool = False
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Leave out what concerns ``oauth`` alone and was not set."""
+        """Leave out the ``oauth`` fields that have their default values."""
         always = ("type", "key", "token", "header")
         fields = super().__rich_repr__()
         unset = AuthConfig()
@@ -138,7 +139,7 @@ class AuthConfig(Settings, frozen=True, kw_only=True):
 
 
 class BreakerConfig(Settings, frozen=True, kw_only=True):
-    """When an instance's circuit breaker opens, and how it closes again.
+    """Configure when an instance's circuit breaker opens and how it closes again.
 
     It opens when ``consecutive_failures`` calls in a row failed, or when at least ``min_calls`` calls ended within
     ``window_s`` and the share that failed reaches ``failure_rate`` or the share that was slow reaches ``slow_rate``.
@@ -146,36 +147,38 @@ class BreakerConfig(Settings, frozen=True, kw_only=True):
     Parameters
     ----------
     enabled
-        ``False`` lets every call pass and opens never.
+        ``False`` turns the breaker off: it lets every call pass.
     window_s
-        Length of the sliding window in seconds.
+        Length of the sliding window in seconds, above 0.
     min_calls
-        Calls in the window below which rates decide nothing.
+        Below this number of calls in the window, neither rate opens the circuit.
     failure_rate, slow_rate
-        Shares of calls in (0, 1].
+        Shares of calls, above 0 and at most 1.
     consecutive_failures
         Failures in a row that open the circuit.
     slow_call_s
-        Duration in seconds from which a call is slow; 0 turns slowness off.
+        Duration in seconds from which a call counts as slow; 0 turns this off.
     open_s, open_max_s
-        How long the circuit stays open the first time, in seconds, doubling with every trip up to ``open_max_s``.
+        Seconds the circuit stays open the first time. The time doubles with every trip, up to ``open_max_s``.
     jitter
-        Spread of the open time, 0.2 for ±20 %.
+        Random spread of the open time, from 0 to below 1: 0.2 is ±20 %.
     trip_decay_s
-        Seconds of closed circuit that forgive one doubling.
+        Seconds of closed circuit that undo one doubling.
     half_open_permits
-        Trial calls at a time while half open.
+        Trial calls allowed at a time while the circuit is half-open.
     half_open_successes
         Trial calls that must succeed before the circuit closes.
     probe_ttl_s
         Seconds after which an unanswered trial call counts as failed.
     active_first
-        Let a health probe be the first trial call for up to ``probe_grace_s`` seconds, rather than a caller's request.
+        Reserve the first trial call for a health probe, for up to ``probe_grace_s`` seconds.
+    probe_grace_s
+        See ``active_first``.
     timeout_floor_s
-        A call that timed out in less than this many seconds says nothing about the server.
+        A timeout after less than this many seconds does not count against the server: the caller's deadline was short.
     rpc_errors
-        The codes of JSON-RPC errors that count as failures of the server, at most 64, such as ``(-32603,)``. None by
-        default: an answer is a sign of life, and many servers answer one caller's bad arguments with -32603.
+        Codes of JSON-RPC errors that count as failures of the server, at most 64, such as ``(-32603,)``. Empty by
+        default: a server that answers is alive, and many servers answer one caller's bad arguments with -32603.
     """
 
     enabled: bool = True
@@ -199,37 +202,41 @@ class BreakerConfig(Settings, frozen=True, kw_only=True):
 
 
 class HealthConfig(Settings, frozen=True, kw_only=True):
-    """How often a server is probed, and how many results change its state.
+    """Configure how often a server is probed and how many results change its state.
 
     Parameters
     ----------
     enabled
-        ``False`` leaves the state to the calls alone.
+        ``False`` sends no probes: calls alone decide the state.
     interval_s
-        Seconds between probes of a healthy server.
+        Seconds between probes of a healthy instance.
     unhealthy_interval_s, unhealthy_interval_max_s
-        Seconds before the next probe of an unhealthy one, doubling up to the maximum.
+        Seconds before the next probe of an unhealthy instance, doubling up to the maximum.
     timeout_s
-        Seconds a probe may take. One that takes longer while calls are answered is no sign of death: the next ones are
-        given twice the time, up to ``request_timeout_s`` of the server, and it is Degraded (``slow probe``) meanwhile.
+        Seconds a probe may take. If a probe times out while calls are answered, the instance is only slow: the next
+        probes get twice the time each, up to the server's ``request_timeout_s``, and the server is Degraded
+        (``slow probe``) meanwhile.
     fall, rise
-        Failed probes in a row, without an answered call since, that make a server unhealthy; successful ones that make
-        it healthy again. Whatever a probe is answered, an error included, but for refused credentials, is a success.
+        Failed probes in a row, without an answered call in between, that make an instance unhealthy, and successful
+        probes in a row that make it healthy again. Any answer counts as a success, even an error; only refused
+        credentials do not.
     jitter
-        Spread of the intervals, 0.1 for ±10 %.
+        Random spread of the intervals, from 0 to below 1: 0.1 is ±10 %.
     idle_interval_s
-        Seconds between probes of a healthy server that no call went to since the last one; ``None`` for twice
+        Seconds between probes of a healthy instance that received no call since the last probe; ``None`` for twice
         ``interval_s``.
     slow_factor, slow_floor_s
-        A server is Degraded while the p95 of its latest calls exceeds ``slow_factor`` times what it has long been, and
-        ``slow_floor_s`` seconds.
+        A server is Degraded (``slow``) while the p95 of its calls in the last minute exceeds both ``slow_factor`` times
+        its average over about ten minutes and ``slow_floor_s`` seconds.
     settle_s
-        Seconds for which a server that was Unhealthy or Degraded must be well before it is shown as Healthy; until then
-        it is Degraded, worse is shown at once, and what only drained, or was new, is Healthy at once.
+        Seconds without a problem before a server that was Unhealthy or Degraded is shown as Healthy; until then it is
+        Degraded. A worse state is shown at once. A server that was new, or Degraded only because an instance drained,
+        becomes Healthy at once.
     outliers
-        Take instances out of traffic whose calls fail much more often than those of the others: below the mean success
-        rate by 1.9 standard deviations, among at least five instances with at least 100 calls within
-        ``breaker.window_s``. They are sought every 10 s, and stay out for 30 s times the times in a row, 300 s at most.
+        Eject instances whose calls fail much more often than those of the others: success rate more than 1.9 standard
+        deviations below the mean, among at least five instances with at least 100 calls each within
+        ``breaker.window_s``. The check runs every 10 s. An ejection lasts 30 s times the number of ejections in a row,
+        at most 300 s.
     """
 
     enabled: bool = True
@@ -248,25 +255,25 @@ class HealthConfig(Settings, frozen=True, kw_only=True):
 
     @property
     def idle_s(self) -> float:
-        """``idle_interval_s``, or what stands for it."""
+        """``idle_interval_s``, or its default of twice ``interval_s``."""
         return self.idle_interval_s if self.idle_interval_s is not None else 2 * self.interval_s
 
 
 class RestartConfig(Settings, frozen=True, kw_only=True):
-    """How long to wait before a child process is started again, or a lost connection made anew.
+    """Configure the backoff before a child process is restarted or a lost connection is opened again.
 
     Parameters
     ----------
     initial_s, max_s
-        Seconds before the first attempt, doubling with every failure up to ``max_s``. There is no last attempt.
+        Seconds before the first attempt. The delay doubles with every failure up to ``max_s``; attempts never stop.
     jitter
-        Spread of the delay, 0.2 for ±20 %.
+        Random spread of the delay, from 0 to below 1: 0.2 is ±20 %.
     stable_after_s
         Seconds a process or connection must last for the delay to start over from ``initial_s``.
     on_hang
-        Kill a child process that hangs, with all it has started, and start it again: one that has left ``health.fall``
-        probes in a row unanswered, while no call on it is within its deadline. A busy program is not a dead one: any
-        message that it writes is a sign of life. What it writes to its standard error is none. ``False`` leaves it be.
+        Kill a child process that hangs, together with everything it started, and restart it. A process hangs if it left
+        ``health.fall`` probes in a row unanswered while no call to it was within its deadline. Any message on its
+        standard output is a sign of life; output on its standard error is not.
     """
 
     initial_s: PositiveSeconds = 1.0
@@ -277,32 +284,33 @@ class RestartConfig(Settings, frozen=True, kw_only=True):
 
 
 class ServerConfig(Settings, frozen=True, kw_only=True):
-    """One MCP server: where it is, how to speak to it, and how it is kept alive.
+    """Describe one MCP server: where it is, how to call it, and how to keep it alive.
 
-    Exactly one of ``url`` and ``command`` is given. Building this struct by hand checks nothing;
+    Give exactly one of ``url`` and ``command``. The constructor checks nothing;
     :func:`~mcp_manager.config.check_server_config` does.
 
     Parameters
     ----------
     name
-        Display name; empty stands for the server id.
+        Display name. Default: the server id.
     server_type
-        Free text by which servers are grouped.
+        Free text that groups servers; a :class:`~mcp_manager.Selector` can match it.
     url
-        An ``http`` or ``https`` URL; or one with ``{i}`` (zero-padded: ``{i:02d}``), which becomes 0, 1, … for the
-        instances; or one URL per instance. Without user name, password and fragment.
+        An ``http`` or ``https`` URL without user name, password and fragment; or a template with ``{i}`` (zero-padded:
+        ``{i:02d}``), which becomes 0, 1, … for the instances; or one URL per instance.
     command, args, cwd
         The program of a stdio server (never run through a shell), its arguments and its working directory.
     env
         Environment variables for the child process, by name.
     inherit_env
-        Names of variables to pass on from this process, beside the safe ones that are always passed on.
+        Names of variables to pass on from this process, in addition to the few harmless ones that every child gets
+        (``PATH``, ``HOME``, ``LANG`` and the like).
     transport
-        ``stdio`` with a ``command``, else ``http``. A configuration may name it, as ``transport`` or ``type``. ``sse``
-        is HTTP+SSE, the transport of 2024-11-05, which ``http`` falls back to by itself.
+        Set automatically: ``stdio`` with a ``command``, else ``http``. A configuration may name it, as ``transport`` or
+        ``type``. ``sse`` is HTTP+SSE, the transport of 2024-11-05; ``http`` falls back to it by itself.
     protocol_version
-        ``auto`` finds out what the server speaks; ``stateless`` and ``handshake`` take the newest revision of that era
-        alone, and a revision such as ``2025-06-18`` that one.
+        ``auto`` detects what the server speaks. ``stateless`` and ``handshake`` allow only the revisions without or
+        with a handshake, the newest first. A revision such as ``2025-06-18`` allows only that one.
     auth
         See :class:`AuthConfig`. A stdio server takes its credentials through ``env``.
     headers
@@ -310,60 +318,61 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
     tls
         See :class:`TlsConfig`.
     proxy
-        The proxy to an HTTP server: an ``http://`` or ``https://`` URL, with user and password if it wants them;
-        ``env`` for what ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` say, in lower or upper case; ``""``
-        for none, whatever the environment says. By default as ``env``, but never for this machine's own addresses
-        (``localhost``, 127.0.0.0/8, ``[::1]``), and not together with ``discovery`` or ``unix_socket``. ``https`` goes through
-        a tunnel (``CONNECT``), and an ``https://`` proxy is spoken to with ``tls`` as well. The proxy looks names up: that they
-        lead to no link-local or multicast address is then the proxy's to see.
+        The proxy to an HTTP server: an ``http://`` or ``https://`` URL, with user and password if the proxy needs them;
+        ``env`` to use ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``, in lower or upper case; ``""``
+        for no proxy. The default is ``env``, except for this machine's own addresses (``localhost``, 127.0.0.0/8,
+        ``[::1]``) and together with ``discovery`` or ``unix_socket``. ``https`` requests go through a tunnel
+        (``CONNECT``). ``tls`` applies to an ``https://`` proxy too. The proxy resolves names, so it alone can refuse
+        those that resolve to a link-local or multicast address.
     unix_socket
-        The path of a unix socket to speak HTTP on, in place of the connection to the host in ``url``, which still
-        says what ``Host`` and path of requests are. ``http+unix://%2Frun%2Fserver.sock/mcp`` as ``url`` says both.
+        The path of a unix socket to connect to instead of the host in ``url``; ``url`` still supplies the ``Host``
+        header and the path. As ``url``, ``http+unix://%2Frun%2Fserver.sock/mcp`` sets both.
     priority
-        0 to 255; servers of a higher one are preferred.
+        0 to 255; servers with a higher priority are preferred.
     tags
-        Free words to select servers by.
+        Words to select servers by.
     instances
-        How many instances to run: 0 keeps the server suspended. Default: one per URL of a list,
-        ``max_instances`` where they are discovered, else 1.
+        How many instances to run, from 0 to 10,000; 0 suspends the server. Default: one per URL of a list,
+        ``max_instances`` with ``discovery``, else 1.
     max_instances
-        The most that scaling may ask for.
+        The most instances that scaling may request, from 1 to 10,000.
     connect
-        ``eager`` connects and probes on deployment, ``lazy`` with the first call, or for whoever waits for readiness.
+        ``eager`` connects and probes on deployment; ``lazy`` does so with the first call or the first wait for
+        readiness.
     connect_timeout_s
-        Seconds for connecting, handshake and first probe together; also how long ``deploy()``, ``start()``, ``apply()``
-        and ``scale()`` wait for that, in all. A program may go on starting meanwhile.
+        Seconds for connecting, handshake and first probe together. ``deploy()``, ``start()``, ``apply()`` and
+        ``scale()`` wait no longer than this in total; a program may continue to start afterwards.
     start_timeout_s
-        Seconds a program may take from its start to the end of the handshake. One that lives is not ended before, one
-        that ends fails at once. After every start that ran out there is twice as much time, up to ten times as much,
-        until one succeeds. Over HTTP, how long the answer to a handshake is waited for beside further attempts.
+        Seconds a program may take from its start to the end of the handshake. A program that exits fails at once. After
+        every start that timed out, the limit doubles, up to ten times its value, until a start succeeds. Over HTTP: how
+        long a late answer to a handshake still counts, while further attempts are made.
     request_timeout_s
-        Seconds a call may take if its caller names no other limit.
+        Seconds a call may take if the caller gives no timeout.
     shutdown_grace_s
-        Seconds a session or child process is given to end by itself.
+        Seconds a session or child process has to end by itself; 0 ends it at once.
     drain_timeout_s
-        Seconds the calls of an instance that is scaled down or replaced may still take; then it is ended under them.
+        Seconds the calls of an instance that is scaled down or replaced may still take; then it ends and they fail.
     max_response_bytes
-        Size in bytes above which a reply is refused.
+        The largest reply to accept, in bytes, at least 1,024.
     max_response_values
-        How many values a result may have that is decoded (``call_tool``, ``list_tools``, ``request`` and the like): members
-        count as two, objects and arrays as two, numbers of many digits as more. By default one for every 48 bytes of
-        ``max_response_bytes``, 300,000 at most: while a result is decoded, nothing else happens.
+        The most JSON values in a result that is decoded (``call_tool``, ``list_tools``, ``request`` and the like), at
+        least 1,000. Members, objects and arrays count as two, long numbers as more. Default: one per 48 bytes of
+        ``max_response_bytes``, at most 300,000. Decoding blocks the event loop, so this bounds for how long.
     cache
-        Keep results for as long as a server of 2026-07-28 or later says that they hold. Earlier ones do not say.
+        Cache results for as long as the server declares them valid. Only servers of 2026-07-28 or later do.
     validate_output
-        Check what a tool returns against the output schema that it was listed with.
+        Check what a tool returns against the output schema in its listing.
     breaker, health, restart
         See :class:`BreakerConfig`, :class:`HealthConfig` and :class:`RestartConfig`.
     balancing, discovery, retry, hedge, fallback, limits
         See :class:`BalancingConfig`, :class:`DiscoveryConfig`, :class:`RetryConfig`, :class:`HedgeConfig`,
         :class:`FallbackConfig` and :class:`LimitsConfig`.
     hidden_texts
-        More texts that no error, log, view or snapshot is to show, of at least four characters each. What ``${VAR}`` stood
-        for in a file is among them, wherever it was filled in; keys, tokens, headers, ``env`` and the like are masked in
-        any case.
+        Additional texts to mask in every error, log, view and snapshot; texts shorter than four characters are ignored.
+        Values that ``${VAR}`` inserted from the environment are added automatically, except very short ones. Keys,
+        tokens, headers, ``env`` and the like are always masked.
     extras
-        Foreign fields of a client's configuration file, kept as they were and never interpreted.
+        Unknown fields of a client's configuration file, kept unchanged and never interpreted.
     """
 
     name: str = ""
@@ -414,7 +423,7 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "transport", "stdio")
         if self.instances == _ONE_PER_URL:
             count = len(self.url) if isinstance(self.url, tuple) else 1
-            # What is no section is found out by the full check.
+            # The constructor checks nothing, so this may be anything; the full check reports it.
             discovers = isinstance(self.discovery, DiscoveryConfig) and self.discovery.kind != "none"
             if discovers and isinstance(self.url, str):
                 count = self.max_instances
@@ -427,58 +436,59 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
         ------
         ConfigError
             The server has no URL for that instance: it is a stdio server, its list is shorter, or its template
-            does not give a valid URL.
+            yields no valid URL.
         """
         return expand_template(self.url, index)
 
     @property
     def url_limit(self) -> int | None:
-        """How many instances the URLs allow: the length of a list; ``None`` (no limit) for everything else."""
+        """How many instances the URLs allow: the length of a list, else ``None`` (no limit)."""
         return len(self.url) if isinstance(self.url, tuple) else None
 
     @property
     def has_url_template(self) -> bool:
-        """Whether ``url`` is a template, so that every instance has an endpoint of its own."""
+        """Whether ``url`` is a template, so that every instance has its own endpoint."""
         return isinstance(self.url, str) and is_template(self.url)
 
 
 class ManagerConfig(Settings, frozen=True, kw_only=True):
-    """The settings of a manager, and the servers it deploys when it starts.
+    """Configure a manager and the servers that it deploys when it starts.
 
     Parameters
     ----------
     servers
         Server configurations by server id.
     max_connections
-        The most HTTP connections at a time, over all servers; 0 sets no limit. By default, half of the descriptors that
-        the process may have, since streams that stay open are counted apart, as many again. Calls above it wait in
-        order for as long as their deadlines let them.
+        The most HTTP connections at a time, over all servers; 0 sets no limit. Open event streams are counted
+        separately, up to the same number. Default: about half of the file descriptors that the process may have, from
+        16 to 10,000. Further calls wait in order until their deadlines.
     max_connections_per_origin
-        The most of them to one scheme, host and port; 0 sets no limit. A call has a connection to itself until its
-        reply is whole: so many calls to an origin can be under way at a time, long ones included.
+        The most connections to one scheme, host and port; 0 sets no limit. A call keeps its connection until its reply
+        is complete, so this also bounds the calls in flight to an origin.
     http_lanes
-        Speak HTTP in compiled code on the connections that aiohttp opens; ``False`` makes every request an ordinary
-        aiohttp request, with the same results and several times the cost.
+        Speak HTTP in compiled code on the connections that aiohttp opens. ``False`` sends every call as a plain aiohttp
+        request: same results, several times the cost.
     connect_concurrency, probe_concurrency
-        How many servers are connected over HTTP, and how many probed, at a time.
+        How many servers are connected over HTTP, and how many are probed, at a time.
     start_concurrency
-        How many programs are started at a time; 0 for sixteen per core. One that only waits (for a
-        download, for a question to be answered) is not counted. Calls go before probes, first starts before repeated
-        ones, and programs whose last start failed have places of their own.
+        How many programs are started at a time; 0 for sixteen per core. A program that only waits, for example for a
+        download, does not count. Starts for calls come first, then first starts, then restarts. Programs whose last
+        start failed have separate slots.
     shutdown_timeout_s
-        Seconds ``stop()`` may take before what is left is ended by force.
+        Seconds ``stop()`` may take; then it ends by force whatever is left.
     handler_timeout_s
-        Seconds a handler may take to answer what a server asks of the client, such as a question to the user; then the
-        server is told that it failed.
-    max_concurrent
-        The most calls under way at a time, over all servers; 0 sets no limit. Those above it wait in order, up to
-        ``max_waiting`` of them and for up to ``max_wait_s`` seconds each.
+        Seconds a handler may take to answer a server's request, such as a question to the user; then the server gets an
+        error.
+    max_concurrent, max_waiting, max_wait_s
+        The most calls in flight at a time, over all servers; 0 sets no limit. Up to ``max_waiting`` further calls wait
+        in order, each for up to ``max_wait_s`` seconds.
     retry_budget
-        What all servers together may spend on retries and hedges, beside the budget of each.
+        The budget for retries and hedges of all servers together; the budget of each server applies as well.
     flight_records
-        How many of the latest calls are remembered in detail; 0 remembers none.
+        How many of the latest calls to keep detailed records of; 0 keeps none.
     client_name, client_version
-        What the manager calls itself in the MCP handshake and in ``User-Agent``.
+        How the manager identifies itself in the MCP handshake and in ``User-Agent``: 1 to 256 printable ASCII
+        characters.
     """
 
     servers: dict[str, ServerConfig] = {}

@@ -1,29 +1,30 @@
-"""How an HTTP server is reached: by which TLS, through which proxy, over which socket."""
+"""The TLS configuration of an HTTP server."""
 
 from __future__ import annotations
 
-from mcp_manager.config._settings import Settings
+from mcp_manager.config._struct import Settings
 
 __all__ = ["TlsConfig"]
 
 
 class TlsConfig(Settings, frozen=True, kw_only=True):
-    """How TLS is spoken with an ``https`` server.
+    """Configure TLS with an ``https`` server or proxy.
 
     A file that has changed is read again for the next connection. A leading ``~`` stands for the home directory.
 
     Parameters
     ----------
     ca_file
-        The certificates to trust, in place of the system's: a PEM file with one or many, or a directory of such files.
-        Without it, what Python trusts: the system's store, or ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``.
+        The certificates to trust instead of the system's: a PEM file with one or more, or a directory of such files.
+        Default: what Python trusts, which is the system's store or ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``.
     cert_file, key_file
-        The client certificate with its chain, and its private key, both PEM; one file may hold both.
+        The client certificate with its chain, and its private key, both PEM. Without ``key_file``, ``cert_file`` holds
+        both.
     key_password
-        What the private key is encrypted with.
+        The password of an encrypted private key.
     verify
-        ``False`` accepts every certificate, whoever made it and for whatever name: anybody on the way can read and
-        change what is sent. It is logged as a warning, and shown by ``server(id)`` and ``snapshot()``.
+        ``False`` accepts every certificate, of any issuer and for any name, so that others can read and change the
+        traffic. It is logged as a warning and shown by ``server(id)`` and ``snapshot()``.
     """
 
     ca_file: str | None = None

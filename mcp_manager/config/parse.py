@@ -1,4 +1,4 @@
-"""One server's configuration from JSON or a mapping, or a :class:`ConfigError` that names the field and the way out."""
+"""Parsing and checking of one server's configuration, from JSON, a mapping or a struct."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ PREFIX: Final = "Invalid server config"
 SERVER_FIELDS: Final = frozenset(ServerConfig.__struct_fields__)
 STDIO_ONLY: Final = ("args", "env", "cwd", "inherit_env")
 HTTP_ONLY: Final = ("headers", "auth", "tls", "proxy", "unix_socket")
-_FOR_A_PROGRAM: Final = "a child process takes its credentials through env"
-_ONLY_FOR: Final = {True: "only a url takes it", False: "only a command takes it"}
+_FOR_A_PROGRAM: Final = "pass credentials to a child process in env"
+_ONLY_FOR: Final = {True: "drop it: only a url takes it", False: "drop it: only a command takes it"}
 _DEFAULT_TLS: Final = msgspec.structs.asdict(TlsConfig())
 _CREDENTIALS: Final = ("key", "token", "client_secret", "private_key", "assertion", "idp_client_secret")
 _NULLABLE: Final = frozenset({"url", "command", "cwd", "args", "env", "headers", "auth", "tls", "proxy", "unix_socket"})
@@ -72,16 +72,16 @@ _WORDS: Final = {
     "object": "an object",
 }
 _FOREIGN: Final = frozenset({"oauth"})
-"""Fields of client formats that resemble ours and mean something else; they are never taken for typing errors."""
+"""Fields of other clients' formats that resemble ours but mean something else: no typing mistakes."""
 
 
 def validate_server_id(server_id: object) -> str:
-    """Return ``server_id`` if it can name a server: 1 to 256 characters, not blank, none of them a control character.
+    """Return ``server_id`` if it is valid: 1 to 256 characters, not blank, without control characters.
 
     Raises
     ------
     ConfigError
-        It cannot.
+        It is not.
     """
     if is_plain_id(server_id):
         return str(server_id)
@@ -92,25 +92,24 @@ def validate_server_id(server_id: object) -> str:
     try:
         raise error
     finally:
-        # Its traceback holds this frame.
+        # Break the reference cycle: the traceback refers to this frame.
         del error
 
 
 def parse_server_config(
     text: str | bytes | bytearray | Mapping[str, Any], *, server_id: str, lenient: bool = False
 ) -> ServerConfig:
-    """Read and check the configuration of one server.
+    """Parse and check the configuration of one server.
 
     Parameters
     ----------
     text
-        A JSON object as text or UTF-8 bytes, or the mapping it stands for.
+        A JSON object as text or UTF-8 bytes, or an equivalent mapping.
     server_id
-        The id of the server; it becomes ``name`` where there is none.
+        The id of the server; also its ``name`` if the configuration gives none.
     lenient
-        Keep foreign fields in ``extras`` instead of refusing them, as suits the files of MCP clients. One that
-        looks like a misspelt field is logged as a warning. Fields that do not apply to the transport are kept there
-        too.
+        Keep unknown fields, and fields that do not apply to the transport, in ``extras`` instead of raising an error,
+        as the files of MCP clients require. A field that looks misspelt or does not apply is logged as a warning.
 
     Raises
     ------
@@ -122,24 +121,24 @@ def parse_server_config(
         source = text if isinstance(text, Mapping) else _decode(text)
         return build_server(source, server_id=server_id, lenient=lenient)
     except FieldProblem as found:
-        # Raised below and not here, so that neither the context nor the traceback keeps the input.
+        # Raised below, outside this handler: its context and traceback would keep the input alive.
         error = found.error(PREFIX, server_id if isinstance(server_id, str) else None)
     try:
         raise error
     finally:
-        # Its traceback holds this frame.
+        # Break the reference cycle: the traceback refers to this frame.
         del error
 
 
 def check_server_config(config: ServerConfig, *, server_id: str) -> ServerConfig:
-    """Check a configuration that was built by hand as strictly as a parsed one, and return it with its name set.
+    """Check a configuration struct as strictly as a parsed one, and return it with its name set.
 
-    One that :mod:`mcp_manager.config` has made, or that is like it, is known to be valid at first sight.
+    A configuration whose values were all checked before is not checked again.
 
     Raises
     ------
     ConfigError
-        As :func:`parse_server_config`.
+        See :func:`parse_server_config`.
     """
     try:
         if is_plain_id(server_id) and isinstance(config, ServerConfig) and is_known(config):
@@ -156,12 +155,12 @@ def check_server_config(config: ServerConfig, *, server_id: str) -> ServerConfig
     try:
         raise error
     finally:
-        # Its traceback holds this frame.
+        # Break the reference cycle: the traceback refers to this frame.
         del error
 
 
 def build_server(source: Mapping[Any, Any], *, server_id: str, lenient: bool, path: str = "") -> ServerConfig:
-    """Return the checked configuration that ``source`` describes; raises :class:`FieldProblem` below ``path``."""
+    """Build and check a configuration; raises :class:`FieldProblem` for a field below ``path``."""
     fields, foreign = _split(source, path, lenient=lenient)
     _choose_transport(fields, path)
     misplaced = _misplaced(fields, path, lenient=lenient)
@@ -183,7 +182,7 @@ def build_server(source: Mapping[Any, Any], *, server_id: str, lenient: bool, pa
 
 
 def check_object(value: object, kind: type[msgspec.Struct], path: str) -> None:
-    """Raise a problem unless ``value`` is an object with fields of ``kind`` only."""
+    """Raise :class:`FieldProblem` unless ``value`` is an object that has only fields of ``kind``."""
     if not isinstance(value, dict):
         raise FieldProblem(path, f"expected an object, got {describe(value)}")
     for name in value:
@@ -192,15 +191,15 @@ def check_object(value: object, kind: type[msgspec.Struct], path: str) -> None:
 
 
 def refuse_unknown(name: str, known: Iterable[str], path: str) -> NoReturn:
-    """Raise the problem of an unknown field, with the nearest known one as the way out."""
+    """Raise :class:`FieldProblem` for an unknown field; the hint suggests the nearest known one."""
     near = nearest(name, known, cutoff=0.6)
     hint = f"did you mean {near!r}?" if near else f"the known fields are {', '.join(known)}"
     raise FieldProblem(path, f"unknown field {shown(name)}", hint)
 
 
 def nearest(name: str, known: Iterable[str], *, cutoff: float) -> str | None:
-    """Return the known name most like ``name``, whatever its case and separators, or ``None``."""
-    import difflib  # noqa: PLC0415 - an import of the package does without
+    """Return the known name most similar to ``name``, regardless of case and separators, or ``None``."""
+    import difflib  # noqa: PLC0415 - importing the package must not load it
 
     folded = {_fold(candidate): candidate for candidate in known}
     found = difflib.get_close_matches(_fold(name[:64]), folded, n=1, cutoff=cutoff)
@@ -208,7 +207,7 @@ def nearest(name: str, known: Iterable[str], *, cutoff: float) -> str | None:
 
 
 def warn_of_near_misses(names: Iterable[str], known: Iterable[str], path: str) -> None:
-    """Log a warning for every foreign name that is probably a known one, misspelt."""
+    """Log a warning for every unknown name that is probably a misspelt known one."""
     for name in names:
         near = None if name in _FOREIGN else nearest(name, known, cutoff=0.8)
         if near is not None:
@@ -216,7 +215,7 @@ def warn_of_near_misses(names: Iterable[str], known: Iterable[str], path: str) -
 
 
 def convert(fields: dict[str, Any], kind: type[Any], path: str) -> Any:
-    """Return ``fields`` as a struct of type ``kind``; raises :class:`FieldProblem` for a value of a wrong type."""
+    """Convert ``fields`` to a struct of type ``kind``; raises :class:`FieldProblem` for a value of a wrong type."""
     try:
         return msgspec.convert(fields, kind)
     except msgspec.ValidationError as invalid:
@@ -229,8 +228,8 @@ def convert(fields: dict[str, Any], kind: type[Any], path: str) -> Any:
 
 
 def decode_json(text: str) -> Any:
-    """Return the value of a JSON text; raises :class:`FieldProblem` with line and column, or a key given twice."""
-    import json  # noqa: PLC0415 - an import of the package does without
+    """Decode JSON text; raises :class:`FieldProblem` if it is malformed or an object repeats a key."""
+    import json  # noqa: PLC0415 - importing the package must not load it
 
     try:
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
@@ -273,7 +272,7 @@ def _decode(text: object) -> Mapping[str, Any]:
 
 
 def decode_utf8(data: bytes) -> str:
-    """Return UTF-8 bytes as text, without a byte order mark; raises :class:`FieldProblem` with the position."""
+    """Decode UTF-8 bytes, without a byte order mark; raises :class:`FieldProblem` with the position."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as invalid:
@@ -282,7 +281,7 @@ def decode_utf8(data: bytes) -> str:
 
 
 def check_server_id(server_id: object, path: str = "server_id") -> str:
-    """Return ``server_id`` if it can name a server; raises :class:`FieldProblem` at ``path`` otherwise."""
+    """Return ``server_id`` if it is valid; raises :class:`FieldProblem` at ``path`` otherwise."""
     if not isinstance(server_id, str):
         raise FieldProblem(path, f"expected a string, got {describe(server_id)}")
     if not server_id.strip():
@@ -292,7 +291,7 @@ def check_server_id(server_id: object, path: str = "server_id") -> str:
 
 
 def _split(source: Mapping[Any, Any], path: str, *, lenient: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a plain copy of the known fields, and the foreign ones as they are."""
+    """Return a plain copy of the known fields, and the unknown ones unchanged."""
     fields: dict[str, Any] = {}
     foreign: dict[str, Any] = {}
     for name, value in source.items():
@@ -311,7 +310,7 @@ def _split(source: Mapping[Any, Any], path: str, *, lenient: bool) -> tuple[dict
 
 
 def _choose_transport(fields: dict[str, Any], path: str) -> None:
-    """Settle ``transport`` from its two names and spellings, and check it against ``url`` and ``command``."""
+    """Set ``transport`` from its two field names and its spellings, and check it against ``url`` and ``command``."""
     chosen: str | None = None
     for name in ("type", "transport"):
         if name not in fields:
@@ -331,9 +330,11 @@ def _choose_transport(fields: dict[str, Any], path: str) -> None:
     if "url" in fields and "command" in fields:
         raise FieldProblem(join(path, "command"), "cannot be combined with url", "give one of url and command")
     if chosen == "stdio" and "url" in fields:
-        raise FieldProblem(join(path, "url"), "does not go with the stdio transport", "give a command instead")
+        raise FieldProblem(join(path, "url"), "cannot be combined with the stdio transport", "give a command instead")
     if chosen in ("http", "sse") and "command" in fields:
-        raise FieldProblem(join(path, "command"), f"does not go with the {chosen} transport", "give a url instead")
+        raise FieldProblem(
+            join(path, "command"), f"cannot be combined with the {chosen} transport", "give a url instead"
+        )
     if "url" not in fields and "command" not in fields:
         missing = "command" if chosen == "stdio" else "url"
         raise FieldProblem(join(path, missing), "missing", "give url for an HTTP server or command for a stdio server")
@@ -341,7 +342,7 @@ def _choose_transport(fields: dict[str, Any], path: str) -> None:
 
 
 def _misplaced(fields: dict[str, Any], path: str, *, lenient: bool) -> dict[str, Any]:
-    """Take out the fields that mean nothing for the chosen transport; without ``lenient`` they are a problem."""
+    """Remove and return the fields that do not apply to the transport; without ``lenient``, they are an error."""
     stdio = fields["transport"] == "stdio"
     found: dict[str, Any] = {}
     for name in HTTP_ONLY if stdio else STDIO_ONLY:
@@ -363,7 +364,7 @@ def _is_no_auth(auth: object) -> bool:
 
 
 def _check_shapes(fields: dict[str, Any], path: str) -> None:
-    """Check what the typed conversion would report without the field's full name, or with a value in the message."""
+    """Check what the typed conversion would report without the field's full name or with a secret in the message."""
     for name in ("headers", "env"):
         values = fields.get(name, {})
         where = join(path, name)
@@ -383,7 +384,7 @@ def _check_shapes(fields: dict[str, Any], path: str) -> None:
 
 
 def _in_words(text: str, value: object) -> str:
-    """Return a msgspec message in words; the value is quoted only where it is a number."""
+    """Rewrite a message of msgspec in plain words; only a numeric value is quoted."""
     words = re.sub(
         r"`([^`]*)`", lambda kinds: re.sub(r"\w+", lambda kind: _WORDS.get(kind[0], kind[0]), kinds[1]), text
     )

@@ -1,4 +1,4 @@
-"""What a server was trusted with, kept out of every text that comes from it."""
+"""Masking of a server's credentials in texts: errors, logs and what the server itself writes."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import msgspec
 
 from mcp_manager.config._secret_forms import forms_of, is_credential, plain_forms
-from mcp_manager.config._settings import Settings
+from mcp_manager.config._struct import Settings
 from mcp_manager.config._url import redact_url
 from mcp_manager.config.model import ServerConfig
 
 __all__ = ["Secrets", "is_credential", "masked", "masked_so_far", "printable", "shown_place"]
 
 _MASK: Final = "***"
-# Shorter values of a variable or header are words like "debug" or "1", which an error may well quote.
+# Shorter values of a variable or header are words like "debug" or "1", which errors should still show.
 _MIN_VALUE: Final = 8
-# What is said to be a credential is one, unless it is so short that half of all texts would be masked.
+# Values of fields named like credentials are masked from this length; shorter ones would match parts of many words.
 _MIN_CREDENTIAL: Final = 4
 _CREDENTIAL_FIELDS: Final = frozenset(
     {"key", "token", "client_secret", "private_key", "assertion", "idp_client_secret", "key_password", "password"}
 )
-# Of a text that is still being written: fewer characters may well be the end of a word; more are not looked for.
+# At the end of a text that is cut off: fewer matching characters may be part of a word, more are not searched for.
 _SHORTEST_BEGINNING: Final = 6
 _LONGEST_BEGINNING: Final = 4096
-# Tokens that were replaced may still be quoted by what was asked with them; of cookies there may be dozens at a time.
+# Replies may still quote tokens that have been replaced, and a server may set dozens of cookies at a time.
 _MAX_OBTAINED: Final = 64
 
 
 def printable(text: str) -> str:
-    """Replace by blanks what would move a terminal's cursor or reorder a log's line."""
+    """Replace characters that would move a terminal's cursor or reorder a line of a log by blanks."""
     return "".join(char if char.isprintable() else " " for char in text)
 
 
 def masked(text: str, hidden: Collection[str]) -> str:
-    """Replace texts that must not be shown."""
+    """Replace every hidden text by ``***``."""
     for secret in sorted(hidden, key=len, reverse=True):
         text = text.replace(secret, _MASK)
     return text
 
 
 def masked_so_far(text: str, hidden: Collection[str]) -> str:
-    """Replace texts that must not be shown in one that is still being written, also the beginning of one at its end."""
+    """Replace every hidden text by ``***``, also one that a cut-off text ends within."""
     text = masked(text, hidden)
     for secret in sorted(hidden, key=len, reverse=True):
         start = secret[:_SHORTEST_BEGINNING]
@@ -60,17 +60,18 @@ def masked_so_far(text: str, hidden: Collection[str]) -> str:
 
 
 def shown_place(config: ServerConfig, place: str) -> str:
-    """Return the program, or a URL, of a server for people to read: without what is secret in it."""
+    """Return a server's program or URL for display, with its secrets masked."""
     shown = place if config.command is not None else redact_url(place)
     return masked(shown, {form for each in config.hidden_texts for form in plain_forms(each)})
 
 
 class Secrets:
-    """Mask what a server was trusted with: credentials, headers, variables, secrets in URLs and arguments, tokens.
+    """Mask a server's secrets: credentials, headers, variables, tokens, and secrets in URLs and arguments.
 
-    ``are_sent`` tells whether every request carries a credential that is configured as one. What is to be masked is
-    worked out when a text is masked: nothing is while all goes well. A secret of fewer than four characters is not
-    masked, as it would be found in half of all texts, nor is one of fewer than eight that nothing says is a credential.
+    ``are_sent`` tells whether every request carries a configured credential. The texts to mask are computed on first
+    use, which costs nothing as long as no text needs masking. Secrets of fewer than four characters are not masked,
+    because they would match parts of many words; nor are those of fewer than eight whose name does not suggest a
+    credential.
 
     Parameters
     ----------
@@ -83,11 +84,11 @@ class Secrets:
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
         self._configured: tuple[str, ...] | None = None
-        # By the header that carries them: cookies that change with every reply are to push out no token.
+        # By the header that carries them, so that cookies that change with every reply displace no token.
         self._obtained: dict[str, dict[str, None]] = {}
         self.are_sent = config.auth.request_header() is not None
         self._texts: tuple[str, ...] | None = None
-        # The texts as they stand in JSON, made when they are first needed.
+        # The texts as JSON writes them, computed on first use.
         self._written: tuple[bytes, ...] | None = None
 
     @property
@@ -97,14 +98,14 @@ class Secrets:
         if texts is None:
             if self._configured is None:
                 self._configured = tuple(dict.fromkeys(_configured(self._config)))
-            # Copied first: it may be asked for on another thread than that where they are obtained.
+            # Copied first, because another thread may add to them.
             obtained = [(name, tuple(values)) for name, values in tuple(self._obtained.items())]
             found = (text for name, values in obtained for value in values for text in _of_header(name, value))
             texts = self._texts = tuple(sorted({*self._configured, *found}, key=len, reverse=True))
         return texts
 
     def add(self, header_value: str, name: str = "authorization") -> None:
-        """Mask a credential that was obtained, given as the value of the header that carries it, and that header's name."""
+        """Mask from now on a credential that was obtained; ``name`` is the header that carries ``header_value``."""
         obtained = self._obtained.setdefault(name.lower(), {})
         if header_value in obtained:
             return
@@ -114,21 +115,21 @@ class Secrets:
         self._texts = self._written = None
 
     def masked(self, text: str) -> str:
-        """Return a text without them."""
+        """Return a text with the secrets masked."""
         return masked(text, self.texts)
 
     def masked_so_far(self, text: str) -> str:
-        """Return a text without them that was cut, and may end within one."""
+        """Return a cut-off text, which may end within a secret, with the secrets masked."""
         return masked_so_far(text, self.texts)
 
     def quoted(self, text: str, length: int) -> str:
-        """Return the beginning of a text without them, in one line without control characters; it may be cut already."""
-        # Masked first: half a secret would not be found.
+        """Return the masked beginning of a text on one line without control characters; the text may be cut off."""
+        # Masked before it is shortened: part of a secret would not be found.
         shown = " ".join(printable(masked_so_far(text, self.texts)).split())
         return shown if len(shown) <= length else shown[: length - 1] + "…"
 
     def masked_json(self, data: bytes) -> bytes:
-        """Return JSON whose strings are without them."""
+        """Return JSON with the secrets in its strings masked."""
         if self._written is None:
             self._written = tuple(dict.fromkeys(written for text in self.texts for written in _in_json(text)))
         for written in self._written:
@@ -136,7 +137,7 @@ class Secrets:
         return data
 
     def hide_in(self, error: Exception) -> None:
-        """Take them out of the message and the hint of an error of this package, and whatever quotes them from its causes."""
+        """Mask the secrets in the message and hint of an error, and drop its cause if that quotes one."""
         cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
         if cause is not None:
             told = str(cause)
@@ -153,7 +154,7 @@ class Secrets:
 
 
 def _in_json(text: str) -> Iterator[bytes]:
-    """Yield what a text is in JSON: a server may write its letters as they are, or in escapes."""
+    """Yield a text as JSON writes it: with non-ASCII characters escaped, and as they are."""
     for ensure_ascii in (True, False):
         yield json.dumps(text, ensure_ascii=ensure_ascii)[1:-1].encode("utf-8", "surrogatepass")
 
@@ -185,14 +186,14 @@ def _values(settings: msgspec.Struct) -> Iterator[object]:
 
 
 def _forms(value: str, shortest: int) -> Iterator[str]:
-    """Yield a value line by line, in every form it may turn up in."""
+    """Yield every form of each line of a value."""
     for line in map(str.strip, value.splitlines()):
         if len(line) >= shortest:
             yield from forms_of(line)
 
 
 def _of_header(name: str, value: str) -> Iterator[str]:
-    """Yield the value of a header, and of a credential its parts without the scheme."""
+    """Yield the value of a header; of a credential, also its parts without the scheme."""
     if not is_credential(name):
         yield from _forms(value, _MIN_VALUE)
         return
@@ -212,7 +213,7 @@ def _of_header(name: str, value: str) -> Iterator[str]:
 
 
 def _of_arguments(args: Collection[str]) -> Iterator[str]:
-    """Yield what follows options such as ``--api-key``, and what they are set to."""
+    """Yield the values of options such as ``--api-key``, as separate arguments or after ``=``."""
     follows = False
     for argument in args:
         option, equals, value = argument.partition("=")
@@ -228,7 +229,7 @@ def _of_arguments(args: Collection[str]) -> Iterator[str]:
 
 
 def _of_url(url: str) -> Iterator[str]:
-    """Yield the password of a URL, and the values of its parameters."""
+    """Yield the password and the query values of a URL."""
     try:
         parts = urlsplit(url)
         password = parts.password

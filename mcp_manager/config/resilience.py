@@ -1,4 +1,4 @@
-"""The settings of what keeps a fleet serving: where calls go, what is tried again, and how much is let in."""
+"""The configuration of balancing, discovery, retries, hedges, fallbacks and limits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from mcp_manager.config._settings import Count, PositiveSeconds, Rate, Seconds, Settings
+from mcp_manager.config._struct import Count, PositiveSeconds, Rate, Seconds, Settings
 
 __all__ = [
     "BalancingConfig",
@@ -20,45 +20,49 @@ __all__ = [
 ]
 
 Weight = Annotated[float, Meta(gt=0.0, le=1e6)]
-"""How much of the traffic an instance takes beside the others."""
+"""The relative share of the traffic that an instance takes."""
 Tier = Annotated[int, Meta(ge=0, le=15)]
-"""Which group of instances takes traffic first: 0 before 1, and so on."""
+"""The priority group of an instance: 0 takes traffic before 1, and so on."""
 PerSecond = Annotated[float, Meta(ge=0.0, le=1e9)]
-"""Something per second; what 0 means, the field says."""
+"""A rate per second; the field says what 0 means."""
 Many = Annotated[int, Meta(ge=0, le=1_000_000)]
-"""A number of things; what 0 means, the field says."""
+"""A number of things; the field says what 0 means."""
 
 
 class BalancingConfig(Settings, frozen=True, kw_only=True):
-    """Which instance takes a call.
+    """Configure which instance takes a call.
 
     Parameters
     ----------
     policy
-        ``p2c``: of two drawn at random, the one that is expected to answer sooner (peak-EWMA of the latency, times the
-        calls it would have, by weight). ``least_connections``: of two drawn at random, the one with fewer calls by
-        weight. ``round_robin``: one after the other. ``weighted``: at random by weight. ``random``: all alike.
-        ``consistent``: calls with the same ``key`` go to the same instance as long as it is there (weighted rendezvous
-        hashing); those without a key as by ``p2c``.
+        ``p2c``: of two instances drawn at random, the one with the lower cost (peak-EWMA latency times the calls it
+        would have in flight, divided by its weight). ``least_connections``: of two drawn at random, the one with fewer
+        calls in flight, divided by weight. ``round_robin``: one after the other. ``weighted``: at random by weight.
+        ``random``: at random, all equally likely. ``consistent``: calls with the same ``key`` go to the same instance
+        as long as it exists (weighted rendezvous hashing); calls without a key use ``p2c``.
     weights, tiers
-        By instance index; instances beyond the end have weight 1 and tier 0. Tier 0 takes all traffic as long as enough
-        of it is healthy, and what it cannot take spills over to the next.
+        Weight (above 0, at most 1e6) and tier (0 to 15) by instance index; instances beyond the end have weight 1 and
+        tier 0. Tier 0 takes all traffic while enough of its instances are healthy; the rest spills over to the next
+        tier.
     overprovision
-        A tier takes all of its traffic down to a healthy share of ``1 / overprovision`` (Envoy, priority levels).
+        A tier takes its full share of traffic until its healthy fraction falls below ``1 / overprovision``, from 1 to
+        100 (Envoy, priority levels).
     panic_threshold
-        When all tiers together are short of capacity and less than this share of a tier of at least four instances is
-        healthy, calls go to its unhealthy ones as well, rather than all to the few that are left.
+        A fraction from 0 to 1. If all tiers together lack capacity and fewer than this fraction of a tier of at least
+        four instances are healthy, its unhealthy instances receive calls too, so that the healthy ones are not
+        overloaded.
     max_ejection
-        The most of a server's instances that are taken out of traffic because they fail more than others.
+        The largest fraction of a server's instances, from 0 to 1, that may be ejected as outliers at a time.
     slow_start_s, slow_start_aggression
-        For this long, the weight of a new or recovered instance grows from a tenth, as ``(age / slow_start_s) **
-        (1 / aggression)``; with fewer than three instances it does not. 0 turns it off.
+        For ``slow_start_s`` seconds, the weight of a new or recovered instance grows from a tenth of its value, as
+        ``(age / slow_start_s) ** (1 / slow_start_aggression)``; 0 turns this off. Servers with fewer than three
+        instances do not use it.
     affinity
-        What becomes of the calls with the same ``key`` to a server that keeps state by session (none of 2026-07-28 or
-        later does): ``soft`` keeps them on one instance's session and takes another when that is gone; ``hard`` raises
-        :class:`SessionLostError` instead; ``none`` looks at no key.
+        Where calls with the same ``key`` go if the server keeps state per session (servers of 2026-07-28 or later do
+        not). ``soft``: to one instance's session, and to another one if that is lost. ``hard``: the same, but the loss
+        raises :class:`SessionLostError`. ``none``: anywhere that ``policy`` chooses.
     affinity_ttl_s, affinity_keys
-        Seconds after its last call for which a key is remembered, and how many keys are.
+        Seconds that a key is remembered after its last call, and how many keys are remembered.
     """
 
     policy: Literal["p2c", "least_connections", "round_robin", "weighted", "random", "consistent"] = "p2c"
@@ -75,25 +79,22 @@ class BalancingConfig(Settings, frozen=True, kw_only=True):
 
 
 class DiscoveryConfig(Settings, frozen=True, kw_only=True):
-    """How the instances of an HTTP server are found.
+    """Configure how the instances of an HTTP server are discovered.
 
     Parameters
     ----------
     kind
-        ``none``: as ``url`` says. ``dns``: one instance for every address (A, AAAA) of the URL's host. ``srv``: one for
-        every host and port that the SRV records of the URL's host name (RFC 2782), of which the priority becomes the
-        tier and the weight the weight. ``instances`` is then the most that are used; which those are differs from manager
-        to manager. Only name servers are asked, no file of hosts. Connections go to the addresses, whose certificates must
-        be for the URL's host all the same. Needs the extra ``dns``.
-    refresh_s
-        The most seconds between two looks. Records that expire sooner are looked up again sooner, but not within
-        ``min_refresh_s``. What was found last is kept when nothing is found any more.
-    min_refresh_s
-        See there.
+        ``none``: no discovery. ``dns``: one instance for every address (A, AAAA) of the URL's host. ``srv``: one
+        instance for every host and port in the SRV records of the URL's host (RFC 2782); their priority becomes the
+        tier, their weight the weight. ``instances`` bounds how many are used; managers choose different ones. Only name
+        servers are asked, not the hosts file. Certificates must be valid for the URL's host. Needs the extra ``dns``.
+    refresh_s, min_refresh_s
+        The most and the fewest seconds between two lookups; between them, the TTL of the records decides. If a lookup
+        finds nothing, the last result remains in use.
     timeout_s
-        Seconds a look may take.
+        Seconds a lookup may take, above 0.
     nameservers
-        ``address``, ``address:port`` or ``[address]:port`` of the name servers to ask, in place of the system's.
+        Name servers to use instead of the system's: ``address``, ``address:port`` or ``[address]:port``.
     """
 
     kind: Literal["none", "dns", "srv"] = "none"
@@ -104,16 +105,16 @@ class DiscoveryConfig(Settings, frozen=True, kw_only=True):
 
 
 class RetryBudgetConfig(Settings, frozen=True, kw_only=True):
-    """How many retries and hedges there may be beside the calls themselves (Finagle, RetryBudget).
+    """Configure how many retries and hedges are allowed in addition to the calls themselves (Finagle, RetryBudget).
 
     Parameters
     ----------
     ratio
-        Their share of the calls of the last ``ttl_s`` seconds.
+        Retries and hedges allowed per call of the last ``ttl_s`` seconds, from 0 to 1.
     min_per_s
-        How many there may be per second beside that, so that a server with few calls has some.
+        Retries and hedges per second allowed on top, so that a server with few calls has some; 0 for none.
     ttl_s
-        Seconds that a call counts.
+        Seconds that a call counts towards ``ratio``, above 0.
     """
 
     ratio: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.2
@@ -122,28 +123,28 @@ class RetryBudgetConfig(Settings, frozen=True, kw_only=True):
 
 
 class RetryConfig(Settings, frozen=True, kw_only=True):
-    """Which calls are tried again, and when.
+    """Configure which calls are retried, and when.
 
-    A request that certainly was not executed is tried again whatever it is; one that may have been executed only if it
-    does no harm twice.
+    A request that was certainly not executed is always retried. A request that may have been executed is retried only
+    if it is safe to repeat.
 
     Parameters
     ----------
     attempts
-        How often a call is tried in all; 1 turns retries off.
+        Attempts per call, from 1 to 10, the first included; 1 turns retries off.
     backoff_s, backoff_max_s
-        The least and the most seconds between two attempts, at random between ``backoff_s`` and three times the last
-        (decorrelated jitter).
+        The fewest and the most seconds between two attempts. Each wait is random between ``backoff_s`` and three times
+        the previous wait (decorrelated jitter).
     retry_after_max_s
-        The longest wait that a server may ask for and get.
+        The longest wait in seconds that a server may request. If it requests more, the call is not retried there.
     budget
         See :class:`RetryBudgetConfig`.
     trust_annotations
-        Believe ``readOnlyHint`` and ``idempotentHint`` of the server's tools: calls of those are then safe to repeat.
-        MCP tells clients not to rely on them unless the server is trusted (2025-06-18, server/tools). They are known once
-        the server's tools were listed, by ``list_tools`` or the fleet's catalogue.
+        Treat calls of tools with ``readOnlyHint`` or ``idempotentHint`` as safe to repeat. MCP tells clients not to
+        rely on these hints unless the server is trusted (2025-06-18, server/tools). They are known after the tools were
+        listed, by ``list_tools`` or the fleet's catalogue.
     tools
-        What you know of tools by name: ``safe`` to call twice, or ``unsafe``, whatever is annotated.
+        Whether calls of a tool are ``safe`` or ``unsafe`` to repeat, by tool name; overrides the tool's hints.
     """
 
     attempts: Annotated[int, Meta(ge=1, le=10)] = 3
@@ -156,23 +157,24 @@ class RetryConfig(Settings, frozen=True, kw_only=True):
 
 
 class HedgeConfig(Settings, frozen=True, kw_only=True):
-    """Whether a call that takes long is made a second time, on another instance, and the first answer taken.
+    """Configure hedging: a slow call is sent to a second instance too, and the first answer is used.
 
-    Only for calls that are safe to repeat, once a call, and within the retry budget (Dean and Barroso, The Tail at
-    Scale, 2013).
+    Only calls that are safe to repeat are hedged, at most once each and within the retry budget (Dean and Barroso, The
+    Tail at Scale, 2013).
 
     Parameters
     ----------
     enabled
-        Off by default.
+        Whether to hedge. Default: off. Calls to such a server do not use the compiled call path, so they cost more.
     quantile
-        Of the server's latest latencies: when a call has taken longer than that, it is hedged.
+        A call is hedged once it has taken longer than this quantile of the server's latest latencies, above 0 and below
+        1. The nearest of 0.5, 0.95 and 0.99 is used.
     min_delay_s
-        But not before this many seconds.
+        The fewest seconds before a call is hedged.
     min_samples
         Calls that must have been measured before any is hedged.
     max_share
-        The share of calls in hedges above which hedging pauses.
+        The largest share of calls that may be hedged, above 0 and at most 1.
     """
 
     enabled: bool = False
@@ -183,23 +185,22 @@ class HedgeConfig(Settings, frozen=True, kw_only=True):
 
 
 class FallbackConfig(Settings, frozen=True, kw_only=True):
-    """What a caller gets when every attempt has failed.
+    """Configure what a caller receives when every attempt has failed.
+
+    The fallbacks are tried in the order of the fields. The result's ``_meta`` names the one that was used:
+    ``mcp-manager/fallback`` is ``server`` (with its id in ``mcp-manager/fallback-server``), ``stale`` (with
+    ``mcp-manager/stale-age-s``) or ``static``.
 
     Parameters
     ----------
     tag
-        The other servers with this tag are asked, those of the highest priority first, as long as the request certainly
-        was not executed or is safe to repeat: for tools, prompts, resources and completions, which another server can
-        have as well.
+        Ask the other servers with this tag, highest priority first. Applies to tools, prompts, resources and
+        completions, and only while the request was certainly not executed or is safe to repeat.
     stale_s
-        The last result of the same request is given if it is not older than this many seconds, and if the request is safe
-        to repeat; 0 keeps none. Of a server with this, the replies go by the slower way past the compiled one.
+        Return the last result of the same request if it is at most this many seconds old and the request is safe to
+        repeat; 0 turns this off. Calls to such a server do not use the compiled call path, so they cost more.
     static
-        A result by method, or by tool as ``tools/call:<name>``.
-
-    They are tried in this order. What was given is marked in the result's ``_meta``: ``mcp-manager/fallback`` is
-    ``server`` (with its id in ``mcp-manager/fallback-server``), ``stale`` (with ``mcp-manager/stale-age-s``) or
-    ``static``.
+        A fixed result by method, or by tool as ``tools/call:<name>``.
     """
 
     tag: str | None = None
@@ -208,14 +209,14 @@ class FallbackConfig(Settings, frozen=True, kw_only=True):
 
 
 class RateConfig(Settings, frozen=True, kw_only=True):
-    """How many calls per second are let through (GCRA, ITU-T I.371).
+    """Configure how many calls per second are admitted (GCRA, ITU-T I.371).
 
     Parameters
     ----------
     rate
-        Calls per second in the long run; 0 sets no limit.
+        Calls per second on average; 0 sets no limit.
     burst
-        Calls that may come at once after a pause.
+        Calls that may arrive at once after a pause, at least 1.
     """
 
     rate: PerSecond = 0.0
@@ -223,36 +224,36 @@ class RateConfig(Settings, frozen=True, kw_only=True):
 
 
 class LimitsConfig(Settings, frozen=True, kw_only=True):
-    """How many calls are let through to a server at a time, and per second.
+    """Configure how many calls a server receives at a time and per second.
 
     Parameters
     ----------
     concurrency
-        How the limit of each instance adapts. ``aimd``: there is none until the server shows that it is overloaded, with
-        a timeout, 429 or 503; then the limit falls by ``decrease`` with each such sign, at most once in a round trip,
-        and grows by one with every call that succeeds while at least half of it is used. ``gradient``: it follows how
-        much latency grows with load (Netflix, concurrency-limits, Gradient2). ``off``: none.
+        How the limit on concurrent calls to each instance adapts. ``aimd``: no limit until a sign of overload (a
+        timeout, 429 or 503); each sign multiplies the limit by ``decrease``, at most once per round trip, and each
+        successful call raises it by one while at least half of it is used. ``gradient``: the limit follows how latency
+        grows with load (Netflix, concurrency-limits, Gradient2). ``off``: no limit.
     initial, min, max
-        The limit is never set above ``max`` or below ``min``; at the first sign of overload not below ``initial``.
+        The first limit of ``gradient``, and the lowest first limit of ``aimd``; the lowest and the highest limit. An
+        ``aimd`` limit that reaches ``max`` is lifted.
     decrease
-        What a sign of overload multiplies the limit by.
+        The factor by which a sign of overload reduces the limit, from 0.1 to below 1.
     max_concurrent
         The most calls to the server at a time; 0 sets no limit.
-    max_waiting
-        How many calls above a limit may wait for their turn, in order; -1 for as many as may be under way.
-    max_wait_s
-        Seconds they wait at most.
+    max_waiting, max_wait_s
+        How many calls above a limit may wait in order, and for how many seconds; -1 allows as many to wait as may be in
+        flight.
     rate
         Calls per second to the server: see :class:`RateConfig`.
     tools
-        The same by the name of a tool.
+        Calls per second by tool name.
     shedding
-        Refuse calls at random, before they are sent, in the measure in which the server refuses them (Site Reliability
-        Engineering, chapter 21, client-side throttling); what only looks after the server is never refused.
+        Refuse a random share of the calls before they are sent while the server itself refuses calls (Site Reliability
+        Engineering, chapter 21, client-side throttling). Pings, handshakes and cancellations are never refused.
     shed_window_s
-        Seconds over which that is measured.
+        Seconds over which refusals are measured.
     shed_ratio
-        The multiple of what a server accepts that is still sent to it.
+        How many times what the server accepts is still sent to it, from 1 to 100.
     """
 
     concurrency: Literal["aimd", "gradient", "off"] = "aimd"

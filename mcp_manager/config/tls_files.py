@@ -1,4 +1,4 @@
-"""The files that TLS needs, loaded into a context: what is wrong with one is told by the name of its field."""
+"""Loading and checking of the files that a server's TLS settings name."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from mcp_manager.config.network import TlsConfig
 __all__ = ["FileStamps", "check_tls_files", "load_identity", "load_trust", "stamps_of"]
 
 FileStamps = tuple[tuple[int, int, int] | None, ...]
-"""Identity, size and time of change of each file, ``None`` for one that is not there."""
+"""Inode, size and modification time of each file; ``None`` for a missing one."""
 
-# A bundle of all public authorities has 0.2 MB.
+# A bundle of all public certificate authorities has 0.2 MB.
 _LARGEST: Final = 16 * 1024 * 1024
 _MOST_FILES: Final = 4096
 _CERTIFICATE: Final = (
@@ -33,12 +33,12 @@ _ENCRYPTED: Final = (b"-----BEGIN ENCRYPTED PRIVATE KEY-----", b"Proc-Type: 4,EN
 _TO_PEM: Final = "give a PEM file; openssl x509 -inform der converts a DER file"
 _MOST_KNOWN: Final = 64
 
-# By a digest: the settings, and the password in them, go with their server.
+# Keyed by a digest, so that no password outlives its server's settings.
 _checked: dict[bytes, FileStamps] = {}
 
 
 def stamps_of(tls: TlsConfig) -> FileStamps:
-    """Return what changes when one of the files does."""
+    """Return a value that changes when one of the files changes."""
     return tuple(_stamp(path) for path in (tls.ca_file, tls.cert_file, tls.key_file) if path is not None)
 
 
@@ -57,7 +57,7 @@ def check_tls_files(tls: TlsConfig, path: str) -> None:
 
 
 def load_trust(context: ssl.SSLContext, tls: TlsConfig, path: str) -> None:
-    """Have a context trust what ``ca_file`` holds, if it is given; raises :class:`FieldProblem`."""
+    """Load the certificates of ``ca_file``, if it is given, into a context; raises :class:`FieldProblem`."""
     if tls.ca_file is None:
         return
     where = at(path, "ca_file")
@@ -80,12 +80,12 @@ def load_trust(context: ssl.SSLContext, tls: TlsConfig, path: str) -> None:
         try:
             raise problem
         finally:
-            # Its traceback holds this frame.
+            # Break the reference cycle: the traceback refers to this frame.
             del problem
 
 
 def load_identity(context: ssl.SSLContext, tls: TlsConfig, path: str) -> None:
-    """Give a context the client certificate and its key, if there is one; raises :class:`FieldProblem`."""
+    """Load the client certificate and its key, if there is one, into a context; raises :class:`FieldProblem`."""
     if tls.cert_file is None:
         return
     certificate, key = at(path, "cert_file"), at(path, "key_file" if tls.key_file is not None else "cert_file")
@@ -98,7 +98,7 @@ def load_identity(context: ssl.SSLContext, tls: TlsConfig, path: str) -> None:
         raise FieldProblem(key, "holds no private key", hint)
     encrypted = any(mark in text for mark in _ENCRYPTED)
     if encrypted and not tls.key_password:
-        raise FieldProblem(at(path, "key_password"), "missing", "the private key is encrypted")
+        raise FieldProblem(at(path, "key_password"), "missing", "give the password of the encrypted private key")
     problem = None
     try:
         # Without a password of any kind, OpenSSL would ask for one on the terminal.
@@ -109,17 +109,15 @@ def load_identity(context: ssl.SSLContext, tls: TlsConfig, path: str) -> None:
         try:
             raise problem
         finally:
-            # Its traceback holds this frame.
+            # Break the reference cycle: the traceback refers to this frame.
             del problem
 
 
 def _identity_problem(reason: str, path: str, key: str, *, encrypted: bool) -> FieldProblem:
     if reason == "KEY_VALUES_MISMATCH":
-        return FieldProblem(
-            key, "is not the key of the certificate in cert_file", "give the pair that belongs together"
-        )
+        return FieldProblem(key, "is not the key of the certificate in cert_file", "give a matching pair")
     if reason in ("EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"):
-        return FieldProblem(at(path, "cert_file"), "is too weak for today's TLS", "have a new certificate made")
+        return FieldProblem(at(path, "cert_file"), "is too weak for OpenSSL", "use a certificate with a stronger key")
     if encrypted:
         return FieldProblem(at(path, "key_password"), "does not decrypt the private key", "give the key's password")
     return FieldProblem(key, "cannot be read with its certificate", "give PEM files that openssl can read")
@@ -132,7 +130,7 @@ def _certificates_in(directory: Path, where: str) -> Iterator[Path]:
         reason = failed.strerror or type(failed).__name__
     else:
         if len(files) > _MOST_FILES:
-            raise FieldProblem(where, f"is a directory of more than {_MOST_FILES} files", "give the one that is needed")
+            raise FieldProblem(where, f"is a directory of more than {_MOST_FILES} files", "give the file to use")
         for file in files:
             if file.is_file() and file.stat().st_size <= _LARGEST and _has_certificate(_read(file, where)):
                 yield file
@@ -146,7 +144,7 @@ def _has_certificate(text: bytes) -> bool:
 
 def _read(file: Path, where: str) -> bytes:
     try:
-        # Opening a pipe would wait for whoever writes to it.
+        # Opening a pipe would block until another process writes to it.
         facts = file.stat()
         if not stat.S_ISREG(facts.st_mode):
             reason = "is not a file"
@@ -156,7 +154,7 @@ def _read(file: Path, where: str) -> bytes:
             return file.read_bytes()
     except OSError as failed:
         reason = f"cannot be read: {failed.strerror or type(failed).__name__}"
-    raise FieldProblem(where, reason, "check the path, and who may read it")
+    raise FieldProblem(where, reason, "check the path and its permissions")
 
 
 def _expanded(path: str) -> Path:

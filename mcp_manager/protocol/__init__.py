@@ -1,1 +1,1 @@
-"""MCP as data and pure decisions: revisions, methods, the handshake. Nothing here does I/O."""
+"""MCP as data and pure functions, without I/O: revisions, methods, headers, handshake, errors."""

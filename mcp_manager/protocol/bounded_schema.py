@@ -1,4 +1,4 @@
-"""JSON Schemas of strangers, used only where that ends soon: what checking costs is known before it begins."""
+"""Validation by untrusted JSON Schemas in bounded time: the cost is computed before the validation starts."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ __all__ = ["BoundedSchema", "UnusableSchema", "bounded_schema", "has_few_parts"]
 MAX_SCHEMA_BYTES: Final = 128 * 1024
 _MAX_SCHEMA_NODES: Final = 20_000
 _MAX_SCHEMA_DEPTH: Final = 64
-# Compiling one of the worst takes a millisecond, in which nothing else happens.
+# Compiling one of the worst patterns blocks the event loop for a millisecond.
 _MAX_PATTERNS: Final = 40
 _CHARACTERS_A_STEP: Final = 16
 _PATTERN_BYTES: Final = 256 * 1024
 _MAX_INSTANCE_DEPTH: Final = 128
-# Some 60 milliseconds at the worst, in which nothing else happens; the usual schema and result need some hundred.
+# At worst 60 milliseconds, which block the event loop; a typical schema and result need some hundred steps.
 _MAX_STEPS: Final = 2_500_000
-# Keywords of which one is worth more steps than others: big fractions, and a comparison of all with all.
+# Keywords that cost more steps than others: arithmetic with big fractions, and comparing all items with each other.
 _COSTLY: Final = {"multipleOf": 250, "uniqueItems": 20}
-# Where references go round, steps are counted one by one, and here.
+# With recursive references, the steps are counted one by one in Python.
 _MAX_COUNTED_STEPS: Final = 50_000
-# To say where the fault is takes some hundred times longer than to say that there is one.
+# Locating a fault takes some hundred times longer than detecting one.
 _MAX_STEPS_TO_THE_PLACE: Final = 20_000
 _LONGEST_PLACE: Final = 200
 _CACHED: Final = 256
@@ -49,17 +49,17 @@ _EACH_VALUE: Final = ("additionalProperties", "unevaluatedProperties", "property
 _EACH_ITEM: Final = ("items", "additionalItems", "unevaluatedItems", "contains")
 _ITEM_LISTS: Final = ("prefixItems", "items")
 _DEFINITIONS: Final = ("$defs", "definitions")
-# What is inside is looked at once more, or oftener, to know what has been looked at.
+# These visit their parts again, to find out which ones other keywords have evaluated.
 _REPEATED: Final = ("unevaluatedProperties", "unevaluatedItems")
 _REPETITIONS: Final = 4
 
 
 class UnusableSchema(Exception):
-    """A schema, or a value for it, that nobody should be checked by; the message says why."""
+    """A schema must not be used, or not for this value; the message says why."""
 
 
 class _Node:
-    """A schema inside a schema: what it costs, and which others look at the same value or at parts of it."""
+    """A subschema: its cost, and the subschemas that apply to the same value or to parts of it."""
 
     __slots__ = ("by_name", "cost", "each_item", "each_value", "factor", "items", "references", "same_value")
 
@@ -83,36 +83,36 @@ class _Node:
 
 
 class BoundedSchema:
-    """A schema that is checked in bounded time, without looking anywhere but into itself.
+    """A schema that validates in bounded time and fetches nothing.
 
     Parameters
     ----------
     text
-        The schema as JSON. 2020-12 where ``$schema`` does not say otherwise (2025-11-25, basic, JSON Schema usage).
+        The schema as JSON, of 2020-12 unless ``$schema`` says otherwise (2025-11-25, basic, JSON Schema usage).
 
     Raises
     ------
     UnusableSchema
-        It is malformed, too large, too deep, or refers to something outside of itself.
+        It is malformed, too large, nested too deeply, or refers to another document.
     """
 
     def __init__(self, text: bytes) -> None:
-        # A compiled engine and its types: 2 MB that few processes need.
+        # A compiled engine of 2 MB that few processes need.
         from jsonschema_rs import ReferencingError, RegexOptions, ValidationError, validator_for  # noqa: PLC0415
 
         if len(text) > MAX_SCHEMA_BYTES:
-            raise UnusableSchema(f"it has {len(text)} bytes, {MAX_SCHEMA_BYTES} at most are allowed")
+            raise UnusableSchema(f"it has {len(text)} bytes; at most {MAX_SCHEMA_BYTES} are allowed")
         try:
             schema = _schema_decoder.decode(text)
         except (msgspec.DecodeError, RecursionError):
-            raise UnusableSchema("it is no JSON, or nested too deep") from None
+            raise UnusableSchema("it is not JSON, or nested too deeply") from None
         if not isinstance(schema, dict):
-            raise UnusableSchema("it is no object")
+            raise UnusableSchema("it is not an object")
         self._has_patterns = _checked_patterns(schema) > 0
         self._root = _Graph(schema).root
         self._steps = _steps_of(self._root)
         if self._steps is not None and self._steps > _MAX_STEPS:
-            raise UnusableSchema("its references multiply beyond measure")
+            raise UnusableSchema("its references multiply into too many checks")
         options = RegexOptions(size_limit=_PATTERN_BYTES, dfa_size_limit=_PATTERN_BYTES)
         self._failure = ValidationError
         try:
@@ -120,16 +120,16 @@ class BoundedSchema:
                 schema, offline=True, pattern_options=options, validate_formats=False
             )
         except (ValidationError, ReferencingError, ValueError):
-            # The engine's own words quote the schema.
-            raise UnusableSchema("it is no valid schema") from None
+            # The engine's error quotes the schema, so it is dropped.
+            raise UnusableSchema("it is not a valid schema") from None
 
     def fault_in(self, value: Any) -> str | None:
-        """Return where a value breaks the schema and by which keyword, ``None`` if it does not.
+        """Return where a value violates the schema and which keyword, ``None`` if it is valid.
 
         Raises
         ------
         UnusableSchema
-            To find out would take too long.
+            The check would take too long.
         """
         size = _size_of(value, self._has_patterns)
         if self._steps is None:
@@ -142,7 +142,7 @@ class BoundedSchema:
                 raise UnusableSchema("the result is too large to be checked")
         if self._validator.is_valid(value):
             return None
-        # A number beyond every float is one for JSON, and none for the validator.
+        # Numbers too large for a float are valid JSON, but the validator rejects infinite ones.
         value = _finite(value)
         if self._validator.is_valid(value):
             return None
@@ -159,7 +159,7 @@ class BoundedSchema:
 
 @lru_cache(maxsize=_CACHED)
 def bounded_schema(text: bytes) -> BoundedSchema | UnusableSchema:
-    """Return a schema ready for use, or why it cannot be used; the last 256 are kept."""
+    """Return a schema ready for use, or why it cannot be used; the 256 used last are cached."""
     try:
         return BoundedSchema(text)
     except UnusableSchema as reason:
@@ -167,14 +167,14 @@ def bounded_schema(text: bytes) -> BoundedSchema | UnusableSchema:
 
 
 def _checked_patterns(schema: dict[str, Any]) -> int:
-    """Return how many patterns a schema has; raises :class:`UnusableSchema` if there are, or it is, too much."""
+    """Return the number of patterns in a schema; raises :class:`UnusableSchema` if it or their number is too large."""
     nodes = patterns = 0
     pending: list[tuple[Any, int]] = [(schema, 1)]
     while pending:
         value, depth = pending.pop()
         nodes += 1
         if depth > _MAX_SCHEMA_DEPTH or nodes > _MAX_SCHEMA_NODES:
-            raise UnusableSchema("it is nested too deep, or too large")
+            raise UnusableSchema("it is nested too deeply, or too large")
         if isinstance(value, dict):
             named = value.get("patternProperties")
             patterns += ("pattern" in value) + (len(named) if isinstance(named, dict) else 0)
@@ -182,12 +182,12 @@ def _checked_patterns(schema: dict[str, Any]) -> int:
         elif isinstance(value, list):
             pending.extend((each, depth + 1) for each in value)
     if patterns > _MAX_PATTERNS:
-        raise UnusableSchema(f"it has {patterns} patterns, {_MAX_PATTERNS} at most are allowed")
+        raise UnusableSchema(f"it has {patterns} patterns; at most {_MAX_PATTERNS} are allowed")
     return patterns
 
 
 class _Graph:
-    """The schemas inside a schema, and how they lead to each other, references included."""
+    """The subschemas of a schema, and how they refer to each other."""
 
     def __init__(self, root: dict[str, Any]) -> None:
         self._document = root
@@ -207,7 +207,7 @@ class _Graph:
         if known is not None:
             return known
         if schema is not self._document and isinstance(schema.get("$id", schema.get("id")), str):
-            raise UnusableSchema("a part of it has an address of its own")
+            raise UnusableSchema("a part of it has its own $id")
         node = self._nodes[id(schema)] = _Node(schema)
         self._unlinked.append(node)
         for keyword in ("$anchor", "$dynamicAnchor"):
@@ -227,9 +227,9 @@ class _Graph:
         return node
 
     def _target(self, reference: Any) -> Any:
-        """Return the part that a reference names; there is nothing but this document."""
+        """Return the part of this document that a reference names."""
         if not isinstance(reference, str) or not reference.startswith("#"):
-            raise UnusableSchema("it refers to another document, and nothing is fetched")
+            raise UnusableSchema("it refers to another document, which is not fetched")
         fragment = unquote(reference[1:])
         if fragment and not fragment.startswith("/"):
             if fragment not in self._anchors:
@@ -251,7 +251,7 @@ _LEAF: Final = _Node({})
 
 
 def _finite(value: Any) -> Any:
-    """Return a value with the largest floats in place of infinite ones."""
+    """Return a copy of a value with infinite floats replaced by the largest ones."""
     if isinstance(value, float) and math.isinf(value):
         return math.copysign(sys.float_info.max, value)
     if isinstance(value, list):
@@ -272,7 +272,7 @@ def _map(schema: dict[str, Any], keyword: str) -> dict[str, Any]:
 
 
 def _steps_of(root: _Node) -> int | None:
-    """Return how many steps the check of one value takes at most, ``None`` if the references go round."""
+    """Return how many steps the check of one value takes at most, ``None`` if the references are recursive."""
     graph: dict[_Node, list[_Node]] = {}
     pending = [root]
     while pending:
@@ -284,7 +284,7 @@ def _steps_of(root: _Node) -> int | None:
     try:
         for node in TopologicalSorter(graph).static_order():
             inner = sum(steps[part] for part in graph[node])
-            # Numbers that no longer mean anything must not grow either.
+            # Capped, because the numbers could grow exponentially.
             steps[node] = min(node.cost + node.factor * inner, _MAX_STEPS + 1)
     except CycleError:
         return None
@@ -292,7 +292,7 @@ def _steps_of(root: _Node) -> int | None:
 
 
 def _counted_steps(root: _Node, value: Any) -> int:
-    """Walk a value as the check will, and count; raises :class:`UnusableSchema` when it takes too long."""
+    """Count the steps of a check by walking the value; raises :class:`UnusableSchema` if there are too many."""
     steps = 0
     pending: list[tuple[_Node, Any, int]] = [(root, value, 1)]
     while pending:
@@ -302,7 +302,7 @@ def _counted_steps(root: _Node, value: Any) -> int:
             raise UnusableSchema("its references go round too often for this result")
         factor *= node.factor
         pending.extend((each, part, factor) for each in node.same_value)
-        # What is waiting costs a step each: it need not be listed to be too much.
+        # Every pending part costs a step: stop before listing too many of them.
         parts = len(part) if isinstance(part, dict | list) else 0
         fan = len(node.each_value) if isinstance(part, dict) else len(node.each_item)
         if steps + len(pending) + parts * fan > _MAX_COUNTED_STEPS:
@@ -317,7 +317,7 @@ def _counted_steps(root: _Node, value: Any) -> int:
 
 
 def has_few_parts(value: Any) -> bool:
-    """Tell whether a value can be walked in a millisecond."""
+    """Tell whether a value is small enough to be walked in a millisecond."""
     size = 0
     pending = [value]
     while pending:
@@ -333,14 +333,14 @@ def has_few_parts(value: Any) -> bool:
 
 
 def _size_of(value: Any, has_patterns: bool) -> int:
-    """Return how many parts a value has; where patterns read its texts, these count by their length."""
+    """Return how many parts a value has; with patterns, strings count by their length."""
     size = 0
     pending: list[tuple[Any, int]] = [(value, 1)]
     while pending:
         part, depth = pending.pop()
         size += 1
         if depth > _MAX_INSTANCE_DEPTH or size > _MAX_STEPS:
-            raise UnusableSchema("the result is nested too deep, or too large, to be checked")
+            raise UnusableSchema("the result is nested too deeply, or too large, to be checked")
         if isinstance(part, dict):
             pending.extend((each, depth + 1) for each in part.values())
             if has_patterns:

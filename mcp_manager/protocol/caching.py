@@ -1,4 +1,4 @@
-"""What may be kept of a server's answers, and for how long (2026-07-28, server/utilities/caching): pure decisions."""
+"""The rules of result caching: what may be cached, and for how long (2026-07-28, server/utilities/caching)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["CACHEABLE", "LISTS", "READ_RESOURCE", "Freshness", "cache_key", "fre
 READ_RESOURCE: Final = "resources/read"
 
 LISTS: Final = frozenset({"tools/list", "prompts/list", "resources/list", "resources/templates/list"})
-"""The cacheable lists: their pages differ by cursor."""
+"""The cacheable lists; each page has its own cursor."""
 
 CACHEABLE: Final = LISTS | {READ_RESOURCE, "server/discover"}
-"""Every request whose result may say how long it holds."""
+"""The requests whose results may declare a lifetime."""
 
-# A server that says a year is believed for a day: what is kept must not outlive every mistake.
+# A longer lifetime is shortened to a day, so that a server's mistake does not stay cached.
 _LONGEST_MS: Final = 86_400_000
 _TTL_MEMBER: Final = b'"ttlMs"'
 _PROGRESS_TOKEN: Final = "progressToken"
@@ -36,17 +36,21 @@ _hints_decoder = JsonDecoder(_Hints)
 
 
 class Freshness(msgspec.Struct, frozen=True):
-    """How long a result may be kept, in nanoseconds from its arrival, and whether other credentials may see it."""
+    """How long a result may be cached.
+
+    ``ttl_ns`` is in nanoseconds from its arrival; ``is_public`` tells whether requests with other credentials may get
+    it.
+    """
 
     ttl_ns: int
     is_public: bool
 
 
 def cache_key(method: str, params: bytes | None) -> tuple[Any, ...] | None:
-    """Return what a result is kept under, ``None`` for a request whose result must not be kept.
+    """Return the cache key of a request, ``None`` if its result must not be cached.
 
-    Parameters that differ in any byte are different ones. Not kept are the answers to requests that carry input of an
-    earlier round, and those whose ``_meta`` may matter to the server: anything beside a progress token.
+    Parameters that differ in any byte have different keys. Not cached are answers to requests that carry input of an
+    earlier round, or whose ``_meta`` holds anything but a progress token, because that may affect the answer.
     """
     if method not in CACHEABLE:
         return None
@@ -61,9 +65,9 @@ def cache_key(method: str, params: bytes | None) -> tuple[Any, ...] | None:
 
 
 def freshness(result: bytes) -> Freshness | None:
-    """Return how long a complete result may be kept, ``None`` for not at all.
+    """Return how long a complete result may be cached, ``None`` for not at all.
 
-    A ``ttlMs`` that is absent, negative or no number counts as 0; a scope other than ``public`` as ``private``.
+    A ``ttlMs`` that is absent, negative or not a number counts as 0; a scope other than ``public`` as ``private``.
     """
     if _TTL_MEMBER not in result:
         return None
@@ -78,13 +82,13 @@ def freshness(result: bytes) -> Freshness | None:
 
 
 def list_methods_of(notification: str) -> tuple[str, ...]:
-    """Return the lists that a notification says have changed."""
+    """Return the list methods whose results a notification invalidates."""
     return _CHANGED_LISTS.get(notification, ())
 
 
 _CHANGED_LISTS: Final[dict[str, tuple[str, ...]]] = {
     "notifications/tools/list_changed": ("tools/list",),
     "notifications/prompts/list_changed": ("prompts/list",),
-    # There is no notification of their own for templates.
+    # Templates have no notification of their own.
     "notifications/resources/list_changed": ("resources/list", "resources/templates/list"),
 }

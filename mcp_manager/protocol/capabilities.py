@@ -1,4 +1,4 @@
-"""What a client can do, derived from what somebody answers (2025-11-25, basic/lifecycle; 2026-07-28, basic, ``_meta``)."""
+"""The client's capabilities, derived from its handlers (2025-11-25, basic/lifecycle; 2026-07-28, basic, ``_meta``)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ TASKS_EXTENSION: Final = "io.modelcontextprotocol/tasks"
 
 
 def handshake_capabilities(handled: Collection[str], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a handshake declares.
+    """Return the capabilities that a handshake declares.
 
     Parameters
     ----------
     handled
         The methods that have a handler.
     given
-        What the user declares beyond that, or in place of it, by capability: an empty mapping for ``elicitation`` says
-        that it does forms alone.
+        Capabilities that the user declares in addition, or instead: an empty mapping for ``elicitation`` declares forms
+        only.
     """
     capabilities: dict[str, Any] = {}
     if SAMPLE in handled:
@@ -34,10 +34,10 @@ def handshake_capabilities(handled: Collection[str], given: Mapping[str, Any]) -
 
 
 def stateless_capabilities(handled: Collection[str], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what every request of a stateless revision declares; parameters as for :func:`handshake_capabilities`."""
+    """Return the capabilities that stateless requests declare; parameters as for :func:`handshake_capabilities`."""
     capabilities = handshake_capabilities(handled, given)
     if LIST_ROOTS in handled and "roots" not in given:
-        # There are no notifications from clients any more that could announce a change.
+        # Without listChanged: clients of a stateless revision send no notifications.
         capabilities["roots"] = {}
     extensions = capabilities.get("extensions", {})
     capabilities["extensions"] = {TASKS_EXTENSION: {}, **extensions}
@@ -45,13 +45,15 @@ def stateless_capabilities(handled: Collection[str], given: Mapping[str, Any]) -
 
 
 def undeclared(method: str, params: Mapping[str, Any], declared: Mapping[str, Any]) -> str:
-    """Name what a server's request needs that the client did not declare; empty if there is nothing.
+    """Name what a server's request needs and the client did not declare, "" if nothing.
 
-    Such a request is refused as having invalid params (2025-11-25, client/elicitation, error handling; client/sampling,
-    tools in sampling).
+    Such a request is refused with an invalid-params error (2025-11-25, client/elicitation, error handling;
+    client/sampling, tools in sampling).
 
     Parameters
     ----------
+    method, params
+        The server's request.
     declared
         The client's capabilities, of either era.
     """
@@ -67,7 +69,7 @@ def undeclared(method: str, params: Mapping[str, Any], declared: Mapping[str, An
 
 
 def elicitation_modes(declared: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the modes of elicitation that capabilities declare: an empty one means forms."""
+    """Return the modes of elicitation that capabilities declare; an empty capability means forms."""
     elicitation = declared.get("elicitation")
     if not isinstance(elicitation, Mapping):
         return ()

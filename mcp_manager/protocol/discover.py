@@ -1,4 +1,4 @@
-"""What the answer to ``server/discover`` says of a server: pure decisions (2026-07-28, basic/versioning)."""
+"""The verdict on a server's revision from its answer to ``server/discover`` (2026-07-28, basic/versioning)."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ SERVER_INFO_KEY = "io.modelcontextprotocol/serverInfo"
 
 
 class Stateless(msgspec.Struct, frozen=True):
-    """The server speaks this stateless revision; ``identity`` is what it told of itself, if it did."""
+    """The server speaks this stateless revision; ``identity`` is what it says about itself, if anything."""
 
     revision: str
     identity: ServerIdentity | None = None
 
 
 class Handshake(msgspec.Struct, frozen=True):
-    """The server wants a handshake.
+    """The server needs a handshake.
 
-    ``revision`` is what to offer, ``None`` for the newest; ``malformed`` says what is wrong with the result, if it was
-    one that made the verdict.
+    ``revision`` is the one to offer, ``None`` for the newest. ``malformed`` says what is wrong with its result, if a
+    malformed result led to this verdict.
     """
 
     revision: str | None = None
@@ -45,13 +45,13 @@ class Handshake(msgspec.Struct, frozen=True):
 
 
 class TryRevision(msgspec.Struct, frozen=True):
-    """The server is stateless and asks for this revision: ask again in it."""
+    """The server is stateless and supports this revision: ask again in it."""
 
     revision: str
 
 
 class NoSharedRevision(msgspec.Struct, frozen=True):
-    """The server is stateless and speaks none of the revisions known here."""
+    """The server is stateless and supports none of our revisions."""
 
     supported: tuple[str, ...]
 
@@ -62,10 +62,10 @@ Verdict = Stateless | Handshake | TryRevision | NoSharedRevision
 class _DiscoverResult(msgspec.Struct, rename="camel"):
     supported_versions: list[str]
     capabilities: dict[str, Any]
-    # For display alone: a server that has them wrong is no other one for that.
+    # Any, because they are only displayed: a wrong type must not change the verdict.
     instructions: Any = None
     meta: Any = msgspec.field(default=None, name="_meta")
-    # Where the specification does not have it, but where some servers put it.
+    # Some servers put it here, although the specification has it in _meta.
     server_info: Any = None
 
 
@@ -77,15 +77,15 @@ _result_decoder = JsonDecoder(_DiscoverResult)
 
 
 def read_discover_result(result: bytes) -> Verdict:
-    """Judge a server by the result of ``server/discover``.
+    """Return the verdict from a result of ``server/discover``.
 
-    A result that has not the specified shape comes from a server that does not know the method but answers anything:
-    it wants a handshake.
+    A result without the specified shape means a handshake: such a server does not know the method, but answers every
+    request.
     """
     try:
         decoded = _result_decoder.decode(result)
     except (msgspec.DecodeError, RecursionError) as error:
-        return Handshake(malformed=str(error)[:80] or "it is nested too deep")
+        return Handshake(malformed=str(error)[:80] or "it is nested too deeply")
     revision = newest_shared(decoded.supported_versions, Era.STATELESS)
     if revision is not None:
         meta = decoded.meta if isinstance(decoded.meta, dict) else {}
@@ -102,21 +102,21 @@ def read_discover_result(result: bytes) -> Verdict:
 
 
 def read_discover_error(error: bytes, revision: str) -> Verdict:
-    """Judge a server by the error that answered ``server/discover`` in ``revision``.
+    """Return the verdict from the error that answered ``server/discover`` in ``revision``.
 
-    Errors that only a stateless server has do not mean a handshake (2026-07-28, stdio and streamable HTTP, backward
-    compatibility); every other one does, whatever its code.
+    Every error means a handshake, except those that only stateless servers send (2026-07-28, stdio and streamable HTTP,
+    backward compatibility).
     """
     decoded = read_error(error)
     if decoded.code not in STATELESS_ERRORS:
         return Handshake()
     if decoded.code != UNSUPPORTED_VERSION:
-        # The request is as it must be; what the server misses, it will say of the calls that miss it.
+        # Our request is correct; the server will name what it misses when a call misses it.
         return Stateless(revision)
     try:
         supported = msgspec.convert(decoded.data, _Refusal).supported
     except msgspec.ValidationError:
-        # The code alone may be one of a server's own: it is not reserved in the revisions before.
+        # Earlier revisions do not reserve the code, so a server may use it for something else.
         return Handshake()
     shared = newest_shared(supported, Era.STATELESS)
     return TryRevision(shared) if shared is not None else _without_shared(supported)

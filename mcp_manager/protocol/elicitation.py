@@ -1,4 +1,4 @@
-"""Answers to ``elicitation/create``: what a form's schema gives as defaults (SEP-1034, SEP-1330; 2025-11-25, client/elicitation)."""
+"""Answers to ``elicitation/create`` from the defaults of a form's schema (2025-11-25, client/elicitation)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ __all__ = ["accept_with_defaults", "elicitation_defaults"]
 
 
 def elicitation_defaults(requested_schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the defaults of a form's fields, by name.
+    """Return the defaults of a form's fields by name (SEP-1034, SEP-1330).
 
-    A default that is not of its field's type, or none of the choices, is left out: the server would have to refuse it.
-    Lengths, bounds, patterns and formats are the server's to check.
+    A default that does not have its field's type or is not among its choices is left out, because the server would
+    refuse it. Lengths, bounds, patterns and formats are not checked.
 
     Parameters
     ----------
     requested_schema
-        A flat object of strings, numbers, integers, booleans, and choices of one or several strings.
+        The ``requestedSchema`` of the request: a flat object of strings, numbers, integers, booleans, and choices of
+        one or several strings.
     """
     properties = requested_schema.get("properties")
     if not isinstance(properties, Mapping):
@@ -35,9 +36,9 @@ def accept_with_defaults(params: Mapping[str, Any], content: Mapping[str, Any] |
     Parameters
     ----------
     params
-        Those of the request.
+        The params of the ``elicitation/create`` request.
     content
-        What was filled in; every other field gets its default. The consent to a URL has no content.
+        The user's input by field name; other fields get their defaults. Ignored in mode ``url``, which has no content.
     """
     if params.get("mode") == "url":
         return {"action": "accept"}
@@ -72,7 +73,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_choice(value: str, schema: Mapping[str, Any], titled: str) -> bool:
-    """Tell whether a text is among the choices, which are bare or have titles; without choices, any text is."""
+    """Tell whether a string is among the choices, with or without titles; any string is if there are no choices."""
     if isinstance(bare := schema.get("enum"), list):
         return value in bare
     if isinstance(choices := schema.get(titled), list):

@@ -1,4 +1,4 @@
-"""What every request of a stateless revision says of itself (2026-07-28, basic, ``_meta``; streamable HTTP, request metadata)."""
+"""The ``_meta`` and header fields of stateless requests (2026-07-28, basic; streamable HTTP, request metadata)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Envelope", "TraceContext", "read_trace", "with_trace"]
 _log = logging.getLogger(__name__)
 
 TraceContext = Callable[[], Mapping[str, str]]
-"""Returns what tells where a request comes from (W3C Trace Context: ``traceparent``, ``tracestate``, ``baggage``)."""
+"""Returns the trace context of the current request (W3C: ``traceparent``, ``tracestate``, ``baggage``)."""
 
 _VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
 _CLIENT_KEY: Final = "io.modelcontextprotocol/clientInfo"
@@ -52,18 +52,18 @@ _name_decoders: Final[Mapping[str, _NameDecoder]] = {
 
 
 class Envelope:
-    """Dress requests in one stateless revision.
+    """Add to requests what one stateless revision requires.
+
+    ``opening`` is the JSON with which params begin whose ``_meta`` has no other members.
 
     Parameters
     ----------
     client
-        Who asks, and what it can do.
+        The client's identity and capabilities.
     revision
         The revision that every request names.
     trace_context
-        Asked for every request where it comes from; its members go into ``_meta``.
-
-    ``opening`` is how params begin that have nothing to add to ``_meta``.
+        Called for every request; the members of its result are added to ``_meta``.
     """
 
     def __init__(self, client: ClientIdentity, revision: str, trace_context: TraceContext | None = None) -> None:
@@ -79,25 +79,25 @@ class Envelope:
         self._render()
 
     def in_revision(self, revision: str) -> Envelope:
-        """Return the same for another revision."""
+        """Return an envelope for another revision, otherwise equal."""
         other = Envelope(self._client, revision, self._trace_context)
         other.set_log_level(self._meta.get(_LOG_LEVEL_KEY))
         return other
 
     def set_log_level(self, level: str | None) -> None:
-        """Ask for log messages from this level on with every request; ``None`` asks for none."""
+        """Request log messages of at least this level with every request; ``None`` requests none."""
         self._meta.pop(_LOG_LEVEL_KEY, None)
         if level is not None:
             self._meta[_LOG_LEVEL_KEY] = level
         self._render()
 
     def params(self, params: bytes | None) -> bytes:
-        """Return params with the members of ``_meta`` that a request must have; those the caller gave stay beside them.
+        """Return params with the required members added to ``_meta``; the caller's own members are kept.
 
         Raises
         ------
         InvalidRequestError
-            The params are no object, or their ``_meta`` is none: this revision has no other requests.
+            The params or their ``_meta`` are not an object, as this revision requires.
         """
         trace = None if self._trace_context is None else read_trace(self._trace_context)
         if params is None:
@@ -113,12 +113,12 @@ class Envelope:
         return self.opening + rest if rest[:1] == b"}" else self._opening_more + rest
 
     def fields(self, method: str, params: bytes | None) -> bytes:
-        """Render the header fields of a request: ``Mcp-Method``, and ``Mcp-Name`` where the method has one.
+        """Render the header fields of a request: ``Mcp-Method``, and ``Mcp-Name`` if the method has one.
 
         Raises
         ------
         InvalidRequestError
-            The params have not the name that the method needs.
+            The params lack the name that the method needs.
         """
         member = NAME_MEMBER.get(method)
         name = None if member is None else self._name(method, member, params)
@@ -153,25 +153,25 @@ class Envelope:
             given = _meta_decoder.decode(members.pop("_meta", b"{}"))
         except (msgspec.DecodeError, RecursionError):
             raise _no_object("params._meta") from None
-        # What the caller gave counts, but for what the headers repeat: the two must not differ.
+        # The caller's members take precedence, except for the revision, which must equal the header.
         meta = {**self._meta, **trace, **given, _VERSION_KEY: self.revision}
         return msgspec.json.encode({"_meta": meta, **members})
 
 
 def read_trace(trace_context: TraceContext) -> Mapping[str, str]:
-    """Ask where a request comes from; nothing if that fails."""
+    """Return the trace context of a request; empty if the callback fails."""
     try:
         return msgspec.convert(trace_context(), dict[str, str])
     except Exception:
-        # It is the user's, and may raise anything: a call is worth more than its trace.
-        _log.exception("trace_context failed; the request goes out without it")
+        # The callback is user code, and its failure must not fail the call.
+        _log.exception("trace_context failed; the request is sent without it")
         return {}
 
 
 def with_trace(params: bytes | None, trace: Mapping[str, str]) -> bytes | None:
-    """Return params of the handshake era with a trace context in their ``_meta``, beside what the caller gave.
+    """Add a trace context to the ``_meta`` of handshake-era params; the caller's members take precedence.
 
-    Params that are an array, or whose ``_meta`` is no object, are left as they are.
+    Params that are an array, or whose ``_meta`` is not an object, are returned unchanged.
     """
     given = params or b"{}"
     try:

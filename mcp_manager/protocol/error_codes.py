@@ -1,4 +1,4 @@
-"""The error codes that mean something to a client (2026-07-28, basic, error codes)."""
+"""The JSON-RPC error codes that the client acts on (2026-07-28, basic, error codes)."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ INTERNAL_ERROR: Final = -32603
 HEADER_MISMATCH: Final = -32020
 MISSING_CAPABILITY: Final = -32021
 UNSUPPORTED_VERSION: Final = -32022
-# 2025-11-25, client/elicitation: the request can be answered once the user has been to a URL.
+# 2025-11-25, client/elicitation: the user must visit a URL first.
 URL_ELICITATION_REQUIRED: Final = -32042
 
 STATELESS_ERRORS: Final = frozenset({HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION})
-"""Only a server of a stateless revision answers with these; a client does not use them for errors of its own."""
+"""Only servers of a stateless revision answer with these; the client does not use them for its own errors."""

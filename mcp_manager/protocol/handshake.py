@@ -21,11 +21,11 @@ __all__ = [
 
 
 class HandshakeError(Exception):
-    """The server's answer to ``initialize`` cannot be worked with; the message says why."""
+    """The server's answer to ``initialize`` is unusable; the message says why."""
 
 
 class ClientIdentity(msgspec.Struct, frozen=True, kw_only=True):
-    """What the manager tells every server about itself (``clientInfo``), and what it can do in either era."""
+    """The name and version that the manager sends to every server, and its capabilities in either era."""
 
     name: str
     version: str
@@ -34,7 +34,7 @@ class ClientIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServerIdentity(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server told about itself, in the handshake or when it was discovered."""
+    """What a server says about itself, in the handshake or in reply to ``server/discover``."""
 
     protocol_version: str
     name: str
@@ -44,7 +44,7 @@ class ServerIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Implementation(msgspec.Struct, frozen=True):
-    """Name and version of a program, as both sides give them."""
+    """Name and version of a client or server."""
 
     name: str = ""
     version: str = ""
@@ -52,7 +52,7 @@ class Implementation(msgspec.Struct, frozen=True):
 
 class _InitializeResult(msgspec.Struct, rename="camel"):
     protocol_version: str
-    # What these say is not worth a server that is there: many write null, or a number, for what they have not.
+    # Any, so that a wrong type does not make the server unusable: many send null or a number for what they lack.
     capabilities: Any = None
     server_info: Any = None
     instructions: Any = None
@@ -62,7 +62,7 @@ _result_decoder = JsonDecoder(_InitializeResult)
 
 
 def initialize_params(client: ClientIdentity, revision: str = LATEST_HANDSHAKE_REVISION) -> bytes:
-    """Encode the ``params`` of an ``initialize`` request that offers ``revision``."""
+    """Encode the ``params`` of an ``initialize`` request that offers a revision."""
     return orjson.dumps(
         {
             "protocolVersion": revision,
@@ -73,9 +73,9 @@ def initialize_params(client: ClientIdentity, revision: str = LATEST_HANDSHAKE_R
 
 
 def read_initialize_result(result: bytes) -> ServerIdentity:
-    """Decode an ``initialize`` result and accept or refuse the revision it settles on.
+    """Decode an ``initialize`` result, and check the revision that it names.
 
-    The server echoes the offered revision or counter-offers one (lifecycle, version negotiation).
+    The server repeats the offered revision or names another one (lifecycle, version negotiation).
 
     Raises
     ------
@@ -89,7 +89,7 @@ def read_initialize_result(result: bytes) -> ServerIdentity:
     if decoded.protocol_version not in HANDSHAKE_REVISIONS:
         known = ", ".join(sorted(HANDSHAKE_REVISIONS))
         raise HandshakeError(
-            f"the server counter-offered protocol version {decoded.protocol_version[:40]!r}, known are {known}"
+            f"the server answered with protocol version {decoded.protocol_version[:40]!r}; supported are {known}"
         )
     info = decoded.server_info if isinstance(decoded.server_info, dict) else {}
     return ServerIdentity(

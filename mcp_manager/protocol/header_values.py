@@ -1,4 +1,4 @@
-"""Values as HTTP header fields carry them (2026-07-28, streamable HTTP, value encoding)."""
+"""The encoding of values for HTTP header fields (2026-07-28, streamable HTTP, value encoding)."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _SENTINEL_END: Final = "?="
 
 
 def encode_header_value(value: str) -> str:
-    """Return a text as a header value: as it is, or in base64 between ``=?base64?`` and ``?=``.
+    """Encode a text as a header value: unchanged, or in base64 between ``=?base64?`` and ``?=``.
 
-    Encoded is whatever is not visible ASCII with inner spaces and tabs only, or looks as if it was encoded already.
+    Visible ASCII with spaces and tabs inside is unchanged, unless it already looks encoded.
     """
     is_sentinel = value.startswith(_SENTINEL_START) and value.endswith(_SENTINEL_END)
     if not is_sentinel and (not value or _PLAIN.fullmatch(value)):
         return value
-    # Lone surrogates have no UTF-8: whatever the body does with them, the header stays what a header may be.
+    # Lone surrogates have no UTF-8 encoding; surrogatepass keeps them from raising.
     encoded = base64.b64encode(value.encode("utf-8", "surrogatepass")).decode("ascii")
     return f"{_SENTINEL_START}{encoded}{_SENTINEL_END}"
 
 
 def header_line(name: str, value: str) -> bytes:
-    """Render one header field with its line end, the value encoded."""
+    """Render one header field with its encoded value and line end."""
     return f"{name}: {encode_header_value(value)}\r\n".encode("ascii")

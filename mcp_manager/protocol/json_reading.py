@@ -1,4 +1,4 @@
-"""JSON of servers, decoded: by the quick decoder, and once more where that refuses what the grammar allows."""
+"""Lenient decoding of servers' JSON, within limits on its cost."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ __all__ = ["DEFAULT_LIMITS", "LONE_SURROGATES", "OUT_OF_RANGE", "DecodingLimits"
 
 T = TypeVar("T")
 
-LONE_SURROGATES: Final = "text that is half a character"
-"""What is counted where an emoji was cut in two: each half stands for U+FFFD then."""
-OUT_OF_RANGE: Final = "a number that no float can hold"
-"""What is counted where a number is read as infinite, as :func:`json.loads` does."""
+LONE_SURROGATES: Final = "text with half a surrogate pair"
+"""The fault counted when an emoji was cut in two; each half becomes U+FFFD."""
+OUT_OF_RANGE: Final = "a number too large for a float"
+"""The fault counted when a number is read as infinite, as :func:`json.loads` does."""
 
 _BEYOND: Final = "out of range"
-# No text that is so short takes long, or much memory.
+# Shorter texts never take long or much memory.
 _SHORT: Final = 16 * 1024
 
 
 class DecodingLimits(NamedTuple):
-    """How much may be decoded at a time: values, as :func:`weigh` counts them, and bytes of a text with its strings."""
+    """How much JSON may be decoded at once: values as :func:`weigh` counts them, and bytes of text and strings."""
 
     values: int
     memory: int
 
     def check(self, data: bytes | memoryview) -> None:
-        """Raise :class:`TooMuchToDecodeError` for JSON text that is more."""
+        """Raise :class:`TooMuchToDecodeError` for JSON text beyond the limits."""
         values, text = weigh(data, self.values)
         if values > self.values:
             raise TooMuchToDecodeError(f"more than {self.values} values", "max_response_values")
@@ -39,18 +39,18 @@ class DecodingLimits(NamedTuple):
 
 
 DEFAULT_LIMITS: Final = DecodingLimits(300_000, 48 * 1024 * 1024)
-"""What is decoded in some 50 milliseconds, in which nothing else can happen."""
+"""The default: decoding this much blocks the event loop for some 50 milliseconds."""
 
 
 class TooMuchToDecodeError(msgspec.DecodeError):
-    """JSON text is so large, or so dense, that decoding it would hold up everything else.
+    """Decoding this JSON text would block the event loop for too long.
 
     Parameters
     ----------
     excess
-        What there is too much of.
+        What exceeds the limit.
     setting
-        The setting of the server that bounds it.
+        The field of the server's configuration that sets the limit.
     """
 
     def __init__(self, excess: str, setting: str) -> None:
@@ -60,18 +60,16 @@ class TooMuchToDecodeError(msgspec.DecodeError):
 
 
 class JsonDecoder(Generic[T]):
-    """Decode what a server sent, as ``msgspec.json.Decoder`` does.
+    """Decode a server's JSON as ``msgspec.json.Decoder`` does, but accept what RFC 8259 allows.
 
-    RFC 8259 allows escapes of half a surrogate pair and numbers of any size (sections 6 and 8.2); servers that cut text
-    by UTF-16 units, and those that compute, send both. Where the quick decoder refuses a text for that, it is decoded
-    again: halves become U+FFFD, and numbers beyond every float infinite where any number may stand.
+    RFC 8259 allows escapes of half a surrogate pair and numbers of any size (sections 6 and 8.2), and servers send
+    both. If the fast decoder refuses a text because of them, it is decoded again: halves become U+FFFD, and numbers too
+    large for a float become infinite where any number is allowed. Text beyond the limits is not decoded at all.
 
     Parameters
     ----------
     kind
-        What it is decoded as.
-
-    Servers choose how much work their text is: text beyond the limits is not decoded at all.
+        The type to decode to.
     """
 
     __slots__ = ("_decoder", "_kind", "_patient")
@@ -97,18 +95,20 @@ class JsonDecoder(Generic[T]):
 
         Parameters
         ----------
+        data
+            The JSON text.
         mended
-            Is given what had to be overlooked: :data:`LONE_SURROGATES`, :data:`OUT_OF_RANGE`.
+            Receives the faults that were tolerated: :data:`LONE_SURROGATES`, :data:`OUT_OF_RANGE`.
         limits
-            How much it may be; ``None`` where that is known already, or where a few members are taken out of whatever else
-            there is, which makes nothing of the rest.
+            The limits on its size; ``None`` if the size is known to be small, or if ``kind`` takes only a few members,
+            so that the rest is skipped.
 
         Raises
         ------
         TooMuchToDecodeError
-            It is more than the limits allow.
+            The text exceeds the limits.
         msgspec.DecodeError
-            The data is no JSON, or has another shape; the message says what is wrong with the server's own text.
+            The text is not JSON, or does not fit ``kind``; the message refers to the server's original text.
         RecursionError
             It is nested too deeply.
         """
@@ -146,5 +146,5 @@ class JsonDecoder(Generic[T]):
         try:
             raise error
         finally:
-            # An exception's traceback holds this frame.
+            # Break the reference cycle: the traceback refers to this frame.
             del error

@@ -1,4 +1,4 @@
-"""What the manager must know of a method before it sends it."""
+"""The methods of MCP, and their properties that matter before a request is sent."""
 
 from __future__ import annotations
 
@@ -61,16 +61,16 @@ ELICITATION_COMPLETE: Final = "notifications/elicitation/complete"
 SUBSCRIPTION_ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
 
 KEPT_BY_SESSION: Final = frozenset({SUBSCRIBE, UNSUBSCRIBE})
-"""Requests that must not go past a session: it keeps account of them, for the one after it to make them again."""
+"""Requests that must go through the session: it records subscriptions, so that its successor can restore them."""
 
 CONTROL: Final = frozenset({PING, DISCOVER, INITIALIZE, INITIALIZED, CANCELLED, SET_LOG_LEVEL, "tasks/cancel"})
-"""What looks after a server or takes load off it: never refused to spare it."""
+"""Messages that monitor a server or reduce its load; load shedding never refuses them."""
 
 INPUT_METHODS: Final = frozenset({SAMPLE, ELICIT, LIST_ROOTS})
-"""What a server may ask of a client (2026-07-28, basic/patterns/mrtr, core types)."""
+"""Requests that a server may send to a client (2026-07-28, basic/patterns/mrtr, core types)."""
 
 MULTI_ROUND: Final = frozenset({CALL_TOOL, "prompts/get", "resources/read"})
-"""Requests that a server may answer with a question (2026-07-28, basic/patterns/mrtr, supported requests)."""
+"""Requests that a server may answer with questions (2026-07-28, basic/patterns/mrtr, supported requests)."""
 
 NAME_MEMBER: Final = {
     CALL_TOOL: "name",
@@ -80,11 +80,11 @@ NAME_MEMBER: Final = {
     "tasks/update": "taskId",
     "tasks/cancel": "taskId",
 }
-"""Which member of the params goes into ``Mcp-Name`` (2026-07-28, streamable HTTP, standard request headers; SEP-2663)."""
+"""The params member that ``Mcp-Name`` repeats (2026-07-28, streamable HTTP, standard request headers; SEP-2663)."""
 
 _NOTIFICATION_PREFIX: Final = "notifications/"
 
 
 def is_notification(method: str) -> bool:
-    """Tell whether a message of this method expects no reply: MCP names every notification ``notifications/…``."""
+    """Tell whether a method is that of a notification, which has no reply; MCP names them ``notifications/…``."""
     return method.startswith(_NOTIFICATION_PREFIX)

@@ -1,4 +1,4 @@
-"""Requests that take several rounds: the server asks, the client answers with its next try (2026-07-28, basic/patterns/mrtr)."""
+"""Multi-round requests: the server asks for input, and the client repeats with it (2026-07-28, basic/patterns/mrtr)."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ INPUT_REQUIRED: Final = "input_required"
 TASK: Final = "task"
 
 MAX_ROUNDS: Final = 32
-"""How often one request may be answered with a question before it has failed."""
+"""How often one request may be answered with questions before it fails."""
 MAX_QUESTIONS: Final = 64
-"""How many things may be asked at once."""
+"""How many questions one answer may contain."""
 
 _TYPE_MEMBER: Final = b'"resultType"'
 _COMPLETE_FIRST: Final = b'{"resultType":"complete"'
@@ -42,14 +42,14 @@ class MalformedResult(Exception):
 
 
 class InputRequest(msgspec.Struct, frozen=True):
-    """One question of the server: a request without an id."""
+    """One question of the server, in the form of a request without an id."""
 
     method: str
     params: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class InputRequired(msgspec.Struct, frozen=True, rename="camel"):
-    """What the server needs before it can go on; ``request_state`` is JSON as it was written, empty if there is none."""
+    """The input that the server needs; ``request_state`` is raw JSON to be sent back, empty if there is none."""
 
     input_requests: dict[str, InputRequest] = msgspec.field(default_factory=dict)
     request_state: msgspec.Raw = msgspec.Raw(b"")
@@ -65,14 +65,14 @@ _params_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def result_type(result: bytes | memoryview) -> str:
-    """Return what kind of result this is: ``complete`` where it does not say (2026-07-28, basic, responses).
+    """Return the type of a result, ``complete`` if it names none (2026-07-28, basic, responses).
 
     Raises
     ------
     MalformedResult
-        The result is not an object, or the member not a string.
+        The result is not an object, or its ``resultType`` not a string.
     """
-    # The two places where nearly every server has it, found without reading the rest.
+    # Nearly every server writes it first or last, where it is found without decoding the rest.
     if result[: len(_COMPLETE_FIRST)] == _COMPLETE_FIRST or result[-len(_COMPLETE_LAST) :] == _COMPLETE_LAST:
         return COMPLETE
     text = bytes(result) if isinstance(result, memoryview) and len(result) < 4096 else result
@@ -86,12 +86,12 @@ def result_type(result: bytes | memoryview) -> str:
 
 
 def read_input_required(result: bytes | memoryview) -> InputRequired:
-    """Decode what a server asks for.
+    """Decode a result that asks for input.
 
     Raises
     ------
     MalformedResult
-        It has not the specified shape, asks nothing and keeps no state, or asks more than 64 things.
+        It does not have the specified shape, has neither questions nor state, or has more than 64 questions.
     """
     try:
         decoded = _input_decoder.decode(result)
@@ -101,21 +101,20 @@ def read_input_required(result: bytes | memoryview) -> InputRequired:
     if state == b"null":
         state, decoded = b"", InputRequired(decoded.input_requests)
     elif state and not state.startswith(b'"'):
-        raise MalformedResult("the server asked for input with a requestState that is no string")
+        raise MalformedResult("the server asked for input with a requestState that is not a string")
     if not decoded.input_requests and not state:
-        raise MalformedResult("the server asked for input without saying which")
+        raise MalformedResult("the server asked for input without any question")
     if len(decoded.input_requests) > MAX_QUESTIONS:
         raise MalformedResult(
-            f"the server asked {len(decoded.input_requests)} things at once, {MAX_QUESTIONS} at most are allowed"
+            f"the server asked {len(decoded.input_requests)} questions at once; at most {MAX_QUESTIONS} are allowed"
         )
     return decoded
 
 
 def retry_params(params: bytes | None, asked: InputRequired, responses: Mapping[str, Any]) -> bytes:
-    """Encode the params of the next try: the original ones, the answers, and the state exactly as it came.
+    """Encode the params of the next round: the original ones, the answers, and the unchanged state.
 
-    Answers and state belong to this round alone: those of another one are left out (2026-07-28, mrtr, client
-    requirements).
+    Answers and state of earlier rounds are left out (2026-07-28, mrtr, client requirements).
     """
     members: dict[str, Any] = dict(_params_decoder.decode(params or b"{}"))
     members.pop("inputResponses", None)

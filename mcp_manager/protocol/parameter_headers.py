@@ -1,4 +1,4 @@
-"""Arguments of tools that are mirrored into headers (2026-07-28, streamable HTTP, custom headers)."""
+"""The mirroring of tool arguments into HTTP headers (2026-07-28, streamable HTTP, custom headers)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _PREFIX: Final = "Mcp-Param-"
 # RFC 9110, section 5.6.2.
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TYPES: Final = frozenset({"string", "integer", "boolean"})
-# Keywords of JSON Schema 2020-12 (and items and definitions of its predecessors) whose values are schemas. What is data
-# (default, const, enum, examples) is no place for an annotation, and references are not followed.
+# Keywords of JSON Schema 2020-12 (and items and definitions of its predecessors) whose values are schemas. Values of
+# default, const, enum and examples are data and carry no annotations; references are not followed.
 _SCHEMA: Final = (
     "items",
     "contains",
@@ -40,18 +40,18 @@ Path = tuple[str, ...]
 
 
 class InvalidAnnotation(Exception):
-    """A tool's ``x-mcp-header`` breaks a rule; the message says which."""
+    """A tool's ``x-mcp-header`` annotation breaks a rule; the message says which."""
 
 
 class MirroredParameter(msgspec.Struct, frozen=True):
-    """An argument that goes into a header: where it stands in the arguments, and the header's name."""
+    """An argument that is mirrored: its path in the arguments, and the header's name."""
 
     path: Path
     header: str
 
 
 def mirrored_parameters(input_schema: object) -> tuple[MirroredParameter, ...]:
-    """Return which arguments of a tool are mirrored.
+    """Return the arguments of a tool that are mirrored into headers.
 
     Parameters
     ----------
@@ -61,30 +61,30 @@ def mirrored_parameters(input_schema: object) -> tuple[MirroredParameter, ...]:
     Raises
     ------
     InvalidAnnotation
-        One is not a token, not unique without regard to case, not on a string, integer or boolean, or not reached from
-        the root through ``properties`` alone: the tool must not be used over HTTP.
+        An annotation is not a token, repeats another (ignoring case), is not on a string, integer or boolean, or is not
+        reachable from the root through ``properties`` alone. The tool must not be used over HTTP.
     """
     found: dict[str, MirroredParameter] = {}
     for path, schema in _positions(input_schema):
         if ANNOTATION not in schema:
             continue
         if not path:
-            raise InvalidAnnotation(f"{ANNOTATION} stands where properties alone do not lead")
+            raise InvalidAnnotation(f"{ANNOTATION} is not reachable through properties alone")
         where = ".".join(path)[:80]
         token = schema[ANNOTATION]
         if not isinstance(token, str) or not _TOKEN.fullmatch(token):
-            raise InvalidAnnotation(f"{ANNOTATION} of {where!r} is no token of RFC 9110")
+            raise InvalidAnnotation(f"{ANNOTATION} of {where!r} is not a token (RFC 9110, section 5.6.2)")
         if not isinstance(schema.get("type"), str) or schema["type"] not in _TYPES:
             raise InvalidAnnotation(f"{ANNOTATION} of {where!r} is not on a string, integer or boolean")
         folded = token.lower()
         if folded in found:
-            raise InvalidAnnotation(f"{ANNOTATION} of {where!r} is also that of {'.'.join(found[folded].path)[:80]!r}")
+            raise InvalidAnnotation(f"{ANNOTATION} of {where!r} repeats that of {'.'.join(found[folded].path)[:80]!r}")
         found[folded] = MirroredParameter(path, _PREFIX + token)
     return tuple(found.values())
 
 
 def parameter_fields(parameters: tuple[MirroredParameter, ...], arguments: object) -> bytes:
-    """Render the header fields for the arguments of a call; an absent or null argument has none."""
+    """Render the header fields for the arguments of a call; an absent or null argument gets none."""
     return b"".join(
         header_line(parameter.header, text)
         for parameter in parameters
@@ -110,7 +110,7 @@ def _text_of(value: object) -> str | None:
         case str():
             return value
         case int():
-            # Beyond what a server can compare, and beyond what Python writes out without being asked twice.
+            # Larger ones are left out: no server compares them, and Python limits how many digits it converts.
             return str(value) if value.bit_length() <= 1024 else None
         case float():
             return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
@@ -118,7 +118,7 @@ def _text_of(value: object) -> str | None:
 
 
 def _positions(root: object) -> Iterator[tuple[Path | None, dict[str, Any]]]:
-    """Walk every place of a schema in it; the path is ``None`` where properties alone do not lead."""
+    """Walk a schema and every schema in it; the path is ``None`` unless it consists of properties alone."""
     pending: list[tuple[Path | None, object]] = [((), root)]
     while pending:
         path, schema = pending.pop()
@@ -127,7 +127,7 @@ def _positions(root: object) -> Iterator[tuple[Path | None, dict[str, Any]]]:
         yield path, schema
         properties = schema.get("properties")
         if isinstance(properties, dict):
-            # Turned round, since the last one is looked at first.
+            # Reversed, because the last one pushed is visited first.
             pending.extend(
                 (None if path is None else (*path, name), property_) for name, property_ in reversed(properties.items())
             )

@@ -1,4 +1,4 @@
-"""Requests as callers hand them over: checked as JSON-RPC 2.0 before anything is sent."""
+"""The checking and encoding of callers' requests, before anything is sent."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Operation(NamedTuple):
 
 
 def invalid_request(error: FrameError | None) -> InvalidRequestError:
-    """Make the error for a request that came as bytes and is no JSON-RPC, or, for ``None``, has no method."""
+    """Make the error for request bytes that are not JSON-RPC, or, for ``None``, have no method."""
     if error is not None:
         return InvalidRequestError(f"Invalid request: {error}")
-    return InvalidRequestError("Invalid request: it has no method", hint='the least is {"method": "ping"}')
+    return InvalidRequestError("Invalid request: it has no method", hint='the smallest one is {"method": "ping"}')
 
 
 def encode_text(request: str) -> bytes:
-    """Encode a request that came as text; raises :class:`InvalidRequestError`."""
+    """Encode a request given as text; raises :class:`InvalidRequestError`."""
     try:
         return request.encode()
     except AttributeError:
@@ -40,7 +40,7 @@ def encode_text(request: str) -> bytes:
 
 
 def with_progress_token(params: object, token: str) -> dict[str, Any]:
-    """Return a copy of ``params`` whose ``_meta`` asks for progress (2025-11-25, basic/utilities/progress)."""
+    """Return a copy of ``params`` whose ``_meta`` requests progress (2025-11-25, basic/utilities/progress)."""
     if params is not None and not isinstance(params, Mapping):
         raise InvalidRequestError("Invalid request: params must be an object to carry a progress token")
     with_meta = dict(params or {})

@@ -1,4 +1,4 @@
-"""The error object of JSON-RPC 2.0, section 5.1, as a server sent it."""
+"""Bounded reading of JSON-RPC error objects (JSON-RPC 2.0, section 5.1), and the exceptions made from them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mcp_manager.protocol.json_reading import JsonDecoder
 __all__ = ["LONGEST_ERROR", "ErrorObject", "bounded", "error_text", "read_error", "read_url_elicitations", "rpc_error"]
 
 LONGEST_ERROR: Final = 256 * 1024
-"""Bytes of an error object that is read as a whole."""
+"""The largest error object, in bytes, that is decoded as a whole."""
 _SHORT: Final = 16 * 1024
 _MOST_VALUES: Final = 20_000
 _QUOTE: Final = 200
 _LONGEST_MESSAGE: Final = 16 * 1024
-# In which the longest message is found again after masking, which makes most texts shorter.
+# The longest message that is decoded: longer than the longest one kept, because masking shortens it.
 _LONGEST_RAW_MESSAGE: Final = 64 * 1024
 _LONGEST_ESCAPE: Final = 6
 _MAX_ELICITATIONS: Final = 64
@@ -39,7 +39,7 @@ _decoder = JsonDecoder(ErrorObject)
 
 
 def read_error(error: bytes) -> ErrorObject:
-    """Decode an error object; one that cannot be decoded becomes code 0 and says so. See :func:`bounded` for a long one."""
+    """Decode an error object, shortened by :func:`bounded`; a malformed one becomes code 0 with a message."""
     try:
         return _decoder.decode(bounded(error))
     except (msgspec.DecodeError, RecursionError):
@@ -47,10 +47,9 @@ def read_error(error: bytes) -> ErrorObject:
 
 
 def bounded(error: bytes) -> bytes:
-    """Return an error object whose message and data take no time to be read.
+    """Shorten an error object so that decoding it takes no noticeable time.
 
-    An error is shown to people, and read by models: one that is longer than they can read keeps the beginning of its message,
-    and its data is left out.
+    A long one keeps the beginning of its message and loses its data: neither people nor models read that much.
     """
     if len(error) <= _SHORT or (len(error) <= LONGEST_ERROR and weigh(error, _MOST_VALUES)[0] <= _MOST_VALUES):
         return error
@@ -63,20 +62,20 @@ def bounded(error: bytes) -> bytes:
 
 
 def error_text(error: bytes, secrets: Secrets | None = None) -> str:
-    """Quote code and message of an error object, bounded and free of control characters and of ``secrets``."""
+    """Quote message and code of an error object: shortened, without control characters, with ``secrets`` masked."""
     decoded = read_error(error)
     message = decoded.message if secrets is None else secrets.masked_so_far(decoded.message)
     return f"{printable(message[:_QUOTE])} (JSON-RPC error {decoded.code})"
 
 
 def rpc_error(server_id: str, error: bytes, secrets: Secrets | None = None) -> RpcError:
-    """Make the exception for an error that answered a typed call; ``secrets`` are masked wherever it quotes them."""
+    """Make the exception for an error object that answered a typed call, with ``secrets`` masked."""
     text = bounded(error)
     is_cut = text is not error
     decoded = read_error(text if secrets is None else secrets.masked_json(text))
     message = decoded.message
     if len(message) > _LONGEST_MESSAGE:
-        # Masked once more: the beginning of a secret may be what is left of it.
+        # Masked again, because the cut-off message may end within a secret.
         message = (message if secrets is None else secrets.masked_so_far(message))[:_LONGEST_MESSAGE]
         is_cut = True
     elicitations = read_url_elicitations(decoded)
@@ -88,16 +87,16 @@ def rpc_error(server_id: str, error: bytes, secrets: Secrets | None = None) -> R
     else:
         made = RpcError(decoded.code, message, decoded.data, server_id=server_id)
     if is_cut:
-        made.hint = f"the error has {len(error)} bytes and is cut; execute_raw returns all of it"
+        made.hint = f"the error has {len(error)} bytes and was shortened; execute_raw returns all of it"
     return made
 
 
 def _beginning_of(text: bytes) -> bytes:
-    """Return the beginning of a JSON string that was cut anywhere, as a JSON string."""
+    """Return a JSON string that was cut off at any byte as a valid, possibly shorter JSON string."""
     if not text.startswith(b'"'):
         return b'""'
     text = text.decode("utf-8", "ignore").encode()
-    # An escape may have been cut in two, and half a surrogate pair be its first half.
+    # The cut may have split an escape, or a surrogate pair of two escapes.
     for end in range(len(text), max(len(text) - 2 * _LONGEST_ESCAPE, 1), -1):
         whole = text[:end] + b'"'
         try:
@@ -109,10 +108,9 @@ def _beginning_of(text: bytes) -> bytes:
 
 
 def read_url_elicitations(error: ErrorObject) -> list[dict[str, Any]]:
-    """Return what a user must do at which URLs before a request is answered; empty if the error does not say so.
+    """Return the URL elicitations that an error requires (2025-11-25, client/elicitation); empty for other errors.
 
-    All of them must have the specified shape, else none of them counts (2025-11-25, client/elicitation, URL elicitation
-    required error).
+    If one of them does not have the specified shape, the result is empty.
     """
     if error.code != URL_ELICITATION_REQUIRED or not isinstance(error.data, dict):
         return []

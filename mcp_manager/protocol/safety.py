@@ -1,4 +1,4 @@
-"""Which requests do no harm when they are executed twice."""
+"""The classification of requests by whether they are safe to repeat."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mcp_manager.protocol import methods
 __all__ = ["CONTENT", "LISTS", "Safety", "safety_of", "tool_of"]
 
 CONTENT: Final = frozenset({methods.CALL_TOOL, "prompts/get", "resources/read", "completion/complete"})
-"""Requests for what a server has to offer."""
+"""Requests for content: tool calls, prompts, resources and completions."""
 LISTS: Final = frozenset(
     {methods.LIST_TOOLS, methods.DISCOVER, "prompts/list", "resources/list", "resources/templates/list"}
 )
-"""Requests for what a server says of itself."""
+"""Requests for what a server offers: lists and discovery."""
 
 Safety = Literal["safe", "conditional", "never"]
-"""``safe`` to repeat, ``conditional`` on what is known of the tool, or ``never`` repeated by itself."""
+"""``safe``: repeat it; ``conditional``: the tool decides; ``never``: do not repeat it automatically."""
 
 _SAFE: Final = frozenset(
     {
@@ -50,9 +50,9 @@ _decoder = msgspec.json.Decoder(_Named)
 
 
 def safety_of(method: str) -> Safety:
-    """Tell whether a request of this method may be executed twice: those that read, or set what they set anew.
+    """Tell whether requests of a method are safe to repeat: those that only read, or are idempotent.
 
-    ``tasks/update`` hands over answers, and of methods that MCP does not have nothing is known.
+    ``tasks/update`` is not, because it delivers answers; methods unknown to MCP are not either.
     """
     if method in _SAFE:
         return "safe"
@@ -60,7 +60,7 @@ def safety_of(method: str) -> Safety:
 
 
 def tool_of(params: bytes | None) -> str | None:
-    """Return the name of the tool that the params of a ``tools/call`` are for, ``None`` if they have none."""
+    """Return the tool that the params of a ``tools/call`` name, ``None`` if they name none."""
     try:
         return _decoder.decode(params or b"{}").name
     except (msgspec.DecodeError, RecursionError):

@@ -1,4 +1,4 @@
-"""What a refusal says of the session it was sent on: whether to ask, what confirms it, what it proves."""
+"""The rules for detecting a lost session from how a server refuses messages."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ __all__ = [
 
 # 2025-11-25, session management.
 _SPECIFIED: Final = 404
-# Statuses that speak of the client's rights, its timing, or the size of one message (RFC 9110, section 15.5; RFC 6585).
+# Statuses about permissions, timing, or the size of one message (RFC 9110, section 15.5; RFC 6585).
 _OTHER_MEANING: Final = frozenset({403, 408, 413, 425, 429})
 _RESERVED: Final = range(-32768, -31999)
-# Errors with a meaning of their own: whoever says so has read the request.
+# Errors with a specific meaning: a server that sends one has processed the request in a session.
 _ANSWERS: Final = frozenset({METHOD_NOT_FOUND, URL_ELICITATION_REQUIRED})
-# JSON-RPC 2.0, section 5.1: found before anything is executed.
+# JSON-RPC 2.0, section 5.1: these are detected before anything is executed.
 _BEFORE_EXECUTION: Final = frozenset({PARSE_ERROR, INVALID_REQUEST, INVALID_PARAMS})
 _SERVER_ERRORS: Final = range(-32099, -31999)
 _NAMES_OF_A_SESSION: Final = ("session", "initializ", "initialis")
@@ -38,8 +38,8 @@ _NAMES_OF_A_SESSION: Final = ("session", "initializ", "initialis")
 class Refusal(NamedTuple):
     """How a server refused a message.
 
-    ``status`` is the HTTP status, 0 where the refusal came on a stream; ``code`` is that of the JSON-RPC error, ``None``
-    without one; ``text`` is what was said, bounded. ``is_of_ping`` tells whether it was a caller's ping.
+    ``status`` is the HTTP status, 0 if the refusal came on a stream; ``code`` is that of the JSON-RPC error, ``None``
+    without one; ``text`` is its bounded text. ``is_of_ping`` tells whether the message was a caller's ping.
     """
 
     status: int
@@ -49,27 +49,29 @@ class Refusal(NamedTuple):
 
     @property
     def is_status(self) -> bool:
-        """Whether the HTTP status is what refuses."""
+        """Whether the refusal is an HTTP status (4xx)."""
         return 400 <= self.status < 500
 
 
 UNANSWERED: Final = Refusal(0)
-"""A ping of which nobody knows what became."""
+"""A ping without an answer."""
 
 UNASKED: Final = Refusal(-1)
-"""A ping that this side could not send: of the server it says nothing, not even that it is silent."""
+"""A ping that this side could not send, which says nothing about the server."""
 
 
 def may_mean_loss(refusal: Refusal, *, challenged: bool = False) -> bool:
-    """Tell whether a refusal may mean that the server does not know the session any more.
+    """Tell whether a refusal may mean that the server no longer knows the session.
 
-    2025-11-25, session management, has 404 for it. Servers also use other statuses of the 4xx, JSON-RPC errors in a 200
-    or on a stream, and bodies that are no reply at all. A 5xx is a failure of the server, not a refusal.
+    2025-11-25, session management, specifies 404 for this. Servers also use other 4xx statuses, JSON-RPC errors in a
+    200 or on a stream, and bodies that are not replies. A 5xx is a failure of the server, not a refusal.
 
     Parameters
     ----------
+    refusal
+        How the server refused a message.
     challenged
-        A 401 came with a challenge, or its credentials are renewed by other means: it is about those.
+        Whether a 401 is about credentials: it came with a challenge, or the credentials are obtained by OAuth.
     """
     if refusal.code in _ANSWERS:
         return False
@@ -81,9 +83,9 @@ def may_mean_loss(refusal: Refusal, *, challenged: bool = False) -> bool:
 
 
 def needs_second_opinion(ping: Refusal, refusal: Refusal) -> bool:
-    """Tell whether the refusal of a ping may be about pings alone, on a session that has never answered one.
+    """Tell whether the server may refuse only pings, on a session that has never answered one.
 
-    It is not where a ping is refused by the very error that something else was refused by, or by the specified status.
+    It does not if it refused another message with the same JSON-RPC error, or both with the specified status.
     """
     if refusal.is_of_ping:
         return True
@@ -92,19 +94,20 @@ def needs_second_opinion(ping: Refusal, refusal: Refusal) -> bool:
 
 
 def confirms_loss(ping: Refusal, refusal: Refusal, *, is_of_request: bool = True) -> bool:
-    """Tell whether what became of a ping confirms that the session is lost.
+    """Tell whether the outcome of a ping confirms that the session is lost.
 
-    A server that has lost a session refuses all that comes for it in the same way. One that refuses a call for its
-    arguments and pings for a reason of its own does not. 404 is the specified form: it holds unless a ping is answered.
+    A server that has lost a session refuses every message for it in the same way. A server that refuses a call because
+    of its arguments, and pings for another reason, does not. 404 is the specified form, so it counts unless the ping is
+    answered.
 
     Parameters
     ----------
     ping
-        How the ping was refused; :func:`may_mean_loss` holds for it, or it is :data:`UNANSWERED` or :data:`UNASKED`.
+        How the ping was refused; :func:`may_mean_loss` is true for it, or it is :data:`UNANSWERED` or :data:`UNASKED`.
     refusal
         How the message before it was refused.
     is_of_request
-        Whether that was a request, which a JSON-RPC error can answer.
+        Whether that message was a request, which a JSON-RPC error can answer.
     """
     if ping == UNASKED:
         return False
@@ -116,11 +119,11 @@ def confirms_loss(ping: Refusal, refusal: Refusal, *, is_of_request: bool = True
 
 
 def proves_unexecuted(refusal: Refusal) -> bool:
-    """Tell whether the refusal of a request on a session that is lost proves that it was not executed.
+    """Tell whether a refusal on a lost session proves that the request was not executed.
 
-    A 4xx does, and so do errors that are found before anything is executed. The codes -32000 to -32099 have no meaning of
-    their own: a gateway also uses them for a request that was under way when it lost the server behind it. There the
-    text decides, and without it nothing is proven.
+    A 4xx does, and so do errors that are detected before anything is executed. The codes -32000 to -32099 have no fixed
+    meaning: a gateway also uses them for a request in flight when it lost the server behind it. For these, only a text
+    that names the session is proof.
     """
     if refusal.is_status or refusal.code in _BEFORE_EXECUTION:
         return True

@@ -1,4 +1,4 @@
-"""What is listened for on a ``subscriptions/listen`` stream, and what comes on it (2026-07-28, basic/patterns/subscriptions)."""
+"""Requests and notifications of ``subscriptions/listen`` streams (2026-07-28, basic/patterns/subscriptions)."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ CHANGE_KINDS: Final = {
     PROMPTS_CHANGED: "promptsListChanged",
     RESOURCES_CHANGED: "resourcesListChanged",
 }
-"""The notifications that a stream can carry for a whole list, and what asks for them."""
+"""The notifications about whole lists that a stream can carry, with the params member that requests each."""
 
 _CAPABILITIES: Final = {TOOLS_CHANGED: "tools", PROMPTS_CHANGED: "prompts", RESOURCES_CHANGED: "resources"}
 _SUBSCRIPTION_KEY: Final = "io.modelcontextprotocol/subscriptionId"
 
 
 class Interest(msgspec.Struct, frozen=True):
-    """A filter for notifications: which lists, by the method of their notification, and which resources."""
+    """The notifications to receive: ``kinds`` are the methods of list changes, ``uris`` the resources."""
 
     kinds: frozenset[str] = frozenset()
     uris: frozenset[str] = frozenset()
@@ -46,14 +46,14 @@ class Interest(msgspec.Struct, frozen=True):
         return Interest(self.kinds - other.kinds, self.uris - other.uris)
 
     def params(self) -> bytes:
-        """Encode the params of the request that asks for it."""
+        """Encode the params of the request that subscribes to it."""
         wanted: dict[str, Any] = {CHANGE_KINDS[kind]: True for kind in sorted(self.kinds)}
         if self.uris:
             wanted["resourceSubscriptions"] = sorted(self.uris)
         return msgspec.json.encode({"notifications": wanted})
 
     def news(self) -> Iterator[tuple[str, bytes | None]]:
-        """Return the notifications, method and params, that say that all of it has changed."""
+        """Yield method and params of the notifications that report all of it as changed."""
         for kind in sorted(self.kinds):
             yield kind, None
         for uri in sorted(self.uris):
@@ -89,7 +89,7 @@ _cancelled_decoder = JsonDecoder(_Cancelled)
 
 
 def offered_kinds(capabilities: Mapping[str, Any]) -> frozenset[str]:
-    """Return the kinds of list changes that a server with these capabilities announces."""
+    """Return the kinds of list changes that a server with these capabilities sends notifications about."""
 
     def is_offered(capability: object) -> bool:
         return isinstance(capability, Mapping) and capability.get("listChanged") is True
@@ -98,7 +98,7 @@ def offered_kinds(capabilities: Mapping[str, Any]) -> frozenset[str]:
 
 
 def read_subscription_id(params: bytes | None) -> int | str | None:
-    """Return the id of the listening that a message belongs to, ``None`` if it does not say."""
+    """Return the id of the subscription that a message belongs to, ``None`` if it names none."""
     try:
         return _tagged_decoder.decode(params or b"{}", limits=None).meta.subscription_id
     except (msgspec.DecodeError, RecursionError):
@@ -106,7 +106,7 @@ def read_subscription_id(params: bytes | None) -> int | str | None:
 
 
 def read_acknowledged(params: bytes | None, asked: Interest) -> Interest:
-    """Return what of ``asked`` a server agreed to tell; all of it if it does not say."""
+    """Return the part of ``asked`` that a server agreed to send; all of it if it does not say."""
     try:
         honoured = _acknowledged_decoder.decode(params or b"{}").notifications
     except (msgspec.DecodeError, RecursionError):
@@ -123,7 +123,7 @@ def read_acknowledged(params: bytes | None, asked: Interest) -> Interest:
 
 
 def read_cancelled_id(params: bytes | None) -> int | str | None:
-    """Return the id of the request that a server says is cancelled, ``None`` if it does not say."""
+    """Return the id of the request that a server cancels, ``None`` if it names none."""
     try:
         return _cancelled_decoder.decode(params or b"{}", limits=None).request_id
     except (msgspec.DecodeError, RecursionError):

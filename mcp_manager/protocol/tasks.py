@@ -1,4 +1,4 @@
-"""Calls that go on as tasks, in the shape of either era: SEP-2663, and the experimental tasks of 2025-11-25."""
+"""Calls that become tasks, in either era: SEP-2663, and the experimental tasks of 2025-11-25."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ __all__ = ["TaskState", "TaskStatus", "poll_delay_s", "read_created_task", "read
 _DEFAULT_S: Final = 1.0
 _SHORTEST_S: Final = 0.05
 _LONGEST_S: Final = 60.0
-# Only upwards: servers may refuse whoever asks more often than they said.
+# Only upwards, because a server may refuse to be asked more often than it said.
 _SPREAD: Final = 0.1
 
 
 TaskStatus = Literal["working", "input_required", "completed", "failed", "cancelled"]
-"""The states of a task, the same in either era."""
+"""The states of a task, the same in both eras."""
 
 
 class TaskState(msgspec.Struct, frozen=True, rename="camel"):
-    """What a server says of a task. ``pollIntervalMs`` and ``pollInterval`` are the same, of either era.
+    """The state of a task, as a server reports it.
 
-    ``result`` and ``error`` are JSON as it was written, empty where there is none.
+    ``pollIntervalMs`` and ``pollInterval`` are the names of the same member in the two eras, in milliseconds.
+    ``result`` and ``error`` are raw JSON, empty if there is none.
     """
 
     task_id: str
@@ -56,7 +57,7 @@ def read_task(result: bytes | memoryview) -> TaskState:
 
 
 def read_created_task(result: bytes | memoryview) -> TaskState | None:
-    """Decode the task that a request became (2025-11-25), ``None`` if it was answered at once; raises as :func:`read_task`."""
+    """Decode the task that a request became (2025-11-25), ``None`` if it did not; raises :class:`MalformedResult`."""
     try:
         return _created_decoder.decode(result, limits=None).task
     except (msgspec.DecodeError, RecursionError) as error:
@@ -64,9 +65,9 @@ def read_created_task(result: bytes | memoryview) -> TaskState | None:
 
 
 def poll_delay_s(state: TaskState, random: float) -> float:
-    """Return the seconds to wait before a task is asked for again; ``random`` is uniform in [0, 1).
+    """Return the seconds to wait before polling a task again; ``random`` is uniform in [0, 1).
 
-    What the server suggests, or one second, within 50 ms to a minute, and up to a tenth more.
+    This is the server's suggestion or one second, limited to 50 ms to one minute, plus up to a tenth of jitter.
     """
     hint_ms = state.poll_interval_ms if state.poll_interval_ms is not None else state.poll_interval
     wanted_s = _DEFAULT_S if hint_ms is None else hint_ms / 1000
@@ -79,12 +80,19 @@ def task_params(task_id: str, **members: Any) -> bytes:
 
 
 def with_task(params: bytes | None, ttl_ms: int | None = None) -> bytes:
-    """Return params that ask for the request to become a task (2025-11-25, creating tasks).
+    """Return params that request the call to become a task (2025-11-25, creating tasks).
+
+    Parameters
+    ----------
+    params
+        The original params.
+    ttl_ms
+        How long the server shall keep the task, in milliseconds; ``None`` for its default.
 
     Raises
     ------
     msgspec.DecodeError
-        They are no object.
+        The params are not an object.
     """
     members: dict[str, Any] = dict(_params_decoder.decode(params or b"{}"))
     members["task"] = {} if ttl_ms is None else {"ttl": ttl_ms}

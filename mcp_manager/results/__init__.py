@@ -1,4 +1,4 @@
-"""What servers answer, as typed records that keep what this version does not know, and the draining of paged lists."""
+"""The results of servers as typed records that keep unknown members, and the reading of paged lists."""
 
 from __future__ import annotations
 

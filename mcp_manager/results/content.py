@@ -1,4 +1,4 @@
-"""Blocks of content, as tools return them, prompts contain them and models write them."""
+"""The blocks of content that tools return, prompts contain and models write."""
 
 from __future__ import annotations
 
@@ -30,47 +30,100 @@ class _Block(Record, frozen=True, kw_only=True, tag_field="type", tag=""):
 
     @property
     def type(self) -> str:
-        """What kind of block this is, as on the wire."""
+        """The kind of block, as on the wire."""
         return str(self.__struct_config__.tag)
 
 
 class TextContent(_Block, frozen=True, kw_only=True, tag="text"):
-    """Text."""
+    """A block of text.
+
+    Parameters
+    ----------
+    text
+        The text.
+    annotations
+        Hints on how to use the block, or ``None``.
+    meta
+        The block's ``_meta``, or ``None``.
+    """
 
     text: str
 
 
 class ImageContent(_Block, frozen=True, kw_only=True, tag="image"):
-    """An image; ``data`` is base64."""
+    """An image.
+
+    Parameters
+    ----------
+    data
+        The image in base64.
+    mime_type
+        Its media type, such as ``image/png``.
+    annotations, meta
+        See :class:`TextContent`.
+    """
 
     data: str
     mime_type: str = ""
 
 
 class AudioContent(_Block, frozen=True, kw_only=True, tag="audio"):
-    """A sound; ``data`` is base64."""
+    """A sound recording.
+
+    Parameters
+    ----------
+    data
+        The recording in base64.
+    mime_type
+        Its media type, such as ``audio/wav``.
+    annotations, meta
+        See :class:`TextContent`.
+    """
 
     data: str
     mime_type: str = ""
 
 
 class ResourceLink(Resource, frozen=True, kw_only=True, tag_field="type", tag="resource_link"):
-    """A resource to be read if it is wanted; ``resources/list`` need not have it (2025-06-18, server/tools)."""
+    """A link to a resource, which ``resources/list`` need not contain (2025-06-18, server/tools).
+
+    Its fields are those of :class:`Resource`.
+    """
 
     @property
     def type(self) -> str:
-        """What kind of block this is, as on the wire."""
+        """The kind of block, as on the wire."""
         return "resource_link"
 
 
 class EmbeddedResource(_Block, frozen=True, kw_only=True, tag="resource"):
-    """A resource with its contents."""
+    """A resource with its contents.
+
+    Parameters
+    ----------
+    resource
+        The contents.
+    annotations, meta
+        See :class:`TextContent`.
+    """
 
     resource: ResourceContents
 
 
 class ToolUseContent(_Block, frozen=True, kw_only=True, tag="tool_use"):
-    """A model's wish to have a tool called (sampling, 2025-11-25)."""
+    """A model's request to call a tool (sampling, 2025-11-25).
+
+    Parameters
+    ----------
+    id
+        Identifies the request; :class:`ToolResultContent` refers to it.
+    name
+        The tool.
+    input
+        The arguments.
+    annotations, meta
+        See :class:`TextContent`.
+    """
 
     id: str
     name: str
@@ -78,7 +131,21 @@ class ToolUseContent(_Block, frozen=True, kw_only=True, tag="tool_use"):
 
 
 class ToolResultContent(_Block, frozen=True, kw_only=True, tag="tool_result"):
-    """What the tool of a :class:`ToolUseContent` returned (sampling, 2025-11-25)."""
+    """The result of the tool of a :class:`ToolUseContent` (sampling, 2025-11-25).
+
+    Parameters
+    ----------
+    tool_use_id
+        The ``id`` of the :class:`ToolUseContent`.
+    content
+        The blocks that the tool returned.
+    structured_content
+        Its structured result, or ``None``.
+    is_error
+        Whether the tool failed.
+    annotations, meta
+        See :class:`TextContent`.
+    """
 
     tool_use_id: str
     content: list[ContentBlock] = msgspec.field(default_factory=list)
@@ -87,11 +154,14 @@ class ToolResultContent(_Block, frozen=True, kw_only=True, tag="tool_result"):
 
 
 class UnknownContent(_Block, frozen=True, kw_only=True, tag="unknown"):
-    """A block of a kind that this version does not know: all of it is in ``extra``."""
+    """A block of a kind that this version does not know, or a malformed one.
+
+    ``extra`` holds all of its members; ``annotations`` and ``meta`` are ``None``.
+    """
 
     @property
     def type(self) -> str:
-        """What kind of block this is, as on the wire."""
+        """The kind of block, as on the wire."""
         return str(self.extra.get("type", "unknown"))
 
 
@@ -105,11 +175,21 @@ ContentBlock = (
     | ToolResultContent
     | UnknownContent
 )
-"""One block of content; which ones a place may hold, the specification says, and nobody checks."""
+"""One block of content. The specification restricts the kinds in each place; this is not checked."""
 
 
 class SamplingMessage(Record, frozen=True, kw_only=True):
-    """One message of ``sampling/createMessage``; a handler reads it with ``msgspec.convert``."""
+    """One message of ``sampling/createMessage``; a handler reads it with ``msgspec.convert``.
+
+    Parameters
+    ----------
+    role
+        ``user`` or ``assistant``.
+    content
+        One block, or several.
+    meta
+        The message's ``_meta``, or ``None``.
+    """
 
     role: str
     content: ContentBlock | list[ContentBlock]

@@ -1,4 +1,4 @@
-"""Results that take longer to read than an event loop may stand still."""
+"""Decoding of results that are large enough to block the event loop."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ __all__ = ["limits_for", "read_result"]
 
 T = TypeVar("T")
 
-# What takes a millisecond at most, whatever it is made of.
+# Decoding up to this many bytes takes at most a millisecond, whatever their content.
 _SHORT: Final = 16 * 1024
-# Counting alone takes longer than that beyond this.
+# Beyond this, counting the values alone takes longer than a millisecond.
 _LONG: Final = 256 * 1024
-# Even where every one of them is looked at in Python.
+# Up to this many values take at most a millisecond, even if each is processed in Python.
 _FEW: Final = 4_000
 _BYTES_A_VALUE: Final = 48
 _FEWEST: Final = 1_000
 
 
 def limits_for(max_response_bytes: int, max_response_values: int | None) -> DecodingLimits:
-    """Return how much of a server's results may be decoded at a time.
+    """Return the limits on decoding one result of a server.
 
-    A value takes some 50 bytes of memory, so that neither bound lets a reply take more than four times its limit.
+    Parameters are fields of :class:`~mcp_manager.config.ServerConfig`. A value takes some 50 bytes of memory, so a
+    decoded reply takes at most about four times ``max_response_bytes``.
     """
     values = max_response_values
     if values is None:
@@ -41,9 +42,9 @@ async def read_result(
     on_fault: FaultTaker | None = None,
     limits: DecodingLimits = DEFAULT_LIMITS,
 ) -> T:
-    """Decode a result as :func:`decode_result` does, a large one beside the event loop.
+    """Decode a result as :func:`decode_result` does, a large one in a thread.
 
-    The decoder itself lets nobody else run, which the limits bound; what is done in Python before and after it does.
+    The decoder itself holds the GIL, for a time that the limits bound; the Python code around it does not.
     """
     if len(result) <= _SHORT or (len(result) <= _LONG and weigh(result, _FEW)[0] <= _FEW):
         return decode_result(server_id, result, kind, on_fault, limits)

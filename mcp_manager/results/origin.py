@@ -1,4 +1,4 @@
-"""What records were decoded from: kept beside those that do not hold all of it, so that they can tell it again."""
+"""The original text of a result, kept for records whose fields do not hold all of it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mcp_manager.protocol.json_reading import JsonDecoder
 __all__ = ["Origin", "Path"]
 
 Path = tuple[str | int, ...]
-"""The way from a result to one of its parts: names of members on the wire, and indexes."""
+"""The path from a result to one of its parts: names of members on the wire, and indexes."""
 
 _members_decoder = JsonDecoder(dict[str, msgspec.Raw])
 _entries_decoder = JsonDecoder(list[msgspec.Raw])
 
 
 class Origin:
-    """The text of one result, cut up where it is asked for."""
+    """The JSON text of one result; it is split into parts on demand."""
 
     __slots__ = ("_parts", "_text")
 

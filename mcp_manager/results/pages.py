@@ -1,4 +1,4 @@
-"""The draining of paged lists (2025-11-25, server/utilities/pagination)."""
+"""The reading of paged lists (2025-11-25, server/utilities/pagination)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from mcp_manager.results.record import CacheableResult
 __all__ = ["MAX_ENTRIES", "MAX_PAGES", "drain_pages"]
 
 MAX_PAGES: Final = 10_000
-"""How many pages a list may have."""
+"""The most pages that a list may have."""
 MAX_ENTRIES: Final = 1_000_000
-"""How many entries a list may have."""
-# A list may be so many times what one of its pages may be.
+"""The most entries that a list may have."""
+# All pages together may have this many times the limits of one page.
 _LARGEST_PAGES: Final = 4
 _INVALID_PARAMS: Final = -32602
 
@@ -41,27 +41,29 @@ async def drain_pages(
 ) -> list[T]:
     """Fetch all pages of a list.
 
+    Cursors are opaque; only an absent one ends the list, an empty string does not. If the server no longer accepts one
+    of its cursors because its list has changed, the list is read once more from the start.
+
     Parameters
     ----------
+    server_id
+        The server's id, for errors.
     member
         The member of the result that holds the entries, such as ``tools``.
     kind
-        What an entry is decoded as.
+        The type to decode an entry to.
     fetch
         ``await fetch(cursor)`` returns one page's result; the first cursor is ``None``.
     on_fault
-        ``on_fault(kind, detail)`` is told of entries that are left out, since they are malformed.
+        Called with the kind and detail of every tolerated fault, such as a malformed entry that was left out.
     limits
-        How much a page may be.
-
-    A cursor is opaque and ends only when it is absent: an empty string is a valid one. When a server does not know a
-    cursor of its own any more (its list has changed), the list is read once more from the start.
+        The limits on one page.
 
     Raises
     ------
     ProtocolError
-        A page is malformed, the cursors go round in a circle, or the list has more than 10,000 pages, 1,000,000
-        entries, or four times as much of anything as ``limits`` allow a page.
+        A page is malformed, a cursor repeats, or the list has more than 10,000 pages, 1,000,000 entries, or four times
+        what ``limits`` allow one page.
     """
     try:
         return await _drain(server_id, member, kind, fetch, on_fault, limits)
@@ -105,15 +107,15 @@ async def _drain(
         if cursor is None:
             return entries
         if cursor in seen:
-            raise _endless(server_id, f"the pages of {member} never end: a cursor came back")
-        # Of the one page that most lists have, nothing needs to be counted.
+            raise _endless(server_id, f"the pages of {member} never end: a cursor repeats")
+        # Counted only now, because most lists have a single page.
         size.add(result)
-        # Not kept while the next page is waited for.
+        # Free its memory while the next page is awaited.
         del result
         if excess := size.excess():
             raise _endless(
                 server_id,
-                f"the pages of {member} are too much together: {size}, and more",
+                f"the pages of {member} are too large together: {size}, and more",
                 hint=f"raise {excess} for this server",
             )
         seen.add(cursor)
@@ -124,11 +126,11 @@ async def _drain(
 
 
 class _Size:
-    """How much the pages of one list are together."""
+    """The total size of a list's pages."""
 
     def __init__(self, limits: DecodingLimits) -> None:
         self._most_values = _LARGEST_PAGES * limits.values
-        # The longest reply is a third of what it may take in memory with its strings.
+        # limits.memory is three times the longest reply, see limits_for().
         self._most_bytes = _LARGEST_PAGES * limits.memory // 3
         self._values = 0
         self._bytes = 0
@@ -137,12 +139,12 @@ class _Size:
         return f"{self._values} values in {self._bytes} bytes"
 
     def add(self, result: bytes | memoryview) -> None:
-        """Count a page."""
+        """Add a page."""
         self._values += weigh(result, self._most_values)[0]
         self._bytes += len(result)
 
     def excess(self) -> str:
-        """Return the setting of the server that there is too much for, or ""."""
+        """Return the server setting whose limit is exceeded, or ""."""
         if self._values > self._most_values:
             return "max_response_values"
         return "max_response_bytes" if self._bytes > self._most_bytes else ""
@@ -161,7 +163,7 @@ def _page_type(member: str, kind: type[Any]) -> type[Any]:
         first, *rest = member.split("_")
         known = msgspec.defstruct(
             f"{kind.__name__}Page",
-            # A type that is known only now.
+            # The type is known only at run time.
             [(member, list[kind], msgspec.field(name=first + "".join(map(str.capitalize, rest))))],  # type: ignore[valid-type]
             bases=(_Page,),
             kw_only=True,

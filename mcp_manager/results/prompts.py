@@ -1,4 +1,4 @@
-"""Prompts, and the completion of arguments."""
+"""The records of prompts and of argument completion."""
 
 from __future__ import annotations
 
@@ -13,7 +13,17 @@ __all__ = ["CompleteResult", "Completion", "GetPromptResult", "Prompt", "PromptA
 
 
 class PromptArgument(Record, frozen=True, kw_only=True):
-    """What a prompt can be filled in with."""
+    """One argument of a prompt.
+
+    Parameters
+    ----------
+    name
+        The argument's name.
+    title, description
+        Texts for people, or ``None``.
+    required
+        Whether it must be given.
+    """
 
     name: str
     title: str | None = None
@@ -22,7 +32,21 @@ class PromptArgument(Record, frozen=True, kw_only=True):
 
 
 class Prompt(Record, frozen=True, kw_only=True):
-    """One entry of ``prompts/list``."""
+    """One entry of ``prompts/list``.
+
+    Parameters
+    ----------
+    name
+        The prompt's name.
+    title, description
+        Texts for people, or ``None``.
+    arguments
+        Its arguments, or ``None``.
+    icons
+        Pictures for a user interface, or ``None``.
+    meta
+        The entry's ``_meta``, or ``None``.
+    """
 
     name: str
     title: str | None = None
@@ -33,21 +57,49 @@ class Prompt(Record, frozen=True, kw_only=True):
 
 
 class PromptMessage(Record, frozen=True, kw_only=True):
-    """One message of a prompt."""
+    """One message of a prompt.
+
+    Parameters
+    ----------
+    role
+        ``user`` or ``assistant``.
+    content
+        The block of content.
+    """
 
     role: str
     content: ContentBlock
 
 
 class GetPromptResult(Result, frozen=True, kw_only=True):
-    """A prompt, filled in."""
+    """The result of ``prompts/get``: a prompt with its arguments filled in.
+
+    Parameters
+    ----------
+    messages
+        The messages.
+    description
+        A text for people, or ``None``.
+    result_type, meta
+        See :class:`CallToolResult`.
+    """
 
     messages: list[PromptMessage] = msgspec.field(default_factory=list)
     description: str | None = None
 
 
 class Completion(Record, frozen=True, kw_only=True):
-    """Proposed values, at most 100 at a time, and how many there are in all."""
+    """Proposed values of an argument.
+
+    Parameters
+    ----------
+    values
+        The proposals, at most 100.
+    total
+        How many there are in total, or ``None``.
+    has_more
+        Whether there are more than ``values``.
+    """
 
     values: list[str] = msgspec.field(default_factory=list)
     total: int | float | None = None
@@ -55,6 +107,14 @@ class Completion(Record, frozen=True, kw_only=True):
 
 
 class CompleteResult(Result, frozen=True, kw_only=True):
-    """Proposals for a prompt's or template's argument."""
+    """The result of ``completion/complete``.
+
+    Parameters
+    ----------
+    completion
+        The proposals.
+    result_type, meta
+        See :class:`CallToolResult`.
+    """
 
     completion: Completion = msgspec.field(default_factory=Completion)

@@ -1,4 +1,4 @@
-"""Read results: in one pass where every member is known, and member by member where one is not."""
+"""Lenient decoding of results: in one pass if every member is known, else member by member."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ __all__ = ["FaultTaker", "decode_result"]
 T = TypeVar("T")
 
 FaultTaker = Callable[[str, str], None]
-"""``take(kind, detail)`` counts what was overlooked."""
+"""``take(kind, detail)`` counts a tolerated fault."""
 
 LEFT_OUT: Final = "a malformed entry was left out"
 ODD_BLOCK: Final = "a malformed content block"
 ODD_MEMBER: Final = "a member of another type than specified"
 
-# Optional members that mean something else when they are left out: one of the wrong type is no ornament gone wrong.
+# Optional members whose absence has a meaning, so that one of a wrong type must not be dropped.
 _ESSENTIAL: Final = frozenset({"nextCursor", "text", "blob"})
-# The specification nests six deep. Every level is read once more, so the levels must have an end.
+# The specification nests records six deep. Every level is decoded again, so their number needs a limit.
 _MAX_DEPTH: Final = 16
 _QUOTED: Final = 200
-# A result with more than these is not one that went wrong here and there.
+# A result with more faults is refused instead of repaired.
 _MAX_FAULTS: Final = 1000
 _TRUTH: Final = {b'"true"': b"true", b"1": b"true", b'"false"': b"false", b"0": b"false"}
 
@@ -48,15 +48,27 @@ def decode_result(
     on_fault: FaultTaker | None = None,
     limits: DecodingLimits = DEFAULT_LIMITS,
 ) -> T:
-    """Decode a reply's ``result`` as ``kind``.
+    """Decode a reply's ``result``, tolerating faults where possible.
 
-    An entry of a list that has not the specified shape is left out, and a content block without it is kept as
-    :class:`UnknownContent`; ``on_fault(kind, detail)`` is told of both, and of whatever else was overlooked.
+    An entry of a list without the specified shape is left out; such a content block becomes :class:`UnknownContent`.
+
+    Parameters
+    ----------
+    server_id
+        The server's id, for errors.
+    result
+        The JSON text.
+    kind
+        The type to decode to.
+    on_fault
+        Called with the kind and detail of every tolerated fault.
+    limits
+        The limits on the result.
 
     Raises
     ------
     ProtocolError
-        The result does not have that shape, and the message names the place; or it is more than the limits allow.
+        The result does not have the shape of ``kind``; the message names the place. Or it exceeds the limits.
     """
     decoder = _decoder_of(kind)
     mended: list[str] = []
@@ -71,14 +83,14 @@ def decode_result(
             decoded, reading = _read_by_members(result, kind, mended)
     except TooMuchToDecodeError as error:
         raise ProtocolError(
-            f"the result is too much to be decoded: {error}",
+            f"the result is too large to decode: {error}",
             server_id=server_id,
             delivery="answered",
-            hint=f"execute_raw returns it as it is, or raise {error.setting} for this server",
+            hint=f"use execute_raw, which returns it undecoded, or raise {error.setting} for this server",
         ) from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise ProtocolError(
-            f"the result is not a {kind.__name__}: {error or 'it is nested too deep'}",
+            f"the result is not a {kind.__name__}: {error or 'it is nested too deeply'}",
             server_id=server_id,
             delivery="answered",
         ) from None
@@ -100,7 +112,7 @@ def _decoder_of(kind: Any) -> JsonDecoder[Any]:
 
 
 def _read_by_members(result: bytes | memoryview, kind: Any, mended: list[str]) -> tuple[Any, _Reading]:
-    """Take out what the records do not have, decode the rest, and put it back as their ``extra``."""
+    """Remove unknown members, decode the rest, and put the removed ones into ``extra``."""
     decoder = _decoder_of(kind)
     try:
         reading = _Reading(mended, check=False)
@@ -121,7 +133,7 @@ def _read_by_members(result: bytes | memoryview, kind: Any, mended: list[str]) -
 
 
 class _Member:
-    """What is known of one member of a record."""
+    """The properties of one member of a kind of record."""
 
     __slots__ = ("attribute", "decoder", "default", "holds_truth", "is_list", "is_ornament", "kinds", "name")
 
@@ -148,7 +160,7 @@ def _shape_of(kind: type[Record]) -> dict[str, _Member]:
 
 
 def _records_in(kind: Any) -> Iterator[type[Record]]:
-    """Yield the kinds of record that a member may hold, alone or in a list."""
+    """Yield the kinds of record that a member may hold, as its value or in a list."""
     if isinstance(kind, type) and get_origin(kind) is None:
         if issubclass(kind, Record):
             yield kind
@@ -162,17 +174,17 @@ def _first_byte(raw: msgspec.Raw) -> bytes:
 
 
 class _Reading:
-    """One reading of a result by its members.
+    """One reading of a result, member by member.
+
+    ``found`` lists the members that belong into ``extra``, with the path of their record; ``faults`` lists kind and
+    detail of every tolerated fault; ``kept`` has the original indexes of the remaining entries of a list, by its path.
 
     Parameters
     ----------
     mended
-        Is given what decoders had to overlook.
+        Receives the faults that decoders tolerated.
     check
-        Whether the types of members are looked at, too. Else the first wrong one ends the reading.
-
-    ``found`` has what belongs into ``extra``, by the place of its record; ``faults`` kinds and details of what was
-    overlooked; ``kept`` the indexes of the entries that are left of a list, by its place.
+        Whether to check the types of members and to repair wrong ones; otherwise the first wrong one raises an error.
     """
 
     def __init__(self, mended: list[str], *, check: bool) -> None:
@@ -183,7 +195,7 @@ class _Reading:
         self.kept: dict[Path, list[int | None]] = {}
 
     def known_of(self, raw: msgspec.Raw, kinds: tuple[type[Record], ...], path: Path) -> Any:
-        """Return what is known of a record as members still encoded."""
+        """Return the known members of a record, still encoded."""
         if _first_byte(raw) == b"[":
             return [
                 self.known_of(entry, kinds, (*path, index))
@@ -194,7 +206,7 @@ class _Reading:
         if kind is UnknownContent:
             return self._unknown(path, {name: self._plain(value) for name, value in members.items()})
         if len(path) > _MAX_DEPTH:
-            raise msgspec.ValidationError("its records are nested too deep")
+            raise msgspec.ValidationError("its records are nested too deeply")
         shape = _shape_of(kind)
         known: dict[str, Any] = {}
         extra: dict[str, Any] = {}
@@ -229,7 +241,7 @@ class _Reading:
         return next((kind for kind in kinds if kind.__struct_config__.tag == tag), UnknownContent)
 
     def _known_member(self, member: _Member, value: msgspec.Raw, path: Path) -> Any:
-        """Return a member as it can be decoded, ``None`` for one that only ``extra`` can hold."""
+        """Return a member in a form that can be decoded, ``None`` for one that goes into ``extra``."""
         found, faults = len(self.found), len(self.faults)
         place = (*path, member.attribute)
         is_null = bytes(value) == b"null"
@@ -258,17 +270,17 @@ class _Reading:
         return kept
 
     def _alone(self, member: _Member, value: msgspec.Raw, place: Path) -> Any:
-        """Return what is known of a member that holds a record, or where it may, several."""
+        """Return the known members of the record, or records, that a member holds."""
         if not self._check or UnknownContent not in member.kinds or _first_byte(value) == b"[":
             return self.known_of(value, member.kinds, place)
         return self._entry(value, member.kinds, place)
 
     def _entries(self, member: _Member, value: msgspec.Raw, place: Path) -> list[Any]:
-        """Return what is known of the entries of a list, each judged by itself."""
+        """Return the known members of a list's entries, without malformed entries."""
         is_content = UnknownContent in member.kinds
         if is_content and _first_byte(value) in (b"{", b'"'):
-            # One block where a list of them belongs.
-            self.faults.append((ODD_MEMBER, f"{_shown(place)} is no list"))
+            # A single block instead of a list of them.
+            self.faults.append((ODD_MEMBER, f"{_shown(place)} is not a list"))
             self.kept[place] = [None]
             return [self._entry(value, member.kinds, (*place, 0))]
         entries: list[Any] = []
@@ -289,7 +301,7 @@ class _Reading:
         return entries
 
     def _entry(self, raw: msgspec.Raw, kinds: tuple[type[Record], ...], place: Path) -> Any:
-        """Return what is known of an entry; raises ``ValidationError`` for one that is of no use."""
+        """Return the known members of an entry; raises ``ValidationError`` for a malformed one."""
         found, faults = len(self.found), len(self.faults)
         try:
             if _first_byte(raw) == b"[":
@@ -313,26 +325,26 @@ class _Reading:
     def _fault(self, kind: str, place: Path, error: Exception) -> None:
         if len(self.faults) >= _MAX_FAULTS:
             if kind == ODD_MEMBER:
-                # It costs nothing but itself, and is not counted beyond measure.
+                # Harmless by itself: tolerated, but no longer counted.
                 return
             raise msgspec.ValidationError("too much of it is malformed")
         self.faults.append((kind, f"{_shown(place)}: {error}"[:_QUOTED]))
 
 
 def _shown(path: Path) -> str:
-    """Write a place as msgspec does."""
+    """Format a path as msgspec does in its errors."""
     return "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
 
 
 def _forgets(kind: type[Record], text: bytes | memoryview) -> bool:
-    """Tell whether a text may give members the value that they have when they are absent: a record forgets that."""
-    # A view is of a whole reply, which is searched without being copied.
+    """Tell whether a text may contain members with their default values, which the record would not write again."""
+    # A view is part of a whole reply: search all of that, to avoid a copy.
     whole: Any = text.obj if isinstance(text, memoryview) else text
     return says_default(whole if isinstance(whole, bytes) else bytes(text), _names_in(kind))
 
 
 def _names_in(kind: type[Record]) -> frozenset[bytes]:
-    """Return the names of all members, on the wire, of a kind of record and of those in it."""
+    """Return the names on the wire of all members of a kind of record, and of the records in it."""
     names = _names.get(kind)
     if names is None:
         kinds, left = {kind}, [kind]
@@ -349,7 +361,7 @@ _holders: dict[type[Record], tuple[tuple[str, str], ...]] = {}
 
 
 def _holders_of(kind: type[Record]) -> tuple[tuple[str, str], ...]:
-    """Return the members that hold records: as attributes, and on the wire."""
+    """Return the members that hold records: the attribute and the name on the wire of each."""
     holders = _holders.get(kind)
     if holders is None:
         members = _shape_of(kind).values()
@@ -358,7 +370,7 @@ def _holders_of(kind: type[Record]) -> tuple[tuple[str, str], ...]:
 
 
 def _remember_origin(record: Record, origin: Origin, kept: dict[Path, list[int | None]]) -> None:
-    """Tell a record, and all those in it, where they come from."""
+    """Record in a record, and in all records inside it, its origin and path."""
 
     def tell(record: Record, place: Path, path: Path) -> None:
         record._came_from(origin, path)
@@ -366,14 +378,14 @@ def _remember_origin(record: Record, origin: Origin, kept: dict[Path, list[int |
             value = getattr(record, attribute)
             if value is None:
                 continue
-            inside, way = (*place, attribute), (*path, name)
+            inner_place, inner_path = (*place, attribute), (*path, name)
             if not isinstance(value, list):
-                tell(value, inside, way)
+                tell(value, inner_place, inner_path)
                 continue
-            indexes = kept.get(inside) if kept else None
+            indexes = kept.get(inner_place) if kept else None
             for index, entry in enumerate(value):
                 before = index if indexes is None else indexes[index]
                 if before is not None:
-                    tell(entry, (*inside, index), (*way, before))
+                    tell(entry, (*inner_place, index), (*inner_path, before))
 
     tell(record, (), ())

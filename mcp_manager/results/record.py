@@ -1,4 +1,4 @@
-"""The base of everything that a server sends: named members, and beside them whatever else it sent."""
+"""The base classes of all records that servers send."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ __all__ = ["NOTHING", "CacheableResult", "Extra", "Icon", "Record", "Result"]
 
 
 class Extra(dict[str, Any]):
-    """Members by their name on the wire, decoded; not to be changed, since records are not."""
+    """Decoded members by their names on the wire; immutable, as records are."""
 
     __slots__ = ()
 
-    # A dict has none, since it changes.
+    # A dict has no hash, because it is mutable.
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self))
 
     def _refuse(self, *_: object, **__: object) -> NoReturn:
-        raise TypeError("what a server sent cannot be changed: make a dict of it first")
+        raise TypeError("members of a record cannot be changed: copy them with dict() first")
 
     __setitem__ = __delitem__ = __ior__ = _refuse
     clear = pop = popitem = setdefault = update = _refuse
@@ -45,49 +45,52 @@ class Record(
     omit_defaults=True,
     repr_omit_defaults=True,
     forbid_unknown_fields=True,
-    # For the origin: no field, since it is nothing that two records could differ in.
+    # For the origin, which is no field: it does not count when records are compared.
     dict=True,
 ):
-    """Base of what a server sends.
+    """Base of the records that servers send.
 
-    ``extra`` holds the members that the specification does not name, and optional ones that have not the specified type,
-    both by their name on the wire. (That the decoder refuses unknown ones makes the usual reply, which has none, cost
-    nothing; see :mod:`mcp_manager.results.reading`.)
+    Parameters
+    ----------
+    extra
+        Members that the specification does not name, and optional members of a wrong type, by their names on the wire.
     """
 
-    # No decoder makes one of these: a member of that name on the wire is an unknown one like any other.
+    # Unknown members are refused by the decoder and then read by mcp_manager.results.reading, so that usual replies,
+    # which have none, cost nothing extra. No decoder sets this field: a member "extra" on the wire is an unknown one.
     extra: Extra = NOTHING
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything the server sent, under the names of the wire; of a record made here, what differs from the default.
+        """Return everything that the server sent, under the names of the wire.
 
-        Halves of a surrogate pair are U+FFFD in it, and numbers beyond every float infinite.
+        Halves of a surrogate pair are U+FFFD in it, and numbers too large for a float are infinite. A record that was
+        not received from a server returns the fields that differ from their defaults.
 
         Raises
         ------
         msgspec.DecodeError
-            A schema in it, which is decoded only when it is looked at, is malformed.
+            A schema in it is malformed; schemas are decoded only on access.
         """
         return _plain_decoder.decode(self.to_json(), limits=None)
 
     def to_json(self) -> bytes:
-        """Encode what :meth:`to_dict` returns; schemas are written as they were received."""
+        """Return what :meth:`to_dict` returns as JSON; schemas are as they were received."""
         origin: tuple[Origin, Path] | None = self.__dict__.get(_ORIGIN)
         return origin[0].text_of(origin[1]) if origin is not None else msgspec.json.encode(_members(self))
 
     def __copy__(self) -> Self:
-        """Return the record itself: it does not change."""
+        """Return the record itself, because it is immutable."""
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Take along what the server sent, where that is more than the fields hold."""
+        """Pickle the fields, and the original text if it holds more than they do."""
         given = ((each, getattr(self, each.name)) for each in msgspec.structs.fields(self))
-        # What is a default must be the very same again.
+        # Defaults are left out, so that unpickling restores the identical objects.
         fields = {each.name: value for each, value in given if value is not each.default}
         return _made_again, (type(self), fields, self.to_json() if _ORIGIN in self.__dict__ else None)
 
     def _came_from(self, origin: Origin, path: Path) -> None:
-        """Remember where to find all that the server sent."""
+        """Remember the original text and the path of this record in it."""
         self.__dict__[_ORIGIN] = origin, path
 
 
@@ -123,21 +126,49 @@ def _written(value: Any) -> Any:
 
 
 class Result(Record, frozen=True, kw_only=True):
-    """Base of what answers a request. ``result_type`` is ``None`` before 2026-07-28, which means ``complete``."""
+    """Base of the results of requests.
+
+    Parameters
+    ----------
+    result_type
+        ``complete`` from 2026-07-28 on, ``None`` before.
+    meta
+        The result's ``_meta``, or ``None``.
+    """
 
     result_type: str | None = None
     meta: dict[str, Any] | None = msgspec.field(default=None, name="_meta")
 
 
 class CacheableResult(Result, frozen=True, kw_only=True):
-    """Base of what may be kept: for ``ttl_ms`` milliseconds, and by ``cache_scope`` for whom (2026-07-28, caching)."""
+    """Base of cacheable results (2026-07-28, server/utilities/caching).
+
+    Parameters
+    ----------
+    ttl_ms
+        How long the result may be cached, in milliseconds; ``None`` if the server does not say.
+    cache_scope
+        ``public`` if requests with other credentials may get it too, else ``private``; ``None`` if not said.
+    """
 
     ttl_ms: int | float | None = None
     cache_scope: str | None = None
 
 
 class Icon(Record, frozen=True, kw_only=True):
-    """A picture for a user interface. The address is the server's own claim: fetch none that you would not open."""
+    """A picture for a user interface.
+
+    Parameters
+    ----------
+    src
+        Its URL, as the server claims; treat it as untrusted.
+    mime_type
+        Its media type, or ``None``.
+    sizes
+        Its sizes, such as ``48x48`` or ``any``, or ``None``.
+    theme
+        ``light`` or ``dark``, or ``None``.
+    """
 
     src: str
     mime_type: str | None = None

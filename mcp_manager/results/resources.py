@@ -1,4 +1,4 @@
-"""Resources: what there is to read, and what was read."""
+"""The records of resources and their contents."""
 
 from __future__ import annotations
 
@@ -12,7 +12,17 @@ __all__ = ["Annotations", "ReadResourceResult", "Resource", "ResourceContents", 
 
 
 class Annotations(Record, frozen=True, kw_only=True):
-    """For whom content is, how much it matters (0 to 1), and when it changed last (ISO 8601)."""
+    """Hints on how to use a resource or block of content.
+
+    Parameters
+    ----------
+    audience
+        Whom it is for: ``user``, ``assistant`` or both; or ``None``.
+    priority
+        How important it is, from 0 to 1; or ``None``.
+    last_modified
+        When it last changed, in ISO 8601; or ``None``.
+    """
 
     audience: list[str] | None = None
     priority: int | float | None = None
@@ -20,7 +30,27 @@ class Annotations(Record, frozen=True, kw_only=True):
 
 
 class Resource(Record, frozen=True, kw_only=True):
-    """One entry of ``resources/list``; ``size`` is in bytes."""
+    """One entry of ``resources/list``.
+
+    Parameters
+    ----------
+    uri
+        The resource's URI.
+    name
+        Its name.
+    title, description
+        Texts for people, or ``None``.
+    mime_type
+        Its media type, or ``None``.
+    size
+        Its size in bytes, or ``None``.
+    annotations
+        Hints on how to use it, or ``None``.
+    icons
+        Pictures for a user interface, or ``None``.
+    meta
+        The entry's ``_meta``, or ``None``.
+    """
 
     uri: str
     name: str = ""
@@ -34,7 +64,15 @@ class Resource(Record, frozen=True, kw_only=True):
 
 
 class ResourceTemplate(Record, frozen=True, kw_only=True):
-    """One entry of ``resources/templates/list``."""
+    """One entry of ``resources/templates/list``.
+
+    Parameters
+    ----------
+    uri_template
+        The template of its URIs (RFC 6570).
+    name, title, description, mime_type, annotations, icons, meta
+        See :class:`Resource`.
+    """
 
     uri_template: str
     name: str = ""
@@ -47,7 +85,21 @@ class ResourceTemplate(Record, frozen=True, kw_only=True):
 
 
 class ResourceContents(Record, frozen=True, kw_only=True):
-    """Contents of a resource: ``text``, or ``blob`` in base64."""
+    """The contents of a resource, or of a part of it.
+
+    Parameters
+    ----------
+    uri
+        The resource's URI.
+    mime_type
+        Its media type, or ``None``.
+    text
+        The contents as text, or ``None``.
+    blob
+        Binary contents in base64, or ``None``.
+    meta
+        The ``_meta`` of the contents, or ``None``.
+    """
 
     uri: str = ""
     mime_type: str | None = None
@@ -57,6 +109,14 @@ class ResourceContents(Record, frozen=True, kw_only=True):
 
 
 class ReadResourceResult(CacheableResult, frozen=True, kw_only=True):
-    """What was read, in one part or several."""
+    """The result of ``resources/read``.
+
+    Parameters
+    ----------
+    contents
+        The contents, in one or several parts.
+    ttl_ms, cache_scope, result_type, meta
+        See :class:`DiscoverResult`.
+    """
 
     contents: list[ResourceContents] = msgspec.field(default_factory=list)

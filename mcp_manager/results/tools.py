@@ -1,4 +1,4 @@
-"""Tools: what there is to call, and what a call returned."""
+"""The records of tools and of their results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,23 @@ _NO_SCHEMA: Final = msgspec.Raw(b"null")
 
 
 class ToolAnnotations(Record, frozen=True, kw_only=True):
-    """What the server claims of a tool: not to be trusted unless the server is. ``None`` where it says nothing."""
+    """What a server claims about a tool; do not trust it unless you trust the server.
+
+    Every field is ``None`` if the server does not say.
+
+    Parameters
+    ----------
+    title
+        A name for people.
+    read_only_hint
+        Whether calls change nothing.
+    destructive_hint
+        Whether calls may delete or overwrite something.
+    idempotent_hint
+        Whether a repeated call has no further effect.
+    open_world_hint
+        Whether the tool deals with the outside world, such as the web.
+    """
 
     title: str | None = None
     read_only_hint: bool | None = None
@@ -29,7 +45,13 @@ class ToolAnnotations(Record, frozen=True, kw_only=True):
 
 
 class ToolExecution(Record, frozen=True, kw_only=True):
-    """How a tool is called: ``task_support`` is ``forbidden``, ``optional`` or ``required`` (2025-11-25, tasks)."""
+    """How a tool may be called.
+
+    Parameters
+    ----------
+    task_support
+        Whether calls may become tasks: ``forbidden``, ``optional`` or ``required`` (2025-11-25, tasks); or ``None``.
+    """
 
     task_support: str | None = None
 
@@ -37,7 +59,23 @@ class ToolExecution(Record, frozen=True, kw_only=True):
 class Tool(Record, frozen=True, kw_only=True):
     """One entry of ``tools/list``.
 
-    The schemas are most of a long list and seldom looked at: they are kept as received, and decoded on every access.
+    Parameters
+    ----------
+    name
+        The tool's name.
+    title, description
+        Texts for people and models, or ``None``.
+    input_schema_json, output_schema_json
+        The schemas as received. ``input_schema`` and ``output_schema`` decode them on every access, because they are
+        the bulk of a long list and seldom needed.
+    annotations
+        What the server claims about the tool, or ``None``.
+    execution
+        How the tool may be called, or ``None``.
+    icons
+        Pictures for a user interface, or ``None``.
+    meta
+        The entry's ``_meta``, or ``None``.
     """
 
     name: str
@@ -52,23 +90,23 @@ class Tool(Record, frozen=True, kw_only=True):
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether it says that calling it twice does no more than calling it once; a hint, which may be wrong."""
+        """Whether the server claims that calls are safe to repeat (read-only or idempotent); the claim may be wrong."""
         hints = self.annotations
         return hints is not None and (hints.read_only_hint is True or hints.idempotent_hint is True)
 
     @property
     def has_output_schema(self) -> bool:
-        """Whether it says what its structured content is like."""
+        """Whether it has an output schema."""
         return self.output_schema_json is not _NO_SCHEMA and bytes(self.output_schema_json) != b"null"
 
     @property
     def input_schema(self) -> dict[str, Any]:
-        """The JSON Schema of the arguments; raises :class:`ProtocolError` if it is no object."""
+        """The JSON Schema of the arguments; raises :class:`ProtocolError` if it is not an object."""
         return self._schema(self.input_schema_json)
 
     @property
     def output_schema(self) -> dict[str, Any] | None:
-        """The JSON Schema of the structured content, if there is one; raises :class:`ProtocolError` if it is no object."""
+        """The JSON Schema of the structured content, or ``None``; raises :class:`ProtocolError` if it is no object."""
         return self._schema(self.output_schema_json) if self.has_output_schema else None
 
     def _schema(self, schema: msgspec.Raw) -> dict[str, Any]:
@@ -82,7 +120,7 @@ _schema_decoder = JsonDecoder(dict[str, Any])
 
 
 def promises_of(tools: Iterable[Tool]) -> tuple[list[tuple[str, bool]], list[tuple[str, bytes]]]:
-    """Return what tools say of themselves: whether each is repeatable, and the output schemas of those that have one."""
+    """Return what a list of tools declares: name and :attr:`Tool.is_repeatable` of each, and name and output schema."""
     repeatable: list[tuple[str, bool]] = []
     schemas: list[tuple[str, bytes]] = []
     for tool in tools:
@@ -93,7 +131,21 @@ def promises_of(tools: Iterable[Tool]) -> tuple[list[tuple[str, bool]], list[tup
 
 
 class CallToolResult(Result, frozen=True, kw_only=True):
-    """What a tool returned. ``is_error`` is the tool's own failure; the server and the call were fine."""
+    """The result of a tool call.
+
+    Parameters
+    ----------
+    content
+        The blocks of content.
+    structured_content
+        The structured result, which the tool's output schema describes; or ``None``.
+    is_error
+        Whether the tool itself failed; server and call worked.
+    result_type
+        ``complete`` from 2026-07-28 on, ``None`` before.
+    meta
+        The result's ``_meta``, or ``None``.
+    """
 
     content: list[ContentBlock] = msgspec.field(default_factory=list)
     structured_content: Any = None

@@ -111,7 +111,7 @@ async def test_a_token_that_its_server_refuses_does_not_ask_the_user_again_and_a
         ({"metadata": {"code_challenge_methods_supported": ["plain"]}}, "PKCE"),
         ({"metadata": {"issuer": "http://127.0.0.1:1/as1"}}, "another issuer"),
         ({"metadata": {"token_endpoint": "http://as.example.com/token"}}, "not https"),
-        ({"metadata": {"registration_endpoint": None}}, "does not know"),
+        ({"metadata": {"registration_endpoint": None}}, "registered in advance"),
         ({"resource": {"resource": "https://other.example.com/mcp"}}, "another resource"),
         ({"resource": {"authorization_servers": []}}, "names no authorization server"),
     ],

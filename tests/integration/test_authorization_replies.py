@@ -87,7 +87,7 @@ async def test_a_token_is_taken_however_it_is_wrapped(reply: Callable[[Seen, dic
 async def test_a_token_that_needs_a_proof_is_not_sent_without(kind: str) -> None:
     with ProtectedServer(token_reply=with_members(token_type=kind)) as server:
         async with authorized(server) as manager:
-            with pytest.raises(AuthError, match=f"gave a token of type {kind.lower()}"):
+            with pytest.raises(AuthError, match=f"returned a token of type {kind.lower()}"):
                 await call(manager)
         assert [each for each in server.to("/mcp") if "authorization" in each.headers] == []
 

@@ -97,7 +97,7 @@ async def test_a_token_that_cannot_be_kept_is_used_even_so(caplog: pytest.LogCap
     with ProtectedServer() as server:
         async with authorized(server, token_store=DumbStore()) as manager:
             await manager.call_tool("a", "echo", {})
-    assert "is not kept (OSError)" in caplog.text
+    assert "is not stored (OSError)" in caplog.text
     assert "sentinel" not in caplog.text
 
 

@@ -257,7 +257,7 @@ def test_tools_of_one_server(fleet: Path, capsys: pytest.CaptureFixture[str]) ->
     assert [line.split(maxsplit=2) for line in lines[2:]] == [
         ["works", "echo", "Return the text."],
         ["works", "add", "Add two numbers."],
-        ["works", "sleep", "Answer after so many seconds, at most 300."],
+        ["works", "sleep", "Answer after the given seconds, at most 300."],
     ]
 
 

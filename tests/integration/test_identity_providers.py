@@ -138,11 +138,11 @@ async def test_githubs_own_form_is_read() -> None:
 
 # The provider, the settings, what the error says, and what it advises.
 SHUT_OUT: dict[str, tuple[Documents, dict[str, Any], str, str]] = {
-    "entra without a client": (ENTRA, {}, "takes no client that it does not know", "auth.client_id"),
+    "entra without a client": (ENTRA, {}, "accepts only clients registered in advance", "auth.client_id"),
     "entra is silent about PKCE": (ENTRA, CLIENT, "code_challenge_methods_supported", "auth.assume_pkce"),
     "entra refuses a resource": (ENTRA, {**CLIENT, "assume_pkce": True}, "invalid_target", "auth.send_resource"),
     "github without endpoints": (GITHUB, CLIENT, "/login/oauth publishes no metadata", "auth.token_endpoint"),
-    "google without a client": (GOOGLE, {}, "takes no client that it does not know", "auth.client_id"),
+    "google without a client": (GOOGLE, {}, "accepts only clients registered in advance", "auth.client_id"),
     "okta without a client": (OKTA, {}, "refused to register the client", "auth.client_id"),
 }
 

@@ -277,7 +277,7 @@ async def test_one_malformed_tool_hides_no_other_and_is_told_once(
     catalog = await manager.list_all_tools()
     assert [entry.tool.name for entry in catalog.tools] == ["cut", "good"] and not catalog.missing
     counts = manager.server("s").faults
-    assert counts["a malformed entry was left out"] == 4 and counts["text that is half a character"] == 2
+    assert counts["a malformed entry was left out"] == 4 and counts["text with half a surrogate pair"] == 2
     told = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
     assert len(told) == 1 and "$.tools[1]" in told[0] and "`name`" in told[0]
 

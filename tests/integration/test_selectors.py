@@ -67,7 +67,7 @@ def test_a_selector_says_what_it_wants() -> None:
     assert hash(Selector(tags=("b", "a"))) == hash(Selector(tag="a", tags=("b",)))
     with pytest.raises(ValueError, match="needs a tag, a server_type or a tool"):
         Selector()
-    with pytest.raises(ValueError, match="sequence of tags"):
+    with pytest.raises(ValueError, match="sequence of strings"):
         Selector(tags="red")  # type: ignore[arg-type]
 
 

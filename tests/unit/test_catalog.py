@@ -54,7 +54,7 @@ async def test_pages_that_fit_one_by_one_are_bounded_together(meta: Any, setting
         asked += 1
         return json.dumps({"tools": [{"name": "a", "_meta": {"more": meta}}], "nextCursor": str(asked)}).encode()
 
-    with pytest.raises(ProtocolError, match="too much together") as caught:
+    with pytest.raises(ProtocolError, match="too large together") as caught:
         await drain_pages("s", "tools", Tool, fetch, limits=DecodingLimits(100, 3 * 1024))
     # No more than four pages of the greatest size, and the one that shows it.
     assert 4 <= asked <= 5

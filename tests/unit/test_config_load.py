@@ -135,8 +135,8 @@ def test_settings_of_the_manager_in_another_table_are_logged(write: Write, caplo
     with caplog.at_level(logging.WARNING, "mcp_manager"):
         load(path)
     assert [record.getMessage() for record in caplog.records] == [
-        "max_connections: ignored here; it belongs in the table manager",
-        "servers.one.max_connections: ignored here; it belongs in the table manager",
+        "max_connections: ignored here; it belongs in the manager table",
+        "servers.one.max_connections: ignored here; it belongs in the manager table",
     ]
 
 

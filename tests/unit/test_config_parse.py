@@ -167,12 +167,12 @@ def stdio(**fields: Any) -> dict[str, Any]:
         ({"url": None}, "url", "missing"),
         ({"transport": "stdio"}, "command", "missing"),
         (http(command="server"), "command", "cannot be combined with url"),
-        (http(transport="stdio"), "url", "does not go with the stdio transport"),
-        (stdio(transport="http"), "command", "does not go with the http transport"),
-        (stdio(transport="sse"), "command", "does not go with the sse transport"),
+        (http(transport="stdio"), "url", "cannot be combined with the stdio transport"),
+        (stdio(transport="http"), "command", "cannot be combined with the http transport"),
+        (stdio(transport="sse"), "command", "cannot be combined with the sse transport"),
         (http(type="http", transport="sse"), "transport", "contradicts type"),
-        (http(type="sse", protocol_version="stateless"), "protocol_version", "is not spoken over HTTP+SSE"),
-        (http(type="sse", protocol_version="2026-07-28"), "protocol_version", "is not spoken over HTTP+SSE"),
+        (http(type="sse", protocol_version="stateless"), "protocol_version", "is not available over HTTP+SSE"),
+        (http(type="sse", protocol_version="2026-07-28"), "protocol_version", "is not available over HTTP+SSE"),
         (http(type="ws"), "type", "the WebSocket transport is not supported yet"),
         (http(type="carrier-pigeon"), "type", "unknown transport 'carrier-pigeon'"),
         (http(type=["http"]), "type", "expected a string, got an array"),
@@ -220,8 +220,8 @@ def test_bad_field(source: dict[Any, Any], field: str, problem: str) -> None:
         ("localhost:8001", "does not begin with http:// or https://"),
         (f"{SECRET}:x@h", "does not begin with http:// or https://"),
         ("//h/x", "does not begin with"),
-        ("ftp://h/x", "has the scheme 'ftp'"),
-        ("file:///etc/passwd", "has the scheme 'file'"),
+        ("ftp://h/x", "has the unsupported scheme 'ftp'"),
+        ("file:///etc/passwd", "has the unsupported scheme 'file'"),
         ("ws://h/x", "WebSocket transport is not supported yet"),
         ("http://", "has no host"),
         ("http:///x", "has no host"),
@@ -275,7 +275,7 @@ def test_bad_url(url: str, problem: str) -> None:
 
 
 def test_bad_url_in_a_list() -> None:
-    assert message({"url": ["http://a", "ftp://b"]}).startswith("url[1]: has the scheme 'ftp'")
+    assert message({"url": ["http://a", "ftp://b"]}).startswith("url[1]: has the unsupported scheme 'ftp'")
     assert message({"url": ["http://a/{i}"]}).startswith("url[0]: has a bad placeholder")
     assert message({"url": []}).startswith("url: the list is empty")
 
@@ -335,17 +335,21 @@ def test_headers_of_the_manager(name: str) -> None:
         ({"type": "api_key"}, "auth.key", "missing"),
         ({"type": "api_key", "key": None}, "auth.key", "missing"),
         ({"type": "api_key", "key": ""}, "auth.key", "must not be empty"),
-        ({"type": "api_key", "key": "k", "token": SECRET}, "auth.token", "does not go with type 'api_key'"),
+        ({"type": "api_key", "key": "k", "token": SECRET}, "auth.token", "cannot be combined with type 'api_key'"),
         ({"type": "api_key", "key": f"{SECRET}\n"}, "auth.key", "contains a line break"),
         ({"type": "api_key", "key": f"{SECRET}ß"}, "auth.key", "non-ASCII"),
         ({"type": "api_key", "key": SECRET, "header": "X Y"}, "auth.header", "is not a header name"),
         ({"type": "api_key", "key": SECRET, "header": ""}, "auth.header", "is not a header name"),
         ({"type": "bearer"}, "auth.token", "missing"),
         ({"type": "bearer", "token": ""}, "auth.token", "must not be empty"),
-        ({"type": "bearer", "key": SECRET}, "auth.key", "does not go with type 'bearer'"),
+        ({"type": "bearer", "key": SECRET}, "auth.key", "cannot be combined with type 'bearer'"),
         ({"type": "bearer", "token": f"Bearer {SECRET}"}, "auth.token", "without 'Bearer'"),
-        ({"type": "bearer", "token": SECRET, "header": "X-Other"}, "auth.header", "does not go with type 'bearer'"),
-        ({"type": "none", "key": SECRET}, "auth.key", "does not go with type 'none'"),
+        (
+            {"type": "bearer", "token": SECRET, "header": "X-Other"},
+            "auth.header",
+            "cannot be combined with type 'bearer'",
+        ),
+        ({"type": "none", "key": SECRET}, "auth.key", "cannot be combined with type 'none'"),
         ({"key": SECRET}, "auth.key", "set auth.type to 'api_key'"),
         ({"token": SECRET}, "auth.token", "set auth.type to 'bearer'"),
     ],

@@ -152,12 +152,13 @@ def test_what_does_not_go_together(tmp_path: Path) -> None:
     path = str(tmp_path / "s")
     plain = "http://h.test/mcp"
     discovery = {"kind": "dns"}
-    assert "unix_socket: does not go with proxy" in refused(url=plain, unix_socket=path, proxy="env").message
+    assert "unix_socket: cannot be combined with proxy" in refused(url=plain, unix_socket=path, proxy="env").message
     assert (
-        "unix_socket: does not go with discovery" in refused(url=plain, unix_socket=path, discovery=discovery).message
+        "unix_socket: cannot be combined with discovery"
+        in refused(url=plain, unix_socket=path, discovery=discovery).message
     )
-    assert "proxy: does not go with discovery" in refused(proxy="env", discovery=discovery).message
-    assert "unix_socket: does not go with https" in refused(unix_socket=path).message
+    assert "proxy: cannot be combined with discovery" in refused(proxy="env", discovery=discovery).message
+    assert "unix_socket: cannot be combined with https" in refused(unix_socket=path).message
     assert parsed(url=plain, unix_socket=path, proxy="").unix_socket == path
 
 

@@ -332,7 +332,7 @@ def test_text_that_is_half_a_character_loses_nothing_else() -> None:
     result = decode_result("s", data, CallToolResult, lambda kind, detail: faults.append(kind))
     assert result.text == "cut \ufffd" and result.content[1].extra["y"] == "\ufffd"
     assert result.structured_content == {"n": float("inf")}
-    assert set(faults) == {"text that is half a character", "a number that no float can hold"}
+    assert set(faults) == {"text with half a surrogate pair", "a number too large for a float"}
     assert result.to_dict()["content"][0]["text"] == "cut \ufffd"
     tool = decode_result("s", rb'{"name":"t","inputSchema":{"title":"\ud83d","maximum":1e999}}', Tool)
     assert tool.input_schema == {"title": "\ufffd", "maximum": float("inf")}

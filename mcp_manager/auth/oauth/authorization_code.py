@@ -1,4 +1,4 @@
-"""The authorization code grant with PKCE: what the user's browser is sent to, and what it comes back with."""
+"""The authorization code grant with PKCE: the authorization request and its response."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ __all__ = ["CodeRequest", "ask", "require_pkce"]
 
 _ERROR_CODE: Final = re.compile(r"[a-z_]{1,64}")
 _HINTS: Final = {
-    "access_denied": "the user, or a policy there, said no",
+    "access_denied": "the user or a policy of the authorization server denied access",
     "invalid_scope": "check auth.scopes, and which scopes the client is registered for",
-    "invalid_target": "it does not know this resource; auth.send_resource = false leaves it out",
+    "invalid_target": "it does not know this resource; set auth.send_resource = false to omit the parameter",
     "unauthorized_client": "check auth.client_id, and that the client may use the authorization code grant",
 }
 
 
 def require_pkce(http: OAuthHttp, server: AuthorizationServer, config: AuthConfig) -> None:
-    """Raise :class:`AuthError` unless the authorization server says that it checks PKCE with S256.
+    """Raise :class:`AuthError` unless the authorization server's metadata says that it checks PKCE with S256.
 
-    2026-07-28, security considerations: without that in its metadata, a client must not go on. A server without any
-    metadata cannot say so. ``assume_pkce`` takes silence for consent, and nothing else.
+    Without that, a client must not continue (2026-07-28, security considerations). Servers without any metadata are
+    exempt. ``assume_pkce`` accepts metadata that does not mention PKCE, but not metadata without S256.
     """
     offered = server.challenge_methods or ()
     if not server.has_metadata or "S256" in offered or (not offered and config.assume_pkce):
@@ -46,16 +46,14 @@ def require_pkce(http: OAuthHttp, server: AuthorizationServer, config: AuthConfi
     )
     raise http.error(
         f"the metadata of the authorization server {shown_text(server.issuer)} {which}, and MCP requires PKCE with S256",
-        hint=""
-        if offered
-        else "if it checks PKCE all the same, as Microsoft Entra ID does, set auth.assume_pkce = true",
+        hint="" if offered else "if it checks PKCE anyway, as Microsoft Entra ID does, set auth.assume_pkce = true",
     )
 
 
 class CodeRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One authorization request: all that its response is checked against.
+    """One authorization request, with what its response is checked against.
 
-    ``resource`` is "" where it is not said what the tokens are for; ``parameters`` are what the server wants beside.
+    ``resource`` is "" to omit that parameter; ``parameters`` are additional ones.
     """
 
     server: AuthorizationServer
@@ -71,7 +69,7 @@ class CodeRequest(msgspec.Struct, frozen=True, kw_only=True):
         return f"CodeRequest(issuer={self.server.issuer!r})"
 
     def url(self) -> str:
-        """Return where to send the user (OAuth 2.1, section 4.1.1; RFC 7636; RFC 8707)."""
+        """Return the URL to send the user to (OAuth 2.1, section 4.1.1; RFC 7636; RFC 8707)."""
         digest = hashlib.sha256(self.verifier.encode("ascii")).digest()
         parameters = {
             **self.parameters,
@@ -87,7 +85,7 @@ class CodeRequest(msgspec.Struct, frozen=True, kw_only=True):
         if self.scopes:
             parameters["scope"] = " ".join(self.scopes)
         if "offline_access" in self.scopes:
-            # OpenID Connect, section 11: without it, offline access is ignored.
+            # OpenID Connect, section 11: without prompt=consent, the server ignores offline_access.
             parameters.setdefault("prompt", "consent")
         return str(URL(self.server.authorization_endpoint).update_query(parameters))
 
@@ -97,13 +95,13 @@ class CodeRequest(msgspec.Struct, frozen=True, kw_only=True):
         Parameters
         ----------
         response
-            The URL that the user was sent back to, or its parameters.
+            The URL that the user was redirected to, or its parameters.
 
         Raises
         ------
         AuthError
-            It is not the response to this request, or not this server's (RFC 9207, section 2.4): then nothing it says
-            is passed on; or the user, or the server, said no.
+            The response belongs to another request or comes from another server (RFC 9207, section 2.4); then the error
+            quotes nothing of it. Or the user or the server refused.
         """
         fields = _parameters(response)
         if not hmac.compare_digest(fields.get("state", "").encode(), self.state.encode()):
@@ -115,7 +113,7 @@ class CodeRequest(msgspec.Struct, frozen=True, kw_only=True):
             raise http.error(
                 f"the authorization response is from another authorization server than {shown_text(self.server.issuer)} "
                 "(iss differs)",
-                hint="" if self.server.has_metadata else "auth.issuer can say what it calls itself",
+                hint="" if self.server.has_metadata else "set auth.issuer to the identifier that it uses",
             )
         refusal = fields.get("error")
         if refusal is not None:
@@ -130,7 +128,7 @@ class CodeRequest(msgspec.Struct, frozen=True, kw_only=True):
         return fields["code"]
 
     def form(self, code: str) -> dict[str, str]:
-        """Return the grant that redeems a code (OAuth 2.1, section 4.1.3)."""
+        """Return the token request that redeems a code (OAuth 2.1, section 4.1.3)."""
         form = {
             "grant_type": "authorization_code",
             "code": code,
@@ -143,22 +141,22 @@ class CodeRequest(msgspec.Struct, frozen=True, kw_only=True):
 async def ask(
     http: OAuthHttp, redirect: RedirectHandler, request: CodeRequest, timeout_s: float
 ) -> str | Mapping[str, str]:
-    """Send a user to the authorization server, and return what they come back with; raises :class:`AuthError`."""
+    """Send a user to the authorization server, and return the authorization response; raises :class:`AuthError`."""
     try:
         async with asyncio.timeout(timeout_s):
             response = await redirect(request.url())
     except TimeoutError:
         raise http.error("the user did not agree within authorization_timeout_s", retryable=True) from None
     except Exception as error:
-        # A user's own: its text may hold the authorization response.
+        # The handler is user code, and its error may quote the authorization response.
         raise http.error(
             f"the redirect handler failed ({kind_of(error)})",
-            hint="auth.redirect_uri has to be an address that it can listen on" if isinstance(error, OSError) else "",
+            hint="auth.redirect_uri must be an address that it can listen on" if isinstance(error, OSError) else "",
         ) from None
     if not isinstance(response, str | Mapping):
         raise http.error(
             f"the redirect handler returned {type(response).__name__}",
-            hint="it has to return the URL that the user was sent back to, or its parameters",
+            hint="it must return the URL that the user was sent back to, or its parameters",
         )
     return response
 
@@ -168,5 +166,5 @@ def _parameters(response: str | Mapping[str, str]) -> dict[str, str]:
         return dict(response)
     pairs = parse_qsl(urlsplit(response).query, keep_blank_values=True, max_num_fields=100)
     fields = dict(pairs)
-    # OAuth 2.1, section 3.1: none may be given twice; which one counts is then anybody's guess.
+    # OAuth 2.1, section 3.1: no parameter may repeat, because it would be unclear which one counts.
     return fields if len(fields) == len(pairs) else {}

@@ -1,4 +1,4 @@
-"""The authorizations of one server: one for each endpoint, since a token is for the resource it was obtained for."""
+"""The authorizations of one server: one per endpoint, because a token is bound to its resource."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ __all__ = ["Authorizations"]
 
 
 class Authorizations:
-    """Keep the authorizations of one server, which all its instances share; parameters as those of each.
+    """Own the authorizations of one server, which its instances share.
+
+    Parameters are those of :class:`~mcp_manager.auth.oauth.flow.OAuthAuthorization`; ``client`` returns what sends the
+    HTTP requests.
 
     Raises
     ------
     ConfigError
-        What signs tokens is not installed, and the configuration needs it.
+        The configuration needs to sign tokens, and the library for it is not installed.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class Authorizations:
 
     @property
     def is_pending(self) -> bool:
-        """Whether a flow is under way."""
+        """Whether an authorization is in progress."""
         return any(each.is_pending for each in self._by_url.values())
 
     def of(self, url: str) -> OAuthAuthorization:
@@ -61,5 +64,5 @@ class Authorizations:
         return known
 
     async def aclose(self) -> None:
-        """End every flow; idempotent."""
+        """Cancel every authorization in progress; idempotent."""
         await asyncio.gather(*(each.aclose() for each in self._by_url.values()))

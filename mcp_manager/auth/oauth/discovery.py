@@ -1,4 +1,4 @@
-"""From a refused request to the authorization server that can help (2026-07-28, authorization server discovery)."""
+"""Discovery of the authorization server of an MCP server (2026-07-28, authorization server discovery)."""
 
 from __future__ import annotations
 
@@ -23,21 +23,23 @@ __all__ = ["find_authorization_server", "find_issuer"]
 async def find_authorization_server(
     http: OAuthHttp, server: URL, config: AuthConfig, hinted: str, held: str | None
 ) -> tuple[ProtectedResource, AuthorizationServer]:
-    """Return what a server is as a resource, and who gives out tokens for it.
+    """Return the metadata of an MCP server as a protected resource, and its authorization server.
 
     Parameters
     ----------
     server
-        The URL of its endpoint.
+        The URL of the MCP server's endpoint.
+    config
+        Its ``auth``; ``issuer`` is preferred if the resource names several authorization servers.
     hinted
-        Where its challenge says that its metadata is, or "".
+        The URL of the resource metadata in the server's challenge, or "".
     held
-        The issuer of the grant that is held, which is preferred if there are several.
+        The issuer of the current grant, preferred after ``config.issuer``.
 
     Raises
     ------
     AuthError
-        There is none, none that can be trusted, or none that answers.
+        No authorization server was found, none can be trusted, or none answers.
     """
     resource = await discover_resource(http, server, hinted)
     named = resource.in_order((config.issuer, held)) if resource is not None else []
@@ -56,16 +58,16 @@ async def find_authorization_server(
     if not named and config.issuer is None:
         raise http.error(
             "the protected resource metadata names no authorization server, and the server itself is not one",
-            hint="auth.issuer can name it, with auth.client_id",
+            hint="set auth.issuer and auth.client_id",
         )
     raise http.error(
         f"the authorization server {', '.join(map(shown_text, candidates))} publishes no metadata",
-        hint="auth.authorization_endpoint and auth.token_endpoint can say where it is asked, with auth.client_id",
+        hint="set auth.authorization_endpoint, auth.token_endpoint and auth.client_id",
     )
 
 
 async def find_issuer(http: OAuthHttp, server: URL, config: AuthConfig, issuer: str) -> AuthorizationServer | None:
-    """Return the authorization server that gave a grant, to renew it; ``None`` if it is gone."""
+    """Return the authorization server that issued a grant, to renew it; ``None`` if it no longer exists."""
     found = configured_server(config, issuer) or await discover_authorization_server(http, issuer)
     found = found or guessed_server(server)
     return found if same_issuer(found.issuer, issuer) else None
@@ -79,7 +81,7 @@ async def _first_with_metadata(
         try:
             found = await discover_authorization_server(http, issuer)
         except AuthError as failure:
-            # Another one would ask the user anew, for the sake of one that is only down for a while.
+            # Do not ask the user again at another server while the preferred one is only temporarily down.
             if not failure.retryable or is_among(issuer, preferred):
                 raise
             problem = problem or failure
@@ -90,11 +92,11 @@ async def _first_with_metadata(
         try:
             raise problem
         finally:
-            # Its traceback holds this frame.
+            # Break the reference cycle: the traceback refers to this frame.
             del problem
     return None
 
 
 def _canonical(url: URL) -> str:
-    """Return a server's URL as the identifier of a resource (2026-07-28, canonical server URI)."""
+    """Return a server's URL as a resource identifier (2026-07-28, canonical server URI)."""
     return str(url.with_fragment(None)).removesuffix("/") if url.raw_path == "/" else str(url.with_fragment(None))

@@ -1,4 +1,4 @@
-"""What authorization servers send: bodies as objects, their members as what they stand for, their words fit to be shown."""
+"""Lenient reading of what authorization servers send: bodies, members, and texts for errors."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["flag", "kind_of", "lifetime", "masked", "read_object", "reason_of", 
 _decoder = msgspec.json.Decoder(dict[str, Any])
 _BOM: Final = b"\xef\xbb\xbf"
 _MAX_FIELDS: Final = 100
-# RFC 6749, section 5.2, allows more in an error code than any server uses.
+# Narrower than RFC 6749, section 5.2, which allows characters that no server uses in error codes.
 _ERROR_CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,63}")
 _UNSHOWN: Final = re.compile(r"[^ -~]+")
 _LONGEST_SHOWN: Final = 200
-# Where servers that do not keep to RFC 6749 say what is wrong.
+# Where servers say what is wrong; all but the first deviate from RFC 6749.
 _DESCRIPTIONS: Final = ("error_description", "message", "msg", "detail")
 _CODES: Final = ("error", "error_code", "code")
-# Shorter ones are no secrets, and would be found in every text.
+# Shorter ones would match parts of ordinary words.
 _SHORTEST_SECRET: Final = 4
-# So much of one in a row is not there by chance.
+# A part of a secret this long does not appear by chance.
 _SECRET_PART: Final = 8
 _LONGEST_READ: Final = 2_000
 _HIDDEN: Final = re.compile("\0+")
@@ -33,14 +33,14 @@ _LONGEST_LIFE_S: Final = 10 * 366 * 86_400.0
 
 
 def read_object(body: bytes, content_type: str) -> dict[str, Any]:
-    """Return a body as an object, an empty one if it is none.
+    """Return a body as an object, an empty one if it is something else.
 
     Parameters
     ----------
     body
-        JSON, or a form, as which some servers send tokens whatever was asked for (GitHub does by default).
+        JSON, or a form: some servers send tokens as a form regardless of ``Accept`` (GitHub does by default).
     content_type
-        Without parameters, in lower case: a form has to be named as one, or as plain text.
+        Without parameters, in lower case. A body counts as a form only with the type of forms or of plain text.
     """
     body = body.removeprefix(_BOM)
     try:
@@ -48,7 +48,7 @@ def read_object(body: bytes, content_type: str) -> dict[str, Any]:
     except (msgspec.DecodeError, ValueError, RecursionError):
         pass
     try:
-        # It takes what the grammar allows and msgspec does not: lone surrogates, and numbers of any size.
+        # Unlike msgspec, json accepts all that the grammar allows: lone surrogates, and numbers of any size.
         value = json.loads(body.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
         value = None
@@ -61,12 +61,12 @@ def read_object(body: bytes, content_type: str) -> dict[str, Any]:
     except ValueError:
         return {}
     fields = dict(pairs)
-    # A name that is given twice leaves open which one counts.
+    # If a name repeats, it is unclear which one counts.
     return fields if len(fields) == len(pairs) else {}
 
 
 def texts(value: object) -> tuple[str, ...] | None:
-    """Return a list of words, also where it was written as one string; ``None`` if it is neither."""
+    """Return a list of strings, or the words of one string; ``None`` for anything else."""
     if isinstance(value, str):
         return tuple(value.split())
     if not isinstance(value, list):
@@ -75,12 +75,12 @@ def texts(value: object) -> tuple[str, ...] | None:
 
 
 def flag(value: object) -> bool:
-    """Tell whether a member says yes."""
+    """Tell whether a member is true, or the string "true"."""
     return value is True or (isinstance(value, str) and value.lower() == "true")
 
 
 def seconds(value: object) -> float:
-    """Return a number of seconds, also where it was written as a string; 0 for what is none, or not above 0."""
+    """Return a number of seconds, also from a string; 0 for anything else, and for numbers not above 0."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return 0.0
     try:
@@ -91,12 +91,12 @@ def seconds(value: object) -> float:
 
 
 def lifetime(value: object) -> float:
-    """Return for how many seconds a token is good, at most ten years; 0 if that is not known."""
+    """Return the lifetime of a token in seconds, at most ten years; 0 if not known."""
     return min(seconds(value), _LONGEST_LIFE_S)
 
 
 def reason_of(body: Mapping[str, Any], secrets: Collection[str] = ()) -> tuple[str, str]:
-    """Return the error code of a refusal, "" if it has none, and what else it says, without any of ``secrets``."""
+    """Return the error code of a refusal ("" without one) and its description, with ``secrets`` masked."""
     nested = body.get("error")
     if isinstance(nested, dict):
         body = {**body, "error": None, **nested}
@@ -106,7 +106,7 @@ def reason_of(body: Mapping[str, Any], secrets: Collection[str] = ()) -> tuple[s
 
 
 def masked(text: str, secrets: Collection[str]) -> str:
-    """Return the beginning of a text without any part of a secret, plain or as part of a URL: half of one is one, too."""
+    """Return the beginning of a text with every part of a secret masked, plain or percent-encoded."""
     text = text[:_LONGEST_READ]
     hidden = bytearray(len(text))
     for form in {form for each in secrets if len(each) >= _SHORTEST_SECRET for form in (each, quote(each, safe=""))}:
@@ -120,13 +120,13 @@ def masked(text: str, secrets: Collection[str]) -> str:
 
 
 def shown_text(text: str) -> str:
-    """Return what a server wrote as one line of visible ASCII, shortened."""
+    """Return a server's text as one shortened line of visible ASCII."""
     text = _UNSHOWN.sub(" ", text).strip()
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def kind_of(error: BaseException) -> str:
-    """Name a failure of what is not ours: by the operating system's words if there are, which hold no secret."""
+    """Name an exception without its message, which may hold a secret: by its type and the operating system's text."""
     name = type(error).__name__
     return shown_text(f"{name}: {error.strerror}") if isinstance(error, OSError) and error.strerror else name
 

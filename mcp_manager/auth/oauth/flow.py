@@ -1,4 +1,4 @@
-"""The authorization of one resource: one token, and at most one flow that obtains the next, however many ask."""
+"""The authorization of one resource: its current token, and the one flow at a time that obtains the next."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from mcp_manager.runtime.background import background_task, bare_context
 
 __all__ = ["OAuthAuthorization"]
 
-# A token is renewed this long before it expires, or after four fifths of its life if that is shorter.
+# A token is renewed this long before it expires, or after four fifths of its lifetime if that is later.
 _RENEW_BEFORE_S: Final = 60.0
 _RENEW_SHARE: Final = 0.2
-# However short it lives: an authorization server must not be asked without pause.
+# Even for short-lived tokens, so that the authorization server is not flooded.
 _SHORTEST_RENEWAL_S: Final = 0.25
 _FIRST_HOLD_OFF_S: Final = 5.0
 _LONGEST_HOLD_OFF_S: Final = 600.0
-# How long it is believed that there is no scope that would help.
+# How long not to ask again whether more scopes would help.
 _NO_STEP_UP_S: Final = 60.0
 _MAX_SCOPES: Final = 100
 # RFC 6749, section 3.3.
@@ -49,22 +49,22 @@ _NOBODY: Final = Registration(issuer="", client_id="")
 
 
 class OAuthAuthorization:
-    """Obtain and renew the token that one MCP server is asked with; see :class:`~mcp_manager.auth.base.Authorization`.
+    """Obtain and renew the token for one MCP server; see :class:`~mcp_manager.auth.base.Authorization`.
 
     Parameters
     ----------
     server_id, url
-        The server, and the URL of its endpoint, which tokens are for.
+        The server, and the URL of its endpoint, which is the resource.
     config
         Its ``auth``, of type ``oauth``.
     client_name
-        What the client calls itself when it registers.
+        The name with which the client registers.
     http
-        What carries the requests to authorization servers.
+        Sends the requests to authorization servers.
     store
-        Where grants are kept from one run to the next.
+        Stores grants across runs.
     redirect
-        Brings the user to the authorization server; ``None`` if there is no user.
+        Sends the user to the authorization server; ``None`` if there is no user.
     """
 
     def __init__(
@@ -101,16 +101,16 @@ class OAuthAuthorization:
 
     @property
     def per_request(self) -> bool:
-        """Whether tokens are bound to a key, so that every request needs a proof."""
+        """Whether tokens are bound to a key (DPoP), so that every request needs its own proof."""
         return self._config.dpop
 
     @property
     def is_pending(self) -> bool:
-        """Whether a flow is under way."""
+        """Whether a flow is in progress."""
         return self._flow is not None
 
     def header(self) -> tuple[str, str] | None:
-        """Return the header that all requests share."""
+        """Return the header that all requests share; ``None`` without a token, and with ``per_request``."""
         if self._grant is None or self.per_request:
             return None
         return "Authorization", f"Bearer {self._grant.access_token}"
@@ -126,17 +126,17 @@ class OAuthAuthorization:
         return {"Authorization": f"DPoP {token}", "DPoP": proof}
 
     def take_nonce(self, nonce: str) -> None:
-        """Use a nonce of the server's from now on."""
+        """Use a nonce from the server from now on; "" changes nothing."""
         if nonce:
             self._nonce = nonce
 
     def subscribe(self, changed: Callable[[], None]) -> Callable[[], None]:
-        """Have ``changed`` called with every new token until the returned function is called."""
+        """Call ``changed`` with every new token, until the returned function is called."""
         self._listeners.append(changed)
         return lambda: self._listeners.remove(changed) if changed in self._listeners else None
 
     async def make_ready(self) -> None:
-        """Take up a kept token, and renew one that has expired; a failure is left to the request that meets it."""
+        """Load a stored token, and renew an expired one; after an :class:`AuthError`, does nothing for a while."""
         if self._is_loaded and not self._is_expired():
             return
         if self._failure is not None and asyncio.get_running_loop().time() < self._not_before:
@@ -144,7 +144,7 @@ class OAuthAuthorization:
         await self._joined(None)
 
     async def challenged(self, challenge: Challenge, generation: int) -> bool:
-        """Obtain what a refused request lacked; see :class:`~mcp_manager.auth.base.Authorization`."""
+        """Obtain what a refused request lacked; see :meth:`Authorization.challenged`."""
         if generation != self.generation:
             return True
         if challenge.error == "use_dpop_nonce":
@@ -159,28 +159,28 @@ class OAuthAuthorization:
                 try:
                     raise failure
                 finally:
-                    # Its traceback holds this frame.
+                    # Break the reference cycle: the traceback refers to this frame.
                     del failure
         if await self._joined(challenge):
             return True
         if challenge.status == 403 and not self._lacks(challenge):
             return False
-        # It was a renewal that was under way: that asks nobody, and says nothing of what a user would allow.
+        # The flow in progress was only a renewal, which asks no user: start one that does.
         return await self._joined(challenge)
 
     def refused_again(self) -> None:
-        """Learn that a token just obtained was refused: another one is not asked for at once."""
+        """Record that the server refused a new token, so that the next one is not requested at once."""
         if self._flow is None:
-            # Authorizing went well each time: only this counts how often that was in vain.
+            # Each flow succeeded, so failed flows do not count these refusals.
             now_s = asyncio.get_running_loop().time()
             if now_s > self._not_before + _LONGEST_HOLD_OFF_S:
                 self._refused_tokens = 0
             self._failed_flows = self._refused_tokens
             self._refused_tokens += 1
-            self._hold_off(self._http.error("the server refuses the token that its authorization server gave"))
+            self._hold_off(self._http.error("the server refuses a token that was just issued for it"))
 
     async def aclose(self) -> None:
-        """End the flow under way; idempotent."""
+        """Cancel the flow in progress; idempotent."""
         self._closed = True
         if self._renewal is not None:
             self._renewal.cancel()
@@ -190,9 +190,10 @@ class OAuthAuthorization:
             await asyncio.gather(self._flow, return_exceptions=True)
 
     def _lacks(self, challenge: Challenge) -> bool:
-        """Tell whether a 403 asks for more than was ever asked for: else another token would be no better.
+        """Tell whether a 403 requires scopes that were not requested yet; otherwise a new token would not help.
 
-        The official SDK's servers do not say which scope it takes: then the resource's metadata does, once in a while.
+        Servers of the official SDK do not say which scopes they require. Then the resource's metadata may; it is read
+        at most once a minute.
         """
         if challenge.error != "insufficient_scope" or self._grant is None:
             return False
@@ -210,7 +211,7 @@ class OAuthAuthorization:
     # One flow at a time
 
     async def _joined(self, challenge: Challenge | None) -> bool:
-        """Wait for the flow under way, or for a new one; whoever gives up waiting leaves it running."""
+        """Wait for the flow in progress, or start one; a caller that stops waiting leaves it running."""
         if self._closed:
             raise self._http.error("the server is being stopped")
         if self._flow is None:
@@ -229,7 +230,7 @@ class OAuthAuthorization:
         if self._flow is task:
             self._flow = None
         if not task.cancelled():
-            # Retrieved here: callers may all have given up waiting.
+            # All callers may have stopped waiting: retrieve the exception, so that asyncio logs none.
             task.exception()
 
     async def _run(self, challenge: Challenge | None) -> bool:
@@ -251,31 +252,31 @@ class OAuthAuthorization:
             try:
                 raise failure from None
             finally:
-                # Its traceback holds this frame.
+                # Break the reference cycle: the traceback refers to this frame.
                 del failure
         except Exception as error:
-            # Its text may hold anything that was received.
+            # Its text may quote anything that was received, so it is not passed on.
             failure = self._http.error(f"an unexpected failure ({kind_of(error)})")
             self._hold_off(failure)
             try:
                 raise failure from None
             finally:
-                # Its traceback holds this frame.
+                # Break the reference cycle: the traceback refers to this frame.
                 del failure
         self._failure = None
         self._failed_flows = 0
         return True
 
     def _hold_off(self, failure: AuthError) -> None:
-        """Let some time pass before the next flow: probes go on, and nobody wants to be asked by each of them."""
+        """Delay the next flow: health probes continue, and must not each ask the user again."""
         hold_off_s = min(_LONGEST_HOLD_OFF_S, _FIRST_HOLD_OFF_S * 2.0**self._failed_flows)
         self._failed_flows = min(self._failed_flows + 1, 16)
-        # A copy, which has no traceback: what was received is in the frames of that.
+        # A copy without a traceback, whose frames hold what was received.
         self._failure = failure.for_caller(failure.delivery)
         self._not_before = asyncio.get_running_loop().time() + hold_off_s
 
     async def _renew(self) -> bool:
-        """Renew the token where that needs no consent; a refusal ends its use, and the next challenge starts anew."""
+        """Renew the token if that needs no user consent; after a refusal, the next challenge starts over."""
         grant, server = self._grant, self._server
         if grant is None:
             return False
@@ -300,24 +301,24 @@ class OAuthAuthorization:
                 raise
             if await self._took_anothers(grant):
                 return True
-            # Whatever it said, it would say again: only a user can help. A client that is no longer known has to register
-            # again, too (RFC 6749, section 5.2).
+            # It would refuse again, so only a user can help. A client that is no longer known has to register again,
+            # too (RFC 6749, section 5.2).
             is_unknown = isinstance(refusal, TokenRefused) and refusal.code == "invalid_client"
             await self._forget(grant, _NOBODY if is_unknown else grant.registration)
             return False
-        # OAuth 2.1, section 4.3.1: a refresh token that is not replaced stays.
+        # OAuth 2.1, section 4.3.1: a refresh token that is not replaced remains valid.
         kept = msgspec.structs.replace(tokens, refresh=tokens.refresh or grant.refresh_token)
         await self._take(kept, grant)
         return True
 
     async def _authorize(self, challenge: Challenge) -> bool:
-        """Find out who may let us in, become known there, and obtain a token; ``False``: it would be no better."""
+        """Find the authorization server, register, and obtain a token; ``False`` if a new one would not help."""
         held = self._grant.issuer if self._grant is not None else None
         resource, server = await find_authorization_server(
             self._http, self._url, self._config, challenge.resource_metadata, held
         )
         self._server = server
-        # Nothing that another issuer gave is of use, or meant for, this one.
+        # Registrations and tokens of another issuer must not be used with this one.
         before = self._grant if held is not None and same_issuer(held, server.issuer) else None
         is_step_up = challenge.error == "insufficient_scope"
         if before is not None and before.refresh_token and not is_step_up:
@@ -339,7 +340,7 @@ class OAuthAuthorization:
             tokens = await self._granted(server, client, resource, scopes)
         except Exception:
             if before is not None and client is known and not before.refresh_token:
-                # The authorization server may have forgotten it, and shows that to nobody but the user.
+                # The authorization server may have forgotten the client, and tells only the user so.
                 await self._forget(before, _NOBODY)
             raise
         await self._take(tokens, base)
@@ -358,11 +359,12 @@ class OAuthAuthorization:
         scopes = challenge.scopes or more or self._config.scopes or resource.scopes or ()
         earlier = before.scopes if before is not None and (challenge.scopes or is_step_up) else ()
         wanted = dict.fromkeys(each for each in (*earlier, *scopes) if _SCOPE.fullmatch(each))
-        # By itself it would stand for less than no scope at all, which is the server's own choice (RFC 6749, section 3.3).
+        # Only beside other scopes: alone, it would request less than no scope at all, which means the server's default
+        # (RFC 6749, section 3.3).
         if wanted and self._config.grant == "authorization_code" and "offline_access" in server.scopes:
             wanted["offline_access"] = None
         if len(wanted) > _MAX_SCOPES:
-            raise self._http.error(f"the server asks for more than {_MAX_SCOPES} scopes")
+            raise self._http.error(f"the server requires more than {_MAX_SCOPES} scopes")
         return tuple(wanted)
 
     async def _granted(
@@ -372,7 +374,7 @@ class OAuthAuthorization:
         resource: ProtectedResource,
         scopes: tuple[str, ...],
     ) -> Tokens:
-        """Obtain tokens by the configured grant, and by no other one."""
+        """Obtain tokens by the configured grant."""
         endpoint = self._endpoint(server, client)
         config, indicated = self._config, self._indicated(resource.resource)
         if config.grant == "authorization_code":
@@ -389,7 +391,7 @@ class OAuthAuthorization:
         return await endpoint.request({**config.parameters, **form})
 
     def _indicated(self, resource: str) -> str:
-        """Return what the authorization server is told that tokens are for."""
+        """Return the value of the ``resource`` parameter, "" to omit it."""
         return resource if self._config.send_resource else ""
 
     async def _code_form(
@@ -402,13 +404,13 @@ class OAuthAuthorization:
         if not server.authorization_endpoint:
             raise self._http.error(
                 f"the authorization server {server.issuer} has no authorization endpoint",
-                hint="auth.authorization_endpoint can say where it is, or use another auth.grant",
+                hint="set auth.authorization_endpoint, or use another auth.grant",
             )
         self._checked(server.authorization_endpoint, "the authorization endpoint")
         require_pkce(self._http, server, self._config)
         if self._redirect is None:
             raise self._http.error(
-                "a user has to agree, and there is nobody to ask",
+                "a user has to grant access, and there is no redirect handler",
                 hint="give McpManager a redirect_handler, or use another auth.grant",
             )
         request = CodeRequest(
@@ -429,7 +431,7 @@ class OAuthAuthorization:
     def _checked(self, url: str, what: str) -> URL:
         return self._http.checked(url, what, trusted=self._config.token_endpoint is not None)
 
-    # What was obtained
+    # The current grant
 
     async def _take(self, tokens: Tokens, base: Grant) -> None:
         grant = msgspec.structs.replace(
@@ -443,7 +445,7 @@ class OAuthAuthorization:
         await self._kept.save(grant)
 
     async def _forget(self, grant: Grant, registration: Registration) -> None:
-        """Use the refresh token of a grant no more, nor a registration that does not stay: not after a restart either."""
+        """Drop the refresh token of a grant, and keep only this registration, in the store too."""
         self._grant = msgspec.structs.replace(grant, refresh_token="", registration=registration)
         await self._kept.save(self._grant)
 
@@ -459,7 +461,7 @@ class OAuthAuthorization:
             self._use(grant)
 
     async def _took_anothers(self, used: Grant) -> bool:
-        """Take what another process put into the store since."""
+        """Use the grant that another process has stored since, if there is one."""
         grant = await self._kept.newer_than(used)
         if grant is None:
             return False
@@ -486,7 +488,7 @@ class OAuthAuthorization:
             )
 
     def _renew_later(self) -> None:
-        """Renew once more after a failure, while the token is still good."""
+        """Schedule another renewal after a failure, if the token is valid until then."""
         grant = self._grant
         if grant is None or self._renewal is not None or self._closed or not self._can_renew(grant):
             return

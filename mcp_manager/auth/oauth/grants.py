@@ -1,4 +1,4 @@
-"""Grants that need nobody at a browser: what is sent to a token endpoint for each."""
+"""The token requests of the grants that need no browser."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _ID_JAG: Final = "urn:ietf:params:oauth:token-type:id-jag"
 
 
 def client_credentials(resource: str, scopes: tuple[str, ...]) -> dict[str, str]:
-    """Return the grant of a client that acts for itself (OAuth 2.1, section 4.2)."""
+    """Return the token request of a client that acts for itself (OAuth 2.1, section 4.2)."""
     return _complete({"grant_type": "client_credentials"}, resource, scopes)
 
 
 def refresh(token: str, resource: str) -> dict[str, str]:
-    """Return the grant that renews tokens with the scopes that they have (OAuth 2.1, section 4.3)."""
+    """Return the token request that renews tokens with their present scopes (OAuth 2.1, section 4.3)."""
     return _complete({"grant_type": "refresh_token", "refresh_token": token}, resource, ())
 
 
 def jwt_bearer(assertion: str, resource: str, scopes: tuple[str, ...]) -> dict[str, str]:
-    """Return the grant of somebody else's assertion (RFC 7523, section 2.1)."""
+    """Return the token request that presents an assertion (RFC 7523, section 2.1)."""
     return _complete({"grant_type": _JWT_BEARER, "assertion": assertion}, resource, scopes)
 
 
 async def assertion_of(http: OAuthHttp, config: AuthConfig) -> str:
-    """Return the configured assertion; a file is read each time, since platforms replace it before it expires.
+    """Return the configured assertion; a file is read each time, because platforms replace it before it expires.
 
     Raises
     ------
@@ -56,12 +56,12 @@ async def assertion_of(http: OAuthHttp, config: AuthConfig) -> str:
 async def exchange_id_token(
     http: OAuthHttp, config: AuthConfig, id_token: str, audience: str, resource: str, scopes: tuple[str, ...]
 ) -> str:
-    """Exchange a user's ID token for the assertion that another authorization server takes (RFC 8693; ID-JAG).
+    """Exchange a user's ID token for an assertion that another authorization server accepts (RFC 8693; ID-JAG).
 
     Raises
     ------
     AuthError
-        The identity provider refuses, or answers something else.
+        The identity provider refuses, or returns something else.
     """
     endpoint = http.checked(config.idp_token_endpoint, "auth.idp_token_endpoint", trusted=True)
     client = Registration(
@@ -82,11 +82,11 @@ async def exchange_id_token(
     )
     grant = reply.body.get("access_token")
     if reply.body.get("issued_token_type") != _ID_JAG or not isinstance(grant, str) or not grant:
-        raise http.error("the identity provider gave no identity assertion grant (ID-JAG)")
+        raise http.error("the identity provider returned no identity assertion grant (ID-JAG)")
     return grant
 
 
 def _complete(form: dict[str, str], resource: str, scopes: tuple[str, ...]) -> dict[str, str]:
-    """Add what the tokens are for and what they allow, where that is to be said: both may be empty."""
+    """Add ``resource`` and ``scope``, each unless it is empty."""
     more = {"resource": resource, "scope": " ".join(scopes)}
     return {**form, **{name: value for name, value in more.items() if value}}

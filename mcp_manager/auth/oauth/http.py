@@ -1,4 +1,4 @@
-"""Requests to authorization servers: bounded in size, time and redirects; in the clear on loopback or the server's own origin."""
+"""HTTP requests to authorization servers: bounded in size, time and redirects, and restricted in their addresses."""
 
 from __future__ import annotations
 
@@ -27,19 +27,25 @@ _REDIRECTS: Final = (301, 302, 303, 307, 308)
 
 
 class HttpClient(Protocol):
-    """What requests are sent with: an aiohttp session, or what knows by which way to send them."""
+    """The part of an aiohttp session that is used here."""
 
     def request(
         self, verb: str, url: URL, *, headers: dict[str, str], data: aiohttp.Payload | None, allow_redirects: bool
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """Send a request, with a response whose connection is given back in the end."""
+        """Send a request; leaving the context releases the connection."""
 
 
 class JsonReply(msgspec.Struct, frozen=True):
-    """A response: its status, its body as an object (empty if it is none), and what counts of its header.
+    """A response.
 
-    ``dpop_nonce`` is the nonce for DPoP proofs, ``content_type`` what the body is said to be, ``location`` where it
-    redirects to: each "" if there is none.
+    Parameters
+    ----------
+    status
+        Its HTTP status.
+    body
+        Its body as an object, empty if it is something else.
+    dpop_nonce, content_type, location
+        Its header fields ``DPoP-Nonce``, ``Content-Type`` (without parameters, in lower case) and ``Location``, or "".
     """
 
     status: int
@@ -50,28 +56,28 @@ class JsonReply(msgspec.Struct, frozen=True):
 
     @property
     def is_redirect(self) -> bool:
-        """Whether what was asked for is said to be elsewhere."""
+        """Whether the response is a redirect."""
         return self.status in _REDIRECTS
 
     @property
     def is_transient(self) -> bool:
-        """Whether the status says nothing of the request, but that it may be sent again later."""
+        """Whether the status means a temporary failure, after which the request may be sent again."""
         return self.status >= 500 or self.status in (408, 425, 429)
 
 
 def same_origin(one: URL, other: URL) -> bool:
-    """Tell whether two URLs have scheme, host and port in common, a default port named or not."""
+    """Tell whether two URLs have the same scheme, host and port (explicit or default)."""
     return (one.scheme, one.host, one.port) == (other.scheme, other.host, other.port)
 
 
 def is_loopback(url: URL) -> bool:
-    """Tell whether a URL names this machine: what is sent there crosses no network."""
+    """Tell whether a URL points to this machine, so that its traffic crosses no network."""
     address = literal_address(url.host or "")
     return address is not None and reach_of(address) is Reach.LOOPBACK
 
 
 async def _reach_of_host(url: URL) -> Reach:
-    """Return how far the farthest address of a host reaches; that of a name without one is not known to be near."""
+    """Return the widest reach among a host's addresses; public for a name that does not resolve."""
     host = url.host or ""
     literal = literal_address(host)
     if literal is not None:
@@ -85,19 +91,19 @@ async def _reach_of_host(url: URL) -> Reach:
 
 
 class OAuthHttp:
-    """Speak HTTP with authorization servers over the manager's own connections.
+    """Send requests to authorization servers over the manager's connections.
 
     Parameters
     ----------
     client
-        Gives what sends requests, whose connector blocks the addresses that nobody should be sent to.
+        Returns what sends requests; its connector blocks link-local and multicast addresses.
     server_id
-        Names the server in errors.
+        The server's id, for errors.
     resource
-        The MCP server: one elsewhere must not send its clients to their own loopback interface, nor one on the Internet
-        into a private network (2026-07-28, security best practices, server-side request forgery).
+        The URL of the MCP server. A remote one must not direct its clients to their own loopback interface, and a
+        public one not into a private network (2026-07-28, security best practices, server-side request forgery).
     config
-        Whose addresses are known to be meant: its own URLs, and private ones if it says so.
+        Its URLs are trusted; ``allow_private_addresses`` lifts the restriction on private networks.
     """
 
     def __init__(
@@ -117,13 +123,21 @@ class OAuthHttp:
         self._own_reach: Reach | None = None
 
     def checked(self, text: object, what: str, *, trusted: bool = False) -> URL:
-        """Return a URL that credentials may be sent to or metadata taken from.
+        """Return a URL after checking that credentials may be sent to it and metadata taken from it.
+
+        Parameters
+        ----------
+        text
+            The URL.
+        what
+            What it is, for errors.
+        trusted
+            Whether it comes from the configuration; then it may be on loopback.
 
         Raises
         ------
         AuthError
-            It is no absolute URL, not https, or on loopback although the server is not. ``trusted`` ones, which stand
-            in the configuration, may be on loopback.
+            It is not an absolute URL, not https, or on loopback while the server is not.
         """
         try:
             url = URL(text) if isinstance(text, str) else None
@@ -131,7 +145,7 @@ class OAuthHttp:
         except ValueError:
             valid = False
         if not valid or url is None or url.fragment:
-            raise self.error(f"{what} is not a usable URL, which is absolute, http or https, without user or fragment")
+            raise self.error(f"{what} is not an absolute http or https URL without user and fragment")
         if same_origin(url, self._resource):
             return url
         if is_loopback(url):
@@ -139,14 +153,14 @@ class OAuthHttp:
                 return url
             raise self.error(
                 f"{what} is on this machine's loopback interface, and the server is not: {url.origin()}",
-                hint="what auth.issuer or an endpoint in auth names is trusted",
+                hint="to trust it, name it in auth.issuer or an endpoint of auth",
             )
         if url.scheme != "https":
             raise self.error(f"{what} is not https: {url.origin()}")
         return url
 
     async def get(self, url: URL, what: str) -> JsonReply:
-        """Fetch a JSON document, following at most three redirects to places that are as acceptable."""
+        """Fetch a JSON document, following at most three redirects, whose targets are checked too."""
         for _ in range(_MAX_REDIRECTS + 1):
             reply = await self._request("GET", url, what)
             if not reply.is_redirect:
@@ -155,11 +169,11 @@ class OAuthHttp:
                 target = str(url.join(URL(reply.location)))
             except ValueError:
                 target = ""
-            url = self.checked(target, f"where {what} redirects to")
-        raise self.error(f"{what} at {self.shown(url)} redirects without end")
+            url = self.checked(target, f"the redirect target of {what}")
+        raise self.error(f"{what} at {self.shown(url)} redirects too often")
 
     async def post_form(self, url: URL, form: Mapping[str, str], headers: Mapping[str, str], what: str) -> JsonReply:
-        """POST a form; a redirect is returned and not followed, since the form holds credentials."""
+        """POST a form; a redirect is returned and not followed, because the form holds credentials."""
         return await self._request("POST", url, what, headers, aiohttp.FormData(dict(form))())
 
     async def post_json(self, url: URL, document: Mapping[str, Any], what: str) -> JsonReply:
@@ -177,7 +191,7 @@ class OAuthHttp:
     ) -> JsonReply:
         rule = await self._rule_for(url)
         token = address_rule.set(rule)
-        # A connection that is kept for others would be used by those who may not open it.
+        # Not kept alive: other requests, under a stricter address rule, must not reuse the connection.
         fields = {"Accept": "application/json", "Accept-Encoding": "identity", "Connection": "close", **(headers or {})}
         try:
             async with (
@@ -201,7 +215,7 @@ class OAuthHttp:
         except (aiohttp.ClientError, OSError) as error:
             if rule is not None and rule.refused:
                 raise self._out_of_bounds(what, url, rule.refused) from None
-            # aiohttp's texts quote URLs with their queries.
+            # The texts of aiohttp's errors quote URLs with their queries.
             raise self.error(
                 f"{what} at {self.shown(url)} cannot be reached ({type(error).__name__})", retryable=True
             ) from None
@@ -210,14 +224,14 @@ class OAuthHttp:
 
     def _out_of_bounds(self, what: str, url: URL, address: str) -> AuthError:
         is_private = reach_of(address) is Reach.PRIVATE
-        by_setting = "auth.allow_private_addresses = true allows it, and " if is_private else ""
+        by_setting = ", or set auth.allow_private_addresses = true" if is_private else ""
         return self.error(
             f"{what} at {self.shown(url)} is at {address}, on a network that the server is not on",
-            hint=f"{by_setting}what auth.issuer or an endpoint in auth names is trusted",
+            hint=f"to trust it, name it in auth.issuer or an endpoint of auth{by_setting}",
         )
 
     async def _rule_for(self, url: URL) -> AddressRule | None:
-        """Return which addresses a URL may lead to, ``None`` for all: as many as the MCP server itself is on."""
+        """Return the rule for the addresses of a URL: no less reach than the MCP server; ``None`` allows all."""
         if same_origin(url, self._resource) or url.origin() in self._trusted:
             return None
         if self._own_reach is None:
@@ -229,11 +243,11 @@ class OAuthHttp:
         async for chunk in response.content.iter_any():
             chunks += chunk
             if len(chunks) > _LARGEST:
-                raise self.error(f"{what} at {self.shown(response.url)} answers with more than {_LARGEST} bytes")
+                raise self.error(f"{what} at {self.shown(response.url)} sent more than {_LARGEST} bytes")
         return bytes(chunks)
 
     def shown(self, url: URL | str) -> str:
-        """Return a URL as errors show it: without a query, and without the path of the MCP server, which may be secret."""
+        """Return a URL for errors: without its query and without the MCP server's path, which may be secret."""
         try:
             whole = URL(url)
             origin, path = str(whole.origin()), whole.raw_path.rstrip("/")
@@ -245,5 +259,5 @@ class OAuthHttp:
         return shown_text(origin + path)
 
     def error(self, message: str, *, hint: str = "", retryable: bool = False) -> AuthError:
-        """Make the error of an authorization that failed."""
+        """Make the error of a failed authorization."""
         return AuthError(f"authorization failed: {message}", server_id=self._server_id, hint=hint, retryable=retryable)

@@ -1,4 +1,4 @@
-"""When two issuer identifiers are one authorization server's."""
+"""The comparison of issuer identifiers."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ _SHARED_TENANTS: Final = ("common", "organizations", "consumers")
 
 
 def same_issuer(one: str, other: str) -> bool:
-    """Tell whether two identifiers are equal, a slash as the whole path or none.
+    """Tell whether two identifiers are equal, except for a slash as the whole path.
 
-    RFC 8414 compares them as strings. Real documents differ in this slash alone, which libraries for URLs add, and which
-    makes no difference (RFC 3986, section 6.2.3). Nothing else is overlooked: below a path, it may be another server.
-    ``iss`` of RFC 9207 is not compared so, but as a string.
+    RFC 8414 compares them as strings. In practice URL libraries add this slash, which makes no difference (RFC 3986,
+    section 6.2.3). A slash after a path does matter, because it may name another server. ``iss`` of RFC 9207 is
+    compared as a string, not with this function.
     """
     return one == other or _at_root(one) == _at_root(other) != ""
 
 
 def is_among(issuer: str, others: Iterable[str | None]) -> bool:
-    """Tell whether one of several identifiers, of which some may be missing, is the same."""
+    """Tell whether an identifier equals one of several others, some of which may be ``None``."""
     return any(each is not None and same_issuer(issuer, each) for each in others)
 
 
 def is_template_of(named: str, issuer: str) -> bool:
-    """Tell whether metadata is that of the shared endpoints of Microsoft Entra ID, whose issuer is a template.
+    """Tell whether ``named`` is the issuer template of Microsoft Entra ID's shared endpoints that ``issuer`` fits.
 
-    Each tenant issues its own tokens there, so the document says ``{tenantid}`` where the URL has ``common``,
-    ``organizations`` or ``consumers``. All else has to be equal.
+    Each tenant issues its own tokens there, so the metadata says ``{tenantid}`` where the URL has ``common``,
+    ``organizations`` or ``consumers``. The rest has to be equal.
     """
     return named.count(_TENANT) == 1 and any(named.replace(_TENANT, each) == issuer for each in _SHARED_TENANTS)
 
 
 def _at_root(issuer: str) -> str:
-    """Return the origin that an identifier consists of, "" if it has more."""
+    """Return an identifier that is only an origin, without a slash at its end; "" if it has a path."""
     bare = issuer.removesuffix("/")
     return bare if _ORIGIN.fullmatch(bare) else ""

@@ -1,4 +1,4 @@
-"""Signed tokens of the client: DPoP proofs (RFC 9449) and client assertions (RFC 7523). All of JOSE is joserfc's."""
+"""Signed tokens of the client: DPoP proofs (RFC 9449) and client assertions (RFC 7523), made with joserfc."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ASSERTION_LIFE_S: Final = 120
 
 
 def require_jose(what: str) -> None:
-    """Raise :class:`ConfigError` unless the library that signs is installed; ``what`` needs it."""
+    """Raise :class:`ConfigError` unless joserfc is installed; ``what`` names the setting that needs it."""
     try:
         import joserfc  # noqa: F401, PLC0415 - an extra, and slow to import
     except ImportError:
@@ -28,12 +28,12 @@ def require_jose(what: str) -> None:
 
 
 class DpopKey:
-    """The key that tokens are bound to, and the proofs that it is ours.
+    """The key that tokens are bound to; it makes the proofs of possession.
 
     Parameters
     ----------
     private
-        A private key as a JWK, kept from before; ``None`` makes a new one.
+        A stored private key as a JWK; ``None`` makes a new one.
     """
 
     def __init__(self, private: dict[str, Any] | None = None) -> None:
@@ -43,7 +43,7 @@ class DpopKey:
         self._public = self._key.as_dict(private=False)
 
     def private(self) -> dict[str, Any]:
-        """Return the private key as a JWK, a secret."""
+        """Return the private key as a JWK; it is a secret."""
         return dict(self._key.as_dict(private=True))
 
     def proof(self, verb: str, url: str, *, token: str = "", nonce: str = "") -> str:
@@ -52,11 +52,11 @@ class DpopKey:
         Parameters
         ----------
         verb, url
-            The request's; query and fragment are left out.
+            Those of the request; query and fragment are left out of the proof.
         token
-            The access token that goes with it, "" at a token endpoint.
+            The access token that the request carries, "" at a token endpoint.
         nonce
-            What the server gave, if anything.
+            The nonce from the server, or "".
         """
         claims: dict[str, Any] = {
             "jti": secrets.token_urlsafe(16),
@@ -73,19 +73,25 @@ class DpopKey:
 
 
 def client_assertion(private_key: str, algorithm: str, key_id: str, client_id: str, audience: str) -> str:
-    """Make the assertion by which a client says who it is (RFC 7523, section 3).
+    """Make the assertion that authenticates a client (RFC 7523, section 3).
 
     Parameters
     ----------
     private_key
-        PEM, of the kind that ``algorithm`` takes.
+        PEM, of the kind that ``algorithm`` needs.
+    algorithm
+        The JOSE name of the signing algorithm.
+    key_id
+        The id of the key, or "".
+    client_id
+        The client's id: issuer and subject of the assertion.
     audience
         The issuer identifier of the authorization server.
 
     Raises
     ------
     ConfigError
-        The key does not go with the algorithm.
+        The key does not fit the algorithm.
     """
     from joserfc.errors import JoseError  # noqa: PLC0415 - an extra, and slow to import
     from joserfc.jwk import import_key  # noqa: PLC0415 - see above
@@ -102,12 +108,12 @@ def client_assertion(private_key: str, algorithm: str, key_id: str, client_id: s
     }
     header = {"alg": algorithm, "typ": "JWT"} | ({"kid": key_id} if key_id else {})
     try:
-        # Its overloads are by literal kinds; which one it is, the algorithm says.
+        # The overloads of import_key want a literal kind; here it depends on the algorithm.
         return _signed(header, claims, import_key(private_key, kind))  # type: ignore[call-overload]
     except (JoseError, ValueError, TypeError):
-        # Its own text may quote the key.
+        # The error may quote the key, so it is dropped.
         pass
-    raise ConfigError(f"auth.private_key is no key for {algorithm}", hint="give a PEM private key")
+    raise ConfigError(f"auth.private_key is not a key for {algorithm}", hint="give a PEM private key")
 
 
 def _signed(header: dict[str, Any], claims: dict[str, Any], key: Key) -> str:

@@ -1,4 +1,4 @@
-"""The grant of one authorization in its store: what is of use now, and what another process has put there since."""
+"""The stored grant of one authorization."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _log = logging.getLogger(__name__)
 
 
 class KeptGrant:
-    """Keep the grant of one server's endpoint and principal from one run to the next.
+    """Store the grant of one endpoint and principal across runs.
 
     Parameters
     ----------
     store
-        The user's own or ours; what it raises is never passed on but by :meth:`load`.
+        The token store, which may be user code. Only :meth:`load` passes its exceptions on.
     server_id, url
-        The server, and the URL of its endpoint, which tokens are for.
+        The server, and the URL of its endpoint, which is the resource.
     config
-        Its ``auth``: what was obtained for another principal, or issuer, is not its own.
+        Its ``auth``. Grants of another principal or issuer are not used.
     """
 
     def __init__(self, store: TokenStore, server_id: str, url: str, config: AuthConfig) -> None:
@@ -38,34 +38,38 @@ class KeptGrant:
         self._is_kept = True
 
     async def load(self) -> Grant | None:
-        """Return what the store has, if it is of use with the configuration of now; raises what the store does."""
+        """Return the stored grant if it fits the current configuration, else ``None``; raises what the store raises."""
         record = await self._store.load(self._key)
         if record is None:
             return None
         try:
             grant = msgspec.json.decode(record, type=Grant)
         except (msgspec.DecodeError, RecursionError):
-            _log.warning("the kept authorization of server %r is damaged and not used", self._server_id)
+            _log.warning("the stored authorization of server %r is damaged and not used", self._server_id)
             return None
         is_ours = self._config.issuer is None or same_issuer(self._config.issuer, grant.issuer)
         return grant if is_ours and (grant.dpop_key is not None) == self._config.dpop else None
 
     async def save(self, grant: Grant) -> None:
-        """Replace what the store has."""
+        """Store a grant, replacing the previous one; a failure is only logged."""
         try:
             await self._store.save(self._key, msgspec.json.encode(grant))
             self._is_kept = True
         except Exception as error:
             self._is_kept = False
-            # A user's own store: what was obtained is good even so, for as long as this process lives.
-            _log.warning("the authorization of server %r is not kept (%s)", self._server_id, type(error).__name__)
+            # The store may be user code, which can raise anything. The grant is valid even so, while this process
+            # lives.
+            _log.warning("the authorization of server %r is not stored (%s)", self._server_id, type(error).__name__)
 
     async def newer_than(self, used: Grant) -> Grant | None:
-        """Return what another process has put there since: a refresh token used twice ends them all (OAuth 2.1, 4.3.1)."""
+        """Return a grant that another process has stored since ``used``, or ``None``.
+
+        Using a refresh token that another process has used already revokes all tokens (OAuth 2.1, section 4.3.1).
+        """
         try:
             grant = await self.load() if self._is_kept else None
         except Exception:
-            # A user's own store: then nothing is known of others.
+            # The store may be user code, which can raise anything.
             return None
         if grant is None or not same_issuer(grant.issuer, used.issuer) or grant.access_token == used.access_token:
             return None
@@ -73,7 +77,7 @@ class KeptGrant:
 
 
 def _principal(config: AuthConfig) -> str:
-    """Name whom tokens are for: what one got is not another's. An assertion says who the user is, and is a secret."""
+    """Name the principal that the tokens are for. An assertion identifies the user but is secret, so it is hashed."""
     assertion = hashlib.sha256(config.assertion.encode()).hexdigest() if config.assertion is not None else ""
     names = (config.client_id or config.client_metadata_url, config.grant, config.idp_client_id, config.assertion_file)
     return "\n".join([*(each or "" for each in names), assertion])

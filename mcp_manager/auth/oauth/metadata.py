@@ -1,4 +1,4 @@
-"""What an authorization server offers (RFC 8414, OpenID Connect Discovery), from wherever it says so."""
+"""The metadata of authorization servers: published (RFC 8414, OpenID Connect Discovery), configured or assumed."""
 
 from __future__ import annotations
 
@@ -24,14 +24,29 @@ __all__ = [
 _OAUTH: Final = "/.well-known/oauth-authorization-server"
 _OPENID: Final = "/.well-known/openid-configuration"
 _WHAT: Final = "the authorization server's metadata"
-# What tells metadata from an answer that is sent for every path.
+# Metadata has one of these members; a server that answers every path with 200 may send something else.
 _MEMBERS: Final = ("issuer", "token_endpoint", "authorization_endpoint")
 
 
 class AuthorizationServer(msgspec.Struct, frozen=True, kw_only=True):
-    """An authorization server's metadata (RFC 8414, section 2), checked; "" for an endpoint it does not have.
+    """The checked metadata of an authorization server (RFC 8414, section 2).
 
-    ``has_metadata`` is false where there was none: then the endpoints are those of 2025-03-26, or configured.
+    Parameters
+    ----------
+    issuer
+        Its identifier, in its own spelling.
+    token_endpoint, authorization_endpoint, registration_endpoint
+        Its endpoints, "" for one it does not have.
+    scopes
+        The scopes that it lists.
+    auth_methods, challenge_methods
+        The client authentication and PKCE methods that it supports; ``None`` if it does not say.
+    sends_iss
+        Whether authorization responses carry ``iss`` (RFC 9207).
+    takes_metadata_documents
+        Whether the client id may be the URL of a client metadata document.
+    has_metadata
+        ``False`` if it publishes no metadata; then the endpoints are configured or those of 2025-03-26.
     """
 
     issuer: str
@@ -47,7 +62,7 @@ class AuthorizationServer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def metadata_urls(issuer: URL) -> list[URL]:
-    """Return where an authorization server's metadata may be, in the order that MCP prescribes."""
+    """Return the possible URLs of an authorization server's metadata, in the order that MCP prescribes."""
     origin = issuer.origin()
     path = issuer.raw_path.rstrip("/")
     if not path:
@@ -61,7 +76,7 @@ async def discover_authorization_server(http: OAuthHttp, issuer: str) -> Authori
     Raises
     ------
     AuthError
-        The metadata is of another issuer (RFC 8414, section 3.3), unusable, or cannot be had for now.
+        The metadata names another issuer (RFC 8414, section 3.3), is unusable, or is not available at present.
     """
     problem: AuthError | None = None
     for url in metadata_urls(http.checked(issuer, "the authorization server's issuer")):
@@ -75,7 +90,7 @@ async def discover_authorization_server(http: OAuthHttp, issuer: str) -> Authori
         try:
             raise problem
         finally:
-            # Its traceback holds this frame.
+            # Break the reference cycle: the traceback refers to this frame.
             del problem
     return None
 
@@ -86,17 +101,17 @@ def _read(http: OAuthHttp, issuer: str, url: URL, body: dict[str, Any]) -> Autho
     if isinstance(named, str) and is_template_of(named, issuer):
         named = issuer
     if not isinstance(named, str) or not same_issuer(named, issuer):
-        says = shown_text(named) if isinstance(named, str) else "nobody"
+        says = shown_text(named) if isinstance(named, str) else "none"
         raise http.error(
-            f"{where} names another issuer than the one that was asked: {says} instead of {shown_text(issuer)}",
-            hint="the server's protected resource metadata and its authorization server have to name the same issuer",
+            f"{where} names another issuer than expected: {says} instead of {shown_text(issuer)}",
+            hint="the server's protected resource metadata and its authorization server must name the same issuer",
         )
     if not body.get("token_endpoint"):
-        raise http.error(f"{where} names no token endpoint", hint="auth.token_endpoint can say where it is")
-    # The others are checked by whoever needs them: what is never used may be nonsense.
+        raise http.error(f"{where} names no token endpoint", hint="set auth.token_endpoint")
+    # The other endpoints are checked on use, so that one that is never used may be invalid.
     token_endpoint = str(http.checked(body["token_endpoint"], f"token_endpoint of {where}"))
     return AuthorizationServer(
-        # Its own spelling: that is what iss is compared with (RFC 9207, section 2.4).
+        # In its own spelling, because iss is compared with that (RFC 9207, section 2.4).
         issuer=named,
         token_endpoint=token_endpoint,
         authorization_endpoint=_text(body.get("authorization_endpoint")),
@@ -110,7 +125,7 @@ def _read(http: OAuthHttp, issuer: str, url: URL, body: dict[str, Any]) -> Autho
 
 
 def guessed_server(server: URL) -> AuthorizationServer:
-    """Return the endpoints that a server of 2025-03-26 has where nothing says otherwise (its authorization, 2.3.3)."""
+    """Return the default endpoints of a server without metadata (2025-03-26, authorization, section 2.3.3)."""
     origin = server.origin()
     return AuthorizationServer(
         issuer=str(origin),
@@ -123,12 +138,14 @@ def guessed_server(server: URL) -> AuthorizationServer:
 
 
 def configured_server(config: AuthConfig, issuer: str | None) -> AuthorizationServer | None:
-    """Return the authorization server whose endpoints are configured, ``None`` if its metadata has to say them.
+    """Return the authorization server with configured endpoints, ``None`` if none are configured.
 
     Parameters
     ----------
+    config
+        The server's ``auth``.
     issuer
-        The one that the resource names, if any.
+        The issuer that the resource names, if any; used if ``config`` has none.
     """
     if config.token_endpoint is None:
         return None

@@ -1,4 +1,4 @@
-"""Who the client is to an authorization server: told in advance, by a document it can fetch, or on the spot."""
+"""The client's registration with an authorization server: configured, by metadata document, or dynamic."""
 
 from __future__ import annotations
 
@@ -31,19 +31,22 @@ async def register(
     known: Registration | None,
     scopes: tuple[str, ...],
 ) -> Registration:
-    """Return the client's registration, in the order of 2026-07-28, client registration.
+    """Return the client's registration, trying its kinds in the order of 2026-07-28, client registration.
 
     Parameters
     ----------
+    client_name
+        The name for a dynamic registration.
     known
-        One from before: it is used again if it is with this issuer, has not expired and was made for all of ``scopes``.
+        An earlier registration, reused if it is with this issuer, has not expired and covers ``scopes``.
     scopes
-        What the client is about to ask for: the official SDK's authorization server allows nobody any other scope.
+        The scopes that the client is about to request. The official SDK's authorization server allows a client only the
+        scopes that it registered with.
 
     Raises
     ------
     AuthError
-        The configured credentials are another server's, or this one takes no client that it does not know.
+        The configured credentials belong to another authorization server, or this one registers no clients.
     """
     if config.client_id is not None:
         if config.issuer is not None and not same_issuer(config.issuer, server.issuer):
@@ -58,11 +61,11 @@ async def register(
     if known is not None and _is_of_use(known, server, scopes):
         return known
     if server.registration_endpoint:
-        # A client that asks for more is registered for what it may ask already, too.
+        # Keep the scopes of the earlier registration.
         before = known.scopes if known is not None and same_issuer(known.issuer, server.issuer) else ()
         return await _register_dynamically(http, server, config, client_name, tuple(dict.fromkeys((*before, *scopes))))
     raise http.error(
-        f"the authorization server {shown_text(server.issuer)} takes no client that it does not know",
+        f"the authorization server {shown_text(server.issuer)} accepts only clients registered in advance",
         hint="register a client with it, and give auth.client_id and auth.issuer",
     )
 
@@ -77,7 +80,7 @@ def chosen_method(server: AuthorizationServer, config: AuthConfig) -> str:
 
 
 def _secret_method(server: AuthorizationServer) -> str:
-    # RFC 8414, section 2: basic where the metadata is silent.
+    # RFC 8414, section 2: client_secret_basic is the default.
     offered = _SECRET_METHODS if server.auth_methods is None else server.auth_methods
     return next((each for each in _SECRET_METHODS if each in offered), "client_secret_basic")
 
@@ -101,7 +104,7 @@ def _is_of_use(known: Registration, server: AuthorizationServer, scopes: tuple[s
 async def _register_dynamically(
     http: OAuthHttp, server: AuthorizationServer, config: AuthConfig, client_name: str, scopes: tuple[str, ...]
 ) -> Registration:
-    """Register by RFC 7591; the authorization server may change what is asked for."""
+    """Register dynamically (RFC 7591); the authorization server may register something else than requested."""
     offered = ("client_secret_basic",) if server.auth_methods is None else server.auth_methods
     method: str = config.client_auth or next(filter(offered.__contains__, _METHODS), "none")
     wanted: dict[str, Any] = {
@@ -110,7 +113,7 @@ async def _register_dynamically(
         "grant_types": ["authorization_code", "refresh_token"],
         "response_types": ["code"],
         "token_endpoint_auth_method": method,
-        # OpenID Connect registration: loopback redirects are those of native applications.
+        # OpenID Connect registration: only native applications have loopback redirects.
         "application_type": "native" if is_loopback(URL(config.redirect_uri)) else "web",
     }
     if config.dpop:
@@ -118,7 +121,7 @@ async def _register_dynamically(
     url = http.checked(server.registration_endpoint, _WHAT)
     reply = await http.post_json(url, {**wanted, "scope": " ".join(scopes)} if scopes else wanted, _WHAT)
     if scopes and reply.status in (400, 403, 422) and not _client_id(reply):
-        # Some refuse to register for what they give out all the same (Keycloak's policy of allowed client scopes).
+        # Some refuse to register scopes that they grant anyway (Keycloak's policy of allowed client scopes).
         without = await http.post_json(url, wanted, _WHAT)
         reply = without if _client_id(without) else reply
     if not _client_id(reply):
@@ -130,14 +133,14 @@ async def _register_dynamically(
         client_id=_client_id(reply),
         secret=secret,
         auth_method=_granted_method(http, server, reply, method, has_secret=bool(secret)),
-        # What was given a moment ago cannot have expired: then it is something else than a time.
+        # A new secret cannot have expired: a time in the past means something else.
         secret_expires_at=expires_at if expires_at > time.time() else 0.0,
         scopes=scopes,
     )
 
 
 def _client_id(reply: JsonReply) -> str:
-    """Return the client that a reply registers, "" if it registers none."""
+    """Return the client id in a reply, "" if it registers no client."""
     client_id = reply.body.get("client_id")
     if isinstance(client_id, int) and not isinstance(client_id, bool):
         client_id = str(client_id)
@@ -145,7 +148,7 @@ def _client_id(reply: JsonReply) -> str:
 
 
 def _usable(value: object) -> str:
-    """Return what a client is called, or its secret, "" if it is none that can be sent (RFC 6749, appendix A.1, A.2)."""
+    """Return a client id or secret, "" if it cannot be sent (RFC 6749, appendix A.1, A.2)."""
     return value if isinstance(value, str) and _TEXT.fullmatch(value) else ""
 
 
@@ -163,18 +166,18 @@ def _refuse(http: OAuthHttp, url: URL, reply: JsonReply) -> NoReturn:
 def _granted_method(
     http: OAuthHttp, server: AuthorizationServer, reply: JsonReply, asked: str, *, has_secret: bool
 ) -> str:
-    """Return how a client that was just registered authenticates: a server may choose, or not say (RFC 7591, 3.2.1)."""
+    """Return how a newly registered client authenticates; the server decides, or does not say (RFC 7591, 3.2.1)."""
     granted = reply.body.get("token_endpoint_auth_method")
     if not granted or not isinstance(granted, str):
-        # Section 2 has client_secret_basic for a default. What was asked for comes first, where it can be used.
+        # The default is client_secret_basic (section 2), but the requested method takes precedence if it uses a secret.
         granted = asked if asked in _SECRET_METHODS else _secret_method(server)
     elif granted not in _METHODS:
         if server.auth_methods is None or granted in server.auth_methods:
             raise http.error(
                 f"the authorization server registered the client with the authentication {shown_text(granted)}, "
-                f"which was not asked for; what a registered client can use is {', '.join(_METHODS)}",
+                f"which was not asked for; a registered client can use only {', '.join(_METHODS)}",
                 hint="register a client by hand, and give auth.client_id",
             )
-        # It contradicts its own metadata, which does not have that.
+        # The reply contradicts the server's metadata, which does not list that method.
         granted = asked
     return granted if has_secret or granted not in _SECRET_METHODS else "none"

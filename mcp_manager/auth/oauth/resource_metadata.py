@@ -1,4 +1,4 @@
-"""Which authorization servers a resource trusts (RFC 9728; 2026-07-28, authorization server location)."""
+"""The metadata of protected resources (RFC 9728; 2026-07-28, authorization server location)."""
 
 from __future__ import annotations
 
@@ -21,20 +21,30 @@ _MAX_ISSUERS: Final = 5
 
 
 class ProtectedResource(msgspec.Struct, frozen=True):
-    """A resource's metadata (RFC 9728, section 2), as far as it decides anything; ``issuers`` may be empty."""
+    """The metadata of a resource (RFC 9728, section 2), as far as it is used.
+
+    Parameters
+    ----------
+    resource
+        Its identifier.
+    issuers
+        The issuers of its authorization servers; may be empty.
+    scopes
+        The scopes that it lists, ``None`` if it lists none.
+    """
 
     resource: str
     issuers: tuple[str, ...]
     scopes: tuple[str, ...] | None
 
     def in_order(self, preferred: Iterable[str | None]) -> list[str]:
-        """Return the authorization servers, at most five, those preferred first: the client chooses (section 7.6)."""
+        """Return at most five authorization servers, the preferred ones first; the client chooses (section 7.6)."""
         first = [each for one in preferred if one for each in self.issuers if same_issuer(each, one)]
         return [*first, *(each for each in self.issuers if not is_among(each, first))][:_MAX_ISSUERS]
 
 
 def resource_urls(server: URL) -> list[URL]:
-    """Return where the metadata of a resource may be: below its path, then at the root (RFC 9728, section 3.1)."""
+    """Return the possible URLs of a resource's metadata: with its path, then at the root (RFC 9728, section 3.1)."""
     origin = server.origin()
     path = server.raw_path.rstrip("/")
     urls = [origin.with_path(_WELL_KNOWN + path, encoded=True)] if path else []
@@ -45,9 +55,9 @@ def resource_urls(server: URL) -> list[URL]:
 
 
 def fits(resource: str, server: URL) -> bool:
-    """Tell whether a resource identifier is that of a server, or of something that it is part of.
+    """Tell whether a resource identifier names a server, or something above it in its path.
 
-    Tokens are for the resource: one for a sibling, or another host, would be somebody else's (RFC 9728, section 3.3).
+    Tokens are bound to the resource; one for a sibling or another host must not be used (RFC 9728, section 3.3).
     """
     try:
         named = URL(resource)
@@ -62,18 +72,18 @@ def fits(resource: str, server: URL) -> bool:
 
 
 async def discover_resource(http: OAuthHttp, server: URL, hinted: str) -> ProtectedResource | None:
-    """Return a server's metadata as a resource, ``None`` where it has none (as before 2025-06-18).
+    """Fetch a server's metadata as a resource; ``None`` if it has none (as before 2025-06-18).
 
     Parameters
     ----------
     hinted
-        The URL that its challenge named, or "". Where nothing is there, as behind a proxy that the server does not know
-        of, the well-known places are tried as well.
+        The URL that the server's challenge named, or "". The well-known URLs are tried as well, because a server behind
+        a proxy may name a URL that does not exist.
 
     Raises
     ------
     AuthError
-        The metadata is of another resource, or none of the places can be reached.
+        The metadata describes another resource, or no URL can be reached.
     """
     problem: AuthError | None = None
     urls = resource_urls(server)
@@ -97,11 +107,11 @@ async def discover_resource(http: OAuthHttp, server: URL, hinted: str) -> Protec
         try:
             raise problem
         finally:
-            # Its traceback holds this frame.
+            # Break the reference cycle: the traceback refers to this frame.
             del problem
     if hinted:
         raise http.error(
-            f"{_WHAT} is not where the server says, at {http.shown(urls[0])}, nor at the well-known places",
+            f"{_WHAT} is not where the server says, at {http.shown(urls[0])}, nor at the well-known URLs",
             hint="check that the server knows its own public URL",
         )
     return None
@@ -119,7 +129,7 @@ def _read(http: OAuthHttp, server: URL, url: URL, body: dict[str, Any]) -> Prote
     if not isinstance(resource, str) or not fits(resource, server):
         named = http.shown(resource) if isinstance(resource, str) else "nothing usable"
         raise http.error(
-            f"{_WHAT} at {http.shown(url)} is that of another resource than this server: it names {named}",
+            f"{_WHAT} at {http.shown(url)} describes another resource than this server: {named}",
             hint="check url, and that the server knows its own public URL",
         )
     return ProtectedResource(

@@ -1,4 +1,4 @@
-"""The token endpoint: a grant goes in, tokens come out (OAuth 2.1, section 3.2)."""
+"""Requests to token endpoints (OAuth 2.1, section 3.2)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mcp_manager.config import AuthConfig
 __all__ = ["TokenEndpoint"]
 
 _ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-# What is secret of a grant: all that a server must not make us show.
+# The secret fields of a grant, masked in errors in case the server sends them back.
 _SECRET_FIELDS: Final = (
     "assertion",
     "client_assertion",
@@ -32,18 +32,18 @@ _SECRET_FIELDS: Final = (
 
 
 class TokenEndpoint:
-    """Ask one token endpoint for tokens as one client.
+    """Request tokens from one token endpoint as one client.
 
     Parameters
     ----------
     http
-        What carries it.
+        Sends the requests.
     url, audience
-        The endpoint, and its issuer identifier, which client assertions are for.
+        The endpoint, and its issuer identifier, the audience of client assertions.
     client
-        Who asks.
+        The client's registration.
     config
-        Where a private key would be.
+        The server's ``auth``, which may hold the client's private key.
     dpop
         The key to bind tokens to, ``None`` for bearer tokens.
     """
@@ -65,23 +65,23 @@ class TokenEndpoint:
         self._dpop = dpop
 
     async def request(self, form: Mapping[str, str]) -> Tokens:
-        """Send a grant.
+        """Send a grant and return the tokens.
 
         Raises
         ------
         TokenRefused
-            It is refused, in whatever form; no second grant is tried.
+            The endpoint refuses the grant.
         AuthError
-            No answer, or none that can be used.
+            There is no usable answer.
         """
         reply = await self.send(form)
         return read_tokens(self._http, self._where, reply, time.time(), bound=self._dpop is not None)
 
     async def send(self, form: Mapping[str, str]) -> JsonReply:
-        """Send a grant and return the reply of a success; a nonce that is asked for is sent (RFC 9449, section 8)."""
+        """Send a grant and return the successful reply; a required nonce is sent (RFC 9449, section 8)."""
         reply, sent = await self._post(form)
         if self._client.auth_method == "client_secret_basic" and reply.body.get("error") == "invalid_request":
-            # RFC 6749, section 5.2: so a server refuses "more than one mechanism". Okta takes client_id for a second one.
+            # Okta counts client_id as a second authentication mechanism, which it refuses (RFC 6749, section 5.2).
             reply, sent = await self._post(form, with_client_id=False)
         if has_token(reply):
             return reply
@@ -92,10 +92,10 @@ class TokenEndpoint:
         return f"the token endpoint at {self._http.shown(self._url)}"
 
     async def _post(self, form: Mapping[str, str], *, with_client_id: bool = True) -> tuple[JsonReply, list[str]]:
-        """Return the reply to a grant, and the secrets that were sent."""
+        """Send a grant; return the reply and the secrets that were sent."""
         nonce = ""
         for _ in range(2):
-            # Anew each time: neither an assertion nor a proof may be used twice.
+            # Built anew for each request: neither an assertion nor a proof may be used twice.
             fields, headers = self._authenticated(form)
             if not with_client_id:
                 del fields["client_id"]
@@ -109,15 +109,15 @@ class TokenEndpoint:
         return reply, [*sent, self._client.secret, *(each.rpartition(" ")[2] for each in headers.values())]
 
     def _authenticated(self, form: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-        """Return the fields and the header of a request: who asks is always in the fields, too.
+        """Return the form fields and the header fields of a request; ``client_id`` is always a form field.
 
-        RFC 6749, section 3.2.1, allows ``client_id`` there beside the header, and the official SDK's authorization server,
-        FastMCP's and others look for it there alone. By itself it proves nothing, so it is no second way to authenticate.
+        RFC 6749, section 3.2.1, allows it beside the header, and some servers look for it only there, such as those of
+        the official SDK and FastMCP. It proves nothing by itself, so it is no second authentication mechanism.
         """
         client = self._client
         fields = {**form, "client_id": client.client_id}
         if client.auth_method == "client_secret_basic":
-            # RFC 6749, section 2.3.1: both are form-encoded first; a space as %20, which every server decodes.
+            # RFC 6749, section 2.3.1: both are form-encoded first. %20 for a space is what every server decodes.
             pair = f"{quote(client.client_id, safe='')}:{quote(client.secret, safe='')}"
             return fields, {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
         if client.auth_method == "client_secret_post":

@@ -1,4 +1,4 @@
-"""What the token endpoint answers: tokens, a refusal in one of its many forms, or that it has to be asked again."""
+"""Reading of token endpoint replies: tokens, refusals, and temporary failures."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mcp_manager.errors import AuthError
 
 __all__ = ["TokenRefused", "Tokens", "has_token", "read_tokens", "refusal_of"]
 
-# RFC 6750, section 2.1: what can stand in the header.
+# RFC 6750, section 2.1: the characters that a header field can carry.
 _TOKEN: Final = re.compile(r"[!-~]{1,65536}")
 # RFC 6749, appendix A.17.
 _REFRESH_TOKEN: Final = re.compile(r"[ -~]{1,65536}")
-# RFC 6749, section 5.2, and what GitHub and Slack say in its place: believed under a 500, too, which is what some servers
-# answer to everything that they refuse. The other 5xx come from what stands before them.
+# RFC 6749, section 5.2, and what GitHub and Slack use instead. They are final with status 500 too, with which some
+# servers refuse everything; the other 5xx come from gateways.
 _FINAL_CODES: Final = frozenset(
     {
         "bad_refresh_token",
@@ -30,7 +30,7 @@ _FINAL_CODES: Final = frozenset(
         "unsupported_grant_type",
     }
 )
-# No verdict, whatever the status: RFC 6749, section 4.1.2.1, RFC 8628, section 3.5, and what others call it.
+# Temporary whatever the status: RFC 6749, section 4.1.2.1, RFC 8628, section 3.5, and other spellings.
 _TRANSIENT_CODES: Final = frozenset(
     {
         "internal_error",
@@ -45,26 +45,30 @@ _TRANSIENT_CODES: Final = frozenset(
         "too_many_requests",
     }
 )
-# Tokens of these types are worth nothing without a proof, or nothing at a resource (RFC 8693, section 2.2.1).
+# Tokens of these types need a proof, or are no access tokens at all (RFC 8693, section 2.2.1).
 _BOUND_TYPES: Final = frozenset({"dpop", "mac", "n_a", "pop"})
 _HINTS: Final = {
-    "invalid_client": "check auth.client_id and auth.client_secret or auth.private_key; auth.client_auth says how a "
+    "invalid_client": "check auth.client_id and auth.client_secret or auth.private_key; auth.client_auth sets how a "
     "secret is sent",
     "invalid_scope": "check auth.scopes",
-    "invalid_target": "the authorization server does not know this resource; auth.send_resource = false leaves it out",
-    "unauthorized_client": "the client may not use this grant",
-    "unsupported_grant_type": "the authorization server does not know this grant, check auth.grant",
+    "invalid_target": "the authorization server does not know this resource; set auth.send_resource = false to omit "
+    "the parameter",
+    "unauthorized_client": "the client may not use this grant: check its registration and auth.grant",
+    "unsupported_grant_type": "the authorization server does not support this grant: check auth.grant",
 }
 
 
 class TokenRefused(AuthError):
-    """The token endpoint said no; ``code`` is its error code, "" if it gave none."""
+    """The token endpoint refused the grant; ``code`` is its error code, or ""."""
 
     code = ""
 
 
 class Tokens(msgspec.Struct, frozen=True):
-    """What the token endpoint gave; ``expires_at`` is 0 if it is not known."""
+    """The tokens from a token endpoint.
+
+    ``refresh`` is "" without one; ``expires_at`` is in seconds since the epoch, 0 if not known.
+    """
 
     access: str
     refresh: str
@@ -75,22 +79,22 @@ class Tokens(msgspec.Struct, frozen=True):
 
 
 def has_token(reply: JsonReply) -> bool:
-    """Tell whether a reply is a success; the status alone does not say so."""
+    """Tell whether a reply is a success: its status alone does not decide that."""
     access = reply.body.get("access_token")
     return 200 <= reply.status < 300 and isinstance(access, str) and _TOKEN.fullmatch(access) is not None
 
 
 def refusal_of(http: OAuthHttp, where: str, reply: JsonReply, secrets: Collection[str]) -> AuthError:
-    """Return the error of a reply without a token: :class:`TokenRefused`, or one that is retryable if it is no verdict.
+    """Return the error for a reply without a token: :class:`TokenRefused`, or a retryable one for a temporary failure.
 
     Servers refuse with any status: GitHub and Slack with 200, gateways with a login page or a redirect to one.
 
     Parameters
     ----------
     where
-        The endpoint, as errors name it.
+        The endpoint, for errors.
     secrets
-        What was sent, and must not be shown if it is sent back.
+        The secrets that were sent, to be masked if the reply quotes them.
     """
     code, words = reason_of(reply.body, secrets)
     is_final = reply.status == 500 and code in _FINAL_CODES
@@ -108,14 +112,16 @@ def refusal_of(http: OAuthHttp, where: str, reply: JsonReply, secrets: Collectio
 
 
 def read_tokens(http: OAuthHttp, where: str, reply: JsonReply, now_s: float, *, bound: bool) -> Tokens:
-    """Read a success.
+    """Read the tokens of a successful reply.
 
     Parameters
     ----------
+    where
+        The endpoint, for errors.
     now_s
-        Seconds since the epoch, when the reply arrived.
+        When the reply arrived, in seconds since the epoch.
     bound
-        Whether a token was asked for that is bound to a key (RFC 9449).
+        Whether a token bound to a key was requested (RFC 9449).
 
     Raises
     ------
@@ -127,13 +133,13 @@ def read_tokens(http: OAuthHttp, where: str, reply: JsonReply, now_s: float, *, 
     named = kind.lower() if isinstance(kind, str) else ""
     if bound and named != "dpop":
         raise http.error(
-            f"{where} gave a token of another type than dpop",
-            hint="the authorization server does not support DPoP, drop auth.dpop",
+            f"{where} returned a token of another type than dpop",
+            hint="the authorization server does not support DPoP: drop auth.dpop",
         )
-    # RFC 6749, section 7.1, knows no default. Real servers leave the type out, or write what they call it (Slack: "user").
+    # RFC 6749, section 7.1, requires a type, but some servers omit it or use their own name (Slack: "user").
     if not bound and named in _BOUND_TYPES:
         raise http.error(
-            f"{where} gave a token of type {named}, and bearer tokens are used",
+            f"{where} returned a token of type {named} instead of a bearer token",
             hint="set auth.dpop" if named == "dpop" else "",
         )
     life_s = lifetime(body.get("expires_in"))

@@ -1,1 +1,1 @@
-"""Small real MCP servers, shipped so that the demo and the examples need nothing else."""
+"""Small MCP servers for the demo and the examples."""

@@ -1,4 +1,4 @@
-"""What both demo servers answer, whatever carries it: JSON-RPC 2.0, MCP's handshake, ping and three tools."""
+"""The answers of both demo servers, independent of the transport: handshake, ping and three tools."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final, TypeGuard
 __all__ = ["REVISIONS", "answer", "error_reply", "is_request", "sleep_seconds"]
 
 REVISIONS: Final = ("2025-11-25", "2025-06-18")
-"""The revisions spoken, newest first: those that share every rule the servers need (2025-03-26 still had batches)."""
+"""The supported revisions, newest first; the rules used here are the same in both (2025-03-26 still had batches)."""
 
 _INVALID_REQUEST: Final = -32600
 _METHOD_NOT_FOUND: Final = -32601
@@ -31,17 +31,17 @@ def _tool(name: str, description: str, **properties: str) -> dict[str, Any]:
 _TOOLS: Final = [
     _tool("echo", "Return the text.", text="string"),
     _tool("add", "Add two numbers.", a="number", b="number"),
-    _tool("sleep", "Answer after so many seconds, at most 300.", seconds="number"),
+    _tool("sleep", "Answer after the given seconds, at most 300.", seconds="number"),
 ]
 
 
 def is_request(message: dict[str, Any]) -> bool:
-    """Tell a request, which is owed a reply, from a notification and from a reply to us."""
+    """Tell whether a message is a request, and not a notification or a response."""
     return "method" in message and "id" in message
 
 
 def sleep_seconds(message: dict[str, Any]) -> float:
-    """Return for how many seconds the answer to this message is to be held back."""
+    """Return the seconds to wait before answering a message."""
     params = message.get("params")
     if message.get("method") != "tools/call" or not isinstance(params, dict) or params.get("name") != "sleep":
         return 0.0
@@ -51,7 +51,7 @@ def sleep_seconds(message: dict[str, Any]) -> float:
 
 
 def answer(message: dict[str, Any], server_name: str) -> dict[str, Any] | None:
-    """Answer one JSON-RPC message; ``None`` for what gets no answer."""
+    """Answer one JSON-RPC message; ``None`` for a message that gets no answer."""
     if not is_request(message):
         return None
     request_id, method, params = message["id"], message["method"], message.get("params", {})
@@ -83,7 +83,7 @@ def error_reply(request_id: str | int | None, code: int, text: str) -> dict[str,
 def _initialize(params: dict[str, Any], server_name: str) -> dict[str, Any]:
     asked = params.get("protocolVersion")
     return {
-        # A revision that is not spoken here is answered with the newest that is (2025-11-25, basic/lifecycle).
+        # An unsupported revision is answered with the newest supported one (2025-11-25, basic/lifecycle).
         "protocolVersion": asked if asked in REVISIONS else REVISIONS[0],
         "capabilities": {"tools": {}},
         "serverInfo": {"name": server_name, "version": "1"},
@@ -91,7 +91,7 @@ def _initialize(params: dict[str, Any], server_name: str) -> dict[str, Any]:
 
 
 def _call(params: dict[str, Any]) -> dict[str, Any] | None:
-    """Run a tool; ``None`` if there is no such tool. Bad arguments are the tool's failure, not the protocol's."""
+    """Run a tool; ``None`` if there is no such tool. Bad arguments give a tool error, not a JSON-RPC error."""
     arguments = params.get("arguments", {})
     given = arguments if isinstance(arguments, dict) else {}
     match params.get("name"):
@@ -118,5 +118,5 @@ def _text(text: str, *, failed: bool = False) -> dict[str, Any]:
 def _is_number(value: object) -> TypeGuard[int | float]:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    # An integer beyond the floats is refused like an infinity: its digits alone could fill a reply.
+    # An integer too large for a float is refused like an infinity: its digits alone could fill a reply.
     return math.isfinite(value) if isinstance(value, float) else abs(value) < 2**1023

@@ -1,4 +1,4 @@
-"""A demo MCP server over streamable HTTP on loopback; ends when its standard input does, so never outlives its user."""
+"""A demo MCP server over streamable HTTP on loopback; it ends at the end of its standard input."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _stop_with_input() -> asyncio.Event:
     stopped = asyncio.Event()
 
     def read_to_the_end() -> None:
-        # Not sys.stdin: a thread that waits in it holds its lock, which the interpreter wants at its exit.
+        # Not sys.stdin: a thread that blocks in it holds its lock, which the interpreter needs at exit.
         with contextlib.suppress(OSError):
             while os.read(0, 4096):
                 pass
@@ -122,7 +122,7 @@ def _stop_with_input() -> asyncio.Event:
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve on loopback until standard input ends; prints ``listening on URL`` when ready."""
     parser = argparse.ArgumentParser(prog="http_server", description=__doc__)
-    parser.add_argument("--port", type=int, default=0, help="0, the default, for any free one")
+    parser.add_argument("--port", type=int, default=0, help="default: 0, any free port")
     options = parser.parse_args(argv)
     try:
         asyncio.run(_serve(options.port))

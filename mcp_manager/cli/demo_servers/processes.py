@@ -1,4 +1,4 @@
-"""The demo servers as processes: started, killed and replaced by whoever shows something with them."""
+"""The demo servers as child processes of the demo."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PACKAGE_PARENT: Final = str(Path(__file__).resolve().parents[3])
 
 
 class HttpServerProcess:
-    """The HTTP demo server in a process of its own, on the same port after every start."""
+    """The HTTP demo server in its own process; it keeps its port across restarts."""
 
     def __init__(self) -> None:
         self._child: Child | None = None
@@ -46,7 +46,7 @@ class HttpServerProcess:
         Raises
         ------
         McpManagerError
-            It ended, or did not listen in time.
+            The process ended, or did not listen in time.
         """
         self._output = b""
         self._ready = ready = asyncio.get_running_loop().create_future()
@@ -66,7 +66,7 @@ class HttpServerProcess:
         os.kill(self._child.pid, signal.SIGKILL)
 
     async def aclose(self) -> None:
-        """End the process, by force if need be, and reap it; idempotent."""
+        """End the process, by force if necessary, and reap it; idempotent."""
         if self._child is not None:
             await self._child.aclose(_END_S)
 
@@ -91,10 +91,11 @@ def stdio_server_config() -> dict[str, Any]:
 
 
 def _argv(module: str, *arguments: str) -> list[str]:
-    # -P, for -m would look into the working directory first: in a checkout, that is the package before it was built.
+    # -P, because -m would search the working directory first: in a checkout, that is the package without its compiled
+    # modules.
     return [sys.executable, "-P", "-m", f"mcp_manager.cli.demo_servers.{module}", *arguments]
 
 
 def _same_package() -> dict[str, str]:
-    """Have the child import the very package that runs here, wherever it was found."""
+    """Return the environment that makes the child import this same package."""
     return {"PYTHONPATH": _PACKAGE_PARENT}

@@ -1,4 +1,4 @@
-"""A demo MCP server on standard input and output; ends when its input does."""
+"""A demo MCP server on standard input and output; it ends at the end of its input."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def main() -> int:
             if line.strip():
                 _take(line)
         return 0
-    # Nobody reads any more: what is still buffered must not be written at the exit.
+    # The reader is gone: the interpreter must not flush the buffer at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
@@ -42,7 +42,7 @@ def _take(line: bytes) -> None:
     seconds = sleep_seconds(message)
     if seconds:
         timer = threading.Timer(seconds, _reply, (message,))
-        # The end of the input ends the server, whoever still sleeps.
+        # A daemon, so that a sleeping reply does not keep the server alive after the end of its input.
         timer.daemon = True
         timer.start()
     else:

@@ -1,4 +1,4 @@
-"""What all settings have in common: the kinds of values, and a ``repr`` that shows no credential."""
+"""The base class of all configuration structs, and the bounded types of their fields."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _YEAR_S: Final = 31_536_000.0
 _MASK: Final = "***"
 
 Seconds = Annotated[float, Meta(ge=0.0, le=_YEAR_S)]
-"""A duration in seconds; zero is allowed and means "at once" or "off", as the field says."""
+"""A duration in seconds, at most one year; the field says what zero means."""
 PositiveSeconds = Annotated[float, Meta(gt=0.0, le=_YEAR_S)]
-"""A duration in seconds that cannot be zero."""
+"""A duration in seconds, above zero and at most one year."""
 Rate = Annotated[float, Meta(gt=0.0, le=1.0)]
 """A share of calls, above 0 and at most 1."""
 Jitter = Annotated[float, Meta(ge=0.0, lt=1.0)]
-"""The part by which a delay is spread at random to either side: 0.2 is ±20 %."""
+"""The fraction by which a delay varies at random in both directions: 0.2 is ±20 %."""
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 """A number of things, at least one."""
 RpcCode = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
@@ -30,8 +30,10 @@ RpcCode = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Base whose ``repr`` masks what may hold a credential; masking is by field name, so it cannot be forgotten
-    where a value travels."""
+    """Base of the configuration structs; ``repr`` masks every field that may hold a credential.
+
+    Masking goes by field name, so that no caller can forget it.
+    """
 
     _masked: ClassVar[frozenset[str]] = frozenset(
         {
@@ -66,7 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
 
     def __repr__(self) -> str:
         text = f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
-        # Whatever they were filled into, a path or the name of a file: the longest first, as one may hold another.
+        # They may be part of any field, such as a path. The longest first, because one may contain another.
         for secret in sorted(getattr(self, "hidden_texts", ()), key=len, reverse=True):
             for form in dict.fromkeys((*plain_forms(secret), repr(secret)[1:-1])):
                 text = text.replace(form, _MASK)
@@ -74,7 +76,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
 
 
 def _mask(value: object) -> object:
-    """Show that something is set, and under which names, without its value."""
+    """Show that a value is set, and the names of its members, without the value itself."""
     if isinstance(value, dict):
         return dict.fromkeys(value, _MASK)
     if isinstance(value, tuple):
