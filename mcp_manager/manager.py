@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from contextvars import copy_context
 from random import choice
 from threading import get_ident
 from typing import Any, Final, Self, TypeVar
@@ -21,7 +22,7 @@ from mcp_manager.calls.dispatcher import Dispatcher
 from mcp_manager.calls.routing import Routing
 from mcp_manager.config import ManagerConfig, arguments
 from mcp_manager.errors import RpcError
-from mcp_manager.fleet.assembly import Assembly
+from mcp_manager.fleet.assembly import Assembly, client_identity
 from mcp_manager.fleet.fleet import Applied, Fleet, ServerSpec, end_all
 from mcp_manager.fleet.rollout import RolloutPlan, Strategy
 from mcp_manager.fleet.verification import ToolCheck
@@ -47,8 +48,9 @@ from mcp_manager.runtime.forks import tell_of_forks
 from mcp_manager.runtime.phase import Lifetime, Phase, not_running
 from mcp_manager.servers.core_settings import limits_together
 from mcp_manager.servers.supervisor import Supervisor
-from mcp_manager.session import ProgressCallback, ProgressReports, SessionSettings
+from mcp_manager.session import ProgressCallback, ProgressReports, SessionTemplate
 from mcp_manager.session.handlers import HandlerMap, Handlers, Roots
+from mcp_manager.session.host import Host
 from mcp_manager.session.knowledge.output_schemas import OutputSchemas
 from mcp_manager.session.knowledge.tool_hints import ToolHints
 from mcp_manager.transports.base import Request
@@ -114,19 +116,20 @@ class McpManager(Lifetime, ClientSide, FleetTools, Observation, TaskVerbs):
         is_asked_by_url = "url" in elicitation_modes(handshake_capabilities(handlers, capabilities))
         self._url_elicitations = UrlElicitations(handlers.get(ELICIT) if is_asked_by_url else None, _CLOCK)
         self._tools = ToolCache(self._list_tools, self._stamp, _CLOCK)
-        self._assembly = Assembly(
-            self._config,
-            handlers,
-            listeners,
-            capabilities,
-            trace_context,
-            self._tools.began,
-            _CLOCK,
-            token_store,
-            redirect_handler,
+        host = Host(
+            identity=client_identity(self._config, handlers, capabilities),
+            handlers=listeners,
+            clock=_CLOCK,
+            handler_timeout_s=self._config.handler_timeout_s,
+            listened=frozenset(handlers),
+            trace_context=trace_context,
+            began=self._tools.began,
+            # The context in which the manager is made: what servers ask and send unasked belongs to no call.
+            context=copy_context(),
         )
+        self._assembly = Assembly(self._config, host, token_store, redirect_handler)
         self._http = self._assembly.http
-        self._lag = self._assembly.lag
+        self._lag = host.lag
         self._is_loop_running: Callable[[], bool] = bool
         self._router = Router(together=limits_together(self._config))
         self._monitor = HealthMonitor(self._router, _CLOCK, concurrency=self._config.probe_concurrency)
@@ -467,7 +470,7 @@ class McpManager(Lifetime, ClientSide, FleetTools, Observation, TaskVerbs):
         if on_progress is not None:
             token = f"progress-{next(self._progress_tokens)}"
             params = with_progress_token(params, token)
-            progress = (token, ProgressReports(on_progress, supervisor.settings.containment))
+            progress = (token, ProgressReports(on_progress, supervisor.template.containment))
         encoded = None if params is None else encode_params(params)
         now_ns = _CLOCK()
         deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else arguments.timeout_in_ns(timeout))
@@ -479,7 +482,7 @@ class McpManager(Lifetime, ClientSide, FleetTools, Observation, TaskVerbs):
                 call = Call(supervisor, method, outgoing, now_ns, deadline_ns, progress, Where(key=key))
                 reply = await self._dispatcher.complete(call)
             if reply.kind == ERROR and await self._url_elicitations.satisfied(
-                supervisor.settings.containment, reply, deadline_ns
+                supervisor.template.containment, reply, deadline_ns
             ):
                 again = Call(supervisor, method, outgoing, _CLOCK(), deadline_ns, progress, Where(key=key))
                 reply = await self._dispatcher.complete(again)
@@ -531,35 +534,39 @@ class McpManager(Lifetime, ClientSide, FleetTools, Observation, TaskVerbs):
 
     async def _list_tools(self, server_id: str, timeout: float | None) -> list[Tool]:
         # From now on what it listed is kept: the news of a change must find its way here.
-        self._supervisor_of(server_id).settings.subscriptions.want(TOOLS_CHANGED)
+        self._supervisor_of(server_id).template.knowledge.subscriptions.want(TOOLS_CHANGED)
         return await self.list_tools(server_id, timeout=timeout)
 
     def _stamp(self, server_id: str) -> tuple[object, ...]:
         supervisor = self._servers.get(server_id)
         if supervisor is None:
             return ()
-        fresh_until = supervisor.settings.cache.fresh_until(LIST_TOOLS)
-        return supervisor.settings, fresh_until, *((each, each.generation) for each in supervisor.instances)
+        fresh_until = supervisor.template.knowledge.cache.fresh_until(LIST_TOOLS)
+        return supervisor.template, fresh_until, *((each, each.generation) for each in supervisor.instances)
 
-    def _settings_of(self, server_id: str) -> SessionSettings | None:
+    def _template_of(self, server_id: str) -> SessionTemplate | None:
         supervisor = self._servers.get(server_id)
-        return None if supervisor is None else supervisor.settings
+        return None if supervisor is None else supervisor.template
 
     def _outputs(self, server_id: str) -> OutputSchemas | None:
         supervisor = self._servers.get(server_id)
-        return supervisor.settings.outputs if supervisor is not None and supervisor.config.validate_output else None
+        return (
+            supervisor.template.knowledge.outputs
+            if supervisor is not None and supervisor.config.validate_output
+            else None
+        )
 
     def _hints(self, server_id: str) -> ToolHints | None:
         supervisor = self._servers.get(server_id)
         trusted = supervisor is not None and supervisor.config.retry.trust_annotations
-        return supervisor.settings.hints if supervisor is not None and trusted else None
+        return supervisor.template.knowledge.hints if supervisor is not None and trusted else None
 
     def _tools_changed(self, server_id: str, params: Any) -> Any:
         self._tools.drop(server_id)
         supervisor = self._servers.get(server_id)
         if supervisor is not None:
-            supervisor.settings.outputs.forget()
-            supervisor.settings.hints.forget()
+            supervisor.template.knowledge.outputs.forget()
+            supervisor.template.knowledge.hints.forget()
         return None if self._on_tools_changed is None else self._on_tools_changed(server_id, params)
 
     def _elicitation_complete(self, server_id: str, params: Any) -> Any:

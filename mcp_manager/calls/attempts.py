@@ -96,7 +96,7 @@ class Attempts:
         try:
             await instance.notify(encode_method(call.method), call.request.params, call.deadline_ns)
         except BaseException as error:
-            error = call.supervisor.settings.containment.failure(error, "unknown")
+            error = call.supervisor.template.containment.failure(error, "unknown")
             self._failed(call.supervisor, lease, error)
             raise error
         self._router.done(lease, Outcome.SUCCESS, CallStatus.SUCCESS, self._clock())
@@ -182,7 +182,7 @@ class Attempts:
             del landing
             if not isinstance(error, CallError):
                 delivery: Delivery = "unknown" if session is not None else "not_sent"
-                error = call.supervisor.settings.containment.failure(error, delivery)
+                error = call.supervisor.template.containment.failure(error, delivery)
             self._count_failure(call, leased, error)
             raise error
         self._count_reply(call, leased, reply, now_ns)
@@ -234,7 +234,7 @@ class Attempts:
             else:
                 self._log.note(call, lease, attempts)
             return
-        outcome = classify_rpc_error(reply.error_code, instance.settings.config.breaker.rpc_errors)
+        outcome = classify_rpc_error(reply.error_code, instance.template.config.breaker.rpc_errors)
         self._router.done(lease, outcome, CallStatus.RPC_ERROR, now_ns, random=getrandbits(64))
         self._log.note(call, lease, attempts, CallStatus.RPC_ERROR)
         if outcome is Outcome.FAILURE:
@@ -263,9 +263,9 @@ class Attempts:
 
     def _failed(self, supervisor: Supervisor, lease: Lease, error: BaseException) -> None:
         if isinstance(error, CallError):
-            supervisor.settings.secrets.hide_in(error)
+            supervisor.template.secrets.hide_in(error)
         if isinstance(error, ProtocolError):
-            supervisor.settings.faults.count_error(error)
+            supervisor.template.knowledge.faults.count_error(error)
         now_ns = self._clock()
         outcome, status = classify_error(
             error, (now_ns - lease.started_ns) / 1e9, supervisor.config.breaker.timeout_floor_s

@@ -89,8 +89,8 @@ class Call(msgspec.Struct, eq=False):
     @property
     def is_safe(self) -> bool:
         """Whether it may be executed twice, as the server's configuration is now."""
-        settings = self.supervisor.settings
-        return is_executed_safely(self.method, self.request, settings.config.retry, settings.hints)
+        template = self.supervisor.template
+        return is_executed_safely(self.method, self.request, template.config.retry, template.knowledge.hints)
 
     def hedged(self) -> Call:
         """Return the same call as a hedge: made once, beside this one."""

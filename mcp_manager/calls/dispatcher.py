@@ -162,7 +162,7 @@ class Dispatcher:
                 reply = await self._attempts.carry(call, leased)
         except CallError as error:
             return await self._recovered(call, leased.lease, error)
-        if not has_key and call.supervisor.settings.kept is not None:
+        if not has_key and call.supervisor.template.knowledge.kept is not None:
             self._fallbacks.keep(call, reply)
         return reply
 
@@ -179,7 +179,7 @@ class Dispatcher:
             answer, kind = found
             self.recoveries.count(call.server_id, kind)
             return answer
-        if call.supervisor.settings.kept is not None:
+        if call.supervisor.template.knowledge.kept is not None:
             self._fallbacks.keep(call, reply)
         return reply
 

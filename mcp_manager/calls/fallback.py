@@ -57,7 +57,7 @@ class Fallbacks:
 
     def keep(self, call: Call, reply: Message) -> None:
         """Keep a result for later, if its server is configured so and it is of a kind that may be given again."""
-        kept = call.supervisor.settings.kept
+        kept = call.supervisor.template.knowledge.kept
         if kept is not None and (call.method in CONTENT or call.method in LISTS):
             result = reply.result_buffer
             if result is not None:
@@ -113,7 +113,7 @@ class Fallbacks:
         once more.
         """
         config = call.supervisor.config.fallback
-        kept = call.supervisor.settings.kept
+        kept = call.supervisor.template.knowledge.kept
         found = kept.find(call.method, call.request.params) if kept is not None and is_safe else None
         if found is not None:
             age_s = (self._clock() - found[0]) / 1e9

@@ -206,7 +206,9 @@ class Routing:
         if error.delivery not in _UNEXECUTED:
             if supervisor is None or error.delivery != "unknown" or not error.retryable:
                 return False
-            if not is_safe(operation.method, operation.tool, supervisor.config.retry, supervisor.settings.hints):
+            if not is_safe(
+                operation.method, operation.tool, supervisor.config.retry, supervisor.template.knowledge.hints
+            ):
                 return False
         was_refused_here = error.delivery == "not_sent" and isinstance(error, CircuitOpenError | OverloadedError)
         return was_refused_here or supervisor is None or self._router.withdraw(supervisor.record, self._clock())

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
-from collections.abc import Callable, Mapping
-from contextvars import copy_context
+from collections.abc import Mapping
 from typing import Any, Final
 
 from mcp_manager._core.router import Router
@@ -15,22 +14,21 @@ from mcp_manager.auth.redirect import RedirectHandler
 from mcp_manager.auth.token_store import MemoryTokenStore, TokenStore
 from mcp_manager.config import ManagerConfig, ServerConfig
 from mcp_manager.protocol.capabilities import handshake_capabilities, stateless_capabilities
-from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.runtime.deadline_timer import DeadlineTimer
-from mcp_manager.runtime.loop_lag import LoopLag
 from mcp_manager.servers.supervisor import InstanceObserver, Supervisor
-from mcp_manager.session import SessionSettings
+from mcp_manager.session import SessionTemplate
 from mcp_manager.session.connect_slots import ConnectSlots
 from mcp_manager.session.endpoints import Endpoints
 from mcp_manager.session.handlers import HandlerMap
+from mcp_manager.session.host import Host
 from mcp_manager.transports.base import MessageSink, Transport
 from mcp_manager.transports.http.connections.limit import default_limit
 from mcp_manager.transports.http.connections.user_agent import user_agent
 from mcp_manager.transports.stdio.process_activity import usable_cores
 from mcp_manager.transports.stdio.transport import StdioTransport
 
-__all__ = ["Assembly"]
+__all__ = ["Assembly", "client_identity"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,22 +43,14 @@ _MOST_WAITING: Final = 512
 class Assembly:
     """Make the supervisors of a manager's servers.
 
-    ``http`` is the one pool behind every HTTP server, ``lag`` measures how late the loop is.
+    ``http`` is the one pool behind every HTTP server.
 
     Parameters
     ----------
     config
         The manager's settings.
-    handlers
-        What the manager's user answers and listens to: what the client declares follows from them.
-    listeners
-        ``handlers`` and what the manager itself listens to.
-    capabilities, trace_context
-        See :class:`~mcp_manager.McpManager`.
-    began
-        ``began(server_id, kind)``: see :class:`~mcp_manager.session.subscriptions.Subscriptions`.
-    clock
-        Monotonic nanoseconds.
+    host
+        The manager's side of every session.
     token_store, redirect_handler
         See :class:`~mcp_manager.McpManager`.
     """
@@ -68,12 +58,7 @@ class Assembly:
     def __init__(
         self,
         config: ManagerConfig,
-        handlers: HandlerMap,
-        listeners: HandlerMap,
-        capabilities: Mapping[str, Any],
-        trace_context: TraceContext | None,
-        began: Callable[[str, str], None],
-        clock: Callable[[], int],
+        host: Host,
         token_store: TokenStore | None = None,
         redirect_handler: RedirectHandler | None = None,
     ) -> None:
@@ -81,25 +66,12 @@ class Assembly:
         from mcp_manager.transports.http.connections.pool import HttpPool  # noqa: PLC0415
 
         self._config = config
+        self._host = host
         self._token_store = token_store if token_store is not None else MemoryTokenStore()
         self._redirect_handler = redirect_handler
-        self._listeners = listeners
-        self._listened = frozenset(handlers)
-        self._began = began
-        self._trace_context = trace_context
-        self._clock = clock
-        self._client = ClientIdentity(
-            name=config.client_name,
-            version=config.client_version,
-            capabilities=handshake_capabilities(handlers, capabilities),
-            stateless_capabilities=stateless_capabilities(handlers, capabilities),
-        )
-        # That of whoever makes the manager: what servers ask and tell unasked belongs to no call.
-        self._context = copy_context()
         # One for all servers, as a bound method is made anew each time it is asked for.
         self._make_transport = self._transport
-        self.lag = LoopLag()
-        self._timer = DeadlineTimer(self.lag)
+        self._timer = DeadlineTimer(host.lag)
         self._connect_slots = ConnectSlots(config.connect_concurrency, most_waiting=_most_waiting())
         starts = config.start_concurrency or _STARTS_PER_CORE * usable_cores()
         # A program that only waits takes no core, and would be there in the end anyway.
@@ -108,7 +80,7 @@ class Assembly:
             max_connections=default_limit() if config.max_connections is None else config.max_connections,
             max_connections_per_origin=config.max_connections_per_origin,
             timer=self._timer,
-            lag=self.lag,
+            lag=host.lag,
             sender=user_agent(config.client_name, config.client_version),
         )
 
@@ -116,9 +88,9 @@ class Assembly:
         self, server_id: str, config: ServerConfig, router: Router, observer: InstanceObserver
     ) -> Supervisor:
         """Make the supervisor of a server, which has no instances yet."""
-        return Supervisor(self.settings(server_id, config), router, observer, self._clock)
+        return Supervisor(self.template(server_id, config), router, observer, self._host.clock)
 
-    def settings(self, server_id: str, config: ServerConfig, before: SessionSettings | None = None) -> SessionSettings:
+    def template(self, server_id: str, config: ServerConfig, before: SessionTemplate | None = None) -> SessionTemplate:
         """Make what a server's sessions are made from; ``before`` is that of the configuration that it replaces."""
         if not config.tls.verify:
             logger.warning(
@@ -140,28 +112,20 @@ class Assembly:
                 self._redirect_handler,
             )
         endpoints = Endpoints(random.getrandbits(64)) if config.discovery.kind != "none" else None
-        settings = SessionSettings(
+        template = SessionTemplate(
             server_id,
             config,
-            self._client,
-            self._listeners,
+            self._host,
             self._make_transport,
             self._start_slots if config.command is not None else self._connect_slots,
-            self._clock,
-            self._trace_context,
             authorizations,
-            endpoints=endpoints,
-            handler_timeout_s=self._config.handler_timeout_s,
-            listened=self._listened,
-            began=self._began,
-            context=self._context,
-            lag=self.lag,
+            endpoints,
         )
         if before is not None:
-            settings.succeed(before)
-        return settings
+            template.succeed(before)
+        return template
 
-    def _transport(self, session: SessionSettings, index: int, sink: MessageSink, sse: bool, number: int) -> Transport:
+    def _transport(self, session: SessionTemplate, index: int, sink: MessageSink, sse: bool, number: int) -> Transport:
         server_id, config, authorizations = session.server_id, session.config, session.authorizations
         endpoints = session.endpoints
         if config.command is not None:
@@ -192,6 +156,16 @@ class Assembly:
         )
         kind = HttpSseTransport if sse or config.transport == "sse" else HttpTransport
         return kind(settings, sink)
+
+
+def client_identity(config: ManagerConfig, handlers: HandlerMap, capabilities: Mapping[str, Any]) -> ClientIdentity:
+    """Return what servers are told of the client; ``capabilities`` are declared beyond those that the handlers imply."""
+    return ClientIdentity(
+        name=config.client_name,
+        version=config.client_version,
+        capabilities=handshake_capabilities(handlers, capabilities),
+        stateless_capabilities=stateless_capabilities(handlers, capabilities),
+    )
 
 
 def _most_waiting() -> int:

@@ -68,7 +68,7 @@ class Discovery:
         self._server_id = server_id
         self._host = url.raw_host or ""
         self._port = url.port or 0
-        self._settings = config.discovery
+        self._template = config.discovery
         self._endpoints = endpoints
         self._in_use = in_use
         self._changed = changed
@@ -86,7 +86,7 @@ class Discovery:
         ConnectError
             Nothing was found, or nobody answered: everything stays as it was.
         """
-        self._ttl_s = self._settings.refresh_s
+        self._ttl_s = self._template.refresh_s
         # asyncio.wait_for of Python 3.11, by which dnspython waits, may lose a cancellation: a gathering does not.
         [found] = await asyncio.gather(self._look_up())
         if not found:
@@ -98,7 +98,7 @@ class Discovery:
         """Look again whenever the records have expired, until cancelled."""
         while True:
             has_failed = self._endpoints.problem is not None
-            least, most = self._settings.min_refresh_s, self._settings.refresh_s
+            least, most = self._template.min_refresh_s, self._template.refresh_s
             await asyncio.sleep(least if has_failed else min(max(self._ttl_s, least), most))
             try:
                 await self.look()
@@ -112,7 +112,7 @@ class Discovery:
                 self._endpoints.problem = failure.for_caller("not_sent")
 
     async def _look_up(self) -> list[Endpoint]:
-        if self._settings.kind == "srv":
+        if self._template.kind == "srv":
             return await self._look_for_services()
         return [Endpoint(address, self._port) for address in await self._look_for_addresses(self._host)]
 
@@ -169,8 +169,8 @@ class Discovery:
                 host,
                 kind,
                 raise_on_no_answer=False,
-                lifetime=self._settings.timeout_s,
-                search=not self._settings.nameservers,
+                lifetime=self._template.timeout_s,
+                search=not self._template.nameservers,
                 backend=self._backend,
             )
         except dns.exception.DNSException as error:
@@ -193,11 +193,11 @@ class Discovery:
             from mcp_manager.fleet.dns_backend import ClosingBackend  # noqa: PLC0415 - see require_dns
 
             self._backend = ClosingBackend()
-            self._resolver = dns.asyncresolver.Resolver(configure=not self._settings.nameservers)
-            if self._settings.nameservers:
+            self._resolver = dns.asyncresolver.Resolver(configure=not self._template.nameservers)
+            if self._template.nameservers:
                 self._resolver.nameservers = [
                     dns.nameserver.Do53Nameserver(address, port)
-                    for address, port in map(split_nameserver, self._settings.nameservers)
+                    for address, port in map(split_nameserver, self._template.nameservers)
                 ]
         return self._resolver
 

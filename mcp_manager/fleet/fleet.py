@@ -40,7 +40,7 @@ from mcp_manager.runtime.background import background_task, bare_context, finish
 from mcp_manager.servers.core_settings import balancing_settings, limits_of
 from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
-from mcp_manager.session import SessionSettings
+from mcp_manager.session import SessionTemplate
 from mcp_manager.types import ServerState
 
 __all__ = ["Applied", "Fleet", "ServerSpec", "end_all"]
@@ -156,14 +156,14 @@ class Fleet:
     async def _connect(self, supervisor: Supervisor, added: list[Instance]) -> None:
         """Connect a new server, unless a call is to do that, and take it back if whoever deploys it gives up."""
         is_lazy = supervisor.config.connect == "lazy"
-        if is_lazy and supervisor.settings.endpoints is None:
+        if is_lazy and supervisor.template.endpoints is None:
             return
         server_id = supervisor.server_id
         try:
             await _awaited(supervisor, self._bring_up(supervisor, added, is_lazy))
         except Exception as error:
             # It is deployed, and what nobody foresaw is no other thing than a server out of reach: it is tried again.
-            failure = supervisor.settings.containment.failure(error, "not_sent")
+            failure = supervisor.template.containment.failure(error, "not_sent")
             for instance in supervisor.instances:
                 instance.last_error = failure if isinstance(failure, CallError) else None
             self._monitor.settle(supervisor)
@@ -174,8 +174,8 @@ class Fleet:
 
     async def _bring_up(self, supervisor: Supervisor, added: list[Instance], is_lazy: bool) -> None:
         """Find out where a server is, if that is to be found, and connect to it."""
-        if supervisor.settings.endpoints is not None:
-            await self._find(supervisor, supervisor.settings, must=False)
+        if supervisor.template.endpoints is not None:
+            await self._find(supervisor, supervisor.template, must=False)
             added = supervisor.reconcile()
         if not is_lazy:
             await self._probe_all(added)
@@ -188,18 +188,18 @@ class Fleet:
     async def redeploy(self, server_id: str, config: ServerSpec, plan: RolloutPlan) -> None:
         """Replace a server's configuration without a gap."""
         supervisor = self.supervisor_of(server_id)
-        task, settings = await self._begin_rollout(supervisor, config, plan)
+        task, template = await self._begin_rollout(supervisor, config, plan)
         try:
             await asyncio.wait({task})
         except asyncio.CancelledError:
             task.cancel()
             await asyncio.wait({task})
             raise
-        self._conclude(supervisor, settings, task)
+        self._conclude(supervisor, template, task)
 
     async def _begin_rollout(
         self, supervisor: Supervisor, config: ServerSpec, plan: RolloutPlan
-    ) -> tuple[asyncio.Task[None], SessionSettings]:
+    ) -> tuple[asyncio.Task[None], SessionTemplate]:
         server_id = supervisor.server_id
         parsed = _parse_config(server_id, config)
         check_instances(server_id, parsed, parsed.instances)
@@ -207,14 +207,14 @@ class Fleet:
             await asyncio.wait({supervisor.rollout.task})
         if self.servers.get(server_id) is not supervisor:
             raise self._gone(server_id)
-        settings = self._assembly.settings(server_id, parsed, supervisor.settings)
-        find = partial(self._find, supervisor, settings)
-        rollout = Rollout(supervisor, settings, plan, self._router, find, self._clock)
-        task = supervisor.begin_rollout(settings, rollout.run()).task
+        template = self._assembly.template(server_id, parsed, supervisor.template)
+        find = partial(self._find, supervisor, template)
+        rollout = Rollout(supervisor, template, plan, self._router, find, self._clock)
+        task = supervisor.begin_rollout(template, rollout.run()).task
         task.add_done_callback(partial(self._rolled_out, supervisor))
-        return task, settings
+        return task, template
 
-    def _conclude(self, supervisor: Supervisor, settings: SessionSettings, task: asyncio.Task[None]) -> None:
+    def _conclude(self, supervisor: Supervisor, template: SessionTemplate, task: asyncio.Task[None]) -> None:
         """Raise what a rollout that is over has failed of."""
         if not task.cancelled():
             try:
@@ -222,8 +222,8 @@ class Fleet:
             except McpManagerError:
                 raise
             except Exception as error:
-                raise settings.containment.failure_of_fault(error, "not_sent") from None
-        elif supervisor.settings is not settings:
+                raise template.containment.failure_of_fault(error, "not_sent") from None
+        elif supervisor.template is not template:
             raise self._gone(supervisor.server_id)
 
     def _gone(self, server_id: str) -> McpManagerError:
@@ -232,17 +232,17 @@ class Fleet:
             return ConnectError("the server is being stopped", server_id=server_id, retryable=False)
         return ServerNotFoundError(server_id, hint="it was removed meanwhile")
 
-    async def _find(self, supervisor: Supervisor, settings: SessionSettings, *, must: bool = True) -> None:
+    async def _find(self, supervisor: Supervisor, template: SessionTemplate, *, must: bool = True) -> None:
         """Find out where instances are, if that is to be found, and go on doing so."""
-        endpoints = settings.endpoints
+        endpoints = template.endpoints
         if endpoints is None:
             return
         # For those who need it.
         from mcp_manager.fleet.discovery import Discovery  # noqa: PLC0415
 
-        in_use = partial(supervisor.in_use, settings)
-        found = partial(self._found, supervisor, settings)
-        discovery = Discovery(supervisor.server_id, settings.config, endpoints, in_use, found)
+        in_use = partial(supervisor.in_use, template)
+        found = partial(self._found, supervisor, template)
+        discovery = Discovery(supervisor.server_id, template.config, endpoints, in_use, found)
         try:
             await discovery.look()
         except ConnectError as error:
@@ -252,12 +252,12 @@ class Fleet:
         if not supervisor.is_over:
             endpoints.keeper = supervisor.spawn(discovery.run(), bare_context())
 
-    def _found(self, supervisor: Supervisor, settings: SessionSettings) -> None:
+    def _found(self, supervisor: Supervisor, template: SessionTemplate) -> None:
         """Have instances where they were found; a replacement of the configuration that is under way does so itself."""
-        if supervisor.settings is not settings:
+        if supervisor.template is not template:
             return
         added = supervisor.reconcile()
-        if added and settings.config.connect == "eager":
+        if added and template.config.connect == "eager":
             supervisor.spawn(self._probe_all(added))
 
     def _rolled_out(self, supervisor: Supervisor, task: asyncio.Task[None]) -> None:
@@ -277,7 +277,7 @@ class Fleet:
         check_instances(server_id, supervisor.config, instances)
         if supervisor.rollout is not None:
             # Whichever configuration it will have.
-            check_instances(server_id, supervisor.rollout.settings.config, instances)
+            check_instances(server_id, supervisor.rollout.template.config, instances)
         added = supervisor.scale(instances)
         if supervisor.config.connect == "eager":
             # Those that somebody else asked for are waited for as well.
@@ -324,7 +324,7 @@ class Fleet:
 
     async def _alone(self, server_id: str, failed: dict[str, str], work: Callable[[], Awaitable[None]]) -> None:
         """Do one server's part of :meth:`apply`: what goes wrong with it must not keep the others from theirs."""
-        containment = self.servers[server_id].settings.containment
+        containment = self.servers[server_id].template.containment
         try:
             await work()
         except Exception as error:
@@ -402,10 +402,10 @@ class Fleet:
     async def _replace(self, server_id: str, config: ServerConfig, failed: dict[str, str], starting: set[str]) -> None:
         """Replace a configuration, and leave that to itself when its programs take long to start."""
         supervisor = self.supervisor_of(server_id)
-        task, settings = await self._begin_rollout(supervisor, config, RolloutPlan())
+        task, template = await self._begin_rollout(supervisor, config, RolloutPlan())
         try:
             await asyncio.wait({task}, timeout=config.connect_timeout_s + _MOMENT_S)
-            if not task.done() and supervisor.settings is not settings:
+            if not task.done() and supervisor.template is not template:
                 starting.add(server_id)
                 task.add_done_callback(partial(_tell_failure, server_id))
                 return
@@ -415,7 +415,7 @@ class Fleet:
             await asyncio.wait({task})
             raise
         try:
-            self._conclude(supervisor, settings, task)
+            self._conclude(supervisor, template, task)
         except McpManagerError as error:
             failed[server_id] = str(error)
             _log.warning(_KEPT, server_id, error)
@@ -459,7 +459,7 @@ async def _all_closed(supervisors: Iterable[tuple[Supervisor, float]]) -> None:
     outcomes = await asyncio.gather(*(each.aclose(grace_s) for each, grace_s in each_grace), return_exceptions=True)
     for (supervisor, _), outcome in zip(each_grace, outcomes, strict=True):
         if isinstance(outcome, Exception):
-            supervisor.settings.containment.failure(outcome, "unknown")
+            supervisor.template.containment.failure(outcome, "unknown")
 
 
 class _Observer:

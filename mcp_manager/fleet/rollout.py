@@ -16,7 +16,7 @@ from mcp_manager.fleet.verification import ToolCheck, listed_tools, what_is_amis
 from mcp_manager.runtime.background import background_task
 from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
-from mcp_manager.session import SessionSettings
+from mcp_manager.session import SessionTemplate
 
 __all__ = ["Rollout", "RolloutPlan", "Strategy"]
 
@@ -69,7 +69,7 @@ class Rollout:
     ----------
     supervisor
         The server.
-    settings
+    template
         What sessions of the new configuration are made from.
     plan
         How.
@@ -84,15 +84,15 @@ class Rollout:
     def __init__(
         self,
         supervisor: Supervisor,
-        settings: SessionSettings,
+        template: SessionTemplate,
         plan: RolloutPlan,
         router: Router,
         find: Callable[[], Awaitable[None]],
         clock: Callable[[], int],
     ) -> None:
         self._supervisor = supervisor
-        self._before = supervisor.settings
-        self._settings = settings
+        self._before = supervisor.template
+        self._template = template
         self._plan = plan
         self._router = router
         self._find = find
@@ -167,33 +167,33 @@ class Rollout:
         """Make the new configuration that of the server, in one step that nothing can come between."""
         supervisor = self._supervisor
         self._is_committed = True
-        supervisor.adopt(self._settings)
+        supervisor.adopt(self._template)
         for instance in started:
             supervisor.admit(instance)
         self._drains += [supervisor.drain(each) for each in self._old()]
 
     def _missing(self) -> list[int]:
-        there = {each.index for each in self._supervisor.instances if each.settings is self._settings}
+        there = {each.index for each in self._supervisor.instances if each.template is self._template}
         return [index for index in self._wanted() if index not in there]
 
     def _wanted(self) -> Sequence[int]:
-        return self._settings.places(self._supervisor.desired)
+        return self._template.places(self._supervisor.desired)
 
     def _old(self) -> list[Instance]:
         """Return the instances of the old configuration in the order in which they can be spared."""
-        old = [each for each in self._supervisor.instances if each.settings is not self._settings]
+        old = [each for each in self._supervisor.instances if each.template is not self._template]
         return sorted(old, key=lambda each: each.session is not None)
 
     async def _start(self, indexes: Iterable[int]) -> list[Instance]:
         """Make instances of the new configuration, connect and verify them; they take no traffic yet."""
-        started = [self._supervisor.stage(self._settings, index) for index in indexes]
-        plan, config = self._plan, self._settings.config
+        started = [self._supervisor.stage(self._template, index) for index in indexes]
+        plan, config = self._plan, self._template.config
         if config.connect == "eager" or plan.strategy != "blue_green" or plan.verify_tools != "off":
             await _all_of(self._prove(instance) for instance in started)
         return started
 
     async def _prove(self, instance: Instance) -> None:
-        config = self._settings.config
+        config = self._template.config
         # A program has all the time that it has to start, and every attempt ends by itself.
         await instance.connect()
         if self._tools is None:
@@ -226,7 +226,7 @@ class Rollout:
     async def _roll_back(self) -> None:
         """Bring back what was drained, and then drain what came in its place."""
         supervisor = self._supervisor
-        serving = [each for each in supervisor.instances if each.settings is self._settings]
+        serving = [each for each in supervisor.instances if each.template is self._template]
         if serving:
             await self._restore()
         for instance in serving:
@@ -237,7 +237,7 @@ class Rollout:
 
     async def _restore(self) -> None:
         supervisor = self._supervisor
-        there = {each.index for each in supervisor.instances if each.settings is self._before}
+        there = {each.index for each in supervisor.instances if each.template is self._before}
         missing = [index for index in self._before.places(supervisor.desired) if index not in there]
         if not missing:
             return

@@ -64,17 +64,17 @@ async def listed_tools(instance: Instance, deadline_ns: int) -> dict[str, str]:
     CallError, RpcError
         It gave no list.
     """
-    server_id = instance.settings.server_id
+    server_id = instance.template.server_id
 
     async def page(cursor: str | None) -> bytes | memoryview:
         params = None if cursor is None else msgspec.json.encode({"cursor": cursor})
         reply = await instance.call(Request(_LIST_TOOLS_RAW, params), deadline_ns)
         if reply.kind == ERROR:
-            raise rpc_error(server_id, reply.error or b"", instance.settings.secrets)
+            raise rpc_error(server_id, reply.error or b"", instance.template.secrets)
         return reply.result_buffer or b"null"
 
     try:
-        tools = await drain_pages(server_id, "tools", Tool, page, instance.settings.count_fault)
+        tools = await drain_pages(server_id, "tools", Tool, page, instance.template.knowledge.faults.count)
     except RpcError as error:
         if error.code == METHOD_NOT_FOUND:
             return {}

@@ -101,7 +101,7 @@ class Watch:
         self.proven = False
         self.recovering = False
         self.removed = False
-        self.limit_s = instance.settings.config.health.timeout_s
+        self.limit_s = instance.template.config.health.timeout_s
         self.silence = Silence()
         self.is_doubted = False
         # When the last probe that failed was sent, and whether that took longer than it might.
@@ -118,7 +118,7 @@ class Watch:
     @property
     def config(self) -> ServerConfig:
         """The configuration it was made from; while that of its server is being replaced, the server has the other one."""
-        return self.instance.settings.config
+        return self.instance.template.config
 
     def succeeded(self) -> None:
         """Count a good sign: one is enough at start-up, after a failure it takes ``rise`` of them."""
@@ -307,7 +307,7 @@ def assess(
     limits = supervisor.config.limits
     if limits.min < limits.max and any(each.limit is not None and each.limit <= limits.min for each in circuits):
         reasons[AT_MINIMUM] = None
-    if any(watch.instance.settings.is_flooding for watch in watches):
+    if any(watch.instance.template.is_flooding for watch in watches):
         reasons[FLOODING] = None
     if supervisor.draining:
         reasons[DRAINING] = None

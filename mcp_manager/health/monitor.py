@@ -125,7 +125,7 @@ class HealthMonitor:
             return
         if error is None:
             watch.succeeded()
-            instance.settings.faults.on_flood = partial(self._review_in, supervisor, _NOTICE_S)
+            instance.template.knowledge.faults.on_flood = partial(self._review_in, supervisor, _NOTICE_S)
         elif not isinstance(error, SessionLostError):
             watch.failed()
         if watch.is_scheduled and watch.in_flight is None:
@@ -316,7 +316,7 @@ class HealthMonitor:
                 self._schedule(item, item.supervisor.config.health.unhealthy_interval_max_s)
             return
         supervisor = item if isinstance(item, Supervisor) else item.supervisor
-        supervisor.settings.containment.failure(error, "not_sent")
+        supervisor.template.containment.failure(error, "not_sent")
         if isinstance(item, Supervisor):
             self._review_in(item, _BROKEN_REVIEW_S)
         elif self._wheel is not None and self._sweeps.get(supervisor) is item:
@@ -324,7 +324,7 @@ class HealthMonitor:
 
     def _probe_broke(self, watch: Watch, error: Exception) -> None:
         """Hold a failure that nobody foresaw against the instance that was probed: it is shown, and tried again later."""
-        failure = watch.supervisor.settings.containment.failure(error, "not_sent")
+        failure = watch.supervisor.template.containment.failure(error, "not_sent")
         if isinstance(failure, CallError):
             watch.instance.last_error = failure
         watch.probe_failed(self._clock(), ran_out=False)

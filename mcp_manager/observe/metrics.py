@@ -212,7 +212,7 @@ def scrape(supervisor: Supervisor, router: Router, http: HttpPool, recoveries: R
         open_connections=http.clients.open_connections(supervisor.server_id) if is_http else ready,
         recoveries=dict(recoveries.of(supervisor.server_id)),
         restarts=dict(supervisor.restarts or {}),
-        floods=supervisor.settings.fault_counts.get(FLOOD, 0),
+        floods=supervisor.template.fault_counts.get(FLOOD, 0),
     )
 
 

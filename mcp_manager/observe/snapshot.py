@@ -190,7 +190,7 @@ def _instance(read: Backend, now_ns: int) -> InstanceSnapshot:
     error = instance.last_error
     return InstanceSnapshot(
         index=instance.index,
-        where=_where(instance.settings.config, instance.index),
+        where=_where(instance.template.config, instance.index),
         pid=instance.pid or None,
         availability=_AVAILABILITIES[read.availability],
         era=era.value if era is not None else None,
@@ -207,7 +207,7 @@ def _instance(read: Backend, now_ns: int) -> InstanceSnapshot:
         retry_after_s=read.retry_after_ns / 1e9,
         window_calls=read.window_calls,
         window_failures=read.window_failures,
-        last_error=instance.settings.secrets.masked(str(error)) if error is not None else None,
+        last_error=instance.template.secrets.masked(str(error)) if error is not None else None,
     )
 
 

@@ -71,8 +71,8 @@ def server_view(supervisor: Supervisor, judge: Judge, router: Router, now_ns: in
     last_error, restarts_in_s = next(
         ((error, each.restarts_in_s) for each in instances if (error := each.last_error) is not None), (None, 0.0)
     )
-    if last_error is None and supervisor.settings.endpoints is not None:
-        last_error = supervisor.settings.endpoints.problem
+    if last_error is None and supervisor.template.endpoints is not None:
+        last_error = supervisor.template.endpoints.problem
     return ServerView(
         id=supervisor.server_id,
         name=config.name or supervisor.server_id,
@@ -88,7 +88,7 @@ def server_view(supervisor: Supervisor, judge: Judge, router: Router, now_ns: in
         draining=supervisor.draining,
         protocol_version=session.revision if session is not None else None,
         identity=session.identity if session is not None else None,
-        faults=supervisor.settings.fault_counts,
+        faults=supervisor.template.fault_counts,
         last_error=_last_error(supervisor, last_error, restarts_in_s),
         pids=tuple(pid for each in instances if (pid := each.pid)),
         tls_verify=config.tls.verify,
@@ -126,7 +126,7 @@ def circuit_of(supervisor: Supervisor, router: Router, now_ns: int) -> CircuitSt
 def _last_error(supervisor: Supervisor, error: CallError | None, restarts_in_s: float) -> str | None:
     if error is None:
         return _start_progress(supervisor)
-    reason = supervisor.settings.secrets.masked(f"{error.message} ({error.hint})" if error.hint else error.message)
+    reason = supervisor.template.secrets.masked(f"{error.message} ({error.hint})" if error.hint else error.message)
     return f"{reason}; it is started again in {restarts_in_s:.1f} s" if restarts_in_s else reason
 
 

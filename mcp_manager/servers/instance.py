@@ -24,7 +24,7 @@ from mcp_manager.errors import (
     SessionLostError,
 )
 from mcp_manager.runtime.background import background_task, to_its_end
-from mcp_manager.session import ProgressReports, Session, SessionSettings
+from mcp_manager.session import ProgressReports, Session, SessionTemplate
 from mcp_manager.session.attempt import Attempt
 from mcp_manager.session.slot_policy import Urgency
 from mcp_manager.transports.base import Sendable
@@ -44,7 +44,7 @@ class Instance:
 
     Parameters
     ----------
-    settings
+    template
         Shared by all instances of one configuration of the server.
     index
         Which place it takes, from 0: its URL in a list or template.
@@ -76,17 +76,17 @@ class Instance:
         "index",
         "number",
         "session",
-        "settings",
+        "template",
     )
 
     def __init__(
         self,
-        settings: SessionSettings,
+        template: SessionTemplate,
         index: int,
         number: int,
         on_change: Callable[[Instance, CallError | None], None],
     ) -> None:
-        self.settings = settings
+        self.template = template
         self._on_change = on_change
         # The live session, if there is one; set here alone.
         self.session: Session | None = None
@@ -238,7 +238,7 @@ class Instance:
         self._lost.add(session)
         task = background_task(session.retire(is_known=is_known), "retire a session")
         self._keep_until_it_ends(task)
-        task.add_done_callback(self.settings.containment.read_failure)
+        task.add_done_callback(self.template.containment.read_failure)
         if not self._closing:
             self._on_change(self, error)
 
@@ -333,20 +333,20 @@ class Instance:
 
     def _begin(self, urgency: Urgency) -> Attempt:
         loop = asyncio.get_running_loop()
-        server_id = self.settings.server_id
+        server_id = self.template.server_id
         if self._closing:
             raise ConnectError("the server is being stopped", server_id=server_id, retryable=False)
         wait_s = self._not_before - loop.time()
         if wait_s > 0:
             raise self._not_restarted_yet(wait_s)
-        turn = self.settings.connect_slots.ask(urgency, has_failed=self._has_failed)
-        session = Session(self.settings, self.index, self.number, self.give_up)
+        turn = self.template.connect_slots.ask(urgency, has_failed=self._has_failed)
+        session = Session(self.template, self.index, self.number, self.give_up)
         attempt = self._attempt = Attempt(session, turn, self._has_failed)
-        if self.settings.config.transport == "stdio":
+        if self.template.config.transport == "stdio":
             turn.is_idle = attempt.is_idle
         attempt.task = background_task(self._carry_out(attempt), "connect")
         attempt.task.add_done_callback(partial(self._ended, attempt))
-        attempt.task.add_done_callback(self.settings.containment.read_failure)
+        attempt.task.add_done_callback(self.template.containment.read_failure)
         return attempt
 
     def _not_restarted_yet(self, wait_s: float) -> CallError:
@@ -356,7 +356,7 @@ class Instance:
         kind = ServerExitedError if isinstance(last, ServerExitedError) else ConnectError
         return kind(
             f"{what}; it is started again in {wait_s:.1f} s",
-            server_id=self.settings.server_id,
+            server_id=self.template.server_id,
             delivery="not_sent",
             retry_after_s=wait_s,
             hint=last.hint if last is not None else "",
@@ -365,15 +365,15 @@ class Instance:
     def _result(self, attempt: Attempt) -> Session:
         outcome = attempt.outcome
         if outcome.cancelled():
-            raise ConnectError("the server is being stopped", server_id=self.settings.server_id, retryable=False)
+            raise ConnectError("the server is being stopped", server_id=self.template.server_id, retryable=False)
         error = outcome.exception()
         if error is None:
             return outcome.result()
         raise _for_caller(error) from None
 
     def _not_ready_yet(self, attempt: Attempt) -> DeadlineExceededError:
-        server_id = self.settings.server_id
-        if self.settings.config.transport != "stdio":
+        server_id = self.template.server_id
+        if self.template.config.transport != "stdio":
             return DeadlineExceededError(
                 "the session was not ready within the deadline", server_id=server_id, delivery="not_sent"
             )
@@ -391,12 +391,12 @@ class Instance:
         try:
             await attempt.turn.granted()
             attempt.began_at = asyncio.get_running_loop().time()
-            if self.settings.config.transport == "stdio":
+            if self.template.config.transport == "stdio":
                 await self._start(attempt)
             else:
                 await self._reach(attempt)
         except BaseException as error:
-            error = self.settings.containment.failure(error, "not_sent")
+            error = self.template.containment.failure(error, "not_sent")
             if not isinstance(error, CallError):
                 raise
             self._failed(attempt, error)
@@ -405,7 +405,7 @@ class Instance:
 
     async def _start(self, attempt: Attempt) -> None:
         """Start a program and settle with it how it is spoken to; while it lives, it has all of its time."""
-        configured_s = self.settings.config.start_timeout_s
+        configured_s = self.template.config.start_timeout_s
         limit_s = configured_s * min(2**self._overruns, _MOST_GROWTH)
         try:
             async with asyncio.timeout(limit_s):
@@ -417,13 +417,13 @@ class Instance:
             grown = f", raised to {limit_s:g} s after starts that took too long" if limit_s > configured_s else ""
             raise ConnectError(
                 f"no handshake within start_timeout_s ({configured_s:g} s{grown})",
-                server_id=self.settings.server_id,
+                server_id=self.template.server_id,
                 hint=attempt.session.last_words or "it wrote nothing; raise start_timeout_s if it needs longer",
             ) from None
 
     async def _reach(self, attempt: Attempt) -> None:
         """Connect to a URL and settle how it is spoken to."""
-        config = self.settings.config
+        config = self.template.config
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(None) as limit:
@@ -443,16 +443,16 @@ class Instance:
         A bridge may have to start a program for every session. One attempt at a time may go on so. What the loop was
         blocked for is given back: the server may have answered long ago.
         """
-        config = self.settings.config
+        config = self.template.config
         loop = asyncio.get_running_loop()
-        lost_s = min(self.settings.lag.lost_since(attempt.began_at), config.connect_timeout_s)
+        lost_s = min(self.template.host.lag.lost_since(attempt.began_at), config.connect_timeout_s)
         if lost_s > attempt.given_back_s:
             delay_s, attempt.given_back_s = lost_s - attempt.given_back_s, lost_s
             attempt.overdue = loop.call_later(delay_s, self._is_overdue, attempt, limit)
             return
         may_go_on = (
             config.transport == "http"
-            and self.settings.authorizations is None
+            and self.template.authorizations is None
             and self._late_attempt is None
             and self._attempt is attempt
             and attempt.turn.stay()
@@ -468,17 +468,17 @@ class Instance:
         self._failed(attempt, error)
 
     def _no_handshake(self) -> CallError:
-        settings = self.settings
-        if settings.authorizations is not None and settings.authorizations.is_pending:
+        template = self.template
+        if template.authorizations is not None and template.authorizations.is_pending:
             return AuthError(
                 "the server waits for an authorization that is under way",
-                server_id=settings.server_id,
+                server_id=template.server_id,
                 retryable=True,
                 hint="it goes on: call again once the user has agreed",
             )
         return ConnectError(
-            f"no handshake within connect_timeout_s ({settings.config.connect_timeout_s:g} s)",
-            server_id=settings.server_id,
+            f"no handshake within connect_timeout_s ({template.config.connect_timeout_s:g} s)",
+            server_id=template.server_id,
         )
 
     def _failed(self, attempt: Attempt, error: CallError) -> None:
@@ -498,7 +498,7 @@ class Instance:
             self.lose(*attempt.replaces, is_known=True)
         if self.session is not None or self._closing:
             # It came late, and the server knows it: it is told.
-            await to_its_end(session.aclose(self.settings.config.shutdown_grace_s))
+            await to_its_end(session.aclose(self.template.config.shutdown_grace_s))
             return
         for other in (self._attempt, self._late_attempt):
             if other is not None:
@@ -546,9 +546,9 @@ class Instance:
 
     def _delay_restart(self) -> None:
         """Hold back the next start of a child process; a URL is not ours to restart and may be tried at once."""
-        if self.settings.config.transport != "stdio":
+        if self.template.config.transport != "stdio":
             return
-        restart = self.settings.config.restart
+        restart = self.template.config.restart
         self._restart_loop = asyncio.get_running_loop()
         now = self._restart_loop.time()
         if self.session is not None and now - self._connected_at >= restart.stable_after_s:

@@ -19,7 +19,7 @@ from mcp_manager.errors import CallError, ServerExitedError
 from mcp_manager.runtime.background import background_task
 from mcp_manager.servers.core_settings import balancing_settings, breaker_settings, identity_of, in_ns, limits_of
 from mcp_manager.servers.instance import Instance
-from mcp_manager.session import SessionSettings
+from mcp_manager.session import SessionTemplate
 from mcp_manager.types import CircuitState
 
 __all__ = ["Change", "InstanceObserver", "RestartCause", "Supervisor"]
@@ -54,13 +54,13 @@ class Change:
     ``is_scaled`` tells whether somebody asked for another number of instances meanwhile, which holds whatever comes of it.
     """
 
-    __slots__ = ("before", "desired_before", "is_scaled", "settings", "task")
+    __slots__ = ("before", "desired_before", "is_scaled", "task", "template")
 
     def __init__(
-        self, before: SessionSettings, settings: SessionSettings, desired_before: int, task: asyncio.Task[None]
+        self, before: SessionTemplate, template: SessionTemplate, desired_before: int, task: asyncio.Task[None]
     ) -> None:
         self.before = before
-        self.settings = settings
+        self.template = template
         self.desired_before = desired_before
         self.task = task
         self.is_scaled = False
@@ -71,8 +71,8 @@ class Supervisor:
 
     Parameters
     ----------
-    settings
-        What sessions are made from; ``settings.config`` is the server's configuration.
+    template
+        What sessions are made from; ``template.config`` is the server's configuration.
     router
         Where the instances are registered; the server itself already is.
     observer
@@ -90,9 +90,9 @@ class Supervisor:
         "_observer",
         "_retired",
         "_router",
-        "_settings",
         "_staged",
         "_tasks",
+        "_template",
         "desired",
         "has_tool_rates",
         "in_maintenance",
@@ -106,12 +106,12 @@ class Supervisor:
 
     def __init__(
         self,
-        settings: SessionSettings,
+        template: SessionTemplate,
         router: Router,
         observer: InstanceObserver,
         clock: Callable[[], int],
     ) -> None:
-        self._settings = settings
+        self._template = template
         self._router = router
         self._observer = observer
         self._clock = clock
@@ -121,7 +121,7 @@ class Supervisor:
         self._draining: tuple[Instance, ...] = ()
         # What a rollout brings: instances that are not in traffic yet, and the credentials of what it replaced.
         self._staged: tuple[Instance, ...] = ()
-        self._retired: tuple[SessionSettings, ...] = ()
+        self._retired: tuple[SessionTemplate, ...] = ()
         self._next_number = 0
         self.desired = 0
         self.rollout: Change | None = None
@@ -129,20 +129,20 @@ class Supervisor:
         self.restarts: dict[RestartCause, int] | None = None
         self.is_over = False
         self.in_maintenance = False
-        self.server_id = settings.server_id
-        self.record = router.server(settings.server_id)
-        self.request_timeout_ns = in_ns(settings.config.request_timeout_s)
-        self.has_tool_rates = bool(settings.config.limits.tools)
+        self.server_id = template.server_id
+        self.record = router.server(template.server_id)
+        self.request_timeout_ns = in_ns(template.config.request_timeout_s)
+        self.has_tool_rates = bool(template.config.limits.tools)
 
     @property
     def config(self) -> ServerConfig:
         """The server's configuration."""
-        return self._settings.config
+        return self._template.config
 
     @property
-    def settings(self) -> SessionSettings:
+    def template(self) -> SessionTemplate:
         """What its sessions are made from, and what they have found out."""
-        return self._settings
+        return self._template
 
     @property
     def instances(self) -> tuple[Instance, ...]:
@@ -169,7 +169,7 @@ class Supervisor:
         self.desired = desired
         if self.rollout is not None:
             self.rollout.is_scaled = True
-        elif self.config.connect == "lazy" and not self._instances and self._settings.endpoints is None:
+        elif self.config.connect == "lazy" and not self._instances and self._template.endpoints is None:
             self.record.dormant = self if desired else None
             return []
         return self.reconcile()
@@ -188,36 +188,36 @@ class Supervisor:
         """
         if self.is_over or self.rollout is not None:
             return []
-        wanted = self._settings.places(self.desired)
+        wanted = self._template.places(self.desired)
         kept: set[int] = set()
         for instance in self._instances:
-            if instance.settings is self._settings and instance.index in wanted:
+            if instance.template is self._template and instance.index in wanted:
                 kept.add(instance.index)
                 self._weigh(instance)
             else:
                 self.drain(instance)
-        added = [self._add(self._settings, index) for index in wanted if index not in kept]
+        added = [self._add(self._template, index) for index in wanted if index not in kept]
         for instance in added:
             self.admit(instance)
         return added
 
-    def in_use(self, settings: SessionSettings) -> set[int]:
+    def in_use(self, template: SessionTemplate) -> set[int]:
         """Return the indexes of all instances of a configuration that there are, draining ones included."""
-        return {each.index for each in (*self._staged, *self._instances, *self._draining) if each.settings is settings}
+        return {each.index for each in (*self._staged, *self._instances, *self._draining) if each.template is template}
 
     def drain(self, instance: Instance) -> asyncio.Task[None]:
         """Take an instance out of traffic at once, and end it when its calls have ended or ``drain_timeout_s`` is over."""
         self._leave(instance)
-        config = instance.settings.config
+        config = instance.template.config
         return self.spawn(self._drain(instance, config.drain_timeout_s, config.shutdown_grace_s))
 
     # What a rollout needs beside that
 
-    def begin_rollout(self, settings: SessionSettings, work: Coroutine[Any, Any, None]) -> Change:
+    def begin_rollout(self, template: SessionTemplate, work: Coroutine[Any, Any, None]) -> Change:
         """Run the replacement of the configuration, which alone decides on instances until :meth:`end_rollout`."""
         self.waken()
-        self.rollout = Change(self._settings, settings, self.desired, self.spawn(work))
-        self.desired = settings.config.instances
+        self.rollout = Change(self._template, template, self.desired, self.spawn(work))
+        self.desired = template.config.instances
         return self.rollout
 
     def revert(self) -> None:
@@ -232,14 +232,14 @@ class Supervisor:
             return []
         if not self.is_over:
             self.discard()
-        loser = change.before if self._settings is change.settings else change.settings
+        loser = change.before if self._template is change.template else change.template
         if loser.endpoints is not None:
             loser.endpoints.close()
         return self.reconcile()
 
-    def stage(self, settings: SessionSettings, index: int) -> Instance:
+    def stage(self, template: SessionTemplate, index: int) -> Instance:
         """Make an instance of another configuration, which takes no traffic until :meth:`admit`."""
-        instance = self._add(settings, index)
+        instance = self._add(template, index)
         self._staged = (*self._staged, instance)
         self._set_availability(instance)
         return instance
@@ -255,17 +255,17 @@ class Supervisor:
         discarded = self._staged
         for instance in discarded:
             self._leave(instance)
-        return [self.spawn(self._drain(each, 0.0, each.settings.config.shutdown_grace_s)) for each in discarded]
+        return [self.spawn(self._drain(each, 0.0, each.template.config.shutdown_grace_s)) for each in discarded]
 
-    def adopt(self, settings: SessionSettings) -> None:
+    def adopt(self, template: SessionTemplate) -> None:
         """Make another configuration that of the server; instances of the old one stay until they are drained."""
-        before = self._settings
+        before = self._template
         if before.authorizations is not None:
             self._retired = (*self._retired, before)
-        self._retired = tuple(each for each in self._retired if each is not settings)
-        self._settings = settings
-        self.request_timeout_ns = in_ns(settings.config.request_timeout_s)
-        self.has_tool_rates = bool(settings.config.limits.tools)
+        self._retired = tuple(each for each in self._retired if each is not template)
+        self._template = template
+        self.request_timeout_ns = in_ns(template.config.request_timeout_s)
+        self.has_tool_rates = bool(template.config.limits.tools)
         self.balance()
         self._release()
 
@@ -321,7 +321,7 @@ class Supervisor:
         if self._tasks is None:
             self._tasks = set()
         task = background_task(work, f"server {self.server_id}", among=self._tasks, context=context)
-        task.add_done_callback(self.settings.containment.read_failure)
+        task.add_done_callback(self.template.containment.read_failure)
         return task
 
     async def aclose(self, grace_s: float) -> None:
@@ -352,19 +352,19 @@ class Supervisor:
             await asyncio.gather(*(instance.aclose(0.0) for instance in instances), return_exceptions=True)
             raise
         finally:
-            for settings in (*self._retired, self._settings):
-                if settings.authorizations is not None:
-                    await settings.authorizations.aclose()
+            for template in (*self._retired, self._template):
+                if template.authorizations is not None:
+                    await template.authorizations.aclose()
             self._retired = ()
             await asyncio.gather(*tasks, return_exceptions=True)
             for instance in instances:
                 self._unregister(instance)
 
-    def _add(self, settings: SessionSettings, index: int) -> Instance:
-        instance = Instance(settings, index, self._next_number, self._changed)
+    def _add(self, template: SessionTemplate, index: int) -> Instance:
+        instance = Instance(template, index, self._next_number, self._changed)
         self._next_number += 1
-        config = settings.config
-        found = settings.endpoints[index] if settings.endpoints is not None else None
+        config = template.config
+        found = template.endpoints[index] if template.endpoints is not None else None
         instance.backend = self._router.add_backend(
             self.server_id,
             instance,
@@ -382,7 +382,7 @@ class Supervisor:
 
     def _weigh(self, instance: Instance) -> None:
         """Give an instance the weight that was found last."""
-        endpoints, backend = instance.settings.endpoints, instance.backend
+        endpoints, backend = instance.template.endpoints, instance.backend
         if endpoints is not None and backend is not None and backend.weight != endpoints[instance.index].weight:
             self._router.set_weight(backend, endpoints[instance.index].weight)
 
@@ -410,24 +410,24 @@ class Supervisor:
         if instance.backend is not None:
             self._router.remove_backend(instance.backend)
             instance.backend = None
-        instance.settings.forget_instance(instance.number)
+        instance.template.forget_instance(instance.number)
 
     def _release(self) -> None:
         """End what obtains tokens for a configuration of which no instance is left."""
         if not self._retired:
             return
-        in_use = {id(each.settings) for each in (*self._staged, *self._instances, *self._draining)}
-        for settings in self._retired:
-            if id(settings) not in in_use and settings.authorizations is not None:
-                self._retired = tuple(each for each in self._retired if each is not settings)
-                self.spawn(settings.authorizations.aclose())
+        in_use = {id(each.template) for each in (*self._staged, *self._instances, *self._draining)}
+        for template in self._retired:
+            if id(template) not in in_use and template.authorizations is not None:
+                self._retired = tuple(each for each in self._retired if each is not template)
+                self.spawn(template.authorizations.aclose())
 
     def _changed(self, instance: Instance, error: CallError | None) -> None:
         if instance.backend is None:
             return
         self._set_availability(instance)
         now_ns = self._clock()
-        is_child = instance.settings.config.transport == "stdio"
+        is_child = instance.template.config.transport == "stdio"
         if error is None and (is_child or instance.generation == 1):
             # A new process is a new peer: what the old one did is no longer held against it.
             self._router.reset_breaker(instance.backend, now_ns)
@@ -448,9 +448,9 @@ class Supervisor:
         _log.warning(
             "server %r: %s (instance %d; %s); it is started again in %.1f s",
             self.server_id,
-            instance.settings.secrets.masked(error.message),
+            instance.template.secrets.masked(error.message),
             instance.index,
-            instance.settings.secrets.masked(error.hint),
+            instance.template.secrets.masked(error.hint),
             instance.restarts_in_s,
         )
 

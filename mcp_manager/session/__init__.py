@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from mcp_manager.session.progress import ProgressCallback, ProgressReports
 from mcp_manager.session.session import Session
-from mcp_manager.session.settings import SessionSettings
+from mcp_manager.session.template import SessionTemplate
 
-__all__ = ["ProgressCallback", "ProgressReports", "Session", "SessionSettings"]
+__all__ = ["ProgressCallback", "ProgressReports", "Session", "SessionTemplate"]

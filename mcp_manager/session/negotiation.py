@@ -10,22 +10,16 @@ import msgspec
 
 from mcp_manager._core.call_path import RequestIds
 from mcp_manager._core.jsonrpc import ERROR, Message, notification_frame
-from mcp_manager.config.redaction import Secrets
 from mcp_manager.errors import AuthError, CallError, ConnectError, ProtocolError, ServerExitedError
-from mcp_manager.protocol import methods
 from mcp_manager.protocol.discover import (
     Handshake,
     NoSharedRevision,
     Stateless,
     TryRevision,
     Verdict,
-    read_discover_error,
-    read_discover_result,
 )
-from mcp_manager.protocol.envelope import Envelope
 from mcp_manager.protocol.error_codes import INVALID_PARAMS, STATELESS_ERRORS, UNSUPPORTED_VERSION
 from mcp_manager.protocol.handshake import (
-    ClientIdentity,
     HandshakeError,
     ServerIdentity,
     initialize_params,
@@ -42,11 +36,12 @@ from mcp_manager.protocol.revisions import (
 from mcp_manager.protocol.rpc_error import error_text, read_error
 from mcp_manager.protocol.session_loss import confirms_loss
 from mcp_manager.runtime.background import background_task, read_failure, to_its_end
-from mcp_manager.session.knowledge.peer_faults import PeerFaults
+from mcp_manager.session.era_question import ask_era, is_of_the_moment
 from mcp_manager.session.loss_detection import ping, refusal_of
+from mcp_manager.session.template import SessionTemplate
 from mcp_manager.transports.base import Exchange, Request, Transport
 
-__all__ = ["EraMemory", "Negotiated", "Negotiation", "ask_era", "farewell_s"]
+__all__ = ["Negotiated", "Negotiation", "farewell_s"]
 
 _DISCOVER_RAW: Final = b'"server/discover"'
 _INITIALIZE_RAW: Final = b'"initialize"'
@@ -71,117 +66,37 @@ class Negotiated(msgspec.Struct, frozen=True):
     identity: ServerIdentity | None
 
 
-class EraMemory:
-    """What is known of a server's places (an origin, or "" for a program): the era, and whether it is HTTP+SSE."""
-
-    __slots__ = ("_asking", "_certain_again", "_eras", "_silent", "_verdicts", "log_level")
-
-    def __init__(self) -> None:
-        self._eras: dict[str, tuple[Era, bool]] = {}
-        self._verdicts: dict[str, Stateless] = {}
-        self._asking: dict[str, asyncio.Lock] = {}
-        # Of places that were doubted: whether they have proved themselves since.
-        self._certain_again: dict[str, bool] = {}
-        # Places that took up a handshake before they had said anything to the question: that is no answer.
-        self._silent: frozenset[str] = frozenset()
-        self.log_level: str | None = None
-
-    def recall(self, place: str) -> tuple[Era, bool] | None:
-        """Return the era and whether the place speaks HTTP+SSE, ``None`` if it is not known."""
-        return self._eras.get(place)
-
-    def verdict(self, place: str) -> Stateless | None:
-        """Return what a stateless place told of itself."""
-        return self._verdicts.get(place)
-
-    def asking(self, place: str) -> asyncio.Lock:
-        """Return what lets one session of a place ask, while the others wait for what it learns."""
-        return self._asking.setdefault(place, asyncio.Lock())
-
-    def keep(self, place: str, era: Era, *, sse: bool = False, verdict: Stateless | None = None) -> None:
-        """Remember what was settled."""
-        if place in self._silent:
-            self._silent -= {place}
-        self._eras[place] = (era, sse)
-        if verdict is not None:
-            self._verdicts[place] = verdict
-        if era is Era.STATELESS:
-            self._certain_again.pop(place, None)
-        elif place in self._certain_again:
-            self._certain_again[place] = True
-
-    def keep_silent(self, place: str) -> None:
-        """Remember that a place did not answer the question of eras, and took up a handshake: it is asked again."""
-        self._silent |= {place}
-
-    def is_silent(self, place: str) -> bool:
-        """Tell whether it is not worth waiting for the answer of a place before it is greeted."""
-        return place in self._silent
-
-    def forget(self, place: str) -> None:
-        """Ask again next time."""
-        self._eras.pop(place, None)
-        self._verdicts.pop(place, None)
-
-    def doubt(self, place: str) -> None:
-        """Ask again next time, for an error that only a stateless server should send."""
-        self._certain_again[place] = False
-        self.forget(place)
-
-    def is_certain(self, place: str) -> bool:
-        """Tell whether a place speaks handshakes in spite of such an error: it has a meaning of its own for the code."""
-        return self._certain_again.get(place, False)
-
-
 class Negotiation:
     """Settle with one server how it is spoken to.
 
     Parameters
     ----------
-    server_id
-        Names the server in errors.
-    client
-        What servers are told of the client.
-    wanted
-        ``auto``, ``handshake``, ``stateless``, or a revision: see :class:`~mcp_manager.config.ServerConfig`.
-    memory, place
-        Where verdicts are kept, and under which name that of this place.
+    template
+        What the server's sessions are made from: what is known of its eras, and which one is wanted.
+    place
+        Under which name the era of this endpoint is kept.
     make_transport
-        Makes the transport: that of the configuration, or, given ``True``, HTTP+SSE for the same place.
-    faults
-        Told of answers that are none.
-    can_fall_back
-        Whether there is such a thing as HTTP+SSE for the place.
+        Makes the transport: that of the configuration, or, given ``True``, HTTP+SSE for the same endpoint.
     ids
         Numbers the session's requests.
-    timeout_s
-        Seconds for everything; the caller bounds it, this is for shares of it.
     """
 
     def __init__(
-        self,
-        server_id: str,
-        client: ClientIdentity,
-        wanted: str,
-        memory: EraMemory,
-        place: str,
-        make_transport: Callable[[bool], Transport],
-        ids: RequestIds,
-        faults: PeerFaults,
-        *,
-        can_fall_back: bool,
-        timeout_s: float,
+        self, template: SessionTemplate, place: str, make_transport: Callable[[bool], Transport], ids: RequestIds
     ) -> None:
-        self._server_id = server_id
-        self._client = client
-        self._wanted = wanted
-        self._memory = memory
+        config, knowledge = template.config, template.knowledge
+        self._server_id = template.server_id
+        self._client = template.host.identity
+        # There is no HTTP+SSE in the stateless era, and asking for it would only be refused.
+        is_older = config.transport == "sse" and config.protocol_version == "auto"
+        self._wanted = "handshake" if is_older else config.protocol_version
+        self._memory = knowledge.eras
         self._place = place
         self._make_transport = make_transport
         self._ids = ids
-        self._faults = faults
-        self._can_fall_back = can_fall_back
-        self._probe_s = min(_PROBE_LONGEST_S, timeout_s * _PROBE_SHARE)
+        self._faults = knowledge.faults
+        self._can_fall_back = config.transport == "http"
+        self._probe_s = min(_PROBE_LONGEST_S, config.connect_timeout_s * _PROBE_SHARE)
         self._transport: Transport | None = None
         # Whether a handshake that succeeds shows the era: not where the probe met a failure of the server.
         self._is_verdict = True
@@ -226,7 +141,7 @@ class Negotiation:
         try:
             return await self._handshake(await self._open(sse=is_sse), None, is_sse=is_sse)
         except ProtocolError as error:
-            if _is_of_the_moment(error.http_status):
+            if is_of_the_moment(error.http_status):
                 raise
         # It answers, but not as it used to.
         self._memory.forget(self._place)
@@ -507,62 +422,6 @@ class Negotiation:
         return Request(_INITIALIZE_RAW, params).exchange(self._ids.take(), 0)
 
 
-async def ask_era(
-    server_id: str,
-    transport: Transport,
-    client: ClientIdentity,
-    ids: RequestIds,
-    revision: str = LATEST_STATELESS_REVISION,
-    deadline_ns: int = 0,
-    secrets: Secrets | None = None,
-) -> Verdict:
-    """Ask a server by ``server/discover`` how it wants to be spoken to.
-
-    Raises
-    ------
-    CallError
-        No answer, or one that says nothing of the era: 401, 403, 408, 425, 429, 5xx and broken
-        connections are no verdicts.
-    """
-    verdict: Verdict = TryRevision(revision)
-    for _ in range(_MAX_QUESTIONS):
-        assert isinstance(verdict, TryRevision)
-        revision = verdict.revision
-        transport.settle(revision)
-        envelope = Envelope(client, revision)
-        exchange = Request(_DISCOVER_RAW, envelope.params(None)).exchange(ids.take(), deadline_ns)
-        if transport.has_request_streams:
-            exchange.fields = envelope.fields(methods.DISCOVER, None)
-        try:
-            reply = await transport.exchange(exchange)
-        except ProtocolError as error:
-            # It refuses, or answers what is no reply: a server that knows nothing of the method.
-            if _is_of_the_moment(error.http_status):
-                raise
-            return Handshake()
-        if _is_of_the_moment(exchange.status) and not _is_stateless_error(reply):
-            failed = ProtocolError(
-                f"the server failed with HTTP {exchange.status}: {error_text(reply.error or b'', secrets)}",
-                server_id=server_id,
-                delivery="unknown",
-            )
-            failed.http_status = exchange.status
-            try:
-                raise failed
-            finally:
-                # Its traceback holds this frame.
-                del failed
-        if reply.kind == ERROR:
-            verdict = read_discover_error(reply.error or b"", revision)
-        else:
-            verdict = read_discover_result(reply.result or b"null")
-        if not isinstance(verdict, TryRevision):
-            return verdict
-    raise ProtocolError(
-        f"the server refuses {revision}, which it says it speaks", server_id=server_id, delivery="rejected"
-    )
-
-
 def farewell_s(transport: Transport) -> float:
     """Return the seconds that ending a session which was not to be may take: one that has an id is deleted.
 
@@ -576,12 +435,3 @@ async def _end(task: asyncio.Task[Any]) -> None:
     task.add_done_callback(read_failure)
     task.cancel()
     await asyncio.wait({task})
-
-
-def _is_of_the_moment(http_status: int | None) -> bool:
-    """Tell whether a status says nothing of what the server speaks."""
-    return http_status is not None and (http_status >= 500 or http_status in _NO_VERDICT)
-
-
-def _is_stateless_error(reply: Message) -> bool:
-    return reply.kind == ERROR and reply.error_code in STATELESS_ERRORS

@@ -11,10 +11,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import msgspec
+
+from mcp_manager._core.jsonrpc import Message
+from mcp_manager.protocol.json_reading import JsonDecoder
 from mcp_manager.runtime.background import background_task
 from mcp_manager.transports.containment import Containment
 
-__all__ = ["ProgressCallback", "ProgressReports"]
+__all__ = ["ProgressCallback", "ProgressListeners", "ProgressReports"]
 
 _log = logging.getLogger(__name__)
 
@@ -98,3 +102,52 @@ def _drop(report: Awaitable[None]) -> None:
     if inspect.iscoroutine(report):
         # Or it would complain that it was never awaited.
         report.close()
+
+
+class _ProgressParams(msgspec.Struct, rename="camel"):
+    progress_token: str | int
+    progress: float
+    total: float | None = None
+    message: str | None = None
+
+
+_progress_decoder = JsonDecoder(_ProgressParams)
+
+
+class ProgressListeners:
+    """Hand the progress reports of one session to the calls that they belong to, by token.
+
+    Parameters
+    ----------
+    on_fault
+        ``on_fault(kind)`` counts a malformed report.
+    """
+
+    __slots__ = ("_listeners", "_on_fault")
+
+    def __init__(self, on_fault: Callable[[str], None]) -> None:
+        self._on_fault = on_fault
+        self._listeners: dict[str, ProgressReports] = {}
+
+    async def during(self, sending: Awaitable[Message], token: str, listener: ProgressReports) -> Message:
+        """Await a reply, and hand the reports with its token to the listener meanwhile."""
+        self._listeners[token] = listener
+        try:
+            return await sending
+        finally:
+            self._listeners.pop(token, None)
+
+    def take(self, params: bytes) -> None:
+        """Take the params of a progress notification (2025-11-25, basic/utilities/progress)."""
+        try:
+            report = _progress_decoder.decode(params)
+        except (msgspec.DecodeError, RecursionError):
+            self._on_fault("a malformed progress notification")
+            try:
+                # The official SDK accepts numbers as text too.
+                report = msgspec.json.decode(params, type=_ProgressParams, strict=False)
+            except (msgspec.DecodeError, RecursionError):
+                return
+        listener = self._listeners.get(str(report.progress_token))
+        if listener is not None:
+            listener(report.progress, report.total, report.message)

@@ -11,13 +11,11 @@ import msgspec
 
 from mcp_manager._core.jsonrpc import ERROR, Message
 from mcp_manager.backoff import backoff_delay
-from mcp_manager.config import RestartConfig
 from mcp_manager.errors import SessionLostError
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.subscriptions import Interest
-from mcp_manager.session.knowledge.peer_faults import PeerFaults
-from mcp_manager.session.subscriptions import Spawn, Subscriptions
-from mcp_manager.transports.containment import Containment
+from mcp_manager.session.listening import Spawn
+from mcp_manager.session.template import SessionTemplate
 
 __all__ = ["Resubscription", "read_uri"]
 
@@ -42,20 +40,14 @@ class Resubscription:
 
     Parameters
     ----------
-    index
+    template
+        What the server's sessions are made from: what is wanted, and the delays before a failed request is repeated.
+    number
         Which of the server's instances the session belongs to.
-    subscriptions
-        What is wanted.
     send
         ``await send(method, params)`` sends a request and returns its reply.
     catch_up
         ``catch_up(interest)`` takes as changed what may have changed while nothing was subscribed.
-    restart
-        The delays before what met a failure is asked for again.
-    faults
-        Counts what the server refuses.
-    containment
-        Logs what nobody foresaw.
     """
 
     __slots__ = (
@@ -76,21 +68,18 @@ class Resubscription:
 
     def __init__(
         self,
-        index: int,
-        subscriptions: Subscriptions,
+        template: SessionTemplate,
+        number: int,
         send: Callable[[str, bytes], Awaitable[Message]],
         catch_up: Callable[[Interest], None],
-        restart: RestartConfig,
-        faults: PeerFaults,
-        containment: Containment,
     ) -> None:
-        self._containment = containment
-        self._index = index
-        self._subscriptions = subscriptions
+        self._containment = template.containment
+        self._index = number
+        self._subscriptions = template.knowledge.subscriptions
         self._send = send
         self._catch_up = catch_up
-        self._restart = restart
-        self._faults = faults
+        self._restart = template.config.restart
+        self._faults = template.knowledge.faults
         self._held: set[str] = set()
         # What an earlier session held and this one does not yet: what became of it meanwhile, nobody knows.
         self._missed: set[str] = set()

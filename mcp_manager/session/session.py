@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from random import choice
 from typing import Any, Final
 
-import msgspec
 import orjson
 
 from mcp_manager._core.call_path import Channel, RequestIds
@@ -18,22 +17,21 @@ from mcp_manager.errors import CallError, ConnectionLostError, ProtocolError, Se
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.error_codes import HEADER_MISMATCH, METHOD_NOT_FOUND, UNSUPPORTED_VERSION
 from mcp_manager.protocol.handshake import ServerIdentity
-from mcp_manager.protocol.json_reading import JsonDecoder
 from mcp_manager.protocol.request import encode_method
 from mcp_manager.protocol.revisions import Era
 from mcp_manager.protocol.rpc_error import error_text
 from mcp_manager.protocol.session_loss import Refusal
 from mcp_manager.protocol.subscriptions import Interest, offered_kinds
 from mcp_manager.runtime.background import to_its_end
+from mcp_manager.session.listening import Listening
 from mcp_manager.session.loss_detection import LossDetection
 from mcp_manager.session.negotiation import Negotiated, Negotiation, farewell_s
-from mcp_manager.session.progress import ProgressReports
+from mcp_manager.session.progress import ProgressListeners, ProgressReports
 from mcp_manager.session.resubscription import Resubscription, read_uri
 from mcp_manager.session.server_requests import ServerRequests
-from mcp_manager.session.settings import SessionSettings
 from mcp_manager.session.stateless import StatelessDialect
-from mcp_manager.session.subscriptions import Listening
 from mcp_manager.session.tasks import TaskFollower
+from mcp_manager.session.template import SessionTemplate
 from mcp_manager.session.tracing import Tracing
 from mcp_manager.transports.base import Exchange, LifeSigns, Request, Sendable, Transport
 
@@ -56,22 +54,12 @@ _CANCELLED_S: Final = 2.0
 _RESTORE_NS: Final = 10_000_000_000
 
 
-class _ProgressParams(msgspec.Struct, rename="camel"):
-    progress_token: str | int
-    progress: float
-    total: float | None = None
-    message: str | None = None
-
-
-_progress_decoder = JsonDecoder(_ProgressParams)
-
-
 class Session:
     """Hold one session over one transport.
 
     Parameters
     ----------
-    settings
+    template
         What the server's sessions are made from.
     index
         Which place of the server it is with.
@@ -82,25 +70,25 @@ class Session:
     """
 
     def __init__(
-        self, settings: SessionSettings, index: int, number: int, on_closed: Callable[[Session, CallError], None]
+        self, template: SessionTemplate, index: int, number: int, on_closed: Callable[[Session, CallError], None]
     ) -> None:
-        self._settings = settings
-        self._server_id = settings.server_id
+        self._template = template
+        self._server_id = template.server_id
         self._index = index
         self._number = number
         self._on_closed = on_closed
         self._transport: Transport | None = None
         # Behind a bridge that tells every client all replies, one client's ids must not be another's.
         self._ids = RequestIds(choice(_FIRST_IDS))
-        self._progress: dict[str, ProgressReports] = {}
+        self._progress = ProgressListeners(template.knowledge.faults.count)
         self._requests = ServerRequests(
-            settings.containment,
-            settings.handlers,
-            settings.client.capabilities,
-            settings.faults,
+            template.containment,
+            template.host.handlers,
+            template.host.identity.capabilities,
+            template.knowledge.faults,
             self._send_quietly,
-            settings.handler_timeout_s,
-            settings.context,
+            template.host.handler_timeout_s,
+            template.host.context,
         )
         self._dialect: StatelessDialect | None = None
         self._tracing: Tracing | None = None
@@ -153,20 +141,8 @@ class Session:
         CallError
             The server cannot be reached, refuses, or answers nonsense; everything is closed.
         """
-        settings, config = self._settings, self._settings.config
-        negotiation = Negotiation(
-            settings.server_id,
-            settings.client,
-            # There is no HTTP+SSE in the stateless era, and asking for it would only be refused.
-            "handshake" if config.transport == "sse" and config.protocol_version == "auto" else config.protocol_version,
-            settings.memory,
-            settings.place(self._index),
-            self._make_transport,
-            self._ids,
-            settings.faults,
-            can_fall_back=config.transport == "http",
-            timeout_s=config.connect_timeout_s,
-        )
+        template, config = self._template, self._template.config
+        negotiation = Negotiation(template, template.place(self._index), self._make_transport, self._ids)
         try:
             settled = await negotiation.run()
             self._take_up(settled)
@@ -178,15 +154,15 @@ class Session:
                 raise self._death
         except BaseException as error:
             if isinstance(error, ProtocolError):
-                settings.faults.count_error(error)
+                template.knowledge.faults.count_error(error)
             if isinstance(error, CallError):
-                settings.secrets.hide_in(error)
+                template.secrets.hide_in(error)
             await to_its_end(self.aclose(0.0 if self._transport is None else farewell_s(self._transport)))
             if not isinstance(error, CallError):
-                error = settings.containment.failure(error, "not_sent")
+                error = template.containment.failure(error, "not_sent")
                 raise error from None
             raise
-        if settings.kept is None and not config.hedge.enabled:
+        if template.knowledge.kept is None and not config.hedge.enabled:
             # Where results are kept or calls hedged, they are seen on their way.
             self.channel = settled.transport.channel(self, self._ids, self._dialect or self._tracing)
         self._stay_told()
@@ -225,7 +201,7 @@ class Session:
                 request = self._tracing.traced(request)
             exchange = request.exchange(self._ids.take(), deadline_ns)
             sending = self._beyond(request, exchange, transport.exchange(exchange))
-        return sending if progress is None else self._reporting(sending, *progress)
+        return sending if progress is None else self._progress.during(sending, *progress)
 
     def landed(self, request: Sendable, exchange: Exchange, answer: Any) -> Awaitable[Message]:
         """Return the reading of what came back on the channel, to be awaited for the reply; see :meth:`call`."""
@@ -304,20 +280,20 @@ class Session:
             self._take(message)
         except Exception as error:
             # It must not cost the reading of what comes on the same stream, which may be somebody's reply.
-            self._settings.containment.failure_of_fault(error, "unknown")
+            self._template.containment.failure_of_fault(error, "unknown")
 
     def _take(self, message: Message) -> None:
         method = message.method
         if method is None:
-            self._settings.faults.count("a reply that nobody waits for")
+            self._template.knowledge.faults.count("a reply that nobody waits for")
         elif message.kind == REQUEST:
             if self._dialect is not None:
                 # 2026-07-28, streamable HTTP and stdio: servers send no requests, clients no responses.
-                self._settings.faults.count("a request in a revision without any", method[:60])
+                self._template.knowledge.faults.count("a request in a revision without any", method[:60])
             else:
                 self._requests.answer(message, method)
         elif method == methods.PROGRESS:
-            self._take_progress(message)
+            self._progress.take(message.params or b"")
             self._requests.take_notification(method, message.params)
         elif self._listening is None or not self._listening.take(method, message.params):
             self._pass_on(method, message.params)
@@ -342,7 +318,7 @@ class Session:
 
     def on_fault(self, kind: str, detail: str) -> None:
         """Count a fault of the server; see :class:`MessageSink`."""
-        self._settings.faults.count(kind, detail)
+        self._template.knowledge.faults.count(kind, detail)
 
     async def is_lost(self, refusal: Refusal) -> bool:
         """Find out whether the session is lost; see :class:`MessageSink`."""
@@ -356,48 +332,39 @@ class Session:
     def _make_transport(self, sse: bool) -> Transport:
         # Known from the first byte on: a server may speak before it is asked.
         self._death = None
-        self._transport = self._settings.transport(self._index, self, sse, self._number)
-        self.is_sse = sse or self._settings.config.transport == "sse"
+        self._transport = self._template.transport(self._index, self, sse, self._number)
+        self.is_sse = sse or self._template.config.transport == "sse"
         return self._transport
 
     def _take_up(self, settled: Negotiated) -> None:
-        settings = self._settings
+        template = self._template
         self.identity = settled.identity
         self.revision = settled.revision
         if settled.era is Era.STATELESS:
             self._dialect = StatelessDialect(
-                settings.server_id,
-                settings.client,
-                settled.revision,
-                settled.transport,
-                self._ids,
-                self._requests,
-                settings.memory,
-                settings.place(self._index),
-                settings.mirrored,
-                settings.trace_context,
-                settings.cache,
-                self.pause,
+                template, self._place, settled.revision, settled.transport, self._ids, self._requests, self.pause
             )
         else:
             if settled.transport.keeps_session:
                 self._loss = LossDetection(
-                    settings.server_id,
+                    template.server_id,
                     settled.transport,
                     self._ids,
-                    settings.config.health.timeout_s,
+                    template.config.health.timeout_s,
                     _listing_of(settled.identity),
                     self._requests.spawn,
                     self.on_closed,
                 )
             # A program that becomes another one ends first.
-            if settings.trace_context is not None:
-                self._tracing = Tracing(settings.trace_context)
-            self._may_change = settled.transport.has_request_streams and not settings.memory.is_certain(self._place)
+            if template.host.trace_context is not None:
+                self._tracing = Tracing(template.host.trace_context)
+            self._may_change = settled.transport.has_request_streams and not template.knowledge.eras.is_certain(
+                self._place
+            )
 
     @property
     def _place(self) -> str:
-        return self._settings.place(self._index)
+        return self._template.place(self._index)
 
     async def _fitting(self, sending: Awaitable[Message], exchange: Exchange) -> Message:
         """Pass on a reply that fits the handshake era.
@@ -413,13 +380,13 @@ class Session:
             and exchange.status == 400
             and reply.error_code in (HEADER_MISMATCH, UNSUPPORTED_VERSION)
         ):
-            self._settings.memory.doubt(self._place)
+            self._template.knowledge.eras.doubt(self._place)
             raise SessionLostError("the server has no handshakes any more", server_id=self._server_id)
         return reply
 
     def _restore(self) -> None:
         """Bring a new session of the handshake era to where the one before it was."""
-        level = self._settings.memory.log_level
+        level = self._template.knowledge.log_level
         if level is not None and self._has_logging:
             self._requests.spawn(self._restore_log_level(level))
 
@@ -430,7 +397,7 @@ class Session:
             _log.warning("server %r was not told the log level again: %s", self._server_id, error)
         else:
             if reply.kind == ERROR:
-                said = error_text(reply.error or b"", self._settings.secrets)
+                said = error_text(reply.error or b"", self._template.secrets)
                 _log.warning("server %r refused its log level: %s", self._server_id, said)
 
     async def set_log_level(self, level: str, deadline_ns: int) -> Message | None:
@@ -454,42 +421,25 @@ class Session:
 
     def _stay_told(self) -> None:
         """Begin what keeps the session's subscriptions."""
-        settings = self._settings
+        template = self._template
         capabilities = self.identity.capabilities if self.identity is not None else {}
         if self._dialect is not None:
             self._listening = self._dialect.listening = Listening(
-                settings.containment,
-                self._number,
-                settings.subscriptions,
-                offered_kinds(capabilities),
-                self._ids,
-                self._dialect.listen,
-                self._catch_up,
-                settings.config.restart,
-                settings.config.connect_timeout_s,
-                settings.faults,
+                template, self._number, offered_kinds(capabilities), self._ids, self._dialect.listen, self._catch_up
             )
             self._listening.start(self._requests.spawn)
         elif "resources" in capabilities:
-            self._resubscription = Resubscription(
-                self._number,
-                settings.subscriptions,
-                self._ask,
-                self._catch_up,
-                settings.config.restart,
-                settings.faults,
-                settings.containment,
-            )
+            self._resubscription = Resubscription(template, self._number, self._ask, self._catch_up)
             self._resubscription.start(self._requests.spawn)
 
     def _pass_on(self, method: str, params: bytes | None) -> None:
         """Pass a notification on to whatever it concerns: what is kept, and who listens."""
-        self._settings.cache.changed(method, params)
+        self._template.knowledge.cache.changed(method, params)
         self._requests.take_notification(method, params)
 
     def _catch_up(self, missed: Interest) -> None:
         """Take all of this as changed: nobody knows what became of it while there was no subscription."""
-        self._settings.cache.drop_all()
+        self._template.knowledge.cache.drop_all()
         self._requests.spawn(self._tell_all(missed))
 
     async def _tell_all(self, missed: Interest) -> None:
@@ -524,7 +474,7 @@ class Session:
         return as_task
 
     async def _ask(self, method: str, params: bytes) -> Message:
-        deadline_ns = time.monotonic_ns() + round(self._settings.config.request_timeout_s * 1e9)
+        deadline_ns = time.monotonic_ns() + round(self._template.config.request_timeout_s * 1e9)
         return await self._ask_raw(orjson.dumps(method), params, deadline_ns)
 
     async def _ask_raw(self, method_raw: bytes, params: bytes, deadline_ns: int) -> Message:
@@ -549,29 +499,6 @@ class Session:
             return
         raise ConnectionLostError("the server was stopped during the call", server_id=self._server_id)
 
-    async def _reporting(self, sending: Awaitable[Message], token: str, listener: ProgressReports) -> Message:
-        self._progress[token] = listener
-        try:
-            return await sending
-        finally:
-            self._progress.pop(token, None)
-
-    def _take_progress(self, message: Message) -> None:
-        params = message.params or b""
-        try:
-            report = _progress_decoder.decode(params)
-        except (msgspec.DecodeError, RecursionError):
-            self._settings.faults.count("a malformed progress notification")
-            try:
-                # Numbers as text are numbers to the official SDK, too.
-                report = msgspec.json.decode(params, type=_ProgressParams, strict=False)
-            except (msgspec.DecodeError, RecursionError):
-                return
-        callback = self._progress.get(str(report.progress_token))
-        if callback is None:
-            return
-        callback(report.progress, report.total, report.message)
-
     async def _send_quietly(self, frame: bytes) -> None:
         transport = self._transport
         assert transport is not None
@@ -580,7 +507,9 @@ class Session:
         except CallError as error:
             _log.debug("server %r did not take a message: %s", self._server_id, error)
             if error.http_status is not None:
-                self._settings.faults.count("a message without a reply was refused", f"HTTP {error.http_status}")
+                self._template.knowledge.faults.count(
+                    "a message without a reply was refused", f"HTTP {error.http_status}"
+                )
             if self._loss is not None:
                 await self._loss.explained(error)
 

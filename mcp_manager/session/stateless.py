@@ -14,7 +14,7 @@ from mcp_manager.errors import CallError, InputRequiredError, ProtocolError, Ses
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.caching import CACHEABLE
 from mcp_manager.protocol.discover import Stateless
-from mcp_manager.protocol.envelope import Envelope, TraceContext
+from mcp_manager.protocol.envelope import Envelope
 from mcp_manager.protocol.error_codes import (
     HEADER_MISMATCH,
     INVALID_PARAMS,
@@ -22,7 +22,6 @@ from mcp_manager.protocol.error_codes import (
     MISSING_CAPABILITY,
     UNSUPPORTED_VERSION,
 )
-from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.protocol.header_values import header_line
 from mcp_manager.protocol.json_reading import JsonDecoder
 from mcp_manager.protocol.multi_round import (
@@ -37,13 +36,13 @@ from mcp_manager.protocol.multi_round import (
 )
 from mcp_manager.protocol.revisions import Era, newest_shared
 from mcp_manager.protocol.rpc_error import read_error
-from mcp_manager.session.knowledge.mirrored_tools import MirroredTools
-from mcp_manager.session.knowledge.response_cache import ResponseCache, Ticket
-from mcp_manager.session.negotiation import EraMemory, ask_era
+from mcp_manager.session.era_question import ask_era
+from mcp_manager.session.knowledge.response_cache import Ticket
+from mcp_manager.session.listening import Listening
 from mcp_manager.session.resubscription import read_uri
 from mcp_manager.session.server_requests import ServerRequests
-from mcp_manager.session.subscriptions import Listening
 from mcp_manager.session.tasks import TaskFollower
+from mcp_manager.session.template import SessionTemplate
 from mcp_manager.transports.base import Exchange, Request, Sendable, Transport
 
 __all__ = ["StatelessDialect"]
@@ -78,59 +77,52 @@ class StatelessDialect:
 
     Parameters
     ----------
-    server_id
-        Names the server in errors.
-    client, revision, trace_context
-        See :class:`Envelope`.
+    template
+        What the server's sessions are made from, and what they have found out.
+    place
+        Under which name the era of this endpoint is kept, to be forgotten when it stops fitting.
+    revision
+        The revision that was settled.
     transport, ids
         The session's.
     requests
         Answers what the server asks.
-    memory, place
-        Where the verdict on the server is kept, to be taken back when it stops fitting.
-    mirrored
-        What is known of the tools whose arguments go into headers.
-    cache
-        What is kept of the server's answers.
     pause
         ``await pause(seconds)`` waits, or raises when the session ends meanwhile.
 
-    ``listening`` is the session's stream of notifications, once there is one; ``dressing`` makes the exchanges of most
+    ``listening`` is the session's stream of notifications, once there is one; ``stateless_frame`` makes the exchanges of most
     calls, ``None`` where none can be made so.
     """
 
     def __init__(
         self,
-        server_id: str,
-        client: ClientIdentity,
+        template: SessionTemplate,
+        place: str,
         revision: str,
         transport: Transport,
         ids: RequestIds,
         requests: ServerRequests,
-        memory: EraMemory,
-        place: str,
-        mirrored: MirroredTools,
-        trace_context: TraceContext | None,
-        cache: ResponseCache,
         pause: Callable[[float], Awaitable[None]],
     ) -> None:
-        self._server_id = server_id
-        self._client = client
+        host, knowledge = template.host, template.knowledge
+        self._server_id = template.server_id
+        self._client = host.identity
         self._transport = transport
         self._ids = ids
         self._requests = requests
-        self._memory = memory
+        self._memory = knowledge.eras
         self._place = place
-        self._mirrored = mirrored
+        self._mirrored = knowledge.mirrored
         self._has_fields = transport.has_request_streams
-        self._envelope = Envelope(client, revision, trace_context)
-        self._envelope.set_log_level(memory.log_level)
+        self._envelope = Envelope(host.identity, revision, host.trace_context)
+        self._envelope.set_log_level(knowledge.log_level)
         self._names: dict[bytes, str] = {}
-        self._cache = cache
-        self._beside = _LOCAL | {_LIST_TOOLS_RAW} | (_CACHEABLE if cache.enabled else frozenset())
+        self._knowledge = knowledge
+        self._cache = knowledge.cache
+        self._beside = _LOCAL | {_LIST_TOOLS_RAW} | (_CACHEABLE if self._cache.enabled else frozenset())
         # Where a request comes from is asked in Python.
-        self.stateless_frame = self._new_frame() if self._has_fields and trace_context is None else None
-        self._tasks = TaskFollower(server_id, self._ask, requests, pause)
+        self.stateless_frame = self._new_frame() if self._has_fields and host.trace_context is None else None
+        self._tasks = TaskFollower(template.server_id, self._ask, requests, pause)
         self.listening: Listening | None = None
 
     # What the compiled path asks
@@ -210,14 +202,14 @@ class StatelessDialect:
     ) -> Message:
         exchange = self._dressed(method_raw, params, self._ids.take(), deadline_ns)
         answered = self._transport.exchange(exchange)
-        return await self._finish(method_raw, params, exchange, answered, deadline_ns, ticket)
+        return await self._finish(method_raw, params, exchange, answered, ticket)
 
     async def landed(self, request: Sendable, exchange: Exchange, answer: Any) -> Message:
         """Go on from what the channel brought back for a request."""
         method_raw = request.method if type(request) is Request else request.method_raw
         assert isinstance(method_raw, bytes)
         answered = self._transport.landed(exchange, answer)
-        return await self._finish(method_raw, request.params, exchange, answered, exchange.deadline_ns)
+        return await self._finish(method_raw, request.params, exchange, answered)
 
     def fields(self, method: str, params: bytes | None) -> bytes | None:
         """Render the header fields of a message, ``None`` where the transport has none."""
@@ -239,12 +231,12 @@ class StatelessDialect:
         params: bytes | None,
         exchange: Exchange,
         answered: Awaitable[Message],
-        deadline_ns: int,
         ticket: Ticket | None = None,
     ) -> Message:
         """Answer what the server asks until it has answered."""
+        deadline_ns = exchange.deadline_ns
         method = self._name_of(method_raw)
-        reply = await self._received(method_raw, params, exchange, answered, deadline_ns)
+        reply = await self._received(method_raw, params, exchange, answered)
         for rounds in range(MAX_ROUNDS + 1):
             if reply.kind == ERROR:
                 if ticket is not None:
@@ -273,7 +265,7 @@ class StatelessDialect:
             again = retry_params(params, asked, responses)
             exchange = self._dressed(method_raw, again, self._ids.take(), deadline_ns)
             answered = self._transport.exchange(exchange)
-            reply = await self._received(method_raw, again, exchange, answered, deadline_ns)
+            reply = await self._received(method_raw, again, exchange, answered)
         raise InputRequiredError(
             f"the server asked for input {MAX_ROUNDS} times and was not content", server_id=self._server_id
         )
@@ -284,9 +276,9 @@ class StatelessDialect:
         params: bytes | None,
         exchange: Exchange,
         answered: Awaitable[Message],
-        deadline_ns: int,
     ) -> Message:
         """Return the answer to one exchange, sent once more where the server says what was wrong with it."""
+        deadline_ns = exchange.deadline_ns
         try:
             reply = await answered
         except ProtocolError as refusal:
@@ -355,7 +347,7 @@ class StatelessDialect:
             level = _level_decoder.decode(params or b"{}").level
         except (msgspec.DecodeError, RecursionError):
             return self._error(INVALID_PARAMS, "Invalid params: level must be a string")
-        self._memory.log_level = level
+        self._knowledge.log_level = level
         self._envelope.set_log_level(level)
         self._open_anew()
         return self._result(b"{}")

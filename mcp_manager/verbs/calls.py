@@ -29,7 +29,7 @@ from mcp_manager.results import (
 )
 from mcp_manager.results.large_results import limits_for, read_result
 from mcp_manager.results.reading import FaultTaker
-from mcp_manager.session import ProgressCallback, SessionSettings
+from mcp_manager.session import ProgressCallback, SessionTemplate
 from mcp_manager.session.knowledge.output_schemas import OutputSchemas
 from mcp_manager.session.knowledge.tool_hints import ToolHints
 from mcp_manager.types import Selector
@@ -85,7 +85,7 @@ class Verbs:
         """
 
     @abstractmethod
-    def _settings_of(self, server_id: str) -> SessionSettings | None:
+    def _template_of(self, server_id: str) -> SessionTemplate | None:
         """Return what a server's sessions are made from, ``None`` for one that is gone: its faults and its secrets."""
 
     @abstractmethod
@@ -371,18 +371,18 @@ class Verbs:
         return await drain_pages(server_id, member, kind, fetch, self._fault_taker(server_id), self._limits(server_id))
 
     def _fault_taker(self, server_id: str) -> FaultTaker | None:
-        settings = self._settings_of(server_id)
-        return None if settings is None else settings.count_fault
+        template = self._template_of(server_id)
+        return None if template is None else template.knowledge.faults.count
 
     def _limits(self, server_id: str) -> DecodingLimits:
-        settings = self._settings_of(server_id)
-        if settings is None:
+        template = self._template_of(server_id)
+        if template is None:
             return DEFAULT_LIMITS
-        return limits_for(settings.config.max_response_bytes, settings.config.max_response_values)
+        return limits_for(template.config.max_response_bytes, template.config.max_response_values)
 
     def _result_of(self, server_id: str, reply: Message) -> bytes | memoryview:
         """Return the result of a reply as it was written; raises :class:`RpcError` if it is an error."""
         if reply.kind == ERROR:
-            settings = self._settings_of(server_id)
-            raise rpc_error(server_id, reply.error or b"", None if settings is None else settings.secrets)
+            template = self._template_of(server_id)
+            raise rpc_error(server_id, reply.error or b"", None if template is None else template.secrets)
         return reply.result_buffer or b"null"

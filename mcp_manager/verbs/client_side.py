@@ -59,8 +59,8 @@ class ClientSide:
     def drop_cached(self, server_id: str) -> None:
         """Forget what is kept of a server's answers: the next requests ask it, whatever it said of how long they hold."""
         for supervisor in self._deployed_supervisors(server_id):
-            supervisor.settings.cache.drop_all()
-            supervisor.settings.subscriptions.began(CHANGE_KINDS)
+            supervisor.template.knowledge.cache.drop_all()
+            supervisor.template.knowledge.subscriptions.began(CHANGE_KINDS)
 
     async def set_log_level(self, server_id: str, level: LogLevel, *, timeout: float | None = None) -> None:
         """Ask a server for ``notifications/message`` from this level on, in all of its sessions and in those to come.
@@ -80,12 +80,12 @@ class ClientSide:
             raise InvalidRequestError(
                 f"Invalid request: there is no log level {shown(level)}", hint=f"one of {', '.join(_LEVELS)}"
             )
-        supervisor.settings.memory.log_level = level
+        supervisor.template.knowledge.log_level = level
         deadline_ns = time.monotonic_ns() + timeout_ns
         sessions = [session for _, session in _sessions([supervisor])]
         for reply in await asyncio.gather(*(each.set_log_level(level, deadline_ns) for each in sessions)):
             if reply is not None and reply.kind == ERROR:
-                raise rpc_error(server_id, reply.error or b"", supervisor.settings.secrets)
+                raise rpc_error(server_id, reply.error or b"", supervisor.template.secrets)
 
 
 def _sessions(supervisors: Iterable[Supervisor]) -> list[tuple[Supervisor, Session]]:

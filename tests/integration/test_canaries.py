@@ -106,7 +106,7 @@ async def test_keys_that_do_not_belong_to_the_canary_stay_where_they_are(
     before = places()
     rollout = asyncio.create_task(manager.redeploy("a", settings(new, **consistent), percentage=20, **LONG))
     await eventually(lambda: len(supervisor.instances) == 5, "the canary")
-    [canary] = [each for each in supervisor.instances if each.settings is not supervisor.settings]
+    [canary] = [each for each in supervisor.instances if each.template is not supervisor.template]
     after = places()
     moved = [place for place, was in zip(after, before, strict=True) if place is not was]
     assert 40 < len(moved) < 130

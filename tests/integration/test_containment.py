@@ -98,7 +98,7 @@ async def test_a_fault_of_the_monitor_concerns_one_server(
     probed = asyncio.Event()
 
     async def broken(self: Instance, *args: Any) -> Any:
-        if self.settings.server_id == "a":
+        if self.template.server_id == "a":
             raise ZeroDivisionError("scripted")
         probed.set()
         return await proper(self, *args)
@@ -158,7 +158,7 @@ async def test_a_fault_of_one_deployment_fails_neither_start_nor_apply(monkeypat
     proper = HealthMonitor.probe
 
     async def broken(self: HealthMonitor, instance: Instance) -> bool:
-        if instance.settings.server_id == "a":
+        if instance.template.server_id == "a":
             raise ZeroDivisionError("scripted")
         return await proper(self, instance)
 

@@ -75,7 +75,7 @@ def records(names: NameServer, *addresses: str) -> None:
 def used(manager: McpManager) -> set[str]:
     """The addresses of the instances that take traffic and have a session."""
     [supervisor] = manager._servers.values()
-    endpoints = supervisor.settings.endpoints
+    endpoints = supervisor.template.endpoints
     assert endpoints is not None
     return {endpoints[each.index].address for each in supervisor.instances if each.session is not None}
 
@@ -368,7 +368,7 @@ async def test_a_replacement_goes_where_its_own_name_leads(
     names.records["other.example.test", "A"] = ["127.0.0.2", "127.0.0.3"]
     await manager.deploy("a", discovered(names, port))
     [supervisor] = manager._servers.values()
-    first = supervisor.settings.endpoints
+    first = supervisor.template.endpoints
     async with Traffic(manager, "a") as traffic:
         await traffic.goes_on()
         other = {**discovered(names, port), "url": f"http://other.example.test:{port}/mcp"}

@@ -120,9 +120,9 @@ async def test_a_replacement_during_the_listing_is_listed_itself(manager: McpMan
     await server.wait_for("tools/list")
     with ScriptedServer() as other:
         other.script("tools/list", faults.Result({"tools": [{"name": "other", "inputSchema": {"type": "object"}}]}))
-        before = manager._servers["one"].settings
+        before = manager._servers["one"].template
         replacing = asyncio.create_task(manager.redeploy("one", {"url": other.url, **CALM}))
-        await eventually(lambda: manager._servers["one"].settings is not before, "the replacement")
+        await eventually(lambda: manager._servers["one"].template is not before, "the replacement")
         # Not joined to what is being asked of the one before.
         assert [tool.name for tool in (await manager.list_all_tools(["one"])).tools] == ["one__other"]
         hold.release()
@@ -140,9 +140,9 @@ async def test_a_list_that_was_asked_of_the_server_before_is_not_kept(
     server.script("tools/list", hold)
     listing = asyncio.create_task(manager.list_all_tools(["one"]))
     await server.wait_for("tools/list")
-    before = manager._servers["one"].settings
+    before = manager._servers["one"].template
     replacing = asyncio.create_task(manager.redeploy("one", {"url": server.url, "name": "other", **CALM}))
-    await eventually(lambda: manager._servers["one"].settings is not before, "the replacement")
+    await eventually(lambda: manager._servers["one"].template is not before, "the replacement")
     hold.release()
     await asyncio.gather(listing, replacing)
     await manager.list_all_tools(["one"])

@@ -108,7 +108,7 @@ async def test_a_change_ends_what_is_kept(manager: McpManager) -> None:
         await manager.subscribe("a", "x")
         before = await text_of(manager, "x")
         server.tell("notifications/resources/updated", {"uri": "x"})
-        cache = manager._servers["a"].settings.cache
+        cache = manager._servers["a"].template.knowledge.cache
         await eventually(lambda: len(cache) == 0, "the resource was forgotten")
         assert await text_of(manager, "x") != before
 
@@ -122,7 +122,7 @@ async def test_a_stream_with_a_gap_ends_all_that_is_kept(manager: McpManager) ->
         old = server.streams[0]
         server.drop(old)
         await server.wait_until(lambda: len(server.streams) == 1 and server.streams[0] is not old)
-        cache = manager._servers["a"].settings.cache
+        cache = manager._servers["a"].template.knowledge.cache
         await eventually(lambda: len(cache) == 0, "everything was forgotten")
 
 
@@ -192,7 +192,7 @@ async def test_the_catalogue_of_tools_holds_as_long_as_the_server_says(manager: 
     with NumberedServer(ttl_ms=1, capabilities={"tools": {}}) as server:
         await manager.redeploy("a", {"url": server.url, **CALM})
         first = await manager.list_all_tools()
-        cache = manager._servers["a"].settings.cache
+        cache = manager._servers["a"].template.knowledge.cache
         await eventually(lambda: cache.fresh_until("tools/list") == 0, "the list expired")
         assert await manager.list_all_tools() != first
 

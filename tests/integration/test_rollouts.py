@@ -122,7 +122,7 @@ async def test_rolling_never_has_fewer_than_are_wanted(
             ready = sum(each.session is not None for each in supervisor.instances)
             if not seen or seen[-1] != (ready, len(supervisor.instances)):
                 seen.append((ready, len(supervisor.instances)))
-            fresh = sum(each.settings.config.name == "new" for each in supervisor.instances)
+            fresh = sum(each.template.config.name == "new" for each in supervisor.instances)
             if not mixed or mixed[-1] != (len(supervisor.instances) - fresh, fresh):
                 mixed.append((len(supervisor.instances) - fresh, fresh))
             await asyncio.sleep(0)

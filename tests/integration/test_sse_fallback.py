@@ -8,14 +8,13 @@ import pytest
 from support import faults
 from support.era_server import HANDSHAKE, STATELESS, EraServer
 from support.scripted import Fault, ScriptedServer
+from support.sessions import session_template
 from support.transports import http_transport
 
 from mcp_manager._core.call_path import RequestIds
 from mcp_manager.errors import CallError
-from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.protocol.revisions import Era
-from mcp_manager.session.knowledge.peer_faults import PeerFaults
-from mcp_manager.session.negotiation import EraMemory, Negotiated, Negotiation
+from mcp_manager.session.negotiation import Negotiated, Negotiation
 from mcp_manager.transports.http.connections.pool import HttpPool
 from mcp_manager.transports.http.transport import HttpTransport
 
@@ -26,23 +25,19 @@ class Settling:
     def __init__(self, pool: HttpPool, configured: ScriptedServer, older: ScriptedServer) -> None:
         self._pool = pool
         self._urls = {False: configured.url, True: older.url}
-        self.memory = EraMemory()
+        # For a program there is nothing to fall back to.
+        self._templates = {
+            True: session_template(connect_timeout_s=5.0),
+            False: session_template(command="none", connect_timeout_s=5.0),
+        }
         self.made: list[bool] = []
 
     async def __call__(self, *, can_fall_back: bool = True) -> Negotiated:
-        client = ClientIdentity(name="n", version="v")
-        return await Negotiation(
-            "s",
-            client,
-            "auto",
-            self.memory,
-            "place",
-            self._make,
-            RequestIds(1),
-            PeerFaults("s", lambda: 0),
-            can_fall_back=can_fall_back,
-            timeout_s=5.0,
-        ).run()
+        template = self._templates[can_fall_back]
+        return await Negotiation(template, "place", self._make, RequestIds(1)).run()
+
+    def knows(self) -> bool:
+        return any(each.knowledge.eras.recall("place") for each in self._templates.values())
 
     def _make(self, sse: bool) -> HttpTransport:
         self.made.append(sse)
@@ -118,7 +113,7 @@ async def test_other_failures_of_the_greeting_do_not(settling: Settling, configu
     with pytest.raises(CallError):
         await settling()
     assert settling.made == [False]
-    assert settling.memory.recall("place") is None
+    assert not settling.knows()
 
 
 async def test_there_may_be_no_http_with_sse(settling: Settling, configured: EraServer) -> None:
@@ -136,7 +131,7 @@ async def test_what_the_configured_transport_met_is_told_when_both_fail(
     with pytest.raises(CallError, match="405"):
         await settling()
     assert settling.made == [False, True]
-    assert settling.memory.recall("place") is None
+    assert not settling.knows()
 
 
 async def test_a_server_that_has_learnt_streamable_http_is_found_again(

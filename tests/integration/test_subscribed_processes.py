@@ -140,17 +140,17 @@ async def test_the_official_sdk(kind: str, manager: McpManager, news: News) -> N
     with sdk(kind) as config:
         await manager.deploy("a", config)
         await manager.subscribe("a", "test://text")
-        settings = manager._servers["a"].settings
+        cache = manager._servers["a"].template.knowledge.cache
         for _ in range(2):
             assert (await manager.read_resource("a", "test://text")).contents[0].text == "first"
         names = {tool.name for tool in await manager.list_tools("a")}
         assert names == {"change"}
-        assert len(settings.cache) == 2
+        assert len(cache) == 2
 
         await manager.call_tool("a", "change", {"to": "second"})
         await news.wait_for(UPDATED, "test://text")
         assert (await manager.read_resource("a", "test://text")).contents[0].text == "second"
         await news.wait_for(TOOLS)
-        await eventually(lambda: settings.cache.fresh_until("tools/list") == 0, "the list was forgotten")
+        await eventually(lambda: cache.fresh_until("tools/list") == 0, "the list was forgotten")
         assert {tool.name for tool in await manager.list_tools("a")} == {"change", "second"}
         await manager.undeploy("a")

@@ -245,7 +245,7 @@ async def test_a_caller_that_gives_up_a_subscription_leaves_none(server: Statele
     subscribing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await subscribing
-    assert not manager._servers["a"].settings.subscriptions.wanted.uris
+    assert not manager._servers["a"].template.knowledge.subscriptions.wanted.uris
 
 
 async def test_the_end_of_a_manager_closes_its_streams(server: StatelessServer, news: News) -> None:
@@ -421,7 +421,7 @@ async def test_what_is_subscribed_anew_while_it_is_given_up_is_asked_for_again(
     hold = Hold()
     earlier.script("resources/unsubscribe", hold)
     # As another instance of the server would have it.
-    manager._servers["a"].settings.subscriptions.discard("file:///x")
+    manager._servers["a"].template.knowledge.subscriptions.discard("file:///x")
     await earlier.wait_for("resources/unsubscribe")
     await manager.subscribe("a", "file:///x")
     hold.release()

@@ -9,15 +9,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.contained import containment
+from support.sessions import session_template
 
 from mcp_manager._core.call_path import RequestIds
 from mcp_manager._core.jsonrpc import Message, scan_reply
 from mcp_manager.config import RestartConfig
 from mcp_manager.errors import CallError, ConnectError, ConnectionLostError
 from mcp_manager.protocol.subscriptions import Interest
-from mcp_manager.session.knowledge.peer_faults import PeerFaults
-from mcp_manager.session.subscriptions import Listening, Subscriptions
+from mcp_manager.session.listening import Listening
 
 TOOLS = "notifications/tools/list_changed"
 ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
@@ -34,20 +33,15 @@ class Peer:
         self.most = 0
         self.caught_up: list[Interest] = []
         self.began: list[str] = []
-        self.subscriptions = Subscriptions({TOOLS}, self.began.append)
-        self.tasks: list[asyncio.Task[None]] = []
-        self.listening = Listening(
-            containment("s"),
-            0,
-            self.subscriptions,
-            offered,
-            RequestIds(1),
-            self.send,
-            self.caught_up.append,
-            restart,
-            60.0,
-            PeerFaults("s", lambda: 0),
+        template = session_template(
+            listened={TOOLS},
+            began=lambda _, kind: self.began.append(kind),
+            restart={"initial_s": restart.initial_s, "max_s": restart.max_s, "jitter": restart.jitter},
+            connect_timeout_s=60.0,
         )
+        self.subscriptions = template.knowledge.subscriptions
+        self.tasks: list[asyncio.Task[None]] = []
+        self.listening = Listening(template, 0, offered, RequestIds(1), self.send, self.caught_up.append)
 
     def start(self) -> None:
         def spawn(work: Any) -> asyncio.Task[None]:

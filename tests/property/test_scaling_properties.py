@@ -34,7 +34,7 @@ slowly = settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow]
 
 def check_places(supervisor: Supervisor) -> None:
     """No two instances of one configuration take traffic in one place, and no two of any have one number."""
-    places = Counter((id(each.settings), each.index) for each in supervisor.instances)
+    places = Counter((id(each.template), each.index) for each in supervisor.instances)
     assert max(places.values(), default=1) == 1, places
     numbers = [each.number for each in supervisor.instances]
     assert len(set(numbers)) == len(numbers)

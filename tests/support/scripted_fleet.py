@@ -25,7 +25,8 @@ from mcp_manager.protocol.request import encode_method, encode_params
 from mcp_manager.servers.core_settings import balancing_settings, limits_of
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.session.connect_slots import ConnectSlots
-from mcp_manager.session.settings import SessionSettings
+from mcp_manager.session.host import Host
+from mcp_manager.session.template import SessionTemplate
 from mcp_manager.transports.base import Exchange, LifeSigns, MessageSink, Request
 
 __all__ = ["Act", "ScriptedFleet", "Sent"]
@@ -190,17 +191,20 @@ class ScriptedFleet:
         self.router = Router()
         self.monitor = HealthMonitor(self.router, loop.clock, concurrency=1)
         self.router.add_server("a", balancing_settings(self.config.balancing), limits_of(self.config))
-        self.settings = SessionSettings(
-            "a",
-            self.config,
-            ClientIdentity(name="test", version="1", capabilities={}, stateless_capabilities={}),
-            {},
-            lambda settings, index, sink, sse, number: _ScriptedTransport(self, index, sink),
-            ConnectSlots(64, most_waiting=512),
-            loop.clock,
+        host = Host(
+            identity=ClientIdentity(name="test", version="1", capabilities={}, stateless_capabilities={}),
+            handlers={},
+            clock=loop.clock,
             handler_timeout_s=10.0,
         )
-        self.supervisor = Supervisor(self.settings, self.router, self.monitor, loop.clock)
+        self.template = SessionTemplate(
+            "a",
+            self.config,
+            host,
+            lambda template, index, sink, sse, number: _ScriptedTransport(self, index, sink),
+            ConnectSlots(64, most_waiting=512),
+        )
+        self.supervisor = Supervisor(self.template, self.router, self.monitor, loop.clock)
         self.monitor.server_added(self.supervisor)
         self.supervisor.scale(instances)
         self.flights = CallLog(64, self.router, loop.clock, loop.time)

@@ -18,8 +18,8 @@ from mcp_manager.protocol.discover import (
     read_discover_result,
 )
 from mcp_manager.protocol.revisions import Era, newest_shared
+from mcp_manager.session.knowledge.eras import EraMemory
 from mcp_manager.session.knowledge.peer_faults import PeerFaults
-from mcp_manager.session.negotiation import EraMemory
 
 NOW = "2026-07-28"
 INFO = {"io.modelcontextprotocol/serverInfo": {"name": "s", "version": "1"}}

@@ -30,7 +30,7 @@ def test_a_flood_shows_and_passes_without_anybody_asking() -> None:
         await fleet.connect()
         assert shown(fleet) == HEALTHY
         for second in range(30):
-            fleet.settings.count_fault(FLOOD, FLOOD_DETAIL)
+            fleet.template.knowledge.faults.count(FLOOD, FLOOD_DETAIL)
             await asyncio.sleep(1)
             assert shown(fleet) == FLOODING, second
         await asyncio.sleep(8.5)
@@ -40,7 +40,7 @@ def test_a_flood_shows_and_passes_without_anybody_asking() -> None:
         await asyncio.sleep(fleet.config.health.settle_s + 2)
         assert shown(fleet) == HEALTHY
         # Other faults are none of that.
-        fleet.settings.count_fault("a second endpoint")
+        fleet.template.knowledge.faults.count("a second endpoint")
         await asyncio.sleep(1)
         assert shown(fleet) == HEALTHY
         await fleet.aclose()

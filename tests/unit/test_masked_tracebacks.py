@@ -11,16 +11,15 @@ from typing import Any
 import pytest
 from support.contained import TOKEN, containment
 from support.scripted_fleet import ScriptedFleet
+from support.sessions import session_template
 from support.virtual_time import run_in_virtual_time
 
 from mcp_manager._core.jsonrpc import scan
-from mcp_manager.config import RestartConfig
 from mcp_manager.errors import RpcError
 from mcp_manager.session import ProgressReports
 from mcp_manager.session.knowledge.peer_faults import PeerFaults
 from mcp_manager.session.resubscription import Resubscription
 from mcp_manager.session.server_requests import ServerRequests
-from mcp_manager.session.subscriptions import Subscriptions
 from mcp_manager.verbs.url_elicitation import UrlElicitations
 
 WAIT_S = 15.0
@@ -117,8 +116,8 @@ async def a_visit() -> None:
 
 async def subscriptions_of_a_session() -> None:
     tasks: list[asyncio.Task[None]] = []
-    wanted = Subscriptions(set(), lambda _: None)
-    wanted.add("file:///a")
+    template = session_template("a", auth={"type": "bearer", "token": TOKEN})
+    template.knowledge.subscriptions.add("file:///a")
     asked = asyncio.Event()
 
     async def ask(*_: object) -> Any:
@@ -129,8 +128,7 @@ async def subscriptions_of_a_session() -> None:
         tasks.append(asyncio.get_running_loop().create_task(work))
         return tasks[-1]
 
-    faults = PeerFaults("a", time.monotonic_ns)
-    kept = Resubscription(0, wanted, ask, lambda _: None, RestartConfig(), faults, containment())
+    kept = Resubscription(template, 0, ask, lambda _: None)
     kept.start(spawn)
     await asyncio.wait_for(asked.wait(), WAIT_S)
     await asyncio.sleep(0)

@@ -154,7 +154,7 @@ def test_an_rpc_error_is_an_answer() -> None:
 )
 def test_what_is_known_of_a_tool_decides(retry: dict[str, Any], listed: dict[str, bool], repeated: bool) -> None:
     async def test(fleet: ScriptedFleet) -> None:
-        fleet.settings.hints.learn(listed.items(), fleet.settings.hints.epoch)
+        fleet.template.knowledge.hints.learn(listed.items(), fleet.template.knowledge.hints.epoch)
         fleet.acts.append(Act(error=lost))
         if repeated:
             await fleet.tool("echo")

@@ -1,4 +1,4 @@
-"""Staying told of a server's changes: what is wanted, kept once per server, and the stream that each session has for it."""
+"""The stream on which one session of the stateless era is notified of changes (2026-07-28, subscriptions)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any, Final
 from mcp_manager._core.call_path import RequestIds
 from mcp_manager._core.jsonrpc import ERROR, Message
 from mcp_manager.backoff import backoff_delay
-from mcp_manager.config import RestartConfig
 from mcp_manager.errors import CallError, ConnectionLostError, DeadlineExceededError
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.error_codes import INVALID_PARAMS, METHOD_NOT_FOUND, MISSING_CAPABILITY
@@ -26,10 +25,9 @@ from mcp_manager.protocol.subscriptions import (
 )
 from mcp_manager.runtime.background import background_task
 from mcp_manager.runtime.deadline_timer import remaining_s
-from mcp_manager.session.knowledge.peer_faults import PeerFaults
-from mcp_manager.transports.containment import Containment
+from mcp_manager.session.template import SessionTemplate
 
-__all__ = ["Listening", "Spawn", "Subscriptions"]
+__all__ = ["Listening", "Spawn"]
 
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None] | None]
 """``spawn(work)`` runs work in a task that ends with the session at the latest; ``None`` if that has ended."""
@@ -40,108 +38,6 @@ _NOTHING: Final = Interest()
 # Refusals that asking again does not change.
 _FINAL_REFUSALS: Final = frozenset({METHOD_NOT_FOUND, MISSING_CAPABILITY})
 _TOLD: Final = frozenset({*CHANGE_KINDS, methods.RESOURCE_UPDATED})
-
-
-class Claim:
-    """A resource that callers wait for: it stays wanted if the server agrees with one of them."""
-
-    __slots__ = ("callers",)
-
-    def __init__(self) -> None:
-        self.callers = 1
-
-
-class Subscriptions:
-    """Keep what is wanted of one server, whatever becomes of its sessions.
-
-    Parameters
-    ----------
-    handled
-        The notifications that somebody always listens to.
-    began
-        ``began(kind)`` is called when a session has begun to be told of a kind of list change: what was fetched before
-        may have changed unnoticed.
-    """
-
-    __slots__ = ("_began", "_kinds", "_uris", "_watchers", "heard")
-
-    def __init__(self, handled: Collection[str] = (), began: Callable[[str], None] | None = None) -> None:
-        self._kinds = {kind for kind in CHANGE_KINDS if kind in handled}
-        self._uris: dict[str, Claim | None] = {}
-        self._began = began
-        self._watchers: list[Callable[[], None]] = []
-        # What the sessions of each instance were told of last: what its next session must catch up with.
-        self.heard: dict[int, Interest] = {}
-
-    @property
-    def wanted(self) -> Interest:
-        """What is wanted now."""
-        return Interest(frozenset(self._kinds), frozenset(self._uris))
-
-    def want(self, kind: str) -> None:
-        """Listen to a kind of list change from now on: something that was fetched is kept."""
-        if kind in CHANGE_KINDS and kind not in self._kinds:
-            self._kinds.add(kind)
-            self._changed()
-
-    def add(self, uri: str) -> bool:
-        """Listen to a resource; tell whether that is new."""
-        is_new = uri not in self._uris
-        self._uris[uri] = None
-        if is_new:
-            self._changed()
-        return is_new
-
-    def wants(self, uri: str) -> bool:
-        """Tell whether a resource is listened to."""
-        return uri in self._uris
-
-    def claim(self, uri: str) -> Claim | None:
-        """Listen to a resource on trial, until :meth:`settle`; ``None``: it is listened to already."""
-        claim = self._uris.get(uri)
-        if claim is not None:
-            claim.callers += 1
-        elif uri not in self._uris:
-            claim = self._uris[uri] = Claim()
-            self._changed()
-        return claim
-
-    def settle(self, uri: str, claim: Claim | None, *, agreed: bool) -> None:
-        """End what :meth:`claim` began: listen no more if the last of its callers has no agreement of the server."""
-        if claim is None or self._uris.get(uri) is not claim:
-            return
-        claim.callers -= 1
-        if agreed:
-            self._uris[uri] = None
-        elif not claim.callers:
-            self.discard(uri)
-
-    def discard(self, uri: str) -> bool:
-        """Listen to a resource no more; tell whether anybody did."""
-        if uri not in self._uris:
-            return False
-        del self._uris[uri]
-        self._changed()
-        return True
-
-    def watch(self, watcher: Callable[[], None]) -> None:
-        """Call ``watcher()`` whenever something else is wanted."""
-        self._watchers.append(watcher)
-
-    def unwatch(self, watcher: Callable[[], None]) -> None:
-        """End :meth:`watch`."""
-        with contextlib.suppress(ValueError):
-            self._watchers.remove(watcher)
-
-    def began(self, kinds: Collection[str]) -> None:
-        """Pass on that these kinds are told of from now on."""
-        if self._began is not None:
-            for kind in kinds:
-                self._began(kind)
-
-    def _changed(self) -> None:
-        for watcher in list(self._watchers):
-            watcher()
 
 
 class _Stream:
@@ -174,12 +70,10 @@ class Listening:
 
     Parameters
     ----------
-    containment
-        Names the server in errors, and logs what nobody foresaw.
-    index
+    template
+        What the server's sessions are made from: what is wanted, and the delays before a stream is opened again.
+    number
         Which of the server's instances the session belongs to.
-    subscriptions
-        What is wanted.
     offered
         The kinds of list changes that the server announces.
     ids
@@ -188,36 +82,28 @@ class Listening:
         ``await send(params, request_id)`` sends the request and returns the reply that ends it.
     catch_up
         ``catch_up(interest)`` takes as changed what may have changed while there was no stream.
-    restart, acknowledge_s
-        The delays before a stream is opened again, and the seconds in which it must be acknowledged.
-    faults
-        Counts what the server does wrong.
     """
 
     def __init__(
         self,
-        containment: Containment,
-        index: int,
-        subscriptions: Subscriptions,
+        template: SessionTemplate,
+        number: int,
         offered: frozenset[str],
         ids: RequestIds,
         send: Callable[[bytes, int], Coroutine[Any, Any, Message]],
         catch_up: Callable[[Interest], None],
-        restart: RestartConfig,
-        acknowledge_s: float,
-        faults: PeerFaults,
     ) -> None:
-        self._containment = containment
-        self._server_id = containment.server_id
-        self._index = index
-        self._subscriptions = subscriptions
+        self._containment = template.containment
+        self._server_id = template.server_id
+        self._index = number
+        self._subscriptions = template.knowledge.subscriptions
         self._offered = offered
         self._ids = ids
         self._send = send
         self._catch_up = catch_up
-        self._restart = restart
-        self._acknowledge_s = acknowledge_s
-        self._faults = faults
+        self._restart = template.config.restart
+        self._acknowledge_s = template.config.connect_timeout_s
+        self._faults = template.knowledge.faults
         self._streams: dict[int, _Stream] = {}
         self._current: _Stream | None = None
         self._cancelled_id = -1
