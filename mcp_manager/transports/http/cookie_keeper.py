@@ -11,7 +11,7 @@ from yarl import URL
 
 from mcp_manager.runtime.background import bare_context
 from mcp_manager.transports.base import MessageTaker
-from mcp_manager.transports.http.settings import HttpSettings
+from mcp_manager.transports.http.options import HttpOptions
 
 __all__ = ["CookieKeeper"]
 
@@ -23,7 +23,7 @@ class CookieKeeper:
 
     Parameters
     ----------
-    settings
+    options
         Has the jar, what masks its cookies, and a ``Cookie`` of the configuration, which stays as it is and goes first.
     endpoint
         Where requests go.
@@ -49,15 +49,15 @@ class CookieKeeper:
 
     def __init__(
         self,
-        settings: HttpSettings,
+        options: HttpOptions,
         endpoint: URL,
         headers: dict[str, str],
         sink: MessageTaker,
         on_change: Callable[[], None],
     ) -> None:
-        self._jar = settings.cookies
-        self._secrets = settings.secrets
-        self._jar.belong_to(f"{endpoint.origin()} {settings.endpoint}")
+        self._jar = options.cookies
+        self._secrets = options.secrets
+        self._jar.belong_to(f"{endpoint.origin()} {options.endpoint}")
         self._endpoint = endpoint
         self._headers = headers
         self._sink = sink

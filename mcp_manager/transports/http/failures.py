@@ -12,7 +12,7 @@ from mcp_manager._core.http_message import Exchange, WireError
 from mcp_manager.errors import CallError, ConnectError, ConnectionLostError, DeadlineExceededError
 from mcp_manager.transports.containment import is_local_lack
 from mcp_manager.transports.http.connections.failures import Failure, failure_of, underlying
-from mcp_manager.transports.http.settings import HttpSettings
+from mcp_manager.transports.http.options import HttpOptions
 from mcp_manager.transports.http.status import origin
 
 __all__ = ["HttpFailures"]
@@ -25,16 +25,16 @@ _CLOSED: Final = Failure("the server closed it")
 
 
 class HttpFailures:
-    """Make the errors of one endpoint's connections; ``settings`` are those of its transport."""
+    """Make the errors of one endpoint's connections; ``options`` are those of its transport."""
 
     __slots__ = ("_at", "_connect_s", "_lag", "_route", "_server_id")
 
-    def __init__(self, settings: HttpSettings) -> None:
-        self._server_id = settings.server_id
-        self._route = settings.route
-        self._lag = settings.pool.lag
-        self._connect_s = settings.connect_timeout_s
-        self._at = f" at {settings.endpoint}" if settings.endpoint is not None else str(settings.route)
+    def __init__(self, options: HttpOptions) -> None:
+        self._server_id = options.server_id
+        self._route = options.route
+        self._lag = options.pool.lag
+        self._connect_s = options.connect_timeout_s
+        self._at = f" at {options.endpoint}" if options.endpoint is not None else str(options.route)
 
     def of(
         self, error: aiohttp.ClientError | OSError, url: URL, exchange: Exchange, *, first: bool

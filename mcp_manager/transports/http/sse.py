@@ -25,7 +25,7 @@ from mcp_manager.runtime.deadline_timer import remaining_s
 from mcp_manager.transports.base import MessageSink
 from mcp_manager.transports.containment import Containment
 from mcp_manager.transports.http import status as http_status
-from mcp_manager.transports.http.settings import HttpSettings
+from mcp_manager.transports.http.options import HttpOptions
 from mcp_manager.transports.http.transport import HttpTransport
 from mcp_manager.transports.http.urls import exact_url, resolve
 
@@ -46,18 +46,18 @@ class HttpSseTransport:
 
     Parameters
     ----------
-    settings, sink
+    options, sink
         As for :class:`HttpTransport`; the URL is that of the stream.
     """
 
-    def __init__(self, settings: HttpSettings, sink: MessageSink) -> None:
-        self._url = exact_url(settings.url)
-        self._server_id = settings.server_id
+    def __init__(self, options: HttpOptions, sink: MessageSink) -> None:
+        self._url = exact_url(options.url)
+        self._server_id = options.server_id
         self._sink = sink
-        self._lag = settings.pool.lag
-        self._containment = Containment(settings.server_id, settings.secrets)
+        self._lag = options.pool.lag
+        self._containment = Containment(options.server_id, options.secrets)
         # It knows how to send; what arrives is told apart here.
-        self._http = HttpTransport(settings, self)
+        self._http = HttpTransport(options, self)
         self._http.listen_with(self)
         self._pending: dict[int, asyncio.Future[Message]] = {}
         self._named: asyncio.Event = asyncio.Event()

@@ -44,13 +44,13 @@ from mcp_manager.transports.http.connections.route import connect_timeout
 from mcp_manager.transports.http.connections.user_agent import with_user_agent
 from mcp_manager.transports.http.cookie_keeper import CookieKeeper
 from mcp_manager.transports.http.failures import HttpFailures
+from mcp_manager.transports.http.options import HttpOptions
 from mcp_manager.transports.http.ordinary import OrdinaryPath
 from mcp_manager.transports.http.reply import ReplyReader
 from mcp_manager.transports.http.request_head import field_lines, render_head
 from mcp_manager.transports.http.resending import is_unsent, may_resend
 from mcp_manager.transports.http.resumption import Resumptions
 from mcp_manager.transports.http.session_ids import SESSION_HEADER, is_session_id, session_id_in, with_stray
-from mcp_manager.transports.http.settings import HttpSettings
 from mcp_manager.transports.http.standing_stream import StandingStream
 from mcp_manager.transports.http.urls import exact_url
 from mcp_manager.transports.http.waits import Waits
@@ -71,36 +71,34 @@ class HttpTransport:
 
     Parameters
     ----------
-    settings
+    options
         The endpoint, and how it is reached.
     sink
         Takes requests and notifications that arrive on event streams, and the news of a session that is gone.
     """
 
-    def __init__(self, settings: HttpSettings, sink: MessageSink) -> None:
-        pool, server_id, authorization = settings.pool, settings.server_id, settings.authorization
+    def __init__(self, options: HttpOptions, sink: MessageSink) -> None:
+        pool, server_id, authorization = options.pool, options.server_id, options.authorization
         self._pool = pool
-        self._endpoint = exact_url(settings.url)
-        self._failures = HttpFailures(settings)
+        self._endpoint = exact_url(options.url)
+        self._failures = HttpFailures(options)
         self._server_id = server_id
         self._sink = sink
-        self._limit = settings.max_response_bytes
-        self._waits = Waits(pool, server_id, settings.connect_timeout_s)
-        self._timeout = connect_timeout(settings.connect_timeout_s, settings.route)
-        headers = with_user_agent(settings.headers, pool.clients.user_agent)
+        self._limit = options.max_response_bytes
+        self._waits = Waits(pool, server_id, options.connect_timeout_s)
+        self._timeout = connect_timeout(options.connect_timeout_s, options.route)
+        headers = with_user_agent(options.headers, pool.clients.user_agent)
         self._headers = {**headers, "Accept": _ACCEPT, "Accept-Encoding": "identity"}
-        self._cookies = CookieKeeper(settings, self._endpoint, self._headers, sink, self._render)
+        self._cookies = CookieKeeper(options, self._endpoint, self._headers, sink, self._render)
         self._resumptions = Resumptions(self.get, self._waits.bounded, sink, self._deliver)
-        self._secrets = settings.secrets
-        self._reader = ReplyReader(
-            server_id, self._resumptions, self._limit, settings.secrets, _credentials_of(settings)
-        )
+        self._secrets = options.secrets
+        self._reader = ReplyReader(server_id, self._resumptions, self._limit, options.secrets, _credentials_of(options))
         self._reader.on_cookies = self._cookies.take
-        lanes = pool.lanes(self._endpoint, settings.endpoint, settings.route)
+        lanes = pool.lanes(self._endpoint, options.endpoint, options.route)
         self._ordinary = OrdinaryPath(pool, self._reader, self._timeout, self._limit, lanes)
         # What needs a proof of its own cannot be rendered in advance.
         prepared = authorization is None or not authorization.per_request
-        can_carry = settings.lanes and prepared and settings.route.carries_lanes(self._endpoint)
+        can_carry = options.lanes and prepared and options.route.carries_lanes(self._endpoint)
         self._lanes = lanes.joined() if can_carry else None
         self._authorized: AuthorizedSending | None = None
         self._channel: Channel | None = None
@@ -115,7 +113,7 @@ class HttpTransport:
         self._closed = False
         if authorization is not None:
             self._authorized = AuthorizedSending(
-                server_id, authorization, self._waits, settings.secrets, self._set_header
+                server_id, authorization, self._waits, options.secrets, self._set_header
             )
             self._authorized.take_token()
 
@@ -593,8 +591,8 @@ class HttpTransport:
             self._sink.on_given_up(exchange, reason)
 
 
-def _credentials_of(settings: HttpSettings) -> http_status.Credentials:
-    if settings.authorization is not None:
+def _credentials_of(options: HttpOptions) -> http_status.Credentials:
+    if options.authorization is not None:
         return http_status.Credentials.OAUTH
-    sent = settings.secrets.are_sent or any(is_credential(name) for name in settings.headers)
+    sent = options.secrets.are_sent or any(is_credential(name) for name in options.headers)
     return http_status.Credentials.FIXED if sent else http_status.Credentials.NONE

@@ -14,10 +14,10 @@ from mcp_manager.transports.http.connections.pool import HttpPool
 from mcp_manager.transports.http.connections.route import DIRECT, Route
 from mcp_manager.transports.http.cookies import CookieJar
 
-__all__ = ["HttpSettings"]
+__all__ = ["HttpOptions"]
 
 
-class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
+class HttpOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What transports to one endpoint are made from.
 
     Parameters
