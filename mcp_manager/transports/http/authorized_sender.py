@@ -13,10 +13,10 @@ from mcp_manager.auth import Challenge, parse_challenge
 from mcp_manager.auth.base import Authorization
 from mcp_manager.config.redaction import Secrets
 from mcp_manager.errors import AuthError, ConnectionLostError, Delivery
-from mcp_manager.transports.http.request_head import field_lines
+from mcp_manager.transports.http.request_headers import field_lines
 from mcp_manager.transports.http.waits import Waits
 
-__all__ = ["AuthorizedSending"]
+__all__ = ["AuthorizedSender"]
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 _MAX_CHALLENGES: Final = 3
 
 
-class AuthorizedSending:
+class AuthorizedSender:
     """Send the requests of one transport with the credentials of its server.
 
     Parameters

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
@@ -36,7 +36,7 @@ from mcp_manager.transports.http.connections.places import Place, Wait
 from mcp_manager.transports.http.connections.pool import HttpPool
 from mcp_manager.transports.http.connections.route import proxy_fields, request_options
 
-__all__ = ["EventTaker", "OrdinaryPath", "read_body"]
+__all__ = ["EventTaker", "HttpRequest", "PlainRequests", "read_body"]
 
 # How long an event stream may take to end after it has delivered the reply before its connection is dropped.
 _STREAM_END_S: Final = 1.0
@@ -85,7 +85,15 @@ class _MarkedPayload(aiohttp.BytesPayload):
         await super().write_with_length(writer, content_length)
 
 
-class OrdinaryPath:
+class HttpRequest(NamedTuple):
+    """A request without its body: the method, the URL and the header fields that it has in common with others."""
+
+    verb: str
+    url: URL
+    headers: Mapping[str, str]
+
+
+class PlainRequests:
     """Carry exchanges by plain aiohttp requests on the pool's session, with the results that a wire has.
 
     Parameters
@@ -120,9 +128,7 @@ class OrdinaryPath:
         # Made with the first of them.
         self._ending: set[asyncio.Task[None]] | None = None
 
-    async def exchange(
-        self, verb: str, url: URL, headers: Mapping[str, str], exchange: Exchange, wait: Wait | None
-    ) -> WireReply | Message:
+    async def exchange(self, request: HttpRequest, exchange: Exchange, wait: Wait | None) -> WireReply | Message:
         """Send a request and return its response, or the reply to the exchange that came on an event stream.
 
         Without a ``wait``, it takes no place among the connections that ``max_connections`` counts: a few streams that
@@ -136,13 +142,13 @@ class OrdinaryPath:
             No connection, or it broke.
         """
         if wait is None:
-            return await self._request(self._pool.clients.lasting, verb, url, headers, exchange, None)
+            return await self._request(self._pool.clients.lasting, request, exchange, None)
         while True:
             async with self._pool.place(self._lanes, wait) as place:
                 try:
                     is_fresh = exchange.resent or self._lanes.is_doubted
                     client = self._pool.clients.fresh if is_fresh else self._pool.clients.shared
-                    return await self._request(client, verb, url, headers, exchange, place)
+                    return await self._request(client, request, exchange, place)
                 except (aiohttp.ClientError, OSError) as error:
                     if exchange.reused:
                         self._lanes.doubt()
@@ -158,22 +164,15 @@ class OrdinaryPath:
     async def _request(
         self,
         client: aiohttp.ClientSession,
-        verb: str,
-        url: URL,
-        headers: Mapping[str, str],
+        request: HttpRequest,
         exchange: Exchange,
         place: Place | None,
     ) -> WireReply | Message:
         exchange.head = None
-        if self._endpoint is not None:
-            headers = {"Host": url.host_port_subcomponent or "", **headers}
-        if self._route.proxy is not None:
-            headers = {**headers, **proxy_fields(self._route, url)}
+        url = request.url
+        request = request._replace(headers=self._headers_of(request, exchange))
         target = self._route.connected(dialled(url, self._endpoint))
-        headers = headers if exchange.fields is None else {**headers, **_pairs(exchange.fields)}
-        response = await self._pool.clients.connecting(
-            target, partial(self._respond, client, verb, url, headers, exchange)
-        )
+        response = await self._pool.clients.connecting(target, partial(self._respond, client, request, exchange))
         reply: WireReply | Message | None = None
         try:
             if response.status in _PROXY_REFUSES and self._route.proxy is not None and url.scheme == "http":
@@ -186,23 +185,33 @@ class OrdinaryPath:
         return reply
 
     async def _respond(
-        self, client: aiohttp.ClientSession, verb: str, url: URL, headers: Mapping[str, str], exchange: Exchange
+        self, client: aiohttp.ClientSession, request: HttpRequest, exchange: Exchange
     ) -> aiohttp.ClientResponse:
+        url = request.url
         options = await request_options(self._route, self._pool.tls, url, self._endpoint)
         told = flood_taker.set(self._taker)
         try:
             return await client.request(
-                verb,
+                request.verb,
                 dialled(url, self._endpoint),
                 **options,
                 data=_MarkedPayload(exchange) if exchange.frame else None,
-                headers=headers,
+                headers=request.headers,
                 timeout=self._timeout,
                 allow_redirects=False,
                 trace_request_ctx=exchange,
             )
         finally:
             flood_taker.reset(told)
+
+    def _headers_of(self, request: HttpRequest, exchange: Exchange) -> Mapping[str, str]:
+        """Return all header fields: those of the request, of its route and of this exchange alone."""
+        headers = request.headers
+        if self._endpoint is not None:
+            headers = {"Host": request.url.host_port_subcomponent or "", **headers}
+        if self._route.proxy is not None:
+            headers = {**headers, **proxy_fields(self._route, request.url)}
+        return headers if exchange.fields is None else {**headers, **_pairs(exchange.fields)}
 
     async def _read(
         self, response: aiohttp.ClientResponse, exchange: Exchange, place: Place | None
