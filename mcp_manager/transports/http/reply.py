@@ -93,14 +93,9 @@ class ReplyReader:
         for message in self._refusals(reply):
             detail, code = self._error_text(message), message.error_code
         try:
-            http_status.raise_for_status(
-                reply,
-                self._server_id,
-                endpoint,
-                has_session=has_session,
-                said=http_status.Said(detail or self._said(reply), code, self._secrets.masked),
-                credentials=self._credentials,
-            )
+            request = http_status.RefusedRequest(endpoint, has_session, self._credentials)
+            said = http_status.Said(detail or self._said(reply), code, self._secrets.masked)
+            http_status.raise_for_status(reply, self._server_id, request, said)
         except CallError as error:
             # Where it redirects to is the server's own text as well.
             self._secrets.hide_in(error)

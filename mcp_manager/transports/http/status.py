@@ -18,6 +18,7 @@ from mcp_manager.transports.http.urls import resolve
 
 __all__ = [
     "Credentials",
+    "RefusedRequest",
     "Said",
     "carries_answer",
     "origin",
@@ -47,6 +48,18 @@ class Credentials(enum.Enum):
     OAUTH = "oauth"
 
 
+class RefusedRequest(NamedTuple):
+    """What a refused request was: ``endpoint`` is where it went.
+
+    ``has_session`` says whether it carried a session id: then the URL has been right before. ``credentials`` says what it
+    was sent with.
+    """
+
+    endpoint: URL
+    has_session: bool
+    credentials: Credentials
+
+
 class Said(NamedTuple):
     """What a server says of a refusal, fit to be shown: ``detail`` in words, ``code`` by its JSON-RPC error.
 
@@ -58,28 +71,22 @@ class Said(NamedTuple):
     masked: Callable[[str], str]
 
 
-def raise_for_status(
-    reply: WireReply,
-    server_id: str,
-    endpoint: URL,
-    *,
-    has_session: bool,
-    said: Said,
-    credentials: Credentials = Credentials.FIXED,
-) -> NoReturn:
+def raise_for_status(reply: WireReply, server_id: str, request: RefusedRequest, said: Said) -> NoReturn:
     """Raise the error that a status without a usable reply stands for.
 
     Parameters
     ----------
-    has_session
-        Whether the request carried a session id: then the endpoint has been right before.
+    reply
+        The response.
+    server_id
+        Names the server in the error.
+    request
+        The request that it refuses.
     said
-        What the server says of it.
-    credentials
-        What the request was sent with.
+        What the server says about the refusal.
     """
     try:
-        _raise_meaning(reply, server_id, endpoint, said, credentials, has_session=has_session)
+        _raise_meaning(reply, server_id, request, said)
     except CallError as error:
         error.http_status, error.rpc_code = reply.status, said.code
         if isinstance(error, AuthError):
@@ -87,13 +94,11 @@ def raise_for_status(
         raise
 
 
-def _raise_meaning(
-    reply: WireReply, server_id: str, endpoint: URL, words: Said, credentials: Credentials, *, has_session: bool
-) -> NoReturn:
-    status = reply.status
+def _raise_meaning(reply: WireReply, server_id: str, request: RefusedRequest, words: Said) -> NoReturn:
+    status, endpoint = reply.status, request.endpoint
     said = f": {words.detail}" if words.detail else ""
     if status in (401, 403):
-        what, hint = _about_credentials(reply, credentials)
+        what, hint = _about_credentials(reply, request.credentials)
         raise AuthError(f"the server {what} HTTP {status}{said}", server_id=server_id, hint=hint)
     retry_after_s = retry_after_of(reply)
     if status == 429:
@@ -127,7 +132,7 @@ def _raise_meaning(
             # 408 is also what a server says that gave up on work which had begun.
             delivery="unknown" if status == 408 else "rejected",
             retryable=status in (408, 425),
-            hint="" if has_session else _way_out(reply, endpoint),
+            hint="" if request.has_session else _way_out(reply, endpoint),
         )
     raise ProtocolError(
         f"the server failed with HTTP {status}{said}",

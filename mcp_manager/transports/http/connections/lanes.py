@@ -8,13 +8,12 @@ from functools import partial
 from typing import Final
 
 import aiohttp
-from yarl import URL
 
 from mcp_manager._core.wire import Wire, WirePool
 from mcp_manager.transports.http.connections.clients import Clients
-from mcp_manager.transports.http.connections.endpoint import Endpoint, dialled
+from mcp_manager.transports.http.connections.endpoint import dialled
 from mcp_manager.transports.http.connections.places import Line, Places, Wait
-from mcp_manager.transports.http.connections.route import DIRECT, Route, request_options
+from mcp_manager.transports.http.connections.route import Destination, request_options
 
 __all__ = ["Lane", "LanePool"]
 
@@ -89,24 +88,14 @@ class LanePool(Line[Lane]):
         "route",
     )
 
-    def __init__(
-        self,
-        wires: WirePool,
-        places: Places,
-        clients: Clients,
-        origin: URL,
-        endpoint: Endpoint | None = None,
-        route: Route = DIRECT,
-    ) -> None:
+    def __init__(self, wires: WirePool, places: Places, clients: Clients, destination: Destination) -> None:
         super().__init__(wires)
         self._places = places
         self._clients = clients
         self._doubted_until = 0.0
         self._users = 0
-        self._origin = origin
-        self.endpoint = endpoint
-        self.route = route
-        self._dialled = dialled(origin, endpoint)
+        self._origin, self.endpoint, self.route = destination
+        self._dialled = dialled(self._origin, self.endpoint)
 
     def joined(self) -> LanePool:
         """Count one more transport that sends over them, and return them."""

@@ -21,7 +21,7 @@ from mcp_manager.transports.http.connections.clients import KEEPALIVE_S, Clients
 from mcp_manager.transports.http.connections.endpoint import Endpoint
 from mcp_manager.transports.http.connections.lanes import RECEIVE_BYTES, LanePool
 from mcp_manager.transports.http.connections.places import Place, Places, Wait
-from mcp_manager.transports.http.connections.route import DIRECT, Route
+from mcp_manager.transports.http.connections.route import DIRECT, Destination, Route
 from mcp_manager.transports.http.connections.tls import TlsContexts
 
 __all__ = ["HttpPool"]
@@ -66,8 +66,7 @@ class HttpPool:
         self.lag = lag if lag is not None else LoopLag()
         self._storage: bytearray | None = None
         # By all that makes two connections the same: nobody may speak on one that another's certificate has opened.
-        self._lanes: weakref.WeakValueDictionary[tuple[URL, Endpoint | None, Route], LanePool]
-        self._lanes = weakref.WeakValueDictionary()
+        self._lanes: weakref.WeakValueDictionary[Destination, LanePool] = weakref.WeakValueDictionary()
         self._streams = 0
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -85,11 +84,11 @@ class HttpPool:
 
     def lanes(self, url: URL, endpoint: Endpoint | None = None, route: Route = DIRECT) -> LanePool:
         """Return the lanes to the origin of a URL, or to one of the endpoints behind it, by a route."""
-        place = url.origin(), endpoint, route
-        lanes = self._lanes.get(place)
+        destination = Destination(url.origin(), endpoint, route)
+        lanes = self._lanes.get(destination)
         if lanes is None:
             wires = WirePool(self.timer.wheel, time.monotonic_ns, self.storage, self.group, reading_turns())
-            lanes = self._lanes[place] = LanePool(wires, self.places, self.clients, *place)
+            lanes = self._lanes[destination] = LanePool(wires, self.places, self.clients, destination)
         return lanes
 
     async def aclose(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import aiohttp
 import msgspec
@@ -18,6 +18,7 @@ from mcp_manager.transports.http.connections.tls import TlsContexts
 
 __all__ = [
     "DIRECT",
+    "Destination",
     "Route",
     "UnusableProxyError",
     "connect_timeout",
@@ -66,6 +67,17 @@ class Route(msgspec.Struct, frozen=True):
 
 
 DIRECT: Final = Route()
+
+
+class Destination(NamedTuple):
+    """Everything that must be the same for two connections to be interchangeable.
+
+    ``origin`` is scheme, host and port; ``endpoint`` is one of the addresses behind it, ``None`` if any will do.
+    """
+
+    origin: URL
+    endpoint: Endpoint | None
+    route: Route
 
 
 class UnusableProxyError(OSError):
