@@ -307,7 +307,7 @@ def _late(server_id: str, by_ns: int) -> CallError:
         server_id=server_id,
         delivery="answered",
         retryable=False,
-        hint="the event loop was blocked, or this machine has too little time for it",
+        hint="the event loop was blocked, or this machine is overloaded",
     )
     error.is_local = True
     return error

@@ -13,7 +13,7 @@ from mcp_manager.calls.recoveries import Recoveries, Recovery
 from mcp_manager.errors import CallError
 from mcp_manager.health.readiness import ready_count
 from mcp_manager.protocol.handshake import ServerIdentity
-from mcp_manager.runtime.reading_turns import FLOOD
+from mcp_manager.runtime.read_budget import FLOOD
 from mcp_manager.servers.supervisor import RestartCause, Supervisor
 from mcp_manager.types import CircuitState, PyHealthStatus, ServerState
 

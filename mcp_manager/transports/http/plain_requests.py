@@ -27,7 +27,7 @@ from mcp_manager._core.jsonrpc import Message
 from mcp_manager._core.sse import SseLimitError
 from mcp_manager.errors import CallError
 from mcp_manager.runtime.background import background_task
-from mcp_manager.runtime.reading_turns import StreamReading, reading_turns
+from mcp_manager.runtime.read_budget import CoroutineReader, read_budget
 from mcp_manager.transports.http.connections.endpoint import dialled
 from mcp_manager.transports.http.connections.lanes import LanePool
 from mcp_manager.transports.http.connections.paced_content import PacedContent
@@ -240,10 +240,10 @@ class PlainRequests:
         return WireReply(response.status, headers, await read_body(response, self._limit))
 
     async def _read_stream(self, response: aiohttp.ClientResponse, exchange: Exchange) -> Message:
-        turns = reading_turns()
-        stream = EventStream(exchange, self._taker, self._limit, turns)
-        reading = StreamReading(turns, self._taker.flooded)
-        content = PacedContent(response.content, turns, reading)
+        budget = read_budget()
+        stream = EventStream(exchange, self._taker, self._limit, budget)
+        reading = CoroutineReader(budget, self._taker.flooded)
+        content = PacedContent(response.content, budget, reading)
         try:
             while True:
                 try:
@@ -255,7 +255,7 @@ class PlainRequests:
                 reply: Message | None = stream.take(chunk)
                 while reply is None and stream.is_behind:
                     # What comes meanwhile is held back by the connection.
-                    await reading.turn()
+                    await reading.next_slice()
                     reply = stream.work()
                 if reply is not None:
                     # What came along with it gets one turn, makes nobody wait and spoils nothing.
@@ -292,9 +292,9 @@ async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
     """Return the body of a response; raises :class:`WireError` if it is longer than ``limit`` bytes."""
     if response.content_length is not None and response.content_length > limit:
         raise WireError(OVERSIZE, size=response.content_length)
-    turns = reading_turns()
-    reading = StreamReading(turns)
-    content = PacedContent(response.content, turns, reading)
+    budget = read_budget()
+    reading = CoroutineReader(budget)
+    content = PacedContent(response.content, budget, reading)
     try:
         first = await content.read()
         # One growing buffer, not a list of pieces: a body that drips costs the memory of its bytes, not of its chunks.

@@ -15,7 +15,7 @@ from mcp_manager.config.redaction import Secrets
 from mcp_manager.errors import CallError, ConnectionLostError, ProtocolError
 from mcp_manager.protocol.error_codes import STATELESS_ERRORS
 from mcp_manager.protocol.rpc_error import error_text
-from mcp_manager.runtime.reading_turns import FLOOD, FLOOD_DETAIL
+from mcp_manager.runtime.read_budget import FLOOD, FLOOD_DETAIL
 from mcp_manager.transports.base import MessageTaker, StreamListener
 from mcp_manager.transports.http import status as http_status
 from mcp_manager.transports.http.refusal_text import telling_line

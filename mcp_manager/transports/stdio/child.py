@@ -18,7 +18,7 @@ from typing import Final, cast
 from mcp_manager.config.redaction import masked_so_far, printable
 from mcp_manager.runtime.background import bare_context
 from mcp_manager.runtime.forks import keep_from_children
-from mcp_manager.runtime.reading_turns import ReadingTurns, Waiting, reading_turns
+from mcp_manager.runtime.read_budget import CallbackReader, ReadBudget, read_budget
 from mcp_manager.transports.stdio.descendants import kill_marked_soon, new_mark
 from mcp_manager.transports.stdio.marked import MARK
 from mcp_manager.transports.stdio.process_group import ProcessGroup, wait_unreaped
@@ -99,8 +99,8 @@ class Child:
         self._writable = asyncio.Event()
         self._writable.set()
         self._stderr = bytearray()
-        self._turns: ReadingTurns | None = None
-        self._stderr_turn = Waiting(lambda: self._watch(self._stderr_number), on_flood)
+        self._budget: ReadBudget | None = None
+        self._stderr_turn = CallbackReader(lambda: self._watch(self._stderr_number), on_flood)
         self._closing = False
         self._terminated = False
         self._exit_code: int | None = None
@@ -247,7 +247,7 @@ class Child:
             self._outputs[pipe.fileno()] = (pipe, take)
         self._stdout_number = cast(FileIO, process.stdout).fileno()
         self._stderr_number = cast(FileIO, process.stderr).fileno()
-        self._turns = reading_turns()
+        self._budget = read_budget()
         for number in self._outputs:
             self._watch(number)
 
@@ -352,9 +352,13 @@ class Child:
             # One byte more than is shown says that something was dropped.
             del self._stderr[: -_STDERR_BYTES - 1]
         # Nobody waits for it, and most of it is dropped.
-        if self._turns is not None and len(data) >= _MUCH_STDERR and not self._turns.spend(len(data) * _STDERR_BYTE_NS):
+        if (
+            self._budget is not None
+            and len(data) >= _MUCH_STDERR
+            and not self._budget.spend(len(data) * _STDERR_BYTE_NS)
+        ):
             asyncio.get_running_loop().remove_reader(self._stderr_number)
-            self._turns.wait(self._stderr_turn)
+            self._budget.wait(self._stderr_turn)
 
     def _kill_soon(self, misdeed: str) -> None:
         """End a program that can never answer again, unless it is ending already."""
@@ -411,8 +415,8 @@ class Child:
             if timer is not None:
                 timer.cancel()
         self._close_stdin()
-        if self._turns is not None:
-            self._turns.leave(self._stderr_turn)
+        if self._budget is not None:
+            self._budget.leave(self._stderr_turn)
         for number in list(self._outputs):
             self._close_output(number)
         self._drop_pidfd()

@@ -25,7 +25,7 @@ from mcp_manager.errors import (
 )
 from mcp_manager.protocol.revisions import BATCHING_REVISIONS
 from mcp_manager.runtime.deadline_timer import DeadlineTimer, remaining_s
-from mcp_manager.runtime.reading_turns import FLOOD, FLOOD_DETAIL, ReadingTurns, reading_turns
+from mcp_manager.runtime.read_budget import FLOOD, FLOOD_DETAIL, ReadBudget, read_budget
 from mcp_manager.transports.base import Exchange, LifeSigns, MessageSink
 from mcp_manager.transports.containment import Containment, is_local_lack
 from mcp_manager.transports.received import broken_reply_to, read_messages
@@ -119,7 +119,7 @@ class StdioTransport:
         self._forgotten: dict[int, int] = {}
         self.messages = 0
         self._lines = OutputLines(config.max_response_bytes)
-        self._turns: ReadingTurns | None = None
+        self._budget: ReadBudget | None = None
         self._is_paused = False
         self._opened = False
         self._closing = False
@@ -168,7 +168,7 @@ class StdioTransport:
         """Start the program; raises :class:`ConnectError` naming it and what is wrong."""
         if self._failure is not None:
             raise self._failure.for_caller("not_sent")
-        self._turns = reading_turns()
+        self._budget = read_budget()
         try:
             await self._child.start()
         except (OSError, ValueError) as error:
@@ -314,32 +314,32 @@ class StdioTransport:
 
     def _take_lines(self) -> None:
         """Take whole lines for as long as this turn of the loop has time for what is no reply."""
-        turns = self._turns
-        assert turns is not None
+        budget = self._budget
+        assert budget is not None
         last_ns = 0
         try:
             while self._failure is None and (line := self._lines.take()) is not None:
                 if self._take_line(line):
                     continue
-                now_ns = turns.clock()
-                if not turns.spend(now_ns - last_ns if last_ns else _FIRST_NS):
-                    self._pause(turns)
+                now_ns = budget.clock()
+                if not budget.spend(now_ns - last_ns if last_ns else _FIRST_NS):
+                    self._pause(budget)
                     return
                 last_ns = now_ns
         except LineTooLongError as error:
             self._give_up(error.size)
 
-    def _pause(self, turns: ReadingTurns) -> None:
+    def _pause(self, budget: ReadBudget) -> None:
         """Read no more until it is this program's turn, if it has written more: its pipe holds it back."""
         if self._lines.is_behind and self._failure is None:
             self._is_paused = True
             self._child.pause()
-            turns.wait(self)
+            budget.wait(self)
 
     def _resume(self) -> None:
-        if self._turns is not None:
+        if self._budget is not None:
             if self._failure is not None:
-                self._turns.leave(self)
+                self._budget.leave(self)
             if self._is_paused:
                 self._is_paused = False
                 self._child.resume()

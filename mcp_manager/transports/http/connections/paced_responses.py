@@ -1,4 +1,4 @@
-"""aiohttp's side of a connection, fed by turns of the loop: it parses whatever it is given at once."""
+"""aiohttp's side of a connection, fed by budget of the loop: it parses whatever it is given at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 
 from mcp_manager.runtime.background import bare_context
-from mcp_manager.runtime.reading_turns import reading_turns
+from mcp_manager.runtime.read_budget import read_budget
 
 __all__ = ["BrokenFramingError", "FloodTaker", "PacedResponses", "flood_taker"]
 
@@ -51,7 +51,7 @@ class PacedResponses(ResponseHandler):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
-        self._turns = reading_turns()
+        self._budget = read_budget()
         self._unparsed = b""
         self._at = 0
         self._piece = _FIRST_PIECE
@@ -134,7 +134,7 @@ class PacedResponses(ResponseHandler):
             self._payload = None
 
     def read_on(self) -> None:
-        """Go on, in a new turn; see :class:`~mcp_manager.runtime.reading_turns.Reader`."""
+        """Go on, in a new turn; see :class:`~mcp_manager.runtime.read_budget.Reader`."""
         self._waits = False
         self._parse()
         if self._waits:
@@ -152,7 +152,7 @@ class PacedResponses(ResponseHandler):
             taker.flooded()
 
     def _parse(self) -> None:
-        last_ns = self._turns.clock()
+        last_ns = self._budget.clock()
         while self._at < len(self._unparsed) and not self._reading_paused:
             if self.transport is None or self.exception() is not None:
                 # Nobody wants it any more.
@@ -161,14 +161,14 @@ class PacedResponses(ResponseHandler):
             self._at += len(piece)
             super().data_received(piece)
             self._bound_silence(len(piece))
-            now_ns = self._turns.clock()
+            now_ns = self._budget.clock()
             took_ns, last_ns = now_ns - last_ns, now_ns
             if took_ns > _LONG_NS:
                 self._piece = max(_SMALLEST_PIECE, self._piece // 2)
             elif len(piece) == self._piece and not self._reading_paused:
                 # A smaller piece, or one that aiohttp has kept the rest of, says nothing of larger ones.
                 self._piece = min(_LARGEST_PIECE, self._piece * 2)
-            if not self._turns.spend(took_ns) and self._at < len(self._unparsed):
+            if not self._budget.spend(took_ns) and self._at < len(self._unparsed):
                 self._wait()
                 return
         if not self._reading_paused:
@@ -195,10 +195,10 @@ class PacedResponses(ResponseHandler):
         self._waits = True
         if self.transport is not None:
             self.transport.pause_reading()
-        self._turns.wait(self)
+        self._budget.wait(self)
 
     def _leave(self) -> None:
         self._waits = False
         self._ended = None
         self._unparsed, self._at = b"", 0
-        self._turns.leave(self)
+        self._budget.leave(self)

@@ -16,7 +16,7 @@ from mcp_manager._core.wire import WireGroup, WirePool
 from mcp_manager.runtime.background import bare_context
 from mcp_manager.runtime.deadline_timer import DeadlineTimer
 from mcp_manager.runtime.loop_lag import LoopLag
-from mcp_manager.runtime.reading_turns import reading_turns
+from mcp_manager.runtime.read_budget import read_budget
 from mcp_manager.transports.http.connections.clients import KEEPALIVE_S, Clients
 from mcp_manager.transports.http.connections.endpoint import Endpoint
 from mcp_manager.transports.http.connections.lanes import RECEIVE_BYTES, LanePool
@@ -87,7 +87,7 @@ class HttpPool:
         destination = Destination(url.origin(), endpoint, route)
         lanes = self._lanes.get(destination)
         if lanes is None:
-            wires = WirePool(self.timer.wheel, time.monotonic_ns, self.storage, self.group, reading_turns())
+            wires = WirePool(self.timer.wheel, time.monotonic_ns, self.storage, self.group, read_budget())
             lanes = self._lanes[destination] = LanePool(wires, self.places, self.clients, destination)
         return lanes
 
