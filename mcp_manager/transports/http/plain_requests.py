@@ -32,7 +32,7 @@ from mcp_manager.transports.http.connections.endpoint import dialled
 from mcp_manager.transports.http.connections.lanes import LanePool
 from mcp_manager.transports.http.connections.paced_content import PacedContent
 from mcp_manager.transports.http.connections.paced_responses import flood_taker
-from mcp_manager.transports.http.connections.places import Place, Wait
+from mcp_manager.transports.http.connections.permits import ConnectionWait, Permit
 from mcp_manager.transports.http.connections.pool import HttpPool
 from mcp_manager.transports.http.connections.route import proxy_fields, request_options
 
@@ -128,7 +128,9 @@ class PlainRequests:
         # Made with the first of them.
         self._ending: set[asyncio.Task[None]] | None = None
 
-    async def exchange(self, request: HttpRequest, exchange: Exchange, wait: Wait | None) -> WireReply | Message:
+    async def exchange(
+        self, request: HttpRequest, exchange: Exchange, wait: ConnectionWait | None
+    ) -> WireReply | Message:
         """Send a request and return its response, or the reply to the exchange that came on an event stream.
 
         Without a ``wait``, it takes no place among the connections that ``max_connections`` counts: a few streams that
@@ -144,17 +146,17 @@ class PlainRequests:
         if wait is None:
             return await self._request(self._pool.clients.lasting, request, exchange, None)
         while True:
-            async with self._pool.place(self._lanes, wait) as place:
+            async with self._pool.permit(self._lanes, wait) as permit:
                 try:
                     is_fresh = exchange.resent or self._lanes.is_doubted
                     client = self._pool.clients.fresh if is_fresh else self._pool.clients.shared
-                    return await self._request(client, request, exchange, place)
+                    return await self._request(client, request, exchange, permit)
                 except (aiohttp.ClientError, OSError) as error:
                     if exchange.reused:
                         self._lanes.doubt()
-                    if exchange.sent or not wait.is_scarcity(error):
+                    if exchange.sent or not wait.is_exhaustion(error):
                         raise
-            await self._pool.places.pause(wait)
+            await self._pool.permits.pause(wait)
 
     def close(self) -> None:
         """Drop the streams that still end."""
@@ -166,7 +168,7 @@ class PlainRequests:
         client: aiohttp.ClientSession,
         request: HttpRequest,
         exchange: Exchange,
-        place: Place | None,
+        permit: Permit | None,
     ) -> WireReply | Message:
         exchange.head = None
         url = request.url
@@ -177,7 +179,7 @@ class PlainRequests:
         try:
             if response.status in _PROXY_REFUSES and self._route.proxy is not None and url.scheme == "http":
                 raise aiohttp.ClientHttpProxyError(response.request_info, (), status=response.status)
-            reply = await self._read(response, exchange, place)
+            reply = await self._read(response, exchange, permit)
         finally:
             # Released before its end, a response takes its connection with it: nobody can read another's bytes.
             if reply is None or not self._let_stream_end(response):
@@ -214,7 +216,7 @@ class PlainRequests:
         return headers if exchange.fields is None else {**headers, **_pairs(exchange.fields)}
 
     async def _read(
-        self, response: aiohttp.ClientResponse, exchange: Exchange, place: Place | None
+        self, response: aiohttp.ClientResponse, exchange: Exchange, permit: Permit | None
     ) -> WireReply | Message:
         headers = [
             (name.encode("ascii"), value.encode("utf-8", "surrogateescape"))
@@ -232,9 +234,9 @@ class PlainRequests:
             exchange.head = head
         if response.status == 200 and head.is_event_stream:
             exchange.head = head
-            if exchange.request_id == STANDING and place is not None:
+            if exchange.request_id == STANDING and permit is not None:
                 # A stream that stays open must not keep calls from being made.
-                place.give_back()
+                permit.release()
                 self._taker.stream_opened(exchange)
             return await self._read_stream(response, exchange)
         return WireReply(response.status, headers, await read_body(response, self._limit))

@@ -36,7 +36,7 @@ from mcp_manager.transports.base import MessageSink, StreamListener
 from mcp_manager.transports.containment import Containment
 from mcp_manager.transports.http import status as http_status
 from mcp_manager.transports.http.authorized_sender import AuthorizedSender
-from mcp_manager.transports.http.connections.places import Wait
+from mcp_manager.transports.http.connections.permits import ConnectionWait
 from mcp_manager.transports.http.failures import HttpFailures
 from mcp_manager.transports.http.options import HttpOptions
 from mcp_manager.transports.http.reply import ReplyReader
@@ -439,8 +439,8 @@ class HttpTransport:
                 self._explain_wire(error, exchange)
             if isinstance(error, CallError) or not isinstance(error, aiohttp.ClientError | OSError):
                 raise error
-            if Wait.is_scarcity(error) and not exchange.sent:
-                message, hint = self._pool.lack(Wait(), "")
+            if ConnectionWait.is_exhaustion(error) and not exchange.sent:
+                message, hint = self._pool.shortage(ConnectionWait(), "")
                 error = ConnectError(message, server_id=self._server_id, hint=hint)
                 error.is_local = True
                 raise error from None

@@ -13,7 +13,7 @@ from mcp_manager._core.http_message import EXPIRED, STOPPED, Exchange, WireError
 from mcp_manager.errors import DeadlineExceededError
 from mcp_manager.protocol.methods import CONTROL
 from mcp_manager.runtime.deadline_timer import remaining_s
-from mcp_manager.transports.http.connections.places import Wait
+from mcp_manager.transports.http.connections.permits import ConnectionWait
 from mcp_manager.transports.http.connections.pool import HttpPool
 from mcp_manager.transports.http.resending import method_of
 
@@ -74,7 +74,7 @@ class Waits:
                 self._waits = None
 
     @contextlib.asynccontextmanager
-    async def in_turn(self, exchange: Exchange, endpoint: URL) -> AsyncIterator[Wait]:
+    async def in_turn(self, exchange: Exchange, endpoint: URL) -> AsyncIterator[ConnectionWait]:
         """Bound the making of a connection, and say so where it was this side that had none.
 
         Raises
@@ -86,14 +86,14 @@ class Waits:
         """
         is_control = exchange.request_id <= 0 or method_of(exchange.frame) in CONTROL
         patience_s = self._connect_timeout_s * _PATIENCE if exchange.deadline_ns <= 0 else None
-        wait = Wait(is_control=is_control, patience_s=patience_s)
+        wait = ConnectionWait(is_control=is_control, patience_s=patience_s)
         try:
             async with self.bounded(exchange):
                 yield wait
         except WireError as error:
-            if error.kind != EXPIRED or exchange.sent or not wait.lacks:
+            if error.kind != EXPIRED or exchange.sent or not wait.blocked_by:
                 raise
-            message, hint = self._pool.lack(wait, str(endpoint.origin()))
+            message, hint = self._pool.shortage(wait, str(endpoint.origin()))
             late = DeadlineExceededError(
                 f"no connection came free within the deadline: {message}",
                 server_id=self._server_id,

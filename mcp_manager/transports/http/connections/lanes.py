@@ -12,7 +12,7 @@ import aiohttp
 from mcp_manager._core.wire import Wire, WirePool
 from mcp_manager.transports.http.connections.clients import Clients
 from mcp_manager.transports.http.connections.endpoint import dialled
-from mcp_manager.transports.http.connections.places import Line, Places, Wait
+from mcp_manager.transports.http.connections.permits import ConnectionPermits, ConnectionWait, DestinationQueue
 from mcp_manager.transports.http.connections.route import Destination, request_options
 
 __all__ = ["Lane", "LanePool"]
@@ -70,7 +70,7 @@ class Lane(Wire, asyncio.BufferedProtocol):
         self._lanes.lost(self, stood=self._stands)
 
 
-class LanePool(Line[Lane]):
+class LanePool(DestinationQueue[Lane]):
     """Keep the lanes of one origin (scheme, host and port), or to one of the endpoints behind it, by one route.
 
     ``wires`` holds the idle ones: ``wires.take()`` is the way of nearly every call, :meth:`connect` that of the others.
@@ -82,15 +82,15 @@ class LanePool(Line[Lane]):
         "_dialled",
         "_doubted_until",
         "_origin",
-        "_places",
+        "_permits",
         "_users",
         "endpoint",
         "route",
     )
 
-    def __init__(self, wires: WirePool, places: Places, clients: Clients, destination: Destination) -> None:
+    def __init__(self, wires: WirePool, permits: ConnectionPermits, clients: Clients, destination: Destination) -> None:
         super().__init__(wires)
-        self._places = places
+        self._permits = permits
         self._clients = clients
         self._doubted_until = 0.0
         self._users = 0
@@ -118,14 +118,14 @@ class LanePool(Line[Lane]):
         """Learn that a kept connection of aiohttp's ended under a request."""
         self._doubted_until = asyncio.get_running_loop().time() + _DOUBTED_S
 
-    async def connect(self, timeout: aiohttp.ClientTimeout, wait: Wait | None = None) -> Lane:
+    async def connect(self, timeout: aiohttp.ClientTimeout, wait: ConnectionWait | None = None) -> Lane:
         """Open a connection, or wait for one where there are as many as allowed.
 
         Raises what aiohttp's connector raises.
         """
-        wait = wait if wait is not None else Wait()
+        wait = wait if wait is not None else ConnectionWait()
         while True:
-            handed_over = await self._places.take(self, wait, takes_lane=True)
+            handed_over = await self._permits.acquire(self, wait, takes_lane=True)
             if handed_over is not None:
                 return handed_over
             try:
@@ -134,15 +134,15 @@ class LanePool(Line[Lane]):
                 )
                 break
             except BaseException as error:
-                self._places.give(self)
-                if not wait.is_scarcity(error):
+                self._permits.release(self)
+                if not wait.is_exhaustion(error):
                     raise
-            await self._places.pause(wait)
+            await self._permits.pause(wait)
         handler, transport = connection.protocol, connection.transport
         if transport is None or transport.is_closing() or handler is None or handler.should_close:
             # Gone again, or it spoke before it was asked.
             connection.close()
-            self._places.give(self)
+            self._permits.release(self)
             raise aiohttp.ServerDisconnectedError
         return Lane(self, connection)
 
@@ -160,8 +160,8 @@ class LanePool(Line[Lane]):
 
     def stands(self) -> None:
         """Learn that one of the lanes carries a stream that stays open."""
-        self._places.standing += 1
-        self._places.give(self)
+        self._permits.standing += 1
+        self._permits.release(self)
 
     def lost(self, lane: Lane, *, stood: bool) -> None:
         """Learn that one of the lanes is gone."""
@@ -169,6 +169,6 @@ class LanePool(Line[Lane]):
             # Who has moved takes the connections along.
             self._clients.doubt(self._dialled)
         if stood:
-            self._places.standing -= 1
+            self._permits.standing -= 1
         else:
-            self._places.give(self)
+            self._permits.release(self)

@@ -20,7 +20,7 @@ from mcp_manager.runtime.read_budget import read_budget
 from mcp_manager.transports.http.connections.clients import KEEPALIVE_S, Clients
 from mcp_manager.transports.http.connections.endpoint import Endpoint
 from mcp_manager.transports.http.connections.lanes import RECEIVE_BYTES, LanePool
-from mcp_manager.transports.http.connections.places import Place, Places, Wait
+from mcp_manager.transports.http.connections.permits import ConnectionPermits, ConnectionWait, Permit
 from mcp_manager.transports.http.connections.route import DIRECT, Destination, Route
 from mcp_manager.transports.http.connections.tls import TlsContexts
 
@@ -61,7 +61,9 @@ class HttpPool:
         self.clients = Clients(sender)
         self.max_connections = max_connections
         self.group = WireGroup()
-        self.places = Places(self.group, max_connections, max_connections_per_origin, on_take=self._begin_sweeping)
+        self.permits = ConnectionPermits(
+            self.group, max_connections, max_connections_per_origin, on_acquire=self._begin_sweeping
+        )
         self.timer = timer if timer is not None else DeadlineTimer()
         self.lag = lag if lag is not None else LoopLag()
         self._storage: bytearray | None = None
@@ -88,7 +90,7 @@ class HttpPool:
         lanes = self._lanes.get(destination)
         if lanes is None:
             wires = WirePool(self.timer.wheel, time.monotonic_ns, self.storage, self.group, read_budget())
-            lanes = self._lanes[destination] = LanePool(wires, self.places, self.clients, destination)
+            lanes = self._lanes[destination] = LanePool(wires, self.permits, self.clients, destination)
         return lanes
 
     async def aclose(self) -> None:
@@ -98,7 +100,7 @@ class HttpPool:
             self._sweeper = None
         for lanes in list(self._lanes.values()):
             lanes.wires.interrupt()
-        self.places.close()
+        self.permits.close()
         self.timer.close()
         drop_spare()
         await self.clients.aclose()
@@ -106,21 +108,21 @@ class HttpPool:
     # Connections, and what bounds them
 
     @contextlib.asynccontextmanager
-    async def place(self, lanes: LanePool, wait: Wait) -> AsyncIterator[Place]:
+    async def permit(self, lanes: LanePool, wait: ConnectionWait) -> AsyncIterator[Permit]:
         """Hold the place of a connection that is not a lane's: idle lanes make way for it."""
-        await self.places.take(lanes, wait, takes_lane=False)
-        place = Place(self.places, lanes)
+        await self.permits.acquire(lanes, wait, takes_lane=False)
+        permit = Permit(self.permits, lanes)
         try:
-            yield place
+            yield permit
         finally:
-            place.give_back()
+            permit.release()
 
-    def lack(self, wait: Wait, origin: str) -> tuple[str, str]:
+    def shortage(self, wait: ConnectionWait, origin: str) -> tuple[str, str]:
         """Say what a caller has waited for in vain, and the way out."""
-        if wait.lacks == "origin":
-            text = f"all {self.places.limit_per_origin} to {origin} are in use"
+        if wait.blocked_by == "origin":
+            text = f"all {self.permits.limit_per_origin} to {origin} are in use"
             return text, "raise max_connections_per_origin, or give calls more time"
-        if wait.lacks == "all":
+        if wait.blocked_by == "all":
             return f"all {self.max_connections} are in use", "raise max_connections, or give calls more time"
         text = "this process has no descriptor left for a connection"
         return text, "raise its limit of open files (ulimit -n), or lower max_connections"
@@ -146,7 +148,7 @@ class HttpPool:
         for lanes in list(self._lanes.values()):
             lanes.wires.sweep()
             open_lanes += len(lanes.wires.wires)
-        if open_lanes > self.places.standing:
+        if open_lanes > self.permits.standing:
             self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
         else:
             drop_spare()
