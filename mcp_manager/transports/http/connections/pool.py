@@ -1,4 +1,4 @@
-"""All connections of a manager over HTTP: the sessions that open them, the lanes on them, and what bounds them."""
+"""Owns all HTTP connections of a manager: aiohttp's sessions, the lanes, and the permits that bound both."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from mcp_manager.transports.http.connections.tls import TlsContexts
 
 __all__ = ["HttpPool"]
 
-# An idle lane survives one sweep and not the second.
+# A lane is closed by the second sweep that finds it idle.
 _SWEEP_S: Final = KEEPALIVE_S / 2
 
 
 class HttpPool:
-    """Own the connections of a manager over HTTP: the sessions that open them, the lanes on them, and what bounds them.
+    """Own the HTTP connections of a manager.
 
     Parameters
     ----------
     max_connections
-        The most connections open at once over all servers, 0 for no limit. A request beyond it waits for one,
-        within its deadline. Streams that stand open are counted apart, as many again: no number of them keeps calls
-        from being made.
+        The most connections open at once over all servers, 0 for no limit. A request beyond it waits for one, within
+        its deadline. Event streams that stay open have a limit of the same size of their own, so that they never block
+        calls.
     max_connections_per_origin
         The most of them to one origin (scheme, host and port), 0 for no limit.
     timer
-        Where calls leave their deadlines; it is closed with the pool.
+        Takes the deadlines of calls; it is closed with the pool.
     lag
-        How late the loop is: a connection that was made meanwhile did not take long.
+        Measures how late the loop is, so that a connection attempt delayed by a blocked loop is not held against the server.
     sender
-        The ``User-Agent`` of every request, unless it brings its own.
+        The ``User-Agent`` of requests that have none of their own.
     """
 
     def __init__(
@@ -74,18 +74,18 @@ class HttpPool:
 
     @property
     def tls(self) -> TlsContexts:
-        """The contexts for TLS of all servers."""
+        """The SSL contexts of all servers."""
         return self.clients.tls
 
     @property
     def storage(self) -> bytearray:
-        """The buffer that all lanes receive into, one after another."""
+        """The buffer that all lanes of the pool receive into, one after another."""
         if self._storage is None:
             self._storage = bytearray(RECEIVE_BYTES)
         return self._storage
 
     def lanes(self, url: URL, endpoint: Endpoint | None = None, route: Route = DIRECT) -> LanePool:
-        """Return the lanes to the origin of a URL, or to one of the endpoints behind it, by a route."""
+        """Return the lanes to the origin of a URL, or to one endpoint behind it, by a route."""
         destination = Destination(url.origin(), endpoint, route)
         lanes = self._lanes.get(destination)
         if lanes is None:
@@ -105,11 +105,11 @@ class HttpPool:
         drop_spare()
         await self.clients.aclose()
 
-    # Connections, and what bounds them
+    # Bounds
 
     @contextlib.asynccontextmanager
     async def permit(self, lanes: LanePool, wait: ConnectionWait) -> AsyncIterator[Permit]:
-        """Hold the place of a connection that is not a lane's: idle lanes make way for it."""
+        """Hold the permit of a connection that is not a lane; idle lanes are closed in its favour."""
         await self.permits.acquire(lanes, wait, takes_lane=False)
         permit = Permit(self.permits, lanes)
         try:
@@ -118,24 +118,24 @@ class HttpPool:
             permit.release()
 
     def shortage(self, wait: ConnectionWait, origin: str) -> tuple[str, str]:
-        """Say what a caller has waited for in vain, and the way out."""
+        """Return what a caller has waited for in vain, and a hint."""
         if wait.blocked_by == "origin":
             text = f"all {self.permits.limit_per_origin} to {origin} are in use"
-            return text, "raise max_connections_per_origin, or give calls more time"
+            return text, "raise max_connections_per_origin, or the timeout of calls"
         if wait.blocked_by == "all":
-            return f"all {self.max_connections} are in use", "raise max_connections, or give calls more time"
+            return f"all {self.max_connections} are in use", "raise max_connections, or the timeout of calls"
         text = "this process has no descriptor left for a connection"
         return text, "raise its limit of open files (ulimit -n), or lower max_connections"
 
     def admit_stream(self) -> bool:
-        """Count a stream that is to stand open; ``False`` if there are as many as ``max_connections`` already."""
+        """Count a new stream that stays open; return ``False`` if ``max_connections`` of them are open already."""
         if self.max_connections and self._streams >= self.max_connections:
             return False
         self._streams += 1
         return True
 
     def release_stream(self) -> None:
-        """Learn that a stream that was admitted has ended."""
+        """Note that an admitted stream has ended."""
         self._streams -= 1
 
     def _begin_sweeping(self) -> None:
