@@ -155,7 +155,7 @@ ODD_REPLIES = {
     "a message of another jsonrpc version": '{"jsonrpc":"1.0",' + REPLY + "}",
     "a reply with a method": '{"jsonrpc":"2.0","method":"tools/call",' + REPLY + "}",
     "a byte order mark": '\ufeff{"jsonrpc":"2.0",' + REPLY + "}",
-    "NaN or Infinity, which are no JSON": '{"jsonrpc":"2.0","x":NaN,' + REPLY + "}",
+    "NaN or Infinity, which are not JSON": '{"jsonrpc":"2.0","x":NaN,' + REPLY + "}",
 }
 
 
@@ -200,7 +200,7 @@ async def test_replies_that_came_back_as_text_reach_their_own_callers_on_a_pipe(
             "a reply that nobody waits for": 1,
             "an id that came back as a fraction": 1,
             "a message without jsonrpc": 1,
-            "NaN or Infinity, which are no JSON": 1,
+            "NaN or Infinity, which are not JSON": 1,
         }
 
 
@@ -250,7 +250,7 @@ async def test_json_is_json_whatever_it_is_called(
         (b"Upstream is gone", JSON, "not JSON-RPC: expected a JSON object at byte 0: Upstream is gone"),
         (b'{"jsonrpc":"2.0","id":%ID%,"error":"boom"}', JSON, "error must be an object at byte .*: boom"),
         (b'{"detail":"no such route"}', JSON, "neither method, result nor error.*: no such route"),
-        ('{"a":"é"}'.encode("utf-16-le"), JSON, "UTF-16 or UTF-32, where JSON must be in UTF-8"),
+        ('{"a":"é"}'.encode("utf-16-le"), JSON, "UTF-16 or UTF-32, but JSON must be in UTF-8"),
     ],
 )
 async def test_what_is_no_reply_is_quoted(

@@ -10,7 +10,7 @@ from yarl import URL
 
 from mcp_manager._core.http_message import Exchange, WireError
 from mcp_manager.errors import CallError, ConnectError, ConnectionLostError, DeadlineExceededError
-from mcp_manager.transports.containment import is_local_lack
+from mcp_manager.transports.containment import is_resource_exhaustion
 from mcp_manager.transports.http.connections.failures import Failure, failure_of, underlying
 from mcp_manager.transports.http.options import HttpOptions
 from mcp_manager.transports.http.status import origin
@@ -64,7 +64,7 @@ class HttpFailures:
             # One that was made while the loop was blocked is not late. What had half of its time was not kept waiting: a
             # loop that is blocked now and then must not excuse a dead server for ever.
             return self._lag.lost_since(time.monotonic() - 2 * self._connect_s) > self._connect_s / 2
-        return is_local_lack(underlying(error))
+        return is_resource_exhaustion(underlying(error))
 
     def _meaning(
         self, error: aiohttp.ClientError | OSError, url: URL, exchange: Exchange, *, first: bool

@@ -27,7 +27,7 @@ from mcp_manager.protocol.revisions import BATCHING_REVISIONS
 from mcp_manager.runtime.deadline_timer import DeadlineTimer, remaining_s
 from mcp_manager.runtime.read_budget import FLOOD, FLOOD_DETAIL, ReadBudget, read_budget
 from mcp_manager.transports.base import Exchange, LifeSigns, MessageSink
-from mcp_manager.transports.containment import Containment, is_local_lack
+from mcp_manager.transports.containment import Containment, is_resource_exhaustion
 from mcp_manager.transports.received import broken_reply_to, read_messages
 from mcp_manager.transports.stdio.child import Child, child_environment
 from mcp_manager.transports.stdio.output_lines import LineTooLongError, OutputLines
@@ -464,7 +464,7 @@ class StdioTransport:
                 reason += f": its working directory {self._cwd!r}"
                 hint = "create the directory, or correct cwd"
         failure = ConnectError(f"cannot start {self._command!r}: {reason}", server_id=self._server_id, hint=hint)
-        if is_local_lack(error) or (isinstance(error, OSError) and error.errno == errno.EAGAIN):
+        if is_resource_exhaustion(error) or (isinstance(error, OSError) and error.errno == errno.EAGAIN):
             failure.is_local = True
             failure.hint = "this process is at a limit: of open files (ulimit -n), processes (ulimit -u) or memory"
         return failure
