@@ -1,4 +1,4 @@
-"""The ordinary way of an HTTP request: an aiohttp request, for whatever the lane is not made for."""
+"""Sends plain aiohttp requests, for everything that a lane cannot carry."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ __all__ = ["EventTaker", "HttpRequest", "PlainRequests", "read_body"]
 
 # How long an event stream may take to end after it has delivered the reply before its connection is dropped.
 _STREAM_END_S: Final = 1.0
-# 407 is a proxy's alone; the others are a gateway's that found the server gone, before or after it was asked.
+# Only a proxy answers 407; 502 and 504 come from a proxy that could not reach the server, or lost it.
 _PROXY_REFUSES: Final = frozenset({407, 502, 504})
 _KEPT: Final = (
     "content-type",
@@ -55,26 +55,26 @@ _KEPT: Final = (
 
 
 class EventTaker(Protocol):
-    """Who looks at the events of a stream: the transport."""
+    """Takes the events of a stream."""
 
     def take_event(self, exchange: Exchange, data: bytes) -> Message | None:
-        """Return the reply to the exchange if the event is it; anything else goes to whom it concerns."""
+        """Return the reply to the exchange if the event has it, ``None`` otherwise."""
 
     def take_named_event(self, name: str, data: bytes) -> None:
-        """Take an event that is no message, of a stream that stands open."""
+        """Take an event that is not a message, of a stream that stays open."""
 
     def stream_opened(self, exchange: Exchange) -> None:
-        """Learn that a stream stands open."""
+        """Note that a stream that stays open has started."""
 
     def flooded(self) -> None:
-        """Learn that a stream brings more than the loop has time for."""
+        """Note that a stream delivers more than the read budget allows."""
 
     def take_cookies(self, values: Sequence[bytes]) -> None:
         """Take the values of ``Set-Cookie`` fields."""
 
 
 class _MarkedPayload(aiohttp.BytesPayload):
-    """A body that notes on its exchange that bytes are about to leave."""
+    """A body that marks its exchange as sent just before its first byte is written."""
 
     def __init__(self, exchange: Exchange) -> None:
         super().__init__(exchange.frame, content_type="application/json")
@@ -86,7 +86,7 @@ class _MarkedPayload(aiohttp.BytesPayload):
 
 
 class HttpRequest(NamedTuple):
-    """A request without its body: the method, the URL and the header fields that it has in common with others."""
+    """An HTTP request without its body."""
 
     verb: str
     url: URL
@@ -94,20 +94,20 @@ class HttpRequest(NamedTuple):
 
 
 class PlainRequests:
-    """Carry exchanges by plain aiohttp requests on the pool's session, with the results that a wire has.
+    """Carry exchanges by plain aiohttp requests, with the same results as a wire.
 
     Parameters
     ----------
     pool
-        Where connections come from.
+        The manager's connections.
     taker
-        Looks at the events of replies that are streams.
+        Takes the events of event streams.
     timeout
-        What bounds the making of a connection.
+        Bounds a connection attempt.
     limit
-        The longest reply, or event of one, in bytes.
+        The longest reply, or event of a stream, in bytes.
     lanes
-        The connections to the same place by the same route: they are bounded together.
+        The lanes to the same destination; the requests count against the same bound.
     """
 
     def __init__(
@@ -125,23 +125,30 @@ class PlainRequests:
         self._taker = taker
         self._timeout = timeout
         self._limit = limit
-        # Made with the first of them.
+        # Tasks that read the rest of a stream; the set is made with the first of them.
         self._ending: set[asyncio.Task[None]] | None = None
 
     async def exchange(
         self, request: HttpRequest, exchange: Exchange, wait: ConnectionWait | None
     ) -> WireReply | Message:
-        """Send a request and return its response, or the reply to the exchange that came on an event stream.
+        """Send a request and return its response, or the reply to the exchange from an event stream.
 
-        Without a ``wait``, it takes no place among the connections that ``max_connections`` counts: a few streams that
-        stay open would leave none for calls.
+        Parameters
+        ----------
+        request
+            The HTTP request.
+        exchange
+            The body, and what becomes of it.
+        wait
+            The wait for a connection. ``None`` if the response is a stream that stays open: its connection does not count
+            against ``max_connections``, because a few such streams would leave none for calls.
 
         Raises
         ------
         WireError
-            As a wire does, :data:`LOST` with the reason as its cause.
+            As from a wire; :data:`LOST` has the reason as its cause.
         aiohttp.ClientError, OSError, TimeoutError
-            No connection, or it broke.
+            There is no connection, or it broke.
         """
         if wait is None:
             return await self._request(self._pool.clients.lasting, request, exchange, None)
@@ -159,7 +166,7 @@ class PlainRequests:
             await self._pool.permits.pause(wait)
 
     def close(self) -> None:
-        """Drop the streams that still end."""
+        """Close the streams that have delivered their reply and not ended yet."""
         for task in self._ending or ():
             task.cancel()
 
@@ -181,7 +188,7 @@ class PlainRequests:
                 raise aiohttp.ClientHttpProxyError(response.request_info, (), status=response.status)
             reply = await self._read(response, exchange, permit)
         finally:
-            # Released before its end, a response takes its connection with it: nobody can read another's bytes.
+            # Releasing an unfinished response closes its connection, so that nobody reads the rest as another reply.
             if reply is None or not self._let_stream_end(response):
                 response.release()
         return reply
@@ -230,12 +237,12 @@ class PlainRequests:
         if exchange.request_id == 0 and head.is_event_stream and response.status == 200:
             return head
         if exchange.frame:
-            # It may have begun a session, whatever becomes of the rest.
+            # The head may name a new session, even if the rest is lost.
             exchange.head = head
         if response.status == 200 and head.is_event_stream:
             exchange.head = head
             if exchange.request_id == STANDING and permit is not None:
-                # A stream that stays open must not keep calls from being made.
+                # A stream that stays open must not block calls.
                 permit.release()
                 self._taker.stream_opened(exchange)
             return await self._read_stream(response, exchange)
@@ -256,11 +263,11 @@ class PlainRequests:
                     raise _ended(UNANSWERED, stream)
                 reply: Message | None = stream.take(chunk)
                 while reply is None and stream.is_behind:
-                    # What comes meanwhile is held back by the connection.
+                    # Meanwhile nothing is read: backpressure holds the server back.
                     await reading.next_slice()
                     reply = stream.work()
                 if reply is not None:
-                    # What came along with it gets one turn, makes nobody wait and spoils nothing.
+                    # The messages behind the reply get one time slice; their errors must not spoil the reply.
                     with contextlib.suppress(SseLimitError, CallError):
                         stream.work()
                     return reply
@@ -271,7 +278,7 @@ class PlainRequests:
             stream.stop()
 
     def _let_stream_end(self, response: aiohttp.ClientResponse) -> bool:
-        """Read the rest of a stream beside the caller, so that its connection can be used again."""
+        """Read the rest of a stream in the background so that its connection can be reused; return whether there is any."""
         if response.content.is_eof():
             return False
         if self._ending is None:
@@ -299,7 +306,7 @@ async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
     content = PacedContent(response.content, budget, reading)
     try:
         first = await content.read()
-        # One growing buffer, not a list of pieces: a body that drips costs the memory of its bytes, not of its chunks.
+        # One growing buffer, not a list: a body that arrives byte by byte must not cost an object per byte.
         body: bytes | bytearray = first
         while chunk := await content.read():
             if body is first:

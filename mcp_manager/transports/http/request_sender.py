@@ -1,4 +1,4 @@
-"""Sends the requests of one transport, over a lane or as plain aiohttp requests, and once more if a connection ended."""
+"""Sends the requests of one transport over lanes or as plain aiohttp requests, and again if a connection had closed."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class RequestSender:
         return self._lanes.wires if self._lanes is not None else None
 
     async def send(self, verb: str, head: bytes, exchange: Exchange) -> WireReply | Message:
-        """Send a request, and once more if its connection had ended and :func:`may_resend` allows it.
+        """Send a request, and again if its connection closed and :func:`may_resend` allows it.
 
         Raises
         ------
@@ -128,7 +128,7 @@ class RequestSender:
         connecting_server.set(self._server_id)
         # A proxy without a tunnel connects to the server with the first request, so that request bounds it.
         first_s = self._timeout.connect if exchange.request_id > 0 and not self.has_answered else None
-        async with self._waits.in_turn(exchange, self._headers.endpoint) as wait, asyncio.timeout(first_s):
+        async with self._waits.connection_wait(exchange, self._headers.endpoint) as wait, asyncio.timeout(first_s):
             request = HttpRequest(verb, url, self._headers.fields_for(verb, url))
             return await self._plain.exchange(request, exchange, None if lasting else wait)
 
@@ -174,7 +174,7 @@ class RequestSender:
     async def _connect(self, exchange: Exchange) -> Lane:
         assert self._lanes is not None
         connecting_server.set(self._server_id)
-        async with self._waits.in_turn(exchange, self._headers.endpoint) as wait:
+        async with self._waits.connection_wait(exchange, self._headers.endpoint) as wait:
             while True:
                 lane = await self._lanes.connect(self._timeout, wait)
                 if lane.idle:

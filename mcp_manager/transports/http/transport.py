@@ -54,17 +54,16 @@ _MAX_REDIRECTS: Final = 3
 
 
 class HttpTransport:
-    """Exchange frames with one MCP endpoint over the shared pool.
+    """Exchange messages with one MCP endpoint.
 
-    Nearly every exchange goes over a lane: a connection that aiohttp opened and a compiled wire speaks on. What a wire
-    is not made for, such as a redirect, takes the ordinary way of an aiohttp request.
+    This class applies MCP's rules; :class:`RequestSender` sends the requests.
 
     Parameters
     ----------
     options
         The endpoint, and how it is reached.
     sink
-        Takes requests and notifications that arrive on event streams, and the news of a session that is gone.
+        Takes the requests and notifications that arrive on event streams, and faults of the server.
     """
 
     def __init__(self, options: HttpOptions, sink: MessageSink) -> None:
@@ -82,7 +81,7 @@ class HttpTransport:
         self._reader.on_cookies = self._headers.cookies.take
         self._sender = RequestSender(options, self._headers, self._waits, self._reader, sink)
         self._authorized: AuthorizedSender | None = None
-        # Sessions that the server made beside the one that is used.
+        # Sessions that the server has created besides the one in use; they are deleted at the end.
         self._strays: tuple[str, ...] = ()
         self._settled = False
         self._resumes = False
@@ -96,40 +95,40 @@ class HttpTransport:
 
     @property
     def pid(self) -> int:
-        """Always 0: the server is nobody's child."""
+        """Always 0: the server is not a child process."""
         return 0
 
     @property
     def life_signs(self) -> None:
-        """Nothing: there is no program of ours."""
+        """Always ``None``: the server is not a child process."""
 
     @property
     def session_id(self) -> str | None:
-        """The id the server gave this session, or ``None`` when it keeps none."""
+        """The session id that the server has assigned, ``None`` without one."""
         return self._headers.session_id
 
     @property
     def has_request_streams(self) -> bool:
-        """Always true: one POST per request."""
+        """Always true: each request is a POST with a response of its own."""
         return True
 
     @property
     def keeps_session(self) -> bool:
-        """Whether a handshake was settled: a server without session ids may keep account of it all the same."""
+        """Whether a handshake has completed: a server may keep a session even if it assigns no session id."""
         return self._settled and self._resumes
 
     @property
     def last_words(self) -> str:
-        """Always empty: what is no message ends a request, and is told there."""
+        """Always empty: a response that is not a message is quoted in the error of its request."""
         return ""
 
     def settle(self, revision: str | None) -> None:
-        """Send ``MCP-Protocol-Version`` from now on (MUST after the handshake) and keep the session id as it is.
+        """Send ``MCP-Protocol-Version`` from now on (MUST after the handshake), and keep the session id.
 
-        Before a handshake (``None``) there is no version, and the session id is yet to come.
+        ``None``, before a handshake, drops both.
         """
         self._settled = revision is not None
-        # There is no such thing in the stateless era: a stream that breaks loses its request.
+        # Revisions without a handshake cannot resume a stream: if it breaks, its request is lost.
         self._resumes = revision is None or revision in HANDSHAKE_REVISIONS
         self._reader.may_batch = revision is None or revision in BATCHING_REVISIONS
         if revision is None:
@@ -140,7 +139,7 @@ class HttpTransport:
         """Do nothing: a connection is taken from the pool with the first request."""
 
     async def listen(self) -> None:
-        """Open the stream on which the server speaks by itself; see :meth:`Transport.listen`."""
+        """Open the standing GET stream; see :meth:`Transport.listen`."""
         if self._standing is not None or self._closed or self._waits.is_stopped:
             return
         if not self._pool.admit_stream():
@@ -153,11 +152,11 @@ class HttpTransport:
 
     def _stream_ended(self) -> None:
         self._pool.release_stream()
-        # A refused one is not worth its memory for as long as the session lasts.
+        # Most servers refuse the stream; the session must not keep the object for its whole life.
         self._standing = self._reader.listener = None
 
     def listen_with(self, listener: StreamListener) -> None:
-        """Tell somebody else of the stream that stands open."""
+        """Set the owner of the stream that stays open."""
         self._reader.listener = listener
 
     async def exchange(self, exchange: Exchange) -> Message:
@@ -178,7 +177,7 @@ class HttpTransport:
         return await self._reply_to(exchange, answer)
 
     def channel(self, session: object, ids: RequestIds, dialect: Any = None) -> Channel | None:
-        """Return where the session's requests can go straight to an idle lane; see :meth:`Transport.channel`."""
+        """Return a channel over the lanes, ``None`` if requests do not go over lanes; see :meth:`Transport.channel`."""
         self._sender.has_answered = True
         wires = self._sender.wires
         if wires is not None:
@@ -189,7 +188,7 @@ class HttpTransport:
         return self._headers.channel
 
     async def landed(self, exchange: Exchange, answer: Any) -> Message:
-        """Read what the channel brought back; see :meth:`Transport.landed`."""
+        """Return the reply to a request of the channel; see :meth:`Transport.landed`."""
         if isinstance(answer, BaseException):
             try:
                 answer = await self._recovered(answer, exchange)
@@ -211,7 +210,7 @@ class HttpTransport:
             self._note_stray(head)
             raise
         if reply.kind == ERROR:
-            # There are servers that make a session for whatever comes without one, also for what they refuse.
+            # Some servers create a session for every request without one, even if they refuse the request.
             self._note_stray(head)
         return reply
 
@@ -227,7 +226,7 @@ class HttpTransport:
                 raise
             except ProtocolError:
                 if answer.status == 200 and exchange.wire is not None:
-                    # It may have been the reply to another request: then the next one would be, too.
+                    # It may be the reply to another request. Then every later one would be, too.
                     exchange.wire.retire()
                 raise
         return answer
@@ -247,18 +246,18 @@ class HttpTransport:
                 raise
 
     def _note_challenge(self, error: AuthError) -> None:
-        """Take a refusal for one of the credentials where they are obtained: all was done that they could be lacking."""
+        """Mark the error as challenged if the credentials are obtained by a flow: the flow has already done all it can."""
         error.is_challenged = error.is_challenged or self._authorized is not None
 
     def interrupt(self) -> None:
-        """End every exchange under way; see :meth:`Transport.interrupt`."""
+        """Fail every exchange under way; see :meth:`Transport.interrupt`."""
         if self._standing is not None:
             self._standing.stop()
         self._sender.interrupt()
         self._waits.stop()
 
     async def aclose(self, grace_s: float) -> None:
-        """DELETE the session if the server gave one (SHOULD), and those it made besides, ignoring what it answers."""
+        """DELETE the session if the server has assigned an id (SHOULD), and stray sessions; responses are ignored."""
         if self._closed:
             return
         self._closed = True
@@ -288,15 +287,24 @@ class HttpTransport:
             await self._send("DELETE", self._headers.delete_head(), exchange)
 
     async def get(self, exchange: Exchange, last_event_id: str = "") -> WireReply | Message:
-        """GET a stream of events, from the last one that was received on.
+        """GET an event stream.
 
-        Returns the reply to the exchange if the stream has it (one of the id :data:`STANDING` has none), or what was
-        answered in place of a stream.
+        Parameters
+        ----------
+        exchange
+            The request whose reply the stream has; one with the id :data:`STANDING` has no reply.
+        last_event_id
+            The event to resume after, "" to start anew.
+
+        Returns
+        -------
+        WireReply or Message
+            The reply to the exchange, or the response if it is not a stream.
 
         Raises
         ------
         WireError, aiohttp.ClientError, OSError
-            As they come: :data:`UNANSWERED` is the end of the stream.
+            As they come from the wire or from aiohttp; :data:`UNANSWERED` is the end of the stream.
         """
         if last_event_id:
             exchange.fields = b"Last-Event-ID: " + last_event_id.encode() + b"\r\n"
@@ -314,7 +322,7 @@ class HttpTransport:
         return await self._sender.send_plainly("POST", self._headers.endpoint, exchange, lasting=True)
 
     async def _post(self, exchange: Exchange, refusal: WireReply | None = None) -> WireReply | Message:
-        """POST a request, with credentials if need be; ``refusal`` is what it met that went over the channel."""
+        """POST a request with credentials; ``refusal`` is the response if the channel has sent it and it was refused."""
         if self._authorized is None:
             return await self._send("POST", self._headers.post_head, exchange)
         return await self._authorized.send(
@@ -326,7 +334,7 @@ class HttpTransport:
         )
 
     async def _send(self, verb: str, head: bytes, exchange: Exchange) -> WireReply | Message:
-        """Send a request and return what came back, explaining what goes wrong."""
+        """Send a request and return what came back; failures become a :class:`CallError`."""
         exchange.began_ns = exchange.began_ns or time.monotonic_ns()
         try:
             return await self._sender.send(verb, head, exchange)
@@ -334,7 +342,7 @@ class HttpTransport:
             return await self._go_on(error, exchange)
 
     async def _recovered(self, error: BaseException, exchange: Exchange) -> WireReply | Message:
-        """Go on from what a request over the channel met."""
+        """Return what comes back after a request over the channel failed: sent again, or resumed, where possible."""
         try:
             if not may_resend(error, exchange, "POST"):
                 return await self._go_on(error, exchange)
@@ -347,7 +355,7 @@ class HttpTransport:
             del error
 
     async def _go_on(self, error: BaseException, exchange: Exchange) -> Message:
-        """Return the reply that a stream of events still owes, or raise what a failure means."""
+        """Return the reply by resuming the event stream, or raise the :class:`CallError` for a failure."""
         self._note_unanswered(exchange)
         try:
             reconnection = self._resumptions.reconnection(error, exchange) if self._resumes else None
@@ -362,31 +370,30 @@ class HttpTransport:
             self._explain(failure, exchange)
 
     def move_to(self, endpoint: URL) -> None:
-        """Send everything to another place of the same origin from now on."""
+        """Send everything to another URL of the same origin from now on."""
         self._sender.has_answered = True
         self._headers.move_to(endpoint)
 
     def refuse(self, reply: WireReply) -> NoReturn:
-        """Raise what a status that came in place of a stream stands for."""
+        """Raise the error for a response that came in place of a stream."""
         self._reader.refuse(reply, self._headers.endpoint, has_session=False)
 
     def explain(self, error: BaseException, exchange: Exchange) -> NoReturn:
-        """Raise what a failure of :meth:`get` means, as a :class:`CallError`."""
+        """Raise the :class:`CallError` for a failure of :meth:`get`."""
         self._explain(error, exchange)
 
     def _deliver(self, reply: Message) -> bool:
-        """Give a reply that came on another stream to its request, whose response is still awaited; tell whether it is.
+        """Give a reply from the standing stream to its request, and return whether the request still waits.
 
-        A server that has both open should answer on the request's own (2025-11-25, basic/transports): some do not, and
-        the answer is there.
+        A server should answer on the response to the request (2025-11-25, basic/transports), but some use this stream.
         """
         return self._standing is not None and self._sender.deliver(reply)
 
     async def _follow(self, reply: WireReply, exchange: Exchange) -> WireReply | Message:
-        """Send a request on to where the endpoint has moved, if that is the same server, and stay there.
+        """Follow redirects within the endpoint's origin, and use the new URL from then on.
 
         307 and 308 keep method and body (RFC 9110, sections 15.4.8 and 15.4.9) and mean that nothing was executed.
-        Another origin must not get the credentials, nor decide where requests go.
+        Redirects to another origin are not followed, because that origin must not get the credentials.
         """
         asked = self._headers.endpoint
         for _ in range(_MAX_REDIRECTS):
@@ -421,16 +428,16 @@ class HttpTransport:
         self._headers.set(SESSION_HEADER, session_id)
 
     def _note_stray(self, head: WireReply | Message) -> None:
-        """Keep the id of a session that came with what is no success: it is to be ended with the one that is used."""
+        """Keep the id of a session that came with a failure, so that it is deleted at the end."""
         self._strays = with_stray(self._strays, session_id_in(head), self.session_id)
 
     def _note_unanswered(self, exchange: Exchange) -> None:
-        """Keep the id of a session whose reply broke off, or was given up."""
+        """Keep the id of a session whose reply broke off or was given up."""
         if exchange.head is not None:
             self._note_stray(exchange.head)
 
     def _explain(self, error: BaseException, exchange: Exchange) -> NoReturn:
-        """Raise what a failure means; tell the server where nobody waits for its reply any more."""
+        """Raise the :class:`CallError` for a failure; notify the sink if the reply is no longer awaited."""
         try:
             if isinstance(error, asyncio.CancelledError):
                 self._give_up(exchange, "cancelled by the caller")
@@ -444,7 +451,7 @@ class HttpTransport:
                 error = ConnectError(message, server_id=self._server_id, hint=hint)
                 error.is_local = True
                 raise error from None
-            # A TimeoutError is an OSError: here it is that of a connection attempt.
+            # A TimeoutError, which is an OSError, comes from a connection attempt here.
             # The text of a ClientResponseError quotes the URL with its query: never pass it on.
             explained = self._failures.of(error, self._headers.endpoint, exchange, first=not self._sender.has_answered)
             error = explained or self._reader.broken("the reply is not valid HTTP")
