@@ -59,8 +59,8 @@ def background_task(
 def bare_context(*kept: ContextVar[Any]) -> Context:
     """Return a context that has only the current values of these variables, each of which must have a default.
 
-    Use it for timers, connections and tasks that outlive the call that starts them. They keep the context they start in:
-    the caller's context would keep the caller's request alive, and work for other callers would run in it.
+    Use it for timers, connections and tasks that outlive the call that starts them. They keep the context they start
+    in: the caller's context would keep the caller's request alive, and work for other callers would run in it.
     """
     context = Context()
     for variable in kept:

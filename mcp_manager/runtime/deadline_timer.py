@@ -14,8 +14,8 @@ __all__ = ["DeadlineTimer", "remaining_s"]
 
 # uvloop counts in milliseconds and may fire one early; an early visit would only have to be repeated.
 _EARLY_S: Final = 0.001
-# A visit this late follows a block of the loop. It is put off by this many iterations, so that the loop reads first what
-# has arrived.
+# A visit this late follows a block of the loop. It is put off by this many iterations, so that the loop reads first
+# what has arrived.
 _LATE_NS: Final = 50_000_000
 _PUT_OFF: Final = 8
 # The longest time between two visits while there are deadlines: it measures how much of a short deadline the loop lost.

@@ -1,8 +1,8 @@
 """Detaches a forked child from the connections and programs of its parent's managers.
 
-A fork copies every object, but no threads, and it shares open files: parent and child have the same connections, the same
-pipes to programs and the same epoll instance of the loop. Anything the child does to them, its garbage collection and its
-exit included, would affect the parent.
+A fork copies every object, but no threads, and it shares open files: parent and child have the same connections, the
+same pipes to programs and the same epoll instance of the loop. Anything the child does to them, its garbage collection
+and its exit included, would affect the parent.
 """
 
 from __future__ import annotations

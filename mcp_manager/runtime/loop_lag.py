@@ -1,4 +1,4 @@
-"""Measures how late the event loop runs: a deadline that is missed because the loop was blocked is no server's fault."""
+"""Measures how late the event loop runs: a deadline missed because the loop was blocked is no server's fault."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class LoopLag:
             self._timer = None
 
     def lost_since(self, began: float) -> float:
-        """Return the seconds that the loop was blocked since ``began``, a time of the clock; a block under way counts."""
+        """Return the seconds that the loop was blocked since ``began``, a time of the clock, until now."""
         now = self._clock()
         overdue_s = self._overdue_s(now)
         lost_s = min(overdue_s, now - began) if overdue_s > BLOCKED_S else 0.0
@@ -122,8 +122,8 @@ class LoopLag:
     def has_used_up(self, began: float) -> bool:
         """Return whether the loop was stalled for at least half of the time since ``began``, a time of the clock.
 
-        A server that had that time to answer had no more of it than the loop lost, so its silence proves nothing. A loop
-        that stalls only now and then does not excuse a slow server.
+        Then a server had no more time to answer than the loop lost, so a missing answer proves nothing. A loop that
+        stalls only now and then does not excuse a slow server.
         """
         if self._timer is not None:
             self.stalled_since(self._due)
@@ -158,7 +158,7 @@ class LoopLag:
         return LoopLagView(latest_s=latest_s, longest_s=max([latest_s, *recent]), blocks=self.blocks)
 
     def histogram(self) -> tuple[list[tuple[float, int]], int, float]:
-        """Return a cumulative histogram of all measurements: pairs of bound in seconds and count, total count and sum."""
+        """Return a cumulative histogram of the delays: pairs of bound in seconds and count, total count, sum."""
         total, buckets = 0, []
         for bound, count in zip(_BOUNDS_S, self._counts, strict=False):
             total += count

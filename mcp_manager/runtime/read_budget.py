@@ -19,7 +19,8 @@ FLOOD: Final = "a flood of messages"
 """The fault of a server that sends so much that reading from it has to pause for a second or more."""
 FLOOD_DETAIL: Final = "reading from it pauses, so that others have their turn"
 
-# What all readers together may use in one slice. A reply that a caller waits for takes two or three event-loop iterations.
+# What all readers together may use in one slice. A reply that a caller waits for takes two or three event-loop
+# iterations.
 _SLICE_NS: Final = 100_000
 # A slice that cost too much is paid off by later ones, up to this debt.
 _MAX_DEBT_NS: Final = 8 * _SLICE_NS
@@ -44,10 +45,10 @@ class Reader(Protocol):
 class ReadBudget:
     """Limit the time that one event loop spends on unsolicited messages and the work they cause.
 
-    The budget comes in time slices of 100 µs, one per event-loop iteration at the most. All readers of the loop share each
-    slice. A reader handles at least one message and reports its cost. When the slice is used up, the reader stops, which
-    holds the server back by TCP or pipe backpressure, and waits in line for a later slice. If the loop has nothing else to
-    do, the next slice begins in the next iteration; otherwise readers get a quarter of the loop's time.
+    The budget comes in time slices of 100 µs, one per event-loop iteration at the most. All readers of the loop share
+    each slice. A reader handles at least one message and reports its cost. When the slice is used up, the reader stops,
+    which holds the server back by TCP or pipe backpressure, and waits in line for a later slice. If the loop has
+    nothing else to do, the next slice begins in the next iteration; otherwise readers get a quarter of the loop's time.
 
     Parameters
     ----------

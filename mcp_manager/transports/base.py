@@ -46,7 +46,7 @@ class MessageSink(MessageTaker, Protocol):
         """Note, once, that the transport has closed for good without having been asked to."""
 
     async def is_lost(self, refusal: Refusal) -> bool:
-        """Return whether the session is lost, as the refusal of a message that is not a request suggests."""
+        """Find out whether the session is lost, which the refusal of a message other than a request suggests."""
 
 
 class StreamListener(Protocol):
@@ -100,11 +100,12 @@ class Transport(Protocol):
     async def listen(self) -> None:
         """Open the stream for unsolicited messages of the server, if it offers one; never fails.
 
-        For revisions with a handshake: called after ``notifications/initialized`` was accepted, before the first request.
+        For revisions with a handshake: called after ``notifications/initialized`` was accepted, before the first
+        request.
         """
 
     def channel(self, session: object, ids: RequestIds, dialect: Any = None) -> Channel | None:
-        """Return a channel by which the compiled call path sends the session's requests itself, ``None`` without one."""
+        """Return a channel by which the compiled call path sends requests itself, ``None`` without one."""
 
     def landed(self, exchange: Exchange, answer: Any) -> Awaitable[Message]:
         """Return the reply to a request of the channel, given its result or exception; as :meth:`exchange`."""

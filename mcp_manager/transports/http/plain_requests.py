@@ -140,8 +140,8 @@ class PlainRequests:
         exchange
             The body, and what becomes of it.
         wait
-            The wait for a connection. ``None`` if the response is a stream that stays open: its connection does not count
-            against ``max_connections``, because a few such streams would leave none for calls.
+            The wait for a connection. ``None`` if the response is a stream that stays open: its connection does not
+            count against ``max_connections``, because a few such streams would leave none for calls.
 
         Raises
         ------
@@ -278,7 +278,7 @@ class PlainRequests:
             stream.stop()
 
     def _let_stream_end(self, response: aiohttp.ClientResponse) -> bool:
-        """Read the rest of a stream in the background so that its connection can be reused; return whether there is any."""
+        """Read the rest of a stream in the background, to reuse its connection; return whether there is any."""
         if response.content.is_eof():
             return False
         if self._ending is None:

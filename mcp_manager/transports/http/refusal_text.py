@@ -17,7 +17,7 @@ _MAX_BYTES: Final = 64 * 1024
 _MAX_PAGE: Final = 8 * 1024
 _MAX_LINE: Final = 4096
 _MAX_DEPTH: Final = 6
-# Members that explain an error, the most specific first: RFC 9457, OAuth (RFC 6749, section 5.2), FastAPI, API gateways.
+# Members that explain an error, most specific first: RFC 9457, OAuth (RFC 6749, section 5.2), FastAPI, gateways.
 _EXPLANATIONS: Final = (
     "detail",
     "error_description",
@@ -43,7 +43,7 @@ _decoder: JsonDecoder[Any] = JsonDecoder(Any)
 
 
 def refusal_text(body: bytes) -> str:
-    """Return the line of a body that explains the refusal, "" if there is none; at most 4,096 characters, not masked."""
+    """Return the line of a body that explains the refusal, "" if none; up to 4,096 characters, not masked."""
     text = _text_of(body[:_MAX_BYTES])
     if text[:1] in ("{", "[", '"'):
         if len(body) > _MAX_BYTES:

@@ -80,7 +80,8 @@ class ReplyReader:
                 raise
         exchange.status = status
         for message in self._refusals(reply):
-            # A server that refuses a request before parsing it does not know the id; the response belongs to this request.
+            # A server that refuses a request before parsing it does not know the id; the response belongs to this
+            # request.
             is_stateless = exchange.fields is not None or message.error_code in STATELESS_ERRORS
             named = message.id == exchange.request_id or (message.id is None and is_stateless)
             if named and http_status.carries_answer(status):

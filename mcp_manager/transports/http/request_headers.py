@@ -32,8 +32,8 @@ class RequestHeaders:
     sink
         Counts malformed cookies.
 
-    ``endpoint`` is the URL that requests go to, ``post_head`` the rendered head of a POST. ``channel``, once set, always
-    has the same head.
+    ``endpoint`` is the URL that requests go to, ``post_head`` the rendered head of a POST. ``channel``, once set,
+    always has the same head.
     """
 
     __slots__ = ("_fields", "channel", "cookies", "endpoint", "post_head")

@@ -1,7 +1,7 @@
 """Decides whether a request is sent again after its connection closed before the first byte of the response.
 
-Either side may close an idle connection at any time (RFC 9112, section 9.5). A request that is sent in that moment is lost
-although nothing is wrong with the server.
+Either side may close an idle connection at any time (RFC 9112, section 9.5). A request that is sent in that moment is
+lost although nothing is wrong with the server.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def is_unsent(error: BaseException) -> bool:
 def may_resend(error: BaseException, exchange: Exchange, verb: str) -> bool:
     """Return whether a request may be sent again, on a new connection.
 
-    It may if it was not sent completely, if it is part of the handshake, or if its connection had carried a request before
-    and the request is safe to repeat. A request is sent again once at the most.
+    It may if it was not sent completely, if it is part of the handshake, or if its connection had carried a request
+    before and the request is safe to repeat. A request is sent again once at the most.
 
     Parameters
     ----------

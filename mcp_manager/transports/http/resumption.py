@@ -41,8 +41,8 @@ class Resumptions:
     sink
         Takes every other message.
     deliver
-        ``deliver(reply)`` gives a reply to the exchange that still waits for its own response, and returns whether there
-        is one.
+        ``deliver(reply)`` gives a reply to the exchange that still waits for its own response, and returns whether
+        there is one.
     """
 
     def __init__(

@@ -41,8 +41,8 @@ _ACKNOWLEDGED_S: Final = 1.0
 class HttpSseTransport:
     """Exchange messages with a server that speaks the transport of 2024-11-05.
 
-    The stream is the session. When it ends, every call under way fails with delivery ``unknown``, and the next call opens
-    a new session. The stream does not count against ``max_connections``; the POSTs do.
+    The stream is the session. When it ends, every call under way fails with delivery ``unknown``, and the next call
+    opens a new session. The stream does not count against ``max_connections``; the POSTs do.
 
     Parameters
     ----------
@@ -294,7 +294,7 @@ class HttpSseTransport:
             return error
 
     def _fail(self, error: CallError) -> None:
-        """End the session, once: fail every call under way, and notify the sink unless the session was closed on purpose."""
+        """End the session, once: fail the calls under way, and notify the sink unless it was closed on purpose."""
         if self._failure is not None:
             return
         self._failure = error

@@ -40,8 +40,8 @@ class StandingStream:
     Parameters
     ----------
     get
-        ``await get(exchange, last_event_id)`` sends the GET. It returns the response if that is not a stream, and raises
-        what a wire raises when the stream ends.
+        ``await get(exchange, last_event_id)`` sends the GET. It returns the response if that is not a stream, and
+        raises what a wire raises when the stream ends.
     containment
         Logs unexpected exceptions.
     sink

@@ -63,8 +63,8 @@ class RefusedRequest(NamedTuple):
 class Said(NamedTuple):
     """The server's explanation of a refusal.
 
-    ``detail`` is its text, bounded and masked; ``code`` is the code of a JSON-RPC error, ``None`` without one; ``masked``
-    masks the server's credentials in other texts.
+    ``detail`` is its text, bounded and masked; ``code`` is the code of a JSON-RPC error, ``None`` without one;
+    ``masked`` masks the server's credentials in other texts.
     """
 
     detail: str

@@ -246,7 +246,7 @@ class HttpTransport:
                 raise
 
     def _note_challenge(self, error: AuthError) -> None:
-        """Mark the error as challenged if the credentials are obtained by a flow: the flow has already done all it can."""
+        """Mark the error as challenged if credentials are obtained: everything possible was already done."""
         error.is_challenged = error.is_challenged or self._authorized is not None
 
     def interrupt(self) -> None:
@@ -322,7 +322,7 @@ class HttpTransport:
         return await self._sender.send_plainly("POST", self._headers.endpoint, exchange, lasting=True)
 
     async def _post(self, exchange: Exchange, refusal: WireReply | None = None) -> WireReply | Message:
-        """POST a request with credentials; ``refusal`` is the response if the channel has sent it and it was refused."""
+        """POST a request with credentials; ``refusal`` is the response if the channel sent it and it was refused."""
         if self._authorized is None:
             return await self._send("POST", self._headers.post_head, exchange)
         return await self._authorized.send(

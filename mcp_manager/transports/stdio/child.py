@@ -40,8 +40,8 @@ _STDERR_BYTE_NS: Final = 4
 # High and low water mark of the bytes that the child has not read yet: above the first, writers wait for the second.
 _WRITE_HIGH: Final = 1024 * 1024
 _WRITE_LOW: Final = _WRITE_HIGH // 4
-# How long to wait after the exit for the end of the pipes, which a process that was not found may hold open, and how long
-# a program that has closed one of its pipes may go on.
+# How long to wait after the exit for the end of the pipes, which a process that was not found may hold open, and how
+# long a program that has closed one of its pipes may go on.
 _LAST_WORDS_S: Final = 0.5
 _KILLED_S: Final = 5.0
 _REAP_AGAIN_S: Final = 0.01
@@ -50,8 +50,8 @@ _REAP_AGAIN_S: Final = 0.01
 def child_environment(own: Mapping[str, str], inherited: Sequence[str] = ()) -> dict[str, str]:
     """Build a child's environment.
 
-    It has a few harmless variables of this process, the inherited ones and its own. A secret in this process's environment
-    reaches a child only if it is named.
+    It has a few harmless variables of this process, the inherited ones and its own. A secret in this process's
+    environment reaches a child only if it is named.
 
     Parameters
     ----------
@@ -68,8 +68,8 @@ class Child:
     """Run a program in a process group of its own.
 
     When the program ends, the rest of the group is killed, and on Linux also the descendants that left the group (see
-    ``kill_marked()`` in :mod:`.marked`). It uses neither a thread nor a task where the system has pidfds: the loop watches
-    its pipes and its end.
+    ``kill_marked()`` in :mod:`.marked`). It uses neither a thread nor a task where the system has pidfds: the loop
+    watches its pipes and its end.
 
     Parameters
     ----------

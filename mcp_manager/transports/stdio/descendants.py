@@ -14,7 +14,7 @@ from mcp_manager.transports.stdio.marked import HOST_TOKEN_CHARS, MARK, kill_mar
 __all__ = ["host_token", "kill_marked_soon", "new_mark"]
 
 _SEPARATOR: Final = ","
-# Scanning all processes of the machine takes a while. Pauses of four times as long limit it to a fifth of the loop's time.
+# A scan of all processes takes a while. Pauses of four times as long limit it to a fifth of the loop's time.
 _PAUSES: Final = 4
 
 

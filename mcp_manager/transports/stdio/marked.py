@@ -15,7 +15,7 @@ from collections.abc import Collection
 __all__ = ["HOST_TOKEN_CHARS", "MARK", "kill_marked"]
 
 MARK = "MCP_MANAGER_CHILD"
-"""The environment variable that every descendant of a child inherits; a program that should outlive the child drops it."""
+"""The environment variable that all descendants of a child inherit; one that should outlive it drops it."""
 
 HOST_TOKEN_CHARS = 12
 """The length of the prefix that the tokens of one host's children share."""
@@ -34,8 +34,8 @@ def kill_marked(tokens: Collection[str]) -> None:
     """Kill every process whose initial environment has one of these tokens.
 
     This also finds processes that called ``setsid`` or were orphaned. It does not find a process that was started with
-    a cleared environment. It does nothing without ``/proc`` or ``pidfd_open``: without a pidfd, a process id may belong to
-    another process by the time it is signalled.
+    a cleared environment. It does nothing without ``/proc`` or ``pidfd_open``: without a pidfd, a process id may belong
+    to another process by the time it is signalled.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """Runs a guard process that kills this process's children if this process is killed (SIGKILL, out of memory).
 
-A child that reads its input notices the end of this process by itself. One that is busy, ignores its input or runs behind
-a launcher does not. Linux's parent-death signal is no substitute: it does not reach what a launcher started, and it
-follows the parent thread, not the process. So a small interpreter waits for the end of this process as long as this
+A child that reads its input notices the end of this process by itself. One that is busy, ignores its input or runs
+behind a launcher does not. Linux's parent-death signal is no substitute: it does not reach what a launcher started, and
+it follows the parent thread, not the process. So a small interpreter waits for the end of this process as long as this
 process has children. It needs ``pidfd_open`` (Linux 5.3) to wait for a process that is not its child.
 """
 

@@ -57,8 +57,8 @@ _NOISE: Final = (
 def stderr_excerpt(text: str, most: int) -> list[str]:
     """Return the most informative lines at the end of an output, in their order.
 
-    Stack traces are left out, unless there is nothing else. The last line that names an error is always included, however
-    much was written after it.
+    Stack traces are left out, unless there is nothing else. The last line that names an error is always included,
+    however much was written after it.
 
     Parameters
     ----------

@@ -78,7 +78,8 @@ class _Waiting(Deadline):
 class StdioTransport:
     """Exchange messages with a child process.
 
-    A reply with an unknown id and a line that is not a JSON-RPC message are faults of the server; neither ends the session.
+    A reply with an unknown id and a line that is not a JSON-RPC message are faults of the server; neither ends the
+    session.
 
     Parameters
     ----------

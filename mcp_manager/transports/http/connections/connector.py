@@ -31,7 +31,8 @@ class RoutedConnector(aiohttp.TCPConnector):
     socket_factory
         Makes the sockets of both kinds.
     variables
-        The context variables of the caller that the factory sees. A connection keeps nothing else of the caller's context.
+        The context variables of the caller that the factory sees. A connection keeps nothing else of the caller's
+        context.
     options
         Those of aiohttp's connector.
     """

@@ -27,7 +27,7 @@ class Lane(Wire, asyncio.BufferedProtocol):
     """A lane: one connection that aiohttp has opened and a compiled :class:`Wire` has taken over.
 
     aiohttp makes the connection (DNS, TLS, proxy); the wire then sends requests and parses responses on it without
-    aiohttp. It holds one of :class:`ConnectionPermits` as long as it lives.
+    aiohttp. It holds a connection permit as long as it is open, or until :meth:`stand`.
     """
 
     __slots__ = ("_connection", "_handler", "_lanes", "_poll", "_stands")

@@ -124,7 +124,7 @@ class PacedResponses(ResponseHandler):
         super().connection_lost(exc)
 
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
-        """Pass on what ends the connection, also to the reader of a body, which aiohttp's parser has dropped by then."""
+        """Pass on the error, also to the reader of a body, which aiohttp's parser has dropped by then."""
         super().set_exception(exc, *cause)
         payload = self._payload
         if isinstance(exc, HttpProcessingError) and payload is not None and not payload.is_eof():

@@ -56,7 +56,7 @@ class ConnectionWait:
 
     @staticmethod
     def is_exhaustion(error: BaseException) -> bool:
-        """Return whether a connection failed because this process or the system has run out of descriptors or memory."""
+        """Return whether a connection failed because the process or system has run out of descriptors or memory."""
         cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
         if isinstance(cause, socket.gaierror) or (isinstance(cause, OSError) and cause.errno is None):
             # The resolver and the loading of TLS files report it by errors of their own.
@@ -107,7 +107,7 @@ class _Waiter(Generic[LaneT]):
 
 
 class DestinationQueue(Generic[LaneT]):
-    """The connections to one destination and the callers that wait for one; ``wires`` are those that can be handed over."""
+    """The connections to one destination, and the callers that wait for one; ``wires`` holds the lanes."""
 
     __slots__ = ("taken", "ticket", "waiters", "wires")
 
@@ -147,8 +147,8 @@ class DestinationQueue(Generic[LaneT]):
 class ConnectionPermits:
     """Hand out permits for open connections, and queue the callers that would exceed a bound.
 
-    A free permit goes to the caller that has waited longest among those whose destination has room. A caller that finds an
-    idle lane takes it without asking here.
+    A free permit goes to the caller that has waited longest among those whose destination has room. A caller that finds
+    an idle lane takes it without asking here.
 
     Parameters
     ----------
@@ -175,7 +175,8 @@ class ConnectionPermits:
         self._waiting = 0
         self._tickets = itertools.count(1)
         self._busy: dict[DestinationQueue[Any], None] = {}
-        # A heap of the queues whose first waiter lacks nothing but a permit in total, by ticket; some entries are stale.
+        # A heap of the queues whose first waiter lacks nothing but a permit in total, by ticket; some entries are
+        # stale.
         self._next: list[tuple[int, DestinationQueue[Any]]] = []
         self._restoring: asyncio.TimerHandle | None = None
 

@@ -44,7 +44,7 @@ class HttpPool:
     timer
         Takes the deadlines of calls; it is closed with the pool.
     lag
-        Measures how late the loop is, so that a connection attempt delayed by a blocked loop is not held against the server.
+        Measures how late the loop is, to excuse a server for a connection attempt that a blocked loop has delayed.
     sender
         The ``User-Agent`` of requests that have none of their own.
     """
@@ -67,7 +67,7 @@ class HttpPool:
         self.timer = timer if timer is not None else DeadlineTimer()
         self.lag = lag if lag is not None else LoopLag()
         self._storage: bytearray | None = None
-        # By all that makes two connections the same: nobody may speak on one that another's certificate has opened.
+        # By destination: a request must not use a connection that another server's client certificate has opened.
         self._lanes: weakref.WeakValueDictionary[Destination, LanePool] = weakref.WeakValueDictionary()
         self._streams = 0
         self._sweeper: asyncio.TimerHandle | None = None

@@ -26,8 +26,8 @@ class RoutedClient:
     """An HTTP client for obtaining authorization.
 
     The server's own origins are reached as the server itself. Authorization servers elsewhere are reached through the
-    same proxy; they are trusted by ``ca_file`` or the system's store, and get neither the client certificate nor the unix
-    socket.
+    same proxy; they are trusted by ``ca_file`` or the system's store, and get neither the client certificate nor the
+    unix socket.
     """
 
     def __init__(self, pool: HttpPool, config: ServerConfig) -> None:
@@ -76,7 +76,7 @@ class RoutedClient:
 
 @contextlib.contextmanager
 def _rule_of_proxy(url: URL) -> Iterator[None]:
-    """Apply the address rule to a URL that a proxy connects to: to a literal address only, as the proxy resolves names."""
+    """Apply the address rule to a URL behind a proxy: to a literal address only, as the proxy resolves names."""
     rule = address_rule.get()
     address = literal_address(url.host or "")
     if rule is not None and address is not None:

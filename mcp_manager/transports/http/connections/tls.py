@@ -58,8 +58,8 @@ class TlsContexts:
         tls
             The settings of a server.
         elsewhere
-            Whether it is for third parties that the server refers to. They are always verified, also against the system's
-            store, and are not shown the client certificate.
+            Whether it is for third parties that the server refers to. They are always verified, also against the
+            system's store, and are not shown the client certificate.
 
         Raises
         ------

@@ -16,7 +16,7 @@ _DEFAULT_PRODUCT: Final = "mcp-manager"
 
 
 def user_agent(name: str, version: str = "") -> str:
-    """Return the field's value, ``name/version`` (RFC 9110, section 10.1.5); characters that no token has become ``-``."""
+    """Return ``name/version`` (RFC 9110, section 10.1.5); characters that no token may contain become ``-``."""
     product, release = (_NO_TOKEN.sub("-", text).strip("-") for text in (name, version))
     if not product:
         return f"{_DEFAULT_PRODUCT}/{__version__}"
