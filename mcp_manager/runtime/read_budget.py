@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 FLOOD: Final = "a flood of messages"
 """The fault of a server that sends so much that reading from it has to pause for a second or more."""
-FLOOD_DETAIL: Final = "reading from it pauses, so that others have their turn"
+FLOOD_DETAIL: Final = "reading from it pauses, so that other servers get their share"
 
 # What all readers together may use in one slice. A reply that a caller waits for takes two or three event-loop
 # iterations.

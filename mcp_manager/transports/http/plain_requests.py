@@ -198,7 +198,7 @@ class PlainRequests:
     ) -> aiohttp.ClientResponse:
         url = request.url
         options = await request_options(self._route, self._pool.tls, url, self._endpoint)
-        told = flood_taker.set(self._taker)
+        token = flood_taker.set(self._taker)
         try:
             return await client.request(
                 request.verb,
@@ -211,7 +211,7 @@ class PlainRequests:
                 trace_request_ctx=exchange,
             )
         finally:
-            flood_taker.reset(told)
+            flood_taker.reset(token)
 
     def _headers_of(self, request: HttpRequest, exchange: Exchange) -> Mapping[str, str]:
         """Return all header fields: those of the request, of its route and of this exchange alone."""

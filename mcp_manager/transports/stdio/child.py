@@ -109,7 +109,7 @@ class Child:
         self._writable.set()
         self._stderr = bytearray()
         self._budget: ReadBudget | None = None
-        self._stderr_turn = CallbackReader(lambda: self._watch(self._stderr_number), on_flood)
+        self._stderr_reader = CallbackReader(lambda: self._watch(self._stderr_number), on_flood)
         self._closing = False
         self._terminated = False
         self._exit_code: int | None = None
@@ -373,7 +373,7 @@ class Child:
             and not self._budget.spend(len(data) * _STDERR_BYTE_NS)
         ):
             asyncio.get_running_loop().remove_reader(self._stderr_number)
-            self._budget.wait(self._stderr_turn)
+            self._budget.wait(self._stderr_reader)
 
     def _kill_soon(self, misdeed: str) -> None:
         """Kill a program that can no longer answer, unless it ends by itself within half a second."""
@@ -431,7 +431,7 @@ class Child:
                 timer.cancel()
         self._close_stdin()
         if self._budget is not None:
-            self._budget.leave(self._stderr_turn)
+            self._budget.leave(self._stderr_reader)
         for number in list(self._outputs):
             self._close_output(number)
         self._drop_pidfd()
