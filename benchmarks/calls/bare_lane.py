@@ -11,7 +11,7 @@ from yarl import URL
 
 from mcp_manager._core.http_message import Exchange
 from mcp_manager.transports.http.connections.pool import HttpPool
-from mcp_manager.transports.http.request_head import render_head
+from mcp_manager.transports.http.request_headers import render_head
 
 __all__ = ["BareLane", "connect"]
 

@@ -8,7 +8,7 @@ from mcp_manager._core.deadlines import Deadline
 
 @disjoint_base
 class PacedReader(Deadline):
-    """Read from a transport by turns; see :class:`~mcp_manager.runtime.reading_turns.ReadingTurns`."""
+    """Read from a transport in time slices; see :class:`~mcp_manager.runtime.read_budget.ReadBudget`."""
 
     @property
     def transport(self) -> asyncio.Transport | None:

@@ -32,6 +32,7 @@ from mcp_manager.errors import (
 from mcp_manager.health import HealthMonitor
 from mcp_manager.outcomes import classify_error, classify_rpc_error
 from mcp_manager.protocol.request import encode_method
+from mcp_manager.runtime.loop_lag import LATE_HINT
 from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.session import Session
@@ -315,7 +316,7 @@ def _late(server_id: str, by_ns: int) -> CallError:
         server_id=server_id,
         delivery="answered",
         retryable=False,
-        hint="the event loop was blocked, or this machine has too little time for it",
+        hint=LATE_HINT,
     )
     error.is_local = True
     return error

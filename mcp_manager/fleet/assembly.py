@@ -134,13 +134,13 @@ class Assembly:
         from yarl import URL  # noqa: PLC0415
 
         from mcp_manager.transports.http.connections.route import route_of  # noqa: PLC0415
-        from mcp_manager.transports.http.settings import HttpSettings  # noqa: PLC0415
+        from mcp_manager.transports.http.options import HttpOptions  # noqa: PLC0415
         from mcp_manager.transports.http.sse import HttpSseTransport  # noqa: PLC0415
         from mcp_manager.transports.http.transport import HttpTransport  # noqa: PLC0415
 
         url = config.instance_url(index)
         where = URL(url)
-        settings = HttpSettings(
+        options = HttpOptions(
             pool=self.http,
             url=url,
             headers=request_headers(config),
@@ -155,7 +155,7 @@ class Assembly:
             secrets=session.secrets,
         )
         kind = HttpSseTransport if sse or config.transport == "sse" else HttpTransport
-        return kind(settings, sink)
+        return kind(options, sink)
 
 
 def client_identity(config: ManagerConfig, handlers: HandlerMap, capabilities: Mapping[str, Any]) -> ClientIdentity:

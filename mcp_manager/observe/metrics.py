@@ -16,7 +16,7 @@ from mcp_manager.calls.recoveries import Recoveries, Recovery
 from mcp_manager.health.readiness import ready_count
 from mcp_manager.observe.views import circuit_of
 from mcp_manager.runtime.loop_lag import LoopLag
-from mcp_manager.runtime.reading_turns import FLOOD
+from mcp_manager.runtime.read_budget import FLOOD
 from mcp_manager.servers.supervisor import RestartCause, Supervisor
 from mcp_manager.types import CallStatus, CircuitState
 

@@ -1,1 +1,1 @@
-"""The event loop and the process underneath: tasks, timers, turns of the loop, forks and the life of a manager."""
+"""The event loop and the process: tasks, timers, the read budget, forks and the phases of a manager's life."""

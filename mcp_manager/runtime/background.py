@@ -1,4 +1,4 @@
-"""The one place where the package makes tasks and sees them end; the loop's task factory makes no difference."""
+"""Creates all tasks of the package, independently of the loop's task factory, and runs work to completion."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ def background_task(
     context: Context | None = None,
     loop: asyncio.AbstractEventLoop | None = None,
 ) -> asyncio.Task[T]:
-    """Run work in a task that begins in a later turn of the loop, when whoever makes it has noted it down.
+    """Run work in a task that starts in a later event-loop iteration, when the caller has stored the task.
 
-    A loop's task factory is passed by: with :func:`asyncio.eager_task_factory` the work would begin, and might end, before
-    this function returns, on the stack of whoever calls it.
+    The loop's task factory is not used: with :func:`asyncio.eager_task_factory` the work would start, and might end,
+    before this function returns.
 
     Parameters
     ----------
     work
-        What to run.
+        The coroutine to run.
     name
-        What it does, as debuggers and warnings show it.
+        What it does, for debuggers and warnings.
     among
-        Where the task is kept until it ends: loops hold tasks weakly. Without it the caller keeps the task.
+        A set that holds the task until it ends. Without one the caller must keep the task: loops hold tasks weakly.
     context
-        What the work runs in, a copy of the current context by default.
+        The context that the work runs in, a copy of the current one by default.
     loop
-        Where it runs, the running loop by default.
+        The loop that it runs on, the running loop by default.
 
     Returns
     -------
@@ -57,10 +57,10 @@ def background_task(
 
 
 def bare_context(*kept: ContextVar[Any]) -> Context:
-    """Return a context with the current values of these variables alone, which must have a default.
+    """Return a context that has only the current values of these variables, each of which must have a default.
 
-    For what outlives the call that begins it: a timer, a connection or a task keeps the context that it begins in. In its
-    caller's it would keep the caller's request alive, and what is done later, for others, would be done in it.
+    Use it for timers, connections and tasks that outlive the call that starts them. They keep the context they start
+    in: the caller's context would keep the caller's request alive, and work for other callers would run in it.
     """
     context = Context()
     for variable in kept:
@@ -70,7 +70,7 @@ def bare_context(*kept: ContextVar[Any]) -> Context:
 
 @types.coroutine
 def within(context: Context, work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-    """Do work in another context, as a part of the current task."""
+    """Await work in another context, within the current task."""
     resume = partial(work.send, None)
     try:
         while True:
@@ -90,18 +90,18 @@ def within(context: Context, work: Coroutine[Any, Any, T]) -> Generator[Any, Any
 
 
 def read_failure(task: asyncio.Task[Any]) -> None:
-    """Read a task's exception, which is an answer to somebody who may be gone: else asyncio reports it as lost."""
+    """Retrieve a task's exception if nobody else may: asyncio warns of exceptions that are never retrieved."""
     if not task.cancelled():
         task.exception()
 
 
 async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
-    """Do work that is bounded in time to its end, however often its caller is cancelled meanwhile.
+    """Run work to completion, however often the caller is cancelled; the work must be bounded in time.
 
     Raises
     ------
     asyncio.CancelledError
-        The caller was cancelled; the work is done all the same.
+        The caller was cancelled; the work is complete nevertheless.
     """
     task = background_task(work, "end what must not be left half done")
     cancelled: asyncio.CancelledError | None = None
@@ -121,9 +121,9 @@ async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def finish(work: Coroutine[Any, Any, object], name: str) -> bool:
-    """Do work to its end as :func:`to_its_end` does, and tell whether the caller, or the work, was cancelled meanwhile.
+    """Run one step of a shutdown to completion, and return whether the caller or the work was cancelled meanwhile.
 
-    Whatever it raises is logged: for a way that must be gone to its end, whatever happens on it.
+    What the work raises is logged, so that the next step runs in any case.
     """
     task = background_task(work, name)
     was_cancelled = False

@@ -1,4 +1,4 @@
-"""The one timer of the running loop behind all deadlines of a manager's calls."""
+"""The single event-loop timer behind the deadlines of all calls of a manager."""
 
 from __future__ import annotations
 
@@ -12,20 +12,25 @@ from mcp_manager.runtime.loop_lag import LoopLag
 
 __all__ = ["DeadlineTimer", "remaining_s"]
 
-# uvloop counts in milliseconds and may be early by one; a visit before its time would only be repeated.
+# uvloop counts in milliseconds and may fire one early; an early visit would only have to be repeated.
 _EARLY_S: Final = 0.001
-# How late a visit is after a block, and how many turns the loop has then to read what has come.
+# A visit this late follows a block of the loop. It is put off by this many iterations, so that the loop reads first
+# what has arrived.
 _LATE_NS: Final = 50_000_000
-_TURNS: Final = 8
-# While anything has a deadline, it looks at least this often: so it is known how much of a short one the loop lost.
+_PUT_OFF: Final = 8
+# The longest time between two visits while there are deadlines: it measures how much of a short deadline the loop lost.
 _GLANCE_NS: Final = 25_000_000
 
 
 class DeadlineTimer:
-    """Visit a wheel of deadlines when the first of them may be due.
+    """Visit a timing wheel of deadlines when the first of them may be due.
 
-    ``wheel`` takes the deadlines, in nanoseconds of :func:`time.monotonic_ns`; it belongs to the running loop. ``lag`` is
-    told how late the visits are.
+    Parameters
+    ----------
+    lag
+        Records how late the visits are; a new one by default.
+
+    ``wheel`` takes the deadlines, in nanoseconds of :func:`time.monotonic_ns`; it belongs to the running loop.
     """
 
     def __init__(self, lag: LoopLag | None = None) -> None:
@@ -35,7 +40,7 @@ class DeadlineTimer:
         self._asked_ns = 0
 
     def close(self) -> None:
-        """Lift every deadline and end the timer; idempotent."""
+        """Cancel every deadline and the timer; idempotent."""
         self.wheel.clear()
         if self._handle is not None:
             self._handle.cancel()
@@ -47,21 +52,21 @@ class DeadlineTimer:
         now_ns = time.monotonic_ns()
         self._asked_ns = min(at_ns, now_ns + _GLANCE_NS)
         delay_s = max(0, self._asked_ns - now_ns) / 1e9 + _EARLY_S
-        self._handle = asyncio.get_running_loop().call_later(delay_s, self._look, _TURNS, context=bare_context())
+        self._handle = asyncio.get_running_loop().call_later(delay_s, self._look, _PUT_OFF, context=bare_context())
 
-    def _look(self, turns: int) -> None:
-        """Visit the wheel; after a block not before the loop has read what has come meanwhile: a reply is no silence."""
+    def _look(self, left: int) -> None:
+        """Visit the wheel; after a block, first let the loop read for ``left`` iterations: a reply may have arrived."""
         now_ns = time.monotonic_ns()
-        if turns == _TURNS:
+        if left == _PUT_OFF:
             self.lag.stalled_since(self._asked_ns / 1e9)
-        if turns and now_ns - self._asked_ns > _LATE_NS:
-            # uvloop calls its timers before it looks at its sockets, and a long reply takes more than one look.
-            self._handle = asyncio.get_running_loop().call_soon(self._look, turns - 1)
+        if left and now_ns - self._asked_ns > _LATE_NS:
+            # uvloop calls its timers before it polls its sockets, and a long reply takes more than one poll.
+            self._handle = asyncio.get_running_loop().call_soon(self._look, left - 1)
             return
         self._handle = None
         self.wheel.visit(now_ns)
 
 
 def remaining_s(deadline_ns: int) -> float | None:
-    """Return how many seconds are left, 0 at the least; ``None`` where ``deadline_ns`` is 0, which means no deadline."""
+    """Return the seconds until a deadline, at least 0; ``None`` if ``deadline_ns`` is 0, which means no deadline."""
     return max(0, deadline_ns - time.monotonic_ns()) / 1e9 if deadline_ns else None

@@ -1,8 +1,8 @@
-"""What a manager's process and its forked copies share, and how a copy lets go of it.
+"""Detaches a forked child from the connections and programs of its parent's managers.
 
-A fork copies every object, but the threads that work with them stay behind, and open files are not copied: a connection,
-the pipe to a program and the loop's list of what it waits for are the same ones in both processes. Whatever the copy
-did with them, its garbage collection and its exit included, it would do to the parent's.
+A fork copies every object, but no threads, and it shares open files: parent and child have the same connections, the
+same pipes to programs and the same epoll instance of the loop. Anything the child does to them, its garbage collection
+and its exit included, would affect the parent.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ class HasDescriptor(Protocol):
     """An open file or socket."""
 
     def fileno(self) -> int:
-        """Return its number; negative, or a ``ValueError``, once it is closed."""
+        """Return the descriptor; negative, or :class:`ValueError`, once it is closed."""
 
 
 class Inheritable(Protocol):
-    """What works in the process that made it alone."""
+    """An object that works only in the process that made it."""
 
     def _disown(self) -> None:
-        """Give up what is the parent's; called in the child, first of all, when no other thread is there."""
+        """Give up what belongs to the parent; called in the child right after the fork, before it has other threads."""
 
 
 _owners: Final[weakref.WeakSet[Inheritable]] = weakref.WeakSet()
@@ -34,15 +34,15 @@ _files: Final[weakref.WeakSet[HasDescriptor]] = weakref.WeakSet()
 
 
 def tell_of_forks(owner: Inheritable) -> None:
-    """Have ``owner._disown()`` called in every forked child, for as long as the owner is there."""
+    """Call ``owner._disown()`` in every forked child as long as the owner exists."""
     _owners.add(owner)
 
 
 def keep_from_children(file: HasDescriptor) -> None:
-    """Have a file's descriptor lead nowhere in every forked child.
+    """Point a file's descriptor at the null device in every forked child.
 
-    The peer then learns of its end when this process closes it, and not only when the last child is gone; and nothing
-    that the child's objects write to it, or ask of it when they are destroyed, reaches the peer or the parent's loop.
+    The peer then sees the end of the connection when this process closes it, not when the last child has ended, and
+    nothing that the child's objects write, also while they are destroyed, reaches the peer or the parent's loop.
     """
     _files.add(file)
 
@@ -51,7 +51,7 @@ def _in_child() -> None:
     files = list(_files)
     _files.clear()
     if files:
-        # Without a descriptor to spare they stay open: then it is their owners alone who leave them in peace.
+        # It fails if the process has no descriptor left. Then the files stay open, and only _disown() protects them.
         with contextlib.suppress(OSError):
             _cut_off(files)
     for owner in list(_owners):
@@ -64,7 +64,8 @@ def _cut_off(files: list[HasDescriptor]) -> None:
         with contextlib.suppress(OSError, ValueError):
             number = file.fileno()
             if number >= 0:
-                # In one step: a closed number could be given to a file of somebody else, whom the owner then disturbs.
+                # dup2() replaces it in one step. A closed number could go to an unrelated file, which its old owner
+                # would then use.
                 os.dup2(nowhere, number, inheritable=False)
     os.close(nowhere)
 

@@ -1,4 +1,4 @@
-"""How late the running loop is: a loop that something blocks keeps its servers' answers waiting, not the servers."""
+"""Measures how late the event loop runs: a deadline missed because the loop was blocked is no server's fault."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ __all__ = ["BLOCKED_S", "LATE_HINT", "LoopLag", "LoopLagView"]
 _log = logging.getLogger(__name__)
 
 BLOCKED_S: Final = 0.25
-"""A loop that is late by more is blocked: what was to be over by then says nothing of any server."""
+"""A loop that is later than this is blocked; a deadline missed meanwhile says nothing about a server."""
 
-LATE_HINT: Final = "the event loop was blocked, or this machine has too little time for it"
+LATE_HINT: Final = "the event loop was blocked, or this machine is overloaded"
 
 _INTERVAL_S: Final = 0.5
 _WARNED_S: Final = 1.0
 _WARN_EVERY_S: Final = 60.0
-# For how long a block is remembered, and how many: longer than a connection takes that it may have kept waiting.
+# How long blocks are remembered, and how many: longer than a connection attempt that one may have delayed.
 _REMEMBERED_S: Final = 60.0
 _MOST_BLOCKS: Final = 128
-# What uses up the short deadlines: as many are remembered as a loop under strain has in seconds.
+# Stalls are shorter delays, which can use up a short deadline. A busy loop has this many within seconds.
 _STALL_S: Final = 0.01
 _MOST_STALLS: Final = 512
 _BOUNDS_S: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_HINT: Final = "something runs on it that should run in a thread: loop.set_debug(True) names it"
+_HINT: Final = "run blocking code in a thread; loop.set_debug(True) names it"
 
 
 class LoopLagView(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,11 +41,11 @@ class LoopLagView(msgspec.Struct, frozen=True, kw_only=True):
     Parameters
     ----------
     latest_s
-        At the last measurement, or by now if that is overdue.
+        Seconds of delay at the last measurement, or until now if the next one is overdue.
     longest_s
-        The most of the last minute.
+        The longest delay of the last minute, in seconds.
     blocks
-        How often it was late by more than a quarter of a second since the start.
+        How often it was late by more than 0.25 s since the start.
     """
 
     latest_s: float
@@ -54,7 +54,7 @@ class LoopLagView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoopLag:
-    """Measure how late the running loop calls what it was asked to call.
+    """Measure how late the running loop calls its timers.
 
     Parameters
     ----------
@@ -80,9 +80,9 @@ class LoopLag:
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._latest_s = 0.0
-        # When blocks ended, and how long they were.
+        # The end and the length of each block.
         self._blocks: collections.deque[tuple[float, float]] = collections.deque(maxlen=_MOST_BLOCKS)
-        # When they began and ended, in their order; none touches the next.
+        # The begin and the end of each stall, in order; none overlaps the next.
         self._stalls: collections.deque[tuple[float, float]] = collections.deque(maxlen=_MOST_STALLS)
         self._counts = [0] * (len(_BOUNDS_S) + 1)
         self._sum_s = 0.0
@@ -90,18 +90,18 @@ class LoopLag:
         self.blocks = 0
 
     def start(self) -> None:
-        """Begin to measure the running loop."""
+        """Start measuring the running loop."""
         self._due = self._clock() + _INTERVAL_S
         self._timer = asyncio.get_running_loop().call_later(_INTERVAL_S, self._measure)
 
     def close(self) -> None:
-        """Measure no more; idempotent."""
+        """Stop measuring; idempotent."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def lost_since(self, began: float) -> float:
-        """Return for how many seconds since a time of :func:`time.monotonic` the loop was blocked, by now included."""
+        """Return the seconds that the loop was blocked since ``began``, a time of the clock, until now."""
         now = self._clock()
         overdue_s = self._overdue_s(now)
         lost_s = min(overdue_s, now - began) if overdue_s > BLOCKED_S else 0.0
@@ -111,7 +111,7 @@ class LoopLag:
         return lost_s
 
     def stalled_since(self, due: float) -> None:
-        """Take note that the loop does now what it was to do at a time of the clock; what is hardly late is no stall."""
+        """Record that what was due at ``due``, a time of the clock, runs now; a delay below 10 ms is no stall."""
         now, began = self._clock(), due
         if now - due < _STALL_S:
             return
@@ -120,10 +120,10 @@ class LoopLag:
         self._stalls.append((began, now))
 
     def has_used_up(self, began: float) -> bool:
-        """Tell whether the loop was blocked for at least half of the time since then, a time of the clock.
+        """Return whether the loop was stalled for at least half of the time since ``began``, a time of the clock.
 
-        Whoever had until now to answer, and did not, had then less time than the loop lost: that says nothing of it. Of a
-        slow one, on a loop that is blocked now and then, it does.
+        Then a server had no more time to answer than the loop lost, so a missing answer proves nothing. A loop that
+        stalls only now and then does not excuse a slow server.
         """
         if self._timer is not None:
             self.stalled_since(self._due)
@@ -135,28 +135,30 @@ class LoopLag:
         return 0.0 < self._clock() - began <= 2 * lost_s
 
     def excuse(self, error: DeadlineExceededError, began_ns: int, deadline_ns: int) -> None:
-        """Say of the error of a deadline that it was this side that used up the time, if it was.
+        """Mark the error of a missed deadline as local if it was this process that used up the time.
 
         Parameters
         ----------
+        error
+            The error to mark.
         began_ns
-            When the request was handed to its transport, of :func:`time.monotonic_ns`; 0 if it never was.
+            When the request was handed to its transport, by :func:`time.monotonic_ns`; 0 if it never was.
         deadline_ns
-            When it was to be over, of the same clock.
+            The deadline, by the same clock.
         """
         self.stalled_since(deadline_ns / 1e9)
         if began_ns and self.has_used_up(began_ns / 1e9):
             error.is_local, error.hint = True, error.hint or LATE_HINT
 
     def view(self) -> LoopLagView:
-        """Show what was measured."""
+        """Return the current figures."""
         now = self._clock()
         latest_s = max(self._latest_s, self._overdue_s(now))
         recent = [length_s for ended, length_s in self._blocks if now - ended <= _REMEMBERED_S]
         return LoopLagView(latest_s=latest_s, longest_s=max([latest_s, *recent]), blocks=self.blocks)
 
     def histogram(self) -> tuple[list[tuple[float, int]], int, float]:
-        """Return all measurements: how many were at most so many seconds, how many there were, and their sum."""
+        """Return a cumulative histogram of the delays: pairs of bound in seconds and count, total count, sum."""
         total, buckets = 0, []
         for bound, count in zip(_BOUNDS_S, self._counts, strict=False):
             total += count

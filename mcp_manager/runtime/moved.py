@@ -1,6 +1,6 @@
-"""Modules that had another name: importable by it for one more release, with a :class:`DeprecationWarning`.
+"""Keeps renamed modules importable by their old names for one more release, with a :class:`DeprecationWarning`.
 
-Only those are listed that hold a public name, which somebody may have imported from there, or pickled.
+It lists only modules with a public name, which users may have imported from there or pickled.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MOVED: Final = {
     "mcp_manager.tool_catalog": "mcp_manager.verbs.fleet_tools",
     "mcp_manager.views": "mcp_manager.observe.views",
 }
-"""The new name of each module that moved; those inside a package moved with it."""
+"""The new name of each moved module; the modules inside a moved package moved with it."""
 
 
 class _MovedModules(MetaPathFinder, Loader):
@@ -37,11 +37,11 @@ class _MovedModules(MetaPathFinder, Loader):
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return how to load a module by its old name, ``None`` for every other name."""
-        # A package to Python, so that the modules inside it are looked for here as well.
+        # Declared a package, so that Python asks this finder for the modules inside it as well.
         return ModuleSpec(fullname, self, is_package=True) if _name_of(fullname) is not None else None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Have the module answer with what is in the new one."""
+        """Forward the module's attributes to the new module."""
         old = module.__name__
         name = _name_of(old)
         assert name is not None
@@ -51,14 +51,14 @@ class _MovedModules(MetaPathFinder, Loader):
             if error.name != name:
                 raise
             raise ModuleNotFoundError(f"No module named {old!r}", name=old) from error
-        warnings.warn(f"{old} is now {name}; the old name goes with the next release", DeprecationWarning, stacklevel=2)
+        warnings.warn(f"{old} is now {name}; the next release removes the old name", DeprecationWarning, stacklevel=2)
         module.__doc__ = moved.__doc__
         module.__dict__["__all__"] = getattr(moved, "__all__", [])
         module.__dict__["__getattr__"] = lambda attribute: getattr(moved, attribute)
 
 
 def find_moved_modules() -> None:
-    """Look for modules by their old names from now on, where nothing else finds them."""
+    """Install the finder, last, so that it is asked only for modules that nothing else finds; idempotent."""
     if not any(isinstance(finder, _MovedModules) for finder in sys.meta_path):
         sys.meta_path.append(_MovedModules())
 

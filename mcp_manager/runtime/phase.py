@@ -1,4 +1,4 @@
-"""How far the life of a manager has come and on which loop it lives, and what it answers where that does not fit."""
+"""The phases of a manager's life, the loop it belongs to, and the errors of calls that do not fit either."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Phase(enum.Enum):
 
 
 class Unique:
-    """What has connections, programs and a loop, and can therefore neither be copied nor pickled."""
+    """An object with connections, programs and a loop, which can therefore be neither copied nor pickled."""
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         name = type(self).__name__
         raise TypeError(
-            f"a {name} can neither be copied nor pickled, as it has connections and programs "
-            f"(pass on its configuration, and make another {name} where that arrives)"
+            f"a {name} can be neither copied nor pickled, because it has connections and programs "
+            f"(pass on its configuration and create another {name} from it)"
         )
 
 
@@ -40,8 +40,8 @@ class Lifetime(Unique):
     def __init__(self) -> None:
         self._phase = Phase.NEW
         self._loop: asyncio.AbstractEventLoop | None = None
-        # The thread that calls may come from, 0 unless running: to ask for the running loop costs a system call on
-        # Python 3.11.
+        # The thread that calls must come from, 0 unless running. Comparing it is cheaper than asking for the running
+        # loop, which costs a system call on Python 3.11.
         self._serving_thread = 0
 
     @property
@@ -50,10 +50,10 @@ class Lifetime(Unique):
         return self._phase is Phase.RUNNING
 
     def _disown(self) -> None:
-        """Leave everything to the process that this one was forked from; one that was not started serves here."""
+        """Leave connections and programs to the parent process; a manager that was not started stays usable."""
         if self._phase in (Phase.RUNNING, Phase.STOPPING):
             self._phase, self._serving_thread = Phase.INHERITED, 0
-            # To destroy it would end what the parent goes on using.
+            # Destroying it would close what the parent still uses.
             make_permanent(self)
 
     def __del__(self) -> None:
@@ -71,7 +71,7 @@ class Lifetime(Unique):
 
 
 def warn_of_unstopped(manager: object, way_out: str) -> None:
-    """Warn of a manager that nobody can stop any more."""
+    """Warn that a running manager was dropped, so that nothing can stop it any more."""
     name = type(manager).__name__
     warnings.warn(
         f"a {name} was dropped while it was running: {way_out}", ResourceWarning, stacklevel=3, source=manager
@@ -79,7 +79,17 @@ def warn_of_unstopped(manager: object, way_out: str) -> None:
 
 
 def not_running(phase: Phase, state: str = "", *, subject: str = "The manager") -> NotRunningError:
-    """Make the error for a manager in this phase; ``state`` says more than that: "belongs to another event loop"."""
+    """Make the error for a call in this phase.
+
+    Parameters
+    ----------
+    phase
+        The phase of the manager.
+    state
+        What is wrong, such as "belongs to another event loop"; by default the phase in words.
+    subject
+        What the error's sentence begins with.
+    """
     hint = {
         Phase.NEW: "call start() first",
         Phase.RUNNING: "use it on the loop it was started on, or PyMcpManager from any thread",

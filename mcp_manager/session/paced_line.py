@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Final
 
-from mcp_manager.runtime.reading_turns import reading_turns
+from mcp_manager.runtime.read_budget import read_budget
 
 __all__ = ["PacedLine"]
 
@@ -84,7 +84,7 @@ class PacedLine:
         self._leave()
 
     def read_on(self) -> None:
-        """Go on, in a new turn of the loop; see :class:`~mcp_manager.runtime.reading_turns.Reader`."""
+        """Go on, in a new time slice; see :class:`~mcp_manager.runtime.read_budget.Reader`."""
         self._leave()
         self._begin()
 
@@ -95,16 +95,16 @@ class PacedLine:
         """Begin what may begin in this turn."""
         if self._waits_for_turn:
             return
-        turns = reading_turns()
+        budget = read_budget()
         while len(self._running) < self._at_once:
             key = next((each for each in self._waiting if each not in self._running), None)
             if key is None:
                 return
-            if not turns.spend(0):
+            if not budget.spend(0):
                 self._waits_for_turn = True
-                turns.wait(self)
+                budget.wait(self)
                 return
-            turns.spend(self._cost_ns)
+            budget.spend(self._cost_ns)
             self._run(key, self._waiting.pop(key))
 
     def _run(self, key: Hashable, work: Work) -> None:
@@ -123,4 +123,4 @@ class PacedLine:
     def _leave(self) -> None:
         if self._waits_for_turn:
             self._waits_for_turn = False
-            reading_turns().leave(self)
+            read_budget().leave(self)

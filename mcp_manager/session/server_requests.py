@@ -27,7 +27,7 @@ from mcp_manager.protocol.multi_round import InputRequest
 from mcp_manager.protocol.subscriptions import CHANGE_KINDS
 from mcp_manager.runtime.background import background_task, bare_context
 from mcp_manager.runtime.deadline_timer import remaining_s
-from mcp_manager.runtime.reading_turns import reading_turns
+from mcp_manager.runtime.read_budget import read_budget
 from mcp_manager.session.handlers import HandlerMap, TookTooLongError, outcome, start_handler
 from mcp_manager.session.knowledge.peer_faults import PeerFaults
 from mcp_manager.session.paced_line import PacedLine
@@ -145,7 +145,7 @@ class ServerRequests:
             self._reply(_error_frame(request_id, INTERNAL_ERROR, "Too many requests at once"))
         else:
             task = self.spawn(self._serve(method, request_id, message.params))
-            reading_turns().spend(_HANDLER_NS + _REPLY_NS)
+            read_budget().spend(_HANDLER_NS + _REPLY_NS)
             if task is not None:
                 self._answering[request_id] = task
                 task.add_done_callback(lambda _: self._answering.pop(request_id, None))

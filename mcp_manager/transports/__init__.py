@@ -1,1 +1,1 @@
-"""Bytes in, bytes out: one folder per transport behind the seam of :mod:`mcp_manager.transports.base`."""
+"""The transports of MCP messages, one folder each, behind the interface in :mod:`mcp_manager.transports.base`."""

@@ -1,4 +1,4 @@
-"""The seam between a session and the bytes: what every transport takes and gives."""
+"""The interface between sessions and transports."""
 
 from __future__ import annotations
 
@@ -15,117 +15,135 @@ __all__ = ["Exchange", "LifeSigns", "MessageSink", "MessageTaker", "Request", "S
 
 
 Sendable = Message | Request
-"""What can be sent as a request, under an id that is not known yet: a request as it came, or as it was encoded."""
+"""A request that gets its id when it is sent, as the caller wrote it or as it was encoded here."""
 
 
 class MessageTaker(Protocol):
-    """Where messages go that are not the reply to an exchange."""
+    """Takes the messages that are not the reply to an exchange."""
 
     def on_message(self, message: Message) -> None:
-        """Take a request, notification or unmatched reply of the server; must not raise or block."""
+        """Take a request, a notification or an unmatched reply of the server; must not raise or block."""
 
     def on_fault(self, kind: str, detail: str) -> None:
-        """Count what the server sent that it should not, and that harms no call.
+        """Count something that the server did wrong and that affects no call.
 
-        ``kind`` is one of a few fixed phrases, ``detail`` quotes nothing secret.
+        Parameters
+        ----------
+        kind
+            One of a few fixed phrases.
+        detail
+            More about it, without secrets.
         """
 
 
 class MessageSink(MessageTaker, Protocol):
-    """What a transport tells its session."""
+    """Takes what a transport reports to its session."""
 
     def on_given_up(self, exchange: Exchange, reason: str) -> None:
-        """Learn that nobody waits for the reply to an exchange any more, of which a byte may have left."""
+        """Note that nobody waits any longer for the reply to a request that may have been sent."""
 
     def on_closed(self, error: CallError) -> None:
-        """Learn, once, that the transport is gone for good without having been asked to close."""
+        """Note, once, that the transport has closed for good without having been asked to."""
 
     async def is_lost(self, refusal: Refusal) -> bool:
-        """Find out whether the session is lost, as the refusal of something that is no request suggests."""
+        """Find out whether the session is lost, which the refusal of a message other than a request suggests."""
 
 
 class StreamListener(Protocol):
-    """Who keeps a stream of events open that is no reply's."""
+    """Owns an event stream that is not the reply to a request."""
 
     def stream_opened(self) -> None:
-        """Learn that the server has begun it; must not raise or block."""
+        """Note that the server has started the stream; must not raise or block."""
 
     def take_named_event(self, name: str, data: bytes) -> None:
-        """Take an event that is no message; must not raise or block."""
+        """Take an event that is not a message; must not raise or block."""
 
 
 class LifeSigns(Protocol):
-    """What a program shows of itself beside the answers to probes: ``messages`` is how many it has written."""
+    """Signs that a program works, apart from its answers to probes; ``messages`` counts what it has written."""
 
     messages: int
 
     def called_until_ns(self) -> int:
-        """Return the latest deadline of the requests it has not answered, those that were given up included; 0 without any."""
+        """Return the latest deadline of its unanswered requests, including those given up; 0 if there are none."""
 
 
 class Transport(Protocol):
-    """Bytes in, bytes out, for one MCP session."""
+    """Carries the messages of one MCP session."""
 
     @property
     def pid(self) -> int:
-        """The process id of the child behind it, 0 if there is none."""
+        """The process id of the transport's child, 0 if it has none."""
 
     @property
     def life_signs(self) -> LifeSigns | None:
-        """What the child behind it shows of itself, ``None`` without one."""
+        """The signs of life of the transport's child, ``None`` if it has none."""
 
     @property
     def has_request_streams(self) -> bool:
-        """Whether every request has a response of its own: then it has header fields too, and closing it cancels."""
+        """Whether every request has a response of its own, with header fields, that cancels the request when closed."""
 
     @property
     def keeps_session(self) -> bool:
-        """Whether the server knows a session that it can lose while the transport lives."""
+        """Whether the server keeps a session that it can lose while the transport is open."""
 
     @property
     def last_words(self) -> str:
-        """What a program wrote that is no message, and may tell why it does not answer; "" where there is none."""
+        """What a program wrote that is not a message and may explain why it does not answer; "" if nothing."""
 
     async def open(self) -> None:
-        """Make ready to exchange frames; raises a :class:`CallError` with delivery ``not_sent``."""
+        """Prepare to exchange frames; raises a :class:`CallError` with delivery ``not_sent``."""
 
     def settle(self, revision: str | None) -> None:
-        """Learn the revision that is spoken from now on; ``None`` before a handshake, which decides on it."""
+        """Set the protocol revision from now on; ``None`` before a handshake, which negotiates it."""
 
     async def listen(self) -> None:
-        """Open what the server needs to speak without being asked, if it offers it; never fails.
+        """Open the stream for unsolicited messages of the server, if it offers one; never fails.
 
-        For the handshake era, once ``notifications/initialized`` was accepted and before anything is asked.
+        For revisions with a handshake: called after ``notifications/initialized`` was accepted, before the first
+        request.
         """
 
     def channel(self, session: object, ids: RequestIds, dialect: Any = None) -> Channel | None:
-        """Return where the session's requests can be sent past this transport, ``None`` if nowhere."""
+        """Return a channel by which the compiled call path sends requests itself, ``None`` without one."""
 
     def landed(self, exchange: Exchange, answer: Any) -> Awaitable[Message]:
-        """Return the reading of what the channel brought back, or of the exception that it raised; as :meth:`exchange`."""
+        """Return the reply to a request of the channel, given its result or exception; as :meth:`exchange`."""
 
     async def exchange(self, exchange: Exchange) -> Message:
-        """Send a request frame and return the reply carrying its id, result or error.
+        """Send a request and return the reply with its id, a result or an error.
 
-        Raises a :class:`CallError` when no reply arrived: :class:`DeadlineExceededError` when the exchange's deadline
-        passed. Cancelling forgets the request; a late reply is dropped.
+        If it is cancelled, a late reply is dropped.
+
+        Raises
+        ------
+        DeadlineExceededError
+            The exchange's deadline passed.
+        CallError
+            No reply arrived for another reason.
         """
 
     async def exchange_lasting(self, exchange: Exchange) -> Message:
-        """Send a request whose reply ends a stream that stays open for long; otherwise as :meth:`exchange`.
+        """Send a request whose reply comes at the end of a long-lived stream; otherwise as :meth:`exchange`.
 
-        It takes no place of those that calls wait for. Cancelling closes the stream.
+        Its connection does not count against ``max_connections``. Cancelling closes the stream.
         """
 
     async def notify(self, frame: bytes, deadline_ns: int, fields: bytes | None = None) -> None:
-        """Send a frame that gets no reply (a notification, or a reply to the server's request).
+        """Send a message that gets no reply: a notification, or the reply to a request of the server.
 
-        ``deadline_ns`` is a time of :func:`time.monotonic_ns`, 0 where the caller bounds it; ``fields`` are as those of
-        an exchange.
+        Parameters
+        ----------
+        frame
+            The message.
+        deadline_ns
+            A time of :func:`time.monotonic_ns`, 0 if the caller bounds it.
+        fields
+            Header fields of this message alone, each with its line end.
         """
 
     def interrupt(self) -> None:
-        """End every exchange under way with a :class:`ConnectionLostError`: the session is being stopped."""
+        """Fail every exchange under way with a :class:`ConnectionLostError`, because the session is being stopped."""
 
     async def aclose(self, grace_s: float) -> None:
-        """End the session in the order the specification asks for, in steps of ``grace_s`` seconds; idempotent."""
+        """End the session in the order that the specification demands, in steps of ``grace_s`` seconds; idempotent."""

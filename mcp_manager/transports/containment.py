@@ -1,4 +1,4 @@
-"""The last line of defence: whatever is raised on behalf of one server reaches its callers as a :class:`CallError`."""
+"""The last line of defence: turns every unexpected exception of one server's code into a :class:`CallError`."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from mcp_manager.config.redaction import Secrets
 from mcp_manager.errors import CallError, ConnectError, ConnectionLostError, Delivery, McpManagerError
 from mcp_manager.transports.base import LifeSigns, Transport
 
-__all__ = ["ContainedTransport", "Containment", "is_cancelled", "is_local_lack"]
+__all__ = ["ContainedTransport", "Containment", "is_cancelled", "is_resource_exhaustion"]
 
 _log = logging.getLogger(__name__)
 
 _QUOTED: Final = 200
-# Of one server: each place in the code that failed is logged once, and a server that finds ever new ones fills no log.
+# Each failing place in the code is logged once per server, and at most this many places.
 _MOST_LOGGED: Final = 16
-_SCARCITY: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
+_EXHAUSTION: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 
 
 def is_cancelled() -> bool:
-    """Tell whether somebody has cancelled the running task: otherwise a ``CancelledError`` in it is another task's."""
+    """Return whether the running task was cancelled; if not, a ``CancelledError`` in it comes from another task."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
 
 
-def is_local_lack(error: BaseException) -> bool:
-    """Tell whether this process or its system lacks something: descriptors, memory, or a local address and port."""
+def is_resource_exhaustion(error: BaseException) -> bool:
+    """Return whether this process or its system has run out of descriptors, memory or local ports."""
     if isinstance(error, MemoryError):
         return True
-    return isinstance(error, OSError) and error.errno in _SCARCITY
+    return isinstance(error, OSError) and error.errno in _EXHAUSTION
 
 
 class Containment:
-    """Turn what nobody foresaw into the error of a call, and log it once with its traceback.
+    """Turn unexpected exceptions into call errors, and log each once with its traceback.
 
     Parameters
     ----------
     server_id
         Names the server in errors.
     secrets
-        Masks what the server was trusted with.
+        Masks the server's credentials.
     """
 
     __slots__ = ("_logged", "_secrets", "server_id")
@@ -59,25 +59,26 @@ class Containment:
         self._logged: set[tuple[str, str, int | None]] | None = None
 
     def failure(self, error: BaseException, delivery: Delivery) -> BaseException:
-        """Return what callers are to get in place of an exception: itself if it is their own, or an error of ours.
+        """Return what callers get in place of an exception.
 
-        Their own are the cancellation of the running task, and what ends the process.
+        Errors of this package, the cancellation of the running task, and exceptions that end the process stay as they
+        are; everything else becomes a :class:`CallError`.
         """
         if isinstance(error, McpManagerError):
             return error
         if isinstance(error, asyncio.CancelledError):
-            # That of a task or future which this one waited for: nobody has cancelled whoever waits here.
+            # Otherwise a task or future that this task waited for was cancelled, not this task.
             return error if is_cancelled() else self._stopped(delivery)
         if not isinstance(error, Exception):
             return error
         return self.failure_of_fault(error, delivery)
 
     def failure_of_fault(self, error: Exception, delivery: Delivery) -> CallError:
-        """Return the error of a call for an exception that nobody foresaw."""
+        """Return the call error for an unexpected exception, and log the exception."""
         self._log_once(error)
-        # Its own text may quote a URL, or whatever the server sent.
+        # The text may quote a URL or anything that the server sent.
         said = self._secrets.quoted(f"{type(error).__name__}: {error}", _QUOTED)
-        is_lack = is_local_lack(error)
+        is_exhaustion = is_resource_exhaustion(error)
         kind: type[CallError] = CallError
         if delivery == "not_sent":
             kind = ConnectError
@@ -87,25 +88,27 @@ class Containment:
             f"an unexpected failure: {said}",
             server_id=self.server_id,
             delivery=delivery,
-            hint="this process lacks memory or descriptors" if is_lack else "the log has the traceback",
+            hint="this process has run out of memory or descriptors"
+            if is_exhaustion
+            else "see the log for the traceback",
         )
-        failure.is_local = is_lack
-        # The original is in the log, masked: no traceback of a caller's is to show it as it was.
+        failure.is_local = is_exhaustion
+        # The log has the masked original. A caller's traceback must not show it unmasked.
         failure.__suppress_context__ = True
         return failure
 
     def read_failure(self, task: asyncio.Task[Any]) -> None:
-        """Read the exception of work that nobody may await, and log it unless it is an error of ours."""
+        """Retrieve the exception of a task that nobody may await, and log it unless it is an error of this package."""
         error = None if task.cancelled() else task.exception()
         if isinstance(error, Exception) and not isinstance(error, McpManagerError):
             self._log_once(error)
 
     def masked(self, text: str) -> str:
-        """Return a text without what the server was trusted with."""
+        """Return a text without the server's credentials."""
         return self._secrets.masked(text)
 
     def log(self, what: str, error: Exception) -> None:
-        """Log what a user's handler or callback raised, every time, with its traceback and without secrets."""
+        """Log an exception of a user's handler or callback, every time, with its traceback and without credentials."""
         text = self._masked_traceback(error)
         _log.error("server %r: %s:\n%s", self.server_id, what, text)
 
@@ -125,14 +128,14 @@ class Containment:
             return
         self._logged.add(place)
         text = self._masked_traceback(error)
-        _log.error("server %r: an unexpected failure, which concerns this server alone:\n%s", self.server_id, text)
+        _log.error("server %r: an unexpected failure, which affects only this server:\n%s", self.server_id, text)
 
     def _masked_traceback(self, error: Exception) -> str:
         return self._secrets.masked("".join(traceback.format_exception(error)))
 
 
 class ContainedTransport:
-    """Pass everything on to a transport, and let nothing out of it but :class:`CallError`; see :class:`Transport`."""
+    """Wrap a transport so that it raises nothing but :class:`CallError`; see :class:`Transport`."""
 
     __slots__ = ("_containment", "_transport")
 
@@ -217,11 +220,11 @@ class ContainedTransport:
         try:
             self._transport.interrupt()
         except Exception as error:
-            # It is on its way to its end, which must not depend on this.
+            # The transport is being closed, which must go on in any case.
             self._containment.failure(error, "unknown")
 
     async def aclose(self, grace_s: float) -> None:
-        """See :meth:`Transport.aclose`; what fails at the end is logged, and fails nothing else."""
+        """See :meth:`Transport.aclose`; a failure is logged and not raised."""
         try:
             await self._transport.aclose(grace_s)
         except BaseException as error:
@@ -235,7 +238,7 @@ class ContainedTransport:
         except CallError:
             raise
         except BaseException as error:
-            # It may have the very exception, whose traceback holds this frame.
+            # It may hold this exception, whose traceback holds this frame.
             del send
             self._raise(error, "unknown" if exchange.sent else "not_sent")
 

@@ -1,4 +1,4 @@
-"""Messages in what was received: scanned as they are, and once more where what is wrong with them harms nobody."""
+"""Parses received messages, and tolerates defects that do not change their meaning."""
 
 from __future__ import annotations
 
@@ -13,24 +13,31 @@ from mcp_manager._core.mending import without_constants
 __all__ = ["MAX_BATCH", "broken_reply_to", "read_messages"]
 
 MAX_BATCH: Final = 256
-"""How many messages a batch may have: all of them are taken before anything else happens."""
+"""The most messages in a batch: the loop handles all of them at once."""
 
-# Read by way of a text whose every character may be four bytes wide.
+# Bytes that are converted at most: the decoded text may take four bytes per character.
 _MAX_FOREIGN: Final = 4 * 1024 * 1024
 _UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-# What a server may say that its JSON is in, and many a framework says by itself.
+# Charsets that servers, or their frameworks by default, declare for JSON.
 _CHARSETS: Final = frozenset({"iso8859-1", "iso8859-15", "cp1252", "utf-16", "utf-16-le", "utf-16-be", "utf-32"})
 _TOO_MANY: Final = "a batch of more than"
 
-# How far from either end of a text its own id is looked for: what is between them may be 16 MiB of other ids.
+# How far from both ends a message's own id is searched for: between them may be 16 MiB with other ids.
 _NEAR_END: Final = 4096
 _ID: Final = re.compile(rb'"id"\s*:\s*"?(\d{1,18})(?!\d)')
 
 
 def broken_reply_to(data: bytes, is_awaited: Callable[[int], bool]) -> int | None:
-    """Return the id of the request that a text which is no message was meant to answer, ``None`` if it was none.
+    """Return the id of the request that a malformed message was meant to answer, ``None`` if there is none.
 
-    Nothing else will come for it: whoever waits should not do so until the deadline.
+    No other reply will come, so the request can fail at once instead of at its deadline.
+
+    Parameters
+    ----------
+    data
+        The malformed message.
+    is_awaited
+        Returns whether a caller waits for the reply to a request id.
     """
     if b'"method"' in data or not (b'"result"' in data or b'"error"' in data):
         return None
@@ -41,24 +48,24 @@ def broken_reply_to(data: bytes, is_awaited: Callable[[int], bool]) -> int | Non
 def read_messages(
     data: bytes, on_fault: Callable[[str, str], None], charset: str = "", *, may_batch: bool = True
 ) -> list[Message]:
-    """Return the messages in a text.
+    """Parse a message or a batch.
 
     Parameters
     ----------
     data
         One message, or a batch of at most 256.
     on_fault
-        ``on_fault(kind, detail)`` is told what was wrong and overlooked: a byte order mark, another charset than UTF-8
-        if it is known which, ``NaN`` and ``Infinity``, and what :func:`scan_reply` overlooks.
+        ``on_fault(kind, detail)`` is called for each tolerated defect: a byte order mark, a known charset other than
+        UTF-8, ``NaN`` and ``Infinity``, and what :func:`scan_reply` tolerates.
     charset
-        What the text is said to be in.
+        The declared charset.
     may_batch
-        Whether there are batches in the revision that is spoken; where there are none, an array may hold one message.
+        Whether the negotiated revision has batches; if it has none, an array may hold one message.
 
     Raises
     ------
     FrameError
-        It is not JSON-RPC, or not as this revision has it.
+        It is not JSON-RPC, or not allowed in this revision.
     """
     try:
         messages = _scan(data, may_batch)
@@ -74,11 +81,11 @@ def _scan(text: bytes, may_batch: bool) -> list[Message]:
     if may_batch:
         return scan_replies(text, max_messages=MAX_BATCH)
     try:
-        # One message in an array harms nobody, and there are servers that answer so in every revision.
+        # Some servers send one message in an array in every revision; its meaning is clear.
         return scan_replies(text, max_messages=1)
     except FrameError as error:
         if error.reason.startswith(_TOO_MANY):
-            raise FrameError("a batch, which the revision that is spoken does not have,", 0) from None
+            raise FrameError("a batch, which the negotiated revision does not allow,", 0) from None
         raise
 
 
@@ -96,7 +103,7 @@ def _read_again(
     plain = without_constants(text)
     if plain is not text:
         text = plain
-        faults.append("NaN or Infinity, which are no JSON")
+        faults.append("NaN or Infinity, which are not JSON")
     if not faults:
         try:
             raise error
@@ -110,14 +117,14 @@ def _read_again(
 
 
 def _transcoded(text: bytes, charset: str) -> bytes | None:
-    """Return a text in UTF-8 if it is known to be in something else, ``None`` otherwise."""
+    """Convert a text to UTF-8 if it is known to be in another charset, else return ``None``."""
     encoding = "utf-16" if text.startswith(_UTF16) else _codec_of(charset)
     if encoding is None:
         if b"\0" in text[:2] and len(text) > 1:
-            raise FrameError("it is in UTF-16 or UTF-32, where JSON must be in UTF-8,", 0)
+            raise FrameError("it is in UTF-16 or UTF-32, but JSON must be in UTF-8,", 0)
         return None
     if len(text) > _MAX_FOREIGN:
-        raise FrameError("it is not in UTF-8, and too long to be read all the same,", 0)
+        raise FrameError("it is not in UTF-8, and too long to be converted,", 0)
     try:
         return text.decode(encoding).removeprefix("\ufeff").encode()
     except UnicodeError:

@@ -152,7 +152,7 @@ async def test_a_stop_in_the_midst_of_a_start_on_a_loop(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [McpManager, PyMcpManager])
 @pytest.mark.parametrize("reproduce", [copy.copy, copy.deepcopy, pickle.dumps])
 def test_managers_are_neither_copied_nor_pickled(kind: type, reproduce: object) -> None:
-    with pytest.raises(TypeError, match=f"a {kind.__name__} can neither be copied nor pickled.*make another"):
+    with pytest.raises(TypeError, match=f"a {kind.__name__} can be neither copied nor pickled.*create another"):
         reproduce(kind())  # type: ignore[operator]
 
 

@@ -19,8 +19,8 @@ from support.scripted import ScriptedServer
 from mcp_manager import Handlers, McpManager
 from mcp_manager.config import ManagerConfig
 from mcp_manager.errors import CallError, ProtocolError
-from mcp_manager.runtime import reading_turns
-from mcp_manager.runtime.reading_turns import FLOOD
+from mcp_manager.runtime import read_budget
+from mcp_manager.runtime.read_budget import FLOOD
 from mcp_manager.session.session import Session
 from mcp_manager.types import ServerState
 
@@ -170,7 +170,7 @@ async def eventual_reasons(manager: McpManager, server_id: str) -> tuple[str, ..
 
 
 async def test_a_flood_that_only_the_parser_sees_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading_turns, "_FLOOD_NS", 10_000_000)
+    monkeypatch.setattr(read_budget, "_FLOOD_NS", 10_000_000)
     with ScriptedServer() as server:
         async with managed(lanes=False) as manager:
             await manager.deploy("drips", {"url": server.url, "health": {"enabled": False}})

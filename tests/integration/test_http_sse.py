@@ -246,7 +246,7 @@ async def test_a_stream_without_an_endpoint_is_no_session() -> None:
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
-        (faults.Status(401), "wants credentials"),
+        (faults.Status(401), "requires credentials"),
         (faults.Status(404), "HTTP 404"),
         (faults.Status(503), "not available"),
         (faults.Reply(b"<html>", "text/html"), "no event stream"),

@@ -143,7 +143,7 @@ def test_a_host_goes_on_where_no_guard_can_be_and_says_so_once(
         orphan_guard.watch()
     assert orphan_guard._guard.orders == -1
     [record] = caplog.records
-    assert "may live on" in record.message
+    assert "may keep running" in record.message
 
 
 def holds_in_a_copy(number: int) -> bool:

@@ -155,7 +155,7 @@ ODD_REPLIES = {
     "a message of another jsonrpc version": '{"jsonrpc":"1.0",' + REPLY + "}",
     "a reply with a method": '{"jsonrpc":"2.0","method":"tools/call",' + REPLY + "}",
     "a byte order mark": '\ufeff{"jsonrpc":"2.0",' + REPLY + "}",
-    "NaN or Infinity, which are no JSON": '{"jsonrpc":"2.0","x":NaN,' + REPLY + "}",
+    "NaN or Infinity, which are not JSON": '{"jsonrpc":"2.0","x":NaN,' + REPLY + "}",
 }
 
 
@@ -200,7 +200,7 @@ async def test_replies_that_came_back_as_text_reach_their_own_callers_on_a_pipe(
             "a reply that nobody waits for": 1,
             "an id that came back as a fraction": 1,
             "a message without jsonrpc": 1,
-            "NaN or Infinity, which are no JSON": 1,
+            "NaN or Infinity, which are not JSON": 1,
         }
 
 
@@ -250,7 +250,7 @@ async def test_json_is_json_whatever_it_is_called(
         (b"Upstream is gone", JSON, "not JSON-RPC: expected a JSON object at byte 0: Upstream is gone"),
         (b'{"jsonrpc":"2.0","id":%ID%,"error":"boom"}', JSON, "error must be an object at byte .*: boom"),
         (b'{"detail":"no such route"}', JSON, "neither method, result nor error.*: no such route"),
-        ('{"a":"é"}'.encode("utf-16-le"), JSON, "UTF-16 or UTF-32, where JSON must be in UTF-8"),
+        ('{"a":"é"}'.encode("utf-16-le"), JSON, "UTF-16 or UTF-32, but JSON must be in UTF-8"),
     ],
 )
 async def test_what_is_no_reply_is_quoted(
@@ -314,14 +314,14 @@ async def test_a_handshake_with_nulls_is_one(plain: ScriptedServer, manager: Mcp
 
 REFUSALS: list[tuple[Answer, type[CallError], str]] = [
     (Answer(b"Missing X-Org-Id header\n", "text/plain", 400), ProtocolError, "Missing X-Org-Id header"),
-    (Answer(b'{"detail":"no MCP in your plan"}', JSON, 403), AuthError, "refused the request with HTTP 403: no MCP"),
-    (Answer(b"Invalid Host header", "text/plain", 403), AuthError, "refused the request with HTTP 403: Invalid Host"),
+    (Answer(b'{"detail":"no MCP in your plan"}', JSON, 403), AuthError, r"refused the request \(HTTP 403\): no MCP"),
+    (Answer(b"Invalid Host header", "text/plain", 403), AuthError, r"refused the request \(HTTP 403\): Invalid Host"),
     (Answer(b'{"error":"database is locked"}', JSON, 500), ProtocolError, "database is locked"),
     (Answer(b'{"message":"quota used up"}', JSON, 429), OverloadedError, "quota used up"),
     (Answer(b"<title>Just a moment</title>", "text/html", 503), OverloadedError, "Just a moment"),
     (Answer(b'{"title":"No","detail":"way"}', "application/problem+json", 422), ProtocolError, "No: way"),
-    (Answer(b'{"error":{"code":7,"message":"odd"}}', JSON, 400), ProtocolError, "HTTP 400: odd"),
-    (Answer(b"", None, 401), AuthError, "wants credentials, with HTTP 401"),
+    (Answer(b'{"error":{"code":7,"message":"odd"}}', JSON, 400), ProtocolError, r"\(HTTP 400\): odd"),
+    (Answer(b"", None, 401), AuthError, r"requires credentials \(HTTP 401\)"),
 ]
 
 

@@ -96,7 +96,8 @@ async def test_a_proxy_that_wants_other_credentials(
         await manager.deploy("a", settings_of(server, authority, proxy=url))
         error = await failure_of(manager, "a", echo("x"))
         assert isinstance(error, ConnectError)
-        assert f"the proxy {proxy.url} wants other credentials (HTTP 407)" in error.message
+        said = "refused the credentials" if given else "requires credentials"
+        assert f"the proxy {proxy.url} {said} (HTTP 407)" in error.message
         assert "user and password" in error.hint
         assert (error.delivery, error.retryable) == ("not_sent", False)
         assert SECRET not in "".join(traceback.format_exception(error))
@@ -106,9 +107,9 @@ async def test_a_proxy_that_wants_other_credentials(
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", "made no connection to it (HTTP 502)"),
-        (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", "made no connection to it (HTTP 403)"),
-        (b"\x00\x01\x02 this is no HTTP\r\n\r\n", "speaks no HTTP"),
+        (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", "did not connect to the server (HTTP 502)"),
+        (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", "did not connect to the server (HTTP 403)"),
+        (b"\x00\x01\x02 this is no HTTP\r\n\r\n", "is not HTTP"),
         (b"", "closed"),
     ],
 )
@@ -130,7 +131,7 @@ async def test_a_proxy_that_cannot_reach_the_server(manager: McpManager) -> None
     with ScriptedProxy(answer=b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n") as proxy:
         await manager.deploy("a", {"url": f"http://{NAME}/mcp", "proxy": proxy.url, **CALM})
         error = await failure_of(manager, "a", echo("x"))
-        assert f"the proxy {proxy.url} made no connection to it (HTTP 502)" in error.message
+        assert f"the proxy {proxy.url} did not connect to the server (HTTP 502)" in error.message
 
 
 async def test_a_gateway_behind_a_proxy_may_have_passed_a_call_on(manager: McpManager) -> None:

@@ -15,7 +15,7 @@ from support.scripted import ScriptedServer
 from support.streams import HttpSseServer
 
 from mcp_manager import McpManager
-from mcp_manager.transports.http.ordinary import OrdinaryPath
+from mcp_manager.transports.http.plain_requests import HttpRequest, PlainRequests
 
 pytestmark = pytest.mark.both_loops
 
@@ -49,20 +49,20 @@ def routed(server: ScriptedServer, route: str, directory: Path) -> Iterator[dict
 
 @pytest.mark.parametrize("route", ROUTES)
 async def test_calls_go_on_lanes(route: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ordinary: list[str] = []
-    exchange = OrdinaryPath.exchange
+    plain: list[str] = []
+    exchange = PlainRequests.exchange
 
-    async def watched(path: OrdinaryPath, verb: str, *rest: Any, **options: Any) -> Any:
-        ordinary.append(verb)
-        return await exchange(path, verb, *rest, **options)
+    async def watched(requests: PlainRequests, request: HttpRequest, *rest: Any) -> Any:
+        plain.append(request.verb)
+        return await exchange(requests, request, *rest)
 
-    monkeypatch.setattr(OrdinaryPath, "exchange", watched)
+    monkeypatch.setattr(PlainRequests, "exchange", watched)
     with routed(ScriptedServer(), route, tmp_path) as settings:
         async with McpManager() as manager:
             await manager.deploy("a", settings)
             for text in ("one", "two"):
                 assert text_of(await manager.execute_raw("a", echo(text))) == text
-    assert bool(ordinary) == (route == "absolute target")
+    assert bool(plain) == (route == "absolute target")
 
 
 @pytest.mark.parametrize("route", ROUTES)

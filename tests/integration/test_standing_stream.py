@@ -311,7 +311,7 @@ async def test_what_breaks_the_rules_is_counted_and_ends_nothing_else(
         stream.send(b"data: " + b"x" * 3000)
         again = await streams.wait(server, 3)
         assert again.last_event_id is None
-        assert faults_of(manager)["an event stream that breaks the rules"] == 1
+        assert faults_of(manager)["a malformed event stream"] == 1
         again.say(notification(2))
         await heard.wait(lambda: heard.numbers == [1, 2])
 

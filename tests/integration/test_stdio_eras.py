@@ -135,7 +135,7 @@ async def test_what_a_program_says_wrong_is_shown_and_harms_no_call(era: str) ->
             await learned(manager, "say", text=text)
         again = {"jsonrpc": "2.0", "id": before[0]["id"], "result": {"again": True}}
         await learned(manager, "say", text=json.dumps(again))
-        assert manager.server("a").faults == {"a line that is no message": 3, "a reply that nobody waits for": 2}
+        assert manager.server("a").faults == {"a line that is not a message": 3, "a reply that nobody waits for": 2}
 
 
 async def test_a_reply_beyond_the_limit_ends_the_program_and_is_told(era: str) -> None:

@@ -85,7 +85,7 @@ async def test_a_socket_that_nobody_listens_on(manager: McpManager, path: str) -
     error = await failure_of(manager, "a", echo("x"))
     assert isinstance(error, ConnectError)
     assert f"unix_socket {path}: Connection refused" in error.message
-    assert error.hint == "is the server running?"
+    assert error.hint == "check that the server is running"
 
 
 async def test_a_file_in_place_of_a_socket(manager: McpManager, path: str) -> None:

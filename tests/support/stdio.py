@@ -140,7 +140,7 @@ class Opened:
 
     @property
     def bad_lines(self) -> int:
-        return self.sink.faults.counts.get("a line that is no message", 0)
+        return self.sink.faults.counts.get("a line that is not a message", 0)
 
     async def say(self, text: str) -> None:
         """Have the server write a text to its output, and wait until it has been read."""

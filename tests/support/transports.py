@@ -8,7 +8,7 @@ from mcp_manager.errors import CallError
 from mcp_manager.protocol.session_loss import Refusal
 from mcp_manager.transports.base import Exchange
 from mcp_manager.transports.http.connections.pool import HttpPool
-from mcp_manager.transports.http.settings import HttpSettings
+from mcp_manager.transports.http.options import HttpOptions
 from mcp_manager.transports.http.transport import HttpTransport
 
 __all__ = ["http_transport"]
@@ -37,7 +37,7 @@ class _NothingExpected:
 
 def http_transport(pool: HttpPool, url: str, authorization: Authorization | None = None) -> HttpTransport:
     """Make a transport that expects nothing but the replies to its requests."""
-    settings = HttpSettings(
+    options = HttpOptions(
         pool=pool,
         url=url,
         headers={},
@@ -46,4 +46,4 @@ def http_transport(pool: HttpPool, url: str, authorization: Authorization | None
         max_response_bytes=1 << 20,
         authorization=authorization,
     )
-    return HttpTransport(settings, _NothingExpected())
+    return HttpTransport(options, _NothingExpected())

@@ -47,7 +47,7 @@ def certificate_error(code: int, **certificate: Any) -> aiohttp.ClientConnectorE
         ("SSLV3_ALERT_HANDSHAKE_FAILURE", Route(), "ciphers", "tls.cert_file"),
         ("TLSV1_ALERT_PROTOCOL_VERSION", Route(), "no TLS version in common", "1.2"),
         ("UNSUPPORTED_PROTOCOL", Route(), "no TLS version in common", "1.2"),
-        ("TLSV1_UNRECOGNIZED_NAME", Route(), "no such host name", "url"),
+        ("TLSV1_UNRECOGNIZED_NAME", Route(), "does not know this host name", "url"),
         ("UNEXPECTED_EOF_WHILE_READING", Route(), "closed during the TLS handshake", "client certificate"),
         ("SOMETHING_NEW", Route(), "TLS failed (something new)", ""),
     ],
@@ -93,9 +93,9 @@ def proxy_error(status: int) -> aiohttp.ClientHttpProxyError:
 @pytest.mark.parametrize(
     ("error", "expected", "passing"),
     [
-        (proxy_error(407), "the proxy http://proxy.test:3128 wants other credentials (HTTP 407)", False),
-        (proxy_error(403), "the proxy http://proxy.test:3128 made no connection to it (HTTP 403)", False),
-        (proxy_error(502), "the proxy http://proxy.test:3128 made no connection to it (HTTP 502)", True),
+        (proxy_error(407), "the proxy http://proxy.test:3128 refused the credentials (HTTP 407)", False),
+        (proxy_error(403), "the proxy http://proxy.test:3128 did not connect to the server (HTTP 403)", False),
+        (proxy_error(502), "the proxy http://proxy.test:3128 did not connect to the server (HTTP 502)", True),
         (
             aiohttp.ClientConnectorDNSError(KEY, socket.gaierror(-2, "Name or service not known")),
             "the name of the proxy http://proxy.test:3128 cannot be resolved (Name or service not known)",
@@ -106,7 +106,7 @@ def proxy_error(status: int) -> aiohttp.ClientHttpProxyError:
             "the proxy http://proxy.test:3128 cannot be reached: Connection refused",
             True,
         ),
-        (aiohttp.ServerDisconnectedError(), "closed through the proxy http://proxy.test:3128", True),
+        (aiohttp.ServerDisconnectedError(), "the connection through the proxy http://proxy.test:3128 was closed", True),
     ],
 )
 def test_what_a_proxy_does(error: BaseException, expected: str, passing: bool) -> None:

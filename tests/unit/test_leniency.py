@@ -150,7 +150,7 @@ def test_constants_of_python_become_what_json_has() -> None:
     data = b'{"jsonrpc":"2.0","id":7,"result":[NaN,-Infinity,"NaN \\" Infinity",{"NaN":Infinity}],"error":null}'
     messages, faults = received(data)
     assert messages[0]["result"] == [None, -float("inf"), 'NaN " Infinity', {"NaN": float("inf")}]
-    assert faults == ["NaN or Infinity, which are no JSON", NULLS]
+    assert faults == ["NaN or Infinity, which are not JSON", NULLS]
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from mcp_manager.types import CallStatus, Outcome
     ("kind", "status"), [(DeadlineExceededError, CallStatus.TIMEOUT), (ConnectError, CallStatus.CONNECT_ERROR)]
 )
 def test_what_this_side_lacks_says_nothing_of_a_server(kind: type[CallError], status: CallStatus) -> None:
-    error = kind("no connection came free", delivery="not_sent")
+    error = kind("no connection became free", delivery="not_sent")
     error.is_local = True
     assert classify_error(error, 60.0, 1.0) == (Outcome.IGNORED, status)
     assert classify_error(error.for_caller("not_sent"), 60.0, 1.0) == (Outcome.IGNORED, status)

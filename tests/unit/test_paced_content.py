@@ -1,4 +1,4 @@
-"""Bodies that are read by turns of the loop: the size of a piece, and who need not wait."""
+"""Bodies that are read in time slices: the size of a piece, and when reading does not wait."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncio
 import aiohttp
 from aiohttp.base_protocol import BaseProtocol
 
-from mcp_manager.runtime.reading_turns import ReadingTurns, StreamReading
+from mcp_manager.runtime.read_budget import CoroutineReader, ReadBudget
 from mcp_manager.transports.http.connections.paced_content import PacedContent
 
 _FIRST = 4096
@@ -23,16 +23,16 @@ class Clock:
         return self.now_ns
 
 
-def content_of(clock: Clock) -> tuple[aiohttp.StreamReader, PacedContent, ReadingTurns]:
+def content_of(clock: Clock) -> tuple[aiohttp.StreamReader, PacedContent, ReadBudget]:
     loop = asyncio.get_running_loop()
     stream = aiohttp.StreamReader(BaseProtocol(loop), 1 << 20, loop=loop)
-    turns = ReadingTurns(loop, clock)
-    return stream, PacedContent(stream, turns, StreamReading(turns)), turns
+    budget = ReadBudget(loop, clock)
+    return stream, PacedContent(stream, budget, CoroutineReader(budget)), budget
 
 
 async def test_the_end_of_a_body_is_told_also_where_the_turn_is_used_up() -> None:
     clock = Clock()
-    stream, content, turns = content_of(clock)
+    stream, content, budget = content_of(clock)
     stream.feed_data(b"x" * 100)
     stream.feed_eof()
     assert await content.read() == b"x" * 100
@@ -47,7 +47,7 @@ async def test_the_end_of_a_body_is_told_also_where_the_turn_is_used_up() -> Non
         raise AssertionError("it waited for its turn")
     finally:
         end.close()
-    assert not turns._waiting
+    assert not budget._waiting
 
 
 async def test_small_pieces_say_nothing_of_larger_ones() -> None:
@@ -63,11 +63,11 @@ async def test_small_pieces_say_nothing_of_larger_ones() -> None:
 
 async def test_pieces_that_take_long_get_smaller() -> None:
     clock = Clock()
-    stream, content, turns = content_of(clock)
+    stream, content, budget = content_of(clock)
     stream.feed_data(b"x" * (1 << 16))
     sizes = []
     for _ in range(8):
         sizes.append(len(await content.read()))
         clock.now_ns += 150_000
     assert sizes == [4096, 2048, 1024, 512, 256, 256, 256, 256]
-    assert not turns._waiting
+    assert not budget._waiting

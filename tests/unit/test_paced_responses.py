@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from mcp_manager.runtime.reading_turns import ReadingTurns
+from mcp_manager.runtime.read_budget import ReadBudget
 from mcp_manager.transports.http.connections.paced_responses import PacedResponses
 
 
@@ -34,7 +34,7 @@ def timeless() -> PacedResponses:
     """Return a connection for which parsing takes no time, however busy the machine is."""
     loop = asyncio.get_running_loop()
     protocol = PacedResponses(loop)
-    protocol._turns = ReadingTurns(loop, lambda: 1)
+    protocol._budget = ReadBudget(loop, lambda: 1)
     return protocol
 
 

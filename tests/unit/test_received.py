@@ -41,7 +41,7 @@ def test_there_are_no_batches_where_the_revision_has_none(prefix: bytes) -> None
     batch = prefix + b"[" + PING % 1 + b"," + PING % 2 + b"]"
     assert [each.id for each in read_messages(batch, ignore)] == [1, 2]
     assert [each.id for each in read_messages(prefix + b"[" + PING % 3 + b"]", ignore, may_batch=False)] == [3]
-    with pytest.raises(FrameError, match="a batch, which the revision that is spoken does not have"):
+    with pytest.raises(FrameError, match="a batch, which the negotiated revision does not allow"):
         read_messages(batch, ignore, may_batch=False)
     assert read_messages(prefix + PING % 1, ignore, may_batch=False)[0].id == 1
 
@@ -85,4 +85,4 @@ def test_many_constants_are_replaced_in_one_piece() -> None:
     faults: list[str] = []
     (reply,) = read_messages(text, lambda kind, _: faults.append(kind))
     assert reply.result == b"[" + b",".join([b"null", b"-1e999", b'"NaN"'] * 1000) + b"]"
-    assert faults == ["NaN or Infinity, which are no JSON"]
+    assert faults == ["NaN or Infinity, which are not JSON"]

@@ -12,7 +12,7 @@ from mcp_manager.config.redaction import Secrets, is_credential
 from mcp_manager.errors import ProtocolError, RpcError
 from mcp_manager.protocol.rpc_error import rpc_error
 from mcp_manager.session.knowledge.peer_faults import PeerFaults
-from mcp_manager.transports.http.refusal_text import telling_line
+from mcp_manager.transports.http.refusal_text import refusal_text
 from mcp_manager.transports.http.reply import ReplyReader
 from mcp_manager.transports.http.status import Credentials
 
@@ -56,8 +56,8 @@ PAGE = b"""<!DOCTYPE html>
         (b'{"detail":"' + b"x" * 100_000 + b'"}', ""),
     ],
 )
-def test_the_telling_line_is_found_whatever_it_is_wrapped_in(body: bytes, line: str | None) -> None:
-    told = telling_line(body)
+def test_the_explanation_is_found_whatever_it_is_wrapped_in(body: bytes, line: str | None) -> None:
+    told = refusal_text(body)
     assert told == line or (line is None and len(told) <= 4096)
 
 
@@ -154,7 +154,7 @@ def test_what_is_quoted_is_masked_before_it_is_cut() -> None:
 def test_a_secret_that_a_long_text_was_cut_in_is_not_quoted(form: str, length: int) -> None:
     token = "eyJ" + "ab0c1d" * (length // 6)
     secrets = Secrets(ServerConfig(url="http://a/", auth=AuthConfig(type="bearer", token=token)))
-    said = secrets.quoted(telling_line(form.format(token).encode()), 200)
+    said = secrets.quoted(refusal_text(form.format(token).encode()), 200)
     assert "***" in said
     assert "eyJab0" not in said
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from mcp_manager.config.redaction import Secrets, printable
 from mcp_manager.errors import ProtocolError
-from mcp_manager.runtime.reading_turns import FLOOD
+from mcp_manager.runtime.read_budget import FLOOD
 
 __all__ = ["PeerFaults"]
 

@@ -1,4 +1,4 @@
-"""The ``Cookie`` field of one transport: kept in step with what its server sets, and with time."""
+"""Keeps the ``Cookie`` field of one transport up to date as its server sets cookies and as they expire."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from yarl import URL
 
 from mcp_manager.runtime.background import bare_context
 from mcp_manager.transports.base import MessageTaker
-from mcp_manager.transports.http.settings import HttpSettings
+from mcp_manager.transports.http.options import HttpOptions
 
 __all__ = ["CookieKeeper"]
 
@@ -23,16 +23,16 @@ class CookieKeeper:
 
     Parameters
     ----------
-    settings
-        Has the jar, what masks its cookies, and a ``Cookie`` of the configuration, which stays as it is and goes first.
+    options
+        The cookie jar, and the secrets that mask cookies.
     endpoint
-        Where requests go.
+        The URL that requests go to.
     headers
-        The fields of every request.
+        The header fields of every request, which this class changes. A configured ``Cookie`` stays as it is, in front.
     sink
-        Counts what makes no sense.
+        Counts malformed cookies.
     on_change
-        Called when the fields, or the endpoint, have changed.
+        Called when the fields or the endpoint have changed.
     """
 
     __slots__ = (
@@ -49,15 +49,15 @@ class CookieKeeper:
 
     def __init__(
         self,
-        settings: HttpSettings,
+        options: HttpOptions,
         endpoint: URL,
         headers: dict[str, str],
         sink: MessageTaker,
         on_change: Callable[[], None],
     ) -> None:
-        self._jar = settings.cookies
-        self._secrets = settings.secrets
-        self._jar.belong_to(f"{endpoint.origin()} {settings.endpoint}")
+        self._jar = options.cookies
+        self._secrets = options.secrets
+        self._jar.belong_to(f"{endpoint.origin()} {options.endpoint}")
         self._endpoint = endpoint
         self._headers = headers
         self._sink = sink
@@ -72,7 +72,7 @@ class CookieKeeper:
         """Take the values of the ``Set-Cookie`` fields of a response."""
         wrong = self._jar.take((value.decode("latin-1") for value in values), self._endpoint, time.time())
         for _ in range(wrong):
-            self._sink.on_fault("a cookie that makes no sense", "")
+            self._sink.on_fault("a malformed cookie", "")
         if self._write():
             self._on_change()
 
@@ -85,20 +85,20 @@ class CookieKeeper:
         return {**others, _COOKIE: value} if value else others
 
     def move_to(self, endpoint: URL) -> None:
-        """Write what belongs to another place of the same origin from now on."""
+        """Send the cookies of another URL of the same origin from now on."""
         self._endpoint = endpoint
         self._write()
         self._on_change()
 
     def close(self) -> None:
-        """Watch no cookie end any more; idempotent."""
+        """Cancel the timer for expiring cookies; idempotent."""
         self._closed = True
         if self._ending is not None:
             self._ending.cancel()
             self._ending = None
 
     def _write(self) -> bool:
-        """Write the field and tell whether it has changed; once more when a cookie ends."""
+        """Write the field, schedule the next write for when a cookie expires, and return whether the field changed."""
         now_s = time.time()
         before = self._headers.pop(_COOKIE, "")
         value = self._jar.header(self._endpoint, now_s, self._own)

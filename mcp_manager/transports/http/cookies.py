@@ -1,7 +1,7 @@
-"""Cookies that keep an instance with one backend of a balancer: kept for exactly one origin, bounded, never shown.
+"""A bounded cookie jar for one origin, so that a load balancer keeps an instance on one backend (RFC 6265).
 
-The standard library's parser drops a cookie for one attribute that it does not know, and jars made for browsers share
-cookies among the ports of a host: here a cookie goes back to the origin it came from, and nowhere else.
+A cookie goes back only to the origin that set it; jars made for browsers share cookies among the ports of a host. The
+standard library's parser is not used because it drops a cookie with an attribute that it does not know.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_COOKIES: Final = 50
 MAX_COOKIE_BYTES: Final = 4096
 MAX_JAR_BYTES: Final = 16_384
 _MAX_AGE_S: Final = 400 * 86_400.0
-# RFC 6265, section 4.1.1, but for what balancers send as well: white space and quotes within a value.
+# RFC 6265, section 4.1.1, and white space and quotes within a value, which load balancers send as well.
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(r"[\x20-\x7e]*")
 _DIGITS: Final = re.compile(r"-?[0-9]{1,12}")
@@ -30,14 +30,14 @@ _DIGITS: Final = re.compile(r"-?[0-9]{1,12}")
 class _Cookie(NamedTuple):
     value: str
     is_secure: bool
-    # Time of day in seconds, infinite for as long as the instance lives.
+    # Time of day in seconds, infinite without an expiry.
     expires_at: float
 
 
 class CookieJar:
-    """Keep the cookies of one instance of a server, and send them back as RFC 6265 says.
+    """Keep the cookies of one instance of a server, and choose those of each request as RFC 6265 defines.
 
-    A ``Domain`` is accepted if the host lies in it, and widens nothing: only the origin itself ever gets the cookie.
+    A ``Domain`` that covers the host is accepted and ignored: only the origin itself gets the cookie.
     """
 
     __slots__ = ("_cookies", "_place")
@@ -54,27 +54,36 @@ class CookieJar:
         return len(self._cookies)
 
     def belong_to(self, place: str) -> None:
-        """Keep cookies of this place from now on, and forget those of any other."""
+        """Keep the cookies of this place from now on; if it is another one than before, drop all cookies."""
         if place != self._place:
             self._cookies.clear()
             self._place = place
 
     def take(self, fields: Iterable[str], url: URL, now_s: float) -> int:
-        """Take the values of ``Set-Cookie`` fields; return how many made no sense.
+        """Store the values of ``Set-Cookie`` fields; return how many were malformed.
 
         Parameters
         ----------
+        fields
+            The values.
         url
-            What was asked for.
+            The URL of the request.
         now_s
-            The time of day.
+            The time of day in seconds.
         """
         return sum(not self._take(field, url, now_s) for field in fields)
 
     def header(self, url: URL, now_s: float, own: str = "") -> str:
         """Return the value of ``Cookie`` for a request, "" for none.
 
-        ``own`` is what the configuration wants sent: it goes first, and cookies of the same names are left out.
+        Parameters
+        ----------
+        url
+            The URL of the request.
+        now_s
+            The time of day in seconds.
+        own
+            A configured ``Cookie``. It goes first, and cookies of the same names are left out.
         """
         named = {pair.partition("=")[0].strip() for pair in own.split(";")}
         path, is_secure = url.raw_path.partition("?")[0], url.scheme == "https"
@@ -92,14 +101,14 @@ class CookieJar:
         return "; ".join([own, *pairs] if own else pairs)
 
     def next_expiry(self, now_s: float) -> float | None:
-        """Return when the next cookie ends, by the time of day; ``None`` if none does. Those that have ended go."""
+        """Drop expired cookies, and return the time of day at which the next one expires, ``None`` if none does."""
         for key in [key for key, cookie in self._cookies.items() if cookie.expires_at <= now_s]:
             del self._cookies[key]
         soonest = min((cookie.expires_at for cookie in self._cookies.values()), default=float("inf"))
         return None if soonest == float("inf") else soonest
 
     def _take(self, field: str, url: URL, now_s: float) -> bool:
-        """Take one field (RFC 6265, section 5.2); ``False`` if it makes no sense."""
+        """Store one field (RFC 6265, section 5.2); return ``False`` if it is malformed."""
         if len(field) > MAX_COOKIE_BYTES:
             return False
         pair, *attributes = field.split(";")
@@ -141,7 +150,7 @@ class CookieJar:
 
 
 def _time_of_day(text: str) -> float:
-    """Read ``Expires``; one that is malformed sets no end."""
+    """Parse ``Expires``; a malformed one never expires."""
     try:
         when = email.utils.parsedate_to_datetime(text)
         return (when if when.tzinfo is not None else when.replace(tzinfo=UTC)).timestamp()

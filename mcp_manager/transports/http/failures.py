@@ -1,4 +1,4 @@
-"""The errors of connections to one HTTP endpoint: what broke, whether a request had left, and the way out."""
+"""Makes the errors of failed and broken connections to one HTTP endpoint."""
 
 from __future__ import annotations
 
@@ -10,38 +10,53 @@ from yarl import URL
 
 from mcp_manager._core.http_message import Exchange, WireError
 from mcp_manager.errors import CallError, ConnectError, ConnectionLostError, DeadlineExceededError
-from mcp_manager.transports.containment import is_local_lack
+from mcp_manager.transports.containment import is_resource_exhaustion
 from mcp_manager.transports.http.connections.failures import Failure, failure_of, underlying
-from mcp_manager.transports.http.settings import HttpSettings
+from mcp_manager.transports.http.options import HttpOptions
 from mcp_manager.transports.http.status import origin
 
 __all__ = ["HttpFailures"]
 
 _NO_CONNECTION: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
-# The first bytes of one, as aiohttp and the wire quote what is no HTTP.
+# The first bytes of a TLS alert, as aiohttp and the wire quote a response that is not HTTP.
 _TLS_ALERT: Final = r"\x15\x03"
 _SPEAKS_TLS: Final = Failure("the server speaks TLS there", "write https:// in url", passing=False, refused=True)
 _CLOSED: Final = Failure("the server closed it")
 
 
 class HttpFailures:
-    """Make the errors of one endpoint's connections; ``settings`` are those of its transport."""
+    """Make the errors of one endpoint's connections.
+
+    Parameters
+    ----------
+    options
+        The options of the transport.
+    """
 
     __slots__ = ("_at", "_connect_s", "_lag", "_route", "_server_id")
 
-    def __init__(self, settings: HttpSettings) -> None:
-        self._server_id = settings.server_id
-        self._route = settings.route
-        self._lag = settings.pool.lag
-        self._connect_s = settings.connect_timeout_s
-        self._at = f" at {settings.endpoint}" if settings.endpoint is not None else str(settings.route)
+    def __init__(self, options: HttpOptions) -> None:
+        self._server_id = options.server_id
+        self._route = options.route
+        self._lag = options.pool.lag
+        self._connect_s = options.connect_timeout_s
+        self._at = f" at {options.endpoint}" if options.endpoint is not None else str(options.route)
 
     def of(
         self, error: aiohttp.ClientError | OSError, url: URL, exchange: Exchange, *, first: bool
     ) -> CallError | None:
-        """Return what a failed request of aiohttp means, ``None`` if what came back is no HTTP.
+        """Return the error for a failed aiohttp request, ``None`` if the response was not HTTP.
 
-        ``first``: nothing but failures is known of the server yet.
+        Parameters
+        ----------
+        error
+            What aiohttp raised.
+        url
+            The endpoint.
+        exchange
+            The request.
+        first
+            Whether the server has never answered: then a wrong setting is a likely cause, and the hint says so.
         """
         explained = self._meaning(error, url, exchange, first=first)
         if explained is not None and not exchange.sent:
@@ -49,7 +64,7 @@ class HttpFailures:
         return explained
 
     def of_expired(self, exchange: Exchange) -> DeadlineExceededError:
-        """Return what it means that no reply came in time: nothing, if this side used up that time."""
+        """Return the error for a missed deadline; it is local if a blocked event loop used up the time."""
         error = DeadlineExceededError(
             "no reply within the deadline",
             server_id=self._server_id,
@@ -59,19 +74,19 @@ class HttpFailures:
         return error
 
     def _is_local(self, error: BaseException) -> bool:
-        """Tell whether there is no connection for what happened on this side."""
+        """Return whether this process is the reason that a connection failed."""
         if isinstance(error, TimeoutError):
-            # One that was made while the loop was blocked is not late. What had half of its time was not kept waiting: a
-            # loop that is blocked now and then must not excuse a dead server for ever.
+            # The server is excused if the loop was blocked for more than half of the timeout. A loop that is blocked
+            # only now and then must not excuse a dead server for ever.
             return self._lag.lost_since(time.monotonic() - 2 * self._connect_s) > self._connect_s / 2
-        return is_local_lack(underlying(error))
+        return is_resource_exhaustion(underlying(error))
 
     def _meaning(
         self, error: aiohttp.ClientError | OSError, url: URL, exchange: Exchange, *, first: bool
     ) -> CallError | None:
         failure = failure_of(error, self._route, tls=url.scheme == "https")
         if isinstance(error, aiohttp.ClientHttpProxyError) and error.status != 407 and exchange.sent:
-            # It has the request, and so may the server.
+            # The proxy has the request, so the server may have it, too.
             return self._lost(failure, url, exchange)
         if isinstance(error, _NO_CONNECTION) or not exchange.sent:
             return self._unconnected(failure, url)
@@ -80,11 +95,11 @@ class HttpFailures:
         return self._broken(failure, url, exchange, first=first)
 
     def of_malformed(self, error: WireError, url: URL) -> CallError | None:
-        """Return what it means that a wire received no HTTP, ``None`` if nothing but that."""
+        """Return the error if a wire has received a TLS alert in place of HTTP, else ``None``."""
         return self._unconnected(_SPEAKS_TLS, url) if _TLS_ALERT in error.detail else None
 
     def of_lost(self, error: WireError, url: URL, exchange: Exchange, *, first: bool) -> CallError:
-        """Return what it means that a wire broke; ``first`` as for :meth:`of`."""
+        """Return the error for a broken wire; the parameters as for :meth:`of`."""
         cause = error.__cause__
         failure = _CLOSED if cause is None else failure_of(cause, self._route)
         return self._broken(failure, url, exchange, first=first)
@@ -97,7 +112,7 @@ class HttpFailures:
         return self._lost(failure, url, exchange, self._first_guess(url) if first else "")
 
     def _first_guess(self, url: URL) -> str:
-        """Say what may be wrong where a server breaks off before it has said anything: many say no more."""
+        """Return the likely cause if a server closes the connection before it has ever answered, as a hint."""
         if url.scheme == "http":
             return "if the server speaks TLS there, write https:// in url"
         if self._route.tls.cert_file is None:

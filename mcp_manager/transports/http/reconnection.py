@@ -1,4 +1,4 @@
-"""When and where a stream of events that has ended goes on (2025-11-25, basic/transports, resumability and redelivery)."""
+"""Decides when an ended event stream is resumed, and from which event (2025-11-25, basic/transports, resumability)."""
 
 from __future__ import annotations
 
@@ -8,36 +8,38 @@ from typing import Final
 __all__ = ["MAX_EVENT_ID", "Reconnection", "is_passing", "usable_event_id"]
 
 MAX_EVENT_ID: Final = 4096
-"""Event ids of more bytes than this are not sent back: servers refuse such headers."""
+"""The longest event id that is sent back, in bytes: servers refuse longer header fields."""
 
 _INITIAL_S: Final = 0.5
 _SPREAD: Final = 0.2
 _SHORTEST_S: Final = 0.01
-# A server that ends every stream at once, with something on each, is asked no more often than this, a few times excepted.
+# The shortest delay after more than _FREE short streams in a row: some servers end every stream after one event.
 _SHORT_STREAMS_S: Final = 0.25
 _FREE: Final = 8
 _LONGEST_WISH_S: Final = 86400.0
 _MAX_DOUBLINGS: Final = 16
-# RFC 9110, section 5.5: what no field value can have, and the blanks at its ends, which are none of it.
+# RFC 9110, section 5.5: what a field value cannot contain, and the blanks at its ends, which do not belong to it.
 _NO_FIELD_VALUE: Final = re.compile(r"[\x00-\x1f\x7f]|^ | $")
 
 
 def usable_event_id(event_id: str) -> str:
-    """Return an event id that can be sent back in a header field, "" for one that cannot: it is none then."""
+    """Return an event id if it can be sent in a header field, else ""."""
     if _NO_FIELD_VALUE.search(event_id) or len(event_id.encode()) > MAX_EVENT_ID:
         return ""
     return event_id
 
 
 class Reconnection:
-    """Know the last event of a stream, and how long to wait before it is asked for again.
+    """Keep the last event id of a stream, and back off between the attempts to resume it.
 
     Parameters
     ----------
     longest_s
-        Seconds that attempts without fruit are apart at the most, unless the server wishes for more.
-    last_event_id, retry_ms
-        What the stream has said so far.
+        The longest backoff in seconds; the server may ask for more.
+    last_event_id
+        The last event id of the stream so far.
+    retry_ms
+        The delay that the server has asked for, in milliseconds; ``None`` if none.
 
     ``failures`` counts attempts in a row that gave no stream.
     """
@@ -54,7 +56,17 @@ class Reconnection:
         self.failures = 0
 
     def ended(self, last_event_id: str, retry_ms: int | None, *, fruitful: bool, lasted: bool = False) -> None:
-        """Learn that a stream was there and is over, whether it was worth asking for, and whether it was no short one."""
+        """Note that a stream was resumed and has ended.
+
+        Parameters
+        ----------
+        last_event_id, retry_ms
+            The last ones on the stream; "" and ``None`` if it had none.
+        fruitful
+            Whether it brought anything, or lasted: then the backoff starts over.
+        lasted
+            Whether it stayed open for a while.
+        """
         if last_event_id:
             self.last_event_id = usable_event_id(last_event_id)
         if retry_ms is not None:
@@ -65,24 +77,29 @@ class Reconnection:
         self._short = 0 if lasted else self._short + 1
 
     def failed(self, retry_after_s: float | None = None) -> None:
-        """Learn that there was no stream; ``retry_after_s`` is what the server asked for."""
+        """Note that an attempt gave no stream; ``retry_after_s`` is the ``Retry-After`` of the response, if any."""
         self.failures += 1
         self._fruitless += 1
         self._wait_s = retry_after_s or 0.0
 
     def skip(self) -> None:
-        """Go on without the events in between: what comes next cannot be taken."""
+        """Note a stream that cannot be read on; the next attempt starts without a last event id."""
         self.last_event_id = ""
         self.failed()
 
     def delay_s(self, random: float) -> float:
-        """Return the seconds until the next attempt; ``random`` is in [0, 1).
+        """Return the seconds until the next attempt.
 
-        The server's ``retry`` is a MUST and the least there is; without one, and the more attempts were in vain, the
-        delay grows. So it does, to a quarter of a second, the more streams in a row were short, whatever they brought.
+        It is at least the server's ``retry`` (a MUST). Each fruitless attempt in a row doubles it, up to ``longest_s``.
+        After eight short streams in a row, each further one doubles it as well, up to 0.25 s.
+
+        Parameters
+        ----------
+        random
+            A random number in [0, 1), for the jitter.
         """
         wished = min((self._retry_ms or 0) / 1000, _LONGEST_WISH_S)
-        # With a wish of the server's, the first attempts that follow it are not in vain yet.
+        # If the server has set a delay, backoff begins after the second fruitless attempt.
         doublings = self._fruitless if self._retry_ms is None else self._fruitless - 2
         grown = 0.0
         if doublings >= 0:
@@ -95,5 +112,5 @@ class Reconnection:
 
 
 def is_passing(status: int) -> bool:
-    """Tell whether a status may be another one soon: 409 is what servers say that still hold the stream of before."""
+    """Return whether a status may be temporary; 409 comes from servers that still hold the previous stream."""
     return status in (408, 409, 425, 429) or (status >= 500 and status != 501)

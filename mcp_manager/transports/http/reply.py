@@ -1,4 +1,4 @@
-"""What an HTTP response says in JSON-RPC: the reply to a request, on whichever way it came."""
+"""Finds the JSON-RPC reply to a request in an HTTP response or an event stream."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from mcp_manager.config.redaction import Secrets
 from mcp_manager.errors import CallError, ConnectionLostError, ProtocolError
 from mcp_manager.protocol.error_codes import STATELESS_ERRORS
 from mcp_manager.protocol.rpc_error import error_text
-from mcp_manager.runtime.reading_turns import FLOOD, FLOOD_DETAIL
+from mcp_manager.runtime.read_budget import FLOOD, FLOOD_DETAIL
 from mcp_manager.transports.base import MessageTaker, StreamListener
 from mcp_manager.transports.http import status as http_status
-from mcp_manager.transports.http.refusal_text import telling_line
+from mcp_manager.transports.http.refusal_text import refusal_text
 from mcp_manager.transports.received import MAX_BATCH, broken_reply_to, read_messages
 
 __all__ = ["ReplyReader"]
 
-# zlib's window for what each coding is: gzip with its header, deflate with zlib's (RFC 9110, section 8.4.1).
+# zlib's window size for each coding: gzip with a gzip header, deflate with a zlib header (RFC 9110, section 8.4.1).
 _WINDOWS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 _QUOTED: Final = 200
 _LABEL: Final = 60
@@ -39,13 +39,16 @@ class ReplyReader:
     server_id
         Names the server in errors.
     sink
-        Takes what else came along with a reply.
+        Takes the messages that are not the reply.
     limit
-        ``max_response_bytes``: also what a compressed reply may grow to.
+        ``max_response_bytes``, also for the decompressed size of a reply.
     secrets
-        Masks what the server was trusted with wherever it is quoted.
+        Masks the server's credentials in quotations.
     credentials
-        What requests are sent with.
+        The kind of credentials that requests are sent with.
+
+    ``listener`` is the owner of the stream that stays open, if there is one; ``may_batch`` says whether the negotiated
+    revision has batches; ``on_cookies`` takes the values of ``Set-Cookie`` fields.
     """
 
     def __init__(
@@ -56,20 +59,17 @@ class ReplyReader:
         self._limit = limit
         self._secrets = secrets
         self._credentials = credentials
-        # Whose stream stands open, if there is one.
         self.listener: StreamListener | None = None
-        # Whether there are batches in the revision that is spoken.
         self.may_batch = True
-        # Who keeps cookies.
         self.on_cookies: Callable[[Sequence[bytes]], None] | None = None
 
     def read(self, reply: WireReply, exchange: Exchange, endpoint: URL, *, has_session: bool) -> Message:
-        """Return the reply to a request from a complete response.
+        """Return the reply to a request in a complete response.
 
         Raises
         ------
         CallError
-            The response has no such reply: by its status, or because it is broken.
+            The response has no reply: the status is an error, or the body is malformed.
         """
         status = reply.status
         if 200 <= status < 300:
@@ -80,7 +80,8 @@ class ReplyReader:
                 raise
         exchange.status = status
         for message in self._refusals(reply):
-            # A server that refuses a request before it has read it knows no id; the response can be to no other one.
+            # A server that refuses a request before parsing it does not know the id; the response belongs to this
+            # request.
             is_stateless = exchange.fields is not None or message.error_code in STATELESS_ERRORS
             named = message.id == exchange.request_id or (message.id is None and is_stateless)
             if named and http_status.carries_answer(status):
@@ -88,26 +89,21 @@ class ReplyReader:
         self.refuse(reply, endpoint, has_session=has_session)
 
     def refuse(self, reply: WireReply, endpoint: URL, *, has_session: bool) -> NoReturn:
-        """Raise what a response that is no success stands for, with what its body says."""
+        """Raise the error for an error status, with the explanation in its body."""
         detail, code = "", None
         for message in self._refusals(reply):
             detail, code = self._error_text(message), message.error_code
         try:
-            http_status.raise_for_status(
-                reply,
-                self._server_id,
-                endpoint,
-                has_session=has_session,
-                said=http_status.Said(detail or self._said(reply), code, self._secrets.masked),
-                credentials=self._credentials,
-            )
+            request = http_status.RefusedRequest(endpoint, has_session, self._credentials)
+            said = http_status.Said(detail or self._said(reply), code, self._secrets.masked)
+            http_status.raise_for_status(reply, self._server_id, request, said)
         except CallError as error:
-            # Where it redirects to is the server's own text as well.
+            # The error may quote more of the server's text, such as a redirect's target.
             self._secrets.hide_in(error)
             raise
 
     def take_event(self, exchange: Exchange, data: bytes) -> Message | None:
-        """Return the reply to the exchange if an event's data has it; everything else goes to the sink."""
+        """Return the reply to the exchange if an event has it; pass all other messages to the sink."""
         if exchange.request_id == STANDING:
             self._take_standing(exchange, data)
             return None
@@ -128,28 +124,28 @@ class ReplyReader:
         return reply
 
     def take_named_event(self, name: str, data: bytes) -> None:
-        """Take an event that is no message, of the stream that stands open."""
+        """Take an event that is not a message, of the stream that stays open."""
         if self.listener is not None:
             self.listener.take_named_event(name, data)
 
     def stream_opened(self, exchange: Exchange) -> None:
-        """Learn that a stream stands open."""
+        """Note that a stream that stays open has started."""
         if exchange.wire is not None:
             exchange.wire.stand()
         if self.listener is not None:
             self.listener.stream_opened()
 
     def flooded(self) -> None:
-        """Count that the server sends more than the loop has time for."""
+        """Count a flood: the server sends more than the read budget allows."""
         self._sink.on_fault(FLOOD, FLOOD_DETAIL)
 
     def take_cookies(self, values: Sequence[bytes]) -> None:
-        """Take the values of ``Set-Cookie`` fields, of whatever response."""
+        """Take the values of a response's ``Set-Cookie`` fields."""
         if self.on_cookies is not None:
             self.on_cookies(values)
 
     def broken(self, message: str) -> ProtocolError:
-        """Make the error for a response that cannot be understood."""
+        """Make the error for a malformed response."""
         return ProtocolError(message, server_id=self._server_id, delivery="unknown", retryable=True)
 
     def oversize(self, size: int) -> ProtocolError:
@@ -168,13 +164,13 @@ class ReplyReader:
         )
 
     def _take_standing(self, exchange: Exchange, data: bytes) -> None:
-        """Take an event of a stream that has no reply to wait for: what is wrong with it ends nothing."""
+        """Take an event of a stream without a reply; a malformed event does not end the stream."""
         try:
             messages = read_messages(data, self._sink.on_fault, may_batch=self.may_batch)
         except FrameError as error:
             self._sink.on_fault(_NO_MESSAGE, str(error))
             return
-        # For whoever keeps the stream open: it was worth it.
+        # Tells the owner of the stream that it brought something.
         exchange.answered = True
         for message in messages:
             self._sink.on_message(message)
@@ -207,13 +203,13 @@ class ReplyReader:
 
     def _read_success(self, reply: WireReply, exchange: Exchange) -> Message:
         if reply.status != 200:
-            raise self.broken(f"the server accepted the request with HTTP {reply.status} and gave no reply")
+            raise self.broken(f"the server accepted the request with HTTP {reply.status} but sent no reply")
         if reply.is_json:
             return self._own(self._scan(reply, reply.body), exchange.request_id)
         return self._read_unusual(reply, exchange)
 
     def _read_unusual(self, reply: WireReply, exchange: Exchange) -> Message:
-        """Read a 200 that is compressed, though nothing but identity was asked for, or no JSON."""
+        """Read a 200 that is not plain JSON: another content type, or compressed although identity was requested."""
         content_type = (reply.header("content-type") or "").partition(";")[0].strip().lower()
         if content_type not in ("application/json", "text/event-stream"):
             return self._own(self._scan_mislabelled(reply), exchange.request_id)
@@ -232,7 +228,7 @@ class ReplyReader:
         return found
 
     def _events_of(self, body: bytes) -> Iterator[SseEvent]:
-        """Yield the events of a body that is here as a whole: at most as many as a batch may have messages."""
+        """Yield the events of a complete body; raise beyond :data:`MAX_BATCH` of them."""
         parser = SseParser(max_line=self._limit, max_event=self._limit)
         count = 0
         for at in range(0, len(body), _PIECE):
@@ -243,14 +239,14 @@ class ReplyReader:
                 yield event
 
     def _scan(self, reply: WireReply, body: bytes) -> list[Message]:
-        """Scan a message or a batch of them."""
+        """Parse a message or a batch."""
         try:
             return read_messages(body, self._sink.on_fault, _charset_of(reply), may_batch=self.may_batch)
         except FrameError as error:
             raise self._not_json_rpc(error, body) from None
 
     def _scan_mislabelled(self, reply: WireReply) -> list[Message]:
-        """Scan what may be JSON although it is said to be something else."""
+        """Parse a body that may be JSON despite another content type."""
         label = self._secrets.quoted((reply.header("content-type") or "").partition(";")[0], _LABEL)
         try:
             body = self._plain_body(reply)
@@ -267,16 +263,16 @@ class ReplyReader:
         return self.broken(f"the reply is not JSON-RPC: {error}{self._quoted(body)}")
 
     def _quoted(self, body: bytes) -> str:
-        said = self._secrets.quoted(telling_line(body), _QUOTED)
+        said = self._secrets.quoted(refusal_text(body), _QUOTED)
         return f": {said}" if said else ""
 
     def _said(self, reply: WireReply) -> str:
-        """Quote the line of a refusal that tells why."""
+        """Return the explanation in a refusal's body, bounded and masked."""
         try:
             body = self._plain_body(reply)
         except CallError:
             return ""
-        return self._secrets.quoted(telling_line(body), _QUOTED)
+        return self._secrets.quoted(refusal_text(body), _QUOTED)
 
     def _error_text(self, message: Message) -> str:
         return error_text(message.error or b"", self._secrets)
@@ -289,16 +285,16 @@ class ReplyReader:
         window = _WINDOWS.get(encoding.lower())
         if window is None:
             label = self._secrets.quoted(encoding, _LABEL)
-            raise self.broken(f"the reply is compressed ({label!r}) although identity was asked for")
+            raise self.broken(f"the reply is compressed ({label!r}) although identity was requested")
         inflater = zlib.decompressobj(window)
         try:
             inflated = inflater.decompress(body, self._limit + 1)
         except zlib.error:
-            raise self.broken(f"the reply is no valid {encoding}") from None
+            raise self.broken(f"the reply is not valid {encoding}") from None
         if len(inflated) > self._limit:
             raise self.oversize(len(inflated))
         if not inflater.eof:
-            raise self.broken(f"the reply ends in the middle of its {encoding}")
+            raise self.broken(f"the reply is truncated: its {encoding} data is incomplete")
         return inflated
 
     def _refusals(self, reply: WireReply) -> list[Message]:
@@ -307,12 +303,12 @@ class ReplyReader:
             messages = scan_replies(self._plain_body(reply))
         except (FrameError, CallError):
             return []
-        # {"error": {"code": 403, "message": …}} of a gateway is no JSON-RPC: nobody named a request, nor the protocol.
+        # A gateway's {"error": {"code": 403, "message": …}} is not JSON-RPC: it has neither an id nor "jsonrpc".
         return [each for each in messages if each.error is not None and (each.oddity is None or each.id is not None)]
 
 
 def _charset_of(reply: WireReply) -> str:
-    """Return what a response says that its text is in."""
+    """Return the charset that a response declares, "" if none."""
     for parameter in (reply.header("content-type") or "").split(";")[1:]:
         name, _, value = parameter.partition("=")
         if name.strip().lower() == "charset":

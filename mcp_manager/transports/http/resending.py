@@ -1,7 +1,7 @@
-"""Whether a request is sent once more that a connection took along to its end before a byte of the reply had come.
+"""Decides whether a request is sent again after its connection closed before the first byte of the response.
 
-Either side may close a connection that is idle, at any time and without a word (RFC 9112, section 9.5): a request that
-is on its way just then is lost, and nothing is wrong with the server.
+Either side may close an idle connection at any time (RFC 9112, section 9.5). A request that is sent in that moment is
+lost although nothing is wrong with the server.
 """
 
 from __future__ import annotations
@@ -37,17 +37,26 @@ def method_of(frame: bytes) -> str | None:
 
 
 def is_unsent(error: BaseException) -> bool:
-    """Tell whether a failure proves that the request did not leave whole, and so was not executed."""
+    """Return whether a failure proves that the request was not sent completely, and so was not executed."""
     cause = error.__cause__ if isinstance(error, WireError) else error
-    # The system refuses to take bytes for a connection that is closed. A reset says nothing: it may be an answer to them.
+    # EPIPE: the system took no bytes for a closed connection. A reset proves nothing: it may follow bytes that arrived.
     return isinstance(cause, BrokenPipeError)
 
 
 def may_resend(error: BaseException, exchange: Exchange, verb: str) -> bool:
-    """Tell whether a request goes once more, on a fresh connection.
+    """Return whether a request may be sent again, on a new connection.
 
-    It does if it did not leave whole; if it is part of the handshake; and, where the connection had carried another one
-    before, if it does no harm when it is executed twice. ``verb`` is the HTTP method.
+    It may if it was not sent completely, if it is part of the handshake, or if its connection had carried a request
+    before and the request is safe to repeat. A request is sent again once at the most.
+
+    Parameters
+    ----------
+    error
+        What the first attempt raised.
+    exchange
+        The request.
+    verb
+        The HTTP method.
     """
     if exchange.resent or not exchange.sent or exchange.head is not None:
         return False

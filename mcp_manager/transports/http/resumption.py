@@ -1,4 +1,4 @@
-"""Replies whose stream ended before them: asked for again by GET, from the last event on, until they are there."""
+"""Resumes event streams that ended before the reply, by GET from the last event on (2025-11-25, basic/transports)."""
 
 from __future__ import annotations
 
@@ -21,27 +21,28 @@ from mcp_manager.transports.http.status import retry_after_of
 
 __all__ = ["Resumptions"]
 
-# Somebody waits: a server that ends one stream after another is asked again before long.
+# The longest backoff; a caller waits for the reply.
 _LONGEST_S: Final = 2.0
 _WORTHWHILE_S: Final = 5.0
-# Whoever waits for a server that is gone should learn it before the deadline.
+# After this many failures in a row the server is taken to be gone, so that the caller need not wait for the deadline.
 _MAX_FAILURES: Final = 4
 
 
 class Resumptions:
-    """Find the replies of one session whose streams have ended early (2025-11-25, basic/transports).
+    """Find the replies of one session whose streams ended early.
 
     Parameters
     ----------
     get
-        ``await get(exchange, last_event_id)`` sends a GET and returns the reply to the exchange from the stream, or
-        what was answered in place of one; it raises as a wire does.
+        ``await get(exchange, last_event_id)`` sends a GET and returns the reply to the exchange from the stream, or the
+        response if it is not a stream. It raises what a wire raises.
     bounded
-        Bounds what is awaited by an exchange's deadline.
+        ``async with bounded(exchange)`` bounds a wait by the exchange's deadline.
     sink
-        Takes every message that is not such a reply.
+        Takes every other message.
     deliver
-        ``deliver(reply)`` gives a reply to the exchange whose own response is still awaited; tells whether there is one.
+        ``deliver(reply)`` gives a reply to the exchange that still waits for its own response, and returns whether
+        there is one.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Resumptions:
 
     @staticmethod
     def reconnection(error: BaseException, exchange: Exchange) -> Reconnection | None:
-        """Return where the stream of an exchange goes on after an error, ``None`` if nowhere."""
+        """Return how to resume the stream of an exchange after an error, ``None`` if it cannot be resumed."""
         if type(error) is not WireError or error.kind not in (LOST, UNANSWERED) or exchange.request_id <= 0:
             return None
         if not usable_event_id(error.last_event_id):
@@ -67,12 +68,12 @@ class Resumptions:
         return Reconnection(_LONGEST_S, error.last_event_id, error.retry_ms)
 
     async def reply_to(self, exchange: Exchange, reconnection: Reconnection) -> Message:
-        """Return the reply to an exchange, on whichever stream it comes.
+        """Return the reply to an exchange, from the resumed stream or any other stream of the session.
 
         Raises
         ------
         WireError
-            :data:`EXPIRED` or :data:`STOPPED`, or :data:`UNANSWERED` with the reason: the server refuses, or is gone.
+            :data:`EXPIRED` or :data:`STOPPED`; :data:`UNANSWERED` if the server refuses to resume or is gone.
         """
         loop = asyncio.get_running_loop()
         waiting: asyncio.Future[Message] = loop.create_future()
@@ -109,12 +110,12 @@ class Resumptions:
             waiting.cancel()
             raise
         except Exception as error:
-            # Whatever it is, it is the outcome for whom it is asked, and that one knows what it means.
+            # The waiting exchange gets every exception and explains it.
             if not waiting.done():
                 waiting.set_exception(error)
         else:
             if waiting.done():
-                # It came on another stream, too.
+                # The reply has already arrived on another stream.
                 self._sink.on_message(reply)
             else:
                 waiting.set_result(reply)

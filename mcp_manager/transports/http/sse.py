@@ -1,4 +1,4 @@
-"""HTTP+SSE (2024-11-05, basic/transports): one stream brings everything, POSTs to the endpoint it names send everything."""
+"""HTTP+SSE (2024-11-05, basic/transports): one event stream delivers all messages, POSTs to its endpoint send them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mcp_manager.runtime.deadline_timer import remaining_s
 from mcp_manager.transports.base import MessageSink
 from mcp_manager.transports.containment import Containment
 from mcp_manager.transports.http import status as http_status
-from mcp_manager.transports.http.settings import HttpSettings
+from mcp_manager.transports.http.options import HttpOptions
 from mcp_manager.transports.http.transport import HttpTransport
 from mcp_manager.transports.http.urls import exact_url, resolve
 
@@ -34,30 +34,30 @@ __all__ = ["HttpSseTransport"]
 _MAX_REDIRECTS: Final = 3
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_ENDPOINT_BYTES: Final = 8192
-# A reply may come before its POST is acknowledged, but the acknowledgement is not waited for longer than this.
+# How long a POST may still take once its reply has come on the stream.
 _ACKNOWLEDGED_S: Final = 1.0
 
 
 class HttpSseTransport:
-    """Exchange frames with a server of before 2025-03-26, or one that still speaks its transport.
+    """Exchange messages with a server that speaks the transport of 2024-11-05.
 
-    The stream is the session: where it ends, every call under way has an unknown fate, and the next one makes a new
-    session. It takes no place among ``max_connections``; the POSTs do.
+    The stream is the session. When it ends, every call under way fails with delivery ``unknown``, and the next call
+    opens a new session. The stream does not count against ``max_connections``; the POSTs do.
 
     Parameters
     ----------
-    settings, sink
+    options, sink
         As for :class:`HttpTransport`; the URL is that of the stream.
     """
 
-    def __init__(self, settings: HttpSettings, sink: MessageSink) -> None:
-        self._url = exact_url(settings.url)
-        self._server_id = settings.server_id
+    def __init__(self, options: HttpOptions, sink: MessageSink) -> None:
+        self._url = exact_url(options.url)
+        self._server_id = options.server_id
         self._sink = sink
-        self._lag = settings.pool.lag
-        self._containment = Containment(settings.server_id, settings.secrets)
-        # It knows how to send; what arrives is told apart here.
-        self._http = HttpTransport(settings, self)
+        self._lag = options.pool.lag
+        self._containment = Containment(options.server_id, options.secrets)
+        # It sends; this class handles what arrives.
+        self._http = HttpTransport(options, self)
         self._http.listen_with(self)
         self._pending: dict[int, asyncio.Future[Message]] = {}
         self._named: asyncio.Event = asyncio.Event()
@@ -68,12 +68,12 @@ class HttpSseTransport:
 
     @property
     def pid(self) -> int:
-        """Always 0: the server is nobody's child."""
+        """Always 0: the server is not a child process."""
         return 0
 
     @property
     def life_signs(self) -> None:
-        """Nothing: there is no program of ours."""
+        """Always ``None``: the server is not a child process."""
 
     @property
     def has_request_streams(self) -> bool:
@@ -82,20 +82,20 @@ class HttpSseTransport:
 
     @property
     def keeps_session(self) -> bool:
-        """Whether a session was begun: its id is part of the endpoint that the stream names."""
+        """Whether a session was started; its id is part of the endpoint that the stream names."""
         return self._http.keeps_session
 
     @property
     def last_words(self) -> str:
-        """Always empty: what is no message is a fault of the stream, and is told there."""
+        """Always empty: whatever is not a message is counted as a fault of the stream."""
         return ""
 
     def settle(self, revision: str | None) -> None:
-        """Send ``MCP-Protocol-Version`` from now on: servers of this transport ignore it, or want it."""
+        """Send ``MCP-Protocol-Version`` from now on: servers of this transport ignore it or require it."""
         self._http.settle(revision)
 
     async def open(self) -> None:
-        """Open the stream and wait for the endpoint that it names; whoever connects bounds it in time.
+        """Open the stream and wait for the endpoint that it names; the caller must bound it in time.
 
         Raises
         ------
@@ -107,10 +107,10 @@ class HttpSseTransport:
         self._check_open()
 
     async def listen(self) -> None:
-        """Do nothing: the stream is open."""
+        """Do nothing: the stream is already open."""
 
     def channel(self, session: object, ids: RequestIds, dialect: Any = None) -> None:
-        """Return nothing: replies do not come where requests went."""
+        """Return ``None``: replies do not come on the connection of the request."""
 
     def landed(self, exchange: Exchange, answer: Any) -> NoReturn:
         """Never called: there is no channel."""
@@ -150,22 +150,22 @@ class HttpSseTransport:
             del reply
 
     async def exchange_lasting(self, exchange: Exchange) -> Message:
-        """Send as :meth:`exchange`: the revisions of this transport have no streams of this kind."""
+        """Send as :meth:`exchange`: the revisions of this transport have no long-lived replies."""
         return await self.exchange(exchange)
 
     async def notify(self, frame: bytes, deadline_ns: int, fields: bytes | None = None) -> None:
-        """POST a frame that gets no reply; any 2xx means accepted."""
+        """POST a message that gets no reply; any 2xx means accepted."""
         self._check_open()
         await self._http.notify(frame, deadline_ns)
 
     def interrupt(self) -> None:
-        """End every exchange under way; see :meth:`Transport.interrupt`."""
+        """Fail every exchange under way; see :meth:`Transport.interrupt`."""
         self._closing = True
         self._fail(ConnectionLostError("the server was stopped during the call", server_id=self._server_id))
         self._http.interrupt()
 
     async def aclose(self, grace_s: float) -> None:
-        """Close the stream, which ends the session; calls under way end with it. Idempotent."""
+        """Close the stream, which ends the session and fails the calls under way; idempotent."""
         self._closing = True
         self._fail(ConnectionLostError("the session was closed during the call", server_id=self._server_id))
         if self._reading is not None:
@@ -173,10 +173,10 @@ class HttpSseTransport:
             await asyncio.wait({self._reading})
         await self._http.aclose(0.0)
 
-    # What the stream brings
+    # Reading the stream
 
     def stream_opened(self) -> None:
-        """See :class:`StreamListener`: what counts is the endpoint that comes on it."""
+        """Do nothing; see :class:`StreamListener`. The session starts with the endpoint."""
 
     def take_named_event(self, name: str, data: bytes) -> None:
         """Take the endpoint."""
@@ -189,7 +189,7 @@ class HttpSseTransport:
         if endpoint is None:
             self._fail(
                 ProtocolError(
-                    "the stream names an endpoint that is no URL of the same origin",
+                    "the stream names an endpoint that is not a URL of the same origin",
                     server_id=self._server_id,
                     delivery="not_sent",
                 )
@@ -218,18 +218,18 @@ class HttpSseTransport:
         """Never called: the stream is read here."""
 
     async def is_lost(self, refusal: Refusal) -> bool:
-        """Never called: what a stream is refused with ends it."""
+        """Never called: a refusal of the stream ends the session."""
         return False
 
-    # The parts
+    # Internals
 
     async def _post(self, exchange: Exchange, reply: asyncio.Future[Message]) -> None:
-        """POST a request; not to its end if the reply, or the end of the stream, has long come."""
+        """POST a request; stop waiting for the POST a second after the reply, or the end of the stream, has come."""
         loop = asyncio.get_running_loop()
         sending = asyncio.timeout(None)
 
         def overtaken(_: asyncio.Future[Message]) -> None:
-            # The callback may be on its way when the POST has just ended.
+            # The callback may already be scheduled when the POST ends.
             with contextlib.suppress(RuntimeError):
                 sending.reschedule(loop.time() + _ACKNOWLEDGED_S)
 
@@ -245,7 +245,7 @@ class HttpSseTransport:
                 raise
 
     async def _read(self) -> None:
-        """Read the stream to its end, and end everything with it."""
+        """Read the stream to its end, and then end the session."""
         exchange = Exchange(b"", STANDING, 0)
         try:
             answer = await self._get(exchange)
@@ -256,7 +256,7 @@ class HttpSseTransport:
             self._fail(ConnectError("the server is being stopped", server_id=self._server_id, retryable=False))
             raise
         except Exception as error:
-            # Whoever waits for the endpoint, or for a reply, waits for this.
+            # Callers that wait for the endpoint or for a reply must not wait for ever.
             self._fail(self._containment.failure_of_fault(error, "unknown"))
 
     async def _get(self, exchange: Exchange) -> WireReply:
@@ -284,7 +284,7 @@ class HttpSseTransport:
     def _no_stream(self, answer: WireReply) -> CallError:
         if 200 <= answer.status < 300:
             return ProtocolError(
-                "the server answers GET with something that is no event stream",
+                "the server answered GET with something other than an event stream",
                 server_id=self._server_id,
                 delivery="rejected",
             )
@@ -294,7 +294,7 @@ class HttpSseTransport:
             return error
 
     def _fail(self, error: CallError) -> None:
-        """End the session, once: every call under way learns it, and whoever keeps the session if nobody asked for it."""
+        """End the session, once: fail the calls under way, and notify the sink unless it was closed on purpose."""
         if self._failure is not None:
             return
         self._failure = error
@@ -310,14 +310,14 @@ class HttpSseTransport:
         if self._failure is not None:
             raise self._failure.for_caller("not_sent")
         if not self._has_endpoint:
-            raise ConnectError("the server was not connected to", server_id=self._server_id)
+            raise ConnectError("the transport was not opened", server_id=self._server_id)
 
     def _give_up(self, exchange: Exchange, sent: bool, reason: str) -> None:
         if sent:
             self._sink.on_given_up(exchange, reason)
 
     def _endpoint_in(self, data: bytes) -> URL | None:
-        """Return where to POST to; credentials go there, so that it must not be anybody else's place."""
+        """Parse the URL to POST to. It must have the same origin, because the POSTs carry credentials."""
         if len(data) > _MAX_ENDPOINT_BYTES:
             return None
         try:

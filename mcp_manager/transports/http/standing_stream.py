@@ -1,4 +1,4 @@
-"""The stream on which a server speaks without being asked: opened by GET, kept open, opened again where it ended."""
+"""Keeps the GET stream for unsolicited messages of one session open (2025-11-25, basic/transports)."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from mcp_manager.transports.http.status import retry_after_of
 __all__ = ["StandingStream"]
 
 _LONGEST_S: Final = 60.0
-# A server that has never offered the stream, and only fails, is left alone.
+# After this many failures a server that has never opened the stream is not asked again.
 _MAX_FIRST_ATTEMPTS: Final = 5
 _NOT_OFFERED: Final = 405
-# A stream that lasted this long was worth asking for, whatever was on it.
+# A stream that lasted this long counts as fruitful, whatever was on it.
 _WORTHWHILE_S: Final = 5.0
-# Many servers hold back the head until there is an event: a session must not wait for that.
+# How long a session waits for the stream to open: many servers send the response head only with the first event.
 _OPENING_S: Final = 0.5
 
 
 class StandingStream:
     """Keep the GET stream of one session open (2025-11-25, basic/transports, listening for messages from the server).
 
-    Most servers offer none (405): then nothing more happens. One that breaks is opened again, from the last event on,
-    after what the server wishes or ever longer.
+    Most servers offer none (405); they are not asked again. A stream that ends is resumed from the last event on, after
+    the delay that the server asks for, with backoff.
 
     Parameters
     ----------
     get
-        ``await get(exchange, last_event_id)`` sends the GET; it returns what was answered in place of a stream, and
-        raises as a wire does when that ends.
+        ``await get(exchange, last_event_id)`` sends the GET. It returns the response if that is not a stream, and
+        raises what a wire raises when the stream ends.
     containment
-        Logs what nobody foresaw.
+        Logs unexpected exceptions.
     sink
-        Told of streams that break the rules, and asked whether the session is lost where one is refused.
+        Counts malformed streams, and finds out whether the session is lost when a stream is refused.
     """
 
     __slots__ = ("_containment", "_get", "_opened", "_sink", "_task", "_was_open")
@@ -64,9 +64,12 @@ class StandingStream:
         self._was_open = False
 
     async def start(self, on_end: Callable[[], None]) -> None:
-        """Open the stream and wait, for a moment, until the server has said whether there is one.
+        """Start the stream, and wait for at most half a second until the server has opened or refused it.
 
-        ``on_end`` is called, once, when the stream is not asked for any more.
+        Parameters
+        ----------
+        on_end
+            Called once, when the stream is not opened again.
         """
         opened = self._opened
         assert opened is not None
@@ -80,7 +83,7 @@ class StandingStream:
             pass
 
     def stop(self) -> asyncio.Task[None] | None:
-        """End the stream; returns its task, which is ending."""
+        """Cancel the stream, and return its task, ``None`` if it was not started."""
         if self._task is not None:
             self._task.cancel()
         return self._task
@@ -91,7 +94,7 @@ class StandingStream:
         self._settle()
 
     def take_named_event(self, name: str, data: bytes) -> None:
-        """Do nothing: all there is are messages."""
+        """Do nothing: this stream has only messages."""
 
     def _settle(self) -> None:
         if self._opened is not None:
@@ -108,7 +111,7 @@ class StandingStream:
             self._settle()
 
     async def _attempt(self, reconnection: Reconnection) -> bool:
-        """Open the stream and stay until its end; tell whether to do so again."""
+        """Open the stream, stay until its end, and return whether to open it again."""
         exchange = Exchange(b"", STANDING, 0)
         started = asyncio.get_running_loop().time()
         try:
@@ -124,12 +127,12 @@ class StandingStream:
                     error.last_event_id, error.retry_ms, fruitful=exchange.answered or lasted, lasted=lasted
                 )
             else:
-                self._sink.on_fault("an event stream that breaks the rules", error.detail)
+                self._sink.on_fault("a malformed event stream", error.detail)
                 reconnection.skip()
         except (aiohttp.ClientError, OSError, CallError):
             reconnection.failed()
         except Exception as error:
-            # Whatever it was, the session goes on; its own text may quote anything.
+            # The session goes on in any case. The exception's text may quote secrets.
             self._sink.on_fault("an event stream that cannot be read", type(error).__name__)
             reconnection.skip()
         else:
@@ -137,15 +140,15 @@ class StandingStream:
             if is_passing(answer.status):
                 reconnection.failed(retry_after_of(answer))
             elif not self._was_open or answer.status == _NOT_OFFERED or not 400 <= answer.status < 500:
-                # One that never offered the stream may answer 404 for that alone: not every framework says 405.
+                # Not every framework answers 405 if it offers no stream; 404 before the first stream means the same.
                 return False
             elif await self._is_lost(answer):
                 return False
             elif answer.status in (401, 403):
-                # What was granted once may be granted again, with other credentials for instance.
+                # The server has allowed it before and may allow it again, with other credentials for example.
                 reconnection.failed()
             else:
-                # The server may not know the last event any more.
+                # The server may no longer know the last event.
                 reconnection.skip()
         return self._was_open or reconnection.failures < _MAX_FIRST_ATTEMPTS
 

@@ -1,4 +1,4 @@
-"""What an HTTP status without a usable reply means for a call."""
+"""Maps an HTTP status without a usable reply to the error of the call."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from mcp_manager.transports.http.urls import resolve
 
 __all__ = [
     "Credentials",
+    "RefusedRequest",
     "Said",
     "carries_answer",
     "origin",
@@ -30,27 +31,40 @@ __all__ = [
 _MAX_RETRY_AFTER_S: Final = 60.0
 _MAX_LOCATION_BYTES: Final = 4096
 _MAX_SHOWN: Final = 200
-# RFC 9110, section 15.4: the others name no place to go to.
+# RFC 9110, section 15.4: the other 3xx do not redirect.
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 
 def carries_answer(status: int) -> bool:
-    """Tell whether a JSON-RPC error in the body of this status answers the call: these speak of its admission."""
+    """Return whether a JSON-RPC error with this status answers the call; these four refuse admission instead."""
     return status not in (401, 403, 429, 503)
 
 
 class Credentials(enum.Enum):
-    """What a request was sent with: that decides what a refusal may be about."""
+    """The kind of credentials a request was sent with, which decides what a 401 or 403 may mean."""
 
     NONE = "none"
     FIXED = "fixed"
     OAUTH = "oauth"
 
 
-class Said(NamedTuple):
-    """What a server says of a refusal, fit to be shown: ``detail`` in words, ``code`` by its JSON-RPC error.
+class RefusedRequest(NamedTuple):
+    """What is known of a refused request.
 
-    ``masked`` takes out of other texts of the server's what it was trusted with.
+    ``endpoint`` is its URL, ``has_session`` says whether it carried a session id (then the URL was right before), and
+    ``credentials`` is the kind of its credentials.
+    """
+
+    endpoint: URL
+    has_session: bool
+    credentials: Credentials
+
+
+class Said(NamedTuple):
+    """The server's explanation of a refusal.
+
+    ``detail`` is its text, bounded and masked; ``code`` is the code of a JSON-RPC error, ``None`` without one;
+    ``masked`` masks the server's credentials in other texts.
     """
 
     detail: str
@@ -58,28 +72,22 @@ class Said(NamedTuple):
     masked: Callable[[str], str]
 
 
-def raise_for_status(
-    reply: WireReply,
-    server_id: str,
-    endpoint: URL,
-    *,
-    has_session: bool,
-    said: Said,
-    credentials: Credentials = Credentials.FIXED,
-) -> NoReturn:
-    """Raise the error that a status without a usable reply stands for.
+def raise_for_status(reply: WireReply, server_id: str, request: RefusedRequest, said: Said) -> NoReturn:
+    """Raise the error for a status without a usable reply.
 
     Parameters
     ----------
-    has_session
-        Whether the request carried a session id: then the endpoint has been right before.
+    reply
+        The response.
+    server_id
+        Names the server in the error.
+    request
+        The request that it refuses.
     said
-        What the server says of it.
-    credentials
-        What the request was sent with.
+        The server's explanation.
     """
     try:
-        _raise_meaning(reply, server_id, endpoint, said, credentials, has_session=has_session)
+        _raise_meaning(reply, server_id, request, said)
     except CallError as error:
         error.http_status, error.rpc_code = reply.status, said.code
         if isinstance(error, AuthError):
@@ -87,14 +95,12 @@ def raise_for_status(
         raise
 
 
-def _raise_meaning(
-    reply: WireReply, server_id: str, endpoint: URL, words: Said, credentials: Credentials, *, has_session: bool
-) -> NoReturn:
-    status = reply.status
+def _raise_meaning(reply: WireReply, server_id: str, request: RefusedRequest, words: Said) -> NoReturn:
+    status, endpoint = reply.status, request.endpoint
     said = f": {words.detail}" if words.detail else ""
     if status in (401, 403):
-        what, hint = _about_credentials(reply, credentials)
-        raise AuthError(f"the server {what} HTTP {status}{said}", server_id=server_id, hint=hint)
+        what, hint = _about_credentials(reply, request.credentials)
+        raise AuthError(f"the server {what} (HTTP {status}){said}", server_id=server_id, hint=hint)
     retry_after_s = retry_after_of(reply)
     if status == 429:
         raise OverloadedError(
@@ -109,31 +115,33 @@ def _raise_meaning(
         )
     if status in (502, 504):
         raise ConnectionLostError(
-            f"a gateway lost the server (HTTP {status}){said}", server_id=server_id, delivery="unknown"
+            f"a gateway could not reach the server, or lost it (HTTP {status}){said}",
+            server_id=server_id,
+            delivery="unknown",
         )
     if status in _REDIRECTS:
         _raise_redirected(reply, server_id, endpoint, words)
     if 300 <= status < 400:
         raise ProtocolError(
-            f"the server answered with HTTP {status}, which is no reply to a request{said}",
+            f"the server answered with HTTP {status}, which is not a reply to a request{said}",
             server_id=server_id,
             delivery="unknown",
             hint="a cache may have answered: check that url is the MCP endpoint" if status == 304 else "",
         )
     if 400 <= status < 500:
         raise ProtocolError(
-            f"the server refused the request with HTTP {status}{said}",
+            f"the server refused the request (HTTP {status}){said}",
             server_id=server_id,
-            # 408 is also what a server says that gave up on work which had begun.
+            # A server may also answer 408 after it has begun to execute the request.
             delivery="unknown" if status == 408 else "rejected",
             retryable=status in (408, 425),
-            hint="" if has_session else _way_out(reply, endpoint),
+            hint="" if request.has_session else _way_out(reply, endpoint),
         )
     raise ProtocolError(
         f"the server failed with HTTP {status}{said}",
         server_id=server_id,
         delivery="unknown",
-        # What it does not implement now (RFC 9110, section 15.6.2) it will not the next time.
+        # 501: the server does not implement it (RFC 9110, section 15.6.2), so repeating is useless.
         retryable=status != 501,
     )
 
@@ -141,33 +149,46 @@ def _raise_meaning(
 def _way_out(reply: WireReply, endpoint: URL) -> str:
     if reply.status in (404, 405):
         return "check that url is the MCP endpoint"
-    # What those say who expect TLS: nginx, Apache, Go, Node's and Python's proxies.
+    # Servers that expect TLS mention "HTTPS" in the body: nginx, Apache, Go, and the proxies of Node and Python.
     if reply.status == 400 and endpoint.scheme == "http" and b"https" in reply.body[:4096].lower():
         return "the server may speak TLS there: write https:// in url"
     return ""
 
 
 def _about_credentials(reply: WireReply, credentials: Credentials) -> tuple[str, str]:
-    """Say what a 401 or 403 does, and what may help: many a 403 is about something else than credentials."""
+    """Return what a 401 or 403 means, and a hint; a 403 is often not about credentials."""
     challenge = ", ".join(reply.header_values("www-authenticate"))
     if credentials is not Credentials.OAUTH and "resource_metadata" in challenge.lower():
-        return "wants an OAuth token, with", 'set auth.type = "oauth" in the server\'s configuration'
+        return "requires an OAuth token", 'set auth.type = "oauth" in the server\'s configuration'
     if credentials is Credentials.NONE:
         if reply.status == 401 or challenge:
-            return "wants credentials, with", "set auth, or headers, in the server's configuration"
-        return "refused the request with", ""
+            return "requires credentials", "set auth, or headers, in the server's configuration"
+        return "refused the request", ""
     if reply.status == 401:
-        return "refused the credentials with", "check auth and headers in the server's configuration"
-    return "refused the request with", "check auth and headers in the server's configuration, if it is about them"
+        return "refused the credentials", "check auth and headers in the server's configuration"
+    return "refused the request", "if it is about credentials, check auth and headers in the server's configuration"
 
 
 def parse_retry_after(value: str | None, now_s: float) -> float | None:
-    """Read ``Retry-After`` as seconds from now, at most 60 (RFC 9110, section 10.2.3); ``None`` if absent or malformed."""
+    """Parse ``Retry-After`` (RFC 9110, section 10.2.3).
+
+    Parameters
+    ----------
+    value
+        The field's value, ``None`` if it is absent.
+    now_s
+        The time of day in seconds.
+
+    Returns
+    -------
+    float or None
+        Seconds from now, 0 to 60; ``None`` if it is absent or malformed.
+    """
     if value is None:
         return None
     text = value.strip()
     if text.isascii() and text.isdigit():
-        # An absurd number of digits is a long wait, not a reason to fail.
+        # Any number of digits is valid; it is capped like every long wait.
         return _MAX_RETRY_AFTER_S if len(text) > 6 else min(float(text), _MAX_RETRY_AFTER_S)
     try:
         when = email.utils.parsedate_to_datetime(text)
@@ -180,17 +201,17 @@ def parse_retry_after(value: str | None, now_s: float) -> float | None:
 
 
 def retry_after_of(reply: WireReply) -> float | None:
-    """Return the seconds that a response asks to wait; see :func:`parse_retry_after`."""
+    """Return the ``Retry-After`` of a response in seconds; see :func:`parse_retry_after`."""
     return parse_retry_after(reply.header("retry-after"), time.time())
 
 
 def origin(url: URL) -> str:
-    """Return scheme, host and port: what of a URL may stand in a message."""
+    """Return scheme, host and port, the part of a URL that error messages may quote."""
     return str(url.origin())
 
 
 def redirect_target(reply: WireReply, endpoint: URL) -> URL | None:
-    """Return where a response redirects to (RFC 9110, section 10.2.2), ``None`` if nowhere that makes sense."""
+    """Return the target of a redirect (RFC 9110, section 10.2.2), ``None`` if it has no usable one."""
     location = (reply.header("location") or "").encode("latin-1")
     if not location or len(location) > _MAX_LOCATION_BYTES:
         return None
@@ -198,27 +219,27 @@ def redirect_target(reply: WireReply, endpoint: URL) -> URL | None:
         target = resolve(endpoint, location)
     except ValueError:
         return None
-    # Whoever may choose a user and a password may choose the Authorization that is sent.
+    # A target with a user and a password would replace the Authorization that is sent.
     return target if target.raw_user is None and target.raw_password is None else None
 
 
 def _raise_redirected(reply: WireReply, server_id: str, endpoint: URL, said: Said) -> NoReturn:
-    """Say where to, as far as that may be shown, and what to do about it."""
+    """Raise the error for a redirect that is not followed, with its masked target and a hint."""
     status = reply.status
     target = redirect_target(reply, endpoint)
     if target is None:
-        where, hint = "nowhere that can be followed", "check that url is the MCP endpoint"
+        where, hint = "no usable URL", "check that url is the MCP endpoint"
     else:
-        # Masked first: of half a secret, nobody could tell that it is one.
+        # Masked before it is cut: half a secret would not be recognized.
         where = said.masked(redact_url(str(target)))
         if len(where) > _MAX_SHOWN:
             where = f"{where[:_MAX_SHOWN]}…"
         if target.origin() == endpoint.origin() and status in (307, 308):
-            hint = "it redirects too often: configure the final url"
+            hint = "it redirects too often: set url to the final one"
         elif status == 303 or (status == 302 and target.raw_path != f"{endpoint.raw_path}/"):
-            hint = f"if the MCP endpoint is there, set url to {where}; if it is a page to log in, set auth"
+            hint = f"if the MCP endpoint is there, set url to {where}; if it is a login page, set auth"
         elif target.query_string:
-            hint = "set url to that place, with its query"
+            hint = "set url to that URL, with its query"
         else:
             hint = f"set url to {where}"
     raise ProtocolError(

@@ -1,4 +1,4 @@
-"""URLs of endpoints as they are written: what is signed, or names a resource by an escape, must not be quoted anew."""
+"""Parses endpoint URLs without re-quoting them: a signature or an escaped resource name must stay byte for byte."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _END_OF_AUTHORITY: Final = re.compile(r"[/?#]")
 
 
 def exact_url(text: str | bytes) -> URL:
-    """Return a URL whose path and query are sent byte by byte as they are written.
+    """Parse a URL whose path and query are sent byte for byte as they are written.
 
-    The host is brought into its usual form (lower case, IDNA), a default port is left out, dot segments are resolved
-    (RFC 3986, section 6.2.2.3), and what is not ASCII is percent-encoded as UTF-8. The fragment is dropped.
+    The host is normalized (lower case, IDNA), a default port is left out, dot segments are resolved (RFC 3986, section
+    6.2.2.3), and non-ASCII characters are percent-encoded as UTF-8. The fragment is dropped.
 
     Parameters
     ----------
     text
-        An absolute URL. Bytes are taken as they came over the network.
+        An absolute URL, or its bytes as they arrived over the network.
 
     Raises
     ------
     ValueError
-        It is no absolute http or https URL.
+        It is not an absolute http or https URL.
     """
     scheme, mark, rest = (text if isinstance(text, str) else text.decode("utf-8", "surrogateescape")).partition("://")
     if not mark or scheme.lower() not in ("http", "https"):
@@ -42,13 +42,13 @@ def exact_url(text: str | bytes) -> URL:
     path, question, query = _ascii(rest.partition("#")[0]).partition("?")
     path = _without_dots(path)
     if question and not query:
-        # yarl knows no empty query: as part of the path it is sent all the same.
+        # yarl has no empty query; as part of the path, the question mark is sent.
         path += "?"
     return URL.build(scheme=origin.scheme, authority=origin.raw_authority, path=path, query_string=query, encoded=True)
 
 
 def resolve(base: URL, reference: str | bytes) -> URL:
-    """Return where a reference leads (RFC 3986, section 5.2), as exactly as :func:`exact_url`; raises as that does."""
+    """Resolve a reference against a base URL (RFC 3986, section 5.2); quotes and raises as :func:`exact_url` does."""
     text = (reference if isinstance(reference, str) else reference.decode("utf-8", "surrogateescape")).strip()
     if _SCHEME.match(text):
         return exact_url(text)

@@ -1,4 +1,4 @@
-"""What the exchanges of one transport wait for, within their deadlines and until it is stopped."""
+"""Bounds every wait of one transport by the exchange's deadline and by the stop of the transport."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from mcp_manager._core.http_message import EXPIRED, STOPPED, Exchange, WireError
 from mcp_manager.errors import DeadlineExceededError
 from mcp_manager.protocol.methods import CONTROL
 from mcp_manager.runtime.deadline_timer import remaining_s
-from mcp_manager.transports.http.connections.places import Wait
+from mcp_manager.transports.http.connections.permits import ConnectionWait
 from mcp_manager.transports.http.connections.pool import HttpPool
 from mcp_manager.transports.http.resending import method_of
 
 __all__ = ["Waits"]
 
-# Of connect_timeout_s, for descriptors: whoever connects a session must hear of it before that is over.
+# The share of connect_timeout_s that may be spent waiting for descriptors, so that the error comes before the timeout.
 _PATIENCE: Final = 0.8
 
 
 class Waits:
-    """Bound what is awaited for exchanges.
+    """Bound the waits of the exchanges of one transport.
 
     Parameters
     ----------
     pool
-        Where connections come from.
+        The manager's connections.
     server_id
         Names the server in errors.
     connect_timeout_s
-        What a connection may take where an exchange has no deadline of its own.
+        Bounds the wait for descriptors of an exchange without a deadline.
     """
 
     __slots__ = ("_connect_timeout_s", "_pool", "_server_id", "_waits", "is_stopped")
@@ -42,21 +42,21 @@ class Waits:
         self._pool = pool
         self._server_id = server_id
         self._connect_timeout_s = connect_timeout_s
-        # While anything is awaited: most sessions have nothing most of the time.
+        # ``None`` while nothing waits, which is the usual state of a session: an empty set costs memory.
         self._waits: set[asyncio.Timeout] | None = None
         self.is_stopped = False
 
     def stop(self) -> None:
-        """End everything that is awaited."""
+        """End every wait under way with :data:`STOPPED`."""
         self.is_stopped = True
         for wait in self._waits or ():
-            # They belong to their callers' tasks: their time is up, nothing else happens to them.
+            # They run in the callers' tasks, which must not be cancelled: only their timeouts expire.
             if not wait.expired():
                 wait.reschedule(0.0)
 
     @contextlib.asynccontextmanager
     async def bounded(self, exchange: Exchange) -> AsyncIterator[None]:
-        """Bound what is awaited by the exchange's deadline and by :meth:`stop`; raises :class:`WireError`."""
+        """Bound the block by the exchange's deadline and by :meth:`stop`; either raises :class:`WireError`."""
         wait = asyncio.timeout(remaining_s(exchange.deadline_ns))
         if self._waits is None:
             self._waits = set()
@@ -74,28 +74,28 @@ class Waits:
                 self._waits = None
 
     @contextlib.asynccontextmanager
-    async def in_turn(self, exchange: Exchange, endpoint: URL) -> AsyncIterator[Wait]:
-        """Bound the making of a connection, and say so where it was this side that had none.
+    async def connection_wait(self, exchange: Exchange, endpoint: URL) -> AsyncIterator[ConnectionWait]:
+        """Bound the wait for a connection, and report a shortage of connections as such.
 
         Raises
         ------
         WireError
-            As :meth:`bounded` does.
+            As :meth:`bounded`.
         DeadlineExceededError
-            No connection came free, or could be made for want of descriptors.
+            No connection became free, or no descriptor was left for one.
         """
         is_control = exchange.request_id <= 0 or method_of(exchange.frame) in CONTROL
         patience_s = self._connect_timeout_s * _PATIENCE if exchange.deadline_ns <= 0 else None
-        wait = Wait(is_control=is_control, patience_s=patience_s)
+        wait = ConnectionWait(is_control=is_control, patience_s=patience_s)
         try:
             async with self.bounded(exchange):
                 yield wait
         except WireError as error:
-            if error.kind != EXPIRED or exchange.sent or not wait.lacks:
+            if error.kind != EXPIRED or exchange.sent or not wait.blocked_by:
                 raise
-            message, hint = self._pool.lack(wait, str(endpoint.origin()))
+            message, hint = self._pool.shortage(wait, str(endpoint.origin()))
             late = DeadlineExceededError(
-                f"no connection came free within the deadline: {message}",
+                f"no connection became free within the deadline: {message}",
                 server_id=self._server_id,
                 delivery="not_sent",
                 hint=hint,

@@ -1,1 +1,1 @@
-"""Programs that speak over their standard streams: started, supervised and ended."""
+"""The stdio transport: programs that are started, supervised and ended, and speak over their standard streams."""

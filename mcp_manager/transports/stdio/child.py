@@ -1,4 +1,4 @@
-"""One supervised child process: pipes, signals and its end. Knows nothing of MCP."""
+"""One supervised child process: its pipes, signals and end. Knows nothing of MCP."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from typing import Final, cast
 from mcp_manager.config.redaction import masked_so_far, printable
 from mcp_manager.runtime.background import bare_context
 from mcp_manager.runtime.forks import keep_from_children
-from mcp_manager.runtime.reading_turns import ReadingTurns, Waiting, reading_turns
+from mcp_manager.runtime.read_budget import CallbackReader, ReadBudget, read_budget
 from mcp_manager.transports.stdio.descendants import kill_marked_soon, new_mark
 from mcp_manager.transports.stdio.marked import MARK
 from mcp_manager.transports.stdio.process_group import ProcessGroup, wait_unreaped
-from mcp_manager.transports.stdio.telling_lines import telling_lines
+from mcp_manager.transports.stdio.stderr_excerpt import stderr_excerpt
 
 __all__ = ["Child", "child_environment"]
 
@@ -30,27 +30,35 @@ _log = logging.getLogger(__name__)
 
 _PASSED_ON: Final = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER")
 _READ_BYTES: Final = 64 * 1024
-# The most that Linux lets a pipe hold, unless it was told otherwise (fs.pipe-max-size).
+# The largest pipe on Linux by default (fs.pipe-max-size).
 _FULL_PIPE: Final = 1024 * 1024
 _STDERR_BYTES: Final = 64 * 1024
 _STDERR_LINE: Final = 500
-# From so much at once on, standard error takes the loop's time like any other message that nobody asked for.
+# Chunks of stderr from this size on count against the read budget.
 _MUCH_STDERR: Final = 4096
 _STDERR_BYTE_NS: Final = 4
-# What is written before the child reads it is held in memory up to the first mark; then writers wait for the second.
+# High and low water mark of the bytes that the child has not read yet: above the first, writers wait for the second.
 _WRITE_HIGH: Final = 1024 * 1024
 _WRITE_LOW: Final = _WRITE_HIGH // 4
-# After the exit, whoever was not found may hold the pipes open; nobody waits longer than this for them. As long is a
-# program left alone that closed a pipe of its own.
+# How long to wait after the exit for the end of the pipes, which a process that was not found may hold open, and how
+# long a program that has closed one of its pipes may go on.
 _LAST_WORDS_S: Final = 0.5
 _KILLED_S: Final = 5.0
 _REAP_AGAIN_S: Final = 0.01
 
 
 def child_environment(own: Mapping[str, str], inherited: Sequence[str] = ()) -> dict[str, str]:
-    """Build a child's environment: a few harmless variables of this process, the named ones, and its own.
+    """Build a child's environment.
 
-    A secret in this process's environment reaches a child only if it is named.
+    It has a few harmless variables of this process, the inherited ones and its own. A secret in this process's
+    environment reaches a child only if it is named.
+
+    Parameters
+    ----------
+    own
+        The child's own variables.
+    inherited
+        Names of variables of this process to pass on.
     """
     names = {*_PASSED_ON, *inherited, *(name for name in os.environ if name.startswith("LC_"))}
     return {name: os.environ[name] for name in names if name in os.environ} | dict(own)
@@ -59,19 +67,20 @@ def child_environment(own: Mapping[str, str], inherited: Sequence[str] = ()) -> 
 class Child:
     """Run a program in a process group of its own.
 
-    When it ends, for whatever reason, the rest of the group is killed, and on Linux also what left the group: see
-    :func:`~mcp_manager.transports.stdio.marked.kill_marked`. Neither a thread nor a task belongs to it: the loop watches its pipes and its end.
+    When the program ends, the rest of the group is killed, and on Linux also the descendants that left the group (see
+    ``kill_marked()`` in :mod:`.marked`). It uses neither a thread nor a task where the system has pidfds: the loop
+    watches its pipes and its end.
 
     Parameters
     ----------
     argv, environment, cwd
-        The program and its surroundings; never run through a shell.
+        The program, its environment and its working directory; it is never run through a shell.
     on_stdout
-        Takes what the program writes to its standard output, as it comes.
+        Takes each chunk of the program's standard output.
     on_end
-        Called once when the program has ended and its output was read: with its exit code, negative for a signal.
+        Called once, after the program has ended and its output was read, with the exit code, negative for a signal.
     on_flood
-        Told that the program writes more to its standard error than the loop has time for.
+        Called when the program writes more to its standard error than the read budget allows.
     """
 
     def __init__(
@@ -99,8 +108,8 @@ class Child:
         self._writable = asyncio.Event()
         self._writable.set()
         self._stderr = bytearray()
-        self._turns: ReadingTurns | None = None
-        self._stderr_turn = Waiting(lambda: self._watch(self._stderr_number), on_flood)
+        self._budget: ReadBudget | None = None
+        self._stderr_reader = CallbackReader(lambda: self._watch(self._stderr_number), on_flood)
         self._closing = False
         self._terminated = False
         self._exit_code: int | None = None
@@ -109,17 +118,22 @@ class Child:
         self._finish_timer: asyncio.TimerHandle | None = None
         self._ended = asyncio.Event()
         self.misdeed = ""
-        """Why the program is being killed before it ended by itself, in words; empty if it is not."""
+        """Why the program was killed, in words; empty if it was not, or on request."""
 
     @property
     def pid(self) -> int:
-        """The process id, 0 before the start; after the end the number may be another's."""
+        """The process id, 0 before the start; after the end it may be reused."""
         return self._group.pid if self._group is not None else 0
 
     async def start(self) -> None:
-        """Start the program; raises :class:`OSError` or :class:`ValueError` as :class:`subprocess.Popen`.
+        """Start the program.
 
-        There is no await in it, so a cancellation finds the program either running or not started.
+        It contains no await, so after a cancellation the program either runs or was not started.
+
+        Raises
+        ------
+        OSError, ValueError
+            As :class:`subprocess.Popen`.
         """
         assert self._group is None and not self._closing, "a child starts once, and not after its end"
         # Blocks for the moment of vfork and exec, as asyncio's own subprocesses do.
@@ -134,7 +148,7 @@ class Child:
             start_new_session=True,
         )
         self._group = group = ProcessGroup(process, self._token)
-        # A child that is forgotten, its loop closed under it, must not run on.
+        # A child that is dropped, because its loop was closed for example, must not keep running.
         weakref.finalize(self, group.forget).atexit = False
         try:
             self._watch_pipes(process)
@@ -147,18 +161,18 @@ class Child:
 
     @property
     def writable(self) -> bool:
-        """Whether :meth:`send` would take bytes without waiting."""
+        """Whether :meth:`send` takes bytes without waiting."""
         return self._writable.is_set()
 
     async def send(self, data: bytes) -> None:
-        """Hand bytes to the program's standard input, waiting while too much of it is unread.
+        """Write to the program's standard input; wait while too much of it is unread.
 
-        Cancelled, it has handed over nothing.
+        If it is cancelled, nothing was written.
 
         Raises
         ------
         BrokenPipeError
-            The program has ended or closed its input, or is being ended; nothing was handed over.
+            The program has ended, has closed its input, or is being ended; nothing was written.
         """
         while not self._writable.is_set():
             await self._writable.wait()
@@ -167,41 +181,41 @@ class Child:
         self._write(self._stdin, data)
 
     def stderr_tail(self, lines: int = 5, *, hidden: Collection[str] = ()) -> str:
-        """Return the last telling lines of the program's standard error, in one line free of control characters.
+        """Return the most informative last lines of the program's standard error, as one printable line.
 
         Parameters
         ----------
         lines
-            How many of its lines; see :func:`~mcp_manager.transports.stdio.telling_lines.telling_lines`.
+            The most lines to return; see ``stderr_excerpt()`` in :mod:`.stderr_excerpt`.
         hidden
             Texts to mask, such as credentials that the program may have quoted.
         """
         text = self._stderr[-_STDERR_BYTES:].decode("utf-8", "replace")
         text = masked_so_far(text, hidden)
         if len(self._stderr) > _STDERR_BYTES:
-            # What is left of a line whose beginning was dropped may be the rest of a text to hide.
+            # The rest of a line whose beginning was dropped may end a text to mask.
             text = text.partition("\n")[2] or text[-_STDERR_LINE:]
-        return " | ".join(printable(line[:_STDERR_LINE]) for line in telling_lines(text, lines))
+        return " | ".join(printable(line[:_STDERR_LINE]) for line in stderr_excerpt(text, lines))
 
     def pause(self) -> None:
-        """Read no more of the standard output, which holds the program back, until :meth:`resume`."""
+        """Stop reading the standard output until :meth:`resume`; backpressure holds the program back."""
         if self._stdout_number in self._outputs:
             asyncio.get_running_loop().remove_reader(self._stdout_number)
 
     def resume(self) -> None:
-        """End :meth:`pause`."""
+        """Read the standard output again."""
         self._watch(self._stdout_number)
 
     def kill(self) -> None:
-        """Kill the whole process group, unless the program has ended; ``on_end`` follows soon."""
+        """Kill the process group unless the program has ended; ``on_end`` follows soon."""
         if self._group is not None:
             self._group.signal(signal.SIGKILL)
             self._close_stdin()
 
     def kill_now(self) -> None:
-        """Kill the whole process group and reap the program, blocking for the moment that takes; for emergencies.
+        """Kill the process group and reap the program; blocks for a moment.
 
-        May be called on any thread, and without a loop.
+        For emergencies: it may be called on any thread, and without a loop.
         """
         if self._group is not None:
             self._group.kill_and_reap()
@@ -209,12 +223,12 @@ class Child:
     async def aclose(self, grace_s: float) -> None:
         """End the program: close its input, wait, SIGTERM, wait, SIGKILL (2025-11-25, 2026-07-28, stdio); idempotent.
 
-        Its output is read all the while. Cancelled, it kills at once and still reaps.
+        Its output is read meanwhile. If it is cancelled, it kills at once and still reaps.
 
         Parameters
         ----------
         grace_s
-            Length of each of the two waits in seconds.
+            The length of each of the two waits in seconds.
         """
         self._closing = True
         if self._group is None or not self._group.is_own:
@@ -235,8 +249,9 @@ class Child:
             await self._wait_killed()
 
     def _watch_pipes(self, process: subprocess.Popen[bytes]) -> None:
-        # Not the loop's pipe transports: uvloop closes a descriptor and then the file object over the same number,
-        # which another thread may have been given in between; and connecting one is an await that can be cancelled.
+        # The loop's pipe transports are not used. uvloop closes the descriptor and then the file object with the same
+        # number, which another thread may have got meanwhile. And connecting a transport is an await, which may be
+        # cancelled.
         self._stdin = cast(FileIO, process.stdin)
         keep_from_children(self._stdin)
         os.set_blocking(self._stdin.fileno(), False)
@@ -247,13 +262,13 @@ class Child:
             self._outputs[pipe.fileno()] = (pipe, take)
         self._stdout_number = cast(FileIO, process.stdout).fileno()
         self._stderr_number = cast(FileIO, process.stderr).fileno()
-        self._turns = reading_turns()
+        self._budget = read_budget()
         for number in self._outputs:
             self._watch(number)
 
     def _watch(self, number: int) -> None:
         if number in self._outputs:
-            # It keeps the context, as a child outlives whoever started it.
+            # The reader keeps its context, and a child outlives the call that started it.
             bare_context().run(asyncio.get_running_loop().add_reader, number, self._read, number)
 
     def _watch_exit(self, pid: int) -> None:
@@ -262,7 +277,7 @@ class Child:
             try:
                 self._pidfd = FileIO(os.pidfd_open(pid))
             except OSError as error:
-                # Old kernels do not know it, and some sandboxes do not allow it.
+                # Old kernels do not have it, and some sandboxes forbid it.
                 if error.errno not in (errno.ENOSYS, errno.EPERM):
                     raise
             else:
@@ -330,7 +345,7 @@ class Child:
         except BlockingIOError:
             return
         except OSError:
-            # What cannot be read any more has ended; the loop would call for ever.
+            # A pipe that cannot be read has ended; otherwise the loop would call this for ever.
             data = b""
         if data:
             self._outputs[number][1](data)
@@ -349,20 +364,24 @@ class Child:
     def _take_stderr(self, data: bytes) -> None:
         self._stderr += data
         if len(self._stderr) > 2 * _STDERR_BYTES:
-            # One byte more than is shown says that something was dropped.
+            # One byte more than is shown marks that something was dropped.
             del self._stderr[: -_STDERR_BYTES - 1]
-        # Nobody waits for it, and most of it is dropped.
-        if self._turns is not None and len(data) >= _MUCH_STDERR and not self._turns.spend(len(data) * _STDERR_BYTE_NS):
+        # No caller waits for stderr, so a flood of it must not take the loop's time.
+        if (
+            self._budget is not None
+            and len(data) >= _MUCH_STDERR
+            and not self._budget.spend(len(data) * _STDERR_BYTE_NS)
+        ):
             asyncio.get_running_loop().remove_reader(self._stderr_number)
-            self._turns.wait(self._stderr_turn)
+            self._budget.wait(self._stderr_reader)
 
     def _kill_soon(self, misdeed: str) -> None:
-        """End a program that can never answer again, unless it is ending already."""
+        """Kill a program that can no longer answer, unless it ends by itself within half a second."""
         if self._exit_code is None and self._kill_timer is None and not self._closing:
             self._kill_timer = asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._kill_for, misdeed)
 
     def _kill_for(self, misdeed: str) -> None:
-        # It may have ended by itself meanwhile, which is not told before its output was read.
+        # It may have ended meanwhile; ``on_end`` is called only after its output was read.
         if self._exit_code is None:
             self.misdeed = misdeed
             self.kill()
@@ -371,12 +390,12 @@ class Child:
         group = self._group
         if group is None or self._exit_code is not None:
             return
-        # While the leader is a zombie its number is nobody else's: the last safe moment for the rest of the group.
+        # The leader is a zombie, so its id is not reused yet: the last safe moment to kill the rest of the group.
         group.signal(signal.SIGKILL)
         code = group.reap()
         if code is None:
             if self._pidfd is None:
-                # What told of the end will not tell again.
+                # Without a pidfd, nothing calls this again.
                 asyncio.get_running_loop().call_later(_REAP_AGAIN_S, self._exit_seen)
             return
         self._exit_code = code
@@ -399,20 +418,20 @@ class Child:
             self._on_end(self._exit_code)
 
     def _read_rest(self) -> None:
-        """Read what the pipes hold: a flood that had to wait for its turn may have the last replies behind it."""
+        """Read the rest of the pipes: the last replies may be behind a flood that had to wait for a time slice."""
         for number in list(self._outputs):
             for _ in range(_FULL_PIPE // _READ_BYTES):
                 if number in self._outputs:
                     self._read(number)
 
     def _release(self) -> None:
-        """Close everything that is open; what a stubborn process still writes is lost."""
+        """Close the pipes, the pidfd and the timers; what another process still writes is lost."""
         for timer in (self._kill_timer, self._finish_timer):
             if timer is not None:
                 timer.cancel()
         self._close_stdin()
-        if self._turns is not None:
-            self._turns.leave(self._stderr_turn)
+        if self._budget is not None:
+            self._budget.leave(self._stderr_reader)
         for number in list(self._outputs):
             self._close_output(number)
         self._drop_pidfd()
@@ -431,7 +450,7 @@ class Child:
         return self._ended.is_set()
 
     async def _wait_killed(self) -> None:
-        """Wait for the end of a killed program, which is a matter of moments, however often the caller gives up."""
+        """Wait a few seconds for the end of a killed program, however often the caller is cancelled."""
         deadline = asyncio.get_running_loop().time() + _KILLED_S
         cancelled: asyncio.CancelledError | None = None
         while not self._ended.is_set():
@@ -441,8 +460,8 @@ class Child:
             except asyncio.CancelledError as error:
                 cancelled = error
             except TimeoutError:
-                # The kernel does not let go of it. Its end stays watched, so that it is reaped if it ever comes.
-                _log.warning("process %d does not end though it was killed", self.pid)
+                # It hangs in the kernel. Its end is still watched, so that it is reaped if it ever ends.
+                _log.warning("process %d does not end although it was killed", self.pid)
                 break
         if cancelled is not None:
             try:

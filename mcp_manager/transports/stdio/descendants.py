@@ -1,4 +1,4 @@
-"""What a child started outside its process group: known by a mark in its environment, and killed when the child ends."""
+"""Kills the descendants that left a child's process group, found by a mark in their environment."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from mcp_manager.transports.stdio.marked import HOST_TOKEN_CHARS, MARK, kill_mar
 __all__ = ["host_token", "kill_marked_soon", "new_mark"]
 
 _SEPARATOR: Final = ","
-# A look at every process of the machine takes a while: it must not take more than a fifth of the loop's time.
+# A scan of all processes takes a while. Pauses of four times as long limit it to a fifth of the loop's time.
 _PAUSES: Final = 4
 
 
 def new_mark() -> tuple[str, str]:
-    """Return a new token, and the value of :data:`MARK` that holds it, and those this process itself was given."""
+    """Return a new token and a value of :data:`MARK` with it, and with the tokens that this process has inherited."""
     token = host_token() + os.urandom(6).hex()
     inherited = os.environ.get(MARK)
     return token, token if not inherited else f"{inherited}{_SEPARATOR}{token}"
 
 
 def host_token() -> str:
-    """Return what the tokens of all children of this process begin with; a forked copy of it has one of its own."""
+    """Return the prefix of all tokens of this process's children; a forked copy has a prefix of its own."""
     global _host
     if _host is None or _host[0] != os.getpid():
         _host = os.getpid(), os.urandom(HOST_TOKEN_CHARS // 2).hex()
@@ -34,7 +34,7 @@ def host_token() -> str:
 
 
 def kill_marked_soon(token: str, then: Callable[[], None]) -> None:
-    """Do what :func:`kill_marked` does together with everybody who asks meanwhile, and call ``then``."""
+    """Call :func:`kill_marked`, once for all requests that arrive meanwhile, and then ``then()``."""
     loop = asyncio.get_running_loop()
     sweep = _sweeps.get(loop)
     if sweep is None:
@@ -43,7 +43,7 @@ def kill_marked_soon(token: str, then: Callable[[], None]) -> None:
 
 
 class _Sweep:
-    """Those who wait for a look at all processes, on one loop."""
+    """The requests that wait for the next scan, on one loop."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, Callable[[], None]] = {}
@@ -60,7 +60,7 @@ class _Sweep:
         try:
             kill_marked(waiting.keys())
         finally:
-            # Whatever the look came to, who asked for it waits for its end, and would do so for ever.
+            # The callers wait for the end of the scan even if it fails.
             self._not_before = loop.time() + _PAUSES * (time.monotonic() - started)
             for then in waiting.values():
                 loop.call_soon(then)

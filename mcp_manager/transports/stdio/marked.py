@@ -1,6 +1,7 @@
-"""Processes known by a mark in their environment, found and killed; run as a program, it does so when its parent dies.
+"""Finds and kills processes by a mark in their environment; run as a program, it does so when its host process dies.
 
-It imports nothing but what an interpreter has loaded anyway: as a program, it waits beside every host of children.
+It imports only modules that every interpreter has loaded anyway, because one process runs it beside every host with
+children.
 """
 
 from __future__ import annotations
@@ -14,27 +15,32 @@ from collections.abc import Collection
 __all__ = ["HOST_TOKEN_CHARS", "MARK", "kill_marked"]
 
 MARK = "MCP_MANAGER_CHILD"
-"""The environment variable that every descendant of a child inherits; a program that is to outlive it drops it."""
+"""The environment variable that all descendants of a child inherit; one that should outlive it drops it."""
 
 HOST_TOKEN_CHARS = 12
-"""How long what the tokens of one host's children have in common is; each of them is longer."""
+"""The length of the prefix that the tokens of one host's children share."""
 
 _SEPARATOR = b","
 _ENTRY = f"{MARK}=".encode()
 _READ_BYTES = 1024 * 1024
-# A process may be started behind the back of one pass, but only by one that this pass did not find either.
+# A pass may miss a process that is started meanwhile, but only by a process that the pass did not find either.
 _MAX_PASSES = 10
-# A process that is just becoming another program shows neither environment nor arguments; longer than this takes none.
+# During exec, a process shows neither environment nor arguments, for less than this.
 _EXEC_S = 0.01
 _EXEC_POLL_S = 0.0001
 
 
 def kill_marked(tokens: Collection[str]) -> None:
-    """Kill every process whose environment holds one of these tokens, or one of a host's, as it was when its program began.
+    """Kill every process whose initial environment has one of these tokens.
 
-    That finds who called ``setsid`` and who was orphaned, which neither process groups nor parents tell. Whoever
-    cleared its environment is not found, and nothing is where there is no ``/proc`` or no ``pidfd_open``: without it, a
-    number may be another process's by the time it is signalled.
+    This also finds processes that called ``setsid`` or were orphaned. It does not find a process that was started with
+    a cleared environment. It does nothing without ``/proc`` or ``pidfd_open``: without a pidfd, a process id may belong
+    to another process by the time it is signalled.
+
+    Parameters
+    ----------
+    tokens
+        Tokens of children, or token prefixes of hosts, which stand for all children of a host.
     """
     if sys.platform != "linux" or not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
         return
@@ -50,24 +56,24 @@ def kill_marked(tokens: Collection[str]) -> None:
 
 
 def outlive(host: int, orders: int, token: str) -> None:
-    """Wait until the host has ended, then kill every process that is marked by it; return at once when told to.
+    """Wait until the host has ended, then kill every process with its mark; return at once when told to.
 
     Parameters
     ----------
     host
-        A descriptor of the host's process (pidfd).
+        A pidfd of the host.
     orders
-        The end of a pipe: a byte in it says that there is nothing left to kill.
+        The read end of a pipe: a byte from it means that nothing is left to kill.
     token
-        What the tokens of the host's children begin with.
+        The prefix of the tokens of the host's children.
     """
-    import select  # noqa: PLC0415  (for those who run it as a program)
+    import select  # noqa: PLC0415  (needed only as a program)
 
     ready, _, _ = select.select([host, orders], [], [])
     if host not in ready:
         if os.read(orders, 1):
             return
-        # Closed without a word: the host is about to end, or has lost the other end to somebody.
+        # The pipe was closed without a byte: the host is ending, or something else closed the write end.
         select.select([host], [], [])
     kill_marked({token})
 
@@ -85,7 +91,7 @@ def _kill_if_marked(pid: int, tokens: Collection[bytes]) -> None:
     except OSError:
         return
     try:
-        # Looked at again now that it is held: whoever has the number since has another descriptor.
+        # Checked again now that the pidfd pins the process: the process id may have been reused before.
         if _is_marked(pid, tokens):
             signal.pidfd_send_signal(process, signal.SIGKILL)
     except OSError:
@@ -109,12 +115,12 @@ def _environment(pid: int) -> bytes:
     deadline = time.monotonic() + _EXEC_S
     while not (environment := _read(f"/proc/{pid}/environ")):
         try:
-            # The kernel's own have none, nor have zombies.
+            # Kernel threads and zombies have no exe.
             os.readlink(f"/proc/{pid}/exe")
         except OSError:
             return b""
         if _read(f"/proc/{pid}/cmdline"):
-            # It runs, and so it did not have one, or has it now.
+            # It runs, so its environment was empty, or is readable now.
             return _read(f"/proc/{pid}/environ")
         if time.monotonic() > deadline:
             return b""
@@ -123,7 +129,7 @@ def _environment(pid: int) -> bytes:
 
 
 def _read(path: str) -> bytes:
-    """Return the content of a process's file, nothing if the process has ended or is another user's."""
+    """Return the content of a file in /proc, b"" if the process has ended or belongs to another user."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

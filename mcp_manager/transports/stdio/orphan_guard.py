@@ -1,9 +1,9 @@
-"""A process beside this one that kills what this one leaves behind when it is killed itself (SIGKILL, out of memory).
+"""Runs a guard process that kills this process's children if this process is killed (SIGKILL, out of memory).
 
-A child that reads its input to the end notices by itself. One that is busy, deaf to it, or behind a launcher does not;
-and the parent-death signal of Linux reaches neither what a launcher started nor any child whose parent is a thread that
-lives on. So a small interpreter waits for the end of this process, for as long as this process has children. There is
-none where the system does not tell of the end of a process that is no child (``pidfd_open``: Linux 5.3).
+A child that reads its input notices the end of this process by itself. One that is busy, ignores its input or runs
+behind a launcher does not. Linux's parent-death signal is no substitute: it does not reach what a launcher started, and
+it follows the parent thread, not the process. So a small interpreter waits for the end of this process as long as this
+process has children. It needs ``pidfd_open`` (Linux 5.3) to wait for a process that is not its child.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ __all__ = ["dismiss", "watch"]
 
 _log = logging.getLogger(__name__)
 
-# What an interpreter may need to start at all.
+# The variables that an interpreter may need to start.
 _ENVIRONMENT: Final = ("LD_LIBRARY_PATH", "PATH")
 _SHELL: Final = "/bin/sh"
-# By way of a shell that ends at once, so that it is nobody's child here: whoever counts or waits for the children of
-# this process finds servers alone.
+# A shell starts the guard and ends at once, so that the guard is not a child of this process: code that counts or waits
+# for the children of this process finds only servers.
 _DETACH: Final = (_SHELL, "-c", '"$@" &', "sh")
 _INIT: Final = 1
 
 
 class _Guard:
-    """The process that waits, while there is one."""
+    """The guard process, while there is one."""
 
     def __init__(self) -> None:
-        # The collector may end a forgotten child in the midst of anything.
+        # Reentrant: the garbage collector may end a forgotten child while the lock is held.
         self.lock = threading.RLock()
         self._is_told = False
         self.orders = -1
-        # Where it is a child after all.
+        # Set if the guard is a child of this process after all.
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it; where that does not work, say so once."""
+        """Start the guard; log once if that is impossible."""
         if sys.platform != "linux" or not hasattr(os, "pidfd_open") or not sys.executable:
             return
         try:
@@ -54,9 +54,9 @@ class _Guard:
             self._give_up(error)
             return
         theirs, self.orders = os.pipe()
-        # An orphan of the first process of a container would be its child again, and not be waited for.
+        # If this process is process 1, as in a container, an orphan would become its child again and never be reaped.
         is_detached = os.getpid() != _INIT and os.access(_SHELL, os.X_OK)
-        # -I and -S: nothing of the user's is imported.
+        # -I and -S: import nothing of the user's.
         waiting = [sys.executable, "-I", "-S", marked.__file__, str(host), str(theirs), host_token()]
         try:
             process = subprocess.Popen(
@@ -67,7 +67,7 @@ class _Guard:
                 env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
                 cwd="/",
                 pass_fds=(host, theirs),
-                # What is sent to the processes of a terminal does not reach it.
+                # Signals to the processes of a terminal must not reach it.
                 start_new_session=True,
             )
             if is_detached:
@@ -81,7 +81,7 @@ class _Guard:
             os.close(theirs)
 
     def end(self) -> None:
-        """End it; as it waits for nothing else, that is a matter of moments."""
+        """End the guard, which takes only moments."""
         orders, self.orders = self.orders, -1
         if orders < 0:
             return
@@ -94,11 +94,11 @@ class _Guard:
             self.process = None
 
     def forget(self) -> None:
-        """Leave it to the process that this one is a forked copy of."""
+        """Leave the guard to the parent, after a fork."""
         if self.orders >= 0:
             os.close(self.orders)
         if self.process is not None:
-            # Its end is not to be waited for, or warned of.
+            # Marked as ended, so that Popen neither waits for it nor warns about it.
             self.process.returncode = 0
 
     def _give_up(self, error: OSError | ValueError) -> None:
@@ -107,18 +107,21 @@ class _Guard:
             self.orders = -1
         if not self._is_told:
             self._is_told = True
-            _log.info("if this process is killed, its children may live on: nobody can watch it (%s)", error)
+            _log.info(
+                "if this process is killed, its children may keep running: the guard process cannot be started (%s)",
+                error,
+            )
 
 
 def watch() -> None:
-    """Have a process wait for the end of this one, unless one does already; takes the moment of a start."""
+    """Start the guard unless it runs; blocks for the moment of a process start."""
     with _guard.lock:
         if _guard.orders < 0:
             _guard.start()
 
 
 def dismiss(is_needed: Callable[[], bool]) -> None:
-    """End it, unless there is something left to kill."""
+    """End the guard unless it is still needed; ``is_needed`` is called under the lock."""
     with _guard.lock:
         if not is_needed():
             _guard.end()

@@ -1,4 +1,4 @@
-"""What a program writes, cut into lines one at a time: the rest waits where there is no time for it."""
+"""Splits a program's output into lines, one at a time, so that reading can pause between two lines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _BLANK: Final = re.compile(rb"\s*")
 
 
 class LineTooLongError(ValueError):
-    """A line has ``size`` bytes or more, which is beyond the limit; it was dropped."""
+    """A line is longer than the limit and was dropped; it has at least ``size`` bytes."""
 
     def __init__(self, size: int) -> None:
         super().__init__(f"a line of {size} bytes or more")
@@ -19,14 +19,14 @@ class LineTooLongError(ValueError):
 
 
 class OutputLines:
-    """Cut an output into lines, wherever its chunks end.
+    """Split an output into lines, independently of its chunks.
 
     Parameters
     ----------
     limit
         The longest line, in bytes.
 
-    ``partial`` is the line that has no end yet.
+    ``partial`` is the unfinished last line.
     """
 
     __slots__ = ("_at", "_data", "_limit", "partial")
@@ -39,21 +39,21 @@ class OutputLines:
 
     @property
     def is_behind(self) -> bool:
-        """Whether anything was written that :meth:`take` has not looked at."""
+        """Whether there is input that :meth:`take` has not processed."""
         return self._at < len(self._data)
 
     def feed(self, data: bytes) -> None:
-        """Keep what was written next."""
+        """Add the next chunk."""
         self._data = self._data[self._at :] + data if self.is_behind else data
         self._at = 0
 
     def take(self) -> bytes | None:
-        """Return the next line that is not blank, without its end; ``None`` if there is no whole one.
+        """Return the next line that is not blank, without its end; ``None`` if there is no complete one.
 
         Raises
         ------
         LineTooLongError
-            It is longer than the limit.
+            The next line is longer than the limit.
         """
         while self._at < len(self._data):
             end = self._data.find(b"\n", self._at)
@@ -68,7 +68,7 @@ class OutputLines:
                 self.partial.clear()
             if line and not line.isspace():
                 return line
-            # However many there are, they are one step.
+            # All blank lines in a row are skipped in one step.
             blank = _BLANK.match(self._data, self._at)
             assert blank is not None
             self._at = blank.end()

@@ -1,4 +1,4 @@
-"""Whether a program works or waits: what its processes did since the last look."""
+"""Tells a program that works from one that waits, by the processor time of its processes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Final
 
 __all__ = ["ProcessActivity", "usable_cores"]
 
-# Where it cannot be seen, a program is taken to work for so long.
+# On systems without /proc, a program is assumed to work for this long.
 _ASSUMED_S: Final = 1.0
-# Of the time between two looks; a program that waits still has timers.
+# The share of processor time below which a program waits; a waiting program still runs timers.
 _IDLE_SHARE: Final = 0.1
 _LOOKS: Final = 2
 _MOST_PROCESSES: Final = 64
@@ -27,7 +27,7 @@ def usable_cores() -> int:
 
 
 class ProcessActivity:
-    """Watch a program and what it started; each look tells of the time since the one before."""
+    """Watch a program and its descendants; each look covers the time since the previous one."""
 
     __slots__ = ("_began", "_cpu_s", "_idle_looks", "_looked")
 
@@ -37,9 +37,9 @@ class ProcessActivity:
         self._idle_looks = 0
 
     def is_idle(self, pid: int) -> bool:
-        """Tell whether the process and its descendants only waited, for two looks in a row.
+        """Return whether the process and its descendants have only waited, for two looks in a row.
 
-        One that could work and gets no core is not idle.
+        A process that is ready to run but gets no core is not idle.
         """
         now = time.monotonic()
         seen = _tree(pid) if sys.platform == "linux" else None
@@ -56,18 +56,18 @@ class ProcessActivity:
 
 
 def _tree(pid: int) -> tuple[float, bool] | None:
-    """Return the processor time of a process and its descendants, and whether one of them works; ``None`` if unknown."""
+    """Return the processor time of a process and its descendants, and whether one is runnable; ``None`` if unknown."""
     cpu_s, is_working = 0.0, False
     found = [pid]
     for number in found:
         stat = _read(f"/proc/{number}/stat")
-        # The name in parentheses may hold anything.
+        # The name in parentheses may contain anything.
         fields = stat.rpartition(b")")[2].split()
         if len(fields) < 15:
             if number == pid:
                 return None
             continue
-        # User and system time, its own and that of children that have ended (proc(5)).
+        # User and system time of the process and of its reaped children (proc(5)).
         cpu_s += sum(int(each) for each in fields[11:15]) * _TICK_S
         is_working = is_working or fields[0][0] in _WORKING
         children = _read(f"/proc/{number}/task/{number}/children").split()

@@ -1,4 +1,4 @@
-"""The one place that signals and reaps child processes, and that ends those an exiting interpreter would leave."""
+"""Signals and reaps child processes, and kills those that are left when the interpreter exits."""
 
 from __future__ import annotations
 
@@ -23,12 +23,17 @@ _REAP_POLL_S: Final = 0.001
 
 
 class ProcessGroup:
-    """A process and the group it leads: the one place that signals and reaps.
+    """A process and the group that it leads.
 
-    Until the leader is reaped its number, which is the group's as well, cannot become another's. So both happen under
-    one lock, and nothing is signalled after the reaping.
+    Until the leader is reaped, its process id, which is also the group's, cannot be reused. Signalling and reaping
+    therefore happen under one lock, and nothing is signalled after the reaping.
 
-    ``token`` marks what left the group; see :func:`kill_marked`.
+    Parameters
+    ----------
+    process
+        The leader.
+    token
+        Marks the descendants that left the group; see :func:`kill_marked`.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], token: str) -> None:
@@ -42,13 +47,13 @@ class ProcessGroup:
 
     def signal(self, number: signal.Signals) -> None:
         """Signal the whole group, unless its leader was reaped."""
-        # The group of a dying leader may be gone (no such process) or, on macOS, a zombie (not permitted).
+        # The group of a dying leader may be gone (ProcessLookupError) or, on macOS, a zombie (PermissionError).
         with self._lock, contextlib.suppress(ProcessLookupError, PermissionError):
             if self._process.returncode is None and self.is_own:
                 os.killpg(self.pid, number)
 
     def reap(self) -> int | None:
-        """Return the leader's exit code, ``None`` while it lives."""
+        """Reap the leader if it has ended, and return its exit code, ``None`` while it runs."""
         with self._lock:
             code = self._process.poll()
         if code is not None:
@@ -58,32 +63,32 @@ class ProcessGroup:
 
     @property
     def is_own(self) -> bool:
-        """Whether this is no forked copy of the parent, whose exit or collection is no reason to end its children."""
+        """Whether this process started the child; a forked copy must not end the child when it exits."""
         return os.getpid() == self._parent
 
     def kill_and_reap(self) -> None:
-        """Kill the group and what left it, and wait, blocking, for its leader's end."""
+        """Kill the group and the descendants that left it, and block until the leader has ended."""
         if self.is_own:
             self.kill_leader()
             kill_marked({self.token})
 
     def kill_leader(self) -> None:
-        """Kill the group and wait, blocking, for its leader's end."""
+        """Kill the group, and block until the leader has ended."""
         self.signal(signal.SIGKILL)
         deadline = time.monotonic() + _KILLED_S
         while self.reap() is None and time.monotonic() < deadline:
             time.sleep(_REAP_POLL_S)
 
     def forget(self) -> None:
-        """Kill and reap on behalf of the garbage collector, which may have interrupted just that."""
+        """Kill and reap for the garbage collector, unless it has interrupted :meth:`signal` or :meth:`reap`."""
         if not self._lock.locked():
             self.kill_and_reap()
 
 
 def wait_unreaped(pid: int) -> None:
-    """Block until a child process has ended, and leave its reaping to others."""
+    """Block until a child process has ended, without reaping it."""
     if sys.platform == "darwin":
-        # Python has no waitid there before 3.13.
+        # Python has no os.waitid() on macOS before 3.13.
         with contextlib.closing(select.kqueue()) as queue, contextlib.suppress(ProcessLookupError):
             queue.control([select.kevent(pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT)], 1)
     else:
@@ -96,7 +101,7 @@ _living: Final[set[ProcessGroup]] = set()
 
 @atexit.register
 def _kill_all() -> None:
-    """Leave no child behind an interpreter that ends without having closed them."""
+    """Kill the children that were not closed before the interpreter exits."""
     groups = [group for group in list(_living) if group.is_own]
     for group in groups:
         group.kill_leader()

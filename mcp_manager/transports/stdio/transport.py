@@ -25,9 +25,9 @@ from mcp_manager.errors import (
 )
 from mcp_manager.protocol.revisions import BATCHING_REVISIONS
 from mcp_manager.runtime.deadline_timer import DeadlineTimer, remaining_s
-from mcp_manager.runtime.reading_turns import FLOOD, FLOOD_DETAIL, ReadingTurns, reading_turns
+from mcp_manager.runtime.read_budget import FLOOD, FLOOD_DETAIL, ReadBudget, read_budget
 from mcp_manager.transports.base import Exchange, LifeSigns, MessageSink
-from mcp_manager.transports.containment import Containment, is_local_lack
+from mcp_manager.transports.containment import Containment, is_resource_exhaustion
 from mcp_manager.transports.received import broken_reply_to, read_messages
 from mcp_manager.transports.stdio.child import Child, child_environment
 from mcp_manager.transports.stdio.output_lines import LineTooLongError, OutputLines
@@ -36,18 +36,18 @@ __all__ = ["StdioTransport"]
 
 _QUOTED: Final = 80
 _NEWLINES: Final = bytes.maketrans(b"\r\n", b"  ")
-# A reply this many given up requests late is counted as a stray one; nothing worse.
+# How many given-up requests are remembered; a reply to an older one is counted as a stray reply.
 _MAX_FORGOTTEN: Final = 1024
-# What the first message of a turn is taken to cost that is no reply: measuring begins with it.
+# The assumed cost of the first unsolicited message of a chunk; the following ones are measured.
 _FIRST_NS: Final = 20_000
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
-# The longest value that Linux lets a process have (MAX_ARG_STRLEN).
+# The longest environment value on Linux (MAX_ARG_STRLEN).
 _MAX_SECRET: Final = 128 * 1024
 
 _START_HINTS: Final = {
     errno.ENOENT: "install it, or give its full path in command; a script also needs the program of its #! line",
     errno.EACCES: "make the file executable, or give the program that runs it as command",
-    errno.ENOEXEC: "a script needs a #! line, a program must be built for this machine",
+    errno.ENOEXEC: "a script needs a #! line; a program must be built for this machine",
     errno.E2BIG: "args and env are too long together",
     errno.EMFILE: "this process has too many files open: raise its limit (ulimit -n)",
     errno.ENFILE: "the machine has too many files open",
@@ -57,7 +57,7 @@ _START_HINTS: Final = {
 
 
 class _Waiting(Deadline):
-    """A request whose reply is awaited, and what its deadline ends."""
+    """A request that waits for its reply, and its deadline."""
 
     __slots__ = ("_transport", "bad_lines", "exchange", "reply")
 
@@ -66,7 +66,7 @@ class _Waiting(Deadline):
     ) -> None:
         self.exchange = exchange
         self.reply = reply
-        # How many lines had been none of a message when it was sent.
+        # The number of lines that were not messages when it was sent.
         self.bad_lines = bad_lines
         self._transport = transport
 
@@ -76,10 +76,10 @@ class _Waiting(Deadline):
 
 
 class StdioTransport:
-    """Exchange frames with a child process.
+    """Exchange messages with a child process.
 
-    Replies with an id that nobody waits for and nobody gave up, and lines that are no JSON-RPC message, are faults of
-    the server; neither ends the session.
+    A reply with an unknown id and a line that is not a JSON-RPC message are faults of the server; neither ends the
+    session.
 
     Parameters
     ----------
@@ -88,9 +88,9 @@ class StdioTransport:
     server_id
         Names the server in errors.
     sink
-        Takes requests and notifications of the server, its faults, and the news of its death.
+        Takes the server's requests and notifications, its faults, and its end.
     timer
-        Where calls leave their deadlines.
+        Takes the deadlines of calls.
     """
 
     def __init__(self, config: ServerConfig, *, server_id: str, sink: MessageSink, timer: DeadlineTimer) -> None:
@@ -115,18 +115,18 @@ class StdioTransport:
         self._wheel = timer.wheel
         self._lag = timer.lag
         self._pending: dict[int, _Waiting] = {}
-        # The deadlines of requests that nobody waits for any more.
+        # The deadlines of given-up requests.
         self._forgotten: dict[int, int] = {}
         self.messages = 0
         self._lines = OutputLines(config.max_response_bytes)
-        self._turns: ReadingTurns | None = None
+        self._budget: ReadBudget | None = None
         self._is_paused = False
         self._opened = False
         self._closing = False
         self._failure: CallError | None = None
         self._is_first_line = True
         self._may_batch = True
-        # The last line that was no message, fit to be shown, and how many there were.
+        # The last line that was not a message, masked and printable, and the number of such lines.
         self._bad_line = ""
         self._bad_lines = 0
 
@@ -136,16 +136,16 @@ class StdioTransport:
         return self._child.pid
 
     def stderr_tail(self, lines: int = 5) -> str:
-        """Return the last lines the child wrote to its standard error, in one line, without values of its ``env``."""
+        """Return the last lines of the child's standard error as one line, without the values of its ``env``."""
         return self._child.stderr_tail(lines, hidden=self._secrets)
 
     @property
     def last_words(self) -> str:
-        """What the program wrote that is no message, and may tell what it waits for; "" if it wrote nothing."""
+        """What the program wrote that is not a message and may say what it waits for; "" if it wrote nothing."""
         words = []
         if stderr := self.stderr_tail():
             words.append(f"its stderr ends: {stderr}")
-        # A prompt has no end of line, as an answer is to follow.
+        # A prompt has no line end.
         if unended := bytes(self._lines.partial[:_MAX_SECRET]):
             words.append(f"its stdout ends: {self._quoted(unended)}")
         elif self._bad_line:
@@ -153,22 +153,22 @@ class StdioTransport:
         return "; ".join(words)
 
     def expired(self, exchange: Exchange, bad_lines: int = -1) -> DeadlineExceededError:
-        """Say that no reply came in time and, if lines that are no messages came instead, what the last one was."""
+        """Make the error for a missed deadline; its hint quotes a line that is not a message and came meanwhile."""
         is_telling = 0 <= bad_lines < self._bad_lines
         error = DeadlineExceededError(
             "no reply within the deadline",
             server_id=self._server_id,
             delivery="unknown" if exchange.sent else "not_sent",
-            hint=f"meanwhile it wrote a line that is no message: {self._bad_line}" if is_telling else "",
+            hint=f"meanwhile it wrote a line that is not a message: {self._bad_line}" if is_telling else "",
         )
         self._lag.excuse(error, exchange.began_ns, exchange.deadline_ns)
         return error
 
     async def open(self) -> None:
-        """Start the program; raises :class:`ConnectError` naming it and what is wrong."""
+        """Start the program; raises :class:`ConnectError` with its name and what is wrong."""
         if self._failure is not None:
             raise self._failure.for_caller("not_sent")
-        self._turns = reading_turns()
+        self._budget = read_budget()
         try:
             await self._child.start()
         except (OSError, ValueError) as error:
@@ -177,11 +177,11 @@ class StdioTransport:
 
     @property
     def life_signs(self) -> LifeSigns:
-        """What the program shows of itself."""
+        """The signs of life of the program."""
         return self
 
     def called_until_ns(self) -> int:
-        """Return the latest deadline of the requests it has not answered; see :class:`LifeSigns`."""
+        """Return the latest deadline of its unanswered requests; see :class:`LifeSigns`."""
         waiting = (each.exchange.deadline_ns for each in self._pending.values())
         return max([0, *waiting, *self._forgotten.values()])
 
@@ -196,14 +196,14 @@ class StdioTransport:
         return False
 
     def settle(self, revision: str | None) -> None:
-        """From now on, take batches only if the revision has them; stdio sends no version with its messages."""
+        """Accept batches from now on only if the revision has them; stdio sends no version with its messages."""
         self._may_batch = revision is None or revision in BATCHING_REVISIONS
 
     async def listen(self) -> None:
-        """Do nothing: the pipe is open both ways."""
+        """Do nothing: the pipes are open in both directions."""
 
     def channel(self, session: object, ids: RequestIds, dialect: Any = None) -> None:
-        """Return nothing: a pipe takes one message after another, and its replies are told apart here."""
+        """Return ``None``: all requests share one pipe."""
 
     def landed(self, exchange: Exchange, answer: Any) -> NoReturn:
         """Never called: there is no channel."""
@@ -224,7 +224,7 @@ class StdioTransport:
                 await self._write(_line(exchange.frame), exchange)
                 exchange.sent = True
             except BrokenPipeError:
-                # A program that takes no more input is ended soon; its end fails the reply, with all that is known.
+                # The program is about to end; its end fails the reply with a more specific error.
                 pass
             return await reply
         except DeadlineExceededError:
@@ -245,11 +245,11 @@ class StdioTransport:
             del reply, waiting
 
     async def exchange_lasting(self, exchange: Exchange) -> Message:
-        """Write a request that is answered when its stream ends; see :meth:`Transport.exchange_lasting`."""
+        """Write a request; see :meth:`Transport.exchange_lasting`."""
         return await self.exchange(exchange)
 
     async def notify(self, frame: bytes, deadline_ns: int, fields: bytes | None = None) -> None:
-        """Write a frame that gets no reply."""
+        """Write a message that gets no reply."""
         self._check_open()
         try:
             await self._write(_line(frame), Exchange(frame, 0, deadline_ns))
@@ -260,11 +260,11 @@ class StdioTransport:
             raise error.for_caller("not_sent") from None
 
     def interrupt(self) -> None:
-        """End every exchange under way; see :meth:`Transport.interrupt`."""
+        """Fail every exchange under way; see :meth:`Transport.interrupt`."""
         self._fail_pending(ConnectionLostError("the server was stopped during the call", server_id=self._server_id))
 
     async def aclose(self, grace_s: float) -> None:
-        """End the child in order; see :meth:`Child.aclose`. Calls under way fail at once, idempotent."""
+        """End the child; see :meth:`Child.aclose`. Calls under way fail at once; idempotent."""
         self._closing = True
         self._fail(ServerExitedError("the server was stopped", server_id=self._server_id))
         self._resume()
@@ -290,10 +290,10 @@ class StdioTransport:
             raise ConnectError("the server was not started", server_id=self._server_id)
 
     def _forget(self, request_id: int, deadline_ns: int) -> None:
-        """Remember that nobody waits for this reply any more."""
+        """Remember a given-up request, so that its late reply is dropped silently."""
         if len(self._forgotten) >= _MAX_FORGOTTEN:
             del self._forgotten[next(iter(self._forgotten))]
-        # Given up before its time, it may keep the program busy as long as others may, but not for as long as it asked.
+        # A given-up request explains a busy program for request_timeout_s at the most, not for its own longer deadline.
         self._forgotten[request_id] = min(deadline_ns, time.monotonic_ns() + self._request_timeout_ns)
 
     def _take(self, data: bytes) -> None:
@@ -303,57 +303,57 @@ class StdioTransport:
                 self._take_lines()
 
     def read_on(self) -> None:
-        """Take what was written before, and read on if nothing of it is left; see :class:`Reader`."""
+        """Take the lines that have waited, and read on if none is left; see :class:`Reader`."""
         self._take_lines()
         if not self._lines.is_behind or self._failure is not None:
             self._resume()
 
     def flooded(self) -> None:
-        """Count that the program writes more than the loop has time for; see :class:`Reader`."""
+        """Count a flood; see :class:`Reader`."""
         self._tell(self._sink.on_fault, FLOOD, FLOOD_DETAIL)
 
     def _take_lines(self) -> None:
-        """Take whole lines for as long as this turn of the loop has time for what is no reply."""
-        turns = self._turns
-        assert turns is not None
+        """Take complete lines; stop when the time slice for unsolicited messages is used up."""
+        budget = self._budget
+        assert budget is not None
         last_ns = 0
         try:
             while self._failure is None and (line := self._lines.take()) is not None:
                 if self._take_line(line):
                     continue
-                now_ns = turns.clock()
-                if not turns.spend(now_ns - last_ns if last_ns else _FIRST_NS):
-                    self._pause(turns)
+                now_ns = budget.clock()
+                if not budget.spend(now_ns - last_ns if last_ns else _FIRST_NS):
+                    self._pause(budget)
                     return
                 last_ns = now_ns
         except LineTooLongError as error:
             self._give_up(error.size)
 
-    def _pause(self, turns: ReadingTurns) -> None:
-        """Read no more until it is this program's turn, if it has written more: its pipe holds it back."""
+    def _pause(self, budget: ReadBudget) -> None:
+        """Stop reading until the next time slice if lines are left; backpressure holds the program back."""
         if self._lines.is_behind and self._failure is None:
             self._is_paused = True
             self._child.pause()
-            turns.wait(self)
+            budget.wait(self)
 
     def _resume(self) -> None:
-        if self._turns is not None:
+        if self._budget is not None:
             if self._failure is not None:
-                self._turns.leave(self)
+                self._budget.leave(self)
             if self._is_paused:
                 self._is_paused = False
                 self._child.resume()
 
     def _take_line(self, line: bytes) -> bool:
-        """Take a line; tell whether it is nothing but a reply that somebody waits for."""
+        """Take a line, and return whether it has only replies that callers wait for."""
         if self._is_first_line:
-            # Some runtimes begin every output with one; a reader may ignore it (RFC 8259, section 8.1).
+            # Some runtimes start their output with a byte order mark; a reader may ignore it (RFC 8259, section 8.1).
             self._is_first_line = False
             line = line.removeprefix(_BYTE_ORDER_MARK)
         try:
             messages = read_messages(line, self._faulty, may_batch=self._may_batch)
         except Exception as error:
-            # Even one that nobody foresaw must cost the reading of this line, and of no other one.
+            # Even an unexpected exception must cost only this line.
             self._take_bad_line(line, error if isinstance(error, FrameError) else FrameError(type(error).__name__, 0))
             return False
         self.messages += 1
@@ -385,7 +385,7 @@ class StdioTransport:
     def _take_bad_line(self, line: bytes, error: FrameError) -> None:
         self._bad_line = self._quoted(line)
         self._bad_lines += 1
-        self._tell(self._sink.on_fault, "a line that is no message", f"({error}) {self._bad_line}")
+        self._tell(self._sink.on_fault, "a line that is not a message", f"({error}) {self._bad_line}")
         request_id = broken_reply_to(line, self._pending.__contains__)
         if request_id is None:
             return
@@ -405,15 +405,15 @@ class StdioTransport:
         return printable(text.strip()[:_QUOTED])
 
     def _tell(self, listener: Callable[..., None], *news: object) -> None:
-        """Tell the sink, which must not be able to stop the reading for everybody else."""
+        """Call a method of the sink; an exception there must not stop the reading."""
         try:
             listener(*news)
         except Exception as error:
-            # Whatever it was, it was not the server's doing.
+            # Logged: it is not the server's fault.
             self._containment.failure(error, "unknown")
 
     def _give_up(self, size: int) -> None:
-        """End a server whose output can no longer be cut into messages."""
+        """Kill a server whose output can no longer be split into messages."""
         self._fail(
             ProtocolError(
                 f"the server wrote a line of {size} bytes or more, max_response_bytes is {self._max_line}",
@@ -424,7 +424,7 @@ class StdioTransport:
         self._child.kill()
 
     def _child_ended(self, exit_code: int) -> None:
-        # No pipe holds back what it has written last.
+        # The program has ended, so its last lines are taken without regard to the read budget.
         while self._failure is None and self._lines.is_behind:
             self._take_lines()
         error = ServerExitedError(
@@ -441,7 +441,7 @@ class StdioTransport:
         self._tell(self._sink.on_closed, self._failure)
 
     def _fail(self, error: CallError) -> None:
-        """Fail every call under way; the first error is also that of all later calls."""
+        """Fail every call under way; later calls fail with the first error."""
         if self._failure is None:
             self._failure = error
         self._fail_pending(error)
@@ -455,7 +455,7 @@ class StdioTransport:
 
     def _start_error(self, error: OSError | ValueError) -> ConnectError:
         if not isinstance(error, OSError):
-            # Its text may quote an environment variable.
+            # The exception's text may quote an environment variable.
             reason, hint = "a NUL or a lone surrogate cannot be passed on", "check command, args, cwd and env"
         else:
             reason = os.strerror(error.errno) if error.errno else type(error).__name__
@@ -464,14 +464,14 @@ class StdioTransport:
                 reason += f": its working directory {self._cwd!r}"
                 hint = "create the directory, or correct cwd"
         failure = ConnectError(f"cannot start {self._command!r}: {reason}", server_id=self._server_id, hint=hint)
-        if is_local_lack(error) or (isinstance(error, OSError) and error.errno == errno.EAGAIN):
+        if is_resource_exhaustion(error) or (isinstance(error, OSError) and error.errno == errno.EAGAIN):
             failure.is_local = True
             failure.hint = "this process is at a limit: of open files (ulimit -n), processes (ulimit -u) or memory"
         return failure
 
 
 def _line(frame: bytes) -> bytes:
-    """End a frame with the one newline it may contain: within JSON text they are insignificant white space."""
+    """End a frame with a newline, and replace newlines within it, which are insignificant white space in JSON."""
     if b"\n" in frame or b"\r" in frame:
         frame = frame.translate(_NEWLINES)
     return frame + b"\n"

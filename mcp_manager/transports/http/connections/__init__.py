@@ -1,1 +1,1 @@
-"""Connections over HTTP: who opens them, by which route, how many there may be, and who may use one next."""
+"""HTTP connections: opened, routed, bounded and shared."""

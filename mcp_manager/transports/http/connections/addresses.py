@@ -1,4 +1,4 @@
-"""Addresses that are nobody's server, and that nothing connects to."""
+"""Refuses connections to link-local, multicast and unspecified addresses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["refuse_special_address"]
 
 
 def refuse_special_address(host: str) -> None:
-    """Raise :class:`OSError` for a link-local, multicast or unspecified address; a name passes."""
+    """Raise :class:`OSError` for a link-local, multicast or unspecified address; accept every host name."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

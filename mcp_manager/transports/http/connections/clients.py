@@ -1,4 +1,4 @@
-"""The HTTP sessions that open connections: their sockets, names and certificates, and whose sockets they are."""
+"""aiohttp's sessions, which open all connections, and the sockets that each server has open."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ __all__ = ["KEEPALIVE_S", "Clients", "connecting_server"]
 T = TypeVar("T")
 
 connecting_server: ContextVar[str] = ContextVar("connecting_server", default="")
-"""The server on whose behalf the current task may open a connection."""
+"""The server that a connection opened by the current task is counted for."""
 
-# uvicorn closes idle connections after 5 s: reusing one in that moment loses the request.
+# uvicorn closes idle connections after 5 s, and a request sent in that moment is lost.
 KEEPALIVE_S: Final = 4.0
-# Seconds, seconds and probes: a silent peer is gone after two minutes.
+# Seconds, seconds and probes: a silent peer is given up after two minutes.
 _KEEPALIVE_PROBES: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 
 
@@ -40,7 +40,7 @@ class Clients:
     Parameters
     ----------
     sender
-        The ``User-Agent`` of every request, unless it brings its own.
+        The ``User-Agent`` of requests that have none of their own.
     """
 
     def __init__(self, sender: str = "") -> None:
@@ -54,7 +54,7 @@ class Clients:
 
     @property
     def shared(self) -> aiohttp.ClientSession:
-        """The session for ordinary requests, whose connections are kept."""
+        """The session for most requests, which keeps idle connections."""
         if self._shared is None:
             self._shared = self._make_client(self._open_socket)
         return self._shared
@@ -68,7 +68,7 @@ class Clients:
 
     @property
     def fresh(self) -> aiohttp.ClientSession:
-        """The session for requests that need a connection of their own, made for each."""
+        """The session that opens a new connection for each request."""
         if self._fresh is None:
             self._fresh = self._make_client(self._open_socket, force_close=True)
         return self._fresh
@@ -78,17 +78,17 @@ class Clients:
         return await self._resolver().connecting(url, connect)
 
     def doubt(self, url: URL) -> None:
-        """Learn that a connection to a URL was lost; see :meth:`Names.doubt`."""
+        """Note that a connection to a URL was lost; see :meth:`Names.doubt`."""
         if self._names is not None:
             self._names.doubt(url)
 
     def open_connections(self, server_id: str) -> int:
         """Count the sockets open to a server, in use or idle."""
-        # Left as it is: whoever asks may be on another thread.
+        # Another thread may call this, so it changes nothing.
         return sum(held.fileno() != -1 for held in tuple(self._sockets.get(server_id, ())))
 
     def forget(self, server_id: str) -> None:
-        """Stop counting for a server that is gone; its idle connections end with their keep-alive."""
+        """Stop counting for a removed server; its idle connections end with their keep-alive time."""
         self._sockets.pop(server_id, None)
         self.tls.drop_identities()
 
@@ -113,7 +113,7 @@ class Clients:
         self, open_socket: Callable[[AddrInfoType], socket.socket], *, force_close: bool = False
     ) -> aiohttp.ClientSession:
         connector = RoutedConnector(
-            # Places bound them.
+            # ConnectionPermits bounds them.
             limit=0,
             force_close=force_close,
             keepalive_timeout=None if force_close else KEEPALIVE_S,
@@ -127,9 +127,9 @@ class Clients:
         return aiohttp.ClientSession(
             connector=connector,
             trace_configs=[tracing],
-            # Cookies are shared between the ports of a host: one server's would reach another.
+            # aiohttp's jar shares cookies among the ports of a host: one server's would reach another.
             cookie_jar=aiohttp.DummyCookieJar(),
-            # A decompressed bomb is many times the limit that was checked.
+            # A decompression bomb would exceed the limit that was checked many times over.
             auto_decompress=False,
             trust_env=False,
             timeout=aiohttp.ClientTimeout(total=None),
@@ -140,7 +140,7 @@ class Clients:
     def _open_socket(self, address: AddrInfoType) -> socket.socket:
         family, kind, protocol, _, where = address
         if family != socket.AF_UNIX:
-            # The last moment before a connection: names that resolve to such an address are caught too.
+            # Checked right before the connection, so that it also catches names that resolve to such an address.
             refuse_special_address(str(where[0]))
             rule = address_rule.get()
             if rule is not None:
@@ -156,7 +156,7 @@ class Clients:
 
     def _open_lasting_socket(self, address: AddrInfoType) -> socket.socket:
         opened = self._open_socket(address)
-        # Nothing is sent on it: without these, a peer that vanished would be listened to for ever.
+        # Nothing is sent on it, so without probes a vanished peer would never be noticed.
         if opened.family == socket.AF_UNIX:
             return opened
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

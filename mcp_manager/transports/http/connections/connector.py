@@ -1,4 +1,4 @@
-"""aiohttp's connector, which opens unix sockets beside connections to hosts: one pool, one way to count them."""
+"""An aiohttp connector that opens unix sockets as well as TCP connections, in one pool."""
 
 from __future__ import annotations
 
@@ -24,10 +24,17 @@ __all__ = ["RoutedConnector"]
 
 
 class RoutedConnector(aiohttp.TCPConnector):
-    """Connect to hosts, and to the unix sockets that :func:`~mcp_manager.transports.http.connections.route.request_options` names.
+    """Connect to hosts, and to the unix sockets that ``request_options()`` in :mod:`.route` names.
 
-    ``socket_factory`` makes the sockets of either kind, and is told ``variables`` of the context of whoever wants one; of the
-    rest of that context a connection keeps nothing. All else is aiohttp's.
+    Parameters
+    ----------
+    socket_factory
+        Makes the sockets of both kinds.
+    variables
+        The context variables of the caller that the factory sees. A connection keeps nothing else of the caller's
+        context.
+    options
+        Those of aiohttp's connector.
     """
 
     def __init__(
@@ -40,7 +47,7 @@ class RoutedConnector(aiohttp.TCPConnector):
         super().__init__(socket_factory=socket_factory, **options)
         self._make_socket = socket_factory
         self._variables = variables
-        # aiohttp makes every connection's protocol with it.
+        # aiohttp makes the protocol of every connection with this factory.
         paced = functools.partial(PacedResponses, loop=asyncio.get_running_loop())
         self._factory = cast("functools.partial[ResponseHandler]", paced)
 
@@ -50,7 +57,7 @@ class RoutedConnector(aiohttp.TCPConnector):
         return await within(bare_context(*self._variables), self._open(req, traces, timeout))
 
     def _release(self, *connection: Any, **options: Any) -> None:
-        # It may begin aiohttp's timer for idle connections.
+        # This may start aiohttp's timer for idle connections, which would keep the caller's context.
         bare_context().run(super()._release, *connection, **options)
 
     async def _open(

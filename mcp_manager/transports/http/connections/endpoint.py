@@ -1,4 +1,4 @@
-"""A place that was found under a name: connected to where it is, and spoken to by the name."""
+"""The address of one instance behind a host name: connections go to the address, requests name the host."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["Endpoint", "dialled", "tls_name"]
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """Where one instance is.
+    """The address of one instance.
 
     Parameters
     ----------
     address, port
-        An IP address without brackets, and where it listens.
+        An IP address without brackets, and the port it listens on.
     tier, weight
-        What its instance has: see :class:`~mcp_manager.config.BalancingConfig`.
+        The instance's own: see :class:`~mcp_manager.config.BalancingConfig`.
     """
 
     address: str
@@ -33,10 +33,10 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 def dialled(url: URL, endpoint: Endpoint | None) -> URL:
-    """Return the URL under which an endpoint is connected to; the name stays in the ``Host`` header."""
+    """Return the URL to connect to, with the endpoint's address; the host name stays in the ``Host`` field."""
     return url if endpoint is None else url.with_host(endpoint.address).with_port(endpoint.port)
 
 
 def tls_name(url: URL, endpoint: Endpoint | None) -> str | None:
-    """Return the name that the endpoint's certificate must have, ``None`` where it is the one that is connected to."""
+    """Return the name that the endpoint's certificate must have, ``None`` if the URL that is connected to has it."""
     return None if endpoint is None or url.scheme != "https" else (url.raw_host or "").removesuffix(".")

@@ -1,4 +1,4 @@
-"""Why there is no connection, or none any more: in a few words, with the way out."""
+"""Explains why a connection failed or broke: a short reason and a hint."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _MAY_WANT_CERTIFICATE: Final = (
     "if it does not speak TLS there, use http:// in url; "
     "if it wants a client certificate, set tls.cert_file and tls.key_file"
 )
-# OpenSSL's numbers for what is wrong with a certificate (x509_vfy.h).
+# OpenSSL's verification errors (x509_vfy.h).
 _NOT_YET_VALID: Final = frozenset({9, 13})
 _EXPIRED: Final = frozenset({10, 14})
 _UNKNOWN_ISSUER: Final = frozenset({2, 18, 19, 20, 21, 27})
 _REVOKED: Final = 23
 _OTHER_NAME: Final = frozenset({62, 63, 64})
-# What a peer says that is not satisfied with the client's certificate (RFC 8446, section 6.2).
+# The alerts of a peer that does not accept the client's certificate (RFC 8446, section 6.2).
 _REFUSES_CERTIFICATE: Final = frozenset(
     {
         "SSLV3_ALERT_BAD_CERTIFICATE",
@@ -51,18 +51,18 @@ _LONGEST: Final = 120
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """What a failed connection means.
+    """Why a connection failed.
 
     Parameters
     ----------
     reason
-        In a few words; no URL that was asked for, no credential.
+        A few words, without the requested URL and without credentials.
     hint
-        The way out, empty if there is none to be named.
+        What to do about it, empty if nothing can be named.
     passing
-        Whether it may be gone without anybody's doing.
+        Whether it may go away by itself.
     refused
-        Whether the peer said that it executes nothing, though it may have received the request.
+        Whether the peer rejected the client, so that nothing was executed even if the request arrived.
     """
 
     reason: str
@@ -72,14 +72,21 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 def reason_of(error: BaseException) -> str:
-    """Say in a few words why a connection failed; see :func:`failure_of`."""
+    """Return in a few words why a connection failed; see :func:`failure_of`."""
     return failure_of(error).reason
 
 
 def failure_of(error: BaseException, route: Route = DIRECT, *, tls: bool = False) -> Failure:
-    """Tell why a connection failed, without the URL that aiohttp's own texts quote.
+    """Explain why a connection failed, without the URL that aiohttp's own texts quote.
 
-    ``route`` is how it was made, ``tls`` whether the server is to speak TLS.
+    Parameters
+    ----------
+    error
+        What was raised.
+    route
+        The route of the connection.
+    tls
+        Whether the server is expected to speak TLS.
     """
     if isinstance(error, UnusableTlsError):
         return Failure(str(error), error.hint, passing=False)
@@ -90,12 +97,12 @@ def failure_of(error: BaseException, route: Route = DIRECT, *, tls: bool = False
     if isinstance(error, TimeoutError):
         if route.proxy is None:
             return Failure("no connection within connect_timeout_s")
-        return Failure(f"nothing came{route} within connect_timeout_s", _PROXY_SETTING)
+        return Failure(f"no answer{route} within connect_timeout_s", _PROXY_SETTING)
     if isinstance(error, aiohttp.ServerDisconnectedError):
-        return Failure("the server closed it" if route.proxy is None else f"it was closed{route}")
+        return Failure("the server closed it" if route.proxy is None else f"the connection{route} was closed")
     if isinstance(error, aiohttp.ClientResponseError):
-        # Only while a tunnel is asked for: a server's own response is read elsewhere.
-        return Failure(f"what answers{route} speaks no HTTP", _PROXY_SETTING if route.proxy is not None else "")
+        # It comes from the proxy: the server's own responses are read elsewhere.
+        return Failure(f"the answer{route} is not HTTP", _PROXY_SETTING if route.proxy is not None else "")
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return _certificate_refused(error.certificate_error)
     os_error = underlying(error)
@@ -111,7 +118,7 @@ def failure_of(error: BaseException, route: Route = DIRECT, *, tls: bool = False
 
 
 def underlying(error: BaseException) -> BaseException:
-    """Return the error of the system behind one of aiohttp's, whose own text may quote the URL."""
+    """Return the operating system's error behind one of aiohttp's, whose text may quote the URL."""
     if isinstance(error, aiohttp.ClientConnectorError):
         return error.os_error
     if isinstance(error, aiohttp.ClientOSError) and isinstance(error.__cause__, OSError):
@@ -124,9 +131,9 @@ def _system_failed(error: BaseException, os_error: OSError, route: Route, *, tls
         what = f"the name of the proxy {route.proxy.url.origin()}" if route.proxy is not None else "its name"
         return Failure(f"{what} cannot be resolved ({os_error.strerror})")
     if isinstance(os_error, ConnectionResetError) and tls and isinstance(error, aiohttp.ClientConnectorError):
-        hint = "does it speak TLS there?" if route.tls.cert_file is not None else _MAY_WANT_CERTIFICATE
-        return Failure(f"it was closed during the TLS handshake{route}", hint)
-    # asyncio's own texts repeat the address; the plain reason is what is missing.
+        hint = "check that it speaks TLS there" if route.tls.cert_file is not None else _MAY_WANT_CERTIFICATE
+        return Failure(f"the connection{route} was closed during the TLS handshake", hint)
+    # asyncio's texts repeat the address; strerror() has only the reason.
     reason = os.strerror(os_error.errno) if os_error.errno else _own_text(os_error)
     if route.proxy is not None and isinstance(error, aiohttp.ClientConnectorError):
         return Failure(f"the proxy {route.proxy.url.origin()} cannot be reached: {reason}", _PROXY_SETTING)
@@ -134,7 +141,7 @@ def _system_failed(error: BaseException, os_error: OSError, route: Route, *, tls
 
 
 def _own_text(error: OSError) -> str:
-    # aiohttp's quote the URL, and what is secret in it.
+    # aiohttp's texts quote the URL, which may contain secrets.
     return type(error).__name__ if isinstance(error, aiohttp.ClientError) else str(error) or type(error).__name__
 
 
@@ -142,11 +149,12 @@ def _refused_by_proxy(status: int, route: Route) -> Failure:
     proxy = route.proxy
     where = f"the proxy {proxy.url.origin()}" if proxy is not None else "the proxy"
     if status == 407:
-        hint = "put user and password into the URL of the proxy"
         if proxy is not None and proxy.credentials is not None:
             hint = "check user and password in the URL of the proxy"
-        return Failure(f"{where} wants other credentials (HTTP 407)", hint, passing=False)
-    return Failure(f"{where} made no connection to it (HTTP {status})", passing=status >= 500 or status == 429)
+            return Failure(f"{where} refused the credentials (HTTP 407)", hint, passing=False)
+        hint = "put user and password into the URL of the proxy"
+        return Failure(f"{where} requires credentials (HTTP 407)", hint, passing=False)
+    return Failure(f"{where} did not connect to the server (HTTP {status})", passing=status >= 500 or status == 429)
 
 
 def _no_socket(error: UnixClientConnectorError) -> Failure:
@@ -156,7 +164,11 @@ def _no_socket(error: UnixClientConnectorError) -> Failure:
         return Failure(
             f"unix_socket {path} is a file, not a socket", "give the path of the server's socket", passing=False
         )
-    hint = "is the server running?" if isinstance(error.os_error, FileNotFoundError | ConnectionRefusedError) else ""
+    hint = (
+        "check that the server is running"
+        if isinstance(error.os_error, FileNotFoundError | ConnectionRefusedError)
+        else ""
+    )
     return Failure(f"unix_socket {path}: {reason}", hint)
 
 
@@ -173,7 +185,7 @@ def _certificate_refused(error: BaseException) -> Failure:
         names = [value for _, value in leaf.get("subjectAltName", ())] or [_common_name(leaf.get("subject"))]
         shown = ", ".join(_plain(name) for name in names[:_MOST_NAMES] if name)
         more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-        hint = "use a name that it is for in url"
+        hint = "use a name from the certificate in url"
         return Failure(
             f"its TLS certificate is for {shown or 'another name'}{more}, not for its host", hint, passing=False
         )
@@ -182,7 +194,7 @@ def _certificate_refused(error: BaseException) -> Failure:
         return Failure(f"its TLS certificate has expired{f' ({ended})' if ended else ''}", passing=False)
     if code in _NOT_YET_VALID:
         begins = _plain(leaf.get("notBefore", ""))
-        hint = "is the clock of this machine right?"
+        hint = "check the clock of this machine"
         return Failure(f"its TLS certificate is not valid yet{f' ({begins})' if begins else ''}", hint, passing=False)
     if code == _REVOKED:
         return Failure("its TLS certificate was revoked", passing=False)
@@ -211,20 +223,20 @@ def _tls_failed(error: ssl.SSLError, route: Route) -> Failure:
             passing=False,
         )
     if reason in ("TLSV1_UNRECOGNIZED_NAME", "TLSV1_ALERT_UNRECOGNIZED_NAME"):
-        return Failure("the server knows no such host name (TLS)", "use the server's name in url", passing=False)
+        return Failure("the server does not know this host name (TLS)", "use the server's name in url", passing=False)
     if reason.startswith("UNEXPECTED_EOF"):
-        return Failure("it was closed during the TLS handshake", _MAY_WANT_CERTIFICATE)
+        return Failure("the connection was closed during the TLS handshake", _MAY_WANT_CERTIFICATE)
     return Failure(f"TLS failed ({reason.lower().replace('_', ' ') or type(error).__name__})")
 
 
 def _ends(certificates: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Return the server's own certificate and the last of its chain, whose maker is the unknown one."""
+    """Return the server's own certificate and the last of its chain, whose issuer is the unknown one."""
     chain = list(certificates)
     return (chain[0], chain[-1]) if chain else ({}, {})
 
 
 def _common_name(name: Any) -> str:
-    """Return a distinguished name in brief: its common name, or else what it is called."""
+    """Return the most telling part of a distinguished name: common name, organization or unit."""
     parts = {key: value for part in name or () for key, value in part}
     for key, short in (("commonName", "CN"), ("organizationName", "O"), ("organizationalUnitName", "OU")):
         if parts.get(key):
@@ -233,6 +245,6 @@ def _common_name(name: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return text of a peer on one line and of a bearable length."""
+    """Return a peer's text on one line and of limited length."""
     shown = "".join(each if each.isprintable() else "?" for each in str(text))
     return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"

@@ -1,4 +1,4 @@
-"""Connections of one origin that aiohttp has opened and a compiled wire speaks on: kept, handed out, counted."""
+"""Lanes: connections that aiohttp opens and that the compiled wire then uses directly, pooled by destination."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ from functools import partial
 from typing import Final
 
 import aiohttp
-from yarl import URL
 
 from mcp_manager._core.wire import Wire, WirePool
 from mcp_manager.transports.http.connections.clients import Clients
-from mcp_manager.transports.http.connections.endpoint import Endpoint, dialled
-from mcp_manager.transports.http.connections.places import Line, Places, Wait
-from mcp_manager.transports.http.connections.route import DIRECT, Route, request_options
+from mcp_manager.transports.http.connections.endpoint import dialled
+from mcp_manager.transports.http.connections.permits import ConnectionPermits, ConnectionWait, DestinationQueue
+from mcp_manager.transports.http.connections.route import Destination, request_options
 
 __all__ = ["Lane", "LanePool"]
 
-# asyncio's own transports would allocate as much for every receive.
+# One shared buffer of this size; asyncio's own transports would allocate as much for every receive.
 RECEIVE_BYTES: Final = 1 << 18
-# For how long an origin gets a new connection for every ordinary request, once it has ended one that was kept.
+# How long every plain aiohttp request gets a new connection after the server closed a kept one under a request.
 _DOUBTED_S: Final = 60.0
 
 
 class Lane(Wire, asyncio.BufferedProtocol):
-    """A wire on one of aiohttp's connections, which keeps the connector's place for as long as it lives."""
+    """A lane: one connection that aiohttp has opened and a compiled :class:`Wire` has taken over.
+
+    aiohttp makes the connection (DNS, TLS, proxy); the wire then sends requests and parses responses on it without
+    aiohttp. It holds a connection permit as long as it is open, or until :meth:`stand`.
+    """
 
     __slots__ = ("_connection", "_handler", "_lanes", "_poll", "_stands")
 
@@ -43,17 +46,17 @@ class Lane(Wire, asyncio.BufferedProtocol):
 
     @property
     def lanes(self) -> LanePool:
-        """Where it belongs."""
+        """The pool it belongs to."""
         return self._lanes
 
     def stand(self) -> None:
-        """Give its place to others: a stream that stays open must not keep calls from being made."""
+        """Give the permit to other callers: a stream that stays open must not block calls."""
         if not self._stands:
             self._stands = True
             self._lanes.stands()
 
     def has_news(self) -> bool:
-        """Tell whether anything has come that the loop has not read: the end, or what nobody asked for."""
+        """Return whether the socket has unread input: the end of the connection, or unsolicited bytes."""
         if self._poll is None:
             opened = self.transport.get_extra_info("socket") if self.transport is not None else None
             if opened is None or opened.fileno() < 0 or not hasattr(select, "poll"):
@@ -63,7 +66,7 @@ class Lane(Wire, asyncio.BufferedProtocol):
         return bool(self._poll.poll(0))
 
     def lost(self, error: BaseException | None) -> None:
-        """Give the connector its place back."""
+        """Return the connection to aiohttp's connector and its permit to the pool."""
         handler, self._handler = self._handler, None
         if handler is not None:
             handler.connection_lost(error)
@@ -71,10 +74,21 @@ class Lane(Wire, asyncio.BufferedProtocol):
         self._lanes.lost(self, stood=self._stands)
 
 
-class LanePool(Line[Lane]):
-    """Keep the lanes of one origin (scheme, host and port), or to one of the endpoints behind it, by one route.
+class LanePool(DestinationQueue[Lane]):
+    """Pool the lanes to one destination.
 
-    ``wires`` holds the idle ones: ``wires.take()`` is the way of nearly every call, :meth:`connect` that of the others.
+    Nearly every call takes an idle one with ``wires.take()``; the others use :meth:`connect`.
+
+    Parameters
+    ----------
+    wires
+        Holds the lanes.
+    permits
+        Bounds the open connections.
+    clients
+        Opens connections.
+    destination
+        Where the lanes lead.
     """
 
     __slots__ = (
@@ -83,38 +97,28 @@ class LanePool(Line[Lane]):
         "_dialled",
         "_doubted_until",
         "_origin",
-        "_places",
+        "_permits",
         "_users",
         "endpoint",
         "route",
     )
 
-    def __init__(
-        self,
-        wires: WirePool,
-        places: Places,
-        clients: Clients,
-        origin: URL,
-        endpoint: Endpoint | None = None,
-        route: Route = DIRECT,
-    ) -> None:
+    def __init__(self, wires: WirePool, permits: ConnectionPermits, clients: Clients, destination: Destination) -> None:
         super().__init__(wires)
-        self._places = places
+        self._permits = permits
         self._clients = clients
         self._doubted_until = 0.0
         self._users = 0
-        self._origin = origin
-        self.endpoint = endpoint
-        self.route = route
-        self._dialled = dialled(origin, endpoint)
+        self._origin, self.endpoint, self.route = destination
+        self._dialled = dialled(self._origin, self.endpoint)
 
     def joined(self) -> LanePool:
-        """Count one more transport that sends over them, and return them."""
+        """Count one more transport that uses the pool, and return the pool."""
         self._users += 1
         return self
 
     def leave(self) -> None:
-        """Count one less. The last one takes the idle connections along; what still carries an exchange ends with it."""
+        """Count one transport less. With the last one, idle lanes close now and busy ones after their exchange."""
         self._users -= 1
         if not self._users:
             for lane in list(self.wires.wires):
@@ -122,21 +126,36 @@ class LanePool(Line[Lane]):
 
     @property
     def is_doubted(self) -> bool:
-        """Whether aiohttp's kept connections are not used again: one of them ended under a request a while ago."""
+        """Whether plain aiohttp requests use no kept connection: one was closed under a request in the last minute."""
         return asyncio.get_running_loop().time() < self._doubted_until
 
     def doubt(self) -> None:
-        """Learn that a kept connection of aiohttp's ended under a request."""
+        """Note that a kept connection of aiohttp's was closed under a request."""
         self._doubted_until = asyncio.get_running_loop().time() + _DOUBTED_S
 
-    async def connect(self, timeout: aiohttp.ClientTimeout, wait: Wait | None = None) -> Lane:
-        """Open a connection, or wait for one where there are as many as allowed.
+    async def connect(self, timeout: aiohttp.ClientTimeout, wait: ConnectionWait | None = None) -> Lane:
+        """Open a lane, or wait for one if the bound on connections is reached.
 
-        Raises what aiohttp's connector raises.
+        Parameters
+        ----------
+        timeout
+            Bounds the connection attempt.
+        wait
+            The caller's wait; a new one by default.
+
+        Returns
+        -------
+        Lane
+            A lane. One that another caller has handed over may have lost its connection since.
+
+        Raises
+        ------
+        aiohttp.ClientError, OSError
+            What aiohttp's connector raises.
         """
-        wait = wait if wait is not None else Wait()
+        wait = wait if wait is not None else ConnectionWait()
         while True:
-            handed_over = await self._places.take(self, wait, takes_lane=True)
+            handed_over = await self._permits.acquire(self, wait, takes_lane=True)
             if handed_over is not None:
                 return handed_over
             try:
@@ -145,15 +164,15 @@ class LanePool(Line[Lane]):
                 )
                 break
             except BaseException as error:
-                self._places.give(self)
-                if not wait.is_scarcity(error):
+                self._permits.release(self)
+                if not wait.is_exhaustion(error):
                     raise
-            await self._places.pause(wait)
+            await self._permits.pause(wait)
         handler, transport = connection.protocol, connection.transport
         if transport is None or transport.is_closing() or handler is None or handler.should_close:
-            # Gone again, or it spoke before it was asked.
+            # The server has closed it already, or has sent bytes before any request.
             connection.close()
-            self._places.give(self)
+            self._permits.release(self)
             raise aiohttp.ServerDisconnectedError
         return Lane(self, connection)
 
@@ -163,23 +182,23 @@ class LanePool(Line[Lane]):
         return await connector.connect(await self._make_request(), [], timeout)
 
     async def _make_request(self) -> aiohttp.ClientRequest:
-        """Make what aiohttp opens a connection for; certificates may have been renewed since the last one."""
+        """Make the request that aiohttp opens a connection for, each time: certificates may have been renewed."""
         options = await request_options(self.route, self._clients.tls, self._origin, self.endpoint)
         return aiohttp.ClientRequest(
             "POST", self._dialled, loop=asyncio.get_running_loop(), session=self._clients.shared, **options
         )
 
     def stands(self) -> None:
-        """Learn that one of the lanes carries a stream that stays open."""
-        self._places.standing += 1
-        self._places.give(self)
+        """Note that one of the lanes carries a stream that stays open."""
+        self._permits.standing += 1
+        self._permits.release(self)
 
     def lost(self, lane: Lane, *, stood: bool) -> None:
-        """Learn that one of the lanes is gone."""
+        """Note that one of the lanes is closed; ``stood`` says whether it carried a stream that stays open."""
         if lane.broken:
-            # Who has moved takes the connections along.
+            # A server that moves to another address breaks its connections.
             self._clients.doubt(self._dialled)
         if stood:
-            self._places.standing -= 1
+            self._permits.standing -= 1
         else:
-            self._places.give(self)
+            self._permits.release(self)

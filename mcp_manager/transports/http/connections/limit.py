@@ -1,4 +1,4 @@
-"""How many connections are allowed if nobody says."""
+"""The default of ``max_connections``."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Final
 
 __all__ = ["default_limit"]
 
-# Descriptors for everything that is no connection.
+# Descriptors reserved for everything else.
 _OTHER_DESCRIPTORS: Final = 128
 _FEWEST: Final = 16
 _MOST: Final = 10_000
 
 
 def default_limit() -> int:
-    """Return how many connections fit the process's limit of descriptors: half, since streams that stand open come on top."""
+    """Return how many connections fit the process's descriptor limit: half of it, because open streams come on top."""
     if sys.platform == "win32":
         return _MOST
-    import resource  # noqa: PLC0415  (not every system has it)
+    import resource  # noqa: PLC0415  (Unix only)
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:

@@ -1,4 +1,4 @@
-"""Names of hosts, and what they resolved to: asked for anew when what is known has failed."""
+"""Resolves host names, and resolves them again after a connection failed or broke."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Names"]
 T = TypeVar("T")
 
 _MOST_KNOWN: Final = 4096
-# An answer this new is not doubted for a connection that was lost, or was not made in a caller's short time.
+# An answer this new stays in use after a connection was lost, or was cancelled while it was made.
 _NEW_S: Final = 1.0
 
 
@@ -28,7 +28,7 @@ class _Answer(NamedTuple):
 
 
 class Names(AbstractResolver):
-    """Resolve the names of hosts for aiohttp's connectors, which keep the answers, and have them forgotten in time."""
+    """Resolve host names for aiohttp's connectors, which cache the answers, and drop answers that may be stale."""
 
     def __init__(self) -> None:
         self._resolver = aiohttp.resolver.DefaultResolver()
@@ -36,7 +36,7 @@ class Names(AbstractResolver):
         self._connectors: list[aiohttp.TCPConnector] = []
 
     def serve(self, connector: aiohttp.TCPConnector) -> None:
-        """Take note of a connector that keeps answers."""
+        """Register a connector that caches answers."""
         self._connectors.append(connector)
 
     async def resolve(
@@ -57,9 +57,9 @@ class Names(AbstractResolver):
         await self._resolver.close()
 
     async def connecting(self, url: URL, connect: Callable[[], Awaitable[T]]) -> T:
-        """Connect to the host of a URL; once more if that fails and its name has other addresses by now.
+        """Connect to the host of a URL, and once more if that fails and the name now has other addresses.
 
-        Raises what ``connect`` does.
+        Raises what ``connect`` raises.
         """
         key = _key(url)
         before = self._answers.get(key)
@@ -69,7 +69,7 @@ class Names(AbstractResolver):
             if before is None:
                 raise
             self._forget(key)
-            # What was asked for just now is no older than the failure.
+            # A name that was resolved during this attempt has no newer addresses to try.
             if self._answers.get(key) is not before or not await self._has_changed(key, before):
                 raise
         except BaseException:
@@ -78,7 +78,7 @@ class Names(AbstractResolver):
         return await connect()
 
     def doubt(self, url: URL) -> None:
-        """Have the name of a URL's host resolved anew for the next connection, unless that was done just now."""
+        """Resolve the name of a URL's host again for the next connection, unless the answer is newer than a second."""
         key = _key(url)
         known = self._answers.get(key)
         if known is not None and time.monotonic() - known.at >= _NEW_S:

@@ -1,4 +1,4 @@
-"""The body of an aiohttp response, read in pieces by turns of the loop."""
+"""Reads the body of an aiohttp response in pieces, within the read budget of the loop."""
 
 from __future__ import annotations
 
@@ -7,66 +7,68 @@ from typing import Final
 import aiohttp
 
 from mcp_manager._core.http_message import MALFORMED, WireError
-from mcp_manager.runtime.reading_turns import ReadingTurns, StreamReading
+from mcp_manager.runtime.read_budget import CoroutineReader, ReadBudget
 from mcp_manager.transports.http.connections.paced_responses import BrokenFramingError
 
 __all__ = ["PacedContent"]
 
-# aiohttp keeps what came as it came: a thousand bytes may be a thousand pieces to put together.
+# aiohttp keeps chunks as they arrived: a thousand bytes may be a thousand chunks to join.
 _SMALLEST: Final = 256
 _LARGEST: Final = 1 << 18
 _LONG_NS: Final = 100_000
 
 
 class PacedContent:
-    """Read a body, piece by piece; what is done with a piece counts for the turn as well.
+    """Read a body piece by piece; the time that the caller spends on a piece counts against the budget as well.
 
     Parameters
     ----------
     content
-        What is read.
-    turns, reading
-        Those of the loop, and who waits for them.
+        The body.
+    budget
+        The loop's read budget.
+    reading
+        Waits for time slices.
     """
 
-    __slots__ = ("_began_ns", "_content", "_is_full", "_reading", "_size", "_turns")
+    __slots__ = ("_began_ns", "_budget", "_content", "_is_full", "_reading", "_size")
 
-    def __init__(self, content: aiohttp.StreamReader, turns: ReadingTurns, reading: StreamReading) -> None:
+    def __init__(self, content: aiohttp.StreamReader, budget: ReadBudget, reading: CoroutineReader) -> None:
         self._content = content
-        self._turns = turns
+        self._budget = budget
         self._reading = reading
         self._size = 1 << 12
         self._began_ns = 0
         self._is_full = False
 
     async def read(self) -> bytes:
-        """Return the next piece, nothing at the end.
+        """Return the next piece, ``b""`` at the end.
 
         Raises
         ------
         WireError
-            :data:`MALFORMED`: there is no end to what stands between the pieces.
+            :data:`MALFORMED`: the body's chunks are malformed, or their extensions or trailers too long.
         aiohttp.ClientError, OSError
-            What the connection ended with.
+            The connection broke.
         """
         if self._content.at_eof():
-            # Whoever has all of it must not wait beside a flood to learn that.
+            # The end needs no time slice: a complete reply must not wait while another server floods.
             return b""
         if self._began_ns:
-            took_ns = self._turns.clock() - self._began_ns
+            took_ns = self._budget.clock() - self._began_ns
             if took_ns > _LONG_NS:
                 self._size = max(_SMALLEST, self._size // 2)
             elif self._is_full:
-                # A piece that was smaller than it could be says nothing of larger ones.
+                # Only a full piece shows that a larger one may be fast enough.
                 self._size = min(_LARGEST, self._size * 2)
-            if not self._turns.spend(took_ns):
-                await self._reading.turn()
-        began_ns = self._turns.clock()
+            if not self._budget.spend(took_ns):
+                await self._reading.next_slice()
+        began_ns = self._budget.clock()
         try:
             piece = self._content.read_nowait(self._size)
             if not piece:
                 piece = await self._content.read(self._size)
-                began_ns = self._turns.clock()
+                began_ns = self._budget.clock()
         except BrokenFramingError as error:
             raise WireError(MALFORMED, str(error)) from None
         self._began_ns = began_ns

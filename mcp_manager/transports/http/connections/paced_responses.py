@@ -1,4 +1,4 @@
-"""aiohttp's side of a connection, fed by turns of the loop: it parses whatever it is given at once."""
+"""Feeds aiohttp's response parser within the read budget: aiohttp itself parses all that it is given at once."""
 
 from __future__ import annotations
 
@@ -12,46 +12,45 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 
 from mcp_manager.runtime.background import bare_context
-from mcp_manager.runtime.reading_turns import reading_turns
+from mcp_manager.runtime.read_budget import read_budget
 
 __all__ = ["BrokenFramingError", "FloodTaker", "PacedResponses", "flood_taker"]
 
-# Parsed at once; what takes long is fed in ever smaller pieces, what does not in larger ones.
+# The size of what is parsed at once, halved when parsing takes long and doubled when it does not.
 _FIRST_PIECE: Final = 4096
 _SMALLEST_PIECE: Final = 512
 _LARGEST_PIECE: Final = 1 << 16
 _LONG_NS: Final = 100_000
-# Bytes in a row that may come and be no body: a head with all interim responses before it, or what is said of a chunk.
+# The most bytes in a row without any body: a head with all interim responses before it, chunk extensions, or trailers.
 _MAX_SILENT: Final = 1 << 17
 
 
 class BrokenFramingError(ClientPayloadError):
-    """A body is not framed as HTTP/1.1 says, or has chunk extensions or trailers without end."""
+    """A body is not framed as HTTP/1.1 demands, or its chunk extensions or trailers are too long."""
 
 
 class FloodTaker(Protocol):
-    """Who wants to know of a flood."""
+    """Is notified of floods."""
 
     def flooded(self) -> None:
-        """Learn that reading has had to wait for a second."""
+        """Note that reading has had to wait for a second."""
 
 
 flood_taker: ContextVar[FloodTaker | None] = ContextVar("flood_taker", default=None)
-"""Who is told of a flood in the response to the request that this context sends."""
+"""Who is notified of a flood in the response to the request that is sent in this context."""
 
 
 class PacedResponses(ResponseHandler):
-    """Parse what a server sends as aiohttp does, but no more in a turn of the loop than there is time for.
+    """Parse responses as aiohttp does, but no more in a time slice than the read budget allows.
 
-    Interim responses (RFC 9110, section 15.2) are passed over, and bounded together with the head that they precede. So are
-    chunk extensions and trailers (RFC 9112, section 7.1).
-
-    Who sent the request is told where reading has had to wait for a second; see :data:`flood_taker`.
+    Interim responses (RFC 9110, section 15.2) are skipped; their length is bounded together with the head that follows.
+    The length of chunk extensions and trailers (RFC 9112, section 7.1) is bounded, too. The :data:`flood_taker` of the
+    request is notified when reading has had to wait for a second.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
-        self._turns = reading_turns()
+        self._budget = read_budget()
         self._unparsed = b""
         self._at = 0
         self._piece = _FIRST_PIECE
@@ -59,12 +58,12 @@ class PacedResponses(ResponseHandler):
         self._body_size = 0
         self._waits = False
         self._ended: tuple[BaseException | None] | None = None
-        # Of the last request; an idle connection must not keep what belongs to a server that is gone.
+        # Weak: an idle connection must not keep objects of a removed server alive.
         self._flood_taker: weakref.ref[FloodTaker] | None = None
 
     @property
     def should_close(self) -> bool:
-        """Whether the connection is no good for another request."""
+        """Whether the connection cannot carry another request."""
         return bool(self._unparsed) or super().should_close
 
     @property
@@ -72,14 +71,14 @@ class PacedResponses(ResponseHandler):
         return self._waits or bool(self._unparsed)
 
     def set_response_params(self, **params: Any) -> None:
-        """Begin to wait for a response."""
+        """Start waiting for a response."""
         self._silent = self._body_size = 0
         taker = flood_taker.get()
         self._flood_taker = None if taker is None else weakref.ref(taker)
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, or what there is time for; nothing came where aiohttp goes on with what it kept itself."""
+        """Parse received bytes as far as the budget allows; aiohttp passes ``b""`` to go on with what it has kept."""
         if not data:
             super().data_received(data)
             return
@@ -89,13 +88,13 @@ class PacedResponses(ResponseHandler):
             self._parse()
 
     def feed_data(self, data: Any, size: int = 0) -> None:
-        """Take a response whose head was parsed."""
+        """Take a response whose head was parsed, unless it is an interim one."""
         if not 100 <= data[0].code < 200 or data[0].code == 101:
             super().feed_data(data, size)
 
     def resume_reading(self, *options: Any, **more: Any) -> None:
-        """Read on, as aiohttp has room again, unless it is not this one's turn."""
-        # asyncio keeps the context in which it is told to read.
+        """Read on, as aiohttp has room again, unless this connection waits for a time slice."""
+        # asyncio keeps the context in which reading resumes.
         bare_context().run(super().resume_reading, *options, **more)
         if self._unparsed and not self._waits:
             self._parse()
@@ -105,7 +104,7 @@ class PacedResponses(ResponseHandler):
             self.connection_lost(*self._ended)
 
     def close(self) -> None:
-        """Close the connection; of one that has ended, nobody reads the rest any more."""
+        """Close the connection; if it has ended, the unread rest is dropped."""
         super().close()
         if self._ended is not None:
             self.connection_lost(*self._ended)
@@ -117,7 +116,7 @@ class PacedResponses(ResponseHandler):
             self.connection_lost(*self._ended)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Take the end of the connection, after what came before it: a reader that is behind still gets all of it."""
+        """Note the end of the connection, and report it only when everything before it is parsed."""
         if self._is_behind and self.transport is not None:
             self._ended = (exc,)
             return
@@ -125,16 +124,16 @@ class PacedResponses(ResponseHandler):
         super().connection_lost(exc)
 
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
-        """Learn what ends the connection; whoever reads a body learns it too, which aiohttp's parser has let go of by then."""
+        """Pass on the error, also to the reader of a body, which aiohttp's parser has dropped by then."""
         super().set_exception(exc, *cause)
         payload = self._payload
         if isinstance(exc, HttpProcessingError) and payload is not None and not payload.is_eof():
             payload.set_exception(BrokenFramingError(exc.message))
-            # Otherwise the end of the connection would take its place.
+            # Otherwise the end of the connection would replace this error.
             self._payload = None
 
     def read_on(self) -> None:
-        """Go on, in a new turn; see :class:`~mcp_manager.runtime.reading_turns.Reader`."""
+        """Go on in a new time slice; see :class:`~mcp_manager.runtime.read_budget.Reader`."""
         self._waits = False
         self._parse()
         if self._waits:
@@ -146,36 +145,36 @@ class PacedResponses(ResponseHandler):
             self.transport.resume_reading()
 
     def flooded(self) -> None:
-        """Pass on that the server floods."""
+        """Notify the flood taker."""
         taker = None if self._flood_taker is None else self._flood_taker()
         if taker is not None:
             taker.flooded()
 
     def _parse(self) -> None:
-        last_ns = self._turns.clock()
+        last_ns = self._budget.clock()
         while self._at < len(self._unparsed) and not self._reading_paused:
             if self.transport is None or self.exception() is not None:
-                # Nobody wants it any more.
+                # Closed, or failed.
                 break
             piece = self._unparsed[self._at : self._at + self._piece]
             self._at += len(piece)
             super().data_received(piece)
             self._bound_silence(len(piece))
-            now_ns = self._turns.clock()
+            now_ns = self._budget.clock()
             took_ns, last_ns = now_ns - last_ns, now_ns
             if took_ns > _LONG_NS:
                 self._piece = max(_SMALLEST_PIECE, self._piece // 2)
             elif len(piece) == self._piece and not self._reading_paused:
-                # A smaller piece, or one that aiohttp has kept the rest of, says nothing of larger ones.
+                # Only a full piece that aiohttp has parsed to its end shows that a larger one may be fast enough.
                 self._piece = min(_LARGEST_PIECE, self._piece * 2)
-            if not self._turns.spend(took_ns) and self._at < len(self._unparsed):
+            if not self._budget.spend(took_ns) and self._at < len(self._unparsed):
                 self._wait()
                 return
         if not self._reading_paused:
             self._unparsed, self._at = b"", 0
 
     def _bound_silence(self, size: int) -> None:
-        """Count bytes that were parsed, and end the connection where too many in a row brought no body."""
+        """Count parsed bytes, and close the connection if too many in a row had no body in them."""
         payload = None if self._payload is None or self._payload.is_eof() else self._payload
         if payload is not None and payload.total_bytes != self._body_size:
             self._silent, self._body_size = 0, payload.total_bytes
@@ -195,10 +194,10 @@ class PacedResponses(ResponseHandler):
         self._waits = True
         if self.transport is not None:
             self.transport.pause_reading()
-        self._turns.wait(self)
+        self._budget.wait(self)
 
     def _leave(self) -> None:
         self._waits = False
         self._ended = None
         self._unparsed, self._at = b"", 0
-        self._turns.leave(self)
+        self._budget.leave(self)

@@ -1,4 +1,4 @@
-"""Which proxy a URL is reached through: the configured one, or the one that the environment names."""
+"""Chooses the proxy for a URL: the configured one, or the one that the environment names."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ class Proxy(msgspec.Struct, frozen=True):
     Parameters
     ----------
     url
-        Where it is, without credentials.
+        Its URL, without credentials.
     credentials
         The value of ``Proxy-Authorization``, ``None`` for none. A secret.
     problem
-        Why it cannot be used, empty if it can; the environment is read too late to refuse a configuration for it.
+        Why it cannot be used, empty if it can. The environment is read after the configuration was accepted, so a bad
+        value there fails the connection.
     """
 
     url: URL
@@ -45,12 +46,12 @@ def proxy_of(setting: str | None, url: URL, environment: Mapping[str, str]) -> P
     Parameters
     ----------
     setting
-        ``proxy`` of a server: a URL that was checked, ``env``, "" for none, or nothing, which is ``env`` for all but this
-        machine's own addresses.
+        ``proxy`` of a server: a checked URL, ``"env"``, ``""`` for none, or ``None``, which means ``"env"`` except for
+        loopback addresses.
     url
         Where requests go.
     environment
-        The variables that ``env`` stands for.
+        The environment variables that ``"env"`` reads.
     """
     if setting == "" or (setting is None and _is_local(url)):
         return None
@@ -75,7 +76,7 @@ def _parsed(text: str) -> Proxy:
     scheme, _, rest = text.partition("://")
     authority = rest.partition("/")[0]
     userinfo, at, place = authority.rpartition("@")
-    # The port of a proxy is that of its scheme if it is not given, as with any URL.
+    # A proxy URL without a port has the default port of its scheme, as any URL.
     url = URL(f"{scheme.lower()}://{place}")
     if not at:
         return Proxy(url)
@@ -90,9 +91,9 @@ def _is_local(url: URL) -> bool:
 
 
 def _variable(name: str, environment: Mapping[str, str]) -> str | None:
-    """Return the name under which a variable is set: lower case wins, as with curl."""
+    """Return the spelling under which a variable is set, lower case first, as curl does; ``None`` if it is not set."""
     for spelling in (name, name.upper()):
-        # Under CGI it is a header of a request: whoever sends one must not choose the proxy.
+        # Under CGI, HTTP_PROXY is the "Proxy" header of a request: a client must not choose the proxy.
         forged = spelling == "HTTP_PROXY" and "REQUEST_METHOD" in environment
         if environment.get(spelling, "").strip() and not forged:
             return spelling
@@ -107,7 +108,7 @@ def _is_excepted(url: URL, environment: Mapping[str, str]) -> bool:
 
 
 def _matches(entry: str, host: str, port: int | None) -> bool:
-    """Tell whether an entry of ``NO_PROXY`` means a host: ``*``, an address or network, a name with those below it."""
+    """Return whether an entry of ``NO_PROXY`` covers a host: ``*``, an address, a network, or a domain."""
     if entry == "*":
         return True
     address = _address(host)

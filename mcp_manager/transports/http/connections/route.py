@@ -1,10 +1,10 @@
-"""By which way a server is reached, which is part of what makes two connections the same."""
+"""The route to a server: TLS settings, proxy and unix socket."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import aiohttp
 import msgspec
@@ -18,6 +18,7 @@ from mcp_manager.transports.http.connections.tls import TlsContexts
 
 __all__ = [
     "DIRECT",
+    "Destination",
     "Route",
     "UnusableProxyError",
     "connect_timeout",
@@ -32,18 +33,19 @@ _SHARE_OF_PROXY: Final = 0.9
 
 
 class Route(msgspec.Struct, frozen=True):
-    """The way to one origin.
+    """How one origin is reached.
 
     Parameters
     ----------
     tls
-        How TLS is spoken.
+        The TLS settings of the server's configuration.
     proxy
-        What is connected to in place of the origin.
+        The proxy to connect to in place of the origin.
     unix_socket
-        The absolute path that is connected to in place of the origin.
+        The absolute path of the socket to connect to in place of the origin.
     elsewhere
-        Whether it leads to a place that the server refers to, and that ``tls`` is not all about.
+        Whether the origin is a third party that the server refers to, such as an authorization server; then only a part
+        of ``tls`` applies (see :meth:`TlsContexts.of`).
     """
 
     tls: TlsConfig = TlsConfig()
@@ -52,11 +54,11 @@ class Route(msgspec.Struct, frozen=True):
     elsewhere: bool = False
 
     def carries_lanes(self, url: URL) -> bool:
-        """Tell whether a wire can speak on its connections: a proxy wants other requests where there is no tunnel."""
+        """Return whether lanes can use this route: a proxy without a tunnel needs requests of another form."""
         return self.proxy is None or url.scheme == "https"
 
     def connected(self, url: URL) -> URL:
-        """Return the URL whose host is connected to on the way to another one."""
+        """Return the URL of the host that a connection to ``url`` is made to: the proxy's, if there is one."""
         return url if self.proxy is None or self.proxy.problem else self.proxy.url
 
     def __str__(self) -> str:
@@ -68,14 +70,25 @@ class Route(msgspec.Struct, frozen=True):
 DIRECT: Final = Route()
 
 
+class Destination(NamedTuple):
+    """Everything that must be the same for two connections to be interchangeable.
+
+    ``origin`` is scheme, host and port; ``endpoint`` is one of the addresses behind it, ``None`` if any will do.
+    """
+
+    origin: URL
+    endpoint: Endpoint | None
+    route: Route
+
+
 class UnusableProxyError(OSError):
     """The environment names a proxy that cannot be used."""
 
 
 def route_of(config: ServerConfig, url: URL, environment: Mapping[str, str], *, elsewhere: bool = False) -> Route:
-    """Return the way to one of a server's URLs, or to a place ``elsewhere`` that the server refers to."""
+    """Return the route to one of a server's URLs, or with ``elsewhere`` to a third party that the server refers to."""
     path = config.unix_socket if not elsewhere else None
-    # An address that was looked up here is not for a proxy, nor is a socket.
+    # Addresses that DNS discovery has found are connected to directly, as are sockets.
     is_near = not elsewhere and (path is not None or config.discovery.kind != "none")
     return Route(
         config.tls,
@@ -86,7 +99,9 @@ def route_of(config: ServerConfig, url: URL, environment: Mapping[str, str], *, 
 
 
 async def request_options(route: Route, contexts: TlsContexts, url: URL, endpoint: Endpoint | None) -> dict[str, Any]:
-    """Return what aiohttp's requests take for a route; what leads to other places differs in it.
+    """Return the options of an aiohttp request for a route.
+
+    They are part of aiohttp's connection key, so connections of different routes are never shared.
 
     Raises
     ------
@@ -94,14 +109,14 @@ async def request_options(route: Route, contexts: TlsContexts, url: URL, endpoin
         A certificate or a proxy cannot be used.
     """
     if route.unix_socket is not None:
-        # The one part of a connection's key that plain HTTP has no other use for.
+        # The only part of the connection key that plain HTTP does not use otherwise.
         return {"server_hostname": _SOCKET + route.unix_socket}
     options: dict[str, Any] = {"server_hostname": tls_name(url, endpoint)}
     proxy = route.proxy
     if proxy is not None:
         if proxy.problem:
             raise UnusableProxyError(proxy.problem)
-        # Names are the proxy's to look up.
+        # The proxy resolves names, so only literal addresses can be checked here.
         refuse_special_address(url.host or "")
         options["proxy"] = proxy.url
         if proxy.credentials is not None:
@@ -112,10 +127,10 @@ async def request_options(route: Route, contexts: TlsContexts, url: URL, endpoin
 
 
 def connect_timeout(seconds: float, route: Route) -> aiohttp.ClientTimeout:
-    """Return what bounds the making of a connection.
+    """Return the timeout of a connection attempt.
 
-    A proxy may accept one and never make the tunnel: that counts as well, and ends a little before the handshake that
-    waits for it, so that whoever is told learns of the proxy.
+    With a proxy it includes the tunnel, which a proxy may accept and never make, and it is 10 % shorter: it ends before
+    the timeout of the MCP handshake, so that the error names the proxy.
     """
     if route.proxy is None:
         return aiohttp.ClientTimeout(total=None, sock_connect=seconds)
@@ -124,14 +139,14 @@ def connect_timeout(seconds: float, route: Route) -> aiohttp.ClientTimeout:
 
 
 def proxy_fields(route: Route, url: URL) -> dict[str, str]:
-    """Return the header fields of a request that a proxy reads; a tunnel's are sent before it."""
+    """Return the header fields that a request to a proxy without a tunnel needs; ``{}`` for all other requests."""
     if route.proxy is None or route.proxy.credentials is None or url.scheme != "http":
         return {}
     return {"Proxy-Authorization": route.proxy.credentials}
 
 
 def socket_path_of(server_hostname: str | None) -> str | None:
-    """Return the path of the unix socket that a request is for, ``None`` if it is for a host."""
+    """Return the path of the unix socket that a request goes to, ``None`` if it goes to a host."""
     if server_hostname is None or not server_hostname.startswith(_SOCKET):
         return None
     return server_hostname.removeprefix(_SOCKET)

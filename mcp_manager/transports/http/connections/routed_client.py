@@ -1,4 +1,4 @@
-"""Requests to an MCP server's origin, and to other places that it refers to, by the route of its configuration."""
+"""Sends the requests of authorization flows by the route of the server's configuration."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ __all__ = ["RoutedClient"]
 
 
 class RoutedClient:
-    """What authorization is obtained with.
+    """An HTTP client for obtaining authorization.
 
-    The server's own origins are spoken to as the server is. Authorization servers elsewhere are reached through the same
-    proxy and trusted for ``ca_file`` beside the system's store; the client certificate and the unix socket are not for them.
+    The server's own origins are reached as the server itself. Authorization servers elsewhere are reached through the
+    same proxy; they are trusted by ``ca_file`` or the system's store, and get neither the client certificate nor the
+    unix socket.
     """
 
     def __init__(self, pool: HttpPool, config: ServerConfig) -> None:
@@ -39,7 +40,7 @@ class RoutedClient:
         count = config.url_limit or (config.max_instances if config.has_url_template else 1)
         found = set()
         for index in range(count):
-            # A template may give URLs for fewer.
+            # A URL template may not have a URL for every index.
             with contextlib.suppress(ConfigError):
                 found.add(URL(config.instance_url(index)).origin())
         return frozenset(found)
@@ -48,19 +49,21 @@ class RoutedClient:
     async def request(
         self, verb: str, url: URL, *, headers: dict[str, str], **options: Any
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request; as that of an aiohttp session.
+        """Send a request, as :meth:`aiohttp.ClientSession.request` does.
 
         Raises
         ------
         UnreachableError
-            There is no connection; its text says why.
+            The connection failed; the text says why.
+        TimeoutError
+            It took too long.
         """
         route = route_of(self._config, url, os.environ, elsewhere=url.origin() not in self._origins)
         try:
             routed = await request_options(route, self._pool.tls, url, None)
             fields = {**headers, **proxy_fields(route, url)}
             with _rule_of_proxy(url) if route.proxy is not None else contextlib.nullcontext():
-                # Made for it: the address of one that was kept for others is asked no rule any more.
+                # A new connection: the address rule is not applied to a kept one.
                 response = await self._pool.clients.fresh.request(verb, url, headers=fields, **options, **routed)
         except TimeoutError:
             raise
@@ -73,12 +76,12 @@ class RoutedClient:
 
 @contextlib.contextmanager
 def _rule_of_proxy(url: URL) -> Iterator[None]:
-    """Judge a URL whose connection a proxy makes: an address here and now, while names are the proxy's to look up."""
+    """Apply the address rule to a URL behind a proxy: to a literal address only, as the proxy resolves names."""
     rule = address_rule.get()
     address = literal_address(url.host or "")
     if rule is not None and address is not None:
         rule.check(address)
-    # It would be the address of the proxy that is judged.
+    # Otherwise the rule would be applied to the address of the proxy.
     token = address_rule.set(None)
     try:
         yield

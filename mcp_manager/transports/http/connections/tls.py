@@ -1,4 +1,4 @@
-"""SSL contexts: one for all connections with the same settings, made when first needed and anew when a file changed."""
+"""Caches SSL contexts, one per TLS settings, and makes them again when their files change."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["TlsContexts", "UnusableTlsError"]
 
 logger = logging.getLogger(__name__)
 
-# A fleet has few; those that are not used any more must not add up.
+# A fleet has few; unused ones must not accumulate.
 _MOST: Final = 256
 
 
 class UnusableTlsError(OSError):
-    """A file that TLS needs cannot be used; the text names the field, ``hint`` is the way out."""
+    """A file that TLS needs cannot be used; the text names the field, ``hint`` says what to do."""
 
     def __init__(self, text: str, hint: str) -> None:
         super().__init__(text)
@@ -28,7 +28,7 @@ class UnusableTlsError(OSError):
 
 
 class ObservedHandshake(ssl.SSLObject):
-    """Keep what a refused certificate says on the error that refuses it: its owner, its maker and its dates."""
+    """Keep the contents of a refused certificate (subject, issuer, dates) on the error."""
 
     _sslobj: Any
 
@@ -37,24 +37,29 @@ class ObservedHandshake(ssl.SSLObject):
         try:
             super().do_handshake()
         except ssl.SSLCertVerificationError as error:
-            # Public from Python 3.13 on, and then without what the certificates say.
+            # ssl has a public method from Python 3.13 on, but it returns only the bytes of the certificates.
             chain = getattr(self._sslobj, "get_unverified_chain", lambda: None)()
             error.certificates = [each.get_info() for each in chain or ()]  # type: ignore[attr-defined]
             raise
 
 
 class TlsContexts:
-    """Make and keep the contexts of one manager."""
+    """Make and cache the SSL contexts of one manager."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[TlsConfig, bool], tuple[FileStamps, ssl.SSLContext]] = {}
         self._loading: dict[tuple[TlsConfig, bool], asyncio.Future[ssl.SSLContext]] = {}
 
     async def of(self, tls: TlsConfig, *, elsewhere: bool = False) -> ssl.SSLContext:
-        """Return the context for some settings, loaded in a thread where it is not at hand.
+        """Return the context for these settings; if it is not cached, load it in a thread.
 
-        ``elsewhere`` is for places that the server refers to: they are always verified, trusted for being in the system's
-        store, too, and not shown the client certificate.
+        Parameters
+        ----------
+        tls
+            The settings of a server.
+        elsewhere
+            Whether it is for third parties that the server refers to. They are always verified, also against the
+            system's store, and are not shown the client certificate.
 
         Raises
         ------
@@ -79,7 +84,7 @@ class TlsContexts:
             self._keep(key, stamps, context)
             return context
         if kept is not None and None not in stamps:
-            # A certificate and its key are seldom replaced in the same moment.
+            # Certificate and key are rarely replaced in the same moment, so the pair may not match for a while.
             logger.warning("%s; the previous files stay in use", failed)
             return kept[1]
         try:
@@ -89,7 +94,7 @@ class TlsContexts:
             del failed
 
     def drop_identities(self) -> None:
-        """Forget the contexts with a private key: they may be those of a server that is gone; others load theirs again."""
+        """Drop the contexts with a private key when a server is removed; the other servers load theirs again."""
         for key in [each for each in self._kept if each[0].cert_file is not None]:
             del self._kept[key]
 
@@ -110,7 +115,7 @@ def _make(tls: TlsConfig, elsewhere: bool) -> ssl.SSLContext:
         load_trust(context, tls, "tls")
     else:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        # Who is named in the file is trusted, whoever signed for it.
+        # Certificates in the file are trust anchors even if they are not self-signed.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         load_trust(context, tls, "tls")
     if not elsewhere:

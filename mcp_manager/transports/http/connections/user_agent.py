@@ -1,4 +1,4 @@
-"""What every HTTP request says of its sender."""
+"""The ``User-Agent`` field of every HTTP request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DEFAULT_PRODUCT: Final = "mcp-manager"
 
 
 def user_agent(name: str, version: str = "") -> str:
-    """Return the field's value: ``name/version`` (RFC 9110, section 10.1.5), what is no token being written as ``-``."""
+    """Return ``name/version`` (RFC 9110, section 10.1.5); characters that no token may contain become ``-``."""
     product, release = (_NO_TOKEN.sub("-", text).strip("-") for text in (name, version))
     if not product:
         return f"{_DEFAULT_PRODUCT}/{__version__}"
@@ -24,7 +24,7 @@ def user_agent(name: str, version: str = "") -> str:
 
 
 def with_user_agent(headers: Mapping[str, str], value: str) -> dict[str, str]:
-    """Return header fields with this User-Agent, unless they have one of their own."""
+    """Return the header fields with this User-Agent added, unless they have one."""
     if any(name.lower() == "user-agent" for name in headers):
         return dict(headers)
     return {**headers, USER_AGENT: value}

@@ -1,4 +1,4 @@
-"""Bodies of ordinary responses: as long as they may be, and in as little memory as they need."""
+"""The bodies of aiohttp responses: no longer than allowed, and read in as little memory as they need."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from aiohttp.base_protocol import BaseProtocol
 
 from mcp_manager._core.http_message import OVERSIZE, WireError
-from mcp_manager.transports.http.ordinary import read_body
+from mcp_manager.transports.http.plain_requests import read_body
 
 
 def response(length: int | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""How much of a turn of the loop floods may take, whose turn it is, and when a server floods: on a clock of the test's own."""
+"""How much of a time slice floods may take, who reads next, and when a server floods: on a clock of the test's own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import cast
 
 import pytest
 
-from mcp_manager.runtime.reading_turns import ReadingTurns, StreamReading, reading_turns
+from mcp_manager.runtime.read_budget import CoroutineReader, ReadBudget, read_budget
 
 MS = 1_000_000
 TURN_NS = 100_000
@@ -28,7 +28,7 @@ class Handle:
 
 
 class Loop:
-    """As much of a loop as there is to a turn: callbacks now and later, on a clock that only work moves on."""
+    """As much of a loop as a time slice needs: callbacks now and later, on a clock that only work moves on."""
 
     def __init__(self) -> None:
         self.now_ns = 1_000 * MS
@@ -72,9 +72,9 @@ class Loop:
 class Flood:
     """A server without end: each message costs ``cost_ns``."""
 
-    def __init__(self, loop: Loop, turns: ReadingTurns, cost_ns: int = 10_000) -> None:
+    def __init__(self, loop: Loop, budget: ReadBudget, cost_ns: int = 10_000) -> None:
         self.loop = loop
-        self.turns = turns
+        self.budget = budget
         self.cost_ns = cost_ns
         self.left = -1
         self.took: list[int] = []
@@ -85,9 +85,9 @@ class Flood:
             self.left -= 1
             self.took.append(self.loop.turn)
             self.loop.now_ns += self.cost_ns
-            if not self.turns.spend(self.cost_ns):
+            if not self.budget.spend(self.cost_ns):
                 if self.left:
-                    self.turns.wait(self)
+                    self.budget.wait(self)
                 return
 
     def flooded(self) -> None:
@@ -100,9 +100,9 @@ def loop() -> Loop:
 
 
 @pytest.fixture
-def turns(loop: Loop) -> Iterator[ReadingTurns]:
-    turns = ReadingTurns(cast(asyncio.AbstractEventLoop, loop), loop.clock)
-    yield turns
+def budget(loop: Loop) -> Iterator[ReadBudget]:
+    budget = ReadBudget(cast(asyncio.AbstractEventLoop, loop), loop.clock)
+    yield budget
     assert loop.turn > 0
 
 
@@ -112,14 +112,14 @@ def most_in_a_turn(*floods: Flood) -> int:
 
 
 @pytest.mark.parametrize("number", [1, 20])
-def test_all_floods_together_take_no_more_of_a_turn_than_one(loop: Loop, turns: ReadingTurns, number: int) -> None:
-    floods = [Flood(loop, turns) for _ in range(number)]
+def test_all_floods_together_take_no_more_of_a_turn_than_one(loop: Loop, budget: ReadBudget, number: int) -> None:
+    floods = [Flood(loop, budget) for _ in range(number)]
     for flood in floods:
         flood.read_on()
     for _ in range(400):
         loop.run_turn()
     later = [[turn for turn in flood.took if turn > 20] for flood in floods]
-    assert all(later), "everybody has turns"
+    assert all(later), "everybody gets a share"
     for flood, took in zip(floods, later, strict=True):
         flood.took = took
     assert most_in_a_turn(*floods) == TURN_NS // 10_000
@@ -127,8 +127,8 @@ def test_all_floods_together_take_no_more_of_a_turn_than_one(loop: Loop, turns: 
     assert max(shares) <= 2 * min(shares), "they take turns"
 
 
-def test_a_message_that_costs_more_than_a_turn_is_paid_by_the_next_ones(loop: Loop, turns: ReadingTurns) -> None:
-    flood = Flood(loop, turns, cost_ns=5 * TURN_NS)
+def test_a_message_that_costs_more_than_a_turn_is_paid_by_the_next_ones(loop: Loop, budget: ReadBudget) -> None:
+    flood = Flood(loop, budget, cost_ns=5 * TURN_NS)
     flood.read_on()
     for _ in range(50):
         loop.run_turn()
@@ -136,17 +136,17 @@ def test_a_message_that_costs_more_than_a_turn_is_paid_by_the_next_ones(loop: Lo
     assert gaps == {5}
 
 
-def test_debt_is_bounded(loop: Loop, turns: ReadingTurns) -> None:
-    flood = Flood(loop, turns, cost_ns=10_000 * TURN_NS)
+def test_debt_is_bounded(loop: Loop, budget: ReadBudget) -> None:
+    flood = Flood(loop, budget, cost_ns=10_000 * TURN_NS)
     flood.read_on()
     for _ in range(12):
         loop.run_turn()
     assert len(flood.took) == 2
 
 
-def test_where_the_loop_has_other_work_floods_have_a_quarter_of_its_time(loop: Loop, turns: ReadingTurns) -> None:
+def test_where_the_loop_has_other_work_floods_have_a_quarter_of_its_time(loop: Loop, budget: ReadBudget) -> None:
     loop.others_ns = 250_000
-    flood = Flood(loop, turns)
+    flood = Flood(loop, budget)
     flood.read_on()
     begun = loop.now_ns
     for _ in range(400):
@@ -155,8 +155,8 @@ def test_where_the_loop_has_other_work_floods_have_a_quarter_of_its_time(loop: L
     assert len(flood.took) * flood.cost_ns >= (loop.now_ns - begun) / QUARTER / 2
 
 
-def test_a_server_that_keeps_the_loop_busy_for_a_second_floods(loop: Loop, turns: ReadingTurns) -> None:
-    flood, burst = Flood(loop, turns), Flood(loop, turns)
+def test_a_server_that_keeps_the_loop_busy_for_a_second_floods(loop: Loop, budget: ReadBudget) -> None:
+    flood, burst = Flood(loop, budget), Flood(loop, budget)
     burst.left = 1000
     flood.read_on()
     burst.read_on()
@@ -166,8 +166,8 @@ def test_a_server_that_keeps_the_loop_busy_for_a_second_floods(loop: Loop, turns
     assert (burst.left, burst.floods) == (0, 0)
 
 
-def test_bursts_with_pauses_between_them_are_no_flood(loop: Loop, turns: ReadingTurns) -> None:
-    burst = Flood(loop, turns)
+def test_bursts_with_pauses_between_them_are_no_flood(loop: Loop, budget: ReadBudget) -> None:
+    burst = Flood(loop, budget)
     for _ in range(5):
         burst.left = 1000
         burst.read_on()
@@ -177,33 +177,33 @@ def test_bursts_with_pauses_between_them_are_no_flood(loop: Loop, turns: Reading
     assert burst.floods == 0
 
 
-def test_whoever_leaves_is_forgotten_and_nothing_is_left_to_do(loop: Loop, turns: ReadingTurns) -> None:
-    flood, other = Flood(loop, turns), Flood(loop, turns)
+def test_whoever_leaves_is_forgotten_and_nothing_is_left_to_do(loop: Loop, budget: ReadBudget) -> None:
+    flood, other = Flood(loop, budget), Flood(loop, budget)
     flood.read_on()
     other.read_on()
     loop.run_turn()
-    turns.leave(flood)
+    budget.leave(flood)
     before = len(flood.took)
     for _ in range(20):
         loop.run_turn()
     assert len(flood.took) == before
-    turns.leave(other)
-    turns.leave(other)
+    budget.leave(other)
+    budget.leave(other)
     for _ in range(20):
         loop.run_turn()
     assert loop.pending == 0
 
 
 def test_a_reader_that_fails_takes_no_turn_from_the_others(
-    loop: Loop, turns: ReadingTurns, caplog: pytest.LogCaptureFixture
+    loop: Loop, budget: ReadBudget, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken(Flood):
         def read_on(self) -> None:
             raise RuntimeError("bug")
 
-    flood = Flood(loop, turns)
-    turns.wait(Broken(loop, turns))
-    turns.wait(flood)
+    flood = Flood(loop, budget)
+    budget.wait(Broken(loop, budget))
+    budget.wait(flood)
     loop.run_turn()
     assert flood.took
     assert "reading on from a server failed" in caplog.text
@@ -211,24 +211,24 @@ def test_a_reader_that_fails_takes_no_turn_from_the_others(
 
 @pytest.mark.both_loops
 async def test_a_loop_has_one_budget_and_every_turn_a_new_one() -> None:
-    turns = reading_turns()
-    assert turns is reading_turns()
-    assert not turns.spend(TURN_NS)
+    budget = read_budget()
+    assert budget is read_budget()
+    assert not budget.spend(TURN_NS)
     # Others go first, so that the budget is none that renews itself within a turn.
-    assert not turns.spend(0)
+    assert not budget.spend(0)
     for _ in range(5):
         await asyncio.sleep(0)
-    assert turns.spend(0)
+    assert budget.spend(0)
 
 
 async def test_a_coroutine_waits_for_its_turn_and_may_give_up(caplog: pytest.LogCaptureFixture) -> None:
-    turns = reading_turns()
-    reading = StreamReading(turns, lambda: None)
-    turns.spend(TURN_NS)
+    budget = read_budget()
+    reading = CoroutineReader(budget, lambda: None)
+    budget.spend(TURN_NS)
     async with asyncio.timeout(10):
-        await reading.turn()
-    turns.spend(2 * TURN_NS)
-    waiting = asyncio.create_task(reading.turn())
+        await reading.next_slice()
+    budget.spend(2 * TURN_NS)
+    waiting = asyncio.create_task(reading.next_slice())
     await asyncio.sleep(0)
     waiting.cancel()
     # Its turn comes all the same, and finds nobody.

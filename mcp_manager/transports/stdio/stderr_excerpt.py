@@ -1,4 +1,4 @@
-"""What of a program's output tells why it failed: the line that names the error, not the stack that led there."""
+"""Picks the lines of a program's stderr that explain a failure: the error, not its stack trace."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-__all__ = ["telling_lines"]
+__all__ = ["stderr_excerpt"]
 
-# Of a line that names an error, in the languages that servers are written in.
+# Lines that name an error, in the languages that servers are written in.
 _NAMED: Final = re.compile(
     r"^(?:Uncaught |Unhandled exception\.? |Exception in thread .*? |Caused by: )?(?:[\w$]+[.:]+)*[\w$]*"
     r"(?:Error|Exception|Exit|Interrupt|Warning)(?: \[\w+\])?(?:[:(]|$)"
@@ -16,12 +16,12 @@ _NAMED: Final = re.compile(
 _PANIC: Final = re.compile(r"^(?:panic: |fatal error: |thread '.*' (?:\(\d+\) )?panicked at )")
 _PHP_OR_RUBY: Final = re.compile(r"^(?:PHP )?Fatal error: |\(\w+(?:::\w+)*(?:Error|Exception)\)$")
 _TRACEBACK: Final = re.compile(r"^[\s|+]*(?:Exception Group )?Traceback \(most recent call last\):")
-# Python draws a group of errors with a line at the left, which belongs to none of them.
+# The margin that Python draws to the left of an exception group.
 _GUTTER: Final = re.compile(r"^[ |]*\| (?=\S)")
-# The line that a thrown error's own text begins with, whatever its class is called.
+# The first line of a thrown error's text, whatever its class is called.
 _HEADING: Final = re.compile(r"^(?:Uncaught )?[A-Za-z_$][\w$.]*(?: \[\w+\])?: ")
 _MOST_TEXT: Final = 20
-# A program may write anything: what is looked at of it is bounded.
+# A program may write anything, so the number and the length of the examined lines are bounded.
 _MOST_LINES: Final = 400
 _LOOKED_AT: Final = 300
 _FRAMES: Final = (
@@ -39,7 +39,7 @@ _FRAMES: Final = (
 _GOROUTINE: Final = re.compile(r"^goroutine \d+ ")
 _SOURCE_PLACE: Final = re.compile(r"^(?:node:[\w/]+|(?:file://)?/?\S+\.[cm]?[jt]sx?):\d+$")
 _POINTER: Final = re.compile(r"^[\s^~]+$")
-# Around a stack, and as little said by it.
+# Lines around a stack trace that explain nothing either.
 _NOISE: Final = (
     _SOURCE_PLACE,
     _POINTER,
@@ -54,18 +54,18 @@ _NOISE: Final = (
 )
 
 
-def telling_lines(text: str, most: int) -> list[str]:
-    """Return the lines at the end of an output that tell most, in their order.
+def stderr_excerpt(text: str, most: int) -> list[str]:
+    """Return the most informative lines at the end of an output, in their order.
 
-    Stack frames and what surrounds them are left out. The last line that names an error is among those that are
-    returned, however much was written after it. Where nothing else was written, frames are better than nothing.
+    Stack traces are left out, unless there is nothing else. The last line that names an error is always included,
+    however much was written after it.
 
     Parameters
     ----------
     text
-        What a program wrote.
+        The output.
     most
-        How many lines are wanted; blank ones do not count.
+        The most lines to return; blank lines do not count.
     """
     lines = [line for line in text.splitlines() if line.strip()][-max(_MOST_LINES, most) :]
     if most <= 0 or not lines:
@@ -83,7 +83,7 @@ def telling_lines(text: str, most: int) -> list[str]:
 
 
 def _frames(lines: Sequence[str]) -> list[bool]:
-    """Tell of every line whether it belongs to a stack rather than to what was said."""
+    """Return for each line whether it belongs to a stack trace."""
     hidden = [False] * len(lines)
     in_traceback = in_properties = in_goroutine = False
     for index, line in enumerate(lines):
@@ -91,12 +91,12 @@ def _frames(lines: Sequence[str]) -> list[bool]:
             hidden[index] = in_traceback = True
             continue
         if in_traceback and line[0] in " \t|+" and not _GUTTER.match(line):
-            # Python: its frames are indented, and the line that ends them is not.
+            # Python: frames are indented, the line after them is not.
             hidden[index] = True
             continue
         in_traceback = False
         if _GOROUTINE.match(line) or (in_goroutine and (line[0] == "\t" or line[-1] == ")" or " by " in line)):
-            # Go: a call and then, indented, where it is.
+            # Go: a call, then its place, indented.
             hidden[index] = in_goroutine = True
             continue
         in_goroutine = False
@@ -111,19 +111,19 @@ def _frames(lines: Sequence[str]) -> list[bool]:
         else:
             hidden[index] = any(pattern.match(line) for pattern in _NOISE)
             if index >= 2 and _POINTER.match(line) and _SOURCE_PLACE.match(lines[index - 2]):
-                # Node: where, then the line of code, then what is meant in it.
+                # Node: the place, then the line of code, then a pointer into it.
                 hidden[index - 1] = True
     return hidden
 
 
 def _last_named(lines: Sequence[str], is_frame: Sequence[bool]) -> int | None:
-    """Return the number of the last line that names an error."""
+    """Return the index of the last line that names an error, ``None`` if there is none."""
     for index in range(len(lines) - 1, -1, -1):
         if is_frame[index]:
             continue
         line = lines[index]
         if _PANIC.match(line) and "panicked at" in line and line.rstrip().endswith(":") and index + 1 < len(lines):
-            # Rust puts where before what.
+            # Rust: the place is on one line, the message on the next.
             return index + 1 if not is_frame[index + 1] else index
         if _PANIC.match(line) or _NAMED.match(_GUTTER.sub("", line).strip()) or _PHP_OR_RUBY.search(line):
             return index
@@ -133,7 +133,7 @@ def _last_named(lines: Sequence[str], is_frame: Sequence[bool]) -> int | None:
 
 
 def _heading(lines: Sequence[str], is_frame: Sequence[bool], last: int) -> int:
-    """Return where the text of an error begins that ends before its frames."""
+    """Return the index of the first line of an error text that ends at line ``last``, before its frames."""
     for index in range(last, max(-1, last - _MOST_TEXT), -1):
         if is_frame[index]:
             break

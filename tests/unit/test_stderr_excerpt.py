@@ -1,4 +1,4 @@
-"""Of what a failing program wrote, the line that names the error is quoted, in whatever language it was written."""
+"""The excerpt of a failing program's stderr has the line that names the error, whatever language it was written in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mcp_manager.transports.stdio.telling_lines import telling_lines
+from mcp_manager.transports.stdio.stderr_excerpt import stderr_excerpt
 
 PYTHON = """\
 Traceback (most recent call last):
@@ -137,7 +137,7 @@ CASES = {
 @pytest.mark.parametrize("before", ["", "starting\nreading the configuration\n"])
 def test_the_error_is_named_and_no_frame_is_quoted(name: str, before: str) -> None:
     trace, named = CASES[name]
-    told = telling_lines(before + trace, 5)
+    told = stderr_excerpt(before + trace, 5)
     assert any(named in line for line in told), told
     assert not any(
         "throw" in line or "    at " in line or "\tat " in line or 'File "' in line or ".go:" in line for line in told
@@ -148,7 +148,7 @@ def test_the_error_is_named_and_no_frame_is_quoted(name: str, before: str) -> No
 def test_the_error_is_named_however_much_was_written_after_it(name: str) -> None:
     trace, _ = CASES[name]
     errors = ("Error", "rror:", "panic", "Exception", "SetupFailed", "API_KEY", "two things", "Result::unwrap")
-    told = telling_lines(trace + "\n".join(f"npm notice {number}" for number in range(30)), 5)
+    told = stderr_excerpt(trace + "\n".join(f"npm notice {number}" for number in range(30)), 5)
     assert len(told) == 5
     assert any(error in told[0] for error in errors), told
 
@@ -165,16 +165,16 @@ def test_the_error_is_named_however_much_was_written_after_it(name: str) -> None
     ],
 )
 def test_the_end_is_quoted_where_nothing_names_an_error(text: str, told: list[str]) -> None:
-    assert telling_lines(text, 2) == told
+    assert stderr_excerpt(text, 2) == told
 
 
 @pytest.mark.parametrize("line", ["a.(" * 20_000, "(" * 60_000, "Exception in thread " + "a " * 30_000, "a\n" * 30_000])
 def test_hostile_output_is_read_in_no_time(line: str) -> None:
     # Were it read whole, or with patterns that go back and forth, this would take minutes.
-    assert len(telling_lines(line * 2, 5)) <= 5
+    assert len(stderr_excerpt(line * 2, 5)) <= 5
 
 
 def test_what_this_interpreter_writes_is_understood() -> None:
     code = "def f(n):\n  if n: f(n - 1)\n  raise LookupError('the cause')\nf(9)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert telling_lines(ran.stderr, 5) == ["LookupError: the cause"]
+    assert stderr_excerpt(ran.stderr, 5) == ["LookupError: the cause"]

@@ -1,4 +1,4 @@
-"""What every transport to an HTTP endpoint is made from, whichever way the server speaks on it."""
+"""The options of a transport to an HTTP endpoint, for Streamable HTTP and for HTTP+SSE."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from mcp_manager.transports.http.connections.pool import HttpPool
 from mcp_manager.transports.http.connections.route import DIRECT, Route
 from mcp_manager.transports.http.cookies import CookieJar
 
-__all__ = ["HttpSettings"]
+__all__ = ["HttpOptions"]
 
 
-class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What transports to one endpoint are made from.
+class HttpOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of the transports to one endpoint.
 
     Parameters
     ----------
     pool
-        Where connections come from.
+        The manager's connections.
     url, headers
-        The endpoint and the headers of every request, credentials included.
+        The endpoint, and the header fields of every request, credentials included.
     server_id
         Names the server in errors.
     connect_timeout_s
         Bounds each connection attempt, TLS included.
     max_response_bytes
-        A reply, or one event of a stream, longer than this is refused.
+        The longest reply, or event of a stream, in bytes.
     lanes
-        ``False`` sends everything the ordinary way.
+        Whether requests may go over lanes; ``False`` sends all of them as plain aiohttp requests.
     endpoint
-        Where it is, if that is not left to the resolution of the URL's host.
+        The address to connect to, ``None`` to resolve the URL's host.
     route
-        By which way it is reached.
+        TLS settings, proxy and unix socket.
     authorization
-        Where the credentials of requests come from if they are not fixed, ``None`` if ``headers`` has all.
+        Obtains the credentials of requests, ``None`` if ``headers`` has all of them.
     cookies
-        Those of the instance, which outlive each of its sessions.
+        The cookies of the instance, which outlive its sessions.
     secrets
-        Masks what the server was trusted with wherever an error quotes it.
+        Masks the server's credentials wherever an error quotes them.
     """
 
     pool: HttpPool

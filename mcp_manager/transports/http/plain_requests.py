@@ -1,4 +1,4 @@
-"""The ordinary way of an HTTP request: an aiohttp request, for whatever the lane is not made for."""
+"""Sends plain aiohttp requests, for everything that a lane cannot carry."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
@@ -27,20 +27,20 @@ from mcp_manager._core.jsonrpc import Message
 from mcp_manager._core.sse import SseLimitError
 from mcp_manager.errors import CallError
 from mcp_manager.runtime.background import background_task
-from mcp_manager.runtime.reading_turns import StreamReading, reading_turns
+from mcp_manager.runtime.read_budget import CoroutineReader, read_budget
 from mcp_manager.transports.http.connections.endpoint import dialled
 from mcp_manager.transports.http.connections.lanes import LanePool
 from mcp_manager.transports.http.connections.paced_content import PacedContent
 from mcp_manager.transports.http.connections.paced_responses import flood_taker
-from mcp_manager.transports.http.connections.places import Place, Wait
+from mcp_manager.transports.http.connections.permits import ConnectionWait, Permit
 from mcp_manager.transports.http.connections.pool import HttpPool
 from mcp_manager.transports.http.connections.route import proxy_fields, request_options
 
-__all__ = ["EventTaker", "OrdinaryPath", "read_body"]
+__all__ = ["EventTaker", "HttpRequest", "PlainRequests", "read_body"]
 
 # How long an event stream may take to end after it has delivered the reply before its connection is dropped.
 _STREAM_END_S: Final = 1.0
-# 407 is a proxy's alone; the others are a gateway's that found the server gone, before or after it was asked.
+# Only a proxy answers 407; 502 and 504 come from a proxy that could not reach the server, or lost it.
 _PROXY_REFUSES: Final = frozenset({407, 502, 504})
 _KEPT: Final = (
     "content-type",
@@ -55,26 +55,26 @@ _KEPT: Final = (
 
 
 class EventTaker(Protocol):
-    """Who looks at the events of a stream: the transport."""
+    """Takes the events of a stream."""
 
     def take_event(self, exchange: Exchange, data: bytes) -> Message | None:
-        """Return the reply to the exchange if the event is it; anything else goes to whom it concerns."""
+        """Return the reply to the exchange if the event has it, ``None`` otherwise."""
 
     def take_named_event(self, name: str, data: bytes) -> None:
-        """Take an event that is no message, of a stream that stands open."""
+        """Take an event that is not a message, of a stream that stays open."""
 
     def stream_opened(self, exchange: Exchange) -> None:
-        """Learn that a stream stands open."""
+        """Note that a stream that stays open has started."""
 
     def flooded(self) -> None:
-        """Learn that a stream brings more than the loop has time for."""
+        """Note that a stream delivers more than the read budget allows."""
 
     def take_cookies(self, values: Sequence[bytes]) -> None:
         """Take the values of ``Set-Cookie`` fields."""
 
 
 class _MarkedPayload(aiohttp.BytesPayload):
-    """A body that notes on its exchange that bytes are about to leave."""
+    """A body that marks its exchange as sent just before its first byte is written."""
 
     def __init__(self, exchange: Exchange) -> None:
         super().__init__(exchange.frame, content_type="application/json")
@@ -85,21 +85,29 @@ class _MarkedPayload(aiohttp.BytesPayload):
         await super().write_with_length(writer, content_length)
 
 
-class OrdinaryPath:
-    """Carry exchanges by plain aiohttp requests on the pool's session, with the results that a wire has.
+class HttpRequest(NamedTuple):
+    """An HTTP request without its body."""
+
+    verb: str
+    url: URL
+    headers: Mapping[str, str]
+
+
+class PlainRequests:
+    """Carry exchanges by plain aiohttp requests, with the same results as a wire.
 
     Parameters
     ----------
     pool
-        Where connections come from.
+        The manager's connections.
     taker
-        Looks at the events of replies that are streams.
+        Takes the events of event streams.
     timeout
-        What bounds the making of a connection.
+        Bounds a connection attempt.
     limit
-        The longest reply, or event of one, in bytes.
+        The longest reply, or event of a stream, in bytes.
     lanes
-        The connections to the same place by the same route: they are bounded together.
+        The lanes to the same destination; the requests count against the same bound.
     """
 
     def __init__(
@@ -117,95 +125,105 @@ class OrdinaryPath:
         self._taker = taker
         self._timeout = timeout
         self._limit = limit
-        # Made with the first of them.
+        # Tasks that read the rest of a stream; the set is made with the first of them.
         self._ending: set[asyncio.Task[None]] | None = None
 
     async def exchange(
-        self, verb: str, url: URL, headers: Mapping[str, str], exchange: Exchange, wait: Wait | None
+        self, request: HttpRequest, exchange: Exchange, wait: ConnectionWait | None
     ) -> WireReply | Message:
-        """Send a request and return its response, or the reply to the exchange that came on an event stream.
+        """Send a request and return its response, or the reply to the exchange from an event stream.
 
-        Without a ``wait``, it takes no place among the connections that ``max_connections`` counts: a few streams that
-        stay open would leave none for calls.
+        Parameters
+        ----------
+        request
+            The HTTP request.
+        exchange
+            The body, and what becomes of it.
+        wait
+            The wait for a connection. ``None`` if the response is a stream that stays open: its connection does not
+            count against ``max_connections``, because a few such streams would leave none for calls.
 
         Raises
         ------
         WireError
-            As a wire does, :data:`LOST` with the reason as its cause.
+            As from a wire; :data:`LOST` has the reason as its cause.
         aiohttp.ClientError, OSError, TimeoutError
-            No connection, or it broke.
+            There is no connection, or it broke.
         """
         if wait is None:
-            return await self._request(self._pool.clients.lasting, verb, url, headers, exchange, None)
+            return await self._request(self._pool.clients.lasting, request, exchange, None)
         while True:
-            async with self._pool.place(self._lanes, wait) as place:
+            async with self._pool.permit(self._lanes, wait) as permit:
                 try:
                     is_fresh = exchange.resent or self._lanes.is_doubted
                     client = self._pool.clients.fresh if is_fresh else self._pool.clients.shared
-                    return await self._request(client, verb, url, headers, exchange, place)
+                    return await self._request(client, request, exchange, permit)
                 except (aiohttp.ClientError, OSError) as error:
                     if exchange.reused:
                         self._lanes.doubt()
-                    if exchange.sent or not wait.is_scarcity(error):
+                    if exchange.sent or not wait.is_exhaustion(error):
                         raise
-            await self._pool.places.pause(wait)
+            await self._pool.permits.pause(wait)
 
     def close(self) -> None:
-        """Drop the streams that still end."""
+        """Close the streams that have delivered their reply and not ended yet."""
         for task in self._ending or ():
             task.cancel()
 
     async def _request(
         self,
         client: aiohttp.ClientSession,
-        verb: str,
-        url: URL,
-        headers: Mapping[str, str],
+        request: HttpRequest,
         exchange: Exchange,
-        place: Place | None,
+        permit: Permit | None,
     ) -> WireReply | Message:
         exchange.head = None
-        if self._endpoint is not None:
-            headers = {"Host": url.host_port_subcomponent or "", **headers}
-        if self._route.proxy is not None:
-            headers = {**headers, **proxy_fields(self._route, url)}
+        url = request.url
+        request = request._replace(headers=self._headers_of(request, exchange))
         target = self._route.connected(dialled(url, self._endpoint))
-        headers = headers if exchange.fields is None else {**headers, **_pairs(exchange.fields)}
-        response = await self._pool.clients.connecting(
-            target, partial(self._respond, client, verb, url, headers, exchange)
-        )
+        response = await self._pool.clients.connecting(target, partial(self._respond, client, request, exchange))
         reply: WireReply | Message | None = None
         try:
             if response.status in _PROXY_REFUSES and self._route.proxy is not None and url.scheme == "http":
                 raise aiohttp.ClientHttpProxyError(response.request_info, (), status=response.status)
-            reply = await self._read(response, exchange, place)
+            reply = await self._read(response, exchange, permit)
         finally:
-            # Released before its end, a response takes its connection with it: nobody can read another's bytes.
+            # Releasing an unfinished response closes its connection, so that nobody reads the rest as another reply.
             if reply is None or not self._let_stream_end(response):
                 response.release()
         return reply
 
     async def _respond(
-        self, client: aiohttp.ClientSession, verb: str, url: URL, headers: Mapping[str, str], exchange: Exchange
+        self, client: aiohttp.ClientSession, request: HttpRequest, exchange: Exchange
     ) -> aiohttp.ClientResponse:
+        url = request.url
         options = await request_options(self._route, self._pool.tls, url, self._endpoint)
-        told = flood_taker.set(self._taker)
+        token = flood_taker.set(self._taker)
         try:
             return await client.request(
-                verb,
+                request.verb,
                 dialled(url, self._endpoint),
                 **options,
                 data=_MarkedPayload(exchange) if exchange.frame else None,
-                headers=headers,
+                headers=request.headers,
                 timeout=self._timeout,
                 allow_redirects=False,
                 trace_request_ctx=exchange,
             )
         finally:
-            flood_taker.reset(told)
+            flood_taker.reset(token)
+
+    def _headers_of(self, request: HttpRequest, exchange: Exchange) -> Mapping[str, str]:
+        """Return all header fields: those of the request, of its route and of this exchange alone."""
+        headers = request.headers
+        if self._endpoint is not None:
+            headers = {"Host": request.url.host_port_subcomponent or "", **headers}
+        if self._route.proxy is not None:
+            headers = {**headers, **proxy_fields(self._route, request.url)}
+        return headers if exchange.fields is None else {**headers, **_pairs(exchange.fields)}
 
     async def _read(
-        self, response: aiohttp.ClientResponse, exchange: Exchange, place: Place | None
+        self, response: aiohttp.ClientResponse, exchange: Exchange, permit: Permit | None
     ) -> WireReply | Message:
         headers = [
             (name.encode("ascii"), value.encode("utf-8", "surrogateescape"))
@@ -219,22 +237,22 @@ class OrdinaryPath:
         if exchange.request_id == 0 and head.is_event_stream and response.status == 200:
             return head
         if exchange.frame:
-            # It may have begun a session, whatever becomes of the rest.
+            # The head may name a new session, even if the rest is lost.
             exchange.head = head
         if response.status == 200 and head.is_event_stream:
             exchange.head = head
-            if exchange.request_id == STANDING and place is not None:
-                # A stream that stays open must not keep calls from being made.
-                place.give_back()
+            if exchange.request_id == STANDING and permit is not None:
+                # A stream that stays open must not block calls.
+                permit.release()
                 self._taker.stream_opened(exchange)
             return await self._read_stream(response, exchange)
         return WireReply(response.status, headers, await read_body(response, self._limit))
 
     async def _read_stream(self, response: aiohttp.ClientResponse, exchange: Exchange) -> Message:
-        turns = reading_turns()
-        stream = EventStream(exchange, self._taker, self._limit, turns)
-        reading = StreamReading(turns, self._taker.flooded)
-        content = PacedContent(response.content, turns, reading)
+        budget = read_budget()
+        stream = EventStream(exchange, self._taker, self._limit, budget)
+        reading = CoroutineReader(budget, self._taker.flooded)
+        content = PacedContent(response.content, budget, reading)
         try:
             while True:
                 try:
@@ -245,11 +263,11 @@ class OrdinaryPath:
                     raise _ended(UNANSWERED, stream)
                 reply: Message | None = stream.take(chunk)
                 while reply is None and stream.is_behind:
-                    # What comes meanwhile is held back by the connection.
-                    await reading.turn()
+                    # Meanwhile nothing is read: backpressure holds the server back.
+                    await reading.next_slice()
                     reply = stream.work()
                 if reply is not None:
-                    # What came along with it gets one turn, makes nobody wait and spoils nothing.
+                    # The messages behind the reply get one time slice; their errors must not spoil the reply.
                     with contextlib.suppress(SseLimitError, CallError):
                         stream.work()
                     return reply
@@ -260,7 +278,7 @@ class OrdinaryPath:
             stream.stop()
 
     def _let_stream_end(self, response: aiohttp.ClientResponse) -> bool:
-        """Read the rest of a stream beside the caller, so that its connection can be used again."""
+        """Read the rest of a stream in the background, to reuse its connection; return whether there is any."""
         if response.content.is_eof():
             return False
         if self._ending is None:
@@ -283,12 +301,12 @@ async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
     """Return the body of a response; raises :class:`WireError` if it is longer than ``limit`` bytes."""
     if response.content_length is not None and response.content_length > limit:
         raise WireError(OVERSIZE, size=response.content_length)
-    turns = reading_turns()
-    reading = StreamReading(turns)
-    content = PacedContent(response.content, turns, reading)
+    budget = read_budget()
+    reading = CoroutineReader(budget)
+    content = PacedContent(response.content, budget, reading)
     try:
         first = await content.read()
-        # One growing buffer, not a list of pieces: a body that drips costs the memory of its bytes, not of its chunks.
+        # One growing buffer, not a list: a body that arrives byte by byte must not cost an object per byte.
         body: bytes | bytearray = first
         while chunk := await content.read():
             if body is first:

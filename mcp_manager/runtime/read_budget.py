@@ -1,4 +1,4 @@
-"""How much of what servers send unasked is worked off in one turn of the loop, and who goes on in the next one."""
+"""The time that one event loop spends on messages that no caller waits for, in slices that all readers share."""
 
 from __future__ import annotations
 
@@ -11,47 +11,49 @@ from typing import Final, Protocol
 
 from mcp_manager.runtime.background import bare_context
 
-__all__ = ["FLOOD", "FLOOD_DETAIL", "Reader", "ReadingTurns", "StreamReading", "Waiting", "reading_turns"]
+__all__ = ["FLOOD", "FLOOD_DETAIL", "CallbackReader", "CoroutineReader", "ReadBudget", "Reader", "read_budget"]
 
 _log = logging.getLogger(__name__)
 
 FLOOD: Final = "a flood of messages"
 """The fault of a server that sends so much that reading from it has to pause for a second or more."""
-FLOOD_DETAIL: Final = "reading from it pauses, so that others have their turn"
+FLOOD_DETAIL: Final = "reading from it pauses, so that other servers get their share"
 
-# What all servers together may take of one turn of the loop, unasked. A call waits for two or three turns.
-_TURN_NS: Final = 100_000
-# Cost that goes beyond a turn is paid by the next ones, but by no more than these.
-_MAX_DEBT_NS: Final = 8 * _TURN_NS
-# After a turn that was used up, the loop has this many times as long for other work, if it has any.
+# What all readers together may use in one slice. A reply that a caller waits for takes two or three event-loop
+# iterations.
+_SLICE_NS: Final = 100_000
+# A slice that cost too much is paid off by later ones, up to this debt.
+_MAX_DEBT_NS: Final = 8 * _SLICE_NS
+# After a used-up slice, the loop has this many times as long for other work, if it has any.
 _OTHERS: Final = 3
-# It has, if it comes back later than this: only to look for news takes less.
+# It has other work if it comes back later than this; polling the sockets alone takes less.
 _BUSY_NS: Final = 150_000
-# Who has been behind for as long floods, and is counted once for every such time.
+# A reader that has been behind for this long floods; it is counted once per period.
 _FLOOD_NS: Final = 1_000_000_000
 
 
 class Reader(Protocol):
-    """Who reads from a server and has stopped, since this turn is used up."""
+    """Reads from a server and has stopped because the slice is used up."""
 
     def read_on(self) -> None:
-        """Go on reading for as long as :meth:`ReadingTurns.spend` allows."""
+        """Go on reading for as long as :meth:`ReadBudget.spend` allows."""
 
     def flooded(self) -> None:
-        """Learn that the server floods: reading has had to wait for a second."""
+        """Note that the server floods: reading has had to wait for a second."""
 
 
-class ReadingTurns:
-    """Share out what a loop has time for besides what was asked for: messages that are no replies, and what they cause.
+class ReadBudget:
+    """Limit the time that one event loop spends on unsolicited messages and the work they cause.
 
-    A reader handles at least one message, and tells what it cost. When the turn is used up it stops reading, so that the
-    server is held back by its connection or pipe, and waits for its turn. All readers of a loop share one budget, and take
-    turns. A loop with nothing else to do goes on at once; elsewhere a quarter of the time is what floods get.
+    The budget comes in time slices of 100 µs, one per event-loop iteration at the most. All readers of the loop share
+    each slice. A reader handles at least one message and reports its cost. When the slice is used up, the reader stops,
+    which holds the server back by TCP or pipe backpressure, and waits in line for a later slice. If the loop has
+    nothing else to do, the next slice begins in the next iteration; otherwise readers get a quarter of the loop's time.
 
     Parameters
     ----------
     loop
-        Whose turns they are.
+        The event loop.
     clock
         Monotonic nanoseconds.
     """
@@ -69,19 +71,19 @@ class ReadingTurns:
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], int] = time.monotonic_ns) -> None:
-        # Not to be kept by what is kept for as long as the loop.
+        # Weak: this is the value in a dictionary whose weak key is the loop.
         self._loop = weakref.ref(loop)
         self.clock = clock
-        self._left_ns = _TURN_NS
+        self._left_ns = _SLICE_NS
         self._spent_ns = 0
         self._waiting: dict[Reader, None] = {}
-        # Since when, and when last, a reader had to wait.
+        # When each reader first had to wait, and when last.
         self._behind: dict[Reader, tuple[int, int]] = {}
         self._handle: asyncio.Handle | None = None
         self._ended_ns = 0
 
     def spend(self, cost_ns: int) -> bool:
-        """Take nanoseconds of this turn; tell whether any are left."""
+        """Take nanoseconds from this slice; return whether any are left."""
         self._left_ns -= cost_ns
         self._spent_ns += cost_ns
         if self._handle is None:
@@ -89,9 +91,9 @@ class ReadingTurns:
         return self._left_ns > 0
 
     def wait(self, reader: Reader) -> None:
-        """Have a reader read on in its turn, which is the last of those that wait; it must be able to wait.
+        """Put a reader at the end of the line for a later slice.
 
-        Whoever waited must :meth:`leave` before it ends.
+        It must call :meth:`leave` before it ends.
         """
         now_ns = self.clock()
         since_ns, last_ns = self._behind.get(reader, (now_ns, now_ns))
@@ -109,22 +111,21 @@ class ReadingTurns:
         """Forget a reader; idempotent."""
         self._behind.pop(reader, None)
         self._waiting.pop(reader, None)
-        if not self._waiting and self._handle is not None and self._left_ns == _TURN_NS:
+        if not self._waiting and self._handle is not None and self._left_ns == _SLICE_NS:
             self._handle.cancel()
             self._handle = None
 
     def _arm(self, delay_s: float) -> None:
         loop = self._loop()
         if loop is not None and not loop.is_closed():
-            # Everybody's turn, whoever asks for it.
+            # The slice serves all readers, so it must not run in the context of the one that happens to ask.
             context = bare_context()
             if delay_s > 0:
-                self._handle = loop.call_later(delay_s, self._turn, context=context)
+                self._handle = loop.call_later(delay_s, self._begin_slice, context=context)
             else:
-                self._handle = loop.call_soon(self._turn, context=context)
+                self._handle = loop.call_soon(self._begin_slice, context=context)
 
-    def _turn(self) -> None:
-        """Begin a turn, with those who waited."""
+    def _begin_slice(self) -> None:
         self._handle = None
         others_ns = self.clock() - self._ended_ns
         owed_ns = _OTHERS * min(self._spent_ns, _MAX_DEBT_NS) - others_ns
@@ -132,7 +133,7 @@ class ReadingTurns:
         if self._waiting and others_ns > _BUSY_NS and owed_ns > 0:
             self._arm(owed_ns / 1e9)
             return
-        self._left_ns = min(_TURN_NS, max(self._left_ns, -_MAX_DEBT_NS) + _TURN_NS)
+        self._left_ns = min(_SLICE_NS, max(self._left_ns, -_MAX_DEBT_NS) + _SLICE_NS)
         for reader in list(self._waiting):
             if self._left_ns <= 0:
                 break
@@ -141,15 +142,15 @@ class ReadingTurns:
                 try:
                     reader.read_on()
                 except Exception:
-                    # Whoever it is, the others must have their turn.
+                    # One reader's failure must not cost the others their slice.
                     _log.exception("reading on from a server failed")
         self._ended_ns = self.clock()
         if self._waiting and self._handle is None:
             self._arm(0.0)
 
 
-class Waiting:
-    """Call back when its turn comes: ``read_on()``, and ``flooded()`` where it has had to wait for a second."""
+class CallbackReader:
+    """Make a :class:`Reader` from two callbacks."""
 
     __slots__ = ("flooded", "read_on")
 
@@ -158,21 +159,21 @@ class Waiting:
         self.flooded = flooded
 
 
-class StreamReading:
-    """Let a coroutine that reads wait for its turn.
+class CoroutineReader:
+    """Let a coroutine wait for a time slice.
 
     Parameters
     ----------
-    turns
-        Those of its loop.
+    budget
+        The budget of the coroutine's loop.
     on_flood
-        Told that the server floods.
+        Called when the server floods.
     """
 
-    __slots__ = ("_future", "_turns", "flooded")
+    __slots__ = ("_budget", "_future", "flooded")
 
-    def __init__(self, turns: ReadingTurns, on_flood: Callable[[], None] = lambda: None) -> None:
-        self._turns = turns
+    def __init__(self, budget: ReadBudget, on_flood: Callable[[], None] = lambda: None) -> None:
+        self._budget = budget
         self._future: asyncio.Future[None] | None = None
         self.flooded = on_flood
 
@@ -181,24 +182,24 @@ class StreamReading:
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
 
-    async def turn(self) -> None:
-        """Wait for the next turn."""
+    async def next_slice(self) -> None:
+        """Wait for a later slice."""
         self._future = asyncio.get_running_loop().create_future()
-        self._turns.wait(self)
+        self._budget.wait(self)
         await self._future
 
     def close(self) -> None:
-        """Wait no more; idempotent."""
-        self._turns.leave(self)
+        """Stop waiting; idempotent."""
+        self._budget.leave(self)
 
 
-_of_loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, ReadingTurns] = weakref.WeakKeyDictionary()
+_of_loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, ReadBudget] = weakref.WeakKeyDictionary()
 
 
-def reading_turns() -> ReadingTurns:
-    """Return the turns of the running loop: one budget, however many managers live on it."""
+def read_budget() -> ReadBudget:
+    """Return the budget of the running loop, which all managers on the loop share."""
     loop = asyncio.get_running_loop()
-    turns = _of_loops.get(loop)
-    if turns is None:
-        turns = _of_loops[loop] = ReadingTurns(loop)
-    return turns
+    budget = _of_loops.get(loop)
+    if budget is None:
+        budget = _of_loops[loop] = ReadBudget(loop)
+    return budget

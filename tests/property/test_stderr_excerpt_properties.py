@@ -1,11 +1,11 @@
-"""Whatever a program wrote, what is quoted of it are lines of it, in their order, and no more than were asked for."""
+"""Whatever a program wrote, the excerpt has only lines of it, in their order, and no more than were asked for."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_manager.transports.stdio.telling_lines import telling_lines
+from mcp_manager.transports.stdio.stderr_excerpt import stderr_excerpt
 
 PIECES = st.sampled_from(
     [
@@ -29,7 +29,7 @@ TEXTS = st.one_of(st.text(), st.lists(st.one_of(PIECES, st.text(max_size=20)), m
 
 @given(TEXTS, st.integers(-1, 8))
 def test_lines_of_the_text_in_their_order(text: str, most: int) -> None:
-    told = telling_lines(text, most)
+    told = stderr_excerpt(text, most)
     lines = iter([line for line in text.splitlines() if line.strip()])
     assert all(line in lines for line in told)
     assert len(told) <= max(most, 0)
@@ -40,4 +40,4 @@ def test_lines_of_the_text_in_their_order(text: str, most: int) -> None:
 def test_an_error_is_among_them_wherever_it_stands(others: list[str]) -> None:
     for place in {0, len(others) // 2, len(others)}:
         text = "\n".join([*others[:place], "ValueError: the cause", *others[place:]])
-        assert "ValueError: the cause" in telling_lines(text, 3)
+        assert "ValueError: the cause" in stderr_excerpt(text, 3)

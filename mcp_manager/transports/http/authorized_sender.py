@@ -1,4 +1,4 @@
-"""Requests with credentials that are obtained: sent with the token of now, and again with what a refusal says it lacked."""
+"""Sends requests with the current token, and again with what a 401 or 403 challenge asks for."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from mcp_manager.auth import Challenge, parse_challenge
 from mcp_manager.auth.base import Authorization
 from mcp_manager.config.redaction import Secrets
 from mcp_manager.errors import AuthError, ConnectionLostError, Delivery
-from mcp_manager.transports.http.request_head import field_lines
+from mcp_manager.transports.http.request_headers import field_lines
 from mcp_manager.transports.http.waits import Waits
 
-__all__ = ["AuthorizedSending"]
+__all__ = ["AuthorizedSender"]
 
 T = TypeVar("T")
 
-# Of one request: a nonce, a token, more scopes.
+# Per request: a nonce, a new token, and more scopes.
 _MAX_CHALLENGES: Final = 3
 
 
-class AuthorizedSending:
-    """Send the requests of one transport with the credentials of its server.
+class AuthorizedSender:
+    """Send the requests of one transport with credentials that an :class:`Authorization` obtains.
 
     Parameters
     ----------
@@ -34,11 +34,13 @@ class AuthorizedSending:
     authorization
         Obtains the credentials.
     waits
-        Bounds what is awaited for a request.
+        Bounds the wait for credentials by the request's deadline.
     secrets
-        Learns every credential that is sent.
+        Is given every credential that is sent, to mask it.
     on_header
-        Takes the header field that every request is to have from now on.
+        ``on_header(name, value)`` sets a header field for all further requests.
+
+    ``close`` ends the subscription to new tokens.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class AuthorizedSending:
         self.close = authorization.subscribe(self.take_token)
 
     def take_token(self) -> None:
-        """Send every request with the token of now."""
+        """Send the current token with every request from now on."""
         header = self._authorization.header()
         self._token_generation = self._authorization.generation
         if header is not None:
@@ -67,11 +69,11 @@ class AuthorizedSending:
             self._on_header(*header)
 
     def channel_made(self) -> None:
-        """Learn that requests go over a channel from now on, with the token of now."""
+        """Note that requests go over a channel from now on, with the current token."""
         self._channel_generation = self._token_generation
 
     def proof(self, verb: str, url: URL) -> bytes | None:
-        """Return the fields that one request alone has, ``None`` where all have the same."""
+        """Return the credentials of one request alone (DPoP proof), ``None`` if all requests have the same."""
         if not self._authorization.per_request:
             return None
         fields = self._authorization.fields(verb, str(url))
@@ -86,13 +88,34 @@ class AuthorizedSending:
         send: Callable[[], Awaitable[WireReply | Message]],
         refusal: WireReply | None = None,
     ) -> WireReply | Message:
-        """Send a request, and again with what a 401 or 403 says it lacked: by then, nothing has been executed.
+        """Send a request, and again after a 401 or 403 challenge, which means that nothing was executed.
 
-        ``refusal`` is what it met that went over the channel.
+        Parameters
+        ----------
+        verb, url
+            The HTTP method and the URL, which a DPoP proof covers.
+        exchange
+            The request.
+        send
+            Sends it once.
+        refusal
+            The response if the request was already sent over the channel and refused.
+
+        Returns
+        -------
+        WireReply or Message
+            The last response, a refusal included, or the reply from an event stream.
+
+        Raises
+        ------
+        AuthError
+            The authorization failed or was not completed within the deadline.
+        ConnectionLostError
+            The transport was stopped.
         """
         authorization = self._authorization
         own_fields = exchange.fields
-        # What went over the channel may have left with an earlier token than that of now.
+        # A request over the channel may have carried an earlier token than the current one.
         generation = self._token_generation if self._token_generation == self._channel_generation else -1
         is_renewed = False
         if refusal is None:
@@ -113,7 +136,7 @@ class AuthorizedSending:
             challenge = _challenge_of(refusal, dpop=authorization.per_request)
             is_current = refusal.status == 401 and challenge.error != "use_dpop_nonce"
             is_current = is_current and generation == authorization.generation
-            # One new token: a user must not be asked for a second one, which would be refused as well.
+            # Only one new token: a second one would mean asking the user again, and would be refused as well.
             if attempt == _MAX_CHALLENGES or (is_current and is_renewed):
                 break
             is_renewed = is_renewed or is_current
@@ -126,7 +149,7 @@ class AuthorizedSending:
         return refusal
 
     async def _obtained(self, exchange: Exchange, wanted: Awaitable[T]) -> T:
-        """Wait for an authorization within the exchange's deadline; it goes on without whoever gives up."""
+        """Wait for an authorization within the exchange's deadline; when that passes, the authorization goes on."""
         delivery: Delivery = "rejected" if exchange.sent else "not_sent"
         try:
             async with self._waits.bounded(exchange):
@@ -148,5 +171,5 @@ class AuthorizedSending:
 
 
 def _challenge_of(reply: WireReply, *, dpop: bool) -> Challenge:
-    """Read all ``WWW-Authenticate`` fields: each scheme may have its own."""
+    """Parse all ``WWW-Authenticate`` fields: each scheme may have a field of its own."""
     return parse_challenge(reply.status, reply.header_values("www-authenticate"), dpop=dpop)
