@@ -16,7 +16,7 @@ from typing import Any, Final
 import pytest
 from support.endings import CYCLIC, SCENARIOS
 
-TESTS: Final = Path(__file__).resolve().parents[1]
+TESTS: Final = Path(__file__).resolve().parents[2]
 _PATIENCE_S: Final = 300.0
 
 LOOPS: Final = ("asyncio", "uvloop")

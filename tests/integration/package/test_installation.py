@@ -13,7 +13,7 @@ import pytest
 
 from mcp_manager._core import installation
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 USES = ["from mcp_manager import PyMcpManager", "import mcp_manager; mcp_manager.errors", "import mcp_manager.manager"]
 
 

@@ -9,15 +9,15 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from support.processes import PROGRAMS
 
 from mcp_manager import ManagerConfig, McpManager
 from mcp_manager.errors import ProtocolError, RpcError
 
-PROGRAM: Final = str(Path(__file__).parent.parent / "support" / "programs" / "heavy.py")
+PROGRAM: Final = str(PROGRAMS / "heavy.py")
 KINDS: Final = (
     *("text", "escapes", "wide", "wider", "surrogates", "objects", "lists", "numbers", "spaces"),
     *("error", "error text", "unversioned"),

@@ -15,7 +15,7 @@ from support.authority import Authority
 
 from mcp_manager import load_manager_config
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+README = Path(__file__).resolve().parents[3] / "README.md"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 SET_UP = re.compile(r"python3 -m venv \.venv && \.venv/bin/pip install (\S+) && \.venv/bin/(.+)")
 

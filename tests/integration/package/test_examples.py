@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.orphans import no_orphans
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 
 SAYS = {
     "mcp_manager_python_example.py": (

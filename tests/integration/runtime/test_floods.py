@@ -8,12 +8,12 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from support.calls import eventually
 from support.faults import Dripping
+from support.processes import PROGRAMS
 from support.scripted import ScriptedServer
 
 from mcp_manager import Handlers, McpManager
@@ -26,7 +26,7 @@ from mcp_manager.types import ServerState
 
 pytestmark = pytest.mark.both_loops
 
-PROGRAM = str(Path(__file__).parent.parent / "support" / "programs" / "flooding.py")
+PROGRAM = str(PROGRAMS / "flooding.py")
 WAIT_S = 30.0
 # A tenth of a millisecond has time for no more than these, however fast the machine is.
 MOST = 100

@@ -12,7 +12,7 @@ import pytest
 
 import mcp_manager
 
-SOURCE = Path(__file__).resolve().parents[2] / "mcp_manager"
+SOURCE = Path(__file__).resolve().parents[3] / "mcp_manager"
 
 PARTS = (
     "__main__",

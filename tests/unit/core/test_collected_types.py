@@ -20,7 +20,7 @@ from mcp_manager._core.http_message import Exchange, WireReply
 from mcp_manager._core.jsonrpc import scan
 from mcp_manager._core.router import Router
 
-SOURCES: Final = Path(__file__).resolve().parents[2] / "mcp_manager" / "_core"
+SOURCES: Final = Path(__file__).resolve().parents[3] / "mcp_manager" / "_core"
 HAVE_GC: Final = 1 << 14
 # Of no type of these can a reference lead back to who holds it.
 SIMPLE: Final = frozenset({"bytes", "str", "bytearray", "int", "float", "bint", "frozenset"})
