@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support import kept
 from support.calls import CALM
 from support.faults import Hold
 from support.processes import scripted_stdio
@@ -37,6 +38,17 @@ def clean() -> Iterator[None]:
 
 def own_threads() -> list[threading.Thread]:
     return [each for each in threading.enumerate() if each.name == "mcp-manager"]
+
+
+async def test_the_first_collection_frees_a_manager_that_was_stopped() -> None:
+    async def use() -> None:
+        async with McpManager() as manager:
+            await manager.deploy("a", STDIO)
+
+    before = kept.objects()
+    await use()
+    gc.collect()
+    assert kept.objects() - before == {}
 
 
 def test_a_dropped_manager_is_warned_of_and_ends_with_its_thread_and_programs() -> None:
