@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
+import pytest
 from support import kept
 from support.leaks import Snapshot
 
@@ -18,6 +23,19 @@ def test_what_is_held_is_told_with_its_holder() -> None:
     assert (exchange, error) == ("1 more of ConnectError can be reached", "1 more of Exchange can be reached")
     held.clear()
     assert before.new_objects() == []
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_a_child_is_told_and_ended(in_thread: bool) -> None:
+    before = Snapshot()
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with ThreadPoolExecutor(1) as executor:
+        start = partial(subprocess.Popen[bytes], command)
+        child = executor.submit(start).result() if in_thread else start()
+        (told,) = before.new_children()
+    assert told.startswith(f"child process {child.pid} is sleeping: {sys.executable}")
+    assert child.wait(0) is not None
+    assert before.new_children() == []
 
 
 def test_a_cycle_is_not_held() -> None:
