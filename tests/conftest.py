@@ -138,16 +138,18 @@ def pytest_report_header(config: pytest.Config) -> str:
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a thread, a child process, a socket or an unhandled error of a loop."""
-    before, failed_before = Snapshot(), request.session.testsfailed
+    on_loop = is_async_test(request.node)
+    before, failed_before = Snapshot(objects=on_loop), request.session.testsfailed
     with LoopErrors() as errors:
         yield
-        if is_async_test(request.node):
+        if on_loop:
             # What fixtures gave is nobody's any more. Destroyed tasks and lost exceptions are reported when collected.
             request.node.funcargs.clear()
             # Nor is what was logged.
             for records in request.node.stash.get(caplog_records_key, {}).values():
                 records.clear()
             gc.collect()
+        # A fixture may have marked the test meanwhile.
         watched = watched_kinds(request.node)
         left: list[str] = []
         if "threads" in watched:
@@ -157,8 +159,11 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
         if "descriptors" in watched:
             left += before.new_descriptors()
         # The traceback of a test that failed holds all that it had.
-        if "objects" in watched and is_async_test(request.node) and request.session.testsfailed == failed_before:
+        if "objects" in watched and on_loop and request.session.testsfailed == failed_before:
             left += before.new_objects()
+            if not left:
+                # What is still there is pytest's and stays: later collections need not look at it.
+                gc.freeze()
     if "loop_errors" in watched:
         left += [f"an event loop reported: {report}" for report in errors.reports]
     if left:

@@ -118,7 +118,7 @@ class PyMcpManager(Unique):
 
     def __del__(self) -> None:
         # It may never have come as far as having one.
-        manager = self.__dict__.get("_manager")
+        manager = getattr(self, "_manager", None)
         if manager is None or not self._is_up or not manager.is_running:
             return
         try:

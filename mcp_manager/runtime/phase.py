@@ -57,7 +57,7 @@ class Lifetime(Unique):
             make_permanent(self)
 
     def __del__(self) -> None:
-        if self.__dict__.get("_phase") is Phase.RUNNING:
+        if getattr(self, "_phase", None) is Phase.RUNNING:
             warn_of_unstopped(self, "await its stop(), or use it in an async with block")
 
     def _is_here(self) -> bool:

@@ -10,25 +10,21 @@ __all__ = ["FILES", "suite_of"]
 FILES: Final = ("calls/*.py", "fleet/index.py", "_core/*.pyx")
 """What a sample is drawn from."""
 
-_UNIT, _PROPERTY, _WHOLE = (
-    "tests/unit/test_{}.py",
-    "tests/property/test_{}_properties.py",
-    "tests/integration/test_{}.py",
-)
+_UNIT: Final = "tests/unit/core/test_{}.py"
+_PROPERTY: Final = "tests/property/core/test_{}_properties.py"
 _CORE: Final = {
     "balancing": ("balancing", "balancing_recovery", "router"),
     "breaker": ("breaker", "router"),
     "limiter": ("limiter", "router"),
     "histogram": ("histogram",),
-    "records": ("records", "router", "balancing"),
-    "router": ("router", "limiter", "balancing", "breaker", "records", "balancing_recovery"),
+    "records": ("router", "balancing"),
+    "router": ("router", "limiter", "balancing", "breaker", "balancing_recovery"),
     "jsonrpc": ("jsonrpc",),
     "json_blocks": ("json_blocks",),
     "sse": ("sse",),
-    "mending": ("leniency",),
-    "json_weight": ("json_weight", "large_results"),
+    "mending": ("mending",),
+    "json_weight": ("json_weight",),
     "deadlines": ("deadlines",),
-    "paced": ("paced_line", "paced_responses"),
     "allowance": ("allowance",),
 }
 _CORE_PROPERTIES: Final = {
@@ -36,77 +32,83 @@ _CORE_PROPERTIES: Final = {
     "breaker": ("breaker", "router"),
     "limiter": ("limit", "router"),
     "histogram": ("histogram",),
-    "records": ("record", "router"),
-    "router": ("router", "balancing", "affinity"),
+    "records": ("router",),
+    "router": ("router", "balancing"),
     "jsonrpc": ("jsonrpc",),
     "json_blocks": ("json_blocks",),
     "sse": ("sse",),
-    "stateless_frame": ("dressing",),
-    "call_ring": ("flight_recorder",),
+    "stateless_frame": ("stateless_frame",),
+    "call_ring": ("call_ring",),
     "mending": ("leniency",),
 }
-_STREAMS: Final = ("tests/unit/wire/test_streams.py", "tests/unit/wire/test_standing.py")
-_WIRES: Final = {
-    "paced": ("tests/unit/wire/test_floods.py",),
-    "jsonrpc": ("tests/unit/wire/test_bodies.py",),
-    "event_stream": (
-        "tests/unit/test_event_stream.py",
-        *_STREAMS,
-        "tests/unit/wire",
-        "tests/integration/test_http_sse.py",
+_STREAMS: Final = ("tests/unit/core/wire/test_streams.py", "tests/unit/core/wire/test_standing.py")
+_ELSEWHERE: Final = {
+    "json_weight": ("tests/unit/results/test_large_results.py",),
+    "paced": (
+        "tests/unit/session/test_paced_line.py",
+        "tests/unit/transports/http/test_paced_responses.py",
+        "tests/unit/core/wire/test_wire_floods.py",
     ),
-    "response_reader": (*_STREAMS, "tests/unit/wire", "tests/integration/test_faults.py"),
+    "router": ("tests/property/calls/test_affinity_properties.py",),
+    "jsonrpc": ("tests/unit/core/wire/test_bodies.py",),
+    "event_stream": (
+        "tests/unit/core/test_event_stream.py",
+        *_STREAMS,
+        "tests/unit/core/wire",
+        "tests/integration/transports/http/test_http_sse.py",
+    ),
+    "response_reader": (*_STREAMS, "tests/unit/core/wire", "tests/integration/transports/http/test_faults.py"),
     "call_path": (
-        "tests/integration/test_blocked_loop.py",
-        "tests/integration/test_nothing_kept.py",
-        "tests/unit/test_request_numbers.py",
-        "tests/integration/test_retries.py",
-        "tests/integration/test_stateless_calls.py",
-        "tests/integration/test_faults.py",
+        "tests/integration/runtime/test_blocked_loop.py",
+        "tests/integration/manager/test_nothing_kept.py",
+        "tests/unit/core/test_request_numbers.py",
+        "tests/integration/calls/test_retries.py",
+        "tests/integration/session/test_stateless_calls.py",
+        "tests/integration/transports/http/test_faults.py",
     ),
 }
 _RETRIES: Final = (
-    "tests/unit/test_retrying.py",
-    "tests/integration/test_hedging.py",
-    "tests/integration/test_retries.py",
+    "tests/unit/calls/test_retrying.py",
+    "tests/integration/calls/test_hedging.py",
+    "tests/integration/calls/test_retries.py",
 )
 _CALLS: Final = {
     "admission": (
-        "tests/unit/test_admission.py",
-        "tests/property/test_admission_properties.py",
-        "tests/integration/test_call_limits.py",
+        "tests/unit/calls/test_admission.py",
+        "tests/property/calls/test_admission_properties.py",
+        "tests/integration/calls/test_call_limits.py",
     ),
-    "affinity": ("tests/property/test_affinity_properties.py", "tests/integration/test_affinity.py"),
+    "affinity": ("tests/property/calls/test_affinity_properties.py", "tests/integration/calls/test_affinity.py"),
     "availability": _RETRIES,
     "call": _RETRIES,
-    "retries": ("tests/unit/test_retry_after.py", *_RETRIES),
+    "retries": ("tests/unit/calls/test_retry_after.py", *_RETRIES),
     "attempts": (
-        "tests/unit/test_trials.py",
-        "tests/unit/test_retry_after.py",
+        "tests/unit/calls/test_trials.py",
+        "tests/unit/calls/test_retry_after.py",
         *_RETRIES,
-        "tests/integration/test_call_limits.py",
+        "tests/integration/calls/test_call_limits.py",
     ),
     "dispatcher": (
         *_RETRIES,
-        "tests/integration/test_call_limits.py",
-        "tests/integration/test_fallbacks.py",
-        "tests/integration/test_cancellation.py",
-        "tests/integration/test_nothing_kept.py",
+        "tests/integration/calls/test_call_limits.py",
+        "tests/integration/calls/test_fallbacks.py",
+        "tests/integration/calls/test_cancellation.py",
+        "tests/integration/manager/test_nothing_kept.py",
     ),
-    "routing": ("tests/integration/test_selectors.py", "tests/integration/test_affinity.py"),
-    "hedging": ("tests/integration/test_hedging.py",),
-    "latencies": ("tests/integration/test_hedging.py",),
-    "recoveries": ("tests/unit/test_trials.py", *_RETRIES),
-    "fallback": ("tests/integration/test_fallbacks.py",),
+    "routing": ("tests/integration/calls/test_selectors.py", "tests/integration/calls/test_affinity.py"),
+    "hedging": ("tests/integration/calls/test_hedging.py",),
+    "latencies": ("tests/integration/calls/test_hedging.py",),
+    "recoveries": ("tests/unit/calls/test_trials.py", *_RETRIES),
+    "fallback": ("tests/integration/calls/test_fallbacks.py",),
     "retrying": (
-        "tests/unit/test_retrying.py",
-        "tests/unit/test_retry_after.py",
-        "tests/property/test_retry_properties.py",
+        "tests/unit/calls/test_retrying.py",
+        "tests/unit/calls/test_retry_after.py",
+        "tests/property/calls/test_retry_properties.py",
     ),
-    "index": ("tests/property/test_fleet_index_properties.py", "tests/integration/test_selectors.py"),
-    "call_log": ("tests/unit/test_flight_log.py", "tests/integration/test_flight_records.py"),
+    "index": ("tests/property/fleet/test_fleet_index_properties.py", "tests/integration/calls/test_selectors.py"),
+    "call_log": ("tests/unit/calls/test_call_log.py", "tests/integration/calls/test_flight_records.py"),
 }
-_OF_WIRES: Final = ("tests/unit/wire", "tests/property/test_wire_properties.py")
+_OF_WIRES: Final = ("tests/unit/core/wire", "tests/property/core/test_wire_properties.py")
 
 
 def suite_of(path: str) -> tuple[str, ...]:
@@ -114,7 +116,7 @@ def suite_of(path: str) -> tuple[str, ...]:
     stem = path.rsplit("/", 1)[-1].split(".")[0]
     if fnmatch(path, "_core/*"):
         found = [_UNIT.format(name) for name in _CORE.get(stem, ())]
-        found += _WIRES.get(stem, ())
+        found += _ELSEWHERE.get(stem, ())
         found += [_PROPERTY.format(name) for name in _CORE_PROPERTIES.get(stem, ())]
-        return tuple(found) if found else (*_OF_WIRES, "tests/integration/test_faults.py")
+        return tuple(found) if found else (*_OF_WIRES, "tests/integration/transports/http/test_faults.py")
     return _CALLS.get(stem, _RETRIES)

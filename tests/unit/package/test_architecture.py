@@ -1,0 +1,192 @@
+"""The promise of the package's structure: imports point down, the core knows no clock, modules stay small."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mcp_manager
+
+SOURCE = Path(__file__).resolve().parents[3] / "mcp_manager"
+
+PARTS = (
+    "__main__",
+    "cli",
+    "__init__",
+    "bindings",
+    "manager",
+    "observe",
+    "calls",
+    "fleet",
+    "verbs",
+    "health",
+    "servers",
+    "session",
+    "transports",
+    "auth",
+    "results",
+    "protocol",
+    "runtime",
+    "config",
+    "_core",
+    "outcomes",
+    "backoff",
+    "types",
+    "errors",
+    "_version",
+)
+"""The folders and modules at the top of the package, from above: each imports only those that stand below it."""
+
+APART = {
+    "session.knowledge": ("session",),
+    "transports.http": ("transports.stdio",),
+    "transports.http.connections": ("transports.http", "transports.stdio"),
+    "transports.stdio": ("transports.http",),
+}
+"""Folders inside a part, with those that they know nothing of, but for what is inside themselves."""
+
+
+def python_modules() -> list[Path]:
+    return sorted(SOURCE.rglob("*.py"))
+
+
+def unit_of(path: Path) -> str:
+    """The top-level part of the package a file belongs to."""
+    first = path.relative_to(SOURCE).parts[0]
+    return first.removesuffix(".py")
+
+
+MODULES = {
+    ".".join(("mcp_manager", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in python_modules()
+}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """The modules of the package that a file names in an import, wherever it stands: above, in a function, for types."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "mcp_manager":
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in MODULES else node.module)
+        elif isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names if alias.name.startswith("mcp_manager."))
+    return found
+
+
+def imported_units(path: Path) -> set[str]:
+    """The top-level parts of the package that a file imports from."""
+    return {module.split(".")[1] for module in imported_modules(path) if module != "mcp_manager"}
+
+
+def is_within(module: str, package: str) -> bool:
+    """Whether a module is a package, or inside it."""
+    return module == package or module.startswith(f"{package}.")
+
+
+def circle_in(graph: dict[str, set[str]]) -> list[str]:
+    """The names on one circle of a graph, in their order; none if there is no circle."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        circle: list[str] = error.args[1]
+        return circle
+    return []
+
+
+def test_every_part_has_its_place() -> None:
+    assert {unit_of(path) for path in python_modules()} == set(PARTS)
+
+
+@pytest.mark.parametrize("path", python_modules(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_point_down(path: Path) -> None:
+    unit = unit_of(path)
+    above = [each for each in imported_units(path) if each != unit and PARTS.index(each) < PARTS.index(unit)]
+    assert above == [], f"{path.relative_to(SOURCE)} imports from above"
+
+
+@pytest.mark.parametrize("folder", APART)
+def test_inner_folders_stand_apart(folder: str) -> None:
+    own, forbidden = f"mcp_manager.{folder}", [f"mcp_manager.{each}" for each in APART[folder]]
+    for name, path in MODULES.items():
+        if is_within(name, own):
+            beyond = [each for each in imported_modules(path) if not is_within(each, own)]
+            assert [each for each in beyond if any(is_within(each, one) for one in forbidden)] == [], name
+
+
+def test_no_module_imports_what_imports_it() -> None:
+    assert circle_in({name: imported_modules(path) & MODULES.keys() for name, path in MODULES.items()}) == []
+
+
+@pytest.mark.parametrize("module", ["histogram", "breaker", "router", "jsonrpc", "sse"])
+def test_the_core_takes_no_clock_randomness_or_loop(module: str) -> None:
+    text = (SOURCE / "_core" / f"{module}.pyx").read_text(encoding="utf-8")
+    for forbidden in ("import time", "import random", "import asyncio", "import socket", "monotonic("):
+        assert forbidden not in text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for pattern in ("*.py", "*.pyx", "*.pxd", "*.pyi", "*.h") for path in sorted(SOURCE.rglob(pattern))],
+    ids=lambda path: str(path.relative_to(SOURCE)),
+)
+def test_files_stay_readable(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 600
+
+
+def test_every_public_name_exists() -> None:
+    assert sorted(mcp_manager.__all__) == mcp_manager.__all__
+    for name in mcp_manager.__all__:
+        assert getattr(mcp_manager, name) is not None
+    assert set(mcp_manager.__all__) <= set(dir(mcp_manager))
+
+
+def test_what_type_checkers_read_is_what_is_loaded() -> None:
+    tree = ast.parse((SOURCE / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    declared = {
+        alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert declared == mcp_manager._MODULE_OF
+    assert {*declared, "__version__"} == set(mcp_manager.__all__)
+
+
+def test_subpackages_are_there_without_an_import_of_their_own() -> None:
+    ran = run_python("import mcp_manager; print(mcp_manager.errors.CallError is mcp_manager.CallError)")
+    assert ran == "True"
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="'mcp_manager' has no attribute 'McpManger'"):
+        mcp_manager.McpManger  # type: ignore[attr-defined]  # noqa: B018
+
+
+def run_python(code: str) -> str:
+    """What a new interpreter prints that runs some code, with every warning an error."""
+    return subprocess.run(
+        [sys.executable, "-P", "-W", "error", "-c", code], capture_output=True, text=True, timeout=60, check=True
+    ).stdout.strip()
+
+
+def test_importing_the_package_alone_loads_none_of_its_parts() -> None:
+    loaded = "sorted(m for m in sys.modules if m.startswith('mcp_manager.') or m in ('asyncio', 'msgspec'))"
+    assert run_python(f"import sys, mcp_manager; print({loaded})") == str(
+        ["mcp_manager._version", "mcp_manager.runtime", "mcp_manager.runtime.moved"]
+    )
+
+
+@pytest.mark.parametrize("name", ["McpManager", "PyMcpManager"])
+def test_a_manager_loads_nothing_that_waits_until_it_is_used(name: str) -> None:
+    heavy = (
+        "mcp_manager.cli, mcp_manager.observe.metrics, mcp_manager.web, mcp_manager.auth.oauth, aiohttp, yarl,"
+        " prometheus_client, http.server, jsonschema_rs, joserfc, cryptography, dns, tomllib, uvloop, argparse, rich, pydantic,"
+        " httpx, mcp"
+    )
+    code = f"import sys; from mcp_manager import {name}; print(sorted(set({heavy!r}.split(', ')) & set(sys.modules)))"
+    assert run_python(code) == "[]"
