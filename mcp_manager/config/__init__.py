@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from mcp_manager.config._url import redact_url, split_nameserver
+from mcp_manager.config.auth import AuthConfig
+from mcp_manager.config.health import BreakerConfig, HealthConfig, RestartConfig
 from mcp_manager.config.load import load_manager_config
-from mcp_manager.config.model import (
-    AuthConfig,
-    BreakerConfig,
-    HealthConfig,
-    ManagerConfig,
-    RestartConfig,
-    ServerConfig,
-)
+from mcp_manager.config.model import ManagerConfig, ServerConfig
 from mcp_manager.config.network import TlsConfig
 from mcp_manager.config.parse import check_server_config, parse_server_config, validate_server_id
 from mcp_manager.config.resilience import (

@@ -11,7 +11,8 @@ from mcp_manager.config._network import check_network
 from mcp_manager.config._oauth import check_oauth
 from mcp_manager.config._problem import FieldProblem, at, entry, join
 from mcp_manager.config._url import check_url, is_address_url, split_nameserver
-from mcp_manager.config.model import AuthConfig, ServerConfig
+from mcp_manager.config.auth import AuthConfig
+from mcp_manager.config.model import ServerConfig
 from mcp_manager.config.resilience import FallbackConfig
 
 __all__ = ["TRANSPORT_SPELLINGS", "check_settings", "check_text"]

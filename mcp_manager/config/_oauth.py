@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from mcp_manager.config._problem import FieldProblem, at, entry
-from mcp_manager.config.model import AuthConfig
+from mcp_manager.config.auth import AuthConfig
 
 __all__ = ["check_oauth"]
 

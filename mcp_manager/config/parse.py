@@ -14,7 +14,9 @@ from mcp_manager.config._known import is_known, is_plain_id, learn
 from mcp_manager.config._network import take_socket_url
 from mcp_manager.config._plain import describe, kind_of, plain
 from mcp_manager.config._problem import FieldProblem, at, entry, join, shown
-from mcp_manager.config.model import AuthConfig, BreakerConfig, HealthConfig, RestartConfig, ServerConfig
+from mcp_manager.config.auth import AuthConfig
+from mcp_manager.config.health import BreakerConfig, HealthConfig, RestartConfig
+from mcp_manager.config.model import ServerConfig
 from mcp_manager.config.network import TlsConfig
 from mcp_manager.config.resilience import (
     BalancingConfig,

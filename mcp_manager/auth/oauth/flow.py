@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Callable
 from typing import Final
@@ -23,6 +22,7 @@ from mcp_manager.auth.oauth.kept_grants import KeptGrant
 from mcp_manager.auth.oauth.metadata import AuthorizationServer
 from mcp_manager.auth.oauth.registration import register
 from mcp_manager.auth.oauth.resource_metadata import ProtectedResource
+from mcp_manager.auth.oauth.scopes import MAX_SCOPES, scopes_to_request
 from mcp_manager.auth.oauth.token_endpoint import TokenEndpoint
 from mcp_manager.auth.oauth.token_reply import TokenRefused, Tokens
 from mcp_manager.auth.redirect import RedirectHandler
@@ -42,9 +42,7 @@ _FIRST_HOLD_OFF_S: Final = 5.0
 _LONGEST_HOLD_OFF_S: Final = 600.0
 # How long not to ask again whether more scopes would help.
 _NO_STEP_UP_S: Final = 60.0
-_MAX_SCOPES: Final = 100
 # RFC 6749, section 3.3.
-_SCOPE: Final = re.compile(r"[!#-\[\]-~]{1,1024}")
 _NOBODY: Final = Registration(issuer="", client_id="")
 
 
@@ -325,7 +323,9 @@ class OAuthAuthorization:
             if await self._refresh(server, before):
                 return True
             before = self._grant
-        scopes = self._wanted_scopes(challenge, resource, server, before)
+        scopes = scopes_to_request(self._config, challenge, resource, server, before)
+        if len(scopes) > MAX_SCOPES:
+            raise self._http.error(f"the server requires more than {MAX_SCOPES} scopes")
         if is_step_up and before is not None and set(scopes) <= set(before.scopes):
             self._no_step_up_before = asyncio.get_running_loop().time() + _NO_STEP_UP_S
             return False
@@ -345,27 +345,6 @@ class OAuthAuthorization:
             raise
         await self._take(tokens, base)
         return True
-
-    def _wanted_scopes(
-        self,
-        challenge: Challenge,
-        resource: ProtectedResource,
-        server: AuthorizationServer,
-        before: Grant | None,
-    ) -> tuple[str, ...]:
-        """Choose the scopes to ask for (2026-07-28, authorization, scope selection and step-up)."""
-        is_step_up = challenge.error == "insufficient_scope"
-        more = resource.scopes if is_step_up else ()
-        scopes = challenge.scopes or more or self._config.scopes or resource.scopes or ()
-        earlier = before.scopes if before is not None and (challenge.scopes or is_step_up) else ()
-        wanted = dict.fromkeys(each for each in (*earlier, *scopes) if _SCOPE.fullmatch(each))
-        # Only beside other scopes: alone, it would request less than no scope at all, which means the server's default
-        # (RFC 6749, section 3.3).
-        if wanted and self._config.grant == "authorization_code" and "offline_access" in server.scopes:
-            wanted["offline_access"] = None
-        if len(wanted) > _MAX_SCOPES:
-            raise self._http.error(f"the server requires more than {_MAX_SCOPES} scopes")
-        return tuple(wanted)
 
     async def _granted(
         self,
