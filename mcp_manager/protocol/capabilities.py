@@ -1,4 +1,4 @@
-"""The client's capabilities, derived from its handlers (2025-11-25, basic/lifecycle; 2026-07-28, basic, ``_meta``)."""
+"""The client's capabilities, derived from its handlers, and what a server's mean (2025-11-25, basic/lifecycle; 2026-07-28, basic, ``_meta``)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,20 @@ from typing import Any, Final
 
 from mcp_manager.protocol.methods import ELICIT, LIST_ROOTS, SAMPLE
 
-__all__ = ["TASKS_EXTENSION", "elicitation_modes", "handshake_capabilities", "stateless_capabilities", "undeclared"]
+__all__ = [
+    "TASKS_EXTENSION",
+    "elicitation_modes",
+    "handshake_capabilities",
+    "offered_list",
+    "offers",
+    "stateless_capabilities",
+    "undeclared",
+]
 
 TASKS_EXTENSION: Final = "io.modelcontextprotocol/tasks"
+
+# One for all sessions: bytes that an encoder made may take a whole page of memory.
+_LISTS: Final = {kind: f'"{kind}/list"'.encode() for kind in ("tools", "resources", "prompts")}
 
 
 def handshake_capabilities(handled: Collection[str], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,3 +85,17 @@ def elicitation_modes(declared: Mapping[str, Any]) -> tuple[str, ...]:
     if not isinstance(elicitation, Mapping):
         return ()
     return tuple(mode for mode in ("form", "url") if mode in elicitation) or ("form",)
+
+
+def offered_list(capabilities: Mapping[str, Any]) -> bytes | None:
+    """Return the method of a list that a server offers, as JSON; ``None`` if it offers none."""
+    return next((method_raw for kind, method_raw in _LISTS.items() if kind in capabilities), None)
+
+
+def offers(capability: object, *names: str) -> bool:
+    """Tell whether a capability has members within members of these names; the innermost may have any value."""
+    for name in names:
+        if not isinstance(capability, dict) or name not in capability:
+            return False
+        capability = capability[name]
+    return True

@@ -15,15 +15,16 @@ from mcp_manager._core.call_path import Channel, RequestIds
 from mcp_manager._core.jsonrpc import ERROR, REQUEST, Message, notification_frame
 from mcp_manager.errors import CallError, ConnectionLostError, ProtocolError, SessionLostError
 from mcp_manager.protocol import methods
+from mcp_manager.protocol.capabilities import offered_list, offers
 from mcp_manager.protocol.error_codes import HEADER_MISMATCH, METHOD_NOT_FOUND, UNSUPPORTED_VERSION
 from mcp_manager.protocol.handshake import ServerIdentity
 from mcp_manager.protocol.request import encode_method
 from mcp_manager.protocol.revisions import Era
-from mcp_manager.protocol.rpc_error import error_text
 from mcp_manager.protocol.session_loss import Refusal
 from mcp_manager.protocol.subscriptions import Interest, offered_kinds
 from mcp_manager.runtime.background import to_its_end
 from mcp_manager.session.listening import Listening
+from mcp_manager.session.log_level import request_log_level, restore_log_level
 from mcp_manager.session.loss_detection import LossDetection
 from mcp_manager.session.negotiation import Negotiated, Negotiation, farewell_s
 from mcp_manager.session.progress import ProgressListeners, ProgressReports
@@ -46,12 +47,9 @@ _FIRST_IDS: Final = range(1_000_000_000, 2_000_000_000)
 _CANCEL_NOTICE_NS: Final = 2_000_000_000
 _NEWS_AT_ONCE: Final = 16
 _CALL_TOOL_RAW: Final = b'"tools/call"'
-# One for all sessions: bytes that an encoder made may take a whole page of memory.
-_LISTINGS: Final = {kind: f'"{kind}/list"'.encode() for kind in ("tools", "resources", "prompts")}
 _KEPT: Final = {encode_method(method): method for method in methods.KEPT_BY_SESSION}
 # A handler may tidy up when it is cancelled, but not keep its session from ending.
 _CANCELLED_S: Final = 2.0
-_RESTORE_NS: Final = 10_000_000_000
 
 
 class Session:
@@ -121,7 +119,7 @@ class Session:
     @property
     def listing(self) -> bytes | None:
         """The method of a list that the server offers, as JSON; ``None`` if it offers none."""
-        return _listing_of(self.identity)
+        return offered_list(self.identity.capabilities) if self.identity is not None else None
 
     @property
     def last_words(self) -> str:
@@ -351,7 +349,7 @@ class Session:
                     settled.transport,
                     self._ids,
                     template.config.health.timeout_s,
-                    _listing_of(settled.identity),
+                    self.listing,
                     self._requests.spawn,
                     self.on_closed,
                 )
@@ -388,17 +386,7 @@ class Session:
         """Bring a new session of the handshake era to where the one before it was."""
         level = self._template.knowledge.log_level
         if level is not None and self._has_logging:
-            self._requests.spawn(self._restore_log_level(level))
-
-    async def _restore_log_level(self, level: str) -> None:
-        try:
-            reply = await self._request_log_level(level, time.monotonic_ns() + _RESTORE_NS)
-        except CallError as error:
-            _log.warning("server %r was not told the log level again: %s", self._server_id, error)
-        else:
-            if reply.kind == ERROR:
-                said = error_text(reply.error or b"", self._template.secrets)
-                _log.warning("server %r refused its log level: %s", self._server_id, said)
+            self._requests.spawn(restore_log_level(self._template, self.call, level))
 
     async def set_log_level(self, level: str, deadline_ns: int) -> Message | None:
         """Ask for log messages from this level on; returns the reply, ``None`` from a server that sends none.
@@ -410,10 +398,7 @@ class Session:
         """
         if self._dialect is None and not self._has_logging:
             return None
-        return await self._request_log_level(level, deadline_ns)
-
-    def _request_log_level(self, level: str, deadline_ns: int) -> Awaitable[Message]:
-        return self.call(Request(b'"logging/setLevel"', orjson.dumps({"level": level})), deadline_ns)
+        return await request_log_level(self.call, level, deadline_ns)
 
     @property
     def _has_logging(self) -> bool:
@@ -464,7 +449,7 @@ class Session:
         if reply.kind != ERROR or reply.error_code != METHOD_NOT_FOUND or self.identity is None:
             return reply
         offered = self.identity.capabilities.get("tasks")
-        if not isinstance(offered, dict) or not _has(offered, "requests", "tools", "call"):
+        if not isinstance(offered, dict) or not offers(offered, "requests", "tools", "call"):
             return reply
         follower = TaskFollower(self._server_id, self._ask_raw, self._requests, self.pause)
         as_task = await follower.run(request.params, deadline_ns, can_cancel="cancel" in offered)
@@ -512,18 +497,3 @@ class Session:
                 )
             if self._loss is not None:
                 await self._loss.explained(error)
-
-
-def _listing_of(identity: ServerIdentity | None) -> bytes | None:
-    """Return a list that the server has to offer, as the method to ask for it."""
-    offered = identity.capabilities if identity is not None else {}
-    return next((method_raw for kind, method_raw in _LISTINGS.items() if kind in offered), None)
-
-
-def _has(offered: object, *names: str) -> bool:
-    """Tell whether a capability is there: objects in objects, the innermost of any content."""
-    for name in names:
-        if not isinstance(offered, dict) or name not in offered:
-            return False
-        offered = offered[name]
-    return True

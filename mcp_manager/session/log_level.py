@@ -1,0 +1,42 @@
+"""The level from which on one session's server sends log messages (2025-11-25, server/utilities/logging)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import orjson
+
+from mcp_manager._core.jsonrpc import ERROR, Message
+from mcp_manager.errors import CallError
+from mcp_manager.protocol.rpc_error import error_text
+from mcp_manager.session.template import SessionTemplate
+from mcp_manager.transports.base import Request
+
+__all__ = ["request_log_level", "restore_log_level"]
+
+_log = logging.getLogger(__name__)
+
+_RESTORE_NS: Final = 10_000_000_000
+
+Call = Callable[[Request, int], Awaitable[Message]]
+"""``await call(request, deadline_ns)`` sends a request on the session and returns its reply."""
+
+
+def request_log_level(call: Call, level: str, deadline_ns: int) -> Awaitable[Message]:
+    """Ask for log messages from this level on."""
+    return call(Request(b'"logging/setLevel"', orjson.dumps({"level": level})), deadline_ns)
+
+
+async def restore_log_level(template: SessionTemplate, call: Call, level: str) -> None:
+    """Ask a new session for the level that the session before it had; a failure is logged."""
+    try:
+        reply = await request_log_level(call, level, time.monotonic_ns() + _RESTORE_NS)
+    except CallError as error:
+        _log.warning("server %r was not asked for its log level again: %s", template.server_id, error)
+    else:
+        if reply.kind == ERROR:
+            said = error_text(reply.error or b"", template.secrets)
+            _log.warning("server %r refused its log level: %s", template.server_id, said)
