@@ -186,10 +186,13 @@ async def test_a_blocked_loop_is_measured_shown_and_told(caplog: pytest.LogCaptu
             block(1.8)
             await eventually(lambda: "loop was blocked" in caplog.text, "the warning")
         view = manager.snapshot().loop_lag
-        assert view is not None
+        shown_ms = manager.health().loop_lag_ms
+        later = manager.snapshot().loop_lag
+        assert view is not None and later is not None
         assert view.longest_s > 1.0
         assert view.blocks >= 1
-        assert manager.health().loop_lag_ms == round(view.longest_s * 1e3)
+        # While the loop is late, each look finds it later than the one before.
+        assert round(view.longest_s * 1e3) <= shown_ms <= round(later.longest_s * 1e3)
         assert 'mcp_loop_lag_seconds_bucket{le="+Inf"}' in manager.metrics_text()
     # At most once a minute.
     assert caplog.text.count("loop was blocked") == 1
