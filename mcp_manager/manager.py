@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from contextvars import copy_context
 from random import choice
 from threading import get_ident
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, Unpack
 
 from mcp_manager._core.jsonrpc import ERROR, FrameError, Message, scan
 from mcp_manager._core.router import Router
@@ -24,7 +24,7 @@ from mcp_manager.config import ManagerConfig, arguments
 from mcp_manager.errors import RpcError
 from mcp_manager.fleet.assembly import Assembly, client_identity
 from mcp_manager.fleet.fleet import Applied, Fleet, ServerSpec, end_all
-from mcp_manager.fleet.rollout import RolloutPlan, Strategy
+from mcp_manager.fleet.rollout import RolloutPlan, Shift, Strategy
 from mcp_manager.fleet.verification import ToolCheck
 from mcp_manager.health import HealthMonitor
 from mcp_manager.observe.observation import Observation
@@ -278,11 +278,8 @@ class McpManager(Lifetime, ClientSide, FleetTools, Observation, TaskVerbs):
         config: ServerSpec,
         *,
         strategy: Strategy = "blue_green",
-        batch: int = 1,
-        percentage: float = 10.0,
-        canary_s: float = 30.0,
-        min_calls: int = 20,
         verify_tools: ToolCheck = "off",
+        **shift: Unpack[Shift],
     ) -> None:
         """Replace a server's configuration without a gap: new instances are started and verified before old ones drain.
 
@@ -315,14 +312,7 @@ class McpManager(Lifetime, ClientSide, FleetTools, Observation, TaskVerbs):
             As for :meth:`deploy`; nothing was changed.
         """
         self._check_running()
-        plan = RolloutPlan(
-            strategy=strategy,
-            batch=batch,
-            percentage=percentage,
-            canary_s=canary_s,
-            min_calls=min_calls,
-            verify_tools=verify_tools,
-        )
+        plan = RolloutPlan(strategy=strategy, verify_tools=verify_tools, **shift)
         await self._fleet.redeploy(server_id, config, plan)
 
     async def scale(self, server_id: str, instances: int) -> None:

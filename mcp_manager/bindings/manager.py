@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Coroutine, Generator
 from os import PathLike
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 
 from mcp_manager._core.permanence import make_permanent
 from mcp_manager.auth.redirect import RedirectHandler
@@ -22,7 +22,7 @@ from mcp_manager.bindings.loop_thread import LoopThread
 from mcp_manager.config import ManagerConfig, arguments, load_manager_config
 from mcp_manager.errors import NotRunningError
 from mcp_manager.fleet.fleet import ServerSpec
-from mcp_manager.fleet.rollout import Strategy
+from mcp_manager.fleet.rollout import Shift, Strategy
 from mcp_manager.fleet.verification import ToolCheck
 from mcp_manager.manager import McpManager
 from mcp_manager.runtime.background import background_task
@@ -291,24 +291,12 @@ class PyMcpManager(Unique):
         config_json: ServerSpec,
         *,
         strategy: Strategy = "blue_green",
-        batch: int = 1,
-        percentage: float = 10.0,
-        canary_s: float = 30.0,
-        min_calls: int = 20,
         verify_tools: ToolCheck = "off",
+        **shift: Unpack[Shift],
     ) -> None:
         """Replace a server's configuration without a gap; see :meth:`McpManager.redeploy`."""
         self._wait(
-            self._running().redeploy(
-                server_id,
-                config_json,
-                strategy=strategy,
-                batch=batch,
-                percentage=percentage,
-                canary_s=canary_s,
-                min_calls=min_calls,
-                verify_tools=verify_tools,
-            )
+            self._running().redeploy(server_id, config_json, strategy=strategy, verify_tools=verify_tools, **shift)
         )
 
     async def redeploy_server_async(
@@ -317,24 +305,12 @@ class PyMcpManager(Unique):
         config_json: ServerSpec,
         *,
         strategy: Strategy = "blue_green",
-        batch: int = 1,
-        percentage: float = 10.0,
-        canary_s: float = 30.0,
-        min_calls: int = 20,
         verify_tools: ToolCheck = "off",
+        **shift: Unpack[Shift],
     ) -> None:
         """Replace a server's configuration without a gap; see :meth:`McpManager.redeploy`."""
         await self._await(
-            self._running().redeploy(
-                server_id,
-                config_json,
-                strategy=strategy,
-                batch=batch,
-                percentage=percentage,
-                canary_s=canary_s,
-                min_calls=min_calls,
-                verify_tools=verify_tools,
-            )
+            self._running().redeploy(server_id, config_json, strategy=strategy, verify_tools=verify_tools, **shift)
         )
 
     def execute(

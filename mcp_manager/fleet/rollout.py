@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, TypedDict, get_args
 
 import msgspec
 
@@ -18,12 +18,25 @@ from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.session import SessionTemplate
 
-__all__ = ["Rollout", "RolloutPlan", "Strategy"]
+__all__ = ["Rollout", "RolloutPlan", "Shift", "Strategy"]
 
 Strategy = Literal["blue_green", "rolling", "canary"]
 """How traffic shifts; see :meth:`McpManager.redeploy`."""
 
 _LONGEST_S: Final = 30 * 86400.0
+
+
+class Shift(TypedDict, total=False):
+    """How traffic shifts to a new configuration, beside the strategy; see :meth:`McpManager.redeploy`.
+
+    ``batch`` (default 1) is for ``rolling``; ``percentage`` (10), ``canary_s`` (30 s) and ``min_calls`` (20) are for
+    ``canary``.
+    """
+
+    batch: int
+    percentage: float
+    canary_s: float
+    min_calls: int
 
 
 class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True):

@@ -63,8 +63,7 @@ def limits_of(config: ServerConfig) -> Limits:
         (limits.concurrency, limits.initial, limits.min, limits.max, limits.decrease),
         (limits.rate.rate, limits.rate.burst),
         limits.max_concurrent,
-        limits.shed_ratio if limits.shedding else 0.0,
-        in_ns(limits.shed_window_s),
+        (limits.shed_ratio if limits.shedding else 0.0, in_ns(limits.shed_window_s)),
         budget,
     )
 
@@ -85,8 +84,7 @@ def _limits(
     limiter: tuple[Literal["aimd", "gradient", "off"], int, int, int, float],
     rate: tuple[float, int],
     max_concurrent: int,
-    shed_multiple: float,
-    shed_window_ns: int,
+    shedding: tuple[float, int],
     budget: RetryBudgetConfig,
 ) -> Limits:
     mode, initial, least, most, decrease = limiter
@@ -94,8 +92,8 @@ def _limits(
         LimiterSettings(mode=mode, initial=initial, least=least, most=most, decrease=decrease),
         RateLimiter(rate=rate[0], burst=rate[1]),
         max_concurrent=max_concurrent,
-        shed_multiple=shed_multiple,
-        shed_window_ns=shed_window_ns,
+        shed_multiple=shedding[0],
+        shed_window_ns=shedding[1],
         never_shed=CONTROL,
         budget_ratio=budget.ratio,
         budget_min_per_s=budget.min_per_s,
