@@ -1,1 +1,1 @@
-"""The call path: which server and instance takes a call, and what happens when one does not answer."""
+"""The call path: the choice of server and instance for each call, and what happens if an attempt fails."""

@@ -1,4 +1,4 @@
-"""Where calls above a limit wait for their turn, and what they are told if it does not come."""
+"""Admission: the queues of calls above a limit, the rate limits of tools, and the errors for refused calls."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ from mcp_manager.types import CallStatus, Outcome, Rejection
 __all__ = ["MAY_WAIT", "ToolRates", "WaitingRoom", "refusal", "stopping"]
 
 MAY_WAIT: Final = frozenset({int(Rejection.CONCURRENCY), int(Rejection.TOGETHER)})
-"""The rejections that end when another call does."""
+"""The rejections that may pass when another call ends, so that waiting helps."""
 
 _SHOWN: Final = 80
 
 
 class _Waiter:
-    """One call that waits; ``lease`` is its latest rejection, ``is_for_all`` tells whether all servers were full."""
+    """A call in a queue.
+
+    ``lease`` is its latest rejection. ``is_for_all`` tells whether the manager's limit held it back when it came.
+    """
 
     __slots__ = ("attempt", "future", "is_for_all", "lease")
 
@@ -42,10 +45,10 @@ class _Waiter:
 
 
 class _Line:
-    """The calls that wait for one server, by ticket, which is the order in which they came.
+    """The queue of one server: its waiting calls by ticket, in the order in which they came.
 
-    ``is_due`` tells whether its first is about to try, ``is_blocked`` whether nothing but the other servers' calls keeps
-    that one waiting, ``for_all`` how many of them came when all servers were full.
+    ``is_due``: the first call is about to try again. ``is_blocked``: only the manager's limit holds the first call
+    back. ``for_all``: how many of the calls have ``is_for_all``.
     """
 
     __slots__ = ("for_all", "is_blocked", "is_due", "record", "supervisor", "waiters")
@@ -59,27 +62,28 @@ class _Line:
         self.is_blocked = False
 
     def first(self) -> int | None:
-        """Return the ticket of whose turn is next."""
+        """Return the ticket of the first call, ``None`` if the queue is empty."""
         return next(iter(self.waiters), None)
 
 
 class WaitingRoom:
-    """Let calls above a limit wait for their turn.
+    """Let calls above a limit wait in order until they are admitted.
 
-    Each server has a line of its own: its first tries again whenever a call of the server has ended, and nobody tries
-    before the first does. Where the limit of all servers together holds calls back, it is the first of all lines that
-    could go on but for that limit. Nothing here is touched by calls that no limit refuses.
+    Each server has a queue. Its first call tries again whenever a call of that server ends; no other call overtakes it.
+    If only the manager's limit on all servers together holds calls back, the oldest of those first calls tries again.
+    Calls that no limit refuses never come here.
 
     Parameters
     ----------
     router
-        Refuses calls, and tells when others have ended.
+        Refuses calls, and notifies the queues when other calls have ended.
     config
-        How many may wait for all servers together, and for how long; those of one server's are in its own configuration.
+        The manager's settings: how many calls may wait for its own limit, and for how long. The configuration of each
+        server says the same for the server's limits.
     clock
-        Monotonic nanoseconds.
+        Returns monotonic nanoseconds.
     latency_s
-        ``latency_s(server_id)``: the seconds that a call typically takes, 0 if that is not known.
+        ``latency_s(server_id)`` returns the server's median latency in seconds, 0 if it is not known.
     """
 
     def __init__(
@@ -90,7 +94,7 @@ class WaitingRoom:
         self._clock = clock
         self._latency_s = latency_s
         self._lines: dict[Server, _Line] = {}
-        # Lines whose first is to try, by its ticket.
+        # A heap of the queues whose first call is to try again, by that call's ticket.
         self._due: list[tuple[int, _Line]] = []
         self._tickets = itertools.count()
         self._waiting_for_all = 0
@@ -99,33 +103,35 @@ class WaitingRoom:
         router.on_slot = self._serve_soon
 
     def __len__(self) -> int:
-        """Count the calls that wait."""
+        """Return how many calls wait in all queues."""
         return sum(len(line.waiters) for line in self._lines.values())
 
     async def turn(
         self, supervisor: Supervisor, lease: Lease, attempt: Callable[[int], Lease], deadline_ns: int
     ) -> Lease:
-        """Wait until a call that a limit refused has its turn, and return its lease.
+        """Queue a call that a limit refused; return its lease once it is admitted.
 
-        The lease may be a rejection for another reason than a limit that waiting helps: its circuit has opened, say.
+        The lease may still be a rejection, but one that waiting does not help: the circuit has opened, for example.
 
         Parameters
         ----------
+        supervisor
+            The server.
         lease
-            The rejection, one of :data:`MAY_WAIT`, that the router gave just now.
+            The rejection, one of :data:`MAY_WAIT`, that the router has just returned.
         attempt
-            ``attempt(now_ns)``: ask the router once more, with ``waited=True``.
+            ``attempt(now_ns)`` asks the router once more, with ``waited=True``.
         deadline_ns
-            When the call must be over, of the clock.
+            When the call must have ended, in nanoseconds of the clock.
 
         Raises
         ------
         OverloadedError
-            Too many wait already, or it waited as long as the settings let it.
+            The queue is full, or the call waited for as long as the settings allow.
         DeadlineExceededError
-            The deadline passed while it waited.
+            The deadline passed while the call waited.
         CallError
-            The server was removed meanwhile.
+            The server was removed, or the manager stopped, while the call waited.
         """
         record, is_for_all = supervisor.record, lease.rejection == Rejection.TOGETHER
         line = self._lines.get(record)
@@ -138,7 +144,7 @@ class WaitingRoom:
             is_crowded = ahead >= _most_waiting(supervisor)
         if is_crowded or longest_ns <= 0:
             self._router.count_refused(lease)
-            raise self._refusal(supervisor, lease, ", and as many calls wait as may" if longest_ns > 0 else "")
+            raise self._refusal(supervisor, lease, "; the queue is full" if longest_ns > 0 else "")
         granted = await self._waited(
             line or self._open(supervisor, is_for_all), lease, attempt, min(longest_ns, left_ns)
         )
@@ -146,11 +152,11 @@ class WaitingRoom:
             return granted
         if left_ns > longest_ns:
             self._router.count_refused(granted.lease)
-            raise self._refusal(supervisor, granted.lease, f", and no turn came within {longest_ns / 1e9:g} s")
+            raise self._refusal(supervisor, granted.lease, f"; no slot was free within {longest_ns / 1e9:g} s")
         self._router.count_refused(granted.lease, CallStatus.TIMEOUT)
         why = refusal(supervisor, granted.lease, self._config)
         raise DeadlineExceededError(
-            "the deadline passed while the call waited for its turn",
+            "the deadline passed while the call waited in the queue",
             server_id=supervisor.server_id,
             delivery="not_sent",
             hint=why.message,
@@ -159,7 +165,7 @@ class WaitingRoom:
     async def _waited(
         self, line: _Line, lease: Lease, attempt: Callable[[int], Lease], wait_ns: int
     ) -> Lease | _Waiter:
-        """Wait in a line; return the lease, or the waiter itself if its time is over."""
+        """Wait in a queue; return the lease, or the waiter itself if ``wait_ns`` has passed."""
         loop = self._loop = asyncio.get_running_loop()
         waiter = _Waiter(attempt, loop.create_future(), lease, lease.rejection == Rejection.TOGETHER)
         ticket = next(self._tickets)
@@ -180,7 +186,7 @@ class WaitingRoom:
             self._leave(line, ticket)
 
     def _give_back(self, waiter: _Waiter) -> None:
-        """Account for a call that was cancelled while it waited, or between its turn and its task's."""
+        """Count a call that was cancelled while it waited, and give back a lease that it was granted but never got."""
         handed = waiter.future
         if not handed.done() or handed.cancelled() or handed.exception() is not None:
             self._router.count_refused(waiter.lease, CallStatus.CANCELLED)
@@ -191,7 +197,7 @@ class WaitingRoom:
         elif not lease.rejection:
             self._router.done(lease, Outcome.IGNORED, CallStatus.CANCELLED, self._clock())
 
-    # Lines
+    # Queues
 
     def _open(self, supervisor: Supervisor, is_blocked: bool) -> _Line:
         line = self._lines[supervisor.record] = _Line(supervisor)
@@ -207,7 +213,7 @@ class WaitingRoom:
         self._serve_soon()
 
     def _dismiss(self, line: _Line) -> None:
-        """End the wait of all in a line: its server is being stopped, whatever keeps the other lines."""
+        """Fail all calls in a queue: their server is being stopped."""
         for ticket, waiter in list(line.waiters.items()):
             if not waiter.future.done():
                 waiter.future.set_exception(stopping(line.record.server_id))
@@ -225,7 +231,7 @@ class WaitingRoom:
             self._router.waiting += 1 if is_blocked else -1
 
     def _leave(self, line: _Line, ticket: int) -> None:
-        """Take a call out of its line, if it is in there still, and let the next one try if it was the first."""
+        """Remove a call from its queue if it is still there; if it was the first, the next one tries."""
         was_first = line.first() == ticket
         waiter = line.waiters.pop(ticket, None)
         if waiter is None:
@@ -242,10 +248,10 @@ class WaitingRoom:
         if self._due:
             self._serve_soon()
 
-    # Turns
+    # Further tries
 
     def _serve_soon(self) -> None:
-        """Have the first ones try, but not from within the end of another call."""
+        """Schedule the first calls to try again: outside of the router's callback, which runs as another call ends."""
         if self._due and not self._is_serving and self._loop is not None:
             self._is_serving = True
             self._loop.call_soon(self._serve)
@@ -277,14 +283,14 @@ class WaitingRoom:
                 line.is_due = False
 
     def _try(self, line: _Line, ticket: int) -> int:
-        """Ask for the first of a line; return the rejection if it has to go on waiting, or 0."""
+        """Try again for the first call of a queue; return the rejection if it must keep waiting, or 0."""
         waiter = line.waiters[ticket]
         if not waiter.future.done():
             try:
                 lease = waiter.attempt(self._clock())
             except KeyError:
                 waiter.future.set_exception(_removed(line.record.server_id))
-            except Exception as error:  # that of the one call alone: the others wait still
+            except Exception as error:  # It fails this call only; the others keep waiting.
                 waiter.future.set_exception(error)
             else:
                 if lease.rejection in MAY_WAIT:
@@ -295,7 +301,7 @@ class WaitingRoom:
         return 0
 
     def _expire(self, line: _Line, ticket: int) -> None:
-        """End a call's wait; the first may try once more, as not everything that makes room announces it."""
+        """End a call's wait; the first in the queue tries once more, since not every freed slot is reported."""
         waiter = line.waiters.get(ticket)
         if waiter is None or waiter.future.done():
             return
@@ -307,7 +313,7 @@ class WaitingRoom:
     # Refusals
 
     def _refusal(self, supervisor: Supervisor, lease: Lease, waited: str) -> OverloadedError:
-        """Say which limit is reached, and about when the last of those who wait will have had its turn."""
+        """Make the error for a reached limit; it estimates when the present queue will have been served."""
         error = refusal(supervisor, lease, self._config, waited)
         if lease.rejection == Rejection.TOGETHER:
             ahead, at_a_time = self._waiting_for_all, self._router.inflight
@@ -316,17 +322,17 @@ class WaitingRoom:
         estimate_s = self._latency_s(supervisor.server_id) * (ahead + 1) / max(at_a_time, 1)
         if estimate_s > 0:
             error.retry_after_s = estimate_s
-            error.hint = f"a turn comes in about {estimate_s:.2g} s"
+            error.hint = f"retry in about {estimate_s:.2g} s"
         return error
 
 
 class ToolRates:
-    """Hold the calls of single tools to the rates that their servers' configurations set.
+    """Apply the rate limits of single tools, ``limits.tools`` of the servers' configurations.
 
     Parameters
     ----------
     router
-        Counts what is refused.
+        Counts the calls that are refused.
     """
 
     def __init__(self, router: Router) -> None:
@@ -334,14 +340,23 @@ class ToolRates:
         self._rates: dict[str, tuple[dict[str, RateConfig], dict[str, RateLimiter]]] = {}
 
     def take(self, supervisor: Supervisor, method: str, tool: str | None, now_ns: int) -> None:
-        """Let a call of a tool through, or raise :class:`OverloadedError`.
+        """Admit a call of a tool.
 
         Parameters
         ----------
+        supervisor
+            The server.
         method
-            Under which a refusal is counted.
+            The method that a refusal is counted under.
         tool
-            Its name, ``None`` if the request has none: what is wrong with that, the server will say.
+            The name of the tool; ``None`` if the request names none, which is admitted for the server to refuse.
+        now_ns
+            The time of the clock, in nanoseconds.
+
+        Raises
+        ------
+        OverloadedError
+            The rate limit of the tool is reached.
         """
         configured = supervisor.config.limits.tools
         if tool is None or tool not in configured:
@@ -353,42 +368,46 @@ class ToolRates:
         wait_ns = known[1][tool].take(now_ns)
         if wait_ns:
             self._router.count_unpicked(supervisor.record, method)
-            text = f"tool {tool[:_SHOWN]!r} may be called {configured[tool].rate:g} times per second"
+            text = f"the rate limit of tool {tool[:_SHOWN]!r}, {configured[tool].rate:g} per second, is reached"
             raise _overloaded(supervisor.server_id, text, "limits.tools", wait_ns / 1e9)
 
     def forget(self, server_id: str) -> None:
-        """Forget a server that was removed."""
+        """Forget the rates of a server that was removed."""
         self._rates.pop(server_id, None)
 
 
 def refusal(supervisor: Supervisor, lease: Lease, config: ManagerConfig, waited: str = "") -> OverloadedError:
-    """Say which limit a call met that the router refused with 12 or above.
+    """Make the error for a call that a limit refused.
 
     Parameters
     ----------
+    supervisor
+        The server.
+    lease
+        The rejection: ``Rejection.CONCURRENCY`` or a higher number.
     config
-        The manager's.
+        The manager's settings.
     waited
-        What to add of its wait.
+        What the message adds about the queue.
     """
     server_id, limits, record = supervisor.server_id, supervisor.config.limits, supervisor.record
     retry_after_s = lease.retry_after_ns / 1e9 or None
     match lease.rejection:
         case Rejection.TOGETHER:
-            text = f"the manager may have {config.max_concurrent} calls under way at a time"
+            text = f"the manager's concurrency limit of {config.max_concurrent} is reached"
             return _overloaded(server_id, text, "max_concurrent", retry_after_s, waited)
         case Rejection.RATE:
-            text = f"the server may be called {limits.rate.rate:g} times per second"
+            text = f"the server's rate limit of {limits.rate.rate:g} per second is reached"
             return _overloaded(server_id, text, "limits.rate", retry_after_s)
         case Rejection.SHED:
-            text = "the call was shed, as the server refuses most of what it is sent"
+            text = "the call was shed because the server refuses too many calls"
             return _overloaded(server_id, text, "limits.shedding", retry_after_s)
         case Rejection.PAUSED:
             return _overloaded(server_id, "the server asked for a pause", None, retry_after_s)
     if record.max_concurrent and (record.inflight >= record.max_concurrent or not _adapted(supervisor)):
-        text = f"the server may have {record.max_concurrent} calls under way at a time"
+        text = f"the server's concurrency limit of {record.max_concurrent} is reached"
         return _overloaded(server_id, text, "limits.max_concurrent", retry_after_s, waited)
-    text = "the server showed overload, and has as many calls under way as its instances take since"
+    text = "all instances of the server are at their adaptive concurrency limits"
     return _overloaded(server_id, text, "limits.concurrency", retry_after_s, waited)
 
 
@@ -407,24 +426,24 @@ def _overloaded(
 
 
 def stopping(server_id: str) -> ConnectError:
-    """Say that a call was not sent because its server is removed, or the manager stops."""
+    """Make the error for a call that was not sent because its server is removed or the manager stops."""
     return ConnectError("the server is being stopped", server_id=server_id, retryable=False)
 
 
 def _removed(server_id: str) -> CallError:
     return CallError(
-        "the server was removed while the call waited for its turn", server_id=server_id, delivery="not_sent"
+        "the server was removed while the call waited in the queue", server_id=server_id, delivery="not_sent"
     )
 
 
 def _adapted(supervisor: Supervisor) -> list[int]:
-    """Return the limits of the instances that have one."""
+    """Return the adaptive limits of the instances that have one."""
     backends = (instance.backend for instance in supervisor.instances)
     return [backend.limit for backend in backends if backend is not None and backend.limit is not None]
 
 
 def _most_waiting(supervisor: Supervisor) -> int:
-    """Return how many calls may wait for a server: by default, as many as may be under way."""
+    """Return how many calls may wait for a server: by default, as many as may be in flight."""
     most = supervisor.config.limits.max_waiting
     if most >= 0:
         return most

@@ -1,4 +1,4 @@
-"""Affinity: the calls of one key stay on one instance, and with it on the session that keeps their state."""
+"""Affinity: calls with the same key stay on one instance, and so on the session that keeps their state."""
 
 from __future__ import annotations
 
@@ -22,22 +22,27 @@ _OUT_OF_ORDER: Final = (Rejection.CIRCUIT_OPEN, Rejection.NO_INSTANCE)
 
 
 class PinTable(Generic[Value]):
-    """Remember values by key: at most ``capacity``, each for ``ttl_ns`` after it was last asked for.
+    """Remember values by key; drop those not used for ``ttl_ns``, and the least recently used above ``capacity``.
 
-    Of too many, the one goes that was not asked for the longest.
+    Parameters
+    ----------
+    capacity
+        How many values are kept, at least 1.
+    ttl_ns
+        How many nanoseconds a value is kept after its last use.
     """
 
     def __init__(self, capacity: int, ttl_ns: int) -> None:
         self.capacity = capacity
         self.ttl_ns = ttl_ns
-        # In the order of their last use, which is that of their end.
+        # Ordered by last use, and so by expiry.
         self._entries: dict[object, tuple[Value, int]] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def get(self, key: object, now_ns: int) -> Value | None:
-        """Return what a key stands for, and keep it for another ``ttl_ns``; ``None`` if it is not known any more."""
+        """Return the value of a key and keep it for another ``ttl_ns``; ``None`` if it is unknown or has expired."""
         entry = self._entries.pop(key, None)
         if entry is None or now_ns - entry[1] >= self.ttl_ns:
             return None
@@ -45,7 +50,7 @@ class PinTable(Generic[Value]):
         return entry[0]
 
     def put(self, key: object, value: Value, now_ns: int) -> None:
-        """Let a key stand for a value."""
+        """Set the value of a key."""
         self._entries.pop(key, None)
         while self._entries:
             oldest = next(iter(self._entries))
@@ -60,16 +65,29 @@ class PinTable(Generic[Value]):
 
 
 class Pin:
-    """Where the calls of a key go: to an instance, as long as it has the session that the first of them met.
+    """The binding of a key to one session of an instance.
 
-    ``generation`` is that session's, ``None`` until it is there; ``is_used`` tells whether a call of the key may have
-    left something in it.
+    Parameters
+    ----------
+    hash_of_key
+        64 bits, see :func:`key_hash`; kept as ``hash``.
+    instance
+        The instance that takes the calls of the key.
+    is_hard
+        Whether the affinity is ``hard``.
+
+    Attributes
+    ----------
+    generation
+        The generation of the session, ``None`` until there is one.
+    is_used
+        Whether a call of the key may have left state in the session.
     """
 
     __slots__ = ("_instance", "generation", "hash", "is_hard", "is_used")
 
     def __init__(self, hash_of_key: int, instance: Instance, is_hard: bool) -> None:
-        # The table must not keep alive what was removed.
+        # Weak: the table must not keep a removed instance alive.
         self._instance = weakref.ref(instance)
         self.hash = hash_of_key
         self.is_hard = is_hard
@@ -78,33 +96,33 @@ class Pin:
 
     @property
     def is_binding(self) -> bool:
-        """Whether no other session may take the place of this one."""
+        """Whether the loss of the session must be reported: the affinity is hard, and a call has used the session."""
         return self.is_hard and self.is_used
 
     def backend(self) -> Backend | None:
-        """Return the instance for the router; ``None`` if it, or its session, is gone, or does not come."""
+        """Return the backend of the instance; ``None`` if the instance is gone or the session is lost or not coming."""
         instance = self._instance()
         if instance is None or instance.backend is None or instance.backend.availability == EXCLUDED:
             return None
         if self.generation is None:
-            comes = instance.session is not None or instance.is_connecting
+            is_usable = instance.session is not None or instance.is_connecting
         else:
-            comes = self.generation == instance.generation
-        return instance.backend if comes else None
+            is_usable = self.generation == instance.generation
+        return instance.backend if is_usable else None
 
     def settle(self, instance: Instance, session: Session) -> None:
-        """Hold on to the session that a call of the key goes to, if the instance has it still."""
+        """Bind the key to the session that its call uses, unless the instance has already replaced it."""
         if instance.session is session:
             self.generation = instance.generation
 
     def release(self) -> None:
-        """Let go of a session that is gone, whose caller learns of it."""
+        """Unbind the key from its lost session, whose loss is reported to the caller."""
         self.generation = None
         self.is_used = False
 
 
 class Leased(NamedTuple):
-    """A lease, and what the call has to settle once it knows its session: ``None`` where nothing binds it to one."""
+    """A lease, and the pin that the call binds to its session; ``None`` without affinity."""
 
     lease: Lease
     pin: Pin | None = None
@@ -121,7 +139,7 @@ class Affinity:
 
     def __init__(self, router: Router) -> None:
         self._router = router
-        # By server id, and beyond a redeployment: whoever had a session there must learn that it is gone.
+        # By server id. Kept across redeployments, so that keys with hard affinity report their lost sessions.
         self._tables: dict[str, PinTable[Pin]] = {}
 
     def lease(self, call: Call, now_ns: int, random: int, choice: Choice) -> Leased:
@@ -129,17 +147,23 @@ class Affinity:
 
         Parameters
         ----------
+        call
+            The call, whose ``where.key`` is not ``None``.
+        now_ns
+            The time of the clock, in nanoseconds.
         random
-            64 random bits.
+            64 uniform random bits.
         choice
-            What the router is told where the key leaves it a choice.
+            What the router considers if the key is not bound to an instance.
 
         Raises
         ------
         SessionLostError
-            The affinity is ``hard``, and the session of this key is gone; the next call with it takes another.
+            The affinity is ``hard``, and the session of this key is gone; the next call with the key uses a new one.
         InvalidRequestError
-            The key is no string.
+            The key is not a string.
+        KeyError
+            The server was removed.
         """
         key, server_id = call.where.key, call.server_id
         if not isinstance(key, str):
@@ -156,7 +180,7 @@ class Affinity:
                 raise state_lost(server_id, "not_sent")
             if backend is not None and (pin.is_binding or backend is not choice.avoid):
                 lease = self._router.pick_on(backend, call.method, now_ns, waited=choice.waited)
-                # What is busy has the session still; what is out of order may have it for nobody.
+                # A busy instance still has the session; one that admits no calls at all is replaced by another.
                 if pin.is_binding or lease.rejection not in _OUT_OF_ORDER:
                     return Leased(lease, pin)
         hashed = pin.hash if pin is not None else key_hash(key)
@@ -166,7 +190,7 @@ class Affinity:
         instance: Instance = lease.payload
         session = instance.session
         if session is not None and session.is_stateless:
-            # It keeps nothing, so there is nothing to come back to.
+            # A stateless session keeps nothing that later calls could need.
             table.drop(key)
             return Leased(lease)
         pin = Pin(hashed, instance, balancing.affinity == "hard")
@@ -180,7 +204,7 @@ class Affinity:
         return self._router.pick(call.server_id, call.method, now_ns, random, hashed, avoid, waited=waited, again=again)
 
     def forget(self, server_id: str) -> None:
-        """Forget a server that is gone."""
+        """Forget the keys of a server that was removed."""
         self._tables.pop(server_id, None)
 
     def _table(self, server_id: str, capacity: int, ttl_ns: int) -> PinTable[Pin]:
@@ -192,19 +216,19 @@ class Affinity:
 
 
 def key_hash(key: str) -> int:
-    """Return 64 bits for a key, the same in every process, and never 0, which stands for none."""
-    from hashlib import blake2b  # noqa: PLC0415 - an import of the package does without
+    """Return a 64-bit hash of a key: the same in every process, and never 0, which means no key."""
+    from hashlib import blake2b  # noqa: PLC0415 - not needed to import the package
 
     digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES).digest()
     return int.from_bytes(digest, "big") or 1
 
 
 def state_lost(server_id: str, delivery: Literal["not_sent", "rejected"]) -> SessionLostError:
-    """Make the error for a key whose session is gone, and with it whatever the server kept in it."""
+    """Make the error for a key with hard affinity whose session is lost."""
     return SessionLostError(
-        "the session of this key is gone, and with it what the server kept in it",
+        "the session of this key is lost, with the state that the server kept in it",
         server_id=server_id,
         delivery=delivery,
         retryable=False,
-        hint="begin anew: the next call with the key takes a new session; or set affinity to soft",
+        hint='start over: the next call with the key uses a new session; affinity = "soft" does not raise this',
     )

@@ -1,4 +1,4 @@
-"""One attempt of a call: an instance, its session, and what the end says of the server."""
+"""One attempt of a call: its lease, its exchange, and what its outcome means for the server."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ __all__ = ["Attempts", "Landing"]
 
 
 class Landing(NamedTuple):
-    """What came back on the compiled path and is not an ordinary result: the call, and the reply or exception."""
+    """What the compiled call path received and leaves to Python: any reply but a plain result, or an exception."""
 
     direct: DirectCall
     answer: Any
 
 
-# What the clocks of a refusal and of its reason may differ by.
+# Tolerance when a restart time of the loop's clock is compared with one of the router's.
 _SAME_S: Final = 0.01
 
 
@@ -62,13 +62,13 @@ class Attempts:
     monitor
         Notified of failures and of circuits that open.
     clock
-        Monotonic nanoseconds.
+        Returns monotonic nanoseconds.
     log
         Records how calls ended.
     affinity
         Chooses instances for calls with a key.
     config
-        The manager's settings: how many calls wait while all servers together are full, and for how long.
+        The manager's settings; ``max_concurrent``, ``max_waiting`` and ``max_wait_s`` are used.
     """
 
     def __init__(
@@ -91,7 +91,13 @@ class Attempts:
         self._room = WaitingRoom(router, config, clock, self.latencies.median_s)
 
     async def notify(self, call: Call) -> None:
-        """Send a notification to one of a server's instances; raises as :meth:`Dispatcher.call`."""
+        """Send a notification to one of a server's instances.
+
+        Raises
+        ------
+        CallError
+            It could not be sent; ``delivery`` says whether the server may have received it.
+        """
         lease, _ = await self.admitted(call, self.lease(call, call.started_ns))
         instance: Instance = lease.payload
         try:
@@ -103,12 +109,14 @@ class Attempts:
         self._router.done(lease, Outcome.SUCCESS, CallStatus.SUCCESS, self._clock())
 
     def lease(self, call: Call, now_ns: int, choice: Choice = FIRST) -> Leased:
-        """Ask the router for a backend, or for the rejection that says why there is none.
+        """Ask the router for a backend at ``now_ns``; the lease may be a rejection, which says why there is none.
 
         Raises
         ------
         SessionLostError
             The affinity of the call's key is ``hard``, and its session is gone.
+        InvalidRequestError
+            The call's key is not a string.
         KeyError
             The server was removed.
         """
@@ -124,14 +132,21 @@ class Attempts:
         )
 
     async def admitted(self, call: Call, leased: Leased, choice: Choice = FIRST) -> Leased:
-        """Return a lease that is no rejection: this one, or the one that the call gets when its turn has come.
+        """Return a granted lease: the given one, or the one that the call gets after waiting in a queue.
 
-        ``choice`` is the one that this lease was asked for with.
+        Parameters
+        ----------
+        call
+            The call.
+        leased
+            What :meth:`lease` returned for it.
+        choice
+            What :meth:`lease` was called with.
 
         Raises
         ------
         CallError
-            The call is refused before it is sent.
+            The call is refused; nothing was sent.
         """
         if leased.lease.rejection in MAY_WAIT:
 
@@ -149,15 +164,25 @@ class Attempts:
         return leased
 
     async def carry(self, call: Call, leased: Leased, landing: Landing | None = None) -> Message:
-        """Make an attempt: wait for a session if there is none yet, or continue with an unusual answer.
+        """Make one attempt, or finish the one that the compiled path has begun, and return the reply.
 
-        A call that a session has lost is sent once more on the next one, if ``call.may_resend``; that counts as an
-        attempt.
+        It waits for a session if there is none yet. If the session turns out to be lost and ``call.may_resend`` is
+        true, the request is sent once more on the next session; that counts as an attempt. In every case the lease is
+        given back.
+
+        Parameters
+        ----------
+        call
+            The call.
+        leased
+            Its granted lease.
+        landing
+            What the compiled path received, ``None`` if nothing was sent yet.
 
         Raises
         ------
         CallError
-            No reply; the lease is given back.
+            There is no reply, or it came after the deadline.
         """
         lease, pin = leased
         call.tries = 1
@@ -190,7 +215,7 @@ class Attempts:
         return reply
 
     async def _resent(self, call: Call, leased: Leased, session: Session, lost: SessionLostError) -> Message:
-        """Send a call once more, on the session after the one that was lost."""
+        """Send the request once more, on the session that replaces the lost one."""
         lease, pin = leased
         instance: Instance = lease.payload
         try:
@@ -219,7 +244,7 @@ class Attempts:
             error.attempts = call.tries
         self._failed(call.supervisor, lease, error)
         if not isinstance(error, CallError):
-            # Of the others, whoever decides on further attempts takes note.
+            # A CallError is recorded by the code that decides about retries.
             self._log.note(call, lease, call.attempts + call.tries, error=error)
 
     def _count_reply(self, call: Call, leased: Leased, reply: Message, now_ns: int) -> None:
@@ -259,7 +284,7 @@ class Attempts:
             "the server has no instance",
             server_id=server_id,
             delivery="not_sent",
-            hint="none was found under its name" if supervisor.desired else "it is suspended: scale it to 1 or more",
+            hint="no address found: check its DNS name" if supervisor.desired else "it is suspended: scale it up",
         )
 
     def _failed(self, supervisor: Supervisor, lease: Lease, error: BaseException) -> None:
@@ -272,10 +297,10 @@ class Attempts:
             error, (now_ns - lease.started_ns) / 1e9, supervisor.config.breaker.timeout_floor_s
         )
         if isinstance(error, SessionLostError) and error.attempts == 1:
-            # A session that is gone says nothing of its server, if the next one is not gone as soon.
+            # One lost session says nothing about the server; losing the next one at once does.
             outcome = Outcome.IGNORED
         if lease.trial and status is CallStatus.OVERLOADED:
-            # A closed circuit ignores "come back later"; a circuit on trial takes it for a no.
+            # A closed circuit ignores an overload; a half-open one counts it as a failed trial request.
             outcome = Outcome.FAILURE
         retry_after_s = getattr(error, "retry_after_s", None) or 0.0
         self._router.done(
@@ -289,9 +314,9 @@ class Attempts:
         self._watch_circuits(supervisor, is_noted=True)
 
     def _watch_circuits(self, supervisor: Supervisor, *, is_noted: bool = False) -> None:
-        """Tell the monitor of a failure, and have it probe what has just opened.
+        """Report a failed call to the monitor, and have it probe the instances whose circuit has just opened.
 
-        ``is_noted`` tells that the failed call is about to be noted itself.
+        ``is_noted`` tells whether the failed call is about to be recorded in the log: then the dump waits for it.
         """
         self._monitor.call_failed(supervisor)
         now_ns = self._clock()
@@ -300,7 +325,7 @@ class Attempts:
             if instance.backend is not event.backend or event.to_state != CircuitState.OPEN:
                 continue
             circuit = self._router.backend_reading(event.backend, now_ns)
-            # The news may be old: a probe's own failure opens a circuit too, and nobody asked for it then.
+            # The event may be stale: a failed probe opens a circuit too, and its event stays in the queue until now.
             if circuit.circuit_state == CircuitState.OPEN:
                 self._monitor.circuit_opened(instance, circuit.retry_after_ns / 1e9)
                 server_id = event.backend.server_id
@@ -310,7 +335,7 @@ class Attempts:
 
 
 def _late(server_id: str, by_ns: int) -> CallError:
-    """Say that a reply is there, but came after the deadline: the loop was blocked, or it would have been told before."""
+    """Make the error for a reply that was read after the deadline, which only a late event loop allows."""
     error = DeadlineExceededError(
         f"the reply came {by_ns / 1e9:.2f} s after the deadline",
         server_id=server_id,
@@ -323,12 +348,12 @@ def _late(server_id: str, by_ns: int) -> CallError:
 
 
 def _released(supervisor: Supervisor) -> bool:
-    """Let calls through to those child processes of a server that may be started by now; tell whether there are any."""
+    """Admit calls to the child processes of a server whose restart is due; tell whether there are any."""
     return any([supervisor.release(each) for each in supervisor.instances])
 
 
 def _circuit_open(call: Call, lease: Lease) -> CircuitOpenError:
-    """Say why no circuit lets a call through, and when the first of them will."""
+    """Make the error for a call that no circuit admits: it quotes how the process ended if that is the cause."""
     supervisor, server_id = call.supervisor, call.server_id
     retry_after_s = lease.retry_after_ns / 1e9 or None
     gone = [

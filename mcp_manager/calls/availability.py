@@ -1,4 +1,4 @@
-"""Whether another backend of a server would take a call, read from the router."""
+"""Queries of the router: whether another backend is free, and whether a circuit is on trial."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["has_other", "is_on_trial"]
 
 
 def has_other(router: Router, supervisor: Supervisor, failed: Backend | None, now_ns: int) -> bool:
-    """Tell whether a backend other than the one that failed would take a call at once."""
+    """Tell whether any backend of a server except ``failed`` would admit a call at once."""
     for instance in supervisor.instances:
         backend = instance.backend
         if (
@@ -28,7 +28,7 @@ def has_other(router: Router, supervisor: Supervisor, failed: Backend | None, no
 
 
 def is_on_trial(router: Router, supervisor: Supervisor, now_ns: int) -> bool:
-    """Tell whether trial requests are under way or due that show whether the circuit of a backend closes."""
+    """Tell whether trial requests, due or in flight, are about to close or reopen the circuit of any backend."""
     return any(
         instance.backend is not None and router.is_on_trial(instance.backend, now_ns)
         for instance in supervisor.instances

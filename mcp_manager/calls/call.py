@@ -1,4 +1,4 @@
-"""One call that has left the compiled path: what it asks for, until when, and how far it has come."""
+"""The state of one call that the compiled path does not handle alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["ANYWHERE", "FIRST", "Call", "Choice", "Where"]
 
 
 class Where(NamedTuple):
-    """Where a call may go: to one backend alone, to where its key belongs, or anywhere."""
+    """Where a call may go: to one ``backend``, to the backend of a ``key``, or with neither to any backend."""
 
     backend: Backend | None = None
     key: str | None = None
@@ -26,10 +26,16 @@ ANYWHERE: Final = Where()
 
 
 class Choice(NamedTuple):
-    """How the router chooses the backend of one attempt; see :meth:`~mcp_manager._core.router.Router.pick`.
+    """What the router must consider when it chooses a backend; see :meth:`~mcp_manager._core.router.Router.pick`.
 
-    ``avoid`` is the backend of the attempt before, ``waited`` tells that the call has waited for its turn, ``again`` that
-    the server's limits have counted it already.
+    Parameters
+    ----------
+    avoid
+        The backend of the previous attempt: any other is preferred. ``None`` for a first attempt.
+    waited
+        Whether the call is the first in its queue.
+    again
+        Whether the server's rate limit and load shedding have already counted the call.
     """
 
     avoid: Backend | None = None
@@ -41,28 +47,28 @@ FIRST: Final = Choice()
 
 
 class Call(msgspec.Struct, eq=False):
-    """A call from where it leaves the compiled path to its end, handed down whole.
+    """A call with everything that its attempts, retries, hedges and fallbacks need.
 
     Parameters
     ----------
     supervisor
         The server that it goes to.
     method, request
-        What it asks for.
+        The name of the method, and the encoded request.
     started_ns, deadline_ns
-        When it came, and when it must be over with all its attempts, of the manager's clock.
+        When it began, and when all of its attempts must have ended, in nanoseconds of the manager's clock.
     progress
-        The progress token in its params, and who listens to it, whichever attempt it comes from.
+        The progress token in its params and the receiver of the reports, shared by all attempts; ``None`` without one.
     where
         Which backends may take it.
     attempts
-        How many attempts there were before the present one.
+        How many attempts came before the present one.
     tries
-        How often the present attempt was made: twice, if the session of the first had been lost.
+        How often the present attempt was sent: 2 if the first time hit a lost session.
     may_resend
-        Whether the present attempt is repeated at once if its session turns out to be lost.
+        Whether the present attempt is sent again at once if its session turns out to be lost.
     is_hedge
-        Whether it runs beside another attempt of the same call.
+        Whether it runs in parallel with another attempt of the same call.
     """
 
     supervisor: Supervisor
@@ -78,24 +84,24 @@ class Call(msgspec.Struct, eq=False):
     is_hedge: bool = False
 
     def __repr__(self) -> str:
-        # The request may hold what nobody else may read.
+        # The request is left out: it may contain secrets.
         return f"<Call {self.method} to {self.server_id!r}>"
 
     @property
     def server_id(self) -> str:
-        """The id of its server."""
+        """The id of the server that it goes to."""
         return self.supervisor.server_id
 
     @property
     def is_safe(self) -> bool:
-        """Whether it may be executed twice, as the server's configuration is now."""
+        """Whether it is safe to repeat according to the server's present configuration."""
         template = self.supervisor.template
         return is_executed_safely(self.method, self.request, template.config.retry, template.knowledge.hints)
 
     def hedged(self) -> Call:
-        """Return the same call as a hedge: made once, beside this one."""
+        """Return the same call as a hedge: one try, which is not resent."""
         return msgspec.structs.replace(self, tries=1, may_resend=False, is_hedge=True)
 
     def to_other(self, supervisor: Supervisor, now_ns: int) -> Call:
-        """Return the same call to another server, begun now and with the same deadline."""
+        """Return the same call to another server: it starts at ``now_ns`` and keeps the deadline."""
         return Call(supervisor, self.method, self.request, now_ns, self.deadline_ns, self.progress)

@@ -1,4 +1,4 @@
-"""DirectCall records: the latest calls in detail, for the question what happened just before something went wrong."""
+"""Flight records: details of the latest calls, which show what happened just before a failure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mcp_manager.types import CallStatus, CircuitState, Rejection
 __all__ = ["CallEnd", "CallLog", "FlightRecord"]
 
 _log = logging.getLogger(__name__)
-# Of a program that has set up no logging, the terminal is not filled with records.
+# Without this, a program that has not configured logging prints the records to its terminal.
 _log.addHandler(logging.NullHandler())
 
 _DUMPED: Final = 8
@@ -38,24 +38,35 @@ class FlightRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     Parameters
     ----------
-    server_id, method, tool
-        What was called; ``tool`` where it is known, of a call that did not go the ordinary way.
+    server_id, method
+        The server and the method that were called.
+    tool
+        The tool that was called; ``None`` for other methods, and for tool calls that succeeded at the first attempt.
     started_at
-        The time of day in UTC (ISO 8601).
-    total_s, queue_wait_s
-        Seconds from the call to its end, and those of them that it waited for its turn.
+        When the call began, in UTC (ISO 8601, with milliseconds).
+    total_s
+        Seconds from the beginning of the call to its end.
+    queue_wait_s
+        Seconds of these that it waited for a limit; 0 if there were several attempts.
     instance
-        The index of the instance that took it last, ``None`` if none did.
+        The index of the instance that took the last attempt, ``None`` without one.
     era, revision, session_generation
-        Of the session that took it last, ``None`` if there was none.
-    attempts, hedged
-        How often it was sent, or tried to be, and whether two attempts ran beside each other.
-    circuit, inflight, limit
-        Of that instance when the call was over: the state of its circuit, the calls under way, how many there may be.
-    status, delivery
-        How it ended, as in the metrics, and what became of the request.
+        The era, the protocol revision and the generation of that instance's session, ``None`` without one. A higher
+        generation is a later session.
+    attempts
+        How many attempts there were, those that were refused before sending included.
+    hedged
+        Whether this is the second of two parallel attempts.
+    circuit
+        The state of that instance's circuit at the end of the call, such as ``Closed``; ``None`` without an instance.
+    inflight, limit
+        The calls in flight on that instance at the end of the call, and its adaptive limit; ``None`` if not known.
+    status
+        How the call ended, a value of the metrics' ``status`` label.
+    delivery
+        Whether the request reached the server; see :data:`~mcp_manager.errors.Delivery`.
     error
-        The class of the error that the caller got.
+        The class name of the error that the caller got, ``None`` without one.
     """
 
     server_id: str
@@ -79,7 +90,10 @@ class FlightRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class CallEnd(NamedTuple):
-    """How a call ended: the label of the session that took it last, its status, and the error if it failed."""
+    """How a call ended: the label of its last session, its status, and the error if it failed.
+
+    ``label`` is :attr:`Instance.label <mcp_manager.servers.instance.Instance.label>`, or ``None`` without a session.
+    """
 
     label: object
     status: CallStatus
@@ -87,18 +101,18 @@ class CallEnd(NamedTuple):
 
 
 class CallLog:
-    """Remember the latest calls: those that went the ordinary way and those that did not, so many of each.
+    """Keep records of the latest calls, separately for ordinary calls (a result at the first attempt) and all others.
 
-    A fleet that makes 20,000 calls a second would otherwise have forgotten a failure after a few milliseconds.
+    In one list, a fleet that makes 20,000 calls per second would lose the record of a failure within milliseconds.
 
     Parameters
     ----------
     capacity
-        How many of each kind; 0 remembers nothing and dumps nothing.
+        How many records of each kind are kept; 0 keeps none and logs none.
     router
-        Knows how instances stand.
+        Knows the circuits and limits of instances.
     clock, wall_clock
-        Monotonic nanoseconds, and seconds since 1970.
+        Return monotonic nanoseconds, and seconds since 1970.
     """
 
     def __init__(
@@ -107,19 +121,26 @@ class CallLog:
         self._router = router
         self._clock = clock
         self._wall_clock = wall_clock
-        # Written by the compiled path of a call.
+        # The compiled call path writes to it.
         self.ring = CallRing(capacity) if capacity else None
         self._unusual: deque[tuple[int, FlightRecord]] = deque(maxlen=capacity)
-        # When which server's records were dumped, of the last minute.
+        # The dumps of the last minute: their time, and the server.
         self._dumps: deque[tuple[int, str]] = deque()
         self._left_out = 0
-        # By server id, what happened in calls that are not over yet.
+        # Anomalies by server id, to be dumped with the record of the call that caused them.
         self._expected: dict[str, str] = {}
 
     def ordinary(self, lease: Lease, method: str, label: object) -> None:
-        """Remember a call that was answered at its first attempt, on a way that the compiled path does not know.
+        """Record a call that got a result at its first attempt but did not take the compiled path.
 
-        ``label`` is :attr:`Instance.label <mcp_manager.servers.instance.Instance.label>`.
+        Parameters
+        ----------
+        lease
+            Its lease, already given back.
+        method
+            The method that was called.
+        label
+            :attr:`Instance.label <mcp_manager.servers.instance.Instance.label>` of its instance.
         """
         if self.ring is not None and lease.backend is not None:
             circuit = CircuitState.HALF_OPEN if lease.trial else CircuitState.CLOSED
@@ -134,16 +155,18 @@ class CallLog:
         status: CallStatus = CallStatus.SUCCESS,
         error: BaseException | None = None,
     ) -> None:
-        """Record a call that is over and was not an ordinary one.
+        """Record the end of a call that was not ordinary.
 
         Parameters
         ----------
+        call
+            The call.
         lease
-            That of its last attempt, given back, or refused; ``None`` if there was none.
+            The lease of its last attempt, given back or refused; ``None`` without one.
         attempts
             How many attempts there were.
         status, error
-            How it ended; an error has a status of its own.
+            How it ended; with an error, ``status`` is ignored and follows from the error.
         """
         if self.ring is None:
             return
@@ -164,9 +187,20 @@ class CallLog:
         self.unusual(call.server_id, call.method, call.started_ns, CallEnd(label, status, error), **details)
 
     def unusual(self, server_id: str, method: str, started_ns: int, end: CallEnd, **details: Any) -> None:
-        """Record a call that failed, waited, or was tried again; ``details`` are further fields of its record.
+        """Record the end of a call that failed, waited in a queue, was retried or was hedged.
 
-        One that may or may not have been executed is an :meth:`anomaly`.
+        A call that may or may not have been executed is reported as an :meth:`anomaly`.
+
+        Parameters
+        ----------
+        server_id, method
+            The server and the method that were called.
+        started_ns
+            When it began, in nanoseconds of the clock.
+        end
+            How it ended.
+        details
+            Further fields of its :class:`FlightRecord`.
         """
         if self.ring is None:
             return
@@ -174,7 +208,7 @@ class CallLog:
         ended_ns = self._clock()
         delivery: Delivery = "answered"
         if error is not None:
-            # A caller that gave up does not know, and nobody else does.
+            # The caller gave up, so nobody knows whether the request was executed.
             delivery = error.delivery if isinstance(error, CallError) else "unknown"
         record = FlightRecord(
             server_id=server_id,
@@ -192,21 +226,27 @@ class CallLog:
         if expected is not None:
             self.anomaly(server_id, expected)
         elif delivery == "unknown" and isinstance(error, CallError):
-            self.anomaly(server_id, "a call of which it is not known whether it was executed")
+            self.anomaly(server_id, "a call may or may not have been executed")
 
     def forget(self, server_id: str) -> None:
-        """Expect no more calls of a server that is gone."""
+        """Drop the pending anomaly of a server that was removed."""
         self._expected.pop(server_id, None)
 
     def records(self) -> list[FlightRecord]:
-        """Return what is remembered, in the order in which the calls ended."""
+        """Return the records, in the order in which the calls ended."""
         return [record for _, record in self._merged()]
 
     def anomaly(self, server_id: str, what: str, *, after_next: bool = False) -> None:
-        """Write the last calls of a server to the log, unless that was just done, or is being done for many.
+        """Log the latest records of a server: at most once a minute for each server, and ten times a minute in all.
 
-        At most once a minute for a server and ten times a minute for all. ``after_next`` waits until another of its
-        calls is noted: that which has brought it about.
+        Parameters
+        ----------
+        server_id
+            The server.
+        what
+            What happened, for the log line.
+        after_next
+            Wait until the next call of the server is recorded: the one that caused the anomaly.
         """
         if self.ring is None:
             return
@@ -226,7 +266,7 @@ class CallLog:
             server_id,
             what,
             msgspec.json.encode(self._last_of(server_id)).decode(),
-            f" ({left_out} such reports were left out before)" if left_out else "",
+            f" ({left_out} earlier reports were omitted)" if left_out else "",
         )
 
     def _last_of(self, server_id: str) -> list[FlightRecord]:
@@ -268,7 +308,7 @@ def _status(lease: Lease | None, error: BaseException) -> CallStatus:
 
 
 def _session(label: object) -> dict[str, Any]:
-    """Read the label of a session: the instance's index, the session's generation and its revision."""
+    """Return the fields of a record that the label of a session gives: index, generation, revision and era."""
     if not isinstance(label, tuple):
         return {}
     index, generation, revision = label

@@ -1,4 +1,4 @@
-"""The call path in Python: a call from its first attempt to its reply, or to what stands in for it."""
+"""The call path in Python: it runs a call from its first attempt to a reply, a fallback or an error."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ _DEFAULTS: Final = ManagerConfig()
 
 
 class Dispatcher:
-    """Carry calls to instances.
+    """Run calls: choose an instance, make the attempts, and apply retries, hedges and fallbacks.
 
     Parameters
     ----------
     router
-        Picks the backend and keeps the counters: two crossings a call, ``pick`` and ``done``.
+        Picks backends and keeps the counters; each attempt calls its ``pick`` and ``done`` once.
     monitor
         Notified of failures and of circuits that open, so that recovery does not wait for traffic.
     clock
-        Monotonic nanoseconds.
+        Returns monotonic nanoseconds.
     log
         Records how calls ended.
     affinity
         Chooses instances for calls with a key.
     servers
-        Returns the supervisors of all deployed servers: one may answer for another.
+        Returns the supervisors of all deployed servers, the candidates for fallbacks.
     config
-        The manager's settings: how many calls wait while all servers together are full, and for how long.
+        The manager's settings; ``max_concurrent``, ``max_waiting`` and ``max_wait_s`` are used.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Dispatcher:
 
     @property
     def recoveries(self) -> Recoveries:
-        """What was done for calls beside their first attempts, counted by server."""
+        """The counts of retries, hedges and fallbacks by server."""
         return self._attempts.recoveries
 
     async def call(
@@ -84,19 +84,24 @@ class Dispatcher:
     ) -> Message:
         """Send a request to one of a server's instances and return its reply.
 
-        This is the path of most calls: all that is usual happens in the two crossings into the compiled core.
+        Most calls take this path: the compiled core does all of their work in two calls, ``begin`` and ``land``.
 
         Parameters
         ----------
+        supervisor
+            The server.
         method
-            Its name, for the counters.
+            The name of the method; the call is counted under it.
+        request
+            The encoded request.
         started_ns, deadline_ns
-            When the call came, and when it must be over with all its attempts, of the clock.
+            When the call began, and when all of its attempts must have ended, in nanoseconds of the clock.
 
         Raises
         ------
         CallError
-            No reply: the circuit is open, there is no instance, or the exchange failed.
+            There is no reply and no fallback: the circuit is open, a limit is reached, there is no instance, or the
+            exchange failed.
         """
         if supervisor.has_tool_rates:
             self._check_tool(supervisor, method, request, started_ns)
@@ -111,7 +116,7 @@ class Dispatcher:
             answer = await future
         except BaseException as error:
             direct.abandon()
-            # It has the exception, whose traceback holds this frame.
+            # The future holds the exception, whose traceback holds this frame.
             del future
             answer = error
         else:
@@ -129,7 +134,7 @@ class Dispatcher:
             return await self._recovered(call, direct.lease, error)
 
     async def complete(self, call: Call) -> Message:
-        """Make a call that has a key or reports progress; otherwise as :meth:`call`."""
+        """Make a call that has a key or reports progress; otherwise the same as :meth:`call`."""
         if call.supervisor.has_tool_rates:
             self._check_tool(call.supervisor, call.method, call.request, call.started_ns)
         if call.where.key is None:
@@ -142,16 +147,22 @@ class Dispatcher:
         return await self._completed(call, leased)
 
     async def call_on(self, call: Call) -> tuple[Message, Instance]:
-        """Make a call without fallbacks, and return its reply and the instance that it came from."""
+        """Make a call without hedges and fallbacks; return its reply and the instance that sent it.
+
+        Raises
+        ------
+        CallError
+            There is no reply.
+        """
         reply, lease = await self._tried(call)
         return reply, lease.payload
 
     async def notify(self, call: Call) -> None:
-        """Send a notification to one of a server's instances; raises as :meth:`call`."""
+        """Send a notification to one of a server's instances; raises :class:`CallError` if it could not be sent."""
         await self._attempts.notify(call)
 
     async def _completed(self, call: Call, leased: Leased) -> Message:
-        """Wait for the call's turn, make it, and what follows if it fails."""
+        """Finish a call whose request was not sent yet: wait for a slot, make the attempts, recover from a failure."""
         has_key = call.where.key is not None
         may_hedge = call.progress is None and not has_key and call.supervisor.config.hedge.enabled
         try:
@@ -167,7 +178,7 @@ class Dispatcher:
         return reply
 
     async def _recovered(self, call: Call, lease: Lease | None, error: CallError) -> Message:
-        """Return what comes of a call whose first attempt has failed: the reply of a later one, or what stands in for it."""
+        """Recover a call whose first attempt has failed: return the reply of a retry, or else a fallback."""
         try:
             reply, _ = await self._retries.again(call, lease, error)
         except CallError as failure:
@@ -187,7 +198,7 @@ class Dispatcher:
         return (await self._tried(call))[0]
 
     async def _tried(self, call: Call) -> tuple[Message, Lease]:
-        """Make all attempts of a call, and return its reply and the lease that led to it."""
+        """Make all attempts of a call; return its reply and the lease of the attempt that got it."""
         if call.supervisor.has_tool_rates:
             self._check_tool(call.supervisor, call.method, call.request, call.started_ns)
         leased = self._attempts.lease(call, call.started_ns)
@@ -198,11 +209,11 @@ class Dispatcher:
             return await self._retries.again(call, leased.lease, error)
 
     def _check_tool(self, supervisor: Supervisor, method: str, request: Sendable, now_ns: int) -> None:
-        """Hold the calls of a tool to its rate; raises :class:`OverloadedError`."""
+        """Apply the rate limit of the called tool; raises :class:`OverloadedError` above it."""
         if method == CALL_TOOL:
             self._tool_rates.take(supervisor, method, tool_of(request.params), now_ns)
 
     def forget(self, server_id: str) -> None:
-        """Forget a server that was removed."""
+        """Forget the rates and counts of a server that was removed."""
         self._tool_rates.forget(server_id)
         self.recoveries.forget(server_id)

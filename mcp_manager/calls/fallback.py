@@ -1,4 +1,4 @@
-"""What a caller gets in place of the answer that no attempt has brought."""
+"""The fallbacks of a failed call: another server's result, the last good result, or a configured one."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from mcp_manager.servers.supervisor import Supervisor
 __all__ = ["STALE_AGE", "STAND_IN", "STAND_IN_SERVER", "Fallbacks", "from_other", "may_ask_another"]
 
 STAND_IN: Final = "mcp-manager/fallback"
-"""The member of a result's ``_meta`` that says what it is in place of an answer: ``server``, ``stale`` or ``static``."""
+"""The member of ``_meta`` that marks a result as a fallback: ``server``, ``stale`` or ``static``."""
 STAND_IN_SERVER: Final = "mcp-manager/fallback-server"
-"""Beside it, the id of the server that has answered."""
+"""The member of ``_meta`` with the id of the server that answered, for ``server``."""
 STALE_AGE: Final = "mcp-manager/stale-age-s"
-"""Beside it, how many seconds old the result is."""
+"""The member of ``_meta`` with the age of the result in seconds, for ``stale``."""
 
 _NO_FALLBACK: Final = FallbackConfig()
 _members_decoder = JsonDecoder(dict[str, msgspec.Raw])
@@ -33,16 +33,16 @@ _meta_decoder = JsonDecoder(dict[str, Any])
 
 
 class Fallbacks:
-    """Find what stands in for an answer; see :class:`~mcp_manager.config.FallbackConfig`.
+    """Find fallbacks as a server's :class:`~mcp_manager.config.FallbackConfig` says.
 
     Parameters
     ----------
     servers
         Returns the supervisors of all deployed servers.
     ask
-        Makes all attempts of a call to one of them.
+        ``await ask(call)`` makes all attempts of a call to another server, without fallbacks.
     clock
-        Monotonic nanoseconds.
+        Returns monotonic nanoseconds.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Fallbacks:
         self._clock = clock
 
     def keep(self, call: Call, reply: Message) -> None:
-        """Keep a result for later, if its server is configured so and it is of a kind that may be given again."""
+        """Keep the result of a call for later fallbacks, if its server keeps results and the method allows it."""
         kept = call.supervisor.template.knowledge.kept
         if kept is not None and (call.method in CONTENT or call.method in LISTS):
             result = reply.result_buffer
@@ -64,7 +64,10 @@ class Fallbacks:
                 kept.keep(call.method, call.request.params, bytes(result), self._clock())
 
     async def answer(self, call: Call, failure: CallError) -> tuple[Message, Recovery] | None:
-        """Return what stands in for the answer of a call that has failed, and what it is; ``None`` if nothing does."""
+        """Return a fallback for a failed call and its kind; ``None`` if there is none, or the server answered.
+
+        If other servers were asked in vain, ``failure.attempts`` and ``failure.delivery`` cover those attempts too.
+        """
         if call.supervisor.config.fallback == _NO_FALLBACK or failure.delivery == "answered":
             return None
         is_safe = call.is_safe
@@ -74,10 +77,7 @@ class Fallbacks:
         return self._own(call, is_safe)
 
     async def _from_others(self, call: Call, failure: CallError, is_safe: bool) -> Message | None:
-        """Ask the servers that may answer for one, each once and none for another; ``None`` if no answer came of it.
-
-        The failure that is raised then is the first one, of a delivery that holds for all of them.
-        """
+        """Ask the other servers with the fallback tag, each once; return the first result, ``None`` without any."""
         for other in self._others(call):
             now_ns = self._clock()
             if now_ns >= call.deadline_ns or not may_ask_another(failure, is_safe):
@@ -85,7 +85,7 @@ class Fallbacks:
             try:
                 reply = await self._ask(call.to_other(other, now_ns))
             except (CallError, KeyError) as error:
-                # A KeyError: it has been removed this moment.
+                # A KeyError: the other server was removed in the meantime.
                 if isinstance(error, CallError):
                     failure.attempts += error.attempts
                     if error.delivery not in ("not_sent", "rejected"):
@@ -98,19 +98,18 @@ class Fallbacks:
         return None
 
     def _others(self, call: Call) -> Iterator[Supervisor]:
-        """Return the servers to ask in place of one: the highest priority first, each once."""
+        """Return the servers to ask instead, the highest priority first."""
         tag = call.supervisor.config.fallback.tag
-        # The rest is about the server itself or its sessions: no other one can answer for it.
+        # Other methods concern the server itself or its sessions; no other server can answer them.
         if tag is None or call.method not in CONTENT:
             return iter(())
         tagged = [each for each in self._servers() if tag in each.config.tags and each is not call.supervisor]
         return iter(sorted(tagged, key=lambda each: -each.config.priority))
 
     def _own(self, call: Call, is_safe: bool) -> tuple[Message, Recovery] | None:
-        """Return what a server's own settings and past have in place of an answer, and which of the two it is.
+        """Return the server's last good result or its configured one, and its kind; ``None`` without either.
 
-        The result of a request that must not be executed twice is not given again: it would claim that it was executed
-        once more.
+        The last result of a request that is not safe to repeat is not used: it would claim a second execution.
         """
         config = call.supervisor.config.fallback
         kept = call.supervisor.template.knowledge.kept
@@ -129,14 +128,14 @@ class Fallbacks:
 
 
 def from_other(reply: Message, other: Supervisor) -> Message:
-    """Mark the result of another server; an error is passed on as it is."""
+    """Mark a reply as another server's: set ``_meta`` in its result; an error is returned unchanged."""
     result = reply.result_buffer
     if result is None:
         return reply
     try:
         return marked(bytes(result), {STAND_IN: "server", STAND_IN_SERVER: other.server_id})
     except msgspec.DecodeError:
-        # No object: there is nowhere to say it, and who decodes it will say what is wrong.
+        # A result that is not an object has no _meta; whoever decodes it reports that.
         return reply
 
 
@@ -146,7 +145,7 @@ def may_ask_another(error: CallError, is_safe: bool) -> bool:
 
 
 def marked(result: bytes, marks: dict[str, Any]) -> Message:
-    """Make a reply of a result, with something added to its ``_meta``; every other member stays as it was written."""
+    """Make a reply from a result with ``marks`` added to its ``_meta``; all other members stay byte for byte."""
     members = _members_decoder.decode(result)
     try:
         meta = _meta_decoder.decode(members.get("_meta", b"{}"))

@@ -1,4 +1,4 @@
-"""Whether and when a call is made a second time while the first is still awaited (J. Dean, L. Barroso, The Tail at Scale)."""
+"""Hedging: whether and when a slow call gets a second, parallel attempt (J. Dean, L. Barroso, The Tail at Scale)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FRESH_NS: Final = 100_000_000
 
 
 class _Share:
-    """The hedges among the calls of the last ten to twenty seconds, and how long calls took of late."""
+    """One server's counts of calls and hedges of the last 10 to 20 seconds, and its recent call durations."""
 
     __slots__ = ("_looked_ns", "_summary", "before_ns", "calls", "calls_before", "hedges", "hedges_before", "window")
 
@@ -44,14 +44,14 @@ class _Share:
         self._looked_ns = now_ns
 
     def durations(self, now_ns: int) -> WindowSummary:
-        """Return how long calls took, as of a moment ago."""
+        """Return a summary of recent call durations, at most 100 ms old."""
         if now_ns - self._looked_ns >= _FRESH_NS or not self._summary.count:
             self._looked_ns = now_ns
             self._summary = self.window.summary(now_ns)
         return self._summary
 
     def pass_time(self, now_ns: int) -> None:
-        """Forget what is too old."""
+        """Drop the counts of periods that are over."""
         periods = (now_ns - self.before_ns) // _PERIOD_NS
         if periods <= 0:
             return
@@ -61,16 +61,16 @@ class _Share:
 
 
 class Hedges:
-    """Say when calls are hedged, and keep account of how many are.
+    """Decide when calls are hedged, and limit the share of calls that are.
 
-    The latencies that decide are those of whole calls, hedged or not. Those that the router measures would be the wrong
-    ones: an attempt that lost is not among them, so that the long ones are missing, and the percentile would sink until a
-    tenth of the calls were hedged (``benchmarks/simulation/bench_simulation.py``).
+    The delay is a percentile of the durations of whole calls, hedged or not. The router's latencies would be wrong:
+    they leave out attempts that lost to their hedge, so that long attempts are missing and the percentile falls until
+    a tenth of the calls are hedged (``benchmarks/simulation/bench_simulation.py``).
 
     Parameters
     ----------
     clock
-        Monotonic nanoseconds.
+        Returns monotonic nanoseconds.
     """
 
     def __init__(self, clock: Callable[[], int]) -> None:
@@ -78,7 +78,7 @@ class Hedges:
         self._shares: dict[str, _Share] = {}
 
     def delay_s(self, supervisor: Supervisor) -> float | None:
-        """Count a call that may be hedged, and return after how many seconds it is; ``None`` if it is not."""
+        """Count a call that may be hedged; return the seconds after which it is, ``None`` if it is not."""
         config = supervisor.config.hedge
         share = self._share(supervisor.server_id)
         share.calls += 1
@@ -90,11 +90,11 @@ class Hedges:
         return max(config.min_delay_s, quantile_s(window, config.quantile))
 
     def took(self, server_id: str, duration_ns: int) -> None:
-        """Count how long a call took that was counted by :meth:`delay_s`, and got a reply."""
+        """Record the duration of a call that :meth:`delay_s` has counted and that got a reply."""
         self._share(server_id).window.record(self._clock(), max(duration_ns, 0))
 
     def take(self, server_id: str, config: HedgeConfig) -> bool:
-        """Count a hedge, unless there are too many already."""
+        """Count a hedge and return true, or return false if hedges have reached ``config.max_share``."""
         share = self._share(server_id)
         if share.hedges + share.hedges_before + 1 > config.max_share * (share.calls + share.calls_before):
             return False
@@ -113,16 +113,16 @@ class Hedges:
 
 
 class HedgedCalls:
-    """Carry calls, with a second attempt on another instance where the first takes long or fails.
+    """Make calls with a second attempt on another instance if the first is slow or fails.
 
     Parameters
     ----------
     attempts
-        Make each of the two.
+        Makes both attempts.
     router
-        Leases the second backend.
+        Leases the backend of the hedge.
     clock
-        Monotonic nanoseconds.
+        Returns monotonic nanoseconds.
     """
 
     def __init__(self, attempts: Attempts, router: Router, clock: Callable[[], int]) -> None:
@@ -132,7 +132,13 @@ class HedgedCalls:
         self._hedges = Hedges(clock)
 
     async def carry(self, call: Call, leased: Leased) -> Message:
-        """Return the first result of the two; raises as :meth:`Attempts.carry`."""
+        """Make a call and return the first result, of the first attempt or its hedge.
+
+        Raises
+        ------
+        CallError
+            No attempt got a reply; see :func:`first_result`.
+        """
         lease, server_id = leased.lease, call.server_id
         is_safe = call.is_safe
         delay_s = self._hedges.delay_s(call.supervisor) if is_safe else None
@@ -161,7 +167,7 @@ class HedgedCalls:
             await self._end(tasks, leases)
 
     async def _end(self, tasks: Sequence[asyncio.Task[Message]], leases: Sequence[Lease]) -> None:
-        """End the attempt that lost, or both if the caller gives up, and give back the leases."""
+        """Cancel the attempt that lost, or both if the caller gave up, and give the leases back."""
         pending = [task for task in tasks if not task.done()]
         for task in pending:
             task.cancel()
@@ -169,12 +175,12 @@ class HedgedCalls:
             if pending:
                 await asyncio.wait(pending)
         finally:
-            # One that was cancelled before it began has not given its lease back; a second time does nothing.
+            # A task cancelled before it began has not given its lease back; doing so twice changes nothing.
             for each in leases:
                 self._router.done(each, Outcome.IGNORED, CallStatus.CANCELLED, self._clock())
 
     def _lease(self, call: Call, lease: Lease) -> Lease | None:
-        """Return a lease of a backend other than that of the first, ``None`` if none, or no budget, is left for it."""
+        """Return a lease for the hedge on another backend; ``None`` if no backend, budget or time is left."""
         now_ns = self._clock()
         supervisor = call.supervisor
         if now_ns >= call.deadline_ns or not has_other(self._router, supervisor, lease.backend, now_ns):
@@ -193,23 +199,24 @@ class HedgedCalls:
 
 
 def is_hedged(method: str) -> bool:
-    """Tell whether requests of this method may be hedged if they are safe: those that read, and touch no session."""
+    """Tell whether requests of this method may be hedged if they are safe to repeat: content and lists may."""
     return method in CONTENT or method in LISTS
 
 
 def quantile_s(window: WindowSummary, quantile: float) -> float:
-    """Return the one of the measured quantiles that is nearest to ``quantile``, in seconds; 0 without calls."""
+    """Return the measured quantile (0.5, 0.95 or 0.99) that is nearest to ``quantile``, in seconds; 0 without calls."""
     measured = ((0.5, window.p50_s), (0.95, window.p95_s), (0.99, window.p99_s))
     return min(measured, key=lambda each: abs(each[0] - quantile))[1] or 0.0
 
 
 async def first_result(tasks: Sequence[asyncio.Task[Message]]) -> Message:
-    """Return the first reply that is a result; without any, one that is an error; without any, raise what became of all.
+    """Return the first reply that is a result, or if all attempts end without one, a reply that is an error.
 
     Raises
     ------
     CallError
-        That of the last to fail, with the attempts of all, of unknown delivery if one of them has that.
+        No attempt got a reply. It is the last failure: ``attempts`` counts those of all tasks, and ``delivery`` is
+        ``unknown`` if any of them may have been executed.
     """
     pending = set(tasks)
     refusal: Message | None = None
@@ -234,7 +241,7 @@ async def first_result(tasks: Sequence[asyncio.Task[Message]]) -> Message:
     if refusal is not None:
         return refusal
     may_have_run = any(each.delivery == "unknown" for each in failures)
-    # A copy: the task keeps the failure itself, whose traceback would come to hold the task.
+    # A copy: the task holds the original, and a traceback added to that would hold the task.
     last = failures[-1]
     attempts = sum(each.attempts for each in failures)
     raise concluded(last.for_caller(last.delivery), attempts, may_have_run=may_have_run)

@@ -1,4 +1,4 @@
-"""How long the calls of a server took lately, looked up at most once a second."""
+"""Recent call latencies by server, read from the router at most once a second."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _MOST_SERVERS: Final = 1024
 
 
 class Latencies:
-    """Read the latencies that the router has measured.
+    """Cache the latencies that the router measures.
 
-    A look at a server costs as much as it has instances: too much for every failure of an outage.
+    Reading them costs time in proportion to the server's instances: too much for every failure in an outage.
 
     Parameters
     ----------
     router
-        Measures them.
+        Measures the latencies.
     clock
-        Monotonic nanoseconds.
+        Returns monotonic nanoseconds.
     """
 
     def __init__(self, router: Router, clock: Callable[[], int]) -> None:
@@ -33,7 +33,7 @@ class Latencies:
         self._looks: dict[str, tuple[int, WindowSummary]] = {}
 
     def window(self, server_id: str) -> WindowSummary | None:
-        """Return what was measured up to a second ago, ``None`` if there is no such server any more."""
+        """Return a server's latest latencies, at most one second old; ``None`` if the server was removed."""
         now_ns = self._clock()
         look = self._looks.get(server_id)
         if look is not None and now_ns - look[0] < _FRESH_NS:
@@ -49,6 +49,6 @@ class Latencies:
         return window
 
     def median_s(self, server_id: str) -> float:
-        """Return the seconds that every second call took less than, 0 if that is not known."""
+        """Return a server's median latency in seconds, 0 if it is not known."""
         window = self.window(server_id)
         return 0.0 if window is None else window.p50_s or 0.0

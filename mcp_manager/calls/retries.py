@@ -1,4 +1,4 @@
-"""Further attempts of a call that has failed: whether, when, and on which instance."""
+"""The retry loop: it repeats a failed call while its server's configuration allows."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ __all__ = ["Retries"]
 
 
 class Retries:
-    """Try failed calls again, as their server's :class:`~mcp_manager.config.RetryConfig` allows.
+    """Retry failed calls as their server's :class:`~mcp_manager.config.RetryConfig` allows.
 
     Parameters
     ----------
     attempts
-        Make each attempt.
+        Makes each attempt.
     router
         Keeps the retry budgets.
     clock
-        Monotonic nanoseconds.
+        Returns monotonic nanoseconds.
     log
-        Records the calls that fail for good.
+        Records the calls that fail after their last attempt.
     """
 
     def __init__(self, attempts: Attempts, router: Router, clock: Callable[[], int], log: CallLog) -> None:
@@ -52,17 +52,20 @@ class Retries:
         self._log = log
 
     async def again(self, call: Call, lease: Lease | None, error: CallError) -> tuple[Message, Lease]:
-        """Continue a call whose first attempt has failed: return the reply of a later one, and its lease.
+        """Retry a call whose first attempt has failed; return the reply of a later attempt and its lease.
 
         Parameters
         ----------
+        call
+            The call.
         lease, error
-            Those of the first attempt.
+            The lease of the first attempt (``None`` if it got none) and its failure.
 
         Raises
         ------
         CallError
-            That of the last attempt: there is to be no other, or no time for it.
+            The failure of the last attempt, once no further attempt is allowed or there is no time for one. Its
+            ``attempts`` and ``delivery`` cover all attempts.
         """
         config = call.supervisor.config.retry
         attempts, backoff_s = error.attempts, config.backoff_s
@@ -74,7 +77,7 @@ class Retries:
                 backoff_s = next_backoff_s(backoff_s, config, random())
                 if not await self._paused(call, lease, error, backoff_s):
                     break
-                # Neither a rate nor shedding has counted what it refused.
+                # The rate limit and load shedding do not count the calls that they refuse.
                 again = lease.rejection not in (Rejection.RATE, Rejection.SHED)
                 choice = Choice(lease.backend, again=again)
                 try:
@@ -92,7 +95,7 @@ class Retries:
                     return await self._attempts.carry(call, leased), leased.lease
                 except CallError as failure:
                     if leased.lease.rejection and not lease.rejection:
-                        # Why the call failed says more than why it is not made once more.
+                        # The failure of the call says more than the reason why it is not retried.
                         break
                     lease, error = leased.lease, failure
                 attempts += error.attempts
@@ -113,10 +116,10 @@ class Retries:
         return may_be_repeated(error, is_safe)
 
     async def _paused(self, call: Call, lease: Lease, error: CallError, backoff_s: float) -> bool:
-        """Wait before another attempt; tell whether there is to be one: if the budget has it, and time is left for it."""
+        """Wait before the next attempt; tell whether there may be one: budget and deadline must allow it."""
         supervisor, now_ns = call.supervisor, self._clock()
         if supervisor.is_over or lease.rejection in MAY_WAIT:
-            # There is nothing to wait for, or it has waited as long as it may.
+            # The server is going away, or the call has already waited in a queue for as long as it may.
             return False
         known = self._known(call, lease, now_ns)
         wait_s = pause_s(error, supervisor.config.retry, backoff_s, known)
@@ -128,7 +131,7 @@ class Retries:
         if not known.is_local and not self._router.withdraw(supervisor.record, now_ns):
             return False
         if wait_s:
-            # The server's own: whoever removes it, or stops the manager, need not wait for it.
+            # The supervisor owns the pause, so that removing the server or stopping the manager cancels it.
             pause = supervisor.spawn(asyncio.sleep(wait_s))
             try:
                 await asyncio.wait({pause})

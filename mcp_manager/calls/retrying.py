@@ -1,4 +1,4 @@
-"""Whether a call that has failed is tried again, and when: decisions as plain functions."""
+"""The retry decisions as pure functions: whether a failed call is retried, and after how long."""
 
 from __future__ import annotations
 
@@ -32,33 +32,35 @@ def may_be_repeated(error: CallError, is_safe: bool) -> bool:
     Parameters
     ----------
     error
-        Its ``delivery`` decides: ``not_sent`` and ``rejected`` prove that nothing was executed; after ``unknown``, only
-        what does no harm twice is sent again; what was ``answered`` never is.
+        Its ``delivery`` decides. ``not_sent`` and ``rejected`` prove that nothing was executed: always. ``unknown``:
+        only if the request is safe to repeat. ``answered``: never.
     is_safe
-        See :func:`is_executed_safely`.
+        Whether the request is safe to repeat; see :func:`is_executed_safely`.
     """
-    # Credentials that were refused, after whatever could be done about it, are refused again.
+    # The transport has already tried to renew refused credentials; they would be refused again.
     if not error.retryable or isinstance(error, AuthError):
         return False
     return error.delivery in _UNEXECUTED or (error.delivery == "unknown" and is_safe)
 
 
 def is_executed_safely(method: str, request: Sendable, config: RetryConfig, hints: ToolHints) -> bool:
-    """Tell whether a request does no harm when it is executed twice.
+    """Tell whether a request is safe to repeat.
 
     Parameters
     ----------
+    method, request
+        The name of the method, and the encoded request.
     config
-        What the operator knows of the server's tools goes before what they say of themselves.
+        The server's settings; what ``tools`` says of a tool overrides the tool's own hints.
     hints
-        What its tools say, believed only with ``trust_annotations`` (2025-06-18, server/tools: annotations are untrusted
-        unless the server is trusted).
+        The hints of the server's tools, used only with ``trust_annotations`` (2025-06-18, server/tools: annotations are
+        untrusted unless the server is trusted).
     """
     return is_safe(method, tool_of(request.params) if safety_of(method) == "conditional" else None, config, hints)
 
 
 def is_safe(method: str, tool: str | None, config: RetryConfig, hints: ToolHints) -> bool:
-    """Tell whether a request does no harm when it is executed twice, by its method and the tool that it calls."""
+    """Tell whether requests of a method, or calls of a tool, are safe to repeat; see :func:`is_executed_safely`."""
     safety = safety_of(method)
     if safety != "conditional":
         return safety == "safe"
@@ -71,39 +73,46 @@ def is_safe(method: str, tool: str | None, config: RetryConfig, hints: ToolHints
 
 
 def way_to_repeat(method: str, request: Sendable, config: RetryConfig) -> str:
-    """Return how to allow a request to be sent again when nobody knows whether it was executed.
+    """Return a hint that says how to declare a request safe to repeat.
 
-    "" if there is no way, or if the operator has said that it does harm.
+    "" if it cannot be declared so (only tool calls can), or if ``config`` already says whether its tool is.
     """
     if safety_of(method) != "conditional":
         return ""
     tool = tool_of(request.params)
     if tool is None or tool in config.tools:
         return ""
-    return f'if calling {tool[:_SHOWN]!r} twice does no harm, set it to "safe" in retry.tools'
+    return f'if {tool[:_SHOWN]!r} is safe to call twice, set it to "safe" in retry.tools'
 
 
 def next_backoff_s(previous_s: float, config: RetryConfig, random: float) -> float:
-    """Return the next wait in seconds (M. Brooker, Exponential Backoff And Jitter, 2015: decorrelated jitter).
+    """Return the next backoff in seconds (M. Brooker, Exponential Backoff And Jitter, 2015: decorrelated jitter).
 
     Parameters
     ----------
     previous_s
-        The wait before that, ``backoff_s`` if there was none.
+        The previous backoff in seconds, ``config.backoff_s`` if there was none.
+    config
+        Gives ``backoff_s`` and ``backoff_max_s``, the bounds of the result.
     random
-        Uniform in [0, 1).
+        A uniform random number in [0, 1).
     """
     spread_s = max(3.0 * previous_s - config.backoff_s, 0.0)
     return min(config.backoff_max_s, config.backoff_s + random * spread_s)
 
 
 class Circumstances(NamedTuple):
-    """What else is known when a call has failed and may be tried again.
+    """What decides, besides the error, how long to wait before a retry.
 
-    ``is_local``: it was refused before it was sent, so that it is tried again only if time alone will let it through.
-    ``has_other``: another instance is free, which need not wait as long as the last one asked. ``is_on_trial``: circuits
-    refused the call, and the open time of one of them is over: ``retry_after_s`` is then the latest time, since its trial
-    requests mostly end long before they expire.
+    Parameters
+    ----------
+    is_local
+        Whether the router refused the call before it was sent. Then it is retried only if waiting alone can help.
+    has_other
+        Whether another instance is free. Then the wait that the failed one asked for does not apply.
+    is_on_trial
+        Whether open circuits refused the call and one of them is now half-open. Its trial requests usually end long
+        before ``retry_after_s``, so that the usual backoff is enough.
     """
 
     is_local: bool = False
@@ -112,12 +121,18 @@ class Circumstances(NamedTuple):
 
 
 def pause_s(error: CallError, config: RetryConfig, backoff_s: float, known: Circumstances) -> float | None:
-    """Return the seconds to wait before the next attempt, ``None`` if it would be too long or in vain.
+    """Return the seconds to wait before the next attempt; ``None`` if waiting would take too long or cannot help.
 
     Parameters
     ----------
+    error
+        The failure; its ``retry_after_s`` is respected.
+    config
+        Gives the longest waits, ``backoff_max_s`` and ``retry_after_max_s``.
     backoff_s
-        The wait if nothing better is known.
+        The wait if nothing else decides; a shorter one that the error asks for is raised to it.
+    known
+        See :class:`Circumstances`.
     """
     is_local, has_other, is_on_trial = known
     if is_on_trial:
@@ -129,13 +144,23 @@ def pause_s(error: CallError, config: RetryConfig, backoff_s: float, known: Circ
         return backoff_s
     if has_other:
         return 0.0
-    # What a server asks for, or when its process is started again.
+    # An OverloadedError carries what the server asked for, any other error the time until its process restarts.
     longest_s = config.retry_after_max_s if isinstance(error, OverloadedError) else config.backoff_max_s
     return None if asked_s > longest_s else max(asked_s, backoff_s)
 
 
 def concluded(error: CallError, attempts: int, *, may_have_run: bool) -> CallError:
-    """Have the last failure speak for all attempts: how many there were, and whether any may have been executed."""
+    """Make the last failure cover all attempts, and return it.
+
+    Parameters
+    ----------
+    error
+        The failure of the last attempt.
+    attempts
+        How many attempts there were.
+    may_have_run
+        Whether any of them may have been executed; then ``delivery`` becomes ``unknown``.
+    """
     error.attempts = attempts
     if may_have_run and error.delivery in _UNEXECUTED:
         error.delivery = "unknown"
@@ -143,7 +168,7 @@ def concluded(error: CallError, attempts: int, *, may_have_run: bool) -> CallErr
 
 
 def give_up(error: CallError) -> None:
-    """Say that a call is not tried again because its server was removed, or the manager stopped, meanwhile."""
+    """Mark a failure as final because the server was removed, or the manager stopped, before the next attempt."""
     error.retryable = False
-    why = "the server was removed or the manager stopped meanwhile: it is not tried again"
+    why = "not retried: the server was removed or the manager stopped"
     error.hint = f"{error.hint}; {why}" if error.hint else why

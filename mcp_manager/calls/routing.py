@@ -1,4 +1,4 @@
-"""Routing: which server takes a call that names none, and which one next."""
+"""The routing of calls to a selector: which matching server is tried first, and which one next."""
 
 from __future__ import annotations
 
@@ -39,29 +39,33 @@ _KEYS: Final = 10_000
 _KEY_TTL_NS: Final = 3600 * 10**9
 _TOOL_GROUPS: Final = 256
 _LISTING_S: Final = 5.0
-# How long it is known which servers have a tool: if all could be asked, and if some could not.
+# How long the list of servers with a tool is used: if all servers could be asked, and if some could not.
 _HOLDS_NS: Final = 300 * 10**9
 _HOLDS_IN_PART_NS: Final = 5 * 10**9
 _UNKNOWN_LATENCY_S: Final = 0.03
 _INSTANCES_LOOKED_AT: Final = 4
 _READY: Final = (ServerState.HEALTHY, ServerState.DEGRADED, ServerState.INITIALIZING)
-# Whose error says most, where no server is ready.
+# If no server is ready, one in the first of these states is called: its error is the most informative.
 _TELLING: Final = (ServerState.UNHEALTHY, ServerState.MAINTENANCE, ServerState.STOPPED)
 
 
 class Routing:
-    """Carry calls to whichever server matches a :class:`Selector`.
+    """Route calls to any server that matches a :class:`Selector`.
 
     Parameters
     ----------
-    servers, index
-        All that are deployed, by id and by what they are selected by.
-    monitor, router
-        Know how they are, and how fast.
+    servers
+        The supervisors of the deployed servers, by id.
+    index
+        Finds deployed servers by tag, type and priority.
+    monitor
+        Says which servers are ready.
+    router
+        Measures their latencies, and keeps the retry budgets.
     tools
-        Knows which tools they have.
+        Lists their tools.
     clock
-        Monotonic nanoseconds.
+        Returns monotonic nanoseconds.
     """
 
     def __init__(
@@ -91,18 +95,20 @@ class Routing:
         timeout: float | None,
         attempt: Callable[[str, float | None], Awaitable[T]],
     ) -> T:
-        """Call a server that matches, and another one as long as that does no harm and the retry budget has it.
+        """Call a matching server and, if it fails, others; return the first result.
 
-        It does none if the request was certainly not executed, or may be executed twice. At most three servers of each
-        priority are asked, and eight in all.
+        Another server is called only if the request was certainly not executed or is safe to repeat, and if the retry
+        budget allows it: at most three servers of each priority, and eight in all.
 
         Parameters
         ----------
+        selector
+            The properties that a server must have.
         operation
-            What is called: whether it may be executed twice depends on its method and tool. Calls with the same key go to
-            the same server, while that is ready; if its affinity is ``hard``, to no other.
+            What is called. Its method and tool decide whether it is safe to repeat. Calls with the same key go to the
+            same server while that is ready; if its affinity is ``hard``, they go to no other.
         timeout
-            Seconds for everything; ``None`` for the ``request_timeout_s`` of the first server.
+            Seconds for everything together; ``None`` for the ``request_timeout_s`` of the first server.
         attempt
             ``await attempt(server_id, timeout)`` makes the call.
 
@@ -113,7 +119,8 @@ class Routing:
         SessionLostError
             The server that kept the state of this key is gone, and its affinity was ``hard``.
         CallError
-            What the first server's call raised, if none of the others did better.
+            All servers that were called failed. It is the first failure, or the last one of a call that may have been
+            executed.
         """
         end_ns = None if timeout is None else self._clock() + round(timeout * 1e9)
         group = await self._group(selector, timeout)
@@ -132,7 +139,7 @@ class Routing:
             try:
                 result = await attempt(server_id, left)
             except CallError as error:
-                # The first one says most, but for one of a call that may have been executed.
+                # The first failure is the most informative, unless a later call may have been executed.
                 failure = failure if failure is not None and error.delivery in _UNEXECUTED else error
                 may_have_run = may_have_run or error.delivery == "unknown"
                 if (pinned is not None and pinned[1]) or not self._may_go_on(server_id, operation, error):
@@ -142,10 +149,10 @@ class Routing:
             return result
         if failure is not None:
             raise concluded(failure, failure.attempts, may_have_run=may_have_run)
-        raise ServerNotFoundError(f"with {selector}", hint="no deployed server matches")
+        raise ServerNotFoundError(f"with {selector}", hint="deploy a server that matches, or change the selector")
 
     async def aclose(self) -> None:
-        """End what is being found out."""
+        """Cancel the tasks that look for the servers with a tool."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -154,7 +161,7 @@ class Routing:
     # Which servers
 
     def _candidates(self, group: Group, pinned: tuple[str, bool] | None, tried: list[str]) -> Iterator[str]:
-        """Yield the servers to try, each chosen when its turn comes: those before have failed."""
+        """Yield the servers to try; each is chosen only after the one before it has failed."""
         if pinned is not None and (pinned[1] or self._is_ready(pinned[0])):
             yield pinned[0]
         below: int | None = None
@@ -169,7 +176,7 @@ class Routing:
                 below = priority
             yield server_id
         if not tried:
-            # None is ready: the call itself finds out, and says, why.
+            # No server is ready: the error of a call to one of them says why.
             deployed = [each for each in group.despaired() if each in self._servers]
             yield from sorted(deployed, key=self._helplessness)[:1]
 
@@ -182,7 +189,7 @@ class Routing:
         return _TELLING.index(state) if state in _TELLING else -1
 
     def _cost(self, server_id: str) -> float:
-        """Return what a call would take: of the best of a few instances, the latency times the calls there would be."""
+        """Return the cost of a call in seconds: the lowest of a few instances (latency times calls, by weight)."""
         now_ns = self._clock()
         instances = self._servers[server_id].instances[:_INSTANCES_LOOKED_AT]
         return min((self._cost_of(each, now_ns) for each in instances), default=_UNKNOWN_LATENCY_S)
@@ -193,15 +200,15 @@ class Routing:
         reading = self._router.backend_reading(instance.backend, now_ns)
         latency_s = reading.latency_s
         if latency_s is None:
-            # One that is connected is given a call to be known by; to connect another takes a while.
+            # An idle connected instance is preferred until it is measured; connecting another one takes time.
             latency_s = 0.0 if instance.session is not None and not reading.inflight else _UNKNOWN_LATENCY_S
         return latency_s * (reading.inflight + 1) / reading.weight
 
     def _may_go_on(self, server_id: str, operation: Operation, error: CallError) -> bool:
-        """Tell whether another server may be asked after what one has answered."""
+        """Tell whether the call may go to another server after this failure."""
         supervisor = self._servers.get(server_id)
         if isinstance(error, SessionLostError) and not error.retryable:
-            # What the caller had there is nowhere else.
+            # The state that the caller lost exists on no other server.
             return False
         if error.delivery not in _UNEXECUTED:
             if supervisor is None or error.delivery != "unknown" or not error.retryable:
@@ -216,7 +223,7 @@ class Routing:
     # Keys
 
     def _pinned(self, selector: Selector, key: str | None) -> tuple[str, bool] | None:
-        """Return the server that took the last call of a key, and whether no other will do."""
+        """Return the server that took the last call of a key, and whether the key is bound to it (``hard``)."""
         pinned = None if key is None else self._keys.get((selector, key), self._clock())
         if pinned is None or pinned[0] in self._servers:
             return pinned
@@ -240,7 +247,7 @@ class Routing:
         holders = self._holders.pop(selector, None) or _Holders()
         while len(self._holders) >= _TOOL_GROUPS:
             del self._holders[next(iter(self._holders))]
-        # Last in line for being dropped.
+        # Inserted last, so that the least recently used selector is dropped first.
         self._holders[selector] = holders
         version = self._index.version, self._tools.version
         is_fresh = holders.version == version and self._clock() < holders.fresh_until_ns
@@ -248,17 +255,17 @@ class Routing:
             holders.task = background_task(
                 self._find_holders(selector, selector.tool, holders, version), "find who has a tool", among=self._tasks
             )
-            # Whoever asked may have given up waiting.
+            # The failure is retrieved here because the caller may give up waiting.
             holders.task.add_done_callback(read_failure)
         if holders.group is not None:
-            # Known well enough: what has changed is found out meanwhile.
+            # The last result is good enough while the task refreshes it.
             return holders.group
         task = holders.task
         assert task is not None
         done, _ = await asyncio.wait({task}, timeout=timeout)
         if not done:
             raise DeadlineExceededError(
-                f"it was not found out within the timeout which servers have {selector}", delivery="not_sent"
+                f"the timeout passed during the search for servers with {selector}", delivery="not_sent"
             )
         if task.cancelled():
             raise ConnectionLostError("the manager was stopped during the call", delivery="not_sent")
@@ -278,7 +285,7 @@ class Routing:
 
 
 class _Holders:
-    """The servers that have a tool, as far as it is known."""
+    """The known servers with a tool, and the task that looks for them."""
 
     __slots__ = ("fresh_until_ns", "group", "task", "version")
 

@@ -1,1 +1,1 @@
-"""One server: its instances, and who starts and replaces them."""
+"""One server: its instances, and the supervisor that starts, drains and replaces them."""

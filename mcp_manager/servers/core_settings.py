@@ -1,6 +1,6 @@
-"""A server's configuration, translated for the compiled core: seconds become nanoseconds, names become numbers.
+"""The translation of configurations into settings of the compiled core, with durations in nanoseconds.
 
-Servers that are configured alike share one of each: fewer bytes to keep, and to read on every call.
+Servers with equal configurations share the translated objects, which saves memory and memory accesses of calls.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["balancing_settings", "breaker_settings", "identity_of", "in_ns", "li
 
 @functools.lru_cache(maxsize=1024)
 def breaker_settings(config: BreakerConfig, is_probed: bool) -> BreakerSettings:
-    """Translate when circuits open, and how they close again."""
+    """Return the circuit breaker's settings; ``is_probed`` tells whether health probes are enabled."""
     return BreakerSettings(
         window_ns=in_ns(config.window_s),
         min_calls=config.min_calls,
@@ -37,7 +37,7 @@ def breaker_settings(config: BreakerConfig, is_probed: bool) -> BreakerSettings:
         half_open_permits=config.half_open_permits,
         half_open_successes=config.half_open_successes,
         probe_ttl_ns=in_ns(config.probe_ttl_s),
-        # Where nothing probes, there is nobody for callers to let go first.
+        # Without probes, callers make the trial requests themselves.
         active_first=config.active_first and is_probed,
         probe_grace_ns=in_ns(config.probe_grace_s),
     )
@@ -45,7 +45,7 @@ def breaker_settings(config: BreakerConfig, is_probed: bool) -> BreakerSettings:
 
 @functools.lru_cache(maxsize=1024)
 def balancing_settings(config: BalancingConfig) -> Balancing:
-    """Translate how calls are shared among instances."""
+    """Return the settings by which calls are shared among instances."""
     return Balancing(
         policy=config.policy,
         overprovision=config.overprovision,
@@ -57,7 +57,7 @@ def balancing_settings(config: BalancingConfig) -> Balancing:
 
 
 def limits_of(config: ServerConfig) -> Limits:
-    """Translate how much a server is sent, and what it may have in retries."""
+    """Return a server's limits and its retry budget."""
     limits, budget = config.limits, config.retry.budget
     return _limits(
         (limits.concurrency, limits.initial, limits.min, limits.max, limits.decrease),
@@ -69,7 +69,7 @@ def limits_of(config: ServerConfig) -> Limits:
 
 
 def limits_together(config: ManagerConfig) -> Limits:
-    """Translate how many calls all servers together may have under way, and what they may have in retries."""
+    """Return the manager's limit on all servers together, and their common retry budget."""
     budget = config.retry_budget
     return Limits(
         max_concurrent=config.max_concurrent,
@@ -102,7 +102,19 @@ def _limits(
 
 
 def identity_of(config: ServerConfig, index: int, found: Endpoint | None = None) -> int:
-    """Tell instances apart for rendezvous hashing, alike in every process: by their URL or endpoint, or by number."""
+    """Return the 64-bit identity of an instance for rendezvous hashing, 0 if the policy does not use it.
+
+    It is a hash of the discovered endpoint, of the instance's own URL, or of its index, and the same in every process.
+
+    Parameters
+    ----------
+    config
+        The server's configuration.
+    index
+        The index of the instance.
+    found
+        The endpoint that discovery found, ``None`` without discovery.
+    """
     if config.balancing.policy != "consistent":
         return 0
     own_url = config.url is not None and (config.has_url_template or config.url_limit is not None)
@@ -111,5 +123,5 @@ def identity_of(config: ServerConfig, index: int, found: Endpoint | None = None)
 
 
 def in_ns(seconds: float) -> int:
-    """Return a duration in the nanoseconds that the core counts in."""
+    """Convert seconds to nanoseconds."""
     return round(seconds * 1e9)

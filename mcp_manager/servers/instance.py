@@ -1,4 +1,4 @@
-"""One instance of a server: at most one live session, made by a single flight and replaced under a generation."""
+"""One instance of a server: its one live session, the attempts to make it, and its replacement when it is lost."""
 
 from __future__ import annotations
 
@@ -33,25 +33,26 @@ __all__ = ["Instance"]
 
 _log = logging.getLogger(__name__)
 
-# By how much the time that a program may take to start grows at most while its starts run out.
+# How many times start_timeout_s a program gets at most after starts that timed out.
 _MOST_GROWTH: Final = 10
 
 
 class Instance:
-    """Keep one session to one place where a server runs, and replace it when it is lost.
+    """Keep one session with one process, URL or address of a server, and replace it when it is lost.
 
-    Every replacement raises ``generation``; whatever belongs to an older session changes nothing any more.
+    Callers that need a session share one attempt to make it. ``generation`` increases whenever a session is made or
+    lost, so that events of an older session can be told from those of the present one.
 
     Parameters
     ----------
     template
-        Shared by all instances of one configuration of the server.
+        The session template, shared by all instances of one configuration.
     index
-        Which place it takes, from 0: its URL in a list or template.
+        The index of the instance, from 0: it selects the URL of a list or template, or the discovered address.
     number
-        Tells it from all other instances that the server has had.
+        A number that no other instance of the server has or had.
     on_change
-        Called after a session was made (``None``) or lost (the reason).
+        ``on_change(instance, error)`` is called after a session was made (``None``) or lost (the reason).
     """
 
     __slots__ = (
@@ -88,16 +89,16 @@ class Instance:
     ) -> None:
         self.template = template
         self._on_change = on_change
-        # The live session, if there is one; set here alone.
+        # The live session, ``None`` without one; only this class sets it.
         self.session: Session | None = None
-        # The one that :meth:`aclose` ends, for whoever comes by meanwhile.
+        # The session that aclose() is ending, so that a second aclose() can hurry it.
         self._ending: Session | None = None
         self._attempt: Attempt | None = None
-        # One that had no answer in time and still waits for it, beside further ones; over HTTP alone.
+        # An attempt over HTTP that timed out but still waits for its answer, in parallel with later attempts.
         self._late_attempt: Attempt | None = None
         self._idle: asyncio.Future[None] | None = None
         self._retired: set[asyncio.Task[None]] | None = None
-        # Sessions that were lost: their calls under way hold them, and end with the instance.
+        # Lost sessions that calls in flight still use; these calls end with the instance.
         self._lost: weakref.WeakSet[Session] | None = None
         self._closing = False
         self._not_before = 0.0
@@ -105,7 +106,7 @@ class Instance:
         self._failed_starts = 0
         # Whether the last attempt to make a session failed.
         self._has_failed = False
-        # How many starts in a row took longer than they may.
+        # How many starts in a row have timed out.
         self._overruns = 0
         self._connected_at = 0.0
         self.index = index
@@ -116,62 +117,65 @@ class Instance:
 
     @property
     def pid(self) -> int:
-        """The process id of the live session's child, 0 if there is none."""
+        """The process id of the live session's program, 0 without one."""
         session = self.session
         return session.pid if session is not None else 0
 
     @property
     def label(self) -> tuple[int, int, str | None]:
-        """What a call's record says of where it went: index, generation, revision of the session."""
+        """The index, generation and protocol revision that flight records show for a call to this instance."""
         return self.index, self.generation, self.session.revision if self.session is not None else None
 
     @property
     def is_connecting(self) -> bool:
-        """Whether an attempt to make a session is under way."""
+        """Whether an attempt to make a session is in progress."""
         return self._attempt is not None
 
     @property
     def is_starting(self) -> bool:
-        """Whether it is on its way to a session, and nothing speaks against its getting there."""
+        """Whether an attempt to make a session is in progress and the one before did not fail."""
         return self._attempt is not None and not self._attempt.has_failed_before
 
     @property
     def start_progress(self) -> str:
-        """What is known of a start that is under way, in words; "" if none is."""
+        """A description of the progress of the present attempt; "" without one."""
         attempt = self._attempt
         return attempt.progress if attempt is not None else ""
 
     @property
     def last_error(self) -> CallError | None:
-        """What its session was lost of, or could not be made for; ``None`` once it has one again."""
+        """Why its session was lost or could not be made; ``None`` while it has one."""
         return self._last_error
 
     @last_error.setter
     def last_error(self, error: CallError | None) -> None:
-        # A copy, which has no traceback: the frames in that hold the request and all that was on its way.
+        # A copy without the traceback, whose frames would keep the request and everything around it in memory.
         self._last_error = None if error is None else error.for_caller(error.delivery)
 
     @property
     def messages(self) -> int:
-        """How many messages the live session's child has written, 0 if there is none."""
+        """How many messages the live session's program has written, 0 without one."""
         signs = self.session.life_signs if self.session is not None else None
         return signs.messages if signs is not None else 0
 
     @property
     def called_until_ns(self) -> int:
-        """Until when the live session's child may be busy with calls, of :func:`time.monotonic_ns`; 0 if it may not."""
+        """When the calls that keep the live session's program busy end at the latest, in ns of ``time.monotonic_ns``.
+
+        0 without such calls.
+        """
         signs = self.session.life_signs if self.session is not None else None
         return signs.called_until_ns() if signs is not None else 0
 
     @property
     def restart_at(self) -> float:
-        """The loop time before which a child process is not started again; 0 if it may be at once."""
+        """The loop time before which a child process is not restarted; 0 if there is no such time."""
         return self._not_before
 
     @property
     def restarts_in_s(self) -> float:
-        """Seconds until a child process that was there, and is gone, is started again; 0 where none waits for that."""
-        # Also asked on other threads than the loop's.
+        """Seconds until the manager restarts a child process that has ended; 0 if it does not wait to do so."""
+        # This is also read on other threads than the loop's.
         loop = self._restart_loop
         if loop is None or self.session is not None or self._attempt is not None or not self._connected_at:
             return 0.0
@@ -180,7 +184,16 @@ class Instance:
     async def call(
         self, request: Sendable, deadline_ns: int, progress: tuple[str, ProgressReports] | None = None
     ) -> Message:
-        """Send a request on the live session, made first if need be, and return its reply.
+        """Send a request on the live session and return the reply; make a session first if there is none.
+
+        Parameters
+        ----------
+        request
+            The encoded request.
+        deadline_ns
+            When the call must have ended, in nanoseconds of :func:`time.monotonic_ns`.
+        progress
+            The progress token and the receiver of the reports, ``None`` without one.
 
         Raises
         ------
@@ -201,10 +214,22 @@ class Instance:
         deadline_ns: int,
         progress: tuple[str, ProgressReports] | None = None,
     ) -> Message:
-        """Send a request once more, on the session that replaces one the server no longer knows.
+        """Send a request once more, on the session that replaces a lost one.
 
-        The refusal proves that the request was not executed (2025-11-25, session management), or it does no harm twice.
-        Raises as :meth:`call`.
+        This is safe: the refusal proves that the request was not executed (2025-11-25, session management), or the
+        request is safe to repeat.
+
+        Parameters
+        ----------
+        session, lost
+            The lost session, and the error that reported its loss.
+        request, deadline_ns, progress
+            See :meth:`call`.
+
+        Raises
+        ------
+        CallError
+            No reply arrived; ``delivery`` covers both attempts.
         """
         self.lose(session, lost)
         try:
@@ -212,21 +237,28 @@ class Instance:
             return await replacement.call(request, deadline_ns, progress)
         except CallError as error:
             if lost.delivery == "unknown" and error.delivery in ("not_sent", "rejected"):
-                # The first one was sent, and nothing is proven of it.
+                # The first attempt may have been executed.
                 error.delivery = "unknown"
             raise
 
     def _keep_until_it_ends(self, task: asyncio.Task[None]) -> None:
-        """Have a task that ends by itself waited for by whoever closes this before."""
+        """Keep a task that ends by itself, so that :meth:`aclose` waits for it."""
         if self._retired is None:
             self._retired = set()
         self._retired.add(task)
         task.add_done_callback(self._retired.discard)
 
     def lose(self, session: Session, error: CallError, *, is_known: bool = False) -> None:
-        """Retire a session, unless another caller already did; whoever comes next makes a new one.
+        """Retire a lost session; the next call makes a new one. Does nothing if the session was already replaced.
 
-        ``is_known`` tells that the server may know it still.
+        Parameters
+        ----------
+        session
+            The lost session.
+        error
+            Why it is lost.
+        is_known
+            Whether the server may still know the session.
         """
         if session is not self.session:
             return
@@ -243,7 +275,13 @@ class Instance:
             self._on_change(self, error)
 
     async def notify(self, method_raw: bytes, params: bytes | None, deadline_ns: int) -> None:
-        """Send a notification on the live session, made first if need be."""
+        """Send a notification on the live session; make a session first if there is none.
+
+        Raises
+        ------
+        CallError
+            It could not be sent.
+        """
         session = self.session or await self.ready_session(deadline_ns)
         try:
             await session.notify(method_raw, params, deadline_ns)
@@ -253,12 +291,12 @@ class Instance:
             await session.notify(method_raw, params, deadline_ns)
 
     async def ready_session(self, deadline_ns: int) -> Session:
-        """Return the live session, joining the one attempt to make it that is under way.
+        """Return the live session, or wait until the deadline for the shared attempt to make one.
 
         Raises
         ------
         CallError
-            It could not be made; delivery is ``not_sent`` whatever the handshake met.
+            There is none; ``delivery`` is ``not_sent``, because the caller's request was not part of the attempt.
         """
         if self.session is not None:
             return self.session
@@ -270,18 +308,25 @@ class Instance:
         return self._result(attempt)
 
     async def connect(self) -> Session:
-        """Return the live session, however long the attempt to make it may take; raises as :meth:`ready_session`."""
+        """Return the live session, or wait without a deadline for one; errors as for :meth:`ready_session`."""
         if self.session is not None:
             return self.session
         attempt = self._attempt or self._begin(Urgency.AGAIN if self._connected_at else Urgency.FIRST)
-        # Not awaited itself: whoever gives up would cancel it for the others who wait.
+        # Not awaited directly: a caller that gives up would cancel it for the others.
         await asyncio.wait({attempt.outcome})
         return self._result(attempt)
 
     async def renew(self, session: Session, error: CallError) -> bool:
-        """Make another session beside one that does not answer, and have it take over; tell whether it has.
+        """Replace a session that does not answer by a new one; tell whether a new one has taken over.
 
-        Unless it can be made, the one that there is stays: its server may come back and know it.
+        If none can be made, the old session stays: the server may come back and still know it.
+
+        Parameters
+        ----------
+        session
+            The session that does not answer.
+        error
+            The reason for its replacement.
         """
         if session is not self.session or self._attempt is not None:
             return False
@@ -291,31 +336,37 @@ class Instance:
         return self.session is not None and self.session is not session
 
     async def wait_connected(self) -> None:
-        """Wait for the end of the attempt to make a session that is under way, whatever comes of it."""
+        """Wait for the end of the present attempt to make a session, whether it succeeds or fails."""
         if self._attempt is not None:
             await asyncio.wait({self._attempt.outcome})
 
     async def wait_idle(self) -> None:
-        """Wait until no call is under way."""
+        """Wait until no call is in flight."""
         backend = self.backend
         while backend is not None and backend.inflight:
             if self._idle is None or self._idle.done():
                 self._idle = asyncio.get_running_loop().create_future()
                 backend.on_idle = partial(_resolve, self._idle)
-            # Not awaited itself: whoever gives up would cancel it for the others who wait.
+            # Not awaited directly: a caller that gives up would cancel it for the others.
             await asyncio.wait({self._idle})
 
     def stop_connecting(self) -> None:
-        """Make no session any more: an attempt under way ends, and whoever waits for it learns that at once."""
+        """Cancel the attempts to make a session and make no further ones; those who wait get an error at once."""
         self._closing = True
         for attempt in (self._attempt, self._late_attempt):
-            # Once: a second time would cut short how it takes leave of the server.
+            # Only once: a second cancellation would interrupt the orderly end of its session.
             if attempt is not None and not attempt.task.cancelling():
                 attempt.task.cancel()
                 attempt.outcome.cancel()
 
     async def aclose(self, grace_s: float) -> None:
-        """End the session, giving it ``grace_s`` seconds; idempotent, safe to cancel, and the most urgent call wins."""
+        """End the session and all attempts; idempotent, and safe to cancel.
+
+        Parameters
+        ----------
+        grace_s
+            Seconds the session may take to end in an orderly way; of several calls, the shortest time counts.
+        """
         self.stop_connecting()
         if self.session is not None:
             self._ending = self.session
@@ -350,7 +401,7 @@ class Instance:
         return attempt
 
     def _not_restarted_yet(self, wait_s: float) -> CallError:
-        """Say why the child process is gone, and when it is started again."""
+        """Make the error for a child process that has ended and waits for its restart."""
         last = self.last_error
         what = last.message if last is not None else "the server process has ended"
         kind = ServerExitedError if isinstance(last, ServerExitedError) else ConnectError
@@ -381,13 +432,13 @@ class Instance:
             f"the program is {attempt.stage}",
             server_id=server_id,
             delivery="not_sent",
-            hint=attempt.session.last_words or "it has written nothing; a longer timeout waits longer for it",
+            hint=attempt.session.last_words or "it has written nothing yet; use a longer timeout",
         )
         error.is_starting = not attempt.has_failed_before
         return error
 
     async def _carry_out(self, attempt: Attempt) -> None:
-        """Make a session, and tell all who wait for it what became of that."""
+        """Make a session, and pass the outcome to all who wait for it."""
         try:
             await attempt.turn.granted()
             attempt.began_at = asyncio.get_running_loop().time()
@@ -404,7 +455,7 @@ class Instance:
         await self._succeeded(attempt)
 
     async def _start(self, attempt: Attempt) -> None:
-        """Start a program and settle with it how it is spoken to; while it lives, it has all of its time."""
+        """Start a program and connect to it, within ``start_timeout_s``, which grows after starts that timed out."""
         configured_s = self.template.config.start_timeout_s
         limit_s = configured_s * min(2**self._overruns, _MOST_GROWTH)
         try:
@@ -414,7 +465,7 @@ class Instance:
             if isinstance(error, CallError):
                 raise
             self._overruns += 1
-            grown = f", raised to {limit_s:g} s after starts that took too long" if limit_s > configured_s else ""
+            grown = f", raised to {limit_s:g} s after starts that timed out" if limit_s > configured_s else ""
             raise ConnectError(
                 f"no handshake within start_timeout_s ({configured_s:g} s{grown})",
                 server_id=self.template.server_id,
@@ -422,7 +473,7 @@ class Instance:
             ) from None
 
     async def _reach(self, attempt: Attempt) -> None:
-        """Connect to a URL and settle how it is spoken to."""
+        """Connect to a URL within ``connect_timeout_s``."""
         config = self.template.config
         loop = asyncio.get_running_loop()
         try:
@@ -438,10 +489,10 @@ class Instance:
             raise self._no_handshake() from None
 
     def _is_overdue(self, attempt: Attempt, limit: asyncio.Timeout) -> None:
-        """Have nobody wait any longer for an answer; what was asked may be answered yet, and counts then.
+        """Fail an attempt that timed out for those who wait; over HTTP, one such attempt may go on for a late answer.
 
-        A bridge may have to start a program for every session. One attempt at a time may go on so. What the loop was
-        blocked for is given back: the server may have answered long ago.
+        A bridge may have to start a program for every session. The attempt first gets back the time for which the loop
+        was blocked, because the server may have answered in time.
         """
         config = self.template.config
         loop = asyncio.get_running_loop()
@@ -464,17 +515,17 @@ class Instance:
         left_s = max(config.start_timeout_s - config.connect_timeout_s, 0.0)
         attempt.overdue = loop.call_later(left_s, lambda: limit.reschedule(loop.time()))
         error = self._no_handshake()
-        error.hint = f"a late answer still counts, for up to {config.start_timeout_s:g} s in all"
+        error.hint = f"a late answer still counts, for up to {config.start_timeout_s:g} s in total"
         self._failed(attempt, error)
 
     def _no_handshake(self) -> CallError:
         template = self.template
         if template.authorizations is not None and template.authorizations.is_pending:
             return AuthError(
-                "the server waits for an authorization that is under way",
+                "the session waits for an authorization in progress",
                 server_id=template.server_id,
                 retryable=True,
-                hint="it goes on: call again once the user has agreed",
+                hint="call again once the user has granted it",
             )
         return ConnectError(
             f"no handshake within connect_timeout_s ({template.config.connect_timeout_s:g} s)",
@@ -483,7 +534,7 @@ class Instance:
 
     def _failed(self, attempt: Attempt, error: CallError) -> None:
         if self._attempt is not attempt:
-            # Those who waited for it were told already.
+            # The attempt is late: those who waited for it already have an outcome.
             return
         self._attempt = None
         self.last_error = error
@@ -497,7 +548,7 @@ class Instance:
         if attempt.replaces is not None:
             self.lose(*attempt.replaces, is_known=True)
         if self.session is not None or self._closing:
-            # It came late, and the server knows it: it is told.
+            # The session came too late. The server knows it, so it is ended in an orderly way.
             await to_its_end(session.aclose(self.template.config.shutdown_grace_s))
             return
         for other in (self._attempt, self._late_attempt):
@@ -519,7 +570,7 @@ class Instance:
         self._on_change(self, None)
 
     def _ended(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
-        """Take back what an attempt had, whatever became of it."""
+        """Clean up after an attempt, whatever its outcome."""
         attempt.turn.leave()
         error = None if task.cancelled() else task.exception()
         if self._attempt is attempt:
@@ -539,13 +590,13 @@ class Instance:
             self.backend.channel = None if session is None else session.channel
 
     def give_up(self, session: Session, error: CallError) -> None:
-        """Retire a session with its process, which is started again when its time has come."""
+        """Retire a session and its process; the process is restarted after the delay of ``restart``."""
         if session is self.session:
             self._delay_restart()
             self.lose(session, error)
 
     def _delay_restart(self) -> None:
-        """Hold back the next start of a child process; a URL is not ours to restart and may be tried at once."""
+        """Delay the next start of a child process; a URL, which is not ours to restart, may be tried again at once."""
         if self.template.config.transport != "stdio":
             return
         restart = self.template.config.restart
@@ -564,8 +615,8 @@ def _resolve(future: asyncio.Future[None]) -> None:
 
 
 def _for_caller(error: BaseException) -> BaseException:
-    """Turn the failure of a shared attempt into one waiter's own."""
+    """Return the failure of a shared attempt as an error of one caller's own."""
     if isinstance(error, ConnectionLostError | SessionLostError) and not isinstance(error, ServerExitedError):
         return ConnectError(error.message, server_id=error.server_id, hint=error.hint)
-    # Whatever became of the handshake, the caller's own request never left.
+    # Whatever happened to the handshake, the caller's own request was not sent.
     return error.for_caller("not_sent") if isinstance(error, CallError) else error

@@ -1,4 +1,4 @@
-"""One server's life: its instances come, go and drain here, and every task of theirs ends here."""
+"""The supervisor of one server: it owns the server's instances and tasks, and starts, drains and ends them."""
 
 from __future__ import annotations
 
@@ -27,31 +27,43 @@ __all__ = ["Change", "InstanceObserver", "RestartCause", "Supervisor"]
 T = TypeVar("T")
 
 RestartCause = Literal["exit", "hang"]
-"""Why a child process is started again: it has ended, or was killed because it did not answer."""
+"""Why a child process is restarted: it ended by itself, or it was killed because it did not answer."""
 
 _log = logging.getLogger(__name__)
 
 
 class InstanceObserver(Protocol):
-    """Who wants to know of a server's instances: the health monitor."""
+    """The receiver of a supervisor's events: the health monitor."""
 
     def instance_added(self, supervisor: Supervisor, instance: Instance) -> None:
-        """Learn of a new instance, not yet connected."""
+        """Handle a new instance, which is not yet connected."""
 
     def instance_changed(self, supervisor: Supervisor, instance: Instance, error: CallError | None) -> None:
-        """Learn that an instance's session was made (``None``) or lost (the reason)."""
+        """Handle that the session of an instance was made (``None``) or lost (the reason)."""
 
     def instance_removed(self, instance: Instance) -> None:
-        """Learn that an instance is about to drain."""
+        """Handle that an instance left traffic and begins to drain."""
 
     def instance_ended(self, supervisor: Supervisor) -> None:
-        """Learn that an instance has drained, and ended."""
+        """Handle that an instance has drained and ended."""
 
 
 class Change:
-    """A replacement of a server's configuration that is under way.
+    """A rollout in progress.
 
-    ``is_scaled`` tells whether somebody asked for another number of instances meanwhile, which holds whatever comes of it.
+    Parameters
+    ----------
+    before, template
+        The session settings of the old and of the new configuration.
+    desired_before
+        How many instances were wanted before the rollout.
+    task
+        The task that runs the rollout.
+
+    Attributes
+    ----------
+    is_scaled
+        Whether :meth:`Supervisor.scale` was called during the rollout. Its number then holds, whatever the outcome.
     """
 
     __slots__ = ("before", "desired_before", "is_scaled", "task", "template")
@@ -72,16 +84,16 @@ class Supervisor:
     Parameters
     ----------
     template
-        What sessions are made from; ``template.config`` is the server's configuration.
+        The session template; ``template.config`` is the server's configuration.
     router
-        Where the instances are registered; the server itself already is.
+        The router to register the instances with; the server itself is already registered.
     observer
-        Told of every instance.
+        Notified of every change of an instance.
     clock
-        Monotonic nanoseconds.
+        Returns monotonic nanoseconds.
     """
 
-    # No dictionary on the way to what a call reads: in a large fleet, every line of memory it touches is a miss.
+    # Slots, not a dictionary: in a large fleet, every cache line that a call touches is a cache miss.
     __slots__ = (
         "_clock",
         "_draining",
@@ -115,17 +127,17 @@ class Supervisor:
         self._router = router
         self._observer = observer
         self._clock = clock
-        # Of most servers of a large fleet nothing is ever asked: what they do not need, they do not have.
+        # Most servers of a large fleet are never called, so what they may not need is made when it is needed.
         self._tasks: set[asyncio.Task[Any]] | None = None
         self._instances: tuple[Instance, ...] = ()
         self._draining: tuple[Instance, ...] = ()
-        # What a rollout brings: instances that are not in traffic yet, and the credentials of what it replaced.
+        # For rollouts: new instances that do not take traffic yet, and replaced settings that still obtain tokens.
         self._staged: tuple[Instance, ...] = ()
         self._retired: tuple[SessionTemplate, ...] = ()
         self._next_number = 0
         self.desired = 0
         self.rollout: Change | None = None
-        # How often a child process was gone, by cause; most servers never lose one.
+        # How often a child process was lost, by cause; None until the first time.
         self.restarts: dict[RestartCause, int] | None = None
         self.is_over = False
         self.in_maintenance = False
@@ -141,30 +153,30 @@ class Supervisor:
 
     @property
     def template(self) -> SessionTemplate:
-        """What its sessions are made from, and what they have found out."""
+        """The session template, and what the sessions have learned about the server."""
         return self._template
 
     @property
     def instances(self) -> tuple[Instance, ...]:
-        """The instances that take traffic, in the order of their index; while a rollout is on, of two configurations."""
+        """The instances that take traffic, ordered by index; during a rollout, those of both configurations."""
         return self._instances
 
     @property
     def is_dormant(self) -> bool:
-        """Whether its instances are made when the first call comes: it is lazy and was never used."""
+        """Whether it is lazy and was never used, so that the first call makes its instances."""
         return self.record.dormant is not None
 
     @property
     def draining(self) -> int:
-        """How many instances finish their last calls."""
+        """How many instances are draining."""
         return len(self._draining)
 
     # How many instances there are
 
     def scale(self, desired: int) -> list[Instance]:
-        """Set how many instances are wanted and make it so; return the new ones, which are not connected yet.
+        """Set how many instances are wanted and reconcile; return the new ones, which are not connected yet.
 
-        While a rollout is on, it works towards the new number, and nothing is returned.
+        During a rollout the number is handed to the rollout, and nothing is returned.
         """
         self.desired = desired
         if self.rollout is not None:
@@ -175,16 +187,16 @@ class Supervisor:
         return self.reconcile()
 
     def waken(self) -> list[Instance]:
-        """Make the instances of a dormant server; return them."""
+        """Make and return the instances of a lazy server that was never used; return none for any other server."""
         is_dormant, self.record.dormant = self.is_dormant, None
         return self.reconcile() if is_dormant and not self.is_over else []
 
     def reconcile(self) -> list[Instance]:
-        """Add what is missing of the wanted instances and drain what is too much; return the new ones.
+        """Add missing instances and drain surplus ones; return the new ones.
 
-        While a rollout is on, nothing is done.
-        Everything is decided at once, from what is there, so that however often and from wherever it is called the
-        outcome is what was wanted last. The lowest indexes are kept, so that a list of URLs is used from its beginning.
+        During a rollout it does nothing. It compares the present instances with the wanted number in one step, so
+        repeated and nested calls lead to the number that was set last. The lowest indexes are kept, so that a list of
+        URLs is used from its beginning.
         """
         if self.is_over or self.rollout is not None:
             return []
@@ -202,31 +214,39 @@ class Supervisor:
         return added
 
     def in_use(self, template: SessionTemplate) -> set[int]:
-        """Return the indexes of all instances of a configuration that there are, draining ones included."""
+        """Return the indexes of all instances of a configuration, draining ones included."""
         return {each.index for each in (*self._staged, *self._instances, *self._draining) if each.template is template}
 
     def drain(self, instance: Instance) -> asyncio.Task[None]:
-        """Take an instance out of traffic at once, and end it when its calls have ended or ``drain_timeout_s`` is over."""
+        """Take an instance out of traffic; return the task that ends it after its calls, or ``drain_timeout_s``."""
         self._leave(instance)
         config = instance.template.config
         return self.spawn(self._drain(instance, config.drain_timeout_s, config.shutdown_grace_s))
 
-    # What a rollout needs beside that
+    # Rollouts
 
     def begin_rollout(self, template: SessionTemplate, work: Coroutine[Any, Any, None]) -> Change:
-        """Run the replacement of the configuration, which alone decides on instances until :meth:`end_rollout`."""
+        """Run a rollout; until :meth:`end_rollout`, only its task adds and drains instances.
+
+        Parameters
+        ----------
+        template
+            The session settings of the new configuration.
+        work
+            The rollout itself, which runs in a task of the supervisor.
+        """
         self.waken()
         self.rollout = Change(self._template, template, self.desired, self.spawn(work))
         self.desired = template.config.instances
         return self.rollout
 
     def revert(self) -> None:
-        """Want as many instances as before the rollout again, unless another number was asked for since."""
+        """Restore the number of instances from before the rollout, unless :meth:`scale` was called since."""
         if self.rollout is not None and not self.rollout.is_scaled:
             self.desired = self.rollout.desired_before
 
     def end_rollout(self) -> list[Instance]:
-        """Make it so again that there are as many instances as are wanted, of the configuration that is the server's."""
+        """End the rollout: discard staged instances and reconcile; return the instances that were added."""
         change, self.rollout = self.rollout, None
         if change is None:
             return []
@@ -238,27 +258,27 @@ class Supervisor:
         return self.reconcile()
 
     def stage(self, template: SessionTemplate, index: int) -> Instance:
-        """Make an instance of another configuration, which takes no traffic until :meth:`admit`."""
+        """Add an instance of another configuration, which takes no traffic before :meth:`admit`."""
         instance = self._add(template, index)
         self._staged = (*self._staged, instance)
         self._set_availability(instance)
         return instance
 
     def admit(self, instance: Instance) -> None:
-        """Let an instance take traffic: at once if it has a session, else as soon as it has, or for want of another."""
+        """Let an instance take traffic. Without a session it takes calls only if no connected instance admits them."""
         self._staged = tuple(each for each in self._staged if each is not instance)
         self._instances = tuple(sorted((*self._instances, instance), key=_by_index))
         self._set_availability(instance)
 
     def discard(self) -> list[asyncio.Task[None]]:
-        """End the instances that take no traffic yet."""
+        """End the staged instances, which take no traffic yet; return the tasks that do so."""
         discarded = self._staged
         for instance in discarded:
             self._leave(instance)
         return [self.spawn(self._drain(each, 0.0, each.template.config.shutdown_grace_s)) for each in discarded]
 
     def adopt(self, template: SessionTemplate) -> None:
-        """Make another configuration that of the server; instances of the old one stay until they are drained."""
+        """Make another configuration the server's own; instances of the old one stay until they are drained."""
         before = self._template
         if before.authorizations is not None:
             self._retired = (*self._retired, before)
@@ -270,7 +290,7 @@ class Supervisor:
         self._release()
 
     def balance(self, *, by_weight: bool = False) -> None:
-        """Have calls shared as the configuration says or, for a time, so that weights alone decide on the shares."""
+        """Apply the configured balancing, or with ``by_weight`` one in which only weights decide (for a canary)."""
         balancing = self.config.balancing
         if by_weight:
             policy = "consistent" if balancing.policy == "consistent" else "weighted"
@@ -278,26 +298,25 @@ class Supervisor:
         if not self.is_over:
             self._router.configure(self.server_id, balancing_settings(balancing), limits_of(self.config))
 
-    # Child processes that are gone
+    # Child processes that have ended
 
     def hold(self, instance: Instance) -> float:
-        """Keep calls from a child process that is gone until it is started again; return how many seconds that is.
+        """Hold the circuit of an ended child process open until its restart; return the seconds until then.
 
-        0 for whatever else: it is there, it may be started at once, or it is no child.
+        Returns 0 and does nothing if the instance has a session, may restart at once, or is not a child process.
         """
         if instance.session is not None or instance.backend is None:
             return 0.0
         wait_s = instance.restart_at - asyncio.get_running_loop().time()
         if wait_s <= 0:
             return 0.0
-        # Rounded up: whoever comes back after exactly that must not be too early by what a float cannot tell apart.
+        # Rounded up, so that a caller who waits exactly that long is not too early by a rounding error.
         wait_s = ceil(wait_s * 1e3 + 1e-3) / 1e3
-        # The process is gone, there is nothing to count.
         self._router.trip(instance.backend, self._clock(), hold_ns=in_ns(wait_s))
         return wait_s
 
     def release(self, instance: Instance) -> bool:
-        """Let calls through to a child process that may be started by now, for which they wait; tell whether it was held."""
+        """Admit calls to a child process whose restart is due, so that they start it; tell whether it was held."""
         backend = instance.backend
         if backend is None or instance.session is not None or not 0 < instance.restart_at:
             return False
@@ -308,16 +327,16 @@ class Supervisor:
         self._router.reset_breaker(backend, now_ns)
         return True
 
-    # The rest of its life
+    # Maintenance, tasks and the end
 
     def set_maintenance(self, on: bool) -> None:
-        """Take the server out of traffic as its operator wishes, or put it back."""
+        """Take the server out of traffic for its operator, or put it back."""
         self.in_maintenance = on
         for instance in self._instances:
             self._set_availability(instance)
 
     def spawn(self, work: Coroutine[Any, Any, T], context: Context | None = None) -> asyncio.Task[T]:
-        """Run work that belongs to this server and must end with it, by default in a copy of the current context."""
+        """Run work in a task that ends with this server, by default in a copy of the current context."""
         if self._tasks is None:
             self._tasks = set()
         task = background_task(work, f"server {self.server_id}", among=self._tasks, context=context)
@@ -325,16 +344,21 @@ class Supervisor:
         return task
 
     async def aclose(self, grace_s: float) -> None:
-        """Drain and end every instance, in steps of ``grace_s`` seconds; cancelled, end them at once.
+        """Drain and end every instance; if cancelled, end them at once.
 
-        Idempotent: a second call hurries the first, and both wait for the end.
+        It is idempotent: a second call can hurry the first, and both wait for the end.
+
+        Parameters
+        ----------
+        grace_s
+            Seconds for calls in flight to finish, and then for each session to end in an orderly way.
         """
         self.is_over = True
         self.record.dormant = None
         for instance in (*self._staged, *self._instances):
             self._leave(instance)
         if self.record.on_slot is not None:
-            # Whoever waits for a turn waits in vain.
+            # Wakes the calls that wait for a limit, which fail now.
             self.record.on_slot()
         instances = self._draining
         for instance in instances:
@@ -373,7 +397,7 @@ class Supervisor:
             tier=_at(config.balancing.tiers, index, 0) if found is None else found.tier,
             identity=identity_of(config, index, found),
         )
-        # Nothing is picked before admit().
+        # It takes no calls before admit().
         self._router.set_availability(instance.backend, EXCLUDED)
         if not config.breaker.enabled:
             self._router.set_breaker_mode(instance.backend, "disabled")
@@ -381,13 +405,13 @@ class Supervisor:
         return instance
 
     def _weigh(self, instance: Instance) -> None:
-        """Give an instance the weight that was found last."""
+        """Give an instance the weight that discovery found last."""
         endpoints, backend = instance.template.endpoints, instance.backend
         if endpoints is not None and backend is not None and backend.weight != endpoints[instance.index].weight:
             self._router.set_weight(backend, endpoints[instance.index].weight)
 
     def _leave(self, instance: Instance) -> None:
-        """Take an instance out of traffic, on its way to its end."""
+        """Take an instance out of traffic for good."""
         self._staged = tuple(each for each in self._staged if each is not instance)
         self._instances = tuple(each for each in self._instances if each is not instance)
         self._draining = (*self._draining, instance)
@@ -396,7 +420,7 @@ class Supervisor:
             self._router.set_availability(instance.backend, EXCLUDED)
 
     async def _drain(self, instance: Instance, drain_s: float, grace_s: float) -> None:
-        # Cancelled, it leaves the rest to aclose(), which has a time limit of its own.
+        # If it is cancelled, aclose() ends the instance within its own time limit.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(drain_s):
                 await instance.wait_idle()
@@ -413,7 +437,7 @@ class Supervisor:
         instance.template.forget_instance(instance.number)
 
     def _release(self) -> None:
-        """End what obtains tokens for a configuration of which no instance is left."""
+        """Stop obtaining tokens for configurations that have no instances left."""
         if not self._retired:
             return
         in_use = {id(each.template) for each in (*self._staged, *self._instances, *self._draining)}
@@ -429,7 +453,7 @@ class Supervisor:
         now_ns = self._clock()
         is_child = instance.template.config.transport == "stdio"
         if error is None and (is_child or instance.generation == 1):
-            # A new process is a new peer: what the old one did is no longer held against it.
+            # A new process starts with a closed circuit: the old one's failures do not count against it.
             self._router.reset_breaker(instance.backend, now_ns)
         elif error is None:
             self._router.reconnected(instance.backend)
@@ -440,7 +464,7 @@ class Supervisor:
         self._observer.instance_changed(self, instance, error)
 
     def _count_restart(self, instance: Instance, error: CallError) -> None:
-        """Count a child process that is gone, and say so."""
+        """Count and log the loss of a child process."""
         if self.restarts is None:
             self.restarts = {}
         cause: RestartCause = "hang" if isinstance(error, ServerExitedError) and error.has_hung else "exit"

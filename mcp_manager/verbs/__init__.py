@@ -1,1 +1,1 @@
-"""What MCP lets one ask of a server, and of the whole fleet: the methods of ``McpManager``."""
+"""The methods of MCP as methods of ``McpManager``, for one server and for the whole fleet."""

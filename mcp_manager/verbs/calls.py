@@ -1,4 +1,4 @@
-"""The typed verbs of MCP, each decoded once from the bytes of its reply."""
+"""The typed methods of MCP for tools, resources, prompts and completions."""
 
 from __future__ import annotations
 
@@ -36,19 +36,17 @@ from mcp_manager.types import Selector
 
 __all__ = ["Verbs"]
 
-# Of so many, what they promise is read in some milliseconds.
+# More tools than this are evaluated in a thread: it takes milliseconds.
 _FEW_TOOLS: Final = 2_000
 
 T = TypeVar("T")
 
 
 class Verbs:
-    """MCP's methods with typed results, over one ``call``.
+    """Provide the methods of MCP with typed results; subclasses provide :meth:`call`.
 
-    Every verb takes ``timeout`` in seconds for all that it does (default: the server's ``request_timeout_s`` for every
-    request) and raises :class:`RpcError`
-    when the server answers with an error, :class:`ProtocolError` when the result has not the shape of the
-    specification, and :class:`CallError` when no answer came.
+    The parameters ``server_id``, ``timeout``, ``key`` and ``on_progress``, and the errors that all methods raise, are
+    documented at :meth:`request`.
     """
 
     @abstractmethod
@@ -62,7 +60,7 @@ class Verbs:
         key: str | None = None,
         on_progress: ProgressCallback | None = None,
     ) -> Message:
-        """Send a request and return the reply as received."""
+        """Send a request and return the reply as received, an error included; otherwise as :meth:`request`."""
 
     @abstractmethod
     async def _routed(
@@ -72,33 +70,38 @@ class Verbs:
         timeout: float | None,
         attempt: Callable[[str, float | None], Awaitable[T]],
     ) -> T:
-        """Make an attempt on a server that matches, and on others as long as that does no harm."""
+        """Make an attempt on a matching server, and on others if it fails; see ``Routing.carry``."""
 
     @abstractmethod
     async def _page(
         self, server_id: str, method: str, params: object, place: object | None, timeout: float | None
     ) -> tuple[Message, object]:
-        """Send a request for a page of a list where the page before came from, and return the reply and where that is.
+        """Request one page of a list; return the reply and the session that it came from (``place`` of the next page).
 
-        A cursor is not for another session (2025-11-25, server/utilities/pagination). For ``None``, anywhere will do;
-        raises :class:`RpcError` for an invalid cursor if the place is gone.
+        A cursor is valid only in the session that returned it (2025-11-25, server/utilities/pagination), so ``place``
+        is that of the previous page, ``None`` for the first one.
+
+        Raises
+        ------
+        RpcError
+            The session of ``place`` is gone; the error is that of an invalid cursor.
         """
 
     @abstractmethod
     def _template_of(self, server_id: str) -> SessionTemplate | None:
-        """Return what a server's sessions are made from, ``None`` for one that is gone: its faults and its secrets."""
+        """Return the session settings of a server, ``None`` if it was removed."""
 
     @abstractmethod
     def _outputs(self, server_id: str) -> OutputSchemas | None:
-        """Return what is known of a server's output schemas, ``None`` if its results are not checked."""
+        """Return the output schemas of a server's tools, ``None`` if its results are not validated."""
 
     @abstractmethod
     def _hints(self, server_id: str) -> ToolHints | None:
-        """Return what is known of a server's tool annotations, ``None`` if nobody asks for it."""
+        """Return the hints of a server's tools, ``None`` if its configuration does not trust them."""
 
     @abstractmethod
     def _stamp(self, server_id: str) -> tuple[object, ...]:
-        """Tell what a server's lists would be read from now."""
+        """Return a value that changes when the lists of a server may have changed: its settings and its sessions."""
 
     async def request(
         self,
@@ -115,16 +118,37 @@ class Verbs:
         Parameters
         ----------
         server_id
-            The server, or a :class:`Selector` for any that matches.
+            The id of the server, or a :class:`Selector` for any server that matches.
+        method
+            The name of the method, such as ``tools/list``.
         params
             A JSON object or array as Python data, or ``None``.
+        timeout
+            Seconds, from 0, for everything together: waiting, connecting and all attempts. Default: the server's
+            ``request_timeout_s``.
         key
-            Calls with the same one stay together, as ``balancing`` of the server's configuration says.
+            Calls with the same key stay on one instance, as ``balancing`` of the server's configuration says. ``None``:
+            no affinity.
         on_progress
-            Called as ``on_progress(progress, total, message)`` for every progress notification of this request, in their
-            order. It may be async: then it is awaited beside the call, which returns once every report is delivered, at
-            its timeout at the latest; of more than 256 reports that wait, the oldest are dropped. What it raises is
-            logged.
+            Called as ``on_progress(progress, total, message)`` for each progress notification of this request, in
+            order. It may be async; then it runs alongside the call, which returns once all reports are delivered, or at
+            its timeout. At most 256 reports wait; the oldest are dropped. Exceptions that it raises are logged.
+
+        Raises
+        ------
+        RpcError
+            The server answered with a JSON-RPC error.
+        ProtocolError
+            The result does not have the form that the specification requires, or is larger than the server's
+            ``max_response_values`` allows.
+        CallError
+            There was no answer; ``delivery`` says whether the request may have been executed.
+        InvalidRequestError
+            An argument is invalid; nothing was sent.
+        ServerNotFoundError
+            No server has this id, or none matches the selector.
+        NotRunningError
+            The manager does not run, or runs on another event loop.
         """
         if isinstance(server_id, Selector):
             return await self._routed(
@@ -139,16 +163,41 @@ class Verbs:
         return await self._decoded(server_id, reply, Any)
 
     async def ping(self, server_id: str, *, timeout: float | None = None) -> None:
-        """Ask the server for a sign of life."""
+        """Check that a server answers; parameters and errors as for :meth:`request`."""
         self._result_of(server_id, await self.call(server_id, "ping", timeout=timeout))
 
     async def discover(self, server_id: str, *, timeout: float | None = None) -> DiscoverResult:
-        """Ask the server what it speaks and can do; servers of before 2026-07-28 know no such method."""
+        """Return the protocol revisions and capabilities of a server (2026-07-28); see :meth:`request`.
+
+        Raises
+        ------
+        RpcError
+            The server answered with an error: servers of earlier revisions do not know this method.
+        """
         reply = await self.call(server_id, "server/discover", timeout=timeout)
         return await self._decoded(server_id, reply, DiscoverResult)
 
     async def list_tools(self, server_id: str, *, timeout: float | None = None) -> list[Tool]:
-        """List all tools, every page."""
+        """Return the tools of a server, from all pages.
+
+        The list also tells the manager which output schemas to check and, with ``retry.trust_annotations``, which tools
+        are safe to repeat.
+
+        Parameters
+        ----------
+        server_id
+            The id of the server.
+        timeout
+            Seconds for all pages together; default: the server's ``request_timeout_s`` for each page.
+
+        Raises
+        ------
+        ProtocolError
+            A page is malformed, or the list has more than 10,000 pages, 1,000,000 entries, or four times the values or
+            bytes that the server's limits allow one result.
+        RpcError, CallError, ServerNotFoundError
+            As for :meth:`request`.
+        """
         check_server_id(server_id)
         outputs, stamp = self._outputs(server_id), self._stamp(server_id)
         epoch = outputs.epoch if outputs is not None else 0
@@ -176,22 +225,28 @@ class Verbs:
         key: str | None = None,
         on_progress: ProgressCallback | None = None,
     ) -> CallToolResult:
-        """Call a tool. A tool's own failure is a result with ``is_error``, not an exception.
+        """Call a tool and return its result; if the tool itself fails, the result has ``is_error``.
+
+        Once the server's tools have been listed, the structured content is checked against the tool's output schema
+        (2025-06-18, server/tools, output schema), unless the server's ``validate_output`` is false.
 
         Parameters
         ----------
+        name
+            The name of the tool.
+        arguments
+            Its arguments by name; ``None`` for none.
         meta
-            Members of ``_meta``, beside those that the manager sets.
-        server_id, key, on_progress
+            Members of ``_meta``, in addition to those that the manager sets.
+        server_id, timeout, key, on_progress
             See :meth:`request`.
-
-        Once the server's tools have been listed, what a tool returns is checked against its output schema (2025-06-18,
-        server/tools, output schema), unless the server is configured with ``validate_output = False``.
 
         Raises
         ------
         ProtocolError
-            The structured content breaks the schema, or is missing although there is one; the tool has been called.
+            The result is malformed, or breaks the output schema of the tool. The tool has been executed.
+        RpcError, CallError, InvalidRequestError, ServerNotFoundError
+            As for :meth:`request`.
         """
         if isinstance(server_id, Selector):
             return await self._routed(
@@ -215,17 +270,17 @@ class Verbs:
         return result
 
     async def list_resources(self, server_id: str, *, timeout: float | None = None) -> list[Resource]:
-        """List all resources, every page."""
+        """Return the resources of a server, from all pages; parameters and errors as for :meth:`list_tools`."""
         return await self._list(server_id, "resources/list", "resources", Resource, timeout)
 
     async def list_resource_templates(self, server_id: str, *, timeout: float | None = None) -> list[ResourceTemplate]:
-        """List all resource templates, every page."""
+        """Return the resource templates of a server, from all pages; see :meth:`list_tools`."""
         return await self._list(server_id, "resources/templates/list", "resource_templates", ResourceTemplate, timeout)
 
     async def read_resource(
         self, server_id: str | Selector, uri: str, *, timeout: float | None = None, key: str | None = None
     ) -> ReadResourceResult:
-        """Read a resource; for ``server_id`` and ``key`` see :meth:`request`."""
+        """Read the resource with a URI; other parameters and errors as for :meth:`request`."""
         if isinstance(server_id, Selector):
             return await self._routed(
                 server_id,
@@ -238,25 +293,32 @@ class Verbs:
         return await self._decoded(server_id, reply, ReadResourceResult)
 
     async def subscribe(self, server_id: str, uri: str, *, timeout: float | None = None) -> None:
-        """Ask for ``notifications/resources/updated`` of a resource; they go to the manager's handlers.
+        """Subscribe to the updates of a resource; each is passed to the handler ``on_resource_updated``.
 
-        The subscription is the manager's: it holds until :meth:`unsubscribe`, whatever becomes of sessions, connections
-        and processes. What may have been missed meanwhile is told as updated. Servers of 2026-07-28 are listened to by
-        ``subscriptions/listen``, earlier ones asked by ``resources/subscribe``.
+        The manager keeps the subscription until :meth:`unsubscribe`, across new sessions, broken connections and
+        restarts. A resource that may have been updated in between is reported as updated. The manager uses
+        ``subscriptions/listen`` with servers of 2026-07-28 and ``resources/subscribe`` with earlier ones.
+
+        Parameters
+        ----------
+        uri
+            The URI of the resource.
+        server_id, timeout
+            See :meth:`request`, whose errors it raises.
         """
         self._result_of(
             server_id, await self.call(server_id, "resources/subscribe", {"uri": as_text(uri, "uri")}, timeout=timeout)
         )
 
     async def unsubscribe(self, server_id: str, uri: str, *, timeout: float | None = None) -> None:
-        """End a subscription."""
+        """End the subscription to a resource; parameters and errors as for :meth:`subscribe`."""
         self._result_of(
             server_id,
             await self.call(server_id, "resources/unsubscribe", {"uri": as_text(uri, "uri")}, timeout=timeout),
         )
 
     async def list_prompts(self, server_id: str, *, timeout: float | None = None) -> list[Prompt]:
-        """List all prompts, every page."""
+        """Return the prompts of a server, from all pages; parameters and errors as for :meth:`list_tools`."""
         return await self._list(server_id, "prompts/list", "prompts", Prompt, timeout)
 
     async def get_prompt(
@@ -268,7 +330,17 @@ class Verbs:
         timeout: float | None = None,
         key: str | None = None,
     ) -> GetPromptResult:
-        """Fill in a prompt; for ``server_id`` and ``key`` see :meth:`request`."""
+        """Return the messages of a prompt.
+
+        Parameters
+        ----------
+        name
+            The name of the prompt.
+        arguments
+            Its arguments by name; ``None`` for none.
+        server_id, timeout, key
+            See :meth:`request`, whose errors it raises.
+        """
         if isinstance(server_id, Selector):
             return await self._routed(
                 server_id,
@@ -291,10 +363,20 @@ class Verbs:
         timeout: float | None = None,
         key: str | None = None,
     ) -> CompleteResult:
-        """Ask for completions of an argument of a prompt (``{"type": "ref/prompt", "name": …}``) or a template.
+        """Return completions for an argument of a prompt or of a resource template.
 
-        ``context`` holds the arguments that are settled already, by name; for ``server_id`` and ``key`` see
-        :meth:`request`.
+        Parameters
+        ----------
+        reference
+            ``{"type": "ref/prompt", "name": …}`` or ``{"type": "ref/resource", "uri": …}``.
+        argument
+            The name of the argument.
+        value
+            What the user has entered so far.
+        context
+            The arguments that are already set, by name.
+        server_id, timeout, key
+            See :meth:`request`, whose errors it raises.
         """
         if isinstance(server_id, Selector):
             return await self._routed(
@@ -330,12 +412,12 @@ class Verbs:
     async def _check_output(
         self, server_id: str, outputs: OutputSchemas, tool: str, result: CallToolResult, end: float | None
     ) -> None:
-        """Raise :class:`ProtocolError` if a tool did not return what it promises."""
+        """Raise :class:`ProtocolError` if the result of a tool breaks its output schema."""
         if result.result_type not in (None, "complete"):
             return
         fault = await outputs.find_fault(tool, result.structured_content)
         if fault is not None and not outputs.is_current(self._stamp(server_id)):
-            # The tool may have changed since it was listed; no good result is refused for an old promise.
+            # The schema may be outdated: list the tools again before the result is refused.
             try:
                 await self.list_tools(server_id, timeout=None if end is None else max(0.0, end - time.monotonic()))
             except McpManagerError:
@@ -343,10 +425,10 @@ class Verbs:
             fault = await outputs.find_fault(tool, result.structured_content)
         if fault is not None:
             raise ProtocolError(
-                f"tool {tool!r} returned something else than it promises: {fault}",
+                f"the result of tool {tool!r} does not match its output schema: {fault}",
                 server_id=server_id,
                 delivery="answered",
-                hint="validate_output = false takes its results as they are",
+                hint="validate_output = false turns this check off",
             )
 
     async def _list(self, server_id: str, method: str, member: str, kind: type[T], timeout: float | None) -> list[T]:
@@ -361,9 +443,11 @@ class Verbs:
             if cursor is not None and end is not None:
                 left = end - time.monotonic()
                 if left <= 0:
-                    # A reply that comes at once would be taken even so: deadlines end waits.
+                    # Checked here too, because a call that is answered at once ignores a deadline that has passed.
                     raise DeadlineExceededError(
-                        "the list has more pages than came within the timeout", server_id=server_id, delivery="answered"
+                        "the timeout passed before all pages of the list had arrived",
+                        server_id=server_id,
+                        delivery="answered",
                     )
             reply, place = await self._page(server_id, method, params, None if cursor is None else place, left)
             return self._result_of(server_id, reply)
@@ -381,7 +465,7 @@ class Verbs:
         return limits_for(template.config.max_response_bytes, template.config.max_response_values)
 
     def _result_of(self, server_id: str, reply: Message) -> bytes | memoryview:
-        """Return the result of a reply as it was written; raises :class:`RpcError` if it is an error."""
+        """Return the result of a reply as JSON; raises :class:`RpcError` if the reply is an error."""
         if reply.kind == ERROR:
             template = self._template_of(server_id)
             raise rpc_error(server_id, reply.error or b"", None if template is None else template.secrets)

@@ -1,4 +1,4 @@
-"""The client's own side: its roots, from which level on it wants log messages, and what it keeps of answers."""
+"""The client's side of MCP: roots, the level of log messages, and cached results."""
 
 from __future__ import annotations
 
@@ -25,60 +25,103 @@ __all__ = ["ClientSide", "LogLevel"]
 _log = logging.getLogger(__name__)
 
 LogLevel = Literal["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
-"""The severities of RFC 5424, section 6.2.1, from the least on."""
+"""The severities of RFC 5424, section 6.2.1, the least severe first."""
 
 _LEVELS: Final = frozenset(get_args(LogLevel))
 
 
 class ClientSide:
-    """What every session of a server, or of all servers, is told; those made later learn it when they begin."""
+    """Set what the client tells its servers: present sessions are told at once, later ones when they begin."""
 
     _roots: Roots | None
 
     @abstractmethod
     def _deployed_supervisors(self, server_id: str | None = None) -> list[Supervisor]:
-        """Return a server's supervisor, or those of all servers; raises if it is not deployed, or nothing runs."""
+        """Return the supervisor of one server, or for ``None`` those of all servers.
+
+        Raises
+        ------
+        ServerNotFoundError
+            No server has this id.
+        NotRunningError
+            The manager does not run, or runs on another event loop.
+        """
 
     async def set_roots(self, roots: Iterable[RootLike]) -> None:
-        """Replace the roots that the manager was made with, and tell the sessions that were told of the old ones.
+        """Replace the manager's list of roots, and notify all present sessions.
 
-        Servers of 2026-07-28 or later are not told: they ask whenever they need them. Waits until every session was
-        told, or cannot be; that takes no longer than the ``request_timeout_s`` of its server.
+        It returns when every session was notified, or could not be within the ``request_timeout_s`` of its server.
+        Servers of 2026-07-28 or later are not notified: they ask for the roots whenever they need them.
+
+        Parameters
+        ----------
+        roots
+            Absolute paths, file URIs, or :class:`Root` objects.
 
         Raises
         ------
         ConfigError
-            The manager was made without a list of roots, so that servers know of none; or one is no file URI.
+            The manager was created without a list of roots, or a root is not an absolute path or file URI. Nothing was
+            changed.
+        NotRunningError
+            The manager does not run, or runs on another event loop.
         """
         supervisors = self._deployed_supervisors()
         if self._roots is None:
-            raise ConfigError("the manager has no list of roots to replace", hint="pass handlers=Handlers(roots=[])")
+            raise ConfigError(
+                "the manager has no list of roots to replace", hint="create it with handlers=Handlers(roots=[])"
+            )
         self._roots.replace(roots)
         await asyncio.gather(*(_tell_roots_changed(each, session) for each, session in _sessions(supervisors)))
 
     def drop_cached(self, server_id: str) -> None:
-        """Forget what is kept of a server's answers: the next requests ask it, whatever it said of how long they hold."""
+        """Drop the cached results of a server, so that the next requests ask it again.
+
+        Parameters
+        ----------
+        server_id
+            The id of the server.
+
+        Raises
+        ------
+        ServerNotFoundError, NotRunningError
+            As for :meth:`set_log_level`.
+        """
         for supervisor in self._deployed_supervisors(server_id):
             supervisor.template.knowledge.cache.drop_all()
             supervisor.template.knowledge.subscriptions.began(CHANGE_KINDS)
 
     async def set_log_level(self, server_id: str, level: LogLevel, *, timeout: float | None = None) -> None:
-        """Ask a server for ``notifications/message`` from this level on, in all of its sessions and in those to come.
+        """Set the lowest level of log messages that a server sends, in its present and later sessions.
 
-        A server that does not declare logging is not asked. One of 2026-07-28 or later is asked by every request.
+        Servers that do not declare logging are not asked. Servers of 2026-07-28 or later get the level with every
+        request.
+
+        Parameters
+        ----------
+        server_id
+            The id of the server.
+        level
+            The lowest level to send; see :data:`LogLevel`.
+        timeout
+            Seconds for all present sessions; default: the server's ``request_timeout_s``.
 
         Raises
         ------
         InvalidRequestError
-            There is no such level.
+            There is no such level, or ``timeout`` is invalid; nothing was changed.
         RpcError, CallError
-            A session did not take it. The level stays set for the sessions to come.
+            A present session refused the level, or did not answer. It stays set for later sessions.
+        ServerNotFoundError
+            No server has this id.
+        NotRunningError
+            The manager does not run, or runs on another event loop.
         """
         [supervisor] = self._deployed_supervisors(server_id)
         timeout_ns = supervisor.request_timeout_ns if timeout is None else timeout_in_ns(timeout)
         if not isinstance(level, str) or level not in _LEVELS:
             raise InvalidRequestError(
-                f"Invalid request: there is no log level {shown(level)}", hint=f"one of {', '.join(_LEVELS)}"
+                f"Invalid request: there is no log level {shown(level)}", hint=f"use one of {', '.join(_LEVELS)}"
             )
         supervisor.template.knowledge.log_level = level
         deadline_ns = time.monotonic_ns() + timeout_ns
@@ -104,5 +147,5 @@ async def _tell_roots_changed(supervisor: Supervisor, session: Session) -> None:
         deadline_ns = time.monotonic_ns() + supervisor.request_timeout_ns
         await session.notify(encode_method(ROOTS_CHANGED), None, deadline_ns)
     except CallError as error:
-        # Whoever is made in its place asks for the roots anew.
-        _log.debug("server %r was not told that the roots changed: %s", supervisor.server_id, error)
+        # The session that replaces this one asks for the roots itself.
+        _log.debug("server %r could not be notified of the new roots: %s", supervisor.server_id, error)

@@ -1,4 +1,4 @@
-"""The tools of many servers under one roof: a name for each that no other has, fetched once and kept while they hold."""
+"""The catalogue of all tools of the fleet: their unique names, and a cache of each server's list."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mcp_manager.verbs.calls import Verbs
 __all__ = ["FleetTool", "FleetTools", "ToolCache", "ToolCatalog", "fleet_names"]
 
 _SEPARATOR: Final = "__"
-# What the function-calling interfaces of language models take: ^[a-zA-Z0-9_-]{1,64}$.
+# The function-calling interfaces of language models accept names that match ^[a-zA-Z0-9_-]{1,64}$.
 _LONGEST_NAME: Final = 64
 _FOREIGN: Final = re.compile(r"[^A-Za-z0-9_-]")
 _HASH_DIGITS: Final = 8
@@ -36,19 +36,29 @@ _HASHED: Final = re.compile(r"_[0-9a-f]{8,}$")
 _MAX_AGE_NS: Final = 300 * 10**9
 _CONCURRENCY: Final = 64
 _FEW: Final = 5_000
-# Event loops have a longest delay; nobody waits for so long.
+# Event loops limit the length of a delay; this is shorter, and longer than anybody waits.
 _LONGEST_WAIT_S: Final = 1e6
 _METHOD_NOT_FOUND: Final = -32601
 
 Stamp = tuple[object, ...]
-"""What a list of tools was read from; another stamp means that it may not hold any more.
+"""What a list of tools was read from; if the stamp of a server changes, its list may have changed.
 
-Its first member is the server's deployment, which does not change as long as nobody replaces or removes the server.
+The first member identifies the deployment: it changes only when the server is replaced or removed.
 """
 
 
 class FleetTool(msgspec.Struct, frozen=True, kw_only=True):
-    """A tool of one of the servers, under its name in the fleet."""
+    """A tool under its name in the fleet.
+
+    Parameters
+    ----------
+    name
+        The unique name in the fleet, for :meth:`call_fleet_tool`: 1 to 64 characters of ``A-Z a-z 0-9 _ -``.
+    server_id
+        The id of the server that has the tool.
+    tool
+        The tool as its server lists it, with the server's own name.
+    """
 
     name: str
     server_id: str
@@ -56,16 +66,24 @@ class FleetTool(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ToolCatalog(msgspec.Struct, frozen=True, kw_only=True):
-    """The tools of a fleet, sorted by name, and why those of some servers are missing, by server id."""
+    """The tools of several servers.
+
+    Parameters
+    ----------
+    tools
+        The tools, sorted by their names in the fleet.
+    missing
+        Why a server's tools could not be listed, by server id.
+    """
 
     tools: tuple[FleetTool, ...]
     missing: dict[str, str]
 
 
 class _Listing:
-    """The tools of one server as they were at one time.
+    """The cached tools of one server.
 
-    ``next_at`` is the loop time before which they are not listed again because the server says that they have changed.
+    ``next_at`` is the loop time before which a change notification does not cause another listing.
     """
 
     __slots__ = ("fetched_ns", "next_at", "stamp", "tools")
@@ -78,9 +96,10 @@ class _Listing:
 
 
 class _Fetching:
-    """One listing under way. ``is_current`` ends when what it will bring may be old already.
+    """A listing in progress.
 
-    ``began`` is the loop time at which the server was asked, 0 before that.
+    ``is_current`` becomes false when the list changes while it is read. ``began`` is the loop time at which the server
+    was asked, 0 before that.
     """
 
     __slots__ = ("began", "deployment", "is_current", "task")
@@ -93,19 +112,20 @@ class _Fetching:
 
 
 class ToolCache:
-    """Keep what servers list, each fetched by one task however many ask for it.
+    """Cache the tools of servers; one task fetches a list for all who ask for it.
+
+    A list is used until its server's stamp changes, :meth:`drop` is called, or five minutes have passed, because a
+    change notification over HTTP can get lost. A list that changes often is fetched again only after a pause as long as
+    the last fetch took.
 
     Parameters
     ----------
     fetch
         ``await fetch(server_id, timeout)`` lists a server's tools.
     stamp
-        Tells what a server's list would be read from now. A list is kept while its server's stamp stays the same and
-        :meth:`drop` is not called, at most five minutes: over HTTP, the news of a change may find no way here.
-        However often a list changes, its server is asked once at a time, and after a change not before as long has
-        passed as the last listing took.
+        ``stamp(server_id)`` returns the present :data:`Stamp` of a server, ``()`` if it was removed.
     clock
-        Monotonic nanoseconds.
+        Returns monotonic nanoseconds.
     """
 
     def __init__(
@@ -124,11 +144,21 @@ class ToolCache:
         self._tasks: set[asyncio.Task[list[Tool]]] = set()
         self._slots = asyncio.Semaphore(_CONCURRENCY)
         self._routes: dict[str, tuple[str, str]] = {}
-        # Rises when a list that was kept may not hold any more.
+        # Increases whenever a cached list may have become outdated.
         self.version = 0
 
     async def holders(self, tool: str, server_ids: Collection[str], timeout: float) -> tuple[list[str], bool]:
-        """Return which of these servers list a tool, and whether all could be asked; ``timeout`` is for each."""
+        """Return the servers that list a tool, and whether all of them could be listed.
+
+        Parameters
+        ----------
+        tool
+            The name of the tool.
+        server_ids
+            The servers to consider.
+        timeout
+            Seconds for each server.
+        """
         listings = await asyncio.gather(*(self._tools_or_reason(each, timeout) for each in server_ids))
         holders: list[str] = []
         for server_id, listing in zip(server_ids, listings, strict=True):
@@ -137,10 +167,10 @@ class ToolCache:
         return holders, not any(isinstance(listing, str) for listing in listings)
 
     async def catalog(self, server_ids: Collection[str], timeout: float | None) -> ToolCatalog:
-        """List the tools of these servers, those that can be had; ``timeout`` in seconds is for each server."""
+        """Return the tools of these servers; ``timeout`` is in seconds for each server."""
         listings = await asyncio.gather(*(self._tools_or_reason(each, timeout) for each in server_ids))
         by_server = dict(zip(server_ids, listings, strict=True))
-        # Names are given in Python, some microseconds each.
+        # Naming takes microseconds of Python code for each tool; many tools are named in a thread.
         if sum(len(listing) for listing in listings if not isinstance(listing, str)) <= _FEW:
             catalog = _catalog_of(by_server)
         else:
@@ -149,12 +179,21 @@ class ToolCache:
         return catalog
 
     async def route(self, name: str, server_ids: Collection[str], timeout: float | None) -> tuple[str, str]:
-        """Return the server and the tool behind a name, from the last catalogue that had it, or from a new one.
+        """Return the server id and the tool of a name in the fleet, from an earlier catalogue or from a new one.
+
+        Parameters
+        ----------
+        name
+            The name in the fleet.
+        server_ids
+            All deployed servers.
+        timeout
+            Seconds for each server, if a new catalogue is needed.
 
         Raises
         ------
         ToolNotFoundError
-            No server has a tool of that name.
+            No server that could be listed has a tool of this name.
         """
         route = self._routes.get(name)
         if route is None or route[0] not in server_ids:
@@ -162,14 +201,14 @@ class ToolCache:
             catalog = await self.catalog(server_ids, timeout)
             route = self._routes.get(name)
             if route is None:
-                import difflib  # noqa: PLC0415 - an import of the package does without
+                import difflib  # noqa: PLC0415 - not needed to import the package
 
                 near = await asyncio.to_thread(difflib.get_close_matches, name, list(self._routes), n=1)
                 raise ToolNotFoundError(name, nearest=near[0] if near else None, missing=sorted(catalog.missing))
         return route
 
     def drop(self, server_id: str) -> None:
-        """Forget what a server listed, and keep nothing of what it is listing."""
+        """Drop the list of a server; a list that is being read is not cached either."""
         self.version += 1
         listing = self._listings.pop(server_id, None)
         if listing is not None:
@@ -179,7 +218,7 @@ class ToolCache:
             fetching.is_current = False
 
     def forget(self, server_id: str) -> None:
-        """Forget a server that is gone, with the names of its tools."""
+        """Forget the list of a server that was removed, and the names of its tools."""
         self.drop(server_id)
         self._not_before.pop(server_id, None)
         fetching = self._fetching.pop(server_id, None)
@@ -188,12 +227,12 @@ class ToolCache:
         self._routes = {name: pair for name, pair in self._routes.items() if pair[0] != server_id}
 
     def began(self, server_id: str, kind: str) -> None:
-        """Learn that changes of a kind are told from now on: what was listed before may have changed unnoticed."""
+        """Drop the list of a server when change notifications of ``kind`` start: earlier changes went unnoticed."""
         if kind == TOOLS_CHANGED:
             self.drop(server_id)
 
     async def aclose(self) -> None:
-        """End what is being fetched."""
+        """Cancel all fetches."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -222,9 +261,9 @@ class ToolCache:
             is_own = fetching is None or fetching.deployment != self._stamp(server_id)[:1]
             if fetching is None or is_own:
                 fetching = self._start(server_id, left)
-            # It may have read what has changed since; the next one begins when it has ended.
+            # The list has changed since this fetch began: wait for its end, then fetch again.
             is_old = not fetching.is_current
-            # A caller that gives up must not take the list from the others.
+            # Not awaited directly: a caller that gives up would cancel the fetch for the others.
             done, _ = await asyncio.wait({fetching.task}, timeout=None if left is None else min(left, _LONGEST_WAIT_S))
             if not done:
                 raise DeadlineExceededError("the tools were not listed within the timeout", server_id=server_id)
@@ -241,12 +280,12 @@ class ToolCache:
                 finally:
                     # Its traceback holds this frame.
                     del error
-            # It was another caller's time that was up.
+            # The timeout was that of the caller who started the fetch: try again.
 
     def _start(self, server_id: str, timeout: float | None) -> _Fetching:
         before = self._fetching.pop(server_id, None)
         if before is not None:
-            # Of another deployment, which has nothing to do with this one's pace.
+            # A fetch from an earlier deployment, whose pause does not apply to this one.
             before.is_current = False
             self._not_before.pop(server_id, None)
         fetching = self._fetching[server_id] = _Fetching(self._stamp(server_id)[:1])
@@ -274,7 +313,7 @@ class ToolCache:
             del self._fetching[server_id]
         if task.cancelled() or task.exception() is not None:
             return
-        # Sessions come and caches fill while a list is read; a server that was replaced meanwhile has another list.
+        # The rest of the stamp may change while a list is read, but the list of another deployment is not cached.
         stamp = self._stamp(server_id)
         if not stamp or stamp[:1] != fetching.deployment:
             return
@@ -287,33 +326,47 @@ class ToolCache:
 
 
 class FleetTools(Verbs):
-    """The verbs of a fleet as a whole: one catalogue of all its tools."""
+    """List and call the tools of all servers by names that are unique in the fleet."""
 
     _tools: ToolCache
 
     @abstractmethod
     def _deployed(self, server_ids: Collection[str] | None) -> list[str]:
-        """Return the ids of deployed servers, all for ``None``; raises :class:`ServerNotFoundError`."""
-
-    async def list_all_tools(
-        self, server_ids: Collection[str] | None = None, *, timeout: float | None = None
-    ) -> ToolCatalog:
-        """List the tools of several servers, all of them by default, each under a name of its own in the fleet.
-
-        Parameters
-        ----------
-        server_ids
-            Which servers; those out of reach are named in ``missing`` with the reason.
-        timeout
-            Seconds for each server; default: its ``request_timeout_s``.
-
-        What a server lists is kept until it says that it has changed, its session or configuration is replaced, or five
-        minutes have passed; one that said how long its list holds (2026-07-28) is asked again after that.
+        """Return these ids, or for ``None`` those of all deployed servers.
 
         Raises
         ------
         ServerNotFoundError
-            ``server_ids`` names a server that is not deployed.
+            A server is not deployed.
+        InvalidRequestError
+            It is not a collection.
+        NotRunningError
+            The manager does not run, or runs on another event loop.
+        """
+
+    async def list_all_tools(
+        self, server_ids: Collection[str] | None = None, *, timeout: float | None = None
+    ) -> ToolCatalog:
+        """Return the tools of several servers, each with a name that is unique in the fleet.
+
+        A server's list is cached until the server notifies a change, its session or configuration is replaced, the time
+        passes for which the server said it is valid (2026-07-28), or five minutes have passed.
+
+        Parameters
+        ----------
+        server_ids
+            The servers to list; default: all. The result names those that cannot be listed in ``missing``.
+        timeout
+            Seconds for each server; default: its ``request_timeout_s``.
+
+        Raises
+        ------
+        ServerNotFoundError
+            A server in ``server_ids`` is not deployed.
+        InvalidRequestError
+            ``server_ids`` is not a collection, or ``timeout`` is invalid.
+        NotRunningError
+            The manager does not run, or runs on another event loop.
         """
         return await self._tools.catalog(self._deployed(server_ids), check_timeout(timeout))
 
@@ -326,12 +379,22 @@ class FleetTools(Verbs):
         key: str | None = None,
         on_progress: ProgressCallback | None = None,
     ) -> CallToolResult:
-        """Call a tool by its name in the fleet, as :meth:`list_all_tools` gives it; otherwise as :meth:`call_tool`.
+        """Call a tool by its name in the fleet and return its result.
+
+        Parameters
+        ----------
+        name
+            The name in the fleet, as :meth:`list_all_tools` returns it.
+        timeout
+            Seconds for everything together, including new lists if the name is not known yet. Default: the
+            ``request_timeout_s`` of each server for its list, and that of the tool's server for the call.
+        arguments, key, on_progress
+            See :meth:`call_tool`, whose errors it raises.
 
         Raises
         ------
         ToolNotFoundError
-            No deployed server that can be reached has such a tool.
+            No deployed server that can be listed has a tool of this name.
         """
         end = end_of(timeout)
         server_id, tool = await self._tools.route(as_text(name, "name"), self._deployed(None), check_timeout(timeout))
@@ -340,7 +403,7 @@ class FleetTools(Verbs):
 
 
 def _catalog_of(listings: Mapping[str, list[Tool] | str]) -> ToolCatalog:
-    """Put together what servers list, or why they do not, by their ids."""
+    """Make a catalogue from the lists of servers, or the reasons why they are missing, by server id."""
     missing: dict[str, str] = {}
     found: dict[tuple[str, str], Tool] = {}
     for server_id, listing in listings.items():
@@ -348,7 +411,7 @@ def _catalog_of(listings: Mapping[str, list[Tool] | str]) -> ToolCatalog:
             missing[server_id] = listing
             continue
         for tool in listing:
-            # A server that lists a name twice means the first, as far as anybody knows.
+            # If a server lists a name twice, the first entry counts.
             found.setdefault((server_id, tool.name), tool)
     tools = [
         FleetTool(name=name, server_id=pair[0], tool=found[pair])
@@ -358,20 +421,21 @@ def _catalog_of(listings: Mapping[str, list[Tool] | str]) -> ToolCatalog:
 
 
 def fleet_names(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """Name the tools of a fleet.
+    """Give every tool of a fleet a unique name of at most 64 characters of ``A-Z a-z 0-9 _ -``.
+
+    The name is ``{server}__{tool}`` if that is valid and unambiguous. Otherwise it ends in a hash of the pair: if it
+    contains another character or is too long, if the server id contains two underscores in a row or ends in one, or if
+    the name itself ends like a hash. A name depends on other pairs only if two 32-bit hashes collide, so no server can
+    take the name of another server's tool by the choice of its own names.
 
     Parameters
     ----------
     pairs
-        Server id and tool name of each, every pair once, in any order.
+        The server id and tool name of each tool, every pair once, in any order.
 
     Returns
     -------
-    A name for every pair, at most 64 characters of ``A-Z a-z 0-9 _ -``, that no other pair has: ``{server}__{tool}``
-    where that says which is which. Where it does not (a character outside that set, too long, a server id with two
-    underscores in a row or one at its end, or what looks like such a hash at the end) a hash of the pair ends the name.
-    So a name depends on its own pair, and on other pairs only if two hashes of 32 bits are the same: no server can name
-    a tool so that it takes the name of another server's.
+    The name of each pair.
     """
     names: dict[tuple[str, str], str] = {}
     doubtful: list[tuple[str, str]] = []
@@ -401,7 +465,7 @@ def _plain_name(server_id: str, tool: str) -> str | None:
 
 
 def _hashed_name(server_id: str, tool: str, digits: int) -> str:
-    import hashlib  # noqa: PLC0415 - an import of the package does without
+    import hashlib  # noqa: PLC0415 - not needed to import the package
 
     pair = f"{len(server_id)}:{server_id}{tool}".encode("utf-8", "surrogatepass")
     digest = hashlib.sha256(pair).hexdigest()[:digits]

@@ -1,4 +1,4 @@
-"""The verbs about tasks: calls that go on at the server, driven by hand."""
+"""The methods of MCP for tasks: calls that outlive the request that started them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,22 @@ __all__ = ["Task", "TaskVerbs"]
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """A call that goes on at the server (2025-11-25, basic/utilities/tasks; 2026-07-28, SEP-2663).
+    """The state of a call that runs as a task (2025-11-25, basic/utilities/tasks; 2026-07-28, SEP-2663).
 
-    ``ttl_ms`` is how long it is kept from its creation, ``None`` for as long as the server likes; ``poll_interval_ms``
-    how often it wants to be asked at the most. The times are those of the server, as it wrote them (ISO 8601).
+    Parameters
+    ----------
+    task_id
+        The server's id of the task.
+    status
+        ``working``, ``input_required``, ``completed``, ``failed`` or ``cancelled``.
+    status_message
+        A description of the status for people, or ``None``.
+    created_at, last_updated_at
+        Times of the server's clock, as it wrote them (ISO 8601); ``""`` if it gave none.
+    ttl_ms
+        Milliseconds from its creation for which the server keeps the task; ``None`` if the server sets no time.
+    poll_interval_ms
+        The fewest milliseconds that the server wants between two polls, or ``None``.
     """
 
     task_id: str
@@ -33,12 +45,12 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_over(self) -> bool:
-        """Whether the task has reached a state that it does not leave."""
+        """Whether the task is completed, failed or cancelled, which are final."""
         return self.status in ("completed", "failed", "cancelled")
 
 
 class _WireTask(msgspec.Struct, rename="camel"):
-    """A task in the spelling of either era."""
+    """A task with the member names of both eras."""
 
     task_id: str
     status: TaskStatus
@@ -67,12 +79,13 @@ class _Created(msgspec.Struct):
 
 
 class TaskVerbs(Verbs):
-    """Drive tasks by hand.
+    """Start, poll and end tasks explicitly, for calls that are to outlive their caller.
 
-    Nobody has to: :meth:`call_tool`, like every other way to call a tool, follows a task to its end and returns the
-    tool's result, where the server makes a task of the call by itself (2026-07-28) or takes it only as one (2025-11-25).
-    A caller that gives up, or whose ``timeout`` passes, has the task cancelled. These verbs are for calls that are to
-    outlive their caller.
+    Other calls need none of this. If a server turns a tool call into a task (2026-07-28), or accepts it only as a task
+    (2025-11-25), :meth:`call_tool` and all other methods that call tools follow the task to its end and return the
+    tool's result. They cancel the task if the caller gives up or the timeout passes.
+
+    For ``server_id``, ``timeout`` and the errors that all methods raise, see :meth:`request`.
     """
 
     async def start_task(
@@ -84,17 +97,23 @@ class TaskVerbs(Verbs):
         ttl_s: float | None = None,
         timeout: float | None = None,
     ) -> Task:
-        """Call a tool as a task, of a server that has the tasks of 2025-11-25, and return without waiting for its end.
+        """Call a tool as a task (2025-11-25), and return the task without waiting for its end.
 
         Parameters
         ----------
+        name
+            The name of the tool.
+        arguments
+            Its arguments by name; ``None`` for none.
         ttl_s
-            How many seconds the server is asked to keep the task and its result.
+            How many seconds, from 0, the server is asked to keep the task and its result; ``None``: the server decides.
+        server_id, timeout
+            See :meth:`request`, whose errors it raises.
 
         Raises
         ------
         ProtocolError
-            The server answered at once: it has no such tasks, and the tool was executed.
+            The server does not support tasks for this call and has executed the tool at once.
         """
         task = {} if ttl_s is None else {"ttl": round(as_seconds(ttl_s, "ttl_s") * 1000)}
         params = {"name": as_text(name, "name"), "arguments": as_object(arguments, "arguments"), "task": task}
@@ -102,31 +121,31 @@ class TaskVerbs(Verbs):
         created = await self._decoded(server_id, reply, _Created)
         if created.task is None:
             raise ProtocolError(
-                "the server answered the call and made no task of it",
+                "the server executed the call at once instead of making it a task",
                 server_id=server_id,
                 delivery="answered",
-                hint="use call_tool, which works in either case",
+                hint="use call_tool, which works with and without tasks",
             )
         return created.task.plain()
 
     async def get_task(self, server_id: str, task_id: str, *, timeout: float | None = None) -> Task:
-        """Ask how a task stands."""
+        """Return the present state of a task, of either era; errors as for :meth:`request`."""
         params = {"taskId": as_text(task_id, "task_id")}
         reply = await self.call(server_id, "tasks/get", params, timeout=timeout)
         return (await self._decoded(server_id, reply, _WireTask)).plain()
 
     async def task_result(self, server_id: str, task_id: str, *, timeout: float | None = None) -> CallToolResult:
-        """Wait until a task of 2025-11-25 is over, and return what its tool returned; raises as :meth:`call_tool`."""
+        """Wait for the end of a task of 2025-11-25 and return the result of its tool; errors as for :meth:`request`."""
         params = {"taskId": as_text(task_id, "task_id")}
         reply = await self.call(server_id, "tasks/result", params, timeout=timeout)
         return await self._decoded(server_id, reply, CallToolResult)
 
     async def list_tasks(self, server_id: str, *, timeout: float | None = None) -> list[Task]:
-        """List the tasks of 2025-11-25 that the server still knows, every page."""
+        """Return the tasks of 2025-11-25 that a server keeps, from all pages; errors as for :meth:`list_tools`."""
         return [task.plain() for task in await self._list(server_id, "tasks/list", "tasks", _WireTask, timeout)]
 
     async def cancel_task(self, server_id: str, task_id: str, *, timeout: float | None = None) -> None:
-        """Ask the server to end a task; whether and when it does shows :meth:`get_task`."""
+        """Ask the server to cancel a task; :meth:`get_task` shows whether it did. Errors as for :meth:`request`."""
         self._result_of(
             server_id,
             await self.call(server_id, "tasks/cancel", {"taskId": as_text(task_id, "task_id")}, timeout=timeout),

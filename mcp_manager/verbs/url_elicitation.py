@@ -1,4 +1,4 @@
-"""Requests that a server answers once its user has been to a URL: asked for, waited for, and sent once more."""
+"""URL elicitation: the handling of requests that a server refuses until the user has visited certain URLs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mcp_manager.transports.containment import Containment
 
 __all__ = ["UrlElicitations"]
 
-# What was completed before anybody waited for it: the news may come right behind the error.
+# Notifications that arrive before a call waits for them are kept: a server may send one right after the error.
 _MAX_KEPT: Final = 256
 
 
@@ -26,7 +26,7 @@ class _Answer(msgspec.Struct):
 
 
 class _Visit:
-    """One URL that calls wait for."""
+    """A visit to a URL that calls wait for."""
 
     __slots__ = ("callers", "over")
 
@@ -36,16 +36,16 @@ class _Visit:
 
 
 class UrlElicitations:
-    """Drive the error that asks for URLs to be visited (2025-11-25, client/elicitation).
+    """Handle the error -32042, which asks for visits to URLs (2025-11-25, client/elicitation).
 
-    The request was refused, so that sending it again executes nothing twice.
+    The server has refused the request without executing it, so it is safe to send it again after the visits.
 
     Parameters
     ----------
     handler
         Asks the user, with the params of ``elicitation/create``; ``None`` leaves the error to the caller.
     clock
-        Monotonic nanoseconds.
+        Returns monotonic nanoseconds.
     """
 
     def __init__(self, handler: Handler | None, clock: Callable[[], int]) -> None:
@@ -56,7 +56,7 @@ class UrlElicitations:
         self._completed: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def completed(self, server_id: str, params: Any) -> None:
-        """Take ``notifications/elicitation/complete``; ids that nobody knows are forgotten after a while."""
+        """Handle ``notifications/elicitation/complete``; the latest 256 ids that no call waits for are kept."""
         elicitation_id = params.get("elicitationId")
         if not isinstance(elicitation_id, str):
             return
@@ -69,10 +69,19 @@ class UrlElicitations:
             self._completed.popitem(last=False)
 
     async def satisfied(self, containment: Containment, reply: Message, deadline_ns: int) -> bool:
-        """Have done what an error asks for, if it asks for that; tell whether its request is worth sending again.
+        """Ask the user for the visits that a reply demands and wait for them; tell whether to send the request again.
 
-        It is not where the user declines, the handler fails, or the server does not tell before the deadline that it is
-        done: servers need not tell. Nor is it where the server is gone.
+        The answer is no if the reply demands no visits, the user declines, the handler fails, the server is removed, or
+        the server does not report all visits as complete before the deadline (it may never do so).
+
+        Parameters
+        ----------
+        containment
+            Names the server, and logs a handler that fails.
+        reply
+            The server's reply.
+        deadline_ns
+            When to stop waiting, in nanoseconds of the clock.
         """
         if self._handler is None or reply.kind != ERROR or reply.error_code != URL_ELICITATION_REQUIRED:
             return False
@@ -83,7 +92,7 @@ class UrlElicitations:
         for key, visit in visits.items():
             visit.callers += 1
             if key in self._completed:
-                # It was used up: another refusal with the same id is another visit.
+                # Used up: a later error with the same id demands another visit.
                 del self._completed[key]
                 visit.over.set()
         waiting = asyncio.timeout(self._remaining_s(deadline_ns))
@@ -106,7 +115,7 @@ class UrlElicitations:
         return bool(elicitations)
 
     def forget(self, server_id: str | None = None) -> None:
-        """Wait for nothing more of a server that is gone, or of all of them for ``None``: nobody tells any more."""
+        """End all waits for a server that was removed, or for ``None`` those for all servers."""
         for waiting, each in self._calls.items():
             if (server_id is None or each == server_id) and not waiting.expired():
                 waiting.reschedule(0.0)
@@ -126,11 +135,11 @@ class UrlElicitations:
         except TookTooLongError:
             return False
         except Exception as error:
-            # A user's handler may raise anything; the caller gets the server's error, which says what is missing.
+            # The handler is the user's code and may raise anything. The caller gets the server's error.
             containment.log("the handler of elicitation/create failed", error)
             return False
         try:
-            # Whatever is answered to a server's own question may be answered here.
+            # A handler may return any type that answers to a server's own requests may have.
             return bool(msgspec.convert(answer, _Answer, from_attributes=True).action == "accept")
         except msgspec.ValidationError:
             return False

@@ -47,7 +47,7 @@ async def call(manager: McpManager, server: ScriptedServer, tool: str = "echo", 
 async def test_a_result_is_held_to_what_the_tool_promises(manager: McpManager, server: ScriptedServer) -> None:
     await manager.list_tools("one")
     assert (await call(manager, server, structuredContent={"n": 1})).structured_content == {"n": 1}
-    with pytest.raises(ProtocolError, match=r"'echo' returned something else than it promises.*at /n: type") as caught:
+    with pytest.raises(ProtocolError, match=r"'echo' does not match its output schema.*at /n: type") as caught:
         await call(manager, server, structuredContent={"n": "hunter2"})
     assert (caught.value.server_id, caught.value.delivery) == ("one", "answered")
     assert "hunter2" not in str(caught.value)
@@ -67,7 +67,7 @@ async def test_a_tool_that_was_never_listed_is_not_checked(manager: McpManager, 
 async def test_the_catalogue_of_the_fleet_teaches_the_schemas_too(manager: McpManager, server: ScriptedServer) -> None:
     await manager.list_all_tools()
     server.script("tools/call", returning(structuredContent=3))
-    with pytest.raises(ProtocolError, match="promises"):
+    with pytest.raises(ProtocolError, match="output schema"):
         await manager.call_fleet_tool("one__echo")
 
 
@@ -102,7 +102,7 @@ async def test_no_result_is_refused_for_the_schema_of_an_earlier_session(
     server.script_always("tools/list", listing({"type": "integer"}))
     assert (await call(manager, server, structuredContent=3)).structured_content == 3
     assert len(server.requests_of("tools/list")) == 2
-    with pytest.raises(ProtocolError, match="promises"):
+    with pytest.raises(ProtocolError, match="output schema"):
         await call(manager, server, structuredContent={"n": 1})
     assert len(server.requests_of("tools/list")) == 2
 

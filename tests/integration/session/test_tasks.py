@@ -286,7 +286,7 @@ async def test_earlier_tasks_can_be_driven_by_hand(earlier: EarlierTaskServer, m
     assert (await manager.task_result("a", task.task_id)).text == "done"
     assert [each.task_id for each in await manager.list_tasks("a")] == ["t0", "t2"]
     await manager.cancel_task("a", task.task_id)
-    with pytest.raises(Exception, match="made no task of it"):
+    with pytest.raises(Exception, match="instead of making it a task"):
         await manager.start_task("a", "echo", {"text": "x"})
 
 

@@ -76,13 +76,13 @@ async def test_as_many_may_wait_as_are_configured_or_as_may_be_under_way() -> No
     leases = [await floor.enter("a"), await floor.enter("a"), await floor.enter("b")]
     waiting = entering(floor, "a", "a")
     await settled()
-    with pytest.raises(OverloadedError, match=r"2 calls under way .* and as many calls wait as may") as refused:
+    with pytest.raises(OverloadedError, match=r"concurrency limit of 2 .*; the queue is full") as refused:
         await floor.enter("a")
     # Two are ahead of it, two are served at a time, and each takes 0.2 s.
     assert refused.value.retry_after_s == pytest.approx(0.3)
     assert refused.value.limit == "limits.max_concurrent"
     assert (refused.value.delivery, refused.value.retryable) == ("not_sent", True)
-    with pytest.raises(OverloadedError, match="1 calls under way"):
+    with pytest.raises(OverloadedError, match="concurrency limit of 1"):
         await floor.enter("b")
     for lease in leases:
         floor.end(lease)
@@ -97,10 +97,10 @@ async def test_a_wait_ends_when_it_has_been_too_long() -> None:
     floor = Floor({"a": {"max_concurrent": 1, "max_waiting": 9, "max_wait_s": 0.5}})
     lease = await floor.enter("a")
     came_ns = floor.clock()
-    with pytest.raises(OverloadedError, match=r"no turn came within 0\.5 s"):
+    with pytest.raises(OverloadedError, match=r"no slot was free within 0\.5 s"):
         await floor.enter("a")
     assert floor.clock() - came_ns == pytest.approx(SECOND / 2, abs=1000)
-    with pytest.raises(DeadlineExceededError, match="1 calls under way") as late:
+    with pytest.raises(DeadlineExceededError, match="concurrency limit of 1") as late:
         await floor.enter("a", timeout_s=0.3)
     assert late.value.delivery == "not_sent"
     assert floor.clock() - came_ns == pytest.approx(SECOND * 0.8, abs=1000)
@@ -169,7 +169,7 @@ async def test_an_adaptive_limit_makes_calls_wait_and_says_so() -> None:
     lease = await floor.enter("a")
     (waiting,) = entering(floor, "a")
     await settled()
-    with pytest.raises(OverloadedError, match="showed overload") as refused:
+    with pytest.raises(OverloadedError, match="adaptive concurrency limits") as refused:
         await floor.enter("a")
     assert refused.value.limit == "limits.concurrency"
     floor.end(lease)
@@ -247,7 +247,7 @@ async def test_all_servers_together_have_a_limit_and_one_order() -> None:
     assert floor.router.inflight == 2
     waiting = entering(floor, "c", "a", "b")
     await settled()
-    with pytest.raises(OverloadedError, match="manager may have 2 calls under way") as refused:
+    with pytest.raises(OverloadedError, match="manager's concurrency limit of 2") as refused:
         await floor.enter("a")
     assert refused.value.limit == "max_concurrent"
     assert refused.value.retry_after_s is not None
@@ -287,7 +287,7 @@ async def test_waits_for_all_servers_end_as_the_manager_is_configured() -> None:
     floor = Floor({"a": {}}, max_concurrent=1, max_wait_s=2.0, max_waiting=1)
     lease = await floor.enter("a")
     came_ns = floor.clock()
-    with pytest.raises(OverloadedError, match="no turn came within 2 s"):
+    with pytest.raises(OverloadedError, match="no slot was free within 2 s"):
         await floor.enter("a")
     assert floor.clock() - came_ns == pytest.approx(2 * SECOND, abs=1000)
     # Those who left are not counted among those who wait.
@@ -324,7 +324,7 @@ async def test_rates_and_pauses_are_refused_by_name_and_with_the_time_to_come_ba
     await floor.enter("a")
     over = refusal(server, await floor.enter("a"), floor.config)
     assert (over.limit, over.retry_after_s) == ("limits.rate", 0.5)
-    assert "2 times per second (limits.rate)" in str(over)
+    assert "2 per second is reached (limits.rate)" in str(over)
     lease = await floor.enter("b")
     floor.router.done(lease, 2, CallStatus.OVERLOADED, floor.clock(), retry_after_ns=3 * SECOND)
     paused = refusal(floor.servers["b"], await floor.enter("b"), floor.config)
@@ -348,7 +348,7 @@ async def test_a_tool_has_a_rate_of_its_own() -> None:
 
     take("slow")
     take("slow")
-    with pytest.raises(OverloadedError, match=r"tool 'slow' may be called 0\.5 times per second") as refused:
+    with pytest.raises(OverloadedError, match=r"tool 'slow', 0\.5 per second, is reached") as refused:
         take("slow")
     assert (refused.value.limit, refused.value.retry_after_s) == ("limits.tools", 2.0)
     for _ in range(20):

@@ -124,7 +124,7 @@ def test_an_unknown_delivery_has_the_servers_last_calls_written_down(
     (text,) = dumps(caplog)
     assert "\n" not in text
     assert "\x1b" not in text
-    assert text.startswith("server 'a': a call of which it is not known whether it was executed; its last calls: [")
+    assert text.startswith("server 'a': a call may or may not have been executed; its last calls: [")
     shown = json.loads(text[text.index("[") :])
     assert [each["method"] for each in shown] == ["evil\n\x1b[31m", "ping", "tools/call"]
     assert shown[-1]["error"] == "DeadlineExceededError"
@@ -146,7 +146,7 @@ def test_it_is_written_once_a_minute_for_a_server_and_ten_times_for_all(
     clocks.now_ns += SECOND
     log.anomaly("a", "a circuit opened")
     assert len(dumps(caplog)) == 11
-    assert dumps(caplog)[-1].endswith("(12 such reports were left out before)")
+    assert dumps(caplog)[-1].endswith("(12 earlier reports were omitted)")
     clocks.now_ns += 60 * SECOND
     log.anomaly("a", "a circuit opened")
     assert dumps(caplog)[-1].endswith("]")

@@ -176,7 +176,7 @@ def test_a_call_of_nobody_knows_what_is_unsafe(params: bytes | None) -> None:
 
 def test_of_a_tool_with_a_long_name_the_beginning_is_told() -> None:
     told = way_to_repeat("tools/call", Request(b'"tools/call"', b'{"name":"%b"}' % (b"x" * 200)), RetryConfig())
-    assert f"if calling {'x' * 80!r} twice" in told
+    assert f"if {'x' * 80!r} is safe to call twice" in told
 
 
 def test_a_hint_that_is_there_stays() -> None:

@@ -53,7 +53,7 @@ def test_no_pause_begins_when_the_server_is_being_stopped() -> None:
         error = await failing
         assert fleet.passed_s == pytest.approx(1.0)
         assert (type(error), error.delivery, error.attempts) == (ConnectionLostError, "unknown", 1)
-        assert not error.retryable and "not tried again" in error.hint
+        assert not error.retryable and "not retried" in error.hint
 
     ended_test(test, retry=RETRIES)
 
@@ -67,7 +67,7 @@ def test_a_pause_under_way_ends_and_says_why() -> None:
         error = await failing
         assert fleet.passed_s == pytest.approx(0.5)
         assert (error.delivery, error.retryable) == ("rejected", False)
-        assert "not tried again" in error.hint
+        assert "not retried" in error.hint
 
     ended_test(test, retry=RETRIES)
 
