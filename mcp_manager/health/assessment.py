@@ -11,6 +11,7 @@ from mcp_manager._core.histogram import WindowSummary
 from mcp_manager._core.snapshots import BackendReading
 from mcp_manager.config import ServerConfig
 from mcp_manager.errors import AuthError
+from mcp_manager.health.life_signs import called_until_ns
 from mcp_manager.health.silence import Silence
 from mcp_manager.health.tally import DRAINING, STARTING, UNPROBED
 from mcp_manager.health.timing_wheel import Turn
@@ -146,7 +147,7 @@ class Watch:
 
     def probe_begins(self, now_ns: int) -> None:
         """Give a probe no more than its usual time once the call is over that left earlier ones without an answer."""
-        if self._was_busy and self.instance.called_until_ns <= now_ns:
+        if self._was_busy and called_until_ns(self.instance) <= now_ns:
             self._was_busy = False
             self.limit_s = self.config.health.timeout_s
 

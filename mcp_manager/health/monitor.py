@@ -15,6 +15,7 @@ from mcp_manager._core.snapshots import BackendReading
 from mcp_manager.backoff import backoff_delay, jittered
 from mcp_manager.errors import CallError, SessionLostError
 from mcp_manager.health.assessment import PASSING, Baseline, Watch, assess
+from mcp_manager.health.life_signs import called_until_ns
 from mcp_manager.health.outliers import SWEEP_S, Ejections
 from mcp_manager.health.probing import Prober
 from mcp_manager.health.tally import UNPROBED, Tally
@@ -445,7 +446,7 @@ class HealthMonitor:
                 health.jitter,
                 random.random(),
             )
-            called_s = (watch.instance.called_until_ns - self._clock()) / 1e9
+            called_s = (called_until_ns(watch.instance) - self._clock()) / 1e9
             # From then on it is not busy, but dead.
             return min(delay_s, max(called_s, _CONFIRM_S)) if called_s > 0 else delay_s
         if watch.is_hindered:

@@ -18,6 +18,7 @@ from mcp_manager.errors import (
     SessionLostError,
 )
 from mcp_manager.health.assessment import Watch
+from mcp_manager.health.life_signs import called_until_ns
 from mcp_manager.outcomes import classify_error
 from mcp_manager.session import Session
 from mcp_manager.types import CallStatus, Outcome
@@ -88,7 +89,7 @@ class Prober:
             return False
         instance.last_error = failure
         ran_out = session is not None and status is CallStatus.TIMEOUT
-        watch.probe_failed(started_ns, ran_out=ran_out, was_busy=instance.called_until_ns > self._clock())
+        watch.probe_failed(started_ns, ran_out=ran_out, was_busy=called_until_ns(instance) > self._clock())
         watch.heard(backend.last_success_ns)
         if session is None or session is not instance.session or not _is_silence(failure, watch):
             return False
@@ -132,7 +133,7 @@ class Prober:
         if probes < _probes_needed(watch, session) or not config.restart.on_hang:
             return False
         if watch.is_child:
-            if instance.called_until_ns <= self._clock():
+            if called_until_ns(instance) <= self._clock():
                 watch.replaced()
                 instance.give_up(session, _hung(watch, session, probes))
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mcp_manager.health.life_signs import messages_written
 from mcp_manager.servers.instance import Instance
 
 __all__ = ["Silence"]
@@ -27,12 +28,12 @@ class Silence:
         """Take note that a probe is about to be sent; a session that is new has a clean record."""
         if instance.generation != self._generation:
             self._generation = instance.generation
-            self._messages = instance.messages
+            self._messages = messages_written(instance)
             self.probes = 0
             self.has_answered = False
-        elif instance.messages != self._messages:
+        elif messages_written(instance) != self._messages:
             # It was alive until now; the silence that counts begins with this probe.
-            self._messages = instance.messages
+            self._messages = messages_written(instance)
             self.probes = 0
 
     def answered(self, *, by_list: bool) -> None:
@@ -47,8 +48,8 @@ class Silence:
         """Take note that it was not; any message since the last look is a sign of life."""
         if instance.generation != self._generation:
             return
-        if instance.messages != self._messages:
-            self._messages = instance.messages
+        if messages_written(instance) != self._messages:
+            self._messages = messages_written(instance)
             self.probes = 0
         else:
             self.probes += 1

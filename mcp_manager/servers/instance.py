@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import random
 import time
-import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import Final
 
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager._core.records import Backend
-from mcp_manager.backoff import backoff_delay
-from mcp_manager.errors import (
-    AuthError,
-    CallError,
-    ConnectError,
-    ConnectionLostError,
-    DeadlineExceededError,
-    ServerExitedError,
-    SessionLostError,
-)
+from mcp_manager.errors import CallError, ConnectError, SessionLostError
 from mcp_manager.runtime.background import background_task, to_its_end
+from mcp_manager.servers.connecting import (
+    failure_for_caller,
+    no_handshake,
+    not_ready_yet,
+    not_restarted_yet,
+    reach_endpoint,
+    start_program,
+)
+from mcp_manager.servers.lost_sessions import LostSessions
+from mcp_manager.servers.restart_delay import RestartDelay
 from mcp_manager.session import ProgressReports, Session, SessionTemplate
 from mcp_manager.session.attempt import Attempt
 from mcp_manager.session.slot_policy import Urgency
 from mcp_manager.transports.base import Sendable
 
 __all__ = ["Instance"]
-
-_log = logging.getLogger(__name__)
-
-# How many times start_timeout_s a program gets at most after starts that timed out.
-_MOST_GROWTH: Final = 10
 
 
 class Instance:
@@ -61,17 +53,14 @@ class Instance:
         "_closing",
         "_connected_at",
         "_ending",
-        "_failed_starts",
         "_has_failed",
         "_idle",
         "_last_error",
         "_late_attempt",
         "_lost",
-        "_not_before",
         "_on_change",
         "_overruns",
-        "_restart_loop",
-        "_retired",
+        "_restart",
         "backend",
         "generation",
         "index",
@@ -97,13 +86,11 @@ class Instance:
         # An attempt over HTTP that timed out but still waits for its answer, in parallel with later attempts.
         self._late_attempt: Attempt | None = None
         self._idle: asyncio.Future[None] | None = None
-        self._retired: set[asyncio.Task[None]] | None = None
-        # Lost sessions that calls in flight still use; these calls end with the instance.
-        self._lost: weakref.WeakSet[Session] | None = None
+        # Made when the first session is lost: most instances lose none.
+        self._lost: LostSessions | None = None
         self._closing = False
-        self._not_before = 0.0
-        self._restart_loop: asyncio.AbstractEventLoop | None = None
-        self._failed_starts = 0
+        # Of a child process alone: a URL is not ours to restart, and may be tried again at once.
+        self._restart = RestartDelay(template.config.restart) if template.config.transport == "stdio" else None
         # Whether the last attempt to make a session failed.
         self._has_failed = False
         # How many starts in a row have timed out.
@@ -153,33 +140,18 @@ class Instance:
         self._last_error = None if error is None else error.for_caller(error.delivery)
 
     @property
-    def messages(self) -> int:
-        """How many messages the live session's program has written, 0 without one."""
-        signs = self.session.life_signs if self.session is not None else None
-        return signs.messages if signs is not None else 0
-
-    @property
-    def called_until_ns(self) -> int:
-        """When the calls that keep the live session's program busy end at the latest, in ns of ``time.monotonic_ns``.
-
-        0 without such calls.
-        """
-        signs = self.session.life_signs if self.session is not None else None
-        return signs.called_until_ns() if signs is not None else 0
-
-    @property
     def restart_at(self) -> float:
         """The loop time before which a child process is not restarted; 0 if there is no such time."""
-        return self._not_before
+        return self._restart.until if self._restart is not None else 0.0
 
     @property
     def restarts_in_s(self) -> float:
         """Seconds until the manager restarts a child process that has ended; 0 if it does not wait to do so."""
         # This is also read on other threads than the loop's.
-        loop = self._restart_loop
-        if loop is None or self.session is not None or self._attempt is not None or not self._connected_at:
+        restart = self._restart
+        if restart is None or self.session is not None or self._attempt is not None or not self._connected_at:
             return 0.0
-        return max(0.0, self._not_before - loop.time())
+        return restart.left_s
 
     async def call(
         self, request: Sendable, deadline_ns: int, progress: tuple[str, ProgressReports] | None = None
@@ -241,13 +213,6 @@ class Instance:
                 error.delivery = "unknown"
             raise
 
-    def _keep_until_it_ends(self, task: asyncio.Task[None]) -> None:
-        """Keep a task that ends by itself, so that :meth:`aclose` waits for it."""
-        if self._retired is None:
-            self._retired = set()
-        self._retired.add(task)
-        task.add_done_callback(self._retired.discard)
-
     def lose(self, session: Session, error: CallError, *, is_known: bool = False) -> None:
         """Retire a lost session; the next call makes a new one. Does nothing if the session was already replaced.
 
@@ -265,11 +230,7 @@ class Instance:
         self._set_session(None)
         self.generation += 1
         self.last_error = error
-        if self._lost is None:
-            self._lost = weakref.WeakSet()
-        self._lost.add(session)
-        task = background_task(session.retire(is_known=is_known), "retire a session")
-        self._keep_until_it_ends(task)
+        task = self._lost_sessions().retire(session, is_known=is_known)
         task.add_done_callback(self.template.containment.read_failure)
         if not self._closing:
             self._on_change(self, error)
@@ -304,7 +265,7 @@ class Instance:
         attempt.turn.hasten()
         await asyncio.wait({attempt.outcome}, timeout=max(0, deadline_ns - time.monotonic_ns()) / 1e9)
         if not attempt.outcome.done():
-            raise self._not_ready_yet(attempt)
+            raise not_ready_yet(self.template, attempt)
         return self._result(attempt)
 
     async def connect(self) -> Session:
@@ -372,13 +333,13 @@ class Instance:
             self._ending = self.session
             self._set_session(None)
         attempts = [each.task for each in (self._attempt, self._late_attempt) if each is not None]
-        for lost in list(self._lost or ()):
-            lost.interrupt()
+        if self._lost is not None:
+            self._lost.interrupt()
         try:
             if self._ending is not None:
                 await self._ending.aclose(grace_s)
         finally:
-            pending = [*attempts, *(self._retired or ())]
+            pending = [*attempts, *(self._lost.ending if self._lost is not None else ())]
             if pending:
                 await asyncio.gather(*pending, return_exceptions=True)
 
@@ -387,9 +348,9 @@ class Instance:
         server_id = self.template.server_id
         if self._closing:
             raise ConnectError("the server is being stopped", server_id=server_id, retryable=False)
-        wait_s = self._not_before - loop.time()
+        wait_s = self.restart_at - loop.time()
         if wait_s > 0:
-            raise self._not_restarted_yet(wait_s)
+            raise not_restarted_yet(self.template, self.last_error, wait_s)
         turn = self.template.connect_slots.ask(urgency, has_failed=self._has_failed)
         session = Session(self.template, self.index, self.number, self.give_up)
         attempt = self._attempt = Attempt(session, turn, self._has_failed)
@@ -400,19 +361,6 @@ class Instance:
         attempt.task.add_done_callback(self.template.containment.read_failure)
         return attempt
 
-    def _not_restarted_yet(self, wait_s: float) -> CallError:
-        """Make the error for a child process that has ended and waits for its restart."""
-        last = self.last_error
-        what = last.message if last is not None else "the server process has ended"
-        kind = ServerExitedError if isinstance(last, ServerExitedError) else ConnectError
-        return kind(
-            f"{what}; it is started again in {wait_s:.1f} s",
-            server_id=self.template.server_id,
-            delivery="not_sent",
-            retry_after_s=wait_s,
-            hint=last.hint if last is not None else "",
-        )
-
     def _result(self, attempt: Attempt) -> Session:
         outcome = attempt.outcome
         if outcome.cancelled():
@@ -420,22 +368,7 @@ class Instance:
         error = outcome.exception()
         if error is None:
             return outcome.result()
-        raise _for_caller(error) from None
-
-    def _not_ready_yet(self, attempt: Attempt) -> DeadlineExceededError:
-        server_id = self.template.server_id
-        if self.template.config.transport != "stdio":
-            return DeadlineExceededError(
-                "the session was not ready within the deadline", server_id=server_id, delivery="not_sent"
-            )
-        error = DeadlineExceededError(
-            f"the program is {attempt.stage}",
-            server_id=server_id,
-            delivery="not_sent",
-            hint=attempt.session.last_words or "it has written nothing yet; use a longer timeout",
-        )
-        error.is_starting = not attempt.has_failed_before
-        return error
+        raise failure_for_caller(error) from None
 
     async def _carry_out(self, attempt: Attempt) -> None:
         """Make a session, and pass the outcome to all who wait for it."""
@@ -443,50 +376,17 @@ class Instance:
             await attempt.turn.granted()
             attempt.began_at = asyncio.get_running_loop().time()
             if self.template.config.transport == "stdio":
-                await self._start(attempt)
+                await start_program(self.template, attempt, self._overruns)
             else:
-                await self._reach(attempt)
+                await reach_endpoint(self.template, attempt, partial(self._is_overdue, attempt))
         except BaseException as error:
             error = self.template.containment.failure(error, "not_sent")
             if not isinstance(error, CallError):
                 raise
+            self._overruns += attempt.has_timed_out
             self._failed(attempt, error)
             return
         await self._succeeded(attempt)
-
-    async def _start(self, attempt: Attempt) -> None:
-        """Start a program and connect to it, within ``start_timeout_s``, which grows after starts that timed out."""
-        configured_s = self.template.config.start_timeout_s
-        limit_s = configured_s * min(2**self._overruns, _MOST_GROWTH)
-        try:
-            async with asyncio.timeout(limit_s):
-                await attempt.session.connect()
-        except TimeoutError as error:
-            if isinstance(error, CallError):
-                raise
-            self._overruns += 1
-            grown = f", raised to {limit_s:g} s after starts that timed out" if limit_s > configured_s else ""
-            raise ConnectError(
-                f"no handshake within start_timeout_s ({configured_s:g} s{grown})",
-                server_id=self.template.server_id,
-                hint=attempt.session.last_words or "it wrote nothing; raise start_timeout_s if it needs longer",
-            ) from None
-
-    async def _reach(self, attempt: Attempt) -> None:
-        """Connect to a URL within ``connect_timeout_s``."""
-        config = self.template.config
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(None) as limit:
-                attempt.overdue = loop.call_later(config.connect_timeout_s, self._is_overdue, attempt, limit)
-                try:
-                    await attempt.session.connect()
-                finally:
-                    attempt.overdue.cancel()
-        except TimeoutError as error:
-            if isinstance(error, CallError):
-                raise
-            raise self._no_handshake() from None
 
     def _is_overdue(self, attempt: Attempt, limit: asyncio.Timeout) -> None:
         """Fail an attempt that timed out for those who wait; over HTTP, one such attempt may go on for a late answer.
@@ -494,16 +394,16 @@ class Instance:
         A bridge may have to start a program for every session. The attempt first gets back the time for which the loop
         was blocked, because the server may have answered in time.
         """
-        config = self.template.config
-        loop = asyncio.get_running_loop()
-        lost_s = min(self.template.host.lag.lost_since(attempt.began_at), config.connect_timeout_s)
+        template, loop = self.template, asyncio.get_running_loop()
+        config = template.config
+        lost_s = min(template.host.lag.lost_since(attempt.began_at), config.connect_timeout_s)
         if lost_s > attempt.given_back_s:
             delay_s, attempt.given_back_s = lost_s - attempt.given_back_s, lost_s
             attempt.overdue = loop.call_later(delay_s, self._is_overdue, attempt, limit)
             return
         may_go_on = (
             config.transport == "http"
-            and self.template.authorizations is None
+            and template.authorizations is None
             and self._late_attempt is None
             and self._attempt is attempt
             and attempt.turn.stay()
@@ -514,23 +414,9 @@ class Instance:
         self._late_attempt = attempt
         left_s = max(config.start_timeout_s - config.connect_timeout_s, 0.0)
         attempt.overdue = loop.call_later(left_s, lambda: limit.reschedule(loop.time()))
-        error = self._no_handshake()
+        error = no_handshake(template)
         error.hint = f"a late answer still counts, for up to {config.start_timeout_s:g} s in total"
         self._failed(attempt, error)
-
-    def _no_handshake(self) -> CallError:
-        template = self.template
-        if template.authorizations is not None and template.authorizations.is_pending:
-            return AuthError(
-                "the session waits for an authorization in progress",
-                server_id=template.server_id,
-                retryable=True,
-                hint="call again once the user has granted it",
-            )
-        return ConnectError(
-            f"no handshake within connect_timeout_s ({template.config.connect_timeout_s:g} s)",
-            server_id=template.server_id,
-        )
 
     def _failed(self, attempt: Attempt, error: CallError) -> None:
         if self._attempt is not attempt:
@@ -556,7 +442,7 @@ class Instance:
                 other.succeed(session)
                 if other is not attempt:
                     other.task.cancel()
-                    self._keep_until_it_ends(other.task)
+                    self._lost_sessions().keep(other.task)
         self._attempt = None
         attempt.succeed(session)
         self._has_failed = False
@@ -584,10 +470,19 @@ class Instance:
             attempt.fail(error)
         attempt.outcome.cancel()
 
+    def _lost_sessions(self) -> LostSessions:
+        if self._lost is None:
+            self._lost = LostSessions()
+        return self._lost
+
     def _set_session(self, session: Session | None) -> None:
         self.session = session
         if self.backend is not None:
             self.backend.channel = None if session is None else session.channel
+
+    def _delay_restart(self) -> None:
+        if self._restart is not None:
+            self._restart.begin(self._connected_at if self.session is not None else None)
 
     def give_up(self, session: Session, error: CallError) -> None:
         """Retire a session and its process; the process is restarted after the delay of ``restart``."""
@@ -595,28 +490,7 @@ class Instance:
             self._delay_restart()
             self.lose(session, error)
 
-    def _delay_restart(self) -> None:
-        """Delay the next start of a child process; a URL, which is not ours to restart, may be tried again at once."""
-        if self.template.config.transport != "stdio":
-            return
-        restart = self.template.config.restart
-        self._restart_loop = asyncio.get_running_loop()
-        now = self._restart_loop.time()
-        if self.session is not None and now - self._connected_at >= restart.stable_after_s:
-            self._failed_starts = 0
-        delay_s = backoff_delay(self._failed_starts, restart.initial_s, restart.max_s, restart.jitter, random.random())
-        self._failed_starts += 1
-        self._not_before = now + delay_s
-
 
 def _resolve(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _for_caller(error: BaseException) -> BaseException:
-    """Return the failure of a shared attempt as an error of one caller's own."""
-    if isinstance(error, ConnectionLostError | SessionLostError) and not isinstance(error, ServerExitedError):
-        return ConnectError(error.message, server_id=error.server_id, hint=error.hint)
-    # Whatever happened to the handshake, the caller's own request was not sent.
-    return error.for_caller("not_sent") if isinstance(error, CallError) else error

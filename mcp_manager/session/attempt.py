@@ -24,6 +24,7 @@ class Attempt:
         "began_at",
         "given_back_s",
         "has_failed_before",
+        "has_timed_out",
         "outcome",
         "overdue",
         "replaces",
@@ -44,6 +45,8 @@ class Attempt:
         # What ends the waiting for an answer, and how much longer that was made for what the loop had lost.
         self.overdue: asyncio.TimerHandle | None = None
         self.given_back_s = 0.0
+        # Whether the start of a program took longer than it may.
+        self.has_timed_out = False
         self._activity: ProcessActivity | None = None
         self.replaces: tuple[Session, CallError] | None = None
 
