@@ -66,7 +66,7 @@ class Fallbacks:
     async def answer(self, call: Call, failure: CallError) -> tuple[Message, Recovery] | None:
         """Return a fallback for a failed call and its kind; ``None`` if there is none, or the server answered.
 
-        If other servers were asked in vain, ``failure.attempts`` and ``failure.delivery`` cover those attempts too.
+        If other servers were asked and failed too, ``failure.attempts`` and ``failure.delivery`` cover their attempts.
         """
         if call.supervisor.config.fallback == _NO_FALLBACK or failure.delivery == "answered":
             return None

@@ -83,7 +83,7 @@ class Retries:
                 try:
                     leased = self._attempts.lease(call, self._clock(), choice)
                 except KeyError:
-                    # The server was removed meanwhile.
+                    # The server was removed in the meantime.
                     break
                 except SessionLostError as lost:
                     error = lost

@@ -1,4 +1,4 @@
-"""Which servers there are: how they come, change and go, and how many instances each has."""
+"""The fleet: deploying, updating, scaling and removing servers, and the index that finds them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schemas of arguments, compared by what they accept: not by their words, nor by the order of what has none."""
+"""The comparison of JSON Schemas by what they accept, without annotations and without the order of unordered parts."""
 
 from __future__ import annotations
 
@@ -41,12 +41,20 @@ _SCHEMAS: Final = frozenset(
 _NAMED_SCHEMAS: Final = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
 _ALTERNATIVES: Final = frozenset({"allOf", "anyOf", "oneOf"})
 _SETS: Final = frozenset({"enum", "required", "type"})
-# Deeper parts are compared as they are written.
+# Deeper parts are compared literally.
 _MAX_DEPTH: Final = 64
 
 
 def what_it_accepts(schema: Any, depth: int = _MAX_DEPTH) -> Any:
-    """Return a schema without annotations, and with everything in one order that has none of its own."""
+    """Return a canonical form of a schema: without annotations, and with unordered parts sorted.
+
+    Parameters
+    ----------
+    schema
+        The decoded schema.
+    depth
+        How many levels are processed; deeper ones stay as they are.
+    """
     if not isinstance(schema, dict) or depth == 0:
         return schema
     kept: dict[str, Any] = {}
@@ -72,7 +80,7 @@ def what_it_accepts(schema: Any, depth: int = _MAX_DEPTH) -> Any:
 
 
 def first_difference(old: Any, new: Any, path: str = "", depth: int = _MAX_DEPTH) -> str:
-    """Name the first place where two documents differ, such as ``properties.city.type``; ``""`` if they do not."""
+    """Return the path of the first difference between two documents, such as ``properties.city.type``, or ``""``."""
     if depth > 0 and isinstance(old, dict) and isinstance(new, dict):
         for name in sorted(old.keys() | new.keys()):
             place = f"{path}.{name}" if path else name

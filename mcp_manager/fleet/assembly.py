@@ -1,4 +1,4 @@
-"""What servers are made of: their sessions' settings, their transports, and what all of them share."""
+"""The assembly of servers: their supervisors, session settings and transports, and what all servers share."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ __all__ = ["Assembly", "client_identity"]
 
 logger = logging.getLogger(__name__)
 
-# To start a program takes a core for a second or more. Few at a time would do on idle cores; on cores that others use as
-# well, few get a small share: of 25 at once on two busy ones, 8 took 1.3 times as long as all, 16 took 1.2 times.
+# Starting a program keeps a core busy for a second or more. On idle cores a few starts at a time would do; on busy
+# cores a few get only a small share of the time. Of 25 programs on two busy cores, 8 at a time took 1.3 times as long
+# as all at once, and 16 at a time 1.2 times.
 _STARTS_PER_CORE: Final = 16
 _LOOK_AT_PROGRAMS_S: Final = 0.1
 _MOST_WAITING_PROGRAMS: Final = 4096
@@ -94,11 +95,11 @@ class Assembly:
         """Make what a server's sessions are made from; ``before`` is that of the configuration that it replaces."""
         if not config.tls.verify:
             logger.warning(
-                "server %r: tls.verify is false: anybody on the way can read and change what is sent", server_id
+                "server %r: tls.verify is false: anybody in between can read and change the traffic", server_id
             )
         authorizations = None
         if config.auth.type == "oauth":
-            # For those who need it: it is a good part of what an import costs.
+            # Imported only if it is used, because it takes long.
             from mcp_manager.auth.oauth.authorizations import Authorizations  # noqa: PLC0415
             from mcp_manager.transports.http.connections.routed_client import RoutedClient  # noqa: PLC0415
 
@@ -130,7 +131,7 @@ class Assembly:
         endpoints = session.endpoints
         if config.command is not None:
             return StdioTransport(config, server_id=server_id, sink=sink, timer=self._timer)
-        # See above.
+        # Imported late, because aiohttp takes half of the time that an import of the package would take.
         from yarl import URL  # noqa: PLC0415
 
         from mcp_manager.transports.http.connections.route import route_of  # noqa: PLC0415
@@ -171,7 +172,7 @@ def client_identity(config: ManagerConfig, handlers: HandlerMap, capabilities: M
 def _most_waiting() -> int:
     """Return how many connections may wait for an answer beyond ``connect_concurrency``: each holds a descriptor."""
     try:
-        import resource  # noqa: PLC0415  (Unix alone has it)
+        import resource  # noqa: PLC0415 - exists only on Unix
     except ImportError:
         return _MOST_WAITING
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,4 +1,4 @@
-"""Trying a new configuration out on a share of the calls: the share, and the verdict."""
+"""The canary of a rollout: new instances take a share of the calls and are compared with the old ones."""
 
 from __future__ import annotations
 
@@ -19,21 +19,31 @@ __all__ = ["Sample", "Trial", "what_is_worse"]
 
 _LOOK_S: Final = 1.0
 _LOOKS: Final = 10
-# By how much more of its calls a new configuration may fail, and how sure of that one must be (one-sided, 1 %).
+# How much higher the failure rate of a new configuration may be, and the z value of a one-sided test at 1 %.
 _MORE_FAILURES: Final = 0.05
 _SURE: Final = 2.33
 _SLOWER: Final = 1.5
 _SLOWER_S: Final = 0.05
-# With fewer calls, their 95th percentile is that of the one that took longest.
+# With fewer calls, the 95th percentile is the longest call.
 _CALLS_OF_P95: Final = 20
-# A window forgets after one to two epochs: none of this one ends before the verdict.
+# A window keeps calls for one to two epochs; an epoch this much longer than the trial outlasts it.
 _EPOCH_MARGIN_S: Final = 60.0
-# In rendezvous hashing, a place has its keys whoever is there: a canary draws keys of its own.
+# In rendezvous hashing, equal identities get equal keys; this changes the identity of a canary, so that it gets others.
 _OTHER_KEYS: Final = 0x9E3779B97F4A7C15
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """What the calls to some instances came to: how many, how many failed, and the 95th percentile of their durations."""
+    """The outcome of the calls to some instances.
+
+    Parameters
+    ----------
+    calls
+        How many calls ended.
+    failures
+        How many of them failed.
+    p95_s
+        The 95th percentile of their durations in seconds, ``None`` without calls.
+    """
 
     calls: int
     failures: int
@@ -41,10 +51,18 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 def what_is_worse(new: Sample, old: Sample, min_calls: int) -> str:
-    """Compare a new configuration with the old one and say what is worse, ``""`` if nothing is, or too little is known.
+    """Compare a new configuration with the old one; say how it is worse, ``""`` if it is not or too little is known.
 
-    Calls fail more often if their share is more than 5 % above that of the old ones, and more than chance would have it
-    (two-proportion z-test, one-sided at 1 %). They are slower if their p95, of at least 20 calls, is more than half as much again, and more by 50 ms.
+    It fails more often if its failure rate is more than 5 percentage points above the old one's, and by more than
+    chance explains (two-proportion z-test, one-sided at 1 %). It is slower if its p95 is more than 1.5 times the old
+    one's and more than 50 ms above it, with at least 20 calls, and at least ``min_calls``, to each.
+
+    Parameters
+    ----------
+    new, old
+        The outcomes of both configurations.
+    min_calls
+        With fewer calls to the new configuration, the result is ``""``.
     """
     if new.calls < max(min_calls, 1):
         return ""
@@ -55,34 +73,36 @@ def what_is_worse(new: Sample, old: Sample, min_calls: int) -> str:
         pooled = (new.failures + old.failures) / (new.calls + old.calls)
         error = sqrt(pooled * (1.0 - pooled) * (1.0 / new.calls + 1.0 / old.calls))
     if rate - old_rate > max(_MORE_FAILURES, _SURE * error):
-        return f"{new.failures} of its {new.calls} calls failed ({rate:.0%}, of the old one's {old_rate:.0%})"
+        return f"{new.failures} of its {new.calls} calls failed ({rate:.0%}, against {old_rate:.0%} of the old one's)"
     if new.p95_s is None or old.p95_s is None or min(new.calls, old.calls) < max(min_calls, _CALLS_OF_P95):
         return ""
     if new.p95_s > max(old.p95_s * _SLOWER, old.p95_s + _SLOWER_S):
-        return f"the p95 of its calls was {new.p95_s * 1e3:.1f} ms, that of the old one's {old.p95_s * 1e3:.1f} ms"
+        return f"the p95 of its calls is {new.p95_s * 1e3:.1f} ms, against {old.p95_s * 1e3:.1f} ms of the old one's"
     return ""
 
 
 class Trial:
-    """Give new instances a share of a server's calls, and watch what comes of it.
+    """Give new instances a share of a server's calls, and compare them with the old instances.
 
-    Calls are drawn by weight meanwhile: power of two choices gives a light instance nothing while the others are idle.
-    The policy ``consistent`` has its shares by weight anyway and stays, for the sake of the keys.
+    Meanwhile calls are shared by weight, because power of two choices gives an instance of low weight nothing while the
+    others are idle. The policy ``consistent`` respects weights anyway and stays, so that keys keep their instances.
 
     Parameters
     ----------
-    supervisor, router
+    supervisor
         The server.
+    router
+        Holds the weights and circuits of its instances.
     new
         The instances to try, not in traffic yet.
     percentage
-        Their share.
+        The percentage of the calls for them, above 0 and below 100.
     min_calls
-        Without so many calls there is no verdict.
+        How many calls they must get for a positive verdict.
     duration_s
-        How long it takes.
+        How many seconds the trial takes.
     clock
-        Monotonic nanoseconds.
+        Returns monotonic nanoseconds.
     """
 
     def __init__(
@@ -109,7 +129,7 @@ class Trial:
         self._weights = [each.backend.weight for each in new if each.backend is not None]
 
     def begin(self) -> None:
-        """Let the new instances take their share."""
+        """Let the new instances take their share, and begin to measure both sides."""
         backends = [each.backend for each in self._new if each.backend is not None]
         tiers = {backend.tier for backend in backends}
         beside = sum(
@@ -128,7 +148,7 @@ class Trial:
             self._supervisor.admit(instance)
 
     async def verdict(self) -> str:
-        """Wait for the end and say why the new configuration is not good enough, ``""`` if it is; at once if it fails."""
+        """Wait for the end of the trial, or until the new instances fail it; say why they do, ``""`` if they pass."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self._duration_s
         while True:
@@ -142,11 +162,11 @@ class Trial:
             if worse:
                 return worse
             if left_s <= 0:
-                too_few = f"it had {new.calls} calls, and min_calls is {self._min_calls}"
+                too_few = f"it received {new.calls} calls, fewer than min_calls ({self._min_calls})"
                 return too_few if new.calls < self._min_calls else ""
 
     def end(self) -> None:
-        """Let every instance take as many calls as its configuration says."""
+        """Restore the configured balancing and weights, and stop measuring."""
         for instance in (*self._old, *self._new):
             if instance.backend is not None:
                 instance.backend.latencies = None

@@ -1,4 +1,4 @@
-"""What a wanted number of instances needs to be possible. Never a fake success: what cannot be is an error."""
+"""The check of a requested number of instances: a number that the server cannot have is an error."""
 
 from __future__ import annotations
 
@@ -10,15 +10,25 @@ __all__ = ["check_instances"]
 
 
 def check_instances(server_id: str, config: ServerConfig, instances: int) -> None:
-    """Accept a wanted number of instances, or say why it cannot be.
+    """Check that a server can have a number of instances.
 
-    A stdio server becomes that many child processes, a list or template of URLs its first ones, and a plain URL that
-    many independent sessions; of a name whose places are discovered, it is the most that are used. 0 suspends the server.
+    That number means: so many child processes, the first so many URLs of a list or template, so many independent
+    sessions with a plain URL, or with discovery at most so many of the addresses found. 0 suspends the server.
+
+    Parameters
+    ----------
+    server_id
+        The server's id, for errors.
+    config
+        The server's configuration.
+    instances
+        The requested number.
 
     Raises
     ------
     ConfigError
-        The number is not an integer, negative, or above ``max_instances``.
+        The number is not an integer, is negative or above ``max_instances``; the URL template yields no valid URL; or
+        discovery is configured and dnspython is not installed.
     ScaleError
         The server's list of URLs is shorter.
     """

@@ -1,4 +1,4 @@
-"""Finding the instances of a server by the records of its name: A and AAAA (RFC 1035, RFC 3596), or SRV (RFC 2782)."""
+"""The discovery of a server's instances in DNS: A and AAAA records (RFC 1035, RFC 3596) or SRV records (RFC 2782)."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _log = logging.getLogger(__name__)
 
 _EXTRA: Final = "install it with: pip install 'pymcp-manager[dns]'"
 _HIGHEST_TIER: Final = 15
-# RFC 2782: one of weight 0 has a very small chance beside others.
+# RFC 2782: a weight of 0 means a very small share beside other records.
 _LEAST_WEIGHT: Final = 0.1
 
 
 def require_dns(server_id: str) -> None:
-    """Raise :class:`ConfigError` unless the library that asks name servers is installed."""
+    """Raise :class:`ConfigError` unless dnspython is installed."""
     try:
         import dns.asyncresolver  # noqa: F401, PLC0415 - an extra, and slow to import
     except ImportError:
@@ -36,21 +36,20 @@ def require_dns(server_id: str) -> None:
 
 
 class Discovery:
-    """Keep a server's endpoints as its name's records have them.
+    """Keep a server's endpoints up to date with its DNS records.
 
-    A look that finds nothing, or gets no answer, changes nothing: what was found last is kept, and looked for again after
-    ``min_refresh_s``.
+    A lookup that fails or finds nothing changes nothing; it is repeated after ``min_refresh_s`` seconds.
 
     Parameters
     ----------
     server_id, config
-        The server, whose ``url`` is a plain one.
+        The server's id and its configuration, with a single plain ``url``.
     endpoints
-        Where they are kept.
+        The endpoints to update.
     in_use
-        Tells which of their numbers are.
+        Returns the indexes of the endpoints that instances use, so that they keep their numbers.
     changed
-        Called after every look of :meth:`run` that found something.
+        Called after each lookup of :meth:`run` that found something.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class Discovery:
         in_use: Callable[[], Collection[int]],
         changed: Callable[[], None],
     ) -> None:
-        # It comes with aiohttp, which is loaded with the first transport.
+        # Imported late: yarl comes with aiohttp, which the first transport imports.
         from yarl import URL  # noqa: PLC0415
 
         url = URL(config.instance_url(0))
@@ -74,28 +73,28 @@ class Discovery:
         self._changed = changed
         self._resolver: Resolver | None = None
         self._backend: ClosingBackend | None = None
-        # The last good answers, by name and type of record.
+        # The last good answers, by host name and record type.
         self._answers: dict[tuple[str, str], list[Any]] = {}
         self._ttl_s = 0.0
 
     async def look(self) -> None:
-        """Look once.
+        """Look the records up once and update the endpoints.
 
         Raises
         ------
         ConnectError
-            Nothing was found, or nobody answered: everything stays as it was.
+            Nothing was found, or no name server answered; the endpoints are unchanged.
         """
         self._ttl_s = self._template.refresh_s
-        # asyncio.wait_for of Python 3.11, by which dnspython waits, may lose a cancellation: a gathering does not.
+        # dnspython waits with asyncio.wait_for, which may lose a cancellation on Python 3.11; asyncio.gather does not.
         [found] = await asyncio.gather(self._look_up())
         if not found:
-            raise self._nothing("no record names a usable place")
+            raise self._nothing("no DNS record names a usable address")
         self._endpoints.problem = None
         self._endpoints.replace(found, self._in_use())
 
     async def run(self) -> None:
-        """Look again whenever the records have expired, until cancelled."""
+        """Look the records up again whenever they expire, until cancelled."""
         while True:
             has_failed = self._endpoints.problem is not None
             least, most = self._template.min_refresh_s, self._template.refresh_s
@@ -108,7 +107,7 @@ class Discovery:
                     error if isinstance(error, ConnectError) else self._nothing(f"{type(error).__name__}: {error}")
                 )
                 if not has_failed:
-                    _log.warning("server %r keeps the instances it has: %s", self._server_id, failure.message)
+                    _log.warning("server %r keeps its present instances: %s", self._server_id, failure.message)
                 self._endpoints.problem = failure.for_caller("not_sent")
 
     async def _look_up(self) -> list[Endpoint]:
@@ -129,7 +128,7 @@ class Discovery:
         if len(failures) == len(answers):
             raise failures[0]
         found = [
-            # Of the kind that could not be asked for, what there was.
+            # If the lookup of one record type failed, its last good answer is used.
             self._answers.get((host, kind), []) if isinstance(answer, BaseException) else answer
             for kind, answer in zip(("A", "AAAA"), answers, strict=True)
         ]
@@ -142,7 +141,7 @@ class Discovery:
     async def _look_for_services(self) -> list[Endpoint]:
         services = [each for each in await self._ask(self._host, "SRV") if str(each.target) != "."]
         if not services:
-            raise self._nothing(f"{self._host} names no service")
+            raise self._nothing(f"{self._host} has no SRV record of a service")
         tiers = {priority: tier for tier, priority in enumerate(sorted({each.priority for each in services}))}
         places = await asyncio.gather(*(self._place_of(str(each.target)) for each in services))
         return list(
@@ -154,7 +153,7 @@ class Discovery:
         )
 
     async def _place_of(self, host: str) -> str | None:
-        """Return the first address of a host, the one it had if there is no answer, ``None`` if there never was any."""
+        """Return the first address of a host; if the lookup fails, its last known one, or ``None``."""
         try:
             return (await self._look_for_addresses(host))[0]
         except ConnectError:
@@ -174,14 +173,14 @@ class Discovery:
                 backend=self._backend,
             )
         except dns.exception.DNSException as error:
-            raise self._nothing(f"the look-up of {host} ({kind}) failed: {error}") from None
+            raise self._nothing(f"the lookup of {host} ({kind}) failed: {error}") from None
         except Exception as error:
-            # Whatever a name server's packet does to the library that reads it, discovery goes on.
-            raise self._nothing(f"the look-up of {host} ({kind}) failed: {type(error).__name__}: {error}") from None
+            # A malformed packet may raise anything in dnspython; discovery must survive it.
+            raise self._nothing(f"the lookup of {host} ({kind}) failed: {type(error).__name__}: {error}") from None
         if answer.rrset is None:
             return []
         self._ttl_s = min(self._ttl_s, float(answer.chaining_result.minimum_ttl))
-        # The order of the records changes from answer to answer.
+        # Sorted, because the order of the records changes from answer to answer.
         return sorted(answer.rrset)
 
     @property

@@ -1,4 +1,4 @@
-"""The sockets of DNS look-ups, none of which is left open."""
+"""The sockets of DNS lookups, which must not leak when a lookup is cancelled."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ __all__ = ["ClosingBackend"]
 
 # dnspython does not mark the name as exported.
 class ClosingBackend(dns.asyncbackend.Backend):  # type: ignore[misc,name-defined]
-    """Open sockets as dnspython does on asyncio, and close the one whose opening is cancelled.
+    """Open sockets as dnspython's asyncio backend does, and close a socket if its opening is cancelled.
 
-    uvloop leaves it open until the loop ends: unlike asyncio's, its ``create_datagram_endpoint`` does not close the
-    transport when it is cancelled (0.23).
+    uvloop 0.23 would leave it open until the loop ends: unlike asyncio's, its ``create_datagram_endpoint`` does not
+    close the transport when it is cancelled.
     """
 
     def __init__(self) -> None:
         self._asyncio: Any = dns.asyncbackend.get_backend("asyncio")
 
     def name(self) -> str:
-        """Return the name of the asynchronous library."""
+        """Return the name of the asynchronous library, ``asyncio``."""
         name: str = self._asyncio.name()
         return name
 
@@ -33,7 +33,7 @@ class ClosingBackend(dns.asyncbackend.Backend):  # type: ignore[misc,name-define
         """Open a socket; see :meth:`dns.asyncbackend.Backend.make_socket`."""
         opening = self._asyncio.make_socket(af, socktype, *others, **named)
         if socktype != socket.SOCK_DGRAM:
-            # Connecting may take long, and closes what it has opened.
+            # Opening a TCP socket may take long, and closes it by itself when it is cancelled.
             return await opening
         task = background_task(opening, "open a socket")
         try:

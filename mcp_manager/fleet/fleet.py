@@ -1,4 +1,4 @@
-"""Which servers there are: how they come, change and go."""
+"""The fleet of a manager: it deploys, replaces, scales and removes servers."""
 
 from __future__ import annotations
 
@@ -50,21 +50,34 @@ _log = logging.getLogger(__name__)
 ServerSpec = ServerConfig | Mapping[str, Any] | str | bytes
 """A server's configuration: the struct, a mapping, or JSON text."""
 
-# Circuits close with traffic and with time, of which nobody tells. In a large fleet a look at all servers takes a while:
-# it must not take more than a tenth of the loop's time.
+# wait_ready() polls, because nothing reports a circuit that closes. Checking a large fleet takes a while, so the pauses
+# keep it below a tenth of the loop's time.
 _LOOK_AGAIN_S = 0.25
 _MOMENT_S = 0.25
 
 _KEPT = "server %r keeps its old configuration: %s"
 _PAUSES = 9
-# Servers that are named in one error.
+# How many servers one error names.
 _TOLD = 5
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``apply`` changed: server ids, sorted; and by id why a server kept its old configuration.
+    """What :meth:`McpManager.apply` did; all server ids are sorted.
 
-    ``starting`` are those that still serve with the old one while the new one starts, which takes over when it is up.
+    Parameters
+    ----------
+    deployed
+        The servers that were added. A server that cannot be reached is deployed too, and retried.
+    redeployed
+        The servers whose configuration was replaced.
+    undeployed
+        The servers that were removed.
+    failed
+        Why the change of a server failed, by server id. A server whose configuration was to be replaced keeps the old
+        one.
+    starting
+        The servers whose new program is still starting. They serve with the old configuration until it is up; if it
+        fails to start, they keep the old one and a warning is logged.
     """
 
     deployed: tuple[str, ...]
@@ -77,20 +90,28 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
 class Fleet:
     """Own the servers of a manager.
 
-    ``servers`` holds their supervisors by id, in the order of deployment, and ``index`` finds them by what they are
-    selected by; both are changed here alone. What the methods do
-    and raise is documented at those of :class:`~mcp_manager.McpManager` that have their names.
+    The methods ``deploy``, ``undeploy``, ``redeploy``, ``scale``, ``apply`` and ``wait_ready`` are documented at the
+    methods of :class:`~mcp_manager.McpManager` with the same names.
 
     Parameters
     ----------
     assembly
-        Makes supervisors.
-    router, monitor
-        Where servers are registered, and who probes them.
+        Makes supervisors and session template.
+    router
+        The router to register servers with.
+    monitor
+        Probes and judges the servers.
     on_removed
-        Called with the id of a server that is gone for good.
+        Called with the id of a server that was removed and not deployed again.
     clock
-        Monotonic nanoseconds.
+        Returns monotonic nanoseconds.
+
+    Attributes
+    ----------
+    servers
+        The supervisors by server id, in the order of deployment. Only this class changes it.
+    index
+        Finds servers by tag, type and priority. Only this class changes it.
     """
 
     def __init__(
@@ -109,12 +130,12 @@ class Fleet:
         self._clock = clock
         self.servers: dict[str, Supervisor] = {}
         self.index = FleetIndex(lambda: ((each, traits_of(self.servers[each].config)) for each in self.servers))
-        # On their way in or out: they have instances, and are not, or not any more, among the servers.
+        # Supervisors that are ending: no longer among the servers, but their instances may still exist.
         self._passing: set[Supervisor] = set()
         self._is_ended = False
 
     def supervisor_of(self, server_id: str) -> Supervisor:
-        """Return the supervisor of a server; raises :class:`ServerNotFoundError`."""
+        """Return the supervisor of a server; raises :class:`ServerNotFoundError` if it is not deployed."""
         try:
             return self.servers[server_id]
         except (KeyError, TypeError):
@@ -122,18 +143,18 @@ class Fleet:
             raise ServerNotFoundError(server_id) from None
 
     def take_all(self) -> list[Supervisor]:
-        """Empty the fleet and return what was in it, or is on its way in or out, for whoever ends it."""
+        """Empty the fleet for its end; return all supervisors, including those that are already ending."""
         self._is_ended = True
         supervisors = [*self.servers.values(), *self._passing]
         self.servers.clear()
         return supervisors
 
     async def deploy(self, server_id: str, config: ServerSpec) -> None:
-        """Register a server, connect to it and probe it once."""
+        """Deploy a server: register it, connect to it and probe it once."""
         await self._connect(*self._register(server_id, _parse_config(server_id, config)))
 
     async def deploy_all(self, servers: Mapping[str, ServerSpec]) -> None:
-        """Deploy servers at once; raises what is wrong with a configuration, and nothing else that one server meets."""
+        """Deploy several servers in parallel; errors are those of :meth:`deploy`."""
         with _collector_paused():
             added = [
                 self._register(server_id, _parse_config(server_id, config)) for server_id, config in servers.items()
@@ -141,7 +162,7 @@ class Fleet:
         await asyncio.gather(*(self._connect(*each) for each in added if not each[0].is_dormant))
 
     def _register(self, server_id: str, parsed: ServerConfig) -> tuple[Supervisor, list[Instance]]:
-        """Make a server one of the fleet, and return its instances that are not connected yet."""
+        """Add a server to the fleet; return its supervisor and its instances, which are not connected yet."""
         if server_id in self.servers:
             raise ServerExistsError(server_id)
         if parsed.instances != 1:
@@ -154,7 +175,7 @@ class Fleet:
         return supervisor, supervisor.scale(parsed.instances)
 
     async def _connect(self, supervisor: Supervisor, added: list[Instance]) -> None:
-        """Connect a new server, unless a call is to do that, and take it back if whoever deploys it gives up."""
+        """Connect a new server unless it is lazy; if the caller is cancelled, remove it again."""
         is_lazy = supervisor.config.connect == "lazy"
         if is_lazy and supervisor.template.endpoints is None:
             return
@@ -162,7 +183,7 @@ class Fleet:
         try:
             await _awaited(supervisor, self._bring_up(supervisor, added, is_lazy))
         except Exception as error:
-            # It is deployed, and what nobody foresaw is no other thing than a server out of reach: it is tried again.
+            # The server stays deployed: an unexpected error is handled like an unreachable server, which is retried.
             failure = supervisor.template.containment.failure(error, "not_sent")
             for instance in supervisor.instances:
                 instance.last_error = failure if isinstance(failure, CallError) else None
@@ -173,7 +194,7 @@ class Fleet:
             raise
 
     async def _bring_up(self, supervisor: Supervisor, added: list[Instance], is_lazy: bool) -> None:
-        """Find out where a server is, if that is to be found, and connect to it."""
+        """Run discovery if it is configured, then connect and probe the instances unless the server is lazy."""
         if supervisor.template.endpoints is not None:
             await self._find(supervisor, supervisor.template, must=False)
             added = supervisor.reconcile()
@@ -181,12 +202,12 @@ class Fleet:
             await self._probe_all(added)
 
     async def undeploy(self, server_id: str) -> None:
-        """Remove a server."""
+        """Remove a server and end its instances."""
         supervisor = self.supervisor_of(server_id)
         await self._remove(server_id, supervisor, supervisor.config.shutdown_grace_s)
 
     async def redeploy(self, server_id: str, config: ServerSpec, plan: RolloutPlan) -> None:
-        """Replace a server's configuration without a gap."""
+        """Replace a server's configuration while it serves."""
         supervisor = self.supervisor_of(server_id)
         task, template = await self._begin_rollout(supervisor, config, plan)
         try:
@@ -215,7 +236,7 @@ class Fleet:
         return task, template
 
     def _conclude(self, supervisor: Supervisor, template: SessionTemplate, task: asyncio.Task[None]) -> None:
-        """Raise what a rollout that is over has failed of."""
+        """Raise the failure of a rollout that has ended."""
         if not task.cancelled():
             try:
                 task.result()
@@ -227,17 +248,20 @@ class Fleet:
             raise self._gone(supervisor.server_id)
 
     def _gone(self, server_id: str) -> McpManagerError:
-        """Say why a server that was there is not there any more."""
+        """Make the error for a server that was removed during an operation."""
         if self._is_ended:
             return ConnectError("the server is being stopped", server_id=server_id, retryable=False)
-        return ServerNotFoundError(server_id, hint="it was removed meanwhile")
+        return ServerNotFoundError(server_id, hint="it was removed in the meantime")
 
     async def _find(self, supervisor: Supervisor, template: SessionTemplate, *, must: bool = True) -> None:
-        """Find out where instances are, if that is to be found, and go on doing so."""
+        """Run discovery once and then in the background, if it is configured.
+
+        If nothing is found, it raises :class:`ConnectError` with ``must``; otherwise only the background task goes on.
+        """
         endpoints = template.endpoints
         if endpoints is None:
             return
-        # For those who need it.
+        # Imported only if it is used.
         from mcp_manager.fleet.discovery import Discovery  # noqa: PLC0415
 
         in_use = partial(supervisor.in_use, template)
@@ -253,7 +277,7 @@ class Fleet:
             endpoints.keeper = supervisor.spawn(discovery.run(), bare_context())
 
     def _found(self, supervisor: Supervisor, template: SessionTemplate) -> None:
-        """Have instances where they were found; a replacement of the configuration that is under way does so itself."""
+        """Reconcile the instances with what discovery found; a rollout in progress does so itself."""
         if supervisor.template is not template:
             return
         added = supervisor.reconcile()
@@ -262,7 +286,7 @@ class Fleet:
 
     def _rolled_out(self, supervisor: Supervisor, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
-            # Retrieved here: whoever asked for it may be gone.
+            # Retrieved here, because the caller may be gone.
             task.exception()
         added = supervisor.end_rollout()
         if self.servers.get(supervisor.server_id) is supervisor:
@@ -276,16 +300,16 @@ class Fleet:
         supervisor = self.supervisor_of(server_id)
         check_instances(server_id, supervisor.config, instances)
         if supervisor.rollout is not None:
-            # Whichever configuration it will have.
+            # The number must be possible with either configuration.
             check_instances(server_id, supervisor.rollout.template.config, instances)
         added = supervisor.scale(instances)
         if supervisor.config.connect == "eager":
-            # Those that somebody else asked for are waited for as well.
+            # Instances that an earlier call has added are waited for as well.
             others = [each for each in supervisor.instances if each not in added]
             await _awaited(supervisor, self._all_connected(added, others))
 
     async def apply(self, config: ManagerConfig) -> Applied:
-        """Make the fleet what ``config.servers`` says."""
+        """Deploy, replace and remove servers until the fleet matches ``config.servers``."""
         if config is None:
             raise ConfigError("config must be a ManagerConfig, not None")
         config = as_manager_config(config)
@@ -323,7 +347,7 @@ class Fleet:
         )
 
     async def _alone(self, server_id: str, failed: dict[str, str], work: Callable[[], Awaitable[None]]) -> None:
-        """Do one server's part of :meth:`apply`: what goes wrong with it must not keep the others from theirs."""
+        """Change one server for :meth:`apply`; its failure is recorded in ``failed`` and does not affect the others."""
         containment = self.servers[server_id].template.containment
         try:
             await work()
@@ -332,10 +356,13 @@ class Fleet:
                 raise
             told = containment.failure(error, "not_sent")
             failed[server_id] = str(told)
-            _log.error("server %r is not what it should be: %s", server_id, told)
+            _log.error("server %r could not be changed: %s", server_id, told)
 
     async def wait_ready(self, wanted: int | None, timeout: float | None, check_running: Callable[[], None]) -> None:
-        """Wait until ``wanted`` servers, or all that are deployed then, are ready; ``check_running`` may end the wait."""
+        """Wait until ``wanted`` servers, or for ``None`` all deployed servers, are ready.
+
+        ``check_running`` is called repeatedly and raises if the manager stops.
+        """
         if wanted is not None:
             check_count(wanted, "min")
         try:
@@ -363,7 +390,7 @@ class Fleet:
             check_running()
 
     def _unready(self, wanted: int | None, timeout: float | None) -> DeadlineExceededError:
-        """Say which servers are not ready, and why; of many, the first few."""
+        """Make the error that names servers that are not ready, at most five of them, and says why."""
         missing = [each for each in self.servers.values() if not is_ready(each, self._monitor)]
         ready = len(self.servers) - len(missing)
         told = [self._why_unready(each) for each in missing[:_TOLD]]
@@ -380,7 +407,7 @@ class Fleet:
         return f"{supervisor.server_id!r} is {state.value} ({', '.join(reasons)}){next(errors, '')}"
 
     def _settle(self, missing: Iterable[Supervisor], wanted: int) -> None:
-        """Have sessions made where they are missing; of the servers never tried, no more than ``wanted`` at once."""
+        """Have missing sessions made; of servers that were never tried, those of at most ``wanted`` at a time."""
         for supervisor in missing:
             if self._monitor.state(supervisor)[0] is ServerState.INITIALIZING:
                 if wanted <= 0:
@@ -391,7 +418,7 @@ class Fleet:
     async def _probe_all(self, instances: Iterable[Instance]) -> None:
         probes = [self._monitor.probe(instance) for instance in instances]
         if len(probes) == 1:
-            # As nearly always: a task would take 1.6 KB a server of a fleet whose servers wait for their turns.
+            # The usual case. A task would take 1.6 KB for each server of a large fleet that is being connected.
             await probes[0]
         else:
             await asyncio.gather(*probes)
@@ -400,7 +427,7 @@ class Fleet:
         await asyncio.gather(self._probe_all(added), *(each.wait_connected() for each in others))
 
     async def _replace(self, server_id: str, config: ServerConfig, failed: dict[str, str], starting: set[str]) -> None:
-        """Replace a configuration, and leave that to itself when its programs take long to start."""
+        """Replace a configuration; if its programs take long to start, the rollout goes on in the background."""
         supervisor = self.supervisor_of(server_id)
         task, template = await self._begin_rollout(supervisor, config, RolloutPlan())
         try:
@@ -432,7 +459,7 @@ class Fleet:
                 self._on_removed(server_id)
 
     async def _end(self, supervisor: Supervisor, grace_s: float) -> None:
-        """End a supervisor that is not among the servers; whoever ends everything finds it until it is done."""
+        """End a supervisor that was removed from the servers; until then :meth:`take_all` returns it."""
         self._passing.add(supervisor)
         try:
             await supervisor.aclose(grace_s)
@@ -441,7 +468,10 @@ class Fleet:
 
 
 async def end_all(supervisors: Collection[Supervisor], timeout_s: float) -> None:
-    """End servers, at once after ``timeout_s``, or when whoever waits is cancelled; then they have ended all the same."""
+    """End servers; after ``timeout_s`` seconds, or if the caller is cancelled, end them at once.
+
+    It returns when all of them have ended, in every case.
+    """
     ending = background_task(_all_closed((each, each.config.shutdown_grace_s) for each in supervisors), "end servers")
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.wait({ending}, timeout=timeout_s)
@@ -454,7 +484,7 @@ async def end_all(supervisors: Collection[Supervisor], timeout_s: float) -> None
 
 
 async def _all_closed(supervisors: Iterable[tuple[Supervisor, float]]) -> None:
-    """Close servers, each with its grace in seconds; what goes wrong with one is logged, and keeps no other open."""
+    """Close servers, each with its grace in seconds; an error of one is logged and does not affect the others."""
     each_grace = list(supervisors)
     outcomes = await asyncio.gather(*(each.aclose(grace_s) for each, grace_s in each_grace), return_exceptions=True)
     for (supervisor, _), outcome in zip(each_grace, outcomes, strict=True):
@@ -463,7 +493,7 @@ async def _all_closed(supervisors: Iterable[tuple[Supervisor, float]]) -> None:
 
 
 class _Observer:
-    """Pass the supervisors' news to the monitor, and wake whoever waits for readiness."""
+    """Pass the events of supervisors to the monitor, and wake :meth:`Fleet.wait_ready`."""
 
     def __init__(self, monitor: HealthMonitor) -> None:
         self._monitor = monitor
@@ -485,16 +515,16 @@ class _Observer:
 
 
 async def _awaited(supervisor: Supervisor, work: Coroutine[Any, Any, None]) -> None:
-    """Have a server's work done, and wait for it for ``connect_timeout_s`` at most: programs may take longer to start."""
+    """Run a server's work and wait for it up to ``connect_timeout_s``; then it goes on in the background."""
     task = supervisor.spawn(work)
-    # A moment more than the attempts themselves, which say what they met.
+    # A little longer than the attempts may take, because their errors are more informative.
     await asyncio.wait({task}, timeout=supervisor.config.connect_timeout_s + _MOMENT_S)
     if task.done() and not task.cancelled():
         task.result()
 
 
 def _tell_failure(server_id: str, task: asyncio.Task[None]) -> None:
-    """Say that a replacement has failed that nobody waits for."""
+    """Log the failure of a rollout that runs in the background."""
     error = None if task.cancelled() else task.exception()
     if error is not None:
         _log.warning(_KEPT, server_id, error)
@@ -502,10 +532,7 @@ def _tell_failure(server_id: str, task: asyncio.Task[None]) -> None:
 
 @contextlib.contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Keep the garbage collector from looking, again and again, at what is just being made and is all in use.
-
-    With 100,000 servers it takes as long as making them.
-    """
+    """Pause the garbage collector while many servers are made: for 100,000 it would double the time for no gain."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""Which servers match a selector, kept such that to choose one of a hundred thousand costs what one of ten does."""
+"""The index of servers by tag, type and priority: the cost of a choice does not depend on the size of the fleet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DRAWS: Final = 8
 
 
 class Traits(NamedTuple):
-    """What of a server's configuration it is selected by."""
+    """The part of a server's configuration that selectors and priorities use."""
 
     tags: tuple[str, ...]
     server_type: str
@@ -25,10 +25,16 @@ class Traits(NamedTuple):
 
 
 class Chooser(NamedTuple):
-    """How to choose among the servers that match.
+    """How to choose among matching servers.
 
-    ``is_ready(server_id)`` tells whether a server takes calls; the one with the lower ``cost(server_id)`` is preferred;
-    ``draw(n)`` is a random number from 0 to n - 1.
+    Parameters
+    ----------
+    is_ready
+        ``is_ready(server_id)`` tells whether a server takes calls.
+    cost
+        ``cost(server_id)`` is the expected cost of a call; of two servers, the one with the lower cost is chosen.
+    draw
+        ``draw(n)`` returns a random integer from 0 to n - 1.
     """
 
     is_ready: Callable[[str], bool]
@@ -37,10 +43,10 @@ class Chooser(NamedTuple):
 
 
 class _Level:
-    """Servers of one priority: first those taken for ready, then those found not to be, in one dense list.
+    """The servers of one priority in one list: first those assumed to be ready, then those found not to be.
 
-    Whether a server is ready is asked when it is about to be chosen. One that is not is put aside; each choice looks
-    again at a few of those. So every server that comes back is found, and no choice looks at many.
+    A server is checked only when it is about to be chosen. One that is not ready moves to the second part, and each
+    choice checks a few servers of that part again. So recovered servers are found, and no choice checks many servers.
     """
 
     __slots__ = ("_cursor", "_places", "_ready", "_servers")
@@ -70,7 +76,7 @@ class _Level:
         del self._places[server_id]
 
     def choose(self, chooser: Chooser, but: Collection[str]) -> str | None:
-        """Return a server that is ready: of two drawn at random the cheaper one (power of two choices)."""
+        """Return a ready server not in ``but``: of two drawn at random the cheaper one (power of two choices)."""
         self._look_again(chooser, _LOOKED_AT)
         first = self._drawn(chooser, but)
         if first is None:
@@ -82,7 +88,7 @@ class _Level:
         return first if second is None or chooser.cost(first) <= chooser.cost(second) else second
 
     def set_aside(self) -> list[str]:
-        """Return some of those that are not ready."""
+        """Return some of the servers that were found not to be ready."""
         return self._servers[self._ready : self._ready + _LOOKED_AT_IN_NEED]
 
     def _drawn(self, chooser: Chooser, but: Collection[str]) -> str | None:
@@ -93,7 +99,7 @@ class _Level:
                 draws += 1
                 if draws < _DRAWS:
                     continue
-                # There are hardly any others: the next one after it, around the end.
+                # Almost all are excluded: take the next one that is not, and wrap around at the end.
                 place = next(
                     (each for each in self._around(place) if self._servers[each] not in but), len(self._servers)
                 )
@@ -134,30 +140,30 @@ class _Level:
 
 
 class Group:
-    """The servers that have all of some tags and, unless it is ``None``, a type: by priority, the highest first."""
+    """The servers that have all given tags and, unless it is ``None``, the given type; the highest priority first."""
 
     def __init__(self, tags: tuple[str, ...], server_type: str | None) -> None:
         self.tags = tags
         self.server_type = server_type
         self._levels: dict[int, _Level] = {}
-        # The highest first, as negative numbers.
+        # The negated priorities in ascending order, so the highest priority comes first.
         self._order: list[int] = []
 
     def __len__(self) -> int:
         return sum(map(len, self._levels.values()))
 
     def by_priority(self) -> dict[int, list[str]]:
-        """Return all of its servers."""
+        """Return all servers of the group by priority."""
         return {-number: list(self._levels[-number]) for number in self._order}
 
     def matches(self, traits: Traits) -> bool:
-        """Tell whether a server with these traits belongs here."""
+        """Tell whether a server with these traits belongs to the group."""
         if self.server_type is not None and traits.server_type != self.server_type:
             return False
         return all(tag in traits.tags for tag in self.tags)
 
     def add(self, server_id: str, traits: Traits) -> None:
-        """Take a server in, if it belongs here."""
+        """Add a server if it belongs to the group."""
         if not self.matches(traits):
             return
         level = self._levels.get(traits.priority)
@@ -167,7 +173,7 @@ class Group:
         level.add(server_id)
 
     def remove(self, server_id: str, traits: Traits) -> None:
-        """Let a server go, if it is here; ``traits`` are those that it came with."""
+        """Remove a server if it is in the group; ``traits`` are those that it was added with."""
         if not self.matches(traits):
             return
         level = self._levels[traits.priority]
@@ -177,14 +183,16 @@ class Group:
             self._order.remove(-traits.priority)
 
     def choose(self, chooser: Chooser, but: Collection[str], below: int | None = None) -> str | None:
-        """Choose one of the ready servers of the highest priority that has any, ``None`` if there is none at all.
+        """Choose a ready server of the highest priority that has one; ``None`` if no server is ready.
 
         Parameters
         ----------
+        chooser
+            How to choose.
         but
-            Servers that are not to be chosen.
+            Servers that must not be chosen.
         below
-            Consider lower priorities than this one only.
+            Consider only priorities below this one; ``None`` for all.
         """
         for number in self._order:
             if below is not None and -number >= below:
@@ -195,32 +203,36 @@ class Group:
         return None
 
     def despaired(self) -> list[str]:
-        """Return some servers of the highest priority, for whoever found none ready: one of them can say why."""
+        """Return some servers of the highest priority that are not ready; a call to one of them fails and says why."""
         return self._levels[-self._order[0]].set_aside() if self._order else []
 
 
 class FleetIndex:
-    """Groups of servers, each made when it is first asked for and kept as the fleet changes.
+    """Keep groups of servers; each is made on its first use and then updated as the fleet changes.
 
     Parameters
     ----------
     deployed
-        Returns all deployed servers; asked for once, when there is the first group.
+        Returns all deployed servers with their traits; called once, for the first group.
+
+    Attributes
+    ----------
+    version
+        Increases with every change of the fleet.
     """
 
     def __init__(self, deployed: Callable[[], Iterable[tuple[str, Traits]]]) -> None:
         self._deployed = deployed
         self._traits: dict[str, Traits] | None = None
         self._groups: dict[tuple[tuple[str, ...], str | None], Group] = {}
-        # A group is found by its first tag, by its type if it has none, or by None if it asks for nothing.
+        # Groups by their first tag, or by their type if they have no tag, or under None if they have neither.
         self._anchored: dict[tuple[str, str] | None, list[Group]] = {}
-        # Rises with every change.
         self.version = 0
 
     def put(self, server_id: str, traits: Traits) -> None:
-        """Learn that a server was deployed, or that its configuration was replaced."""
+        """Add a server that was deployed, or update one whose configuration was replaced."""
         if self._traits is None:
-            # Nobody has asked yet: a fleet that is called by id pays nothing.
+            # No group exists yet: a fleet without selectors pays nothing.
             return
         before = self._traits.get(server_id)
         if before == traits:
@@ -233,7 +245,7 @@ class FleetIndex:
             group.add(server_id, traits)
 
     def remove(self, server_id: str) -> None:
-        """Learn that a server is gone."""
+        """Remove a server, if it is in the index."""
         traits = self._traits.pop(server_id, None) if self._traits is not None else None
         if traits is None:
             return
@@ -242,7 +254,7 @@ class FleetIndex:
             group.remove(server_id, traits)
 
     def group(self, tags: tuple[str, ...], server_type: str | None) -> Group:
-        """Return the group of the servers with all of these tags and this type, ``None`` for any."""
+        """Return the group of the servers with all of these tags and this type (``None``: any type)."""
         if self._traits is None:
             self._traits = dict(self._deployed())
         wanted = (tuple(sorted(set(tags))), server_type)
@@ -254,12 +266,12 @@ class FleetIndex:
             for server_id, traits in self._traits.items():
                 group.add(server_id, traits)
             self._anchored.setdefault(_anchor(group), []).append(group)
-        # Last in line for being dropped.
+        # Inserted last, so that the least recently used group is dropped first.
         self._groups[wanted] = group
         return group
 
     def part(self, group: Group, server_ids: Iterable[str]) -> Group:
-        """Return a group of those of these servers that belong to another one; it does not change with the fleet."""
+        """Return a new group with those of the given servers that belong to ``group``; it is not updated later."""
         part = Group(group.tags, group.server_type)
         for server_id in server_ids:
             traits = (self._traits or {}).get(server_id)
@@ -281,7 +293,7 @@ class FleetIndex:
 
 
 def traits_of(config: ServerConfig) -> Traits:
-    """Return what a server is selected by."""
+    """Return the traits of a server's configuration."""
     return Traits(config.tags, config.server_type, config.priority)
 
 

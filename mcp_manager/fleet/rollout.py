@@ -1,4 +1,4 @@
-"""How the configuration of a server is replaced while it serves: start, verify, shift, drain, and roll back on failure."""
+"""The replacement of a server's configuration while it serves: start, verify, shift traffic, drain, or roll back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mcp_manager.session import SessionTemplate
 __all__ = ["Rollout", "RolloutPlan", "Shift", "Strategy"]
 
 Strategy = Literal["blue_green", "rolling", "canary"]
-"""How traffic shifts; see :meth:`McpManager.redeploy`."""
+"""How traffic moves to the new instances; see :meth:`McpManager.redeploy`."""
 
 _LONGEST_S: Final = 30 * 86400.0
 
@@ -40,12 +40,27 @@ class Shift(TypedDict, total=False):
 
 
 class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """How a configuration is to be replaced; see :meth:`McpManager.redeploy`.
+    """How a configuration is replaced; see :meth:`McpManager.redeploy`.
+
+    Parameters
+    ----------
+    strategy
+        See :data:`Strategy`.
+    batch
+        For ``rolling``: how many instances are replaced at a time, from 1.
+    percentage
+        For ``canary``: the share of the calls that goes to new instances, above 0 and below 100.
+    canary_s
+        For ``canary``: how many seconds the trial takes, above 0 and below 30 days.
+    min_calls
+        For ``canary``: how many calls the new instances must get, from 0; with fewer the rollout fails.
+    verify_tools
+        See :data:`ToolCheck`.
 
     Raises
     ------
     ConfigError
-        A value is impossible.
+        A value is of the wrong type or out of range.
     """
 
     strategy: Strategy = "blue_green"
@@ -56,7 +71,7 @@ class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True):
     verify_tools: ToolCheck = "off"
 
     def __post_init__(self) -> None:
-        """Check what a caller gave."""
+        """Check all values."""
         if not isinstance(self.strategy, str) or self.strategy not in get_args(Strategy):
             raise ConfigError(f"strategy must be one of {', '.join(get_args(Strategy))}, not {shown(self.strategy)}")
         if not isinstance(self.verify_tools, str) or self.verify_tools not in get_args(ToolCheck):
@@ -76,22 +91,22 @@ class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True):
 class Rollout:
     """Replace the configuration of one server.
 
-    Until it is done, instances of both configurations belong to the server; the supervisor leaves them to the rollout.
+    During the rollout the server has instances of both configurations, and only the rollout adds and drains them.
 
     Parameters
     ----------
     supervisor
         The server.
     template
-        What sessions of the new configuration are made from.
+        The session settings of the new configuration.
     plan
-        How.
+        The strategy and its parameters.
     router
-        Shares calls while a canary runs, and tells what came of them.
+        Shares calls and measures them while a canary runs.
     find
-        Finds out where the new instances are to be; raises :class:`ConnectError` if nowhere.
+        Runs discovery for the new configuration; raises :class:`ConnectError` if it finds nothing.
     clock
-        Monotonic nanoseconds.
+        Returns monotonic nanoseconds.
     """
 
     def __init__(
@@ -115,14 +130,14 @@ class Rollout:
         self._is_committed = False
 
     async def run(self) -> None:
-        """Replace it, or leave everything as it was and raise; cancelled, it leaves everything as it was, too.
+        """Run the rollout; if it fails or is cancelled before the new configuration takes over, roll it back.
 
         Raises
         ------
         CallError
             The new configuration does not connect, or does not answer.
         RolloutError
-            It is not what was asked for.
+            Its tools differ, or its canary is worse than the old instances.
         """
         supervisor = self._supervisor
         try:
@@ -145,11 +160,11 @@ class Rollout:
             await asyncio.wait(self._drains)
 
     async def _switch(self) -> None:
-        """Start all of the new instances, then change over at one stroke."""
+        """Start all new instances, then let them take over in one step."""
         self._commit(await self._start(self._wanted()))
 
     async def _roll(self) -> None:
-        """Replace some at a time: each new one serves before an old one goes, so that there are never too few."""
+        """Replace some instances at a time; a new one serves before an old one drains, so there are never too few."""
         supervisor = self._supervisor
         while missing := self._missing():
             for instance in await self._start(missing[: self._plan.batch]):
@@ -161,7 +176,7 @@ class Rollout:
         self._commit(())
 
     async def _try_out(self) -> None:
-        """Give the first of the new instances a share of the calls, then change over if they serve as well as the old."""
+        """Give some new instances a share of the calls; if they are no worse than the old ones, replace all."""
         supervisor, plan = self._supervisor, self._plan
         wanted = self._wanted()
         new = await self._start(wanted[: max(1, round(len(wanted) * plan.percentage / 100))])
@@ -171,13 +186,13 @@ class Rollout:
             if new:
                 worse = await trial.verdict()
                 if worse:
-                    raise self._wanting(worse, "it was tried on a share of the calls")
+                    raise self._rejected(worse, 'strategy = "blue_green" skips the canary')
             self._commit(await self._start(self._missing()))
         finally:
             trial.end()
 
     def _commit(self, started: Iterable[Instance]) -> None:
-        """Make the new configuration that of the server, in one step that nothing can come between."""
+        """Make the new configuration the server's own; there is no await, so that nothing can interrupt it."""
         supervisor = self._supervisor
         self._is_committed = True
         supervisor.adopt(self._template)
@@ -193,12 +208,12 @@ class Rollout:
         return self._template.places(self._supervisor.desired)
 
     def _old(self) -> list[Instance]:
-        """Return the instances of the old configuration in the order in which they can be spared."""
+        """Return the instances of the old configuration, those without a session first."""
         old = [each for each in self._supervisor.instances if each.template is not self._template]
         return sorted(old, key=lambda each: each.session is not None)
 
     async def _start(self, indexes: Iterable[int]) -> list[Instance]:
-        """Make instances of the new configuration, connect and verify them; they take no traffic yet."""
+        """Add instances of the new configuration, connect and verify them; they take no traffic yet."""
         started = [self._supervisor.stage(self._template, index) for index in indexes]
         plan, config = self._plan, self._template.config
         if config.connect == "eager" or plan.strategy != "blue_green" or plan.verify_tools != "off":
@@ -207,25 +222,25 @@ class Rollout:
 
     async def _prove(self, instance: Instance) -> None:
         config = self._template.config
-        # A program has all the time that it has to start, and every attempt ends by itself.
+        # Without a deadline: every attempt ends by itself, for programs within start_timeout_s.
         await instance.connect()
         if self._tools is None:
             return
         tools = await listed_tools(instance, self._clock() + int(config.request_timeout_s * 1e9))
         amiss = what_is_amiss(self._tools, tools, self._plan.verify_tools)
         if amiss:
-            raise self._wanting(f"it {amiss}", 'verify_tools="off" allows that')
+            raise self._rejected(f"it {amiss}", 'verify_tools = "off" skips this check')
 
-    def _wanting(self, why: str, hint: str) -> RolloutError:
+    def _rejected(self, why: str, hint: str) -> RolloutError:
         server_id = self._supervisor.server_id
         return RolloutError(
-            f"Server {server_id} keeps its configuration, the new one is not good enough: {why}",
+            f"Server {server_id} keeps its old configuration; the new one was rejected: {why}",
             server_id=server_id,
             hint=hint,
         )
 
     async def _tools_before(self) -> dict[str, str] | None:
-        """Ask an old instance for its tools; ``None`` if none of them can say, which leaves nothing to keep."""
+        """Return the tools of an old instance; ``None`` if none can list them, and there is nothing to compare."""
         deadline_ns = self._clock() + int(self._before.config.request_timeout_s * 1e9)
         for instance in self._supervisor.instances:
             if instance.session is None:
@@ -237,7 +252,7 @@ class Rollout:
         return None
 
     async def _roll_back(self) -> None:
-        """Bring back what was drained, and then drain what came in its place."""
+        """Start drained instances again, then drain the new ones that took their place."""
         supervisor = self._supervisor
         serving = [each for each in supervisor.instances if each.template is self._template]
         if serving:
@@ -255,14 +270,14 @@ class Rollout:
         if not missing:
             return
         restored = [supervisor.stage(self._before, index) for index in missing]
-        # Those that do not connect any more are retried for ever, like any other.
+        # Instances that no longer connect are retried in the background, like any others.
         await asyncio.gather(*(each.connect() for each in restored), return_exceptions=True)
         for instance in restored:
             supervisor.admit(instance)
 
 
 async def _all_of(works: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Do all of it at once; the first failure ends the rest and is raised alone."""
+    """Run all works in parallel; the first failure cancels the others and is raised alone."""
     tasks = [background_task(work, "prove an instance") for work in works]
     if not tasks:
         return

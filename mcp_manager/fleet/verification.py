@@ -1,4 +1,4 @@
-"""What a new configuration of a server must keep of the old one's tools."""
+"""The comparison of a new configuration's tools with those of the old one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mcp_manager.transports.base import Request
 __all__ = ["ToolCheck", "listed_tools", "tool_arguments", "what_is_amiss"]
 
 ToolCheck = Literal["off", "superset", "same"]
-"""What is asked of the tools of a new configuration: nothing, every old one, or exactly the old ones."""
+"""The tools that a new configuration must have: ``off``: any; ``superset``: all old ones; ``same``: exactly those."""
 
 _LIST_TOOLS_RAW: Final = encode_method(LIST_TOOLS)
 _NAMED: Final = 5
@@ -35,34 +35,49 @@ _schema_decoder: JsonDecoder[Any] = JsonDecoder(Any)
 
 
 def tool_arguments(tools: Mapping[str, Any]) -> dict[str, str]:
-    """Return what each tool takes, by the tool's name: JSON without annotations, in which order means nothing."""
+    """Return a canonical JSON text of each tool's input schema, by tool name; see :func:`what_it_accepts`."""
     return {name: json.dumps(what_it_accepts(schema), sort_keys=True) for name, schema in tools.items()}
 
 
 def what_is_amiss(old: Mapping[str, str], new: Mapping[str, str], check: ToolCheck) -> str:
-    """Compare the tools of two configurations and say what is wrong with the new one, ``""`` if nothing."""
+    """Compare the tools of two configurations; say how the new one breaks ``check``, ``""`` if it does not.
+
+    Parameters
+    ----------
+    old, new
+        What :func:`tool_arguments` returned for each configuration.
+    check
+        See :data:`ToolCheck`.
+    """
     if check == "off":
         return ""
     problems = {
         "lacks": sorted(old.keys() - new.keys()),
-        "takes other arguments for": [
+        "changes the arguments of": [
             f"{name} (at {first_difference(json.loads(old[name]), json.loads(new[name]))[:_PLACE]})"
             for name in sorted(old.keys() & new.keys())
             if old[name] != new[name]
         ],
     }
     if check == "same":
-        problems["has beside them"] = sorted(new.keys() - old.keys())
+        problems["adds"] = sorted(new.keys() - old.keys())
     return ", and ".join(f"{what} {_listed(names)}" for what, names in problems.items() if names)
 
 
 async def listed_tools(instance: Instance, deadline_ns: int) -> dict[str, str]:
-    """Ask one instance for its tools, every page, and return what they take; a server without tools has none.
+    """Return :func:`tool_arguments` of one instance's tools, from all pages; empty for a server without tools.
+
+    Parameters
+    ----------
+    instance
+        The instance to ask.
+    deadline_ns
+        When all pages must have arrived, in monotonic nanoseconds.
 
     Raises
     ------
     CallError, RpcError
-        It gave no list.
+        It did not list its tools, or a schema is malformed.
     """
     server_id = instance.template.server_id
 
@@ -88,6 +103,6 @@ async def listed_tools(instance: Instance, deadline_ns: int) -> dict[str, str]:
 
 
 def _listed(names: list[str]) -> str:
-    # The names are the server's own.
+    # The names come from the server, so control characters are replaced.
     shown = ", ".join(printable(name[:_LONGEST_NAME]) for name in names[:_NAMED])
     return f"{shown} and {len(names) - _NAMED} more" if len(names) > _NAMED else shown

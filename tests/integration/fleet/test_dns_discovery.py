@@ -201,7 +201,7 @@ async def test_a_name_without_records_is_found_when_it_has_some(
     view = manager.server("a")
     assert (view.desired, view.ready) == (64, 0)
     assert NAME in str(view.last_error)
-    with pytest.raises(OverloadedError, match="none was found") as caught:
+    with pytest.raises(OverloadedError, match="no address found") as caught:
         await manager.ping("a")
     assert caught.value.delivery == "not_sent"
     records(names, "127.0.0.2")
@@ -281,13 +281,14 @@ async def test_services_name_ports_tiers_and_weights(names: NameServer, manager:
         last = supervisor.instances
         names.records[NAME, "SRV"][:] = ["9 0 1 nowhere.example.test."]
         await eventually(
-            lambda: "no record names a usable place" in str(manager.server("a").last_error), "a look in vain"
+            lambda: "no DNS record names a usable address" in str(manager.server("a").last_error), "a look in vain"
         )
         assert supervisor.instances == last
         # RFC 2782: the service is decidedly not available here.
         names.records[NAME, "SRV"][:] = ["0 0 0 ."]
         await eventually(
-            lambda: "names no service" in str(manager.server("a").last_error), "a look that finds no service"
+            lambda: "has no SRV record of a service" in str(manager.server("a").last_error),
+            "a look that finds no service",
         )
         assert supervisor.instances == last
         await manager.execute_raw("a", echo("far still"))

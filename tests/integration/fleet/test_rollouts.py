@@ -183,9 +183,9 @@ async def test_a_rolling_replacement_that_fails_half_way_is_taken_back(
         ("superset", [REORDERED], ""),
         ("superset", [OTHER, TOOL], ""),
         ("superset", [OTHER], "lacks echo"),
-        ("superset", [{**TOOL, "inputSchema": {"type": "object"}}, OTHER], "takes other arguments for echo"),
+        ("superset", [{**TOOL, "inputSchema": {"type": "object"}}, OTHER], "changes the arguments of echo"),
         ("same", [REORDERED], ""),
-        ("same", [TOOL, OTHER], "has beside them other"),
+        ("same", [TOOL, OTHER], "adds other"),
         ("same", [], "lacks echo"),
     ],
 )

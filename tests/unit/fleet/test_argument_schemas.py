@@ -88,7 +88,7 @@ def test_words_and_the_order_of_sets_mean_nothing(same: dict[str, Any]) -> None:
     ],
 )
 def test_the_place_where_arguments_differ_is_named(other: Any, place: str) -> None:
-    assert verdict(other) == f"takes other arguments for forecast (at {place})"
+    assert verdict(other) == f"changes the arguments of forecast (at {place})"
 
 
 def test_values_are_compared_as_they_are() -> None:

@@ -18,7 +18,7 @@ COUNTS = st.integers(0, 1000)
         (Sample(20, 0, 0.010), GOOD, ""),
         (Sample(19, 19, 9.0), GOOD, ""),
         (Sample(20, 1, 0.010), GOOD, ""),
-        (Sample(20, 2, 0.010), GOOD, "2 of its 20 calls failed (10%, of the old one's 0%)"),
+        (Sample(20, 2, 0.010), GOOD, "2 of its 20 calls failed (10%, against 0% of the old one's)"),
         (Sample(20, 2, 0.010), Sample(0, 0, None), "2 of its 20 calls failed"),
         # More than 5 % more, and yet what chance may bring with so few.
         (Sample(20, 6, 0.010), Sample(200, 40, 0.010), ""),
