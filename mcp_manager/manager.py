@@ -1,4 +1,4 @@
-"""The asyncio-native manager: it wires the layers below and does no I/O of its own."""
+"""``McpManager``, the manager for asyncio: it connects the parts of the package and does no I/O of its own."""
 
 from __future__ import annotations
 
@@ -72,23 +72,41 @@ _FIRST_TOKENS: Final = range(1_000_000_000, 2_000_000_000)
 class McpManager(Lifetime, ClientSide, FleetTools, Observation, TaskVerbs):
     """Manage a fleet of MCP servers on the running event loop.
 
+    Methods that only read work on any thread and loop: ``health``, ``server_state``, ``server``, ``servers``,
+    ``metrics_text``, ``snapshot``, ``flight_records``. All others must be called on the loop that :meth:`start` ran on,
+    and raise :class:`NotRunningError` elsewhere. Use the manager in an ``async with`` block, or call :meth:`start` and
+    :meth:`stop`.
+
     Parameters
     ----------
     config
-        A :class:`ManagerConfig`, whose servers are deployed by :meth:`start`; ``None`` for the defaults.
+        A :class:`ManagerConfig`, whose servers are deployed by :meth:`start`; ``None`` for the defaults and no servers.
     handlers
-        :class:`Handlers`, or a mapping from method names to functions called as ``handler(server_id, params)``: answers
-        to requests of servers, and listeners to their notifications. What the client declares follows from them.
+        A :class:`Handlers`, or a mapping from method names to functions that are called as ``handler(server_id,
+        params)``. They answer the requests of servers and receive their notifications; the client capabilities follow
+        from them.
     capabilities
-        What it declares beyond that, or in place of it, by capability: ``{"sampling": {"tools": {}}}``.
-    token_store, redirect_handler
-        Where OAuth tokens are kept, and who takes a user to an authorization URL and returns where that led.
+        Further client capabilities, which override those that follow from ``handlers``: ``{"sampling": {"tools":
+        {}}}``.
     trace_context
-        Called for every request to a server of 2026-07-28 or later: what it returns (``traceparent``, …) goes along.
+        Called for every request to a server of 2026-07-28 or later; returns the trace context to send along
+        (``traceparent``, …).
+    token_store, redirect_handler
+        Keeps OAuth tokens; takes a user to an authorization URL and returns the URL that the user was redirected to.
 
-    What only reads state answers on any thread and loop: ``health``, ``server``, ``servers``, ``metrics_text``,
-    ``snapshot``, ``flight_records``. Everything else must be called on the loop that :meth:`start` ran on, and raises
-    :class:`NotRunningError` elsewhere.
+    Raises
+    ------
+    ConfigError
+        An argument is invalid.
+
+    Example
+    -------
+    ::
+
+        async with McpManager() as manager:
+            await manager.deploy("search", {"url": "https://search.example.com/mcp"})
+            result = await manager.call_tool("search", "query", {"text": "mcp"}, timeout=10)
+            print(result.text)
     """
 
     def __init__(
@@ -162,12 +180,15 @@ class McpManager(Lifetime, ClientSide, FleetTools, Observation, TaskVerbs):
     # Lifecycle
 
     async def start(self) -> None:
-        """Start on the running loop and deploy the configured servers; those out of reach are retried for ever.
+        """Start on the running loop and deploy the configured servers. Starting twice on one loop does nothing.
+
+        It waits for servers for at most ``connect_timeout_s``; those that cannot be reached are retried until they
+        answer.
 
         Raises
         ------
         NotRunningError
-            The manager was stopped before, or runs on another loop. Starting twice on one loop does nothing.
+            The manager was stopped before, or runs on another loop.
         """
         loop = asyncio.get_running_loop()
         if self._phase is Phase.RUNNING and self._loop is loop:
@@ -189,7 +210,16 @@ class McpManager(Lifetime, ClientSide, FleetTools, Observation, TaskVerbs):
             raise
 
     async def stop(self) -> None:
-        """End every session, child process and task; idempotent. Calls under way get a moment to finish."""
+        """End every session, child process and task; idempotent.
+
+        Calls under way get ``shutdown_grace_s`` to finish; after ``shutdown_timeout_s``, what is left is ended by
+        force.
+
+        Raises
+        ------
+        NotRunningError
+            The manager belongs to another event loop.
+        """
         if self._phase is Phase.NEW:
             self._phase = Phase.STOPPED
         if self._phase in (Phase.STOPPED, Phase.INHERITED):
@@ -216,7 +246,7 @@ class McpManager(Lifetime, ClientSide, FleetTools, Observation, TaskVerbs):
             raise
 
     async def _own(self) -> None:
-        """Live as long as the manager, and end it: when asked to, or when the loop cancels what is left on it."""
+        """Wait until asked to stop, or until the loop cancels its remaining tasks, and then end the manager."""
         hurried = False
         try:
             await self._stop_asked.wait()
@@ -239,17 +269,18 @@ class McpManager(Lifetime, ClientSide, FleetTools, Observation, TaskVerbs):
     # The fleet
 
     async def deploy(self, server_id: str, config: ServerSpec) -> None:
-        """Register a server, connect to it and probe it once, waiting for that at most ``connect_timeout_s``.
+        """Register a server, connect to it and probe it once, in at most ``connect_timeout_s``.
+
+        A server that cannot be reached is not an error: it is deployed, ``Unhealthy``, and retried for ever. A program
+        that takes longer to start goes on starting for up to ``start_timeout_s``; calls wait for it within their
+        deadlines.
 
         Parameters
         ----------
         server_id
             The only key of the server, 1 to 256 characters without control characters.
         config
-            Its configuration, checked here whatever its form.
-
-        An unreachable server is not an error: it is deployed, ``Unhealthy``, and retried for ever. Nor is a program that
-        takes longer: it goes on starting, for up to ``start_timeout_s``, and calls wait for it within their deadlines.
+            Its configuration as a :class:`ServerConfig`, a mapping or JSON text; it is checked in any form.
 
         Raises
         ------
@@ -262,7 +293,7 @@ class McpManager(Lifetime, ClientSide, FleetTools, Observation, TaskVerbs):
         await self._fleet.deploy(server_id, config)
 
     async def undeploy(self, server_id: str) -> None:
-        """Remove a server; its calls under way get ``shutdown_grace_s`` to finish, new ones find nothing.
+        """Remove a server; its calls under way get ``shutdown_grace_s`` to finish, new ones do not find it.
 
         Raises
         ------
@@ -281,25 +312,41 @@ class McpManager(Lifetime, ClientSide, FleetTools, Observation, TaskVerbs):
         verify_tools: ToolCheck = "off",
         **shift: Unpack[Shift],
     ) -> None:
-        """Replace a server's configuration without a gap: new instances are started and verified before old ones drain.
+        """Replace a server's configuration without interrupting its service.
+
+        New instances are started and verified before old ones drain. New programs have ``start_timeout_s`` to start,
+        while the old ones serve. The method returns when the old instances have ended, at most ``drain_timeout_s``
+        after they got their last call.
+
+        If it fails, or is cancelled before the switch, the server keeps its old configuration and number of instances.
+        Replacements of one server wait for each other. :meth:`scale` does not wait for them, and the number that it
+        sets holds.
 
         Parameters
         ----------
+        server_id, config
+            As for :meth:`deploy`.
         strategy
-            ``blue_green``: all of the new instances are started, then take over at one stroke. ``rolling``: ``batch`` at a
-            time, and for each that serves an old one drains, so that there are never fewer than are wanted. ``canary``:
-            ``percentage`` of the calls go to new instances for ``canary_s`` seconds; if by then at least ``min_calls`` have,
-            and neither failed markedly more often than those of the old instances nor took markedly longer (p95), it goes
-            on as ``blue_green``. Calls are drawn by weight meanwhile, whatever the policy, unless it is ``consistent``.
-        verify_tools
-            Beside the handshake, what is asked of the new instances' tools: ``same`` are those that there were, by name and
-            input schema; ``superset`` are those and perhaps more; ``off`` asks nothing. Without an old instance that can
-            list its tools there is nothing to compare.
+            ``blue_green`` starts all new instances, which then take over together.
 
-        New programs have ``start_timeout_s`` to start, and the old ones serve meanwhile.
-        It ends when the old instances have ended, at the latest ``drain_timeout_s`` after they left traffic. When it
-        fails, or is cancelled before the change is made, the server has its old configuration and as many instances as
-        before. One replacement of a server waits for another; :meth:`scale` does not, and what it asks for holds.
+            ``rolling`` starts ``batch`` instances at a time, and drains an old one for each that serves, so that there
+            are never fewer than desired.
+
+            ``canary`` sends a part of the calls to new instances for ``canary_s`` seconds. If these got at least
+            ``min_calls``, did not fail much more often than the old ones and were not much slower (p95), it continues
+            as ``blue_green``. Meanwhile calls are drawn by weight, whatever the policy, unless it is ``consistent``.
+        batch
+            How many instances ``rolling`` starts at a time, at least 1.
+        percentage
+            The share of calls for ``canary``, above 0 and below 100.
+        canary_s
+            How long ``canary`` compares, in seconds, above 0 and below 30 days.
+        min_calls
+            The fewest calls that ``canary`` judges by, at least 0.
+        verify_tools
+            What the new instances' tools must be, in addition to a successful handshake: ``same`` as before, by name
+            and input schema; ``superset``, the same and perhaps more; ``off`` checks nothing. If no old instance can
+            list its tools, there is nothing to compare.
 
         Raises
         ------
@@ -307,9 +354,9 @@ class McpManager(Lifetime, ClientSide, FleetTools, Observation, TaskVerbs):
             The new configuration does not connect. (With ``connect = "lazy"``, ``blue_green`` does not try unless tools
             are verified.)
         RolloutError
-            The new configuration was found wanting; the message says in what.
+            The new configuration was rejected; the message says why.
         ConfigError, ServerNotFoundError
-            As for :meth:`deploy`; nothing was changed.
+            An argument is invalid, or there is no such server; nothing was changed.
         """
         self._check_running()
         plan = RolloutPlan(strategy=strategy, verify_tools=verify_tools, **shift)
@@ -318,16 +365,24 @@ class McpManager(Lifetime, ClientSide, FleetTools, Observation, TaskVerbs):
     async def scale(self, server_id: str, instances: int) -> None:
         """Set how many instances a server has; new ones are connected, surplus ones drain. 0 suspends it.
 
-        The number is set at once, and the last one that was set holds; it returns when the new instances have been probed
-        once, those among them that another call has asked for included, or after ``connect_timeout_s``. They take no traffic before they have a session, as long as there is one that has. An instance that drains
-        takes no new calls and ends with the last of those it has, or ``drain_timeout_s`` later.
+        The number takes effect at once, and the last one set holds. The method returns when all new instances, also
+        those of another call, have been probed once, or after ``connect_timeout_s``. New instances take no calls before
+        they have a session, as long as another instance has one. An instance that drains takes no new calls, and ends
+        with the last of its calls, at most ``drain_timeout_s`` later.
+
+        Parameters
+        ----------
+        server_id
+            The server.
+        instances
+            The number of instances, from 0 to ``max_instances`` of its configuration.
 
         Raises
         ------
         ConfigError
-            Negative, above ``max_instances``, or not an integer.
+            ``instances`` is out of range or not an integer.
         ScaleError
-            There is no place for that many.
+            The configuration has no place for that many instances.
         ServerNotFoundError
             No such server.
         """
@@ -335,11 +390,15 @@ class McpManager(Lifetime, ClientSide, FleetTools, Observation, TaskVerbs):
         await self._fleet.scale(server_id, instances)
 
     async def apply(self, config: ManagerConfig) -> Applied:
-        """Make the fleet what ``config.servers`` says: deploy what is missing, replace what differs, remove the rest.
+        """Make the fleet match ``config.servers``: deploy what is missing, replace what differs, remove the rest.
 
-        A replacement that does not connect leaves the old one in place and is reported in ``failed``; one whose program is
-        not up after ``connect_timeout_s`` is reported in ``starting``, and takes over when it is. The manager's own
-        settings are fixed at its creation and not touched.
+        The manager's own settings are fixed at its creation and do not change.
+
+        Returns
+        -------
+        What was changed. A server whose new configuration does not connect keeps the old one and is in ``failed``. One
+        whose new program is not up after ``connect_timeout_s`` is in ``starting``; the program takes over when it is
+        up.
         """
         self._check_running()
         return await self._fleet.apply(config)
@@ -347,7 +406,19 @@ class McpManager(Lifetime, ClientSide, FleetTools, Observation, TaskVerbs):
     async def set_maintenance(self, server_id: str, on: bool) -> None:
         """Take a server out of traffic (state ``Maintenance``), or put it back.
 
-        It is its operator's alone: the server stays out when it is scaled or replaced, until it is put back.
+        The server stays out while it is scaled or replaced, until it is put back.
+
+        Parameters
+        ----------
+        server_id
+            The server.
+        on
+            ``True`` takes it out, ``False`` puts it back.
+
+        Raises
+        ------
+        ServerNotFoundError
+            No such server.
         """
         self._check_running()
         supervisor = self._supervisor_of(server_id)
@@ -355,15 +426,22 @@ class McpManager(Lifetime, ClientSide, FleetTools, Observation, TaskVerbs):
         self._monitor.reassess(supervisor)
 
     async def wait_ready(self, min: int | None = None, *, timeout: float | None = None) -> None:
-        """Wait until at least ``min`` servers (default: all that are deployed) are Healthy or Degraded with a session.
+        """Wait until servers are ``Healthy`` or ``Degraded`` and have a session.
 
-        Sessions that are missing are made, also those of lazy servers and where ``health.enabled`` is false. A server
-        in maintenance, or suspended, is waited for until it is put back.
+        It makes sessions that are missing, also those of lazy servers and where ``health.enabled`` is false. It waits
+        for a server in maintenance, or suspended, until that is put back.
+
+        Parameters
+        ----------
+        min
+            How many servers must be ready; by default all that are deployed.
+        timeout
+            Seconds to wait; ``None`` waits without limit.
 
         Raises
         ------
         DeadlineExceededError
-            ``timeout`` seconds passed first; a ``TimeoutError``, which names servers that are not ready, and why.
+            The time has passed; a ``TimeoutError``, which names servers that are not ready, and why.
         """
         self._check_running()
         await self._fleet.wait_ready(min, arguments.check_timeout(timeout), self._check_running)
@@ -378,25 +456,27 @@ class McpManager(Lifetime, ClientSide, FleetTools, Observation, TaskVerbs):
         Parameters
         ----------
         server_id
-            The server, or a :class:`Selector` for any that matches.
+            The server, or a :class:`Selector` for any server that matches.
         request
-            ``{"method": …, "params": …?}``; ``jsonrpc`` and ``id`` may be left out. A notification
-            (``notifications/…`` without an id) returns ``null``.
+            ``{"method": …, "params": …?}``; ``jsonrpc`` and ``id`` may be left out. A notification (``notifications/…``
+            without an id) returns ``null``.
         timeout
-            Seconds for everything together; default ``request_timeout_s`` of the server.
+            Seconds for the whole call; ``request_timeout_s`` of the server by default.
         key
-            Calls with the same one stay together, as ``balancing`` of the server's configuration says.
+            Calls with the same key stay together, as ``balancing`` of the server's configuration says.
 
-        A JSON-RPC *error* is a response and returned. The response carries the caller's ``id`` if there was one.
+        Returns
+        -------
+        The response, with the caller's ``id`` if there was one; a JSON-RPC error is a response, too.
 
         Raises
         ------
         InvalidRequestError
-            Not a JSON-RPC request; nothing was sent.
+            It is not a JSON-RPC request; nothing was sent.
         ServerNotFoundError
             No such server.
         CallError
-            No answer; ``delivery`` says whether the request may have been executed.
+            There was no answer; ``delivery`` says whether the request may have been executed.
         """
         return self._execute(server_id, request, timeout, False, key)
 

@@ -1,4 +1,4 @@
-"""Hot paths, compiled. No clock, no randomness, no configuration: all are passed in."""
+"""The compiled hot paths. They use no clock, randomness or configuration of their own: callers pass all of it in."""
 
 from mcp_manager._core import installation
 

@@ -1,4 +1,4 @@
-"""Layout and C interface of what is allowed per time: rates, retry budgets, client-side throttling."""
+"""Layouts and C interface of rate limits, retry budgets and client-side throttling."""
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
@@ -6,11 +6,11 @@ cdef enum:
     SPANS = 10
 
 cdef struct RatePolicy:
-    # Nanoseconds between two calls in the long run; 0 sets no limit.
+    # Average nanoseconds between two calls; 0 sets no limit.
     int64_t interval_ns
     int64_t tolerance_ns
 
-# Two counts over a sliding window: what there was, and what of it, or beside it.
+# Two counts over a sliding window: calls and their retries, or calls sent and those that were not refused.
 cdef struct PairWindow:
     int64_t span_ns
     int64_t span_end_ns

@@ -1,4 +1,4 @@
-"""Allowances: how many calls per time, how many retries beside them, and how many of those a server refuses anyway."""
+"""Rate limits, retry budgets and client-side throttling."""
 
 cimport cython
 from libc.stdint cimport int64_t, uint64_t
@@ -27,7 +27,7 @@ cdef void pair_roll(PairWindow* window, int64_t now_ns) noexcept nogil:
 
 
 cdef int64_t rate_take(int64_t* arrival_ns, const RatePolicy* policy, int64_t now_ns) noexcept nogil:
-    """Let a call through and return 0, or return how long it is too early in ns (GCRA, virtual scheduling)."""
+    """Admit a call and return 0, or return how many ns too early it is (GCRA, virtual scheduling)."""
     cdef int64_t expected_ns
     if policy.interval_ns == 0:
         return 0
@@ -45,7 +45,7 @@ cdef double budget_balance(PairWindow* window, double ratio, double reserve, int
 
 
 cdef bint shed_decides(PairWindow* window, double multiple, int64_t now_ns, uint64_t random) noexcept nogil:
-    """Tell whether a call is refused here: ``max(0, (requests - K * accepts) / (requests + 1))`` (SRE, chapter 21)."""
+    """Return whether to refuse a call: with ``max(0, (requests - K * accepts) / (requests + 1))`` (SRE, chapter 21)."""
     cdef double requests, chance
     if now_ns >= window.span_end_ns:
         pair_roll(window, now_ns)

@@ -1,4 +1,4 @@
-"""C interface of the choice among a server's backends."""
+"""C interface of load balancing among a server's backends."""
 
 from libc.stdint cimport int64_t, uint64_t
 

@@ -1,3 +1,3 @@
-"""Balancing: which of a server's backends takes a call. All of it is for the compiled core."""
+"""Load balancing: which backend of a server takes a call. Only the compiled core uses it."""
 
 __pyx_capi__: dict[str, object]

@@ -1,7 +1,8 @@
-"""Balancing: which of a server's backends takes a call.
+"""Load balancing: which backend of a server takes a call.
 
-The tier first, by how much of each is healthy; within the tier by the server's policy. The list of a pool begins with
-those that may take a call, so that the choice costs the same among ten and among a hundred thousand.
+A tier is chosen first, by its share of healthy backends, then a backend in it by the server's policy. A pool's list
+begins with the backends that may take a call, so a choice costs the same among ten backends as among a hundred
+thousand.
 """
 
 cimport cython
@@ -39,7 +40,7 @@ cdef uint64_t mixed(uint64_t number) noexcept:
 
 @cython.nonecheck(False)
 cdef double latency_of(Backend backend, int64_t now_ns) noexcept:
-    """Return the latency estimate in ns, decayed to now, or 0 if nothing is known."""
+    """Return the latency estimate in ns, decayed to now; 0 if there is none."""
     cdef int64_t age_ns = now_ns - backend.latency_at_ns
     if age_ns <= 0 or backend.latency_ns <= 0:
         return backend.latency_ns
@@ -48,9 +49,10 @@ cdef double latency_of(Backend backend, int64_t now_ns) noexcept:
 
 @cython.nonecheck(False)
 cdef void observe_latency(Backend backend, double sample_ns, bint failed, bint is_result, int64_t now_ns) noexcept:
-    """Update the peak-EWMA; a failure is slow by definition, or a backend that fails fast would attract all.
+    """Update the peak-EWMA with the latency of a call.
 
-    An error that comes quickly says nothing of how long a result takes: it keeps the estimate as it is.
+    A failure counts as slow: otherwise a backend that fails fast would attract all calls. A fast error says nothing
+    about how long a result takes, so it does not lower the estimate.
     """
     cdef double old_ns = backend.latency_ns
     cdef double weight
@@ -61,7 +63,7 @@ cdef void observe_latency(Backend backend, double sample_ns, bint failed, bint i
         if old_ns <= 0:
             return
         sample_ns = max(sample_ns, old_ns)
-    # A measured zero must not look like "unknown".
+    # 0 stands for "no estimate".
     sample_ns = max(sample_ns, 1.0)
     if sample_ns > old_ns:
         backend.latency_ns = sample_ns
@@ -72,7 +74,7 @@ cdef void observe_latency(Backend backend, double sample_ns, bint failed, bint i
 
 
 cdef double median_latency(Pool pool, int64_t now_ns) noexcept:
-    """Return the median of the first few known estimates of the pool in ns, or 30 ms."""
+    """Return the median of the pool's first few estimates in ns; 30 ms if there are none."""
     cdef double[MEDIAN_OF] known
     cdef int count = 0
     cdef int slot
@@ -95,7 +97,7 @@ cdef double median_latency(Pool pool, int64_t now_ns) noexcept:
 
 @cython.nonecheck(False)
 cdef double weight_of(Backend backend, Pool pool, int64_t now_ns) noexcept:
-    """Return the weight as it is now: a new or recovered backend starts with a tenth (Envoy, slow start)."""
+    """Return the current weight: a new or recovered backend starts with a tenth of its own (Envoy, slow start)."""
     cdef Balancing balancing
     cdef int64_t age_ns
     if backend.since_ns == 0:
@@ -105,7 +107,7 @@ cdef double weight_of(Backend backend, Pool pool, int64_t now_ns) noexcept:
     if age_ns >= balancing.slow_start_ns:
         backend.since_ns = 0
         return backend.weight
-    # Too few others to take its share meanwhile.
+    # There are too few others to take its share meanwhile.
     if pool.ends[CONNECTING] < SLOW_START_FROM:
         return backend.weight
     if age_ns <= 0:
@@ -117,13 +119,13 @@ cdef double weight_of(Backend backend, Pool pool, int64_t now_ns) noexcept:
 
 @cython.nonecheck(False)
 cdef double cost_of(Backend backend, Pool pool, int64_t now_ns) noexcept:
-    """Return the peak-EWMA cost (Finagle): the latency estimate times the calls there would be, by weight."""
+    """Return the peak-EWMA cost (Finagle): latency estimate times calls in flight, this one included, by weight."""
     cdef double weight = 1.0
     if backend.since_ns or backend.weight != 1.0:
         weight = weight_of(backend, pool, now_ns)
     if backend.latency_ns > 0:
         return latency_of(backend, now_ns) * <double> (backend.inflight + 1) / weight
-    # Nothing is known until the first call ends: it gets one, and no second one meanwhile.
+    # A backend without an estimate gets one call, and no second one until that has ended.
     if backend.inflight:
         return PENALTY * <double> (backend.inflight + 1)
     return median_latency(pool, now_ns) / weight
@@ -131,7 +133,7 @@ cdef double cost_of(Backend backend, Pool pool, int64_t now_ns) noexcept:
 
 @cython.nonecheck(False)
 cdef inline bint is_better(Backend one, Backend other, Pool pool, bint by_connections, int64_t now_ns) noexcept:
-    """Tell whether one is to be chosen over the other; of equals, the one of which nothing is known."""
+    """Return whether to prefer ``one``; at equal cost, a backend without an estimate is preferred."""
     cdef double cost, other_cost
     if by_connections:
         cost = <double> (one.inflight + 1) / weight_of(one, pool, now_ns)
@@ -146,7 +148,7 @@ cdef inline bint is_better(Backend one, Backend other, Pool pool, bint by_connec
 cdef Backend better_of_two(
     Pool pool, Py_ssize_t size, bint by_connections, int64_t now_ns, uint64_t random, Backend avoided
 ):
-    """Choose among the first ``size`` of a pool, at least two, by power of two choices."""
+    """Choose among the first ``size`` backends of a pool, at least two, by power of two choices."""
     cdef uint64_t one = ((random >> 32) * <uint64_t> size) >> 32
     cdef uint64_t two = ((random & 0xFFFFFFFFULL) * <uint64_t> (size - 1)) >> 32
     cdef Backend first, second
@@ -179,7 +181,7 @@ cdef double heaviest(Pool pool) noexcept:
 
 
 cdef Backend drawn_by_weight(Pool pool, Py_ssize_t size, int64_t now_ns, uint64_t random, Backend avoided):
-    """Draw one with the probability of its weight: by rejection, and after many of them by adding up."""
+    """Draw a backend with a probability proportional to its weight, by rejection; after many rejections, by a scan."""
     cdef Backend backend
     cdef double left = 0.0
     cdef int _
@@ -191,7 +193,7 @@ cdef Backend drawn_by_weight(Pool pool, Py_ssize_t size, int64_t now_ns, uint64_
             continue
         if <double> (random & 0xFFFFFFFFULL) * pool.max_weight < weight_of(backend, pool, now_ns) * 4294967296.0:
             return backend
-    # So few are accepted if the heaviest is gone, or much lighter than it was.
+    # Draws are rejected this often only if the heaviest backend is gone or much lighter than before.
     pool.max_weight = heaviest(pool)
     for position in range(size):
         if pool.backends[position] is not avoided:
@@ -221,7 +223,7 @@ cdef inline double affinity_of(Backend backend, uint64_t key) noexcept:
 
 
 cdef Backend nearest(Pool pool, int64_t now_ns, uint64_t key, Backend avoided):
-    """Return the backend that a key belongs to, of those that take calls or would after connecting."""
+    """Return the backend that a key maps to, among those that take calls now or after connecting."""
     cdef Backend best = None
     cdef Backend backend
     cdef double score
@@ -244,19 +246,19 @@ cdef Backend nearest(Pool pool, int64_t now_ns, uint64_t key, Backend avoided):
 
 
 cdef bint admits(Backend backend, int64_t now_ns) except -1:
-    """Tell whether a backend that would have to connect may be tried."""
+    """Return whether a backend that must connect first may be tried."""
     return backend.inflight < backend.cap and time_barred(backend, now_ns) == ADMITTED
 
 
 cdef Backend recalled(Pool pool, int64_t now_ns):
-    """Let return whom time lets return, and give the one whose circuit is due for a trial; take no permit."""
+    """End the ejections and pauses that are over, and return a backend that is due for a trial; take no permit."""
     cdef Backend trial = None
     cdef Backend backend
     cdef int64_t wait_ns
     cdef int64_t due_ns = INT64_MAX
     cdef Py_ssize_t position = pool.ends[ELIGIBLE] - 1
-    # As far as the part goes now: those that return leave it, and a transition that is noted may let the garbage
-    # collector run, and with it any code.
+    # The end of the part is read each time: backends that return leave it, and noting a transition may start the
+    # garbage collector, which may run any code.
     while position + 1 < pool.ends[BARRED]:
         position += 1
         backend = <Backend> pool.backends[position]
@@ -278,7 +280,7 @@ cdef Backend recalled(Pool pool, int64_t now_ns):
 
 
 cdef int64_t time_barred(Backend backend, int64_t now_ns):
-    """Return how long a barred backend must not take a call, 0 if it may, -1 if nobody knows; end what is over."""
+    """Return the ns until a barred backend may take a call, 0 if it may now, -1 if unknown; end what is over."""
     cdef int64_t wait_ns
     if backend.ejected_until_ns and now_ns >= backend.ejected_until_ns:
         backend.ejected_until_ns = 0
@@ -299,7 +301,7 @@ cdef int64_t time_barred(Backend backend, int64_t now_ns):
 
 
 cdef bint is_in_panic(Pool pool, Server server) noexcept:
-    """Tell whether so few of a pool are healthy that its ejected ones are needed (Envoy, panic threshold)."""
+    """Return whether so few of a pool are healthy that its ejected backends are needed (Envoy, panic threshold)."""
     cdef Py_ssize_t total = pool.ends[CONNECTING]
     cdef double healthy = <double> (pool.ends[ELIGIBLE] + pool.full)
     cdef Balancing balancing = server.balancing
@@ -311,7 +313,7 @@ cdef bint is_in_panic(Pool pool, Server server) noexcept:
 
 
 cdef Backend choose_in_panic(Pool pool, uint64_t random, Backend avoided):
-    """Draw one of those that take calls or were ejected; never one whose circuit or limit refuses."""
+    """Draw a backend that takes calls or is ejected, but none whose circuit or limit refuses."""
     cdef list candidates = pool.backends[: pool.ends[ELIGIBLE]]
     cdef Py_ssize_t position
     for position in range(pool.ends[ELIGIBLE], pool.ends[BARRED]):
@@ -337,7 +339,7 @@ cdef bint is_ejected_only(Backend backend) noexcept:
 cdef Backend choose_eligible(
     Pool pool, Server server, int64_t now_ns, uint64_t random, uint64_t key, Backend avoided
 ):
-    """Choose among those of a pool that may take a call at once."""
+    """Choose among the backends of a pool that may take a call at once."""
     cdef Py_ssize_t size = pool.ends[ELIGIBLE]
     cdef int policy = server.balancing.policy
     if server.ejected and is_in_panic(pool, server):
@@ -358,7 +360,7 @@ cdef Backend choose_eligible(
 
 
 cdef Backend choose_connecting(Pool pool, int64_t now_ns, uint64_t random, Backend avoided):
-    """Choose among those of a pool that would have to connect first, by power of two choices."""
+    """Choose among the backends of a pool that must connect first, by power of two choices."""
     cdef Py_ssize_t start = pool.ends[BARRED]
     cdef uint64_t size = pool.ends[CONNECTING] - start
     cdef uint64_t one, two
@@ -378,7 +380,7 @@ cdef Backend choose_connecting(Pool pool, int64_t now_ns, uint64_t random, Backe
 
 
 cdef Backend first_admitting(Pool pool, Py_ssize_t position, Backend but, int64_t now_ns):
-    """Return the first from ``position`` on, cyclically, that may be tried; the one not wanted only as the last."""
+    """Return the first backend from ``position`` on, cyclically, that may be tried; ``but`` only as the last resort."""
     cdef Py_ssize_t left = pool.ends[CONNECTING] - pool.ends[BARRED]
     cdef Backend backend
     cdef Backend found = None
@@ -396,7 +398,7 @@ cdef Backend first_admitting(Pool pool, Py_ssize_t position, Backend but, int64_
 
 
 cdef double available(Server server) noexcept:
-    """Return how much of the calls the tiers together can take, in percent, overprovision included; up to 100."""
+    """Return the percentage of calls that all tiers together can take, at most 100 (Envoy, overprovisioning factor)."""
     cdef double total = 0.0
     cdef Pool pool
     for pool in server.tiers:
@@ -416,7 +418,7 @@ cdef double capacity_of(Pool pool, Server server) noexcept:
 
 
 cdef void refresh_loads(Server server) noexcept:
-    """Share the calls among the tiers, the first ones first, as far as each can take them (Envoy, priority levels)."""
+    """Share the calls among the tiers: each takes what it can, the first ones first (Envoy, priority levels)."""
     cdef double together = 0.0
     cdef double left = 100.0
     cdef Pool pool
@@ -431,7 +433,7 @@ cdef void refresh_loads(Server server) noexcept:
 
 
 cdef Pool drawn_tier(Server server, uint64_t random):
-    """Draw a tier with the probability of its load; the first with any, should the sum fall short by rounding."""
+    """Draw a tier with the probability of its load; if rounding leaves none, return the first that has a load."""
     cdef double left = 100.0 * <double> mixed(random) * TO_UNIT
     cdef Pool pool
     cdef Pool loaded = None
@@ -452,8 +454,8 @@ cdef Backend choose(
 ):
     """Choose the backend of a call, or return None; take no permit.
 
-    One whose circuit is due for a trial takes the call at once: recovery must not wait for the estimates, or until the
-    tier has a share again.
+    A backend that is due for a trial takes the call at once: recovery must not wait until its estimate, or its tier's
+    share, makes the policy choose it.
     """
     cdef Backend backend
     cdef Backend trial = None
@@ -486,7 +488,7 @@ cdef Backend choose_among_tiers(
         backend = choose_eligible(drawn, server, now_ns, random, key, avoided)
         if backend is not None and backend is not avoided:
             return backend
-    # Whatever the shares say: a call that one tier cannot take goes to the next.
+    # Regardless of the shares, a call that one tier cannot take goes to the next.
     for pool in server.tiers:
         backend = choose_eligible(pool, server, now_ns, random, key, avoided) if pool is not drawn else None
         if backend is not None and backend is not avoided:
@@ -502,7 +504,7 @@ cdef Backend choose_among_tiers(
 
 
 cdef int why_none(Server server, int64_t now_ns, int64_t* wait_ns) except -1:
-    """Say why no backend was chosen, and in ``wait_ns`` the shortest time after which one may be, if time is all."""
+    """Return why no backend was chosen; set ``wait_ns`` to the shortest wait after which one may be, if any."""
     cdef list pools = server.tiers if server.tiers is not None else [server]
     cdef Pool pool
     cdef Backend backend

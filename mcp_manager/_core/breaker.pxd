@@ -16,7 +16,7 @@ cdef enum:
     WINDOW_BUCKETS = 10
     NO_SLOT = -1
     NO_TRIAL = -1
-    # More than one only when an expired trial reopens the circuit and the same call then starts the next one.
+    # Two are pending only if an expired trial reopens the circuit and the same call starts the next trial.
     MAX_TRANSITIONS = 2
 
 cdef enum:
@@ -53,7 +53,7 @@ cdef struct Transition:
     uint8_t reason
 
 cdef struct Circuit:
-    # What a passing call touches comes first, to share a cache line.
+    # Fields that a call through a closed circuit reads come first, to share a cache line.
     uint8_t state
     uint8_t mode
     uint8_t passing
@@ -69,9 +69,10 @@ cdef struct Circuit:
     int64_t closed_ns
     uint32_t trips
     int32_t successes
-    # Whether the open time is that of something gone, which comes back then: callers need no probe to go first.
+    # Opened by circuit_trip() with a hold: the server is expected back when it ends, so callers need not wait for a
+    # probe.
     uint8_t held
-    # When the trial in each slot was issued, or NO_TRIAL; only while half open or open again.
+    # When the trial in each slot began, or NO_TRIAL; NULL unless the circuit has been half open since it last closed.
     int64_t* trials
     Transition[MAX_TRANSITIONS] transitions
 
@@ -103,7 +104,7 @@ cdef bint circuit_on_trial(const Circuit* circuit, const Policy* policy, int64_t
 cdef CircuitSnapshot circuit_snapshot(const Circuit* circuit, const Policy* policy, int64_t now_ns)
 
 cdef inline int64_t circuit_wait(Circuit* circuit, const Policy* policy, int64_t now_ns, bint probe) noexcept nogil:
-    """Return ADMITTED if an acquisition would be, else how long it has to wait in ns, or NEVER; takes nothing."""
+    """Return ADMITTED if a permit would be granted, else the ns until one may be, or NEVER; take nothing."""
     if circuit.passing:
         return ADMITTED
     return circuit_wait_slow(circuit, policy, now_ns, probe)
@@ -112,7 +113,7 @@ cdef inline int64_t circuit_wait(Circuit* circuit, const Policy* policy, int64_t
 cdef inline int64_t circuit_acquire(
     Circuit* circuit, const Policy* policy, int64_t now_ns, bint probe, uint64_t* generation, int32_t* slot
 ) noexcept nogil:
-    """Take a permit, or return what circuit_wait() does."""
+    """Take a permit, or return what circuit_wait() would."""
     cdef int64_t wait_ns = ADMITTED
     slot[0] = NO_SLOT
     if circuit.passing:

@@ -1,9 +1,11 @@
 """Circuit breaker: closed, open and half open, with generations, stamped permits and a sliding time window.
 
-Closed, it counts results and opens when too many failed or were slow. Open, it admits nothing until its time is over;
-the first acquisition after that makes it half open. Half open, it admits a few trials at a time: enough successes close
-it, one failure opens it again for twice as long. Times are nanoseconds of a monotonic clock; going backwards counts as
-standing still. States are numbered as ``mcp_manager.types.CircuitState``, outcomes as ``mcp_manager.types.Outcome``.
+A closed circuit counts results, and opens when too many failed or were slow. An open circuit admits nothing until its
+open time is over; the first permit after that makes it half open. A half-open circuit admits a few trials at a time:
+enough successes close it, one failure opens it again for twice as long.
+
+Times are nanoseconds of a monotonic clock; a time before the latest one counts as the latest. States are numbered as
+``mcp_manager.types.CircuitState``, outcomes as ``mcp_manager.types.Outcome``.
 """
 
 from typing import Literal, NamedTuple, Never, TypeAlias, final
@@ -12,7 +14,7 @@ __pyx_capi__: dict[str, object]
 _Mode: TypeAlias = Literal["auto", "forced_open", "disabled", "metrics_only"]
 
 class StateChange(NamedTuple):
-    """One transition.
+    """A transition of a circuit.
 
     ``reason`` is ``consecutive_failures``, ``failure_rate``, ``slow_rate``, ``tripped``, ``trial_failed`` or
     ``trial_expired`` (opened), ``trial_due`` (half open), ``recovered`` or ``reset`` (closed), or ``mode_changed``.
@@ -28,37 +30,37 @@ class StateChange(NamedTuple):
 class BreakerSettings:
     """When a circuit opens, and how it closes again; immutable.
 
-    A result is judged only when it is a failure or slow: ``consecutive_failures`` failures in a row open the circuit,
-    and so do, once ``min_calls`` results are in the window, a share of failures of at least ``failure_rate`` or a
-    share of slow calls of at least ``slow_rate``. A slow success of a trial is a success.
+    Only a failure or a slow call can open the circuit. It opens after ``consecutive_failures`` failures in a row, and,
+    once ``min_calls`` results are in the window, when the share of failures reaches ``failure_rate`` or the share of
+    slow calls reaches ``slow_rate``. A trial that is slow but succeeds counts as a success.
 
     Parameters
     ----------
     window_ns
-        Length of the sliding window, cut into ten buckets.
+        Length of the sliding window in nanoseconds, at least 10; it has ten buckets.
     min_calls
-        Results in the window below which rates decide nothing.
+        Results in the window from which on rates count, 1 to 1,000,000.
     failure_rate, slow_rate
         Shares of results in (0, 1].
     consecutive_failures
-        Failures in a row that open the circuit.
+        Failures in a row that open the circuit, 1 to 1,000,000.
     slow_call_ns
-        Duration from which a call is slow; 0 turns slowness off.
+        Duration from which on a call is slow; 0 means never.
     open_ns, open_max_ns
-        How long the circuit stays open the first time; doubles with every trip up to the maximum.
+        How long the circuit stays open the first time; each further trip doubles it, up to the maximum.
     jitter
-        Spread of the open time in [0, 1), 0.2 for ±20 %; the maximum is kept.
+        Random spread of the open time, in [0, 1): 0.2 is ±20 %. The result never exceeds ``open_max_ns``.
     trip_decay_ns
-        Time of closed circuit that forgives one trip; 0 forgives none.
+        A circuit that stays closed for this long is forgiven one trip; 0 forgives none.
     half_open_permits
-        Trials at a time.
+        Trials at a time, 1 to 1,000,000.
     half_open_successes
-        Trials that must succeed in one half-open round before the circuit closes.
+        Trials that must succeed in one half-open round before the circuit closes, 1 to 1,000,000.
     probe_ttl_ns
-        Time after which an unanswered trial counts as failed.
+        Time after which a trial that has not ended counts as failed.
     active_first
-        Whether trials are first reserved for ``probe=True``: other callers are admitted to a half-open circuit once a
-        probe of that round succeeded, or ``probe_grace_ns`` after the open time ended without one.
+        Whether trials are first reserved for ``probe=True``: a half-open circuit admits other callers once a probe of
+        that round succeeded, or ``probe_grace_ns`` after the open time ended.
     probe_grace_ns
         See ``active_first``.
 
@@ -120,12 +122,12 @@ class BreakerSettings:
 
 @final
 class Permit:
-    """The right to make one call, stamped with the generation it was given in."""
+    """The right to make one call, stamped with the generation of its circuit."""
 
     def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @property
     def generation(self) -> int:
-        """The generation of the circuit it belongs to; in another one its release changes nothing."""
+        """The generation in which it was granted; in a later one, its release changes nothing."""
 
     @property
     def trial(self) -> bool:
@@ -138,18 +140,18 @@ class Rejected:
     def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @property
     def retry_after_ns(self) -> int:
-        """How long until an acquisition of this kind is admitted: exact if no trial is under way.
+        """Nanoseconds until a permit of this kind is granted; exact unless a trial is under way.
 
-        A trial under way may end it sooner, by success, or put it off, by failing or hanging. When nothing but a free
-        slot is missing, it is the time until the oldest trial counts as failed. 0 if the circuit is forced open, which
-        no time changes.
+        A trial under way may shorten the wait by succeeding, or prolong it by failing or hanging. If only a free slot
+        is missing, this is the time until the oldest trial counts as failed. It is 0 if the circuit is forced open,
+        since waiting does not change that.
         """
 
     def __bool__(self) -> Literal[False]: ...
 
 @final
 class CircuitSnapshot:
-    """A circuit at one instant."""
+    """The state of a circuit at one instant."""
 
     def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @property
@@ -162,15 +164,15 @@ class CircuitSnapshot:
 
     @property
     def generation(self) -> int:
-        """Rises with every transition and reset."""
+        """A number that rises with every transition and reset."""
 
     @property
     def retry_after_ns(self) -> int:
-        """How long an open circuit still admits nothing, not even a probe; 0 otherwise, and if forced open."""
+        """Nanoseconds for which an open circuit admits nothing, not even a probe; 0 otherwise, and if forced open."""
 
     @property
     def trips(self) -> int:
-        """How often it opened, less what time has forgiven: the exponent of the next open time."""
+        """How often it opened, less the trips forgiven: the exponent of the next open time."""
 
     @property
     def consecutive_failures(self) -> int:
@@ -198,29 +200,29 @@ class CircuitSnapshot:
 
 @final
 class Breaker:
-    """One circuit. The router embeds the same one; this class serves a breaker on its own.
+    """A circuit breaker on its own; the router embeds the same circuit in each backend.
 
     Parameters
     ----------
     settings
-        When it opens and closes.
+        When the circuit opens and closes.
     """
 
     def __new__(cls, settings: BreakerSettings) -> Breaker: ...
     @property
     def settings(self) -> BreakerSettings:
-        """When it opens and closes."""
+        """When the circuit opens and closes."""
 
     @property
     def state(self) -> int:
-        """The state of the last operation: 0 closed, 1 open, 2 half open; :meth:`snapshot` takes the time into account."""
+        """The state after the last operation: 0 closed, 1 open, 2 half open; :meth:`snapshot` considers the time."""
 
     @property
     def generation(self) -> int:
         """Rises with every transition and reset."""
 
     def acquire(self, now_ns: int, *, probe: bool = False) -> Permit | Rejected:
-        """Ask for a permit, as a health probe or as a caller; every permit must be released."""
+        """Request a permit, as a health probe or as a caller; every permit must be released."""
 
     def release(
         self,
@@ -231,7 +233,7 @@ class Breaker:
         retry_after_ns: int = 0,
         random: float = 0.5,
     ) -> None:
-        """Give a permit back with the result of its call; a second time changes nothing.
+        """Give a permit back with the result of its call; a second release changes nothing.
 
         Parameters
         ----------
@@ -240,21 +242,22 @@ class Breaker:
         duration_ns
             How long the call took.
         retry_after_ns
-            If this failure opens the circuit, the server asked for at least this long; ``open_max_ns`` is kept.
+            How long the server asked callers to wait, 0 if it did not. If this failure opens the circuit, it stays open
+            at least this long, and at most ``open_max_ns``.
         random
             Uniform in [0, 1], for the jitter of the open time.
 
         Raises
         ------
         ValueError
-            ``outcome`` or ``random`` is out of range.
+            ``outcome`` or ``random`` is out of range, or the permit belongs to another breaker.
         """
 
     def trip(self, now_ns: int, random: float = 0.5, *, hold_ns: int = 0) -> None:
-        """Open the circuit at once; nothing happens if its mode is not ``auto``.
+        """Open the circuit at once; do nothing unless its mode is ``auto``.
 
-        With ``hold_ns`` above 0 it admits nothing for that long, neither more nor less, also if it is open already, and
-        others as well as probes after that. Else an open one is left as it is.
+        With ``hold_ns`` above 0 it admits nothing for exactly that long, even if it was open already, and then admits
+        callers as well as probes to its trials. Without a hold, an open circuit is left as it is.
 
         Raises
         ------
@@ -263,12 +266,13 @@ class Breaker:
         """
 
     def reset(self, now_ns: int) -> None:
-        """Close the circuit and forget its past; calls under way will not count. The mode remains."""
+        """Close the circuit and forget its history; calls under way will not count. The mode stays."""
 
     def set_mode(self, mode: _Mode, now_ns: int = 0) -> None:
-        """Change the mode; a change starts afresh with a closed circuit.
+        """Change the mode. A new mode starts with a closed circuit and no history.
 
-        ``forced_open`` admits nothing, ``disabled`` everything; ``metrics_only`` admits everything and counts.
+        ``forced_open`` admits nothing, ``disabled`` admits everything, and ``metrics_only`` admits and counts
+        everything.
 
         Raises
         ------
@@ -277,7 +281,7 @@ class Breaker:
         """
 
     def snapshot(self, now_ns: int) -> CircuitSnapshot:
-        """Return the circuit as of ``now_ns`` without changing it."""
+        """Return the state of the circuit as of ``now_ns`` without changing it."""
 
     def take_transitions(self) -> list[StateChange]:
         """Return the transitions since the last call, oldest first, at most the last two."""

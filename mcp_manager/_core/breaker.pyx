@@ -33,7 +33,7 @@ cdef tuple REASONS = (
     "tripped", "consecutive_failures", "failure_rate", "slow_rate", "trial_failed", "trial_expired", "trial_due",
     "recovered", "reset", "mode_changed",
 )
-# A century in ns: sums of two such times still fit into 64 bits.
+# A century in ns: the sum of two such times still fits 64 bits.
 cdef int64_t LONGEST_NS = 3_153_600_000_000_000_000
 cdef uint32_t MOST_TRIPS = 1_000_000
 cdef double NO_JITTER = 0.5
@@ -91,7 +91,7 @@ cdef void forget_window(Circuit* circuit) noexcept nogil:
 
 
 cdef uint32_t decayed_trips(const Circuit* circuit, const Policy* policy, int64_t now_ns) noexcept nogil:
-    """Return the trips that still count: one is forgiven per decay time of closed circuit."""
+    """Return the trips that still count: a closed circuit is forgiven one per decay time."""
     cdef int64_t forgiven
     if circuit.state != CLOSED or policy.trip_decay_ns == 0 or now_ns <= circuit.closed_ns:
         return circuit.trips
@@ -102,7 +102,7 @@ cdef uint32_t decayed_trips(const Circuit* circuit, const Policy* policy, int64_
 cdef int64_t open_time(
     const Policy* policy, uint32_t trips, int64_t retry_after_ns, double random
 ) noexcept nogil:
-    """Return how long the circuit stays open for its n-th trip: doubled each time, spread, clamped, at least asked."""
+    """Return the open time of the n-th trip: doubled each time, with jitter, limited, at least ``retry_after_ns``."""
     cdef int64_t duration = policy.open_ns
     cdef double spread
     cdef uint32_t trip = 1
@@ -137,14 +137,14 @@ cdef void close_circuit(Circuit* circuit, int64_t now_ns, uint8_t reason) noexce
     circuit.closed_ns = now_ns
     circuit.generation += 1
     forget_window(circuit)
-    # Most circuits never open again: their trial slots are given back.
+    # Free the trial slots: most circuits never open again.
     circuit_free(circuit)
     if source != CLOSED:
         push_transition(circuit, source, CLOSED, reason, now_ns)
 
 
 cdef int half_open_circuit(Circuit* circuit, const Policy* policy, int64_t now_ns) noexcept nogil:
-    """Begin a round of trials; return -1 without memory, then nothing changed."""
+    """Begin a round of trials; return -1, with nothing changed, if memory is short."""
     cdef int32_t slot
     if circuit.trials == NULL:
         circuit.trials = <int64_t*> calloc(policy.half_open_permits, sizeof(int64_t))
@@ -172,7 +172,7 @@ cdef int64_t first_expiry(const Circuit* circuit, const Policy* policy) noexcept
 cdef void expire_trials(
     Circuit* circuit, const Policy* policy, int64_t now_ns, double random
 ) noexcept nogil:
-    """Reopen a half-open circuit whose trial was never answered, as of the moment it should have been."""
+    """Reopen a half-open circuit whose trial has not ended in time, as of the moment its time was over."""
     cdef int64_t expiry
     if circuit.state == HALF_OPEN:
         expiry = first_expiry(circuit, policy)
@@ -197,7 +197,7 @@ cdef int64_t circuit_wait_slow(Circuit* circuit, const Policy* policy, int64_t n
     now_ns = advance_clock(circuit, now_ns)
     expire_trials(circuit, policy, now_ns, NO_JITTER)
     due_ns = circuit.until_ns
-    # Until the grace is over only probes are admitted, so a success before that was a probe's.
+    # Only probes are admitted during the grace period, so any success until now was a probe's.
     if policy.active_first and not (probe or circuit.held or (circuit.state == HALF_OPEN and circuit.successes)):
         due_ns = later(due_ns, policy.probe_grace_ns)
     if now_ns < due_ns:
@@ -244,7 +244,7 @@ cdef void record_call(
     Circuit* circuit, const Policy* policy, bint failed, bint slow, int64_t now_ns, int64_t retry_after_ns,
     double random
 ) noexcept nogil:
-    """Count a call of a closed circuit and open it if that was one too many."""
+    """Count a call of a closed circuit, and open the circuit if that reaches a threshold."""
     cdef Counts* bucket
     cdef double calls
     roll_window(circuit, policy, now_ns)
@@ -292,7 +292,7 @@ cdef void circuit_release(
     Circuit* circuit, const Policy* policy, uint64_t generation, int32_t slot, int outcome, int64_t duration_ns,
     int64_t now_ns, int64_t retry_after_ns, double random
 ) noexcept nogil:
-    """Give a permit back; one of an older generation changes nothing."""
+    """Give a permit back; one of an earlier generation changes nothing."""
     cdef bint slow
     if generation != circuit.generation or circuit.mode == DISABLED:
         return
@@ -310,7 +310,7 @@ cdef void circuit_release(
 cdef void circuit_trip(
     Circuit* circuit, const Policy* policy, int64_t now_ns, double random, int64_t hold_ns
 ) noexcept nogil:
-    """Open the circuit now, unless it is open or its mode is not automatic; for ``hold_ns`` if that is above 0."""
+    """Open the circuit now unless it is open or its mode is not ``auto``; hold it open if ``hold_ns`` is above 0."""
     if circuit.mode != AUTO:
         return
     now_ns = advance_clock(circuit, now_ns)
@@ -323,7 +323,7 @@ cdef void circuit_trip(
 
 
 cdef void circuit_reset(Circuit* circuit, int64_t now_ns) noexcept nogil:
-    """Close the circuit and forget its past; results of calls under way will not count."""
+    """Close the circuit and forget its history; results of calls under way will not count."""
     now_ns = advance_clock(circuit, now_ns)
     circuit.trips = 0
     close_circuit(circuit, now_ns, RESET)
@@ -340,7 +340,7 @@ cdef int circuit_set_mode(Circuit* circuit, str mode, int64_t now_ns) except -1:
     now_ns = advance_clock(circuit, now_ns)
     circuit.mode = wanted
     circuit.trips = 0
-    # Without a transition of its own: the one that is visible from outside follows.
+    # This close makes no transition of its own: the one that callers see is pushed below.
     circuit.state = CLOSED
     close_circuit(circuit, now_ns, MODE_CHANGED)
     if visible_state(circuit) != before:
@@ -364,7 +364,7 @@ cdef list circuit_take_transitions(Circuit* circuit):
 
 
 cdef bint circuit_on_trial(const Circuit* circuit, const Policy* policy, int64_t now_ns) noexcept nogil:
-    """Tell whether the open time is over, and trials, due or under way, are to show whether the circuit closes."""
+    """Return whether the open time is over, so that trials, due or under way, decide whether the circuit closes."""
     cdef Circuit copy = circuit[0]
     now_ns = advance_clock(&copy, now_ns)
     expire_trials(&copy, policy, now_ns, NO_JITTER)
@@ -372,12 +372,12 @@ cdef bint circuit_on_trial(const Circuit* circuit, const Policy* policy, int64_t
 
 
 cdef CircuitSnapshot circuit_snapshot(const Circuit* circuit, const Policy* policy, int64_t now_ns):
-    """Return the circuit as of now; works on a copy, so that looking changes nothing."""
+    """Return the state of the circuit as of now; it works on a copy, so reading changes nothing."""
     cdef Circuit copy = circuit[0]
     cdef CircuitSnapshot snapshot = CircuitSnapshot.__new__(CircuitSnapshot)
     cdef int32_t slot
     now_ns = advance_clock(&copy, now_ns)
-    # Only opening is possible here, which leaves the shared trial slots alone.
+    # This can only reopen the circuit, which does not touch the trial slots that the copy shares.
     expire_trials(&copy, policy, now_ns, NO_JITTER)
     roll_window(&copy, policy, now_ns)
     snapshot.state = visible_state(&copy)
@@ -491,7 +491,7 @@ cdef class Permit:
     cdef readonly bint trial
     cdef int32_t slot
     cdef bint released
-    # Whose trials it counts among.
+    # The breaker that granted it.
     cdef Breaker breaker
 
     def __init__(self):

@@ -1,5 +1,7 @@
-"""The way of one call as long as nothing unusual happens: lease, frame and wire in one crossing, reply and accounts in
-another.
+"""The compiled call path of a call without complications, in two crossings from Python.
+
+The first leases a backend and sends the request over an idle wire; the second checks the reply and settles the lease.
+Everything else is left to the Python call path.
 """
 
 import asyncio
@@ -15,21 +17,21 @@ from mcp_manager._core.stateless_frame import StatelessFrame
 from mcp_manager._core.wire import WirePool
 
 LATE_AFTER_NS: int
-"""A reply that comes so many nanoseconds after its deadline is late: deadlines are not visited more exactly."""
+"""A reply that arrives this many nanoseconds after its deadline is late: deadlines are checked no more precisely."""
 
 @final
 class RequestIds:
-    """Number the requests of one session, each once (2025-11-25, basic, requests).
+    """Issue request ids that are unique within a session (2025-11-25, basic, requests).
 
     Parameters
     ----------
     first
-        The first number.
+        The first id.
     """
 
     def __new__(cls, first: int) -> Self: ...
     def take(self) -> int:
-        """Return the next number."""
+        """Return the next id."""
 
 class _Dialect(Protocol):
     @property
@@ -39,23 +41,27 @@ class _Dialect(Protocol):
 
 @final
 class Channel:
-    """Where the requests of a live session over HTTP go out.
+    """The compiled send path of a live session over HTTP.
 
     Parameters
     ----------
     pool
         Holds the idle wires.
     ids
-        The session's.
+        Issues the session's request ids.
     listener, limit, head
-        As for :meth:`Wire.send`; the head may be replaced.
+        As for :meth:`Wire.send`; ``head`` may be replaced later.
     session
-        Whose channel it is, for whoever meets something unusual.
+        The session, for the Python code that takes over a call with complications.
     dialect
-        Makes the exchanges of requests that are not sent as they are, ``None`` for one that takes another way, and says
-        of a result whether it is the end of its call; ``None`` where neither is needed. Its ``stateless_frame`` is tried first.
+        Frames requests that must not go out as they are, and decides whether a result completes its call. Its
+        ``stateless_frame`` is tried first; its ``exchange()`` returns ``None`` for a request that must take the Python
+        call path. ``None`` if requests go out as they are and every result completes its call.
 
-    ``label`` is what the ring keeps of the session, ``None`` until it is set.
+    Attributes
+    ----------
+    label
+        What the call ring stores for the session; ``None`` until it is set.
     """
 
     head: bytes
@@ -73,46 +79,46 @@ class Channel:
     ) -> Self: ...
     @property
     def session(self) -> Any:
-        """Whose channel it is."""
+        """The session that it belongs to."""
 
 @final
 class DirectCall:
-    """A call under way: its lease, and, if it went out already, its exchange and the future of what comes back."""
+    """A call that has begun: its lease and, if it was sent at once, its exchange and the future of its reply."""
 
     def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @property
     def lease(self) -> Lease:
-        """The permission to call, or its rejection."""
+        """The lease, which may be a rejection."""
 
     @property
     def exchange(self) -> Exchange | None:
-        """What was sent, ``None`` if nothing was yet."""
+        """What was sent; ``None`` if nothing was sent yet."""
 
     @property
     def future(self) -> asyncio.Future[Any] | None:
-        """What comes back, as of :meth:`Wire.send`; ``None`` if nothing was sent yet, or it was abandoned."""
+        """The reply as of :meth:`Wire.send`; ``None`` if nothing was sent yet, or the call was abandoned."""
 
     @property
     def session(self) -> Any:
-        """The session it was sent on."""
+        """The session that it was sent on; ``None`` if nothing was sent yet."""
 
     def abandon(self) -> None:
-        """Close the wire if it still carries this exchange, and let go of it and of the future."""
+        """Close the wire if it still carries this exchange, and drop the wire and the future."""
 
 @final
 class CallPath:
-    """Take calls to wires and back.
+    """Send calls over idle wires, and settle the leases of those that end in a result.
 
     Parameters
     ----------
     router
-        Picks backends and keeps the accounts. A backend whose ``channel`` is a :class:`Channel` is called at once.
+        Picks backends and counts calls. A call to a backend whose ``channel`` is a :class:`Channel` is sent at once.
     clock
-        Monotonic nanoseconds.
+        Returns monotonic nanoseconds.
     seed
-        64 random bits, of which those for the router are drawn.
+        64 random bits, the seed of the random numbers for the router.
     ring
-        Remembers the calls that land, if there is one.
+        Records the calls that :meth:`land` settles; ``None`` records none.
     """
 
     def __new__(cls, router: Router, clock: Callable[[], int], seed: int, ring: CallRing | None = None) -> Self: ...
@@ -125,10 +131,38 @@ class CallPath:
         deadline_ns: int,
         key: int = 0,
     ) -> DirectCall:
-        """Lease a backend of a server, as :meth:`Router.server` gives it, and, if it has an idle wire, send the request.
+        """Lease a backend of a server and, if it has an idle wire, send the request.
 
-        With ``None`` for the request nothing is sent. ``key`` as for :meth:`Router.pick`.
+        Parameters
+        ----------
+        server
+            The server's record, as :meth:`Router.server` returns it.
+        method
+            The method under which the call is counted.
+        request
+            The request; ``None`` sends nothing.
+        now_ns
+            The current time of ``clock``.
+        deadline_ns
+            When the reply must have arrived, by the same clock; 0 for no deadline.
+        key
+            As for :meth:`Router.pick`.
+
+        Raises
+        ------
+        ValueError
+            The server belongs to another router.
         """
 
     def land(self, direct: DirectCall, reply: Any) -> Message | None:
-        """Return the reply, a result, and give the lease back; ``None``, with nothing done, for anything else."""
+        """Settle the call if its reply is a result that completes it and arrived in time.
+
+        Returns
+        -------
+        The result, or ``None``, with nothing done, for any other reply.
+
+        Raises
+        ------
+        ValueError
+            :meth:`begin` sent nothing.
+        """

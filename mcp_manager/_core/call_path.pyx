@@ -1,5 +1,6 @@
-"""The way of one call as long as nothing unusual happens: lease, frame and wire in one crossing, reply and accounts in
-another.
+"""The compiled call path of a call without complications, in two crossings from Python.
+
+The first leases a backend and sends the request over an idle wire; the second checks the reply and settles the lease.
 """
 
 cimport cython
@@ -18,7 +19,7 @@ from mcp_manager._core.wire cimport Wire, WirePool
 from mcp_manager._core.jsonrpc import FrameError
 
 cdef enum:
-    # A reply that is later than this after its deadline is late: deadlines are not visited more exactly.
+    # A reply that arrives later than this after its deadline is late: deadlines are checked no more precisely.
     LATE_NS = 50_000_000
     SUCCESS_STATUS = 0
     MAX_DEPTH = 512
@@ -81,7 +82,7 @@ LATE_AFTER_NS = LATE_NS
 
 
 cdef bint accepts(Channel channel, Message reply):
-    """Tell whether a result is the end of its call, most often without asking."""
+    """Return whether a result completes its call, most often without asking the dialect."""
     return is_complete(reply) or channel.dialect.accepts(reply)
 
 
@@ -105,7 +106,7 @@ cdef class DirectCall:
     def abandon(self):
         if self.wire is not None:
             self.wire.abandon(self.future)
-        # It has an exception, whose traceback has the frame that has this.
+        # The traceback of the future's exception refers to this object: this breaks the cycle.
         self.future = None
         self.wire = None
 
@@ -176,7 +177,7 @@ cdef class CallPath:
         try:
             return channel.dialect.exchange(request, request_id, deadline_ns)
         except Exception:
-            # The ordinary way meets it again, and accounts for it.
+            # The Python call path meets the same error, and counts it.
             return None
 
     def land(self, DirectCall direct not None, reply):
@@ -187,13 +188,13 @@ cdef class CallPath:
         if direct.channel is None:
             raise ValueError("the direct did not take off: there is nothing to land")
         if 0 < direct.exchange.deadline_ns < now_ns - LATE_NS:
-            # It came too late, which is accounted for where everything unusual is.
+            # The Python call path counts late replies.
             return None
         if type(reply) is WireReply:
             response = <WireReply> reply
             if response.status != 200 or response.content != JSON or response.body is None:
                 return None
-            # Taken out: the future that brought it is alive still, and a long reply is worth having alone.
+            # The future still holds the response: without its body, the message alone owns that, and need not copy it.
             body = response.body
             response.body = b""
             try:

@@ -1,11 +1,11 @@
-"""Layout of the ring of ordinary calls, for the compiled path of a call."""
+"""Layout of the ring buffer of successful calls, for the compiled call path."""
 
 from cpython.ref cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 
 cdef struct Entry:
-    # Owned.
+    # These two references are owned.
     PyObject* server_id
     PyObject* method
     int64_t started_ns
@@ -16,7 +16,7 @@ cdef struct Entry:
 
 cdef class CallRing:
     cdef Entry* entries
-    # Beside the entries: whatever a label is, the garbage collector must see it.
+    # Not in the entries: a label may be any object, so the garbage collector must see it.
     cdef list labels
     cdef readonly Py_ssize_t capacity
     cdef Py_ssize_t following

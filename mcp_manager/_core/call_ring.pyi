@@ -1,12 +1,12 @@
-"""What is remembered of calls that went well: a ring of fixed size, written in a few nanoseconds at the end of each."""
+"""A ring buffer of the latest successful calls; recording one takes a few nanoseconds."""
 
 from typing import Any, NamedTuple, final
 
 class PastCall(NamedTuple):
-    """A call that went well.
+    """A call that ended in a result.
 
-    ``label`` says which session it went to; ``inflight`` and ``circuit`` are of its backend when it was over. The times
-    are of the monotonic clock.
+    ``label`` says which session it was sent on. ``inflight`` and ``circuit`` are those of its backend when it ended.
+    The times are monotonic nanoseconds.
     """
 
     server_id: str
@@ -19,26 +19,26 @@ class PastCall(NamedTuple):
 
 @final
 class CallRing:
-    """Remember the latest calls that went well; the oldest gives way.
+    """Record the latest successful calls; a new one replaces the oldest.
 
     Parameters
     ----------
     capacity
-        How many.
+        How many calls it holds, at least 1.
 
     Raises
     ------
     ValueError
-        ``capacity`` is not positive.
+        ``capacity`` is below 1.
     """
 
     def __new__(cls, capacity: int) -> CallRing: ...
     @property
     def capacity(self) -> int:
-        """How many it remembers at most."""
+        """How many calls it can hold."""
 
     def __len__(self) -> int:
-        """Return how many it remembers."""
+        """Return how many calls it holds."""
 
     def add(
         self,
@@ -50,7 +50,7 @@ class CallRing:
         inflight: int,
         circuit: int,
     ) -> None:
-        """Remember a call; see :class:`PastCall`."""
+        """Record a call; see :class:`PastCall`."""
 
     def past_calls(self) -> list[PastCall]:
-        """Return what it remembers, in the order in which the calls ended."""
+        """Return the recorded calls in the order in which they ended."""

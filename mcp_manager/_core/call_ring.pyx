@@ -1,4 +1,4 @@
-"""What is remembered of calls that went well: a ring of fixed size, written in a few nanoseconds at the end of each."""
+"""A ring buffer of the latest successful calls; recording one takes a few nanoseconds."""
 
 cimport cython
 from cpython.ref cimport Py_XDECREF, Py_XINCREF, PyObject
@@ -19,7 +19,7 @@ class PastCall(NamedTuple):
 
 
 cdef inline void hold(PyObject** place, PyObject* value) noexcept:
-    """Put a reference where another one was, which may be the last of its object."""
+    """Store a new reference in a place, and release the one that it held."""
     cdef PyObject* before = place[0]
     if before is value:
         return
@@ -68,7 +68,7 @@ cdef class CallRing:
         entry.ended_ns = ended_ns
         entry.inflight = <int> inflight
         entry.circuit = circuit
-        # Last: the label before may take its last reference, and with it any code, along.
+        # Last, since releasing the previous label may run any code.
         if self.labels[position] is not label:
             self.labels[position] = label
 

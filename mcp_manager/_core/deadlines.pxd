@@ -4,9 +4,9 @@ from libc.stdint cimport int64_t
 cdef class Deadline:
     cdef Deadline before
     cdef Deadline after
-    # Where it hangs, -1 when it does not.
+    # Its slot in the wheel, -1 if it is in none.
     cdef int slot
-    # The wheel that it hangs in; only ever compared.
+    # The wheel that it is in; only compared, never dereferenced.
     cdef void* wheel
     cdef int64_t due_ns
     cpdef object expired(self)
@@ -15,7 +15,7 @@ cdef class Deadline:
 cdef class DeadlineWheel:
     cdef list slots
     cdef Py_ssize_t waiting
-    # The tick of the last visit, and the one a visit is asked for.
+    # The tick of the last visit, and the tick that the next visit was requested for.
     cdef int64_t visited
     cdef int64_t asked
     cdef object clock

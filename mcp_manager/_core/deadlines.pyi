@@ -1,4 +1,4 @@
-"""A hashed timing wheel: thousands of deadlines on one timer, set and lifted in constant time.
+"""A hashed timing wheel: thousands of deadlines on one timer, each added and removed in constant time.
 
 After Varghese and Lauck, "Hashed and Hierarchical Timing Wheels" (1987), scheme 6.
 """
@@ -9,43 +9,55 @@ from typing import Final, Self, final
 from typing_extensions import disjoint_base
 
 TICK_NS: Final[int]
-"""How far apart visits are at the least, in nanoseconds: a deadline is never early, and late by at most this."""
+"""The resolution of the wheel in nanoseconds: a deadline never expires early, and at most this late."""
 
 @disjoint_base
 class Deadline:
-    """Something that must be over by a certain time; subclass it and say in :meth:`expired` what happens if not."""
+    """A point in time; a subclass defines in :meth:`expired` what happens when it has passed."""
 
     def __init__(self) -> None: ...
     @property
     def pending(self) -> bool:
-        """Whether it hangs in a wheel."""
+        """Whether it is in a wheel."""
 
     def expired(self) -> object:
-        """Called by :meth:`DeadlineWheel.visit`, once, after the time has passed; must not raise."""
+        """Called once by :meth:`DeadlineWheel.visit` after the time has passed; must not raise."""
 
 @final
 class DeadlineWheel:
-    """Hold deadlines until they are lifted or pass.
+    """Hold deadlines until they expire or are removed.
 
     Parameters
     ----------
     clock
-        Monotonic nanoseconds; asked only when the wheel was empty.
+        Returns monotonic nanoseconds; called only when a deadline is added to an empty wheel, and at the start.
     ask
-        ``ask(at_ns)`` wants :meth:`visit` to be called at that time or soon after; a later call replaces an earlier one.
-        A visit that finds nothing due is cheap, and so nothing is said when a deadline is lifted.
+        ``ask(at_ns)`` must have :meth:`visit` called at that time or soon after; a later call replaces an earlier one.
+        It is not called when a deadline is removed, since a visit that finds nothing due is cheap.
     """
 
     def __new__(cls, clock: Callable[[], int], ask: Callable[[int], object]) -> Self: ...
     def __len__(self) -> int: ...
     def add(self, deadline: Deadline, due_ns: int) -> None:
-        """Set a deadline; ``ValueError`` if it is set already. One that has passed expires at the next visit."""
+        """Add a deadline; one that has passed expires at the next visit.
+
+        Raises
+        ------
+        ValueError
+            It is in a wheel already.
+        """
 
     def remove(self, deadline: Deadline) -> None:
-        """Lift a deadline; one that is not set is left alone."""
+        """Remove a deadline; do nothing if it is in no wheel.
+
+        Raises
+        ------
+        ValueError
+            It is in another wheel.
+        """
 
     def visit(self, now_ns: int) -> None:
-        """Expire what is due at ``now_ns``, and ask for the next visit if anything is left."""
+        """Expire the deadlines due at ``now_ns``, and request the next visit if any are left."""
 
     def clear(self) -> None:
-        """Lift every deadline."""
+        """Remove every deadline."""

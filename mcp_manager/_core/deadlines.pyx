@@ -1,14 +1,14 @@
-"""A hashed timing wheel: thousands of deadlines on one timer, set and lifted in constant time."""
+"""A hashed timing wheel: thousands of deadlines on one timer, each added and removed in constant time."""
 
 cimport cython
 from libc.stdint cimport int64_t
 
 cdef enum:
-    # Ticks of 2**22 ns (4.2 ms), 17 s round: most deadlines are lifted before the hand comes by once.
+    # Ticks of 2**22 ns (4.2 ms), 17 s per revolution: most deadlines are removed before their slot is visited once.
     TICK_BITS = 22
     SLOTS = 4096
     SLOT_MASK = 4095
-    # One place more, for what a visit has found: until it has expired it can still be lifted.
+    # An extra slot for the deadlines that a visit found due: until one has expired, it can still be removed.
     DUE = 4096
 
 cdef int64_t NEVER = 0x7FFFFFFFFFFFFFFF
@@ -50,9 +50,9 @@ cdef class DeadlineWheel:
         if deadline.slot >= 0:
             raise ValueError("the deadline is set already")
         if self.waiting == 0:
-            # Nothing was waiting for the ticks since the last visit.
+            # No deadline can be due in the ticks since the last visit.
             self.visited = <int64_t> self.clock() >> TICK_BITS
-        # Rounded up: a deadline is never early. What is past is due with the next tick.
+        # Rounded up, so that none expires early. One that has passed is due at the next tick.
         tick = (due_ns >> TICK_BITS) + 1
         if tick <= self.visited:
             tick = self.visited + 1
@@ -97,7 +97,7 @@ cdef class DeadlineWheel:
         cdef Deadline each, following
         self.asked = NEVER
         if self.waiting > 0:
-            # Backwards, and each put before the others: the earliest comes first.
+            # From the latest tick to the earliest, each deadline before those found so far: the earliest ends up first.
             last = self.visited if now - self.visited < SLOTS else now - SLOTS
             while tick > last:
                 each = <Deadline> self.slots[tick & SLOT_MASK]

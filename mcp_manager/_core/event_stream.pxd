@@ -1,4 +1,4 @@
-"""Layout of an event stream, for the wire it comes on."""
+"""Layout of an event stream, for the wire that receives it."""
 
 from mcp_manager._core.http_message cimport Exchange
 
@@ -9,14 +9,14 @@ cdef class EventStream:
     cdef readonly object parser
     cdef object turns
     cdef object clock
-    # What was received and is not parsed yet, from ``offset`` of the first chunk on.
+    # Received but not parsed; the first chunk from ``offset`` on.
     cdef object chunks
     cdef Py_ssize_t offset
-    # What was parsed and is not taken yet, from ``at`` on.
+    # Parsed but not handled, from ``at`` on.
     cdef list events
     cdef Py_ssize_t at
     cdef bint stopped
-    # Nothing is left of this turn of the loop.
+    # The time slice of this event-loop iteration is spent.
     cdef bint used_up
 
     cdef bint behind(self) noexcept

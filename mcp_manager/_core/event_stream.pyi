@@ -1,4 +1,4 @@
-"""The events of one stream, taken by turns: what is too much for one turn of the loop is kept for the next."""
+"""Handles the events of one stream in time slices: what is too much for one event-loop iteration waits for the next."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, Self, final
@@ -17,43 +17,48 @@ class _Turns(Protocol):
 
 @final
 class EventStream:
-    """Take the events of one stream for as long as a turn of the loop has time for what is no reply.
+    """Handle the events of one stream, as long as the time slice lasts for events that are not the reply.
 
     Parameters
     ----------
     exchange
-        Whose stream it is.
+        The exchange whose response the stream is.
     taker
-        Takes the events one by one, and tells which of them has the reply.
+        Its ``take_event`` gets the events one by one, and returns the reply if the event has it. On a standing stream,
+        its ``take_named_event`` gets the events that have a name of their own.
     limit
-        The longest line, and the longest event, in bytes.
+        The longest line and the longest event, in bytes.
     turns
-        Told what was spent on what is no reply; ``None`` for no bound.
+        The loop's read budget, charged for events that are not the reply; ``None`` sets no bound.
     """
 
     def __new__(cls, exchange: Exchange, taker: _Taker, limit: int, turns: _Turns | None = None) -> Self: ...
     @property
     def parser(self) -> SseParser:
-        """What cuts the stream into events: it knows the last event's id, and the delay that the server wishes for."""
+        """The parser: it knows the last event's id, and the reconnection delay that the server asked for."""
 
     @property
     def is_behind(self) -> bool:
-        """Whether something was received that is not taken yet."""
+        """Whether anything received is still to be handled."""
 
     def add(self, chunk: bytes) -> None:
-        """Keep the next bytes until :meth:`work`."""
+        """Keep the next bytes for :meth:`work`."""
 
     def take(self, chunk: bytes) -> Any:
-        """Take the next bytes, and return as :meth:`work` does."""
+        """Handle the next bytes; returns and raises like :meth:`work`."""
 
     def work(self) -> Any:
-        """Take events until the reply is found, which is returned (``None`` otherwise), nothing is left, or the turn is used up.
+        """Handle events until the reply is found, none is left, or the time slice is spent.
+
+        Returns
+        -------
+        The reply, ``None`` if it was not found.
 
         Raises
         ------
         SseLimitError
-            A line or an event is too long.
+            A line or an event is longer than ``limit``.
         """
 
     def stop(self) -> None:
-        """Take nothing more; what was not taken is dropped."""
+        """Drop what is not handled yet, and ignore what follows."""

@@ -1,4 +1,4 @@
-"""The events of one stream, taken by turns: what is too much for one turn of the loop is kept for the next."""
+"""Handles the events of one stream in time slices: what is too much for one event-loop iteration waits for the next."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_GET_SIZE
@@ -12,12 +12,12 @@ from collections import deque
 from mcp_manager._core.sse import SseParser
 
 cdef enum:
-    # Parsed at once: of the shortest events and comments, two thousand.
+    # Bytes parsed at once: two thousand of the shortest events or comments.
     MAX_PARSED = 4096
-    # Parsing as much is not measured: it has time for a hundred comments.
+    # Parsing this many bytes is not measured: that is time for a hundred comments.
     MAX_UNMEASURED = 256
 
-# What the first unasked message of a turn is taken to cost: measuring begins with it.
+# Assumed cost of the first unsolicited message of a time slice: measuring begins only with it.
 cdef int64_t FIRST_NS = 20_000
 
 
@@ -79,7 +79,7 @@ cdef class EventStream:
                 event = self.events[self.at]
                 self.at += 1
                 if not event.data:
-                    # Nothing to take, but it had to be parsed.
+                    # There is nothing to handle, but parsing it took time.
                     pass
                 elif event.event == "message":
                     reply = self.taker.take_event(self.exchange, event.data)
@@ -103,7 +103,7 @@ cdef class EventStream:
         return 0
 
     cdef int parse_measured(self, bytes chunk) except -1:
-        """Parse a chunk; its cost counts for this turn if nothing comes of it: comments and blank lines cost too."""
+        """Parse a chunk; charge its cost to the time slice if it completes no event, as comments and blank lines do."""
         cdef int64_t began_ns = self.clock()
         self.parse(chunk)
         if PyList_GET_SIZE(self.events) == 0 and not self.turns.spend(self.clock() - began_ns):

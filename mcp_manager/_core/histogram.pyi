@@ -10,7 +10,7 @@ from typing import Never, final
 
 __pyx_capi__: dict[str, object]
 EPOCH_NS: int
-"""Length of one epoch of a :class:`LatencyWindow` in nanoseconds, unless told otherwise."""
+"""Default length of an epoch of a :class:`LatencyWindow`, in nanoseconds."""
 
 def bucket_index(seconds: float, *, schema: int = 5) -> int:
     """Return the index of the bucket that holds a duration.
@@ -34,7 +34,7 @@ def bucket_lower_bound(index: int, *, schema: int = 5) -> float:
 class Histogram:
     """Count durations in exponential buckets.
 
-    Counts are 32 bits wide until a bucket of their octave reaches 2**31, then 64. The sum wraps after 584 years.
+    Counts have 32 bits until one in their octave reaches 2**31, then 64.
 
     Parameters
     ----------
@@ -70,11 +70,11 @@ class Histogram:
 
     @property
     def min_ns(self) -> int | None:
-        """The smallest in nanoseconds, or ``None`` without any."""
+        """The smallest duration in nanoseconds; ``None`` if there is none."""
 
     @property
     def max_ns(self) -> int | None:
-        """The largest in nanoseconds, or ``None`` without any."""
+        """The largest duration in nanoseconds; ``None`` if there is none."""
 
     def record(self, duration_ns: int, count: int = 1) -> None:
         """Count a duration in nanoseconds, ``count`` times.
@@ -83,19 +83,23 @@ class Histogram:
         ------
         ValueError
             The duration is negative.
+        OverflowError
+            The number or the sum of the durations would exceed 63 bits.
         """
 
     def merge(self, other: Histogram) -> None:
-        """Add another histogram's counts, lossless if the schemas are equal; ``other`` is left as it is.
+        """Add another histogram's counts, without loss if the schemas are equal; ``other`` does not change.
 
         Raises
         ------
         ValueError
-            ``other`` is coarser.
+            ``other`` has a coarser schema.
+        OverflowError
+            The number or the sum of the durations would exceed 63 bits.
         """
 
     def downscaled(self, schema: int) -> Histogram:
-        """Return a copy at a coarser or equal schema, exactly as if it had been recorded there.
+        """Return a copy at a coarser or equal schema, exactly as if every duration had been recorded at it.
 
         Raises
         ------
@@ -104,10 +108,10 @@ class Histogram:
         """
 
     def quantile(self, q: float) -> float | None:
-        """Return the duration of rank ``ceil(q * count)`` in seconds, or ``None`` without any.
+        """Return the duration of rank ``ceil(q * count)`` in seconds, ``None`` if there is none.
 
-        The estimate is the geometric middle of its bucket, clamped to the smallest and largest recorded; the error
-        bound of the class does not hold for under- and overflow.
+        The estimate is the geometric middle of its bucket, clamped to the smallest and largest duration recorded. The
+        error bound of the class does not hold for underflow and overflow.
 
         Raises
         ------
@@ -116,10 +120,10 @@ class Histogram:
         """
 
     def bucket_counts(self) -> dict[int, int]:
-        """Return the counts of all buckets that are not empty by index, under- and overflow excluded."""
+        """Return the counts of all non-empty buckets by index, without underflow and overflow."""
 
     def le_counts(self, lowest: int = -20, highest: int = 8) -> tuple[int, ...]:
-        """Return how many durations are at most ``2**k`` seconds for ``k`` from ``lowest`` to ``highest``: exact.
+        """Return exactly how many durations are at most ``2**k`` seconds, for ``k`` from ``lowest`` to ``highest``.
 
         Raises
         ------
@@ -128,20 +132,20 @@ class Histogram:
         """
 
     def __sizeof__(self) -> int:
-        """Return the bytes it occupies, pages included."""
+        """Return its size in bytes, pages included."""
 
 @final
 class WindowSummary:
-    """What a :class:`LatencyWindow` held at one instant."""
+    """The calls that a :class:`LatencyWindow` held at one instant."""
 
     def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @property
     def count(self) -> int:
-        """Calls."""
+        """Number of calls."""
 
     @property
     def failures(self) -> int:
-        """Calls that failed."""
+        """Number of calls that failed."""
 
     @property
     def sum_ns(self) -> int:
@@ -165,9 +169,9 @@ class WindowSummary:
 
 @final
 class LatencyWindow:
-    """The latencies of the last one to two epochs, at schema 3.
+    """Latencies of the last one to two epochs, at schema 3.
 
-    Epochs change by the time passed in, never by a timer. Time that goes backwards counts into the newest epoch.
+    The times passed in end an epoch; there is no timer. A time before the newest epoch counts as part of it.
 
     Parameters
     ----------
@@ -194,4 +198,4 @@ class LatencyWindow:
         """Return what the window holds as of ``now_ns``, without changing it."""
 
     def __sizeof__(self) -> int:
-        """Return the bytes it occupies, pages included."""
+        """Return its size in bytes, pages included."""

@@ -52,7 +52,7 @@ cdef inline int locate(double seconds, int* octave) noexcept nogil:
     """Return the sub-bucket (0 to 31) and set the octave (0 to 27) of a duration in (2^-20, 2^8] seconds."""
     cdef uint64_t bits
     memcpy(&bits, &seconds, sizeof(bits))
-    # Buckets include their upper bound, as Prometheus' `le` and OpenTelemetry do: one representable value down.
+    # Buckets include their upper bound, as in Prometheus (`le`) and OpenTelemetry: look up the next lower double.
     bits -= 1
     octave[0] = <int>(bits >> 52) - (1023 + LOWEST_EXPONENT)
     cdef uint64_t mantissa = bits & MANTISSA
@@ -75,7 +75,7 @@ cdef inline uint64_t count_at(const Buckets* buckets, int octave, int sub) noexc
 
 
 cdef int add_at(Buckets* buckets, int octave, int sub, uint64_t count) noexcept nogil:
-    """Add to one bucket, allocating or widening its page; return -1 without memory, then nothing changed."""
+    """Add to one bucket, allocating or widening its page; return -1, with nothing changed, if memory is short."""
     cdef int size = 1 << buckets.schema
     cdef void* page = buckets.pages[octave]
     cdef uint32_t* narrow
@@ -121,7 +121,7 @@ cdef void buckets_clear(Buckets* buckets) noexcept nogil:
 
 
 cdef int buckets_record(Buckets* buckets, int64_t duration_ns, uint64_t count) noexcept nogil:
-    """Count a duration of at least 0; return -1 without memory, then nothing changed."""
+    """Count a duration of at least 0; return -1, with nothing changed, if memory is short."""
     cdef double seconds = <double> duration_ns * 1e-9
     cdef int octave = 0
     cdef int sub
@@ -143,7 +143,7 @@ cdef int buckets_record(Buckets* buckets, int64_t duration_ns, uint64_t count) n
 
 
 cdef int buckets_merge(Buckets* target, const Buckets* source) noexcept nogil:
-    """Add a histogram of the same or a finer schema; return -1 without memory, then part of it may be added."""
+    """Add a histogram of the same or a finer schema; return -1, perhaps with a part added, if memory is short."""
     cdef int shift = source.schema - target.schema
     cdef int octave, sub
     cdef uint64_t count
@@ -224,7 +224,7 @@ def bucket_lower_bound(int index, *, int schema=FINEST_SCHEMA):
 
 
 cdef int check_room(const Buckets* buckets, uint64_t count, uint64_t value, uint64_t times) except -1:
-    """Refuse what would take the count, or the sum by a value so many times, beyond 63 bits."""
+    """Raise if another ``count`` durations, or ``times`` times ``value`` ns more, would exceed 63 bits."""
     if count > MOST - buckets.count or (value and times > (MOST - min(buckets.sum_ns, MOST)) // value):
         raise OverflowError(f"a histogram holds at most {MOST} durations, and as many nanoseconds")
     return 0
@@ -288,7 +288,7 @@ cdef class Histogram:
         if other.buckets.schema < self.buckets.schema:
             raise ValueError(f"schema {other.buckets.schema} is too coarse to be merged into {self.buckets.schema}")
         check_room(&self.buckets, other.buckets.count, other.buckets.sum_ns, 1)
-        # Into a copy first: without memory half-way, nothing may have changed.
+        # Merge into a copy: if memory runs out half-way, nothing must have changed.
         cdef Buckets merged
         buckets_init(&merged, self.buckets.schema)
         if buckets_merge(&merged, &self.buckets) < 0 or buckets_merge(&merged, &other.buckets) < 0:
@@ -375,10 +375,10 @@ cdef class LatencyWindow:
         buckets_clear(&self.previous)
 
     cdef void rotate(self, int64_t now_ns) noexcept:
-        """Make the epoch of now the current one; pages of what has passed are freed."""
+        """Make the epoch of ``now_ns`` the current one; free the pages of epochs that have passed."""
         cdef int64_t epoch
         if now_ns < self.epoch_end_ns:
-            # Also when time went backwards: what is recorded then belongs to the newest epoch.
+            # Also if time went backwards: such a call counts in the newest epoch.
             return
         epoch = now_ns // self.epoch_ns
         buckets_clear(&self.previous)

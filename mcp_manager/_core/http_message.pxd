@@ -10,7 +10,7 @@ cdef enum Content:
 cdef class WireReply:
     cdef readonly int status
     cdef public bytes body
-    # None where there are none worth keeping.
+    # None if none is worth keeping.
     cdef list headers
     cdef bytes media_type
     cdef Content content
@@ -41,7 +41,7 @@ cdef class Exchange:
 
 
 cdef class GrowingBody:
-    # Bytes that nobody else has, of which ``size`` are written.
+    # A bytes object that nothing else refers to, of which ``size`` bytes are written.
     cdef PyObject* block
     cdef Py_ssize_t size
     cdef int add(self, bytes piece) except -1
@@ -55,7 +55,7 @@ cdef enum:
     CONTENT_ENCODING = 3
     SET_COOKIE = 4
 
-# The headers that decide anything, by lower-case name.
+# Lower-case names of the headers that are kept.
 cdef tuple KEPT
 
 cdef Content content_of(bytes value) noexcept
@@ -63,12 +63,12 @@ cdef bint is_encoded(bytes value)
 cdef bytes kept_name(bytes name)
 cdef int64_t length_of(bytes value) noexcept
 cdef bytes render(bytes head, bytes fields, bytes body)
-# The memory of one long body that is done with, for the next one.
+# The memory of one finished long body is kept for the next one.
 cdef bytes new_body(Py_ssize_t size)
 cdef object recycle_body(bytes body)
 cdef GrowingBody grow_from(bytes first, bytes second)
 cdef bint is_unshared(PyObject* data) noexcept
-# A writable view of a part of a body, which lives as long as the view.
+# A writable view of a part of a body; the view keeps the body alive.
 cdef object room_in(bytes body, Py_ssize_t start, Py_ssize_t size)
 cdef Exchange make_exchange(
     const char* method, Py_ssize_t method_size, const char* opening, Py_ssize_t opening_size,

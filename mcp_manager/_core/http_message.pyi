@@ -1,34 +1,45 @@
-"""What travels over a wire: a request with its deadline, the response that comes back, and why none did."""
+"""What wires carry: requests with their deadlines, responses, and the reasons why there is no response."""
 
 from typing import Any, Final, Never, Self, final
 
 __pyx_capi__: dict[str, object]
 
 LOST: Final[int]
-"""The connection broke; ``__cause__`` says how, unless the server closed it."""
+"""The connection broke; ``__cause__`` is the error, unless the server closed it."""
 MALFORMED: Final[int]
-"""What came is no HTTP/1.1 response, or more than one."""
+"""The server sent something other than one HTTP/1.1 response."""
 OVERSIZE: Final[int]
-"""The body, or one event of it, is longer than allowed; ``size`` is how long at the least."""
+"""The body, or one event in it, is longer than allowed; ``size`` is a lower bound of its length in bytes."""
 EXPIRED: Final[int]
 """The deadline passed."""
 UNANSWERED: Final[int]
 """The event stream ended without the reply."""
 STOPPED: Final[int]
-"""The exchange was interrupted from this side."""
+"""This side interrupted the exchange."""
 
 STANDING: Final[int]
-"""The id of an exchange whose stream of events is there to stay: no message on it is a reply to the exchange."""
+"""The id of an exchange whose event stream stays open: no message on it is a reply to the exchange."""
 
 def drop_spare() -> None:
-    """Give back the memory of the last long response, which is kept for the next one."""
+    """Free the memory of the last long response, which is kept for the next one."""
 
 class WireError(Exception):
-    """Why an exchange got no response: ``kind`` is one of the constants above.
+    """The reason why an exchange got no response.
 
-    Where the response was a stream of events, ``last_event_id`` and ``retry_ms`` are the last ones that it had, else ""
-    and ``None``. ``unread`` tells of a connection that ended before the first byte of the response, ``reused`` of one that
-    had carried another exchange before.
+    Attributes
+    ----------
+    kind
+        One of the constants above.
+    detail
+        What happened, in words; may be empty.
+    size
+        For :data:`OVERSIZE`, a lower bound of the length in bytes.
+    last_event_id, retry_ms
+        If the response was an event stream, the last event id and reconnection time that it gave; else "" and ``None``.
+    unread
+        Whether the connection ended before the first byte of the response.
+    reused
+        Whether the connection had carried another exchange before.
     """
 
     kind: int
@@ -50,13 +61,13 @@ class WireReply:
     status
         The status code, 200 to 999.
     headers
-        Pairs of lower-case name and value; those that decide anything are enough.
+        Pairs of lower-case name and value; only the headers that are used need to be there.
     body
         The body as received, b"" for a stream.
     """
 
     body: bytes
-    """The body as received; whoever takes it may leave nothing here."""
+    """The body as received; empty once it has been taken out."""
 
     def __init__(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None: ...
     @property
@@ -65,91 +76,91 @@ class WireReply:
 
     @property
     def is_answer(self) -> bool:
-        """Whether it is a 200 with JSON: where a reply is to be looked for first."""
+        """Whether it is a 200 response with a JSON body, which should hold the reply."""
 
     @property
     def is_json(self) -> bool:
-        """Whether the body is JSON as it stands: of that media type, and not compressed."""
+        """Whether the body has the media type of JSON, and is not compressed."""
 
     @property
     def is_event_stream(self) -> bool:
-        """Whether the body is a stream of events as it stands."""
+        """Whether the body has the media type of an event stream, and is not compressed."""
 
     def header(self, name: str) -> str | None:
-        """Return the first header of a name, of whatever case, without spaces around its value."""
+        """Return the first header of a name in any case, without white space around it; ``None`` if there is none."""
 
     def header_values(self, name: str) -> list[str]:
-        """Return every header of a name as :meth:`header` does; none of ``Content-Type``."""
+        """Return the values of all headers of a name, as :meth:`header` does; none for ``Content-Type``."""
 
 @final
 class Request:
-    """What is asked for, to be sent under an id that is not known yet, and perhaps another one after that.
+    """A request without an id: each attempt sends it under an id of its own.
 
     Parameters
     ----------
     method
         The method as a JSON string, quotes included.
     params
-        The params as JSON, or ``None``.
+        The params as JSON; ``None`` omits them.
     """
 
     def __new__(cls, method: bytes, params: bytes | None) -> Self: ...
     @property
     def method(self) -> bytes:
-        """The method as JSON."""
+        """The method as a JSON string."""
 
     @property
     def params(self) -> bytes | None:
         """The params as JSON."""
 
     def exchange(self, request_id: int, deadline_ns: int) -> Exchange:
-        """Make the JSON-RPC request of this id, ready to be sent."""
+        """Build the JSON-RPC request with this id, ready to be sent."""
 
 @final
 class GrowingBody:
-    """A body of a length that nobody has announced; nothing of it is for use from Python."""
+    """A response body of unknown length; it has no Python interface."""
 
     def __init__(self, *args: Never, **kwargs: Never) -> None: ...
 
 @final
 class BodyRoom:
-    """Where a part of a long body is received: its memory lives as long as anything may write there."""
+    """The buffer that receives a part of a long body; it keeps the memory alive while anything may write to it."""
 
     def __init__(self, *args: Never, **kwargs: Never) -> None: ...
 
 @final
 class Exchange:
-    """One request on its way, and whether a byte of it may have left.
+    """A request on its way, and whether any byte of it may have been sent.
 
-    ``sent`` is what tells a deadline or a cancellation apart from a request that never started.
+    ``sent`` distinguishes a request that timed out or was cancelled in transit from one that was never sent.
 
     Parameters
     ----------
     frame
         The JSON-RPC message.
     request_id
-        Its id, 0 for a message that gets no reply.
+        Its id; 0 for a message that gets no reply.
     deadline_ns
-        When it must be over, in nanoseconds of :func:`time.monotonic_ns`; 0 if somebody else sees to that.
+        When the reply must have arrived, in nanoseconds of :func:`time.monotonic_ns`; 0 sets no deadline here.
     """
 
     began_ns: int
-    """When it was first handed to its transport, by the clock of ``deadline_ns``; 0 before."""
+    """When its transport first got it, by the clock of ``deadline_ns``; 0 before."""
     fields: bytes | None
-    """Header fields of this request alone, each with its line end."""
+    """Header fields for this request only, each with its line end."""
     status: int
-    """The status of the response that carried its reply, where that was not 200; else 0."""
+    """The status of the response that carried its reply, if that was not 200; else 0."""
     sent: bool
     answered: bool
-    """Whether its reply was found: a second one is nobody's."""
+    """Whether its reply was found; a second one belongs to no request."""
     reused: bool
-    """Whether it went over a kept connection of aiohttp's."""
+    """Whether aiohttp sent it over a pooled connection."""
     resent: bool
-    """Whether it was sent once more after its connection had ended."""
+    """Whether it was sent again after its connection had ended."""
     head: WireReply | None
-    """The head of the response, as soon as that turns out to be a stream of events."""
+    """The head of the response, once that is known to be an event stream, or if the exchange ended after it."""
     wire: Any
-    """What it was sent on, ``None`` if that was no wire."""
+    """The wire that it was sent on; ``None`` if it was sent otherwise."""
 
     def __init__(self, frame: bytes, request_id: int, deadline_ns: int) -> None: ...
     @property
@@ -162,4 +173,4 @@ class Exchange:
 
     @property
     def deadline_ns(self) -> int:
-        """When it must be over."""
+        """When the reply must have arrived; 0 sets no deadline here."""

@@ -1,4 +1,4 @@
-"""What travels over a wire: a request with its deadline, the response that comes back, and why none did."""
+"""What wires carry: requests with their deadlines, responses, and the reasons why there is no response."""
 
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
@@ -33,9 +33,9 @@ cdef enum:
     MAX_LENGTH_DIGITS = 18
     MIN_RECYCLED = 131072
     MAX_RECYCLED = 8388608
-    # Of what grows, so much is there for the next pieces from the start.
+    # Spare room of a growing body at the start.
     MIN_GROWING = 4096
-    # Lengths of the pieces that a request is made of.
+    # Lengths of the fixed parts of a request.
     ID_HEAD_SIZE = 22
     METHOD_SIZE = 10
     PARAMS_SIZE = 10
@@ -128,7 +128,7 @@ cdef Exchange make_exchange(
     const char* method, Py_ssize_t method_size, const char* opening, Py_ssize_t opening_size,
     const char* params, Py_ssize_t params_size, int64_t request_id, int64_t deadline_ns,
 ):
-    """Build a JSON-RPC request from parts that are JSON; ``params`` may be NULL, or go on from an opening."""
+    """Build a JSON-RPC request from parts that are JSON; ``params`` may be NULL, or continue an ``opening``."""
     cdef Exchange exchange = Exchange.__new__(Exchange)
     cdef char[32] digits
     cdef int id_size = write_number(digits, request_id)
@@ -188,7 +188,7 @@ cdef inline bint is_media_type(const char* text, Py_ssize_t size, const char* wa
 
 
 cdef bytes kept_name(bytes name):
-    """Return the lower-case name of a header that decides anything, ``None`` for all others."""
+    """Return the lower-case name of a header that is kept, ``None`` for all others."""
     cdef Py_ssize_t size = PyBytes_GET_SIZE(name)
     cdef const char* text = PyBytes_AS_STRING(name)
     cdef bytes known
@@ -203,7 +203,7 @@ cdef bint is_encoded(bytes value):
 
 
 cdef int64_t length_of(bytes value) noexcept:
-    """Read a Content-Length that llhttp has accepted; -1 for one of more digits than any limit has."""
+    """Read a Content-Length that llhttp has accepted; return -1 if it has more digits than any limit."""
     cdef int64_t total = 0
     cdef Py_ssize_t at
     cdef char digit
@@ -219,7 +219,7 @@ cdef int64_t length_of(bytes value) noexcept:
 cdef int write_number(char* to, int64_t number) noexcept:
     """Write a number in decimal, at most 20 bytes, and return how many there are."""
     cdef char[24] reversed_digits
-    # The lowest number has no opposite with a sign.
+    # The lowest number has no positive counterpart in 64 bits.
     cdef uint64_t left = <uint64_t> number if number >= 0 else 0 - <uint64_t> number
     cdef int count = 0
     cdef int at
@@ -238,7 +238,7 @@ cdef int write_number(char* to, int64_t number) noexcept:
 
 
 cdef bytes render(bytes head, bytes fields, bytes body):
-    """Join a head that ends with ``Content-Length: ``, the length, fields of this request alone, and the body."""
+    """Join a head that ends with ``Content-Length: ``, the length, the fields of this request only, and the body."""
     cdef char[32] length
     cdef int digits = write_number(length, PyBytes_GET_SIZE(body))
     cdef Py_ssize_t head_size = PyBytes_GET_SIZE(head)
@@ -265,7 +265,7 @@ cdef Py_ssize_t spare_capacity = 0
 
 
 cdef bytes new_body(Py_ssize_t size):
-    """Make room for a body, where the last one of about that length was, if it was given back."""
+    """Return room for a body, in the memory of the last recycled one if it has about that length."""
     global spare
     cdef bytes body = spare
     if body is None or size > spare_capacity or size < spare_capacity // 2:
@@ -277,8 +277,8 @@ cdef bytes new_body(Py_ssize_t size):
 
 
 cdef object recycle_body(bytes body):
-    # malloc() gives memory of this size back to the system and has it mapped, page by page, for the next body: that
-    # costs several times what receiving it does.
+    # malloc() returns memory of this size to the system, and gets it back page by page for the next body: that costs
+    # several times as much as receiving it.
     global spare, spare_capacity
     cdef Py_ssize_t size = PyBytes_GET_SIZE(body)
     if MIN_RECYCLED <= size <= MAX_RECYCLED and Py_REFCNT(<PyObject*> body) == 1:
@@ -293,7 +293,7 @@ def drop_spare():
 
 @cython.final
 cdef class GrowingBody:
-    """A body of a length that nobody has announced, in one block of memory, however small the pieces are."""
+    """A response body of unknown length, in one block of memory however small its pieces are."""
 
     def __init__(self):
         raise TypeError("a GrowingBody comes from grow_from()")
@@ -306,7 +306,7 @@ cdef class GrowingBody:
         if self.block is NULL:
             raise ValueError("the body was taken")
         if size > PyBytes_GET_SIZE(<object> self.block):
-            # By a quarter more than there is: the end of the body gives back what it did not need.
+            # Grow by a further quarter; take() gives back what is left over.
             _PyBytes_Resize(&self.block, size + (size >> 2))
         memcpy(PyBytes_AS_STRING(<object> self.block) + self.size, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
         self.size = size

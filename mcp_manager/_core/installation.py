@@ -1,4 +1,4 @@
-"""Whether this copy of the package can work here: in this interpreter, and with compiled modules that fit it."""
+"""Checks that the package can run here: in this interpreter, and with compiled modules built for it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ _found_good = False
 
 
 def check() -> None:
-    """Say what is wrong before a half-loaded module does; once all is well, it is not asked again.
+    """Check the installation before a module fails to import half-way; a check that passed is not repeated.
 
     Raises
     ------
     ImportError
-        The compiled modules are missing or were built for another Python; or this is no place for them.
+        The compiled modules are missing or were built for another Python, or the package cannot run in this
+        interpreter.
     """
     global _found_good
     if not _found_good:
@@ -46,17 +47,17 @@ def _check_interpreter() -> None:
             return
     if interpreters.get_current() != interpreters.get_main():
         raise ImportError(
-            "mcp_manager cannot be used in a subinterpreter: its compiled modules serve one interpreter in each process "
-            "(use threads, or a process for each)"
+            "mcp_manager cannot be used in a subinterpreter: its compiled modules support one interpreter per process "
+            "(use threads, or one process each)"
         )
 
 
 def _check_compiled(folder: str) -> None:
-    """Look for the compiled modules of this Python, by the sources beside which they are, or by one that there must be."""
+    """Look for the compiled modules of this Python: one per ``.pyx`` file, or ``router`` if there are no sources."""
     try:
         names = set(os.listdir(folder))
     except OSError:
-        # Not in a folder at all: whoever packed it so knows how to load it.
+        # The package is not in a folder: its loader is responsible for the modules.
         return
     modules = {name.removesuffix(".pyx") for name in names if name.endswith(".pyx")} or {"router"}
     suffixes = [suffix.lstrip(".") for suffix in importlib.machinery.EXTENSION_SUFFIXES]
@@ -73,13 +74,13 @@ def _check_compiled(folder: str) -> None:
         lacks = "has no compiled modules"
     tags = sorted({name.split(".", 1)[1] for name in names if name.endswith((".so", ".pyd"))} - set(suffixes))
     others = f"; there are some for {', '.join(tags[:_SHOWN])}" if tags else ""
-    way_out = (
+    hint = (
         f"build them with: pip install -e {parent}; or, to use an installed copy, start Python in another folder or with -P"
         if is_source
-        else "install it anew, for this Python: pip install --force-reinstall --no-cache-dir pymcp-manager"
+        else "reinstall it for this Python: pip install --force-reinstall --no-cache-dir pymcp-manager"
     )
     raise ImportError(
-        f"mcp_manager was imported from {where}, which {lacks} for this Python ({suffixes[0]}{others}) ({way_out})",
+        f"mcp_manager was imported from {where}, which {lacks} for this Python ({suffixes[0]}{others}) ({hint})",
         name="mcp_manager._core",
         path=folder,
     )

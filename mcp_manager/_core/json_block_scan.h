@@ -1,7 +1,7 @@
-/* The scan of json_blocks.h for one instruction set: JSON_TARGET is the attribute that asks for it, JSON_NAMED(name) a
-   name of its own. Included more than once. */
+/* The scan of json_blocks.h for one instruction set, included once for each. JSON_TARGET is the attribute that selects
+   the instruction set, JSON_NAMED(name) makes names for it. */
 
-/* Step over the blocks of a string that do not end it; return whether one does, or has a control. */
+/* Step over the blocks of a string that do not end it; return whether the next block ends it or has a control. */
 JSON_INLINE JSON_TARGET int JSON_NAMED(json_skip_singly)(const uint8_t *text, json_place *place, ptrdiff_t end) {
     ptrdiff_t at = place->at;
     uint64_t before = place->rare, high;
@@ -14,7 +14,7 @@ JSON_INLINE JSON_TARGET int JSON_NAMED(json_skip_singly)(const uint8_t *text, js
             stops = rare.controls || (JSON_NAMED(json_quotes)(text + at) & ~rare.escaped);
             if (stops) break;
         } else {
-            /* A backslash before such a block has nothing to escape that would matter. */
+            /* A backslash before such a block escapes nothing that matters. */
             rare.high = high;
             rare.rare = (before & JSON_WRONG) | high >> 61;
         }
@@ -26,11 +26,11 @@ JSON_INLINE JSON_TARGET int JSON_NAMED(json_skip_singly)(const uint8_t *text, js
     return stops;
 }
 
-/* Step over ASCII in a string, many blocks at once, as far as they hold nothing else and no quote. */
+/* Step over JSON_LONG bytes of a string at a time, as long as they are ASCII without quotes and controls. */
 JSON_INLINE JSON_TARGET void JSON_NAMED(json_skip_long)(const uint8_t *text, json_place *place, ptrdiff_t end) {
     ptrdiff_t at = place->at;
     uint64_t slashes, last = 0, escaped = 0;
-    /* What a run of backslashes escapes, its last block tells alone, unless that is nothing else. */
+    /* What a run of backslashes escapes depends only on the last block, unless that is all backslashes. */
     for (; end - at >= JSON_LONG && json_is_plain(text + at, &slashes) && ~slashes; at += JSON_LONG)
         last = slashes;
     if (at == place->at) return;
@@ -39,7 +39,7 @@ JSON_INLINE JSON_TARGET void JSON_NAMED(json_skip_long)(const uint8_t *text, jso
     place->rare = (place->rare & JSON_WRONG) | (escaped ? JSON_ESCAPE : 0);
 }
 
-/* Step over text; stop at the block that ends its string, or that has a control. */
+/* Step over the text of a string; stop at the block that ends the string or has a control. */
 static JSON_TARGET void JSON_NAMED(json_skip_text)(const uint8_t *text, json_place *place, ptrdiff_t end) {
     ptrdiff_t patience = JSON_PATIENCE;
     while (end - place->at >= 64) {
@@ -48,12 +48,12 @@ static JSON_TARGET void JSON_NAMED(json_skip_text)(const uint8_t *text, json_pla
         if (place->rare & JSON_BEFORE) continue;
         at = place->at;
         JSON_NAMED(json_skip_long)(text, place, end);
-        /* Where that leads nowhere, it is tried half as often. */
+        /* If that skipped nothing, try it half as often. */
         patience = place->at > at ? JSON_PATIENCE : 2 * patience;
     }
 }
 
-/* What one block holds outside strings, what is wrong in it but for UTF-8, and where it is within strings. */
+/* A block: its brackets outside strings, its faults other than invalid UTF-8, and which bytes are in strings. */
 typedef struct {
     uint64_t brackets, opens, objects, faults, strings;
 } JSON_NAMED(json_block);
@@ -89,9 +89,9 @@ typedef struct {
     int size;
 } JSON_NAMED(json_queue);
 
-/* Apply all of them without a look at each: take out whatever is opened and closed at once, again and again, until all
-   that is left closes levels from before, then opens new ones. Return 0, with the nesting as it was, if they end the
-   value, if they are wrong, or if the levels leave "top". */
+/* Apply the brackets without looking at each: remove all pairs of an opening bracket followed by a closing one, again
+   and again, until what is left closes earlier levels and then opens new ones. Return 0, with the nesting unchanged, if
+   they end the value, if they do not match, or if the levels do not fit into "top". */
 JSON_INLINE JSON_TARGET int JSON_NAMED(json_run)(json_nesting *nesting, JSON_NAMED(json_queue) queue, int max_depth) {
     int room = max_depth - nesting->beneath, opens = queue.size - (int) _mm_popcnt_u64(queue.closes);
     uint64_t closes = queue.closes, objects = queue.objects, top = nesting->top, wrong = 0, pairs;
@@ -105,14 +105,14 @@ JSON_INLINE JSON_TARGET int JSON_NAMED(json_run)(json_nesting *nesting, JSON_NAM
         objects = _pext_u64(objects, kept);
     }
     closed = (unsigned) _mm_popcnt_u64(closes);
-    /* The 1 above the outermost level alone would be left where the value ends. */
+    /* If the value ends here, nothing but the 1 above the outermost level would be left. */
     if (wrong || closed >= (unsigned) json_levels(nesting) || _bzhi_u64(top ^ objects, closed)) return 0;
     nesting->top = top >> closed << opens | json_reversed(objects >> closed, opens);
     return 1;
 }
 
-/* Read whole blocks until there are brackets enough to be worth a run, or one is all text, or rare where that is not
-   looked for; this may go beyond the end of the value. With JSON_CRAWL everything is as it was. */
+/* Read whole blocks until there are enough brackets for a run, a block is all text, or a block is rare and with_rare is
+   0; this may read beyond the end of the value. After JSON_CRAWL nothing has changed. */
 JSON_INLINE JSON_TARGET int JSON_NAMED(json_stride)(
     const uint8_t *text, json_place *place, ptrdiff_t end, json_nesting *nesting, int max_depth, int with_rare) {
     JSON_NAMED(json_queue) queue = {0, 0, 0};
@@ -154,7 +154,7 @@ static JSON_TARGET JSON_APART int JSON_NAMED(json_stride_rare)(
     return JSON_NAMED(json_stride)(text, place, end, nesting, max_depth, 1);
 }
 
-/* Whether the block in which the value ends is well up to there; what is behind is not the value's. */
+/* Whether the block in which the value ends is valid up to there; what follows does not belong to the value. */
 static JSON_TARGET int JSON_NAMED(json_ends_well)(
     const uint8_t *text, ptrdiff_t at, int size, uint64_t faults, uint64_t rare) {
     uint8_t room[JSON_ROOM];
@@ -162,7 +162,8 @@ static JSON_TARGET int JSON_NAMED(json_ends_well)(
     return !(rare & JSON_WRONG) || json_is_utf8(json_padded(room, text, at, size));
 }
 
-/* Read some blocks bracket by bracket, and no further than the value goes; its end is in "place" with JSON_ENDED. */
+/* Read "size" bytes in blocks, bracket by bracket, and not beyond the end of the value. With JSON_ENDED, "place" is at
+   that end. */
 static JSON_TARGET int JSON_NAMED(json_crawl)(
     const uint8_t *text, json_place *place, ptrdiff_t end, json_nesting *nesting, int max_depth, ptrdiff_t size) {
     uint8_t room[JSON_ROOM];
@@ -185,7 +186,7 @@ static JSON_TARGET int JSON_NAMED(json_crawl)(
     return place->at < end ? JSON_ON : JSON_NO;
 }
 
-/* Return where the object or array ends that opens at "at", -1 if it does not end well. */
+/* Return where the object or array that opens at "at" ends, -1 if it is invalid. */
 static JSON_TARGET ptrdiff_t JSON_NAMED(json_scan)(
     const uint8_t *text, ptrdiff_t at, ptrdiff_t end, int max_depth) {
     json_nesting nesting;
@@ -194,7 +195,7 @@ static JSON_TARGET ptrdiff_t JSON_NAMED(json_scan)(
     if (max_depth < 1) return -1;
     nesting.top = 2 | (text[at] == '{');
     nesting.beneath = 0;
-    /* A short value is best read without a look ahead. */
+    /* A short value is read fastest without looking ahead. */
     next = JSON_NAMED(json_crawl)(text, &place, end, &nesting, max_depth, JSON_SHORT);
     while (next < JSON_ENDED) {
         if (next == JSON_IN_TEXT) {

@@ -1,12 +1,12 @@
-/* Stepping over a JSON object or array 64 bytes at a time, in strings and out of them, without reading its grammar.
+/* Step over a JSON object or array 64 bytes at a time, inside and outside strings, without parsing its grammar.
 
-   The method is that of G. Langdale and D. Lemire, "Parsing Gigabytes of JSON per Second", VLDB Journal 28 (2019):
-   bit masks of quotes, backslashes and brackets, one bit a byte; UTF-8 is judged as by J. Keiser and D. Lemire,
+   The method is that of G. Langdale and D. Lemire, "Parsing Gigabytes of JSON per Second", VLDB Journal 28 (2019): bit
+   masks of quotes, backslashes and brackets, one bit per byte. UTF-8 is validated as by J. Keiser and D. Lemire,
    "Validating UTF-8 In Less Than One Instruction Per Byte", Software: Practice and Experience 51 (2021).
 
-   Here are the parts that differ between instruction sets; json_block_scan.h is the scan itself, included once for
-   each of them. Elsewhere the portable reading of json_text.pxd does the same, byte by byte; it also tells the reason
-   and the place of whatever is refused here. */
+   This file holds the parts that differ between instruction sets; json_block_scan.h is the scan itself, included once
+   for each of them. On other machines the portable scan of json_text.pxd does the same byte by byte; it also finds the
+   reason and the position of whatever is refused here. */
 
 #ifndef MCP_MANAGER_JSON_BLOCKS_H
 #define MCP_MANAGER_JSON_BLOCKS_H
@@ -24,7 +24,7 @@
 
 #define JSON_DEPTH_LIMIT 4096
 
-/* What a byte is outside strings, then in them. */
+/* Classes of a byte outside strings, then inside. */
 #define JSON_BRACKET 0x01
 #define JSON_QUOTE 0x02
 #define JSON_FOREIGN 0x04
@@ -66,9 +66,9 @@ static const uint8_t json_outside[128] = {
 #undef A
 #undef B
 
-/* How many of the next eight bytes are printable ASCII without quote and backslash. A byte's test may be disturbed only
-   by a hit below it, so the lowest hit is exact ("Determine if a word has a byte less than n / equal to n", Bit
-   Twiddling Hacks, S. E. Anderson). */
+/* How many of the next eight bytes are printable ASCII, up to the first quote, backslash or other byte. Only a hit
+   below a byte can disturb its test, so the lowest hit is exact ("Determine if a word has a byte less than n / equal to
+   n", Bit Twiddling Hacks, S. E. Anderson). */
 JSON_INLINE int json_plain_prefix(const uint8_t *text) {
 #if defined(__GNUC__) && defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
     const uint64_t ones = 0x0101010101010101ULL, highs = 0x8080808080808080ULL;
@@ -92,22 +92,23 @@ enum json_path { JSON_PORTABLE, JSON_AVX2, JSON_AVX512 };
 
 #include <immintrin.h>
 
-/* Bit i is about byte i of 64. "foreign" bytes have no place outside strings; of "opens" and "objects" only the bits
-   that are brackets mean something. "rare" is whether the block needs the other masks; bytes beyond ASCII may have any
-   of the bits until then. */
+/* Bit i stands for byte i of 64. "foreign" bytes are not allowed outside strings. "opens" and "objects" have a meaning
+   only where "brackets" is set. "rare" is not zero if the block needs the masks of json_rare; until these are applied,
+   non-ASCII bytes may have any of the bits. */
 typedef struct {
     uint64_t quotes, foreign, brackets, opens, objects;
     uint64_t rare;
 } json_masks;
 
-/* "controls" are below 0x20, "high" bytes beyond ASCII, "escaped" ones have lost their meaning to a backslash; "rare"
-   is for the next block's json_place. */
+/* "controls" are bytes below 0x20, "high" ones are not ASCII, "escaped" ones are escaped by a backslash; "rare" is for
+   the json_place of the next block. */
 typedef struct {
     uint64_t slashes, controls, high, escaped, rare;
 } json_rare;
 
-/* Where a scan stands: the next block, whether it begins in a string (all bits); in "rare" which of the three bytes
-   before it are beyond ASCII, whether it begins behind a backslash, and whether anything before it was no UTF-8. */
+/* The position of a scan: the next block, and whether it begins inside a string (all bits). "rare" has which of the
+   three bytes before it are not ASCII, whether its first byte is escaped, and whether anything before it was invalid
+   UTF-8. */
 typedef struct {
     ptrdiff_t at;
     uint64_t in_string, rare;
@@ -117,8 +118,8 @@ typedef struct {
 #define JSON_ESCAPE 8
 #define JSON_WRONG 16
 
-/* The open brackets, one bit a level, 1 for an object: the innermost 1 to 60 of them in "top", its lowest bit innermost
-   and a 1 above the outermost; those beneath, in whole words of 32. */
+/* The open brackets, one bit per level, 1 for an object. "top" has the innermost 1 to 60, the innermost in its lowest
+   bit, and a 1 above the outermost; "words" has the levels beneath, 32 per word. */
 typedef struct {
     uint64_t top;
     int beneath;
@@ -126,26 +127,26 @@ typedef struct {
 } json_nesting;
 
 #define JSON_TOP_LEVELS 60
-/* How much to read bracket by bracket at first; how far to read on before the brackets must be looked at, in bytes and
-   in brackets. */
+/* How much to read bracket by bracket at first, in bytes; then how far to read before brackets are matched, in bytes
+   and in brackets. */
 #define JSON_SHORT 256
 #define JSON_STRIDE 2048
 #define JSON_ENOUGH 40
-/* How much text to look at in one go, and how much block by block before that is tried, in bytes. */
+/* How much text to test at once, and how much to read block by block before that is tried, in bytes. */
 #define JSON_LONG 256
 #define JSON_PATIENCE 1024
-/* What json_walk returns beside a place in the block, */
+/* What json_walk returns if not a position in the block. */
 #define JSON_GOES_ON 64
 #define JSON_REFUSED (-1)
-/* and what is next for the other parts of the scan: a block of any kind, one that is rare, one in a long text; nothing,
-   for the value has ended or something is wrong; a second look, for one of the two must be so. */
+/* What follows a part of the scan: a block of any kind, a rare one, one in a long text; nothing, because the value has
+   ended or is invalid; a second, slower look at what was just read, which may be the end of the value or a fault. */
 enum json_next { JSON_ON, JSON_ON_RARE, JSON_IN_TEXT, JSON_ENDED, JSON_NO, JSON_CRAWL };
 
 JSON_INLINE int json_levels(const json_nesting *nesting) {
     return 63 - __builtin_clzll(nesting->top);
 }
 
-/* Open and close a block's brackets one by one; return the place of the one that ends the value, if there is one. */
+/* Open and close a block's brackets one by one; return the position of the one that ends the value, if any does. */
 static int json_walk(json_nesting *nesting, uint64_t brackets, uint64_t opens, uint64_t objects, int max_depth) {
     int level = json_levels(nesting);
     for (; brackets; brackets &= brackets - 1) {
@@ -175,7 +176,7 @@ static int json_walk(json_nesting *nesting, uint64_t brackets, uint64_t opens, u
     return JSON_GOES_ON;
 }
 
-/* The first of so many bits becomes the last. */
+/* Reverse the order of the lowest "size" bits. */
 JSON_INLINE uint64_t json_reversed(uint64_t bits, int size) {
     bits = (bits >> 1 & 0x5555555555555555ULL) | (bits & 0x5555555555555555ULL) << 1;
     bits = (bits >> 2 & 0x3333333333333333ULL) | (bits & 0x3333333333333333ULL) << 2;
@@ -183,8 +184,9 @@ JSON_INLINE uint64_t json_reversed(uint64_t bits, int size) {
     return size ? __builtin_bswap64(bits) >> (64 - size) : 0;
 }
 
-/* Find the bytes that a backslash takes the meaning from: by addition, runs of backslashes carry through to the byte
-   after them (J. Keiser, in simdjson), which may be the first of the next block. "first" is whether this one's is. */
+/* Find the bytes that a backslash escapes: in an addition, runs of backslashes carry into the byte after them (J.
+   Keiser, in simdjson), which may be the first of the next block. "first" is whether the first byte of this block is
+   escaped, and afterwards that of the next. */
 JSON_INLINE uint64_t json_escaped(uint64_t slashes, uint64_t *first) {
     const uint64_t even = 0x5555555555555555ULL;
     uint64_t follows, sequences;
@@ -200,9 +202,9 @@ JSON_INLINE void json_escape(json_rare *masks, uint64_t before) {
     masks->rare = (before & JSON_WRONG) | (first ? JSON_ESCAPE : 0) | masks->high >> 61;
 }
 
-/* The last block of the text is copied, so that nothing behind the text is read; spaces are well anywhere in it. The
-   four bytes before it go with it, for the sake of UTF-8. Copies of a fixed size need no call: where there are 64 bytes
-   to copy, those before the block are copied as well. */
+/* Copy the last block of the text, so that nothing beyond the text is read, and pad it with spaces, which are valid
+   anywhere in it. The four bytes before it are copied for the check of UTF-8. Copies of a fixed size need no call: if
+   there are 64 bytes to copy, those before the block are copied as well. */
 #define JSON_ROOM 192
 
 JSON_INLINE const uint8_t *json_padded(uint8_t *room, const uint8_t *text, ptrdiff_t at, ptrdiff_t size) {
@@ -216,14 +218,15 @@ JSON_INLINE const uint8_t *json_padded(uint8_t *room, const uint8_t *text, ptrdi
     return block;
 }
 
-/* AMD's processors before Zen 3 take a microcoded step for every bit of pext, and are better off without strides. */
+/* AMD's processors before Zen 3 run pext in microcode, one step per bit, and are faster without strides. */
 static int json_pext_is_slow = 0;
 
 #define JSON_ON_AVX2 __attribute__((target("avx2,pclmul,bmi,bmi2,popcnt")))
 #define JSON_ON_AVX512 \
     __attribute__((target("avx2,pclmul,bmi,bmi2,popcnt,avx512f,avx512bw,avx512vl,avx512vbmi,gfni")))
 
-/* Keiser and Lemire's three look-ups: every bit is one way for a byte and the one before it to be wrong together. */
+/* The three look-ups of Keiser and Lemire: each bit is one way in which a byte and the one before it are invalid
+   together. */
 #define JSON_TOO_SHORT 0x01
 #define JSON_TOO_LONG 0x02
 #define JSON_OVERLONG_3 0x04
@@ -256,8 +259,8 @@ static int json_pext_is_slow = 0;
     JSON_ANY_SECOND | JSON_SURROGATE | JSON_TOO_LARGE, JSON_ANY_SECOND | JSON_SURROGATE | JSON_TOO_LARGE, \
     JSON_TOO_SHORT, JSON_TOO_SHORT, JSON_TOO_SHORT, JSON_TOO_SHORT)
 
-/* Not zero where 32 bytes are no UTF-8; the three before them are looked at, and a sequence that they leave unfinished
-   is for the next 32 to complain of. */
+/* Not zero where 32 bytes are invalid UTF-8. The three bytes before them count as well; a sequence that the 32 bytes
+   leave unfinished is an error of the next 32. */
 JSON_INLINE JSON_ON_AVX2 __m256i json_utf8_errors(const uint8_t *text) {
     const __m256i low = _mm256_set1_epi8(0x0F);
     __m256i here = _mm256_loadu_si256((const __m256i *) text);
@@ -268,7 +271,7 @@ JSON_INLINE JSON_ON_AVX2 __m256i json_utf8_errors(const uint8_t *text) {
     __m256i after_low = _mm256_shuffle_epi8(JSON_AFTER_LOW, _mm256_and_si256(one_back, low));
     __m256i is_high = _mm256_shuffle_epi8(JSON_IS_HIGH, _mm256_and_si256(_mm256_srli_epi16(here, 4), low));
     __m256i errors = _mm256_and_si256(_mm256_and_si256(after_high, after_low), is_high);
-    /* Third and fourth bytes of a sequence are continuations after a continuation, and only they. */
+    /* Only the third and fourth bytes of a sequence are continuations after a continuation. */
     __m256i third = _mm256_subs_epu8(two_back, _mm256_set1_epi8(0xE0 - 0x80));
     __m256i fourth = _mm256_subs_epu8(three_back, _mm256_set1_epi8(0xF0 - 0x80));
     __m256i expected = _mm256_and_si256(_mm256_or_si256(third, fourth), _mm256_set1_epi8((char) 0x80));
@@ -289,8 +292,8 @@ JSON_INLINE JSON_ON_AVX2 uint64_t json_bits_avx2(__m256i first, __m256i second) 
     return (uint32_t) _mm256_movemask_epi8(first) | (uint64_t) (uint32_t) _mm256_movemask_epi8(second) << 32;
 }
 
-/* A class of bytes is a bit that the look-ups by both halves of a byte have in common: the highest one for brackets,
-   another for each upper half that has allowed bytes beside them. Bytes beyond ASCII are looked up as 0. */
+/* A class of bytes is a bit that the look-ups by both halves of a byte have in common: the highest bit for brackets,
+   another for each upper half that has further allowed bytes. Non-ASCII bytes are looked up as 0. */
 JSON_INLINE JSON_ON_AVX2 __m256i json_classes_avx2(__m256i bytes) {
     const __m256i lower = JSON_TWICE(
         0x06, 0x14, 0x26, 0x24, 0x24, 0x3C, 0x14, 0x04, 0x04, 0x05, 0x05, (char) 0x82, 0x12, (char) 0x83, 0x12, 0);
@@ -311,13 +314,13 @@ JSON_INLINE JSON_ON_AVX2 __m256i json_closes_avx2(__m256i bytes, __m256i classes
     return _mm256_or_si256(closes, _mm256_cmpeq_epi8(classes, _mm256_setzero_si256()));
 }
 
-/* Taking bits out of bytes is what costs most here: three a byte are enough for the five masks. */
+/* Extracting bits from bytes costs most here: three extractions are enough for the five masks. */
 JSON_INLINE JSON_ON_AVX2 json_masks json_masks_avx2(const uint8_t *block) {
     const __m256i slash = _mm256_set1_epi8('\\');
     __m256i first = _mm256_loadu_si256((const __m256i *) block);
     __m256i second = _mm256_loadu_si256((const __m256i *) (block + 32));
     __m256i first_class = json_classes_avx2(first), second_class = json_classes_avx2(second);
-    /* With a sign, what is below a space is a control or beyond ASCII. */
+    /* As signed numbers, controls and non-ASCII bytes are below a space. */
     __m256i rare = _mm256_cmpgt_epi8(_mm256_set1_epi8(' '), _mm256_min_epi8(first, second));
     uint64_t arrays = json_bits_avx2(json_arrays_avx2(first, first_class), json_arrays_avx2(second, second_class));
     uint64_t closes = json_bits_avx2(json_closes_avx2(first, first_class), json_closes_avx2(second, second_class));
@@ -350,7 +353,7 @@ JSON_INLINE JSON_ON_AVX2 uint64_t json_quotes_avx2(const uint8_t *block) {
                           _mm256_cmpeq_epi8(_mm256_loadu_si256((const __m256i *) (block + 32)), quote));
 }
 
-/* Whether 64 bytes in a string neither end it nor escape anything nor are controls; their bits beyond ASCII. */
+/* Whether 64 bytes in a string hold no quote, backslash or control; "high" gets the bits of the non-ASCII ones. */
 JSON_INLINE JSON_ON_AVX2 int json_is_text_avx2(const uint8_t *block, uint64_t *high) {
     const __m256i quote = _mm256_set1_epi8('"'), slash = _mm256_set1_epi8('\\'), last = _mm256_set1_epi8(0x1F);
     __m256i first = _mm256_loadu_si256((const __m256i *) block);
@@ -363,8 +366,8 @@ JSON_INLINE JSON_ON_AVX2 int json_is_text_avx2(const uint8_t *block, uint64_t *h
     return _mm256_testz_si256(hits, hits);
 }
 
-/* Whether JSON_LONG bytes in a string are ASCII without quotes and controls; the backslashes among the last 64. Asked of
-   that many at once, for the way from the vector registers to a branch takes longer than the tests. */
+/* Whether JSON_LONG bytes in a string are ASCII without quotes and controls; "slashes" gets the backslashes of the last
+   64. So many are tested at once because branching on a vector register takes longer than the tests. */
 JSON_INLINE JSON_ON_AVX2 int json_is_plain(const uint8_t *blocks, uint64_t *slashes) {
     const __m256i quote = _mm256_set1_epi8('"'), slash = _mm256_set1_epi8('\\');
     const __m256i *last = (const __m256i *) (blocks + JSON_LONG - 64);
@@ -377,13 +380,13 @@ JSON_INLINE JSON_ON_AVX2 int json_is_plain(const uint8_t *blocks, uint64_t *slas
     }
     *slashes = json_bits_avx2(_mm256_cmpeq_epi8(_mm256_loadu_si256(last), slash),
                               _mm256_cmpeq_epi8(_mm256_loadu_si256(last + 1), slash));
-    /* With a sign, what is below a space is a control or beyond ASCII. */
+    /* As signed numbers, controls and non-ASCII bytes are below a space. */
     hits = _mm256_or_si256(hits, _mm256_cmpgt_epi8(_mm256_set1_epi8(' '), least));
     return _mm256_testz_si256(hits, hits);
 }
 
-/* Eight bits a byte become eight masks by two transpositions: of the bits of eight bytes, which is multiplying with the
-   unit matrix over GF(2), and of the bytes of eight words. */
+/* Turn eight bits per byte into eight masks by two transpositions: of the bits of eight bytes, which is a
+   multiplication with the unit matrix over GF(2), and of the bytes of eight words. */
 JSON_INLINE JSON_ON_AVX512 json_masks json_masks_avx512(const uint8_t *block) {
     const __m512i backwards = _mm512_broadcast_i32x4(
         _mm_setr_epi8(7, 6, 5, 4, 3, 2, 1, 0, 15, 14, 13, 12, 11, 10, 9, 8));
@@ -397,7 +400,8 @@ JSON_INLINE JSON_ON_AVX512 json_masks json_masks_avx512(const uint8_t *block) {
         _mm512_loadu_si512(json_outside), bytes, _mm512_loadu_si512(json_outside + 64));
     uint64_t planes[8];
     json_masks masks;
-    /* Looked up by seven bits, bytes beyond ASCII are taken for others: they are marked, for json_read to see to it. */
+    /* The look-up takes seven bits, so non-ASCII bytes get the classes of others: they are marked as rare, and
+       json_read corrects that. */
     classes = _mm512_ternarylogic_epi32(classes, bytes, _mm512_set1_epi8((char) 0x80), 0xF8);
     classes = _mm512_gf2p8affine_epi64_epi8(unit, _mm512_shuffle_epi8(classes, backwards), 0);
     _mm512_storeu_si512(planes, _mm512_permutexvar_epi8(columns, classes));
@@ -455,7 +459,7 @@ static inline int json_path_is_there(int path) {
            && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("gfni");
 }
 
-/* The end of the object or array that opens at "at", or -1 if it is refused. Wants four bytes before it. */
+/* The end of the object or array that opens at "at", -1 if it is refused. At least four bytes must precede it. */
 JSON_INLINE ptrdiff_t json_skip_blocks(int path, const uint8_t *text, ptrdiff_t at, ptrdiff_t end, int max_depth) {
     return path == JSON_AVX512 ? json_scan_avx512(text, at, end, max_depth) : json_scan_avx2(text, at, end, max_depth);
 }

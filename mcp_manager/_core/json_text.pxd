@@ -1,4 +1,4 @@
-"""JSON text as RFC 8259 has it, stepped over byte by byte: validated or only delimited, never built, not recursive."""
+"""Steps over JSON text (RFC 8259) byte by byte and without recursion: validates or only delimits it, builds nothing."""
 
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcmp
@@ -13,7 +13,7 @@ cdef extern from "json_blocks.h" nogil:
     int json_plain_prefix(const uint8_t* text) noexcept
 
 cdef enum:
-    # Nesting is kept as one bit a level: object or array.
+    # Nesting is stored as one bit per level: object or array.
     DEPTH_LIMIT = 4096
     DEPTH_BYTES = 512
 
@@ -76,7 +76,7 @@ cdef inline bint is_hex(uint8_t byte) noexcept nogil:
 
 
 cdef inline bint is_escaped(uint8_t byte) noexcept nogil:
-    """Tell whether a byte behind a backslash is one of ``"/\\bfnrt``: a bit for each byte, of 64 at a time."""
+    """Return whether a byte behind a backslash is one of ``"/\\bfnrt``; each mask has a bit for each of 64 bytes."""
     if byte < 0x40:
         return (<uint64_t> 0x0000800400000000 >> byte) & 1
     return byte < 0x80 and (<uint64_t> 0x0014404410000000 >> (byte & 0x3F)) & 1
@@ -103,7 +103,7 @@ cdef inline Py_ssize_t skip_string(
             return at + 1
         if byte == 0x5C:
             escaped[0] = True
-            # They come in runs: back to eight at a time only after the last of them.
+            # Escapes come in runs: return to eight bytes at a time only after the last of them.
             while at < end and data[at] == 0x5C:
                 if at + 1 >= end:
                     return fail(fault, b"unterminated string", start)
@@ -124,7 +124,7 @@ cdef inline Py_ssize_t skip_string(
         elif byte < 0x80:
             at += 1
         else:
-            # Letters beyond ASCII come in words: back to eight at a time only after the last of them.
+            # Non-ASCII letters come in words: return to eight bytes at a time only after the last of them.
             while at < end and data[at] >= 0x80:
                 at = skip_multibyte(data, at, end, fault)
                 if at < 0:
@@ -264,7 +264,7 @@ cdef inline Py_ssize_t skip_value(
 
 
 cdef inline Py_ssize_t skip_text(const uint8_t* data, Py_ssize_t at, Py_ssize_t end, Fault* fault) noexcept nogil:
-    """Step over a string whose escapes are not looked at; ``at`` is its opening quote."""
+    """Step over a string without checking its escapes; ``at`` is its opening quote."""
     cdef Py_ssize_t start = at
     cdef uint8_t byte
     cdef int plain
@@ -282,7 +282,7 @@ cdef inline Py_ssize_t skip_text(const uint8_t* data, Py_ssize_t at, Py_ssize_t 
             return at + 1
         if byte == 0x5C:
             at += 1
-            # What follows is still text: no control, and UTF-8 as a whole.
+            # The escaped byte is text like any other: no control, and valid UTF-8.
             if at < end and 0x20 <= data[at] < 0x80:
                 at += 1
         elif byte < 0x20:

@@ -1,4 +1,4 @@
-"""What decoding JSON text costs, told before it is decoded: peers choose the text, and dense text costs most."""
+"""Estimates what decoding JSON text costs before it is decoded: peers choose the text, and dense text costs most."""
 
 from libc.stdint cimport int64_t, uint8_t
 
@@ -6,14 +6,14 @@ cdef extern from "json_blocks.h" nogil:
     int json_plain_prefix(const uint8_t* text) noexcept
 
 cdef enum:
-    # An empty array takes 72 bytes and as long as two numbers do.
+    # An empty array takes 72 bytes, and as much time as two numbers.
     CONTAINER = 2
-    # Longer integers are no machine words: what they take grows with the square of their digits.
+    # Longer integers are not machine words: their cost grows with the square of their digits.
     WORD_DIGITS = 18
     DIGITS_A_VALUE = 64
     ESCAPES_A_VALUE = 16
     SQUARED_DIGITS_A_VALUE = 8192
-    # Powers of ten beyond are computed with big numbers, digit by digit.
+    # Larger powers of ten are computed with big numbers, digit by digit.
     SMALL_EXPONENT = 40
     MAX_EXPONENT = 400
 
@@ -34,7 +34,7 @@ cdef inline int width_of_letter(uint8_t lead) noexcept nogil:
 
 
 cdef inline int width_of_escape(const uint8_t* text, Py_ssize_t at, Py_ssize_t end) noexcept nogil:
-    """Return how many bytes a character takes that is written as an escape, where its string has only such."""
+    """Return how many bytes an escaped character takes if its string has no wider one."""
     if at + 4 > end or (text[at + 1] != 0x75):
         return 1
     if text[at + 2] == 0x30 and text[at + 3] == 0x30:
@@ -47,8 +47,8 @@ cdef inline Py_ssize_t weigh_text(
 ) noexcept nogil:
     """Step over a string; ``at`` is behind its opening quote. Every character is as wide as the widest one.
 
-    While it is decoded it has room for as many such characters as it has bytes in UTF-8, and these are copied out first
-    if they have escapes.
+    During decoding the string has room for as many such characters as it has bytes in UTF-8; if it has escapes, these
+    bytes are copied first.
     """
     cdef int64_t characters = 0
     cdef int64_t size = 0
@@ -69,7 +69,7 @@ cdef inline Py_ssize_t weigh_text(
             at += 1
             break
         if text[at] == 0x5C:
-            # They come in runs, and so do letters beyond ASCII: neither is read eight at a time.
+            # Escapes and non-ASCII letters come in runs: neither is read eight bytes at a time.
             while at < end and text[at] == 0x5C:
                 width = max(width, width_of_escape(text, at, end))
                 if at + 1 < end and text[at + 1] == 0x75:

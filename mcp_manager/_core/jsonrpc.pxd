@@ -1,4 +1,4 @@
-"""Layout of messages, for the compiled path of a call."""
+"""Layout of messages, for the compiled call path."""
 
 from libc.stdint cimport int64_t
 

@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0 messages as byte ranges: checked as they are found, nothing is built until it is asked for."""
+"""JSON-RPC 2.0 messages as byte ranges: a scan checks them and finds their members, which are copied on request."""
 
 from typing import Final, Never, final
 
@@ -12,7 +12,15 @@ RESULT: Final[int]
 ERROR: Final[int]
 
 class FrameError(ValueError):
-    """The bytes are not one JSON-RPC 2.0 message; quotes nothing of them."""
+    """The bytes are not a JSON-RPC 2.0 message; the error quotes nothing of them.
+
+    Attributes
+    ----------
+    reason
+        What is wrong.
+    offset
+        The byte at which it is wrong.
+    """
 
     reason: str
     offset: int
@@ -21,7 +29,7 @@ class FrameError(ValueError):
 
 @final
 class Message:
-    """One message: what it is, and where its members stand. Members are copied out when asked for."""
+    """A message: its kind, and where its members are. Members are copied when read."""
 
     def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @property
@@ -30,15 +38,15 @@ class Message:
 
     @property
     def frame(self) -> bytes:
-        """The whole message; of a batch, its element."""
+        """The whole message; of a batch, only this element."""
 
     @property
     def id(self) -> int | float | str | None:
-        """The decoded id; ``None`` if it is absent or null. Integers keep all their digits, at most 640 of them."""
+        """The decoded id; ``None`` if it is absent or null. Integers of up to 640 digits keep all of them."""
 
     @property
     def id_raw(self) -> bytes | None:
-        """The id as it was written, ``None`` if absent."""
+        """The id as written; ``None`` if absent."""
 
     @property
     def method(self) -> str | None:
@@ -46,19 +54,19 @@ class Message:
 
     @property
     def method_raw(self) -> bytes | None:
-        """The method as it was written, quotes included."""
+        """The method as written, quotes included."""
 
     @property
     def params(self) -> bytes | None:
-        """The params as they were written."""
+        """The params as written."""
 
     @property
     def result(self) -> bytes | None:
-        """The result as it was written."""
+        """The result as written."""
 
     @property
     def error(self) -> bytes | None:
-        """The error object as it was written."""
+        """The error object as written."""
 
     @property
     def error_code(self) -> int | None:
@@ -66,65 +74,66 @@ class Message:
 
     @property
     def oddity(self) -> str | None:
-        """What is wrong with a received message that was understood all the same, one of a few fixed phrases."""
+        """How a received message breaks the rules, if it was understood nevertheless: one of a few fixed phrases."""
 
     def exchange(self, request_id: int, deadline_ns: int) -> Exchange:
-        """Make a request of another id with the method and params of this one, ready to be sent.
+        """Build a request with another id from the method and params of this one, ready to be sent.
 
         Raises
         ------
         ValueError
-            It is a response.
+            The message is a response.
         """
 
     @property
     def result_buffer(self) -> bytes | memoryview | None:
-        """The result as it was written, to be decoded at once: a long one is not copied."""
+        """The result as written, to be decoded at once: a long one is a view, not a copy."""
 
     def take_frame(self, id_raw: bytes | None = None) -> bytes:
-        """Return the whole message, with another id if one is given, and be empty from then on.
+        """Return the whole message, with another id if one is given; afterwards this object is empty.
 
-        A long message that nothing else holds is not copied: a shorter id is followed by spaces then.
+        A long message that nothing else refers to is not copied: spaces then follow an id that is shorter than the old
+        one.
         """
 
     def take_text(self, id_raw: bytes | None = None) -> str:
-        """Return the whole message as text; otherwise as :meth:`take_frame`."""
+        """Return the whole message as text; otherwise like :meth:`take_frame`."""
 
     def recycle(self) -> None:
-        """Give up the message's memory, for the next long response, and be empty from then on."""
+        """Give the memory of the message to the next long response; afterwards this object is empty."""
 
     def with_id(self, id_raw: bytes) -> bytes:
-        """Return the message with another id, given as JSON; everything else is left as it was, byte for byte."""
+        """Return the message with another id, given as JSON; all other bytes stay the same."""
 
 def scan(data: bytes, *, max_depth: int = 512, max_bytes: int = 0, require_version: bool = False) -> Message:
     """Scan one message.
 
-    The whole text is validated as JSON (RFC 8259) in UTF-8 (RFC 3629), without recursion; a byte order mark, ``NaN``
-    and ``Infinity`` are refused. The last of several members of one name counts, whatever escapes its name is written
-    with, as for :mod:`json` and msgspec. Lone surrogates may be escaped in values, as for :mod:`json`, not in ``id``
-    and ``method``, which are decoded.
+    The whole text must be valid JSON (RFC 8259) in UTF-8 (RFC 3629); the check does not recurse. A byte order mark,
+    ``NaN`` and ``Infinity`` are refused. Of several members with the same name, the last one counts, as for :mod:`json`
+    and msgspec, whatever escapes its name is written with. Values may have escaped lone surrogates, as for :mod:`json`;
+    ``id`` and ``method``, which are decoded, may not.
 
-    A message with a ``method`` is a request if it has an ``id``, else a notification; every other one is a response with
-    either a ``result`` and an ``id`` that is not null, or an ``error`` with an integer ``code`` and a ``message``
+    A message with a ``method`` is a request if it has an ``id``, else a notification. Any other message is a response,
+    with either a ``result`` and an ``id`` that is not null, or an ``error`` with an integer ``code`` and a ``message``
     (JSON-RPC 2.0, sections 4 and 5).
 
     Parameters
     ----------
     data
-        The message: ``bytes`` only, since the message keeps them.
+        The message: ``bytes`` only, since the message refers to them.
     max_depth
-        Levels of nesting, the message itself included; at most 4096.
+        Levels of nesting, the message itself included, 0 to 4096.
     max_bytes
-        Length above which the data is refused unread; 0 for no limit.
+        Length above which the data is refused unread; 0 sets no limit.
     require_version
-        Refuse a message without ``"jsonrpc": "2.0"``. Another value is refused always.
+        Whether to refuse a message without ``"jsonrpc": "2.0"``. Another version is always refused.
 
     Raises
     ------
     FrameError
-        With ``reason`` and ``offset`` in bytes.
+        The data is not such a message.
     ValueError
-        ``max_depth`` is above 4096.
+        ``max_depth`` is out of range.
     """
 
 def scan_batch(
@@ -132,56 +141,55 @@ def scan_batch(
 ) -> list[Message]:
     """Scan one message or a batch of them, and return a list either way; see :func:`scan` for the parameters.
 
-    A batch (JSON-RPC 2.0, section 6; MCP 2025-03-26 MUST receive it) is itself a level of nesting. It is accepted as a
-    whole: one element that is no message, or none at all, is an error.
+    A batch (JSON-RPC 2.0, section 6; MCP 2025-03-26 requires that it is accepted) is itself a level of nesting. A batch
+    is an error as a whole if it is empty or one of its elements is not a message.
     """
 
 def scan_reply(data: bytes, *, max_depth: int = 512, max_bytes: int = 0) -> Message:
-    """Scan one message that was received, at the speed of memory; see :func:`scan` for the parameters.
+    """Scan one received message, at the speed of memory; see :func:`scan` for the parameters.
 
-    The message's own members, its scalars and its ``error`` are validated as by :func:`scan`. Any other object or array
-    among its members is only delimited: what is refused in it are brackets that are not closed, or not by their own
-    kind, nesting beyond ``max_depth``, strings that do not end, controls in strings, whatever is not UTF-8, and outside
-    strings every byte but white space, ``,:+-.E``, digits and the letters of ``true``, ``false``, ``null``. Commas,
-    colons, names, numbers and escapes in it are not looked at: who decodes it does that, and who passes it on passes on
-    what was received.
+    The members of the message itself, its scalars and its ``error`` are validated as by :func:`scan`. Any other object
+    or array in it is only delimited. The scan refuses brackets that are not closed, or not by their own kind, nesting
+    beyond ``max_depth``, unterminated strings, controls in strings, invalid UTF-8, and outside strings every byte but
+    white space, ``,:+-.E``, digits and the letters of ``true``, ``false``, ``null``. It does not check commas, colons,
+    names, numbers and escapes: decoding does, and forwarding passes on what was received.
 
-    What is harmless in a message is overlooked, and told by its ``oddity``: a ``jsonrpc`` that is missing or another one,
+    Harmless deviations are accepted, and named by ``oddity``: a ``jsonrpc`` that is missing or has another version,
     members that are null and should be absent, a reply that repeats its ``method``, the id of a response as the text of
-    an integer or as a fraction without any, and an error whose ``code`` is one of these or whose ``message`` is missing.
-    Such a response is written anew, so that whoever it is passed on to gets JSON-RPC 2.0.
+    an integer or as a float, and an error whose ``code`` has such a form or whose ``message`` is missing. Such a
+    response is rewritten, so that it can be forwarded as JSON-RPC 2.0.
 
-    That is done 64 bytes at a time where the processor can (G. Langdale, D. Lemire, "Parsing Gigabytes of JSON per
+    The scan reads 64 bytes at a time where the processor can (G. Langdale, D. Lemire, "Parsing Gigabytes of JSON per
     Second", VLDB Journal 28, 2019; J. Keiser, D. Lemire, "Validating UTF-8 In Less Than One Instruction Per Byte",
     Software: Practice and Experience 51, 2021), byte by byte elsewhere, with the same results and the same errors.
 
     Raises
     ------
     FrameError
-        With ``reason`` and ``offset`` in bytes.
+        The data is not such a message.
     ValueError
-        ``max_depth`` is above 4096.
+        ``max_depth`` is out of range.
     """
 
 def scan_replies(data: bytes, *, max_depth: int = 512, max_bytes: int = 0, max_messages: int = 256) -> list[Message]:
     """Scan one message or a batch of them as :func:`scan_reply` does, and return a list as :func:`scan_batch` does.
 
-    A batch of more than ``max_messages`` is refused with :class:`FrameError`: each of them may be work for long.
+    A batch of more than ``max_messages`` raises :class:`FrameError`, since each message may take long to handle.
     """
 
 def vector_paths() -> tuple[str, ...]:
-    """Return the ways in which this machine can scan replies, the quickest last: portable, avx2, avx512."""
+    """Return the scans of replies that this machine supports, the fastest last: portable, avx2, avx512."""
 
 def vector_path() -> str:
-    """Return the way in which replies are scanned."""
+    """Return the scan of replies in use."""
 
 def use_vector_path(name: str) -> None:
-    """Scan replies in another way from now on, in the whole process: for tests and benchmarks.
+    """Use another scan of replies from now on, in the whole process: for tests and benchmarks.
 
     Raises
     ------
     ValueError
-        This machine has no such way.
+        This machine does not support it.
     """
 
 def request_frame(method: bytes, params: bytes | None, id_raw: bytes) -> bytes:

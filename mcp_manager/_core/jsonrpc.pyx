@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0 messages as byte ranges: checked as they are found, nothing is built until it is asked for."""
+"""JSON-RPC 2.0 messages as byte ranges: a scan checks them and finds their members, which are copied on request."""
 
 from json import loads
 
@@ -37,16 +37,16 @@ cdef enum:
     _NOTIFICATION = 1
     _RESULT = 2
     _ERROR = 3
-    # int() of CPython takes so many digits whatever sys.set_int_max_str_digits() says.
+    # CPython's int() accepts this many digits whatever sys.set_int_max_str_digits() says.
     MAX_ID_BYTES = 640
     MAX_C_DIGITS = 18
     MAX_CODE_BYTES = 20
-    # Shorter frames are copied as fast as looked at.
+    # Shorter results are copied as fast as viewed.
     MIN_VIEW = 4096
     MIN_OVERWRITE = 32768
-    # A text that is shorter than this from here on is read byte by byte sooner than by blocks.
+    # With fewer bytes left than this, reading byte by byte is faster than by blocks.
     SHORT = 32
-    # A longer error is delimited and not validated, as results are; an id, method or version is never so long.
+    # A longer error is only delimited, as results are; a longer id, method or version is refused.
     LONG = 65536
     MAX_MEMBERS = 1024
 
@@ -58,7 +58,7 @@ class FrameError(ValueError):
         self.offset = offset
 
 
-# Bytes, strings and numbers are all it holds: there is nothing for the garbage collector to look for.
+# It refers to bytes, strings and numbers only, so it needs no garbage collection.
 @cython.final
 @cython.no_gc
 @cython.freelist(16)
@@ -150,14 +150,14 @@ cdef class Message:
         recycle_body(data)
 
     cdef object empty(self):
-        # Whoever asks for a part from now on must not be given what lies behind the empty text.
+        # No member may be read from beyond the empty text.
         self.data = b""
         self.whole.start = self.whole.end = 0
         for member in range(MEMBERS):
             self.members[member].start = -1
 
     cdef bint overwrite_id(self, bytes id_raw):
-        """Write an id over the one of a long frame that nobody else has, the rest of it spaces; ``False`` if not so."""
+        """Overwrite the id of a long frame that nothing else refers to, padded with spaces; ``False`` otherwise."""
         cdef Range part = self.members[<int> ID]
         cdef Py_ssize_t size = PyBytes_GET_SIZE(id_raw)
         if (
@@ -221,13 +221,13 @@ use_vector_path(max(vector_paths(), key=_PATHS.get))
 cdef inline Py_ssize_t skip_nested(
     const uint8_t* data, Py_ssize_t at, Py_ssize_t end, int max_depth, Fault* fault
 ) noexcept nogil:
-    """Step over the object or array at ``at``, five bytes into the message or later, without reading its grammar."""
+    """Step over the object or array at ``at``, at least five bytes into the message, without parsing its grammar."""
     cdef Py_ssize_t after
     if _path == JSON_PORTABLE or end - at < SHORT:
         return skip_brackets(data, at, end, max_depth, fault)
     after = json_skip_blocks(_path, data, at, end, max_depth)
     if after < 0 and skip_brackets(data, at, end, max_depth, fault) >= 0:
-        # Blocks tell that something is wrong, bytes tell what and where; they never disagree.
+        # The scan by blocks finds that something is wrong, the one by bytes what and where; they never disagree.
         return fail(fault, b"unexpected end", at)
     return after
 
@@ -303,7 +303,7 @@ cdef object read_code(bytes data, Range part):
 
 
 cdef object read_error_code(bytes data, Range part, bint lenient):
-    """Return the integer ``code`` of an error object whose JSON is valid, or raise; ``None`` if it has to be mended."""
+    """Return the integer ``code`` of an error object whose JSON is valid, or raise; ``None`` if it must be mended."""
     cdef const uint8_t* text = <const uint8_t*> PyBytes_AS_STRING(data)
     cdef Py_ssize_t at = skip_space(text, part.start + 1, part.end)
     cdef Range key, value
@@ -351,7 +351,7 @@ cdef inline bint is_version(bytes data, Range part):
 
 
 cdef int settle(Message message, bint require_version, bint lenient) except -1:
-    """Tell what kind of message it is, by JSON-RPC 2.0 sections 4 and 5; ``lenient`` overlooks what harms nobody."""
+    """Determine the kind of a message (JSON-RPC 2.0, sections 4 and 5); ``lenient`` accepts harmless deviations."""
     cdef Range* members = message.members
     cdef bytes data = message.data
     cdef const uint8_t* text = <const uint8_t*> PyBytes_AS_STRING(data)
@@ -405,7 +405,7 @@ cdef int settle(Message message, bint require_version, bint lenient) except -1:
     return 0
 
 
-# What a received message is counted as that breaks a rule and is understood all the same.
+# The deviations of received messages that are accepted, as they are counted.
 cdef str _NO_VERSION = "a message without jsonrpc"
 cdef str _OTHER_VERSION = "a message of another jsonrpc version"
 cdef str _NULL_MEMBER = "a member that is null and should be absent"
@@ -416,14 +416,14 @@ cdef str _ODD_ERROR = "an error object that breaks JSON-RPC"
 
 
 cdef int read_as_integer(Message message) except -1:
-    """Read the id of a response that is an integer in another form: ours are integers, and some servers change them."""
+    """Read a response's id that is an integer in another form: some servers convert the integers they are sent."""
     cdef object given = message.id
     if type(given) is str:
-        # Its exact decimal text and no other: nothing that merely resembles an id may end somebody's call.
+        # Only the exact decimal text: nothing that merely resembles an id may end a call.
         if 0 < len(given) <= MAX_C_DIGITS and given.isascii() and given.isdigit() and str(int(given)) == given:
             message.id = int(given)
             message.oddity = _ID_AS_TEXT
-    # Up to 2 ** 53, a float is the integer that was meant.
+    # Up to 2 ** 53, a float is exactly the integer that was meant.
     elif given.is_integer() and abs(given) <= 9007199254740992.0:
         message.id = int(given)
         message.oddity = _ID_AS_FRACTION
@@ -431,7 +431,7 @@ cdef int read_as_integer(Message message) except -1:
 
 
 cdef Message mended(Message message):
-    """Return a received response that is not quite JSON-RPC 2.0 as one that is, so that it can be passed on."""
+    """Rewrite a received response that is not quite JSON-RPC 2.0, so that it can be forwarded."""
     cdef Message again
     if message.kind != _RESULT and message.kind != _ERROR:
         return message
@@ -474,7 +474,7 @@ cdef Message scan_object(bytes data, Py_ssize_t at, int max_depth, bint require_
         count += 1
         if count > MAX_MEMBERS:
             raise FrameError("too many members", at)
-        # An error object is small, and it is read.
+        # An error object is small, and will be decoded.
         if is_reply and (member != ERROR_MEMBER or end - at > LONG) and (text[at] == 0x7B or text[at] == 0x5B):
             at = skip_nested(text, at, end, max_depth - 1, &fault)
         else:

@@ -1,4 +1,4 @@
-"""Members that are null in a message that was received and should be absent, as many serializers write them."""
+"""Accepts members of received messages that are null and should be absent, as many serializers write them."""
 
 from libc.stdint cimport uint8_t
 
@@ -16,7 +16,7 @@ cdef inline bint is_null(const Range* members, int member, const uint8_t* text) 
 
 
 cdef inline Overlooked overlook(Range* members, const uint8_t* text) noexcept nogil:
-    """Take such members for absent, and tell whether there was one; the values of all members are valid JSON."""
+    """Treat such members as absent, and return what was found; the values of all members must be valid JSON."""
     cdef Overlooked found = NOTHING
     cdef bint has_method = members[<int> METHOD].start >= 0
     cdef bint has_result = members[<int> RESULT_MEMBER].start >= 0
@@ -37,7 +37,7 @@ cdef inline Overlooked overlook(Range* members, const uint8_t* text) noexcept no
         has_result = False
         found = NULL_MEMBER
     if has_method and (has_result or has_error) and members[<int> ID].start >= 0:
-        # No request has either of them: it is a reply that repeats what was asked.
+        # A request has neither of them: this is a reply that repeats the method of its request.
         members[<int> METHOD].start = -1
         return METHOD_BESIDE
     if has_method and is_null(members, ID, text):

@@ -1,4 +1,4 @@
-"""Layout and C interface of the adaptive limit of a backend's calls at a time."""
+"""Layout and C interface of the adaptive concurrency limit of a backend."""
 
 from libc.stdint cimport INT64_MAX, int64_t
 
@@ -30,7 +30,7 @@ cdef struct Gradient:
 cdef struct Limiter:
     # 0 while there is no limit.
     double limit
-    # Signs of overload from calls that began before this say nothing new.
+    # Calls that began before this do not decrease the limit again.
     int64_t decreased_ns
     Gradient* gradient
 
@@ -44,7 +44,7 @@ cdef void limiter_ended(
 
 
 cdef inline int64_t limiter_cap(const Limiter* limiter) noexcept nogil:
-    """Return the most calls at a time, a number that is never reached if there is no limit."""
+    """Return the most calls at a time, INT64_MAX if there is no limit."""
     return <int64_t> limiter.limit if limiter.limit >= 1.0 else INT64_MAX
 
 

@@ -1,12 +1,13 @@
-"""Adaptive limit of a backend's calls at a time: additive increase and multiplicative decrease, or by gradient.
+"""The adaptive concurrency limit of a backend: additive increase and multiplicative decrease, or by gradient.
 
 ``aimd``: there is no limit until the first sign of overload, which sets it to ``initial``, or to ``decrease`` times the
-calls under way if that is more. Each further sign multiplies it by ``decrease``, at most once in a round trip: signs of
-calls that began before the last decrease say nothing new. Each success adds one while at least half of it is used, and
-at ``most`` there is none again. (The rule of TCP; D. Chiu and R. Jain, 1989.)
+calls under way if that is more. Each further sign multiplies it by ``decrease``, at most once per round trip: calls
+that began before the last decrease do not count. Each success adds one while at least half of the limit is used; at
+``most`` the limit is lifted. (The rule of TCP; D. Chiu and R. Jain, 1989.)
 
-``gradient``: it starts at ``initial`` and follows the ratio of the long-term to the recent mean latency, with 4 calls of
-queue allowed (Netflix, concurrency-limits, Gradient2), which ignores drops: they multiply it by ``decrease``, as above.
+``gradient``: the limit starts at ``initial`` and follows the ratio of the long-term to the recent mean latency, with
+room for a queue of 4 calls (Netflix, concurrency-limits, Gradient2). Gradient2 ignores drops; here, signs of overload
+multiply the limit by ``decrease``, as above.
 """
 
 from typing import Final, Literal, Self, final
@@ -19,10 +20,21 @@ MODES: Final[tuple[str, ...]]
 class LimiterSettings:
     """How a limit adapts.
 
+    Parameters
+    ----------
+    mode
+        ``off``, ``aimd`` or ``gradient``.
+    initial
+        The first limit, at least 1; kept between ``least`` and ``most``.
+    least, most
+        The range of the limit: 1 to below 1e15.
+    decrease
+        Factor of a decrease, between 0 and 1.
+
     Raises
     ------
     ValueError
-        Something is out of range.
+        A value is out of range.
     """
 
     def __new__(
@@ -37,24 +49,24 @@ class LimiterSettings:
 
 @final
 class ConcurrencyLimiter:
-    """One limit, alone."""
+    """An adaptive limit on its own; the router embeds the same limit in each backend."""
 
     def __new__(cls, settings: LimiterSettings) -> Self: ...
     @property
     def limit(self) -> int | None:
-        """The most calls at a time; ``None`` while nothing limits them."""
+        """The most calls at a time; ``None`` if there is no limit."""
 
     def ended(self, inflight: int, end: int, duration_ns: int, now_ns: int) -> None:
-        """Learn from the end of a call.
+        """Adapt the limit to the end of a call.
 
         Parameters
         ----------
         inflight
-            The calls under way, this one among them.
+            The calls under way, this one included.
         end
-            0 it went well, 1 it shows overload, 2 it says nothing of load.
+            0 success, 1 overload, 2 an end that says nothing about load.
         duration_ns, now_ns
-            How long it took, and when it ended.
+            How long the call took, and when it ended.
 
         Raises
         ------

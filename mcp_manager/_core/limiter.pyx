@@ -1,4 +1,4 @@
-"""Adaptive limit of a backend's calls at a time: additive increase and multiplicative decrease, or by gradient."""
+"""The adaptive concurrency limit of a backend: additive increase and multiplicative decrease, or by gradient."""
 
 cimport cython
 from libc.stdint cimport INT64_MAX, int64_t
@@ -25,7 +25,7 @@ cdef void limiter_free(Limiter* limiter) noexcept nogil:
 
 
 cdef void limiter_begin(Limiter* limiter, const LimiterPolicy* policy) noexcept nogil:
-    """Start without a limit, but by gradient with the first one; without memory for that, there is none."""
+    """Start without a limit, or by gradient with the initial one; if memory is short, there is none."""
     if policy.mode != GRADIENT:
         return
     limiter.gradient = <Gradient*> calloc(1, sizeof(Gradient))
@@ -34,7 +34,7 @@ cdef void limiter_begin(Limiter* limiter, const LimiterPolicy* policy) noexcept 
 
 
 cdef void limiter_restart(Limiter* limiter, const LimiterPolicy* policy) noexcept nogil:
-    """Forget what was learned under another policy, and start as a new one does."""
+    """Forget what was learned under another policy, and start again."""
     limiter_free(limiter)
     limiter.limit = 0.0
     limiter.decreased_ns = 0
@@ -52,7 +52,7 @@ cdef void decrease(
     Limiter* limiter, const LimiterPolicy* policy, int64_t inflight, int64_t began_ns, int64_t now_ns
 ) noexcept nogil:
     if limiter.limit == 0.0:
-        # Nothing limited it so far: what it had under way was too much, and is the best guess there is.
+        # There was no limit: the calls under way were too many, which is the best guess there is.
         limiter.limit = max(policy.initial, policy.decrease * <double> inflight)
     elif began_ns < limiter.decreased_ns:
         return
@@ -86,7 +86,7 @@ cdef void follow_gradient(
         gradient.long_ns += (short_ns - gradient.long_ns) * 2.0 / (LONG_SAMPLES + 1.0)
     if gradient.long_ns > 2.0 * short_ns:
         gradient.long_ns *= DRIFT
-    # What is not used shows nothing.
+    # A limit that is not used shows nothing.
     if <double> gradient.window_inflight < limiter.limit / 2.0:
         return
     slope = min(max(TOLERANCE * gradient.long_ns / short_ns, STEEPEST), 1.0)
@@ -97,7 +97,7 @@ cdef void follow_gradient(
 cdef void limiter_ended(
     Limiter* limiter, const LimiterPolicy* policy, int64_t inflight, int end, int64_t duration_ns, int64_t now_ns
 ) noexcept nogil:
-    """Learn from the end of a call, which is among the ``inflight``."""
+    """Adapt the limit to the end of a call, which ``inflight`` includes."""
     if policy.mode == OFF or end == OTHERWISE:
         return
     if end == OVERLOAD:

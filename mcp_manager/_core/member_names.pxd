@@ -1,4 +1,4 @@
-"""The names of members that mean something in JSON-RPC 2.0, also where a server writes them in escapes."""
+"""Recognizes the member names of JSON-RPC 2.0, even if a server writes them with escapes."""
 
 from libc.stdint cimport uint8_t
 from libc.string cimport memcmp
@@ -15,7 +15,7 @@ cdef enum Member:
     RESULT_MEMBER = 4
     ERROR_MEMBER = 5
     VERSION = 6
-    # Those of an error object.
+    # Members of an error object.
     CODE = 7
     MESSAGE = 8
     DATA = 9
@@ -51,7 +51,7 @@ cdef inline int digit_of(uint8_t byte) noexcept nogil:
 
 
 cdef inline Member escaped_member_of(const uint8_t* name, Py_ssize_t size) noexcept nogil:
-    """Read a name that has escapes, valid ones: letters written as ``\\u00xx`` are those letters."""
+    """Recognize a name with valid escapes: letters may be written as ``\\u00xx``."""
     cdef uint8_t[LONGEST_NAME] plain
     cdef Py_ssize_t at = 0
     cdef int length = 0

@@ -1,4 +1,4 @@
-"""JSON of servers beside the ordinary path: what is a little wrong in it written right, and what records would forget."""
+"""Repairs JSON that servers write slightly wrong, and finds in it what decoding into records would lose."""
 
 from collections.abc import Container
 
@@ -7,30 +7,30 @@ def mended_response(
 ) -> bytes | None:
     """Write a JSON-RPC 2.0 response from parts that are valid JSON; a missing id becomes null.
 
-    The error object is written anew unless ``code`` was found in it; ``None`` if that cannot be done.
+    Unless ``code`` was found in the error object, that is rewritten; ``None`` if this is impossible.
     """
 
 def mended_error(error: bytes) -> bytes | None:
-    """Write an error object with an integer ``code`` and a ``message``, from one that may have them in another form.
+    """Rewrite an error object that lacks an integer ``code`` or a ``message`` that is a string.
 
-    A code may be the text of an integer, or a fraction without any; a message that is missing is empty, one that is no
-    string is quoted. ``None`` if there is no code.
+    The code may be the text of an integer, or a float with an integer value. A missing message becomes empty, and one
+    that is not a string is quoted. ``None`` if there is no such code.
     """
 
 def error_members(data: bytes, longest: int) -> dict[str, bytes]:
-    """Return ``code``, ``message`` and ``data`` of an error object as they were written, the first ``longest`` bytes of each.
+    """Return ``code``, ``message`` and ``data`` of an error object as written, cut to ``longest`` bytes each.
 
-    Of an object that is longer itself, nothing is read beyond code and message.
+    If the object itself is longer than that, reading ends once code and message are found.
     """
 
 def without_lone_surrogates(data: bytes | memoryview) -> bytes | memoryview:
-    """Return JSON text in which every escape of half a surrogate pair stands for U+FFFD; the very same text if none does."""
+    """Return JSON text with U+FFFD for every escaped lone surrogate; the same object if there is none."""
 
 def without_constants(data: bytes) -> bytes:
-    """Return JSON text with null for ``NaN`` and ``1e999`` for ``Infinity``, outside strings; the very same text if it has neither."""
+    """Return JSON text with null for ``NaN`` and ``1e999`` for ``Infinity``; the same object if there is neither."""
 
 def says_default(data: bytes, names: Container[bytes]) -> bool:
-    """Tell whether JSON text has a member of one of these names that is null, false or empty, wherever in it that is.
+    """Return whether JSON text has, at any depth, a member of one of these names that is null, false or empty.
 
-    It may say so of a text that has it only within a string, or a name in escapes, never the other way round.
+    It may err for a match inside a string or a name with escapes, but only towards true.
     """

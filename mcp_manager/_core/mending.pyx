@@ -1,4 +1,4 @@
-"""JSON of servers off the ordinary path: what is a little wrong written right, and what records would forget."""
+"""Repairs JSON that servers write slightly wrong, and finds in it what decoding into records would lose."""
 
 from json import dumps
 
@@ -17,12 +17,12 @@ cdef enum:
 
 cdef tuple ERROR_MEMBERS = ("code", "message", "data")
 
-# Up to here, a float is the integer that was meant.
+# Up to here, a float is exactly the integer that was meant.
 cdef double MAX_EXACT = 9007199254740991.0
 
 
 def mended_response(bytes id_raw, result, bytes error, code):
-    # Joined in one step: a part may be nearly as long as a reply may be.
+    # Joined in one step, since a part may be nearly as long as the longest reply.
     cdef bytes name = b',"result":'
     if result is None:
         result = error if code is not None else mended_error(error)
@@ -47,7 +47,7 @@ def mended_error(bytes error not None):
 
 
 cdef object as_integer(bytes number):
-    """Return the integer that a number, or the text of one, stands for; ``None`` for anything else."""
+    """Return the integer that a number, or the text of one, stands for; ``None`` if it is not one."""
     if number.startswith(b'"'):
         number = number[1:len(number) - 1]
     if not 0 < len(number) <= MAX_CODE_BYTES or number.strip(b"-+.0123456789eE"):
@@ -80,13 +80,13 @@ def error_members(bytes data not None, Py_ssize_t longest):
         elif at >= 0:
             at = value.end = skip_scalar(text, at, end, &fault)
         if at < 0:
-            # Only of a long one the grammar was not read before.
+            # The grammar of a long error was not checked before.
             break
         member = member_named(text + key.start, key.end - key.start, escaped)
         if member >= CODE:
             members[ERROR_MEMBERS[<int> member - <int> CODE]] = data[value.start:min(value.end, value.start + longest)]
             if longest < end and "code" in members and "message" in members:
-                # What follows is too long to be read, most often.
+                # Most often, the rest is too long to read.
                 break
         at = skip_space(text, at, end)
         if at < end and text[at] == 0x2C:
@@ -95,7 +95,7 @@ def error_members(bytes data not None, Py_ssize_t longest):
 
 
 cdef inline int surrogate_at(const uint8_t* text, Py_ssize_t at, Py_ssize_t end) noexcept nogil:
-    """Tell whether an escape is half of a surrogate pair: 1 for the first half, 2 for the second, 0 for none."""
+    """Return which half of a surrogate pair an escape is: 1 the first, 2 the second, 0 neither."""
     cdef uint8_t third
     if end - at < ESCAPE_SIZE or text[at + 1] != 0x75 or (text[at + 2] | 0x20) != 0x64:
         return 0
@@ -124,7 +124,7 @@ def without_lone_surrogates(data not None):
         at = found - text
         half = surrogate_at(text, at, end)
         if half == 0:
-            # What a backslash escapes is no backslash that escapes.
+            # Step over the escaped byte as well: it may be a backslash.
             at += 2
         elif half == 1 and at + ESCAPE_SIZE < end and text[at + ESCAPE_SIZE] == 0x5C and (
             surrogate_at(text, at + ESCAPE_SIZE, end) == 2
@@ -139,7 +139,7 @@ def without_lone_surrogates(data not None):
 
 
 cdef inline int constant_at(const uint8_t* text, Py_ssize_t at, Py_ssize_t end) noexcept nogil:
-    """Return the length of the constant that begins here and is no JSON, 0 if there is none."""
+    """Return the length of a constant at ``at`` that is not valid JSON, 0 if there is none."""
     if text[at] == 0x4E and end - at >= 3 and memcmp(text + at, b"NaN", 3) == 0:
         return 3
     if text[at] == 0x49 and end - at >= 8 and memcmp(text + at, b"Infinity", 8) == 0:
@@ -148,7 +148,7 @@ cdef inline int constant_at(const uint8_t* text, Py_ssize_t at, Py_ssize_t end) 
 
 
 cdef inline Py_ssize_t copy_without_constants(const uint8_t* text, Py_ssize_t end, char* target) noexcept nogil:
-    """Write JSON text with other values for constants, or only measure it; returns its length, 0 if it has none."""
+    """Copy JSON text with constants replaced, or only measure the copy; return its length, 0 if there are none."""
     cdef Py_ssize_t at = 0
     cdef Py_ssize_t start = 0
     cdef Py_ssize_t size = 0
@@ -192,7 +192,7 @@ def without_constants(bytes data not None):
 
 
 cdef inline bint is_default(const uint8_t* text, Py_ssize_t at, Py_ssize_t end) noexcept nogil:
-    """Tell whether a value is null, false or empty; ``at`` may be before white space."""
+    """Return whether a value is null, false or empty; ``at`` may be before white space."""
     cdef uint8_t closing
     at = skip_space(text, at, end)
     if at >= end:
@@ -231,7 +231,7 @@ def says_default(bytes data not None, names not None):
         name_start = name_end
         while name_start > 0 and text[name_start - 1] != 0x22:
             name_start -= 1
-        # A name with escapes may be any.
+        # A name with escapes may be any of them.
         if data[name_start:name_end] in names or memchr(text + name_start, 0x5C, name_end - name_start) is not NULL:
             return True
     return False

@@ -1,16 +1,16 @@
-"""Layout of what reads by turns."""
+"""Layout of readers that read in time slices."""
 
 from mcp_manager._core.deadlines cimport Deadline
 
 
 cdef class PacedReader(Deadline):
     cdef readonly object transport
-    # Of the loop, by which floods are read; None for no bound.
+    # The loop's read budget, which bounds the reading of floods; None sets no bound.
     cdef object turns
-    # Not read until its turn comes; and whether it ever had to wait since it was last idle.
+    # Whether it waits for a time slice; whether it ever had to since it was last idle.
     cdef readonly bint paused
     cdef bint in_turns
-    # What the end of the connection came with, while there is something to read from before.
+    # Arguments of connection_lost(), kept while data received before is still to be handled.
     cdef tuple ended
 
     cdef object pause(self)

@@ -1,4 +1,4 @@
-"""Who reads from a connection, and stops where a turn of the loop has no time left for what nobody asked for."""
+"""The base of readers that pause when an event-loop iteration has no time left for unsolicited messages."""
 
 import asyncio
 
@@ -12,11 +12,11 @@ class PacedReader(Deadline):
 
     @property
     def transport(self) -> asyncio.Transport | None:
-        """The connection, ``None`` before there is one and after its end."""
+        """The connection; ``None`` before it is made and after its end."""
 
     @property
     def paused(self) -> bool:
-        """Whether it waits for its turn."""
+        """Whether it waits for a time slice."""
 
     def read_on(self) -> None:
-        """Take what was received before, and read on if nothing of it is left."""
+        """Handle what was received before, and resume reading once nothing of it is left."""

@@ -1,4 +1,4 @@
-"""Who reads from a connection, and stops where a turn of the loop has no time left for what nobody asked for."""
+"""The base of readers that pause when an event-loop iteration has no time left for unsolicited messages."""
 
 from mcp_manager._core.deadlines cimport Deadline
 from mcp_manager._core.sealing cimport seal
@@ -6,13 +6,13 @@ from mcp_manager._core.sealing cimport seal
 
 cdef class PacedReader(Deadline):
     cdef object pause(self):
-        """Read no more until it is this one's turn: the connection holds the server back."""
+        """Stop reading until the next time slice; flow control of the connection holds the server back."""
         self.paused = self.in_turns = True
         self.transport.pause_reading()
         self.turns.wait(self)
 
     cdef object leave_turns(self):
-        """Wait for no turn any more, and learn of the end that came meanwhile."""
+        """Stop waiting for a time slice, and handle the end of the connection if it came meanwhile."""
         if self.in_turns:
             self.in_turns = False
             self.turns.leave(self)
@@ -30,11 +30,11 @@ cdef class PacedReader(Deadline):
         self.caught_up()
 
     cdef bint catch_up(self) except -1:
-        """Take what was received before; tell whether nothing of it is left."""
+        """Handle what was received before; return whether nothing of it is left."""
         return True
 
     cdef object caught_up(self):
-        """Go on where the pause began."""
+        """Continue where the pause began."""
         pass
 
 

@@ -1,4 +1,4 @@
-"""Objects that are never destroyed."""
+"""Keeps objects from being destroyed."""
 
 from cpython.ref cimport Py_INCREF
 

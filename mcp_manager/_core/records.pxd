@@ -1,4 +1,4 @@
-"""Layout of what the router keeps: servers, their pools of backends, and the leases of calls under way."""
+"""Layout of the router's records: servers, their pools of backends, and the leases of calls under way."""
 
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
@@ -16,7 +16,8 @@ cdef enum:
     C_PENDING = 1
     C_EXCLUDED = 2
 
-# The parts of a pool's list, in this order.
+# The parts of a pool's list, in this order: backends that may take a call now; those barred for a time by their
+# circuit, limit, ejection or pause; those that must connect first; those that take no calls.
 cdef enum:
     ELIGIBLE = 0
     BARRED = 1
@@ -69,28 +70,27 @@ cdef class EventQueue:
 
 cdef class Pool:
     cdef list backends
-    # Where the parts end: those that may take a call now; those barred by their circuit, limit or ejection; those that
-    # would have to connect first. The rest are out.
+    # Where the first three parts of the list end.
     cdef Py_ssize_t[3] ends
-    # Before this time no barred one comes back by time alone.
+    # Before this time, no barred backend returns through the passing of time alone.
     cdef int64_t due_ns
     cdef Py_ssize_t full
     cdef Py_ssize_t cursor
     cdef double max_weight
-    # Percent of the server's calls, as of the last change.
+    # Percentage of the server's calls, as of the last change.
     cdef double load
     cdef int tier
 
 
 cdef class Server(Pool):
     cdef readonly str server_id
-    # All pools by tier, this one among them; None as long as it is the only one.
+    # All pools by tier, this one included; None as long as it is the only one.
     cdef list tiers
     cdef Balancing balancing
     cdef Limits limits
-    # When the next call would come if all kept to the rate.
+    # When the next call would arrive at the allowed rate (GCRA).
     cdef int64_t arrival_ns
-    # Calls and the retries beside them; calls sent and those not refused. NULL until there is one.
+    # Calls and their retries; calls sent and those not refused. NULL until the first.
     cdef PairWindow* spent
     cdef PairWindow* sent
     cdef EventQueue events
@@ -100,10 +100,10 @@ cdef class Server(Pool):
     cdef Series last_series
     cdef LatencyWindow window
     cdef readonly int64_t inflight
-    # How many calls wait for a slot, and whom to tell that one may be free.
+    # How many calls wait for a slot, and the callback for when one may be free.
     cdef public int64_t waiting
     cdef public object on_slot
-    # Who makes its backends when the first call comes, None once they are there.
+    # Makes its backends when the first call comes; None once they exist.
     cdef public object dormant
     cdef uint64_t health_successes
     cdef uint64_t health_failures
@@ -116,30 +116,30 @@ cdef class Backend:
     cdef readonly Server server
     cdef Pool pool
     cdef readonly object payload
-    # Where its requests go out, None where that takes more than the compiled path has.
+    # The compiled send path of its session; None if requests must take the Python call path.
     cdef public object channel
-    # Called when the last call of it ends.
+    # Called when its last call under way ends.
     cdef public object on_idle
-    # Where its calls are measured beside the server's own window, None unless somebody watches it.
+    # Measures its calls in addition to the server's own window; None unless it is watched.
     cdef public LatencyWindow latencies
     cdef readonly Settings settings
     cdef readonly double weight
     cdef readonly int64_t inflight
     cdef Limiter limiter
-    # The most calls at a time; as good as none while nothing limits it.
+    # The most calls at a time; INT64_MAX if there is no limit.
     cdef int64_t cap
-    # When it last answered a call, be it with an error; and when a call to it last failed or brought no result.
+    # When it last answered a call, even with an error; when a call last failed; when one last brought no result.
     cdef readonly int64_t last_success_ns
     cdef readonly int64_t last_failure_ns
     cdef readonly int64_t last_fruitless_ns
-    # Of the calls since the last one that brought a result: those that were answered otherwise, how many of these by
-    # more than a JSON-RPC error or a "come back later", and those that were not answered at all.
+    # Calls since the last one that brought a result: those answered otherwise, those of them answered with more than a
+    # JSON-RPC error or an HTTP 429 or 503, and those not answered at all.
     cdef readonly uint32_t fruitless
     cdef readonly uint32_t refused
     cdef readonly uint32_t broken
-    # Since when its weight grows; 0 once it has all of it.
+    # When its slow start began; 0 once that is over.
     cdef int64_t since_ns
-    # Until when it was ejected for failing more than others, or asked for a pause; 0 if it was not.
+    # When its ejection as an outlier ends, and when the pause ends that it asked for; 0 without one.
     cdef readonly int64_t ejected_until_ns
     cdef readonly int64_t paused_until_ns
     cdef public uint64_t identity
@@ -149,7 +149,7 @@ cdef class Backend:
     cdef readonly int8_t availability
     cdef int8_t part
     cdef bint is_full
-    # Whether a failure is in its latency estimate.
+    # Whether its latency estimate contains the penalty of a failure.
     cdef bint is_punished
     cdef readonly bint removed
     cdef object __weakref__

@@ -1,4 +1,4 @@
-"""Records of the router: servers, their pools of backends, and the leases of calls under way."""
+"""The router's records: servers, their pools of backends, and the leases of calls under way."""
 
 from collections.abc import Callable
 from typing import Any, Final, Literal, NamedTuple, Never, Protocol, Self, final
@@ -16,7 +16,7 @@ READY: Final = 0
 PENDING: Final = 1
 """Availability of a backend that is picked only if no ready one admits the call, which then makes it connect."""
 EXCLUDED: Final = 2
-"""Availability of a backend that is never picked: draining, or in maintenance."""
+"""Availability of a backend that is never picked, because it drains or is in maintenance."""
 STATUS_COUNT: Final = 12
 """How many statuses a call can end with."""
 POLICIES: Final[tuple[str, ...]]
@@ -33,13 +33,23 @@ class Balancing:
 
     Parameters
     ----------
+    policy
+        One of :data:`POLICIES`.
+    overprovision
+        A tier keeps all of its traffic while its healthy share is at least 1 / ``overprovision``; at least 1.
+    panic_threshold
+        The healthy share below which ejected backends take calls as well, 0 to 1.
+    max_ejection
+        The largest share of backends that may be ejected at a time, 0 to 1; one always may be.
     slow_start_ns
-        For this long the weight of a new or recovered backend grows; 0 turns it off.
+        How long the weight of a new or recovered backend takes to grow, in nanoseconds; 0 turns slow start off.
+    slow_start_aggression
+        Above 0. With 1 the weight grows linearly; the larger, the more of it comes early.
 
     Raises
     ------
     ValueError
-        Something is out of range.
+        A value is out of range.
     """
 
     def __new__(
@@ -58,47 +68,49 @@ class Balancing:
 
     @property
     def overprovision(self) -> float:
-        """A tier takes all of its traffic down to a healthy share of one by this."""
+        """A tier keeps all of its traffic while its healthy share is at least 1 divided by this."""
 
     @property
     def panic_threshold(self) -> float:
-        """The healthy share below which ejected backends take calls, too."""
+        """The healthy share below which ejected backends take calls as well."""
 
     @property
     def max_ejection(self) -> float:
-        """The most of the backends that are ejected at a time."""
+        """The largest share of backends that may be ejected at a time."""
 
     @property
     def slow_start_ns(self) -> int:
-        """For how long a new weight grows."""
+        """How long a weight takes to grow, in nanoseconds; 0 turns slow start off."""
 
     @property
     def slow_start_aggression(self) -> float:
-        """How much of it comes early."""
+        """The larger it is, the more of the weight comes early; with 1 it grows linearly."""
 
 @final
 class Limits:
-    """How much a server is sent; see :class:`mcp_manager.config.LimitsConfig` and ``RetryBudgetConfig``.
+    """Limits of the calls to a server; see :class:`mcp_manager.config.LimitsConfig` and ``RetryBudgetConfig``.
 
     Parameters
     ----------
     limiter
         How the limit of each backend adapts; by default there is none.
     rate
-        Its settings alone; what it has let through does not count here.
+        The rate limit; only its settings are used, not the calls that it has admitted.
     max_concurrent
         The most calls at a time; 0 sets no limit.
-    shed_multiple
-        0 sheds nothing; else see :class:`~mcp_manager._core.allowance.Shedder`.
+    shed_multiple, shed_window_ns
+        The settings of a :class:`~mcp_manager._core.allowance.Shedder`; with ``shed_multiple`` 0 nothing is shed.
     never_shed
-        Methods that are let through whatever is shed.
+        Methods that are never shed.
     budget_ratio, budget_min_per_s, budget_ttl_ns
-        See :class:`~mcp_manager._core.allowance.RetryBudget`.
+        The settings of a :class:`~mcp_manager._core.allowance.RetryBudget`.
 
     Raises
     ------
     ValueError
-        Something is out of range.
+        A value is out of range.
+    TypeError
+        ``never_shed`` holds something other than strings.
     """
 
     def __new__(
@@ -120,15 +132,15 @@ class Limits:
 
 @final
 class EventQueue:
-    """The transitions of all circuits of a router; nothing of it is for use from Python."""
+    """The queue of transitions of a router's circuits; only ``dropped`` is for use from Python."""
 
     @property
     def dropped(self) -> int:
-        """Events lost because nobody took them."""
+        """Events that were dropped because nobody took them."""
 
 @disjoint_base
 class Pool:
-    """The backends of one tier; nothing of it is for use from Python."""
+    """The backends of one tier; it has no Python interface."""
 
     def __new__(cls, *_: object) -> Self: ...
 
@@ -144,25 +156,25 @@ class BreakerEvent(NamedTuple):
 
 @final
 class Series:
-    """Counters and latencies of one method of one server; nothing of it is for use from Python."""
+    """Counters and latencies of one method of one server; it has no Python interface."""
 
     def __init__(self) -> None: ...
 
 @final
 class Server(Pool):
-    """A server's own record, as :meth:`Router.server` gives it."""
+    """The router's record of a server, as :meth:`Router.server` returns it."""
 
     def __new__(cls, server_id: str, balancing: Balancing, limits: Limits, events: EventQueue) -> Self: ...
     waiting: int
-    """How many callers wait for a slot: as long as there are any, picks are refused with 12, but for theirs."""
+    """How many callers wait for a slot; while there are any, all picks but theirs are rejected with 12."""
     on_slot: Callable[[], object] | None
-    """Called, while somebody waits, when a slot may have become free."""
+    """Called when a slot may have become free while callers wait."""
     dormant: _Dormant | None
-    """Asked for the backends when a call comes and there are none; whoever it is sets it to ``None`` then."""
+    """Its ``waken()`` is called when a call finds no backends; it adds them and sets this to ``None``."""
 
     @property
     def server_id(self) -> str:
-        """Its id."""
+        """The id of the server."""
 
     @property
     def inflight(self) -> int:
@@ -174,20 +186,20 @@ class Server(Pool):
 
 @final
 class Backend:
-    """One place where a server runs: the handle that :meth:`Router.add_backend` returns."""
+    """The router's record of an instance: the handle that :meth:`Router.add_backend` returns."""
 
     def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     channel: object | None
-    """Where its requests go out at once: a :class:`Channel` or ``None``."""
+    """The compiled send path of its session, a :class:`Channel`; ``None`` if there is none."""
     on_idle: Callable[[], object] | None
-    """Called when the last of its calls ends."""
+    """Called when its last call under way ends."""
     latencies: LatencyWindow | None
-    """Where its calls are measured beside the server's own window, for whoever watches it; else ``None``.
+    """Measures its calls in addition to the server's own window while it is watched; else ``None``.
 
-    There, a call that brought no result has failed, whatever it was answered.
+    It counts every call that brought no result as failed, even one that was answered.
     """
     identity: int
-    """64 bits that tell it from others, for rendezvous hashing."""
+    """64 bits that identify it in rendezvous hashing."""
 
     @property
     def payload(self) -> Any:
@@ -207,23 +219,23 @@ class Backend:
 
     @property
     def tier(self) -> int:
-        """The group it belongs to; lower ones take calls first."""
+        """Its tier; lower tiers take calls first."""
 
     @property
     def weight(self) -> float:
-        """How much of the calls it takes beside the others, once it has been there for a while."""
+        """Its share of the calls in relation to the other backends, after slow start."""
 
     @property
     def limit(self) -> int | None:
-        """The most calls at a time; ``None`` while nothing limits it."""
+        """The most calls at a time; ``None`` if there is no limit."""
 
     @property
     def ejected_until_ns(self) -> int:
-        """Until when it is out of traffic because it failed more than others; 0 if it is not."""
+        """When its ejection as an outlier ends; 0 if it is not ejected."""
 
     @property
     def paused_until_ns(self) -> int:
-        """Until when it asked not to be called; 0 if it did not."""
+        """When the pause ends that it asked for; 0 if there is none."""
 
     @property
     def availability(self) -> int:
@@ -235,47 +247,47 @@ class Backend:
 
     @property
     def last_success_ns(self) -> int:
-        """When it last answered a call, be it with an error, 0 if never; probes are not counted."""
+        """When it last answered a call, even with an error; 0 if never. Probes are not counted."""
 
     @property
     def last_failure_ns(self) -> int:
-        """When a call to it last failed, 0 if never; probes are not counted."""
+        """When a call to it last failed; 0 if never. Probes are not counted."""
 
     @property
     def last_fruitless_ns(self) -> int:
-        """When a call to it last brought no result, 0 if never; probes are not counted."""
+        """When a call to it last brought no result; 0 if never. Probes are not counted."""
 
     @property
     def fruitless(self) -> int:
-        """Of the calls since the last one that brought a result, those that were answered otherwise."""
+        """How many calls since the last one that brought a result were answered otherwise."""
 
     @property
     def refused(self) -> int:
-        """Those of them that were answered by more than a JSON-RPC error or a "come back later"."""
+        """How many of these were answered with more than a JSON-RPC error or an HTTP 429 or 503."""
 
     @property
     def broken(self) -> int:
-        """The calls since then that were not answered at all; a new session or a circuit that closes ends the count."""
+        """How many calls since then were not answered at all; a new session or a circuit that closes resets it."""
 
     @property
     def removed(self) -> bool:
-        """Whether it, or its server, was removed."""
+        """Whether it or its server was removed."""
 
 @final
 class Lease:
-    """The right to make one call on one backend, to be given back with :meth:`Router.done` whatever happens.
+    """The right to make one call on one backend; it must be given back with :meth:`Router.done` in any case.
 
-    A lease of a removed backend or server stays harmless.
+    It can still be given back when its backend or server has been removed.
     """
 
     def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @property
     def backend(self) -> Backend | None:
-        """The chosen backend; ``None`` if a pick was rejected."""
+        """The chosen backend; ``None`` if the pick was rejected."""
 
     @property
     def payload(self) -> Any:
-        """The payload of the chosen backend; ``None`` if a pick was rejected."""
+        """The payload of the chosen backend; ``None`` if the pick was rejected."""
 
     @property
     def server_id(self) -> str:
@@ -283,7 +295,7 @@ class Lease:
 
     @property
     def started_ns(self) -> int:
-        """The time passed to the pick."""
+        """The time that was passed to the pick."""
 
     @property
     def rejection(self) -> int:
@@ -291,11 +303,11 @@ class Lease:
 
     @property
     def retry_after_ns(self) -> int:
-        """If rejected, how long until a backend may take a call, as far as that depends on time alone; else 0.
+        """If rejected, nanoseconds until a backend may take a call, if the passing of time is enough; else 0.
 
         See :attr:`mcp_manager._core.breaker.Rejected.retry_after_ns`.
         """
 
     @property
     def trial(self) -> bool:
-        """Whether the call is a half-open trial of its circuit: an overload that is ignored otherwise fails it."""
+        """Whether the call is a half-open trial. An overload, which is otherwise ignored, fails a trial."""

@@ -1,6 +1,6 @@
-"""Records of the router: servers, their pools of backends, and the leases of calls under way.
+"""The router's records: servers, their pools of backends, and the leases of calls under way.
 
-A pool is one list in four parts, so that whoever picks draws from those that may take a call, and never looks for one.
+A pool is one list in four parts, so that a pick draws from the backends that may take a call without searching for one.
 """
 
 cimport cython
@@ -77,7 +77,7 @@ cdef class Limits:
         int64_t budget_ttl_ns=10_000_000_000,
     ):
         for name in never_shed:
-            # They are looked up in the middle of a pick, where no code of others may run.
+            # Only real strings: a look-up in the middle of a pick must not run foreign code.
             if type(name) is not str:
                 raise TypeError(f"never_shed must hold names of methods, not {name!r:.40}")
         if max_concurrent < 0:
@@ -110,7 +110,7 @@ cdef class EventQueue:
         return [BreakerEvent(*each) for each in taken]
 
     cdef int forget_removed(self) except -1:
-        """Drop the news of what has been removed: nobody may come for it, and a backend holds its whole server."""
+        """Drop the events of removed backends: nobody may ever take them, and each keeps a whole server alive."""
         if self.events:
             self.events = deque([each for each in self.events if not (<Backend> each[0]).removed], maxlen=MOST_EVENTS)
         return 0
@@ -235,7 +235,7 @@ cdef void place(Backend backend, int part) noexcept:
 
 @cython.nonecheck(False)
 cdef void update_part(Backend backend) noexcept:
-    """Put a backend where its state belongs; whatever was known of the time when a barred one returns is void."""
+    """Move a backend to the part that its state requires; if it is barred, the next return is computed again."""
     cdef Pool pool = backend.pool
     cdef bint was_full = backend.part == BARRED and backend.is_full
     cdef int part
@@ -262,14 +262,14 @@ cdef void update_part(Backend backend) noexcept:
 
 
 cdef int note_transitions(Backend backend, int64_t now_ns) except -1:
-    """Queue what has just happened to a backend's circuit and act on it; the oldest event gives way."""
+    """Queue the new transitions of a backend's circuit, in place of the oldest if full, and act on them."""
     cdef EventQueue queue = backend.server.events
     for change in circuit_take_transitions(&backend.circuit):
         if backend.removed:
             continue
         if len(queue.events) == MOST_EVENTS:
             queue.dropped += 1
-        # No named tuple yet: it is made by Python code, and what that lets in would find a pick half done.
+        # Not a named tuple yet: Python code makes those, and other code could run and see a pick half done.
         queue.events.append((backend, *change))
         if change[1] == CLOSED:
             backend.since_ns = now_ns
@@ -278,7 +278,7 @@ cdef int note_transitions(Backend backend, int64_t now_ns) except -1:
 
 
 cdef Pool pool_of_tier(Server server, int tier):
-    """Return the pool of a tier, made when its first backend comes."""
+    """Return the pool of a tier; make it when its first backend comes."""
     cdef Pool pool
     cdef Py_ssize_t position = 0
     if server.tier < 0:
@@ -299,7 +299,7 @@ cdef Pool pool_of_tier(Server server, int tier):
 
 
 cdef int enter(Backend backend, Pool pool) except -1:
-    """Put a new backend among the others of a tier."""
+    """Add a new backend to the pool of its tier."""
     pool.backends.append(backend)
     backend.pool = pool
     backend.part = OUT
@@ -311,7 +311,7 @@ cdef int enter(Backend backend, Pool pool) except -1:
 
 
 cdef void leave(Backend backend) noexcept:
-    """Take a backend out for good."""
+    """Remove a backend for good."""
     cdef Pool pool = backend.pool
     cdef Server server = backend.server
     backend.availability = C_EXCLUDED

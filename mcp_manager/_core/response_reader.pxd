@@ -1,4 +1,4 @@
-"""Layout of what the head of a response says."""
+"""Layout of a reader of response heads."""
 
 from libc.stdint cimport int64_t
 
@@ -11,7 +11,7 @@ cdef class ResponseReader(PacedReader):
     cdef list cookies
     cdef bytes media_type
     cdef Content content
-    # Of the body, -1 where the head does not say.
+    # Length of the body, -1 if the head does not give it.
     cdef int64_t length
     cdef bint chunked
     cdef bint encoded

@@ -1,4 +1,4 @@
-"""What the head of a response says, field by field, of which those are kept that decide anything."""
+"""Reads the head of a response field by field, and keeps the fields that are used."""
 
 from typing_extensions import disjoint_base
 
@@ -6,4 +6,4 @@ from mcp_manager._core.paced import PacedReader
 
 @disjoint_base
 class ResponseReader(PacedReader):
-    """Keep what the head of a response says, until its body is there."""
+    """Keep the fields of a response's head until the body has arrived."""

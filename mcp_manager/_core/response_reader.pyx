@@ -1,4 +1,4 @@
-"""What the head of a response says, field by field, of which those are kept that decide anything."""
+"""Reads the head of a response field by field, and keeps the fields that are used."""
 
 from mcp_manager._core.http_message cimport (
     CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, KEPT, OTHER, SET_COOKIE, TRANSFER_ENCODING, Exchange, content_of,
@@ -9,7 +9,7 @@ from mcp_manager._core.sealing cimport seal
 
 cdef class ResponseReader(PacedReader):
     cdef bint take_field(self, bytes name, bytes value) except -1:
-        """Take a field; tell whether there can be a body of the length that it says."""
+        """Take a field; return whether a body of the length that it gives is possible."""
         cdef bytes known = kept_name(name)
         if known is None:
             return True
@@ -45,7 +45,7 @@ cdef class ResponseReader(PacedReader):
         return 0
 
     cdef int leave_head(self, Exchange exchange, int status) except -1:
-        """Leave what is known of the head with the exchange of a message, whose reply will not come."""
+        """Store what is known of the head in the exchange of a message whose reply will not arrive."""
         if self.headers is not None and exchange is not None and exchange.head is None and exchange.frame:
             exchange.head = make_reply(status, self.headers, self.media_type, b"", self.content)
         return 0

@@ -1,4 +1,4 @@
-"""Layout of the router, for the compiled path of a call."""
+"""Layout of the router, for the compiled call path."""
 
 from libc.stdint cimport int64_t, uint64_t
 
@@ -13,15 +13,16 @@ cdef class Router:
     cdef EventQueue events
     cdef Balancing balancing
     cdef Limits limits
-    # What all servers together may spend on retries, and how many calls they may have under way.
+    # The retry budget and the limit of concurrent calls of all servers together.
     cdef Limits together
     cdef readonly int64_t inflight
-    # How many servers have calls that wait for one of any other server to end, and whom to tell that one has.
+    # How many queues of callers wait for room under the limit of all servers, and the callback for when a call has
+    # ended.
     cdef public int64_t waiting
     cdef public object on_slot
     cdef PairWindow* spent
     cdef uint64_t identities
-    # The calls of all servers.
+    # Latencies of the calls of all servers.
     cdef LatencyWindow window
 
     cdef Series series_of(self, Server server, str method)

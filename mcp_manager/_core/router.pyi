@@ -1,6 +1,6 @@
-"""Router: which backend takes a call, and what its end means for breakers, latencies and counters.
+"""The router: picks the backend of a call, and updates breakers, latencies and counters when the call ends.
 
-One :meth:`Router.pick` and one :meth:`Router.done` per call. Times are nanoseconds of a monotonic clock. States,
+A call takes one :meth:`Router.pick` and one :meth:`Router.done`. Times are nanoseconds of a monotonic clock. States,
 outcomes and statuses are numbered as in ``mcp_manager.types``.
 """
 
@@ -14,20 +14,20 @@ from mcp_manager._core.snapshots import BackendReading, ServerCounts
 
 @final
 class Router:
-    """Registry of servers and their backends, and the way of every call through them.
+    """Registry of the servers and their backends, through which every call goes.
 
-    Unless a server's :class:`~mcp_manager._core.records.Balancing` says otherwise, of two backends drawn at random the
-    one with the lower cost takes the call: its latency estimate times the calls it would have (power of two choices over
-    peak-EWMA, as in Finagle; decay time 10 s). A failure counts as at least 1 s, so that a backend that fails fast
-    does not attract all traffic; a backend without an estimate gets one call to make it. A backend whose circuit is
-    due for a trial that callers may make takes the call at once.
+    By default, of two backends drawn at random the one with the lower cost takes the call: its latency estimate times
+    the calls that it would have (power of two choices over peak-EWMA, as in Finagle; decay time 10 s). A failure counts
+    as at least 1 s, so that a backend that fails fast does not attract all traffic. A backend without an estimate gets
+    one call to make it. A backend whose circuit is due for a trial that callers may make takes the call at once. A
+    server's :class:`~mcp_manager._core.records.Balancing` can choose another policy.
 
     Parameters
     ----------
     max_methods
-        How many methods of a server are counted apart; the rest share :data:`OTHER_METHOD`.
+        How many methods of a server have counters of their own, at least 0; the rest share :data:`OTHER_METHOD`.
     together
-        Whose budget all servers share for their retries, and whose ``max_concurrent`` holds for all their calls.
+        The retry budget and the ``max_concurrent`` that hold for all servers together.
 
     Raises
     ------
@@ -37,9 +37,9 @@ class Router:
 
     def __new__(cls, *, max_methods: int = 64, together: Limits | None = None) -> Router: ...
     waiting: int
-    """How many lines of callers wait until all servers together have room: then picks are refused, but for theirs."""
+    """How many queues of callers wait for room among all servers; while there are any, only their picks are granted."""
     on_slot: Callable[[], object] | None
-    """Called, while somebody waits so, when a call has ended."""
+    """Called when a call has ended while such callers wait."""
 
     @property
     def inflight(self) -> int:
@@ -47,15 +47,15 @@ class Router:
 
     @property
     def dropped_events(self) -> int:
-        """Events lost because nobody took them: at most 4096 are kept."""
+        """Events that were dropped because nobody took them: at most 4096 are kept."""
 
     def __len__(self) -> int: ...
     def __contains__(self, server_id: object, /) -> bool: ...
     def server_ids(self) -> list[str]:
-        """Return the ids of all servers, in the order they were added."""
+        """Return the ids of all servers in the order in which they were added."""
 
     def add_server(self, server_id: str, balancing: Balancing | None = None, limits: Limits | None = None) -> None:
-        """Add a server without backends; by default with the settings that ``Balancing()`` and ``Limits()`` have.
+        """Add a server without backends; ``Balancing()`` and ``Limits()`` are the defaults.
 
         Raises
         ------
@@ -64,14 +64,19 @@ class Router:
         """
 
     def configure(self, server_id: str, balancing: Balancing, limits: Limits) -> None:
-        """Change what :meth:`add_server` set, for all backends and for calls to come; raises :class:`KeyError`.
+        """Replace the settings of :meth:`add_server`, for all backends and for calls to come.
 
-        What was learned or counted under settings that change starts afresh: the limits of backends, the rate, the retry
-        budget, shedding. What has the same settings goes on, and statistics and circuits stay.
+        State that was learned or counted under settings that change is reset: the limits of backends, the rate, the
+        retry budget, shedding. State under unchanged settings stays, and so do statistics and circuits.
+
+        Raises
+        ------
+        KeyError
+            There is no such server.
         """
 
     def remove_server(self, server_id: str) -> None:
-        """Remove a server with its backends and counters; leases still out stay harmless.
+        """Remove a server with its backends and counters; open leases can still be given back.
 
         Raises
         ------
@@ -93,12 +98,16 @@ class Router:
 
         Parameters
         ----------
+        payload
+            Any object, for the caller's use.
+        settings
+            The settings of its circuit breaker.
         weight
-            How much of the calls it takes beside the others.
+            Its share of the calls in relation to the other backends, above 0.
         tier
-            0 to 255: the group it belongs to.
+            Its tier, 0 to 255; lower tiers take calls first.
         identity
-            64 bits that tell it from others, for rendezvous hashing; 0 has it numbered.
+            64 bits that identify it in rendezvous hashing; 0 assigns a number.
 
         Raises
         ------
@@ -109,30 +118,42 @@ class Router:
         """
 
     def remove_backend(self, backend: Backend) -> None:
-        """Remove a backend, if it has not been; leases still out stay harmless and still count for the server."""
+        """Remove a backend; idempotent. Open leases can still be given back, and still count for the server."""
 
     def set_availability(self, backend: Backend, availability: int, now_ns: int = 0) -> None:
-        """Make a backend :data:`READY`, :data:`PENDING` or :data:`EXCLUDED`; nothing happens to a removed one.
+        """Make a backend :data:`READY`, :data:`PENDING` or :data:`EXCLUDED`; do nothing if it was removed.
 
-        With ``now_ns``, one that becomes ready starts slowly, if its server has that.
+        A backend that becomes ready begins its slow start at ``now_ns``, if its server has one; 0 skips it.
 
         Raises
         ------
         ValueError
-            It is none of these.
+            ``availability`` is none of these.
         """
 
     def set_weight(self, backend: Backend, weight: float) -> None:
-        """Change how much of the calls a backend takes; raises :class:`ValueError` unless it is above 0."""
+        """Change a backend's share of the calls.
+
+        Raises
+        ------
+        ValueError
+            ``weight`` is not above 0.
+        """
 
     def eject(self, backend: Backend, until_ns: int) -> bool:
-        """Take a backend out of traffic for a time; tell whether the most that may be are not out already.
+        """Eject a backend until a time, and return whether that was allowed.
 
-        One always may be.
+        It is not if ``max_ejection`` of the backends are ejected already; one always may be.
         """
 
     def server(self, server_id: str) -> Server:
-        """Return a server's own record, to call it without looking it up; raises :class:`KeyError`."""
+        """Return the record of a server, which saves a look-up in each call.
+
+        Raises
+        ------
+        KeyError
+            There is no such server.
+        """
 
     def pick(
         self,
@@ -148,23 +169,24 @@ class Router:
     ) -> Lease:
         """Choose a backend for a call and take its permit.
 
-        A rejection is a lease, too, and needs no :meth:`done`. One with 10 or 11 is counted at once under its status;
-        one with a higher number is counted by :meth:`count_refused`, as its caller may wait and try again.
+        A rejection is a lease as well, and needs no :meth:`done`. Rejections 10 and 11 are counted at once, under the
+        status of the same number. Those with a higher number are counted by :meth:`count_refused`, since the caller may
+        wait and try again.
 
         Parameters
         ----------
         method
-            Under which the call is counted.
+            The method under which the call is counted.
         random
             64 uniform bits.
         key
-            A hash of what the policy ``consistent`` keeps on one backend; 0 for none.
+            A hash that the policy ``consistent`` maps to a backend; 0 for none.
         avoid
-            A backend that every other one is preferred to.
+            A backend that is chosen only if there is no other.
         waited
-            The caller is the first of those that wait for a slot.
+            Whether the caller is the first of those that wait for a slot.
         again
-            The call was counted before: this is a retry or a hedge of it, which neither rate nor shedding stops.
+            Whether this is a retry or a hedge of a call that was counted before; neither rate nor shedding stops it.
 
         Raises
         ------
@@ -173,26 +195,32 @@ class Router:
         """
 
     def pick_on(self, backend: Backend, method: str, now_ns: int, *, waited: bool = False) -> Lease:
-        """Ask for a call on one backend, ready or pending: as :meth:`pick`, where nothing but the circuit is chosen."""
+        """Request a call on a given backend, ready or pending, like :meth:`pick` but without rate and shedding.
+
+        Raises
+        ------
+        ValueError
+            The backend belongs to another router.
+        """
 
     def pick_probe(self, backend: Backend, now_ns: int) -> Lease:
-        """Ask for a health probe of one backend, whatever its availability.
+        """Request a health probe of a backend, whatever its availability.
 
-        Its :meth:`done` feeds the breaker and the server's health check counters, and neither request counters nor
-        latencies. A rejected probe may be made all the same: then its :meth:`done` only counts the health check.
+        Its :meth:`done` updates the breaker and the server's health check counters, but neither request counters nor
+        latencies. A rejected probe may be made nevertheless; then its :meth:`done` only counts the health check.
         """
 
     def withdraw(self, server: Server, now_ns: int) -> bool:
-        """Take one retry or hedge from the budgets of a server and of all; tell whether both had one."""
+        """Take one retry or hedge from the budgets of a server and of all servers; return whether both had one."""
 
     def budget(self, server: Server, now_ns: int) -> float:
-        """Return how many retries the budget of a server has now."""
+        """Return how many retries are left in the budget of a server."""
 
     def count_refused(self, lease: Lease, status: int = 7) -> None:
         """Count a call that a limit refused and that will not be tried again, by default as overloaded."""
 
     def count_unpicked(self, server: Server, method: str) -> None:
-        """Count a call as overloaded that a limit refused before it came to :meth:`pick`."""
+        """Count a call as overloaded that a limit refused before it reached :meth:`pick`."""
 
     def done(
         self,
@@ -203,9 +231,9 @@ class Router:
         retry_after_ns: int = 0,
         random: int = 0,
     ) -> None:
-        """Give a lease back with the result of its call; a second time, or for a rejected pick, nothing happens.
+        """Give a lease back with the result of its call; do nothing the second time, or if the pick was rejected.
 
-        The latency is recorded for a success and for a failure, not for what is ignored.
+        The latency is recorded for a success and for a failure, not for an ignored call.
 
         Parameters
         ----------
@@ -214,32 +242,33 @@ class Router:
         status
             Index of the counter, below :data:`STATUS_COUNT`.
         retry_after_ns
-            If this failure opens the circuit, the server asked for at least this long. After an overload that is
-            ignored, the backend is called again after this long, or a minute.
+            How long the server asked callers to wait. If this failure opens the circuit, it stays open at least this
+            long; after an ignored overload, the backend is not called for this long, but at most a minute.
         random
             64 uniform bits, for the jitter of the open time.
 
         Raises
         ------
         ValueError
-            ``outcome`` or ``status`` is out of range; the lease is still out.
+            ``outcome`` or ``status`` is out of range, or the lease belongs to another router; it stays open.
         """
 
     def trip(self, backend: Backend, now_ns: int, random: int = ..., *, hold_ns: int = 0) -> None:
-        """Open a backend's circuit at once; nothing happens if its mode is not ``auto``.
+        """Open a backend's circuit at once; do nothing unless its mode is ``auto``.
 
-        With ``hold_ns`` above 0 it admits nothing for that long, neither more nor less, also if it is open already, and
-        callers as well as probes after that: whatever is gone comes back then. Else an open one is left as it is.
+        With ``hold_ns`` above 0 it admits nothing for exactly that long, even if it was open already, and then admits
+        callers as well as probes to its trials: the server is expected to be back by then. Without a hold, an open
+        circuit is left as it is.
         """
 
     def reset_breaker(self, backend: Backend, now_ns: int) -> None:
-        """Close a backend's circuit and forget its past; results of calls under way will not count for it."""
+        """Close a backend's circuit and forget its history; results of calls under way will not count for it."""
 
     def reconnected(self, backend: Backend) -> None:
-        """Hold calls that were not answered at all against a backend no longer: it has just been reached anew."""
+        """Reset the count of unanswered calls of a backend, because it has just been reconnected."""
 
     def set_breaker_mode(self, backend: Backend, mode: _Mode, now_ns: int = 0) -> None:
-        """Change the mode of a backend's circuit, which starts afresh.
+        """Change the mode of a backend's circuit; a new mode starts with a closed circuit and no history.
 
         Raises
         ------
@@ -257,10 +286,10 @@ class Router:
         """Return the state of a backend's circuit: 0 closed, 1 open, 2 half open."""
 
     def is_on_trial(self, backend: Backend, now_ns: int) -> bool:
-        """Tell whether the open time of a backend's circuit is over, and trials, due or under way, are to decide."""
+        """Return whether the open time of a backend's circuit is over, so that trials, due or under way, decide."""
 
     def tier_loads(self, server_id: str) -> dict[int, float]:
-        """Return the percent of a server's calls by tier: 100 together, or 0 if no backend takes calls.
+        """Return the percentage of a server's calls by tier: 100 in total, or 0 if no backend takes calls.
 
         Raises
         ------
@@ -269,16 +298,16 @@ class Router:
         """
 
     def backend_reading(self, backend: Backend, now_ns: int) -> BackendReading:
-        """Return a backend as of ``now_ns`` without changing it."""
+        """Return the state of a backend as of ``now_ns`` without changing it."""
 
     def window_of(self, server: Server, now_ns: int) -> WindowSummary:
-        """Return what a server's latest calls were like: those of the last 30 to 60 seconds."""
+        """Return a summary of a server's calls of the last 30 to 60 seconds."""
 
     def fleet_window(self, now_ns: int) -> WindowSummary:
-        """Return what the latest calls of all servers together were like, also of those removed since."""
+        """Return a summary of the calls of all servers in the last 30 to 60 seconds, removed servers included."""
 
     def server_counts(self, server_id: str, now_ns: int) -> ServerCounts:
-        """Return a server as of ``now_ns`` without changing it.
+        """Return the state of a server as of ``now_ns`` without changing it.
 
         Raises
         ------
@@ -287,4 +316,4 @@ class Router:
         """
 
     def snapshot(self, now_ns: int) -> list[ServerCounts]:
-        """Return all servers as of ``now_ns`` without changing them."""
+        """Return the state of all servers as of ``now_ns`` without changing them."""

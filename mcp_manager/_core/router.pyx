@@ -1,6 +1,6 @@
-"""Router: which backend takes a call, and what its end means for breakers, latencies and counters.
+"""The router: picks the backend of a call, and updates breakers, latencies and counters when the call ends.
 
-One ``pick()`` and one ``done()`` per call: breaker, latency estimate, histogram, window and counters are reached
+A call takes one ``pick()`` and one ``done()``. Breaker, latency estimate, histogram, window and counters are reached
 through C inside them, because the crossings from Python would cost more than the work.
 """
 
@@ -41,13 +41,13 @@ cdef enum:
 
 cdef double TO_UNIT = 1.0 / 18446744073709551616.0
 
-# A server may ask for longer, and be asked once a minute all the same.
+# A server may ask for a longer pause, but is tried again once a minute.
 cdef int64_t LONGEST_PAUSE_NS = 60 * 10**9
 
 
 @cython.nonecheck(False)
 cdef inline bint is_full(Router router, bint waited) noexcept:
-    """Tell whether all servers together have as many calls under way as they may; whoever waits is first."""
+    """Return whether all servers together have as many calls under way as they may; callers that wait go first."""
     cdef int64_t most = router.together.max_concurrent
     return most > 0 and (router.inflight >= most or (router.waiting > 0 and not waited))
 
@@ -69,9 +69,9 @@ cdef inline Lease taken(Router router, Lease lease, Series series):
 
 
 cdef Lease refused(Lease lease, Series series, int rejection, int64_t wait_ns):
-    """End a lease before it began, with the reason and the shortest wait that was met, if any was.
+    """Reject a lease, with the reason and the shortest wait that was found, if any.
 
-    A call that a limit refuses may wait for its turn: it is counted by whoever gives it up.
+    A call that a limit refuses may wait and try again: it is counted when its caller gives up.
     """
     lease.series = series
     lease.rejection = rejection
@@ -84,13 +84,13 @@ cdef Lease refused(Lease lease, Series series, int rejection, int64_t wait_ns):
 
 
 cdef int begin_anew(Server server, Limits before) except -1:
-    """Forget what was learned or counted under settings that are no more; what has the same ones goes on."""
+    """Reset what was learned or counted under settings that have changed; keep the rest."""
     cdef Limits now = server.limits
     cdef Backend backend
     cdef Pool pool
     if not same_policy(&now.limiter, &before.limiter):
         for pool in [server] if server.tiers is None else server.tiers:
-            # The limit decides on a backend's place in the list.
+            # A copy, since the limit decides a backend's place in the list.
             for backend in pool.backends[:]:
                 limiter_restart(&backend.limiter, &now.limiter)
                 backend.cap = limiter_cap(&backend.limiter)
@@ -119,7 +119,7 @@ cdef inline int tell_waiting(Server server) except -1:
 cdef inline void learn_limit(
     Backend backend, int outcome, int status, int64_t duration_ns, int64_t now_ns
 ) noexcept:
-    """Adapt the limit of a backend to the end of a call: 429, 503 and what took too long show overload."""
+    """Adapt the limit of a backend to the end of a call: 429, 503 and timeouts that are failures show overload."""
     cdef int end = OTHERWISE
     if status == OVERLOADED or (status == TIMEOUT and outcome == FAILURE):
         end = OVERLOAD
@@ -135,7 +135,7 @@ cdef inline void learn_limit(
 
 @cython.nonecheck(False)
 cdef inline void count_fruitless(Backend backend, int outcome, int status, int64_t now_ns) noexcept:
-    """Count the calls in a row that brought no result; what says nothing of the backend is left out."""
+    """Count the calls in a row that brought no result, except those that say nothing about the backend."""
     if status == RESULT:
         backend.fruitless = backend.refused = backend.broken = 0
     elif outcome != IGNORED or status == OVERLOADED:
@@ -282,7 +282,7 @@ cdef class Router:
 
     @cython.nonecheck(False)
     cdef Series series_of(self, Server server, str method):
-        """Return the counters of a method; those above the limit share one."""
+        """Return the counters of a method; methods beyond the limit share one set."""
         cdef Series series
         if method is server.last_method:
             return server.last_series
@@ -336,7 +336,7 @@ cdef class Router:
                 return refused(lease, series, rejection, wait_ns)
         if is_full(self, waited):
             return refused(lease, series, TOGETHER, wait_ns)
-        # Whoever waits is first.
+        # Callers that wait go first.
         if (server.waiting > 0 and not waited) or server.inflight >= server.limits.max_concurrent > 0:
             return refused(lease, series, LIMITED, wait_ns)
         backend = choose(server, now_ns, random, key, avoid)
@@ -351,7 +351,7 @@ cdef class Router:
 
     @cython.nonecheck(False)
     cdef int refuses(self, Server server, str method, int64_t now_ns, uint64_t random, int64_t* wait_ns) except -1:
-        """Count a call that comes for the first time, and say what keeps it from being sent, if anything does."""
+        """Count a call on its first pick, and return the rejection if the rate or shedding stops it, else 0."""
         cdef Limits limits = server.limits
         if server.spent == NULL:
             server.spent = new_window(limits.budget_span_ns)
@@ -373,7 +373,7 @@ cdef class Router:
 
     @cython.nonecheck(False)
     cdef bint grant(self, Lease lease, Backend backend, int64_t now_ns, int64_t* wait_ns) except -1:
-        """Take the permit of the chosen backend; it fails only without memory for its trials."""
+        """Take a permit of the backend's circuit; return whether it was granted."""
         cdef int64_t wait = circuit_acquire(
             &backend.circuit, &backend.settings.policy, now_ns, lease.probe, &lease.generation, &lease.slot
         )
@@ -421,7 +421,7 @@ cdef class Router:
             lease.rejection = CIRCUIT_OPEN
             lease.retry_after_ns = wait_ns
             lease.slot = NO_SLOT
-            # No generation is 0: done() counts the health check and leaves the breaker alone.
+            # No circuit has generation 0, so done() counts the health check and leaves the breaker alone.
             lease.generation = 0
         return lease
 
@@ -430,7 +430,7 @@ cdef class Router:
             raise ValueError(f"status must be 0 to 11, not {status}")
         if lease.rejection >= LIMITED and lease.series is not None:
             lease.series.counts[status] += 1
-            # Once.
+            # Count it only once.
             lease.series = None
 
     def count_unpicked(self, Server server not None, str method not None):
@@ -482,8 +482,8 @@ cdef class Router:
             retry_after_ns, <double> random * TO_UNIT,
         )
         if backend.is_punished and outcome == SUCCESS and (lease.probe or lease.slot != NO_SLOT):
-            # It answers again. The penalty, which takes a minute to decay, would keep all calls from it, and nobody
-            # would know.
+            # It answers again. The penalty in its estimate takes a minute to decay, and would keep all calls away
+            # meanwhile.
             backend.is_punished = False
             backend.latency_ns = 0
         if lease.slot != NO_SLOT and backend.circuit.passing:
@@ -504,7 +504,7 @@ cdef class Router:
             if outcome != IGNORED:
                 self.measure(lease, duration_ns, outcome == FAILURE, status == RESULT, now_ns)
             elif status == OVERLOADED and retry_after_ns > 0:
-                # A closed circuit ignores "come back later"; the backend gets its pause all the same.
+                # A closed circuit ignores 429 and 503, but the backend gets its pause.
                 backend.paused_until_ns = later(now_ns, min(retry_after_ns, LONGEST_PAUSE_NS))
                 update_part(backend)
         if backend.circuit.pending:

@@ -1,9 +1,9 @@
-"""Classes whose objects come filled, from a constructor or a factory, and never bare from ``__new__``."""
+"""Removes ``__new__`` from classes whose objects come only from a constructor or a factory."""
 
 cdef extern from *:
     """
-    /* Cython makes objects through tp_new; what Python finds under the name is another thing, and goes alone. Without
-       it the lookup ends at object.__new__, which refuses any type that is not laid out as object is. */
+    /* Cython makes objects through tp_new, which stays; only the attribute that Python code looks up is removed. The
+       lookup then ends at object.__new__, which refuses any type that is not laid out like object. */
     static int mcp_take_new(PyTypeObject *type) {
         if (PyDict_DelItemString(type->tp_dict, "__new__") < 0) return -1;
         PyType_Modified(type);

@@ -1,4 +1,4 @@
-"""Snapshots: what a server and its backends look like at one instant."""
+"""Snapshots of a server and its backends at one instant."""
 
 from typing import Any, Final, NamedTuple
 
@@ -7,21 +7,36 @@ from mcp_manager._core.histogram import WindowSummary
 
 __pyx_capi__: dict[str, object]
 OTHER_METHOD: Final = "other"
-"""Under which name the methods above ``max_methods`` are counted together."""
+"""The name under which the methods beyond ``max_methods`` are counted together."""
 LE_BOUNDS_S: tuple[float, ...]
 """Upper bounds of ``MethodCounts.buckets`` in seconds: 2**-12 to 2**7."""
 
 class BackendReading(NamedTuple):
     """A backend at one instant.
 
-    ``payload`` is what was given to :meth:`Router.add_backend`; ``inflight`` the calls under way; ``last_success_ns``
-    when it last answered a call, be it with an error, ``last_failure_ns`` when a call to it last failed, and
-    ``last_fruitless_ns`` when one last brought no result, 0 if never; ``fruitless``, ``refused`` and ``broken`` count the
-    calls since the last one that brought a result, as those of the backend do; ``latency_s`` the latency estimate, decayed to the instant, ``None`` before
-    the first call ended. ``circuit`` is its circuit, repeated in ``circuit_state`` (0 closed, 1 open, 2 half open),
-    ``retry_after_ns`` (how long an open one still admits nothing, not even a probe), ``window_calls`` and
-    ``window_failures``. ``tier``, ``weight``, ``limit``, ``ejected_until_ns`` and ``paused_until_ns`` are those of the
-    backend.
+    Attributes
+    ----------
+    payload
+        What was given to :meth:`Router.add_backend`.
+    availability
+        0 ready, 1 pending, 2 excluded.
+    inflight
+        Calls under way.
+    last_success_ns
+        When it last answered a call, even with an error; 0 if never.
+    last_failure_ns
+        When a call to it last failed; 0 if never.
+    last_fruitless_ns
+        When a call to it last brought no result; 0 if never.
+    fruitless, refused, broken
+        Counts of calls since the last one that brought a result; see :class:`Backend`.
+    latency_s
+        The latency estimate in seconds, decayed to the instant; ``None`` before the first call has ended.
+    circuit
+        Its circuit. ``circuit_state`` (0 closed, 1 open, 2 half open), ``retry_after_ns`` (how long an open circuit
+        still admits nothing, not even a probe), ``window_calls`` and ``window_failures`` are taken from it.
+    tier, weight, limit, ejected_until_ns, paused_until_ns
+        Those of the :class:`Backend`.
     """
 
     payload: Any
@@ -46,27 +61,47 @@ class BackendReading(NamedTuple):
     paused_until_ns: int
 
 class MethodCounts(NamedTuple):
-    """What one method of one server has counted since the server was added.
+    """The calls of one method of one server since the server was added.
 
-    ``counts`` are the calls that ended by ``CallStatus``, rejected picks among them. ``buckets`` are pairs of an upper
-    bound in seconds and the exact number of measured calls that took at most that; ``count`` and ``sum_s`` are the
-    number and the sum of all measured calls: those that ended in success or failure, neither ignored nor rejected ones.
+    Attributes
+    ----------
+    method
+        The method.
+    counts
+        The calls that ended, rejected picks included, by ``CallStatus``.
+    buckets
+        Pairs of an upper bound in seconds and the exact number of measured calls that took at most that long.
+    count, sum_s
+        The number of measured calls and the seconds that they took together. Calls that ended in success or failure are
+        measured; ignored and rejected ones are not.
     """
 
     method: str
     counts: tuple[int, ...]
     buckets: tuple[tuple[float, int], ...]
-    count: int  # type: ignore[assignment]  # the method of tuple gives way to the histogram's own word
+    count: int  # type: ignore[assignment]  # the histogram's own term hides a method of tuple
     sum_s: float
 
 class ServerCounts(NamedTuple):
     """A server at one instant.
 
-    ``backends`` are the ready ones, then the pending, then the excluded ones. ``inflight`` are the calls under way,
-    also on backends that were removed; probes are not counted. ``health_successes`` and ``health_failures`` are the
-    probes that ended. ``window`` has the measured calls of the last 30 to 60 s with their quantiles, repeated in
-    ``window_calls``, ``window_failures`` and ``window_sum_s`` (the sum of their durations). ``waiting`` are the callers
-    that wait for a slot.
+    Attributes
+    ----------
+    server_id
+        The id of the server.
+    backends
+        Its backends: first those that may take a call, then the barred, the pending and the excluded ones.
+    methods
+        Its calls by method.
+    inflight
+        Calls under way, those on removed backends included; probes are not counted.
+    health_successes, health_failures
+        The probes that ended.
+    window
+        A summary of the measured calls of the last 30 to 60 s. ``window_calls``, ``window_failures`` and
+        ``window_sum_s`` (the seconds that they took together) are taken from it.
+    waiting
+        The callers that wait for a slot.
     """
 
     server_id: str

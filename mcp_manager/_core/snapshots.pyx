@@ -1,4 +1,4 @@
-"""Snapshots: what a server and its backends look like at one instant, read without changing anything."""
+"""Snapshots of a server and its backends at one instant; reading changes nothing."""
 
 from libc.stdint cimport INT64_MAX, int64_t
 
@@ -101,7 +101,7 @@ cdef object snapshot_method(str method, Series series):
 
 
 cdef list backends_of(Server server):
-    """Return the backends of all tiers: those that may take a call, those barred, those to connect, those out."""
+    """Return the backends of all tiers by part: eligible, barred, connecting, out."""
     cdef list parts = [[], [], [], []]
     cdef Pool pool
     cdef Backend backend
@@ -112,7 +112,7 @@ cdef list backends_of(Server server):
 
 
 cdef dict tier_loads(Server server):
-    """Return the percent of the calls by tier."""
+    """Return the percentage of calls by tier."""
     cdef Pool pool
     refresh_loads(server)
     if server.tiers is None:

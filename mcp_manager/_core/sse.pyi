@@ -1,11 +1,18 @@
-"""Server-sent events, parsed as they come (WHATWG HTML, "Server-sent events", interpreting an event stream)."""
+"""Parses server-sent events incrementally (WHATWG HTML, "Server-sent events", interpreting an event stream)."""
 
 from typing import Never, final
 
 class SseLimitError(ValueError):
-    """A line or an event is longer than allowed; ``limit`` names which, ``size`` is its bytes as far as they were seen.
+    """A line or an event is longer than allowed.
 
-    From then on the parser takes nothing and raises this again: what follows an overlong line is no known place.
+    From then on the parser raises this error again: after an overlong line it has lost its place in the stream.
+
+    Attributes
+    ----------
+    limit
+        The limit that was exceeded, ``max_line`` or ``max_event``.
+    size
+        The length in bytes as far as it was seen.
     """
 
     limit: str
@@ -15,7 +22,7 @@ class SseLimitError(ValueError):
 
 @final
 class SseEvent:
-    """One dispatched event."""
+    """A dispatched event."""
 
     def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @property
@@ -34,16 +41,16 @@ class SseEvent:
 class SseParser:
     """Parse an event stream incrementally.
 
-    Lines end with CR, LF or CRLF, wherever a chunk is cut. A byte order mark at the beginning is skipped, comments are
-    counted, an unfinished event at the end is never dispatched. The event type and the id are decoded as UTF-8 with
-    replacement; an id with a NUL, and a ``retry`` that is not 1 to 13 ASCII digits, are ignored. Against the standard's letter, an event whose ``data``
-    field is there but empty is dispatched with empty data: MCP primes a stream with such an event for its ``id``
-    (2025-11-25, basic/transports).
+    Lines end with CR, LF or CRLF, even where a chunk ends between the two. A byte order mark at the beginning is
+    skipped, comments are counted, and an unfinished event at the end is never dispatched. The event type and the id are
+    decoded as UTF-8 with replacement; an id with a NUL, and a ``retry`` that is not 1 to 13 ASCII digits, are ignored.
+    Contrary to the standard, an event whose ``data`` field is present but empty is dispatched, with empty data: MCP
+    primes a stream with such an event for its ``id`` (2025-11-25, basic/transports).
 
     Parameters
     ----------
     max_line, max_event
-        Bytes of a line and of an event's data above which :class:`SseLimitError` is raised.
+        The longest line and the longest data of an event, in bytes.
 
     Raises
     ------
@@ -53,13 +60,13 @@ class SseParser:
 
     def __new__(cls, *, max_line: int = ..., max_event: int = ...) -> SseParser: ...
     def feed(self, chunk: bytes | bytearray | memoryview) -> list[SseEvent]:
-        """Take the next bytes and return the events they complete.
+        """Parse the next bytes and return the events that they complete.
 
         Raises
         ------
         SseLimitError
-            A line or an event is too long. Events of this chunk that were complete before are returned first, and the
-            error is raised by the next call.
+            A line or an event is too long. If events of this chunk were complete before, they are returned, and the
+            next call raises the error.
         TypeError
             ``chunk`` is not a buffer of bytes.
         """
@@ -69,12 +76,12 @@ class SseParser:
 
     @property
     def last_event_id(self) -> str:
-        """The id of the last event with one, dispatched or not; what ``Last-Event-ID`` would say."""
+        """The id of the last event that had one, dispatched or not: the value for ``Last-Event-ID``."""
 
     @property
     def retry_ms(self) -> int | None:
-        """The reconnection time the stream asked for, in milliseconds."""
+        """The reconnection time that the stream asked for, in milliseconds; ``None`` if it did not."""
 
     @property
     def comments(self) -> int:
-        """How many comment lines came."""
+        """How many comment lines were received."""

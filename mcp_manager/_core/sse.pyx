@@ -1,4 +1,4 @@
-"""Server-sent events, parsed as they come: any chunking of the same bytes gives the same events."""
+"""Parses server-sent events incrementally: any chunking of the same bytes gives the same events."""
 
 cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
@@ -11,7 +11,7 @@ from mcp_manager._core.sealing cimport seal
 
 cdef enum:
     DEFAULT_LIMIT = 16777216
-    # More digits than a century of milliseconds has are not a wish to be met.
+    # A century has this many digits in milliseconds; longer times are ignored.
     MAX_RETRY_DIGITS = 13
 
 
@@ -39,7 +39,7 @@ seal(SseEvent)
 
 
 cdef inline Py_ssize_t find(const char* text, int byte, Py_ssize_t at, Py_ssize_t end) noexcept nogil:
-    """Return where the next such byte is, or ``end``."""
+    """Return the position of the next such byte, or ``end``."""
     cdef const char* found = <const char*> memchr(text + at, byte, end - at)
     return end if found is NULL else found - text
 
@@ -59,11 +59,12 @@ cdef int extend(bytearray buffer, const char* text, Py_ssize_t size) except -1:
 cdef class SseParser:
     cdef Py_ssize_t max_line
     cdef Py_ssize_t max_event
-    # One growing buffer, not a list of pieces: a stream that drips costs the memory of its bytes, not of its chunks.
+    # One growing buffer, not a list of pieces: a stream in tiny chunks costs the memory of its bytes, not of its
+    # chunks.
     cdef bytearray partial
     cdef bint after_cr
     cdef bint started
-    # The data of one line as it will be returned; of several, joined in ``more``.
+    # The data of a single line, as it will be returned; several lines are joined in ``more``.
     cdef bytes data
     cdef bytearray more
     cdef str event
@@ -89,7 +90,7 @@ cdef class SseParser:
         cdef list events = []
         if self.exceeded is None:
             self.take_block(PyBytes_AS_STRING(block), PyBytes_GET_SIZE(block), events)
-        # Events that were complete before the limit was passed are not lost: they come first, the error next time.
+        # Events that were complete before the limit was exceeded are returned first; the next call raises the error.
         if self.exceeded is not None and not events:
             raise SseLimitError(*self.exceeded)
         return events
@@ -113,7 +114,7 @@ cdef class SseParser:
 
     cdef int take_block(self, const char* text, Py_ssize_t end, list events) except -1:
         cdef Py_ssize_t at = 0
-        # Kept over the lines: a stream whose lines end with CR must not be searched to its end for every one.
+        # Kept between lines: if lines end with CR, the chunk must not be searched to its end for each of them.
         cdef Py_ssize_t next_lf = -1
         cdef Py_ssize_t line_end, size
         if self.after_cr and end > 0:

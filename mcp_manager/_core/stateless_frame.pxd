@@ -1,4 +1,4 @@
-"""Layout of what frames requests of the stateless revisions, for the compiled path of a call."""
+"""Layout of the framing of stateless requests, for the compiled call path."""
 
 from libc.stdint cimport int64_t
 
@@ -7,7 +7,7 @@ from mcp_manager._core.jsonrpc cimport Message
 
 
 cdef class StatelessFrame:
-    # With the comma before another member: there is always one.
+    # Ends with the comma before the next member: there is always one.
     cdef bytes opening
     cdef dict methods
     cdef dict mirrored

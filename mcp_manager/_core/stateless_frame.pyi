@@ -1,4 +1,4 @@
-"""Requests and results of the stateless revisions where nothing about them is unusual (2026-07-28, basic)."""
+"""Frames ordinary requests of the stateless revisions, and recognizes their complete results (2026-07-28, basic)."""
 
 from typing import Any, Self, final
 
@@ -9,24 +9,24 @@ __pyx_capi__: dict[str, object]
 
 @final
 class StatelessFrame:
-    """Frame requests that name what they ask for, as the dialect in Python does, byte for byte.
+    """Frame requests for something that has a name, byte for byte as the dialect in Python does.
 
     Parameters
     ----------
     opening
-        JSON of the params up to the end of their ``_meta``, the bracket of the object included.
+        The params as JSON, from the opening bracket to the end of their ``_meta``.
     methods
-        For each method, as JSON, its header line and the member of the params that goes into ``Mcp-Name``.
+        By method, as JSON: its header line, and the member of the params that goes into ``Mcp-Name``.
     mirrored
-        Has the names of the tools whose arguments go into headers too; may change.
+        Contains the names of the tools whose arguments go into headers, too; may change later.
     """
 
     def __new__(cls, opening: bytes, methods: dict[bytes, tuple[bytes, bytes]], mirrored: dict[str, Any]) -> Self: ...
     def open_with(self, opening: bytes) -> None:
-        """Begin params like this from now on."""
+        """Use another ``opening`` from now on."""
 
     def exchange(self, request: Message | Request, request_id: int, deadline_ns: int) -> Exchange | None:
-        """Make the exchange of a request, ``None`` for one that has anything unusual and may even be wrong."""
+        """Return the exchange of a request; ``None`` if anything in it is unusual or may be wrong."""
 
 def says_complete(reply: Message) -> bool:
-    """Tell whether a result shows at a glance to be the end of its call; ``False`` means that it has to be read."""
+    """Return whether a result is evidently the end of its call; ``False`` means that it must be decoded to know."""

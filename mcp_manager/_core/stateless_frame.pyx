@@ -1,4 +1,4 @@
-"""Requests and results of the stateless revisions where nothing about them is unusual (2026-07-28, basic)."""
+"""Frames ordinary requests of the stateless revisions, and recognizes their complete results (2026-07-28, basic)."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -21,7 +21,7 @@ cdef enum:
 @cython.final
 cdef class StatelessFrame:
     def __cinit__(self, bytes opening not None, dict methods not None, dict mirrored not None):
-        # Of its own: what has been looked at stays as it was.
+        # A copy: what was checked here must not change.
         self.methods = dict(methods)
         for method, (lines, member) in methods.items():
             if type(method) is not bytes or type(lines) is not bytes or type(member) is not bytes:
@@ -64,7 +64,7 @@ cdef class StatelessFrame:
         lines, member = <tuple> known
         text = <const uint8_t*> PyBytes_AS_STRING(data)
         at = skip_space(text, at, end)
-        # An empty object has no name either.
+        # find_name() refuses an empty object.
         if at >= end or text[at] != 0x7B or is_unusual(text, at, end):
             return None
         at = skip_space(text, at + 1, end)
@@ -83,7 +83,7 @@ cdef Exchange assembled(
     bytes method, bytes lines, bytes opening, const char* text, Py_ssize_t at, Py_ssize_t end, Range name,
     int64_t request_id, int64_t deadline_ns,
 ):
-    """Make an exchange of a request whose members begin at a place of a text and whose name is at another one."""
+    """Build the exchange of a request whose members begin at ``at``, and whose name is at ``name``."""
     cdef Exchange exchange = make_exchange(
         PyBytes_AS_STRING(method), PyBytes_GET_SIZE(method), PyBytes_AS_STRING(opening), PyBytes_GET_SIZE(opening),
         text + at, end - at, request_id, deadline_ns,
@@ -102,9 +102,9 @@ cdef Exchange assembled(
 
 
 cdef bint find_name(const uint8_t* text, Py_ssize_t at, Py_ssize_t end, bytes member, Range* name) noexcept:
-    """Find the string that is an object's last member of this name; ``at`` is behind the object's bracket.
+    """Find the string that is an object's last member of this name; ``at`` is behind the object's opening bracket.
 
-    ``False`` for text that is no object, where there is none, and where one is no string or has escapes.
+    Return ``False`` if the text is not an object, has no such member, or has one that is not a string or has escapes.
     """
     cdef Range key
     cdef Fault fault
@@ -144,12 +144,12 @@ cdef bint find_name(const uint8_t* text, Py_ssize_t at, Py_ssize_t end, bytes me
 
 
 cdef bint is_plain(const uint8_t* text, Range name) noexcept:
-    """Tell whether a name is a header value as it is (2026-07-28, streamable HTTP, value encoding)."""
+    """Return whether a name is a valid header value without encoding (2026-07-28, streamable HTTP, value encoding)."""
     cdef Py_ssize_t at
     if name.start == name.end or text[name.start] == 0x20 or text[name.end - 1] == 0x20:
         return False
     if text[name.start] == 0x3D and text[name.end - 1] == 0x3D:
-        # It may look as if it was encoded already.
+        # It could be taken for an encoded value.
         return False
     for at in range(name.start, name.end):
         if text[at] < 0x20 or text[at] > 0x7E:
@@ -158,14 +158,14 @@ cdef bint is_plain(const uint8_t* text, Range name) noexcept:
 
 
 cdef bint is_unusual(const uint8_t* text, Py_ssize_t at, Py_ssize_t end) noexcept:
-    """Tell whether params may have a ``_meta`` of their own, perhaps in escapes."""
+    """Return whether params may have a ``_meta`` of their own, perhaps written with escapes."""
     return holds(text, at, end, b'"_meta"', 7, 1) or holds(text, at, end, b"\\u", 2, 0)
 
 
 cdef bint holds(
     const uint8_t* text, Py_ssize_t at, Py_ssize_t end, const char* wanted, Py_ssize_t size, Py_ssize_t rare
 ) noexcept:
-    """Tell whether a text is in another one; ``rare`` is where its rarest byte is, which is looked for."""
+    """Return whether a text contains another; ``rare`` is the position of its rarest byte, which is searched for."""
     cdef const uint8_t* found
     cdef Py_ssize_t start
     at += rare
@@ -181,7 +181,7 @@ cdef bint holds(
 
 
 cdef bint is_complete(Message reply) noexcept:
-    """Tell whether a result says at once that it is complete, or says nothing of its kind; ``False`` is no answer."""
+    """Return whether a result evidently is complete, or gives no ``resultType``; ``False`` means undecided."""
     cdef Range part = reply.members[<int> RESULT_MEMBER]
     cdef const uint8_t* text = <const uint8_t*> PyBytes_AS_STRING(reply.data)
     cdef Py_ssize_t size = part.end - part.start

@@ -1,4 +1,4 @@
-"""Layout of wires and their pools, for the compiled path of a call."""
+"""Layout of wires and their pools, for the compiled call path."""
 
 from libc.stdint cimport int64_t
 
@@ -8,18 +8,18 @@ from mcp_manager._core.http_message cimport Exchange, GrowingBody
 from mcp_manager._core.response_reader cimport ResponseReader
 
 cdef enum State:
-    # First: it is what a wire is before it is attached.
+    # The value 0: a wire has it before it is attached.
     CLOSED
     IDLE
     WAITING
     BODY
     STREAM
-    # The reply is delivered, its stream not over.
+    # The reply is delivered, but its stream has not ended.
     ENDING
 
 
 cdef class WireGroup:
-    # Asked before a wire lies idle, as long as somebody waits for one.
+    # Offered each wire that becomes free, as long as somebody waits for one.
     cdef public object on_return
     cdef readonly Py_ssize_t idle
 
@@ -28,16 +28,16 @@ cdef class WirePool:
     cdef readonly WireGroup group
     cdef DeadlineWheel wheel
     cdef object clock
-    # One buffer for all: what is received is parsed before anything else can be.
+    # One receive buffer for all wires: what is received is parsed before anything else can be.
     cdef bytearray storage
     cdef object view
-    # Of the loop, by which floods are read; None for no bound.
+    # The loop's read budget, which bounds the reading of floods; None sets no bound.
     cdef object turns
     cdef list unused
     cdef readonly set wires
-    # Sweeps for which every wire is looked at before it is used again.
+    # Sweeps during which every wire is checked before it is used again.
     cdef int wary
-    # The far end closes after each reply, without saying so.
+    # The server closes after each reply without announcing it.
     cdef readonly bint single_use
 
     cpdef Wire take(self, int64_t now_ns=*)
@@ -55,12 +55,12 @@ cdef class Wire(ResponseReader):
     cdef State state
     cdef int sweeps
     cdef int64_t used_ns
-    # Whole exchanges it has carried, and when the first of them ended.
+    # Complete exchanges that it has carried, and when the first of them ended.
     cdef readonly Py_ssize_t served
     cdef int64_t first_end_ns
-    # Idle, and not to be used: does the far end keep it open?
+    # Kept idle as a test of whether the server keeps it open.
     cdef bint resting
-    # It was the far end that ended it.
+    # The server or the network ended it.
     cdef readonly bint broken
     # The exchange under way
     cdef object future
@@ -73,17 +73,17 @@ cdef class Wire(ResponseReader):
     cdef int64_t received
     cdef Py_ssize_t silent
     cdef bytes body
-    # Of a body that comes without its length: all of it, once there is more than one piece.
+    # A body of unknown length, once it has more than one piece.
     cdef GrowingBody growing
     cdef EventStream events
-    # Of the body, in what was received last.
+    # Pieces of the body in the last receive.
     cdef Py_ssize_t pieces
     cdef bint finished
     cdef bint early
     cdef bint reusable
-    # Whatever becomes of the exchange under way, it is the last one.
+    # The exchange under way is the last one, however it ends.
     cdef bint retired
-    # The rest of the body goes past the parser, straight to where it will stay.
+    # The rest of the body is received in place, past the parser.
     cdef bint direct
     cdef bint asked_parser
     cdef bint kept_alive

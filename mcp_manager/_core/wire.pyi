@@ -1,7 +1,7 @@
-"""One HTTP/1.1 connection after aiohttp has opened it: a request in one write, its reply straight to a future.
+"""An HTTP/1.1 connection after aiohttp has opened it: a request in one write, its reply straight to a future.
 
-llhttp, through httptools, parses; this module decides what may follow what, how much of it, and whether the connection
-may carry another request.
+llhttp parses, through httptools. This module decides which message may follow which, how long they may be, and whether
+the connection may carry another request.
 """
 
 import asyncio
@@ -26,33 +26,33 @@ class _Turns(Protocol):
 
 @final
 class WireGroup:
-    """What the pools of one manager have in common.
+    """What the wire pools of a manager share.
 
-    ``on_return`` may be set to a callable that is offered every wire that comes free, and takes it by returning true.
+    ``on_return`` may be set to a callable that is offered every wire that becomes free, and takes it by returning true.
     """
 
     on_return: Callable[[Any], bool] | None
 
     @property
     def idle(self) -> int:
-        """How many wires lie idle in all pools."""
+        """How many wires are idle in all pools."""
 
 @final
 class WirePool:
-    """Keep the wires to one origin; those that are idle lie on a stack, so that as few as possible are in use.
+    """Hold the wires to one origin; idle ones are on a stack, so that as few as possible are in use.
 
     Parameters
     ----------
     wheel
-        Takes the deadlines of exchanges and of streams that have delivered their reply.
+        Holds the deadlines of exchanges, and of streams that have delivered their reply.
     clock
-        Monotonic nanoseconds.
+        Returns monotonic nanoseconds.
     storage
-        What all wires of a loop receive into, one after another.
+        The receive buffer that all wires of a loop share.
     group
-        What it belongs to, if to anything.
+        The group that it belongs to; a new one by default.
     turns
-        Those of the loop, by which floods are read; ``None`` for no bound.
+        The loop's read budget, which bounds the reading of floods; ``None`` sets no bound.
     """
 
     def __new__(
@@ -65,13 +65,13 @@ class WirePool:
     ) -> Self: ...
     @property
     def group(self) -> WireGroup:
-        """What it belongs to."""
+        """The group that it belongs to."""
 
     @property
     def single_use(self) -> bool:
-        """Whether the far end was seen to close right after a reply without saying so: wires are not used again then.
+        """Whether the server was seen to close right after a reply without announcing it: then wires are not reused.
 
-        One is kept all the same, unused. If that one stays open, they are used again.
+        One wire is still kept, idle: if the server leaves it open, wires are reused again.
         """
     @property
     def idle(self) -> list[Any]:
@@ -84,8 +84,8 @@ class WirePool:
     def take(self, now_ns: int = 0) -> Any | None:
         """Take the idle wire that was used last, ``None`` if there is none.
 
-        One that was not used within the last 5 ms before ``now_ns``, or at an origin that has lost requests with kept
-        connections, is asked for :meth:`Wire.has_news` first; without a time every one is.
+        :meth:`Wire.has_news` is checked first if the wire was not used within the last 5 ms before ``now_ns``, or if
+        its origin has lost requests on kept connections; without a time it is always checked.
         """
 
     def sweep(self) -> None:
@@ -95,22 +95,22 @@ class WirePool:
         """Fail the exchanges of a listener, or all, with :data:`STOPPED`, and close their wires."""
 
     def deliver(self, listener: object, request_id: int, reply: object) -> bool:
-        """Give a reply that came another way to the exchange that waits for it, if one does; its wire is closed."""
+        """Deliver a reply that arrived elsewhere and close its wire; return whether an exchange waited for it."""
 
 @disjoint_base
 class Wire(PacedReader):
-    """Carry one exchange at a time over a connection; an :class:`asyncio.BufferedProtocol` when mixed with that.
+    """Carry one exchange at a time over a connection; mix in :class:`asyncio.BufferedProtocol`.
 
-    A connection is used again only after a complete response that asks for nothing else: never after bytes beyond it,
-    ``Connection: close``, a cancelled exchange, an event stream without the reply, a response that overtook its request,
-    or one that nobody asked for.
+    A connection is reused only after a complete response that permits it: never after bytes beyond the response,
+    ``Connection: close``, a cancelled exchange, an event stream without the reply, a response that overtook its
+    request, or an unsolicited response.
 
     Parameters
     ----------
     pool
-        Where it lies when idle.
+        The pool that holds it when idle.
     create_future
-        The loop's own.
+        The loop's ``create_future``.
     """
 
     def __init__(self, pool: WirePool, create_future: Callable[[], asyncio.Future[Any]]) -> None: ...
@@ -120,40 +120,47 @@ class Wire(PacedReader):
 
     @property
     def served(self) -> int:
-        """How many whole exchanges it has carried."""
+        """How many complete exchanges it has carried."""
 
     @property
     def broken(self) -> bool:
-        """Whether it was the far end, or the network, that ended it."""
+        """Whether the server or the network ended it."""
 
     @property
     def closed(self) -> bool:
-        """Whether it can carry nothing any more."""
+        """Whether it can carry no more exchanges."""
 
     def attach(self, transport: asyncio.Transport) -> None:
-        """Take over a connection that has carried nothing yet; its protocol must have been set to this."""
+        """Take over a connection that has carried nothing yet; its protocol must have been set to this wire.
+
+        Raises
+        ------
+        RuntimeError
+            The wire was attached before, or has no pool.
+        """
 
     def send(self, head: bytes, exchange: Exchange, listener: _Listener, limit: int) -> asyncio.Future[Any]:
-        """Send a request and return the future of what comes back.
+        """Send a request and return the future of its reply.
 
         Parameters
         ----------
         head
             The request's head, up to and including ``Content-Length: ``.
         exchange
-            The body, and until when its reply is awaited.
+            The body, and the deadline of the reply.
         listener
-            Looks at every event of a reply that is an event stream; what it returns for one of them, if not ``None``,
-            is the reply, and what it raises ends the exchange. For an exchange with the id :data:`STANDING`, its
-            ``stream_opened(exchange)`` is told of the head of the stream, and its ``take_named_event(name, data)`` of
-            events with a name of their own. Its ``take_cookies(values)`` gets those of the ``Set-Cookie`` fields of every
-            response.
+            Its ``take_event(exchange, data)`` gets every event of an event stream. What it returns, if not ``None``, is
+            the reply; what it raises ends the exchange. For an exchange with the id :data:`STANDING`,
+            ``stream_opened(exchange)`` is called when the stream begins, and ``take_named_event(name, data)`` gets
+            events with a name of their own. ``take_cookies(values)`` gets the ``Set-Cookie`` fields of every response.
         limit
             The longest body, or event of one, in bytes.
 
-        The future's result is a :class:`WireReply`, or what the listener returned; its exception is a
-        :class:`WireError`, or what the listener raised. Where the exchange's id is 0, the head of an event stream is
-        the result.
+        Returns
+        -------
+        A future whose result is a :class:`WireReply`, or what the listener returned; its exception is a
+        :class:`WireError`, or what the listener raised. If the exchange's id is 0, the result is the head of the
+        response when that is an event stream.
 
         Raises
         ------
@@ -165,24 +172,24 @@ class Wire(PacedReader):
         """Close the connection if it still carries the exchange of this future, which nobody waits for any more."""
 
     def retire(self) -> None:
-        """Let the exchange under way be the last one, if there is any, and else close the connection now.
+        """Make the exchange under way the last one; without one, close the connection now.
 
-        For who finds that a response was not the one to its request: all that follow would be one behind as well.
+        For a response that did not belong to its request: all later ones would be off by one as well.
         """
 
     def close(self) -> None:
-        """Close the connection at once; idempotent. The exchange it carries must have been ended."""
+        """Close the connection at once; idempotent. Its exchange must have been ended before."""
 
     def lost(self, error: BaseException | None) -> None:
         """Called once when the connection is gone; to be overridden."""
 
     def has_news(self) -> bool:
-        """Tell whether something has come that the loop has not read yet; to be overridden, as it does I/O."""
+        """Return whether data has arrived that the loop has not read yet; to be overridden, as it does I/O."""
 
     def flooded(self) -> None:
-        """Pass on to the listener that the server floods."""
+        """Tell the listener that the server floods."""
 
-    # asyncio's and httptools' side
+    # Callbacks of asyncio and httptools
     def connection_lost(self, error: BaseException | None) -> None: ...
     def get_buffer(self, sizehint: int) -> memoryview: ...
     def buffer_updated(self, size: int) -> None: ...

@@ -1,7 +1,7 @@
-"""One HTTP/1.1 connection after aiohttp has opened it: a request in one write, its reply straight to a future.
+"""An HTTP/1.1 connection after aiohttp has opened it: a request in one write, its reply straight to a future.
 
-llhttp, through httptools, parses; this module decides what may follow what, how much of it, and whether the connection
-may carry another request.
+llhttp parses, through httptools. This module decides which message may follow which, how long they may be, and whether
+the connection may carry another request.
 """
 
 cimport cython
@@ -27,27 +27,27 @@ from mcp_manager._core.http_message import (
 from mcp_manager._core.sse import SseLimitError
 
 cdef enum:
-    # Bytes that may come without any of them being body: a head and all those before it, trailers, the sizes of chunks.
+    # Most bytes in a row without any body: a head and those of interim responses, trailers, sizes of chunks.
     MAX_SILENT = 131072
-    # What is received at once by whoever had to wait for a turn of the loop.
+    # Most bytes received at once by a wire that had to wait for a time slice.
     MAX_IN_TURN = 16384
-    # A body in so many pieces, of one receive, is paid for piece by piece.
+    # With more pieces of a body than this in one receive, they are charged to the read budget.
     MAX_PIECES = 64
-    # From here on what is left of a body is received where it will stay.
+    # A body with at least this many bytes left is received in place.
     MIN_DIRECT = 32768
     MAX_COPIED = 4096
     MAX_QUOTED = 8
-    # A request that fits the smallest socket buffer is gone before its reply can arrive.
+    # A request that fits the smallest socket buffer has been sent before its reply can arrive.
     MAX_UNWATCHED_WRITE = 16384
-    # Sweeps an idle connection survives.
+    # Sweeps that an idle connection survives.
     IDLE_SWEEPS = 2
     WARY_SWEEPS = 30
 
 cdef int64_t STREAM_END_NS = 1_000_000_000
-# Since a wire was used this lately, the loop has had its turn: it knows of an end that came before.
+# A wire that was used this recently needs no check: the loop has just served it, and knows if it ended.
 cdef int64_t FRESH_NS = 5_000_000
 cdef int64_t PIECE_NS = 400
-# Who closes a connection this soon after its first reply does so after every one.
+# A server that closes a connection this soon after its first reply does so after every reply.
 cdef int64_t AT_ONCE_NS = 500_000_000
 
 
@@ -81,13 +81,13 @@ cdef class WirePool:
         while self.unused:
             wire = <Wire> self.unused.pop()
             self.group.idle -= 1
-            # Between a fatal error and connection_lost() lies a turn of the loop.
+            # connection_lost() follows a fatal error in a later event-loop iteration.
             if wire.state != IDLE or wire.transport.is_closing():
                 continue
             if wire.resting or (
                 (now_ns == 0 or self.wary > 0 or now_ns - wire.used_ns > FRESH_NS) and wire.has_news()
             ):
-                # What came is for the loop to read: most likely the end.
+                # The loop must read what has arrived: most likely the end.
                 if aside is None:
                     aside = []
                 aside.append(wire)
@@ -107,7 +107,7 @@ cdef class WirePool:
             self.wary -= 1
         for wire in self.unused:
             if wire.resting and <int64_t> self.clock() - wire.first_end_ns > AT_ONCE_NS:
-                # It is kept open.
+                # The server keeps it open.
                 wire.resting = self.single_use = False
             wire.sweeps += 1
             if wire.sweeps >= IDLE_SWEEPS:
@@ -127,7 +127,7 @@ cdef class WirePool:
             if wire.listener is listener and wire.future is not None and wire.exchange.request_id == request_id:
                 wire.resolve(reply)
                 wire.forget_exchange()
-                # Whatever it still brings is nobody's.
+                # What it still brings belongs to no request.
                 wire.close()
                 return True
         return False
@@ -141,7 +141,7 @@ cdef class WirePool:
             self.group.idle += 1
 
     cdef object rest(self, Wire wire):
-        """Close a wire that the far end is about to close, but keep one: if it stays open, wires are used again."""
+        """Close a wire that the server is about to close, but keep one: if it stays open, wires are reused again."""
         cdef Wire other
         if self.group.on_return is None and wire.served == 1:
             for other in self.unused:
@@ -169,7 +169,7 @@ cdef class Wire(ResponseReader):
         self.turns = pool.turns
         self.create_future = create_future
 
-    # The side of the pool and the transport above
+    # Interface for the pool and the transport
 
     def attach(self, transport):
         if self.pool is None or self.state != CLOSED:
@@ -244,12 +244,12 @@ cdef class Wire(ResponseReader):
         else:
             self.fail(WireError(_EXPIRED))
 
-    # The side of asyncio: BufferedProtocol
+    # Callbacks of asyncio.BufferedProtocol
 
     def get_buffer(self, sizehint):
         if self.direct:
-            # One byte more than the body has, where the zero after it stands: a transport that fills what it gets
-            # would keep what follows for later, when the connection may carry another exchange.
+            # One byte beyond the body, in place of its terminating zero: it shows that more follows. If the buffer
+            # ended with the body, that would arrive only later, when the connection may carry another exchange.
             return room_in(self.body, self.received, self.length - self.received + 1)
         return self.pool.view if not self.in_turns else self.pool.view[:MAX_IN_TURN]
 
@@ -265,7 +265,7 @@ cdef class Wire(ResponseReader):
             self.take_in_place(size)
             return
         if self.state == IDLE:
-            # Nothing was asked.
+            # Nothing was requested.
             self.close()
             return
         self.silent += size
@@ -274,13 +274,13 @@ cdef class Wire(ResponseReader):
             self.events.used_up = False
         try:
             received = PyByteArray_AS_STRING(self.pool.storage)
-            # A copy of little costs less than a view of it.
+            # A copy of a few bytes costs less than a view of them.
             if size <= MAX_COPIED:
                 self.feed(PyBytes_FromStringAndSize(received, size))
             else:
                 self.feed(PyMemoryView_FromMemory(received, size, PyBUF_READ))
         except Exception as error:
-            # An upgrade, too: nobody asked for one.
+            # This includes an upgrade, which was not requested.
             if self.state != CLOSED:
                 if self.finished:
                     self.close()
@@ -293,7 +293,7 @@ cdef class Wire(ResponseReader):
         self.settle()
 
     cdef object objection(self, error, Py_ssize_t size):
-        """Say what is wrong with what was received, and how it begins if it is no HTTP from the start."""
+        """Return the error for malformed data, with its first bytes if it is not HTTP from the start."""
         if isinstance(error.__context__, MemoryError):
             return error.__context__
         if self.state != WAITING or self.silent != size:
@@ -307,7 +307,7 @@ cdef class Wire(ResponseReader):
 
     def connection_lost(self, error):
         if self.paused and self.state != CLOSED:
-            # What came before is read to its end.
+            # First handle what was received before.
             self.ended = (error,)
             return
         self.ended = None
@@ -324,11 +324,11 @@ cdef class Wire(ResponseReader):
         self.parser = self.feed = self.write = self.transport = self.events = None
         self.lost(error)
 
-    # The side of llhttp
+    # Callbacks of llhttp
 
     def on_message_begin(self):
         if self.finished or self.state != WAITING:
-            # A second reply to one request: no telling whose it is.
+            # A second response to one request: it is not known which request it belongs to.
             self.early = True
 
     def on_header(self, bytes name not None, bytes value not None):
@@ -358,7 +358,7 @@ cdef class Wire(ResponseReader):
         self.events = EventStream(self.exchange, self.listener, self.limit, self.turns)
         self.exchange.head = make_reply(self.status, self.headers, self.media_type, b"", self.content)
         if self.exchange.request_id == 0:
-            # Nothing on the stream can be a reply to what asks for none.
+            # The message gets no reply, so nothing on the stream can be one.
             self.answer(self.exchange.head)
         elif self.exchange.request_id < 0:
             self.listener.stream_opened(self.exchange)
@@ -377,7 +377,8 @@ cdef class Wire(ResponseReader):
         if self.early or self.state == IDLE or self.state == CLOSED:
             return
         if self.state == WAITING:
-            # An interim reply (RFC 9110, section 15.2): the one that counts is still to come. All are bounded together.
+            # An interim response (RFC 9110, section 15.2): the final one follows. MAX_SILENT bounds all of them
+            # together.
             self.forget_head()
             return
         self.finish()
@@ -394,7 +395,7 @@ cdef class Wire(ResponseReader):
         if self.received > self.length:
             PyBytes_AS_STRING(self.body)[self.length] = 0
             self.early = True
-        # The parser has not seen these bytes: what it would say next is about something else.
+        # The parser has not seen these bytes, so its state is no longer valid.
         self.replace_parser()
         self.finish()
         self.settle()
@@ -426,7 +427,7 @@ cdef class Wire(ResponseReader):
         self.received += size
 
     cdef object take_events(self, bytes chunk):
-        """Take the events in a chunk, or those that waited for a turn of the loop."""
+        """Handle the events in a chunk, or those that waited for a time slice."""
         cdef EventStream events = self.events
         if self.paused and chunk is not None:
             events.add(chunk)
@@ -459,13 +460,13 @@ cdef class Wire(ResponseReader):
             self.listener.flooded()
 
     cdef object answer(self, reply):
-        """Deliver the reply while its stream goes on."""
+        """Deliver the reply while its stream continues."""
         self.state = ENDING
         self.pool.wheel.take(self)
         self.resolve(reply)
 
     cdef object finish(self):
-        """Take the end of the response."""
+        """Handle the end of the response."""
         self.finished = True
         self.reusable = self.reusable_now()
         if not self.paused:
@@ -474,7 +475,7 @@ cdef class Wire(ResponseReader):
     cdef object conclude(self):
         cdef bytes body
         if self.state == STREAM:
-            # It may have been the reply to another request: then the next one would be, too.
+            # It may have been the response to another request: then so would be the next one.
             self.reusable = False
             self.reject(WireError(_UNANSWERED), None)
         elif self.state == BODY:
@@ -488,12 +489,12 @@ cdef class Wire(ResponseReader):
 
     cdef bint reusable_now(self):
         if self.watch_write and self.transport.get_write_buffer_size() > 0:
-            # The reply overtook its request: what is left of that would be read as the next one.
+            # The reply overtook its request: the rest of that would be read as the next request.
             return False
         return self.kept_alive if self.asked_parser else self.parser.should_keep_alive()
 
     cdef object settle(self):
-        """Decide, after the bytes at hand are parsed, what becomes of the connection."""
+        """Decide what happens to the connection, after the received bytes are parsed."""
         if self.state == CLOSED:
             return
         if self.paused and self.state != ENDING:
@@ -534,14 +535,14 @@ cdef class Wire(ResponseReader):
         self.close()
 
     cdef object broke(self, str detail, object cause):
-        """Fail the exchange with the end of its connection."""
+        """Fail the exchange because its connection ended."""
         error = WireError(_LOST, detail)
         error.unread = self.state == WAITING and self.silent == 0
         error.reused = self.served > 0
         self.reject(error, cause)
 
     cdef object learn_from_end(self):
-        """Take note of how the far end ends connections that it has not said it would end."""
+        """Learn how the server ends connections without announcing it."""
         self.broken = True
         if self.served == 0 or self.finished:
             return
@@ -576,7 +577,7 @@ cdef class Wire(ResponseReader):
             future.set_exception(error)
 
     cdef object keep_head(self):
-        """Leave with its exchange what has come of a head: the server may have begun a session."""
+        """Store the head received so far in its exchange: the server may have begun a session."""
         if self.state == WAITING or self.state == BODY:
             self.leave_head(self.exchange, self.status if self.state == BODY else self.parser.get_status_code())
 

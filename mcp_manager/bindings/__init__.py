@@ -1,4 +1,4 @@
-"""``PyMcpManager``: the same manager for threads and for programs without a loop. No logic of its own."""
+"""``PyMcpManager``: the manager for threads and for programs without an event loop. It has no logic of its own."""
 
 from __future__ import annotations
 

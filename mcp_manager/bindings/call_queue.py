@@ -1,4 +1,4 @@
-"""Calls from other threads and loops, run on one event loop: a queue in, a lock or one callback back."""
+"""Runs calls from other threads and loops on one event loop: a queue in, a lock or one callback back."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ _PENDING: Final = object()
 
 
 class CallQueue:
-    """Run coroutines on an event loop for callers elsewhere, leaner than ``asyncio.run_coroutine_threadsafe``.
+    """Run coroutines on an event loop for other threads and loops, faster than ``asyncio.run_coroutine_threadsafe``.
 
-    The loop is woken once for all calls that came since it last looked. A call's own task stores what came of it and
-    releases a lock as its last act: there is no concurrent future, and no callback waits for another pass of the loop.
+    The loop is woken once for all calls that arrived since it last looked. A call's own task stores the result and, as
+    its last step, releases a lock: there is no concurrent future, and no callback that takes another event-loop
+    iteration.
 
     Parameters
     ----------
     loop
-        Where the calls run. Whoever ends it calls :meth:`close` first; on a loop of somebody else, :meth:`serve` is the
-        task that learns of its end. Threads notice the end of a loop that ends without either.
+        The loop that runs the calls. Whoever ends it must call :meth:`close` first. On a loop that somebody else owns,
+        run :meth:`serve`, which notices the end of the loop. Threads that wait notice the end of a loop without either.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -48,28 +49,30 @@ class CallQueue:
     def run(self, work: Coroutine[Any, Any, T], deadline: CallerDeadline | None = None) -> T:
         """Run work on the loop and block this thread until it is done; an interrupt of this thread cancels the work.
 
-        Must not be called on the loop's own thread.
+        It must not be called on the loop's own thread.
 
         Parameters
         ----------
+        work
+            The coroutine to run.
         deadline
-            When this thread gives up, though the loop be blocked: work that has not begun then never does, and other
-            work is cancelled. It is for the work itself to end in time where the loop is not.
+            When this thread gives up, even if the loop is blocked: work that has not begun never will, and other work
+            is cancelled. While the loop is not blocked, the work itself must end in time.
 
         Raises
         ------
         NotRunningError
-            The work was cancelled by somebody else, or the loop ended.
+            The work was cancelled on the loop, or the loop ended.
         DeadlineExceededError
-            The deadline passed, and the loop said nothing.
+            The deadline passed while the loop did not respond.
         """
         lock = threading.Lock()
         lock.acquire()
         call = _Call(work, lock.release)
         try:
             self._submit(call)
-            # A signal that arrives in the instant before the wait for a lock begins does not end that wait, and the end
-            # of a loop that belongs to somebody else ends no wait at all: so it is cut up.
+            # The wait is cut into short ones: a signal that arrives just before a wait for a lock begins does not end
+            # that wait, and neither does the end of a loop that somebody else owns.
             while not lock.acquire(timeout=_CHECK_S if deadline is None else min(_CHECK_S, deadline.patience_s())):
                 if self._is_inherited:
                     raise _inherited()
@@ -86,14 +89,14 @@ class CallQueue:
         try:
             return call.outcome() if call.is_done else self._give_up(call, deadline)
         finally:
-            # The traceback of an error holds this frame.
+            # The traceback of an error keeps this frame alive.
             del call
 
     async def run_async(self, work: Coroutine[Any, Any, T], deadline: CallerDeadline | None = None) -> T:
         """Run work on the loop and await it on another one, which must end first unless :meth:`close` is called.
 
-        A cancellation of the caller cancels the work and does not wait for its end. ``deadline`` and errors are those of
-        :meth:`run`.
+        A cancellation of the caller cancels the work and does not wait for its end. ``deadline`` and the errors are
+        those of :meth:`run`.
         """
         running = asyncio.get_running_loop()
         waiter = running.create_future()
@@ -116,17 +119,17 @@ class CallQueue:
             del call
 
     def close(self) -> None:
-        """Refuse calls that were not started, now and later. Those that were end with their tasks."""
+        """Refuse calls that have not started, now and later; calls that have end with their tasks."""
         self._closed = True
         while (call := self._next()) is not None:
             call.refuse()
 
     def _disown(self) -> None:
-        """Leave the calls to the process that this one was forked from: whoever forked while waiting is told so."""
+        """Leave the calls to the parent process after a fork; a caller that waits here gets an error."""
         self._is_inherited = self._closed = True
 
     async def serve(self) -> None:
-        """Stay until cancelled, as ``asyncio.run`` does to all tasks at its end: then no call may outlive this one."""
+        """Run until cancelled, as ``asyncio.run`` cancels all tasks at its end; then end the calls first."""
         try:
             await self._loop.create_future()
         except asyncio.CancelledError:
@@ -143,7 +146,7 @@ class CallQueue:
 
     def _submit(self, call: _Call[Any]) -> None:
         self._waiting.append(call)
-        # In this order here, and the other way round in close() and _start(): no call falls between the two.
+        # Append first, then check: close() and _start() do it in the opposite order, so that no call is missed.
         if self._closed:
             self.close()
         elif not self._woken:
@@ -151,7 +154,7 @@ class CallQueue:
             try:
                 self._loop.call_soon_threadsafe(self._start)
             except RuntimeError:
-                # The loop is closed, and others may have relied on this wake-up.
+                # The loop is closed. Other callers may have relied on this wake-up.
                 self.close()
 
     def _start(self) -> None:
@@ -161,7 +164,8 @@ class CallQueue:
                 call.refuse()
                 continue
             run = self._run(call)
-            # To its first stop inside the ``try``: a task cancelled before its first step would skip all of it.
+            # Up to the pause inside the ``try``: a task that is cancelled before its first step would skip the
+            # ``finally``.
             run.send(None)
             self._started.add(call)
             call.task = background_task(run, "call from a thread", context=call.context, loop=self._loop)
@@ -169,15 +173,16 @@ class CallQueue:
     async def _run(self, call: _Call[Any]) -> None:
         try:
             await _pause()
-            # In this order here, and the other way round in _withdraw(): nobody is told that what has begun has not.
+            # Set first, then check: _withdraw() does it in the opposite order, so that work that has begun is never
+            # reported as not sent.
             call.has_begun = True
             if not call.is_withdrawn:
                 call.result = await call.work
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
-            # They are meant for the loop.
+            # These are meant for the loop.
             raise
         except BaseException as error:
-            # Without this frame, which holds the call, which holds the error.
+            # Without this frame in the traceback: it refers to the call, which refers to the error.
             trace = error.__traceback__
             call.error = error.with_traceback(trace and trace.tb_next)
             del trace
@@ -190,29 +195,29 @@ class CallQueue:
 
     def _next(self) -> _Call[Any] | None:
         try:
-            # Most often this is asked of an empty queue, and an exception costs more than the question.
+            # Most often the queue is empty, and an exception costs more than the check.
             return self._waiting.popleft() if self._waiting else None
         except IndexError:
             return None
 
     def _wake_again(self, call: _Call[Any]) -> None:
-        """Make up for a thread that was interrupted between its promise to wake the loop and the deed."""
+        """Wake the loop for a thread that was interrupted after it set ``_woken`` and before it woke the loop."""
         if call.task is None:
             self._call_on_loop(self._start)
 
     def _withdraw(self, call: _Call[Any]) -> Delivery:
-        """Keep work from being begun, and tell whether that was in time."""
+        """Prevent work from beginning; return ``unknown`` if it was too late for that."""
         call.is_withdrawn = True
         try:
             self._waiting.remove(call)
         except ValueError:
-            # The loop has it, and skips it when it comes to it.
+            # The loop has taken it, and will skip it.
             return "unknown" if call.has_begun else "not_sent"
         call.work.close()
         return "not_sent"
 
     def _give_up(self, call: _Call[T], deadline: CallerDeadline | None) -> T:
-        """End a call whose deadline has passed; what became of it in this very instant still counts."""
+        """Give up a call whose deadline has passed, unless it is done at this very moment."""
         assert deadline is not None
         if self._is_inherited:
             raise _inherited()
@@ -242,7 +247,7 @@ class CallQueue:
 
 
 class _Call(Generic[T]):
-    """One piece of work, and what came of it once ``done`` has been called."""
+    """A piece of work, and its result once ``done`` has been called."""
 
     __slots__ = ("context", "done", "error", "has_begun", "is_done", "is_withdrawn", "result", "task", "work")
 
@@ -282,7 +287,7 @@ def _notify(loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[None]) -> No
     try:
         loop.call_soon_threadsafe(_resolve, waiter)
     except RuntimeError:
-        # The caller's loop is closed: nobody is left to be told.
+        # The caller's loop is closed: nobody waits any more.
         return
 
 
@@ -296,4 +301,4 @@ def _stopped(delivery: Delivery) -> NotRunningError:
 
 
 def _inherited() -> NotRunningError:
-    return NotRunningError("The call goes on in the process that this one was forked from", delivery="unknown")
+    return NotRunningError("The call continues in the parent process of this fork", delivery="unknown")

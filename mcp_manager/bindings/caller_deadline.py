@@ -1,4 +1,4 @@
-"""The deadline of a call from another thread or loop: it holds also while the loop that makes the call is blocked."""
+"""The deadline of a call from another thread or loop, which holds even while the manager's loop is blocked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mcp_manager.runtime.loop_lag import BLOCKED_S, LATE_HINT
 
 __all__ = ["CallerDeadline", "LoopWheels", "Patience"]
 
-# The loop, which knows more of the call, is to be the one that answers: a loop that is later than this is blocked.
+# The loop knows more about the call, so it should report the timeout itself; it is blocked if it is later than this.
 _GRACE_NS: Final = round(BLOCKED_S * 1e9)
 
 
@@ -24,9 +24,9 @@ class CallerDeadline:
     Parameters
     ----------
     timeout_s
-        Seconds for everything together, from 0.
+        Seconds for the whole call, at least 0.
     server_id
-        Whom the call is for, as errors say; ``None`` if that is still to be chosen.
+        The server of the call, for errors; ``None`` if it is still to be chosen.
     """
 
     __slots__ = ("_ends_ns", "_server_id", "_timeout_ns", "patience_ends_ns")
@@ -38,7 +38,13 @@ class CallerDeadline:
         self._server_id = server_id
 
     def left_s(self) -> float:
-        """Return the seconds that are left for a call that begins now; raises :meth:`passed` if the loop used them up."""
+        """Return the seconds that are left for a call that begins now.
+
+        Raises
+        ------
+        DeadlineExceededError
+            The loop has used them up.
+        """
         left_ns = self._ends_ns - time.monotonic_ns()
         if left_ns <= 0 < self._timeout_ns:
             raise self.passed("not_sent")
@@ -49,11 +55,11 @@ class CallerDeadline:
         return max(0, self.patience_ends_ns - time.monotonic_ns()) / 1e9
 
     def passed(self, delivery: Delivery) -> DeadlineExceededError:
-        """Make the error of a caller that gives up. It is this side that was late: that says nothing of the server."""
+        """Return the error of a caller that gives up; it is local, since this side was late and not the server."""
         error = DeadlineExceededError(
-            "the manager did not come to it within the deadline"
+            "the manager did not begin the call within the deadline"
             if delivery == "not_sent"
-            else "the manager did not end it at the deadline",
+            else "the manager did not end the call at the deadline",
             server_id=self._server_id,
             delivery=delivery,
             hint=LATE_HINT,
@@ -63,25 +69,25 @@ class CallerDeadline:
 
 
 class Patience(Deadline):
-    """End the wait for a future when its time is up; ``waiter`` belongs to the loop whose wheel this is set in."""
+    """End the wait for a future when its time is up; ``waiter`` must belong to the loop of the wheel."""
 
     def __init__(self, waiter: asyncio.Future[None]) -> None:
         super().__init__()
         self._waiter = waiter
 
     def expired(self) -> None:
-        """Let whoever waits look for itself."""
+        """Wake the waiter, which then checks its call."""
         if not self._waiter.done():
             self._waiter.set_result(None)
 
 
 class LoopWheels(threading.local):
-    """Keep one timer for each calling thread's loop: a timer for every call would add half the cost of the call."""
+    """Keep one timer for the loop of each calling thread: a timer per call would add half of a call's cost."""
 
     _loop: asyncio.AbstractEventLoop | None = None
 
     def wheel(self, running: asyncio.AbstractEventLoop) -> DeadlineWheel:
-        """Return the deadlines of the loop that runs on this thread."""
+        """Return the deadline wheel of the loop that runs on this thread."""
         if self._loop is not running:
             self._loop, self._timer = running, DeadlineTimer()
         return self._timer.wheel

@@ -1,4 +1,4 @@
-"""A daemon thread that runs an event loop of its own, and ends when told to."""
+"""A daemon thread that runs an event loop of its own until it is told to end."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["LoopThread"]
 
 
 class LoopThread:
-    """Run an event loop on a thread: uvloop where it is installed, else asyncio's own.
+    """Run an event loop on a thread: uvloop's if it is installed, else asyncio's own.
 
-    The thread is a daemon, so that an interpreter whose user forgot to stop it can still end. ``calls`` runs coroutines
-    on the loop for everybody else.
+    The thread is a daemon: an interpreter can exit even if nobody stops the thread. ``calls`` runs coroutines on the
+    loop for other threads.
     """
 
     def __init__(self, name: str) -> None:
@@ -28,7 +28,7 @@ class LoopThread:
         started = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(started,), name=name, daemon=True)
         self._finishing: concurrent.futures.Future[None] | None = None
-        # Not a plain lock: whatever a signal interrupts, its handler may want to stop a manager.
+        # Reentrant: a signal may interrupt this thread while it holds the lock, and its handler may stop a manager.
         self._lock = threading.RLock()
         self._thread.start()
         try:
@@ -50,11 +50,11 @@ class LoopThread:
         self._thread.join()
 
     def _disown(self) -> None:
-        """Leave the loop to the process that this one was forked from, also if it was its thread that forked."""
+        """Leave the loop to the parent process after a fork, even if the loop's own thread forked."""
         self.calls._disown()
         if self._thread.ident == threading.get_ident():
-            # The child is this one thread, and ends with it: when the callback that forked is over. What else is to be
-            # done on the loop, its own end included, is for the parent.
+            # The child has only this thread, and exits once the callback that forked is over. Whatever else is
+            # scheduled on the loop, and its end, is left to the parent.
             self.loop.call_soon(os._exit, 0)
 
     def _run(self, started: threading.Event) -> None:
@@ -63,14 +63,14 @@ class LoopThread:
         try:
             self.loop.run_forever()
         finally:
-            # Before the leftovers are counted: what is started after that would never end.
+            # Before the remaining tasks are collected: one that starts after that would never end.
             self.calls.close()
             self._cancel_leftovers()
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
             self.loop.close()
 
     def _cancel_leftovers(self) -> None:
-        """End the calls of threads that still wait: each gets its cancellation, none is left hanging."""
+        """Cancel the calls that other threads still wait for, so that none of them waits for ever."""
         leftovers = asyncio.all_tasks(self.loop)
         for task in leftovers:
             task.cancel()

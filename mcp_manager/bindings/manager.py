@@ -1,4 +1,4 @@
-"""``PyMcpManager``: the documented class. Threads and loops, no logic: everything else is :class:`McpManager`."""
+"""``PyMcpManager``: makes :class:`McpManager` usable from threads and other loops, without logic of its own."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ __all__ = ["PyMcpManager"]
 T = TypeVar("T")
 
 _SIGNAL_CHECK_S: Final = 0.5
-# Beyond the time that the manager's own end may take.
+# Added to the time that the manager's own shutdown may take.
 _EXIT_S: Final = 2.0
 
 
 class _Stopping:
-    """What ``stop()`` returns: done already or on its way, and never a warning when it is not awaited."""
+    """What ``stop()`` returns: await it to wait for the end; it gives no warning if it is never awaited."""
 
     __slots__ = ("_future", "_thread")
 
@@ -63,31 +63,41 @@ class _Stopping:
             future = asyncio.wrap_future(future)
         yield from asyncio.shield(future).__await__()
         if self._thread is not None:
-            # Nothing is left to run on it: its end is a matter of microseconds.
+            # The thread has nothing left to run: it ends within microseconds.
             self._thread.join()
 
 
 class PyMcpManager(Unique):
     """Manage a fleet of MCP servers from plain threads or from asyncio.
 
+    Started with :meth:`start`, the manager runs on a thread of its own and may be called from any thread or loop.
+    Started with :meth:`start_async`, it runs on the caller's loop: await its ``_async`` methods there, and call its
+    blocking methods from other threads. Use it in a ``with`` or ``async with`` block, or call :meth:`stop`.
+
+    Methods that only read work on any thread and loop, also before the start and after the end:
+    :meth:`get_server_state`, :meth:`get_health_status`, :meth:`list_servers`, :meth:`snapshot`,
+    :meth:`export_prometheus_metrics`.
+
     Parameters
     ----------
     config_path
-        A ``.toml`` or ``.json`` file with the manager's settings and servers to deploy at the start.
-
+        A ``.toml`` or ``.json`` file with settings of the manager, and servers to deploy at the start; ``None`` for the
+        defaults and no servers.
     token_store, redirect_handler
         See :class:`~mcp_manager.McpManager`; both are awaited on the manager's loop.
-
-    Started with :meth:`start`, the manager lives on a thread of its own and may be called from any thread or loop.
-    Started with :meth:`start_async`, it lives on the caller's loop: its ``_async`` methods are called there, its sync
-    methods from other threads. What only reads state answers anywhere: :meth:`get_server_state`,
-    :meth:`get_health_status`, :meth:`list_servers`, :meth:`snapshot`, :meth:`export_prometheus_metrics`. Usable as
-    ``with`` and ``async with``.
 
     Raises
     ------
     ConfigError
         The file is missing or invalid.
+
+    Example
+    -------
+    ::
+
+        with PyMcpManager() as manager:
+            manager.deploy_server("search", {"url": "https://search.example.com/mcp"})
+            response = manager.execute("search", '{"method": "tools/list"}', timeout=10)
     """
 
     def __init__(
@@ -100,7 +110,7 @@ class PyMcpManager(Unique):
         self._token_store = token_store
         self._redirect_handler = redirect_handler
         self._config = load_manager_config(config_path) if config_path is not None else ManagerConfig()
-        # Not a plain lock: whatever a signal interrupts, its handler may stop the manager.
+        # Reentrant: a signal may interrupt this thread while it holds the lock, and its handler may stop the manager.
         self._lock = threading.RLock()
         self._manager: McpManager | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -108,7 +118,7 @@ class PyMcpManager(Unique):
         self._serving: asyncio.Task[None] | None = None
         self._thread: LoopThread | None = None
         self._stopped = False
-        # The thread of the loop it was started on, 0 where that is a thread of its own.
+        # The thread of the caller's loop that the manager runs on; 0 if it has a thread of its own.
         self._home = 0
         self._is_inherited = False
         tell_of_forks(self)
@@ -117,8 +127,8 @@ class PyMcpManager(Unique):
         return McpManager(self._config, token_store=self._token_store, redirect_handler=self._redirect_handler)
 
     def __del__(self) -> None:
-        # It may never have come as far as having one.
-        manager = getattr(self, "_manager", None)
+        # __init__() may have failed before it was set.
+        manager = self.__dict__.get("_manager")
         if manager is None or not self._is_up or not manager.is_running:
             return
         try:
@@ -145,10 +155,12 @@ class PyMcpManager(Unique):
     def start(self) -> None:
         """Start the manager on a thread of its own and deploy the configured servers. Starting twice does nothing.
 
+        Servers that cannot be reached are retried until they answer.
+
         Raises
         ------
         NotRunningError
-            It was stopped before, or runs on an event loop.
+            The manager was stopped before, or runs on an event loop.
         """
         with self._lock:
             if self._is_up and self._thread is not None:
@@ -161,14 +173,14 @@ class PyMcpManager(Unique):
         _running.add(self)
         try:
             self._wait(self._manager.start())
-            # By a signal's handler, or by another thread.
+            # A signal handler or another thread may have stopped it meanwhile.
             self._check_unstopped()
         except BaseException:
             self.stop()
             raise
 
     async def start_async(self) -> None:
-        """Start the manager on the running loop; raises as :meth:`start`."""
+        """Start the manager on the running loop and deploy the configured servers; raises like :meth:`start`."""
         with self._lock:
             loop = asyncio.get_running_loop()
             if self._is_up and self._loop is loop:
@@ -189,8 +201,8 @@ class PyMcpManager(Unique):
     def stop(self) -> _Stopping:
         """Stop the manager and everything it runs; idempotent.
 
-        Called plainly it blocks until all is over, except on a thread whose event loop is running: there it starts
-        the shutdown at once and returns, and ``await manager.stop()`` waits for its end.
+        It blocks until all has ended, except on a thread whose event loop is running: there it begins the shutdown and
+        returns, and ``await manager.stop()`` waits for the end.
         """
         with self._lock:
             manager, loop, thread = self._manager, self._loop, self._thread
@@ -218,7 +230,7 @@ class PyMcpManager(Unique):
         return _Stopping(future, thread)
 
     def _stop_at_exit(self) -> None:
-        """Stop the manager, and give up on a loop that does not come to it: an interpreter must be able to end."""
+        """Stop the manager at exit, but do not wait for a blocked loop: the interpreter must be able to exit."""
         manager, thread = self._manager, self._thread
         if manager is None or thread is None or self._is_inherited:
             return
@@ -232,7 +244,7 @@ class PyMcpManager(Unique):
         await self.stop()
 
     def _end_unwatched(self, manager: McpManager) -> None:
-        """Begin the end, and leave it to the loop: this may be any thread, also the loop's own, in the midst of anything."""
+        """Begin the shutdown and leave it to the loop: the garbage collector may call this on any thread."""
         loop = self._loop
         self._stopped = True
         if self._thread is not None:
@@ -241,7 +253,7 @@ class PyMcpManager(Unique):
             asyncio.run_coroutine_threadsafe(self._end(manager), loop)
 
     async def _end(self, manager: McpManager) -> None:
-        """Stop a manager that lives on this loop, and what passes calls to it from other threads."""
+        """Stop a manager that runs on this loop, and then its queue of calls from other threads."""
         try:
             await manager.stop()
         finally:
@@ -250,26 +262,29 @@ class PyMcpManager(Unique):
                 self._serving.cancel()
                 await asyncio.wait({self._serving})
 
-    # The documented verbs
+    # Servers and calls
 
     def deploy_server(self, server_id: str, config_json: ServerSpec) -> None:
-        """Deploy a server: validate, register, connect and probe once within ``connect_timeout_s``.
+        """Deploy a server: validate its configuration, register it, connect and probe it once.
+
+        This takes at most ``connect_timeout_s``. A server that cannot be reached is not an error; see
+        :meth:`McpManager.deploy`.
 
         Parameters
         ----------
         server_id
-            The server's only key.
+            The only key of the server, 1 to 256 characters without control characters.
         config_json
-            The configuration as JSON text (or a mapping of the same shape).
+            The configuration as JSON text, a mapping of the same shape, or a :class:`ServerConfig`.
 
         Raises
         ------
         ConfigError
-            The configuration is invalid; a ``ValueError``.
+            The id or the configuration is invalid; a ``ValueError``.
         ServerExistsError
             The id is in use; a ``ValueError``.
         NotRunningError
-            Before :meth:`start` or after :meth:`stop`; a ``RuntimeError``.
+            The manager is not started or was stopped; a ``RuntimeError``.
         """
         self._wait(self._running().deploy(server_id, config_json))
 
@@ -278,7 +293,13 @@ class PyMcpManager(Unique):
         await self._await(self._running().deploy(server_id, config_json))
 
     def undeploy_server(self, server_id: str) -> None:
-        """Remove a server; raises :class:`ServerNotFoundError`, a ``ValueError``."""
+        """Remove a server; its calls under way get ``shutdown_grace_s`` to finish.
+
+        Raises
+        ------
+        ServerNotFoundError
+            No such server; a ``ValueError``.
+        """
         self._wait(self._running().undeploy(server_id))
 
     async def undeploy_server_async(self, server_id: str) -> None:
@@ -294,7 +315,7 @@ class PyMcpManager(Unique):
         verify_tools: ToolCheck = "off",
         **shift: Unpack[Shift],
     ) -> None:
-        """Replace a server's configuration without a gap; see :meth:`McpManager.redeploy`."""
+        """Replace a server's configuration without interrupting its service; see :meth:`McpManager.redeploy`."""
         self._wait(
             self._running().redeploy(server_id, config_json, strategy=strategy, verify_tools=verify_tools, **shift)
         )
@@ -308,7 +329,7 @@ class PyMcpManager(Unique):
         verify_tools: ToolCheck = "off",
         **shift: Unpack[Shift],
     ) -> None:
-        """Replace a server's configuration without a gap; see :meth:`McpManager.redeploy`."""
+        """Replace a server's configuration without interrupting its service; see :meth:`McpManager.redeploy`."""
         await self._await(
             self._running().redeploy(server_id, config_json, strategy=strategy, verify_tools=verify_tools, **shift)
         )
@@ -321,21 +342,27 @@ class PyMcpManager(Unique):
         Parameters
         ----------
         server_id
-            The server, or a :class:`Selector` for any that matches.
+            The server, or a :class:`Selector` for any server that matches.
         request_json
             ``{"method": …, "params": …?}``; ``jsonrpc`` and ``id`` may be left out. A notification returns ``null``.
         timeout
-            Seconds for everything together; default ``request_timeout_s`` of the server. It also holds while the manager's
-            loop is blocked: this thread then gives up a quarter of a second later.
+            Seconds for the whole call; ``request_timeout_s`` of the server by default. It holds even while the
+            manager's loop is blocked: this thread then gives up a quarter of a second later.
         key
-            Calls with the same one stay together, as ``balancing`` of the server's configuration says.
+            Calls with the same key stay together, as ``balancing`` of the server's configuration says.
+
+        Returns
+        -------
+        The response with the caller's ``id``; a JSON-RPC error is a response, too.
 
         Raises
         ------
         InvalidRequestError, ServerNotFoundError
-            ``ValueError``; nothing was sent.
+            The request is invalid, or there is no such server; nothing was sent. Both are a ``ValueError``.
         CallError
-            No answer came; a ``RuntimeError`` whose ``delivery`` says whether the request may have been executed.
+            There was no answer; a ``RuntimeError`` whose ``delivery`` says whether the request may have been executed.
+        NotRunningError
+            The manager is not started, or was stopped before the answer; a ``RuntimeError``.
         """
         manager = self._running()
         deadline = _deadline_of(manager, server_id, timeout)
@@ -347,7 +374,7 @@ class PyMcpManager(Unique):
         """Send a JSON-RPC request; see :meth:`execute`."""
         manager = self._manager
         if manager is not None and get_ident() == self._home and not self._stopped:
-            # The way of nearly every call: as _await(), without asking for the running loop.
+            # The path of nearly every call: like _await(), but without looking up the running loop.
             return await manager.execute_text(server_id, request_json, timeout=timeout, key=key)
         manager = self._running()
         deadline = _deadline_of(manager, server_id, timeout)
@@ -361,10 +388,16 @@ class PyMcpManager(Unique):
         """Set how many instances a server has; see :meth:`McpManager.scale`."""
         await self._await(self._running().scale(server_id, instances))
 
-    # What only reads state answers on any thread and loop, also before the start and after the end.
+    # Methods that only read: they work on any thread and loop, also before the start and after the end
 
     def get_server_state(self, server_id: str) -> str:
-        """Return the server's state as one word, such as ``Healthy``; raises :class:`ServerNotFoundError`."""
+        """Return the server's state as one word, such as ``Healthy``.
+
+        Raises
+        ------
+        ServerNotFoundError
+            No such server; a ``ValueError``.
+        """
         return self._watched().server_state(server_id).value
 
     async def get_server_state_async(self, server_id: str) -> str:
@@ -393,19 +426,19 @@ class PyMcpManager(Unique):
         return self.list_servers()
 
     def snapshot(self) -> FleetSnapshot:
-        """Show the whole fleet at one instant, as plain data without secrets; ``msgspec.json.encode`` makes JSON of it."""
+        """Return the fleet at one instant as plain data without secrets; ``msgspec.json.encode`` makes it JSON."""
         return self._watched().snapshot()
 
     async def snapshot_async(self) -> FleetSnapshot:
-        """Show the whole fleet at one instant; see :meth:`snapshot`."""
+        """Return the whole fleet at one instant; see :meth:`snapshot`."""
         return self.snapshot()
 
     def export_prometheus_metrics(self) -> str:
-        """Render all metrics in the Prometheus text format."""
+        """Return all metrics in the Prometheus text format."""
         return self._watched().metrics_text()
 
     async def export_prometheus_metrics_async(self) -> str:
-        """Render all metrics in the Prometheus text format."""
+        """Return all metrics in the Prometheus text format."""
         return self.export_prometheus_metrics()
 
     get_metrics = export_prometheus_metrics
@@ -413,7 +446,7 @@ class PyMcpManager(Unique):
     # Threads and loops
 
     def _disown(self) -> None:
-        """Leave everything to the process that this one was forked from; one that was not started serves here."""
+        """Leave everything to the parent process after a fork; a manager that was not started remains usable here."""
         self._lock = threading.RLock()
         if self._manager is None or self._loop is None or self._loop.is_closed():
             return
@@ -423,7 +456,7 @@ class PyMcpManager(Unique):
             self._thread._disown()
         elif self._calls is not None:
             self._calls._disown()
-        # To destroy it would end what the parent goes on using.
+        # Destroying it would end what the parent still uses.
         make_permanent(self)
 
     @property
@@ -445,7 +478,7 @@ class PyMcpManager(Unique):
             )
 
     def _watched(self) -> McpManager:
-        """Return what is read from: before the start, a manager that has no servers yet."""
+        """Return the manager to read from; before the start, one without servers."""
         if self._is_inherited:
             raise not_running(Phase.INHERITED)
         manager = self._manager
@@ -478,7 +511,7 @@ class PyMcpManager(Unique):
         return calls.run(work, deadline)
 
     def _await(self, work: Coroutine[Any, Any, T], deadline: CallerDeadline | None = None) -> Coroutine[Any, Any, T]:
-        """Return what to await for work on the manager's loop, whichever loop is running: on its own, work itself."""
+        """Return an awaitable for work on the manager's loop; if that is the running loop, the work itself."""
         loop = self._loop
         if asyncio.get_running_loop() is loop:
             return work
@@ -496,7 +529,7 @@ class PyMcpManager(Unique):
 
 
 def _deadline_of(manager: McpManager, server_id: str | Selector, timeout: float | None) -> CallerDeadline | None:
-    """Return when a caller gives up; ``None`` where the manager has yet to say which server it is, and so how long."""
+    """Return when a caller gives up; ``None`` if the server, and so its timeout, is still to be chosen."""
     timeout_s = manager._request_timeout_s(server_id) if timeout is None else arguments.as_seconds(timeout, "timeout")
     if timeout_s is None:
         return None
@@ -506,16 +539,17 @@ def _deadline_of(manager: McpManager, server_id: str | Selector, timeout: float 
 async def _executed(
     manager: McpManager, server_id: str | Selector, request_json: str, key: str | None, deadline: CallerDeadline | None
 ) -> str:
-    """Execute a request in what is left of its time when the loop comes to it."""
+    """Execute a request in the time that is left when the loop begins it."""
     if deadline is None:
         return await manager.execute_text(server_id, request_json, key=key)
     return await manager.execute_text(server_id, request_json, timeout=deadline.left_s(), key=key)
 
 
 def _result_of(future: concurrent.futures.Future[T]) -> T:
-    """Wait for a future such that Ctrl-C always gets through.
+    """Wait for a future so that Ctrl-C always gets through.
 
-    A signal that arrives in the instant before the wait for a lock begins does not end that wait: so it is cut up.
+    The wait is cut into short ones, since a signal that arrives just before a wait for a lock begins does not end that
+    wait.
     """
     while True:
         try:
@@ -529,7 +563,7 @@ def _loop_over() -> NotRunningError:
     return NotRunningError("The event loop the manager was started on is not running", hint="create a new manager")
 
 
-# A plain stop() leaves nobody else who would hold them.
+# If stop() is not awaited, nobody else keeps these tasks alive.
 _shutdowns: set[asyncio.Task[Any]] = set()
 
 _running: weakref.WeakSet[PyMcpManager] = weakref.WeakSet()

@@ -1,4 +1,4 @@
-"""Health: passive first, an active probe only where traffic is silent, and the state that follows from both."""
+"""Server health: the state of each server, from its calls and, where there is no traffic, from active probes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server is found to be, from what its instances, its calls and its operator say."""
+"""Assesses the state of a server from its instances, its calls and the operator's decisions."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _DEGRADED_FAILURE_RATE: Final = 0.05
 _MIN_CALLS: Final = 20
 _BASELINE_S: Final = 600.0
 _WINDOW_S: Final = 60.0
-# How many calls in a row may be refused, get no answer, and bring no result whatever they are answered; and
-# for how long that is held against an instance that is not called any more: what got no answer, for a shorter time.
+# How many calls in a row must be refused, unanswered, or without a result before an instance counts as failing; and how
+# long that counts against an instance that gets no more calls, less if they were unanswered.
 _REFUSED: Final = 3
 _BROKEN: Final = 5
 _FRUITLESS: Final = 10
 _HELD_AGAINST_NS: Final = 300 * 10**9
 _BROKEN_FOR_NS: Final = 60 * 10**9
-# How many times longer than its limit a probe may take where no call says whether the server is there.
+# How many times its timeout a probe may take when no call shows whether the server is alive.
 _PATIENCE: Final = 4.0
 
 FAILING_CALLS: Final = "failing calls"
@@ -61,14 +61,20 @@ PASSING: Final = frozenset(
         FLOODING,
     }
 )
-"""Reasons that end with calls or with time, of which nobody tells."""
+"""Reasons that calls or time may end without any event: servers with one of them are reviewed regularly."""
 
 
 class Watch:
-    """What the monitor knows of one instance beside what the router counts.
+    """The monitor's record of an instance, in addition to what the router counts.
 
-    ``limit_s`` is how many seconds its next probe may take. ``is_doubted`` tells that its probes fail, or take longer than
-    they should, while it answers calls.
+    Attributes
+    ----------
+    limit_s
+        How many seconds its next probe may take.
+    is_doubted
+        Whether its probes fail, or take too long, while it answers calls.
+    is_awaited
+        Whether its session is made only because somebody waits for it; reset after one turn.
     """
 
     __slots__ = (
@@ -105,40 +111,39 @@ class Watch:
         self.limit_s = instance.template.config.health.timeout_s
         self.silence = Silence()
         self.is_doubted = False
-        # When the last probe that failed was sent, and whether that took longer than it might.
+        # When the last failed probe was sent, and whether the last probe took too long.
         self._failed_ns = 0
         self._ran_out = False
-        # It was with a call when a probe ran out.
+        # Whether it was busy with a call when a probe timed out.
         self._was_busy = False
-        # Whether it has a place of its own among those that were deployed in the same moment.
+        # Whether its probes are spread out from those of instances that were deployed at the same time.
         self.is_spread = False
-        # Somebody waits for its session, and is the only reason to make it; good for one turn.
         self.is_awaited = False
         self.in_flight: asyncio.Task[None] | None = None
 
     @property
     def config(self) -> ServerConfig:
-        """The configuration it was made from; while that of its server is being replaced, the server has the other one."""
+        """The configuration that it was made from; its server may have a newer one while that is rolled out."""
         return self.instance.template.config
 
     def succeeded(self) -> None:
-        """Count a good sign: one is enough at start-up, after a failure it takes ``rise`` of them."""
+        """Count a sign of life: one is enough at start-up; after a failure it takes ``rise`` of them."""
         self.failures = 0
         self.successes += 1
         health = self.config.health
-        # Where nothing probes, no second good sign would ever come.
+        # Without probes, a second sign of life might never come.
         if not self.recovering or not health.enabled or self.successes >= health.rise:
             self.proven = True
             self.recovering = False
 
     def failed(self) -> None:
-        """Count a bad sign other than a failed probe, which is no step towards ``fall``."""
+        """Count a failure that is not a failed probe; it does not count towards ``fall``."""
         self.successes = 0
         self.proven = False
         self.recovering = True
 
     def probe_answered(self, took_s: float) -> None:
-        """Count a probe that was answered, within its limit or that of a slow one."""
+        """Count an answered probe; one that took longer than ``timeout_s`` leaves the probes in doubt."""
         timeout_s = self.config.health.timeout_s
         self.is_doubted = self._ran_out = took_s > timeout_s
         if not self.is_doubted:
@@ -146,26 +151,37 @@ class Watch:
         self.succeeded()
 
     def probe_begins(self, now_ns: int) -> None:
-        """Give a probe no more than its usual time once the call is over that left earlier ones without an answer."""
+        """Reset the time limit of probes once the call has ended that kept earlier probes from being answered."""
         if self._was_busy and called_until_ns(self.instance) <= now_ns:
             self._was_busy = False
             self.limit_s = self.config.health.timeout_s
 
     def probe_failed(self, sent_ns: int, *, ran_out: bool, was_busy: bool = False) -> None:
-        """Count a probe that failed, because it ran out of time, of a program ``was_busy`` with a call, or otherwise."""
+        """Count a failed probe.
+
+        Parameters
+        ----------
+        sent_ns
+            When it was sent.
+        ran_out
+            Whether it timed out.
+        was_busy
+            Whether the program was busy with a call meanwhile.
+        """
         self._was_busy = self._was_busy or (ran_out and was_busy)
         self.failed()
         self.failures += 1
         self._failed_ns = sent_ns
         self._ran_out = ran_out
         if ran_out and self.failures >= self.config.health.fall:
-            # Whether it is dead or slow, no call tells, as it gets none.
+            # It gets no calls any more that could show whether it is dead or only slow.
             self._allow(_PATIENCE * self.config.health.timeout_s)
 
     def heard(self, answered_ns: int) -> None:
-        """Learn when the instance last answered a call: if that was after the last failed probe was sent, it is alive.
+        """Learn when the instance last answered a call.
 
-        Then it is the probe that is in doubt; one that ran out is given more time.
+        If that was after the last failed probe was sent, the instance is alive, and its probes are in doubt; if they
+        timed out, they get more time.
         """
         if not self.failures or answered_ns < self._failed_ns:
             return
@@ -177,47 +193,47 @@ class Watch:
             self._allow(self.config.request_timeout_s)
 
     def replaced(self) -> None:
-        """Hold nothing that its process did not answer against the next one."""
+        """Reset the failures of its process: the next process starts without them."""
         self.failures = 0
         self.is_doubted = self._ran_out = self._was_busy = False
         self.limit_s = self.config.health.timeout_s
 
     @property
     def is_child(self) -> bool:
-        """Whether it is a program of ours."""
+        """Whether it is a child process of this one."""
         return self.config.transport == "stdio"
 
     @property
     def doubt(self) -> str:
-        """Why its probes are in doubt, ``""`` if they are not."""
+        """Why its probes are in doubt; ``""`` if they are not."""
         return (SLOW_PROBE if self._ran_out else PROBE_FAILED) if self.is_doubted else ""
 
     def _allow(self, longest_s: float) -> None:
-        """Give the next probe twice the time, up to ``longest_s``."""
+        """Double the time limit of the next probe, up to ``longest_s``."""
         self.limit_s = max(min(2.0 * self.limit_s, longest_s), self.limit_s)
 
     @property
     def is_scheduled(self) -> bool:
-        """Whether it has turns at all: a child process that is gone is started again whatever is probed."""
+        """Whether it has turns: without probes, only to restart its child process or to make an awaited session."""
         is_restarted = self.is_child or self.is_awaited
         return self.config.health.enabled or (is_restarted and self.instance.session is None)
 
     @property
     def is_untried(self) -> bool:
-        """Whether nothing is known of it yet."""
+        """Whether nothing is known about it yet."""
         instance = self.instance
         has_failed = instance.last_error is not None and not instance.last_error.is_local
         return instance.session is None and not has_failed and not self.failures
 
     @property
     def is_hindered(self) -> bool:
-        """Whether it has no session for what this side lacks, which says nothing of the server."""
+        """Whether it has no session for a local reason, such as no free connection, which is not the server's fault."""
         error = self.instance.last_error
         return self.instance.session is None and error is not None and error.is_local
 
 
 class Baseline:
-    """What the 95th percentile of a server's latencies has long been: a mean over about ten minutes."""
+    """The long-term 95th percentile of a server's latencies: an average over about ten minutes."""
 
     __slots__ = ("_is_exceeded", "_observed_at", "p95_s")
 
@@ -227,17 +243,20 @@ class Baseline:
         self._observed_at = 0.0
 
     def is_exceeded(self, latest: WindowSummary, now: float, factor: float, floor_s: float) -> bool:
-        """Compare the latest calls with it, and have them count from now on; few calls say nothing.
+        """Return whether the latest calls are too slow, and add them to the baseline; too few calls are ignored.
 
-        As older calls leave the window, those that are left may look slow, without any news. So it begins only with calls
-        of the newest part that are slow; it ends as soon as the window says so.
+        When older calls leave the window, the rest may look slow although nothing has changed. So calls become too slow
+        only if those of the newest epoch are slow as well; they stop being so as soon as the whole window is fast
+        enough.
 
         Parameters
         ----------
+        latest
+            A summary of the server's latest calls.
         now
-            Seconds; how often it is asked makes no difference.
+            Seconds of a monotonic clock; how often this is called makes no difference.
         factor, floor_s
-            See :class:`~mcp_manager.config.HealthConfig`.
+            ``slow_factor`` and ``slow_floor_s`` of :class:`~mcp_manager.config.HealthConfig`.
         """
         p95_s = latest.p95_s
         if latest.count < _MIN_CALLS or p95_s is None:
@@ -248,7 +267,7 @@ class Baseline:
         longest_s = max(factor * self.p95_s, floor_s)
         is_news = self._is_exceeded or (latest.newest_p95_s is not None and latest.newest_p95_s > longest_s)
         self._is_exceeded = p95_s > longest_s and is_news
-        # Calls say nothing of the time before the window that they are in.
+        # The calls of a window represent no more time than the window has.
         share = 1.0 - exp(-min(now - self._observed_at, _WINDOW_S) / _BASELINE_S)
         self.p95_s += share * (p95_s - self.p95_s)
         self._observed_at = now
@@ -263,22 +282,22 @@ def assess(
     now_ns: int,
     is_slow: bool = False,
 ) -> tuple[ServerState, tuple[str, ...]]:
-    """Judge a server from its instances; the first state that fits, worst first.
+    """Determine the state of a server from its instances.
 
     Parameters
     ----------
     supervisor
         The server.
     watches, circuits
-        What is known of each of its instances, in the same order.
+        What is known about each of its instances, in the same order.
     now_ns
-        Of the router's clock.
+        The time of the router's clock.
     is_slow
-        Whether its calls take markedly longer than they have long taken.
+        Whether its calls take much longer than they have in the long term.
 
     Returns
     -------
-    The state, and why it is not ``Healthy``.
+    The state, and the reasons why it is not ``Healthy``.
     """
     if supervisor.in_maintenance:
         return ServerState.MAINTENANCE, ("operator",)
@@ -316,7 +335,7 @@ def assess(
 
 
 def _judge(watch: Watch, circuit: BackendReading, fall: int, now_ns: int) -> tuple[str, bool]:
-    """Name what is wrong with an instance, if anything is, and tell whether it can serve at all."""
+    """Return what is wrong with an instance, ``""`` for nothing, and whether it cannot serve at all."""
     if watch.instance.restarts_in_s:
         return RESTARTING, True
     if circuit.circuit_state == CircuitState.OPEN:
@@ -344,7 +363,7 @@ def _judge(watch: Watch, circuit: BackendReading, fall: int, now_ns: int) -> tup
 
 
 def _is_fruitless(circuit: BackendReading, now_ns: int) -> bool:
-    """Tell whether none of its latest calls brought a result, whatever it answered to them and to probes."""
+    """Return whether none of its latest calls brought a result, even if it answers them and its probes."""
     age_ns = now_ns - circuit.last_fruitless_ns
     if age_ns <= _BROKEN_FOR_NS and circuit.broken >= _BROKEN:
         return True

@@ -1,4 +1,4 @@
-"""When each instance is probed, and when each server is judged anew."""
+"""Schedules the probes of instances and the reviews of servers, and keeps the state of every server."""
 
 from __future__ import annotations
 
@@ -29,36 +29,36 @@ __all__ = ["HealthMonitor"]
 
 _log = logging.getLogger(__name__)
 
-# After the first good sign of a server that was down, the next one is asked for soon.
+# How soon the next probe follows the first sign of life of a server that was down.
 _CONFIRM_S: Final = 0.25
-# How soon a failed call shows, and how often a server is judged whose state may change with calls or time alone.
+# How soon a failed call is reviewed, and how often a server whose state may change through calls or time alone.
 _NOTICE_S: Final = 0.1
 _REVIEW_S: Final = 1.0
-# How soon that is tried again which failed for what this side lacks, and judged again what could not be judged.
+# How soon a connection that failed for a local reason is tried again, and a review repeated that failed itself.
 _HINDERED_S: Final = 1.0
 _BROKEN_REVIEW_S: Final = 30.0
 
 
 Item = Watch | Supervisor | Ejections
-"""Who has turns: an instance to be probed, a server to be judged, and a server to be searched for outliers."""
+"""What has turns on the wheel: an instance to probe, a server to review, a server to search for outliers."""
 
 
 class HealthMonitor:
-    """Probe every instance on its own jittered schedule, judge the servers, and keep count of their states.
+    """Probe every instance on its own jittered schedule, assess the servers, and count their states.
 
-    Nothing is done for a server that was never used. Where traffic speaks, nothing is sent: an instance is probed when
-    no call was answered by it for ``interval_s``, and after ``idle_interval_s`` where none went to it. A probe is a
-    handshake, or else the revision's own question whether the server is there; never a call of a tool. Whatever it is
-    answered is a sign of life, and so is a call that was answered since a probe failed.
+    Servers that were never used are left alone. Traffic makes probes unnecessary: an instance is probed when it has
+    answered no call for ``interval_s``, and every ``idle_interval_s`` if it gets no calls. A probe is a handshake or
+    else the liveness request of the protocol revision, never a tool call. Any answer is a sign of life, and so is a
+    call that was answered since a probe failed.
 
     Parameters
     ----------
     router
-        Admits and counts probes, and knows the passive outcomes.
+        Admits and counts probes, and knows the outcomes of calls.
     clock
-        Monotonic nanoseconds.
+        Returns monotonic nanoseconds.
     concurrency
-        The most probes under way at once.
+        The most probes at a time.
     """
 
     def __init__(self, router: Router, clock: Callable[[], int], *, concurrency: int) -> None:
@@ -74,14 +74,14 @@ class HealthMonitor:
         self._wheel: TimingWheel[Item] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._due_at = 0.0
-        # Scheduled probes under way, and those that wait for one of them to end: of live sessions, and apart from them
-        # those of URLs that failed before, which are a matter of waiting. First attempts to connect, and programs, have
-        # their turns where sessions are made.
+        # Scheduled probes under way, and those that wait for one of them to end. Live sessions have one queue; URLs
+        # that failed before have another, since their probes mostly wait. First connections, and programs, queue where
+        # sessions are made.
         self._pings = _Queue(concurrency)
         self._retries = _Queue(concurrency)
 
     def start(self) -> None:
-        """Begin probing on the running loop."""
+        """Start probing on the running loop."""
         self._wheel = TimingWheel(asyncio.get_running_loop().time())
 
     async def aclose(self) -> None:
@@ -95,18 +95,18 @@ class HealthMonitor:
             queue.overdue.clear()
         for watch in list(self._watches.values()):
             self._forget(watch)
-        # Whoever still has the manager is not to have its servers, with their credentials.
+        # A reference to the stopped manager must not keep its servers and their credentials alive.
         for kept in (self._reviews, self._baselines, self._sweeps):
             kept.clear()
 
-    # What there is
+    # Events of servers and instances
 
     def server_added(self, supervisor: Supervisor) -> None:
-        """Count a server, which is to be used yet."""
+        """Count a new server."""
         self.tally.add()
 
     def server_removed(self, supervisor: Supervisor) -> None:
-        """Count a server no more; what still happens to it changes nothing."""
+        """Stop counting a server; later events of it change nothing."""
         self.tally.remove(supervisor)
         self._baselines.pop(supervisor, None)
         self._cancel_review(supervisor)
@@ -115,12 +115,12 @@ class HealthMonitor:
             self._wheel.cancel(ejections.turn)
 
     def instance_added(self, supervisor: Supervisor, instance: Instance) -> None:
-        """Watch an instance; probing begins with the deployment's own probe or with the first session."""
+        """Watch an instance; its probes begin with the deployment's own probe or with the first session."""
         self._watches[instance] = Watch(supervisor, instance)
         self._review_in(supervisor, 0.0)
 
     def instance_changed(self, supervisor: Supervisor, instance: Instance, error: CallError | None) -> None:
-        """Take note that a session was made or lost, and come back when it can be made again."""
+        """Note that a session was made or lost, and schedule the next probe or attempt to connect."""
         watch = self._watches.get(instance)
         if watch is None:
             return
@@ -141,28 +141,28 @@ class HealthMonitor:
             self.reassess(watch.supervisor)
 
     def instance_ended(self, supervisor: Supervisor) -> None:
-        """Judge a server of which an instance has drained."""
+        """Reassess a server after one of its instances has drained."""
         self.reassess(supervisor)
 
     def circuit_opened(self, instance: Instance, retry_after_s: float) -> None:
-        """Probe an instance whose circuit opened as soon as the circuit lets a probe through."""
+        """Probe an instance whose circuit opened as soon as the circuit admits a probe."""
         watch = self._watches.get(instance)
         if watch is None:
             return
         watch.failed()
-        # Without a session the next attempt to make one is on its way already, and does not wait for the circuit.
+        # Without a session, the next attempt to connect is scheduled already, and does not wait for the circuit.
         if watch.config.health.enabled and instance.session is not None:
             self._schedule(watch, retry_after_s)
         self.reassess(watch.supervisor)
 
     def call_failed(self, supervisor: Supervisor) -> None:
-        """Have a server judged soon, as too many of its calls may have failed by now."""
+        """Review a server soon: too many of its calls may have failed by now."""
         self._review_in(supervisor, _NOTICE_S)
 
-    # What is asked for
+    # Requests of other parts
 
     async def probe(self, instance: Instance) -> bool:
-        """Probe an instance now, once; tell whether it answered."""
+        """Probe an instance once, now; return whether it answered."""
         watch = self._watches.get(instance)
         if watch is None:
             return False
@@ -176,7 +176,7 @@ class HealthMonitor:
         return answered
 
     def settle(self, supervisor: Supervisor) -> None:
-        """Have a server's missing sessions made in their own time, also where only a call would make them."""
+        """Schedule the missing sessions of a server, also those that otherwise only a call would make."""
         supervisor.waken()
         for instance in supervisor.instances:
             watch = self._watches.get(instance)
@@ -188,13 +188,13 @@ class HealthMonitor:
             self._schedule(watch, self._next_delay(watch))
 
     def state(self, supervisor: Supervisor) -> tuple[ServerState, tuple[str, ...]]:
-        """Judge a server: what it is shown as and the reasons for it, which the counts agree with from now on."""
+        """Assess a server; return the state and reasons that it is shown with, and update the counts accordingly."""
         if supervisor.is_over or (supervisor.is_dormant and self.tally.standing(supervisor) is None):
             return self._assess(supervisor)[:2]
         return self.reassess(supervisor)
 
     def shown(self, supervisor: Supervisor) -> tuple[ServerState, tuple[str, ...]]:
-        """Tell what a server is shown as, without judging it anew: on any thread, whether or not the loop runs."""
+        """Return the state and reasons that a server is shown with, without assessing it; works on any thread."""
         standing = self.tally.standing(supervisor)
         if standing is not None:
             return standing.shown
@@ -203,7 +203,7 @@ class HealthMonitor:
         return assess(supervisor, (), (), now_ns=0)
 
     def reassess(self, supervisor: Supervisor) -> tuple[ServerState, tuple[str, ...]]:
-        """Judge a server anew, as something of it has changed, and again when time alone may change something."""
+        """Reassess a server after a change, and schedule a review for when time alone may change its state."""
         state, reasons, opens_in_s = self._assess(supervisor)
         if supervisor.is_over:
             return state, reasons
@@ -220,7 +220,7 @@ class HealthMonitor:
         return standing.shown
 
     def _assess(self, supervisor: Supervisor) -> tuple[ServerState, tuple[str, ...], float | None]:
-        """Judge a server, and say in how many seconds the first of its open circuits lets a call through."""
+        """Assess a server; also return in how many seconds the first of its open circuits admits a trial."""
         now_ns = self._clock()
         watches: list[Watch] = []
         circuits: list[BackendReading] = []
@@ -248,10 +248,10 @@ class HealthMonitor:
         health = supervisor.config.health
         return baseline.is_exceeded(latest, now_ns / 1e9, health.slow_factor, health.slow_floor_s)
 
-    # Turns
+    # Schedule
 
     def _review_in(self, supervisor: Supervisor, delay_s: float) -> None:
-        """Have a server judged by then at the latest."""
+        """Review a server in at most ``delay_s`` seconds."""
         if self._wheel is None or supervisor.is_over:
             return
         turn = self._reviews.get(supervisor)
@@ -277,9 +277,9 @@ class HealthMonitor:
         self._arm()
 
     def _arm(self) -> None:
-        """Have the loop call when the next turn may have come; an empty wheel asks for nothing."""
+        """Set the loop's timer for the next turn; an empty wheel needs none."""
         at = self._wheel.next_at() if self._wheel is not None else None
-        # Kept here: what uvloop gives for a time that has passed does not know it.
+        # Stored here, because uvloop's handle of a timer in the past does not know its time.
         if at is None or (self._timer is not None and self._due_at <= at):
             return
         if self._timer is not None:
@@ -295,7 +295,7 @@ class HealthMonitor:
             try:
                 self._take_turn_of(item)
             except Exception as error:
-                # One server's turn must not be the last of all others, nor its own last one.
+                # A failed turn must not end the turns of other servers, or the later ones of its own.
                 self._turn_broke(item, error)
         self._arm()
 
@@ -310,7 +310,7 @@ class HealthMonitor:
             self.reassess(item)
 
     def _turn_broke(self, item: Item, error: Exception) -> None:
-        """Take note of a turn that nobody foresaw the failure of, and have another one come later."""
+        """Record a turn that failed unexpectedly, and schedule another one for later."""
         if isinstance(item, Watch):
             self._probe_broke(item, error)
             if item.turn is None and not item.removed:
@@ -324,7 +324,7 @@ class HealthMonitor:
             item.turn = self._wheel.insert(item, asyncio.get_running_loop().time() + SWEEP_S)
 
     def _probe_broke(self, watch: Watch, error: Exception) -> None:
-        """Hold a failure that nobody foresaw against the instance that was probed: it is shown, and tried again later."""
+        """Count an unexpected failure against the instance that was probed: it becomes its last error."""
         failure = watch.supervisor.template.containment.failure(error, "not_sent")
         if isinstance(failure, CallError):
             watch.instance.last_error = failure
@@ -346,7 +346,7 @@ class HealthMonitor:
             return
         for instance in ejections.sweep(self._router, self._clock()):
             _log.warning(
-                "server %r: instance %d fails more than the others and is out of traffic for a time",
+                "server %r: instance %d fails more often than the others and is ejected for a time",
                 supervisor.server_id,
                 instance.index,
             )
@@ -357,7 +357,7 @@ class HealthMonitor:
         if watch.removed or watch.in_flight is not None:
             return
         if not watch.is_scheduled:
-            # A caller was first to start the child process again.
+            # A caller has already started the child process again.
             watch.is_awaited = False
         elif not self._is_silent(watch):
             watch.succeeded()
@@ -384,7 +384,7 @@ class HealthMonitor:
         await self._probe(watch)
 
     def _probe_ended(self, watch: Watch, queue: _Queue | None, task: asyncio.Task[None]) -> None:
-        # The next one comes also where this one failed of a bug, which the server whose task it is has logged.
+        # The next probe must follow even if a bug ended this one; its task has logged the error.
         watch.in_flight = None
         try:
             self._turn_ended(watch)
@@ -414,13 +414,13 @@ class HealthMonitor:
             watch.in_flight.cancel()
 
     def _is_silent(self, watch: Watch) -> bool:
-        """Tell whether traffic has not proven the instance within the last interval, or a probe has to prove itself."""
+        """Return whether a probe is needed: no call was answered in the last interval, or the probes are in doubt."""
         backend = watch.instance.backend
         if backend is None or not watch.proven or watch.is_doubted or watch.instance.session is None:
             return True
         now_ns = self._clock()
         if self._router.breaker_state(backend, now_ns) != CircuitState.CLOSED:
-            # What traffic proved before the circuit opened no longer holds.
+            # Calls that were answered before the circuit opened no longer count.
             return True
         silence_ns = now_ns - backend.last_success_ns
         return backend.last_success_ns == 0 or silence_ns >= watch.config.health.interval_s * 1e9
@@ -434,7 +434,7 @@ class HealthMonitor:
         if backend is not None and watch.instance.session is not None:
             circuit = self._router.backend_reading(backend, self._clock())
             if circuit.circuit_state == CircuitState.OPEN and circuit.retry_after_ns > 0:
-                # The breaker knows when a probe may pass: asking earlier is of no use, asking later wastes recovery.
+                # The breaker knows when it admits a probe: an earlier one is useless, a later one delays recovery.
                 return circuit.retry_after_ns / 1e9
             if circuit.circuit_state == CircuitState.HALF_OPEN and not watch.failures:
                 return min(_CONFIRM_S, health.interval_s)
@@ -447,21 +447,21 @@ class HealthMonitor:
                 random.random(),
             )
             called_s = (called_until_ns(watch.instance) - self._clock()) / 1e9
-            # From then on it is not busy, but dead.
+            # Beyond that time it is not busy but dead.
             return min(delay_s, max(called_s, _CONFIRM_S)) if called_s > 0 else delay_s
         if watch.is_hindered:
             return jittered(_HINDERED_S, health.jitter, random.random())
         if not watch.proven or watch.instance.session is None:
             return min(_CONFIRM_S, health.interval_s)
         if not watch.is_spread:
-            # Those that were deployed together are not to be probed together for ever.
+            # Instances that were deployed together should not be probed together for ever.
             watch.is_spread = True
             return health.interval_s * random.random()
         is_idle = backend is None or backend.last_success_ns <= watch.looked_ns
         return jittered(health.idle_s if is_idle else health.interval_s, health.jitter, random.random())
 
     async def _probe(self, watch: Watch) -> bool:
-        """Probe an instance, once; tell whether it answered. Whatever goes wrong concerns this instance alone."""
+        """Probe an instance once; return whether it answered. An unexpected error counts against this instance only."""
         try:
             return await self._probe_in_turn(watch)
         except Exception as error:
@@ -474,14 +474,15 @@ class HealthMonitor:
         if backend is None or watch.supervisor.in_maintenance:
             return False
         if instance.session is None:
-            # Its turn is waited for where sessions are made; to wait for both would have the dead keep the living.
+            # It queues where sessions are made. If it held a slot meanwhile, dead servers would delay the probes of
+            # live ones.
             return await self._prober.probe(watch, backend)
         async with self._slots:
             return await self._prober.probe(watch, backend)
 
 
 class _Queue:
-    """Scheduled probes of one kind: how many are under way, how many may be, and who waits for one of them to end."""
+    """Scheduled probes of one kind: ``running`` of at most ``most``, and the ``overdue`` that wait for one to end."""
 
     __slots__ = ("most", "overdue", "running")
 

@@ -1,4 +1,4 @@
-"""Instances that fail much more often than the others of their server, and for how long they are taken out of traffic."""
+"""Outlier detection: finds instances that fail much more often than the others of their server, and ejects them."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ _LONGEST_S: Final = 300.0
 
 
 def outliers(counts: Sequence[tuple[int, int]]) -> list[int]:
-    """Return the indexes of those whose success rate is below the mean by 1.9 standard deviations.
+    """Return the indexes of the instances whose success rate is over 1.9 standard deviations below the mean.
 
     This is Envoy's success rate ejection (its documentation, outlier detection), with its default factor.
 
     Parameters
     ----------
     counts
-        The calls of each instance and how many of them failed. Those with fewer than 100 calls are left out, and with
-        fewer than five left nobody is an outlier.
+        The calls of each instance and how many of them failed. Instances with fewer than 100 calls are left out; if
+        fewer than five remain, there are no outliers.
     """
     rates = {index: 1.0 - failures / calls for index, (calls, failures) in enumerate(counts) if calls >= _MIN_CALLS}
     if len(rates) < _MIN_INSTANCES:
         return []
     mean = sum(rates.values()) / len(rates)
     deviation = sqrt(sum((rate - mean) ** 2 for rate in rates.values()) / len(rates))
-    # Where all are alike, rounding is no deviation.
+    # If all rates are equal, rounding errors are not a deviation.
     return [index for index, rate in rates.items() if rate < mean - _DEVIATIONS * deviation and deviation > 1e-9]
 
 
 class Ejections:
-    """Take the outliers of one server out of traffic, for longer each time in a row, 300 s at most."""
+    """Eject the outliers of one server: for 30 s, and 30 s longer each further time in a row, at most 300 s."""
 
     __slots__ = ("_in_a_row", "supervisor", "turn")
 
@@ -54,15 +54,15 @@ class Ejections:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether there is anything to compare, and it is asked for."""
+        """Whether ejections are configured and there are enough instances to compare."""
         is_enough = len(self.supervisor.instances) >= _MIN_INSTANCES
         return is_enough and self.supervisor.config.health.outliers and not self.supervisor.is_over
 
     def sweep(self, router: Router, now_ns: int) -> list[Instance]:
-        """Look at the calls of the breakers' windows, eject outliers, and return those that were.
+        """Find the outliers by the calls in the breakers' windows, eject them, and return the ejected instances.
 
-        An instance that is back in traffic and no outlier has one ejection less in a row to answer for. The router keeps
-        to ``balancing.max_ejection``.
+        An instance that is back in traffic and not an outlier has one of its ejections in a row forgiven. The router
+        enforces ``balancing.max_ejection``.
         """
         instances = self.supervisor.instances
         counts: list[tuple[int, int]] = []

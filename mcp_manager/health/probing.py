@@ -1,4 +1,4 @@
-"""One probe: what is asked, what its failure says of the server, and what is done about one that has fallen silent."""
+"""Makes one probe: chooses its request, classifies its failure, and replaces an instance that stopped answering."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from mcp_manager.types import CallStatus, Outcome
 __all__ = ["Prober"]
 
 _PING: Final = Request(b'"ping"', None)
-# Of what offers no list: whoever does not know the method says so, which is an answer.
+# For servers without lists: one that does not know the method says so, which is an answer.
 _ANY_LIST: Final = b'"tools/list"'
-# How many probes a program without lists gets at least that has answered none yet: it may know none of them.
+# The fewest probes for a program without lists that has answered none yet: it may not support any of them.
 _FEWEST_PROBES: Final = 3
-# How late the end of a probe may be noticed: beyond that it was this side that did not look, and the answer may be there.
+# If a timeout is noticed later than this, the event loop was blocked, and the answer may have arrived.
 _OVERSLEPT_S: Final = 0.25
 
 
@@ -42,7 +42,7 @@ class Prober:
     router
         Admits and counts probes.
     clock
-        Monotonic nanoseconds.
+        Returns monotonic nanoseconds.
     """
 
     def __init__(self, router: Router, clock: Callable[[], int]) -> None:
@@ -50,14 +50,14 @@ class Prober:
         self._clock = clock
 
     async def probe(self, watch: Watch, backend: Backend) -> bool:
-        """Ask an instance if its circuit allows it, take note of what comes of it, and tell whether it answered."""
+        """Probe an instance if its circuit allows it, record the outcome, and return whether it answered."""
         instance, session = watch.instance, watch.instance.session
         started_ns = self._clock()
         watch.supervisor.release(instance)
         watch.heard(backend.last_success_ns)
         lease = self._router.pick_probe(backend, started_ns)
-        # A child process that is gone, or a server never reached, is not the breaker's business: there is no
-        # traffic to protect it from, and the session's own backoff governs.
+        # The breaker does not apply to a child process that ended or a server that was never reached: there is no
+        # traffic to protect it from, and sessions have a backoff of their own.
         exempt = session is None and (watch.is_child or instance.generation == 0)
         if lease.rejection and not exempt:
             return False
@@ -74,7 +74,7 @@ class Prober:
             if session is not None and isinstance(error, DeadlineExceededError) and self._overslept(watch, started_ns):
                 error.is_local = True
             outcome, status, is_answered = self._told_by(error, watch, lease)
-            # A copy, which has no traceback: that holds this frame.
+            # A copy has no traceback, which would keep this frame alive.
             failure = error.for_caller(error.delivery)
         finally:
             self._router.done(lease, outcome, status, self._clock(), random=random.getrandbits(64))
@@ -85,7 +85,7 @@ class Prober:
             watch.probe_answered((self._clock() - started_ns) / 1e9 if session is not None else 0.0)
             return True
         if failure.is_local:
-            # It was this side that failed, which says nothing of the server.
+            # The failure was local: it says nothing about the server.
             return False
         instance.last_error = failure
         ran_out = session is not None and status is CallStatus.TIMEOUT
@@ -98,36 +98,36 @@ class Prober:
 
     async def _ask(self, watch: Watch, request: Request | None) -> None:
         if request is None:
-            # The handshake is the probe: a server that completes it is alive. It is bounded where it is made.
+            # The handshake is the probe: a server that completes it is alive. connect() bounds its time.
             await watch.instance.connect()
         else:
             await watch.instance.call(request, self._clock() + int(watch.limit_s * 1e9))
 
     def _overslept(self, watch: Watch, started_ns: int) -> bool:
-        """Tell whether it was this side that did not look for the answer in time."""
+        """Return whether this side noticed the timeout so late that the answer may have arrived."""
         return (self._clock() - started_ns) / 1e9 > watch.limit_s + _OVERSLEPT_S
 
     def _told_by(self, error: CallError, watch: Watch, lease: Lease) -> tuple[Outcome, CallStatus, bool]:
-        """Tell what the failure of a probe means to the circuit and the accounts, and whether it is an answer."""
+        """Return a failed probe's outcome for the circuit, its status for the counters, and whether it is an answer."""
         outcome, status = classify_error(error, 0.0, 0.0)
         if outcome is Outcome.SUCCESS and not isinstance(error, AuthError):
             return outcome, status, True
         if error.is_local:
             return Outcome.IGNORED, status, False
         if status is CallStatus.OVERLOADED and error.delivery == "rejected":
-            # A closed circuit ignores "come back later"; a circuit on trial takes it for a no.
+            # A closed circuit ignores HTTP 429 and 503; in a trial they are failures.
             return (Outcome.FAILURE if lease.trial else Outcome.IGNORED), status, True
         backend = watch.instance.backend
         if backend is not None and watch.instance.session is not None and not isinstance(error, ConnectError):
             has_answered = backend.last_success_ns >= lease.started_ns
             is_undisputed = backend.last_failure_ns <= backend.last_success_ns
-            # Calls are the better witnesses: where none of them failed, they are to try a circuit that probes opened.
+            # Calls are better evidence: if none of them failed, they should try a circuit that probes have opened.
             if has_answered or (is_undisputed and (watch.is_doubted or lease.trial)):
                 return Outcome.IGNORED, status, False
         return Outcome.FAILURE, status, False
 
     async def _replaced(self, watch: Watch, backend: Backend, session: Session) -> bool:
-        """Replace what has fallen silent for good, if it is to be replaced; tell whether another session has answered."""
+        """Replace a process or session that stopped answering, if allowed; return whether a new session answered."""
         instance, config = watch.instance, watch.config
         probes = watch.silence.probes
         if probes < _probes_needed(watch, session) or not config.restart.on_hang:
@@ -137,8 +137,8 @@ class Prober:
                 watch.replaced()
                 instance.give_up(session, _hung(watch, session, probes))
             return False
-        # A program of others is not ours to end; but the session may be what is stuck, or the connection that it lives on.
-        # That is tried when the server is shown as what it seems to be.
+        # This side cannot restart a remote server. But its session may be stuck, or the connection below: try a new
+        # one, once the server is shown as Unhealthy.
         is_stuck = watch.silence.has_answered and watch.failures > config.health.fall and not session.is_stateless
         if not is_stuck or backend.inflight:
             return False
@@ -152,23 +152,23 @@ class Prober:
 
 
 def _request(watch: Watch, session: Session) -> Request:
-    """Return what a live session is asked."""
+    """Return the request that probes a live session."""
     silence = watch.silence
-    # Some programs ignore pings: whether one is dead is not decided by what it may never have answered.
+    # Some programs ignore pings, so a program that never answered one gets another request before it is killed.
     is_last = not silence.has_answered and silence.probes >= _probes_needed(watch, session) - 1
     is_doubtful = watch.is_child and not session.is_stateless and (is_last or silence.is_asked_for_lists)
     return Request(session.listing or _ANY_LIST, None) if is_doubtful else _PING
 
 
 def _probes_needed(watch: Watch, session: Session) -> int:
-    """Return how many probes in a row a session leaves unanswered before it is replaced."""
+    """Return how many probes in a row a session must leave unanswered before it is replaced."""
     fall = watch.config.health.fall
     is_known = session.listing is not None or watch.silence.has_answered or not watch.is_child
     return fall if is_known else max(fall, _FEWEST_PROBES)
 
 
 def _is_silence(error: CallError, watch: Watch) -> bool:
-    """Tell whether nothing came back in time; a program may not even have taken what it was sent."""
+    """Return whether nothing came back in time; a program may not even have read the request."""
     return isinstance(error, DeadlineExceededError) and (watch.is_child or error.delivery == "unknown")
 
 

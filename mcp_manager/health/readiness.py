@@ -1,4 +1,4 @@
-"""Whether a server can take calls now."""
+"""Decides whether a server can take calls now."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["is_ready", "ready_count"]
 
 
 def is_ready(supervisor: Supervisor, monitor: HealthMonitor) -> bool:
-    """Tell whether a server has a session and is not Unhealthy."""
+    """Return whether a server has a session and is ``Healthy`` or ``Degraded``."""
     state, _ = monitor.state(supervisor)
     return state in (ServerState.HEALTHY, ServerState.DEGRADED) and ready_count(supervisor) > 0
 

@@ -1,4 +1,4 @@
-"""Whether a server has fallen silent: probes unanswered in a row, and nothing else that shows it to be alive."""
+"""Detects servers that stopped answering: probes unanswered in a row, without any other sign of life."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ __all__ = ["Silence"]
 
 
 class Silence:
-    """Count the probes that one session has left unanswered while its server wrote no other message.
+    """Count the probes that a session has left unanswered in a row while its server sent no other message.
 
-    ``probes`` is how many there were in a row, ``has_answered`` tells whether the session ever answered a ping, and
-    ``is_asked_for_lists`` that its server answers a list and no ping.
+    Attributes
+    ----------
+    probes
+        How many probes in a row were not answered.
+    has_answered
+        Whether the session ever answered a ping.
+    is_asked_for_lists
+        Whether its server answers lists but no pings.
     """
 
     __slots__ = ("_generation", "_messages", "has_answered", "is_asked_for_lists", "probes")
@@ -25,7 +31,7 @@ class Silence:
         self.is_asked_for_lists = False
 
     def probed(self, instance: Instance) -> None:
-        """Take note that a probe is about to be sent; a session that is new has a clean record."""
+        """Note that a probe is about to be sent; a new session starts without unanswered probes."""
         if instance.generation != self._generation:
             self._generation = instance.generation
             self._messages = messages_written(instance)
@@ -37,7 +43,7 @@ class Silence:
             self.probes = 0
 
     def answered(self, *, by_list: bool) -> None:
-        """Take note that it was answered: a ping, or the list that was asked for in its place."""
+        """Note that the probe was answered: a ping, or the list that was requested in its place."""
         if not by_list:
             self.has_answered = True
         elif self.probes:
@@ -45,7 +51,7 @@ class Silence:
         self.probes = 0
 
     def unanswered(self, instance: Instance) -> None:
-        """Take note that it was not; any message since the last look is a sign of life."""
+        """Note that the probe was not answered; any other message since the last look is a sign of life."""
         if instance.generation != self._generation:
             return
         if messages_written(instance) != self._messages:

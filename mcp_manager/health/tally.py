@@ -1,4 +1,4 @@
-"""The state of every server that was ever used, and how many servers are in which: kept, so that it need not be counted."""
+"""Keeps the state of every server that was ever used, and running counts of the states."""
 
 from __future__ import annotations
 
@@ -16,13 +16,21 @@ STARTING: Final = "starting"
 DRAINING: Final = "draining"
 SETTLING: Final = "settling"
 
-# What is as its operator wants it, or only new, leaves no doubt behind when it is over.
+# Reasons that an operator caused or that only mean that a server is new: no settling time follows them.
 _HARMLESS: Final = frozenset({UNPROBED, STARTING, DRAINING})
 _SICK: Final = frozenset({ServerState.DEGRADED, ServerState.UNHEALTHY})
 
 
 class Standing:
-    """What a server is shown as, and since when (a loop's time) it has been better than that, ``None`` if it is not."""
+    """The state that a server is shown with.
+
+    Attributes
+    ----------
+    shown
+        The state, and the reasons why it is not ``Healthy``.
+    better_since
+        Since when, in the loop's time, it has been found better than shown; ``None`` if it is not.
+    """
 
     __slots__ = ("better_since", "shown")
 
@@ -43,10 +51,13 @@ class Standing:
 
 
 class Tally(Generic[S]):
-    """Keep one state per server, and the counts of the states.
+    """Keep the state of each server, and the counts of the states.
 
-    ``counts`` are how many servers there are, and how many of them are healthy and unhealthy: of one instant, whichever
-    thread reads them. The other servers are degraded, among them those that were never used, of which it keeps nothing.
+    Attributes
+    ----------
+    counts
+        The number of all servers, of healthy and of unhealthy ones, consistent on every thread. All others count as
+        degraded, also servers that were never used, about which nothing else is kept.
     """
 
     def __init__(self) -> None:
@@ -54,28 +65,28 @@ class Tally(Generic[S]):
         self._standings: dict[S, Standing] = {}
 
     def add(self) -> None:
-        """Count a server that is new."""
+        """Count a new server."""
         self._change(1)
 
     def remove(self, server: S) -> None:
-        """Count a server no more, whatever its state."""
+        """Stop counting a server, whatever its state."""
         standing = self._standings.pop(server, None)
         self._change(-1, left=standing.state if standing is not None else None)
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Forget all servers."""
         self.counts = (0, 0, 0)
         self._standings.clear()
 
     def standing(self, server: S) -> Standing | None:
-        """Return what a server is shown as, ``None`` if it was never judged."""
+        """Return the standing of a server; ``None`` if it was never assessed."""
         return self._standings.get(server)
 
     def judge(self, server: S, state: ServerState, reasons: tuple[str, ...], now: float, settle_s: float) -> Standing:
-        """Take note of what a server is found to be, and return what it is shown as.
+        """Record the state that a server was found in, and return its standing.
 
-        Worse is shown at once. What has been degraded or unhealthy is shown as healthy when it has been found so, and
-        nothing else, for ``settle_s`` seconds: until then it is degraded, as it serves, but has yet to prove itself.
+        A worse state is shown at once. A server that was degraded or unhealthy is shown as healthy once it has been
+        found healthy without interruption for ``settle_s`` seconds; until then it is shown as degraded.
 
         Parameters
         ----------

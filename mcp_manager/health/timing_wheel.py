@@ -1,4 +1,4 @@
-"""When whose turn is: a hashed timing wheel (Varghese and Lauck, Hashed and Hierarchical Timing Wheels, 1987, scheme 6)."""
+"""A hashed timing wheel (Varghese and Lauck, Hashed and Hierarchical Timing Wheels, 1987, scheme 6)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ T = TypeVar("T")
 
 _SLOTS: Final = 4096
 _TICK_S: Final = 0.01
-# In ticks: what rounding makes of the time when a tick begins is that time.
+# In ticks: a time so close to the beginning of a tick counts as that, since rounding may have moved it.
 _SLACK: Final = 1e-6
 
 
 class Turn(Generic[T]):
-    """A place on the wheel, to cancel it by."""
+    """An item's place on the wheel, by which it can be cancelled."""
 
     __slots__ = ("item", "tick")
 
@@ -26,19 +26,19 @@ class Turn(Generic[T]):
 
 
 class TimingWheel(Generic[T]):
-    """Keep items until they are due; to add and to cancel one takes the same time however many there are.
+    """Hold items until they are due; adding and cancelling take constant time.
 
-    Nothing comes before it is due, and nothing later than one tick after, if :meth:`advance` is called at
+    No item is returned before it is due, and none more than one tick late if :meth:`advance` is called at
     :meth:`next_at`.
 
     Parameters
     ----------
     now
-        The time to begin at, in seconds; it is told in every call, and does not go back.
+        The initial time in seconds. The time is passed to every call, and must not go back.
     tick_s
-        Seconds; items due within one come together, in any order.
+        Length of a tick in seconds; items due in the same tick are returned together, in any order.
     slots
-        How many ticks a revolution has. What is due later is passed over once per revolution.
+        Number of ticks in a revolution. Items due later are passed over once per revolution.
     """
 
     def __init__(self, now: float, *, tick_s: float = _TICK_S, slots: int = _SLOTS) -> None:
@@ -46,7 +46,7 @@ class TimingWheel(Generic[T]):
         self._slots = slots
         self._tick = floor(now / tick_s)
         self._turns: dict[int, dict[Turn[T], None]] = {}
-        # A bit for each slot that is not empty: the next one is found without looking at those between.
+        # A bit for each slot that is not empty: the next one is found without checking those between.
         self._filled = 0
         self._count = 0
 
@@ -54,7 +54,7 @@ class TimingWheel(Generic[T]):
         return self._count
 
     def insert(self, item: T, due: float) -> Turn[T]:
-        """Keep an item until ``due``, or until the next tick if that has passed."""
+        """Hold an item until ``due``, or until the next tick if that has passed."""
         turn = Turn(item, max(ceil(due / self._tick_s - _SLACK), self._tick + 1))
         slot = turn.tick % self._slots
         turns = self._turns.get(slot)
@@ -66,18 +66,18 @@ class TimingWheel(Generic[T]):
         return turn
 
     def cancel(self, turn: Turn[T]) -> None:
-        """Forget a turn; one that has come or is cancelled is left as it is."""
+        """Cancel a turn; do nothing if it has come or was cancelled."""
         slot = turn.tick % self._slots
         turns = self._turns.get(slot)
         if turns is not None and turn in turns:
             self._drop(slot, turns, turn)
 
     def due(self, turn: Turn[T]) -> float:
-        """Return when a turn comes."""
+        """Return when a turn is due, in seconds."""
         return turn.tick * self._tick_s
 
     def advance(self, now: float) -> list[T]:
-        """Return what is due, and forget it."""
+        """Remove and return the items that are due."""
         tick = floor(now / self._tick_s + _SLACK)
         due: list[T] = []
         steps = min(tick - self._tick, self._slots)
@@ -94,7 +94,7 @@ class TimingWheel(Generic[T]):
         return due
 
     def next_at(self) -> float | None:
-        """Return when to call :meth:`advance` again at the latest: something may be due then; ``None`` if it is empty."""
+        """Return the latest time for the next :meth:`advance`, when an item may be due; ``None`` if there are none."""
         skipped = self._distance((self._tick + 1) % self._slots)
         return None if skipped is None else (self._tick + 1 + skipped) * self._tick_s
 

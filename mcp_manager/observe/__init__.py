@@ -1,1 +1,1 @@
-"""What can be seen of the fleet: views, snapshots, metrics and the latest calls."""
+"""Observation of the fleet: views, snapshots, metrics and the latest calls."""

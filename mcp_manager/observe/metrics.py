@@ -1,4 +1,4 @@
-"""The Prometheus families, collected from the core's snapshots at the moment of a scrape: nothing counts twice."""
+"""Prometheus metrics, built from the core's snapshots at each scrape: no call is counted a second time for them."""
 
 from __future__ import annotations
 
@@ -31,8 +31,24 @@ _STATUS_LABELS = tuple(status.label for status in CallStatus)
 class Scraped(msgspec.Struct, frozen=True, kw_only=True):
     """One server at the moment of a scrape.
 
-    ``ejected`` of its instances are out of traffic because they failed more than others; ``limit`` is how many calls those
-    that have a limit take together, ``None`` if none has; ``floods`` is how often reading from it had to pause for a second.
+    Attributes
+    ----------
+    counts
+        What the router counts for it.
+    circuit
+        The state of its circuits as one.
+    desired, ready, draining
+        How many instances it should have, have a session, and drain.
+    ejected
+        How many instances are ejected as outliers.
+    limit
+        The sum of the concurrency limits of the instances that have one; ``None`` if none has.
+    open_connections
+        Its open connections, or child processes for stdio.
+    recoveries, restarts
+        Retries, hedges and fallbacks by kind, and restarts of child processes by cause.
+    floods
+        How often reading from it had to pause for a second.
     """
 
     counts: ServerCounts
@@ -66,7 +82,7 @@ class _FleetCollector(Collector):
 
     def _loop_lag(self) -> Metric:
         family = HistogramMetricFamily(
-            "mcp_loop_lag_seconds", "How late the event loop was, measured twice a second", labels=()
+            "mcp_loop_lag_seconds", "Lag of the event loop, measured twice a second", labels=()
         )
         counts, total, sum_s = self._lag.histogram()
         family.add_metric((), [*((_bound(bound), count) for bound, count in counts), ("+Inf", total)], sum_s)
@@ -74,7 +90,7 @@ class _FleetCollector(Collector):
 
     def _requests(self) -> Metric:
         family = CounterMetricFamily(
-            "mcp_requests", "Calls ended, by method and status", labels=("server_id", "method", "status")
+            "mcp_requests", "Completed calls by method and status", labels=("server_id", "method", "status")
         )
         for reading in self._readings:
             for method in reading.counts.methods:
@@ -86,7 +102,7 @@ class _FleetCollector(Collector):
     def _response_times(self) -> Metric:
         family = HistogramMetricFamily(
             "mcp_response_time_seconds",
-            "Time from picking an instance to the end of the call, retries of the session included",
+            "Time from picking an instance to the end of the attempt, including a resend on a new session",
             labels=("server_id", "method"),
         )
         for reading in self._readings:
@@ -98,7 +114,7 @@ class _FleetCollector(Collector):
 
     def _health_checks(self) -> Metric:
         family = CounterMetricFamily(
-            "mcp_health_checks", "Active probes ended, by result", labels=("server_id", "result")
+            "mcp_health_checks", "Completed health probes by result", labels=("server_id", "result")
         )
         for reading in self._readings:
             server_id = reading.counts.server_id
@@ -107,15 +123,15 @@ class _FleetCollector(Collector):
         return family
 
     def _recoveries(self) -> Iterable[Metric]:
-        """Say what was done for calls beside their first attempts: alert on these before callers see failures."""
+        """Count what calls took beyond their first attempts: alert on these before callers see failures."""
         retries = CounterMetricFamily(
-            "mcp_retries", "Attempts made after one that had failed, or on the next session", labels=("server_id",)
+            "mcp_retries", "Attempts after one that failed, or on a new session", labels=("server_id",)
         )
         hedges = CounterMetricFamily(
-            "mcp_hedges", "Attempts made beside one that took long, on another instance", labels=("server_id",)
+            "mcp_hedges", "Additional attempts, on another instance, of calls that took long", labels=("server_id",)
         )
         fallbacks = CounterMetricFamily(
-            "mcp_fallbacks", "Answers that stood in for one that no attempt brought", labels=("server_id", "source")
+            "mcp_fallbacks", "Fallback answers to calls that no attempt answered", labels=("server_id", "source")
         )
         for reading in self._readings:
             server_id = reading.counts.server_id
@@ -131,7 +147,7 @@ class _FleetCollector(Collector):
     def _restarts(self) -> Metric:
         family = CounterMetricFamily(
             "mcp_child_restarts",
-            "Child processes that were gone, and are started again: they ended, or were killed as they did not answer",
+            "Restarts of child processes that ended, or that were killed because they did not answer",
             labels=("server_id", "cause"),
         )
         for reading in self._readings:
@@ -142,7 +158,7 @@ class _FleetCollector(Collector):
     def _floods(self) -> Metric:
         family = CounterMetricFamily(
             "mcp_floods",
-            "Times that a server sent so much that reading from it had to pause again and again for a second",
+            "Times that a server sent so much that reading from it paused again and again for a second",
             labels=("server_id",),
         )
         for reading in self._readings:
@@ -152,11 +168,13 @@ class _FleetCollector(Collector):
 
     def _fleet(self) -> Iterable[Metric]:
         instances = GaugeMetricFamily(
-            "mcp_instances", "Instances that are wanted, connected, and on their way out", labels=("server_id", "state")
+            "mcp_instances", "Instances by state: desired, connected (ready), draining", labels=("server_id", "state")
         )
-        ejected = _gauge("mcp_ejected_instances", "Instances out of traffic because they failed more than others")
-        waiting = _gauge("mcp_waiting_calls", "Calls above a limit that wait for their turn")
-        limit = _gauge("mcp_concurrency_limit", "Calls that the instances take at once, where that is limited by now")
+        ejected = _gauge("mcp_ejected_instances", "Instances ejected because they failed more often than the others")
+        waiting = _gauge("mcp_waiting_calls", "Calls that wait because a limit is reached")
+        limit = _gauge(
+            "mcp_concurrency_limit", "Calls that the instances take at a time; absent while nothing limits them"
+        )
         for reading in self._readings:
             server_id = reading.counts.server_id
             label = (server_id,)
@@ -176,10 +194,8 @@ class _FleetCollector(Collector):
             "Connections open to the server (child processes for stdio), in use or idle",
             labels=("server_id", "state"),
         )
-        breaker = _gauge("mcp_circuit_breaker_state", "0 closed, 1 open, 2 half open")
-        availability = _gauge(
-            "mcp_server_availability", "Share of the wanted instances that are connected and in service"
-        )
+        breaker = _gauge("mcp_circuit_breaker_state", "State of the circuit breaker: 0 closed, 1 open, 2 half open")
+        availability = _gauge("mcp_server_availability", "Share of the desired instances that are connected")
         error_rate = _gauge("mcp_error_rate", "Share of the calls of the last minute that failed")
         for reading in self._readings:
             counts = reading.counts
@@ -196,7 +212,7 @@ class _FleetCollector(Collector):
 
 
 def scrape(supervisor: Supervisor, router: Router, http: HttpPool, recoveries: Recoveries, now_ns: int) -> Scraped:
-    """Read one server for the metrics."""
+    """Read one server for the metrics; ``now_ns`` is monotonic time."""
     counts = router.server_counts(supervisor.server_id, now_ns)
     limits = [each.limit for each in counts.backends if each.limit is not None]
     ready = ready_count(supervisor)
@@ -217,7 +233,7 @@ def scrape(supervisor: Supervisor, router: Router, http: HttpPool, recoveries: R
 
 
 def render(readings: Sequence[Scraped], lag: LoopLag) -> str:
-    """Render every family for these servers in the Prometheus text format 0.0.4."""
+    """Return all metrics of these servers in the Prometheus text format 0.0.4."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_FleetCollector(readings, lag))
     return generate_latest(registry).decode("utf-8")

@@ -1,4 +1,4 @@
-"""The verbs for whoever wants to know what is going on: the whole fleet at one instant, and its latest calls."""
+"""The read-only part of the manager: states, views, snapshots, metrics and the latest calls."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ __all__ = ["Observation"]
 
 T = TypeVar("T")
 
-# How often a reading begins anew because another thread changed what was being read.
+# How often a reading is repeated because another thread changed the data meanwhile.
 _READINGS: Final = 100
 
 
 class Observation:
-    """Show what there is to see; nothing changes by it.
+    """The methods of a manager that only read.
 
-    All of it answers on any thread and loop, whether or not the manager's own loop is free to run: before the start and
-    after the end, of a fleet without servers. On the manager's own loop states are judged anew; elsewhere they are shown
-    as they were found last, which is at every change.
+    They work on any thread and loop, even while the manager's own loop is blocked; before the start and after the end
+    they show a fleet without servers. On the manager's own loop they assess states at once. Elsewhere they return the
+    latest assessment, which follows every change.
     """
 
     _config: ManagerConfig
@@ -51,24 +51,36 @@ class Observation:
 
     @abstractmethod
     def _supervisor_of(self, server_id: str) -> Supervisor:
-        """Return the supervisor of a server; raises :class:`ServerNotFoundError`."""
+        """Return the supervisor of a server.
+
+        Raises
+        ------
+        ServerNotFoundError
+            No such server.
+        """
 
     @abstractmethod
     def _idle_servers(self) -> Collection[str]:
-        """Return the ids of servers that a manager which does not run would have, or has had."""
+        """Return the ids of the servers that a manager will have when it starts, or had before it stopped."""
 
     @abstractmethod
     def _judge(self) -> Judge:
-        """Return how servers are judged here; raises :class:`NotRunningError` in a forked child of the manager's process."""
+        """Return the function that assesses servers on this thread.
+
+        Raises
+        ------
+        NotRunningError
+            This process is a forked child of the manager's.
+        """
 
     def health(self) -> PyHealthStatus:
-        """Count the servers by health; the three counts always add up to the total."""
+        """Return the number of servers by health; the three counts always add up to the total."""
         self._judge()
         counts = self._monitor.tally.counts if self._servers else (0, 0, 0)
         return fleet_health(counts, self._router, time.monotonic_ns(), _steadily(self._lag.view).longest_s)
 
     def server_state(self, server_id: str) -> ServerState:
-        """Tell what a server is shown as: ``Stopped`` if it is one of a manager that is not started yet, or stopped.
+        """Return the state of a server; ``Stopped`` if the manager is not started yet or was stopped.
 
         Raises
         ------
@@ -84,7 +96,13 @@ class Observation:
             raise
 
     def server(self, server_id: str) -> ServerView:
-        """Show one server; raises :class:`ServerNotFoundError`."""
+        """Return a view of one server.
+
+        Raises
+        ------
+        ServerNotFoundError
+            No such server.
+        """
         read = partial(server_view, judge=self._judge(), router=self._router, now_ns=time.monotonic_ns())
         supervisor = self._supervisor_of(server_id)
         try:
@@ -95,11 +113,11 @@ class Observation:
             raise ServerNotFoundError(server_id) from None
 
     def servers(self) -> list[ServerView]:
-        """Show every server, in the order of deployment."""
+        """Return views of all servers, in the order of deployment."""
         return self._of_each(partial(server_view, judge=self._judge(), router=self._router, now_ns=time.monotonic_ns()))
 
     def metrics_text(self) -> str:
-        """Render all metrics in the Prometheus text format."""
+        """Return all metrics in the Prometheus text format 0.0.4."""
         from mcp_manager.observe import metrics  # noqa: PLC0415
 
         self._judge()
@@ -117,8 +135,7 @@ class Observation:
         )
 
     def snapshot(self) -> FleetSnapshot:
-        """Show the whole fleet at one instant, down to every instance, as plain data without secrets."""
-        # For those who look.
+        """Return the whole fleet at one instant, down to every instance, as plain data without secrets."""
         from mcp_manager.observe.snapshot import FleetSnapshot, manager_snapshot, server_snapshot  # noqa: PLC0415
 
         judge, now_ns = self._judge(), time.monotonic_ns()
@@ -134,21 +151,21 @@ class Observation:
         )
 
     def flight_records(self) -> list[FlightRecord]:
-        """Show the latest calls in detail, in the order in which they ended: see ``flight_records`` of the configuration.
+        """Return the latest calls in detail, in the order in which they ended.
 
-        The latest of a server are also written to the log when a circuit of it opens, or nobody knows what became of a
-        call: at most once a minute for each server.
+        ``flight_records`` of the configuration says how many. Those of a server are also logged when one of its
+        circuits opens or the outcome of a call is unknown, at most once a minute per server.
         """
         self._judge()
         return _steadily(self._flights.records)
 
     def _request_timeout_s(self, server_id: str | Selector) -> float | None:
-        """Return what a call of this server may take if it does not say; ``None`` if this is no server."""
+        """Return the default timeout of a server's calls in seconds; ``None`` if there is no such server."""
         supervisor = self._servers.get(server_id) if isinstance(server_id, str) else None
         return None if supervisor is None else supervisor.request_timeout_ns / 1e9
 
     def _of_each(self, read: Callable[[Supervisor], T]) -> list[T]:
-        """Read every server, without those that another thread removes meanwhile."""
+        """Read every server, except those that another thread removes meanwhile."""
         found = []
         for supervisor in _steadily(lambda: list(self._servers.values())):
             try:
@@ -160,11 +177,11 @@ class Observation:
 
 
 def _steadily(read: Callable[[], T]) -> T:
-    """Read what another thread may be changing: anew, if it did so in the midst of it."""
+    """Read data that another thread may change, and read it again if that happened meanwhile."""
     for _ in range(_READINGS):
         try:
             return read()
         except RuntimeError:
-            # A dictionary, set or queue that changed during its iteration.
+            # A dictionary, set or queue changed during its iteration.
             continue
     return read()

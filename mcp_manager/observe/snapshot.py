@@ -1,4 +1,4 @@
-"""The whole fleet at one instant, as plain data: what an operator, a status page or a bug report asks for first."""
+"""Snapshots of the whole fleet as plain data, for operators, status pages and bug reports."""
 
 from __future__ import annotations
 
@@ -35,35 +35,35 @@ _AVAILABILITIES: Final[tuple[Availability, ...]] = ("ready", "pending", "exclude
 class InstanceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """One instance.
 
-    Parameters
+    Attributes
     ----------
     index
-        Which of the server's instances it is, from 0.
+        Its number among the server's instances, from 0.
     where
-        Its URL without whatever may be secret in it, or the program of a child process.
+        Its URL without anything in it that may be secret, or the program of its child process.
     pid
-        Of its child process, ``None`` without one.
+        The id of its child process; ``None`` without one.
     availability
-        ``ready`` takes calls, ``pending`` takes them where nothing is ready, ``excluded`` takes none: it drains, or is in
-        maintenance.
+        ``ready`` takes calls, ``pending`` takes them if no instance is ready, ``excluded`` takes none because it drains
+        or is in maintenance.
     era, revision
-        How its session speaks, ``None`` without a session.
+        The era and the revision of the protocol that its session speaks; ``None`` without a session.
     generation
         Rises with every session that is made or lost.
     tier, weight
-        The group it belongs to, and how much of the calls it takes beside the others.
+        Its tier, and its share of the calls in relation to the others.
     inflight, limit
-        Calls under way, and how many there may be; ``None`` while nothing limits them.
+        Calls under way, and how many there may be; ``None`` if there is no limit.
     ejected_s, paused_s
-        Seconds for which it is still out of traffic because it failed more than others, or asked for a pause.
+        Seconds until its ejection as an outlier ends, and until the pause ends that it asked for; 0 without one.
     latency_s
-        What a call is expected to take, ``None`` before the first has ended.
+        The expected seconds of a call; ``None`` before the first has ended.
     circuit, retry_after_s
         State of its circuit breaker, and seconds for which it still admits nothing.
     window_calls, window_failures
-        Calls in the breaker's window, and those of them that failed.
+        Calls in the breaker's window, and how many of them failed.
     last_error
-        Why it has no session, or why its last probe failed; ``None`` when all is well.
+        Why it has no session, or why its last probe failed; ``None`` if neither.
     """
 
     index: int
@@ -88,11 +88,30 @@ class InstanceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """One server; ``waiting`` calls are above a limit and wait for their turn; ``retry_budget`` is how many retries and
-    hedges it has now; ``p50_s`` to ``p99_s`` are of the calls of the last minute, ``None`` without any.
+    """One server.
 
-    ``tls_verify`` is ``False`` where its configuration has every certificate accepted. ``instances`` are those that take
-    traffic and those that are on their way out, or in, by index.
+    Attributes
+    ----------
+    id, server_type, tags, priority
+        As configured.
+    state, reasons
+        Its state, and why it is not ``Healthy``.
+    desired, ready, draining
+        How many instances it should have, have a session, and drain.
+    inflight
+        Calls under way.
+    waiting
+        Calls that wait because a limit is reached.
+    retry_budget
+        How many retries and hedges are left in its budget.
+    window_calls, window_failures
+        Calls of the last 30 to 60 seconds, and how many of them failed.
+    p50_s, p95_s, p99_s
+        Quantiles of the latencies of these calls in seconds; ``None`` without any.
+    instances
+        Its instances by index, those that still connect or drain included.
+    tls_verify
+        ``False`` if its configuration accepts every certificate.
     """
 
     id: str
@@ -117,7 +136,7 @@ class ServerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ManagerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The manager's own settings, as of :class:`ManagerConfig`."""
+    """The manager's own settings; see :class:`ManagerConfig`."""
 
     client_name: str
     client_version: str
@@ -133,9 +152,20 @@ class ManagerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FleetSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """All of a fleet at one instant; ``msgspec.json.encode`` makes JSON of it.
+    """The whole fleet at one instant, without secrets; ``msgspec.json.encode`` turns it into JSON.
 
-    ``taken_at`` is the time of day in UTC (ISO 8601). Nothing in it is secret.
+    Attributes
+    ----------
+    taken_at
+        The time of day in UTC (ISO 8601).
+    manager
+        The manager's own settings.
+    health
+        The number of servers by health.
+    servers
+        All servers, in the order of deployment.
+    loop_lag
+        How late the event loop has been.
     """
 
     taken_at: str
@@ -146,7 +176,7 @@ class FleetSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def manager_snapshot(config: ManagerConfig) -> ManagerSnapshot:
-    """Read the manager's own settings."""
+    """Return the manager's own settings."""
     settings = {name: getattr(config, name) for name in ManagerSnapshot.__struct_fields__}
     if config.max_connections is None:
         settings["max_connections"] = default_limit()
@@ -154,7 +184,7 @@ def manager_snapshot(config: ManagerConfig) -> ManagerSnapshot:
 
 
 def server_snapshot(supervisor: Supervisor, judge: Judge, router: Router, now_ns: int) -> ServerSnapshot:
-    """Read one server; ``now_ns`` is the monotonic clock's time."""
+    """Return a snapshot of one server; ``now_ns`` is monotonic time."""
     config = supervisor.config
     state, reasons = judge(supervisor)
     read = router.server_counts(supervisor.server_id, now_ns)

@@ -1,4 +1,4 @@
-"""What can be seen of the fleet: pure readings of supervisors, monitor and router, made when asked for."""
+"""Views of single servers and the health of the fleet, read from supervisors, monitor and router on request."""
 
 from __future__ import annotations
 
@@ -26,18 +26,42 @@ __all__ = [
 ]
 
 Judge = Callable[[Supervisor], tuple[ServerState, tuple[str, ...]]]
-"""Says what a server is shown as, and why it is not ``Healthy``."""
+"""Returns the state that a server is shown with, and the reasons why it is not ``Healthy``."""
 
 
 class ServerView(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``server(id)`` shows of one server.
+    """What ``server(id)`` returns for a server.
 
-    ``identity`` is what it told of itself, ``None`` before there is a session, or if it told nothing. ``transport`` is
-    the one in use, which may be older than the configured one. ``pids`` are its child processes; ``faults`` counts by
-    kind what it sent that it should not have, and that harmed no call. ``tls_verify`` is ``False`` where its
-    configuration has every certificate accepted. ``last_error`` is also how far a program has come that is starting, and
-    when one is started again. ``restarts`` counts by cause the child processes that were gone: those that ended by
-    themselves (``exit``), and those that were killed because they did not answer (``hang``).
+    Attributes
+    ----------
+    id, server_type, priority, tags
+        As configured.
+    name
+        The configured name, the id without one.
+    state, reasons
+        Its state, and why it is not ``Healthy``.
+    transport
+        The transport in use, which may be older than the configured one.
+    circuit
+        The state of its circuits as one: open only if no instance admits calls.
+    desired, ready, draining
+        How many instances it should have, have a session, and drain.
+    protocol_version
+        The revision of the protocol in use; ``None`` without a session.
+    identity
+        What the server says about itself; ``None`` without a session, or if it says nothing.
+    faults
+        Counts, by kind, of what it should not have sent and what harmed no call.
+    last_error
+        Why an instance has no session or failed its last probe, and when its program is started again; for a program
+        that is starting, how far it has come.
+    pids
+        The ids of its child processes.
+    tls_verify
+        ``False`` if its configuration accepts every certificate.
+    restarts
+        Restarts of child processes by cause: those that ended by themselves (``exit``), and those that were killed
+        because they did not answer (``hang``).
     """
 
     id: str
@@ -62,10 +86,10 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def server_view(supervisor: Supervisor, judge: Judge, router: Router, now_ns: int) -> ServerView:
-    """Read one server."""
+    """Return a view of one server; ``now_ns`` is monotonic time."""
     state, reasons = judge(supervisor)
     config = supervisor.config
-    # Everything is read once: on another thread than the loop's, it may be gone at the second look.
+    # Everything is read once: on another thread than the loop's, a second look may find it gone.
     instances = supervisor.instances
     session = next((session for each in instances if (session := each.session) is not None), None)
     last_error, restarts_in_s = next(
@@ -97,7 +121,7 @@ def server_view(supervisor: Supervisor, judge: Judge, router: Router, now_ns: in
 
 
 def fleet_health(counts: tuple[int, int, int], router: Router, now_ns: int, lag_s: float = 0.0) -> PyHealthStatus:
-    """Show how many servers there are, healthy, and unhealthy; whatever is neither counts as degraded."""
+    """Return the number of servers by health; those neither healthy nor unhealthy count as degraded."""
     total, healthy, unhealthy = counts
     window = router.fleet_window(now_ns)
     return PyHealthStatus(
@@ -111,7 +135,7 @@ def fleet_health(counts: tuple[int, int, int], router: Router, now_ns: int, lag_
 
 
 def circuit_of(supervisor: Supervisor, router: Router, now_ns: int) -> CircuitState:
-    """Return the state of a server's circuits as one: open only when no instance's lets a call through."""
+    """Return the state of a server's circuits as one: open only if no instance admits calls."""
     states = {
         router.backend_reading(backend, now_ns).circuit_state
         for each in supervisor.instances
@@ -131,7 +155,7 @@ def _last_error(supervisor: Supervisor, error: CallError | None, restarts_in_s: 
 
 
 def _start_progress(supervisor: Supervisor) -> str | None:
-    """Say how far the start of a program has come that is under way."""
+    """Return how far a program that is starting has come; ``None`` if there is none."""
     if supervisor.config.transport != "stdio":
         return None
     return next((progress for each in supervisor.instances if (progress := each.start_progress)), None)

@@ -390,7 +390,7 @@ def test_a_signal_handler_that_forks_while_its_thread_waits(manager: PyMcpManage
         os.close(written)
         os.waitpid(pids[0], 0)
         with open(read, "rb") as pipe:
-            assert pipe.read().startswith(b"unknown The call goes on in the process")
+            assert pipe.read().startswith(b"unknown The call continues in the parent process")
         assert "result" in json.loads(reply)
 
 
