@@ -8,7 +8,7 @@ import gc
 import logging
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -20,12 +20,11 @@ from mcp_manager.config import (
     parse_server_config,
     validate_server_id,
 )
-from mcp_manager.config.arguments import as_manager_config, check_count, check_server_id
+from mcp_manager.config.arguments import as_manager_config, check_server_id
 from mcp_manager.errors import (
     CallError,
     ConfigError,
     ConnectError,
-    DeadlineExceededError,
     McpManagerError,
     ServerExistsError,
     ServerNotFoundError,
@@ -33,15 +32,14 @@ from mcp_manager.errors import (
 from mcp_manager.fleet.assembly import Assembly
 from mcp_manager.fleet.capacity import check_instances
 from mcp_manager.fleet.index import FleetIndex, traits_of
+from mcp_manager.fleet.readiness import FleetObserver, Readiness
 from mcp_manager.fleet.rollout import Rollout, RolloutPlan
 from mcp_manager.health import HealthMonitor
-from mcp_manager.health.readiness import is_ready
 from mcp_manager.runtime.background import background_task, bare_context, finish
 from mcp_manager.servers.core_settings import balancing_settings, limits_of
 from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.session import SessionTemplate
-from mcp_manager.types import ServerState
 
 __all__ = ["Applied", "Fleet", "ServerSpec", "end_all"]
 
@@ -50,15 +48,9 @@ _log = logging.getLogger(__name__)
 ServerSpec = ServerConfig | Mapping[str, Any] | str | bytes
 """A server's configuration: the struct, a mapping, or JSON text."""
 
-# wait_ready() polls, because nothing reports a circuit that closes. Checking a large fleet takes a while, so the pauses
-# keep it below a tenth of the loop's time.
-_LOOK_AGAIN_S = 0.25
-_MOMENT_S = 0.25
+_MOMENT_S: Final = 0.25
 
-_KEPT = "server %r keeps its old configuration: %s"
-_PAUSES = 9
-# How many servers one error names.
-_TOLD = 5
+_KEPT: Final = "server %r keeps its old configuration: %s"
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,13 +117,14 @@ class Fleet:
         self._assembly = assembly
         self._router = router
         self._monitor = monitor
-        self._observer = _Observer(monitor)
+        self._observer = FleetObserver(monitor)
         self._on_removed = on_removed
         self._clock = clock
         self.servers: dict[str, Supervisor] = {}
         self.index = FleetIndex(lambda: ((each, traits_of(self.servers[each].config)) for each in self.servers))
         # Supervisors that are ending: no longer among the servers, but their instances may still exist.
         self._passing: set[Supervisor] = set()
+        self._readiness = Readiness(self.servers, monitor, self._observer)
         self._is_ended = False
 
     def supervisor_of(self, server_id: str) -> Supervisor:
@@ -358,62 +351,15 @@ class Fleet:
             failed[server_id] = str(told)
             _log.error("server %r could not be changed: %s", server_id, told)
 
+    def set_maintenance(self, server_id: str, on: bool) -> None:
+        """Take a server out of traffic, or put it back."""
+        supervisor = self.supervisor_of(server_id)
+        supervisor.set_maintenance(on)
+        self._monitor.reassess(supervisor)
+
     async def wait_ready(self, wanted: int | None, timeout: float | None, check_running: Callable[[], None]) -> None:
-        """Wait until ``wanted`` servers, or for ``None`` all deployed servers, are ready.
-
-        ``check_running`` is called repeatedly and raises if the manager stops.
-        """
-        if wanted is not None:
-            check_count(wanted, "min")
-        try:
-            async with asyncio.timeout(timeout):
-                await self._wait_ready(wanted, check_running)
-        except TimeoutError:
-            raise self._unready(wanted, timeout) from None
-
-    async def _wait_ready(self, wanted: int | None, check_running: Callable[[], None]) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            self._observer.changed.clear()
-            began = loop.time()
-            missing = [each for each in self.servers.values() if not is_ready(each, self._monitor)]
-            ready = len(self.servers) - len(missing)
-            enough = len(self.servers) if wanted is None else wanted
-            if ready >= enough:
-                return
-            self._settle(missing, enough - ready)
-            took_s = loop.time() - began
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_AGAIN_S):
-                    await self._observer.changed.wait()
-            await asyncio.sleep(_PAUSES * took_s)
-            check_running()
-
-    def _unready(self, wanted: int | None, timeout: float | None) -> DeadlineExceededError:
-        """Make the error that names servers that are not ready, at most five of them, and says why."""
-        missing = [each for each in self.servers.values() if not is_ready(each, self._monitor)]
-        ready = len(self.servers) - len(missing)
-        told = [self._why_unready(each) for each in missing[:_TOLD]]
-        more = [f"and {len(missing) - _TOLD} more"] if len(missing) > _TOLD else []
-        return DeadlineExceededError(
-            f"after {timeout:g} s {ready} of {len(self.servers) if wanted is None else wanted} servers are ready"
-            + "".join(f"; {each}" for each in [*told, *more]),
-            delivery="not_sent",
-        )
-
-    def _why_unready(self, supervisor: Supervisor) -> str:
-        state, reasons = self._monitor.state(supervisor)
-        errors = (f": {error.message}" for each in supervisor.instances if (error := each.last_error) is not None)
-        return f"{supervisor.server_id!r} is {state.value} ({', '.join(reasons)}){next(errors, '')}"
-
-    def _settle(self, missing: Iterable[Supervisor], wanted: int) -> None:
-        """Have missing sessions made; of servers that were never tried, those of at most ``wanted`` at a time."""
-        for supervisor in missing:
-            if self._monitor.state(supervisor)[0] is ServerState.INITIALIZING:
-                if wanted <= 0:
-                    continue
-                wanted -= 1
-            self._monitor.settle(supervisor)
+        """Wait until servers are ready; see :meth:`Readiness.wait`."""
+        await self._readiness.wait(wanted, timeout, check_running)
 
     async def _probe_all(self, instances: Iterable[Instance]) -> None:
         probes = [self._monitor.probe(instance) for instance in instances]
@@ -490,28 +436,6 @@ async def _all_closed(supervisors: Iterable[tuple[Supervisor, float]]) -> None:
     for (supervisor, _), outcome in zip(each_grace, outcomes, strict=True):
         if isinstance(outcome, Exception):
             supervisor.template.containment.failure(outcome, "unknown")
-
-
-class _Observer:
-    """Pass the events of supervisors to the monitor, and wake :meth:`Fleet.wait_ready`."""
-
-    def __init__(self, monitor: HealthMonitor) -> None:
-        self._monitor = monitor
-        self.changed = asyncio.Event()
-
-    def instance_added(self, supervisor: Supervisor, instance: Instance) -> None:
-        self._monitor.instance_added(supervisor, instance)
-
-    def instance_changed(self, supervisor: Supervisor, instance: Instance, error: CallError | None) -> None:
-        self._monitor.instance_changed(supervisor, instance, error)
-        self.changed.set()
-
-    def instance_removed(self, instance: Instance) -> None:
-        self._monitor.instance_removed(instance)
-        self.changed.set()
-
-    def instance_ended(self, supervisor: Supervisor) -> None:
-        self._monitor.instance_ended(supervisor)
 
 
 async def _awaited(supervisor: Supervisor, work: Coroutine[Any, Any, None]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from functools import partial
@@ -32,7 +32,7 @@ T = TypeVar("T")
 _READINGS: Final = 100
 
 
-class Observation:
+class Observation(ABC):
     """The methods of a manager that only read.
 
     They work on any thread and loop, even while the manager's own loop is blocked; before the start and after the end

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -42,7 +42,7 @@ _FEW_TOOLS: Final = 2_000
 T = TypeVar("T")
 
 
-class Verbs:
+class Verbs(ABC):
     """Provide the methods of MCP with typed results; subclasses provide :meth:`call`.
 
     The parameters ``server_id``, ``timeout``, ``key`` and ``on_progress``, and the errors that all methods raise, are

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Final, Literal, get_args
 
@@ -30,7 +30,7 @@ LogLevel = Literal["debug", "info", "notice", "warning", "error", "critical", "a
 _LEVELS: Final = frozenset(get_args(LogLevel))
 
 
-class ClientSide:
+class ClientSide(ABC):
     """Set what the client tells its servers: present sessions are told at once, later ones when they begin."""
 
     _roots: Roots | None

@@ -1,0 +1,345 @@
+"""Where the manager of a ``PyMcpManager`` runs: on a thread of its own or on the caller's loop, from start to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import contextlib
+import threading
+import weakref
+from collections.abc import Coroutine, Generator
+from os import PathLike
+from threading import get_ident
+from typing import Any, Final, Self, TypeVar
+
+from mcp_manager._core.permanence import make_permanent
+from mcp_manager.auth.redirect import RedirectHandler
+from mcp_manager.auth.token_store import TokenStore
+from mcp_manager.bindings.call_queue import CallQueue
+from mcp_manager.bindings.caller_deadline import CallerDeadline
+from mcp_manager.bindings.loop_thread import LoopThread
+from mcp_manager.config import ManagerConfig, load_manager_config
+from mcp_manager.errors import NotRunningError
+from mcp_manager.manager import McpManager
+from mcp_manager.runtime.background import background_task
+from mcp_manager.runtime.forks import tell_of_forks
+from mcp_manager.runtime.phase import Phase, Unique, not_running, running_loop, warn_of_unstopped
+
+__all__ = ["ManagerRunner"]
+
+T = TypeVar("T")
+
+_SIGNAL_CHECK_S: Final = 0.5
+# Added to the time that the manager's own shutdown may take.
+_EXIT_S: Final = 2.0
+
+
+class _Stopping:
+    """What ``stop()`` returns: await it to wait for the end; it gives no warning if it is never awaited."""
+
+    __slots__ = ("_future", "_thread")
+
+    def __init__(
+        self,
+        future: concurrent.futures.Future[None] | asyncio.Future[None] | None,
+        thread: LoopThread | None = None,
+    ) -> None:
+        self._future = future
+        self._thread = thread
+
+    def __await__(self) -> Generator[Any, None, None]:
+        future = self._future
+        if future is None:
+            return
+        if isinstance(future, concurrent.futures.Future):
+            future = asyncio.wrap_future(future)
+        yield from asyncio.shield(future).__await__()
+        if self._thread is not None:
+            # The thread has nothing left to run: it ends within microseconds.
+            self._thread.join()
+
+
+class ManagerRunner(Unique):
+    """Run one :class:`McpManager`, and the work of other threads and loops on its loop.
+
+    See :class:`~mcp_manager.PyMcpManager` for the parameters.
+    """
+
+    def __init__(
+        self,
+        config_path: str | PathLike[str] | None = None,
+        *,
+        token_store: TokenStore | None = None,
+        redirect_handler: RedirectHandler | None = None,
+    ) -> None:
+        self._token_store = token_store
+        self._redirect_handler = redirect_handler
+        self._config = load_manager_config(config_path) if config_path is not None else ManagerConfig()
+        # Reentrant: a signal may interrupt this thread while it holds the lock, and its handler may stop the manager.
+        self._lock = threading.RLock()
+        self._manager: McpManager | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._calls: CallQueue | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self._thread: LoopThread | None = None
+        self._stopped = False
+        # The thread of the caller's loop that the manager runs on; 0 if it has a thread of its own.
+        self._home = 0
+        self._is_inherited = False
+        tell_of_forks(self)
+
+    def _make_manager(self) -> McpManager:
+        return McpManager(self._config, token_store=self._token_store, redirect_handler=self._redirect_handler)
+
+    def __del__(self) -> None:
+        # __init__() may have failed before it was set.
+        manager = self.__dict__.get("_manager")
+        if manager is None or not self._is_up or not manager.is_running:
+            return
+        try:
+            warn_of_unstopped(self, "call stop(), or use it in a with block")
+        finally:
+            self._end_unwatched(manager)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start_async()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    # Lifecycle
+
+    def start(self) -> None:
+        """Start the manager on a thread of its own and deploy the configured servers. Starting twice does nothing.
+
+        Servers that cannot be reached are retried until they answer.
+
+        Raises
+        ------
+        NotRunningError
+            The manager was stopped before, or runs on an event loop.
+        """
+        with self._lock:
+            if self._is_up and self._thread is not None:
+                return
+            self._check_startable()
+            self._thread = LoopThread("mcp-manager")
+            self._loop = self._thread.loop
+            self._calls = self._thread.calls
+            self._manager = self._make_manager()
+        _running.add(self)
+        try:
+            self._wait(self._manager.start())
+            # A signal handler or another thread may have stopped it meanwhile.
+            self._check_unstopped()
+        except BaseException:
+            self.stop()
+            raise
+
+    async def start_async(self) -> None:
+        """Start the manager on the running loop and deploy the configured servers; raises like :meth:`start`."""
+        with self._lock:
+            loop = asyncio.get_running_loop()
+            if self._is_up and self._loop is loop:
+                return
+            self._check_startable()
+            self._home = get_ident()
+            self._loop = loop
+            self._calls = CallQueue(loop)
+            self._manager = self._make_manager()
+        try:
+            await self._manager.start()
+            self._check_unstopped()
+        except BaseException:
+            self._stopped = True
+            raise
+        self._serving = background_task(self._calls.serve(), "serve other threads")
+
+    def stop(self) -> _Stopping:
+        """Stop the manager and everything it runs; idempotent.
+
+        It blocks until all has ended, except on a thread whose event loop is running: there it begins the shutdown and
+        returns, and ``await manager.stop()`` waits for the end.
+        """
+        with self._lock:
+            manager, loop, thread = self._manager, self._loop, self._thread
+            if self._is_inherited:
+                return _Stopping(None)
+            self._stopped = True
+        _running.discard(self)
+        if manager is None or loop is None or loop.is_closed():
+            return _Stopping(None)
+        running = running_loop()
+        if thread is None:
+            if running is loop:
+                return _Stopping(background_task(self._end(manager), "stop the manager", among=_shutdowns))
+            if not loop.is_running():
+                loop.run_until_complete(self._end(manager))
+                return _Stopping(None)
+            future = asyncio.run_coroutine_threadsafe(self._end(manager), loop)
+        else:
+            future = thread.finish(manager.stop)
+        if running is None:
+            _result_of(future)
+            if thread is not None:
+                thread.join()
+            return _Stopping(None)
+        return _Stopping(future, thread)
+
+    def _stop_at_exit(self) -> None:
+        """Stop the manager at exit, but do not wait for a blocked loop: the interpreter must be able to exit."""
+        manager, thread = self._manager, self._thread
+        if manager is None or thread is None or self._is_inherited:
+            return
+        self._stopped = True
+        with contextlib.suppress(TimeoutError):
+            thread.finish(manager.stop).result(self._config.shutdown_timeout_s + _EXIT_S)
+            thread.join()
+
+    async def stop_async(self) -> None:
+        """Stop the manager and wait for its end."""
+        await self.stop()
+
+    def _end_unwatched(self, manager: McpManager) -> None:
+        """Begin the shutdown and leave it to the loop: the garbage collector may call this on any thread."""
+        loop = self._loop
+        self._stopped = True
+        if self._thread is not None:
+            self._thread.finish(manager.stop)
+        elif loop is not None and loop.is_running():
+            asyncio.run_coroutine_threadsafe(self._end(manager), loop)
+
+    async def _end(self, manager: McpManager) -> None:
+        """Stop a manager that runs on this loop, and then its queue of calls from other threads."""
+        try:
+            await manager.stop()
+        finally:
+            if self._calls is not None and self._serving is not None:
+                self._calls.close()
+                self._serving.cancel()
+                await asyncio.wait({self._serving})
+
+    # Threads and loops
+
+    def _disown(self) -> None:
+        """Leave everything to the parent process after a fork; a manager that was not started remains usable here."""
+        self._lock = threading.RLock()
+        if self._manager is None or self._loop is None or self._loop.is_closed():
+            return
+        self._is_inherited, self._home = True, 0
+        _running.discard(self)
+        if self._thread is not None:
+            self._thread._disown()
+        elif self._calls is not None:
+            self._calls._disown()
+        # Destroying it would end what the parent still uses.
+        make_permanent(self)
+
+    @property
+    def _is_up(self) -> bool:
+        return self._manager is not None and not self._stopped and not self._is_inherited
+
+    def _check_unstopped(self) -> None:
+        if self._stopped:
+            raise NotRunningError("Failed to start manager: it was stopped", hint="create a new PyMcpManager")
+
+    def _check_startable(self) -> None:
+        if self._is_inherited:
+            raise not_running(Phase.INHERITED, subject="Failed to start manager: it")
+        self._check_unstopped()
+        if self._manager is not None:
+            raise NotRunningError(
+                "Failed to start manager: it already runs "
+                + ("on an event loop" if self._thread is None else "on its thread")
+            )
+
+    def _watched(self) -> McpManager:
+        """Return the manager to read from; before the start, one without servers."""
+        if self._is_inherited:
+            raise not_running(Phase.INHERITED)
+        manager = self._manager
+        return manager if manager is not None else self._make_manager()
+
+    def _running(self) -> McpManager:
+        manager = self._manager
+        if self._is_inherited:
+            raise not_running(Phase.INHERITED)
+        if manager is None or self._stopped:
+            raise NotRunningError(
+                "The manager is stopped" if self._stopped else "The manager is not started",
+                hint="create a new one" if self._stopped else "call start() or await start_async() first",
+            )
+        return manager
+
+    def _wait(self, work: Coroutine[Any, Any, T], deadline: CallerDeadline | None = None) -> T:
+        """Run work on the manager's loop and block this thread until it is done; Ctrl-C cancels the work."""
+        loop, calls = self._loop, self._calls
+        assert loop is not None and calls is not None
+        if running_loop() is loop:
+            work.close()
+            raise NotRunningError(
+                "A sync call on the manager's own event loop would block it for ever",
+                hint="await the _async method instead",
+            )
+        if not loop.is_running():
+            work.close()
+            raise _loop_over()
+        return calls.run(work, deadline)
+
+    def _await(self, work: Coroutine[Any, Any, T], deadline: CallerDeadline | None = None) -> Coroutine[Any, Any, T]:
+        """Return an awaitable for work on the manager's loop; if that is the running loop, the work itself."""
+        loop = self._loop
+        if asyncio.get_running_loop() is loop:
+            return work
+        calls = self._calls
+        assert loop is not None and calls is not None
+        if not loop.is_running():
+            work.close()
+            raise _loop_over()
+        if self._thread is None:
+            work.close()
+            raise NotRunningError(
+                "The manager belongs to another event loop", hint="start it with start() to call it from any loop"
+            )
+        return calls.run_async(work, deadline)
+
+
+def _result_of(future: concurrent.futures.Future[T]) -> T:
+    """Wait for a future so that Ctrl-C always gets through.
+
+    The wait is cut into short ones, since a signal that arrives just before a wait for a lock begins does not end that
+    wait.
+    """
+    while True:
+        try:
+            return future.result(_SIGNAL_CHECK_S)
+        except TimeoutError:
+            if future.done():
+                return future.result()
+
+
+def _loop_over() -> NotRunningError:
+    return NotRunningError("The event loop the manager was started on is not running", hint="create a new manager")
+
+
+# If stop() is not awaited, nobody else keeps these tasks alive.
+_shutdowns: set[asyncio.Task[Any]] = set()
+
+_running: weakref.WeakSet[ManagerRunner] = weakref.WeakSet()
+
+
+def _stop_all() -> None:
+    for manager in list(_running):
+        manager._stop_at_exit()
+
+
+atexit.register(_stop_all)

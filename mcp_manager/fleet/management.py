@@ -1,0 +1,201 @@
+"""The methods of ``McpManager`` that change the fleet: deploy, replace, scale and remove servers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Unpack
+
+from mcp_manager.config import ManagerConfig, arguments
+from mcp_manager.fleet.fleet import Applied, Fleet, ServerSpec
+from mcp_manager.fleet.rollout import RolloutPlan, Shift, Strategy
+from mcp_manager.fleet.verification import ToolCheck
+
+__all__ = ["FleetManagement"]
+
+
+class FleetManagement(ABC):
+    """Change which servers there are, and how many instances each has."""
+
+    _fleet: Fleet
+
+    @abstractmethod
+    def _check_running(self) -> None:
+        """Raise :class:`NotRunningError` unless the manager runs, on this loop."""
+
+    async def deploy(self, server_id: str, config: ServerSpec) -> None:
+        """Register a server, connect to it and probe it once, in at most ``connect_timeout_s``.
+
+        A server that cannot be reached is not an error: it is deployed, ``Unhealthy``, and retried for ever. A program
+        that takes longer to start goes on starting for up to ``start_timeout_s``; calls wait for it within their
+        deadlines.
+
+        Parameters
+        ----------
+        server_id
+            The only key of the server, 1 to 256 characters without control characters.
+        config
+            Its configuration as a :class:`ServerConfig`, a mapping or JSON text; it is checked in any form.
+
+        Raises
+        ------
+        ConfigError
+            The id or the configuration is invalid; nothing was changed.
+        ServerExistsError
+            The id is in use.
+        """
+        self._check_running()
+        await self._fleet.deploy(server_id, config)
+
+    async def undeploy(self, server_id: str) -> None:
+        """Remove a server; its calls under way get ``shutdown_grace_s`` to finish, new ones do not find it.
+
+        Raises
+        ------
+        ServerNotFoundError
+            No such server.
+        """
+        self._check_running()
+        await self._fleet.undeploy(server_id)
+
+    async def redeploy(
+        self,
+        server_id: str,
+        config: ServerSpec,
+        *,
+        strategy: Strategy = "blue_green",
+        verify_tools: ToolCheck = "off",
+        **shift: Unpack[Shift],
+    ) -> None:
+        """Replace a server's configuration without interrupting its service.
+
+        New instances are started and verified before old ones drain. New programs have ``start_timeout_s`` to start,
+        while the old ones serve. The method returns when the old instances have ended, at most ``drain_timeout_s``
+        after they got their last call.
+
+        If it fails, or is cancelled before the switch, the server keeps its old configuration and number of instances.
+        Replacements of one server wait for each other. :meth:`scale` does not wait for them, and the number that it
+        sets holds.
+
+        Parameters
+        ----------
+        server_id, config
+            As for :meth:`deploy`.
+        strategy
+            ``blue_green`` starts all new instances, which then take over together.
+
+            ``rolling`` starts ``batch`` instances at a time, and drains an old one for each that serves, so that there
+            are never fewer than desired.
+
+            ``canary`` sends a part of the calls to new instances for ``canary_s`` seconds. If these got at least
+            ``min_calls``, did not fail much more often than the old ones and were not much slower (p95), it continues
+            as ``blue_green``. Meanwhile calls are drawn by weight, whatever the policy, unless it is ``consistent``.
+        batch
+            How many instances ``rolling`` starts at a time, at least 1.
+        percentage
+            The share of calls for ``canary``, above 0 and below 100.
+        canary_s
+            How long ``canary`` compares, in seconds, above 0 and below 30 days.
+        min_calls
+            The fewest calls that ``canary`` judges by, at least 0.
+        verify_tools
+            What the new instances' tools must be, in addition to a successful handshake: ``same`` as before, by name
+            and input schema; ``superset``, the same and perhaps more; ``off`` checks nothing. If no old instance can
+            list its tools, there is nothing to compare.
+
+        Raises
+        ------
+        CallError
+            The new configuration does not connect. (With ``connect = "lazy"``, ``blue_green`` does not try unless tools
+            are verified.)
+        RolloutError
+            The new configuration was rejected; the message says why.
+        ConfigError, ServerNotFoundError
+            An argument is invalid, or there is no such server; nothing was changed.
+        """
+        self._check_running()
+        plan = RolloutPlan(strategy=strategy, verify_tools=verify_tools, **shift)
+        await self._fleet.redeploy(server_id, config, plan)
+
+    async def scale(self, server_id: str, instances: int) -> None:
+        """Set how many instances a server has; new ones are connected, surplus ones drain. 0 suspends it.
+
+        The number takes effect at once, and the last one set holds. The method returns when all new instances, also
+        those of another call, have been probed once, or after ``connect_timeout_s``. New instances take no calls before
+        they have a session, as long as another instance has one. An instance that drains takes no new calls, and ends
+        with the last of its calls, at most ``drain_timeout_s`` later.
+
+        Parameters
+        ----------
+        server_id
+            The server.
+        instances
+            The number of instances, from 0 to ``max_instances`` of its configuration.
+
+        Raises
+        ------
+        ConfigError
+            ``instances`` is out of range or not an integer.
+        ScaleError
+            The configuration has no place for that many instances.
+        ServerNotFoundError
+            No such server.
+        """
+        self._check_running()
+        await self._fleet.scale(server_id, instances)
+
+    async def apply(self, config: ManagerConfig) -> Applied:
+        """Make the fleet match ``config.servers``: deploy what is missing, replace what differs, remove the rest.
+
+        The manager's own settings are fixed at its creation and do not change.
+
+        Returns
+        -------
+        What was changed. A server whose new configuration does not connect keeps the old one and is in ``failed``. One
+        whose new program is not up after ``connect_timeout_s`` is in ``starting``; the program takes over when it is
+        up.
+        """
+        self._check_running()
+        return await self._fleet.apply(config)
+
+    async def set_maintenance(self, server_id: str, on: bool) -> None:
+        """Take a server out of traffic (state ``Maintenance``), or put it back.
+
+        The server stays out while it is scaled or replaced, until it is put back.
+
+        Parameters
+        ----------
+        server_id
+            The server.
+        on
+            ``True`` takes it out, ``False`` puts it back.
+
+        Raises
+        ------
+        ServerNotFoundError
+            No such server.
+        """
+        self._check_running()
+        self._fleet.set_maintenance(server_id, arguments.as_flag(on, "on"))
+
+    async def wait_ready(self, min: int | None = None, *, timeout: float | None = None) -> None:
+        """Wait until servers are ``Healthy`` or ``Degraded`` and have a session.
+
+        It makes sessions that are missing, also those of lazy servers and where ``health.enabled`` is false. It waits
+        for a server in maintenance, or suspended, until that is put back.
+
+        Parameters
+        ----------
+        min
+            How many servers must be ready; by default all that are deployed.
+        timeout
+            Seconds to wait; ``None`` waits without limit.
+
+        Raises
+        ------
+        DeadlineExceededError
+            The time has passed; a ``TimeoutError``, which names servers that are not ready, and why.
+        """
+        self._check_running()
+        await self._fleet.wait_ready(min, arguments.check_timeout(timeout), self._check_running)
+
+    # Calls

@@ -1,0 +1,123 @@
+"""Waiting until the servers of the fleet are ready."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from mcp_manager.config.arguments import check_count
+from mcp_manager.errors import CallError, DeadlineExceededError
+from mcp_manager.health import HealthMonitor
+from mcp_manager.health.readiness import is_ready
+from mcp_manager.servers.instance import Instance
+from mcp_manager.servers.supervisor import Supervisor
+from mcp_manager.types import ServerState
+
+__all__ = ["FleetObserver", "Readiness"]
+
+# Waiting polls, because nothing reports a circuit that closes. Checking a large fleet takes a while, so the pauses keep it
+# below a tenth of the loop's time.
+_LOOK_AGAIN_S: Final = 0.25
+_PAUSES: Final = 9
+# How many servers one error names.
+_TOLD: Final = 5
+
+
+class FleetObserver:
+    """Pass the events of supervisors to the monitor, and wake those who wait for servers to be ready."""
+
+    def __init__(self, monitor: HealthMonitor) -> None:
+        self._monitor = monitor
+        self.changed = asyncio.Event()
+
+    def instance_added(self, supervisor: Supervisor, instance: Instance) -> None:
+        self._monitor.instance_added(supervisor, instance)
+
+    def instance_changed(self, supervisor: Supervisor, instance: Instance, error: CallError | None) -> None:
+        self._monitor.instance_changed(supervisor, instance, error)
+        self.changed.set()
+
+    def instance_removed(self, instance: Instance) -> None:
+        self._monitor.instance_removed(instance)
+        self.changed.set()
+
+    def instance_ended(self, supervisor: Supervisor) -> None:
+        self._monitor.instance_ended(supervisor)
+
+
+class Readiness:
+    """Wait until enough servers of the fleet are ready.
+
+    Parameters
+    ----------
+    servers
+        The supervisors of all deployed servers, by id.
+    monitor
+        Judges the servers, and has missing sessions made.
+    observer
+        Wakes those who wait.
+    """
+
+    def __init__(self, servers: Mapping[str, Supervisor], monitor: HealthMonitor, observer: FleetObserver) -> None:
+        self._servers = servers
+        self._monitor = monitor
+        self._observer = observer
+
+    async def wait(self, wanted: int | None, timeout: float | None, check_running: Callable[[], None]) -> None:
+        """Wait until ``wanted`` servers, or for ``None`` all deployed servers, are ready.
+
+        ``check_running`` is called repeatedly and raises if the manager stops.
+        """
+        if wanted is not None:
+            check_count(wanted, "min")
+        try:
+            async with asyncio.timeout(timeout):
+                await self._wait(wanted, check_running)
+        except TimeoutError:
+            raise self._unready(wanted, timeout) from None
+
+    async def _wait(self, wanted: int | None, check_running: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._observer.changed.clear()
+            began = loop.time()
+            missing = [each for each in self._servers.values() if not is_ready(each, self._monitor)]
+            ready = len(self._servers) - len(missing)
+            enough = len(self._servers) if wanted is None else wanted
+            if ready >= enough:
+                return
+            self._settle(missing, enough - ready)
+            took_s = loop.time() - began
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_AGAIN_S):
+                    await self._observer.changed.wait()
+            await asyncio.sleep(_PAUSES * took_s)
+            check_running()
+
+    def _unready(self, wanted: int | None, timeout: float | None) -> DeadlineExceededError:
+        """Make the error that names servers that are not ready, at most five of them, and says why."""
+        missing = [each for each in self._servers.values() if not is_ready(each, self._monitor)]
+        ready = len(self._servers) - len(missing)
+        told = [self._why_unready(each) for each in missing[:_TOLD]]
+        more = [f"and {len(missing) - _TOLD} more"] if len(missing) > _TOLD else []
+        return DeadlineExceededError(
+            f"after {timeout:g} s {ready} of {len(self._servers) if wanted is None else wanted} servers are ready"
+            + "".join(f"; {each}" for each in [*told, *more]),
+            delivery="not_sent",
+        )
+
+    def _why_unready(self, supervisor: Supervisor) -> str:
+        state, reasons = self._monitor.state(supervisor)
+        errors = (f": {error.message}" for each in supervisor.instances if (error := each.last_error) is not None)
+        return f"{supervisor.server_id!r} is {state.value} ({', '.join(reasons)}){next(errors, '')}"
+
+    def _settle(self, missing: Iterable[Supervisor], wanted: int) -> None:
+        """Have missing sessions made; of servers that were never tried, those of at most ``wanted`` at a time."""
+        for supervisor in missing:
+            if self._monitor.state(supervisor)[0] is ServerState.INITIALIZING:
+                if wanted <= 0:
+                    continue
+                wanted -= 1
+            self._monitor.settle(supervisor)
