@@ -1,4 +1,4 @@
-"""``python -m benchmarks`` measures what a call costs here, beside other clients."""
+"""Runs ``python -m benchmarks``, which measures the cost of a call, compared with other clients."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What a call takes, beside the clients one would use instead, against the compiled loopback server.
+"""Measures the wall time of a call, compared with other clients, against the compiled loopback server.
 
-Run as ``pytest benchmarks/bench_call.py --benchmark-only``. All clients run in this one process, so what is measured is
-the time that passes, not the processor time of each: for that, and for interleaved rounds on separate cores, there is
-``python -m benchmarks``.
+Run as ``pytest benchmarks/bench_call.py --benchmark-only``. All clients run in this process, so only wall time is
+measured, not the processor time of each client. ``python -m benchmarks`` measures that, in interleaved rounds on
+separate cores.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ IN_FLIGHT = (1, 16)
 ROUNDS = 5
 ROUND_S = 0.05
 
-# What other packages warn of is not what is measured here.
+# Warnings of other packages do not matter here.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture(scope="module")
 def origin() -> Iterator[str]:
-    """The server, in a process of its own."""
+    """Run the server in a process of its own; return its origin."""
     build_loopback()
     command = [sys.executable, "-P", "-m", "benchmarks.calls.serve"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=child_environment()) as process:
@@ -44,7 +44,7 @@ def origin() -> Iterator[str]:
 
 
 class Connected:
-    """A client on a loop of its own, opened and closed by one task, as some clients want it."""
+    """A client on a loop of its own; one task opens and closes it, as some clients require."""
 
     def __init__(self, client: BenchClient, runner: asyncio.Runner, case: Case, origin: str) -> None:
         self._client = client
@@ -60,11 +60,11 @@ class Connected:
         self._runner.run(self._close())
 
     def calls(self) -> int:
-        """Return how many calls a round is to have."""
+        """Return how many calls a round should have."""
         return self._runner.run(calls_for(self._client, self._case.in_flight, ROUND_S))
 
     def run(self, calls: int) -> None:
-        """Make so many calls."""
+        """Make this many calls."""
         self._runner.run(run_calls(self._client, self._case.in_flight, calls))
 
     async def _open(self) -> None:

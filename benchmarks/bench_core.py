@@ -1,8 +1,8 @@
-"""What the compiled core costs, beside the Python libraries that do the same jobs.
+"""Measures the compiled core, compared with the Python libraries that do the same jobs.
 
 Run as ``pytest benchmarks/bench_core.py --benchmark-only``; the table is printed at the end. Every case repeats its
-operation :data:`REPEAT` times in one measured call, or as often as its size allows, so that the measurement's own
-overhead does not count.
+operation :data:`REPEAT` times in one measured call, or as often as its size allows, so that the overhead of measuring
+is negligible.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ OURS, PEER = "ours", "peer"
 
 
 class Case(NamedTuple):
-    """One line of the table.
+    """A line of the table.
 
-    ``part`` names which job of ``pick()`` + ``done()`` a peer does; the cheapest peer of every job goes into the sum.
+    ``part`` names the job of ``pick()`` + ``done()`` that a peer does; the cheapest peer of each job counts in the sum.
     """
 
     group: str
@@ -47,10 +47,10 @@ class Case(NamedTuple):
 
 
 def imported(name: str) -> ModuleType:
-    """Import a peer, or skip the case and say why."""
+    """Import a peer, or skip the case with the reason."""
     try:
         with warnings.catch_warnings():
-            # A peer's deprecated imports are not ours to fix.
+            # Deprecated imports of a peer do not matter here.
             warnings.simplefilter("ignore")
             return importlib.import_module(name)
     except ImportError as error:
@@ -220,7 +220,7 @@ def nothing() -> None:
 
 
 def reply(rows: int) -> bytes:
-    """A ``tools/call`` reply with structured content, as servers send it."""
+    """Return a ``tools/call`` reply with structured content, as servers send it."""
     content = [
         {"id": number, "name": f"row {number}", "value": number / 7, "tags": ["a", "b"]} for number in range(rows)
     ]
@@ -229,7 +229,7 @@ def reply(rows: int) -> bytes:
 
 
 def text_reply(size: int) -> bytes:
-    """A ``tools/call`` reply with one long text."""
+    """Return a ``tools/call`` reply with one long text."""
     message = {"jsonrpc": "2.0", "id": 7, "result": {"content": [{"type": "text", "text": "x" * size}]}}
     return json.dumps(message, separators=(",", ":")).encode()
 
@@ -270,7 +270,7 @@ def scan(frame: bytes) -> Callable[[], None]:
 def scan_reply(path: str, frame: bytes) -> Callable[[], None]:
     jsonrpc = imported("mcp_manager._core.jsonrpc")
     if path not in jsonrpc.vector_paths():
-        pytest.skip(f"this processor cannot scan by {path}")
+        pytest.skip(f"this processor does not support {path}")
     jsonrpc.use_vector_path(path)
     return decoding(jsonrpc.scan_reply, frame)
 
@@ -294,7 +294,7 @@ CASES = [
     Case("router", "pick() + done(), 10 instances", OURS, partial(pick_and_done, 10)),
     Case("router", "pick() + done(), 100,000 instances", OURS, partial(pick_and_done, 100_000)),
     Case("router", "the same with 2 clock reads, 64 random bits", OURS, pick_and_done_with_clocks),
-    Case("router", "the same within every limit there is, 3 instances", OURS, pick_and_done_within_limits),
+    Case("router", "the same with all limits on, 3 instances", OURS, pick_and_done_within_limits),
     Case("limits", "ConcurrencyLimiter.ended()", OURS, adaptive_limit),
     Case("limits", "RateLimiter.take()", OURS, rate_limit),
     Case("limits", "RetryBudget.deposit() + withdraw()", OURS, retry_budget),

@@ -1,8 +1,8 @@
-"""What a large fleet costs that is hardly used: memory, deployments, a look at its health, and doing nothing.
+"""Measures a large fleet that is hardly used: memory, deployments, health() and processor time when idle.
 
     python benchmarks/bench_fleet.py [SERVERS]
 
-10,000 lazily deployed servers by default. Times of deployments are of the processor, so that other load does not count.
+10,000 lazily deployed servers by default. Deployments are measured in processor time, which other load does not affect.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ LOOKS = 1000
 
 
 def resident_bytes() -> int:
-    """Memory of this process."""
+    """Return the resident memory of this process."""
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def fleet_of(servers: int, prefix: str) -> ManagerConfig:
-    """Configure servers that a first call would connect."""
+    """Return the configuration of servers that connect with their first call."""
     made = (f"{prefix}{number}" for number in range(servers))
     return ManagerConfig(
         servers={name: ServerConfig(url=f"http://127.0.0.1:1/{name}", connect="lazy") for name in made}
@@ -35,9 +35,9 @@ def fleet_of(servers: int, prefix: str) -> ManagerConfig:
 
 
 async def measure(servers: int) -> None:
-    """Deploy, look, wait, and print what each took."""
+    """Deploy the servers, call health(), idle, and print what each took."""
     async with McpManager() as manager:
-        # What is made once for all of them is not to be counted.
+        # What all servers share must not count.
         await manager.apply(fleet_of(1, "first"))
         manager.health()
         gc.collect()
@@ -59,9 +59,7 @@ async def measure(servers: int) -> None:
         idle = (time.process_time() - began_cpu) / IDLE_S
         print(f"{servers} servers, lazily deployed")
         print(f"memory       {each:10.0f} bytes each, with its configuration")
-        print(
-            f"apply        {servers / took_cpu:10.0f} servers per second of processor ({servers / took:.0f} by the clock)"
-        )
+        print(f"apply        {servers / took_cpu:10.0f} servers per CPU second ({servers / took:.0f} per second)")
         print(f"health()     {look_s * 1e6:10.1f} us")
         print(f"idle         {idle:10.2%} of a core")
 

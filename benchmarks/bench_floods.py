@@ -1,10 +1,10 @@
-"""What a server that floods costs its neighbours: their latencies beside each kind of flood, and beside none.
+"""Measures what a flooding server costs its neighbours: their latencies during each kind of flood, and without any.
 
-Run as ``python benchmarks/bench_floods.py [--quick] [--loop uvloop] [--seconds 1] [--rounds 5] [--only PART]``. The flooding
-servers are processes of their own; so is the neighbour, which is called once at a time. For each kind, measurements without
-and with the flood take turns. Each line has medians over the rounds: the neighbour's median and 99th percentile beside the
-flood, how many times those without it just before that is, and how much of the flood was taken; and how late the loop was at
-the worst.
+Run as ``python benchmarks/bench_floods.py [--quick] [--loop uvloop] [--seconds 1] [--rounds 5] [--only PART]``. The
+flooding servers are separate processes, and so is the neighbour, which gets one call at a time. For each kind,
+measurements without and with the flood alternate. Each line has medians over the rounds: the neighbour's median and
+99th percentile during the flood, each with its ratio to the one just before the flood, and how much of the flood was
+read; and how late the loop was at worst.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ PIPES = ("notifications", "logs", "pings", "replies", "blanks", "garbage", "stde
 
 
 def jobs() -> Iterator[tuple[str, str, str, int]]:
-    """Name what is measured, with the way the flood comes, its kind, and how many servers flood."""
+    """Yield the cases: name, way in which the flood arrives, kind of the flood, number of servers that flood."""
     for kind in STREAMS:
         yield f"standing stream, {kind}", "standing", kind, 1
     yield "standing stream, 1-byte chunks", "pieces", "notifications", 1
-    yield "standing stream, ordinary path", "ordinary", "notifications", 1
-    yield "ordinary path, 1-byte chunks", "ordinary pieces", "notifications", 1
+    yield "standing stream, plain aiohttp", "ordinary", "notifications", 1
+    yield "plain aiohttp, 1-byte chunks", "ordinary pieces", "notifications", 1
     yield "standing stream closed at once", "standing", "closing", 1
     yield "HTTP+SSE, notifications", "sse", "notifications", 1
     yield "reply on a stream", "reply", "notifications", 1
     yield "interim responses", "reply", "interim", 1
-    yield "interim responses, ordinary path", "ordinary reply", "interim", 1
+    yield "interim responses, plain aiohttp", "ordinary reply", "interim", 1
     for kind in PIPES:
         yield f"stdio, {kind}", "stdio", kind, 1
     yield "20 standing streams, notifications", "standing", "notifications", 20
@@ -78,7 +78,7 @@ def program(*command: str) -> Iterator[int]:
 
 
 async def measure(manager: McpManager, seconds: float) -> tuple[list[float], float]:
-    """Call the neighbour for a while; return what each call took, and how late the loop was at the worst."""
+    """Call the neighbour for a while; return how long each call took, and how late the loop was at worst."""
     took: list[float] = []
     late = 0.0
 
@@ -99,7 +99,7 @@ async def measure(manager: McpManager, seconds: float) -> tuple[list[float], flo
 
 
 async def taken(manager: McpManager) -> int:
-    """Ask the first server how much of its flood was taken."""
+    """Ask the first server how many bytes of its flood were read."""
     try:
         reply = json.loads(await manager.execute_raw("flood-0", COUNT, timeout=2))
         return int(reply["result"]["content"][0]["text"])
@@ -109,7 +109,7 @@ async def taken(manager: McpManager) -> int:
 
 @dataclass
 class Pair:
-    """What was measured without the flood, and right after it with the flood."""
+    """A measurement without the flood, and the one right after it with the flood."""
 
     quiet: list[float]
     flooded: list[float]
@@ -117,7 +117,7 @@ class Pair:
     rate: float
 
     def at(self, share: float) -> tuple[float, float]:
-        """Return a quantile of the latencies beside the flood, and how many times the quiet one that is."""
+        """Return a quantile of the latencies during the flood, and its ratio to the quiet one."""
         quiet, flooded = (taken[int(len(taken) * share)] for taken in (self.quiet, self.flooded))
         return flooded, flooded / quiet
 
@@ -137,7 +137,7 @@ def flood_config(stack: contextlib.ExitStack, way: str, kind: str) -> dict[str, 
 async def measure_flooded(
     manager: McpManager, way: str, ids: list[str], seconds: float
 ) -> tuple[list[float], float, float]:
-    """Measure beside floods that are deployed; return latencies, lag and bytes a second of the first flood."""
+    """Measure during floods that are deployed; return latencies, lag, and the first flood's bytes per second."""
     floods = []
     if "reply" in way:
         floods = [asyncio.create_task(manager.execute_raw(each, FLOOD, timeout=seconds + 1)) for each in ids]
@@ -152,7 +152,7 @@ async def measure_flooded(
 
 
 async def run(way: str, kind: str, number: int, neighbour: int, options: argparse.Namespace) -> list[Pair]:
-    """Measure without and beside ``number`` floods of a kind, in turn: what else the machine does concerns both."""
+    """Measure without and with ``number`` floods of a kind in turn, so that other load affects both."""
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda *_: None)
 
@@ -191,10 +191,12 @@ def figures_of(pairs: list[Pair]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
-    parser.add_argument("--seconds", type=float, help="of each measurement; default 1")
-    parser.add_argument("--rounds", type=int, help="quiet and flooded measurements of each kind; default 5")
-    parser.add_argument("--quick", action="store_true", help="2 rounds of 0.2 s, unless they are given")
-    parser.add_argument("--only", default="", help="measure only what has this in its name")
+    parser.add_argument("--seconds", type=float, help="seconds per measurement (default: 1)")
+    parser.add_argument(
+        "--rounds", type=int, help="rounds per kind, one quiet and one flooded measurement each (default: 5)"
+    )
+    parser.add_argument("--quick", action="store_true", help="2 rounds of 0.2 s, unless given otherwise")
+    parser.add_argument("--only", default="", help="measure only cases with this in their name")
     options = parser.parse_args()
     options.seconds = options.seconds or (0.2 if options.quick else 1.0)
     options.rounds = options.rounds or (2 if options.quick else 5)

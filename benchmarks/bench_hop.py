@@ -1,6 +1,6 @@
-"""What a call from another thread costs: ``CallQueue`` beside ``run_coroutine_threadsafe`` and a plain ``await``.
+"""Measures a call from another thread: ``CallQueue``, ``run_coroutine_threadsafe`` and a plain ``await``.
 
-Run as ``pytest benchmarks/bench_hop.py --benchmark-only``. The clock is CPU time, user and system, of all threads. Every
+Run as ``pytest benchmarks/bench_hop.py --benchmark-only``. It measures CPU time, user and system, of all threads. Every
 call runs a coroutine that suspends once; every measured call repeats that :data:`REPEAT` times.
 """
 
@@ -25,7 +25,7 @@ Hop = Callable[[Coroutine[Any, Any, None]], None]
 
 @pytest.fixture(params=["asyncio", "uvloop"])
 def loop(request: pytest.FixtureRequest) -> Iterator[asyncio.AbstractEventLoop]:
-    """A loop that runs on a thread of its own."""
+    """Run a loop on a thread of its own."""
     make = asyncio.SelectorEventLoop if request.param == "asyncio" else pytest.importorskip("uvloop").new_event_loop
     loop = make()
     thread = threading.Thread(target=loop.run_forever)

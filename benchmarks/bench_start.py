@@ -1,11 +1,11 @@
-"""How long a file of 25 popular stdio servers takes until all of them are up, beside the official SDK.
+"""Measures the time until a file of 25 popular stdio servers is up, compared with the official SDK.
 
     python benchmarks/bench_start.py                        # installs them into build/servers first
-    python benchmarks/bench_start.py --launchers            # by "npx -y" and "uvx", on caches that are empty at first
+    python benchmarks/bench_start.py --launchers            # with "npx -y" and "uvx", on caches that are empty at first
     python benchmarks/bench_start.py --rounds 5 --strict    # exit status 1 unless the target is met
 
-Both sides start the same file in turn, each time from nothing: ours with its defaults until every server is Healthy, the
-SDK with all of them begun at once until each is initialized and has listed its tools.
+Both sides start the same file in turn, each time from scratch: this package with its defaults, until every server is
+Healthy; the SDK with all servers started at once, until each is initialized and has listed its tools.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TARGET = 1.3
 LIMIT_S = 240.0
 SAMPLING_S = 0.02
-# What a launcher may need to reach its registry, and a child does not get by itself.
+# Variables that a launcher may need to reach its registry, and that a child does not inherit by default.
 REACHING = (
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
@@ -56,7 +56,11 @@ POPULAR = (
 
 @dataclass
 class Start:
-    """One side's start of the file: seconds until all were up, and what was not up by the limit and why."""
+    """A start of the file by one side.
+
+    ``took_s`` is the time until all servers were up. ``failed`` says which were not up within the limit, and why.
+    ``children`` is the largest number of children at a time, ``begun`` the total number.
+    """
 
     took_s: float = 0.0
     failed: dict[str, str] = field(default_factory=dict)
@@ -65,7 +69,7 @@ class Start:
 
 
 class Children(threading.Thread):
-    """Watch this process's children: how many there are at a time, and how many there have been."""
+    """Count this process's children: the most at a time, and all that there have been."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -92,7 +96,7 @@ async def start_with_ours(path: Path) -> Start:
         try:
             async with asyncio.timeout(LIMIT_S):
                 await manager.wait_ready()
-                # No event tells of a state.
+                # No event announces a state.
                 while any(view.state is not ServerState.HEALTHY for view in manager.servers()):  # noqa: ASYNC110
                     await asyncio.sleep(SAMPLING_S)
         except TimeoutError:
@@ -153,7 +157,7 @@ def measured(side: str, path: Path) -> Start:
 
 
 def launched(server: Published, command: Command, caches: Path, tools: Path) -> dict[str, Any]:
-    """Return the configuration that fetches a server by its launcher when it is started."""
+    """Return the configuration of a server that its launcher fetches when it is started."""
     name, version = server.pin
     arguments = list(command.argv[2 if server.registry == "npm" else 1 :])
     config = stdio_config(command)
@@ -188,7 +192,7 @@ def written(options: argparse.Namespace, directory: Path, caches: Path) -> Path:
 
 
 def report(starts: Mapping[str, list[Start]]) -> float:
-    """Print what each side took, and return how many times the SDK's time ours is."""
+    """Print what each side took, and return the ratio of our time to the SDK's."""
     print(f"{'':6}{'median s':>10}{'best s':>9}{'worst s':>9}{'children':>10}{'begun':>8}  not up")
     for side, done in starts.items():
         took = [each.took_s for each in done]
@@ -204,19 +208,21 @@ def report(starts: Mapping[str, list[Start]]) -> float:
     ratio = statistics.median(each.took_s for each in starts["ours"]) / statistics.median(
         each.took_s for each in starts["SDK"]
     )
-    print(f"ours is {ratio:.2f} times the SDK's (target: at most {TARGET})")
+    print(f"ours takes {ratio:.2f} times as long as the SDK (target: at most {TARGET})")
     return ratio
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--servers", type=Path, default=ROOT / "build" / "servers", help="where they are installed")
-    parser.add_argument("--names", nargs="+", default=POPULAR, help="which of tests/support/published_servers.toml")
+    parser.add_argument(
+        "--servers", type=Path, default=ROOT / "build" / "servers", help="folder of the installed servers"
+    )
+    parser.add_argument("--names", nargs="+", default=POPULAR, help="names from tests/support/published_servers.toml")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cores", type=int, default=2, help="how many cores everything runs on")
     parser.add_argument("--connect-timeout", type=float, help="connect_timeout_s of every server, else its default")
-    parser.add_argument("--launchers", action="store_true", help='start them by "npx -y" and "uvx"')
+    parser.add_argument("--launchers", action="store_true", help='start the servers with "npx -y" and "uvx"')
     parser.add_argument("--strict", action="store_true", help="exit status 1 unless all are up within the target")
     return parser.parse_args(arguments)
 
@@ -224,7 +230,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
     """Measure both sides in turn, and print what each took."""
     options = parsed(arguments)
-    # The SDK logs every line of a server that is no message.
+    # The SDK logs every line of a server that is not a message.
     logging.disable(logging.CRITICAL)
     options.servers = options.servers.resolve()
     found = install(options.servers, options.names)

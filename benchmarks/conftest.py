@@ -1,4 +1,4 @@
-"""One table for the core, in nanoseconds per operation, one for calls, and what simulations found, not one per group."""
+"""Prints one table for the core (ns per operation), one for calls, and the results of simulations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIMULATED = pytest.StashKey[list[dict[str, Any]]]()
 
 
 def pytest_benchmark_group_stats(config: pytest.Config, benchmarks: Sequence[dict[str, Any]]) -> list[Any] | None:
-    """Keep the results for the tables of this file; without groups the plug-in prints none of its own."""
+    """Keep the results for the tables of this file; without groups, the plug-in prints none of its own."""
     config.stash[MEASURED] = [each for each in benchmarks if "repeat" in each["extra_info"]]
     config.stash[CALLS] = [each for each in benchmarks if "in_flight" in each["extra_info"]]
     config.stash[SIMULATED] = [each for each in benchmarks if "simulated" in each["extra_info"]]
@@ -27,12 +27,12 @@ def pytest_benchmark_group_stats(config: pytest.Config, benchmarks: Sequence[dic
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Print the tables, what was skipped and why, and the cost of the core beside the sum of its parts elsewhere."""
+    """Print the tables, and which cases were skipped and why."""
     measured, calls = config.stash.get(MEASURED, []), config.stash.get(CALLS, [])
     if measured:
         _core_section(terminalreporter, measured)
     if calls:
-        terminalreporter.section("calls beside other clients")
+        terminalreporter.section("calls, compared with other clients")
         for line in _call_table(calls):
             terminalreporter.write_line(line)
     for entry in config.stash.get(SIMULATED, []):
@@ -46,7 +46,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 def _core_section(terminalreporter: Any, measured: Sequence[dict[str, Any]]) -> None:
-    terminalreporter.section("core beside its peers")
+    terminalreporter.section("core, compared with its peers")
     versions = [f"{name} {_version(name)}" for name in PEERS]
     terminalreporter.write_line(
         f"{platform.python_implementation()} {platform.python_version()}, {', '.join(versions)}"
@@ -57,7 +57,7 @@ def _core_section(terminalreporter: Any, measured: Sequence[dict[str, Any]]) -> 
 
 
 def _call_table(calls: Sequence[dict[str, Any]]) -> Iterable[str]:
-    """Lay out wall time per call: a line per client, the number of calls in flight beside each other."""
+    """Yield a table of wall time per call: a line per client, a column per number of calls in flight."""
     grouped: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
     for entry in calls:
         info = entry["extra_info"]
@@ -88,7 +88,7 @@ def _ns(entry: dict[str, Any], statistic: str) -> float:
 
 
 def _table(measured: Sequence[dict[str, Any]]) -> Iterable[str]:
-    width = max(len(entry["extra_info"]["name"]) for entry in measured) + len("= times ")
+    width = max(len(entry["extra_info"]["name"]) for entry in measured) + len("that sum / ")
     yield f"{'':20}  {'operation':{width}}  {'min ns':>9}  {'median ns':>9}"
     group = None
     for entry in measured:
@@ -107,7 +107,7 @@ def _cheapest(measured: Sequence[dict[str, Any]], part: str) -> dict[str, Any]:
 
 
 def _totals(measured: Sequence[dict[str, Any]], width: int) -> Iterable[str]:
-    """Set the sum of the cheapest peer for every part against each of our totals."""
+    """Yield the sum of the cheapest peers of all parts, and its ratio to each of our totals."""
     parts = dict.fromkeys(entry["extra_info"]["part"] for entry in measured if entry["extra_info"]["part"])
     chosen = [_cheapest(measured, part) for part in parts]
     if not chosen:
@@ -118,7 +118,7 @@ def _totals(measured: Sequence[dict[str, Any]], width: int) -> Iterable[str]:
     for entry in measured:
         if entry["extra_info"]["total"]:
             ratios = [sums[statistic] / _ns(entry, statistic) for statistic in ("min", "median")]
-            label = f"= times {entry['extra_info']['name']}"
+            label = f"that sum / {entry['extra_info']['name']}"
             yield f"{'':20}  {label:{width}}  {ratios[0]:9.1f}  {ratios[1]:9.1f}"
     yield ""
     yield f"* the cheapest of the peers for each part of pick() + done(): {', '.join(parts)}"

@@ -1,4 +1,4 @@
-"""The HTTP lane alone: one POST, its body back, without sessions, policies or JSON. The floor of every call."""
+"""The HTTP lane alone: posts a body and returns the reply's. No sessions, policies or JSON: the floor of every call."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HEADERS: Final = {"Accept": "application/json, text/event-stream", "Accept-Enco
 
 
 class BareLane:
-    """Kept connections to one URL."""
+    """Reusable connections to one URL."""
 
     def __init__(self, url: str) -> None:
         self._pool = HttpPool()
@@ -30,7 +30,7 @@ class BareLane:
         self._timeout = aiohttp.ClientTimeout(total=None)
 
     async def post(self, body: bytes) -> bytes:
-        """POST a body and return the body of the reply: all of it, or the data of the one event it is."""
+        """POST a body and return the body of the reply; of an event stream, the data of its only event."""
         now_ns = time.monotonic_ns()
         lane = self._lanes.wires.take(now_ns) or await self._lanes.connect(self._timeout)
         answer = lane.send(self._head, Exchange(body, 1, now_ns + _TIMEOUT_NS), self, _LIMIT)
@@ -42,11 +42,11 @@ class BareLane:
         return reply if type(reply) is bytes else reply.body
 
     def take_event(self, exchange: Exchange, data: bytes) -> bytes | None:
-        """Take the first event for the reply."""
+        """Return the first event as the reply."""
         return data
 
     def take_cookies(self, values: Sequence[bytes]) -> None:
-        """Take none."""
+        """Ignore cookies."""
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -54,5 +54,5 @@ class BareLane:
 
 
 async def connect(url: str) -> BareLane:
-    """Make ready to post to a URL."""
+    """Return a lane to a URL."""
     return BareLane(url)

@@ -1,4 +1,4 @@
-"""Build the loopback server on first use, in the checkout: it is for benchmarks and tests alone, and so never installed."""
+"""Builds the loopback server on first use, in the checkout: it is only for benchmarks and tests, never installed."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class BuildError(McpManagerError):
 
 
 def build_loopback() -> Path:
-    """Make ``benchmarks.calls.loopback`` importable: compile it unless it is there and newer than its sources.
+    """Make ``benchmarks.calls.loopback`` importable: compile it unless it is newer than its sources.
 
-    Several processes may do so at once: one compiles, and says so in a line on standard error, while the others wait.
+    Several processes may call this at once: one compiles, and says so on standard error, while the others wait.
 
     Returns
     -------
@@ -44,10 +44,10 @@ def build_loopback() -> Path:
     Raises
     ------
     BuildError
-        This is not Linux, a compiler or a package that it takes is missing, or compiling failed.
+        This is not Linux, a compiler or a required package is missing, or the compilation failed.
     """
     if sys.platform != "linux":
-        raise BuildError("The benchmark's server runs on Linux only: it waits with epoll")
+        raise BuildError("The benchmark's server runs on Linux only: it uses epoll")
     built = BUILT / f"loopback{sysconfig.get_config_var('EXT_SUFFIX')}"
     if _is_current(built):
         return built
@@ -55,7 +55,7 @@ def build_loopback() -> Path:
         BUILT.mkdir(parents=True, exist_ok=True)
         with (BUILT / "lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            # Whoever held the lock may have built it.
+            # Another process may have built it while this one waited for the lock.
             if not _is_current(built):
                 _build(built)
     except OSError as error:
@@ -72,7 +72,7 @@ def _is_current(built: Path) -> bool:
 
 
 def _build(built: Path) -> None:
-    """Compile in another process, whose output is shown only if it fails, and put the result in place in one step."""
+    """Compile in another process, show its output only if it fails, and move the result into place in one step."""
     for module in _NEEDED:
         if importlib.util.find_spec(module) is None:
             raise BuildError(f"The benchmark's server cannot be built without {module}", hint="pip install '.[bench]'")
@@ -83,9 +83,9 @@ def _build(built: Path) -> None:
     with tempfile.TemporaryDirectory(dir=built.parent) as folder:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "benchmarks.calls.build", folder, PROFILE],
-            # Away from the checkout, whose settings are those of the package.
+            # Outside the checkout, since the settings there are those of the package.
             cwd=folder,
-            # A compiler is not to run under the sanitizer.
+            # The compiler must not run under the sanitizer.
             env=child_environment() | {"LD_PRELOAD": ""},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""What is measured: a framing, a size of the reply and a number of calls in flight."""
+"""The cases that are measured: a framing, a size of the reply and a number of calls in flight."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ENDING: Final = 12
 
 
 class Expected(NamedTuple):
-    """What a right reply has: how its JSON ends, how long its text is, how many rows it carries."""
+    """How to recognize a correct reply: the end of its JSON, the length of its text, its number of rows."""
 
     ending: str
     letters: int
@@ -29,7 +29,7 @@ class Expected(NamedTuple):
 
 
 class Case(NamedTuple):
-    """Calls whose reply has ``size`` bytes in this framing, ``in_flight`` of them at a time; the server has ``tools``."""
+    """Calls with replies of ``size`` bytes in a framing, ``in_flight`` at a time, to a server with ``tools`` tools."""
 
     framing: Framing
     size: int
@@ -43,7 +43,7 @@ class Case(NamedTuple):
 
     @property
     def path(self) -> str:
-        """The path of the loopback server that answers so."""
+        """The path of the loopback server that gives such replies."""
         return f"/{self.framing}/{self.size}/{self.tools}"
 
     @property
@@ -55,7 +55,7 @@ class Case(NamedTuple):
         return f"{size} {kind}, {self.in_flight} in flight"
 
     def expected(self) -> Expected:
-        """Return how a right reply is told."""
+        """Return how to recognize a correct reply."""
         endpoint = render(self.path.encode())
         assert endpoint is not None
         (answer,) = (each for each in endpoint.answers if each.method == b'"tools/call"')
@@ -78,17 +78,17 @@ FULL: Final = tuple(
 
 
 def parse_case(text: str) -> Case:
-    """Read ``framing/size/in flight``, such as ``json/100/16`` or ``sse/10k/64``, and perhaps a number of tools.
+    """Parse ``framing/size/in flight``, such as ``json/100/16`` or ``sse/10k/64``, optionally with a number of tools.
 
     Raises
     ------
     InvalidRequestError
-        It is not written so, or out of bounds.
+        The text is not written like this, or a number is out of bounds.
     """
     found = _NOTATION.fullmatch(text)
     if found is None:
         raise InvalidRequestError(f"{text!r} is not a case", hint="write framing/bytes/in flight, such as sse/10k/64")
-    framing: Framing = found[1]  # type: ignore[assignment]  # the notation knows no other
+    framing: Framing = found[1]  # type: ignore[assignment]  # the pattern allows no other
     case = Case(framing, int(found[2]) * _UNITS[found[3]], int(found[4]), int(found[5] or 1))
     if not 1 <= case.in_flight <= _MAX_IN_FLIGHT or not 1 <= case.size <= 16_000_000:
         raise InvalidRequestError(

@@ -1,4 +1,4 @@
-"""The processes of a benchmark: the server on one core, a client at a time on another, none of which outlives it."""
+"""The processes of the benchmark: the server on one core, one client at a time on another; none outlives it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ChildError(McpManagerError):
 
 
 def cores() -> tuple[int, int] | tuple[None, None]:
-    """Return the core of the server and the core of the clients, or twice ``None`` where there is no choice."""
+    """Return the cores of the server and of the clients, or ``None`` twice if there is no choice."""
     if not hasattr(os, "sched_getaffinity"):
         return None, None
     allowed = sorted(os.sched_getaffinity(0))
@@ -36,19 +36,19 @@ def cores() -> tuple[int, int] | tuple[None, None]:
 
 
 class JsonChild:
-    """A module of the benchmark run as a process that is spoken to in lines of JSON and ends with its standard input.
+    """A module of the benchmark as a process that exchanges lines of JSON and ends with its standard input.
 
     Parameters
     ----------
     module, arguments
-        What to run. Standard error is kept for the message of a :class:`ChildError`.
+        What to run. The message of a :class:`ChildError` quotes its standard error.
     """
 
     def __init__(self, module: str, *arguments: str) -> None:
         self.module = module
         self._received = b""
         self._errors = tempfile.TemporaryFile()
-        # A session of its own: Ctrl-C is this process's to handle.
+        # A session of its own, so that Ctrl-C reaches only this process.
         self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
             [sys.executable, "-P", "-m", module, *arguments],
             stdin=subprocess.PIPE,
@@ -67,16 +67,16 @@ class JsonChild:
 
     @property
     def pid(self) -> int:
-        """The process id, 0 once it is closed."""
+        """The process id; 0 once it is closed."""
         return self._process.pid if self._process is not None else 0
 
     async def ask(self, command: dict[str, Any] | None, *, timeout: float = _ANSWER_S) -> dict[str, Any]:
-        """Send a command (or none) and return the next answer.
+        """Send a command, if any, and return the next answer.
 
         Raises
         ------
         ChildError
-            It ended, was closed, or did not answer within ``timeout`` seconds.
+            The process ended, was closed, or did not answer within ``timeout`` seconds.
         """
         if self._process is None:
             raise ChildError(f"{self.module} has ended")
@@ -94,7 +94,7 @@ class JsonChild:
         return answer
 
     async def aclose(self) -> None:
-        """End the process, by force if it does not go by itself, and reap it; idempotent."""
+        """End the process, by force if it does not exit by itself, and reap it; idempotent."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -107,7 +107,7 @@ class JsonChild:
         except TimeoutError:
             pass
         finally:
-            # Its output has ended, so it is all but gone; or it has to go.
+            # Either its output has ended, and it is about to exit, or it must be killed.
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             process.wait()
@@ -129,7 +129,7 @@ class JsonChild:
         descriptor = process.stdout.fileno()
         loop = asyncio.get_running_loop()
         readable: asyncio.Future[None] = loop.create_future()
-        # Readable it stays until it is read, so this may well be called again before the waiting task runs.
+        # The descriptor is readable until it is read, so this may be called again before the waiting task runs.
         loop.add_reader(descriptor, _resolve, readable)
         try:
             await readable
@@ -149,12 +149,12 @@ def _resolve(future: asyncio.Future[None]) -> None:
 
 
 class LoopbackServer(JsonChild):
-    """The compiled server as a process; use as ``async with``.
+    """The compiled server as a process; use it in an ``async with`` block.
 
     Parameters
     ----------
     core
-        The processor core to keep it on.
+        The processor core to pin it to; ``None`` for any.
     addresses
         How many addresses of 127.0.0.0/8 it listens on.
     """
@@ -191,7 +191,7 @@ class LoopbackServer(JsonChild):
 
 
 class Worker(JsonChild):
-    """A client's process: one client, one kind of event loop.
+    """The process of one client on one kind of event loop.
 
     Parameters
     ----------
@@ -200,7 +200,7 @@ class Worker(JsonChild):
     loop
         ``asyncio`` or ``uvloop``.
     core
-        The processor core to keep it on.
+        The processor core to pin it to; ``None`` for any.
     """
 
     def __init__(self, client: str, loop: str, core: int | None) -> None:

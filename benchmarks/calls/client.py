@@ -1,4 +1,4 @@
-"""What every measured client offers: connect, call, close."""
+"""The interface of the measured clients: connect, call, close."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ ARGUMENTS: Final = {"text": "x"}
 
 
 class WrongReplyError(Exception):
-    """An answer came, but not the one that was to come."""
+    """The answer was not the expected one."""
 
 
 class BenchClient(ABC):
-    """A client and what all its calls share."""
+    """A client whose calls share one session."""
 
     name: ClassVar[str]
     warm_up: ClassVar[int] = 0
-    """How many calls a round makes, at least, before it is measured."""
+    """The fewest calls that a round makes before it is measured."""
 
     @abstractmethod
     async def connect(self, url: str, expected: Expected) -> None:
-        """Open a session with an endpoint whose replies are to be as expected."""
+        """Open a session with an endpoint, and check its replies against ``expected``."""
 
     @abstractmethod
     async def aclose(self) -> None:
-        """End it."""
+        """End the session."""
 
 
 class AwaitedClient(BenchClient):
@@ -37,7 +37,7 @@ class AwaitedClient(BenchClient):
 
     @abstractmethod
     async def call(self) -> None:
-        """Call the tool once; raises :class:`WrongReplyError` unless the right reply came."""
+        """Call the tool once; raises :class:`WrongReplyError` unless the reply is the expected one."""
 
 
 class BlockingClient(BenchClient):
@@ -45,4 +45,4 @@ class BlockingClient(BenchClient):
 
     @abstractmethod
     def call(self) -> None:
-        """Call the tool once; raises :class:`WrongReplyError` unless the right reply came."""
+        """Call the tool once; raises :class:`WrongReplyError` unless the reply is the expected one."""

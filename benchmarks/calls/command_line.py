@@ -1,4 +1,4 @@
-"""The command line: measure what a call costs here, beside other clients, and print it."""
+"""The command line: measures the cost of a call on this machine, compared with other clients."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class _Plan(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure as asked and print tables.
+    """Measure what the arguments say, and print tables.
 
     Parameters
     ----------
@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns
     -------
-    The exit status: 0 done, 1 a target was not met (with ``--strict``), 2 misused or not to be had here, 130 interrupted.
+    The exit status: 0 success, 1 a target was not met (with ``--strict``), 2 wrong usage or not available here, 130
+    interrupted.
     """
     return run_program(_parser(), argv, _begin)
 
@@ -63,25 +64,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m benchmarks",
-        description="Measure what a call costs on this machine, beside other clients. Takes about two minutes; Linux only.",
+        description="Compare the cost of a call with that of other clients. Takes two minutes; Linux only.",
         allow_abbrev=False,
     )
     much = parser.add_mutually_exclusive_group()
     much.add_argument("--quick", action="store_true", help="one small case, about 20 seconds")
     much.add_argument("--full", action="store_true", help="all sizes, framings and numbers of calls in flight")
     parser.add_argument("--case", action="append", metavar="CASE", help="framing/bytes/in flight, such as sse/10k/64")
-    parser.add_argument("--client", action="append", metavar="NAME", help="one of those that are compared, such as mcp")
+    parser.add_argument("--client", action="append", metavar="NAME", help="measure only this client, such as mcp")
     parser.add_argument("--loop", choices=("asyncio", "uvloop", "both"), default="both", help="default: both")
     parser.add_argument("--rounds", type=int, metavar="N", help="interleaved rounds of every case (default: 5)")
     parser.add_argument("--json", metavar="FILE", help="write all samples, with machine, date and versions")
     parser.add_argument("--svg", metavar="FILE", help="draw the comparison")
-    parser.add_argument("--targets", action="store_true", help="print the targets alone, measured and met or not")
+    parser.add_argument("--targets", action="store_true", help="measure and print only the targets")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if a target is not met or not measured")
     return parser
 
 
 def _begin(options: Namespace) -> Coroutine[Any, Any, int]:
-    """Refuse what cannot be measured or written, and build what is needed, before anything is measured."""
+    """Check the options and build the server before anything is measured."""
     plan = _plan(options)
     for path in (options.json, options.svg):
         if path is not None:
@@ -124,7 +125,7 @@ async def _measure(options: Namespace, plan: _Plan) -> int:
 def _plan(options: Namespace) -> _Plan:
     loops, lacking = available_loops(options.loop)
     if not loops:
-        raise InvalidRequestError(f"There is no loop to measure on: {lacking}")
+        raise InvalidRequestError(f"No event loop to measure on: {lacking}")
     cases: tuple[Case, ...] = tuple(parse_case(text) for text in options.case or ())
     unknown = set(options.client or ()) - set(CLIENTS)
     if unknown:
@@ -155,7 +156,7 @@ def _write(path: str | None, text: str) -> None:
 
 
 def _check_writable(path: str) -> None:
-    """Find out now, not after minutes of measuring."""
+    """Check that a file can be written before minutes are spent on measuring."""
     try:
         with open(path, "a", encoding="utf-8"):
             pass
@@ -164,7 +165,7 @@ def _check_writable(path: str) -> None:
 
 
 class _Progress:
-    """One line on standard error that is written over; nothing where nobody looks."""
+    """A line on standard error that is overwritten; nothing if that is not a terminal."""
 
     def __init__(self) -> None:
         self._shown = sys.stderr.isatty()
@@ -174,5 +175,5 @@ class _Progress:
             print(f"\r\x1b[K{text[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
-        """Leave nothing of it behind."""
+        """Erase the line."""
         self("")

@@ -1,4 +1,4 @@
-"""Jobs of a fresh process beside calls: opening many sessions, keeping them, ending them."""
+"""Jobs other than calls, for a fresh process: opening, keeping and closing many sessions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _REQUEST = b'{"method":"tools/call","params":{"name":"echo","arguments":{"text":
 
 
 class _Stopwatch:
-    """Wall and processor seconds since it was made."""
+    """Measures wall and processor seconds since it was made."""
 
     def __init__(self) -> None:
         self._wall, self._processor = time.perf_counter(), sum(processor_s())
@@ -32,7 +32,7 @@ class _Stopwatch:
 
 
 async def manager_sessions(urls: list[str]) -> dict[str, Any]:
-    """Deploy a server per URL all at once, call each once, and stop; seconds and growth of resident memory in kB."""
+    """Deploy a server per URL at once, call each once, stop; return seconds, and growth of resident memory in kB."""
     async with McpManager() as warm:
         await warm.deploy("warm", {"url": urls[0]})
         await warm.execute_raw("warm", _REQUEST)
@@ -54,7 +54,7 @@ async def manager_sessions(urls: list[str]) -> dict[str, Any]:
 
 
 async def sdk_sessions(urls: list[str]) -> dict[str, Any]:
-    """Open a ``ClientSession`` of the official SDK per URL, call each once, and close; as :func:`manager_sessions`."""
+    """Open a ``ClientSession`` of the official SDK per URL, call each once, close; like :func:`manager_sessions`."""
     client_session = importlib.import_module("mcp").ClientSession
     connect = importlib.import_module("mcp.client.streamable_http").streamable_http_client
 
@@ -81,7 +81,7 @@ async def sdk_sessions(urls: list[str]) -> dict[str, Any]:
 
 
 def _settled_kb() -> int:
-    """Return the resident memory once garbage is gone."""
+    """Return the resident memory in kB after a garbage collection."""
     gc.collect()
     resident, _ = memory_kb()
     return resident

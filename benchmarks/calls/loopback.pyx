@@ -1,4 +1,4 @@
-"""A server on the loopback interface that costs less per call than any client: epoll, no GIL, replies made before."""
+"""A loopback server that costs less per call than any client: epoll, no GIL, replies prepared in advance."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -53,7 +53,7 @@ cdef enum:
     ENDPOINTS = 256
     ANSWERS = 8
     FIRST_BUFFER = 4096
-    # A suffix up to this size is copied behind its head; a longer one is sent from where it is.
+    # A suffix up to this size is copied behind its head; a longer one is sent in place.
     COPIED = 8192
     # Replies to pipelined requests are gathered up to this size.
     GATHERED = 65536
@@ -68,7 +68,7 @@ cdef struct Answer:
     Text method
     Text head
     Text suffix
-    # How much of the suffix counts as body; the rest ends the last chunk.
+    # How many bytes of the suffix belong to the body; the rest ends the last chunk.
     size_t counted
 
 cdef struct Endpoint:
@@ -83,12 +83,12 @@ cdef struct Connection:
     int fd
     Connection* before
     Connection* after
-    # What was received and not answered yet, and how much of it makes the next request whole (0: not known).
+    # Received but not answered yet, and the size at which the next request is complete (0 if unknown).
     char* data
     size_t size
     size_t capacity
     size_t needed
-    # What is to be sent: bytes of this connection, then the rest of a prepared suffix.
+    # To be sent: bytes of this connection, then the rest of a prepared suffix.
     char* out
     size_t out_at
     size_t out_size
@@ -100,7 +100,7 @@ cdef struct Connection:
 
 
 cdef inline Text text_of(bytes value, list kept):
-    """Return where the bytes are, which are kept from now on."""
+    """Return where the bytes are, and keep them alive."""
     cdef Text text
     if value is None:
         raise TypeError("a reply is made of bytes, not of None")
@@ -111,7 +111,7 @@ cdef inline Text text_of(bytes value, list kept):
 
 
 cdef char* room(Connection* to, size_t size) noexcept nogil:
-    """Return where so many bytes may be written behind what is to be sent, or ``NULL``."""
+    """Return room for this many more bytes to send, or ``NULL``."""
     cdef size_t capacity = to.out_capacity if to.out_capacity else 1024
     cdef char* grown
     while capacity < to.out_size + size:
@@ -140,7 +140,7 @@ cdef bint say_status(Connection* to, const char* status) noexcept nogil:
 
 
 cdef bint say_reply(Connection* to, Endpoint* endpoint, Text method, Text identity) noexcept nogil:
-    """Put head, prefix, id and suffix together; a long suffix is left where it is."""
+    """Assemble head, prefix, id and suffix; a long suffix stays in place."""
     cdef Answer* answer = &endpoint.answers[0]
     cdef char digits[32]
     cdef size_t size
@@ -175,7 +175,7 @@ cdef bint say_reply(Connection* to, Endpoint* endpoint, Text method, Text identi
     return True
 
 
-# Most of it runs without the GIL, which a check would ask for; it has no other extension type than itself.
+# Most of it runs without the GIL, which a check for None would need. It uses no extension type but its own.
 @cython.nonecheck(False)
 @cython.final
 cdef class Loopback:
@@ -284,7 +284,7 @@ cdef class Loopback:
                 close(fd)
 
     cdef bint serve_one(self, Connection* one) except? False nogil:
-        """Receive what there is, or go on sending; tell whether the connection lives on."""
+        """Receive what has arrived, or continue sending; return whether the connection stays open."""
         cdef ssize_t got
         cdef size_t wanted
         cdef char* grown
@@ -317,7 +317,7 @@ cdef class Loopback:
                 return one.size <= MAX_HEAD or one.needed > 0
 
     cdef Verdict answer_all(self, Connection* one) except? BROKEN nogil:
-        """Answer every whole request received so far, until there is enough to send."""
+        """Answer every complete request received so far, until there is enough to send."""
         cdef Request request
         cdef size_t done = 0
         cdef Verdict verdict = ANSWERED
@@ -375,7 +375,7 @@ cdef class Loopback:
             return self.learn(PyBytes_FromStringAndSize(path.at, path.size))
 
     cdef Endpoint* learn(self, bytes path) except? NULL:
-        """Have the replies of a path made; they stay for good."""
+        """Make the replies of a path, and keep them for good."""
         cdef Endpoint* made = &self.endpoints[self.known]
         cdef Answer* answer
         rendered = self.render(path)
@@ -411,7 +411,7 @@ cdef class Loopback:
         return say(one, head, head_size) and say(one, body, size)
 
     cdef bint flush(self, Connection* one) noexcept nogil:
-        """Send as much as goes; tell whether the connection lives on."""
+        """Send as much as possible; return whether the connection stays open."""
         cdef iovec parts[2]
         cdef msghdr message
         cdef ssize_t sent

@@ -1,4 +1,4 @@
-"""Measure calls of one client in this process: processor time, wall time, latencies, memory."""
+"""Measures calls of one client in this process: processor time, wall time, latencies, memory."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _MAX_CALLS: Final = 50_000
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a round of calls cost this process.
+    """The cost of a round of calls to this process.
 
-    ``user_s`` and ``system_s`` are processor seconds, ``p50_us`` and ``p99_us`` latencies, ``rss_kb`` the resident
-    memory afterwards and ``peak_kb`` the most there was during the round.
+    ``user_s`` and ``system_s`` are processor seconds, ``p50_us`` and ``p99_us`` latencies. ``rss_kb`` is the resident
+    memory afterwards, ``peak_kb`` its peak during the round.
     """
 
     calls: int
@@ -58,13 +58,13 @@ def memory_kb() -> tuple[int, int]:
 
 
 def reset_peak() -> None:
-    """Let the peak of resident memory begin anew from what is resident now (proc(5), ``clear_refs``)."""
+    """Reset the peak of resident memory to what is resident now (proc(5), ``clear_refs``)."""
     with open("/proc/self/clear_refs", "w", encoding="ascii") as control:
         control.write("5")
 
 
 async def run_calls(client: BenchClient, in_flight: int, calls: int) -> list[int]:
-    """Make so many calls, so many at a time, and return how long each took in nanoseconds."""
+    """Make ``calls`` calls, ``in_flight`` at a time, and return how long each took in nanoseconds."""
     if isinstance(client, BlockingClient):
         return await asyncio.to_thread(_run_blocking, client, in_flight, calls)
     assert isinstance(client, AwaitedClient)
@@ -88,7 +88,7 @@ async def run_calls(client: BenchClient, in_flight: int, calls: int) -> list[int
 
 
 async def measure_calls(client: BenchClient, in_flight: int, calls: int) -> Measurement:
-    """Measure a round of calls, after a moment of the same to find everything warm."""
+    """Measure a round of calls after a short warm-up."""
     await run_calls(client, in_flight, max(in_flight, calls // 20, client.warm_up))
     reset_peak()
     began, (user, system) = time.perf_counter(), processor_s()
@@ -112,7 +112,7 @@ async def measure_calls(client: BenchClient, in_flight: int, calls: int) -> Meas
 
 
 async def calls_for(client: BenchClient, in_flight: int, seconds: float) -> int:
-    """Warm up, and return how many calls take about so many seconds."""
+    """Warm up, and return how many calls take about this many seconds."""
     step = in_flight
     calls, began = 0, time.perf_counter()
     while (passed := time.perf_counter() - began) < _WARM_UP_S or calls < _MIN_CALLS:
@@ -123,7 +123,7 @@ async def calls_for(client: BenchClient, in_flight: int, seconds: float) -> int:
 
 
 async def measure_memory(client: BenchClient, calls: int) -> dict[str, Any]:
-    """Measure by how much calls, one after another, raise the peak of resident memory, in kB."""
+    """Measure by how many kB sequential calls raise the peak of resident memory."""
     reset_peak()
     before, _ = memory_kb()
     await run_calls(client, 1, calls)
@@ -139,7 +139,7 @@ def _run_blocking(client: BlockingClient, in_flight: int, calls: int) -> list[in
 
     def work() -> None:
         try:
-            # Counting is one step for the interpreter, so that threads need no lock for it.
+            # next() is a single step for the interpreter, so threads need no lock for it.
             while next(numbers) < calls:
                 began = clock()
                 call()
@@ -161,7 +161,7 @@ def _run_blocking(client: BlockingClient, in_flight: int, calls: int) -> list[in
 
 
 async def answer_calls(client: BenchClient, command: dict[str, Any], known: dict[str, int]) -> dict[str, Any]:
-    """Do the ``calls`` command: as many calls as it says, or as fit into its seconds the first time."""
+    """Do the ``calls`` command: with its number of calls, or, the first time, as many as fit into its seconds."""
     key = f"{command['url']} {command['in_flight']}"
     calls = command.get("calls") or known.get(key)
     if calls is None:
@@ -170,5 +170,5 @@ async def answer_calls(client: BenchClient, command: dict[str, Any], known: dict
 
 
 def expected_of(command: dict[str, Any]) -> Expected:
-    """Read what replies are to be from a command."""
+    """Return how to recognize the correct replies to a command's calls."""
     return Expected(*command["expected"])

@@ -1,4 +1,4 @@
-"""This manager as a client, once per way of calling a tool."""
+"""This manager as a client, once for each way of calling a tool."""
 
 from __future__ import annotations
 

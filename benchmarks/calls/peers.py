@@ -1,4 +1,4 @@
-"""The clients one would use instead, each as its documentation says, with one shared session."""
+"""Other clients, each used as its documentation says, with one shared session."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _INITIALIZE: Final = {
 
 
 class _JsonRpc:
-    """What plain HTTP clients must do themselves: ids, encoding, decoding, the session's headers."""
+    """What plain HTTP clients must do themselves: ids, encoding, decoding, the headers of the session."""
 
     def __init__(self) -> None:
         self.headers = dict(_HEADERS)
@@ -36,7 +36,7 @@ class _JsonRpc:
         return orjson.dumps({"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params})
 
     def opened(self, headers: Any) -> bytes:
-        """Take the session's headers over and return the notification that completes the handshake."""
+        """Store the session's headers, and return the notification that completes the handshake."""
         self.headers["Mcp-Session-Id"] = headers["Mcp-Session-Id"]
         self.headers["MCP-Protocol-Version"] = "2025-11-25"
         return orjson.dumps({"jsonrpc": "2.0", "method": "notifications/initialized"})
@@ -88,7 +88,7 @@ class AiohttpClient(AwaitedClient):
 
 
 class HttpxClient(AwaitedClient):
-    """httpx with one shared ``AsyncClient``; its pool is not limited, or it would fail at 256 calls in flight."""
+    """httpx with one shared ``AsyncClient``; its pool has no limit, since with one it fails at 256 calls in flight."""
 
     name = "httpx + orjson"
 
@@ -139,7 +139,7 @@ class FastMcpClient(AwaitedClient):
 
     async def connect(self, url: str, expected: Expected) -> None:
         self._expected = expected
-        # Named, because a URL with "sse" in it would be taken for the transport of 2024.
+        # Chosen explicitly, since a URL with "sse" in it would select the transport of 2024.
         http = importlib.import_module("fastmcp.client.transports").StreamableHttpTransport
         self._client = importlib.import_module("fastmcp").Client(http(url))
         await self._client.__aenter__()
@@ -153,7 +153,7 @@ class FastMcpClient(AwaitedClient):
 
 
 class BareLaneClient(AwaitedClient):
-    """This package's HTTP lane by itself: the body of a reply, nothing looked at."""
+    """This package's HTTP lane alone: it returns the body of a reply without looking at it."""
 
     name = "bare lane"
 
@@ -164,7 +164,7 @@ class BareLaneClient(AwaitedClient):
 
     async def call(self) -> None:
         body = await self._lane.post(self._request)
-        # Behind the message, an event stream has the end of its event.
+        # In an event stream, the end of the event follows the message.
         if len(body) < self._least or self._ending not in body[-len(self._ending) - 2 :]:
             raise WrongReplyError(f"the reply ends with {body[-20:]!r}")
 
@@ -173,7 +173,7 @@ class BareLaneClient(AwaitedClient):
 
 
 def _check_result(result: Any, expected: Expected) -> None:
-    """Check a result that came as an object; the SDK's generations differ in how they write its members."""
+    """Check a result that is an object; the generations of the SDK name its members differently."""
     rows = 0
     if expected.rows:
         content = getattr(result, "structured_content", None) or result.structuredContent
@@ -182,7 +182,7 @@ def _check_result(result: Any, expected: Expected) -> None:
 
 
 def _first(*names: str) -> ModuleType:
-    """Import the first of several modules there is."""
+    """Import the first of several modules that exists."""
     *tried, last = names
     for name in tried:
         with contextlib.suppress(ImportError):

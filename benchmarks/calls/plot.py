@@ -1,4 +1,4 @@
-"""A bar chart of processor time per call, as SVG: plain text, no script, readable on light and dark ground."""
+"""Draws a bar chart of processor time per call as SVG, without scripts, readable on light and dark backgrounds."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _OWN: Final = ("execute", "execute_async", "execute_raw", "call_tool")
 
 
 def chart(samples: Samples, clients: Sequence[str], about: dict[str, Any]) -> str:
-    """Draw the cases that were measured for three clients or more, one panel each, the dearest client on top.
+    """Draw the cases that were measured for three clients or more, one panel each, the most expensive client on top.
 
     Parameters
     ----------
     clients
-        Whom to show.
+        The clients to show.
     about
         Machine, date and versions, for the caption.
     """
@@ -65,7 +65,7 @@ def chart(samples: Samples, clients: Sequence[str], about: dict[str, Any]) -> st
 
 
 def _panel(title: str, costs: dict[str, float], top: float) -> list[str]:
-    # A logarithmic scale has no zero: a microsecond is where the bars of all panels begin, as long as they can.
+    # A logarithmic scale has no zero: the bars of all panels begin at a microsecond if they can.
     lowest = min(1.0, 10 ** math.floor(math.log10(max(min(costs.values()) / 2, 0.001))))
     highest = max(max(costs.values()), lowest * 10)
     span = _WIDTH - _LABELS - _VALUES

@@ -1,4 +1,4 @@
-"""What the loopback server answers on which path: framing, size and era of the protocol are taken from the path."""
+"""The replies of the loopback server: the path says their framing, size and era of the protocol."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mcp_manager._version import __version__
 __all__ = ["STATELESS", "Answer", "Endpoint", "render", "rows_result", "text_result"]
 
 STATELESS: Final = "/stateless"
-"""How the path of a server without a handshake ends."""
+"""The end of the path of a stateless server."""
 _PATH: Final = re.compile(rb"/(json|sse|rows)/(\d{1,8})(?:/(\d{1,6}))?(/stateless)?")
 _MAX_TOOLS: Final = 100_000
 _JSON_HEAD: Final = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n%sContent-Length: "
@@ -21,9 +21,9 @@ _SSE_HEAD: Final = (
 )
 _SESSION: Final = b"Mcp-Session-Id: loopback\r\n"
 _TYPE: Final = b'"resultType":"complete",'
-# The digits an id is reckoned with when a body is to have a size.
+# The number of digits of an id that a body's size allows for.
 _ID_DIGITS: Final = 4
-# A line as logs and files have them; its end is an escape, as in real text.
+# A line as in logs and files; its end is an escape, as in real text.
 _LINE: Final = "The quick brown fox jumps over the lazy dog while the sun sets behind the hills\n"
 
 
@@ -45,10 +45,11 @@ class Endpoint(NamedTuple):
 
 
 def render(path: bytes) -> Endpoint | None:
-    """Make the replies of ``/{json|sse|rows}/{bytes of a call's reply}[/{tools}][/stateless]``, or return ``None``.
+    """Return the replies of ``/{json|sse|rows}/{bytes of a call's reply}[/{tools}][/stateless]``, or ``None``.
 
-    ``rows`` is JSON whose result has ``structuredContent`` of small objects, the other two have one text. A stateless
-    server speaks revision 2026-07-28, every other one 2025-11-25; its replies carry as much, and their type.
+    ``rows`` is JSON whose result has ``structuredContent`` of small objects; the other two have one text. A stateless
+    server speaks revision 2026-07-28, every other one 2025-11-25. Stateless replies have the same content, and their
+    type.
     """
     found = _PATH.fullmatch(path)
     if found is None or int(found[3] or 1) > _MAX_TOOLS:
@@ -76,7 +77,7 @@ def render(path: bytes) -> Endpoint | None:
 
 
 def text_result(size: int) -> bytes:
-    """Return the result of a call, of about ``size`` bytes of JSON, with one text of short lines."""
+    """Return the result of a call, about ``size`` bytes of JSON, with one text of short lines."""
     frame = b'{"content":[{"type":"text","text":"%s"}],"isError":false}'
     line = orjson.dumps(_LINE)[1:-1]
     room = max(1, size - len(frame) + 2)
@@ -85,7 +86,7 @@ def text_result(size: int) -> bytes:
 
 
 def rows_result(size: int) -> bytes:
-    """Return the result of a call, of about ``size`` bytes of JSON, with rows of structured content."""
+    """Return the result of a call, about ``size`` bytes of JSON, with rows of structured content."""
     frame = b'{"content":[],"structuredContent":{"rows":[%s]},"isError":false}'
     rows: list[bytes] = []
     left = size - len(frame) + 2

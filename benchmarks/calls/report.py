@@ -1,4 +1,4 @@
-"""Tell what was measured: tables as text, everything as JSON."""
+"""Reports what was measured: tables as text, everything as JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _REFERENCE: Final = "aiohttp + orjson"
 
 
 def surroundings() -> dict[str, Any]:
-    """Describe the machine, the date and the versions."""
+    """Return the machine, the date and the versions."""
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": f"{_processor()}, {os.cpu_count()} cores",
@@ -34,13 +34,13 @@ def surroundings() -> dict[str, Any]:
 
 
 def caption(about: dict[str, Any]) -> str:
-    """Put the surroundings into one line."""
+    """Return the surroundings as one line."""
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     return f"{about['date']} · {about['machine']} · {about['system']} · {about['python']} · {versions}"
 
 
 def comparison_tables(samples: Samples, clients: Sequence[str]) -> str:
-    """Lay out a table per case and loop: medians over the rounds, and ratios paired within them."""
+    """Return a table per case and loop: medians over the rounds, and ratios paired within them."""
     parts = []
     for text, loop in samples.cases():
         shown = [client for client in clients if client in samples.clients(text, loop)]
@@ -49,7 +49,7 @@ def comparison_tables(samples: Samples, clients: Sequence[str]) -> str:
         case = parse_case(text)
         rows = sorted((_row(samples, case, loop, client) for client in shown), key=lambda row: row[1], reverse=True)
         server = [value for key, values in samples.server_us.items() if key[:2] == (text, loop) for value in values]
-        lowest = f"; server from {min(server):.1f} µs of its own core" if server else ""
+        lowest = f"; of the server {min(server):.1f} µs or more, on its own core" if server else ""
         parts.append(f"{case.title}, {loop} (processor time of the client per call{lowest})")
         parts.append(render(("client", "CPU µs", "x aiohttp", "calls/s", "p50 µs", "p99 µs", "peak MB"), rows))
         parts.append("")
@@ -57,7 +57,7 @@ def comparison_tables(samples: Samples, clients: Sequence[str]) -> str:
 
 
 def target_table(targets: Sequence[Target]) -> str:
-    """Lay out the targets."""
+    """Return the table of the targets."""
     rows = []
     for each in targets:
         sign = "≤" if each.at_most else "≥"
@@ -68,7 +68,7 @@ def target_table(targets: Sequence[Target]) -> str:
 
 
 def extras_lines(extras: Extras) -> list[str]:
-    """Tell what sessions take beside their targets."""
+    """Return lines about sessions and memory, in addition to their targets."""
     lines = []
     for name, count, words in (
         ("shared", extras["sessions"], "this manager, one origin"),
@@ -91,7 +91,7 @@ def extras_lines(extras: Extras) -> list[str]:
 
 
 def missing_lines(samples: Samples) -> list[str]:
-    """Say who was left out, and why."""
+    """Return lines that say which clients were left out, and why."""
     lines = [f"left out: {client} ({reason})" for client, reason in samples.missing.items()]
     return lines + [
         f"failed: {key.client} in {key.case} on {key.loop} ({reason})" for key, reason in samples.failed.items()

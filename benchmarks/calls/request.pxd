@@ -1,4 +1,4 @@
-"""Cut requests out of received bytes: HTTP/1.1 (RFC 9112) as far as clients use it, a message's id and method."""
+"""Parses requests from received bytes: HTTP/1.1 (RFC 9112) as far as clients use it, a message's id and method."""
 
 from libc.string cimport memchr, memcmp
 
@@ -49,7 +49,7 @@ cdef inline const char* skip_space(const char* at, const char* end) noexcept nog
 
 
 cdef inline const char* skip_string(const char* at, const char* end) noexcept nogil:
-    """Return where the string that begins here has ended, or ``NULL``."""
+    """Return where the string that begins here ends, or ``NULL``."""
     cdef const char* start = at
     cdef const char* slash
     while True:
@@ -64,7 +64,7 @@ cdef inline const char* skip_string(const char* at, const char* end) noexcept no
 
 
 cdef inline const char* skip_value(const char* at, const char* end) noexcept nogil:
-    """Return where the JSON value that begins here has ended, or ``NULL``; brackets are counted, not matched."""
+    """Return where the JSON value that begins here ends, or ``NULL``; brackets are counted, not matched."""
     cdef long depth = 0
     if at < end and at[0] == c'"':
         return skip_string(at, end)
@@ -89,7 +89,7 @@ cdef inline const char* skip_value(const char* at, const char* end) noexcept nog
 
 
 cdef inline bint read_envelope(Text body, Text* identity, Text* method) noexcept nogil:
-    """Find the id and the method of a message as they were written; tell whether it is an object at all."""
+    """Find the id and the method of a message as they were written; return whether it is an object at all."""
     cdef const char* end = body.at + body.size
     cdef const char* at = skip_space(body.at, end)
     cdef Text key, value
@@ -127,7 +127,7 @@ cdef inline bint read_envelope(Text body, Text* identity, Text* method) noexcept
 
 
 cdef inline Verdict read_request(const char* at, size_t size, Request* request, size_t* needed) noexcept nogil:
-    """Cut one request off the beginning; ``needed`` is its size as soon as that is known, else 0."""
+    """Parse the first request; ``needed`` is its size once that is known, else 0."""
     cdef const char* end = head_end(at, size)
     cdef const char* line
     cdef const char* after

@@ -1,4 +1,4 @@
-"""Compare clients in interleaved rounds: each does its portion in turn, one at a time, against the same server."""
+"""Compares clients in interleaved rounds: they take turns, one at a time, against the same server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOOPS: Final = ("asyncio", "uvloop")
 
 
 class Comparison(NamedTuple):
-    """The same case for several clients on one kind of event loop."""
+    """One case for several clients on one kind of event loop."""
 
     case: Case
     loop: str
@@ -25,7 +25,7 @@ class Comparison(NamedTuple):
 
 
 def available_loops(wanted: str) -> tuple[list[str], str]:
-    """Return the loops of ``asyncio``, ``uvloop`` or ``both`` there are, and what is missing."""
+    """Return which loops of ``asyncio``, ``uvloop`` or ``both`` are available, and what is missing."""
     loops = [loop for loop in LOOPS if wanted in (loop, "both")]
     if "uvloop" in loops and importlib.util.find_spec("uvloop") is None:
         loops.remove("uvloop")
@@ -39,13 +39,13 @@ class Runner:
     Parameters
     ----------
     server
-        Where calls go.
+        The server that is called.
     rounds
-        How often every client has its turn in a comparison.
+        How many turns each client has in a comparison.
     seconds
-        How long a turn takes, about.
+        About how long a turn takes.
     progress
-        Told in one line what happens now.
+        Called with a line that says what happens now.
     """
 
     def __init__(self, server: LoopbackServer, *, rounds: int, seconds: float, progress: Callable[[str], None]) -> None:
@@ -57,7 +57,7 @@ class Runner:
         self._core = cores()[1]
 
     async def run(self, comparisons: Sequence[Comparison]) -> None:
-        """Measure comparisons one after another; those on one loop share the processes of their clients."""
+        """Run comparisons one after another; those on the same loop share the processes of their clients."""
         for loop in dict.fromkeys(each.loop for each in comparisons):
             mine = [each for each in comparisons if each.loop == loop]
             async with contextlib.AsyncExitStack() as stack:

@@ -1,4 +1,4 @@
-"""What was measured, and the medians and paired ratios that are told of it."""
+"""The measurements, and the medians and paired ratios that are computed from them."""
 
 from __future__ import annotations
 
@@ -33,8 +33,16 @@ class Summary(NamedTuple):
 class Samples:
     """The measurements of all rounds, and why some are missing.
 
-    ``missing`` names clients that cannot be had here, ``failed`` (case, loop, client) that went wrong; both say why.
-    ``server_us`` is what the server needed per request, by case, loop and client.
+    Attributes
+    ----------
+    rounds
+        The measurements by case, loop and client.
+    missing
+        Clients that are not available here, with the reason.
+    failed
+        What went wrong, by case, loop and client.
+    server_us
+        Processor time that the server took per request, by case, loop and client.
     """
 
     rounds: dict[_Key, list[dict[str, Any]]] = field(default_factory=dict)
@@ -50,13 +58,13 @@ class Samples:
             self.server_us.setdefault(key, []).append(server_us)
 
     def fail(self, case: Case, loop: str, client: str, reason: str) -> None:
-        """Leave a client out of a case, whatever was measured of it before."""
+        """Leave a client out of a case, and drop what was measured for it."""
         key = _Key(str(case), loop, client)
         self.failed[key] = reason
         self.rounds.pop(key, None)
 
     def cases(self) -> list[tuple[str, str]]:
-        """Return the (case, loop) there are figures of, in the order measured."""
+        """Return the pairs of case and loop that have figures, in the order measured."""
         return list(dict.fromkeys((key.case, key.loop) for key in self.rounds))
 
     def clients(self, case: str, loop: str) -> list[str]:
@@ -64,7 +72,7 @@ class Samples:
         return [key.client for key in self.rounds if (key.case, key.loop) == (case, loop)]
 
     def summary(self, case: str, loop: str, client: str) -> Summary | None:
-        """Return the medians of a client in a case, ``None`` if it was not measured there."""
+        """Return the medians of a client in a case; ``None`` if it was not measured there."""
         rounds = self.rounds.get(_Key(case, loop, client))
         if not rounds:
             return None
@@ -82,7 +90,7 @@ class Samples:
         return _median(one / other for one, other in self._pairs(case, loop, client, to))
 
     def difference(self, case: Case, loop: str, client: str, to: str) -> float | None:
-        """Return the median over the rounds of the microseconds of processor time a call costs one client more."""
+        """Return the median over the rounds of how many µs of processor time a call takes more than another's."""
         return _median(one - other for one, other in self._pairs(case, loop, client, to))
 
     def as_json(self) -> dict[str, Any]:

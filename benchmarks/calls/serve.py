@@ -1,4 +1,4 @@
-"""The loopback server as a program: prints its port as one line of JSON, ends when its standard input does."""
+"""The loopback server as a program: prints its port as a line of JSON, and ends with its standard input."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve on ``127.0.0.1`` and, with ``--addresses``, on further addresses of the loopback network."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.calls.serve", description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="default: one the system chooses")
-    parser.add_argument("--addresses", type=int, default=1, help="listen on so many addresses of 127.0.0.0/8")
-    parser.add_argument("--core", type=int, help="the processor core to stay on")
+    parser.add_argument("--addresses", type=int, default=1, help="how many addresses of 127.0.0.0/8 to listen on")
+    parser.add_argument("--core", type=int, help="the processor core to run on")
     options = parser.parse_args(argv)
     try:
         build_loopback()
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1
-    from benchmarks.calls.loopback import Loopback  # noqa: PLC0415  (it is there only now)
+    from benchmarks.calls.loopback import Loopback  # noqa: PLC0415  (built just now)
 
     if options.core is not None:
         os.sched_setaffinity(0, {options.core})
@@ -61,7 +61,7 @@ def _listen(stack: contextlib.ExitStack, port: int, addresses: int) -> list[sock
             try:
                 others = [mine.enter_context(_listener(address(index), chosen)) for index in range(1, addresses)]
             except OSError:
-                # Somebody has that port on one of them.
+                # The port is in use on one of them.
                 if port or attempt == _ATTEMPTS - 1:
                     raise
                 continue

@@ -1,4 +1,4 @@
-"""What is measured in single targets only, behind the same interface: scanners, tool lists, revisions, fleets of many servers."""
+"""Clients that only single targets need: scanners, tool lists, revisions, fleets of many servers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Scanner(AwaitedClient):
 
 
 class ScanClient(_Scanner):
-    """The scanner that replies go through."""
+    """This package's scanner of replies."""
 
     name = "scan"
 
@@ -100,7 +100,7 @@ class HandshakeClient(ExecuteRawClient):
 
 
 class StatelessClient(ExecuteRawClient):
-    """``execute_raw`` to a stateless server: its requests say more of themselves, its replies their type."""
+    """``execute_raw`` to a stateless server: requests carry metadata, replies their type."""
 
     name = "2026-07-28"
 
@@ -109,7 +109,7 @@ class StatelessClient(ExecuteRawClient):
 
 
 class Fleet10Client(AwaitedClient):
-    """``execute_raw`` on servers drawn at random among those of a fleet that are called at all."""
+    """``execute_raw`` on servers drawn at random from the active ones of a fleet."""
 
     name = "fleet of 10"
     servers: ClassVar[int] = 10
@@ -137,19 +137,19 @@ class Fleet10Client(AwaitedClient):
 
 
 class Fleet10000Client(Fleet10Client):
-    """The same ten among 10,000."""
+    """Ten active servers of 10,000."""
 
     name = "fleet of 10,000"
     servers = 10_000
 
 
 class BusyFleetClient(Fleet10Client):
-    """All of 10,000, each with a session of its own by now."""
+    """All of 10,000 servers active, each with a session."""
 
     name = "fleet of 10,000, all called"
     servers = 10_000
     active = 10_000
-    # Each three times, on average: the clients that had their turn meanwhile have left nothing of them in the caches.
+    # Three calls per server on average, since the clients before have displaced them from the processor's caches.
     warm_up = 30_000
 
 

@@ -1,4 +1,4 @@
-"""The figures this project holds itself to, measured and set beside their limits."""
+"""The performance targets of this project, and how far they are met."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _SESSION_ROUNDS: Final = 3
 _MEMORY_CALLS: Final = 20
 
 Extras = dict[str, Any]
-"""What is not measured in rounds of calls: sessions and memory."""
+"""Measurements other than rounds of calls: sessions and memory."""
 
 
 class Target(NamedTuple):
-    """One line of the table: ``value`` is ``None`` where it could not be measured, ``met`` then too."""
+    """A line of the table; ``value`` and ``met`` are ``None`` if it could not be measured."""
 
     name: str
     value: float | None
@@ -40,7 +40,7 @@ class Target(NamedTuple):
 
     @property
     def met(self) -> bool | None:
-        """Whether the limit is kept."""
+        """Whether the limit is kept; ``None`` if that is unknown."""
         if self.value is None:
             return None
         return self.value <= self.limit if self.at_most else self.value >= self.limit
@@ -63,7 +63,7 @@ def comparisons(loops: Sequence[str]) -> list[Comparison]:
 
 
 async def measure_extras(loop: str, progress: Callable[[str], None], *, sessions: int = _SESSIONS) -> Extras:
-    """Measure sessions and memory, each in a fresh process; several times where time is what is measured."""
+    """Measure sessions and memory, each in a fresh process; sessions several times, since time is measured."""
     server_core, core = cores()
     found: Extras = {"sessions": sessions, "sdk_sessions": min(sessions, _SDK_SESSIONS)}
     async with LoopbackServer(server_core, sessions) as server:
@@ -97,7 +97,7 @@ async def _ask(worker: Worker, command: dict[str, Any]) -> dict[str, Any]:
 
 
 def evaluate(samples: Samples, extras: Extras, loops: Sequence[str]) -> list[Target]:
-    """Set what was measured beside the limits."""
+    """Compare what was measured with the limits."""
     found = []
     for loop in loops:
         found += _call_targets(samples, loop)
@@ -107,17 +107,19 @@ def evaluate(samples: Samples, extras: Extras, loops: Sequence[str]) -> list[Tar
 
 def _call_targets(samples: Samples, loop: str) -> list[Target]:
     quick = loop == "uvloop"
-    ours, what = "execute_async", f"execute_async, 100 B, 16 in flight, {loop}"
+    ours, what = "execute_async", f"100 B, 16 in flight, {loop}"
     found = [
-        Target(f"{what}: of {_AIOHTTP}", samples.ratio(SMALL, loop, ours, _AIOHTTP), "x", True, 0.2 if quick else 0.4),
-        Target(f"{what}: {_SDK} costs", samples.ratio(SMALL, loop, _SDK, ours), "x", False, 50 if quick else 25),
+        Target(
+            f"{ours} / {_AIOHTTP}, {what}", samples.ratio(SMALL, loop, ours, _AIOHTTP), "x", True, 0.2 if quick else 0.4
+        ),
+        Target(f"{_SDK} / {ours}, {what}", samples.ratio(SMALL, loop, _SDK, ours), "x", False, 50 if quick else 25),
     ]
     if quick:
-        found.append(Target(f"{what}: of the bare lane", samples.ratio(SMALL, loop, ours, _LANE), "x", True, 1.5))
+        found.append(Target(f"{ours} / {_LANE}, {what}", samples.ratio(SMALL, loop, ours, _LANE), "x", True, 1.5))
         stack = samples.difference(SMALL, loop, "execute_raw", _LANE)
-        found.append(Target(f"execute_raw over the bare lane, 100 B, 16 in flight, {loop}", stack, "µs", True, 3))
+        found.append(Target(f"execute_raw - {_LANE}, {what}", stack, "µs", True, 3))
     hop = samples.difference(ALONE, loop, "execute", "execute_async")
-    found.append(Target(f"execute over execute_async, one thread, {loop}", hop, "µs", True, 60))
+    found.append(Target(f"execute - {ours}, one thread, {loop}", hop, "µs", True, 60))
     return found
 
 
@@ -125,17 +127,15 @@ def _single_targets(samples: Samples, loop: str) -> list[Target]:
     def ratio(case: Case, client: str, to: str) -> float | None:
         return samples.ratio(case, loop, client, to)
 
-    grown = f"10 → 10,000 servers, {loop}"
+    fleets = "a call, 10,000 / 10 servers"
     return [
-        Target(
-            f"1 MB reply, execute_raw, {loop}: of the bare lane", ratio(LARGE, "execute_raw", _LANE), "x", True, 1.2
-        ),
-        Target("scan of 1 MB of text: msgspec Raw costs", ratio(_TEXT, "msgspec Raw", "scan"), "x", False, 2),
-        Target("scan of 1 MB of small rows: msgspec Raw costs", ratio(_ROWS, "msgspec Raw", "scan"), "x", False, 8),
-        Target("list_tools of 1,000 tools: mcp costs", ratio(_TOOLS, "mcp list_tools", "list_tools"), "x", False, 20),
-        Target(f"a call in 2026-07-28, {loop}: of one in 2025-11-25", ratio(SMALL, *_REVISIONS[::-1]), "x", True, 1.15),
-        Target(f"a call, {grown}, 10 of them called", ratio(SMALL, _FLEETS[1], _FLEETS[0]), "x", True, 1.3),
-        Target(f"a call, {grown}, all of them called", ratio(SMALL, _FLEETS[2], _FLEETS[0]), "x", True, 1.3),
+        Target(f"execute_raw / {_LANE}, 1 MB reply, {loop}", ratio(LARGE, "execute_raw", _LANE), "x", True, 1.2),
+        Target("msgspec Raw / scan, 1 MB of text", ratio(_TEXT, "msgspec Raw", "scan"), "x", False, 2),
+        Target("msgspec Raw / scan, 1 MB of small rows", ratio(_ROWS, "msgspec Raw", "scan"), "x", False, 8),
+        Target("mcp / list_tools, 1,000 tools", ratio(_TOOLS, "mcp list_tools", "list_tools"), "x", False, 20),
+        Target(f"a call, revision 2026-07-28 / 2025-11-25, {loop}", ratio(SMALL, *_REVISIONS[::-1]), "x", True, 1.15),
+        Target(f"{fleets}, 10 of them called, {loop}", ratio(SMALL, _FLEETS[1], _FLEETS[0]), "x", True, 1.3),
+        Target(f"{fleets}, all of them called, {loop}", ratio(SMALL, _FLEETS[2], _FLEETS[0]), "x", True, 1.3),
     ]
 
 
@@ -149,14 +149,14 @@ def _session_targets(extras: Extras) -> list[Target]:
             times = statistics.median(
                 (other / sdk_count) / (one / count) for one, other in zip(ours, theirs, strict=False)
             )
-        found.append(Target(f"{count:,} sessions through deploy, {words}: mcp costs", times, "x", False, 25))
+        found.append(Target(f"mcp / deploy, {count:,} sessions, {words}", times, "x", False, 25))
         for member, state in (("open_kb", "open"), ("called_kb", "called once")):
             kb = _of(extras, name, member)
             value = statistics.median(kb) / count if kb else None
-            found.append(Target(f"a session of {count:,}, {words}, {state}", value, "kB", True, 20))
+            found.append(Target(f"memory of a session, {count:,} sessions, {words}, {state}", value, "kB", True, 20))
     growth = extras.get("memory execute_raw", {}).get("growth_kb")
     value = None if growth is None else growth * 1024 / LARGE.size
-    found.append(Target("peak memory of 1 MB replies, execute_raw: of the payload", value, "x", True, 3))
+    found.append(Target("peak memory / payload, 1 MB replies, execute_raw", value, "x", True, 3))
     return found
 
 

@@ -1,4 +1,4 @@
-"""A client's process: takes commands as lines of JSON, measures itself, answers in lines of JSON."""
+"""The process of a client: takes commands as lines of JSON, measures itself, and answers with lines of JSON."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CLIENTS: Final = {
     "execute_async": "ours.ExecuteAsyncClient",
     "execute_raw": "ours.ExecuteRawClient",
 }
-"""Where each client is, in the order in which they are shown."""
+"""The class of each client, in the order in which they are shown."""
 
 SPECIAL: Final = {
     each: f"special.{name}"
@@ -48,20 +48,20 @@ SPECIAL: Final = {
         "fleet of 10,000, all called": "BusyFleetClient",
     }.items()
 }
-"""Where those are that single targets need."""
+"""The classes of the clients that only single targets need."""
 
 _PR_SET_PDEATHSIG: Final = 1
 
 
 def client_class(name: str) -> type[BenchClient]:
-    """Return a client's class; only then is what it stands for imported."""
+    """Import and return a client's class."""
     module, _, attribute = {**CLIENTS, **SPECIAL}[name].partition(".")
     found: type[BenchClient] = getattr(importlib.import_module(f"benchmarks.calls.{module}"), attribute)
     return found
 
 
 class _Commands:
-    """Do commands, with one connected client per URL kept until it is closed."""
+    """Do commands; keep one connected client per URL until it is closed."""
 
     def __init__(self, client: str) -> None:
         self._client = client
@@ -99,7 +99,7 @@ class _Commands:
 async def _serve(client: str, answers: BinaryIO) -> None:
     commands = _Commands(client)
     loop = asyncio.get_running_loop()
-    # One task does it all: the sessions of some clients can only be closed by the task that opened them.
+    # One task does it all, since only the task that opened them can close the sessions of some clients.
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         try:
             answer = await commands.do(json.loads(line))
@@ -118,29 +118,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.calls.worker", description=__doc__)
     parser.add_argument("--client", default="", choices=["", *CLIENTS, *SPECIAL])
     parser.add_argument("--loop", default="asyncio", choices=["asyncio", "uvloop"])
-    parser.add_argument("--core", type=int, help="the processor core to stay on")
+    parser.add_argument("--core", type=int, help="the processor core to run on")
     options = parser.parse_args(argv)
     _die_with_parent()
     if options.core is not None:
         os.sched_setaffinity(0, {options.core})
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    # What libraries print is not an answer.
+    # What libraries print must not get into the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     if options.loop == "uvloop":
         factory = importlib.import_module("uvloop").new_event_loop
     else:
         factory = asyncio.SelectorEventLoop
-        # The private loop of the sync interface is to be of the same kind.
-        sys.modules["uvloop"] = None  # type: ignore[assignment]  # the import system's word for "not there"
+        # The manager's own loop behind ``execute`` must be asyncio's, too.
+        sys.modules["uvloop"] = None  # type: ignore[assignment]  # makes the import fail
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(_serve(options.client, answers))
     return 0
 
 
 def _die_with_parent() -> None:
-    """Have the kernel end this process with the one that started it, also while a round is under way (prctl(2))."""
+    """Have the kernel kill this process when its parent ends, even during a round (prctl(2))."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

@@ -1,1 +1,1 @@
-"""What balancing, retries and hedges do to latencies and errors, in simulated time."""
+"""Simulates the effect of balancing, retries and hedges on latencies and errors."""

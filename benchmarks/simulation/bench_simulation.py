@@ -1,8 +1,8 @@
-"""What the policies do to latencies and errors, simulated: this router beside others, an outage, rare slow answers.
+"""Simulates policies: this router compared with others, a total outage, and rare slow answers.
 
 Run as ``pytest benchmarks/simulation/bench_simulation.py --benchmark-only``; the tables are printed at the end. Time is
-simulated and chance has a seed (``MCP_MANAGER_SEED`` sets another), so that the figures are the same on every machine and
-the targets are simply asserted. What pytest-benchmark measures is how long the simulation takes.
+simulated and randomness is seeded (``MCP_MANAGER_SEED`` sets another seed), so the figures are the same on every
+machine, and the targets are assertions. pytest-benchmark measures how long the simulation takes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def test_one_instance_of_twenty_is_bad(benchmark: Any) -> None:
     ours = next(each for each in compared if each.policy == OURS)
     assert ours.failing.errors <= MOST_ERRORS
     assert ours.slow.p99_s <= 1.1 * min(each.slow.p99_s for each in compared)
-    # A policy that sends a tenth of the calls to where they fail has fewer to answer, and is soon done with those.
+    # A policy that sends a tenth of its calls to the failing place has fewer to answer, and so lower latencies.
     assert ours.failing.p99_s <= 1.1 * min(
         each.failing.p99_s for each in compared if each.failing.errors <= MOST_ERRORS
     )
@@ -81,5 +81,5 @@ def test_few_answers_take_very_long(benchmark: Any) -> None:
 
 
 def say(benchmark: Any, line: str) -> None:
-    """Add a line to what is printed at the end; see ``conftest.py``."""
+    """Add a line to the output at the end; see ``conftest.py``."""
     benchmark.extra_info.setdefault("simulated", [f"seed {SEED}"]).append(line)

@@ -1,4 +1,4 @@
-"""What can go wrong in a fleet, to be simulated: a slow instance, one that fails at once, an outage, rare slow answers."""
+"""The simulated scenarios: a slow place, one that fails at once, an outage, rare slow answers."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ POLICIES: Final[dict[str, Callable[[int, random.Random], Balancer]]] = {
     OURS: RouterBalancer,
     "this router, circuits off": partial(RouterBalancer, breaker=False),
 }
-"""Everything that is compared, by name."""
+"""The policies that are compared, by name."""
 
 
 class Comparison(NamedTuple):
-    """One policy with one of the places ten times as slow, and with one that fails within a millisecond."""
+    """The figures of a policy when one place takes ten times as long, and when one fails within a millisecond."""
 
     policy: str
     slow: Figures
@@ -58,30 +58,30 @@ def usual(place: int, draws: random.Random) -> tuple[float, bool]:
 
 
 def one_slow(place: int, draws: random.Random) -> tuple[float, bool]:
-    """Take ten times as long in the first place."""
+    """Take ten times as long at place 0."""
     took_s, _ = usual(place, draws)
     return (took_s if place else 10 * took_s), False
 
 
 def one_failing(place: int, draws: random.Random) -> tuple[float, bool]:
-    """Fail at once in the first place."""
+    """Fail at once at place 0."""
     took = usual(place, draws)
     return took if place else (FAILS_IN_S, True)
 
 
 def all_failing(place: int, draws: random.Random) -> tuple[float, bool]:
-    """Fail at once."""
+    """Fail at once at every place."""
     return FAILS_IN_S, True
 
 
 def rarely_slow(place: int, draws: random.Random) -> tuple[float, bool]:
-    """Take very long now and then, in whichever place."""
+    """Take very long now and then, at any place."""
     mean_s = SLOW_MEAN_S if draws.random() < SLOW_SHARE else MEAN_S
     return draws.expovariate(1 / mean_s), False
 
 
 def compare(seed: int, seconds: float, policies: tuple[str, ...] = tuple(POLICIES)) -> Iterator[Comparison]:
-    """Run one policy after the other over the same calls, at 60 % of what the fleet can do."""
+    """Run one policy after another on the same calls, at 60 % of the capacity of the fleet."""
     rate = LOAD * PLACES * SLOTS / MEAN_S
     for name in policies:
         slow, failing = (
@@ -99,14 +99,14 @@ def compare(seed: int, seconds: float, policies: tuple[str, ...] = tuple(POLICIE
 
 
 def outage(seed: int, seconds: float, retrying: Retrying, balancer: Balancer) -> Figures:
-    """Let every call fail in every place."""
+    """Run a fleet in which every call fails at every place."""
     rate = LOAD * PLACES * SLOTS / MEAN_S
     world = World(balancer, seed=seed, places=PLACES, slots=SLOTS, rate=rate, service=all_failing, retrying=retrying)
     return world.run(seconds)
 
 
 def hedge(seed: int, seconds: float, balancer: Balancer, hedging: Hedging | None) -> Figures:
-    """Let a few calls take very long, with a second try for those or without."""
+    """Run a fleet in which a few calls take very long, with or without hedges."""
     world = World(
         balancer,
         seed=seed,
@@ -120,16 +120,16 @@ def hedge(seed: int, seconds: float, balancer: Balancer, hedging: Hedging | None
 
 
 class BudgetedRetries:
-    """Retries as a server has them by default: how many, how far apart, and within what budget.
+    """The retries that a server has by default: their number, delays and budget.
 
     Parameters
     ----------
     balancer
-        Whose router keeps the budget.
+        Its router holds the budget.
     draws
-        The jitter.
+        Random numbers for the jitter.
     budget
-        ``False`` for no end of retries.
+        ``False`` retries without a budget.
     """
 
     def __init__(self, balancer: RouterBalancer, draws: random.Random, *, budget: bool = True) -> None:
@@ -149,10 +149,10 @@ class BudgetedRetries:
 
 
 class TimelyHedges:
-    """A hedge for every call that takes longer than the 95th percentile of the latest ones, within the router's budget.
+    """Hedge every call that takes longer than the 95th percentile of the latest ones, within the router's budget.
 
-    The latencies are those of whole calls. Those of the attempts that won would be the wrong ones: the long ones, cut
-    short by their hedges, are not among them, and the percentile would sink until a tenth of the calls were hedged.
+    The percentile is that of whole calls. That of the winning attempts would be wrong: it lacks the long attempts that
+    hedges cut short, and would sink until a tenth of the calls were hedged.
     """
 
     _LOOK_AGAIN_NS = 100_000_000

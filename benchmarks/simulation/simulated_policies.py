@@ -1,4 +1,4 @@
-"""The router in a simulation, and the balancing policies that it is compared with, written down as plainly as they go."""
+"""The router as a policy of the simulation, and the policies it is compared with, in plain Python."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _UNKNOWN: Final = 1e18
 
 
 class Picked(NamedTuple):
-    """The place that takes a call, and what :meth:`Balancer.done` wants back."""
+    """The place that takes a call, and what :meth:`Balancer.done` needs."""
 
     place: int
     started_ns: int
@@ -40,13 +40,13 @@ class Picked(NamedTuple):
 
 
 class Balancer(Protocol):
-    """Whoever says where a call goes."""
+    """A policy that chooses where calls go."""
 
     def pick(self, now_ns: int, before: Picked | None = None) -> Picked | None:
-        """Choose a place, for a retry or hedge another than ``before`` if there is one; ``None`` if none admits the call."""
+        """Choose a place, for a retry or hedge other than ``before`` if possible; ``None`` if none admits the call."""
 
     def done(self, picked: Picked, outcome: Outcome, now_ns: int) -> None:
-        """Learn how a call has ended."""
+        """Learn how a call ended."""
 
 
 class RouterBalancer:
@@ -55,11 +55,11 @@ class RouterBalancer:
     Parameters
     ----------
     places
-        How many instances there are.
+        The number of instances.
     draws
-        Its random bits.
+        The source of its random bits.
     breaker
-        ``False`` leaves all circuits closed, so that balancing is seen alone.
+        ``False`` disables the circuits, to show balancing alone.
     """
 
     def __init__(self, places: int, draws: random.Random, *, breaker: bool = True) -> None:
@@ -68,7 +68,7 @@ class RouterBalancer:
         self.router = Router(together=limits_together(ManagerConfig()))
         self.router.add_server(SERVER, balancing_settings(config.balancing), limits_of(config))
         self.record = self.router.server(SERVER)
-        # Nothing probes here.
+        # There are no probes here.
         settings = breaker_settings(config.breaker, False)
         for place in range(places):
             instance = self.router.add_backend(SERVER, place, settings)
@@ -89,7 +89,7 @@ class RouterBalancer:
 
 
 class RandomChoice:
-    """Every place is as likely as every other."""
+    """Choose every place with the same probability."""
 
     def __init__(self, places: int, draws: random.Random) -> None:
         self._places = places
@@ -104,7 +104,7 @@ class RandomChoice:
 
 
 class RoundRobin(RandomChoice):
-    """One place after the other."""
+    """Choose one place after another."""
 
     _last = -1
 
@@ -115,7 +115,7 @@ class RoundRobin(RandomChoice):
 
 
 class LeastInFlight(RandomChoice):
-    """Of two places drawn at random, the one with fewer calls under way."""
+    """Of two places drawn at random, choose the one with fewer calls in flight."""
 
     def __init__(self, places: int, draws: random.Random) -> None:
         super().__init__(places, draws)
@@ -139,7 +139,7 @@ class LeastInFlight(RandomChoice):
 
 
 class PeakEwma(LeastInFlight):
-    """Of two drawn at random, the one with less latency times calls (Finagle, peak-EWMA)."""
+    """Of two places drawn at random, choose the one with less latency times calls (Finagle, peak-EWMA)."""
 
     def __init__(self, places: int, draws: random.Random) -> None:
         super().__init__(places, draws)
@@ -169,7 +169,7 @@ class PeakEwma(LeastInFlight):
 
 
 class PunishingPeakEwma(PeakEwma):
-    """The same, and a failure counts as at least a second."""
+    """Choose like :class:`PeakEwma`, but count a failure as at least a second."""
 
     def _sample(self, took_ns: float, old_ns: float, outcome: Outcome) -> float:
         return max(took_ns, old_ns, _FAILED_NS) if outcome is Outcome.FAILURE else took_ns

@@ -1,8 +1,8 @@
-"""Calls to a fleet in simulated time: what a policy does to latencies and errors, by the thousand and with a seed.
+"""Simulates calls to a fleet in simulated time, to show the effect of a policy on latencies and errors.
 
-Calls come at random (Poisson). Every place serves up to ``slots`` of them at a time and lets the rest wait in order. How
-long a call takes, and whether it fails, is drawn by the scenario. Nothing here waits, and nothing reads a clock: the same
-seed gives the same figures on every machine.
+Calls arrive at random (Poisson). Every place serves up to ``slots`` of them at a time; the rest wait in order. The
+scenario draws how long a call takes and whether it fails. Nothing waits and nothing reads a clock, so the same seed
+gives the same figures on every machine.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from mcp_manager.types import Outcome
 __all__ = ["Figures", "Hedging", "Retrying", "Service", "World"]
 
 Service = Callable[[int, random.Random], tuple[float, bool]]
-"""``service(place, draws)`` gives the seconds that a call takes there, and whether it fails in the end."""
+"""``service(place, draws)`` returns the seconds that a call takes at a place, and whether it fails."""
 
 
 class Retrying(Protocol):
-    """Whether, and when, a call that failed is made again."""
+    """Decides whether and when a failed call is retried."""
 
     def delay_ns(self, attempts: int, last_ns: int, now_ns: int) -> int | None:
-        """Return the wait before another attempt after ``attempts`` of them, ``last_ns`` being the last wait, or ``None``."""
+        """Return the wait after ``attempts`` attempts, the last wait having been ``last_ns``; ``None`` for no retry."""
 
 
 class Hedging(Protocol):
-    """Whether, and when, a call that takes long is made a second time."""
+    """Decides whether and when a slow call is made a second time."""
 
     def delay_ns(self, now_ns: int) -> int | None:
-        """Return after how long a call is to be hedged, ``None`` for never."""
+        """Return after how long to hedge a call; ``None`` for never."""
 
     def permits(self, now_ns: int) -> bool:
-        """Take the right to a hedge."""
+        """Take a hedge from the budget; return whether one was left."""
 
     def ended(self, took_ns: int, now_ns: int) -> None:
         """Learn how long a call took, hedged or not."""
 
 
 class Figures(NamedTuple):
-    """What became of the calls of a run, the first tenth of its time left out.
+    """The results of a run, without the first tenth of its time.
 
-    Latencies are in seconds, those of failures and refusals among them; ``errors`` is their share, ``sent`` the number of
-    requests for each call.
+    Latencies are in seconds, those of failures and rejections included. ``errors`` is the share of these; ``sent`` is
+    the number of requests per call.
     """
 
     calls: int
@@ -64,14 +64,14 @@ class _Place:
         self._free_ns = [0] * slots
 
     def serve(self, now_ns: int, took_ns: int) -> int:
-        """Return when a call that comes now is done."""
+        """Return when a call that arrives now is done."""
         end_ns = max(now_ns, self._free_ns[0]) + took_ns
         heapq.heapreplace(self._free_ns, end_ns)
         return end_ns
 
 
 class _Call:
-    __slots__ = ("attempts", "flights", "is_over", "is_warm_up", "last_wait_ns", "started_ns")
+    __slots__ = ("attempts", "in_flight", "is_over", "is_warm_up", "last_wait_ns", "started_ns")
 
     def __init__(self, now_ns: int, is_warm_up: bool) -> None:
         self.started_ns = now_ns
@@ -79,26 +79,26 @@ class _Call:
         self.is_over = False
         self.attempts = 0
         self.last_wait_ns = 0
-        self.flights: list[Picked] = []
+        self.in_flight: list[Picked] = []
 
 
 class World:
-    """One run.
+    """A run of the simulation.
 
     Parameters
     ----------
     balancer
-        Says where calls go; made for as many places as there are here.
+        Chooses where calls go; made for the same number of places.
     seed
-        Of arrivals and durations: the same for every policy, so that all meet the same calls.
+        The seed of arrivals and durations: with the same seed, all policies get the same calls.
     places, slots
-        How many there are, and how many calls each works on at a time.
+        The number of places, and how many calls each serves at a time.
     rate
         Calls per second.
     service
         See :data:`Service`.
     retrying, hedging
-        See there; ``None`` for never.
+        See :class:`Retrying` and :class:`Hedging`; ``None`` for never.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class World:
         self._sent = 0
 
     def run(self, seconds: float) -> Figures:
-        """Let calls come for so long, and all of them end."""
+        """Let calls arrive for this many seconds, wait for all of them to end, and return the results."""
         end_ns = int(seconds * 1e9)
         arrival_ns = self._gap_ns()
         while arrival_ns < end_ns:
@@ -145,7 +145,7 @@ class World:
         return int(self._arrivals.expovariate(self._rate) * 1e9)
 
     def _advance(self, until_ns: int | None) -> None:
-        """Let happen what is due by then; ``None`` for everything."""
+        """Process the events that are due by then; ``None`` for all."""
         events = self._events
         while events and (until_ns is None or events[0][0] <= until_ns):
             self._now_ns, _, what, call, picked, failed = heapq.heappop(events)
@@ -173,7 +173,7 @@ class World:
     def _attempt(self, call: _Call, before: Picked | None = None, _: bool = False) -> None:
         call.attempts += 1
         if not self._send(call, before):
-            # Refused on this side: it is not tried again, whatever may be left of the budget.
+            # Rejected locally: it is not retried, whatever is left of the budget.
             self._errors += not call.is_warm_up
             self._end(call)
 
@@ -183,25 +183,27 @@ class World:
             return False
         self._sent += not call.is_warm_up
         took_s, failed = self._service(picked.place, self._durations)
-        call.flights.append(picked)
-        self._at(self._places[picked.place].serve(self._now_ns, int(took_s * 1e9)), self._land, call, picked, failed)
+        call.in_flight.append(picked)
+        self._at(
+            self._places[picked.place].serve(self._now_ns, int(took_s * 1e9)), self._complete, call, picked, failed
+        )
         return True
 
     def _hedge(self, call: _Call, _: Picked | None, __: bool) -> None:
         assert self._hedging is not None
-        if not call.is_over and call.flights and self._hedging.permits(self._now_ns):
-            self._send(call, call.flights[0])
+        if not call.is_over and call.in_flight and self._hedging.permits(self._now_ns):
+            self._send(call, call.in_flight[0])
 
-    def _land(self, call: _Call, picked: Picked | None, failed: bool) -> None:
+    def _complete(self, call: _Call, picked: Picked | None, failed: bool) -> None:
         assert picked is not None
         if call.is_over:
             # The loser of a hedge: its lease was given back when the other one won.
             return
-        call.flights.remove(picked)
+        call.in_flight.remove(picked)
         self._balancer.done(picked, Outcome.FAILURE if failed else Outcome.SUCCESS, self._now_ns)
         if not failed:
             self._end(call)
-        elif not call.flights:
+        elif not call.in_flight:
             self._failed(call, picked)
 
     def _failed(self, call: _Call, picked: Picked) -> None:
@@ -217,7 +219,7 @@ class World:
 
     def _end(self, call: _Call) -> None:
         call.is_over = True
-        for other in call.flights:
+        for other in call.in_flight:
             self._balancer.done(other, Outcome.IGNORED, self._now_ns)
         if self._hedging is not None:
             self._hedging.ended(self._now_ns - call.started_ns, self._now_ns)

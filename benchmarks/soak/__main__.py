@@ -1,11 +1,11 @@
-"""A fleet under calls, faults, kills, hangs, redeploys, floods and forks: nothing lost, nothing doubled, nothing growing.
+"""The soak test: a fleet under calls, faults, kills, hangs, redeployments, floods and forks.
 
     python benchmarks/soak --minutes 30                # exit status 1 unless everything holds
     python benchmarks/soak --minutes 3 --seed 7 --json soak.json
 
-The first third of the time is warm-up, unless ``--warm-up`` says how many minutes are: the resident set also has pages that
-are held for little, and their number grows for long. Growth is in percent an hour; a short run cannot tell it from noise, and
-says so by the width of its interval.
+No call may be lost, executed twice or late, and nothing may grow. The first third of the time is warm-up, unless
+``--warm-up`` gives it in minutes: the resident set includes pages that hold little, and their number grows for a long
+time. Growth is in percent per hour; a short run cannot tell it from noise, as the width of its interval shows.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def fleet(processes: list[HttpProcess], ledger: Path) -> dict[str, dict[str, Any
 
 
 class Callers:
-    """Call tools of servers at random; some calls are cancelled by those who made them."""
+    """Call tools of random servers; some calls are cancelled by their caller."""
 
     def __init__(self, manager: McpManager, names: list[str], accounts: Accounts, chance: random.Random) -> None:
         self._manager = manager
@@ -95,7 +95,7 @@ class Callers:
                 request = json.dumps({"method": "tools/call", "params": params}).encode()
                 reply = await self._manager.execute_raw(server, request, timeout=TIMEOUT_S)
                 if call.encode() not in reply:
-                    raise RuntimeError(f"a reply that belongs to another call than {call}: {reply[:200]!r}")
+                    raise RuntimeError(f"call {call} got the reply to another call: {reply[:200]!r}")
         except CallError as error:
             self._accounts.note(call, error.delivery, error)
         except RpcError as error:
@@ -115,7 +115,7 @@ class Callers:
 
 
 def call_from_thread(bound: PyMcpManager, accounts: Accounts, over: threading.Event) -> None:
-    """Call one server by the synchronous API until told to end."""
+    """Call one server through the synchronous API until told to end."""
     number = 0
     while not over.wait(0.05):
         number += 1
@@ -193,7 +193,7 @@ async def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=3.0)
-    parser.add_argument("--warm-up", type=float, help="minutes; default a third of all")
+    parser.add_argument("--warm-up", type=float, help="minutes of warm-up (default: a third of all)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--callers", type=int, default=8)
     parser.add_argument("--json", type=Path)
@@ -211,7 +211,7 @@ def main() -> int:
         if percent - width > LIMIT_PERCENT:
             grows.append(figure)
     if report["wrong"] or report["overdue"] or grows:
-        print("not held:", *(["growth of " + ", ".join(grows)] if grows else []), report["overdue"], report["wrong"])
+        print("failed:", *(["growth of " + ", ".join(grows)] if grows else []), report["overdue"], report["wrong"])
         return 1
     return 0
 

@@ -1,4 +1,4 @@
-"""What callers saw and what servers executed, held against each other at the end."""
+"""Records what callers saw, and compares it with what servers executed."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _ALLOWED: Final = {
 
 
 class Accounts:
-    """One line a call in a file, so that the accounts themselves do not grow the process under test."""
+    """Write a line per call to a file, so that the records do not grow the process under test."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # A text file is no place for two threads at a time.
+        # Two threads must not write to a text file at the same time.
         self._lock = threading.Lock()
         self._file = path.open("w", encoding="ascii", buffering=1 << 16)
         self.ends: collections.Counter[str] = collections.Counter()
@@ -40,7 +40,7 @@ class Accounts:
                 self.errors[type(error).__name__] += 1
 
     def verdict(self, ledger: Path) -> list[str]:
-        """Return what is wrong: calls that were executed too often, or not at all though they were answered."""
+        """Return what is wrong: calls that were executed too often, or not at all although they were answered."""
         self._file.close()
         executed = collections.Counter(ledger.read_text(encoding="ascii").split())
         wrong = []
@@ -49,4 +49,4 @@ class Accounts:
             least, most = _ALLOWED[end]
             if not least <= executed.pop(call, 0) <= most:
                 wrong.append(f"{call} ended as {end!r} and was not executed {least} to {most} times")
-        return wrong + [f"{call} was executed and nobody knows how it ended" for call in executed]
+        return wrong + [f"{call} was executed but has no recorded end" for call in executed]

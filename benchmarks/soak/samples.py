@@ -1,4 +1,4 @@
-"""What the process holds, every few seconds, and whether it grows."""
+"""Samples what the process holds, every few seconds, and computes whether it grows."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import Final
 
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _C_LIBRARY: Final = ctypes.CDLL(None)
-# ``blocks`` are those that Python's allocator has given out, ``heap_mb`` is what the C library's has: what is leaked is in one
-# of them, while the resident set also has the holes between.
+# ``blocks`` counts the allocated blocks of Python's allocator, ``heap_mb`` is the memory in use of the C library's. A
+# leak shows in one of them; the resident set also includes the holes between.
 FIGURES: Final = ("rss_mb", "heap_mb", "blocks", "objects", "tasks", "descriptors", "threads")
 
 
@@ -31,7 +31,7 @@ class _MallocUse(ctypes.Structure):
 
 
 def _heap_bytes() -> float:
-    """Return the bytes in use of the C library's allocator, 0 where it does not tell."""
+    """Return the bytes in use of the C library's allocator, 0 if it does not say."""
     told = getattr(_C_LIBRARY, "mallinfo2", None)
     if told is None:
         return 0.0
@@ -41,12 +41,12 @@ def _heap_bytes() -> float:
 
 
 class Samples:
-    """Looks at this process, kept in space that is taken at once: they must not be what grows.
+    """Samples of this process, in memory that is allocated at the start, so that they do not grow themselves.
 
     Parameters
     ----------
     most
-        How many looks there may be.
+        The largest number of samples.
     """
 
     def __init__(self, most: int) -> None:
@@ -55,9 +55,9 @@ class Samples:
         self._count = 0
 
     def take(self, at_s: float) -> dict[str, float]:
-        """Look, and return what there is at ``at_s`` seconds since the start.
+        """Take a sample at ``at_s`` seconds since the start, and return it.
 
-        Both allocators give back first what they can: what is left is held, and not merely not returned yet.
+        Before that, both allocators give back what they can, so that what remains is really held.
         """
         gc.collect()
         give_back = getattr(_C_LIBRARY, "malloc_trim", None)
@@ -81,17 +81,17 @@ class Samples:
         return dict(zip(("at_s", *FIGURES), seen, strict=True))
 
     def rows(self) -> list[dict[str, float]]:
-        """Return all that was seen, in order."""
+        """Return all samples, in order."""
         names = ("at_s", *FIGURES)
         starts = range(0, self._count * self._width, self._width)
         return [dict(zip(names, self._values[at : at + self._width], strict=True)) for at in starts]
 
 
 def growth(rows: list[dict[str, float]], figure: str) -> tuple[float, float]:
-    """Return the growth of a figure in percent of its mean an hour, and half the width of its 95 % interval.
+    """Return the growth of a figure in percent of its mean per hour, and half the width of its 95 % interval.
 
-    The slope is Theil and Sen's median of the slopes between pairs, which single peaks do not move; the interval is that of
-    the ordinary least squares residuals.
+    The slope is the median of the slopes between all pairs (Theil and Sen), which single peaks do not affect. The
+    interval is that of the ordinary least squares residuals.
     """
     times = [row["at_s"] / 3600 for row in rows]
     values = [row[figure] for row in rows]

@@ -1,8 +1,8 @@
-"""The servers of the soak: they note every call that they execute, and fail in every way that a seed draws.
+"""The servers of the soak test: they record every call that they execute, and fail in ways drawn from a seed.
 
-Over HTTP, one process serves any number of servers under ``/<name>/mcp``; the first word of the name says how it behaves:
-``steady``, ``faulty`` (one call in ten meets a fault) or ``flood`` (its standing stream never stops sending). With
-``--stdio`` the process is one steady server.
+Over HTTP, one process serves any number of servers under ``/<name>/mcp``. The first word of the name says how a server
+behaves: ``steady``, ``faulty`` (one call in ten meets a fault) or ``flood`` (its standing stream never stops sending).
+With ``--stdio`` the process is one steady server.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Handler = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
 
 
 class Ledger:
-    """A file that all servers share: one appending write for each executed call, so that no kill can tear a line."""
+    """A file that all servers share: one appending write per executed call, so that a kill cannot tear a line."""
 
     def __init__(self, path: str) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -40,7 +40,7 @@ class Ledger:
 
 
 def result_of(message: dict[str, Any], ledger: Ledger) -> dict[str, Any]:
-    """Return the reply to a request, which is executed with that."""
+    """Execute a request and return its reply."""
     reply: dict[str, Any] = {"jsonrpc": "2.0", "id": message["id"]}
     match message["method"]:
         case "initialize":
@@ -113,7 +113,7 @@ class HttpServers:
         self._sessions.discard(request.headers.get("Mcp-Session-Id", ""))
         return web.Response(status=200)
 
-    # How a proper reply travels
+    # Forms of a correct reply
 
     async def _json(self, request: web.Request, reply: dict[str, Any]) -> web.StreamResponse:
         return web.json_response(reply)
@@ -137,7 +137,7 @@ class HttpServers:
         await stream.prepare(request)
         return stream
 
-    # How it fails
+    # Faults
 
     async def _reset(self, request: web.Request, reply: dict[str, Any]) -> web.StreamResponse:
         assert request.transport is not None
@@ -185,7 +185,7 @@ def serve_stdio(ledger: Ledger) -> None:
 
 
 def end_with_parent() -> None:
-    """End this process when the one that started it has ended, and with that its pipe."""
+    """End this process when its parent has ended, which closes the pipe."""
     sys.stdin.buffer.read()
     os._exit(0)
 
@@ -202,7 +202,7 @@ def main() -> None:
         serve_stdio(ledger)
         return
     threading.Thread(target=end_with_parent, daemon=True).start()
-    # A flooded client that closes its stream is an error to aiohttp.
+    # aiohttp logs an error when a flooded client closes its stream.
     logging.disable()
     servers = HttpServers(ledger, random.Random(options.seed))
     app = web.Application()

@@ -1,4 +1,4 @@
-"""What happens to the fleet during the soak: kills, hangs, redeploys, scaling, forks."""
+"""Disturbs the fleet during the soak test: kills, hangs, redeployments, scaling, forks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SERVER: Final = Path(__file__).with_name("server.py")
 
 
 class HttpProcess:
-    """A process of HTTP servers on a port that it keeps over restarts."""
+    """A process of HTTP servers that keeps its port across restarts."""
 
     def __init__(self, ledger: Path, port: int, seed: int) -> None:
         self._command = [
@@ -61,7 +61,7 @@ class HttpProcess:
 
 
 class Trouble:
-    """Do something to the fleet now and then, until cancelled; ``counts`` tells what was done how often."""
+    """Disturb the fleet now and then, until cancelled; ``counts`` has how often each kind happened."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class Trouble:
             os.kill(pid, signal.SIGKILL)
 
     async def stop_child(self) -> None:
-        """Let a child hang; health checks have to replace it."""
+        """Stop a child, so that it hangs; health checks must replace it."""
         if (pid := self._child()) is not None:
             os.kill(pid, signal.SIGSTOP)
 
@@ -135,7 +135,7 @@ class Trouble:
         await self._manager.scale(name, self._chance.randint(1, 3))
 
     async def fork(self) -> None:
-        """Fork; the child is told at once that the manager is not its own."""
+        """Fork; in the child, the manager must refuse a call at once."""
         pid = os.fork()
         if pid == 0:
             try:
@@ -153,7 +153,7 @@ class Trouble:
 
 
 def _wait_for(pid: int) -> int | None:
-    """Return the exit status of a forked child; one that does not end within 10 s is killed, which gives ``None``."""
+    """Return the exit status of a forked child; ``None`` if it had to be killed after 10 s."""
     end = time.monotonic() + 10
     while time.monotonic() < end:
         done, status = os.waitpid(pid, os.WNOHANG)

@@ -129,7 +129,7 @@ class CallQueue:
         self._is_inherited = self._closed = True
 
     async def serve(self) -> None:
-        """Run until cancelled, as ``asyncio.run`` cancels all tasks at its end; then end the calls first."""
+        """Run until cancelled, as by ``asyncio.run`` at its end, and end all calls before this task ends."""
         try:
             await self._loop.create_future()
         except asyncio.CancelledError:

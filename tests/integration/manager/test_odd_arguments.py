@@ -28,6 +28,7 @@ from mcp_manager import (
     Selector,
     ToolNotFoundError,
 )
+from mcp_manager.fleet.rollout import Shift
 
 URL: Final = "http://127.0.0.1:9/mcp"
 
@@ -123,11 +124,15 @@ def methods(kind: type) -> list[str]:
 
 def calls(method: Callable[..., Any]) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Make a call for every parameter and odd value, the other parameters as they should be."""
-    parameters = inspect.signature(method).parameters
-    usual = {name: PLAUSIBLE[name] for name, each in parameters.items() if each.default is inspect.Parameter.empty}
-    if "timeout" in parameters:
+    parameters = [each for each in inspect.signature(method).parameters.values() if each.kind is not each.VAR_KEYWORD]
+    usual = {each.name: PLAUSIBLE[each.name] for each in parameters if each.default is each.empty}
+    names = [each.name for each in parameters]
+    if len(names) < len(inspect.signature(method).parameters):
+        # Options that are declared together.
+        names += Shift.__annotations__
+    if "timeout" in names:
         usual["timeout"] = 0.01
-    for name in parameters:
+    for name in names:
         for number, odd in enumerate(ODD):
             given = {**usual, name: odd}
             yield f"{method.__name__}({name}=ODD[{number}])", lambda given=given: method(**given)  # type: ignore[misc]

@@ -66,7 +66,7 @@ def outcome(method: Callable[..., Any]) -> str:
     wanted = [
         ARGUMENTS[name]
         for name, each in inspect.signature(method).parameters.items()
-        if each.default is inspect.Parameter.empty
+        if each.default is each.empty and each.kind is not each.VAR_KEYWORD
     ]
 
     async def awaited() -> object:
