@@ -61,7 +61,7 @@ cdef class RateLimiter:
         if not 0.0 <= rate <= 1e9 or interval_ns > LONGEST_NS:
             raise ValueError(f"rate must be 0, or from 1e-9 to 1e9 per second, not {rate}")
         if burst < 1 or (<double> burst - 1.0) * interval_ns > LONGEST_NS:
-            raise ValueError(f"burst must be at least 1, and not take centuries to come back, not {burst}")
+            raise ValueError(f"burst must be at least 1, and refill within centuries, not {burst}")
         self.policy.interval_ns = max(<int64_t> interval_ns, <int64_t> (rate > 0.0))
         self.policy.tolerance_ns = (burst - 1) * self.policy.interval_ns
 

@@ -186,7 +186,7 @@ cdef class CallPath:
         cdef bytes body
         cdef int64_t now_ns = self.clock()
         if direct.channel is None:
-            raise ValueError("the direct did not take off: there is nothing to land")
+            raise ValueError("the call was not sent: there is no reply to take")
         if 0 < direct.exchange.deadline_ns < now_ns - LATE_NS:
             # The Python call path counts late replies.
             return None

@@ -211,7 +211,7 @@ def vector_path():
 def use_vector_path(str name not None):
     global _path
     if name not in vector_paths():
-        raise ValueError(f"no scan of the name {name!r:.40} on this machine")
+        raise ValueError(f"this machine has no scan named {name!r:.40}")
     _path = _PATHS[name]
 
 

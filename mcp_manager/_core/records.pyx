@@ -154,7 +154,7 @@ cdef class Server(Pool):
 @cython.final
 cdef class Backend:
     def __init__(self):
-        raise TypeError("an Backend comes from Router.add_backend()")
+        raise TypeError("a Backend comes from Router.add_backend()")
 
     def __dealloc__(self):
         circuit_free(&self.circuit)
@@ -173,7 +173,7 @@ cdef class Backend:
         return None if self.cap == INT64_MAX else self.cap
 
     def __repr__(self):
-        return f"<Backend {self.position} of {self.server.server_id!r}, {self.inflight} in direct>"
+        return f"<Backend {self.position} of {self.server.server_id!r}, {self.inflight} in flight>"
 
 
 @cython.final

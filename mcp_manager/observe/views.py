@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -13,9 +12,6 @@ from mcp_manager.health.readiness import ready_count
 from mcp_manager.protocol.handshake import ServerIdentity
 from mcp_manager.servers.supervisor import RestartCause, Supervisor
 from mcp_manager.types import CircuitState, PyHealthStatus, ServerState
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "Judge",

@@ -230,7 +230,7 @@ def test_a_flight_that_did_not_take_off_has_nothing_to_land() -> None:
     direct = flying.path.begin(flying.server, "m", None, flying.network.now, 0)
     assert direct.future is None
     for reply in (WireReply(200, [(b"content-type", b"application/json")], REPLY), scan(REPLY)):
-        with pytest.raises(ValueError, match="did not take off"):
+        with pytest.raises(ValueError, match="was not sent"):
             flying.path.land(direct, reply)
 
 
