@@ -1,6 +1,6 @@
-"""Automated deployment: a fleet from a file, verified, broken on purpose, changed, reported. Run it as it stands.
+"""A deployment pipeline: deploy a fleet from a file, verify it, break it, change it, report. It runs without arguments.
 
-The exit status is 0 only if every step did what it should, so a pipeline can rely on it.
+The exit status is 0 only if every step succeeded, so a pipeline can rely on it.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ instances = {local_instances}
 
 
 class StepFailedError(Exception):
-    """A step did not do what it should."""
+    """A step of the deployment failed."""
 
 
 class DemoServer:
-    """The package's demo server as a child process; it ends when its input is closed."""
+    """The package's demo server as a child process, which exits when its stdin is closed."""
 
     def __init__(self) -> None:
         command = [sys.executable, "-P", "-m", f"{DEMO_SERVERS}.http_server", "--port", "0"]
@@ -77,19 +77,19 @@ class DemoServer:
         self.process.__exit__(*exception)
 
     def kill(self) -> None:
-        """End it without any warning."""
+        """Kill it without warning."""
         self.process.kill()
         self.process.wait()
 
 
 class Report:
-    """Run one step after the other and write down how each ended."""
+    """Run steps one after the other and print how each ended."""
 
     def __init__(self) -> None:
         self.failed_steps = 0
 
     async def step(self, title: str, work: Coroutine[Any, Any, str]) -> None:
-        """Run a step, which returns what there is to say or raises what went wrong."""
+        """Run a step; print the text that it returns, or its error."""
         started = time.perf_counter()
         try:
             outcome, said = "ok", await work
@@ -101,7 +101,7 @@ class Report:
 
 
 def write_fleet(path: Path, first_url: str, second_url: str, *, second_site: str, local_instances: int) -> None:
-    """Write the fleet's file; in real life it lies in version control."""
+    """Write the fleet's configuration file, which is usually kept in version control."""
     text = FLEET_FILE.format(
         first_url=first_url,
         second_url=second_url,
@@ -114,7 +114,7 @@ def write_fleet(path: Path, first_url: str, second_url: str, *, second_site: str
 
 
 async def start(manager: McpManager) -> str:
-    """Start the manager, which deploys every server of its configuration at the same time."""
+    """Start the manager, which deploys all servers of its configuration in parallel."""
     await manager.start()
     return ", ".join(view.id for view in manager.servers())
 
@@ -127,7 +127,7 @@ async def wait_until_ready(manager: McpManager) -> str:
 
 
 async def verify_tools(manager: McpManager) -> str:
-    """Ask every server for its tools and use one of them."""
+    """List the tools of every server and call one of them."""
     servers = [view.id for view in manager.servers()]
     listed = await asyncio.gather(*(manager.list_tools(server_id) for server_id in servers))
     for server_id, tools in zip(servers, listed, strict=True):
@@ -141,7 +141,7 @@ async def verify_tools(manager: McpManager) -> str:
 
 
 async def kill_a_process(manager: McpManager, server_id: str) -> str:
-    """Kill one of a server's child processes and watch the manager replace it; the other one answers meanwhile."""
+    """Kill one of a server's two child processes and wait until the manager has replaced it; the other one answers."""
     victim = manager.server(server_id).pids[0]
     os.kill(victim, signal.SIGKILL)
     states: list[str] = []
@@ -158,7 +158,7 @@ async def kill_a_process(manager: McpManager, server_id: str) -> str:
 
 
 async def answers(manager: McpManager, server_id: str) -> bool:
-    """Tell whether a server answers; the one call under way on a process that is killed may fail."""
+    """Tell whether a server answers; the call that is in flight when its process is killed may fail."""
     try:
         await manager.ping(server_id)
     except CallError:
@@ -167,7 +167,7 @@ async def answers(manager: McpManager, server_id: str) -> bool:
 
 
 async def lose_a_server(manager: McpManager, server_id: str, server: DemoServer) -> str:
-    """Kill a server nobody restarts and call it until its circuit opens; the others must not notice."""
+    """Kill a server that nothing restarts and call it until its circuit opens; the others must keep answering."""
     server.kill()
     failed = 0
     for _ in range(20):
@@ -184,7 +184,7 @@ async def lose_a_server(manager: McpManager, server_id: str, server: DemoServer)
 
 
 async def try_a_bad_change(manager: McpManager, server_id: str, dead_url: str) -> str:
-    """Roll out a configuration that does not connect: the one in place must stay and go on answering."""
+    """Roll out a configuration that does not connect: the old one must stay in place and keep answering."""
     try:
         await manager.redeploy(server_id, {"url": dead_url, "connect_timeout_s": 1})
     except CallError as error:
@@ -194,10 +194,10 @@ async def try_a_bad_change(manager: McpManager, server_id: str, dead_url: str) -
 
 
 async def roll_out(manager: McpManager, path: Path) -> str:
-    """Load the changed file and make the fleet what it says, without touching what is the same."""
+    """Apply the changed file; servers whose configuration is the same are not touched."""
     config = load_manager_config(path)
     applied = await manager.apply(config)
-    # A server whose new configuration does not connect keeps its old one, so look at what is there now.
+    # A server whose new configuration does not connect keeps its old one, so check the fleet itself.
     for view in manager.servers():
         wanted = config.servers[view.id]
         if (view.name, view.ready) != (wanted.name or view.id, wanted.instances):
@@ -206,7 +206,7 @@ async def roll_out(manager: McpManager, path: Path) -> str:
 
 
 def print_fleet(manager: McpManager) -> None:
-    """Print the fleet as it is now."""
+    """Print a table of the fleet's present state."""
     print(f"\n  {'server':<10}{'name':<22}{'transport':<11}{'state':<11}{'circuit':<9}{'ready':<7}protocol")
     for view in manager.servers():
         ready = f"{view.ready}/{view.desired}"
@@ -217,7 +217,7 @@ def print_fleet(manager: McpManager) -> None:
 
 
 async def main() -> int:
-    """Run the whole deployment; return the exit status."""
+    """Run all steps; return the exit status."""
     report = Report()
     async with AsyncExitStack() as stack:
         path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "fleet.toml"
@@ -244,6 +244,6 @@ async def main() -> int:
 
 
 if __name__ == "__main__":
-    # The programs that die here die on purpose, and every death is a warning in the log.
+    # This example kills programs on purpose; the warnings about them are hidden.
     logging.basicConfig(level=logging.ERROR)
     sys.exit(asyncio.run(main()))

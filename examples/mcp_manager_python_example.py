@@ -1,4 +1,4 @@
-"""The Python API in one script: first from plain code, then the same from asyncio. Run it as it stands."""
+"""The API of ``PyMcpManager`` in one script: first from plain code, then from asyncio. It runs without arguments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEMO_SERVERS = "mcp_manager.cli.demo_servers"
 
 @contextlib.contextmanager
 def demo_http_server() -> Iterator[str]:
-    """Run the package's demo server as a child process and yield its URL; it ends when its input is closed."""
+    """Run the package's demo server as a child process and yield its URL; it exits when its stdin is closed."""
     command = [sys.executable, "-P", "-m", f"{DEMO_SERVERS}.http_server", "--port", "0"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -31,13 +31,13 @@ def demo_http_server() -> Iterator[str]:
 
 
 def unreachable_url() -> str:
-    """Return a URL at which nobody listens."""
+    """Return a URL at which no server listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
 
 
 def fleet(first_url: str, second_url: str) -> dict[str, dict[str, Any]]:
-    """Describe three servers by id: two over HTTP, one as a child process. The name need not be the id."""
+    """Return the configurations of three servers by id: two over HTTP, one child process."""
     return {
         "calculator-1": {
             "name": "calculator-server",
@@ -65,18 +65,18 @@ def fleet(first_url: str, second_url: str) -> dict[str, dict[str, Any]]:
 
 
 def tool_call(name: str, **arguments: object) -> str:
-    """Build the JSON text of a tools/call request."""
+    """Return a tools/call request as JSON text."""
     return json.dumps({"method": "tools/call", "params": {"name": name, "arguments": arguments}})
 
 
 def text_of(response: str) -> str:
-    """Read the text out of the JSON-RPC response to a tools/call."""
+    """Return the text in the JSON-RPC response to a tools/call."""
     text: str = json.loads(response)["result"]["content"][0]["text"]
     return text
 
 
 def synchronous(servers: dict[str, dict[str, Any]]) -> None:
-    """Use the manager from plain code; every call blocks only its own thread."""
+    """Use the manager from plain code; each call blocks only its own thread."""
     print("From plain code")
     manager = PyMcpManager()
     manager.start()
@@ -121,7 +121,7 @@ def handle_errors(manager: PyMcpManager) -> None:
     except ServerNotFoundError as error:
         print_error("unknown server", error)
 
-    # Deploying a server that is out of reach is no error: it is retried for ever. Calling it is one.
+    # Deploying an unreachable server is not an error, since the manager keeps trying; calling it is.
     manager.deploy_server("unreachable-1", json.dumps({"url": unreachable_url()}))
     try:
         manager.execute("unreachable-1", json.dumps({"method": "ping"}))
@@ -138,19 +138,19 @@ def handle_errors(manager: PyMcpManager) -> None:
 
 
 def print_error(what: str, error: McpManagerError) -> None:
-    """Print an error. Its delivery decides: "not_sent" is safe to repeat, "unknown" may have been executed."""
+    """Print an error with its delivery: a call that was "not_sent" is safe to repeat, "unknown" may have run."""
     print(f"  {what + ':':<20}{type(error).__name__}, delivery {error.delivery}")
     print(textwrap.fill(str(error), 96, initial_indent="    ", subsequent_indent="    "))
 
 
 def open_connections(metrics: str, server_id: str) -> int:
-    """Read from the metrics how many connections a server has, which for a stdio server are child processes."""
+    """Return the number of a server's connections from the metrics; those of a stdio server are child processes."""
     wanted = f'mcp_connection_pool_size{{server_id="{server_id}",'
     return sum(int(float(line.split()[-1])) for line in metrics.splitlines() if line.startswith(wanted))
 
 
 def show_metrics(metrics: str) -> None:
-    """Print a slice of the Prometheus text."""
+    """Print the size of the Prometheus text and a few of its lines."""
     counted = [line for line in metrics.splitlines() if line.startswith("mcp_requests_total{")]
     print(f"  {len(metrics)} characters of metrics, among them:")
     for line in counted[:4]:
@@ -174,7 +174,7 @@ async def asynchronous(servers: dict[str, dict[str, Any]]) -> None:
         shown = text_of(answer) if isinstance(answer, str) else f"{type(answer).__name__}: {answer}"
         print(f"  {server_id:<13} {shown}")
 
-    # On the loop's own thread a plain stop() starts the shutdown at once; awaiting it waits for the end.
+    # On the loop's own thread, stop() begins the shutdown and returns; `await manager.stop()` would wait for its end.
     manager.stop()
     try:
         await manager.execute_async("calculator-1", '{"method": "tools/list"}')
@@ -183,7 +183,7 @@ async def asynchronous(servers: dict[str, dict[str, Any]]) -> None:
 
 
 def main() -> int:
-    """Start two servers, use them both ways, and end them."""
+    """Start two servers, use them from plain code and from asyncio, and end them."""
     with demo_http_server() as first_url, demo_http_server() as second_url:
         servers = fleet(first_url, second_url)
         synchronous(servers)

@@ -1,4 +1,4 @@
-"""A fleet that heals itself: killed, scaled and replaced while it is called without a pause. Run it as it stands.
+"""A self-healing fleet: it is killed, scaled and replaced while callers use it all the time. It runs without arguments.
 
 The exit status is 0 only if every call was answered.
 """
@@ -23,7 +23,7 @@ PATIENCE_S = 20.0
 
 
 def workers(release: str) -> dict[str, Any]:
-    """Describe the server: four processes of the package's demo server."""
+    """Return the server's configuration: four processes of the package's demo server."""
     return {
         "name": release,
         "command": sys.executable,
@@ -31,13 +31,13 @@ def workers(release: str) -> dict[str, Any]:
         "instances": 4,
         "connect_timeout_s": PATIENCE_S,
         "restart": {"initial_s": 0.1},
-        # A call on a process that dies may have been executed, so it is not made again, unless that does no harm.
+        # A call to a process that dies may have been executed; it is retried only because echo is safe to repeat.
         "retry": {"tools": {"echo": "safe"}},
     }
 
 
 class Callers:
-    """Tasks that call a tool again and again, and count what became of it."""
+    """Tasks that call a tool in a loop, and count answers and failures."""
 
     def __init__(self, manager: McpManager) -> None:
         self._manager = manager
@@ -47,11 +47,11 @@ class Callers:
         self.slowest_s = 0.0
 
     def start(self) -> None:
-        """Begin."""
+        """Start the tasks."""
         self._tasks = [asyncio.create_task(self._call(number)) for number in range(CALLERS)]
 
     async def stop(self) -> None:
-        """End."""
+        """End the tasks."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -69,7 +69,7 @@ class Callers:
 
 
 async def meanwhile(callers: Callers, title: str, work: Coroutine[Any, Any, str]) -> None:
-    """Do something to the fleet and tell what the callers had of it."""
+    """Do something to the fleet, and print what happened to the calls in that time."""
     answered, failed, callers.slowest_s = callers.answered, len(callers.failures), 0.0
     said = await work
     print(
@@ -80,7 +80,7 @@ async def meanwhile(callers: Callers, title: str, work: Coroutine[Any, Any, str]
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait until something can be seen that no event tells."""
+    """Wait until a condition holds; it is polled, because no event reports it."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             if condition():
@@ -89,7 +89,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def whole_again(manager: McpManager, instances: int) -> None:
-    """Wait until so many instances are ready, and none drains."""
+    """Wait until the given number of instances are ready and none is draining."""
 
     def is_whole() -> bool:
         view = manager.server(SERVER_ID)
@@ -105,7 +105,7 @@ async def just_call(manager: McpManager) -> str:
 
 
 async def kill_one(manager: McpManager) -> str:
-    """Kill a process without any warning."""
+    """Kill a process without warning, and wait until it is replaced."""
     victim = manager.server(SERVER_ID).pids[0]
     began = time.perf_counter()
     os.kill(victim, signal.SIGKILL)
@@ -117,7 +117,7 @@ async def kill_one(manager: McpManager) -> str:
 
 
 async def scale(manager: McpManager, instances: int) -> str:
-    """Have more or fewer instances."""
+    """Change the number of instances."""
     before = manager.server(SERVER_ID).desired
     await manager.scale(SERVER_ID, instances)
     await whole_again(manager, instances)
@@ -125,7 +125,7 @@ async def scale(manager: McpManager, instances: int) -> str:
 
 
 async def replace(manager: McpManager, release: str) -> str:
-    """Replace all processes, one after the other."""
+    """Replace all processes by those of a new release, one after the other."""
     before = set(manager.server(SERVER_ID).pids)
     await manager.redeploy(SERVER_ID, workers(release), strategy="rolling")
     view = manager.server(SERVER_ID)
@@ -133,7 +133,7 @@ async def replace(manager: McpManager, release: str) -> str:
 
 
 async def main() -> int:
-    """Run the fleet through all of it; return the exit status."""
+    """Run all steps; return the exit status."""
     async with McpManager() as manager:
         await manager.deploy(SERVER_ID, workers("release 1"))
         await manager.wait_ready(timeout=PATIENCE_S)
@@ -155,6 +155,6 @@ async def main() -> int:
 
 
 if __name__ == "__main__":
-    # The programs that die here die on purpose, and every death is a warning in the log.
+    # This example kills programs on purpose; the warnings about them are hidden.
     logging.basicConfig(level=logging.ERROR)
     sys.exit(asyncio.run(main()))
