@@ -1,4 +1,4 @@
-"""What holds for every test: the hypothesis profile, the event loops, and that nothing is left behind."""
+"""Configuration of all tests: hypothesis profiles, event loops, and the checks for leaks."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ try:
 except ImportError:
     new_uvloop = None  # type: ignore[assignment]
 
-# For the benchmarks, which are not installed. Last, so that an installed package is what is tested.
+# For the benchmarks, which are not installed. Appended, so that an installed package comes first and is what is tested.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 settings.register_profile("default", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, print_blob=True)
-# For another interpreter or loop, where what is drawn was tried on the first one.
+# For further interpreters and loops: the full number of examples runs on the first one.
 settings.register_profile("brief", settings.get_profile("ci"), max_examples=20, stateful_step_count=20)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
-# Enough passes of the loop for what was closed to be told so; a task that needs more was not awaited.
+# Enough event-loop iterations for closed connections to be notified; a task that needs more was not awaited.
 _CLOSING_PASSES = 20
 
 
@@ -42,12 +42,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all-servers",
         action="store_true",
-        help="install all servers of tests/support/published_servers.toml (2 GB) and test with them, not with a few",
+        help="install all servers of tests/support/published_servers.toml (2 GB), and test with all of them",
     )
     parser.addoption(
         "--loop",
         choices=("asyncio", "uvloop", "eager"),
-        help="run every async test on this loop alone, and no other test; eager is asyncio's with its eager task factory",
+        help="run only async tests, and only on this loop; eager is asyncio's loop with the eager task factory",
     )
 
 
@@ -57,18 +57,18 @@ def pytest_configure(config: pytest.Config) -> None:
         install(directory, list(published_servers()))
     loop = config.getoption("loop")
     if loop is not None and loop not in loops():
-        raise pytest.UsageError(f"--loop {loop} is not to be had here: {missing_loop(loop)}")
+        raise pytest.UsageError(f"--loop {loop} is not available: {missing_loop(loop)}")
     config.addinivalue_line("markers", "both_loops: run an async test on asyncio's loop and on uvloop's")
     config.addinivalue_line(
-        "markers", f"allow_leaks(*kinds, reason): do not fail for what is left behind; kinds of {', '.join(KINDS)}"
+        "markers", f"allow_leaks(*kinds, reason): allow these kinds of leaks; kinds are {', '.join(KINDS)}"
     )
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # A shell starts what runs in its background so, and every child that a test interrupts would inherit it.
+        # A shell ignores SIGINT in background jobs; children that a test interrupts would inherit that.
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what no loop of pytest's runs, if a loop is asked for."""
+    """Deselect tests that are not async if a loop is selected."""
     if config.getoption("loop") is not None:
         left_out = [item for item in items if not is_async_test(item)]
         config.hook.pytest_deselected(items=left_out)
@@ -77,22 +77,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish() -> None:
     if new_uvloop is not None:
-        # libuv opens a pipe for signals with its first loop and keeps it for good.
+        # libuv opens a pipe for signals with its first loop and never closes it.
         new_uvloop().close()
-    # What was imported is there to stay: the collections that follow every test need not look at it again.
+    # Imported objects stay; freezing them spares the collections after every test from looking at them.
     gc.collect()
     gc.freeze()
 
 
 def eager_loop() -> asyncio.AbstractEventLoop:
-    """Make a loop whose tasks begin inside ``create_task()``, before whoever makes one knows of it."""
+    """Make a loop whose tasks start inside ``create_task()``, before it returns."""
     loop = asyncio.SelectorEventLoop()
     loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
     return loop
 
 
 def loops() -> dict[str, LoopFactory]:
-    """Return the loops that there are here, by name; asyncio's is the first."""
+    """Return the available loops by name; asyncio's is the first."""
     found: dict[str, LoopFactory] = {"asyncio": asyncio.SelectorEventLoop}
     if new_uvloop is not None:
         found["uvloop"] = new_uvloop
@@ -102,13 +102,13 @@ def loops() -> dict[str, LoopFactory]:
 
 
 def missing_loop(name: str) -> str:
-    """Say why there is no loop of that name."""
+    """Return why a loop is not available."""
     return "uvloop is not installed" if name == "uvloop" else "eager tasks need Python 3.12"
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory]:
-    """Run a test on the loop that was asked for; if none was, on asyncio's, one marked ``both_loops`` on uvloop's too."""
+    """Run a test on the selected loop; without a selection, on asyncio's, and with ``both_loops`` also on uvloop's."""
     asked = config.getoption("loop")
     if asked is not None:
         names = [asked]
@@ -121,14 +121,14 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Make what a test has logged fit to be sent from process to process, which lone surrogates are not."""
+    """Escape lone surrogates in a test's log output, which cannot be sent between processes."""
     report = yield
     report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
     return report
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    """Say what a missing package leaves out."""
+    """Show which loops are tested, and which package is missing for the others."""
     asked = config.getoption("loop")
     if asked is not None:
         return f"loop: {asked}"
@@ -137,15 +137,15 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fail a test that leaves a thread, a child process, a socket or an unhandled error of a loop."""
+    """Fail a test that leaves a thread, a child process, a socket, an object or an unhandled error of a loop behind."""
     on_loop = is_async_test(request.node)
     before, failed_before = Snapshot(objects=on_loop), request.session.testsfailed
     with LoopErrors() as errors:
         yield
         if on_loop:
-            # What fixtures gave is nobody's any more. Destroyed tasks and lost exceptions are reported when collected.
+            # Drop the values of fixtures and the log records, so that the collection below frees all unused objects:
+            # destroyed tasks and unretrieved exceptions are reported only then.
             request.node.funcargs.clear()
-            # Nor is what was logged.
             for records in request.node.stash.get(caplog_records_key, {}).values():
                 records.clear()
             gc.collect()
@@ -158,7 +158,7 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
             left += before.new_children()
         if "descriptors" in watched:
             left += before.new_descriptors()
-        # The traceback of a test that failed holds all that it had.
+        # The traceback of a failed test keeps all of its objects alive.
         if "objects" in watched and on_loop and request.session.testsfailed == failed_before:
             left += before.new_objects()
             if not left:
@@ -172,7 +172,7 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_task_left_behind(nothing_left_behind: None, request: pytest.FixtureRequest) -> None:
-    """Watch the tasks of an async test; set up first, so that every other fixture has ended before the check."""
+    """Check the tasks of an async test; set up first, so that every other fixture has ended before the check."""
     if is_async_test(request.node) and "tasks" in watched_kinds(request.node):
         request.getfixturevalue("_watched_tasks")
 
@@ -191,7 +191,7 @@ async def _watched_tasks() -> AsyncIterator[None]:
 
 
 def watched_kinds(item: pytest.Item) -> set[str]:
-    """Return the kinds of leaks an item is checked for."""
+    """Return the kinds of leaks that a test is checked for."""
     watched = set(KINDS)
     for marker in item.iter_markers("allow_leaks"):
         unknown = set(marker.args) - set(KINDS)

@@ -1,4 +1,4 @@
-"""A certificate authority of the test's own, and a server that refuses clients by TLS alerts."""
+"""A certificate authority for tests, and a server that refuses clients with TLS alerts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Pair(NamedTuple):
     key: Path
 
     def load(self, *, trusting: Authority | None = None, newest: ssl.TLSVersion | None = None) -> ssl.SSLContext:
-        """Return the context of a server; one that trusts an authority insists on certificates of clients."""
+        """Return the context of a server; with ``trusting``, it requires client certificates of that authority."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.certificate, self.key)
         if newest is not None:
@@ -46,7 +46,7 @@ class Authority:
     Parameters
     ----------
     directory
-        Where files go.
+        The directory for its files.
     name
         The authority's common name.
     """
@@ -64,7 +64,11 @@ class Authority:
         self.ca_file = self._write("ca.pem", self._certificate.public_bytes(serialization.Encoding.PEM))
 
     def issue(self, *names: str, days: int = 1, password: str | None = None) -> Pair:
-        """Issue a certificate for some names and addresses; negative ``days`` have passed, from -100 on it is to come."""
+        """Issue a certificate for some names and addresses.
+
+        It is valid for ``days``. With negative ``days`` it expired that many days ago; with -100 or less it is not
+        valid yet.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
         alternatives = x509.SubjectAlternativeName([_general_name(each) for each in names])
@@ -107,7 +111,7 @@ class Authority:
 
 
 class StrictTlsServer:
-    """Accept connections, shake hands as OpenSSL does, alerts included, and end each connection."""
+    """Accept connections, do OpenSSL's TLS handshake with its alerts, and end each connection."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
@@ -124,7 +128,7 @@ class StrictTlsServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # What accept() waits on is not woken by closing it.
+        # Closing the listener would not wake accept().
         self._listener.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._listener.close()
@@ -147,7 +151,7 @@ class StrictTlsServer:
             except OSError:
                 pass
             try:
-                # What is unread when a socket is closed would take the alert with it.
+                # Closing a socket with unread data resets the connection, and the alert would be lost.
                 plain.shutdown(socket.SHUT_WR)
                 while plain.recv(65536):
                     pass

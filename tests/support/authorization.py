@@ -1,4 +1,4 @@
-"""A protected MCP server and the authorization server that lets clients in, on a thread of their own, as odd as a test says."""
+"""A protected MCP server and its authorization server on a thread of their own; tests configure their faults."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from mcp_manager import McpManager, RedirectHandler, TokenStore
 __all__ = ["PATIENT", "ProtectedServer", "Seen", "authorized", "oauth"]
 
 PATIENT: dict[str, Any] = {"health": {"enabled": False}, "connect": "lazy", "connect_timeout_s": 20.0}
-"""Settings under which only calls connect, and have time for a user to agree."""
+"""Settings under which only calls connect, and leave the user time to agree."""
 
 
 def oauth(**auth: Any) -> dict[str, Any]:
-    """Return the settings of a server that is spoken to with OAuth."""
+    """Return the settings of a server that uses OAuth."""
     return {**PATIENT, "auth": {"type": "oauth", **auth}}
 
 
@@ -36,7 +36,7 @@ async def authorized(
     token_store: TokenStore | None = None,
     **auth: Any,
 ) -> AsyncIterator[McpManager]:
-    """Run a manager that knows a server as ``a``; its user agrees to everything unless ``redirect_handler`` does not."""
+    """Run a manager that has a server deployed as ``a``; without ``redirect_handler`` the user agrees to everything."""
     async with McpManager(redirect_handler=redirect_handler or server.agree, token_store=token_store) as manager:
         await manager.deploy("a", {"url": server.url, **oauth(**auth)})
         yield manager
@@ -44,7 +44,7 @@ async def authorized(
 
 @dataclass(frozen=True)
 class Seen:
-    """One request as it arrived: ``form`` has the fields of a form, or of a JSON object."""
+    """A request as it arrived; ``form`` has the fields of its form or JSON object."""
 
     verb: str
     path: str
@@ -55,13 +55,13 @@ class Seen:
 
 @dataclass
 class ProtectedServer(Watched):
-    """Serve ``/mcp`` to holders of a token, and ``/as1`` and ``/as2``, which give out tokens. ``with`` starts and ends it.
+    """Serve ``/mcp`` to clients with a token, and issue tokens at ``/as1`` and ``/as2``. ``with`` starts and ends it.
 
-    ``metadata`` and ``resource`` are laid over the documents; ``None`` takes a member out. ``documents`` replaces them:
-    what each well-known path answers, with ``{origin}`` in its texts; ``resource_metadata`` is where the challenge says
-    that the resource's is. ``registration`` is laid over the reply to one, and
-    ``registrable`` are the scopes that a client can be registered for. ``token_reply`` makes another reply of the tokens
-    that would be given, ``refresh_reply`` one for a refresh token.
+    ``metadata`` and ``resource`` override members of the documents, or with ``None`` remove them. ``documents``
+    replaces all documents by well-known path; ``{origin}`` in its texts is filled in. ``resource_metadata`` is the URL
+    of the resource's document in the challenge. ``registration`` overrides members of the reply to a registration, and
+    ``registrable`` are the scopes that a client can be registered for. ``token_reply`` makes the reply to a token
+    request from the tokens that would be issued, ``refresh_reply`` the reply to a refresh token.
     """
 
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -105,7 +105,7 @@ class ProtectedServer(Watched):
         self._streams: list[web.StreamResponse] = []
         self._ended = asyncio.Event()
         self.streams_opened: list[str] = []
-        # How many calls with an argument "late" wait for their answer, which is settled already, until ``release``.
+        # How many calls with an argument "late" wait for release(); their answers are already determined.
         self.late = 0
         self._released = asyncio.Event()
 
@@ -139,7 +139,7 @@ class ProtectedServer(Watched):
         self._run(end())
 
     def release(self) -> None:
-        """Let the answers out that are late, and have those of later calls wait again."""
+        """Send the answers of waiting "late" calls; later ones wait again."""
 
         async def let_out() -> None:
             self._released.set()
@@ -149,7 +149,7 @@ class ProtectedServer(Watched):
         self._run(let_out())
 
     def to(self, path: str) -> list[Seen]:
-        """Return the requests to a path, which may leave out the authorization server."""
+        """Return the requests whose path ends with ``path``, those for well-known documents excepted."""
         return [each for each in list(self.seen) if each.path.endswith(path) and ".well-known" not in each.path]
 
     async def wait_for(self, path: str, count: int) -> None:
@@ -157,7 +157,7 @@ class ProtectedServer(Watched):
         await self.wait_until(lambda: len(self.to(path)) >= count)
 
     async def agree(self, url: str) -> str:
-        """Be the user: answer an authorization request as the authorization server would."""
+        """Play the user who agrees: return the redirect that the authorization server would send."""
         query = dict(parse_qsl(urlsplit(url).query))
         issuer = urlsplit(url).path.split("/")[1]
         self._note(Seen("GET", urlsplit(url).path, {}, query, {}))
@@ -231,7 +231,7 @@ class ProtectedServer(Watched):
         return web.Response(status=404)
 
     def _is(self, path: str, endpoint: str, *usual: str) -> bool:
-        """Tell whether a path is that of an endpoint, by ``documents`` or by its usual end."""
+        """Tell whether a path is that of an endpoint: ``documents`` names it, or it ends as usual."""
         named = {document.get(endpoint) for document in (self.documents or {}).values()}
         return path.endswith(usual) or f"{{origin}}{path}" in named
 

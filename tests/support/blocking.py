@@ -1,4 +1,4 @@
-"""Blocking an event loop for exactly as long as a test wants."""
+"""A way to block an event loop for exactly as long as a test needs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import threading
 
 __all__ = ["Blocked"]
 
-# However a test ends, its loop does not stay blocked.
+# An upper bound, so that a test that fails does not leave its loop blocked.
 _MOST_S = 10.0
 
 
 class Blocked:
-    """Keep a loop that runs on another thread from its next pass, so that what is submitted meanwhile waits."""
+    """Block a loop that runs on another thread; whatever is submitted to it in the meantime waits."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop

@@ -1,4 +1,4 @@
-"""The requests that tests send, what they read from replies, and waiting for what a fleet becomes."""
+"""Requests that tests send, readers of their replies, and a wait for a condition."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CALM: dict[str, Any] = {
     "connect_timeout_s": 2.0,
     "shutdown_grace_s": 1.0,
 }
-"""Settings under which nothing happens but the calls of the test."""
+"""Settings without probes, retries and circuits, so that the test makes all calls."""
 
 SWIFT: dict[str, Any] = {
     "health": {
@@ -38,7 +38,7 @@ SWIFT: dict[str, Any] = {
     "breaker": {"open_s": 0.1, "open_max_s": 0.2},
     "shutdown_grace_s": 1.0,
 }
-"""Settings under which failures are noticed, and recovered from, soon."""
+"""Settings with short intervals, so that failures are detected and repaired soon."""
 
 _WAIT_S = 15.0
 _POLL_S = 0.005
@@ -52,7 +52,7 @@ async def deployed(
     handlers: Handlers | None = None,
     **settings: Any,
 ) -> AsyncIterator[McpManager]:
-    """Run a manager that has a server deployed as ``a``, under :data:`CALM` and whatever settings are laid over it."""
+    """Run a manager that has a server deployed as ``a``, with :data:`CALM` and further settings that override it."""
     async with McpManager(config, handlers=handlers) as manager:
         await manager.deploy("a", {"url": server.url, **CALM, **settings})
         yield manager
@@ -78,9 +78,9 @@ def text_of(reply: bytes | str) -> str:
 
 
 async def failure_of(manager: McpManager, server_id: str, request: bytes, *, timeout: float = 2.0) -> CallError:
-    """Send a request that must fail, in time, and return its error.
+    """Send a request that must fail within ``timeout``, and return its error.
 
-    The manager's own deadline has to end the call; the bound here only turns a hang into a failure.
+    The manager's own deadline must end the call; the longer limit here only turns a hang into a test failure.
     """
     try:
         async with asyncio.timeout(timeout + 5.0):
@@ -94,7 +94,7 @@ async def failure_of(manager: McpManager, server_id: str, request: bytes, *, tim
 
 
 async def eventually(condition: Callable[[], bool], what: str) -> None:
-    """Wait, up to a bound, until a condition holds that no event announces."""
+    """Poll a condition that no event reports until it holds; fail the test after 15 s."""
     deadline = time.monotonic() + _WAIT_S
     while not condition():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""A certificate for 127.0.0.1 that nobody but the test trusts."""
+"""A self-signed certificate for test servers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ __all__ = ["make_context"]
 
 
 def make_context(directory: Path, name: str = "IP:127.0.0.1") -> tuple[ssl.SSLContext, Path]:
-    """Make a self-signed certificate, for ``DNS:<name>`` or ``IP:<address>``, and return the context of a server that has it, and its file, which a client has to trust."""
+    """Make a self-signed certificate for ``DNS:<name>`` or ``IP:<address>``.
+
+    Returns
+    -------
+    The TLS context of a server with it, and the file of the certificate for clients to trust.
+    """
     key, certificate = directory / "key.pem", directory / "certificate.pem"
     subprocess.run(
         [

@@ -1,4 +1,4 @@
-"""Child processes by themselves: what they write, how they end, and whether anything of them is left."""
+"""Child processes without a transport: their output, their exit, and whether they are gone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from mcp_manager.transports.stdio.child import Child, child_environment
 __all__ = ["GRANDCHILD", "WAIT_S", "Running", "is_gone", "running"]
 
 WAIT_S = 15.0
-# Starts a program that shares the process group and the pipes and ends for nothing but SIGKILL, and says its number.
+# Starts a grandchild that shares the pipes and, unless {session} is true, the process group, and prints its process id.
+# Both ignore SIGTERM, so only SIGKILL ends them.
 GRANDCHILD = """
     import os, signal, subprocess, sys, time
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -26,7 +27,7 @@ GRANDCHILD = """
 
 
 class Running:
-    """A child with what it wrote and how it ended."""
+    """A child process with its output so far and its exit codes."""
 
     def __init__(self, code: str, *arguments: str) -> None:
         self.output = bytearray()
@@ -45,7 +46,7 @@ class Running:
         return self.output.split(b"\n")[0].decode()
 
     async def end(self) -> int:
-        """Wait for the end and return the exit code, given exactly once."""
+        """Wait for the end and return the exit code, which must be reported exactly once."""
         await self.until(lambda: bool(self.codes))
         [code] = self.codes
         return code
@@ -77,7 +78,7 @@ async def running(code: str, *arguments: str) -> AsyncIterator[Running]:
 
 
 def is_gone(pid: int) -> bool:
-    """Tell whether a process has ended; one that only waits to be reaped, by whomever, has."""
+    """Tell whether a process has ended; a zombie, which waits only to be reaped, has."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""What logs the failures of one server's handlers and background work, for tests of what uses it."""
+"""A :class:`Containment` for tests."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from mcp_manager.transports.containment import Containment
 __all__ = ["TOKEN", "containment"]
 
 TOKEN = "a-token-of-the-server"
-"""The credential that servers of :func:`containment` are trusted with."""
+"""The credential in the configuration of :func:`containment`."""
 
 
 def containment(server_id: str = "a") -> Containment:
-    """Return that of a server with :data:`TOKEN` as its bearer token."""
+    """Return the containment of a server whose configuration has :data:`TOKEN` in a header."""
     config = ServerConfig(url="https://example.com/mcp", headers={"X-Key": TOKEN})
     return Containment(server_id, Secrets(config))

@@ -1,6 +1,6 @@
-"""The documentation that users read, taken apart: its code blocks, and the programs among them.
+"""A parser of the user documentation: it extracts code blocks and example programs.
 
-``python -m support.documents DIRECTORY`` (with ``tests`` in the path) writes the programs into files, for a type checker.
+``python -m support.documents DIRECTORY`` (with ``tests`` in the path) writes the programs to files for a type checker.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ DOCUMENTS: Final = {
     "manual": _ROOT / "mcp_manager" / "README.md",
     "recipes": _ROOT / "examples" / "README.md",
 }
-"""What users read, by a short name."""
+"""The documents by a short name."""
 
 _CONFIGURATIONS: Final = ("toml", "json")
 
 
 class Block(NamedTuple):
-    """One code block, and the heading of the section that it is in."""
+    """A code block, and the heading of its section."""
 
     language: str
     text: str
@@ -33,7 +33,7 @@ class Block(NamedTuple):
 
 
 class Example(NamedTuple):
-    """One program: ``output`` is what it prints, ``files`` are the configurations that its section shows before it."""
+    """An example program: ``output`` is what it must print, ``files`` the configurations above it in its section."""
 
     name: str
     code: str
@@ -42,7 +42,7 @@ class Example(NamedTuple):
 
 
 def blocks_of(path: Path) -> list[Block]:
-    """Return the code blocks of a document, in their order."""
+    """Return the code blocks of a document in order."""
     found = []
     for part in re.split(r"^## ", path.read_text(encoding="utf-8"), flags=re.MULTILINE):
         section = part.partition("\n")[0]
@@ -52,7 +52,7 @@ def blocks_of(path: Path) -> list[Block]:
 
 
 def examples_of(name: str) -> list[Example]:
-    """Return the programs of a document: a Python block each, with the text block that follows it as its output."""
+    """Return the programs of a document: each Python block, with a text block after it as its output."""
     blocks = blocks_of(DOCUMENTS[name])
     examples: list[Example] = []
     for index, block in enumerate(blocks):

@@ -1,6 +1,6 @@
-"""Every way in which a call, a connection or a server ends, one scenario each, and what is held afterwards.
+"""Scenarios for every way in which a call, a connection or a server ends, and a report of what stays in memory.
 
-``python -m support.endings LOOP`` prints it as JSON, by scenario: see :func:`scrutinized`.
+``python -m support.endings LOOP`` prints the reports as JSON, by scenario; see :func:`scrutinized`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["CYCLIC", "SCENARIOS", "Scenario"]
 Scenario = Callable[["Stage"], Awaitable[None]]
 SCENARIOS: Final[dict[str, Scenario]] = {}
 CYCLIC: Final[set[str]] = set()
-"""The scenarios that end a session or more: those are cycles."""
+"""The scenarios that end at least one session; a session is a reference cycle."""
 _STEPS: Final = 30
 _LIMIT: Final = 1 << 20
 _SETTLING_PASSES: Final = 20
@@ -48,14 +48,14 @@ class Stage:
         self._numbers = itertools.count()
 
     def mark(self) -> str:
-        """Return a text that is nowhere else."""
+        """Return a text that occurs nowhere else."""
         return f"{kept.MARK}{next(self._numbers)}"
 
     def request(self) -> bytes:
         return tool_call("echo", {"text": self.mark()})
 
     async def call(self, server_id: str = "a", **options: Any) -> None:
-        """Call a tool, and forget what comes of it."""
+        """Call a tool, and drop its result or error."""
         with contextlib.suppress(McpManagerError):
             await self.manager.execute_raw(server_id, self.request(), **options)
 
@@ -72,20 +72,20 @@ class Stage:
 
 
 def scenario(work: Scenario) -> Scenario:
-    """Add a scenario after which a session or a server is gone."""
+    """Register a scenario that ends a session or a server."""
     SCENARIOS[work.__name__] = work
     CYCLIC.add(work.__name__)
     return work
 
 
 def scenario_of_a_call(work: Scenario) -> Scenario:
-    """Add a scenario after which all that was is there but a call."""
+    """Register a scenario that ends only calls; the server and its session stay."""
     SCENARIOS[work.__name__] = work
     return work
 
 
 def _fault(name: str, fault: Callable[[], Fault], **options: Any) -> None:
-    """Add the scenario of a call that meets a fault."""
+    """Register a scenario in which a call meets a fault."""
 
     async def work(stage: Stage) -> None:
         stage.server.script("tools/call", fault())
@@ -150,7 +150,7 @@ async def cancelled_at_each_step_of_connecting(stage: Stage) -> None:
 
 
 async def cancelled_after(steps: int, work: Any) -> None:
-    """Begin something and cancel it after that many passes of the loop."""
+    """Start ``work`` and cancel it after that many event-loop iterations."""
     task = asyncio.get_running_loop().create_task(work)
     for _ in range(steps):
         await asyncio.sleep(0)
@@ -280,7 +280,7 @@ async def program_that_cannot_start(stage: Stage) -> None:
 
 
 def _program(stage: Stage, *actions: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a program that answers every call of a tool with these actions."""
+    """Return the settings of a program that answers each of the first four tool calls with these actions."""
     script = {"on": {"tools/call": [list(actions)] * 4}}
     return {**scripted_stdio(script).config(env={"SECRET": stage.mark()}), **CALM}
 
@@ -351,7 +351,7 @@ async def stopped(stage: Stage) -> None:
 
 @scenario
 async def stopped_but_held(stage: Stage) -> None:
-    """Whoever still has a manager that was stopped has nothing of its servers."""
+    """A stopped manager that is still referenced keeps nothing of its servers."""
     stopped = McpManager()
     async with stopped:
         other = Stage(stopped, stage.server)
@@ -363,20 +363,20 @@ async def stopped_but_held(stage: Stage) -> None:
 
 
 async def scrutinized(work: Scenario) -> dict[str, Any]:
-    """Play a scenario, and tell what it leaves.
+    """Run a scenario and report what it leaves in memory.
 
-    ``cycles`` describes what of the package only the collector could free, ``objects`` counts which there are more of than
-    before, and ``marks`` says who holds what was sent, received or secret.
+    ``cycles`` describes the package's objects that only the garbage collector could free, ``objects`` counts objects
+    that were not there before, and ``marks`` says what holds texts that were sent, received or secret.
     """
     with ScriptedServer() as server:
         async with McpManager() as manager:
             stage = Stage(manager, server)
             await stage.deploy("a", headers={}, max_response_bytes=_LIMIT)
-            # The first time fills caches, and makes what is there to stay.
+            # The first run fills caches and makes objects that are meant to stay.
             await work(stage)
             await _settle(server)
             stage.held.clear()
-            # Twice: what has finalizers is freed once these have run.
+            # Twice, because objects with finalizers are freed only after these have run.
             gc.collect()
             gc.collect()
             before = kept.objects()
@@ -392,12 +392,12 @@ async def scrutinized(work: Scenario) -> dict[str, Any]:
 
 
 async def _settle(server: ScriptedServer) -> None:
-    """Let what has ended be told so, and the server forget what it was sent."""
+    """Let all pending notifications of ends be delivered, and make the server forget its requests."""
     for _ in range(_SETTLING_PASSES):
         await asyncio.sleep(0)
     await asyncio.sleep(0.02)
     server.forget()
-    # In which the authorization server's user looks at where to go.
+    # The simulated user of the authorization server parses URLs with urllib, which caches them.
     urllib.parse.clear_cache()  # type: ignore[attr-defined]  # typeshed does not know it
 
 
@@ -405,7 +405,7 @@ def main(loop: str, names: list[str]) -> None:
     factory: Any = asyncio.SelectorEventLoop
     if loop == "uvloop":
         factory = importlib.import_module("uvloop").new_event_loop
-    # What was imported is there to stay, and need not be looked at again and again.
+    # Imported objects stay; freezing them makes the following collections faster.
     gc.collect()
     gc.freeze()
     reports = {}

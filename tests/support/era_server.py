@@ -1,4 +1,4 @@
-"""A scripted server that speaks 2026-07-28, the handshake revisions, or both, strictly: what is missing it refuses."""
+"""A scripted server for 2026-07-28, the handshake revisions, or both, which refuses incomplete requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": 
 _INPUT: Final = {
     "name": {"method": "elicitation/create", "params": {"mode": "form", "message": "Who?", "requestedSchema": {}}}
 }
-# Escapes and spaces that a decoder and an encoder would not write the same way.
+# With escapes and spaces that decoding and encoding again would change.
 STATE: Final = 'a "state" \\u00e9 / \t\u4e16'
 
 Response = tuple[int, dict[str, str], dict[str, Any] | None]
@@ -27,13 +27,13 @@ Response = tuple[int, dict[str, str], dict[str, Any] | None]
 class EraServer(ScriptedServer):
     """Serve one era or both; :attr:`speaks` may change while it runs.
 
-    ``echo`` returns its text, ``query`` mirrors ``region`` into ``Mcp-Param-<token>``, ``ask`` wants an elicitation and
-    its state back, and ``picture`` needs a capability that nobody has.
+    Its tools: ``echo`` returns its text, ``query`` requires ``region`` in the header ``Mcp-Param-<token>``, ``ask``
+    requires an elicitation and its state back, and ``picture`` requires a capability that no client has.
 
     Parameters
     ----------
     speaks
-        The revisions it speaks.
+        The revisions that it speaks.
     token
         The ``x-mcp-header`` of ``query``; ``None`` for no such annotation.
     """
@@ -42,9 +42,9 @@ class EraServer(ScriptedServer):
         super().__init__(sse=sse)
         self.speaks: tuple[str, ...] = speaks or (STATELESS,)
         self.token = token
-        # What answers `initialize` when it is not spoken: status, code, data.
+        # The answer to `initialize` if the handshake is not spoken: status, code, data.
         self.no_handshake: tuple[int, int, Any] = (400, -32020, None)
-        # An id in every response to a request of this era, as some servers send it.
+        # A session id in every response of the stateless era, as some servers send it.
         self.stray_session: str | None = None
 
     def answer(self, request: Request) -> Response:
@@ -64,7 +64,7 @@ class EraServer(ScriptedServer):
         return status, headers, reply
 
     def listed(self) -> list[dict[str, Any]]:
-        """The tools as ``tools/list`` has them."""
+        """Return the result's tools of ``tools/list``."""
         region: dict[str, Any] = {"type": "string"}
         if self.token is not None:
             region["x-mcp-header"] = self.token
@@ -145,7 +145,7 @@ class EraServer(ScriptedServer):
 
 
 def decoded_header(value: str | None) -> str | None:
-    """Decode a header value as a server must (2026-07-28, streamable HTTP, value encoding)."""
+    """Decode a header value as servers must (2026-07-28, streamable HTTP, value encoding)."""
     if value is None or not (value.startswith("=?base64?") and value.endswith("?=")):
         return value
     return base64.b64decode(value[9:-2], validate=True).decode()

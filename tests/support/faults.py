@@ -1,4 +1,4 @@
-"""The faults a :class:`support.scripted.ScriptedServer` plays: each is one way for an answer not to be one."""
+"""The faults that a :class:`support.scripted.ScriptedServer` plays instead of a proper answer."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _CODINGS: Mapping[str, Callable[[bytes], bytes]] = {
 
 @dataclass(frozen=True)
 class Answer:
-    """Answer properly: a pause between faults of a script."""
+    """Answer properly, between the faults of a script."""
 
     async def play(self, connection: Connection, request: Request | None) -> None:
         assert request is not None
@@ -73,7 +73,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class LastAnswer:
-    """Answer properly, say that the connection ends with that, and close it."""
+    """Answer properly with ``Connection: close``, and close the connection."""
 
     async def play(self, connection: Connection, request: Request | None) -> None:
         body = encode(_reply(connection, request))
@@ -83,9 +83,9 @@ class LastAnswer:
 
 @dataclass(frozen=True)
 class SilentLastAnswer:
-    """Answer properly and end the connection without having said so (RFC 9112, section 9.5).
+    """Answer properly and end the connection without ``Connection: close`` (RFC 9112, section 9.5).
 
-    ``reset`` ends it with a TCP reset; ``half`` ends this side of it alone, and never reads again.
+    ``reset`` ends it with a TCP reset; ``half`` closes only the server's direction, and reads nothing more.
     """
 
     reset: bool = False
@@ -105,7 +105,7 @@ class SilentLastAnswer:
 
 @dataclass(frozen=True)
 class Reset:
-    """Reset the connection, with the request read and unanswered."""
+    """Read the request and reset the connection without an answer."""
 
     async def play(self, connection: Connection, request: Request | None) -> None:
         connection.reset()
@@ -121,7 +121,7 @@ class Close:
 
 @dataclass(frozen=True)
 class Bytes:
-    """Send bytes as they are and close."""
+    """Send raw bytes and close the connection."""
 
     data: bytes = b"\x00\xff\xfe not HTTP at all \r\n\r\n"
 
@@ -132,7 +132,7 @@ class Bytes:
 
 @dataclass
 class Hold:
-    """Keep the request until :meth:`release`, then answer it properly; or, not released, until the client leaves."""
+    """Hold the request until :meth:`release` and then answer it properly; otherwise until the client disconnects."""
 
     _released: threading.Event = field(default_factory=threading.Event)
     _held: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = field(default_factory=list)
@@ -150,7 +150,7 @@ class Hold:
             await gate.wait()
 
     def release(self) -> None:
-        """Let everything go on that is held, and hold nothing any more."""
+        """Release all held requests; later ones are answered at once."""
         self._released.set()
         for loop, gate in list(self._held):
             loop.call_soon_threadsafe(gate.set)
@@ -158,7 +158,7 @@ class Hold:
 
 @dataclass(frozen=True)
 class NeverEndingHead:
-    """Send a response head slowly and without an end, until the client leaves."""
+    """Send an endless response head slowly, until the client disconnects."""
 
     async def play(self, connection: Connection, request: Request | None) -> None:
         await connection.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Slow: ")
@@ -172,7 +172,7 @@ class NeverEndingHead:
 
 @dataclass(frozen=True)
 class Status:
-    """Answer with a status, and with a body if given."""
+    """Answer with a status, headers and body."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -184,7 +184,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Redirect:
-    """Send the client to another place."""
+    """Redirect the client to ``location``."""
 
     location: str
     status: int = 307
@@ -195,7 +195,7 @@ class Redirect:
 
 @dataclass(frozen=True)
 class HalfResponse:
-    """Send half of a proper JSON response, then close."""
+    """Send half of a proper JSON response, then close the connection."""
 
     async def play(self, connection: Connection, request: Request | None) -> None:
         body = encode(_reply(connection, request))
@@ -205,7 +205,7 @@ class HalfResponse:
 
 @dataclass(frozen=True)
 class LengthMismatch:
-    """Announce ``extra`` bytes more than the body has (or fewer, if negative) and close."""
+    """Send a ``Content-Length`` that is ``extra`` bytes too large (or small, if negative), and close the connection."""
 
     extra: int
 
@@ -217,7 +217,7 @@ class LengthMismatch:
 
 @dataclass(frozen=True)
 class BadChunk:
-    """Send a chunk whose size is no number."""
+    """Send a chunk whose size is not a number."""
 
     async def play(self, connection: Connection, request: Request | None) -> None:
         await connection.write(head(200, {**_JSON, "Transfer-Encoding": "chunked"}) + b"not-a-size\r\n{}\r\n0\r\n\r\n")
@@ -226,7 +226,7 @@ class BadChunk:
 
 @dataclass(frozen=True)
 class GzipBomb:
-    """Send ``size`` zero bytes, compressed although the client asked for identity."""
+    """Send ``size`` zero bytes, compressed although the client accepts only ``identity``."""
 
     size: int = 64 * 2**20
     coding: str = "gzip"
@@ -239,7 +239,7 @@ class GzipBomb:
 
 @dataclass(frozen=True)
 class Compressed:
-    """Send the proper reply compressed although the client asked for identity; without its end if ``cut``."""
+    """Send the proper reply compressed although the client accepts only ``identity``; truncated with ``cut``."""
 
     coding: str = "gzip"
     sse: bool = False
@@ -255,7 +255,7 @@ class Compressed:
 
 @dataclass(frozen=True)
 class InformationalFlood:
-    """Send that many interim responses (RFC 9110, section 15.2) before a proper answer."""
+    """Send ``count`` interim responses (RFC 9110, section 15.2) before a proper answer."""
 
     count: int
     status: int = 103
@@ -264,14 +264,14 @@ class InformationalFlood:
         assert request is not None
         for _ in range(self.count):
             await connection.write(head(self.status, {}))
-            # So that the server learns in between that the client is gone.
+            # Lets the server detect a client that disconnects in between.
             await asyncio.sleep(0)
         await connection.answer(request)
 
 
 @dataclass(frozen=True)
 class Oversize:
-    """Answer with a valid reply of about ``size`` bytes; without a length, in chunks, if ``chunked``."""
+    """Answer with a valid reply of about ``size`` bytes, with ``chunked`` in chunks and without a length."""
 
     size: int
     chunked: bool = False
@@ -290,9 +290,9 @@ class Oversize:
 
 
 class Dripping:
-    """Answer with a valid reply of about ``size`` bytes in chunks of ``width`` bytes; as an event stream if ``sse``.
+    """Answer with a valid reply of about ``size`` bytes in chunks of ``width`` bytes, with ``sse`` as an event stream.
 
-    The chunks are made beforehand, and written many at a time: it is the client that has the work.
+    The chunks are made beforehand and many are written at once, so that the client does most of the work.
     """
 
     def __init__(self, size: int, width: int, *, sse: bool = False) -> None:
@@ -325,7 +325,7 @@ class Dripping:
 
 @dataclass(frozen=True)
 class Reply:
-    """Answer with HTTP 200 and a body of one's own."""
+    """Answer with HTTP 200 and a given body."""
 
     body: bytes
     content_type: str = "application/json"
@@ -336,7 +336,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Result:
-    """Answer with a result of one's own."""
+    """Answer with a given result."""
 
     result: Any
 
@@ -357,7 +357,7 @@ class TruncatedJson:
 
 @dataclass(frozen=True)
 class WrongId:
-    """Answer with an id that nobody asked with."""
+    """Answer with the id of no request."""
 
     async def play(self, connection: Connection, request: Request | None) -> None:
         reply = _reply(connection, request)
@@ -366,7 +366,7 @@ class WrongId:
 
 @dataclass(frozen=True)
 class StringId:
-    """Answer with the right number as a string, which is another id by JSON-RPC 2.0, section 5, and common."""
+    """Answer with the id as a string: another id by JSON-RPC 2.0, section 5, but a common fault."""
 
     async def play(self, connection: Connection, request: Request | None) -> None:
         reply = _reply(connection, request)
@@ -375,7 +375,7 @@ class StringId:
 
 @dataclass(frozen=True)
 class DuplicateReply:
-    """Answer twice on one event stream, the second time with another result."""
+    """Answer twice on an event stream, the second time with another result."""
 
     async def play(self, connection: Connection, request: Request | None) -> None:
         reply = _reply(connection, request)
@@ -400,7 +400,7 @@ class RpcErrorReply:
 
 @dataclass(frozen=True)
 class ProtocolVersion:
-    """Answer ``initialize`` with another revision."""
+    """Answer ``initialize`` with a given protocol revision."""
 
     revision: Any
 
@@ -417,7 +417,7 @@ class ProtocolVersion:
 
 @dataclass(frozen=True)
 class SseEvents:
-    """Send messages and raw bytes on an event stream, then the proper reply, then end it."""
+    """Send messages and raw bytes on an event stream, then the proper reply, and end the stream."""
 
     before: tuple[Any, ...] = ()
 
@@ -431,7 +431,7 @@ class SseEvents:
 
 @dataclass(frozen=True)
 class SseNeverEnds:
-    """Open an event stream, send the proper reply if asked to, and keep it open until the client leaves."""
+    """Open an event stream, send the proper reply ``with_reply``, and keep it open until the client disconnects."""
 
     with_reply: bool = False
 
@@ -444,7 +444,7 @@ class SseNeverEnds:
 
 @dataclass(frozen=True)
 class SseComments:
-    """Send comments on an event stream, and nothing else, until the client leaves."""
+    """Send only comments on an event stream, until the client disconnects."""
 
     async def play(self, connection: Connection, request: Request | None) -> None:
         await connection.open_stream()
@@ -455,7 +455,7 @@ class SseComments:
 
 @dataclass(frozen=True)
 class SseTruncated:
-    """End an event stream in the middle of the reply; the HTTP response is complete, unless ``cut``."""
+    """End an event stream in the middle of the reply; the HTTP response is complete unless ``cut``."""
 
     cut: bool = False
 
@@ -471,7 +471,7 @@ class SseTruncated:
 
 @dataclass(frozen=True)
 class SseByteByByte:
-    """Send the proper reply as an event stream of one byte a chunk, with CRLF line ends and a comment before it."""
+    """Send the proper reply as an event stream with one byte per chunk, CRLF line ends and a comment before it."""
 
     async def play(self, connection: Connection, request: Request | None) -> None:
         whole = b"\xef\xbb\xbf: a comment\r\nid: 1\r\nretry: 10\r\n" + event(_reply(connection, request)).replace(
@@ -485,7 +485,7 @@ class SseByteByByte:
 
 @dataclass(frozen=True)
 class CutShort:
-    """Announce an event stream and close at once."""
+    """Send the head of an event stream and close the connection."""
 
     async def play(self, connection: Connection, request: Request | None) -> None:
         await connection.open_stream()
@@ -496,7 +496,7 @@ class CutShort:
 
 
 class StaleReplies:
-    """Answer every request of a connection with the reply to the one before it, and the first one twice."""
+    """Answer each request of a connection with the reply to the previous one; the first gets its own."""
 
     def __init__(self) -> None:
         self._before: dict[int, Request] = {}
@@ -509,7 +509,7 @@ class StaleReplies:
 
 
 class Moods:
-    """Answer as a seeded chance has it: at once or late, in one piece or many, on a stream, or not at all."""
+    """Answer at random from a seed: at once or late, in one piece or many, on a stream, or not at all."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
@@ -589,5 +589,5 @@ class Moods:
 def _reply(connection: Connection, request: Request | None) -> dict[str, Any]:
     assert request is not None
     status, _, reply = connection.server.answer(request)
-    assert status == 200 and reply is not None, "this fault spoils proper replies only"
+    assert status == 200 and reply is not None, "this fault needs a request with a proper reply"
     return reply

@@ -1,4 +1,4 @@
-"""Servers that lose their sessions, and every way in which they have been seen to say so."""
+"""Servers that lose their sessions, and all the ways in which real servers report that."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["PROVEN", "UNPROVEN", "ForgetfulServer", "ForgetfulSseServer", "Refus
 
 @dataclass(frozen=True)
 class Refused:
-    """Refuse a message: by a status and a body, or by a JSON-RPC error, in a 200 or on an event stream.
+    """Refuse a message with a status and body, or with a JSON-RPC error in a 200 or on an event stream.
 
-    ``named`` tells whether the error names the request's id.
+    ``named`` tells whether the error carries the request's id.
     """
 
     status: int = 200
@@ -86,14 +86,11 @@ UNPROVEN: Final[Mapping[str, Refused]] = {
     "200 JSON": Refused(200, None, json.dumps({"error": "session expired"})),
     "202": Refused(202, content_type=""),
 }
-"""Refusals after which the request may have been executed all the same."""
+"""Refusals after which the request may still have been executed."""
 
 
 class ForgetfulServer(ScriptedServer):
-    """Refuse what comes for a session that was lost in one of those ways; the tool counts the calls of its session.
-
-    ``form`` is how; ``pings`` are answered whatever the session if ``answers_pings``.
-    """
+    """Refuse requests of a lost session with ``form``; ``calls`` counts the tool calls of each live session."""
 
     def __init__(self, form: Refused, *, sse: bool = False) -> None:
         super().__init__(sse=sse)
@@ -113,7 +110,7 @@ class ForgetfulServer(ScriptedServer):
 
 
 class ForgetfulSseServer(HttpSseServer):
-    """Refuse the messages for streams that were opened before :meth:`forget`, which stay open."""
+    """Refuse messages for streams that were opened before :meth:`forget`; the streams stay open."""
 
     def __init__(self, form: Refused) -> None:
         super().__init__()
@@ -121,7 +118,7 @@ class ForgetfulSseServer(HttpSseServer):
         self.known_from = 0
 
     def forget(self) -> None:
-        """Lose every session, and leave their streams open."""
+        """Lose all sessions but leave their streams open."""
         self.known_from = len(self.streams)
 
     def take_fault(self, request: Request) -> Fault | None:

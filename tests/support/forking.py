@@ -1,4 +1,4 @@
-"""Forked copies of the test's process: what they come to, and that they come to an end."""
+"""Forks of the test process: they run an action, report its outcome, and are reaped."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _ENDS_WITHIN_S: Final = 30.0
 
 
 class ForkedChild:
-    """A forked copy that does something, if need be waits, and ends without the interpreter's own shutdown."""
+    """A fork that runs an action, then with ``holds`` waits for :meth:`end`, and exits without interpreter shutdown."""
 
     def __init__(self, action: Callable[[], object], *, holds: bool = False) -> None:
         self._read, written = os.pipe()
         self._hold, held = os.pipe()
         with warnings.catch_warnings():
-            # From Python 3.12 on: what this is about.
+            # Python 3.12 warns of forks in a process with threads, which is what these tests are about.
             warnings.simplefilter("ignore", DeprecationWarning)
             self.pid = os.fork()
         if self.pid == 0:
@@ -46,7 +46,7 @@ class ForkedChild:
             os._exit(0)
 
     def told(self) -> str:
-        """Return what the action returned or raised, as text; a child that hangs is killed."""
+        """Return as text what the action returned or raised; a child that hangs is killed and fails the test."""
         if not select.select([self._read], [], [], _ENDS_WITHIN_S)[0]:
             os.kill(self.pid, signal.SIGKILL)
             self.end()
@@ -57,14 +57,14 @@ class ForkedChild:
         return b"".join(parts).decode()
 
     def end(self) -> None:
-        """Let it end, and reap it."""
+        """Let the child exit, and reap it."""
         os.close(self._hold)
         os.close(self._read)
         os.waitpid(self.pid, 0)
 
 
 def in_child(action: Callable[[], object]) -> str:
-    """Return what an action returns or raises in a forked child."""
+    """Run an action in a forked child; return as text what it returned or raised."""
     child = ForkedChild(action)
     told = child.told()
     child.end()
@@ -73,7 +73,7 @@ def in_child(action: Callable[[], object]) -> str:
 
 @contextmanager
 def living_child() -> Iterator[None]:
-    """Have a forked child that does nothing but live."""
+    """Keep a forked child alive that does nothing."""
     child = ForkedChild(lambda: "", holds=True)
     try:
         child.told()

@@ -1,4 +1,4 @@
-"""A fleet at full activity: servers of every kind, each with calls in every stage that a call can be in."""
+"""A busy fleet: servers of every kind, with calls in every stage that a call can be in."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _WORKING = {"status": "working"}
 class FullFleet:
     """Servers of every kind; ``with`` starts and ends them.
 
-    :meth:`occupy` has a manager use all of them. ``ended`` says how each call ended, by server.
+    :meth:`occupy` deploys and calls all of them. ``ended`` says how each call ended, by server.
     """
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class FullFleet:
         self._stack.close()
 
     def settings(self) -> dict[str, dict[str, Any]]:
-        """Return the configuration of every server."""
+        """Return the configurations of all servers."""
         by_url = {name: server.url for name, server in (self.answering | self.silent).items()}
         configs: dict[str, dict[str, Any]] = {name: {"url": url, **_BUSY} for name, url in by_url.items()}
         configs["json"]["instances"] = 2
@@ -105,7 +105,7 @@ class FullFleet:
         return configs
 
     async def occupy(self, manager: McpManager) -> None:
-        """Deploy all of them, and return when each is in the middle of what it does."""
+        """Deploy and call all servers; return when each is in the intended stage."""
         configs = self.settings()
         await asyncio.gather(*(manager.deploy(name, config) for name, config in configs.items()))
         for name in (*self.answering, "program"):
@@ -123,7 +123,7 @@ class FullFleet:
         await self._is_busy(manager)
 
     async def _hedge(self, manager: McpManager) -> None:
-        """Have one call answered, whose duration says when the others are hedged: those hang."""
+        """Have one call answered, to measure when calls are hedged, and let later calls hang."""
         server = self.silent["hedged"]
         await eventually(lambda: _ready(manager, "hedged") == 2, "there is an instance for the hedges")
         await manager.call_tool("hedged", "echo", {"text": "x"}, timeout=_LONG_S)
@@ -145,7 +145,7 @@ class FullFleet:
 
     @property
     def names(self) -> list[str]:
-        """The servers with calls."""
+        """The servers that have calls."""
         return list(self._calls)
 
     @property
@@ -154,13 +154,13 @@ class FullFleet:
         return {each for calls in self._calls.values() for each in calls}
 
     async def goes_on(self, names: Iterable[str]) -> None:
-        """Wait until each of these servers has answered more calls."""
+        """Wait until each of these servers has answered five more calls."""
         for name in names:
             before = self.answers.get(name, 0)
             await eventually(lambda: self.answers.get(name, 0) >= before + 5, f"calls of {name} go on")  # noqa: B023
 
     async def over(self, name: str) -> list[str]:
-        """Wait for the end of the calls of a server, and tell how they ended."""
+        """Wait for the end of a server's calls; return how they ended."""
         calls = self._calls.pop(name, [])
         if calls:
             await asyncio.wait(calls)
@@ -171,7 +171,7 @@ class FullFleet:
         self._calls.setdefault(name, []).append(asyncio.create_task(self._told(name, work)))
 
     async def _told(self, name: str, work: Awaitable[object]) -> None:
-        """Keep of an end nothing but its name."""
+        """Keep only the name of an outcome, so that no error stays in memory."""
         how = "answered"
         try:
             await work
@@ -191,7 +191,7 @@ def _ready(manager: McpManager, server_id: str) -> int:
 
 
 def held_of(server_ids: Iterable[str]) -> list[str]:
-    """Describe what is reachable of servers that were removed: whatever holds it, a task, a timer or a list."""
+    """Describe what of removed servers can still be reached, and what holds it."""
     gc.collect()
     kinds, gone = kept.watched_types(), set(server_ids)
     found = [each for each in gc.get_objects() if type(each) in kinds and _server_of(each) in gone]

@@ -1,4 +1,4 @@
-"""Answers that no server should give, each for a place where a value of the server's might be used as it is."""
+"""Answers with hostile values, one for each place where a server's value could be used without a check."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EVENTS: Final = ("Content-Type", "text/event-stream")
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole response; in its body, ``@ID`` stands for the id of the request. Without a body, the proper one."""
+    """A whole response; ``@ID`` in its body becomes the id of the request, and ``None`` is the proper body."""
 
     status: int
     fields: tuple[tuple[str, str], ...] = ()

@@ -1,4 +1,4 @@
-"""The documents of well-known identity providers as they publish them, with ``{origin}`` for where they are."""
+"""The documents of well-known identity providers as they publish them, with ``{origin}`` for their origin."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _resource(issuer: str, *scopes: str) -> Documents:
     return {_RESOURCE: {**document, "scopes_supported": list(scopes)} if scopes else document}
 
 
-# Its realms have a path, and before release 26.4 OpenID Connect discovery alone.
+# A realm has a path; before release 26.4 it has only OpenID Connect discovery.
 KEYCLOAK: Final[Documents] = {
     **_resource("{origin}/realms/x", "mcp:tools"),
     "/realms/x/.well-known/openid-configuration": {
@@ -58,11 +58,11 @@ def _entra(tenant: str, issuer: str) -> Documents:
     }
 
 
-# No registration, no word of PKCE, and resource indicators are refused.
+# No registration, no mention of PKCE, and it refuses resource indicators.
 ENTRA: Final = _entra(_TENANT, f"{{origin}}/{_TENANT}/v2.0")
 ENTRA_COMMON: Final = _entra("common", "{origin}/{tenantid}/v2.0")
 
-# The resource's document has a slash that the issuer has not; its own has no registration.
+# The resource's document names the issuer with a slash at its end, the issuer without; there is no registration.
 GOOGLE: Final[Documents] = {
     **_resource("{origin}/", "https://www.googleapis.com/auth/drive.readonly"),
     "/.well-known/openid-configuration": {
@@ -76,7 +76,7 @@ GOOGLE: Final[Documents] = {
     },
 }
 
-# The issuer has a slash that the resource's document often has not; without audience, tokens are for nobody.
+# The issuer has a slash at its end that the resource's document often lacks; tokens without an audience are useless.
 AUTH0: Final[Documents] = {
     **_resource("{origin}"),
     "/.well-known/oauth-authorization-server": {
@@ -95,7 +95,7 @@ AUTH0: Final[Documents] = {
     },
 }
 
-# Its registration wants a token of an administrator.
+# Registration needs a token of an administrator.
 OKTA: Final[Documents] = {
     **_resource("{origin}/oauth2/default", "mcp.use"),
     "/oauth2/default/.well-known/openid-configuration": {
@@ -109,5 +109,5 @@ OKTA: Final[Documents] = {
     },
 }
 
-# No metadata of the authorization server at all.
+# The authorization server publishes no metadata.
 GITHUB: Final = _resource("{origin}/login/oauth", "repo", "read:org")

@@ -1,4 +1,4 @@
-"""What a reply's object or array must be to be stepped over, said in a regular expression and a stack."""
+"""A model of how the scanner finds the end of an object or array: a regular expression and a stack."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOKEN = re.compile(
 
 
 def delimited(value: bytes, max_depth: int = 511) -> int | None:
-    """Return where an object or array ends that begins the text, ``None`` if it does not end well."""
+    """Return where the object or array at the beginning of a text ends, ``None`` if it is malformed."""
     at, levels = 0, b""
     while found := TOKEN.match(value, at):
         token = found.group()
@@ -40,7 +40,7 @@ def delimited(value: bytes, max_depth: int = 511) -> int | None:
 
 
 class Refused(NamedTuple):
-    """The words and the place of a :class:`FrameError`."""
+    """The reason and the offset of a :class:`FrameError`."""
 
     reason: str
     offset: int
@@ -48,7 +48,7 @@ class Refused(NamedTuple):
 
 @contextmanager
 def scanning_by(path: str) -> Iterator[None]:
-    """Scan replies by one of the paths for a while."""
+    """Make the scanner use one of its vector paths until the end of the ``with`` block."""
     before = vector_path()
     use_vector_path(path)
     try:
@@ -58,7 +58,7 @@ def scanning_by(path: str) -> Iterator[None]:
 
 
 def read_result(data: bytes, max_depth: int = 512) -> bytes | Refused | None:
-    """Return the result of a reply, or why it was refused; the same by every path of this machine."""
+    """Return the result of a reply, or why it was refused; assert that all vector paths of this machine agree."""
     outcomes: dict[str, bytes | Refused | None] = {}
     for path in vector_paths():
         with scanning_by(path):

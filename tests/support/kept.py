@@ -1,4 +1,4 @@
-"""What of the package is still held in this process: by cycles that wait for the collector, or by anything at all."""
+"""A search for the package's objects that are still in memory, in reference cycles or held by something."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import mcp_manager
 __all__ = ["MARK", "cycles", "holders", "holders_of", "marks", "objects"]
 
 MARK: Final = "kept-mark-"
-"""Stands in everything that a scenario sends, receives or trusts a server with, and nowhere else."""
+"""Part of every text that a scenario sends, receives or keeps secret, and of no other text."""
 
 _PACKAGE: Final = str(Path(mcp_manager.__file__).parent)
 _LONGEST_PATH: Final = 12
@@ -30,7 +30,7 @@ _WATCHED: Final = frozenset(
 
 
 def cycles() -> list[str]:
-    """Collect garbage and describe what of the package was in it: cycles, which cost the collector its time."""
+    """Collect garbage and describe the package's objects in it, which only the collector could free."""
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:
         gc.collect()
@@ -42,23 +42,23 @@ def cycles() -> list[str]:
 
 
 def objects() -> Counter[str]:
-    """Count the reachable objects of what a call, a session or a server is made of, and the package's errors."""
+    """Count the objects of watched types in memory, by type."""
     kinds = watched_types()
     return Counter([type(each).__name__ for each in gc.get_objects() if type(each) in kinds])
 
 
-# Why a schema cannot be used, remembered for the last 256 of them.
+# Errors that the package caches on purpose: why a schema cannot be used, for the last 256 schemas.
 _REMEMBERED: Final = frozenset({"UnusableSchema"})
 
 
 def watched_types() -> frozenset[type]:
-    """Return the types of what must not outlive the call, the session or the server that it belongs to."""
+    """Return the types of objects that must not outlive their call, session or server, errors included."""
     return _watched_types(len(sys.modules))
 
 
 @functools.lru_cache(maxsize=1)
 def _watched_types(_: int) -> frozenset[type]:
-    """Find them in what has been imported by now."""
+    """Find these types in the modules imported so far."""
     return frozenset(
         kind
         for name, module in list(sys.modules.items())
@@ -71,18 +71,18 @@ def _watched_types(_: int) -> frozenset[type]:
 
 
 def holders_of(name: str) -> str:
-    """Say by which way an object of a watched type is held, the last one made of it."""
+    """Describe what holds the newest object of a watched type."""
     found = [each for each in gc.get_objects() if type(each).__name__ == name and type(each) in watched_types()]
     if not found:
         return "gone by now"
     last = found.pop()
-    # Or it would be this that holds it.
+    # Otherwise this list would be a holder.
     found.clear()
     return holders(last)
 
 
 def marks() -> list[Any]:
-    """Return what directly holds text or bytes with :data:`MARK`, code left out."""
+    """Return the objects that directly hold text or bytes with :data:`MARK`, except code."""
     found = []
     for each in gc.get_objects():
         if isinstance(each, FrameType | CodeType) or each is globals():
@@ -93,7 +93,7 @@ def marks() -> list[Any]:
 
 
 def holders(found: object) -> str:
-    """Say by which way an object is held, from itself up."""
+    """Describe the chain of holders of an object, beginning with itself."""
     path: list[str] = []
     at, seen = found, {id(found), id(sys._getframe())}
     for _ in range(_LONGEST_PATH):
@@ -110,7 +110,7 @@ def holders(found: object) -> str:
 
 
 def _may_hold(each: object, held: object) -> bool:
-    """Leave out who is only looking: frames that run, iterators, and lists of all that there is."""
+    """Tell whether an object may count as a holder; running frames, iterators and lists of all objects do not."""
     if isinstance(each, FrameType):
         return each.f_code.co_filename != __file__ and held in each.f_locals.values()
     if isinstance(each, list) and len(each) > 5_000:
@@ -119,19 +119,19 @@ def _may_hold(each: object, held: object) -> bool:
 
 
 def _is_marked(held: object, depth: int = 3) -> bool:
-    """Whether it is marked; a bytearray is the buffer, of fixed size, into which all connections receive."""
+    """Tell whether a value contains the mark; a bytearray does not count, since all connections share one buffer."""
     if isinstance(held, str):
         return MARK in held and held != MARK
     if isinstance(held, bytes):
         return MARK.encode() in held
-    # What has nothing but such texts in it is not among what the collector looks at.
+    # Containers that hold only such texts are not tracked by the collector, so they are searched here.
     if depth == 0 or gc.is_tracked(held) or isinstance(held, type):
         return False
     return any(_is_marked(each, depth - 1) for each in gc.get_referents(held))
 
 
 def _is_constant(holder: object) -> bool:
-    """Whether it is what a function was compiled with."""
+    """Tell whether an object is a tuple of a function's constants."""
     return isinstance(holder, tuple) and any(isinstance(each, CodeType) for each in gc.get_referrers(holder))
 
 
@@ -141,7 +141,7 @@ def _is_ours(kind: type) -> bool:
 
 
 def _ours(each: object) -> str:
-    """Describe an object if it belongs to the package, "" if it does not."""
+    """Return a description of an object of the package, "" for any other."""
     if isinstance(each, TracebackType):
         each = each.tb_frame
     if isinstance(each, FrameType):

@@ -1,4 +1,4 @@
-"""What a test must not leave behind: threads, children, sockets, pipes, unhandled errors, and what calls are made of."""
+"""Checks that a test leaves nothing behind: threads, child processes, sockets, pipes, unhandled errors, objects."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 __all__ = ["KINDS", "LoopErrors", "Snapshot"]
 
 KINDS = ("tasks", "loop_errors", "threads", "children", "descriptors", "objects")
-"""What is watched; the marker ``allow_leaks`` names some of these."""
+"""The kinds of leaks that are checked; the marker ``allow_leaks`` names exceptions."""
 
 _GRACE_S = 2.0
 _POLL_S = 0.005
@@ -29,10 +29,10 @@ _THREADS = "/proc/self/task"
 
 
 class LoopErrors(logging.Handler):
-    """Collect what event loops report because nobody handled it.
+    """Collect the errors that event loops report.
 
-    Every loop, whichever thread it runs in, hands an unhandled exception, a lost task exception and a destroyed pending
-    task to its exception handler, and the default handler of asyncio and uvloop logs them as errors of ``asyncio``.
+    Every loop passes unhandled exceptions, unretrieved task exceptions and destroyed pending tasks to its exception
+    handler; the default handlers of asyncio and uvloop log them as errors of ``asyncio``.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,8 @@ class LoopErrors(logging.Handler):
 
 
 class Snapshot:
-    """What the process holds at one instant, to compare with later.
+    """The threads, child processes, descriptors and objects of this process, to compare with later ones.
+
 
     Without ``objects``, :meth:`new_objects` has nothing to compare with, and the snapshot takes less time.
     """
@@ -66,7 +67,7 @@ class Snapshot:
         self._objects = kept.objects() if objects else Counter[str]()
 
     def new_objects(self) -> list[str]:
-        """Describe what is reachable of the calls, sessions and servers made since; to be asked after a collection."""
+        """Describe objects of calls, sessions and servers made since that remain in memory after a collection."""
         if not kept.objects() - self._objects:
             return []
         gc.collect()
@@ -74,7 +75,7 @@ class Snapshot:
         return [f"{count} more of {name} can be reached: {kept.holders_of(name)}" for name, count in left.items()]
 
     def new_threads(self) -> list[str]:
-        """Join the threads started since, up to a bound, and describe those that did not end."""
+        """Join the threads started since, for at most 2 s, and describe those that did not end."""
         deadline = time.monotonic() + _GRACE_S
         left = []
         for thread in set(threading.enumerate()) - self._threads:
@@ -84,7 +85,7 @@ class Snapshot:
         return left
 
     def new_children(self) -> list[str]:
-        """Wait, up to a bound, for the processes started since; kill, reap and describe those that did not end."""
+        """Wait at most 2 s for the processes started since; kill, reap and describe those that did not end."""
 
         def remaining() -> set[psutil.Process]:
             return _children() - self._children
@@ -100,7 +101,7 @@ class Snapshot:
         return described
 
     def new_descriptors(self) -> list[str]:
-        """Collect garbage if anything is open, wait up to a bound, and describe the sockets and pipes opened since."""
+        """Collect garbage, wait at most 2 s, and describe the sockets and pipes opened since that are still open."""
         if not _descriptors() - self._descriptors:
             return []
         gc.collect()
@@ -143,7 +144,7 @@ def _describe_child(child: psutil.Process) -> str:
 
 
 def _descriptors() -> set[str]:
-    """Return the sockets, pipes and pollers of this process by their inode, which no later one shares."""
+    """Return the sockets and pipes of this process by inode, which is not reused as descriptors are."""
     found: set[str] = set()
     try:
         names = os.listdir(_DESCRIPTORS)
@@ -160,7 +161,7 @@ def _descriptors() -> set[str]:
 
 
 def _addresses() -> dict[str, str]:
-    """Say which connection a socket is, by ``socket:[inode]``."""
+    """Describe the connections of this process's sockets, by ``socket:[inode]``."""
     known = {}
     by_number = {each.fd: each for each in psutil.Process().net_connections()}
     for number, connection in by_number.items():

@@ -1,4 +1,4 @@
-"""Paced calls to servers that note what they execute, and the accounts of both sides held against each other."""
+"""Paced calls to servers that record what they execute, and a comparison of that ledger with the callers' results."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from mcp_manager import CallError, McpManager
 __all__ = ["Ended", "Entry", "PacedCalls", "noting_http", "noting_stdio", "read_ledger"]
 
 _WAIT_S = 30.0
-# Past its deadline, a call has this long to say so before it counts as lost: other processes may have the machine.
+# How long after its deadline a call may end before it counts as lost, since the machine may be busy.
 _LOST_S = 10.0
 
 
 class Entry(NamedTuple):
-    """One executed call: its id, the process that executed it, and that one's release."""
+    """One executed call: its id, the process that executed it, and the release of that process."""
 
     call: str
     pid: int
@@ -32,7 +32,7 @@ class Entry(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """One call as its caller saw it; times of the monotonic clock, ``error`` is ``None`` if it was answered."""
+    """One call as its caller saw it; times are of the monotonic clock, and ``error`` is ``None`` if it was answered."""
 
     call: str
     began_s: float
@@ -41,14 +41,14 @@ class Ended(NamedTuple):
 
 
 def noting_stdio(ledger: Path, *, seconds: float = 0.0, release: str = "1") -> StdioCommand:
-    """Return the noting server over stdio; see ``programs/noting.py``."""
+    """Return the server that records its calls, over stdio; see ``programs/noting.py``."""
     return StdioCommand(
         sys.executable, str(PROGRAMS / "noting.py"), str(ledger), "--seconds", str(seconds), "--release", release
     )
 
 
 def noting_http(ledger: Path, *, seconds: float = 0.0, release: str = "1") -> HttpServerProcess:
-    """Return the noting server over HTTP; not yet started."""
+    """Return the server that records its calls, over HTTP, not yet started."""
     return HttpServerProcess("noting.py", str(ledger), "--seconds", str(seconds), "--release", release)
 
 
@@ -59,24 +59,24 @@ def read_ledger(path: Path) -> list[Entry]:
 
 
 class PacedCalls:
-    """Call a tool of a server at a constant rate until the end of the ``async with``, each call with an id of its own.
+    """Call a tool of a server at a constant rate until the end of the ``async with``, each call with its own id.
 
-    At the end the ledger is held against what the callers saw: no call was executed twice, every answered one was executed
-    once, and none was that failed as ``not_sent`` or ``rejected``. A call that does not end in time, or in anything but an
-    answer or a :class:`CallError`, fails the test.
+    At the end the ledger is compared with what the callers saw: no call was executed twice, every answered call was
+    executed once, and no call that failed as ``not_sent`` or ``rejected`` was executed. A call that does not end in
+    time, or ends with anything but an answer or a :class:`CallError`, fails the test.
 
     Parameters
     ----------
     rate
         Calls per second.
     callers
-        How many of them may be under way at a time: when all are, the rate falls.
+        The most calls in flight at a time; when all are, the rate falls.
     timeout_s
-        The deadline of every call.
+        The timeout of each call, in seconds.
     tool
-        ``note``, of which nothing is known, or ``look``, which is annotated as read-only and may be executed twice.
+        ``note``, which has no hints, or ``look``, which is annotated as read-only and may be executed twice.
     first
-        The id of the first call: where calls before have left off in the same ledger.
+        The id of the first call, if earlier calls are in the same ledger.
     """
 
     def __init__(
@@ -120,17 +120,17 @@ class PacedCalls:
         return [each for each in self.ended if each.error is not None]
 
     async def more(self, calls: int) -> None:
-        """Wait until so many more calls have ended."""
+        """Wait until ``calls`` more calls have ended."""
         wanted = len(self.ended) + calls
         await self._until(lambda: len(self.ended) >= wanted)
 
     async def fails(self) -> None:
-        """Wait until a call fails that ends from now on."""
+        """Wait until another call fails."""
         start = len(self.ended)
         await self._until(lambda: any(each.error is not None for each in self.ended[start:]))
 
     async def answered(self, in_a_row: int) -> None:
-        """Wait until so many calls in a row, all begun from now on, are answered."""
+        """Wait until ``in_a_row`` successive calls, all begun from now on, are answered."""
         now_s = time.monotonic()
 
         def is_steady() -> bool:
@@ -140,11 +140,11 @@ class PacedCalls:
         await self._until(is_steady)
 
     def recovery_s(self, fault_s: float) -> float:
-        """Return how long after a fault a call last failed, 0 if none did."""
+        """Return the seconds from a fault to the last failed call after it, 0 without one."""
         return max((each.ended_s - fault_s for each in self.failures if each.ended_s >= fault_s), default=0.0)
 
     def check(self) -> None:
-        """Hold the ledger against what the callers saw."""
+        """Compare the ledger with what the callers saw."""
         entries = read_ledger(self._ledger)
         executed = collections.Counter(each.call for each in entries if int(each.call) >= self._first)
         calls = {each.call for each in self.ended}

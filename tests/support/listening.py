@@ -1,4 +1,4 @@
-"""How a server of the tests stops listening without losing a socket that it has just accepted."""
+"""An orderly end of listening for test servers, which loses no socket that was just accepted."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import asyncio
 
 __all__ = ["stop_listening"]
 
-# A task begins, its transport tells the protocol, and the protocol's own task begins.
+# Event-loop iterations in which an accepted connection gets its task, its transport and its protocol's task.
 _PASSES = 5
 
 
 async def stop_listening(server: asyncio.Server) -> None:
-    """Accept no more, let what was just accepted get its transport and its handler, and close the listener.
+    """Stop accepting, let connections that were just accepted get their transport and handler, and close the listener.
 
-    asyncio drops the socket of a connection that was accepted before the listener closed and whose task runs after.
+    asyncio loses the socket of a connection that is accepted before the listener closes and whose task runs afterwards.
     """
     loop = asyncio.get_running_loop()
     for listener in server.sockets:

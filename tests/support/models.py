@@ -1,4 +1,4 @@
-"""Naive models of the compiled core, written for clarity alone: the oracles of the property tests."""
+"""Simple models of the compiled core, written for clarity: the oracles of the property tests."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class BreakerParameters:
 
 @dataclass
 class TrialModel:
-    """A half-open trial under way."""
+    """A trial request in flight."""
 
     issued_ns: int
     probe: bool
@@ -46,7 +46,7 @@ class TrialModel:
 
 @dataclass
 class PermitModel:
-    """A permit: the generation it belongs to and, half open, its trial."""
+    """A permit, with the generation it belongs to and, if the circuit is half-open, its trial request."""
 
     generation: int
     trial: TrialModel | None
@@ -55,9 +55,9 @@ class PermitModel:
 
 @dataclass
 class BreakerModel:
-    """A circuit breaker on plain lists, one result per entry.
+    """A circuit breaker on plain lists with one entry per result.
 
-    Every operation returns what the compiled one should; ``changes`` collects ``(from, to)``.
+    Every operation returns what the compiled one should; ``changes`` collects the transitions as ``(from, to)``.
     """
 
     settings: BreakerParameters
@@ -83,7 +83,7 @@ class BreakerModel:
         return OPEN if self.mode == "forced_open" else self.state
 
     def window(self, now_ns: int) -> tuple[int, int, int]:
-        """Calls, failures and slow calls of the ten buckets that end with the one of now."""
+        """Return the calls, failures and slow calls of the ten buckets up to the present one."""
         width = self.settings.window_ns // WINDOW_BUCKETS
         oldest = now_ns // width - WINDOW_BUCKETS + 1
         inside = [entry for entry in self.results if entry[0] // width >= oldest]
@@ -133,7 +133,7 @@ class BreakerModel:
                 self.open(expiry, 0, random)
 
     def acquire(self, now_ns: int, probe: bool) -> PermitModel | int:
-        """Return a permit, or the time to wait in ns (0 if forced open)."""
+        """Return a permit, or the nanoseconds to wait (0 if forced open)."""
         settings = self.settings
         now_ns = self.see(now_ns) if self.mode != "forced_open" else self.newest_ns
         if self.mode == "forced_open":
@@ -233,18 +233,18 @@ class HistogramModel:
         self.durations += [duration_ns] * count
 
     def quantile_s(self, q: float) -> float:
-        """The duration of rank ``ceil(q n)``, as a double product like the compiled one's, in seconds."""
+        """Return the duration of rank ``ceil(q n)`` in seconds; the rank is a product of doubles as in the core."""
         ordered = sorted(self.durations)
         rank = min(max(math.ceil(q * len(ordered)), 1), len(ordered))
         return ordered[rank - 1] / 1e9
 
     def le_count(self, exponent: int) -> int:
-        """How many durations are at most ``2**exponent`` seconds, in exact arithmetic."""
+        """Return how many durations are at most ``2**exponent`` seconds, in exact arithmetic."""
         bound_ns = Fraction(2) ** exponent * 10**9
         return sum(duration <= bound_ns for duration in self.durations)
 
     def bucket_counts(self, schema: int) -> dict[int, int]:
-        """The counts by bucket index, found by search in the exact bounds; under- and overflow left out."""
+        """Return the counts by bucket index, searched in the exact bounds, without underflow and overflow."""
         bounds = exact_bounds(schema)
         counts: dict[int, int] = {}
         for duration in self.durations:

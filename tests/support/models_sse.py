@@ -1,4 +1,4 @@
-"""A second opinion on event streams: the standard's algorithm on the whole text at once, as naive as can be."""
+"""A simple model of the event stream parser: the standard's algorithm on the whole text at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["ParsedStream", "parse_stream"]
 
 
 class ParsedStream(NamedTuple):
-    """What a stream says: ``(event, data, id)`` of every event that a blank line ends, and what it leaves behind."""
+    """A parsed stream: ``(event, data, id)`` of each event that a blank line ends, and the parser's final state."""
 
     events: list[tuple[str, bytes, str]]
     last_event_id: str
@@ -22,7 +22,7 @@ def parse_stream(stream: bytes) -> ParsedStream:
     if stream.startswith(b"\xef\xbb\xbf"):
         stream = stream[3:]
     lines = re.split(rb"\r\n|\n|\r", stream)
-    # What follows the last line end is unfinished.
+    # The text after the last line end is an incomplete line.
     lines.pop()
     events: list[tuple[str, bytes, str]] = []
     data: list[bytes] = []

@@ -1,4 +1,4 @@
-"""A name server on the loopback interface, over UDP and TCP, whose records a test changes as it likes."""
+"""A DNS server on the loopback interface, over UDP and TCP, whose records a test can change."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ _WAIT_S = 10.0
 class NameServer(Watched):
     """Answer queries on a thread of its own; ``with`` starts and ends it.
 
-    ``records[name, kind]`` are the texts of the records of a name, without a dot at its end. A name without any does not
-    exist. ``ttl`` is that of all answers. With ``rcode``, every query is answered by that; with ``is_silent``, none is;
-    with ``is_truncating``, UDP refers to TCP. ``asked`` are the queries so far.
+    ``records[name, kind]`` are the texts of a name's records; the name has no dot at its end. A name without any entry
+    does not exist. ``ttl`` is the TTL of all answers. If ``rcode`` is set, it answers every query. Queries for a kind
+    in ``silent`` (``*``: any kind) get no answer. With ``is_truncating``, answers over UDP are truncated, so that
+    clients use TCP. ``asked`` are the queries so far.
     """
 
     def __init__(self) -> None:
@@ -47,7 +48,7 @@ class NameServer(Watched):
 
     @property
     def address(self) -> str:
-        """As a configuration names it."""
+        """The address in the form of the configuration."""
         return f"127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
@@ -65,17 +66,17 @@ class NameServer(Watched):
         self._loop.close()
 
     def stop(self) -> None:
-        """Die; idempotent."""
+        """Stop answering, without an orderly end of connections; idempotent."""
         assert self._loop is not None
         asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(_WAIT_S)
 
     async def wait_for_queries(self, count: int) -> None:
-        """Wait until so many more queries have come."""
+        """Wait until ``count`` more queries have arrived."""
         end = len(self.asked) + count
         await self.wait_until(lambda: len(self.asked) >= end)
 
     def answer(self, wire: bytes, over: str) -> bytes | None:
-        """Return the answer to a query, ``None`` for none."""
+        """Return the answer to a query, ``None`` if it gets none."""
         query = dns.message.from_wire(wire)
         question = query.question[0]
         name = question.name.to_text(omit_final_dot=True).lower()
@@ -99,7 +100,7 @@ class NameServer(Watched):
 
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
-        # A port that is free for one may be taken for the other.
+        # A port that is free for TCP may be taken for UDP.
         while True:
             listener = socket.create_server(("127.0.0.1", 0))
             self.port = listener.getsockname()[1]
@@ -131,7 +132,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # On Python 3.11 it is one only by what it does.
+        # On Python 3.11 the transport has the methods of a DatagramTransport but is not an instance of it.
         self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:

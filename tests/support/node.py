@@ -1,4 +1,4 @@
-"""The conformance suite and the servers that run with Node, where they are installed."""
+"""The conformance suite and the servers that need Node, if they are installed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support.processes import unused_port
 __all__ = ["PACKAGES_VARIABLE", "NodeHttpServer", "node_command", "node_program", "node_unavailable"]
 
 PACKAGES_VARIABLE: Final = "MCP_MANAGER_NODE_PACKAGES"
-"""Names the directory in which npm installed ``tests/conformance/package.json``. Where it is set, nothing is skipped."""
+"""The variable that names the directory with the packages of ``tests/conformance/package.json``; set, no test skips."""
 
 _PINS: Final = Path(__file__).resolve().parents[1] / "conformance" / "package.json"
 # The suite needs fs.globSync.
@@ -29,12 +29,12 @@ _START_S: Final = 30.0
 
 @cache
 def node_unavailable() -> str:
-    """Say why what needs Node cannot run here; empty if it can.
+    """Return why tests that need Node cannot run here, "" if they can.
 
     Raises
     ------
     RuntimeError
-        The variable is set, but what it names is not complete or not the pinned version.
+        The variable is set, but packages are missing there or have another version than the pinned one.
     """
     directory = os.environ.get(PACKAGES_VARIABLE)
     if not directory:
@@ -54,7 +54,7 @@ def node_unavailable() -> str:
 
 
 def node_program(package: str) -> list[str]:
-    """Return the command that runs a package's program; skips the test where Node is not available."""
+    """Return the command that runs a package's program; skip the test if Node is not available."""
     reason = node_unavailable()
     if reason:
         pytest.skip(reason)
@@ -70,14 +70,14 @@ def node_command(package: str) -> list[str]:
 
 
 class NodeHttpServer:
-    """An HTTP server of an npm package, on a port of the loopback interface; ``with`` starts it, and ends it.
+    """An HTTP server from an npm package on a port of the loopback interface; ``with`` starts and ends it.
 
     Parameters
     ----------
     package
-        The package; it takes its port from ``PORT`` and names it on stderr once it listens.
+        The package; its server reads its port from ``PORT`` and prints it on stderr once it listens.
     path
-        Where its MCP endpoint is.
+        The path of its MCP endpoint.
     arguments
         Command line arguments.
     """
@@ -97,11 +97,11 @@ class NodeHttpServer:
 
     @property
     def url(self) -> str:
-        """The MCP endpoint; the same after a restart."""
+        """The URL of the MCP endpoint, the same after a restart."""
         return f"http://127.0.0.1:{self._port}{self._path}"
 
     def start(self) -> None:
-        """Start it and return as soon as it listens."""
+        """Start the server and return as soon as it listens."""
         self._process = subprocess.Popen(
             self._command,
             env={**os.environ, "PORT": str(self._port)},
@@ -117,7 +117,7 @@ class NodeHttpServer:
             raise
 
     def kill(self) -> None:
-        """End it with SIGKILL and reap it; does nothing if it is gone already."""
+        """End the server with SIGKILL and reap it, if it runs."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -126,7 +126,7 @@ class NodeHttpServer:
             process.stderr.close()
 
     def restart(self) -> None:
-        """Kill it and start it anew on the same port, without its sessions."""
+        """Kill the server and start it again on the same port, without its sessions."""
         self.kill()
         self.start()
 

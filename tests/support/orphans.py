@@ -1,4 +1,4 @@
-"""What a program leaves running when it ends: its orphans are adopted here instead of disappearing to init."""
+"""A check for processes that a program leaves running: this process adopts its orphans instead of init."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _GRACE_S = 5.0
 
 @contextlib.contextmanager
 def no_orphans() -> Iterator[None]:
-    """Fail if a process started meanwhile, by whomever, does not end by itself within some seconds."""
+    """Fail if a descendant process that was started in the ``with`` block does not end within 5 s after it."""
     before = set(psutil.Process().children(recursive=True))
     _adopt(True)
     try:
@@ -31,7 +31,7 @@ def no_orphans() -> Iterator[None]:
             each.kill()
             each.wait()
         for each in left:
-            # One that was adopted while it was waited for has ended, and nobody has taken notice.
+            # psutil does not reap a process that was adopted while it waited.
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(each.pid, os.WNOHANG)
     finally:

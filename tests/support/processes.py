@@ -1,4 +1,4 @@
-"""Real MCP servers as processes of their own: started on an ephemeral port, and always reaped."""
+"""Real MCP servers as child processes: over HTTP on an ephemeral port, and always reaped, or as stdio commands."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _STOP_S = 5.0
 
 
 class HttpServerProcess:
-    """An HTTP server program on a port of the loopback interface; ``with`` starts it, and ends it whatever happens.
+    """An HTTP server program on a port of the loopback interface; ``with`` starts it and always ends it.
 
     Parameters
     ----------
@@ -63,25 +63,25 @@ class HttpServerProcess:
 
     @property
     def url(self) -> str:
-        """The MCP endpoint; the same after a restart."""
+        """The URL of the MCP endpoint, the same after a restart."""
         return f"http://127.0.0.1:{self.port}/{'sse' if '--sse' in self._command else 'mcp'}"
 
     @property
     def pid(self) -> int:
-        """The process id; only while it runs."""
+        """The process id; valid only while the process runs."""
         assert self._process is not None
         return self._process.pid
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs (also while suspended)."""
+        """Whether the process runs, suspended or not."""
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start the program and return as soon as it serves; on the same port as before, if there was one."""
+        """Start the program, on the same port as before if there was one; return as soon as it serves."""
         assert self._process is None, "it runs already"
         self._errors = tempfile.TemporaryFile()
-        # Only the child keeps the listener: once it is dead, connecting must be refused.
+        # Only the child keeps the listener, so that connections are refused after its end.
         with socket.create_server(("127.0.0.1", self.port), backlog=512) as listener:
             self.port = listener.getsockname()[1]
             self._process = subprocess.Popen(
@@ -99,33 +99,33 @@ class HttpServerProcess:
             raise
 
     def kill(self) -> None:
-        """End it with SIGKILL and reap it; does nothing if it is gone already."""
+        """End the process with SIGKILL and reap it, if it runs."""
         if self._process is not None:
             self._process.kill()
             self._reap()
 
     def stop(self) -> None:
-        """End it with SIGTERM, or after some seconds with SIGKILL, and reap it."""
+        """End the process with SIGTERM, or after 5 s with SIGKILL, and reap it."""
         if self._process is not None:
             self._process.terminate()
             self._reap()
 
     def suspend(self) -> None:
-        """Halt it (SIGSTOP): its sockets stay open and nothing is answered. Returns once it is halted."""
+        """Suspend the process with SIGSTOP and wait until it is: its sockets stay open and nothing is answered."""
         os.kill(self.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
 
     def resume(self) -> None:
-        """Let it go on after :meth:`suspend`."""
+        """Resume the process after :meth:`suspend`."""
         os.kill(self.pid, signal.SIGCONT)
 
     def restart(self) -> None:
-        """Kill it and start it anew on the same port, without its sessions."""
+        """Kill the process and start it again on the same port, without its sessions."""
         self.kill()
         self.start()
 
     def wait_exit(self) -> int:
-        """Wait for it to end by itself, reap it, and return its exit status (negative for a signal)."""
+        """Wait until the process ends by itself, reap it, and return its exit status (negative for a signal)."""
         assert self._process is not None
         status = self._process.wait(_STOP_S)
         self._reap()
@@ -164,7 +164,7 @@ class HttpServerProcess:
 
 
 class StdioCommand:
-    """How a stdio server is started: what a configuration of it says."""
+    """The command of a stdio server."""
 
     def __init__(self, *command: str, cwd: str | None = None) -> None:
         self.command = command[0]
@@ -172,7 +172,7 @@ class StdioCommand:
         self.cwd = cwd
 
     def config(self, **settings: object) -> dict[str, object]:
-        """Return a server configuration, with further settings."""
+        """Return a server configuration with this command and further settings."""
         where = {} if self.cwd is None else {"cwd": self.cwd}
         return {"command": self.command, "args": self.args, **where, **settings}
 
@@ -180,9 +180,10 @@ class StdioCommand:
 def sdk_http(
     *, json_replies: bool = False, stateless: bool = False, sse: bool = False, ledger: Path | None = None
 ) -> HttpServerProcess:
-    """Return the official SDK's server over streamable HTTP, answering with event streams or JSON; not yet started.
+    """Return the official SDK's server over streamable HTTP, not yet started.
 
-    It keeps sessions unless ``stateless``; ``sse`` makes it one of HTTP+SSE.
+    It answers with event streams, or with ``json_replies`` with JSON. It keeps sessions unless ``stateless``. With
+    ``sse`` it speaks HTTP+SSE.
     """
     flags = {"--json": json_replies, "--stateless": stateless, "--sse": sse}
     arguments = [flag for flag, is_on in flags.items() if is_on]
@@ -192,7 +193,7 @@ def sdk_http(
 
 
 def fastmcp_http() -> HttpServerProcess:
-    """Return a fastmcp server over streamable HTTP; not yet started."""
+    """Return a fastmcp server over streamable HTTP, not yet started."""
     return HttpServerProcess("fastmcp_http.py")
 
 
@@ -212,7 +213,7 @@ def scripted_stdio(script: Mapping[str, object] | None = None) -> StdioCommand:
 
 
 def era_stdio(log: Path, *speaks: str, **script: object) -> StdioCommand:
-    """Return the stdio server of either era, which notes what arrives; see ``programs/era_stdio.py``."""
+    """Return the stdio server of either era, which logs what arrives; see ``programs/era_stdio.py``."""
     told = json.dumps({"speaks": speaks, "log": str(log), **script})
     return StdioCommand(sys.executable, str(PROGRAMS / "era_stdio.py"), told)
 
@@ -228,7 +229,7 @@ def git_stdio(repository: Path) -> StdioCommand:
 
 
 def unused_port() -> int:
-    """Return a port of the loopback interface on which nothing listens."""
+    """Return a port of the loopback interface on which no server listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     return port

@@ -1,4 +1,4 @@
-"""A proxy for HTTP on a thread of its own: tunnels, absolute targets, credentials, and all it may do wrong."""
+"""An HTTP proxy on a thread of its own: tunnels, absolute targets, credentials, and faults."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class ScriptedProxy:
     Parameters
     ----------
     hosts
-        Where names lead that nobody else knows.
+        The addresses of host names that only the proxy resolves.
     credentials
-        ``user:password`` that it wants.
+        ``user:password`` that it requires; "" for none.
     answer
-        What it answers to everything, in place of doing it; ``b""`` closes the connection.
+        The raw answer to every request instead of forwarding it; ``b""`` closes the connection.
     silent
-        Accept connections and say nothing.
+        Accept connections and answer nothing.
     tls
-        Be an https proxy with this context.
+        The TLS context that makes it an https proxy.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class ScriptedProxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="scripted-proxy", daemon=True)
         self._server: asyncio.Server | None = None
-        # Held here: a task that waits for what nothing else knows is collected.
+        # Kept here, because a task that waits for an otherwise unreferenced event is garbage-collected.
         self._never = asyncio.Event()
 
     def __enter__(self) -> Self:
@@ -106,7 +106,7 @@ class ScriptedProxy:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             first, *fields = head.removesuffix("\r\n\r\n").split("\r\n")
             self.requests.append(first)
-            # A connection that is closed with something unread is reset, and the answer lost with it.
+            # Closing a connection with unread data resets it, and the answer would be lost.
             body = await reader.readexactly(_length(fields))
             if self.silent:
                 await self._never.wait()
@@ -135,7 +135,7 @@ class ScriptedProxy:
     async def _pump_requests(
         self, head: str, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """Pass requests on without what is the proxy's; all that a test sends over one connection is for one place."""
+        """Forward requests without their proxy headers; all requests on one connection have the same target host."""
         while True:
             first, *fields = head.removesuffix("\r\n\r\n").split("\r\n")
             verb, target, version = first.split(" ")
@@ -164,7 +164,7 @@ def _length(fields: list[str]) -> int:
 
 
 async def _either(*ways: Coroutine[Any, Any, None]) -> None:
-    """Run until one has ended, and end the others with it."""
+    """Run coroutines in parallel until one ends, and cancel the others."""
     tasks = [asyncio.create_task(each) for each in ways]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

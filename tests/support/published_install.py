@@ -1,7 +1,8 @@
-"""Install the servers of ``published_servers.toml``: ``python tests/support/published_install.py DIRECTORY [NAME ... | all]``.
+"""Install servers of ``published_servers.toml``.
 
-Without names, those that every run of the tests takes. What is there already is kept. Python's servers get an environment
-each, npm's share a folder; packages run no script of theirs when they are installed.
+``python tests/support/published_install.py DIRECTORY [NAME ... | all]`` installs the named servers, all of them, or
+without names the core, which every test run uses. Installed servers are kept. Each Python server gets its own
+environment; npm packages share a folder, and their install scripts do not run.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ _NPM: Final = ("npm", "install", "--no-audit", "--no-fund", "--no-package-lock",
 
 
 def install(directory: Path, names: Collection[str] = ()) -> Mapping[str, str]:
-    """Install servers beside those that are there, and note all of them in ``installed.json``.
+    """Install servers in addition to those already installed, and list all of them in ``installed.json``.
 
     Parameters
     ----------
     directory
-        Where to; made if need be.
+        The directory to install into; it is created if it does not exist.
     names
-        Which of the table; empty for those marked as the core.
+        The names of servers in the table; empty for the core.
 
     Returns
     -------
     Mapping
-        Why a server could not be installed, by the name of each that was asked for; empty if it was.
+        Why a server could not be installed ("" if it was), by the name of each requested server.
     """
     table = published_servers()
     chosen = {name for name in names or table if names or table[name].core}
@@ -68,11 +69,11 @@ def _bridged_folder(server: Published) -> str:
 
 
 def _install_npm(directory: Path, servers: Collection[Published]) -> dict[str, str]:
-    """Install npm's, all at once, or one by one if that fails; return what failed, by folder."""
+    """Install npm packages all at once, or one by one if that fails; return the failures by folder."""
     root = directory / "node"
     marker = root / "installed.json"
     there = _read(marker)
-    # npm removes what is not named.
+    # npm removes packages that are not named.
     dependencies = there | dict([SDK_PIN])
     for server in servers:
         name, version = server.pin
@@ -93,7 +94,7 @@ def _install_npm(directory: Path, servers: Collection[Published]) -> dict[str, s
                 problems[f"node/node_modules/{name}"] = problem
     for server in servers:
         if server.program and server.folder not in problems:
-            # Where a script of its own would have done that.
+            # An install script of the package would do this.
             program = directory / server.folder / server.program
             program.chmod(program.stat().st_mode | stat.S_IXUSR)
     if not problems:
@@ -102,7 +103,7 @@ def _install_npm(directory: Path, servers: Collection[Published]) -> dict[str, s
 
 
 def _install_pypi(directory: Path, servers: Iterable[Published]) -> dict[str, str]:
-    """Install each of PyPI's into an environment of its own; return what failed, by folder."""
+    """Install each PyPI package into its own environment; return the failures by folder."""
     by_folder = {server.folder: server for server in servers}
     missing = [each for each in by_folder if not (directory / each / "installed").is_file()]
     if not missing:
@@ -128,13 +129,13 @@ def _install_pypi(directory: Path, servers: Iterable[Published]) -> dict[str, st
 
 
 def _run(command: list[str]) -> str:
-    """Run a command; return the end of what it said if it failed."""
+    """Run a command; return the end of its output if it failed, "" otherwise."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else (done.stderr + done.stdout).strip()[-1000:] or f"{command[0]} failed"
 
 
 def main(arguments: list[str]) -> int:
-    """Install what is asked for; fail if any of it cannot be had."""
+    """Install the requested servers; return 1 if any of them could not be installed."""
     if not arguments:
         print(__doc__, file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""A server of others as a process: what it finds in its directory, and how one that speaks HTTP is started and ended."""
+"""Published servers as processes: the files in their directory, and the start and end of those over HTTP."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _POLL_S: Final = 0.01
 
 
 def prepare(directory: Path) -> None:
-    """Put what the servers of the table look at into a directory of their own."""
+    """Create the files that servers of the table use in a directory."""
     (directory / "greeting.txt").write_text("hello there\n", encoding="utf-8")
     (directory / "empty.db").touch()
     git = shutil.which("git")
@@ -35,21 +35,21 @@ def prepare(directory: Path) -> None:
 
 
 def stdio_config(command: Command) -> dict[str, Any]:
-    """Return the configuration of a program that the manager starts."""
+    """Return the configuration of a stdio server with this command."""
     program, *arguments = command.argv
     environment = {**command.environment, "HOME": str(command.directory)}
     return {"command": program, "args": arguments, "env": environment, "cwd": str(command.directory)}
 
 
 class PublishedProcess:
-    """A server over HTTP, on a port of the loopback interface; ``with`` starts it, and ends it with all it has started.
+    """An HTTP server on a port of the loopback interface; ``with`` starts it, and ends it with all its descendants.
 
     Parameters
     ----------
     server
-        Which one of the table.
+        The server's row of the table.
     installation, directory
-        Where the servers are installed, and the directory that this one is given.
+        Where the servers are installed, and the directory for this one's files.
     """
 
     def __init__(self, server: Published, installation: Path, directory: Path) -> None:
@@ -68,7 +68,7 @@ class PublishedProcess:
         self.kill()
 
     def start(self) -> None:
-        """Start it and return as soon as it listens."""
+        """Start the server and return as soon as it listens."""
         self._errors = tempfile.TemporaryFile()
         self._process = psutil.Popen(
             self._command.argv,
@@ -86,11 +86,11 @@ class PublishedProcess:
             raise
 
     def kill(self) -> None:
-        """End it and what it has started with SIGKILL; does nothing if it is gone already."""
+        """End the server and its descendants with SIGKILL, if it runs."""
         process, self._process = self._process, None
         if process is None:
             return
-        # Halted, it starts nothing that is not seen here.
+        # Suspended first, so that it cannot start further processes.
         process.send_signal(signal.SIGSTOP)
         for each in [*process.children(recursive=True), process]:
             each.kill()
@@ -99,16 +99,16 @@ class PublishedProcess:
         self._errors.close()
 
     def descendants(self) -> set[psutil.Process]:
-        """Return the processes that it and its children have started; only while it runs."""
+        """Return its descendant processes; valid only while it runs."""
         assert self._process is not None
         return set(self._process.children(recursive=True))
 
     def another(self) -> PublishedProcess:
-        """Return a second one, on a port of its own; not yet started."""
+        """Return another process of the same server on its own port, not yet started."""
         return PublishedProcess(*self._place)
 
     def restart(self) -> None:
-        """Kill it and start it anew on the same port, without its sessions."""
+        """Kill the server and start it again on the same port, without its sessions."""
         self.kill()
         self.start()
 

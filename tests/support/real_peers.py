@@ -1,4 +1,4 @@
-"""The real servers of the matrix: how each is started, what its tools are called, and what it cannot do."""
+"""The real servers of the test matrix: how to start them, the names of their tools, and what they cannot do."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from support.node import NodeHttpServer, node_command
 from support.processes import StdioCommand, fastmcp_http, fastmcp_stdio, sdk_http, sdk_stdio
 
 LeftOut = Mapping[str | tuple[str, str], str]
-"""Why a case is not tried, by case, or by case and revision."""
+"""Why a case is left out, by case, or by case and revision."""
 
 __all__ = ["ANSWERS", "CASES", "HANDSHAKE", "PEERS", "ROOT", "STATELESS", "Call", "Peer", "Running"]
 
 CASES: Final = ("list", "call", "progress", "cancel", "sampling", "elicitation", "roots", "expiry", "restart")
-"""What is tried with every server, over every transport, in every era that it has."""
+"""The tests of every server, over every transport and in every era that it has."""
 
 HANDSHAKE: Final = "2025-11-25"
 STATELESS: Final = "2026-07-28"
 
-# It has to exist for a server of files.
+# An existing directory, which the filesystem server requires.
 ROOT: Final = Path(tempfile.gettempdir()).resolve()
 ANSWERS: Final[Mapping[str, dict[str, Any]]] = {
     "sampling/createMessage": {
@@ -35,18 +35,18 @@ ANSWERS: Final[Mapping[str, dict[str, Any]]] = {
     "elicitation/create": {"action": "accept", "content": {"name": "Ada", "value": "Ada"}},
     "roots/list": {"roots": [{"uri": ROOT.as_uri(), "name": "root"}]},
 }
-"""What servers get when they ask."""
+"""The client's answers to requests of servers."""
 
 
 class Restartable(Protocol):
-    """A server that is started by the test and not by the manager."""
+    """A server that the test starts, not the manager."""
 
     def restart(self) -> None: ...
 
 
 @dataclass(frozen=True)
 class Running:
-    """A server that can be deployed: its configuration, and its process unless the manager starts that."""
+    """A server to deploy: its configuration, and its process unless the manager starts it."""
 
     config: dict[str, Any]
     process: Restartable | None = None
@@ -54,7 +54,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Call:
-    """A call of a tool, and what the text of its result contains."""
+    """A tool call, and what the text of its result must contain."""
 
     tool: str
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -68,19 +68,19 @@ class Peer:
     Parameters
     ----------
     start
-        ``start(directory)`` starts it, or says how the manager does.
+        ``start(directory)`` starts it, or returns the configuration with which the manager does.
     transport
-        Its name.
+        The name of its transport.
     calls
-        What is called in a case.
+        The tool call of each case.
     revisions
-        What it is made to speak, one after the other.
+        The protocol revisions to test.
     left_out
-        Why a case is not tried, by case, or by case and revision.
+        Why a case is left out, by case, or by case and revision.
     ledger
-        Whether its tool ``ledger`` tells that a call was given up.
+        Whether its tool ``ledger`` reports that a call was cancelled.
     needs_node
-        Whether it runs with Node.
+        Whether it needs Node.
     """
 
     name: str
@@ -93,7 +93,7 @@ class Peer:
     needs_node: bool = False
 
     def reason(self, case: str, revision: str) -> str | None:
-        """Return why a case is not tried, ``None`` if it is."""
+        """Return why a case is left out, ``None`` if it is not."""
         return self.left_out.get(case) or self.left_out.get((case, revision))
 
 

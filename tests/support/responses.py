@@ -1,4 +1,4 @@
-"""Responses of every well-formed kind, drawn at random, with what a client has to make of them."""
+"""Random well-formed HTTP responses of every kind, with what a client must read from them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _EXTRA_NAMES: Final = ["x-a", "server", "date", "set-cookie", "vary", "mcp-sessi
 _VALUES: Final = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="<"), max_size=12)
 _EXTENSIONS: Final = st.sampled_from([b"", b"", b";a", b";a=b", b';a="b;c"', b";a=b;c"])
 _TRAILERS: Final = st.sampled_from([b"", b"", b"X-Trailer: 1\r\n", b"X-A: 1\r\nLocation: /elsewhere\r\n"])
-# The long ones are received in place.
+# Long bodies are received directly into their final buffer.
 _SIZES: Final = st.one_of(st.integers(0, 300), st.integers(32_000, 34_000), st.integers(60_000, 150_000))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """How a response is built, whichever exchange it is for."""
+    """The properties of a response, apart from the exchange that it is for."""
 
     status: int
     form: str
@@ -42,7 +42,7 @@ class Shape:
     close: bool
 
     def make(self, number: int) -> Made:
-        """Build the response to an exchange."""
+        """Build the response to the exchange with this number."""
         streams = self.form.startswith("stream")
         shape = replace(self, status=200) if streams else self
         body = shape._stream(number) if streams else shape._body(number)
@@ -78,7 +78,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Made:
-    """A response and what it says: ``result`` is the body, or the data of the event that is the reply."""
+    """A response and its content: ``result`` is the body, or the data of the event with the reply."""
 
     raw: bytes
     status: int
@@ -90,7 +90,7 @@ class Made:
 
 
 def mark(number: int) -> bytes:
-    """Return what stands only in responses to one exchange."""
+    """Return bytes that occur only in responses to one exchange."""
     return b"<%d>" % number
 
 
@@ -123,12 +123,12 @@ SHAPES: Final = st.builds(
 
 
 def h11_reads(raw: bytes, *, ended: bool) -> tuple[int, bytes] | None:
-    """Return status and body of the first final response as h11 reads it; ``None`` if it refuses or misses something."""
+    """Return status and body of the first final response as h11 reads them; ``None`` if it is invalid or incomplete."""
     client = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
     client.send(h11.Request(method="POST", target="/", headers=[("Host", "a"), ("Content-Length", "0")]))
     client.send(h11.EndOfMessage())
     status, body = 0, b""
-    # The end is told apart from no bytes.
+    # Empty bytes tell h11 that the connection has ended.
     for piece in itertools.chain([raw] if raw else [], [b""] if ended else []):
         try:
             client.receive_data(piece)

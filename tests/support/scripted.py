@@ -1,4 +1,4 @@
-"""A scripted MCP server over streamable HTTP: correct by default, and as wrong as a script says, request by request."""
+"""A scripted MCP server over streamable HTTP: it answers correctly, or with the faults of a script."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _TOOLS: Final = [
 class Request:
     """One HTTP request as it arrived.
 
-    ``verb`` is the HTTP method, ``method`` the JSON-RPC one (or ``None``), ``number`` counts the server's requests
-    from 0, ``connection`` its connections from 0; header names are in lower case.
+    ``verb`` is the HTTP method, ``method`` the JSON-RPC method or ``None``. ``number`` is the number of the request and
+    ``connection`` that of its connection, both counted from 0 for each server. Header names are in lower case.
     """
 
     number: int
@@ -61,10 +61,10 @@ class Request:
 
 
 class Fault(Protocol):
-    """What a server does in place of answering; see ``support.faults``."""
+    """What a server does instead of answering correctly; see ``support.faults``."""
 
     async def play(self, connection: Connection, request: Request | None) -> None:
-        """Do it; ``request`` is ``None`` where the connection was just made and nothing has been read."""
+        """Play the fault; ``request`` is ``None`` on a new connection from which nothing was read yet."""
 
 
 class ScriptedServer(Watched):
@@ -73,17 +73,17 @@ class ScriptedServer(Watched):
     Parameters
     ----------
     sse
-        Answer requests with an event stream in place of JSON.
+        Answer requests with an event stream instead of JSON.
     sessions
-        Give out session ids and insist on them.
+        Issue session ids and require them.
     lost_session_status
-        What a forgotten session is answered with: 404 as specified, or the 400 that several servers send.
+        The status for a lost session: 404 as specified, or the 400 that several servers send.
     tls
-        Serve https with this context.
+        The context with which to serve https.
     host, port
-        An address of the loopback interface, and where to listen on it; 0 for anywhere.
+        The address and port of the loopback interface to listen on; port 0 for any free one.
     unix
-        The path of a unix socket to listen on, in place of these.
+        The path of a unix socket to listen on instead.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class ScriptedServer(Watched):
         self.sessions = sessions
         self.lost_session_status = lost_session_status
         self.executed: list[str] = []
-        # What each proper answer sets, "" for nothing.
+        # The cookie that each proper answer sets, "" for none.
         self.cookie: Callable[[Request], str] = lambda request: ""
         self.peak_connections = 0
         self.host = host
@@ -136,11 +136,11 @@ class ScriptedServer(Watched):
         self._thread.join()
         self._loop.close()
 
-    # What a test scripts
+    # What tests set
 
     @property
     def url(self) -> str:
-        """The MCP endpoint."""
+        """The URL of the MCP endpoint."""
         if self.unix is not None:
             return "http://localhost/mcp"
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -149,13 +149,13 @@ class ScriptedServer(Watched):
     def script(self, on: str, *faults: Fault, times: int = 1) -> None:
         """Play these faults, the whole sequence ``times`` times, for the next requests that match.
 
-        ``on`` is a JSON-RPC method, an HTTP verb (``DELETE``), or ``*`` for any POST that has no script of its own.
+        ``on`` is a JSON-RPC method, an HTTP method (``DELETE``), or ``*`` for any POST without a script of its own.
         """
         with self._lock:
             self._scripts[on].extend(faults * times)
 
     def script_always(self, on: str, fault: Fault | None) -> None:
-        """Play a fault for every matching request whose script is used up; ``None`` ends that."""
+        """Play a fault for every matching request after its script is used up; ``None`` ends that."""
         with self._lock:
             if fault is None:
                 self._standing.pop(on, None)
@@ -163,51 +163,51 @@ class ScriptedServer(Watched):
                 self._standing[on] = fault
 
     def script_connections(self, *faults: Fault, times: int = 1) -> None:
-        """Play these faults on the next connections, before anything is read from them."""
+        """Play these faults on the next connections, before a request is read."""
         with self._lock:
             self._on_connect.extend(faults * times)
 
     def begin_session(self) -> str:
-        """Make a session and return its id."""
+        """Create a session and return its id."""
         session_id = f"session-{next(self._session_numbers)}"
         with self._lock:
             self._live_sessions.add(session_id)
         return session_id
 
     def expire_sessions(self) -> None:
-        """Forget every session."""
+        """Forget all sessions."""
         with self._lock:
             self._live_sessions.clear()
 
     def listen(self) -> None:
-        """Accept connections, on the same port as before; done already by ``with``."""
+        """Accept connections on the same port as before; ``with`` has already done so."""
         self._run(self._listen())
 
     def refuse_connections(self) -> None:
-        """Close the listener and reset every connection: from here on connecting is refused."""
+        """Close the listener and reset all connections, so that new ones are refused."""
         self._run(self._stop_listening())
 
-    # What a test looks at
+    # What tests look at
 
     @property
     def requests(self) -> list[Request]:
-        """Every request so far, in the order of arrival."""
+        """All requests so far, in the order of arrival."""
         with self._lock:
             return list(self._requests)
 
     def requests_of(self, method: str) -> list[Request]:
-        """The requests of one JSON-RPC method or HTTP verb."""
+        """Return the requests with one JSON-RPC or HTTP method."""
         return [each for each in self.requests if method in (each.method, each.verb)]
 
     def forget(self) -> None:
-        """Forget which requests have arrived, and what of them was executed."""
+        """Forget all requests, and which of them were executed."""
         with self._lock:
             self._requests.clear()
             self.executed.clear()
 
     @property
     def live_sessions(self) -> set[str]:
-        """The sessions given out and neither deleted nor expired."""
+        """The sessions that were neither deleted nor expired."""
         with self._lock:
             return set(self._live_sessions)
 
@@ -219,7 +219,7 @@ class ScriptedServer(Watched):
 
     @property
     def connections(self) -> set[Connection]:
-        """The connections that are open."""
+        """The open connections."""
         with self._lock:
             return set(self._connections)
 
@@ -227,10 +227,10 @@ class ScriptedServer(Watched):
         """Wait until ``count`` requests of a method have arrived."""
         await self.wait_until(lambda: len(self.requests_of(method)) >= count)
 
-    # The default behaviour
+    # Correct answers
 
     def answer(self, request: Request) -> tuple[int, dict[str, str], dict[str, Any] | None]:
-        """Return status, headers and JSON-RPC reply of a request, as the specification has them."""
+        """Return the status, headers and JSON-RPC reply that the specification requires."""
         if request.verb == "DELETE":
             return self._delete(request)
         if request.verb != "POST":
@@ -297,14 +297,14 @@ class ScriptedServer(Watched):
         return (200 if known else 404), {}, None
 
     def cookie_fields(self, request: Request) -> dict[str, str]:
-        """Return the field that sets a cookie with the answer to a request."""
+        """Return the header field that sets a cookie in the answer to a request."""
         cookie = self.cookie(request)
         return {"Set-Cookie": cookie} if cookie else {}
 
-    # The parts
+    # Internal parts
 
     def take_fault(self, request: Request) -> Fault | None:
-        """Take the next fault of the script that matches a request; ``None``: answer it properly."""
+        """Take the next fault of the script for a request; ``None`` if it is to be answered correctly."""
         names = [request.method, request.verb if request.verb != "POST" else None]
         if request.verb == "POST":
             names.append("*")
@@ -315,7 +315,7 @@ class ScriptedServer(Watched):
             return next((self._standing[name] for name in names if name in self._standing), None)
 
     def record(self, connection: Connection, verb: str, path: str, headers: Mapping[str, str], body: bytes) -> Request:
-        """Note a request."""
+        """Record a request."""
         try:
             message = json.loads(body) if body else None
         except ValueError:
@@ -335,7 +335,7 @@ class ScriptedServer(Watched):
         return request
 
     def connected(self, connection: Connection) -> Fault | None:
-        """Note a new connection and return what to do to it before reading."""
+        """Record a new connection; return the fault to play before reading, or ``None``."""
         with self._lock:
             self._connections.add(connection)
             self.peak_connections = max(self.peak_connections, len(self._connections))
@@ -344,7 +344,7 @@ class ScriptedServer(Watched):
         return fault
 
     def disconnected(self, connection: Connection) -> None:
-        """Note that a connection is closed."""
+        """Record that a connection is closed."""
         with self._lock:
             self._connections.discard(connection)
         self.news()
@@ -361,7 +361,7 @@ class ScriptedServer(Watched):
             return
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         listener = socket.create_server((self.host, self.port), family=family, backlog=512)
-        # asyncio does so only where the socket's protocol is given, and a reply in two writes would wait for 40 ms.
+        # asyncio sets this only if the socket's protocol is given; without it a reply in two writes takes 40 ms.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.port = listener.getsockname()[1]
         number = self._connection_numbers
@@ -371,7 +371,7 @@ class ScriptedServer(Watched):
         if self._listener is not None:
             listener, self._listener = self._listener, None
             await stop_listening(listener)
-        # Connection tasks and transports begin and end within the next passes of the loop.
+        # Connection tasks and transports begin and end within the next event-loop iterations.
         while asyncio.all_tasks() != {asyncio.current_task()} or self._connections:
             for connection in list(self._connections):
                 connection.reset()
@@ -382,7 +382,7 @@ class ScriptedServer(Watched):
 
 
 class Connection(asyncio.Protocol):
-    """One connection of a client: HTTP/1.1 with keep-alive, and the means to break it."""
+    """One connection of a client, HTTP/1.1 with keep-alive, and the operations that faults use to break it."""
 
     def __init__(self, server: ScriptedServer, number: int) -> None:
         self.server = server
@@ -414,10 +414,10 @@ class Connection(asyncio.Protocol):
             self._task.cancel()
         self.server.disconnected(self)
 
-    # What faults do
+    # Operations for faults
 
     async def write(self, data: bytes) -> None:
-        """Send bytes as they are."""
+        """Send raw bytes."""
         assert self._transport is not None
         await self._writable.wait()
         if self._transport.is_closing():
@@ -427,14 +427,14 @@ class Connection(asyncio.Protocol):
     async def respond(
         self, status: int, headers: Mapping[str, str] | None = None, body: bytes = b"", *, reason: str = ""
     ) -> None:
-        """Send a whole HTTP response with its ``Content-Length``."""
+        """Send a whole HTTP response with ``Content-Length``."""
         fields = {**(headers or {}), "Content-Length": str(len(body))}
         if status == 204:
             del fields["Content-Length"]
         await self.write(head(status, fields, reason) + body)
 
     async def open_stream(self, headers: Mapping[str, str] | None = None) -> None:
-        """Send the head of an event stream in chunks."""
+        """Send the head of a chunked event stream."""
         fields = {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked", **(headers or {})}
         await self.write(head(200, fields))
 
@@ -443,7 +443,7 @@ class Connection(asyncio.Protocol):
         await self.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     async def answer(self, request: Request) -> None:
-        """Answer as the specification says."""
+        """Answer correctly."""
         status, headers, reply = self.server.answer(request)
         headers = {**headers, **self.server.cookie_fields(request)}
         if reply is None:
@@ -465,12 +465,12 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def close(self) -> None:
-        """Close in an orderly way once everything written is sent."""
+        """Close in an orderly way after everything written is sent."""
         assert self._transport is not None
         self._transport.close()
 
     def end_writing(self) -> None:
-        """End this side of the connection alone."""
+        """Close only the server's direction of the connection."""
         assert self._transport is not None
         if self._transport.can_write_eof():
             self._transport.write_eof()
@@ -478,7 +478,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     async def hang(self) -> None:
-        """Do nothing until the client hangs up, which ends this."""
+        """Do nothing until the client disconnects, which cancels this."""
         await asyncio.Event().wait()
 
     async def _serve(self) -> None:
@@ -493,7 +493,7 @@ class Connection(asyncio.Protocol):
                 await self.answer(request)
             else:
                 await fault.play(self, request)
-            # It is nobody's any more once it is answered.
+            # Nothing may keep an answered request in memory.
             del request, fault
 
     async def _read_request(self) -> Request:

@@ -1,4 +1,4 @@
-"""A server whose instances do as scripted in virtual time: everything of the way of a call is real but the transport."""
+"""A server with scripted instances in virtual time: the whole call path is real except the transport."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ S = 10**9
 
 @dataclass(frozen=True)
 class Act:
-    """What becomes of one request: it takes so many seconds, and fails with an error if there is one.
+    """The scripted outcome of one request: it takes ``takes_s`` seconds, and fails if there is an ``error``.
 
     ``runs`` tells whether the server executed it, for the ledger.
     """
@@ -50,7 +50,7 @@ class Act:
 
 @dataclass
 class Sent:
-    """A request that reached a server: the instance, when, by the virtual clock, whether it was executed, and its end."""
+    """A request that reached an instance: when in virtual time, whether it was executed, and how it failed."""
 
     instance: int
     at_s: float
@@ -62,7 +62,7 @@ class Sent:
 
 
 class _ScriptedTransport:
-    """Settle a handshake at once, and play the acts of the fleet for everything after."""
+    """Complete the handshake at once, and play the fleet's acts for all other requests."""
 
     pid = 0
     has_request_streams = True
@@ -95,7 +95,7 @@ class _ScriptedTransport:
         fleet.running[self._index] = self
 
     def die(self, error: CallError) -> None:
-        """End as a child process does: whatever is under way fails, then the sink is told."""
+        """End like a child process: requests in flight fail, then the sink is notified."""
         self._dead = error
         for playing in list(self._playing):
             playing.cancel()
@@ -150,13 +150,13 @@ class _ScriptedTransport:
 
 
 class ScriptedFleet:
-    """One server with instances, called through a :class:`Dispatcher`; to be made on a :class:`VirtualTimeLoop`.
+    """One server with instances, called through a :class:`Dispatcher`; create it on a :class:`VirtualTimeLoop`.
 
-    With a ``command`` they are child processes: each takes ``start_s`` to start, ``starts`` has which ones began to and
-    when, and :meth:`kill` ends one. ``ended`` has the numbers of the sessions that were closed.
+    With a ``command`` the instances are child processes: each takes ``start_s`` to start, ``starts`` records which one
+    started when, and :meth:`kill` ends one. ``ended`` has the numbers of the sessions that were closed.
 
-    ``acts`` are played one for each request, whichever instance it goes to; those of an instance in ``acts_of`` go
-    first. When they are used up, requests succeed. ``sent`` is the ledger.
+    Each request plays one of ``acts``, whichever instance it goes to; the instance's own ``acts_of`` come first. When
+    they are used up, requests succeed. ``sent`` is the ledger.
     """
 
     def __init__(self, *, instances: int = 1, **settings: Any) -> None:
@@ -211,19 +211,19 @@ class ScriptedFleet:
         self.dispatcher = Dispatcher(self.router, self.monitor, loop.clock, self.flights, Affinity(self.router))
 
     async def connect(self) -> None:
-        """Make the sessions of all instances that can be reached."""
+        """Connect all reachable instances."""
         for instance in self.supervisor.instances:
             if instance.index not in self.unreachable:
                 await instance.ready_session(1 << 62)
 
     def kill(self, index: int = 0, *, stderr: str = "") -> None:
-        """End a child process by a signal."""
+        """End a child process as if by SIGKILL."""
         hint = f"its stderr ends: {stderr}" if stderr else "it wrote nothing to stderr"
         text = "the server process was killed by signal 9 (SIGKILL)"
         self.running.pop(index).die(ServerExitedError(text, server_id="a", exit_code=-9, hint=hint))
 
     async def call(self, method: str, params: object = None, *, timeout_s: float = 30.0) -> Message:
-        """Make a call now."""
+        """Make a call that begins now."""
         request = Request(encode_method(method), None if params is None else encode_params(params))
         now_ns = self.loop.clock()
         return await self.dispatcher.call(self.supervisor, method, request, now_ns, now_ns + round(timeout_s * S))
@@ -242,26 +242,26 @@ class ScriptedFleet:
 
     @property
     def passed_s(self) -> float:
-        """Seconds since the beginning."""
+        """Seconds of virtual time since the fleet was created."""
         return self.loop.time() - self.began_s
 
     @property
     def gaps_s(self) -> list[float]:
-        """The seconds between one request and the next."""
+        """The seconds between successive requests."""
         return [after.at_s - before.at_s for before, after in zip(self.sent, self.sent[1:], strict=False)]
 
     async def aclose(self) -> None:
-        """End everything."""
+        """End the server and the monitor."""
         self.monitor.server_removed(self.supervisor)
         await self.supervisor.aclose(0.0)
         await self.monitor.aclose()
 
     async def play(self, index: int, session: int, message: dict[str, Any], exchange: Exchange) -> Message:
-        """Do what is next."""
+        """Play the next act for a request."""
         own = self.acts_of[index]
         act = own.popleft() if own else self.acts.popleft() if self.acts else Act()
         sent = Sent(index, self.passed_s, message["method"], act.runs, session, exchange.request_id)
-        # Every attempt has an id of its own.
+        # Every attempt must have its own id.
         assert (session, sent.request_id) not in [(each.session, each.request_id) for each in self.sent]
         self.sent.append(sent)
         self.under_way += 1

@@ -1,4 +1,4 @@
-"""What the official SDK gets from a server: its lists, and the outcomes of calls, to hold ours against."""
+"""The reference for comparisons: the lists and call results that the official SDK gets from a server."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ Outcome = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Reference:
-    """What the SDK got: the entries of each declared list or the code it was refused with, and outcomes by call."""
+    """What the SDK got: the entries of each declared list, or the code of its refusal, and the outcome of each call."""
 
     lists: Mapping[str, list[dict[str, Any]] | int]
     outcomes: Mapping[str, Outcome]
 
 
 def reference_of(config: Mapping[str, Any], calls: Mapping[str, PublishedCall]) -> Reference:
-    """Connect to a server with the official SDK, list what it has, and make some calls; blocks."""
+    """Connect to a server with the official SDK, read its lists, and make some calls; this blocks."""
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         return asyncio.run(_refer(config, calls, nowhere))
 
 
 @contextlib.asynccontextmanager
 async def sdk_session(config: Mapping[str, Any], errors: TextIO) -> AsyncIterator[ClientSession]:
-    """Open the SDK's session with the server of a configuration of ours, not yet initialized; a program's stderr goes to ``errors``."""
+    """Open an SDK session, not yet initialized, with the server of our configuration; its stderr goes to ``errors``."""
     streams: AbstractAsyncContextManager[Any]
     if "command" in config:
         named = {key: config[key] for key in ("command", "args", "env", "cwd") if key in config}
@@ -59,7 +59,7 @@ async def sdk_session(config: Mapping[str, Any], errors: TextIO) -> AsyncIterato
 async def _refer(config: Mapping[str, Any], calls: Mapping[str, PublishedCall], errors: TextIO) -> Reference:
     async with asyncio.timeout(_PATIENCE_S), sdk_session(config, errors) as session:
         capabilities = (await session.initialize()).capabilities
-        # Servers of the oldest SDK never answer what they have not declared.
+        # Servers with the oldest SDK never answer requests for lists that they have not declared.
         declared = [name for name in _LISTS if getattr(capabilities, _LISTS[name]) is not None]
         lists = {name: await _entries(session, name) for name in declared}
         return Reference(lists, {name: await _outcome(session, call) for name, call in calls.items()})
@@ -91,6 +91,6 @@ async def _outcome(session: ClientSession, call: PublishedCall) -> Outcome:
 
 
 def _plain(entry: BaseModel) -> dict[str, Any]:
-    """Return what the server said, without members that say nothing."""
+    """Return the members that the server sent."""
     told: dict[str, Any] = entry.model_dump(mode="json", by_alias=True, exclude_unset=True)
     return told

@@ -1,4 +1,4 @@
-"""A scripted server of 2026-07-28: subscriptions, caching hints and tasks, each as a test sets them."""
+"""A scripted server of 2026-07-28 with configurable subscriptions, caching hints and tasks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Silence:
 
 @dataclass
 class ListenStream:
-    """One ``subscriptions/listen`` request that is being answered."""
+    """A ``subscriptions/listen`` request and the stream that answers it."""
 
     request: Request
     connection: Connection
@@ -36,16 +36,17 @@ class ListenStream:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """The filter that was asked for."""
+        """The requested filter."""
         asked: dict[str, Any] = self.request.params["notifications"]
         return asked
 
 
 @dataclass
 class Task:
-    """A task of the extension: ``states`` are what ``tasks/get`` answers, one after another, the last one for ever.
+    """A task of the extension.
 
-    ``asked`` are input requests by key: they are in every answer until ``tasks/update`` has answered them all.
+    ``tasks/get`` answers with one of ``states`` after the other, and repeats the last one. ``asked`` are input requests
+    by key: each is in every answer until ``tasks/update`` has answered it.
     """
 
     states: list[dict[str, Any]]
@@ -62,11 +63,11 @@ class StatelessServer(ScriptedServer):
     Parameters
     ----------
     capabilities
-        What ``server/discover`` says.
+        The capabilities in the result of ``server/discover``.
     results
-        By method: a result, or ``make(params)`` that returns one.
+        Results by method, or functions ``make(params)`` that return one.
     honour
-        ``honour(asked)`` returns the filter that is acknowledged; by default all of it.
+        ``honour(asked)`` returns the filter to acknowledge; by default the whole requested one.
     """
 
     def __init__(
@@ -85,11 +86,11 @@ class StatelessServer(ScriptedServer):
         self._streams: list[ListenStream] = []
         self._streams_lock = threading.Lock()
 
-    # What a test does and looks at
+    # What tests use
 
     @property
     def streams(self) -> list[ListenStream]:
-        """The listening streams that are open, in the order of their requests."""
+        """The open listening streams, in the order of their requests."""
         with self._streams_lock:
             return [each for each in self._streams if each.open]
 
@@ -104,7 +105,7 @@ class StatelessServer(ScriptedServer):
         self._on_loop(self._end(stream or self.streams[-1]))
 
     def cancel(self, stream: ListenStream | None = None) -> None:
-        """Announce that a listening stream is cancelled, and leave it at that."""
+        """Send ``notifications/cancelled`` for a listening stream, without closing it."""
         target = stream or self.streams[-1]
         message = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": target.request.id}}
         self._on_loop(target.connection.write_chunk(event(message)))
@@ -116,10 +117,10 @@ class StatelessServer(ScriptedServer):
         self._loop.call_soon_threadsafe(connection.reset)
 
     async def wait_for_streams(self, count: int) -> None:
-        """Wait until exactly so many listening streams are open."""
+        """Wait until exactly ``count`` listening streams are open."""
         await self.wait_until(lambda: len(self.streams) == count)
 
-    # The default behaviour
+    # Correct answers
 
     def take_fault(self, request: Request) -> Fault | None:
         fault = super().take_fault(request)
@@ -172,7 +173,7 @@ class StatelessServer(ScriptedServer):
             state = task.states.pop(0) if len(task.states) > 1 else task.states[0]
         return _result(request.id, task_result(task_id, state))
 
-    # The parts
+    # Internal parts
 
     def disconnected(self, connection: Connection) -> None:
         with self._streams_lock:
@@ -182,7 +183,7 @@ class StatelessServer(ScriptedServer):
         super().disconnected(connection)
 
     def opened(self, stream: ListenStream) -> None:
-        """Note a listening stream."""
+        """Record a listening stream."""
         with self._streams_lock:
             self._streams.append(stream)
         self.news()
@@ -215,7 +216,7 @@ class _Listen:
             "params": {"notifications": honoured, "_meta": {_SUBSCRIPTION_KEY: request.id}},
         }
         await connection.open_stream()
-        # Before the client can know of it.
+        # Recorded before the client can see the stream.
         self.server.opened(stream)
         await connection.write_chunk(event(acknowledged))
         await asyncio.Event().wait()
@@ -230,7 +231,7 @@ ALL_CAPABILITIES: Mapping[str, Any] = {
 
 
 def task_result(task_id: str, state: Mapping[str, Any], kind: str = "complete") -> dict[str, Any]:
-    """Return the result that tells a task's state."""
+    """Return a result with the state of a task."""
     return {
         "resultType": kind,
         "taskId": task_id,

@@ -1,4 +1,4 @@
-"""A stdio transport to a running program, and a sink that keeps what it delivers."""
+"""A stdio transport to a running program, and a sink that records what it delivers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["SERVER", "WAIT_S", "Opened", "Sink", "cancel", "opened", "result_of"
 
 WAIT_S = 15.0
 
-# Answers a request with what it was, and does what its method says beside.
+# A server that answers a request with its params, and also does what the method says.
 SERVER = """
     import json, os, signal, sys, time
 
@@ -70,7 +70,7 @@ SERVER = """
 
 
 class Sink:
-    """Keep what a transport delivers; as hostile as told."""
+    """Record what a transport delivers; with ``raises``, the callbacks also raise."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -143,14 +143,14 @@ class Opened:
         return self.sink.faults.counts.get("a line that is not a message", 0)
 
     async def say(self, text: str) -> None:
-        """Have the server write a text to its output, and wait until it has been read."""
+        """Make the server write a text to its stdout, and wait until it was read."""
         await self.notify("raw", text=text)
         await self.call("ping")
 
 
 @contextlib.asynccontextmanager
 async def opened(code: str = SERVER, **settings: Any) -> AsyncIterator[Opened]:
-    """Run a Python program as the server."""
+    """Run Python code as the server and connect to it."""
     given = {"command": sys.executable, "args": ("-c", textwrap.dedent(code))} | settings
     subject = Opened(ServerConfig(**given))
     await subject.transport.open()
@@ -161,7 +161,7 @@ async def opened(code: str = SERVER, **settings: Any) -> AsyncIterator[Opened]:
 
 
 def scripted(*actions: dict[str, Any], **settings: Any) -> contextlib.AbstractAsyncContextManager[Opened]:
-    """Run the scripted server, whose answer to the first ``tools/call`` is these actions."""
+    """Run the scripted server, which answers the first ``tools/call`` with these actions."""
     config = scripted_stdio({"on": {"tools/call": [list(actions)]}})
     return opened(command=config.command, args=tuple(config.args), **settings)
 

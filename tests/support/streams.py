@@ -1,4 +1,4 @@
-"""Servers that speak on streams: the standing one, replies that go on elsewhere, and HTTP+SSE of 2024-11-05."""
+"""Servers that use streams: the standing GET stream, replies that are resumed, and HTTP+SSE of 2024-11-05."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ __all__ = [
 
 _WAIT_S: Final = 10.0
 ANY: Final = "notifications/message"
-"""The notification that streams carry in tests."""
+"""The notification that tests send on streams."""
 
 
 def notification(number: int, method: str = ANY) -> dict[str, Any]:
-    """Make a notification that carries a number."""
+    """Return a notification with a number as its data."""
     return {"jsonrpc": "2.0", "method": method, "params": {"level": "info", "data": number}}
 
 
 def with_id(event_id: str, message: object = None, retry_ms: int | None = None) -> bytes:
-    """Encode an event with an id; without a message it primes the client, which has nothing to take from it."""
+    """Encode an event with an id; without a message it only tells the client the id to resume from."""
     retry = b"" if retry_ms is None else b"retry: %d\n" % retry_ms
     data = b"" if message is None else encode(message)
     return b"id: " + event_id.encode() + b"\n" + retry + b"data: " + data + b"\n\n"
 
 
 def answers(server: ScriptedServer) -> dict[Any, Any]:
-    """Return the results that a client has sent to the server, by id."""
+    """Return the results that a client has sent to a server, by request id."""
     return {each.message["id"]: each.message["result"] for each in server.requests if "result" in (each.message or {})}
 
 
 class OpenStream:
-    """One stream that a client holds open; to be used from any thread."""
+    """A stream that a client holds open; usable from any thread."""
 
     def __init__(self, connection: Connection, request: Request) -> None:
         self.request = request
@@ -58,11 +58,11 @@ class OpenStream:
 
     @property
     def last_event_id(self) -> str | None:
-        """What the client asked to go on from."""
+        """The event id that the client wants to resume from."""
         return self.request.headers.get("last-event-id")
 
     def send(self, *pieces: bytes) -> None:
-        """Send bytes, each piece as a chunk of its own."""
+        """Send bytes, each piece as its own chunk."""
         self._run(self._write(pieces))
 
     def say(self, *messages: object) -> None:
@@ -70,7 +70,7 @@ class OpenStream:
         self.send(*(event(message) for message in messages))
 
     def end(self, *, retry_ms: int | None = None) -> None:
-        """End the stream in an orderly way, perhaps with a wish."""
+        """End the stream in an orderly way, optionally with a ``retry`` field."""
         self._run(self._end(b"" if retry_ms is None else b"retry: %d\n\n" % retry_ms))
 
     def reset(self) -> None:
@@ -93,9 +93,9 @@ class OpenStream:
 
 @dataclass
 class StandingStreams:
-    """Answer GETs by streams that stay open until the test, or the client, ends them.
+    """Answer GET requests with streams that stay open until the test or the client ends them.
 
-    ``first`` is sent on every one as it opens.
+    ``first`` is sent on each stream when it opens.
     """
 
     first: bytes = b""
@@ -103,7 +103,7 @@ class StandingStreams:
 
     async def play(self, connection: Connection, request: Request | None) -> None:
         assert request is not None
-        # Known before the client can know: nothing else runs until the head is written.
+        # Recorded before the client can see the stream: nothing else runs until the head is written.
         self.opened.append(OpenStream(connection, request))
         await connection.open_stream()
         if self.first:
@@ -112,32 +112,32 @@ class StandingStreams:
         await connection.hang()
 
     async def wait(self, server: ScriptedServer, count: int = 1) -> OpenStream:
-        """Wait until ``count`` streams were opened and return the last of them."""
+        """Wait until ``count`` streams were opened; return the last of these."""
         await server.wait_until(lambda: len(self.opened) >= count)
         return self.opened[count - 1]
 
 
 @dataclass(frozen=True)
 class Cut:
-    """How one connection that carries a stream ends: after how many bytes of it, and whether in order."""
+    """The end of one connection of a stream: after how many bytes, and whether in an orderly way."""
 
     after: int
     graceful: bool = True
 
 
 class ResumedReply:
-    """A reply behind other messages on a stream with event ids, of which each connection brings a part.
+    """A reply after other messages on a resumable stream, of which each connection carries a part.
 
-    Plays both sides: the POST that asks, and the GETs that go on from the last event.
+    It answers both the POST with the request and the GETs that resume after the last event.
 
     Parameters
     ----------
     cuts
-        How the connections end that do not bring the reply; the one after them brings all that is left.
+        How the connections without the reply end; the connection after them carries all that is left.
     others
         How many notifications come before the reply.
     retry_ms
-        What the first event wishes for; ``None`` for no wish.
+        The ``retry`` field of the first event in milliseconds; ``None`` for none.
     """
 
     def __init__(self, cuts: Sequence[Cut], others: int = 0, retry_ms: int | None = 1) -> None:
@@ -149,7 +149,7 @@ class ResumedReply:
 
     @property
     def first_size(self) -> int:
-        """The length of the event that primes the client."""
+        """The length of the first event, which has only an id."""
         return len(with_id("0", None, self._retry_ms))
 
     async def play(self, connection: Connection, request: Request | None) -> None:
@@ -181,12 +181,12 @@ class ResumedReply:
 
 
 class HttpSseServer(ScriptedServer):
-    """Serve MCP over HTTP+SSE: ``/sse`` is the stream, and names where to POST.
+    """Serve MCP over HTTP+SSE: ``/sse`` is the stream, and names the URL for POST requests.
 
     Parameters
     ----------
     endpoint
-        What the ``endpoint`` event says, ``{n}`` standing for the number of the stream; ``None``: no such event.
+        The data of the ``endpoint`` event, with ``{n}`` for the number of the stream; ``None`` for no such event.
     """
 
     def __init__(self, *, endpoint: str | None = "/messages?session={n}") -> None:
@@ -202,7 +202,7 @@ class HttpSseServer(ScriptedServer):
 
     @property
     def streams(self) -> list[OpenStream]:
-        """Every stream that was opened."""
+        """All streams that were opened."""
         with self._guard:
             return list(self._open.values())
 
@@ -210,7 +210,7 @@ class HttpSseServer(ScriptedServer):
         return super().take_fault(request) or _HttpSse(self)
 
     async def play_stream(self, connection: Connection, request: Request) -> None:
-        """Open a stream and name its endpoint."""
+        """Open a stream and send its ``endpoint`` event."""
         await connection.open_stream(self.cookie_fields(request))
         number = str(next(self._numbers))
         with self._guard:
@@ -222,7 +222,7 @@ class HttpSseServer(ScriptedServer):
         await connection.hang()
 
     async def play_message(self, connection: Connection, request: Request) -> None:
-        """Take a message and answer it on the stream it belongs to."""
+        """Accept a message and answer it on the stream that it belongs to."""
         reply = self.reply_to(request)
         stream = self.stream_of(request)
         if stream is None:

@@ -1,4 +1,4 @@
-"""Callers that call without a pause, each call with a text of its own, and keep what became of every one."""
+"""Callers that call continuously, each call with its own text, and record the outcome of each call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Traffic"]
 class Traffic:
     """Call the tool ``echo`` of a server from several tasks until the end of the ``async with``.
 
-    ``answered`` are the texts that came back; ``failures`` the errors by text. A wrong answer is raised at the end.
+    ``answered`` are the texts that came back, ``failures`` the errors by text. A wrong answer fails the test.
     """
 
     def __init__(self, manager: McpManager, server_id: str, *, callers: int = 4, name: str = "call") -> None:
@@ -40,7 +40,7 @@ class Traffic:
         await asyncio.gather(*self._tasks)
 
     async def goes_on(self, calls: int = 20) -> None:
-        """Wait until so many more calls have ended."""
+        """Wait until ``calls`` more calls have ended."""
         end = self._ended + calls
         async with self._progress, asyncio.timeout(30):
             await self._progress.wait_for(lambda: self._ended >= end or any(task.done() for task in self._tasks))
@@ -56,7 +56,7 @@ class Traffic:
                 reply = await self._manager.execute_raw(self._server_id, echo(text), timeout=30)
             except McpManagerError as error:
                 self.failures[text] = error
-                # Refused at once, it would be refused for ever before anybody else came to run.
+                # Calls that are refused at once would otherwise keep the loop from running anything else.
                 await asyncio.sleep(0)
             else:
                 assert text_of(reply) == text

@@ -1,4 +1,4 @@
-"""A transport to an HTTP endpoint without a session behind it."""
+"""An HTTP transport without a session."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["http_transport"]
 
 
 class _NothingExpected:
-    """Fail a test whose server sends more than replies."""
+    """A sink that fails the test if the server sends anything but replies."""
 
     def on_message(self, message: Message) -> None:
         raise AssertionError(message.frame)
@@ -24,7 +24,7 @@ class _NothingExpected:
         raise AssertionError(reason)
 
     def on_fault(self, kind: str, detail: str) -> None:
-        # A test may well take a connection away.
+        # Tests may close connections on purpose.
         if kind != "a connection that ended under a request":
             raise AssertionError(kind, detail)
 
@@ -36,7 +36,7 @@ class _NothingExpected:
 
 
 def http_transport(pool: HttpPool, url: str, authorization: Authorization | None = None) -> HttpTransport:
-    """Make a transport that expects nothing but the replies to its requests."""
+    """Make a transport that expects only replies to its requests."""
     options = HttpOptions(
         pool=pool,
         url=url,

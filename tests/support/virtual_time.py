@@ -1,4 +1,4 @@
-"""A loop whose time passes only where everybody waits: policies of seconds and minutes are tested in no time."""
+"""An event loop with virtual time, which passes only while all tasks wait: tests of long delays take no time."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["VirtualTimeLoop", "run_in_virtual_time"]
 
 Result = TypeVar("Result")
 
-# Not before the real clock, which the deadline of a session that is being made is compared with.
+# Later than the real clock, since deadlines of sessions that are being made are compared with that.
 _START_S = 1_000_000.0 * (time.monotonic() // 1_000_000.0 + 1.0)
 
 
 class _Sleepless(selectors.DefaultSelector):
-    """Answer at once, and tell the loop that the time it would have waited has passed."""
+    """A selector that never waits, but adds up the time that the loop wanted to wait."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class _Sleepless(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
-            raise RuntimeError("everybody waits, and nothing is due: the test would hang")
+            raise RuntimeError("all tasks wait and no timer is due: the test would hang")
         if timeout > 0:
             self.passed_s += timeout
         return super().select(0)
@@ -39,15 +39,15 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         super().__init__(self._sleepless)
 
     def time(self) -> float:
-        """Seconds, of which none passes while anything can run."""
+        """Return the virtual time in seconds, which stands still while anything can run."""
         return _START_S + self._sleepless.passed_s
 
     def clock(self) -> int:
-        """The same in nanoseconds, for what takes a clock."""
+        """Return the virtual time in nanoseconds, for code that takes a clock."""
         return round(self.time() * 1e9)
 
 
 def run_in_virtual_time(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run a coroutine to its end on a loop of its own."""
+    """Run a coroutine to its end on a new loop with virtual time."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(work)

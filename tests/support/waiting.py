@@ -1,4 +1,4 @@
-"""A router with servers that have limits, and a waiting room before it, on a loop of virtual time."""
+"""A router with limited servers and the waiting room for its calls, on a loop with virtual time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CALM = BreakerSettings(consecutive_failures=10_000, min_calls=10_000)
 
 
 class Floor:
-    """Servers ``a``, ``b``… of one instance each, with ``limits`` by server id, under a manager's ``config``."""
+    """Servers with one instance each and ``limits`` by server id, and a manager with ``config``."""
 
     def __init__(self, limits: dict[str, dict[str, Any]], **config: Any) -> None:
         loop = asyncio.get_running_loop()
@@ -50,7 +50,7 @@ class Floor:
             self.servers[server_id] = cast(Supervisor, server)
 
     def add_backend(self, server_id: str) -> Backend:
-        """Give a server one more instance."""
+        """Add an instance to a server."""
         backend = self.router.add_backend(server_id, server_id, _CALM)
         cast(list[Any], self.servers[server_id].instances).append(SimpleNamespace(backend=backend))
         return backend
@@ -68,7 +68,7 @@ class Floor:
         on: Backend | None = None,
         granted: Callable[[Lease], None] = lambda _: None,
     ) -> Lease:
-        """Get a lease as a dispatcher does; ``granted`` is told in the order in which the router gives them."""
+        """Get a lease as the dispatcher does; ``granted`` is called in the order in which the router grants leases."""
 
         def attempt(_: int) -> Lease:
             lease = self.pick(server_id, waited=True, on=on)
@@ -89,12 +89,12 @@ class Floor:
         self.router.done(lease, outcome, status, self.clock())
 
     def counts(self, server_id: str) -> dict[CallStatus, int]:
-        """How many calls ended how, without those of which there are none."""
+        """Return the numbers of ended calls by status, without zeros."""
         (method,) = self.router.server_counts(server_id, self.clock()).methods
         return {CallStatus(status): count for status, count in enumerate(method.counts) if count}
 
     def assert_empty(self) -> None:
-        """Nothing is kept of those who waited."""
+        """Assert that no queue and no waiting call is left."""
         assert len(self.room) == 0
         assert self.router.waiting == 0
         for server in self.servers.values():

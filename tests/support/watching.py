@@ -1,4 +1,4 @@
-"""Waiting for what a server on another thread has come to."""
+"""Waiting for a state of a server that runs on another thread."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _WAIT_S: Final = 20.0
 
 
 class Watched:
-    """Something that changes on threads of its own, and says so."""
+    """An object that changes on other threads, and reports its changes with :meth:`news`."""
 
     def __init__(self) -> None:
         self._watching = threading.Lock()
         self._watchers: list[tuple[Callable[[], bool], concurrent.futures.Future[None]]] = []
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait, up to a bound, until there is news that makes the condition true."""
+        """Wait until the condition holds; it is checked at each :meth:`news`, for at most 20 s."""
         future: concurrent.futures.Future[None] = concurrent.futures.Future()
         with self._watching:
             self._watchers.append((condition, future))
@@ -29,7 +29,7 @@ class Watched:
         await asyncio.wait_for(asyncio.wrap_future(future), _WAIT_S)
 
     def news(self) -> None:
-        """Let whoever waits look again."""
+        """Check the conditions of all waiters again."""
         with self._watching:
             watchers = list(self._watchers)
         for watcher in watchers:

@@ -1,4 +1,4 @@
-"""The network's side of a wire: a transport that notes what is done to it, and bytes that come in pieces."""
+"""The network's side of a wire: a transport that records calls, and bytes that arrive in pieces."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CHUNKED: Final = (("Content-Type", "application/json"), ("Transfer-Encoding", "c
 
 
 class Transport:
-    """What asyncio promises of a transport, as far as a wire needs it: it notes what is written, and its end."""
+    """The part of asyncio's transport that a wire uses; it records what is written and how it is closed."""
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
@@ -72,7 +72,7 @@ class Transport:
 
 
 class Events:
-    """A listener that takes events whose data starts with the mark of the exchange as its reply."""
+    """A listener that takes an event whose data starts with the mark of the exchange as the reply."""
 
     def __init__(self) -> None:
         self.others: list[bytes] = []
@@ -105,7 +105,7 @@ class Events:
 
 
 class Turns:
-    """Turns of a loop that are over after ``messages``, and those who wait for the next."""
+    """Simulated event-loop iterations: each reads at most ``messages`` messages; further readers wait for the next."""
 
     def __init__(self, messages: int) -> None:
         self.messages = messages
@@ -128,7 +128,7 @@ class Turns:
             self.waiting.remove(reader)
 
     def turn(self) -> None:
-        """Begin the next turn."""
+        """Begin the next iteration."""
         self.left = self.messages
         waiting, self.waiting = self.waiting, []
         for reader in waiting:
@@ -136,7 +136,7 @@ class Turns:
 
 
 class Network:
-    """A clock, a wheel and a pool with its wires; a turn of the loop takes ``messages`` that nobody asked for."""
+    """A clock, a deadline wheel and a pool of wires; each event-loop iteration reads at most ``messages`` messages."""
 
     def __init__(self, create_future: Callable[[], asyncio.Future[Any]], messages: int = 1_000_000) -> None:
         self.now = 1_000_000_000_000
@@ -151,13 +151,13 @@ class Network:
         return Peer(self)
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass and visit the wheel."""
+        """Advance the clock and visit the deadline wheel."""
         self.now += round(seconds * 1e9)
         self.wheel.visit(self.now)
 
 
 class Peer:
-    """The far end of one wire."""
+    """The remote end of one wire."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
@@ -165,20 +165,20 @@ class Peer:
         self.wire = Wire(network.pool, network.create_future)
         self.wire.attach(self.transport)  # type: ignore[arg-type]
         self.gone = False
-        # What the connection holds back while the wire does not read.
+        # Bytes that the connection holds back while the wire does not read.
         self.held = b""
 
     def send(
         self, body: bytes = b"{}", request_id: int = 1, *, timeout: float = 0, limit: int = LIMIT
     ) -> asyncio.Future[Any]:
-        """Send a request over the wire; ``timeout`` in seconds, 0 for none."""
+        """Send a request over the wire; ``timeout`` is in seconds, 0 for none."""
         exchange = Exchange(body, request_id, self.network.now + round(timeout * 1e9) if timeout else 0)
         return self.wire.send(HEAD, exchange, self.network.listener, limit)
 
     def deliver(self, *pieces: bytes, insists: bool = False) -> None:
-        """Let bytes arrive: each piece in receives of its own, as many as the wire's buffers ask for.
+        """Let bytes arrive, each piece in as many receives as the wire's buffers require.
 
-        ``insists``: also after the wire has closed its transport, as a transport may that learns of it too late.
+        ``insists``: also after the wire has closed its transport, which may notice that too late.
         """
         for piece in pieces:
             rest = memoryview(piece)
@@ -199,13 +199,13 @@ class Peer:
             self.deliver(piece)
 
     def end(self) -> None:
-        """Close the far end: the wire gets to know of it, then loses its connection."""
+        """Close the remote end: the wire gets an end of file and then loses its connection."""
         if not self.transport.closing:
             self.wire.eof_received()
         self.lose(None)
 
     def lose(self, error: Exception | None = None) -> None:
-        """Tell the wire, once, that its connection is gone."""
+        """Report the loss of the connection to the wire, once."""
         if not self.gone:
             self.gone = True
             self.transport.closing = True
@@ -213,7 +213,7 @@ class Peer:
 
     @property
     def idle(self) -> bool:
-        """Whether the wire lies in its pool, and then it must be open and ready."""
+        """Whether the wire is in its pool; asserts that an idle wire is open and ready."""
         listed = self.wire in self.network.pool.idle
         assert self.network.pool.idle.count(self.wire) <= 1
         assert self.wire.idle or not listed
@@ -232,7 +232,7 @@ def response(
     length: int | None = -1,
     version: str = "1.1",
 ) -> bytes:
-    """Encode a response; ``length`` -1 is that of the body, ``None`` leaves it out."""
+    """Encode a response; a ``length`` of -1 means that of the body, ``None`` omits the header."""
     lines = [f"HTTP/{version} {status} Reason", *(f"{name}: {value}" for name, value in headers)]
     if length is not None:
         lines.append(f"Content-Length: {len(body) if length < 0 else length}")
@@ -240,7 +240,7 @@ def response(
 
 
 def chunked(*chunks: bytes, extension: bytes = b"", trailers: bytes = b"") -> bytes:
-    """Encode a chunked body, to its end."""
+    """Encode a complete chunked body."""
     return (
         b"".join(b"%x%b\r\n%b\r\n" % (len(chunk), extension, chunk) for chunk in chunks if chunk)
         + b"0\r\n"
@@ -250,26 +250,26 @@ def chunked(*chunks: bytes, extension: bytes = b"", trailers: bytes = b"") -> by
 
 
 def json_reply(request_id: int, size: int = 0) -> bytes:
-    """Return a body that says which exchange it belongs to from its first byte to its last."""
+    """Return a body that consists of the mark of its exchange, about ``size`` bytes long."""
     mark = b"<%d>" % request_id
     return mark * max(1, size // len(mark))
 
 
 def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
-    """Cut bytes at places, each taken modulo their length."""
+    """Cut bytes at the given places, modulo their length."""
     edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
     return [data[first:last] for first, last in itertools.pairwise(edges)]
 
 
 def reply_of(future: asyncio.Future[Any]) -> WireReply:
-    """Return the response an exchange ended with."""
+    """Return the response that an exchange ended with."""
     reply = future.result()
     assert type(reply) is WireReply
     return reply
 
 
 def kind_of(future: asyncio.Future[Any]) -> int:
-    """Return the kind of failure an exchange ended with."""
+    """Return the kind of failure that an exchange ended with."""
     error = future.exception()
     assert isinstance(error, WireError), error
     return error.kind
@@ -281,12 +281,12 @@ def events(*data: bytes) -> bytes:
 
 
 def stream_head(status: int = 200) -> bytes:
-    """Encode the head of an event stream in chunks."""
+    """Encode the head of a chunked event stream."""
     return response(status=status, headers=EVENT_STREAM, length=None)
 
 
 def assert_answers_again(peer: Peer) -> None:
-    """The wire must be in the pool and carry the next exchange as if nothing had been."""
+    """Assert that the wire is in the pool and carries the next exchange normally."""
     assert peer.idle
     assert peer.network.pool.take() is peer.wire
     future = peer.send(request_id=999)

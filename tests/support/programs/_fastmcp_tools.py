@@ -55,7 +55,7 @@ async def progress(steps: int, ctx: Context) -> str:
 
 @server.tool
 async def hold() -> str:
-    """Never return, and note it when nobody waits any more."""
+    """Never return; record the cancellation."""
     entries.append("hold")
     try:
         await asyncio.Event().wait()
@@ -66,7 +66,7 @@ async def hold() -> str:
 
 @server.tool
 def ledger() -> str:
-    """Return what became of the calls of ``hold``, one line each."""
+    """Return the records of ``hold``, one per line."""
     return "\n".join(entries)
 
 

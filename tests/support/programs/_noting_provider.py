@@ -1,4 +1,4 @@
-"""FastMCP's authorization server for tests, which also serves the official SDK: it notes what clients do, and forgets on demand."""
+"""FastMCP's in-memory authorization server, which records what clients do; the official SDK's server uses it too."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["NotingProvider", "control", "origin_of"]
 
 
 def origin_of(descriptor: int) -> str:
-    """Return where an inherited socket listens, which an authorization server has to know of itself."""
+    """Return the origin of an inherited listening socket; an authorization server must know its own origin."""
     with socket.socket(fileno=os.dup(descriptor)) as listener:
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 class NotingProvider(InMemoryOAuthProvider):
-    """Keep to what a token was asked for, and note each step of a client."""
+    """Bind tokens to the requested resource, and record each step of a client."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -34,7 +34,7 @@ class NotingProvider(InMemoryOAuthProvider):
         self.notes.append({"step": step, **what})
 
     def forget(self, what: str) -> None:
-        """Forget access tokens, refresh tokens as well, or clients as well."""
+        """Forget access tokens, unless ``what`` is ``access`` also refresh tokens, and for ``clients`` also clients."""
         self.access_tokens.clear()
         if what != "access":
             self.refresh_tokens.clear()
@@ -74,7 +74,7 @@ class NotingProvider(InMemoryOAuthProvider):
 
 
 def control(provider: NotingProvider) -> Any:
-    """Return what answers ``/control/{what}``: tells the notes, and forgets."""
+    """Return the handler of ``/control/{what}``, which returns or clears the records, or forgets tokens."""
 
     async def answer(request: Request) -> Response:
         what = request.path_params["what"]

@@ -1,4 +1,4 @@
-"""Tools of the official SDK's server that ask their client something, wait to be cancelled, or tell their session."""
+"""Tools of the official SDK's server that ask the client something, wait to be cancelled, or return a session id."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["add_questions"]
 
 
 class Person(BaseModel):
-    """What a form asks for."""
+    """The fields of a form."""
 
     name: str
 
@@ -55,7 +55,7 @@ def add_questions(server: MCPServer, note: Callable[[str], None]) -> None:
 
     @server.tool()
     async def hold() -> str:
-        """Never return, and note it when nobody waits any more."""
+        """Never return; record the cancellation."""
         note("hold")
         try:
             await anyio.sleep_forever()

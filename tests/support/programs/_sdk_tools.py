@@ -14,7 +14,7 @@ __all__ = ["build_server"]
 
 
 class Ledger:
-    """The calls that were executed, in memory and, to survive a crash, in a file."""
+    """The executed calls, in memory and, so that they survive a crash, in a file."""
 
     def __init__(self, path: str) -> None:
         self._path = Path(path) if path else None
@@ -28,7 +28,7 @@ class Ledger:
 
 
 def build_server(ledger_path: str = "") -> MCPServer:
-    """Build the server; every executed tool is noted in the ledger before it does anything."""
+    """Build the server; every call is recorded in the ledger before its tool runs."""
     server = MCPServer("scripted-tools", version="1.2.3", instructions="for tests", log_level="ERROR")
     ledger = Ledger(ledger_path)
 

@@ -1,4 +1,4 @@
-"""Serve an ASGI application on an inherited socket, say so on stdout, and end with the parent."""
+"""Serve an ASGI application on an inherited socket, print ``ready``, and exit with the parent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _AnnouncingServer(uvicorn.Server):
 
 
 def argument_parser() -> argparse.ArgumentParser:
-    """Return a parser with what every HTTP server program takes."""
+    """Return a parser with the options of all HTTP server programs."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--fd", type=int, required=True, help="a listening socket")
     parser.add_argument("--ledger", default="", help="a file to note every executed call in")
@@ -31,7 +31,7 @@ def argument_parser() -> argparse.ArgumentParser:
 
 
 def serve(app: Any, descriptor: int) -> None:
-    """Serve until told to end, or until stdin closes because the parent is gone."""
+    """Serve until a signal ends the process, or until stdin closes because the parent has ended."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     listener = socket.socket(fileno=descriptor)
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
@@ -39,7 +39,7 @@ def serve(app: Any, descriptor: int) -> None:
 
 
 def _end_with_parent() -> None:
-    # Not sys.stdin: its lock, held here for ever, would be wanted when the interpreter ends.
+    # Not sys.stdin: this thread would hold its lock, which the interpreter needs when it exits.
     while os.read(0, 1024):
         pass
     sys.stderr.flush()

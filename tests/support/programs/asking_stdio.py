@@ -1,7 +1,7 @@
-"""A server over stdio that asks its client, in either era: ``asking_stdio.py [stateless|handshake] [name=value …]``.
+"""A stdio server of either era that sends requests to its client.
 
-What a tool does is its name; what it learned is the ``structuredContent`` of its result. ``start_log=path`` notes every
-start in a file.
+``asking_stdio.py [stateless|handshake] [name=value …]``; ``start_log=path`` appends the process id to a file. Its tools
+are named after what they do, and return what they learned as ``structuredContent``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _URL = {"mode": "url", "message": "Sign in", "url": "http://127.0.0.1/sign-in", 
 
 
 class Server:
-    """One process, one client."""
+    """A server for the one client of this process."""
 
     def __init__(self, era: str) -> None:
         self._is_stateless = era == "stateless"
@@ -48,7 +48,7 @@ class Server:
         self.send({"id": request["id"], "result": {**more, **result}})
 
     def tell(self, request: Any, **learned: Any) -> None:
-        """End a call of a tool."""
+        """Answer a tool call."""
         self.reply(request, {"content": [], "structuredContent": learned})
 
     def _take_request(self, request: Any, params: Any) -> None:
@@ -84,7 +84,7 @@ class Server:
     # Tools
 
     def _tool_ask(self, request: Any, params: Any, arguments: Any) -> None:
-        """Ask the client something, and tell its answer."""
+        """Ask the client something, and return its answer."""
         if not self._is_stateless:
             self._ask(request, arguments["method"], arguments.get("params"))
         elif "inputResponses" in params:
@@ -96,18 +96,18 @@ class Server:
             )
 
     def _tool_ask_and_cancel(self, request: Any, params: Any, arguments: Any) -> None:
-        """Ask, and give the question up at once; the call ends with the next ``received``."""
+        """Ask the client something and cancel that request at once; return the request's id."""
         asked = self._ask(request, arguments["method"], {})
         self.send({"method": "notifications/cancelled", "params": {"requestId": asked, "reason": "never mind"}})
         self.tell(request, asked=asked)
 
     def _tool_flood(self, request: Any, params: Any, arguments: Any) -> None:
-        """Send requests without reading, and then go on as ever."""
+        """Send many requests without reading, and then continue normally."""
         self.send(*({"id": f"flood-{number}", "method": arguments["method"]} for number in range(arguments["times"])))
         self.tell(request)
 
     def _tool_batch(self, request: Any, params: Any, arguments: Any) -> None:
-        """Send requests and, among them, the reply to this call, in one line (2025-03-26)."""
+        """Send requests and the reply to this call as one batch (2025-03-26)."""
         asked = [{"jsonrpc": "2.0", "id": method, "method": method} for method in arguments["methods"]]
         result = {"content": [], "structuredContent": {"batched": True}}
         asked.insert(1, {"jsonrpc": "2.0", "id": request["id"], "result": result})
@@ -115,33 +115,33 @@ class Server:
         sys.stdout.buffer.flush()
 
     def _tool_received(self, request: Any, params: Any, arguments: Any) -> None:
-        """Tell every message that has come, but for this one."""
+        """Return all messages received before this one."""
         self.tell(request, received=self._received[:-1])
 
     def _tool_nothing(self, request: Any, params: Any, arguments: Any) -> None:
         """Leave the call unanswered."""
 
     def _tool_answer_late(self, request: Any, params: Any, arguments: Any) -> None:
-        """Answer every call that was left unanswered, and then this one."""
+        """Answer all calls of ``nothing``, and then this one."""
         for message in self._received:
             if message.get("params", {}).get("name") == "nothing":
                 self.tell(message)
         self.tell(request)
 
     def _tool_level(self, request: Any, params: Any, arguments: Any) -> None:
-        """Tell from which level on log messages are wanted."""
+        """Return the lowest level of log messages that the client wants."""
         level = params.get("_meta", {}).get(_META + "logLevel") if self._is_stateless else self._level
         self.tell(request, level=level)
 
     def _tool_progress(self, request: Any, params: Any, arguments: Any) -> None:
-        """Log a message and report progress before the reply."""
+        """Send a log message and a progress report before the reply."""
         token = params["_meta"]["progressToken"]
         report = {"method": "notifications/progress", "params": {"progressToken": token, "progress": 1, "total": 2}}
         self.send({"method": "notifications/message", "params": {"level": "info", "data": "working"}}, report)
         self.tell(request)
 
     def _tool_visit(self, request: Any, params: Any, arguments: Any) -> None:
-        """Refuse the call until the user has been to a URL: never, or as soon as the client has been told."""
+        """Refuse the first call until the user has visited a URL; unless ``completes``, refuse all calls."""
         self._refusals += 1
         if self._refusals > 1 and arguments.get("completes", True):
             self.tell(request, refusals=self._refusals - 1)
@@ -158,17 +158,17 @@ class Server:
         self.tell(request)
 
     def _tool_say(self, request: Any, params: Any, arguments: Any) -> None:
-        """Write a line as it is."""
+        """Write a raw line to stdout."""
         sys.stdout.buffer.write(arguments["text"].encode() + b"\n")
         self.tell(request)
 
     def _tool_complain(self, request: Any, params: Any, arguments: Any) -> None:
-        """Write much to standard error."""
+        """Write many lines to stderr."""
         sys.stderr.write("something is odd\n" * arguments["times"])
         self.tell(request)
 
     def _tool_spawn(self, request: Any, params: Any, arguments: Any) -> None:
-        """Start a program that leads a session of its own."""
+        """Start a program in its own process session."""
         program = subprocess.Popen(
             [sys.executable, "-c", "import time; time.sleep(3600)"],
             start_new_session=True,
@@ -178,7 +178,7 @@ class Server:
         self.tell(request, pid=program.pid)
 
     def _tool_exit(self, request: Any, params: Any, arguments: Any) -> None:
-        """Crash."""
+        """End the process."""
         os._exit(3)
 
 

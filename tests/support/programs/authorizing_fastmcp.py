@@ -1,4 +1,4 @@
-"""A fastmcp server behind fastmcp's own authorization server, or behind its proxy of somebody else's."""
+"""A fastmcp server behind fastmcp's own authorization server, or behind its proxy of another one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 
 class Upstream(TokenVerifier):
-    """The identity provider behind the proxy: it lets everybody in, and forgets on demand."""
+    """The identity provider behind the proxy: it accepts every user, and forgets tokens on demand."""
 
     def __init__(self) -> None:
         super().__init__(required_scopes=["user"])
@@ -52,7 +52,7 @@ class Upstream(TokenVerifier):
 
 
 class NotingProxy(OAuthProxy):
-    """Note what clients do."""
+    """A proxy that records what clients do."""
 
     def __init__(self, upstream: Upstream, **settings: Any) -> None:
         super().__init__(token_verifier=upstream, **settings)
@@ -83,7 +83,7 @@ def own(origin: str) -> tuple[Any, Any, list[Route]]:
 
 
 def proxy(origin: str) -> tuple[Any, Any, list[Route]]:
-    """Return the proxy of an identity provider that lives in the same process."""
+    """Return fastmcp's proxy of an identity provider in the same process."""
     upstream = Upstream()
     auth = NotingProxy(
         upstream,

@@ -1,4 +1,4 @@
-"""The official SDK's server behind the official SDK's authorization server, which takes clients it does not know."""
+"""The official SDK's server behind the official SDK's authorization server, with dynamic registration."""
 
 from __future__ import annotations
 

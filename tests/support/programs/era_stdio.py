@@ -1,7 +1,7 @@
-"""A scripted server over stdio that speaks 2026-07-28, the handshake revisions, or both; see ``scripted_stdio``.
+"""A scripted stdio server for 2026-07-28, the handshake revisions, or both; see ``scripted_stdio``.
 
-To its script comes ``{"speaks": ["2026-07-28", …], "log": path}``: without the handshake, every request must have its
-``_meta``. Every message that arrives is written to ``log``, one a line.
+Its script also has ``{"speaks": ["2026-07-28", …], "log": path}``. If it does not speak the handshake, every request
+must have ``_meta``. Every message that arrives is appended to ``log``, one per line.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _META = "io.modelcontextprotocol/"
 
 
 class EraProgram(Server):
-    """Answers in the eras it is told to speak."""
+    """Answer in the configured eras."""
 
     def __init__(self, script: dict[str, Any]) -> None:
         super().__init__(script)
@@ -54,11 +54,11 @@ class EraProgram(Server):
         return {"jsonrpc": "2.0", "id": message["id"], "result": {"resultType": "complete", **result}}
 
     def _do_empty(self, message: Any) -> None:
-        """Answer anything with an empty result."""
+        """Answer with an empty result."""
         self._send({"jsonrpc": "2.0", "id": message["id"], "result": {}})
 
     def _do_result(self, message: Any, result: Any) -> None:
-        """Answer with this result."""
+        """Answer with a given result."""
         self._send({"jsonrpc": "2.0", "id": message["id"], "result": result})
 
     def _do_twice(self, message: Any) -> None:
@@ -67,7 +67,7 @@ class EraProgram(Server):
         self._send(self._reply(message))
 
     def _do_proper(self, message: Any) -> None:
-        """Answer as the era has it."""
+        """Answer correctly for the era of the request."""
         self._send(self._reply(message))
 
     def _do_refuse(self, message: Any, code: int, data: Any = None) -> None:

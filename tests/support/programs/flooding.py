@@ -1,7 +1,7 @@
-"""An MCP server that answers every call and floods beside: over HTTP, HTTP+SSE or stdio, with what its first argument says.
+"""An MCP server that answers every call and also floods its client: ``flooding.py stdio|http KIND [PIECES]``.
 
-Written with nothing but blocking sockets, so that it fills whatever it writes to. Over HTTP it prints its port. A call of the
-tool ``count`` is answered with how many bytes of its flood were taken.
+It uses only blocking sockets, so it fills all buffers that it writes to. Over HTTP (and HTTP+SSE, at ``/sse``) it
+prints its port. The tool ``count`` returns how many bytes of the flood were accepted so far.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MESSAGES: dict[str, dict[str, Any]] = {
     },
     "replies": {"id": 7, "result": {}},
 }
-# What these are is no message.
+# These are not messages.
 _RAW = {"comments": b":\n", "blanks": b"\n", "garbage": b"{\n", "bytes": b"x"}
 KINDS = (*_MESSAGES, *_RAW)
 
@@ -37,14 +37,14 @@ taken = 0
 
 
 def line_of(kind: str) -> bytes:
-    """Return one message of a flood, as a line."""
+    """Return one message of a flood as a line."""
     if kind in _RAW:
         return _RAW[kind]
     return json.dumps({"jsonrpc": "2.0", **_MESSAGES[kind]}).encode() + b"\n"
 
 
 def event_of(kind: str) -> bytes:
-    """Return one message of a flood, as an event."""
+    """Return one message of a flood as an event."""
     if kind in ("comments", "blanks"):
         return _RAW[kind]
     return b"data: " + line_of(kind).rstrip(b"\n") + b"\n\n"
@@ -80,10 +80,10 @@ class HttpFlood:
     Parameters
     ----------
     kind
-        What the GET stream, and the reply to a call of ``flood``, is full of; ``interim`` floods with interim responses in
-        place of a reply, ``closing`` closes each GET stream after one event.
+        What fills the GET stream and the reply to the tool ``flood``. ``interim``: interim responses instead of a
+        reply. ``closing``: each GET stream is closed after one event.
     pieces
-        Bytes of each chunk of a stream, 0 for as many as there are.
+        Bytes per chunk of a stream; 0 for large chunks.
     """
 
     def __init__(self, kind: str, pieces: int = 0) -> None:
@@ -92,7 +92,7 @@ class HttpFlood:
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port = self.listener.getsockname()[1]
         self.gets = 0
-        # Of HTTP+SSE: the one stream, who may write to it, and whether it floods by now.
+        # HTTP+SSE: the one stream, the lock for writing to it, and whether the flood has begun.
         self._events: socket.socket | None = None
         self._lock = threading.Lock()
         self._flood_begins = threading.Event()
@@ -146,7 +146,7 @@ class HttpFlood:
         return True
 
     def _stream(self, connection: socket.socket, reply: dict[str, Any] | None) -> None:
-        """Flood; the reply comes after 4 MiB."""
+        """Flood; the reply is sent after 4 MiB."""
         global taken
         if self.kind == "interim":
             block = b"HTTP/1.1 100 Continue\r\n\r\n" * 2000
@@ -194,7 +194,7 @@ class HttpFlood:
             with self._lock:
                 self._chunk(connection, block)
             taken += len(block)
-            # The lock is for replies, too.
+            # Lets a thread with a reply take the lock.
             time.sleep(0)
 
     def _take_message(self, message: dict[str, Any], reply: dict[str, Any] | None) -> None:
@@ -210,7 +210,7 @@ class HttpFlood:
 
 
 def flood_stdio(kind: str) -> None:
-    """Serve stdio and flood the standard output, or with ``stderr`` the standard error, from the first list on."""
+    """Serve stdio, and after ``notifications/initialized`` flood stdout, or stderr with the kind ``stderr``."""
     lock = threading.Lock()
 
     def flood() -> None:
@@ -224,7 +224,7 @@ def flood_stdio(kind: str) -> None:
                 while left:
                     left = left[os.write(number, left) :]
             taken += len(block)
-            # The lock is for replies, too.
+            # Lets the thread with replies take the lock.
             time.sleep(0)
 
     started = False

@@ -1,6 +1,7 @@
-"""An MCP server whose every tool answers with one reply of a kind and of about as many bytes as its first argument says.
+"""An MCP server with large replies: ``heavy.py SIZE stdio|json|events``.
 
-Run with ``stdio`` as the second argument it speaks over its pipes; with ``json`` or ``events`` over HTTP, and prints its port.
+The name of a tool is the kind of its reply, and ``SIZE`` its approximate length in bytes. With ``json`` or ``events``
+it serves HTTP and prints its port.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ KINDS: Final = {
 
 
 def reply_to(message: dict[str, Any], size: int) -> bytes | None:
-    """Return the reply to a message, ``None`` if it asks for none."""
+    """Return the reply to a message, ``None`` if it gets none."""
     method, request_id = message.get("method"), message.get("id")
     if request_id is None:
         return None
@@ -72,7 +73,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     do_DELETE = do_GET
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: standard error is a test's."""
+        """Write nothing to stderr, which tests read."""
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
-"""An MCP server that notes every tool call it executes: over stdio, or with ``--fd`` over HTTP on an inherited socket.
+"""An MCP server that records every executed tool call: over stdio, or with ``--fd`` over HTTP on an inherited socket.
 
-The ledger is a file that several of these share: one line a call, the call's own id, the process id and ``--release``, in
-a single appending write, so that it tells how often a call was executed, and where, whatever was killed meanwhile. It is
-written before the call takes its ``--seconds``.
+Several processes share one ledger file. Each call appends a line with its id, the process id and ``--release`` in a
+single write, before it waits for ``--seconds``. So the ledger shows how often and where each call was executed, even if
+processes are killed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TOOLS = [
 
 
 class Program:
-    """What both transports answer with."""
+    """The answers, the same for both transports."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._ledger = os.open(arguments.ledger, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -53,7 +53,7 @@ class Program:
 
 
 async def serve_stdio(program: Program) -> None:
-    """Answer line by line, each request in its own time, until stdin ends and every answer is given."""
+    """Answer requests in parallel until stdin ends, and then wait for the remaining answers."""
     lines = await _standard_input()
 
     async def answer(message: dict[str, Any]) -> None:
@@ -68,7 +68,7 @@ async def serve_stdio(program: Program) -> None:
 
 
 async def serve_http(program: Program, listener: socket.socket) -> None:
-    """Answer with JSON on connections that are kept, with sessions, until stdin ends."""
+    """Answer with JSON on keep-alive connections, with sessions, until stdin ends."""
     sessions: set[str] = set()
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,8 +1,8 @@
-"""A scripted MCP server over stdio: correct by default, and as wrong as the JSON script in its argument says.
+"""A scripted MCP server over stdio: it answers correctly, or with the faults of the JSON script in its argument.
 
-``{"start": [action, …], "on": {method: [[action, …], …]}, "once": path}``: the actions of ``start`` are done at once;
-the lists of ``on`` replace the answer to the first, second, … request of a method. With ``once``, only the first
-process is scripted: it creates the file at that path, and the ones that find it are correct.
+``{"start": [action, …], "on": {method: [[action, …], …]}, "once": path}``: the actions of ``start`` run at the start;
+the lists of ``on`` replace the answers to the first, second, … request of a method. With ``once``, only the first
+process follows the script: it creates the file at that path, and processes that find the file answer correctly.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _POLL_S = 0.01
 
 
 class Server:
-    """What answers, and what the actions of a script do."""
+    """The server, with a method ``_do_NAME`` for each action of a script."""
 
     def __init__(self, script: dict[str, Any]) -> None:
         self._start: list[Action] = script.get("start", [])
@@ -73,7 +73,7 @@ class Server:
         time.sleep(_FOR_EVER_S)
 
     def _do_ignore_end(self, message: Any) -> None:
-        """Outlive both the end of stdin and SIGTERM."""
+        """Keep running after the end of stdin and after SIGTERM."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         self._ignore_end = True
 
@@ -81,21 +81,21 @@ class Server:
         os.close(1)
 
     def _do_spawn(self, message: Any, pid_file: str) -> None:
-        """Start a grandchild that ends only when it is told to, and note its process id."""
+        """Start a grandchild that sleeps, and write its process id to a file."""
         child = subprocess.Popen(
             [sys.executable, "-c", f"import time; time.sleep({_FOR_EVER_S})"], stdin=subprocess.DEVNULL
         )
         Path(pid_file).write_text(str(child.pid), encoding="ascii")
 
-    # What it says
+    # Messages and output
 
     def _do_note_start(self, message: Any, log: str) -> None:
-        """Leave a trace of having been started."""
+        """Append the process id to a file."""
         with Path(log).open("a", encoding="ascii") as file:
             file.write(f"{os.getpid()}\n")
 
     def _do_wait_for(self, message: Any, path: str) -> None:
-        """Do nothing until there is a file, as a program that downloads what it needs."""
+        """Wait until a file exists, like a program that downloads files first."""
         while not Path(path).exists():
             time.sleep(_POLL_S)
 
@@ -104,14 +104,14 @@ class Server:
         sys.stderr.flush()
 
     def _do_raw(self, message: Any, text: str) -> None:
-        """Write text as it is; a banner, garbage, half a line."""
+        """Write raw text, such as a banner, garbage or half a line."""
         self._write(text.encode("utf-8"))
 
     def _do_bytes(self, message: Any, hex: str) -> None:
         self._write(bytes.fromhex(hex))
 
     def _do_send(self, message: Any, what: Any) -> None:
-        """Send a message of one's own: a notification, a request, a batch."""
+        """Send a given message: a notification, a request or a batch."""
         self._send(what)
 
     def _do_reply(self, message: Any) -> None:
@@ -139,7 +139,7 @@ class Server:
         self._kept.append(message)
 
     def _do_reply_kept(self, message: Any) -> None:
-        """Answer this request, and then those kept, the last one first."""
+        """Answer this request, and then the kept ones, the last one first."""
         self._send(reply_to(message))
         while self._kept:
             self._send(reply_to(self._kept.pop()))

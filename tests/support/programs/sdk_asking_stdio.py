@@ -1,4 +1,4 @@
-"""The official SDK's server over stdio, with tools that ask the client, in the way of either era."""
+"""The official SDK's server over stdio, with tools that send requests to the client, in either era."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ server = MCPServer("asking", version="1.2.3", log_level="ERROR")
 
 
 class Person(BaseModel):
-    """What the form asks for."""
+    """The fields of the form."""
 
     name: str = "Joe"
     age: int

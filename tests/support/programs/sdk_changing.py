@@ -1,4 +1,4 @@
-"""The official SDK's server whose tools and resources change when asked to, with caching hints; ``--stdio`` or HTTP."""
+"""The official SDK's server, with caching hints and a tool that changes tools and resources; ``--stdio`` or HTTP."""
 
 from __future__ import annotations
 

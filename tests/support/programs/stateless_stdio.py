@@ -1,7 +1,7 @@
-"""A server of 2026-07-28 over stdio that can be listened to; ``tools/call`` makes it do things.
+"""A stdio server of 2026-07-28 with subscriptions, controlled by its tools.
 
 The tool ``tell`` sends a notification on every subscription; ``end`` and ``cancel`` end them with a result or a
-cancellation; ``crash`` ends the process; ``received`` returns every message so far, as JSON.
+cancellation; ``crash`` ends the process; ``received`` returns all messages so far as JSON.
 """
 
 from __future__ import annotations
