@@ -56,7 +56,6 @@ class LoopErrors(logging.Handler):
 class Snapshot:
     """The threads, child processes, descriptors and objects of this process, to compare with later ones.
 
-
     Without ``objects``, :meth:`new_objects` has nothing to compare with, and the snapshot takes less time.
     """
 
