@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from typing import Final, Generic, Literal, NamedTuple, TypeVar
+from typing import Final, Generic, Literal, TypeVar
+
+import msgspec
 
 from mcp_manager._core.records import EXCLUDED, Backend, Lease
 from mcp_manager._core.router import Router
@@ -121,7 +123,7 @@ class Pin:
         self.is_used = False
 
 
-class Leased(NamedTuple):
+class Leased(msgspec.Struct, frozen=True, eq=False):
     """A lease, and the pin that the call binds to its session; ``None`` without affinity."""
 
     lease: Lease

@@ -98,7 +98,7 @@ class Attempts:
         CallError
             It could not be sent; ``delivery`` says whether the server may have received it.
         """
-        lease, _ = await self.admitted(call, self.lease(call, call.started_ns))
+        lease = (await self.admitted(call, self.lease(call, call.started_ns))).lease
         instance: Instance = lease.payload
         try:
             await instance.notify(encode_method(call.method), call.request.params, call.deadline_ns)
@@ -184,7 +184,7 @@ class Attempts:
         CallError
             There is no reply, or it came after the deadline.
         """
-        lease, pin = leased
+        lease, pin = leased.lease, leased.pin
         call.tries = 1
         instance: Instance = lease.payload
         session: Session | None = instance.session if landing is None else landing.direct.session
@@ -216,7 +216,7 @@ class Attempts:
 
     async def _resent(self, call: Call, leased: Leased, session: Session, lost: SessionLostError) -> Message:
         """Send the request once more, on the session that replaces the lost one."""
-        lease, pin = leased
+        lease, pin = leased.lease, leased.pin
         instance: Instance = lease.payload
         try:
             if pin is not None and pin.is_binding:
@@ -237,7 +237,7 @@ class Attempts:
         return reply
 
     def _count_failure(self, call: Call, leased: Leased, error: BaseException) -> None:
-        lease, pin = leased
+        lease, pin = leased.lease, leased.pin
         if pin is not None and not isinstance(error, SessionLostError):
             pin.is_used = True
         if call.tries > 1 and isinstance(error, CallError):
@@ -248,7 +248,7 @@ class Attempts:
             self._log.note(call, lease, call.attempts + call.tries, error=error)
 
     def _count_reply(self, call: Call, leased: Leased, reply: Message, now_ns: int) -> None:
-        lease, pin = leased
+        lease, pin = leased.lease, leased.pin
         if pin is not None:
             pin.is_used = True
         attempts = call.attempts + call.tries

@@ -15,7 +15,7 @@ from mcp_manager.transports.base import Sendable
 __all__ = ["ANYWHERE", "FIRST", "Call", "Choice", "Where"]
 
 
-class Where(NamedTuple):
+class Where(msgspec.Struct, frozen=True, eq=False):
     """Where a call may go: to one ``backend``, to the backend of a ``key``, or with neither to any backend."""
 
     backend: Backend | None = None

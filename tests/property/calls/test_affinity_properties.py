@@ -134,7 +134,8 @@ class AffinityMachine(RuleBasedStateMachine):
         is_there = place is not None and place.backend is not None and place.backend.availability != EXCLUDED
         is_there = is_there and place is not None and place.generation == generation
         try:
-            lease, pin = self.affinity.lease(self.call_with(key), self.now_ns, random, FIRST)
+            leased = self.affinity.lease(self.call_with(key), self.now_ns, random, FIRST)
+            lease, pin = leased.lease, leased.pin
         except SessionLostError as lost:
             assert self.is_hard
             assert place is not None
