@@ -183,6 +183,7 @@ def test_the_id_comes_back_as_it_was_written_whatever_the_pieces(port: int, iden
         assert raw.response()[0] == 200
 
 
+@pytest.mark.slow
 @given(
     identities=st.lists(st.integers() | st.text(max_size=20), min_size=1, max_size=20),
     cuts=st.lists(st.integers(0, 4000), max_size=8),
@@ -302,6 +303,7 @@ async def test_it_listens_on_as_many_addresses_as_it_is_told() -> None:
 # The clients
 
 
+@pytest.mark.slow
 async def test_a_wrong_reply_is_noticed_by_every_client() -> None:
     case = Case("json", 300, 1)
     wrong = [*case.expected()._replace(letters=1, ending="no such end")]
@@ -333,6 +335,7 @@ def run_bench(*arguments: str, **environment: str) -> subprocess.CompletedProces
     )
 
 
+@pytest.mark.slow
 def test_a_miniature_comparison_prints_and_writes_everything(tmp_path: Path) -> None:
     done = run_bench(*SMALLEST, "--json", str(tmp_path / "b.json"), "--svg", str(tmp_path / "b.svg"))
     assert done.returncode == 0, done.stderr
@@ -354,6 +357,7 @@ def test_a_miniature_comparison_prints_and_writes_everything(tmp_path: Path) -> 
     assert any(written["machine"] in (text or "") for text in texts) or written["date"] in " ".join(map(str, texts))
 
 
+@pytest.mark.slow
 def test_a_peer_that_is_not_there_is_left_out_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "fastmcp.py").write_text("raise ImportError('it is not installed')")
     chosen = ["--client", "fastmcp", "--client", "execute_raw"]
@@ -403,6 +407,7 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
         assert option in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
 def test_its_processes_end_with_it(signal_number: int) -> None:
     with subprocess.Popen([*COMMAND, "--quick"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -415,6 +420,7 @@ def test_its_processes_end_with_it(signal_number: int) -> None:
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_a_client_that_waits_for_an_answer_ends_with_it_too() -> None:
     command = [*COMMAND, "--quick", "--client", "aiohttp + orjson", "--rounds", "1000"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:

@@ -217,6 +217,7 @@ async def test_an_instance_that_dies_during_a_rolling_replacement_costs_its_own_
     assert victim not in manager.server("a").pids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_whatever_happens_in_whatever_order_the_accounts_are_right_in_the_end(
     ledger: Path, manager: McpManager, seed: int

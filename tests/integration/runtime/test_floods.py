@@ -148,6 +148,7 @@ async def test_http_and_sse_has_its_share_of_every_turn(work: Work) -> None:
             assert text_of(await manager.execute_raw("flood", tool("echo"))) == "done"
 
 
+@pytest.mark.slow
 async def test_a_flood_is_counted_and_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     with flooding("notifications") as config:
         async with managed() as manager:

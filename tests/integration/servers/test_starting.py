@@ -142,6 +142,7 @@ async def test_a_slow_start_after_a_crash_is_not_ended(slow: Slow) -> None:
     assert slow.starts == 2
 
 
+@pytest.mark.slow
 async def test_a_start_that_runs_out_is_told_with_what_was_written_and_the_next_has_longer() -> None:
     prompt = [{"do": "stderr", "text": "npm warn\n"}, {"do": "raw", "text": "Need to install x\nOk to proceed? (y) "}]
     program = scripted_stdio({"start": [*prompt, {"do": "hang"}]})
