@@ -200,6 +200,7 @@ def starting_after(seconds: float, **settings: object) -> dict[str, object]:
     return {"command": sys.executable, "args": ["-P", "-c", code], "connect_timeout_s": 0.1, **settings}
 
 
+@pytest.mark.slow
 def test_check_waits_for_programs_that_are_still_starting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     servers = {"slow": starting_after(1.0), "stuck": starting_after(300, start_timeout_s=2)}
     assert main(["check", str(write(tmp_path / "slow.json", {"servers": servers}))]) == 1
@@ -213,6 +214,7 @@ def test_check_waits_for_programs_that_are_still_starting(tmp_path: Path, capsys
     assert "stuck: no handshake within start_timeout_s (2 s)" in shown.out
 
 
+@pytest.mark.slow
 def test_tools_and_call_wait_for_a_program_that_is_still_starting(tmp_path: Path) -> None:
     slow = starting_after(1.0, request_timeout_s=0.3)
     path = str(write(tmp_path / "slow.json", {"servers": {"slow": slow}}))

@@ -43,6 +43,7 @@ async def calls_over_a_block(manager: McpManager, held: faults.Hold | None, serv
     return await asyncio.gather(*calls, return_exceptions=True)
 
 
+@pytest.mark.slow
 async def test_replies_that_came_while_the_loop_was_blocked_are_late_and_no_failures() -> None:
     with ScriptedServer() as server:
         async with McpManager() as manager:
@@ -168,6 +169,7 @@ async def test_a_server_that_is_slow_beside_a_block_is_at_fault(transport: str) 
         assert manager.server("a").circuit == "Open"
 
 
+@pytest.mark.slow
 async def test_a_session_that_is_made_while_the_loop_is_blocked_is_made() -> None:
     with ScriptedServer() as server:
         held = faults.Hold()

@@ -180,6 +180,7 @@ async def test_a_flood_that_only_the_parser_sees_is_counted(monkeypatch: pytest.
             assert manager.server("drips").faults.get(FLOOD, 0) >= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["http", "stdio"])
 async def test_pings_without_end_are_answered_as_far_as_there_is_time(way: str) -> None:
     with contextlib.ExitStack() as stack:

@@ -206,6 +206,7 @@ async def test_a_line_that_is_no_message_is_told_when_a_reply_does_not_come() ->
         assert error.hint == ""
 
 
+@pytest.mark.slow
 @pytest.mark.both_loops
 async def test_programs_that_only_wait_keep_nobody_from_starting() -> None:
     waiting = scripted_stdio({"start": [{"do": "hang"}]})
