@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from _pytest.logging import caplog_records_key
@@ -37,6 +38,8 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 # Enough event-loop iterations for closed connections to be notified; a task that needs more was not awaited.
 _CLOSING_PASSES = 20
 
+_SLOW_LEFT_OUT = pytest.StashKey[int]()
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -44,6 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="install all servers of tests/support/published_servers.toml (2 GB), and test with all of them",
     )
+    parser.addoption("--slow", action="store_true", help="run the tests that are marked slow, too")
     parser.addoption(
         "--loop",
         choices=("asyncio", "uvloop", "eager"),
@@ -58,6 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
     loop = config.getoption("loop")
     if loop is not None and loop not in loops():
         raise pytest.UsageError(f"--loop {loop} is not available: {missing_loop(loop)}")
+    config.addinivalue_line("markers", "slow: takes seconds; run by .ci/run and by pytest --slow")
     config.addinivalue_line("markers", "both_loops: run an async test on asyncio's loop and on uvloop's")
     config.addinivalue_line(
         "markers", f"allow_leaks(*kinds, reason): allow these kinds of leaks; kinds are {', '.join(KINDS)}"
@@ -67,12 +72,39 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect tests that are not async if a loop is selected."""
+    """Deselect tests that are not async if a loop is selected, and slow tests unless they are asked for."""
     if config.getoption("loop") is not None:
-        left_out = [item for item in items if not is_async_test(item)]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if is_async_test(item)]
+        leave_out(config, items, lambda item: not is_async_test(item))
+    if not config.getoption("slow"):
+        config.stash[_SLOW_LEFT_OUT] = leave_out(config, items, lambda item: bool(item.get_closest_marker("slow")))
+
+
+def leave_out(config: pytest.Config, items: list[pytest.Item], unwanted: Callable[[pytest.Item], bool]) -> int:
+    """Deselect tests and return how many."""
+    left_out = [item for item in items if unwanted(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if not unwanted(item)]
+    return len(left_out)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that began the run what this worker of it left out."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["slow_left_out"] = session.config.stash.get(_SLOW_LEFT_OUT, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    # Every worker collects the same tests.
+    node.config.stash[_SLOW_LEFT_OUT] = getattr(node, "workeroutput", {}).get("slow_left_out", 0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if left_out := config.stash.get(_SLOW_LEFT_OUT, 0):
+        terminalreporter.write_line(f"slow tests left out: {left_out} (--slow runs them)")
 
 
 def pytest_collection_finish() -> None:

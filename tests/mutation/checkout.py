@@ -87,6 +87,7 @@ class Checkout:
             "-p",
             "no:randomly",
             "--no-header",
+            "--slow",
         ]
         command += ["--hypothesis-seed=0", "--override-ini", "pythonpath=. tests", *tests]
         status, output = self._run(command, self._limit_s)

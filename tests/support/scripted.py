@@ -217,6 +217,11 @@ class ScriptedServer(Watched):
         with self._lock:
             return len(self._connections)
 
+    def is_open(self, connection: int) -> bool:
+        """Whether the connection of that number is open."""
+        with self._lock:
+            return any(each.number == connection for each in self._connections)
+
     @property
     def connections(self) -> set[Connection]:
         """The open connections."""

@@ -194,6 +194,7 @@ def test_the_id_comes_back_as_it_was_written_whatever_the_pieces(port: int, iden
         assert raw.response()[0] == 200
 
 
+@pytest.mark.slow
 @given(
     identities=st.lists(st.integers() | st.text(max_size=20), min_size=1, max_size=20),
     cuts=st.lists(st.integers(0, 4000), max_size=8),
@@ -313,6 +314,7 @@ async def test_it_listens_on_as_many_addresses_as_it_is_told() -> None:
 # The clients
 
 
+@pytest.mark.slow
 async def test_a_wrong_reply_is_noticed_by_every_client() -> None:
     case = Case("json", 300, 1)
     wrong = [*case.expected()._replace(letters=1, ending="no such end")]
@@ -344,6 +346,7 @@ def run_bench(*arguments: str, **environment: str) -> subprocess.CompletedProces
     )
 
 
+@pytest.mark.slow
 def test_a_miniature_comparison_prints_and_writes_everything(tmp_path: Path) -> None:
     done = run_bench(*SMALLEST, "--json", str(tmp_path / "b.json"), "--svg", str(tmp_path / "b.svg"))
     assert done.returncode == 0, done.stderr
@@ -365,6 +368,7 @@ def test_a_miniature_comparison_prints_and_writes_everything(tmp_path: Path) -> 
     assert any(written["machine"] in (text or "") for text in texts) or written["date"] in " ".join(map(str, texts))
 
 
+@pytest.mark.slow
 def test_a_peer_that_is_not_there_is_left_out_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "fastmcp.py").write_text("raise ImportError('it is not installed')")
     chosen = ["--client", "fastmcp", "--client", "execute_raw"]
@@ -413,6 +417,7 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
         assert option in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
 def test_its_processes_end_with_it(signal_number: int) -> None:
     command = [*COMMAND, "--quick"]
@@ -428,6 +433,7 @@ def test_its_processes_end_with_it(signal_number: int) -> None:
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_a_client_that_waits_for_an_answer_ends_with_it_too() -> None:
     command = [*COMMAND, "--quick", "--client", "aiohttp + orjson", "--rounds", "1000"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=child_environment()) as process:

@@ -352,6 +352,7 @@ def test_sixteen_threads_call_while_the_loop_of_the_manager_ends(stops: bool) ->
     asyncio.run(main()).assert_all_were_refused()
 
 
+@pytest.mark.slow
 def test_calls_that_arrive_while_asyncio_run_ends_leave_no_task() -> None:
     over = threading.Event()
 

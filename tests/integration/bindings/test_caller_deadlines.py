@@ -99,6 +99,7 @@ def test_a_call_that_a_blocked_loop_has_not_begun_is_withdrawn(
     assert circuit(manager) == "Closed"
 
 
+@pytest.mark.slow
 @CALLERS
 def test_a_call_that_was_begun_before_the_loop_was_blocked_is_cancelled(
     manager: PyMcpManager, server: ScriptedServer, call: Callable[..., str]
@@ -107,7 +108,7 @@ def test_a_call_that_was_begun_before_the_loop_was_blocked_is_cancelled(
     server.script("tools/call", held)
     with ThreadPoolExecutor(1) as threads:
         # Much longer than it takes until the loop is blocked, which must be before the deadline.
-        calling = threads.submit(call, manager, timeout=3.0)
+        calling = threads.submit(call, manager, timeout=1.5)
         asyncio.run(server.wait_for("tools/call"))
         with Blocked(loop_of(manager)):
             error = calling.exception()

@@ -83,6 +83,7 @@ def rows_of(text: str) -> dict[str, list[str]]:
 # The demonstration
 
 
+@pytest.mark.slow
 def test_the_demo_shows_what_it_claims(tmp_path: Path) -> None:
     with no_orphans():
         done = subprocess.run([*COMMAND, "demo"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
@@ -115,6 +116,7 @@ def test_the_demo_shows_what_it_claims(tmp_path: Path) -> None:
     assert set(claims) == {"yes"}
 
 
+@pytest.mark.slow
 async def test_the_demo_fails_if_the_server_does_not_come_back(capsys: pytest.CaptureFixture[str]) -> None:
     status = await Demo(restart=False, phase_s=0.4, patience_s=5.0).run()
     shown = capsys.readouterr()
@@ -128,6 +130,7 @@ async def test_the_demo_gives_up_in_time(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().err == "mcp-manager: the demonstration was not over within 1 s\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM), (signal.SIGKILL, -signal.SIGKILL)]
 )
@@ -197,6 +200,7 @@ def starting_after(seconds: float, **settings: object) -> dict[str, object]:
     return {"command": sys.executable, "args": ["-P", "-c", code], "connect_timeout_s": 0.1, **settings}
 
 
+@pytest.mark.slow
 def test_check_waits_for_programs_that_are_still_starting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     servers = {"slow": starting_after(1.0), "stuck": starting_after(300, start_timeout_s=2)}
     assert main(["check", str(write(tmp_path / "slow.json", {"servers": servers}))]) == 1
@@ -210,6 +214,7 @@ def test_check_waits_for_programs_that_are_still_starting(tmp_path: Path, capsys
     assert "stuck: no handshake within start_timeout_s (2 s)" in shown.out
 
 
+@pytest.mark.slow
 def test_tools_and_call_wait_for_a_program_that_is_still_starting(tmp_path: Path) -> None:
     slow = starting_after(1.0, request_timeout_s=0.3)
     path = str(write(tmp_path / "slow.json", {"servers": {"slow": slow}}))

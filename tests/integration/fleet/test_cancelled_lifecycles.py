@@ -65,6 +65,7 @@ async def assert_told(bystanders: list[asyncio.Task[Any]]) -> None:
         assert isinstance(outcome, McpManagerError | TimeoutError) or not isinstance(outcome, BaseException), outcomes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transport", ["http", "stdio"])
 @pytest.mark.parametrize("name", OPERATIONS)
 async def test_giving_up_an_operation_cancels_nobody_else(name: str, transport: str) -> None:

@@ -116,6 +116,7 @@ async def test_servers_of_a_list_are_scaled_from_one_to_three_to_one(
         assert {entry.pid for entry in read_ledger(ledger)[executed:]} == {servers[0].pid}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRATEGIES)
 async def test_a_new_release_replaces_all_instances(ledger: Path, manager: McpManager, took: Took, name: str) -> None:
     others = children()
@@ -138,6 +139,7 @@ async def test_a_new_release_replaces_all_instances(ledger: Path, manager: McpMa
     assert {entry.release for entry in read_ledger(ledger)[executed:]} == {"2"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRATEGIES)
 async def test_a_release_that_does_not_start_leaves_the_old_one_serving(
     ledger: Path, manager: McpManager, name: str
@@ -217,6 +219,7 @@ async def test_an_instance_that_dies_during_a_rolling_replacement_costs_its_own_
     assert victim not in manager.server("a").pids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_whatever_happens_in_whatever_order_the_accounts_are_right_in_the_end(
     ledger: Path, manager: McpManager, seed: int

@@ -77,6 +77,7 @@ async def test_a_halted_program_is_replaced_with_all_it_has_started(tmp_path: Pa
         await manager.ping("a")
 
 
+@pytest.mark.slow
 async def test_a_program_that_is_busy_for_longer_than_probes_may_take_ends_well() -> None:
     async with McpManager() as manager:
         await manager.deploy("a", busy())
@@ -87,6 +88,7 @@ async def test_a_program_that_is_busy_for_longer_than_probes_may_take_ends_well(
         assert manager.server("a").restarts == {}
 
 
+@pytest.mark.slow
 async def test_a_call_that_was_given_up_keeps_it_busy_as_well() -> None:
     async with McpManager() as manager:
         await manager.deploy("a", busy(request_timeout_s=60.0))
@@ -101,6 +103,7 @@ async def test_a_call_that_was_given_up_keeps_it_busy_as_well() -> None:
         assert manager.server("a").pids == before
 
 
+@pytest.mark.slow
 async def test_a_tool_that_loops_on_when_its_call_is_over_is_ended(caplog: pytest.LogCaptureFixture) -> None:
     async with McpManager() as manager:
         await manager.deploy("a", busy())
@@ -113,6 +116,7 @@ async def test_a_tool_that_loops_on_when_its_call_is_over_is_ended(caplog: pytes
         assert any("did not answer 3 probes in a row and was killed" in each.getMessage() for each in caplog.records)
 
 
+@pytest.mark.slow
 async def test_one_of_several_is_replaced_while_the_others_serve() -> None:
     async with McpManager() as manager:
         config = busy(instances=3, max_instances=3, balancing={"policy": "round_robin"})
@@ -126,6 +130,7 @@ async def test_one_of_several_is_replaced_while_the_others_serve() -> None:
         await manager.ping("a")
 
 
+@pytest.mark.slow
 async def test_it_can_be_turned_off() -> None:
     async with McpManager() as manager:
         await manager.deploy("a", busy(restart={"initial_s": 0.1, "on_hang": False}, shutdown_grace_s=0.0))
@@ -150,6 +155,7 @@ class Stuck:
         await connection.answer(request)
 
 
+@pytest.mark.slow
 async def test_a_session_that_is_stuck_is_made_anew_and_the_old_one_ended() -> None:
     with ScriptedServer() as server:
         async with McpManager() as manager:

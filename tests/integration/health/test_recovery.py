@@ -17,7 +17,7 @@ async def test_a_circuit_closes_without_traffic_and_long_before_the_next_interva
         async with McpManager() as manager:
             # The probes' interval stays at its 30 s, which is longer than this test waits.
             breaker = {"open_s": 0.2, "consecutive_failures": 2, "half_open_successes": 3}
-            await manager.deploy("a", {"url": server.url, "breaker": breaker})
+            await manager.deploy("a", {"url": server.url, "breaker": breaker, "health": {"settle_s": 0.05}})
             for number in range(3):
                 await manager.execute_raw("a", echo(str(number)))
             server.script("tools/call", faults.Status(500), times=2)
@@ -36,7 +36,7 @@ async def test_a_circuit_closes_without_traffic_and_long_before_the_next_interva
 async def test_the_failure_of_one_server_says_nothing_about_another_that_has_recovered() -> None:
     settings = {
         "breaker": {"open_s": 0.1, "open_max_s": 0.2, "consecutive_failures": 1},
-        "health": {"interval_s": 0.1, "unhealthy_interval_s": 0.1, "unhealthy_interval_max_s": 0.1},
+        "health": {"interval_s": 0.1, "unhealthy_interval_s": 0.1, "unhealthy_interval_max_s": 0.1, "settle_s": 0.05},
     }
     with ScriptedServer() as server, ScriptedServer() as other:
         async with McpManager() as manager:
@@ -87,7 +87,7 @@ async def test_errors_whose_codes_are_named_open_the_circuit() -> None:
 async def test_a_server_whose_calls_all_fail_is_not_healthy_though_it_answers_pings(fault: Fault) -> None:
     with ScriptedServer() as server:
         async with McpManager() as manager:
-            health = {"interval_s": 0.1, "jitter": 0.0, "settle_s": 0.05}
+            health = {"interval_s": 0.03, "jitter": 0.0, "settle_s": 0.05}
             breaker = {"enabled": False}
             await manager.deploy("a", {"url": server.url, "health": health, "breaker": breaker})
             server.script_always("tools/call", fault)

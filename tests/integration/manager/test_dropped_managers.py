@@ -275,6 +275,7 @@ ENDINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_the_interpreter_ends_with_a_manager(ending: str, tmp_path: Path) -> None:
     code, script = ENDINGS[ending]

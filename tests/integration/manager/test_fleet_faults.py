@@ -172,6 +172,7 @@ async def test_one_server_of_three_that_is_killed_hurts_what_it_had_and_no_more(
                 await is_whole(manager, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transport", ["stdio", "http"])
 async def test_one_of_three_that_is_halted_fails_its_calls_at_their_deadline_and_serves_again_when_it_goes_on(
     ledger: Path, recovered: Recovered, transport: str
@@ -202,6 +203,7 @@ async def test_one_of_three_that_is_halted_fails_its_calls_at_their_deadline_and
                 await calls.answered(40)
 
 
+@pytest.mark.slow
 async def test_a_slow_instance_gets_few_of_the_calls(ledger: Path) -> None:
     with fleet_of_three(ledger, first_takes_s=0.5) as servers:
         async with McpManager() as manager:
@@ -214,6 +216,7 @@ async def test_a_slow_instance_gets_few_of_the_calls(ledger: Path) -> None:
             assert 1 <= shares[servers[0].pid] <= shares.total() // 10
 
 
+@pytest.mark.slow
 async def test_a_flapping_server_loses_no_call_and_serves_whenever_it_is_up(ledger: Path, recovered: Recovered) -> None:
     with fleet_of_three(ledger) as servers:
         async with McpManager() as manager:

@@ -88,6 +88,7 @@ async def test_nothing_outlives_stop(fleet: FullFleet) -> None:
     assert all(found and "answered" not in found for found in ends.values()), ends
 
 
+@pytest.mark.slow
 async def test_nothing_of_a_server_outlives_its_removal(fleet: FullFleet) -> None:
     async with watching_manager() as manager:
         before, tasks_before, timers_before = Snapshot(), tasks(), timers()

@@ -35,7 +35,7 @@ ARGS = ("-P", "-m", "mcp_manager.cli.demo_servers.stdio_server")
 FAST = {
     "breaker": {"open_s": 0.3, "jitter": 0.0, "consecutive_failures": 3},
     "restart": {"initial_s": 0.1, "jitter": 0.0},
-    "health": {"unhealthy_interval_s": 0.2, "unhealthy_interval_max_s": 0.5},
+    "health": {"unhealthy_interval_s": 0.2, "unhealthy_interval_max_s": 0.5, "settle_s": 0.1},
 }
 
 
@@ -391,7 +391,7 @@ for line in sys.stdin:
 
     handlers = {"roots/list": roots, "sampling/createMessage": broken}
     async with McpManager(handlers=handlers) as manager:
-        await manager.deploy("a", {"command": sys.executable, "args": [str(server)]})
+        await manager.deploy("a", {"command": sys.executable, "args": [str(server)], "protocol_version": "2025-11-25"})
         told = (await manager.call_tool("a", "roots/list")).structured_content
         assert told["answer"] == {"result": {"roots": [], "asked": ["a", {"q": 1}]}}
         assert set(told["sent"]) == {"roots", "sampling"}

@@ -19,36 +19,22 @@ from support.endings import CYCLIC, SCENARIOS
 TESTS: Final = Path(__file__).resolve().parents[2]
 _PATIENCE_S: Final = 300.0
 
-LOOPS: Final = ("asyncio", "uvloop")
-pytestmark = pytest.mark.parametrize("loop", LOOPS)
+pytestmark = pytest.mark.parametrize("loop", ["asyncio", pytest.param("uvloop", marks=pytest.mark.slow)])
 
 
 @cache
-def played() -> dict[str, Any]:
-    """Play all scenarios in a process per loop, side by side, and return what each leaves, by loop."""
-    processes = {
-        loop: subprocess.Popen(
-            [sys.executable, "-m", "support.endings", loop],
-            cwd=TESTS,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for loop in LOOPS
-        if importlib.util.find_spec(loop) is not None
-    }
-    reports = {}
-    for loop, process in processes.items():
-        told, said = process.communicate(timeout=_PATIENCE_S)
-        assert process.returncode == 0, said
-        reports[loop] = json.loads(told)
-    return reports
+def played(loop: str) -> Any:
+    """Play all scenarios on a loop, in a process of its own, and return what each leaves."""
+    command = [sys.executable, "-m", "support.endings", loop]
+    done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, timeout=_PATIENCE_S, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def left_by(scenario: str, loop: str) -> Any:
-    if loop not in played():
+    if importlib.util.find_spec(loop) is None:
         pytest.skip(f"{loop} is not installed")
-    return played()[loop][scenario]
+    return played(loop)[scenario]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)

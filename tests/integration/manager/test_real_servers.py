@@ -107,18 +107,21 @@ def started_peer(name: str, path: Path) -> Iterator[Peer]:
                 raise AssertionError(name)
 
 
-HTTP = ["sdk-http-sse", "sdk-http-json", "sdk-sse", "fastmcp-http"]
-STDIO = ["sdk-stdio", "time-stdio", "git-stdio"]
+# The slow ones are of the same kinds again, and take a second to import what they are made of.
+PEERS = [
+    *("sdk-http-sse", "fastmcp-http", "sdk-stdio"),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("sdk-http-json", "sdk-sse", "time-stdio", "git-stdio")),
+]
 
 
-@pytest.fixture(scope="module", params=HTTP + STDIO)
+@pytest.fixture(scope="module", params=PEERS)
 def peer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
     """One real server for every test that leaves it alive."""
     with started_peer(request.param, tmp_path_factory.mktemp("peer")) as peer:
         yield peer
 
 
-@pytest.fixture(params=HTTP + STDIO)
+@pytest.fixture(params=PEERS)
 def mortal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Peer]:
     """One real server for one test."""
     with started_peer(request.param, tmp_path) as peer:
@@ -219,7 +222,7 @@ async def test_two_sessions_of_one_server(peer: Peer, manager: McpManager) -> No
 # What the official SDK's server shows beside that
 
 
-@pytest.fixture(scope="module", params=["http-sse", "http-json", "stdio"])
+@pytest.fixture(scope="module", params=["http-sse", pytest.param("http-json", marks=pytest.mark.slow), "stdio"])
 def sdk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """The official SDK's server with its tools, resources and prompts: where it is."""
     if request.param == "stdio":

@@ -194,6 +194,7 @@ def cells(*cases: str) -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("peer", "revision", "case"), cells(*(case for case in CASES if case != "restart")))
 async def test_a_real_server(peer: Peer, running: Running, revision: str, case: str) -> None:
     async with deployed(running, revision) as manager:
@@ -201,12 +202,14 @@ async def test_a_real_server(peer: Peer, running: Running, revision: str, case: 
         await RUNS[case](manager, peer, running)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("peer", "revision", "case"), cells("restart"))
 async def test_a_real_server_that_ends(peer: Peer, mortal: Running, revision: str, case: str) -> None:
     async with deployed(mortal, revision, **WATCHFUL) as manager:
         await RUNS[case](manager, peer, mortal)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "peer", [pytest.param(peer, id=peer.name) for peer in PEERS if not peer.reason("call", HANDSHAKE)]
 )

@@ -43,6 +43,7 @@ async def calls_over_a_block(manager: McpManager, held: faults.Hold | None, serv
     return await asyncio.gather(*calls, return_exceptions=True)
 
 
+@pytest.mark.slow
 async def test_replies_that_came_while_the_loop_was_blocked_are_late_and_no_failures() -> None:
     with ScriptedServer() as server:
         async with McpManager() as manager:
@@ -60,6 +61,7 @@ async def test_replies_that_came_while_the_loop_was_blocked_are_late_and_no_fail
             assert text_of(await manager.execute_raw("a", echo("after"))) == "after"
 
 
+@pytest.mark.slow
 async def test_a_reply_over_stdio_that_came_while_the_loop_was_blocked_is_late_and_no_failure() -> None:
     async with McpManager() as manager:
         await manager.deploy("a", scripted_stdio({"on": {"tools/call": [[]] * CALLS}}).config(**TOUCHY))
@@ -72,6 +74,7 @@ async def test_a_reply_over_stdio_that_came_while_the_loop_was_blocked_is_late_a
         assert text_of(await manager.execute_raw("a", echo("after"))) == "after"
 
 
+@pytest.mark.slow
 async def test_a_silence_that_was_judged_after_a_block_is_no_failure() -> None:
     with ScriptedServer() as server:
         async with McpManager() as manager:
@@ -136,6 +139,7 @@ async def test_a_short_deadline_that_a_block_used_up_is_no_failure(transport: st
         assert manager.server("a").circuit == "Closed"
 
 
+@pytest.mark.slow
 @TRANSPORTS
 async def test_a_deadline_that_a_block_before_its_end_used_up_is_no_failure(transport: str) -> None:
     async with silent(transport) as manager:
@@ -149,6 +153,7 @@ async def test_a_deadline_that_a_block_before_its_end_used_up_is_no_failure(tran
         assert manager.server("a").circuit == "Closed"
 
 
+@pytest.mark.slow
 @TRANSPORTS
 async def test_a_server_that_is_slow_beside_a_block_is_at_fault(transport: str) -> None:
     async with silent(transport) as manager:
@@ -164,6 +169,7 @@ async def test_a_server_that_is_slow_beside_a_block_is_at_fault(transport: str) 
         assert manager.server("a").circuit == "Open"
 
 
+@pytest.mark.slow
 async def test_a_session_that_is_made_while_the_loop_is_blocked_is_made() -> None:
     with ScriptedServer() as server:
         held = faults.Hold()
@@ -179,6 +185,7 @@ async def test_a_session_that_is_made_while_the_loop_is_blocked_is_made() -> Non
             assert len(server.requests_of("initialize")) == 1
 
 
+@pytest.mark.slow
 async def test_a_blocked_loop_is_measured_shown_and_told(caplog: pytest.LogCaptureFixture) -> None:
     async with McpManager() as manager:
         for _ in range(2):
@@ -209,6 +216,7 @@ def no_descriptors() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transport", ["stdio", "http", "name"])
 async def test_a_lack_of_descriptors_says_nothing_of_a_server(transport: str) -> None:
     with ScriptedServer() as server:

@@ -148,6 +148,7 @@ async def test_http_and_sse_has_its_share_of_every_turn(work: Work) -> None:
             assert text_of(await manager.execute_raw("flood", tool("echo"))) == "done"
 
 
+@pytest.mark.slow
 async def test_a_flood_is_counted_and_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     with flooding("notifications") as config:
         async with managed() as manager:
@@ -179,6 +180,7 @@ async def test_a_flood_that_only_the_parser_sees_is_counted(monkeypatch: pytest.
             assert manager.server("drips").faults.get(FLOOD, 0) >= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["http", "stdio"])
 async def test_pings_without_end_are_answered_as_far_as_there_is_time(way: str) -> None:
     with contextlib.ExitStack() as stack:

@@ -142,6 +142,7 @@ async def test_a_slow_start_after_a_crash_is_not_ended(slow: Slow) -> None:
     assert slow.starts == 2
 
 
+@pytest.mark.slow
 async def test_a_start_that_runs_out_is_told_with_what_was_written_and_the_next_has_longer() -> None:
     prompt = [{"do": "stderr", "text": "npm warn\n"}, {"do": "raw", "text": "Need to install x\nOk to proceed? (y) "}]
     program = scripted_stdio({"start": [*prompt, {"do": "hang"}]})
@@ -205,6 +206,7 @@ async def test_a_line_that_is_no_message_is_told_when_a_reply_does_not_come() ->
         assert error.hint == ""
 
 
+@pytest.mark.slow
 @pytest.mark.both_loops
 async def test_programs_that_only_wait_keep_nobody_from_starting() -> None:
     waiting = scripted_stdio({"start": [{"do": "hang"}]})

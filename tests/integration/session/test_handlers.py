@@ -167,6 +167,7 @@ async def test_a_request_in_the_stateless_era_is_a_fault_and_not_answered() -> N
         assert manager.server("a").faults == {"a request in a revision without any": 4}
 
 
+@pytest.mark.slow
 async def test_a_handler_that_cannot_be_cancelled_keeps_no_server_from_ending(caplog: pytest.LogCaptureFixture) -> None:
     begun, released = asyncio.Event(), asyncio.Event()
 

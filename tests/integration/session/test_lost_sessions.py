@@ -272,8 +272,9 @@ NO_PINGS = [
 @pytest.mark.parametrize("ping", NO_PINGS, ids=["400 text", "400 named", "404", "200 -32602"])
 @pytest.mark.parametrize("form", ["400 text", "200 -32602 of the Python SDK"])
 async def test_a_server_that_refuses_every_ping_keeps_its_sessions(form: str, ping: Refused) -> None:
+    settings = {**SWIFT, "health": {**SWIFT["health"], "interval_s": 0.02}}
     with ForgetfulServer(PROVEN[form]) as server:
-        async with deployed(server, **SWIFT) as manager:
+        async with deployed(server, **settings) as manager:
             server.script_always("ping", ping)
             server.script("tools/call", PROVEN[form], times=3)
             for _ in range(3):

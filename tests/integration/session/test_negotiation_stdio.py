@@ -58,6 +58,7 @@ async def test_a_program_that_answers_anything_is_greeted(log: Path) -> None:
         assert manager.server("s").faults == {"a malformed result of server/discover": 1}
 
 
+@pytest.mark.slow
 async def test_a_program_that_does_not_answer_the_probe_is_greeted_in_time(log: Path) -> None:
     script = {"on": {"server/discover": [[NEVER]]}}
     async with McpManager() as manager:
@@ -67,6 +68,7 @@ async def test_a_program_that_does_not_answer_the_probe_is_greeted_in_time(log: 
     assert methods(log) == ["server/discover", "initialize", "notifications/initialized", "tools/call"]
 
 
+@pytest.mark.slow
 async def test_a_program_that_answers_the_probe_late_and_knows_no_handshake_is_asked_again(log: Path) -> None:
     script = {"on": {"server/discover": [[NEVER]]}}
     async with McpManager() as manager:

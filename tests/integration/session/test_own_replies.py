@@ -44,6 +44,7 @@ async def test_no_session_takes_the_reply_of_another() -> None:
             assert text_of(await waiting) == "of b"
 
 
+@pytest.mark.slow
 async def test_no_http_sse_session_takes_the_reply_of_another() -> None:
     with HttpSseServer() as server:
         async with McpManager() as manager:

@@ -138,7 +138,7 @@ async def test_a_stream_without_an_end_lasts_as_long_as_its_calls_deadline(
     server: EraServer, manager: McpManager, fault: Fault
 ) -> None:
     server.script("tools/call", fault)
-    error = await beside(manager, failure_of(manager, "s", echo("bad"), timeout=0.4))
+    error = await beside(manager, failure_of(manager, "s", echo("bad"), timeout=0.2))
     assert isinstance(error, DeadlineExceededError) and error.delivery == "unknown"
 
 
@@ -247,7 +247,7 @@ async def test_a_line_that_is_no_answer_fails_its_call_alone(tmp_path: Path, era
     settings = {**CALM, "connect_timeout_s": 10.0, "restart": {"initial_s": 0.05, "max_s": 0.1}}
     async with McpManager() as manager:
         await manager.deploy("s", command.config(**settings, max_response_bytes=LIMIT))
-        failing = asyncio.create_task(failure_of(manager, "s", echo("bad"), timeout=1.0))
+        failing = asyncio.create_task(failure_of(manager, "s", echo("bad"), timeout=0.25))
         if kind is DeadlineExceededError:
             assert json.loads(await manager.execute_raw("s", LIST))["result"]["tools"]
         error = await failing

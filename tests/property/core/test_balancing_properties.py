@@ -198,4 +198,4 @@ class BalancingMachine(RuleBasedStateMachine):
 
 
 TestBalancing = BalancingMachine.TestCase
-TestBalancing.settings = settings(max_examples=400, stateful_step_count=40, deadline=None)
+TestBalancing.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)

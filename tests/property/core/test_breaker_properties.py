@@ -228,4 +228,4 @@ class BreakerMachine(RuleBasedStateMachine):
 
 
 TestBreaker = BreakerMachine.TestCase
-TestBreaker.settings = settings(max_examples=500, stateful_step_count=40, deadline=None)
+TestBreaker.settings = settings(max_examples=250, stateful_step_count=40, deadline=None)

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -194,13 +195,7 @@ class Wrong:
 WRONG = st.builds(Wrong, SHAPES, MUTATIONS, st.one_of(st.none(), st.none(), st.none(), ARBITRARY))
 
 
-@given(
-    st.lists(st.tuples(WRONG, PLACES), min_size=1, max_size=4),
-    st.sampled_from(["end", "lose", "reset"]),
-    st.booleans(),
-)
-@settings(max_examples=1500)
-def test_whatever_arrives_an_exchange_ends_and_has_only_its_own_bytes(
+def exchange_ends_and_has_only_its_own_bytes(
     exchanges: list[tuple[Wrong, list[int]]], ending: str, insists: bool
 ) -> None:
     network = new_network()
@@ -246,6 +241,17 @@ def test_whatever_arrives_an_exchange_ends_and_has_only_its_own_bytes(
     peer.lose()
     assert network.pool.idle == []
     assert network.pool.wires == set()
+
+
+whatever_arrives = given(
+    st.lists(st.tuples(WRONG, PLACES), min_size=1, max_size=4),
+    st.sampled_from(["end", "lose", "reset"]),
+    st.booleans(),
+)
+test_whatever_arrives = settings(max_examples=300)(whatever_arrives(exchange_ends_and_has_only_its_own_bytes))
+test_much_more_arrives = pytest.mark.slow(
+    settings(max_examples=1500)(whatever_arrives(exchange_ends_and_has_only_its_own_bytes))
+)
 
 
 # Against a model
@@ -485,4 +491,4 @@ class WireMachine(RuleBasedStateMachine):
 
 
 TestWires = WireMachine.TestCase
-TestWires.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+TestWires.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
-from support import kept
+from support import kept, leaks
 from support.leaks import Snapshot
 
 from mcp_manager._core.http_message import Exchange
@@ -26,7 +26,8 @@ def test_what_is_held_is_told_with_its_holder() -> None:
 
 
 @pytest.mark.parametrize("in_thread", [False, True])
-def test_a_child_is_told_and_ended(in_thread: bool) -> None:
+def test_a_child_is_told_and_ended(in_thread: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leaks, "_GRACE_S", 0.3)
     before = Snapshot()
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
     with ThreadPoolExecutor(1) as executor:

@@ -31,6 +31,7 @@ def server() -> Iterator[ScriptedServer]:
         yield server
 
 
+@pytest.mark.slow
 async def test_ten_thousand_calls_at_once_by_default(server: ScriptedServer) -> None:
     async with McpManager() as manager:
         await manager.deploy("a", {"url": server.url, "retry": {"attempts": 1}})

@@ -143,6 +143,7 @@ async def test_deadlines_while_waiting_lose_no_place(manager: McpManager, one: S
     assert "late" not in one.executed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("manager", [2], indirect=True)
 async def test_connections_that_fail_give_their_place_back(manager: McpManager, one: ScriptedServer) -> None:
     for _ in range(6):

@@ -14,6 +14,7 @@ SIZE = 1 << 19
 MOST = 4 * SIZE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1, 3])
 @pytest.mark.parametrize("sse", [False, True], ids=["json", "events"])
 async def test_a_reply_in_tiny_chunks_takes_the_memory_of_its_bytes(sse: bool, width: int) -> None:

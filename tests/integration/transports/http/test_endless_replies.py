@@ -107,7 +107,7 @@ async def test_a_drip_ends_at_the_deadline(lanes: bool, beginning: bytes, again:
         async with deployed(server, ManagerConfig(http_lanes=lanes)) as manager:
             await manager.execute_raw("a", echo("before"))
             server.script("tools/call", Endless(beginning, again, pause_s=0.01))
-            error = await failure_of(manager, "a", echo("x"), timeout=0.3)
+            error = await failure_of(manager, "a", echo("x"), timeout=0.15)
             assert isinstance(error, DeadlineExceededError)
             assert error.delivery == "unknown"
             assert text_of(await manager.execute_raw("a", echo("y"), timeout=20.0)) == "y"

@@ -28,7 +28,7 @@ from mcp_manager.errors import (
 from mcp_manager.types import ServerState
 
 SMALL_REPLIES = 64 * 1024
-SHORT_S = 0.4
+SHORT_S = 0.25
 
 
 @pytest.fixture

@@ -108,6 +108,7 @@ class Caller:
             return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_connections", [0, 8])
 async def test_every_reply_finds_its_caller(
     server: ScriptedServer, max_connections: int, monkeypatch: pytest.MonkeyPatch

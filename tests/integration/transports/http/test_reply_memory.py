@@ -41,6 +41,7 @@ def serving(form: str) -> Iterator[dict[str, Any]]:
             process.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "lanes"),
     [("json", True), ("json", False), ("events", True), ("events", False), ("stdio", True)],

@@ -142,6 +142,7 @@ async def test_a_new_connection_that_ends_says_something_of_the_server(server: S
     assert len(server.requests_of("tools/list")) == 1
 
 
+@pytest.mark.slow
 async def test_wires_are_used_again_once_a_server_keeps_them(server: ScriptedServer) -> None:
     server.script_always("*", faults.SilentLastAnswer())
     async with deployed(server) as manager:

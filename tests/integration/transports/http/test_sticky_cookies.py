@@ -135,6 +135,7 @@ async def test_what_is_configured_stays_as_it_is(server: ScriptedServer, config:
     assert cookies(server)[-1] == "mine=1; more=2; pin=b1"
 
 
+@pytest.mark.slow
 async def test_it_ends_when_the_server_says_so(server: ScriptedServer, config: ManagerConfig) -> None:
     server.cookie = lambda request: "pin=b1; Max-Age=1" if request.method == "initialize" else ""
 

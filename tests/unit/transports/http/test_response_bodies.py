@@ -56,6 +56,7 @@ async def test_an_announced_length_beyond_the_limit_is_refused_unread() -> None:
     assert (refused.value.kind, refused.value.size) == (OVERSIZE, 11)
 
 
+@pytest.mark.slow
 async def test_a_body_that_drips_takes_the_memory_of_its_bytes() -> None:
     pieces = [b"abc"] * 30_000
     size = 3 * len(pieces)

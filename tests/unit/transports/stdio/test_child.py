@@ -330,7 +330,7 @@ async def test_sigterm_reaches_the_whole_group() -> None:
     """
     async with running(code) as subject:
         assert await subject.line() == "ready"
-        await subject.child.aclose(2.0)
+        await subject.child.aclose(0.5)
         assert subject.codes == [0]
 
 
