@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from mcp_manager._version import __version__
-from mcp_manager.runtime.moved import find_moved_modules
+from mcp_manager.runtime.moved import install_finder
 
 if TYPE_CHECKING:
     from mcp_manager.auth.redirect import LoopbackRedirect, RedirectHandler
@@ -271,7 +271,7 @@ _MODULE_OF = {
 # "catalog" is the old name of "results".
 _SUBMODULES = frozenset({"auth", "bindings", "catalog", "config", "errors", "manager", "results", "types"})
 
-find_moved_modules()
+install_finder()
 
 
 def __getattr__(name: str) -> object:

@@ -344,7 +344,7 @@ class CircuitOpenError(CallError):
 
 
 class OverloadedError(CallError):
-    """The server, or a limit of the manager, refused the call for now; it was not executed.
+    """The server, or a limit of the manager, refused the call for now. It was not executed, unless ``delivery`` is ``unknown`` (HTTP 503).
 
     Attributes
     ----------

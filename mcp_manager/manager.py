@@ -49,7 +49,7 @@ from mcp_manager.servers.core_settings import limits_together
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.session import ProgressCallback, ProgressReports, SessionTemplate
 from mcp_manager.session.handlers import HandlerMap, Handlers, Roots
-from mcp_manager.session.host import Host
+from mcp_manager.session.host import HostApplication
 from mcp_manager.session.knowledge.output_schemas import OutputSchemas
 from mcp_manager.session.knowledge.tool_hints import ToolHints
 from mcp_manager.transports.base import Request
@@ -64,7 +64,7 @@ __all__ = ["McpManager"]
 T = TypeVar("T")
 
 _CLOCK: Final = time.monotonic_ns
-# Behind a bridge that tells every client everything, one client's tokens must not be another's.
+# A bridge may show one client's notifications to all: no two clients may use the same token.
 _FIRST_TOKENS: Final = range(1_000_000_000, 2_000_000_000)
 
 
@@ -88,10 +88,10 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         Further client capabilities, which override those that follow from ``handlers``: ``{"sampling": {"tools":
         {}}}``.
     trace_context
-        Called for every request to a server of 2026-07-28 or later; returns the trace context to send along
-        (``traceparent``, …).
+        Called for every request; returns the trace context to send along (``traceparent``, …).
     token_store, redirect_handler
-        Keeps OAuth tokens; takes a user to an authorization URL and returns the URL that the user was redirected to.
+        ``token_store`` keeps OAuth tokens. ``redirect_handler`` takes a user to an authorization URL and returns the
+        URL that the user was redirected to.
 
     Raises
     ------
@@ -133,7 +133,7 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         is_asked_by_url = "url" in elicitation_modes(handshake_capabilities(handlers, capabilities))
         self._url_elicitations = UrlElicitations(handlers.get(ELICIT) if is_asked_by_url else None, _CLOCK)
         self._tools = ToolCache(self._list_tools, self._stamp, _CLOCK)
-        host = Host(
+        host = HostApplication(
             identity=client_identity(self._config, handlers, capabilities),
             handlers=listeners,
             clock=_CLOCK,
@@ -141,7 +141,7 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
             listened=frozenset(handlers),
             trace_context=trace_context,
             began=self._tools.began,
-            # The context in which the manager is made: what servers ask and send unasked belongs to no call.
+            # The context in which the manager was made: a server's own requests and notifications belong to no call.
             context=copy_context(),
         )
         self._assembly = Assembly(self._config, host, token_store, redirect_handler)
@@ -151,12 +151,12 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         self._router = Router(together=limits_together(self._config))
         self._monitor = HealthMonitor(self._router, _CLOCK, concurrency=self._config.probe_concurrency)
         self._affinity = Affinity(self._router)
-        self._flights = CallLog(self._config.flight_records, self._router, _CLOCK, time.time)
+        self._call_log = CallLog(self._config.flight_records, self._router, _CLOCK, time.time)
         self._dispatcher = Dispatcher(
             self._router,
             self._monitor,
             _CLOCK,
-            self._flights,
+            self._call_log,
             self._affinity,
             lambda: self._servers.values(),
             config=self._config,
@@ -179,7 +179,7 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
     # Lifecycle
 
     async def start(self) -> None:
-        """Start on the running loop and deploy the configured servers. Starting twice on one loop does nothing.
+        """Start on the running loop and deploy the configured servers. A second call on the same loop does nothing.
 
         It waits for servers for at most ``connect_timeout_s``; those that cannot be reached are retried until they
         answer.
@@ -230,14 +230,14 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         self._serving_thread = 0
         self._stop_asked.set()
         try:
-            # Not awaited itself: that it was cancelled concerns nobody but those who did that.
+            # Waited for, not awaited: if the task is cancelled, that must not cancel the caller.
             await asyncio.wait({self._owner})
             if self._owner.cancelled() and self._phase is Phase.STOPPING:
-                # Before it had begun, by a loop that was closing.
+                # A closing loop cancelled the task before it began.
                 self._owner = background_task(self._own(), "own the manager")
                 await asyncio.wait({self._owner})
         except asyncio.CancelledError:
-            # Whoever gives up waiting wants it to be over, not left half done.
+            # The caller gives up, but the shutdown must not be left half done: end at once.
             if not self._owner.done():
                 if not self._owner.cancelling():
                     self._owner.cancel()
@@ -339,7 +339,7 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
             reply = await self._dispatcher.call(supervisor, method, message, now_ns, deadline_ns)
         else:
             call = Call(supervisor, method, message, now_ns, deadline_ns, where=Where(key=key))
-            reply = await self._dispatcher.complete(call)
+            reply = await self._dispatcher.make(call)
         return reply.take_text(id_raw) if as_text else reply.take_frame(id_raw)
 
     async def call(
@@ -369,12 +369,12 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
                 reply = await self._dispatcher.call(supervisor, method, outgoing, now_ns, deadline_ns)
             else:
                 call = Call(supervisor, method, outgoing, now_ns, deadline_ns, progress, Where(key=key))
-                reply = await self._dispatcher.complete(call)
+                reply = await self._dispatcher.make(call)
             if reply.kind == ERROR and await self._url_elicitations.satisfied(
                 supervisor.template.containment, reply, deadline_ns
             ):
                 again = Call(supervisor, method, outgoing, _CLOCK(), deadline_ns, progress, Where(key=key))
-                reply = await self._dispatcher.complete(again)
+                reply = await self._dispatcher.make(again)
             if progress is not None:
                 await progress[1].finish(deadline_ns)
             return reply
@@ -401,7 +401,7 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         if place is not None and place not in [(each, each.generation) for each in instances]:
             raise RpcError(INVALID_PARAMS, "the session that has the rest of the list is gone", server_id=server_id)
         if len(instances) == 1:
-            # The quick way, which leads to no other.
+            # With one instance, the compiled path can take the call.
             reply = await self.call(server_id, method, params, timeout=timeout)
             return reply, (instances[0], instances[0].generation)
         where = Where(place[0].backend) if isinstance(place, tuple) else ANYWHERE
@@ -412,7 +412,7 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         reply, instance = await self._dispatcher.call_on(call)
         return reply, (instance, instance.generation)
 
-    # What the catalogue of tools asks for
+    # Access to single servers, for the verbs
 
     def _deployed(self, server_ids: Collection[str] | None) -> list[str]:
         self._check_running()
@@ -422,7 +422,7 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         return wanted
 
     async def _list_tools(self, server_id: str, timeout: float | None) -> list[Tool]:
-        # From now on what it listed is kept: the news of a change must find its way here.
+        # The list is cached from now on, so the server's notification of changes is needed.
         self._supervisor_of(server_id).template.knowledge.subscriptions.want(TOOLS_CHANGED)
         return await self.list_tools(server_id, timeout=timeout)
 
@@ -484,5 +484,5 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         self._dispatcher.forget(server_id)
         self._url_elicitations.forget(server_id)
         self._affinity.forget(server_id)
-        self._flights.forget(server_id)
+        self._call_log.forget(server_id)
         self._http.clients.forget(server_id)

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from benchmarks.simulation.simulated_policies import REFERENCES, Balancer, RouterBalancer
 from benchmarks.simulation.simulation import Figures, Hedging, Retrying, World
 from mcp_manager._core.histogram import LatencyWindow
-from mcp_manager.calls.retrying import next_backoff_s
+from mcp_manager.calls.retry_rules import next_backoff_s
 from mcp_manager.config import HedgeConfig, RetryConfig
 from mcp_manager.servers.core_settings import in_ns
 

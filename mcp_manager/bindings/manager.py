@@ -189,7 +189,7 @@ class PyMcpManager(ManagerRunner):
         ServerNotFoundError
             No such server; a ``ValueError``.
         """
-        return self._watched().server_state(server_id).value
+        return self._for_reading().server_state(server_id).value
 
     async def get_server_state_async(self, server_id: str) -> str:
         """Return the server's state; see :meth:`get_server_state`."""
@@ -197,7 +197,7 @@ class PyMcpManager(ManagerRunner):
 
     def get_health_status(self) -> PyHealthStatus:
         """Return the health of the whole fleet at one instant."""
-        return self._watched().health()
+        return self._for_reading().health()
 
     async def get_health_status_async(self) -> PyHealthStatus:
         """Return the health of the whole fleet at one instant."""
@@ -209,7 +209,7 @@ class PyMcpManager(ManagerRunner):
             PyServerInfo(
                 id=each.id, name=each.name, server_type=each.server_type, state=each.state.value, priority=each.priority
             )
-            for each in self._watched().servers()
+            for each in self._for_reading().servers()
         ]
 
     async def list_servers_async(self) -> list[PyServerInfo]:
@@ -218,7 +218,7 @@ class PyMcpManager(ManagerRunner):
 
     def snapshot(self) -> FleetSnapshot:
         """Return the fleet at one instant as plain data without secrets; ``msgspec.json.encode`` makes it JSON."""
-        return self._watched().snapshot()
+        return self._for_reading().snapshot()
 
     async def snapshot_async(self) -> FleetSnapshot:
         """Return the whole fleet at one instant; see :meth:`snapshot`."""
@@ -226,7 +226,7 @@ class PyMcpManager(ManagerRunner):
 
     def export_prometheus_metrics(self) -> str:
         """Return all metrics in the Prometheus text format."""
-        return self._watched().metrics_text()
+        return self._for_reading().metrics_text()
 
     async def export_prometheus_metrics_async(self) -> str:
         """Return all metrics in the Prometheus text format."""

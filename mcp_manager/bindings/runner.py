@@ -119,7 +119,7 @@ class ManagerRunner(Unique):
     # Lifecycle
 
     def start(self) -> None:
-        """Start the manager on a thread of its own and deploy the configured servers. Starting twice does nothing.
+        """Start the manager on a thread of its own and deploy the configured servers. A second call does nothing.
 
         Servers that cannot be reached are retried until they answer.
 
@@ -136,7 +136,7 @@ class ManagerRunner(Unique):
             self._loop = self._thread.loop
             self._calls = self._thread.calls
             self._manager = self._make_manager()
-        _running.add(self)
+        _runners.add(self)
         try:
             self._wait(self._manager.start())
             # A signal handler or another thread may have stopped it meanwhile.
@@ -146,7 +146,7 @@ class ManagerRunner(Unique):
             raise
 
     async def start_async(self) -> None:
-        """Start the manager on the running loop and deploy the configured servers; raises like :meth:`start`."""
+        """Start the manager on the running loop and deploy the configured servers; raises as :meth:`start` does."""
         with self._lock:
             loop = asyncio.get_running_loop()
             if self._is_up and self._loop is loop:
@@ -175,7 +175,7 @@ class ManagerRunner(Unique):
             if self._is_inherited:
                 return _Stopping(None)
             self._stopped = True
-        _running.discard(self)
+        _runners.discard(self)
         if manager is None or loop is None or loop.is_closed():
             return _Stopping(None)
         running = running_loop()
@@ -236,7 +236,7 @@ class ManagerRunner(Unique):
         if self._manager is None or self._loop is None or self._loop.is_closed():
             return
         self._is_inherited, self._home = True, 0
-        _running.discard(self)
+        _runners.discard(self)
         if self._thread is not None:
             self._thread._disown()
         elif self._calls is not None:
@@ -262,8 +262,8 @@ class ManagerRunner(Unique):
                 + ("on an event loop" if self._thread is None else "on its thread")
             )
 
-    def _watched(self) -> McpManager:
-        """Return the manager to read from; before the start, one without servers."""
+    def _for_reading(self) -> McpManager:
+        """Return the manager to read from; before the start, one with no server deployed."""
         if self._is_inherited:
             raise not_running(Phase.INHERITED)
         manager = self._manager
@@ -334,12 +334,12 @@ def _loop_over() -> NotRunningError:
 # If stop() is not awaited, nobody else keeps these tasks alive.
 _shutdowns: set[asyncio.Task[Any]] = set()
 
-_running: weakref.WeakSet[ManagerRunner] = weakref.WeakSet()
+_runners: weakref.WeakSet[ManagerRunner] = weakref.WeakSet()
 
 
 def _stop_all() -> None:
-    for manager in list(_running):
-        manager._stop_at_exit()
+    for runner in list(_runners):
+        runner._stop_at_exit()
 
 
 atexit.register(_stop_all)

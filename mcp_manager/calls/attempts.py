@@ -16,7 +16,7 @@ from mcp_manager.calls.affinity import Affinity, Leased, state_lost
 from mcp_manager.calls.call import FIRST, Call, Choice
 from mcp_manager.calls.call_log import CallLog
 from mcp_manager.calls.latencies import Latencies
-from mcp_manager.calls.recoveries import Recoveries
+from mcp_manager.calls.recovery_counts import Recoveries
 from mcp_manager.config import ManagerConfig
 from mcp_manager.errors import (
     CallError,
@@ -42,7 +42,7 @@ __all__ = ["Attempts", "Landing"]
 
 
 class Landing(NamedTuple):
-    """What the compiled call path received and leaves to Python: any reply but a plain result, or an exception."""
+    """The answer to a call that the compiled path sent and Python must finish: an unusual reply, or an exception."""
 
     direct: DirectCall
     answer: Any
@@ -150,12 +150,12 @@ class Attempts:
         """
         if leased.lease.rejection in MAY_WAIT:
 
-            def attempt(now_ns: int) -> Lease:
+            def try_again(now_ns: int) -> Lease:
                 nonlocal leased
                 leased = self.lease(call, now_ns, Choice(choice.avoid, waited=True))
                 return leased.lease
 
-            lease = await self._room.turn(call.supervisor, leased.lease, attempt, call.deadline_ns)
+            lease = await self._room.turn(call.supervisor, leased.lease, try_again, call.deadline_ns)
             leased = Leased(lease, leased.pin)
         if leased.lease.rejection == Rejection.CIRCUIT_OPEN and _released(call.supervisor):
             leased = self.lease(call, self._clock(), Choice(choice.avoid, again=True))
@@ -316,7 +316,8 @@ class Attempts:
     def _watch_circuits(self, supervisor: Supervisor, *, is_noted: bool = False) -> None:
         """Report a failed call to the monitor, and have it probe the instances whose circuit has just opened.
 
-        ``is_noted`` tells whether the failed call is about to be recorded in the log: then the dump waits for it.
+        ``is_noted`` tells whether the failed call is about to be recorded; then the log writes its latest records only
+        after that one.
         """
         self._monitor.call_failed(supervisor)
         now_ns = self._clock()
@@ -348,7 +349,7 @@ def _late(server_id: str, by_ns: int) -> CallError:
 
 
 def _released(supervisor: Supervisor) -> bool:
-    """Admit calls to the child processes of a server whose restart is due; tell whether there are any."""
+    """Admit calls to those child processes of a server whose restart is due; tell whether there are any."""
     return any([supervisor.release(each) for each in supervisor.instances])
 
 

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from mcp_manager._core.records import Backend
-from mcp_manager.calls.retrying import is_executed_safely
+from mcp_manager.calls.retry_rules import is_executed_safely
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.session import ProgressReports
 from mcp_manager.transports.base import Sendable

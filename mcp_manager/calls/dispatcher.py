@@ -17,8 +17,8 @@ from mcp_manager.calls.call import Call
 from mcp_manager.calls.call_log import CallLog
 from mcp_manager.calls.fallback import Fallbacks
 from mcp_manager.calls.hedging import HedgedCalls, is_hedged
-from mcp_manager.calls.recoveries import Recoveries
-from mcp_manager.calls.retries import Retries
+from mcp_manager.calls.recovery_counts import Recoveries
+from mcp_manager.calls.retry_loop import Retries
 from mcp_manager.config import ManagerConfig
 from mcp_manager.errors import CallError
 from mcp_manager.health import HealthMonitor
@@ -72,7 +72,7 @@ class Dispatcher:
         self._attempts = Attempts(router, monitor, clock, log, affinity, config)
         self._retries = Retries(self._attempts, router, clock, log)
         self._hedged = HedgedCalls(self._attempts, router, clock)
-        self._fallbacks = Fallbacks(servers, self._answer, clock)
+        self._fallbacks = Fallbacks(servers, self._ask_other, clock)
 
     @property
     def recoveries(self) -> Recoveries:
@@ -105,12 +105,12 @@ class Dispatcher:
         """
         if supervisor.has_tool_rates:
             self._check_tool(supervisor, method, request, started_ns)
-        passes = method not in KEPT_BY_SESSION
-        direct = self._begin(supervisor.record, method, request if passes else None, started_ns, deadline_ns)
+        may_go_direct = method not in KEPT_BY_SESSION
+        direct = self._begin(supervisor.record, method, request if may_go_direct else None, started_ns, deadline_ns)
         future = direct.future
         if future is None:
             call = Call(supervisor, method, request, started_ns, deadline_ns)
-            return await self._completed(call, Leased(direct.lease))
+            return await self._make_leased(call, Leased(direct.lease))
         answer: Any
         try:
             answer = await future
@@ -131,20 +131,20 @@ class Dispatcher:
                 # An exception's traceback holds this frame.
                 del answer
         except CallError as error:
-            return await self._recovered(call, direct.lease, error)
+            return await self._recover(call, direct.lease, error)
 
-    async def complete(self, call: Call) -> Message:
+    async def make(self, call: Call) -> Message:
         """Make a call that has a key or reports progress; otherwise the same as :meth:`call`."""
         if call.supervisor.has_tool_rates:
             self._check_tool(call.supervisor, call.method, call.request, call.started_ns)
         if call.where.key is None:
             direct = self._begin(call.supervisor.record, call.method, None, call.started_ns, call.deadline_ns)
-            return await self._completed(call, Leased(direct.lease))
+            return await self._make_leased(call, Leased(direct.lease))
         try:
             leased = self._attempts.lease(call, call.started_ns)
         except CallError as error:
-            return await self._recovered(call, None, error)
-        return await self._completed(call, leased)
+            return await self._recover(call, None, error)
+        return await self._make_leased(call, leased)
 
     async def call_on(self, call: Call) -> tuple[Message, Instance]:
         """Make a call without hedges and fallbacks; return its reply and the instance that sent it.
@@ -154,17 +154,16 @@ class Dispatcher:
         CallError
             There is no reply.
         """
-        reply, lease = await self._tried(call)
+        reply, lease = await self._make_all_attempts(call)
         return reply, lease.payload
 
     async def notify(self, call: Call) -> None:
         """Send a notification to one of a server's instances; raises :class:`CallError` if it could not be sent."""
         await self._attempts.notify(call)
 
-    async def _completed(self, call: Call, leased: Leased) -> Message:
+    async def _make_leased(self, call: Call, leased: Leased) -> Message:
         """Finish a call whose request was not sent yet: wait for a slot, make the attempts, recover from a failure."""
-        has_key = call.where.key is not None
-        may_hedge = call.progress is None and not has_key and call.supervisor.config.hedge.enabled
+        may_hedge = call.progress is None and call.where.key is None and call.supervisor.config.hedge.enabled
         try:
             leased = await self._attempts.admitted(call, leased)
             if may_hedge and is_hedged(call.method):
@@ -172,15 +171,14 @@ class Dispatcher:
             else:
                 reply = await self._attempts.carry(call, leased)
         except CallError as error:
-            return await self._recovered(call, leased.lease, error)
-        if not has_key and call.supervisor.template.knowledge.kept is not None:
-            self._fallbacks.keep(call, reply)
+            return await self._recover(call, leased.lease, error)
+        self._fallbacks.keep(call, reply)
         return reply
 
-    async def _recovered(self, call: Call, lease: Lease | None, error: CallError) -> Message:
+    async def _recover(self, call: Call, lease: Lease | None, error: CallError) -> Message:
         """Recover a call whose first attempt has failed: return the reply of a retry, or else a fallback."""
         try:
-            reply, _ = await self._retries.again(call, lease, error)
+            reply, _ = await self._retries.retry(call, lease, error)
         except CallError as failure:
             # An exception's traceback holds this frame.
             del error
@@ -190,14 +188,13 @@ class Dispatcher:
             answer, kind = found
             self.recoveries.count(call.server_id, kind)
             return answer
-        if call.supervisor.template.knowledge.kept is not None:
-            self._fallbacks.keep(call, reply)
+        self._fallbacks.keep(call, reply)
         return reply
 
-    async def _answer(self, call: Call) -> Message:
-        return (await self._tried(call))[0]
+    async def _ask_other(self, call: Call) -> Message:
+        return (await self._make_all_attempts(call))[0]
 
-    async def _tried(self, call: Call) -> tuple[Message, Lease]:
+    async def _make_all_attempts(self, call: Call) -> tuple[Message, Lease]:
         """Make all attempts of a call; return its reply and the lease of the attempt that got it."""
         if call.supervisor.has_tool_rates:
             self._check_tool(call.supervisor, call.method, call.request, call.started_ns)
@@ -206,7 +203,7 @@ class Dispatcher:
             leased = await self._attempts.admitted(call, leased)
             return await self._attempts.carry(call, leased), leased.lease
         except CallError as error:
-            return await self._retries.again(call, leased.lease, error)
+            return await self._retries.retry(call, leased.lease, error)
 
     def _check_tool(self, supervisor: Supervisor, method: str, request: Sendable, now_ns: int) -> None:
         """Apply the rate limit of the called tool; raises :class:`OverloadedError` above it."""

@@ -9,7 +9,7 @@ import msgspec
 
 from mcp_manager._core.jsonrpc import RESULT, Message, scan_reply
 from mcp_manager.calls.call import Call
-from mcp_manager.calls.recoveries import Recovery
+from mcp_manager.calls.recovery_counts import Recovery
 from mcp_manager.config import FallbackConfig
 from mcp_manager.errors import CallError
 from mcp_manager.protocol import methods
@@ -58,7 +58,8 @@ class Fallbacks:
     def keep(self, call: Call, reply: Message) -> None:
         """Keep the result of a call for later fallbacks, if its server keeps results and the method allows it."""
         kept = call.supervisor.template.knowledge.kept
-        if kept is not None and (call.method in CONTENT or call.method in LISTS):
+        # What a call with a key gets may depend on its session, and so be nobody else's to see.
+        if kept is not None and call.where.key is None and (call.method in CONTENT or call.method in LISTS):
             result = reply.result_buffer
             if result is not None:
                 kept.keep(call.method, call.request.params, bytes(result), self._clock())

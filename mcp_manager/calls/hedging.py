@@ -15,7 +15,7 @@ from mcp_manager.calls.affinity import Leased
 from mcp_manager.calls.attempts import Attempts
 from mcp_manager.calls.availability import has_other
 from mcp_manager.calls.call import Call
-from mcp_manager.calls.retrying import concluded, may_be_repeated
+from mcp_manager.calls.retry_rules import cover_all_attempts, may_be_repeated
 from mcp_manager.config import HedgeConfig
 from mcp_manager.errors import CallError
 from mcp_manager.protocol.safety import CONTENT, LISTS
@@ -244,4 +244,4 @@ async def first_result(tasks: Sequence[asyncio.Task[Message]]) -> Message:
     # A copy: the task holds the original, and a traceback added to that would hold the task.
     last = failures[-1]
     attempts = sum(each.attempts for each in failures)
-    raise concluded(last.for_caller(last.delivery), attempts, may_have_run=may_have_run)
+    raise cover_all_attempts(last.for_caller(last.delivery), attempts, may_have_run=may_have_run)

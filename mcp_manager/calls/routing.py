@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from mcp_manager._core.router import Router
 from mcp_manager.calls.affinity import PinTable, state_lost
-from mcp_manager.calls.retrying import concluded, is_safe
+from mcp_manager.calls.retry_rules import cover_all_attempts, is_safe
 from mcp_manager.errors import (
     CallError,
     CircuitOpenError,
@@ -148,7 +148,7 @@ class Routing:
             self._pin(selector, key, server_id)
             return result
         if failure is not None:
-            raise concluded(failure, failure.attempts, may_have_run=may_have_run)
+            raise cover_all_attempts(failure, failure.attempts, may_have_run=may_have_run)
         raise ServerNotFoundError(f"with {selector}", hint="deploy a server that matches, or change the selector")
 
     async def aclose(self) -> None:

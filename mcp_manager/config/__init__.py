@@ -7,7 +7,6 @@ from mcp_manager.config.auth import AuthConfig
 from mcp_manager.config.health import BreakerConfig, HealthConfig, RestartConfig
 from mcp_manager.config.load import load_manager_config
 from mcp_manager.config.model import ManagerConfig, ServerConfig
-from mcp_manager.config.network import TlsConfig
 from mcp_manager.config.parse import check_server_config, parse_server_config, validate_server_id
 from mcp_manager.config.resilience import (
     BalancingConfig,
@@ -19,6 +18,7 @@ from mcp_manager.config.resilience import (
     RetryBudgetConfig,
     RetryConfig,
 )
+from mcp_manager.config.tls import TlsConfig
 
 __all__ = [
     "AuthConfig",

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from mcp_manager.config._problem import FieldProblem, at, shown
 from mcp_manager.config._url import check_url
 from mcp_manager.config.model import ServerConfig
-from mcp_manager.config.network import TlsConfig
+from mcp_manager.config.tls import TlsConfig
 
 __all__ = ["check_network", "take_socket_url"]
 

@@ -12,7 +12,6 @@ from mcp_manager.config._struct import Count, PositiveSeconds, Seconds, Settings
 from mcp_manager.config._url import expand_template, is_template
 from mcp_manager.config.auth import AuthConfig
 from mcp_manager.config.health import BreakerConfig, HealthConfig, RestartConfig
-from mcp_manager.config.network import TlsConfig
 from mcp_manager.config.resilience import (
     BalancingConfig,
     DiscoveryConfig,
@@ -22,6 +21,7 @@ from mcp_manager.config.resilience import (
     RetryBudgetConfig,
     RetryConfig,
 )
+from mcp_manager.config.tls import TlsConfig
 
 __all__ = ["ManagerConfig", "ServerConfig"]
 

@@ -9,15 +9,14 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 
+from mcp_manager.config._checked_values import is_known, is_plain_id, learn
 from mcp_manager.config._checks import TRANSPORT_SPELLINGS, check_settings, check_text
-from mcp_manager.config._known import is_known, is_plain_id, learn
 from mcp_manager.config._network import take_socket_url
 from mcp_manager.config._plain import describe, kind_of, plain
 from mcp_manager.config._problem import FieldProblem, at, entry, join, shown
 from mcp_manager.config.auth import AuthConfig
 from mcp_manager.config.health import BreakerConfig, HealthConfig, RestartConfig
 from mcp_manager.config.model import ServerConfig
-from mcp_manager.config.network import TlsConfig
 from mcp_manager.config.resilience import (
     BalancingConfig,
     DiscoveryConfig,
@@ -28,6 +27,7 @@ from mcp_manager.config.resilience import (
     RetryBudgetConfig,
     RetryConfig,
 )
+from mcp_manager.config.tls import TlsConfig
 
 __all__ = ["check_server_config", "parse_server_config", "validate_server_id"]
 

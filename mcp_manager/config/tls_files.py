@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from mcp_manager.config._problem import FieldProblem, at
-from mcp_manager.config.network import TlsConfig
+from mcp_manager.config.tls import TlsConfig
 
 __all__ = ["FileStamps", "check_tls_files", "load_identity", "load_trust", "stamps_of"]
 

@@ -21,7 +21,7 @@ from mcp_manager.session import SessionTemplate
 from mcp_manager.session.connect_slots import ConnectSlots
 from mcp_manager.session.endpoints import Endpoints
 from mcp_manager.session.handlers import HandlerMap
-from mcp_manager.session.host import Host
+from mcp_manager.session.host import HostApplication
 from mcp_manager.transports.base import MessageSink, Transport
 from mcp_manager.transports.http.connections.limit import default_limit
 from mcp_manager.transports.http.connections.user_agent import user_agent
@@ -59,7 +59,7 @@ class Assembly:
     def __init__(
         self,
         config: ManagerConfig,
-        host: Host,
+        host: HostApplication,
         token_store: TokenStore | None = None,
         redirect_handler: RedirectHandler | None = None,
     ) -> None:

@@ -32,8 +32,9 @@ from mcp_manager.errors import (
 from mcp_manager.fleet.assembly import Assembly
 from mcp_manager.fleet.capacity import check_instances
 from mcp_manager.fleet.index import FleetIndex, traits_of
-from mcp_manager.fleet.readiness import FleetObserver, Readiness
+from mcp_manager.fleet.observer import FleetObserver
 from mcp_manager.fleet.rollout import Rollout, RolloutPlan
+from mcp_manager.fleet.waiting import Readiness
 from mcp_manager.health import HealthMonitor
 from mcp_manager.runtime.background import background_task, bare_context, finish
 from mcp_manager.servers.core_settings import balancing_settings, limits_of

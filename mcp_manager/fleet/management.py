@@ -32,7 +32,7 @@ class FleetManagement(ABC):
         Parameters
         ----------
         server_id
-            The only key of the server, 1 to 256 characters without control characters.
+            Identifies the server: 1 to 256 characters without control characters.
         config
             Its configuration as a :class:`ServerConfig`, a mapping or JSON text; it is checked in any form.
 
@@ -47,7 +47,7 @@ class FleetManagement(ABC):
         await self._fleet.deploy(server_id, config)
 
     async def undeploy(self, server_id: str) -> None:
-        """Remove a server; its calls under way get ``shutdown_grace_s`` to finish, new ones do not find it.
+        """Remove a server; its calls under way get ``shutdown_grace_s`` to finish, new ones raise :class:`ServerNotFoundError`.
 
         Raises
         ------
@@ -74,7 +74,7 @@ class FleetManagement(ABC):
 
         If it fails, or is cancelled before the switch, the server keeps its old configuration and number of instances.
         Replacements of one server wait for each other. :meth:`scale` does not wait for them, and the number that it
-        sets holds.
+        sets stays in force.
 
         Parameters
         ----------
@@ -88,7 +88,7 @@ class FleetManagement(ABC):
 
             ``canary`` sends a part of the calls to new instances for ``canary_s`` seconds. If these got at least
             ``min_calls``, did not fail much more often than the old ones and were not much slower (p95), it continues
-            as ``blue_green``. Meanwhile calls are drawn by weight, whatever the policy, unless it is ``consistent``.
+            as ``blue_green``. Meanwhile instances are drawn by weight, whatever the policy, except ``consistent``.
         batch
             How many instances ``rolling`` starts at a time, at least 1.
         percentage
@@ -119,8 +119,8 @@ class FleetManagement(ABC):
     async def scale(self, server_id: str, instances: int) -> None:
         """Set how many instances a server has; new ones are connected, surplus ones drain. 0 suspends it.
 
-        The number takes effect at once, and the last one set holds. The method returns when all new instances, also
-        those of another call, have been probed once, or after ``connect_timeout_s``. New instances take no calls before
+        The number takes effect at once, and the last one set stays in force. The method returns when all new instances, including
+        those added by another call, have been probed once, or after ``connect_timeout_s``. New instances take no calls before
         they have a session, as long as another instance has one. An instance that drains takes no new calls, and ends
         with the last of its calls, at most ``drain_timeout_s`` later.
 
@@ -136,7 +136,7 @@ class FleetManagement(ABC):
         ConfigError
             ``instances`` is out of range or not an integer.
         ScaleError
-            The configuration has no place for that many instances.
+            The configuration lists fewer URLs than that.
         ServerNotFoundError
             No such server.
         """
@@ -153,6 +153,11 @@ class FleetManagement(ABC):
         What was changed. A server whose new configuration does not connect keeps the old one and is in ``failed``. One
         whose new program is not up after ``connect_timeout_s`` is in ``starting``; the program takes over when it is
         up.
+
+        Raises
+        ------
+        ConfigError
+            ``config`` is no configuration of a manager; nothing was changed.
         """
         self._check_running()
         return await self._fleet.apply(config)
@@ -180,8 +185,8 @@ class FleetManagement(ABC):
     async def wait_ready(self, min: int | None = None, *, timeout: float | None = None) -> None:
         """Wait until servers are ``Healthy`` or ``Degraded`` and have a session.
 
-        It makes sessions that are missing, also those of lazy servers and where ``health.enabled`` is false. It waits
-        for a server in maintenance, or suspended, until that is put back.
+        It makes sessions that are missing, also those of lazy servers and where ``health.enabled`` is false. A server
+        in maintenance, or suspended, keeps it waiting.
 
         Parameters
         ----------
@@ -197,5 +202,3 @@ class FleetManagement(ABC):
         """
         self._check_running()
         await self._fleet.wait_ready(min, arguments.check_timeout(timeout), self._check_running)
-
-    # Calls

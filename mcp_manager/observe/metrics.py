@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from mcp_manager._core.router import Router
 from mcp_manager._core.snapshots import ServerCounts
-from mcp_manager.calls.recoveries import Recoveries, Recovery
+from mcp_manager.calls.recovery_counts import Recoveries, Recovery
 from mcp_manager.health.readiness import ready_count
 from mcp_manager.observe.views import circuit_of
 from mcp_manager.runtime.loop_lag import LoopLag
@@ -48,7 +48,7 @@ class Scraped(msgspec.Struct, frozen=True, kw_only=True):
     recoveries, restarts
         Retries, hedges and fallbacks by kind, and restarts of child processes by cause.
     floods
-        How often reading from it had to pause for a second.
+        How often reading from it was behind for a full second.
     """
 
     counts: ServerCounts
@@ -158,7 +158,7 @@ class _FleetCollector(Collector):
     def _floods(self) -> Metric:
         family = CounterMetricFamily(
             "mcp_floods",
-            "Times that a server sent so much that reading from it paused again and again for a second",
+            "Times that a server sent so much that reading from it was behind for a full second",
             labels=("server_id",),
         )
         for reading in self._readings:

@@ -36,7 +36,7 @@ class Observation(ABC):
     """The methods of a manager that only read.
 
     They work on any thread and loop, even while the manager's own loop is blocked; before the start and after the end
-    they show a fleet without servers. On the manager's own loop they assess states at once. Elsewhere they return the
+    they show no server, but for the configured or past ids in :meth:`server_state`. On the manager's own loop they assess states at once. Elsewhere they return the
     latest assessment, which follows every change.
     """
 
@@ -44,7 +44,7 @@ class Observation(ABC):
     _servers: dict[str, Supervisor]
     _monitor: HealthMonitor
     _router: Router
-    _flights: CallLog
+    _call_log: CallLog
     _dispatcher: Dispatcher
     _http: HttpPool
     _lag: LoopLag
@@ -157,7 +157,7 @@ class Observation(ABC):
         circuits opens or the outcome of a call is unknown, at most once a minute per server.
         """
         self._judge()
-        return _steadily(self._flights.records)
+        return _steadily(self._call_log.records)
 
     def _request_timeout_s(self, server_id: str | Selector) -> float | None:
         """Return the default timeout of a server's calls in seconds; ``None`` if there is no such server."""

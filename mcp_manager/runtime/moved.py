@@ -14,7 +14,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Final
 
-__all__ = ["MOVED", "find_moved_modules"]
+__all__ = ["MOVED", "install_finder"]
 
 MOVED: Final = {
     "mcp_manager.catalog": "mcp_manager.results",
@@ -51,13 +51,13 @@ class _MovedModules(MetaPathFinder, Loader):
             if error.name != name:
                 raise
             raise ModuleNotFoundError(f"No module named {old!r}", name=old) from error
-        warnings.warn(f"{old} is now {name}; the next release removes the old name", DeprecationWarning, stacklevel=2)
+        warnings.warn(f"{old} is now {name}; the old name is kept for one release", DeprecationWarning, stacklevel=2)
         module.__doc__ = moved.__doc__
         module.__dict__["__all__"] = getattr(moved, "__all__", [])
         module.__dict__["__getattr__"] = lambda attribute: getattr(moved, attribute)
 
 
-def find_moved_modules() -> None:
+def install_finder() -> None:
     """Install the finder, last, so that it is asked only for modules that nothing else finds; idempotent."""
     if not any(isinstance(finder, _MovedModules) for finder in sys.meta_path):
         sys.meta_path.append(_MovedModules())

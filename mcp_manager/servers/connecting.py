@@ -1,4 +1,4 @@
-"""How one attempt makes a session within its time, and the errors of those who wait for it."""
+"""Make a session within its time limit, and the errors for callers that wait for it."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ async def start_program(template: SessionTemplate, attempt: Attempt, overruns: i
 
     Parameters
     ----------
+    template, attempt
+        The server, and the attempt to make a session with it.
     overruns
         How many starts in a row have timed out.
 
@@ -62,24 +64,26 @@ async def start_program(template: SessionTemplate, attempt: Attempt, overruns: i
 
 
 async def reach_endpoint(
-    template: SessionTemplate, attempt: Attempt, is_overdue: Callable[[asyncio.Timeout], None]
+    template: SessionTemplate, attempt: Attempt, on_overdue: Callable[[asyncio.Timeout], None]
 ) -> None:
     """Connect to a URL.
 
     Parameters
     ----------
-    is_overdue
-        ``is_overdue(limit)`` is called after ``connect_timeout_s`` and decides how long the attempt may still go on.
+    template, attempt
+        The server, and the attempt to make a session with it.
+    on_overdue
+        ``on_overdue(limit)`` is called after ``connect_timeout_s`` and decides how long the attempt may still go on.
 
     Raises
     ------
     CallError
-        There is no session in time.
+        No session was made in time.
     """
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(None) as limit:
-            attempt.overdue = loop.call_later(template.config.connect_timeout_s, is_overdue, limit)
+            attempt.overdue = loop.call_later(template.config.connect_timeout_s, on_overdue, limit)
             try:
                 await attempt.session.connect()
             finally:
@@ -91,7 +95,7 @@ async def reach_endpoint(
 
 
 def no_handshake(template: SessionTemplate) -> CallError:
-    """Make the error for an endpoint that there is no session with in time."""
+    """Make the error for an endpoint with which no session was made in time."""
     if template.authorizations is not None and template.authorizations.is_pending:
         return AuthError(
             "the session waits for an authorization in progress",

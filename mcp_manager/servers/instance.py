@@ -89,7 +89,7 @@ class Instance:
         # Made when the first session is lost: most instances lose none.
         self._lost: LostSessions | None = None
         self._closing = False
-        # Of a child process alone: a URL is not ours to restart, and may be tried again at once.
+        # Only for child processes: the manager cannot restart a URL, which may be tried again at once.
         self._restart = RestartDelay(template.config.restart) if template.config.transport == "stdio" else None
         # Whether the last attempt to make a session failed.
         self._has_failed = False
@@ -146,7 +146,7 @@ class Instance:
 
     @property
     def restarts_in_s(self) -> float:
-        """Seconds until the manager restarts a child process that has ended; 0 if it does not wait to do so."""
+        """Seconds until the manager restarts a child process that has ended; 0 if no restart is pending."""
         # This is also read on other threads than the loop's.
         restart = self._restart
         if restart is None or self.session is not None or self._attempt is not None or not self._connected_at:
@@ -378,7 +378,7 @@ class Instance:
             if self.template.config.transport == "stdio":
                 await start_program(self.template, attempt, self._overruns)
             else:
-                await reach_endpoint(self.template, attempt, partial(self._is_overdue, attempt))
+                await reach_endpoint(self.template, attempt, partial(self._on_overdue, attempt))
         except BaseException as error:
             error = self.template.containment.failure(error, "not_sent")
             if not isinstance(error, CallError):
@@ -388,18 +388,18 @@ class Instance:
             return
         await self._succeeded(attempt)
 
-    def _is_overdue(self, attempt: Attempt, limit: asyncio.Timeout) -> None:
+    def _on_overdue(self, attempt: Attempt, limit: asyncio.Timeout) -> None:
         """Fail an attempt that timed out for those who wait; over HTTP, one such attempt may go on for a late answer.
 
-        A bridge may have to start a program for every session. The attempt first gets back the time for which the loop
-        was blocked, because the server may have answered in time.
+        Over HTTP it may go on because the server may be a bridge, which starts a program for every session. The attempt
+        first gets back the time for which the loop was blocked, because the server may have answered in time.
         """
         template, loop = self.template, asyncio.get_running_loop()
         config = template.config
-        lost_s = min(template.host.lag.lost_since(attempt.began_at), config.connect_timeout_s)
-        if lost_s > attempt.given_back_s:
-            delay_s, attempt.given_back_s = lost_s - attempt.given_back_s, lost_s
-            attempt.overdue = loop.call_later(delay_s, self._is_overdue, attempt, limit)
+        blocked_s = min(template.host.lag.lost_since(attempt.began_at), config.connect_timeout_s)
+        if blocked_s > attempt.given_back_s:
+            delay_s, attempt.given_back_s = blocked_s - attempt.given_back_s, blocked_s
+            attempt.overdue = loop.call_later(delay_s, self._on_overdue, attempt, limit)
             return
         may_go_on = (
             config.transport == "http"

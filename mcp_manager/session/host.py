@@ -13,10 +13,10 @@ from mcp_manager.runtime.background import bare_context
 from mcp_manager.runtime.loop_lag import LoopLag
 from mcp_manager.session.handlers import HandlerMap
 
-__all__ = ["Host"]
+__all__ = ["HostApplication"]
 
 
-class Host(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class HostApplication(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What all sessions of a manager share; in MCP's words, the application that hosts the clients.
 
     Parameters

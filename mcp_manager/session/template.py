@@ -9,7 +9,7 @@ from mcp_manager.config import ServerConfig
 from mcp_manager.config.redaction import Secrets
 from mcp_manager.session.connect_slots import ConnectSlots
 from mcp_manager.session.endpoints import Endpoints
-from mcp_manager.session.host import Host
+from mcp_manager.session.host import HostApplication
 from mcp_manager.session.knowledge.knowledge import Knowledge
 from mcp_manager.transports.base import MessageSink, Transport
 from mcp_manager.transports.containment import ContainedTransport, Containment
@@ -61,7 +61,7 @@ class SessionTemplate:
         self,
         server_id: str,
         config: ServerConfig,
-        host: Host,
+        host: HostApplication,
         make_transport: TransportFactory,
         connect_slots: ConnectSlots,
         authorizations: Authorizations | None = None,

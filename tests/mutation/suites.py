@@ -81,7 +81,7 @@ _CALLS: Final = {
     "affinity": ("tests/property/calls/test_affinity_properties.py", "tests/integration/calls/test_affinity.py"),
     "availability": _RETRIES,
     "call": _RETRIES,
-    "retries": ("tests/unit/calls/test_retry_after.py", *_RETRIES),
+    "retry_loop": ("tests/unit/calls/test_retry_after.py", *_RETRIES),
     "attempts": (
         "tests/unit/calls/test_trials.py",
         "tests/unit/calls/test_retry_after.py",
@@ -98,9 +98,9 @@ _CALLS: Final = {
     "routing": ("tests/integration/calls/test_selectors.py", "tests/integration/calls/test_affinity.py"),
     "hedging": ("tests/integration/calls/test_hedging.py",),
     "latencies": ("tests/integration/calls/test_hedging.py",),
-    "recoveries": ("tests/unit/calls/test_trials.py", *_RETRIES),
+    "recovery_counts": ("tests/unit/calls/test_trials.py", *_RETRIES),
     "fallback": ("tests/integration/calls/test_fallbacks.py",),
-    "retrying": (
+    "retry_rules": (
         "tests/unit/calls/test_retrying.py",
         "tests/unit/calls/test_retry_after.py",
         "tests/property/calls/test_retry_properties.py",

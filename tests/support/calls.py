@@ -77,14 +77,16 @@ def text_of(reply: bytes | str) -> str:
     return text
 
 
-async def failure_of(manager: McpManager, server_id: str, request: bytes, *, timeout: float = 2.0) -> CallError:
+async def failure_of(
+    manager: McpManager, server_id: str, request: bytes, *, timeout: float = 2.0, key: str | None = None
+) -> CallError:
     """Send a request that must fail within ``timeout``, and return its error.
 
     The manager's own deadline must end the call; the longer limit here only turns a hang into a test failure.
     """
     try:
         async with asyncio.timeout(timeout + 5.0):
-            reply = await manager.execute_raw(server_id, request, timeout=timeout)
+            reply = await manager.execute_raw(server_id, request, timeout=timeout, key=key)
     except CallError as error:
         assert error.server_id == server_id
         assert server_id in str(error)

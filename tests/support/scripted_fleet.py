@@ -25,7 +25,7 @@ from mcp_manager.protocol.request import encode_method, encode_params
 from mcp_manager.servers.core_settings import balancing_settings, limits_of
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.session.connect_slots import ConnectSlots
-from mcp_manager.session.host import Host
+from mcp_manager.session.host import HostApplication
 from mcp_manager.session.template import SessionTemplate
 from mcp_manager.transports.base import Exchange, LifeSigns, MessageSink, Request
 
@@ -191,7 +191,7 @@ class ScriptedFleet:
         self.router = Router()
         self.monitor = HealthMonitor(self.router, loop.clock, concurrency=1)
         self.router.add_server("a", balancing_settings(self.config.balancing), limits_of(self.config))
-        host = Host(
+        host = HostApplication(
             identity=ClientIdentity(name="test", version="1", capabilities={}, stateless_capabilities={}),
             handlers={},
             clock=loop.clock,

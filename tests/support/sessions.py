@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from mcp_manager.config import parse_server_config
 from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.session.connect_slots import ConnectSlots
-from mcp_manager.session.host import Host
+from mcp_manager.session.host import HostApplication
 from mcp_manager.session.template import SessionTemplate
 
 __all__ = ["session_template"]
@@ -24,7 +24,7 @@ def session_template(
     **settings: Any,
 ) -> SessionTemplate:
     """Make a template whose transports nobody asks for; ``settings`` go into the server's configuration."""
-    host = Host(
+    host = HostApplication(
         identity=ClientIdentity(name="n", version="v", capabilities={}, stateless_capabilities={}),
         handlers={},
         clock=clock,

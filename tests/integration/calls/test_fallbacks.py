@@ -140,6 +140,21 @@ async def test_a_result_that_is_too_old_is_not_given(manager: McpManager, server
         await manager.list_tools("a", timeout=5)
 
 
+@pytest.mark.parametrize("failures", [0, 1], ids=["at once", "after a retry"])
+async def test_the_result_of_a_call_with_a_key_is_not_kept(
+    manager: McpManager, servers: list[ScriptedServer], failures: int
+) -> None:
+    settings = {"retry": {"attempts": 2, "tools": {"echo": "safe"}}, "fallback": {"stale_s": 60.0}}
+    await manager.deploy("a", {"url": servers[0].url, **CALM, **settings})
+    for _ in range(failures):
+        servers[0].script("tools/call", faults.Reset())
+    assert text_of(await manager.execute_raw("a", echo("mine"), key="me", timeout=5)) == "mine"
+    servers[0].script_always("tools/call", faults.Status(401))
+    for key in ("me", "you", None):
+        error = await failure_of(manager, "a", echo("mine"), timeout=5, key=key)
+        assert isinstance(error, AuthError)
+
+
 async def test_what_a_tool_has_done_is_not_claimed_again(manager: McpManager, servers: list[ScriptedServer]) -> None:
     await manager.deploy("a", {"url": servers[0].url, **CALM, "fallback": {"stale_s": 60.0}})
     await manager.execute_raw("a", echo("done"))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_manager.config import HealthConfig, ServerConfig, check_server_config, parse_server_config
-from mcp_manager.config import _known as known
+from mcp_manager.config import _checked_values as known
 from mcp_manager.config._url import check_url
 from mcp_manager.config.parse import check_server_id
 from mcp_manager.errors import ConfigError

@@ -14,7 +14,7 @@ from support.scripted_fleet import Act, ScriptedFleet
 from support.virtual_time import run_in_virtual_time
 
 from mcp_manager._core.records import Backend
-from mcp_manager.calls.retrying import Circumstances, next_backoff_s, pause_s, way_to_repeat
+from mcp_manager.calls.retry_rules import Circumstances, next_backoff_s, pause_s, way_to_repeat
 from mcp_manager.config import RetryConfig
 from mcp_manager.errors import (
     AuthError,

@@ -59,7 +59,7 @@ def test_every_change_makes_a_difference(tmp_path: Path) -> None:
 
 
 def test_a_sample_draws_from_every_file_as_much() -> None:
-    only = ("calls/hedging.py", "calls/retrying.py", "_core/paced.pyx")
+    only = ("calls/hedging.py", "calls/retry_rules.py", "_core/paced.pyx")
     drawn_from = [mutant.path for mutant, _ in drawn(12, 3, only)]
     assert {path: drawn_from.count(path) for path in only} == dict.fromkeys(only, 4)
 

@@ -8,43 +8,21 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from mcp_manager.config.arguments import check_count
-from mcp_manager.errors import CallError, DeadlineExceededError
+from mcp_manager.errors import DeadlineExceededError
+from mcp_manager.fleet.observer import FleetObserver
 from mcp_manager.health import HealthMonitor
 from mcp_manager.health.readiness import is_ready
-from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.types import ServerState
 
-__all__ = ["FleetObserver", "Readiness"]
+__all__ = ["Readiness"]
 
 # Waiting polls, because nothing reports a circuit that closes. Checking a large fleet takes a while, so the pauses keep it
 # below a tenth of the loop's time.
 _LOOK_AGAIN_S: Final = 0.25
 _PAUSES: Final = 9
 # How many servers one error names.
-_TOLD: Final = 5
-
-
-class FleetObserver:
-    """Pass the events of supervisors to the monitor, and wake those who wait for servers to be ready."""
-
-    def __init__(self, monitor: HealthMonitor) -> None:
-        self._monitor = monitor
-        self.changed = asyncio.Event()
-
-    def instance_added(self, supervisor: Supervisor, instance: Instance) -> None:
-        self._monitor.instance_added(supervisor, instance)
-
-    def instance_changed(self, supervisor: Supervisor, instance: Instance, error: CallError | None) -> None:
-        self._monitor.instance_changed(supervisor, instance, error)
-        self.changed.set()
-
-    def instance_removed(self, instance: Instance) -> None:
-        self._monitor.instance_removed(instance)
-        self.changed.set()
-
-    def instance_ended(self, supervisor: Supervisor) -> None:
-        self._monitor.instance_ended(supervisor)
+_MOST_NAMED: Final = 5
 
 
 class Readiness:
@@ -100,8 +78,8 @@ class Readiness:
         """Make the error that names servers that are not ready, at most five of them, and says why."""
         missing = [each for each in self._servers.values() if not is_ready(each, self._monitor)]
         ready = len(self._servers) - len(missing)
-        told = [self._why_unready(each) for each in missing[:_TOLD]]
-        more = [f"and {len(missing) - _TOLD} more"] if len(missing) > _TOLD else []
+        told = [self._why_unready(each) for each in missing[:_MOST_NAMED]]
+        more = [f"and {len(missing) - _MOST_NAMED} more"] if len(missing) > _MOST_NAMED else []
         return DeadlineExceededError(
             f"after {timeout:g} s {ready} of {len(self._servers) if wanted is None else wanted} servers are ready"
             + "".join(f"; {each}" for each in [*told, *more]),
@@ -114,7 +92,7 @@ class Readiness:
         return f"{supervisor.server_id!r} is {state.value} ({', '.join(reasons)}){next(errors, '')}"
 
     def _settle(self, missing: Iterable[Supervisor], wanted: int) -> None:
-        """Have missing sessions made; of servers that were never tried, those of at most ``wanted`` at a time."""
+        """Ask for missing sessions; of servers that were never tried, of at most ``wanted``."""
         for supervisor in missing:
             if self._monitor.state(supervisor)[0] is ServerState.INITIALIZING:
                 if wanted <= 0:

@@ -12,10 +12,10 @@ from mcp_manager.transports.base import Sendable
 
 __all__ = [
     "Circumstances",
-    "concluded",
-    "give_up",
+    "cover_all_attempts",
     "is_executed_safely",
     "is_safe",
+    "mark_final",
     "may_be_repeated",
     "next_backoff_s",
     "pause_s",
@@ -149,7 +149,7 @@ def pause_s(error: CallError, config: RetryConfig, backoff_s: float, known: Circ
     return None if asked_s > longest_s else max(asked_s, backoff_s)
 
 
-def concluded(error: CallError, attempts: int, *, may_have_run: bool) -> CallError:
+def cover_all_attempts(error: CallError, attempts: int, *, may_have_run: bool) -> CallError:
     """Make the last failure cover all attempts, and return it.
 
     Parameters
@@ -167,7 +167,7 @@ def concluded(error: CallError, attempts: int, *, may_have_run: bool) -> CallErr
     return error
 
 
-def give_up(error: CallError) -> None:
+def mark_final(error: CallError) -> None:
     """Mark a failure as final because the server was removed, or the manager stopped, before the next attempt."""
     error.retryable = False
     why = "not retried: the server was removed or the manager stopped"

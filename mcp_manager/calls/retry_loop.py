@@ -14,10 +14,10 @@ from mcp_manager.calls.attempts import Attempts
 from mcp_manager.calls.availability import has_other, is_on_trial
 from mcp_manager.calls.call import Call, Choice
 from mcp_manager.calls.call_log import CallLog
-from mcp_manager.calls.retrying import (
+from mcp_manager.calls.retry_rules import (
     Circumstances,
-    concluded,
-    give_up,
+    cover_all_attempts,
+    mark_final,
     may_be_repeated,
     next_backoff_s,
     pause_s,
@@ -51,7 +51,7 @@ class Retries:
         self._clock = clock
         self._log = log
 
-    async def again(self, call: Call, lease: Lease | None, error: CallError) -> tuple[Message, Lease]:
+    async def retry(self, call: Call, lease: Lease | None, error: CallError) -> tuple[Message, Lease]:
         """Retry a call whose first attempt has failed; return the reply of a later attempt and its lease.
 
         Parameters
@@ -100,9 +100,9 @@ class Retries:
                     lease, error = leased.lease, failure
                 attempts += error.attempts
                 may_have_run = may_have_run or error.delivery == "unknown"
-            concluded(error, attempts, may_have_run=may_have_run)
+            cover_all_attempts(error, attempts, may_have_run=may_have_run)
             if call.supervisor.is_over and error.retryable:
-                give_up(error)
+                mark_final(error)
             self._log.note(call, lease, attempts, error=error)
             raise error
         finally:
@@ -121,7 +121,7 @@ class Retries:
         if supervisor.is_over or lease.rejection in MAY_WAIT:
             # The server is going away, or the call has already waited in a queue for as long as it may.
             return False
-        known = self._known(call, lease, now_ns)
+        known = self._circumstances(call, lease, now_ns)
         wait_s = pause_s(error, supervisor.config.retry, backoff_s, known)
         if wait_s is None:
             return False
@@ -139,7 +139,7 @@ class Retries:
                 pause.cancel()
         return not supervisor.is_over
 
-    def _known(self, call: Call, lease: Lease, now_ns: int) -> Circumstances:
+    def _circumstances(self, call: Call, lease: Lease, now_ns: int) -> Circumstances:
         is_local = lease.rejection != 0
         return Circumstances(
             is_local,
