@@ -36,7 +36,7 @@ from mcp_manager.protocol.revisions import (
 from mcp_manager.protocol.rpc_error import error_text, read_error
 from mcp_manager.protocol.session_loss import confirms_loss
 from mcp_manager.runtime.background import background_task, read_failure, to_its_end
-from mcp_manager.session.era_question import ask_era, is_of_the_moment
+from mcp_manager.session.era_probe import is_inconclusive, probe_era
 from mcp_manager.session.loss_detection import ping, refusal_of
 from mcp_manager.session.template import SessionTemplate
 from mcp_manager.transports.base import Exchange, Request, Transport
@@ -141,7 +141,7 @@ class Negotiation:
         try:
             return await self._handshake(await self._open(sse=is_sse), None, is_sse=is_sse)
         except ProtocolError as error:
-            if is_of_the_moment(error.http_status):
+            if is_inconclusive(error.http_status):
                 raise
         # It answers, but not as it used to.
         self._memory.forget(self._place)
@@ -245,7 +245,7 @@ class Negotiation:
 
     async def _ask(self, transport: Transport, revision: str) -> Verdict:
         try:
-            return await ask_era(
+            return await probe_era(
                 self._server_id, transport, self._client, self._ids, revision, secrets=self._faults.secrets
             )
         except ProtocolError as error:
@@ -253,7 +253,7 @@ class Negotiation:
                 raise
         # Once more: that of a moment passes, and that of a server which fails on what it does not know stays.
         try:
-            return await ask_era(
+            return await probe_era(
                 self._server_id, transport, self._client, self._ids, revision, secrets=self._faults.secrets
             )
         except ProtocolError as error:

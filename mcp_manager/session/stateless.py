@@ -36,7 +36,7 @@ from mcp_manager.protocol.multi_round import (
 )
 from mcp_manager.protocol.revisions import Era, newest_shared
 from mcp_manager.protocol.rpc_error import read_error
-from mcp_manager.session.era_question import ask_era
+from mcp_manager.session.era_probe import probe_era
 from mcp_manager.session.knowledge.response_cache import Ticket
 from mcp_manager.session.listening import Listening
 from mcp_manager.session.resubscription import read_uri
@@ -325,7 +325,7 @@ class StatelessDialect:
             It has: the request was refused, and may be sent again once a session is made.
         """
         try:
-            verdict = await ask_era(
+            verdict = await probe_era(
                 self._server_id, self._transport, self._client, self._ids, self._envelope.revision, deadline_ns
             )
         except CallError:
