@@ -138,7 +138,7 @@ class ServerRequests:
         elif method not in self._handlers:
             self._reply(_error_frame(request_id, METHOD_NOT_FOUND, "Method not found"))
         elif request_id in self._answering:
-            self._faults.count("a request with the id of another one")
+            self._faults.count("a request with an id in use")
             self._reply(_error_frame(request_id, INVALID_REQUEST, "Invalid request: its id is in use"))
         elif len(self._answering) >= _MAX_REQUESTS or self._is_full:
             self._faults.count("too many requests at once")
@@ -246,7 +246,7 @@ class ServerRequests:
         try:
             given = _read_params(params)
             if given is None:
-                self._faults.count("a request whose params are no object", method[:60])
+                self._faults.count("a request whose params are not an object", method[:60])
                 return _error_frame(request_id, INVALID_PARAMS, "Invalid params: they must be an object")
             return _result_frame(request_id, await self._result(method, given))
         except RpcError as error:
@@ -266,7 +266,7 @@ class ServerRequests:
         """
         missing = undeclared(method, params, self._capabilities)
         if missing:
-            self._faults.count("a request for what was not declared", missing)
+            self._faults.count("a request for an undeclared capability", missing)
             raise RpcError(INVALID_PARAMS, f"Invalid params: the client did not declare {missing}")
         try:
             answer = await outcome(self._start(method, params), self._timeout_s)
@@ -298,7 +298,7 @@ class ServerRequests:
     async def _notify(self, method: str, params: bytes | None) -> None:
         given = _read_params(params)
         if given is None:
-            self._faults.count("a notification whose params are no object", method[:60])
+            self._faults.count("a notification whose params are not an object", method[:60])
             return
         try:
             await outcome(self._start(method, given), self._timeout_s)
@@ -337,7 +337,7 @@ class ServerRequests:
 
     def _reply(self, frame: bytes) -> None:
         if self._replies is None:
-            dropped = partial(self._faults.count, "requests without end, whose replies it does not take")
+            dropped = partial(self._faults.count, "replies that the server does not read")
             self._replies = PacedLine(self.spawn, dropped, at_once=_MAX_REPLIES, cost_ns=_REPLY_NS)
         self._replies.add(partial(self._send, frame))
 
@@ -356,7 +356,7 @@ class ServerRequests:
         try:
             request_id = bytes(_cancelled_decoder.decode(params or b"{}").request_id)
         except (msgspec.DecodeError, RecursionError):
-            self._faults.count("malformed cancellation")
+            self._faults.count("a malformed cancellation")
             return
         task = self._answering.get(request_id)
         if task is not None:

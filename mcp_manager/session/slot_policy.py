@@ -10,8 +10,8 @@ __all__ = ["SlotPolicy", "Urgency"]
 
 K = TypeVar("K", bound=Hashable)
 
-# How often in a row a more urgent attempt goes first. Then the less urgent one that has waited longest gets its turn, so
-# that none waits for ever.
+# How often in a row a more urgent attempt goes first. Then the less urgent one that has waited longest goes, so that
+# none waits for ever.
 _PATIENCE: Final = 8
 
 
@@ -124,7 +124,10 @@ class SlotPolicy(Generic[K]):
         return True
 
     def stay(self, key: K) -> bool:
-        """Lend an attempt's slot for long; return ``False`` if it cannot lend, or half of the slots to lend are so lent."""
+        """Lend an attempt's slot for long; return ``False`` if it cannot lend, or too many slots are lent for long.
+
+        At most half of the slots that may be lent may be lent for long.
+        """
         lane = self._lane_of.get(key)
         if lane is None or len(lane.staying) >= (lane.most_lent + 1) // 2 or not self.lend(key):
             return False
