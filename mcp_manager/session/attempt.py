@@ -1,4 +1,4 @@
-"""One attempt to make a session, shared by all who need one."""
+"""One attempt to make a session, shared by every caller that needs the session."""
 
 from __future__ import annotations
 
@@ -13,10 +13,18 @@ __all__ = ["Attempt"]
 
 
 class Attempt:
-    """One attempt to make a session: its turn, its task, and the outcome that all who need the session wait for.
+    """One attempt to make a session: its turn, its task, and the outcome that callers wait for.
 
-    ``has_failed_before`` tells that the attempt before it failed; ``replaces`` is the session that the new one takes over
-    from, and why, ``None`` where there is none.
+    ``replaces`` is the session that the new one replaces and the reason, ``None`` if it replaces none.
+
+    Parameters
+    ----------
+    session
+        The session to connect.
+    turn
+        Its turn among all attempts; see :class:`~mcp_manager.session.connect_slots.ConnectSlots`.
+    has_failed_before
+        Whether the attempt before it failed.
     """
 
     __slots__ = (
@@ -42,7 +50,7 @@ class Attempt:
         self.outcome: asyncio.Future[Session] = asyncio.get_running_loop().create_future()
         # Loop time; 0 while it waits for its turn.
         self.began_at = 0.0
-        # What ends the waiting for an answer, and how much longer that was made for what the loop had lost.
+        # The timer of the connect timeout, and how many seconds it was extended because the loop was blocked.
         self.overdue: asyncio.TimerHandle | None = None
         self.given_back_s = 0.0
         # Whether the start of a program took longer than it may.
@@ -54,17 +62,17 @@ class Attempt:
     def stage(self) -> str:
         """How far the start of a program has come, in words."""
         if not self.began_at:
-            return "waiting for its turn to start: start_concurrency programs are starting already"
+            return "waiting for its turn to start: start_concurrency programs are already starting"
         return f"still starting after {self.outcome.get_loop().time() - self.began_at:.1f} s"
 
     @property
     def progress(self) -> str:
-        """How far it has come, and what the program has written, in words."""
+        """How far the start has come and what the program has written, in words."""
         words = self.session.last_words
         return f"{self.stage}; {words}" if words else self.stage
 
     def is_idle(self) -> bool:
-        """Tell whether the program that is started only waits."""
+        """Tell whether the program that is being started only waits."""
         pid = self.session.pid
         if not pid:
             return False
@@ -73,14 +81,14 @@ class Attempt:
         return self._activity.is_idle(pid)
 
     def succeed(self, session: Session) -> None:
-        """Hand the session to all who wait for it."""
+        """Give the session to every caller that waits for it."""
         if not self.outcome.done():
             self.outcome.set_result(session)
 
     def fail(self, error: BaseException) -> None:
-        """Tell all who wait why there is no session."""
+        """Raise the error in every caller that waits for the session."""
         if not self.outcome.done():
-            # A copy, which has no traceback: the frames in that hold this very attempt.
+            # A copy without a traceback, whose frames would hold this attempt.
             self.outcome.set_exception(error.for_caller(error.delivery) if isinstance(error, CallError) else error)
-            # Retrieved here: callers may all have given up waiting.
+            # Retrieved here, because every caller may have stopped waiting.
             self.outcome.exception()

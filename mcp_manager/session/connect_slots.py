@@ -1,4 +1,4 @@
-"""How many sessions are made at a time, over all servers: attempts wait here for their turn, and lend it while they only wait."""
+"""The limit on how many sessions are made at a time, over all servers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ from mcp_manager.session.slot_policy import SlotPolicy, Urgency
 
 __all__ = ["ConnectSlots", "Turn"]
 
-# Connecting to a URL takes work for a moment, then it is a matter of waiting.
+# Connecting to a URL takes processor time at first; after that, the attempt only waits.
 _WORK_S: Final = 0.05
 _FAILED_SHARE: Final = 8
 
 
 class Turn:
-    """The turn of one attempt: waited for, held, lent, and given back by :meth:`leave` whatever became of it."""
+    """The turn of one attempt: it is waited for, held, and perhaps lent; :meth:`leave` always gives it back.
+
+    Parameters
+    ----------
+    slots
+        What grants the turn.
+    """
 
     __slots__ = ("_granted", "_slots", "granted_at", "is_idle")
 
@@ -27,18 +33,18 @@ class Turn:
         # Loop time; 0 while it waits.
         self.granted_at = 0.0
         self.is_idle: Callable[[], bool] = self._is_past_work
-        """Tells whether the attempt only waits, so that its turn may be another's meanwhile; asked again and again."""
+        """Returns whether the attempt only waits, so that it can lend its turn; called repeatedly."""
 
     async def granted(self) -> None:
         """Wait for the turn."""
         await self._granted
 
     def hasten(self) -> None:
-        """Learn that a caller waits for the attempt."""
+        """Make the attempt as urgent as a call: a caller waits for it."""
         self._slots.policy.hasten(self)
 
     def stay(self) -> bool:
-        """Let others go on while the attempt waits for long; ``False`` if it must end, as too many do so already."""
+        """Lend the turn for a long wait; return ``False`` if too many attempts do so already and this one must end."""
         stays = self._slots.policy.stay(self)
         self._slots.go_on()
         return stays
@@ -64,11 +70,12 @@ class ConnectSlots:
     Parameters
     ----------
     capacity
-        How many attempts have a turn at once; beside them an eighth of that, at least one, for places that failed last.
+        How many attempts have a turn at a time. Instances whose last attempt failed have an eighth of that in addition,
+        at least one.
     most_waiting
-        How many attempts may lend their turn at a time, and an eighth of that of places that failed last.
+        How many attempts may lend their turn at a time, with again an eighth in addition for instances that failed.
     look_s
-        How often those who have a turn are asked whether they need it, while others wait for one.
+        The interval in seconds at which attempts that hold a turn are checked for being idle, while others wait.
     """
 
     def __init__(self, capacity: int, *, most_waiting: int, look_s: float = _WORK_S) -> None:
@@ -82,14 +89,22 @@ class ConnectSlots:
         self._timer: asyncio.TimerHandle | None = None
 
     def ask(self, urgency: Urgency, *, has_failed: bool) -> Turn:
-        """Return the turn of an attempt, to be waited for."""
+        """Return a turn to wait for.
+
+        Parameters
+        ----------
+        urgency
+            How soon the session is needed.
+        has_failed
+            Whether the last attempt of the same instance failed.
+        """
         turn = Turn(self)
         self.policy.ask(turn, urgency, has_failed=has_failed)
         self.go_on()
         return turn
 
     def go_on(self) -> None:
-        """Give turns to whoever may have one, and look in a while whether more have come free."""
+        """Grant the free turns, and while attempts still wait, check regularly for turns that can be lent."""
         for turn in self.policy.grant():
             turn.grant()
         if self._timer is None and self.policy.wanted():

@@ -1,4 +1,4 @@
-"""The places of a server whose instances are found by name: what is there, and which of it is used."""
+"""The endpoints that DNS found for a server, and the choice of those that are used."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _UNITS: Final = 2.0**53
 
 
 class Endpoints:
-    """Number the places of one server and choose among them.
+    """Number the endpoints of one server, and choose among them.
 
-    A place keeps its number for as long as it is there. Where fewer are wanted than there are, each is chosen by a hash
-    of its own (weighted rendezvous hashing; Schindelhauer and Schomaker, 2005): one that comes or goes moves one, and
-    managers with different seeds spread over all of them.
+    An endpoint keeps its number for as long as it exists. If more exist than are wanted, weighted rendezvous hashing
+    chooses (Schindelhauer and Schomaker, 2005): an endpoint that comes or goes changes one choice, and managers with
+    different seeds spread over all endpoints.
 
-    ``keeper`` is the task that looks for them, ``problem`` why the last look found nothing.
+    ``keeper`` is the task that refreshes them; ``problem`` is why the last look-up failed, ``None`` if it did not.
 
     Parameters
     ----------
@@ -48,7 +48,15 @@ class Endpoints:
         return self._by_index[index]
 
     def replace(self, found: Iterable[Endpoint], in_use: Collection[int]) -> None:
-        """Take note of what there is now; what is gone is remembered for as long as its number is in use."""
+        """Replace the endpoints.
+
+        Parameters
+        ----------
+        found
+            The endpoints that exist now.
+        in_use
+            The numbers that instances use: an endpoint that is gone is kept while its number is among them.
+        """
         known = {_key(endpoint): index for index, endpoint in self._by_index.items()}
         self._found = set()
         for endpoint in found:
@@ -62,12 +70,12 @@ class Endpoints:
             del self._by_index[index]
 
     def chosen(self, count: int) -> list[int]:
-        """Return the numbers of at most so many places: those of the first tiers, and within a tier by rendezvous."""
+        """Return the numbers of at most ``count`` endpoints: the lowest tiers first, by rendezvous within a tier."""
         ranked = sorted(self._found, key=lambda index: (self._by_index[index].tier, -self._score(index)))
         return sorted(ranked[:count])
 
     def close(self) -> None:
-        """Look no more; idempotent."""
+        """Stop refreshing the endpoints; idempotent."""
         if self.keeper is not None:
             self.keeper.cancel()
 

@@ -1,4 +1,4 @@
-"""What a client answers and listens to, by name and with typed params; and how one handler is kept from harming the rest."""
+"""The application's handlers for requests and notifications of servers, and running one with a time limit."""
 
 from __future__ import annotations
 
@@ -36,17 +36,42 @@ __all__ = [
 T = TypeVar("T")
 
 Handler = Callable[[str, Any], Awaitable[Any] | Any]
-"""``handler(server_id, params)`` answers a server's request, or takes its notification; it may be a coroutine function."""
+"""``handler(server_id, params)`` answers a request, or takes a notification; it may be a coroutine function."""
 HandlerMap = Mapping[str, Handler]
 """Handlers by method name, such as ``sampling/createMessage`` or ``notifications/message``."""
 
 
 class TookTooLongError(Exception):
-    """A handler was given up."""
+    """A handler did not answer within its time limit."""
 
 
 class SamplingRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A server's wish for a completion by the client's model (2025-11-25, client/sampling)."""
+    """A server's request to generate a message with the client's language model (2025-11-25, client/sampling).
+
+    Members that the server left out are ``None``. Nested objects are as the server sent them.
+
+    Parameters
+    ----------
+    messages
+        The conversation so far: objects with ``role`` (``user`` or ``assistant``) and ``content``.
+    max_tokens
+        The most tokens to generate.
+    system_prompt
+        The system prompt that the server suggests.
+    model_preferences
+        Which model the server prefers: ``hints``, ``costPriority``, ``speedPriority`` and ``intelligencePriority``.
+    temperature
+        The sampling temperature that the server suggests.
+    stop_sequences
+        Texts that end the generation.
+    include_context
+        Which context of servers to include: ``none``, ``thisServer`` or ``allServers``.
+    tools, tool_choice
+        The tools that the model may use, and how it chooses among them. A server that sends them is refused unless the
+        client declares ``{"sampling": {"tools": {}}}``; see the ``capabilities`` of :class:`~mcp_manager.McpManager`.
+    metadata
+        Further parameters for the provider of the model.
+    """
 
     messages: list[dict[str, Any]]
     max_tokens: int
@@ -61,7 +86,24 @@ class SamplingRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel")
 
 
 class ElicitationRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A server's question to the user: a form to fill in, or a URL to go to (2025-11-25, client/elicitation)."""
+    """A server's request for user input: a form to fill in, or a URL to visit (2025-11-25, client/elicitation).
+
+    A handler returns what :meth:`accept`, :meth:`decline` or :meth:`cancel` returns.
+
+    Parameters
+    ----------
+    message
+        The text to show to the user.
+    mode
+        ``form`` or ``url``.
+    requested_schema
+        The form, as a JSON schema: a flat object of strings, numbers, integers, booleans and choices. Empty in mode
+        ``url``.
+    url
+        The URL that the user is asked to visit; ``None`` in mode ``form``.
+    elicitation_id
+        The id that ``on_elicitation_complete`` reports when the visit is done; ``None`` in mode ``form``.
+    """
 
     message: str
     mode: str = "form"
@@ -70,20 +112,37 @@ class ElicitationRequest(msgspec.Struct, frozen=True, kw_only=True, rename="came
     elicitation_id: str | None = None
 
     def accept(self, content: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Return the answer "yes"; fields of the form that ``content`` does not have get their defaults."""
+        """Return the answer of a user who accepts.
+
+        Parameters
+        ----------
+        content
+            The values of the form's fields, by name. Fields that are missing get the defaults of the schema, if they
+            have any. Ignored in mode ``url``.
+        """
         return accept_with_defaults({"mode": self.mode, "requestedSchema": self.requested_schema}, content)
 
     def decline(self) -> dict[str, Any]:
-        """Return the answer "no"."""
+        """Return the answer of a user who says no."""
         return {"action": "decline"}
 
     def cancel(self) -> dict[str, Any]:
-        """Return that the user made no choice."""
+        """Return the answer of a user who made no choice, by closing the form for example."""
         return {"action": "cancel"}
 
 
 class LogMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """A server's log message (2025-11-25, server/utilities/logging)."""
+    """A server's log message (2025-11-25, server/utilities/logging).
+
+    Parameters
+    ----------
+    level
+        The severity: ``debug``, ``info``, ``notice``, ``warning``, ``error``, ``critical``, ``alert`` or ``emergency``.
+    data
+        The message: text, or any other JSON value.
+    logger
+        The name of the server's logger, ``None`` if it has none.
+    """
 
     level: str
     data: Any = None
@@ -91,7 +150,19 @@ class LogMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """How far a request has come (2025-11-25, basic/utilities/progress)."""
+    """A progress report of one request (2025-11-25, basic/utilities/progress).
+
+    Parameters
+    ----------
+    progress_token
+        The token of the request that the report is about.
+    progress
+        How much is done; grows with every report.
+    total
+        How much there is to do, ``None`` if the server does not know.
+    message
+        A text about the progress, or ``None``.
+    """
 
     progress_token: str | int
     progress: float
@@ -108,7 +179,15 @@ class _Completed(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Root(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A place in the file system that servers may work in (2025-11-25, client/roots)."""
+    """A directory or file that servers may work on (2025-11-25, client/roots).
+
+    Parameters
+    ----------
+    uri
+        A ``file://`` URI.
+    name
+        A name to show to people, or ``None``.
+    """
 
     uri: str
     name: str | None = None
@@ -120,29 +199,52 @@ Done = Awaitable[None] | None
 
 
 class Handlers(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client answers and listens to. Every handler is given the server's id first, and may be a coroutine function.
+    """The handlers of an application: they answer the requests of servers and take their notifications.
 
-    What is not given is not declared to servers. A handler that raises or takes too long costs its request, and nothing
-    else; :class:`RpcError` raised by one is what the server is answered.
+    Every handler may be a function or a coroutine function, and gets the server id first. The client declares to
+    servers the capabilities for which there are handlers. A handler that raises, or takes longer than
+    ``handler_timeout_s`` of :class:`~mcp_manager.ManagerConfig`, affects only its own request or notification: the
+    server receives an error. Raise :class:`~mcp_manager.RpcError` to choose which. A server of 2026-07-28 asks as part
+    of a call, so there the call fails with :class:`~mcp_manager.InputRequiredError`.
 
     Parameters
     ----------
     sampling
-        ``sampling(server_id, request)`` returns a ``CreateMessageResult``: ``role``, ``content``, ``model``.
+        ``sampling(server_id, request)`` gets a :class:`SamplingRequest` and returns a ``CreateMessageResult``: a
+        mapping with ``role``, ``content`` and ``model``.
     elicitation, url_elicitation
-        Answer questions by form and by URL: ``request.accept(content)``, ``.decline()`` or ``.cancel()``. The consent
-        of the user to a URL is the handler's to ask for; nothing here opens or fetches one.
+        ``elicitation(server_id, request)`` gets an :class:`ElicitationRequest` in mode ``form``, ``url_elicitation``
+        one in mode ``url``. Both return ``request.accept(...)``, ``.decline()`` or ``.cancel()``. The manager never
+        opens or fetches a URL: the handler asks the user for consent, and opens it.
     roots
-        File URIs or paths, absolute; or ``roots(server_id)``, which returns them. A list can be replaced later by
-        ``McpManager.set_roots``.
-    logging, progress
-        Take :class:`LogMessage` and :class:`Progress`.
+        Absolute paths or ``file://`` URIs, as a list that ``McpManager.set_roots`` can replace later; or
+        ``roots(server_id)``, which returns them.
+    logging
+        ``logging(server_id, message)`` gets every :class:`LogMessage`; ``McpManager.set_log_level`` chooses the level.
+    progress
+        ``progress(server_id, report)`` gets the :class:`Progress` reports of all requests.
     on_tools_changed, on_prompts_changed, on_resources_changed
-        Called with the server's id alone.
-    on_resource_updated, on_elicitation_complete
-        Called with the URI, and with the id of the elicitation.
+        ``on_tools_changed(server_id)`` is called after the server's list of tools has changed; likewise the others.
+    on_resource_updated
+        ``on_resource_updated(server_id, uri)`` is called after a subscribed resource has changed.
+    on_elicitation_complete
+        ``on_elicitation_complete(server_id, elicitation_id)`` is called when the visit to a URL is done.
     others
-        By method name, with params as they came: ``others={"notifications/x": handler}``.
+        Handlers for other methods, by method name: ``handler(server_id, params)`` gets the decoded params.
+
+    Examples
+    --------
+    Fill in every form with one value and its defaults, and print log messages::
+
+        def fill_in(server_id: str, request: ElicitationRequest) -> dict[str, Any]:
+            return request.accept({"name": "Ada"})
+
+
+        def log(server_id: str, message: LogMessage) -> None:
+            print(server_id, message.level, message.data)
+
+
+        manager = McpManager(handlers=Handlers(elicitation=fill_in, logging=log, roots=["file:///srv/data"]))
     """
 
     sampling: Callable[[str, SamplingRequest], Answer] | None = None
@@ -159,7 +261,7 @@ class Handlers(msgspec.Struct, frozen=True, kw_only=True):
     others: HandlerMap = msgspec.field(default_factory=dict)
 
     def by_method(self, roots: Roots | None) -> dict[str, Handler]:
-        """Return the handlers by method name; ``roots`` are those of :meth:`root_list`."""
+        """Return the handlers by method name; ``roots`` is the result of :meth:`root_list`."""
         handlers = dict(self.others)
         if self.sampling is not None:
             handlers[methods.SAMPLE] = _typed(SamplingRequest, self.sampling)
@@ -171,13 +273,13 @@ class Handlers(msgspec.Struct, frozen=True, kw_only=True):
             handlers[methods.LOG_MESSAGE] = _typed(LogMessage, self.logging)
         if self.progress is not None:
             handlers[methods.PROGRESS] = _typed(Progress, self.progress)
-        for method, told in (
+        for method, changed in (
             (methods.TOOLS_CHANGED, self.on_tools_changed),
             (methods.PROMPTS_CHANGED, self.on_prompts_changed),
             (methods.RESOURCES_CHANGED, self.on_resources_changed),
         ):
-            if told is not None:
-                handlers[method] = _of_server(told)
+            if changed is not None:
+                handlers[method] = _without_params(changed)
         if (updated := self.on_resource_updated) is not None:
             handlers[methods.RESOURCE_UPDATED] = _typed(_Updated, lambda server_id, news: updated(server_id, news.uri))
         if (completed := self.on_elicitation_complete) is not None:
@@ -187,11 +289,11 @@ class Handlers(msgspec.Struct, frozen=True, kw_only=True):
         return handlers
 
     def root_list(self) -> Roots | None:
-        """Return the roots that can be replaced, ``None`` where they are asked for or there are none."""
+        """Return the roots as a list that can be replaced; ``None`` if a function returns them, or there are none."""
         return None if self.roots is None or callable(self.roots) else Roots(self.roots)
 
     def capabilities(self) -> dict[str, Any]:
-        """Return what the handlers can do that their methods do not tell: the modes of elicitation."""
+        """Return the capabilities that the method names alone do not show: the modes of elicitation."""
         modes = {"form": self.elicitation, "url": self.url_elicitation}
         given: dict[str, Any] = {mode: {} for mode, handler in modes.items() if handler is not None}
         return {"elicitation": given} if given else {}
@@ -209,16 +311,27 @@ class Handlers(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Roots:
-    """The roots that every server is told; raises :class:`ConfigError` for one that is no absolute path or file URI."""
+    """The list of roots that every server gets.
+
+    Parameters
+    ----------
+    roots
+        Absolute paths or ``file://`` URIs.
+
+    Raises
+    ------
+    ConfigError
+        One of them is neither.
+    """
 
     def __init__(self, roots: Iterable[RootLike]) -> None:
         self._roots: tuple[Root, ...] = ()
         self.replace(roots)
 
     def replace(self, roots: Iterable[RootLike]) -> None:
-        """Tell others from now on; raises as the constructor, and changes nothing then."""
+        """Replace the list; raises as the constructor does, and then keeps the old list."""
         if isinstance(roots, str):
-            raise ConfigError("roots must be a list of file URIs, not one text")
+            raise ConfigError("roots is a string and not a list", hint=f"pass [{roots!r:.200}]")
         self._roots = tuple(_root(each) for each in roots)
 
     def result(self) -> dict[str, Any]:
@@ -226,27 +339,42 @@ class Roots:
         return {"roots": self._roots}
 
     def answer(self, server_id: str, params: Any) -> dict[str, Any]:
-        """Answer ``roots/list``, whichever server asks."""
+        """Answer ``roots/list``, in the same way for every server."""
         return self.result()
 
 
 def start_handler(handler: Handler, server_id: str, params: Any) -> asyncio.Task[Any]:
-    """Run a handler in a task of its own, whose exception is nobody's duty to look at."""
+    """Run a handler in a task of its own, and return the task; its exception need not be retrieved."""
 
     async def run() -> Any:
         answer = handler(server_id, params)
         return await answer if inspect.isawaitable(answer) else answer
 
     task = background_task(run(), "run a handler")
-    task.add_done_callback(_look_at)
+    task.add_done_callback(_retrieve_exception)
     return task
 
 
 async def outcome(handling: asyncio.Task[Any], timeout_s: float) -> Any:
-    """Return what a handler answers, and cancel it when nobody waits for that any more.
+    """Wait for a handler's answer, and return it.
 
-    One that does not end even so is left alone: its answer goes nowhere. Raises what the handler raises, within a
-    ``RuntimeError`` if that is no ``Exception``, and :class:`TookTooLongError` after ``timeout_s`` seconds.
+    When the time is up, or the wait is cancelled, the handler is cancelled. If it ignores that, it goes on in the
+    background and its answer is dropped. An ``Exception`` that the handler raises is raised unchanged.
+
+    Parameters
+    ----------
+    handling
+        The task that :func:`start_handler` returned.
+    timeout_s
+        Seconds to wait.
+
+    Raises
+    ------
+    TookTooLongError
+        The handler did not end in time.
+    RuntimeError
+        Something else cancelled the handler, or it raised an exception that is neither an ``Exception`` nor meant to
+        end the process.
     """
     try:
         await asyncio.wait({handling}, timeout=timeout_s)
@@ -256,21 +384,21 @@ async def outcome(handling: asyncio.Task[Any], timeout_s: float) -> Any:
     if not handling.done():
         raise TookTooLongError
     if handling.cancelled():
-        raise RuntimeError("the handler was cancelled, though nobody here did so")
+        raise RuntimeError("the handler was cancelled, but not by the manager")
     error = handling.exception()
     if error is not None and not isinstance(error, Exception | SystemExit | KeyboardInterrupt):
-        # As if nobody waited: whoever answers for the handler looks at nothing but failures.
+        # Callers handle only an Exception.
         raise RuntimeError(f"the handler raised {type(error).__name__}") from error
     return handling.result()
 
 
-def _look_at(task: asyncio.Task[Any]) -> None:
+def _retrieve_exception(task: asyncio.Task[Any]) -> None:
     if not task.cancelled():
         task.exception()
 
 
 def _typed(kind: type[T], handler: Callable[[str, T], Any]) -> Handler:
-    """Decode the params for a handler; raises :class:`RpcError` for those of another shape."""
+    """Return a handler that decodes the params; it raises :class:`RpcError` if they do not have the right shape."""
 
     def handle(server_id: str, params: Any) -> Any:
         try:
@@ -282,7 +410,7 @@ def _typed(kind: type[T], handler: Callable[[str, T], Any]) -> Handler:
     return handle
 
 
-def _of_server(handler: Callable[[str], Any]) -> Handler:
+def _without_params(handler: Callable[[str], Any]) -> Handler:
     return lambda server_id, params: handler(server_id)
 
 
@@ -293,7 +421,7 @@ def _root(given: RootLike) -> Root:
         return Root(uri=given.as_uri())
     root = given if isinstance(given, Root) else Root(uri=given)
     if not isinstance(root.uri, str) or not _is_file_uri(root.uri):
-        raise ConfigError(f"root {root.uri!r:.200} is no file URI", hint="it must begin with file:///")
+        raise ConfigError(f"root {root.uri!r:.200} is not a file URI", hint="it must begin with file:///")
     return root
 
 
@@ -301,5 +429,5 @@ def _is_file_uri(uri: str) -> bool:
     try:
         return urlsplit(uri).scheme == "file"
     except ValueError:
-        # A host in half a bracket, for one.
+        # A host with an unclosed bracket, for example.
         return False

@@ -1,4 +1,4 @@
-"""The application side of every session of a manager."""
+"""What an application contributes to all sessions of its manager."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ __all__ = ["HostApplication"]
 
 
 class HostApplication(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What all sessions of a manager share; in MCP's words, the application that hosts the clients.
+    """What all sessions of a manager share. MCP calls the application a host.
 
     Parameters
     ----------
     identity
-        What servers are told of the client.
+        The name, version and capabilities that servers receive.
     handlers
-        What answers servers and takes their notifications.
-    listened
-        The notifications that a handler of the user's takes.
+        Answer the requests of servers and take their notifications, by method; the manager's own are among them.
+    clock
+        Monotonic nanoseconds.
     handler_timeout_s
         Seconds a handler may take.
+    listened
+        The methods for which the application has a handler.
     trace_context
-        Returns the trace context of the caller, for every request.
+        Called for every request: returns the caller's trace context. ``None`` sends none.
     began
         ``began(server_id, kind)``: see :class:`~mcp_manager.session.knowledge.subscriptions.Subscriptions`.
     context
-        What handlers run in where a server asks or notifies outside of a call; an empty one by default.
-    clock
-        Monotonic nanoseconds.
+        The context of handlers that run outside of a call; an empty one by default.
     lag
-        How late the loop is.
+        Measures how late the event loop is.
     """
 
     identity: ClientIdentity

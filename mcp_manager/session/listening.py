@@ -1,4 +1,4 @@
-"""The stream on which one session of the stateless era is notified of changes (2026-07-28, subscriptions)."""
+"""The ``subscriptions/listen`` stream of one stateless session (2026-07-28, basic/patterns/subscriptions)."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from mcp_manager.session.template import SessionTemplate
 __all__ = ["Listening", "Spawn"]
 
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None] | None]
-"""``spawn(work)`` runs work in a task that ends with the session at the latest; ``None`` if that has ended."""
+"""``spawn(work)`` runs work in a task that ends with the session at the latest; ``None`` if the session has ended."""
 
 _log = logging.getLogger(__name__)
 
 _NOTHING: Final = Interest()
-# Refusals that asking again does not change.
+# Refusals that are final: the same request would be refused again.
 _FINAL_REFUSALS: Final = frozenset({METHOD_NOT_FOUND, MISSING_CAPABILITY})
-_TOLD: Final = frozenset({*CHANGE_KINDS, methods.RESOURCE_UPDATED})
+_CHANGES: Final = frozenset({*CHANGE_KINDS, methods.RESOURCE_UPDATED})
 
 
 class _Stream:
@@ -63,25 +63,25 @@ class _Refused(Exception):
 
 
 class Listening:
-    """Keep one session's stream of notifications open, and as wide as what is wanted.
+    """Keep one session's stream of notifications open, with exactly the subscriptions that are wanted.
 
-    A stream that ends, in whatever way, is opened again after a jittered delay; what may have changed meanwhile is told
-    as changed. What is wanted anew is asked for by a new stream before the old one is closed.
+    A stream that ends is opened again after a jittered backoff delay, and whatever may have changed in between is
+    reported as changed. If the wanted subscriptions change, a new stream is opened before the old one is closed.
 
     Parameters
     ----------
     template
-        What the server's sessions are made from: what is wanted, and the delays before a stream is opened again.
+        The template of the server's sessions: it knows what is wanted, and the delays before a stream is opened again.
     number
-        Which of the server's instances the session belongs to.
+        The number of the instance that the session belongs to.
     offered
-        The kinds of list changes that the server announces.
+        The kinds of list changes for which the server declares notifications.
     ids
         Numbers the session's requests.
     send
-        ``await send(params, request_id)`` sends the request and returns the reply that ends it.
+        ``await send(params, request_id)`` sends the request, and returns the reply that ends the stream.
     catch_up
-        ``catch_up(interest)`` takes as changed what may have changed while there was no stream.
+        ``catch_up(interest)`` treats as changed whatever may have changed while there was no stream.
     """
 
     def __init__(
@@ -116,13 +116,13 @@ class Listening:
         self._waiters: dict[str, list[asyncio.Future[bytes | None]]] = {}
 
     def start(self, spawn: Spawn) -> None:
-        """Listen as soon as anything is wanted, in a task that ``spawn`` makes and whoever owns it cancels."""
+        """Listen whenever anything is wanted, in a task of ``spawn``; the owner of that task cancels it."""
         self._spawn = spawn
         self._subscriptions.watch(self._wake)
         self._wake()
 
     def close(self) -> None:
-        """Begin nothing any more, and keep nobody waiting; idempotent."""
+        """Open no more streams, and fail the waiting callers; idempotent."""
         self._subscriptions.unwatch(self._wake)
         self._spawn = None
         self._release(self._waiters.keys(), self._stopped())
@@ -134,13 +134,13 @@ class Listening:
             self._task = self._spawn(self._run())
 
     async def _run(self) -> None:
-        """Listen until cancelled; then no stream is left."""
+        """Listen until cancelled, then end every stream."""
         try:
             while True:
                 try:
                     await self._step()
                 except Exception as error:
-                    # Nobody foresaw it: it must not be the end of all subscriptions.
+                    # An unexpected failure must not end all subscriptions.
                     self._containment.failure(error, "unknown")
                     await self._back_off()
         finally:
@@ -150,7 +150,7 @@ class Listening:
             await asyncio.gather(*streams, return_exceptions=True)
 
     def take(self, method: str, params: bytes | None) -> bool:
-        """Take a notification that concerns a stream; tell whether that is all there is to do about it."""
+        """Take a notification that may concern a stream; tell whether nothing else needs to see it."""
         if method == methods.SUBSCRIPTION_ACKNOWLEDGED:
             self._take_acknowledgement(params)
             return True
@@ -161,7 +161,7 @@ class Listening:
             self._cancelled_id = stream.request_id
             stream.task.cancel()
             return True
-        if method in _TOLD:
+        if method in _CHANGES:
             stream = self._streams.get(_as_int(read_subscription_id(params)))
             if stream is not None and not stream.acknowledged.done():
                 self._faults.count("a notification before its subscription was acknowledged", method)
@@ -169,30 +169,44 @@ class Listening:
         return False
 
     def has_ended(self, request_id: int) -> bool:
-        """Tell whether the server has cancelled the stream of this request, and knows it no more."""
+        """Tell whether the server has cancelled the stream of this request, so that we need not cancel it."""
         return request_id == self._cancelled_id
 
     async def subscribe(self, uri: str, deadline_ns: int) -> bytes | None:
-        """Listen to a resource; return once the server has agreed, or the error object it refused with.
+        """Subscribe to a resource, and wait until the server acknowledges or refuses that.
+
+        After a failure or refusal the resource is not subscribed, unless another caller has subscribed to it.
+
+        Parameters
+        ----------
+        uri
+            The resource.
+        deadline_ns
+            A time of :func:`time.monotonic_ns`.
+
+        Returns
+        -------
+        bytes or None
+            ``None`` if the server agreed, else the JSON-RPC error object with which it refused.
 
         Raises
         ------
         DeadlineExceededError
-            It did neither by the deadline, of :func:`time.monotonic_ns`; nothing is subscribed.
+            The deadline passed first.
         CallError
-            It cannot be asked; nothing is subscribed.
+            No stream could be opened, or the session ended.
         """
         claim = self._subscriptions.claim(uri)
         agreed = False
         try:
-            error = await self._agreement(uri, deadline_ns)
+            error = await self._await_agreement(uri, deadline_ns)
             agreed = error is None
             return error
         finally:
             self._subscriptions.settle(uri, claim, agreed=agreed)
 
-    async def _agreement(self, uri: str, deadline_ns: int) -> bytes | None:
-        """Wait until the server has agreed to tell of a resource, which is wanted; see :meth:`subscribe`."""
+    async def _await_agreement(self, uri: str, deadline_ns: int) -> bytes | None:
+        """Wait until the server has agreed to send updates of a wanted resource; see :meth:`subscribe`."""
         current = self._current
         if current is not None and not current.task.done() and uri in current.interest.uris:
             return None if uri in self._honoured.uris else _NOT_HONOURED
@@ -222,15 +236,15 @@ class Listening:
                 self._waiters.pop(uri, None)
 
     def unsubscribe(self, uri: str) -> None:
-        """Listen to a resource no more."""
+        """Unsubscribe from a resource."""
         self._subscriptions.discard(uri)
 
     async def _step(self) -> None:
-        """Do the next thing there is to do, or wait until there is one."""
+        """Open, replace or close the stream if that is due, or wait until it is."""
         self._woken.clear()
         current = self._current
         if current is not None and current.task.done():
-            self._take_end(current)
+            self._note_end(current)
             await self._back_off()
             return
         wanted = self._wanted()
@@ -262,12 +276,12 @@ class Listening:
         delay_s = backoff_delay(self._failures, restart.initial_s, restart.max_s, restart.jitter, random.random())
         self._failures += 1
         with contextlib.suppress(TimeoutError):
-            # Whoever asks for something now is not kept waiting for what failed before.
+            # A new subscription does not wait for the backoff of earlier failures.
             async with asyncio.timeout(delay_s):
                 await self._woken.wait()
 
     async def _open(self, wanted: Interest) -> None:
-        """Ask for what is wanted; once that is agreed, the stream before is closed."""
+        """Open a stream for what is wanted; once the server acknowledges it, close the previous stream."""
         request_id = self._ids.take()
         task = background_task(self._send(wanted.params(), request_id), "subscribe")
         stream = _Stream(request_id, wanted, task, asyncio.get_running_loop().time())
@@ -281,7 +295,7 @@ class Listening:
                 self._refused = wanted
                 return
         except CallError as error:
-            _log.debug("server %r: no subscription: %s", self._server_id, error)
+            _log.debug("server %r: the subscription failed: %s", self._server_id, error)
             self._release(wanted.uris, error)
         else:
             await self._take_over(stream, honoured)
@@ -325,8 +339,8 @@ class Listening:
         if before is not None:
             await self._close(before)
 
-    def _take_end(self, stream: _Stream) -> None:
-        """Take note of how the current stream ended: what was told of on it is not any more."""
+    def _note_end(self, stream: _Stream) -> None:
+        """Note and log that the current stream has ended, and with it all its subscriptions."""
         self._current, self._honoured = None, _NOTHING
         self._streams.pop(stream.request_id, None)
         if asyncio.get_running_loop().time() - stream.since >= self._restart.stable_after_s:
@@ -340,14 +354,14 @@ class Listening:
             reason = "ended by the server"
             if reply.kind == ERROR:
                 reason = error_text(reply.error or b"", self._faults.secrets)
-        _log.debug("server %r: the subscription is over: %s", self._server_id, reason)
+        _log.debug("server %r: the subscription stream ended: %s", self._server_id, reason)
 
     async def _close(self, stream: _Stream) -> None:
         stream.task.cancel()
         await asyncio.wait({stream.task})
         self._streams.pop(stream.request_id, None)
         if not stream.task.cancelled():
-            # Retrieved: it ended by itself in that moment.
+            # It ended by itself at the same moment; retrieving its exception keeps asyncio from logging it.
             stream.task.exception()
 
     def _take_acknowledgement(self, params: bytes | None) -> None:
@@ -357,12 +371,12 @@ class Listening:
             waiting = [each for each in self._streams.values() if not each.acknowledged.done()]
             stream = waiting[0] if len(waiting) == 1 else None
         if stream is None:
-            self._faults.count("an acknowledgement of no subscription")
+            self._faults.count("an acknowledgement of an unknown subscription")
         elif not stream.acknowledged.done():
             stream.acknowledged.set_result(read_acknowledged(params, stream.interest))
 
     def _release(self, uris: Collection[str], outcome: bytes | CallError | None) -> None:
-        """Tell those who wait for a resource to be listened to what came of it: an error, or ``None`` for nothing bad."""
+        """Pass on the outcome of a subscription to the callers that wait for it; ``None`` means success."""
         for uri in list(uris):
             for waiter in self._waiters.pop(uri, ()):
                 if waiter.done():
@@ -377,13 +391,11 @@ class Listening:
 
 
 def _as_int(request_id: int | str | None) -> int:
-    """Return the id as the number it was sent as, -1 for what no request of ours has."""
+    """Return a request id as the number that we sent, -1 if it cannot be one of ours."""
     if isinstance(request_id, str):
         return int(request_id) if request_id.isascii() and request_id.isdigit() and len(request_id) < 20 else -1
     return -1 if request_id is None else request_id
 
 
-_NOT_HONOURED: Final = (
-    b'{"code":%d,"message":"The server does not offer to tell of changes of this resource"}' % INVALID_PARAMS
-)
-_ENDED: Final = b'{"code":%d,"message":"The subscription was ended before the server had agreed"}' % INVALID_PARAMS
+_NOT_HONOURED: Final = b'{"code":%d,"message":"The server does not offer updates of this resource"}' % INVALID_PARAMS
+_ENDED: Final = b'{"code":%d,"message":"Unsubscribed before the server acknowledged the subscription"}' % INVALID_PARAMS

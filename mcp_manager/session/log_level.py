@@ -1,4 +1,4 @@
-"""The level from which on one session's server sends log messages (2025-11-25, server/utilities/logging)."""
+"""The minimum level of the log messages that a server sends in one session (2025-11-25, server/utilities/logging)."""
 
 from __future__ import annotations
 
@@ -26,17 +26,27 @@ Call = Callable[[Request, int], Awaitable[Message]]
 
 
 def request_log_level(call: Call, level: str, deadline_ns: int) -> Awaitable[Message]:
-    """Ask for log messages from this level on."""
+    """Ask the server for log messages of this level and above; await the result for the reply.
+
+    Parameters
+    ----------
+    call
+        Sends the request on the session.
+    level
+        A severity, from ``debug`` to ``emergency``.
+    deadline_ns
+        A time of :func:`time.monotonic_ns`.
+    """
     return call(Request(b'"logging/setLevel"', orjson.dumps({"level": level})), deadline_ns)
 
 
 async def restore_log_level(template: SessionTemplate, call: Call, level: str) -> None:
-    """Ask a new session for the level that the session before it had; a failure is logged."""
+    """Set the level of the previous session on a new one; a failure is logged."""
     try:
         reply = await request_log_level(call, level, time.monotonic_ns() + _RESTORE_NS)
     except CallError as error:
-        _log.warning("server %r was not asked for its log level again: %s", template.server_id, error)
+        _log.warning("server %r: the log level was not set on the new session: %s", template.server_id, error)
     else:
         if reply.kind == ERROR:
             said = error_text(reply.error or b"", template.secrets)
-            _log.warning("server %r refused its log level: %s", template.server_id, said)
+            _log.warning("server %r: the server refused the log level on the new session: %s", template.server_id, said)

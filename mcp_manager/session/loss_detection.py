@@ -1,4 +1,4 @@
-"""How a session learns that its server has lost it, whatever the server says then."""
+"""The detection of a session that its server has lost, from what it refuses (2025-11-25, session management)."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ _PING_RAW: Final = b'"ping"'
 
 
 class LossDetection:
-    """Look at what is refused on one session of the handshake era, and ask whether the session is lost.
+    """Watch what the server refuses on one session of the handshake era, and check whether the session is lost.
 
-    404 is how a server should say so (2025-11-25, session management); many say it otherwise, and some say 404 of one
-    request alone. So nothing that is said decides, but a ping that is refused as well; see :class:`LifeCheck`.
+    A server that has lost a session should answer 404. Many answer something else, and some answer 404 about a single
+    request. So no refusal is proof by itself: a ping that is refused as well decides; see :class:`LifeCheck`.
 
     Parameters
     ----------
     server_id
         Names the server in errors.
     transport, ids
-        The session's.
+        Those of the session.
     timeout_s
-        Seconds after which an unanswered ping says nothing.
+        Seconds to wait for the answer to a ping.
     listing
-        A method that the server offers and that does nothing, as JSON; ``None`` if it offers none.
+        A method that lists something the server offers, as JSON, to send in place of pings; ``None`` if it offers none.
     spawn
-        Runs work that ends with the session.
+        Runs work in a task that ends with the session.
     on_lost
-        Called once with the error for a session that is lost.
+        Called once, with the error for callers, when the session turns out to be lost.
     """
 
     __slots__ = ("_answers_pings", "_ids", "_life", "_listing", "_server_id", "_timeout_s", "_transport")
@@ -78,12 +78,19 @@ class LossDetection:
         )
 
     async def watched(self, request: Sendable, exchange: Exchange, sending: Awaitable[Message]) -> Message:
-        """Pass on what comes of a request, unless it is refused because the session is lost.
+        """Return the reply to a request, or raise its error, unless it was refused because the session is lost.
+
+        Parameters
+        ----------
+        request, exchange
+            The request and its exchange.
+        sending
+            Awaited for the reply.
 
         Raises
         ------
         SessionLostError
-            It was, and can be sent again: it was not executed, or does no harm twice.
+            The session is lost, and the request can be sent again: it was not executed, or is safe to repeat.
         """
         try:
             reply = await sending
@@ -113,18 +120,18 @@ class LossDetection:
             del lost
 
     async def explained(self, error: CallError, deadline_ns: int = 0) -> CallError:
-        """Return what the refusal of a message without a reply means: itself, or that the session is lost."""
+        """Return the error to raise for a refused message that has no reply: itself, or that the session is lost."""
         refusal = refusal_of(error)
         if refusal is None or not await self._life.ask(refusal, deadline_ns, is_of_request=False):
             return error
         return self._lost(refusal)
 
     def settle(self) -> None:
-        """Learn that the session is given up, whoever found out: what waits for an answer need not."""
+        """Note that the session is given up: refusals trigger no further ping."""
         self._life.is_lost = True
 
     async def is_meant_by(self, refusal: Refusal) -> bool:
-        """Tell whether the session is lost, as the refusal of a stream suggests."""
+        """Tell whether the session is lost, which the refusal of a stream suggests."""
         return await self._life.ask(refusal, is_of_request=False)
 
     async def _is_lost(self, refusal: Refusal, request: Sendable, exchange: Exchange) -> bool:
@@ -132,7 +139,7 @@ class LossDetection:
         return await self._life.ask(refusal._replace(is_of_ping=is_of_ping), exchange.deadline_ns)
 
     async def _sign_of_life(self, refusal: Refusal) -> Refusal | None:
-        """Ask for anything; returns as :func:`ping`."""
+        """Ping, or request a list from a server that may not know ``ping``; return as :func:`ping` does."""
         if self._answers_pings is not False:
             answer = await ping(self._transport, self._ids, self._timeout_s)
             if answer is None:
@@ -144,7 +151,7 @@ class LossDetection:
             if is_settled or self._listing is None:
                 return answer
         assert self._listing is not None
-        answer = await _asked(self._transport, self._ids, self._listing, self._timeout_s)
+        answer = await _outcome_of(self._transport, self._ids, self._listing, self._timeout_s)
         if answer is None:
             self._answers_pings = False
         return answer
@@ -156,11 +163,25 @@ class LossDetection:
 
 
 async def ping(transport: Transport, ids: RequestIds, timeout_s: float) -> Refusal | None:
-    """Ask for a sign of life; return ``None`` for an answer, or a refusal that may mean loss, or that nobody knows."""
-    return await _asked(transport, ids, _PING_RAW, timeout_s)
+    """Ping the server.
+
+    Parameters
+    ----------
+    transport, ids
+        Those of the session.
+    timeout_s
+        Seconds to wait for the answer.
+
+    Returns
+    -------
+    Refusal or None
+        ``None`` for an answer, which includes refusals that cannot mean loss. Otherwise the refusal,
+        :data:`UNANSWERED`, or :data:`UNASKED` if this side could not send the ping.
+    """
+    return await _outcome_of(transport, ids, _PING_RAW, timeout_s)
 
 
-async def _asked(transport: Transport, ids: RequestIds, method_raw: bytes, timeout_s: float) -> Refusal | None:
+async def _outcome_of(transport: Transport, ids: RequestIds, method_raw: bytes, timeout_s: float) -> Refusal | None:
     deadline_ns = time.monotonic_ns() + round(timeout_s * 1e9)
     exchange = Request(method_raw, None).exchange(ids.take(), deadline_ns)
     try:
@@ -174,7 +195,7 @@ async def _asked(transport: Transport, ids: RequestIds, method_raw: bytes, timeo
 
 
 def refusal_of(error: CallError) -> Refusal | None:
-    """Return the refusal that an error stands for if it may mean that the session is lost, else ``None``."""
+    """Return the refusal behind an error if it may mean that the session is lost, else ``None``."""
     if error.http_status is None and error.rpc_code is None:
         return None
     challenged = isinstance(error, AuthError) and error.is_challenged

@@ -1,4 +1,4 @@
-"""Which era a server belongs to: asked once, remembered, and asked again when it stops fitting (2026-07-28, basic/versioning)."""
+"""The negotiation of era and revision at the start of a session (2026-07-28, basic/versioning)."""
 
 from __future__ import annotations
 
@@ -36,29 +36,27 @@ from mcp_manager.protocol.revisions import (
 from mcp_manager.protocol.rpc_error import error_text, read_error
 from mcp_manager.protocol.session_loss import confirms_loss
 from mcp_manager.runtime.background import background_task, read_failure, to_its_end
-from mcp_manager.session.era_question import ask_era, is_of_the_moment
+from mcp_manager.session.era_probe import is_inconclusive, probe_era
 from mcp_manager.session.loss_detection import ping, refusal_of
 from mcp_manager.session.template import SessionTemplate
 from mcp_manager.transports.base import Exchange, Request, Transport
 
 __all__ = ["Negotiated", "Negotiation", "farewell_s"]
 
-_DISCOVER_RAW: Final = b'"server/discover"'
 _INITIALIZE_RAW: Final = b'"initialize"'
 _INITIALIZED_RAW: Final = b'"notifications/initialized"'
-# A server may name a revision and refuse it again.
-_MAX_QUESTIONS: Final = 3
-# 2026-07-28, stdio: silence means a server of before, unless it is not up yet: so it is greeted, and may answer still.
+# 2026-07-28, stdio: a server that does not answer the probe needs a handshake, unless it is still starting. So the
+# handshake begins after this share of the connect timeout, and a late answer to the probe still counts.
 _PROBE_SHARE: Final = 0.6
 _PROBE_LONGEST_S: Final = 10.0
-# 2025-11-25, session management: a session that is not needed any more SHOULD be deleted.
+# 2025-11-25, session management: clients SHOULD delete a session that they no longer need.
 _FAREWELL_S: Final = 0.5
-# Answers about the one who asks, or of the moment: they say nothing of the era.
+# Statuses about the client or a temporary condition, which say nothing about the era.
 _NO_VERDICT: Final = frozenset({401, 403, 408, 425, 429})
 
 
 class Negotiated(msgspec.Struct, frozen=True):
-    """What was settled with a server: the transport that carries it, and what the server told of itself."""
+    """The outcome of a negotiation: an open transport, the era and revision, and what the server says about itself."""
 
     transport: Transport
     era: Era
@@ -67,48 +65,51 @@ class Negotiated(msgspec.Struct, frozen=True):
 
 
 class Negotiation:
-    """Settle with one server how it is spoken to.
+    """Find out which era and revision a server speaks, and complete the handshake if there is one.
+
+    An endpoint is probed once. The result is kept and reused until it no longer fits.
 
     Parameters
     ----------
     template
-        What the server's sessions are made from: what is known of its eras, and which one is wanted.
-    place
-        Under which name the era of this endpoint is kept.
+        The template of the server's sessions: it knows the configuration, and what is known about the eras.
+    endpoint
+        The key under which the era of this endpoint is kept; "" for a program.
     make_transport
-        Makes the transport: that of the configuration, or, given ``True``, HTTP+SSE for the same endpoint.
+        Makes the configured transport or, given ``True``, HTTP+SSE for the same endpoint.
     ids
         Numbers the session's requests.
     """
 
     def __init__(
-        self, template: SessionTemplate, place: str, make_transport: Callable[[bool], Transport], ids: RequestIds
+        self, template: SessionTemplate, endpoint: str, make_transport: Callable[[bool], Transport], ids: RequestIds
     ) -> None:
         config, knowledge = template.config, template.knowledge
         self._server_id = template.server_id
         self._client = template.host.identity
-        # There is no HTTP+SSE in the stateless era, and asking for it would only be refused.
+        # The stateless era has no HTTP+SSE, so a probe would only be refused.
         is_older = config.transport == "sse" and config.protocol_version == "auto"
         self._wanted = "handshake" if is_older else config.protocol_version
-        self._memory = knowledge.eras
-        self._place = place
+        self._eras = knowledge.eras
+        self._endpoint = endpoint
         self._make_transport = make_transport
         self._ids = ids
         self._faults = knowledge.faults
         self._can_fall_back = config.transport == "http"
         self._probe_s = min(_PROBE_LONGEST_S, config.connect_timeout_s * _PROBE_SHARE)
         self._transport: Transport | None = None
-        # Whether a handshake that succeeds shows the era: not where the probe met a failure of the server.
+        # Whether a successful handshake proves the era. It does not if the server failed on the probe.
         self._is_verdict = True
+        # Whether the server answered ``initialize``, but not the probe before it.
         self._was_silent = False
 
     async def run(self) -> Negotiated:
-        """Open the transport and settle; on failure everything is closed.
+        """Open a transport and negotiate; after a failure the transport is closed.
 
         Raises
         ------
         CallError
-            The server cannot be reached, refuses, or answers nonsense.
+            The server cannot be reached, refuses the client, or gives invalid answers.
         """
         try:
             return await self._run()
@@ -120,16 +121,16 @@ class Negotiation:
         if self._wanted == "handshake" or self._wanted in HANDSHAKE_REVISIONS:
             offer = self._wanted if self._wanted in HANDSHAKE_REVISIONS else None
             return await self._handshake(await self._open(), offer)
-        known = self._memory.recall(self._place)
-        if known is None and not self._place:
-            # A program may take long to answer: its other instances start meanwhile.
+        known = self._eras.recall(self._endpoint)
+        if known is None and not self._endpoint:
+            # Instances of a program do not wait for each other's probe: a program may take long to answer.
             return await self._probe_and_settle()
         if known is None:
-            lock = self._memory.asking(self._place)
-            is_first = await self._is_granted(lock)
+            lock = self._eras.probe_lock(self._endpoint)
+            is_first = await self._acquire(lock)
             try:
-                # Another session of the server may have asked meanwhile.
-                known = self._memory.recall(self._place)
+                # Another session may have probed the endpoint while this one waited.
+                known = self._eras.recall(self._endpoint)
                 if known is None:
                     return await self._probe_and_settle()
             finally:
@@ -137,28 +138,28 @@ class Negotiation:
                     lock.release()
         era, is_sse = known
         if era is Era.STATELESS:
-            return await self._as_stateless()
+            return await self._reuse_verdict()
         try:
             return await self._handshake(await self._open(sse=is_sse), None, is_sse=is_sse)
         except ProtocolError as error:
-            if is_of_the_moment(error.http_status):
+            if is_inconclusive(error.http_status):
                 raise
-        # It answers, but not as it used to.
-        self._memory.forget(self._place)
+        # The server answers, but not as it used to.
+        self._eras.forget(self._endpoint)
         await self._close()
         return await self._probe_and_settle()
 
-    async def _is_granted(self, lock: asyncio.Lock) -> bool:
-        """Wait for another session that asks, but not for ever: what it asks may never be answered."""
+    async def _acquire(self, lock: asyncio.Lock) -> bool:
+        """Wait for the session that probes, but not for ever, because the probe may never be answered."""
         try:
             async with asyncio.timeout(self._probe_s):
                 return await lock.acquire()
         except TimeoutError:
             return False
 
-    async def _as_stateless(self) -> Negotiated:
-        """Take up what another session was told. A program is another one with every start, and asked again."""
-        verdict = self._memory.verdict(self._place)
+    async def _reuse_verdict(self) -> Negotiated:
+        """Reuse the verdict of an earlier probe; a program is probed again, because every start may change it."""
+        verdict = self._eras.verdict(self._endpoint)
         transport = await self._open()
         if verdict is None or not transport.has_request_streams:
             return await self._probe_and_settle(transport)
@@ -171,10 +172,10 @@ class Negotiation:
             return await self._stateless_only(transport, revision)
         try:
             if not transport.has_request_streams:
-                return await self._ask_and_greet(transport)
+                return await self._probe_program(transport)
             verdict = await self._probe(transport)
         except ServerExitedError:
-            # There are programs that do not survive a request before the handshake.
+            # Some programs exit on a request before the handshake.
             await self._close()
             transport = await self._open()
             verdict = Handshake()
@@ -182,37 +183,40 @@ class Negotiation:
             return self._settle_stateless(transport, verdict)
         return await self._handshake(transport, verdict.revision)
 
-    async def _ask_and_greet(self, transport: Transport) -> Negotiated:
-        """Ask a program, and greet it as well if it is silent: it may know no such question, or not be up yet.
+    async def _probe_program(self, transport: Transport) -> Negotiated:
+        """Probe a program, and begin the handshake too if it does not answer in time.
 
-        Whichever it answers settles how it is spoken to: the question, however late, says more than the greeting.
+        It may not know the probe, or may still be starting. If the probe shows a stateless server before ``initialize``
+        is answered, that decides; otherwise the reply to ``initialize`` does.
         """
-        question = background_task(self._probe(transport), "ask for the era")
+        probe = background_task(self._probe(transport), "probe the era")
         try:
-            patience_s = 0.0 if self._memory.is_silent(self._place) else self._probe_s
-            await asyncio.wait({question}, timeout=patience_s)
-            if not question.done():
-                return await self._greet_meanwhile(transport, question)
-            verdict = question.result()
+            patience_s = 0.0 if self._eras.is_silent(self._endpoint) else self._probe_s
+            await asyncio.wait({probe}, timeout=patience_s)
+            if not probe.done():
+                return await self._probe_and_initialize(transport, probe)
+            verdict = probe.result()
         finally:
-            await _end(question)
+            await _cancel(probe)
         if isinstance(verdict, Stateless):
             return self._settle_stateless(transport, verdict)
         return await self._handshake(transport, verdict.revision)
 
-    async def _greet_meanwhile(self, transport: Transport, question: asyncio.Task[Stateless | Handshake]) -> Negotiated:
+    async def _probe_and_initialize(
+        self, transport: Transport, probe: asyncio.Task[Stateless | Handshake]
+    ) -> Negotiated:
         exchange = self._initialize(None)
-        greeting = background_task(transport.exchange(exchange), "greet a server")
+        initializing = background_task(transport.exchange(exchange), "initialize a session")
         try:
-            waiting: set[asyncio.Task[Any]] = {question, greeting}
-            while not greeting.done():
+            waiting: set[asyncio.Task[Any]] = {probe, initializing}
+            while not initializing.done():
                 _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                if question.done() and isinstance(verdict := question.result(), Stateless):
+                if probe.done() and isinstance(verdict := probe.result(), Stateless):
                     return self._settle_stateless(transport, verdict)
-            reply = greeting.result()
+            reply = initializing.result()
         finally:
-            await _end(greeting)
-        self._was_silent = not question.done()
+            await _cancel(initializing)
+        self._was_silent = not probe.done()
         if reply.kind == ERROR:
             return await self._refused(transport, reply.error or b"", exchange, is_sse=False, may_probe=True)
         return await self._initialized(transport, reply, is_sse=False)
@@ -229,12 +233,12 @@ class Negotiation:
         )
 
     async def _probe(self, transport: Transport, revision: str = LATEST_STATELESS_REVISION) -> Stateless | Handshake:
-        """Ask, and turn whatever is no verdict into what its caller must hear."""
-        verdict = await self._ask(transport, revision)
+        """Probe the server; raises :class:`ProtocolError` if it shares no revision with this client."""
+        verdict = await self._probe_twice(transport, revision)
         if isinstance(verdict, NoSharedRevision):
             raise ProtocolError(
-                f"the server speaks {', '.join(verdict.supported) or 'no revision'}, "
-                f"known are {', '.join(sorted(STATELESS_REVISIONS | HANDSHAKE_REVISIONS))}",
+                f"the server supports {', '.join(verdict.supported) or 'no revision'}, "
+                f"and this client {', '.join(sorted(STATELESS_REVISIONS | HANDSHAKE_REVISIONS))}",
                 server_id=self._server_id,
                 delivery="rejected",
             )
@@ -243,17 +247,17 @@ class Negotiation:
             self._faults.count("a malformed result of server/discover", verdict.malformed)
         return verdict
 
-    async def _ask(self, transport: Transport, revision: str) -> Verdict:
+    async def _probe_twice(self, transport: Transport, revision: str) -> Verdict:
         try:
-            return await ask_era(
+            return await probe_era(
                 self._server_id, transport, self._client, self._ids, revision, secrets=self._faults.secrets
             )
         except ProtocolError as error:
             if error.http_status != 500:
                 raise
-        # Once more: that of a moment passes, and that of a server which fails on what it does not know stays.
+        # A second probe tells a temporary failure from that of a server which fails on unknown methods.
         try:
-            return await ask_era(
+            return await probe_era(
                 self._server_id, transport, self._client, self._ids, revision, secrets=self._faults.secrets
             )
         except ProtocolError as error:
@@ -264,7 +268,7 @@ class Negotiation:
 
     def _settle_stateless(self, transport: Transport, verdict: Stateless) -> Negotiated:
         transport.settle(verdict.revision)
-        self._memory.keep(self._place, Era.STATELESS, verdict=verdict)
+        self._eras.keep(self._endpoint, Era.STATELESS, verdict=verdict)
         return Negotiated(transport, Era.STATELESS, verdict.revision, verdict.identity)
 
     async def _handshake(
@@ -275,7 +279,7 @@ class Negotiation:
         try:
             reply = await transport.exchange(exchange)
         except ProtocolError as refusal:
-            if is_sse or not self._means_no_endpoint(refusal.http_status):
+            if is_sse or not self._may_be_sse(refusal.http_status):
                 raise
             return await self._fall_back(refusal)
         if reply.kind == ERROR:
@@ -289,7 +293,7 @@ class Negotiation:
             raise ProtocolError(str(error), server_id=self._server_id, delivery="answered") from None
         if not self._may_speak(identity.protocol_version):
             raise ProtocolError(
-                f"the server settles on {identity.protocol_version}, and protocol_version is {self._wanted}",
+                f"the server chose {identity.protocol_version}, but protocol_version allows only {self._wanted}",
                 server_id=self._server_id,
                 delivery="answered",
                 hint="set protocol_version to auto",
@@ -297,20 +301,22 @@ class Negotiation:
         transport.settle(identity.protocol_version)
         await self._announce(transport)
         if self._was_silent:
-            self._memory.keep_silent(self._place)
+            self._eras.keep_silent(self._endpoint)
         elif self._is_verdict:
-            self._memory.keep(self._place, Era.HANDSHAKE, sse=is_sse)
+            self._eras.keep(self._endpoint, Era.HANDSHAKE, sse=is_sse)
         return Negotiated(transport, Era.HANDSHAKE, identity.protocol_version, identity)
 
     async def _announce(self, transport: Transport) -> None:
-        """Send ``notifications/initialized``, which has no reply: many servers refuse it, and go on as if they had not.
+        """Send ``notifications/initialized``; a refusal fails the session only if a ping is refused as well.
+
+        Many servers refuse the notification, although they accept the session.
 
         Raises
         ------
         ConnectError
-            The server lost the session before it had begun.
+            The server has already lost the session.
         CallError
-            It was not handed over, or the credentials were refused.
+            The notification could not be sent, or the credentials were refused.
         """
         try:
             await transport.notify(notification_frame(_INITIALIZED_RAW, None), 0)
@@ -321,16 +327,24 @@ class Negotiation:
             answer = None if refusal is None else await ping(transport, self._ids, self._probe_s)
             if refusal is not None and answer is not None and confirms_loss(answer, refusal, is_of_request=False):
                 raise ConnectError(
-                    f"the server lost the session before it had begun (HTTP {error.http_status})",
+                    f"the server lost the session right after the handshake (HTTP {error.http_status})",
                     server_id=self._server_id,
-                    hint="servers behind one address must share their sessions, or each client must always reach the same one",
+                    hint="servers behind one address must share sessions, or always serve the same clients",
                 ) from None
             self._faults.count("a message without a reply was refused", f"HTTP {error.http_status}")
 
     async def _refused(
         self, transport: Transport, error: bytes, exchange: Exchange, *, is_sse: bool, may_probe: bool
     ) -> Negotiated:
-        """Go on from an error that answered ``initialize``, where it says how."""
+        """Try what an error in reply to ``initialize`` suggests: another revision, a probe, or HTTP+SSE.
+
+        Raises
+        ------
+        ProtocolError
+            It suggests nothing.
+        CallError
+            What was tried failed.
+        """
         refusal = ProtocolError(
             f"the server refused initialize: {error_text(error, self._faults.secrets)}",
             server_id=self._server_id,
@@ -342,7 +356,7 @@ class Negotiation:
             data = read_error(error).data
             named = newest_shared(data.get("supported"), Era.HANDSHAKE) if isinstance(data, dict) else None
             if named is not None and self._may_speak(named):
-                # 2025-11-25, lifecycle, error handling: it says which revisions it would take.
+                # 2025-11-25, lifecycle, error handling: the error lists the supported revisions.
                 return await self._handshake(transport, named, is_sse=is_sse, may_probe=False)
         try:
             if (
@@ -352,7 +366,7 @@ class Negotiation:
                 and (code == UNSUPPORTED_VERSION or self._was_silent)
             ):
                 return await self._probe_after_refusal(transport, refusal)
-            if code not in STATELESS_ERRORS and not is_sse and self._means_no_endpoint(exchange.status):
+            if code not in STATELESS_ERRORS and not is_sse and self._may_be_sse(exchange.status):
                 return await self._fall_back(refusal)
             raise refusal
         finally:
@@ -360,11 +374,11 @@ class Negotiation:
             del refusal
 
     async def _probe_after_refusal(self, transport: Transport, refusal: ProtocolError) -> Negotiated:
-        """Ask a server that knows no handshake: it has become another one since it was asked, or was slow to answer."""
-        self._memory.forget(self._place)
+        """Probe a server that refused the handshake: it may have been replaced, or slow to answer the first probe."""
+        self._eras.forget(self._endpoint)
         transport.settle(None)
         try:
-            # It is up by now, as it has refused.
+            # A program that has refused has started, so it answers soon if at all.
             async with asyncio.timeout(None if transport.has_request_streams else self._probe_s):
                 verdict = await self._probe(transport)
         except TimeoutError as error:
@@ -386,8 +400,11 @@ class Negotiation:
     def _may_speak(self, revision: str) -> bool:
         return self._wanted not in HANDSHAKE_REVISIONS or self._wanted == revision
 
-    def _means_no_endpoint(self, http_status: int | None) -> bool:
-        """Tell whether what answered ``initialize`` may be an HTTP+SSE server (2025-03-26, transports, compatibility)."""
+    def _may_be_sse(self, http_status: int | None) -> bool:
+        """Tell whether a server that refused ``initialize`` may be an HTTP+SSE server.
+
+        See 2025-03-26, transports, backwards compatibility.
+        """
         if not self._can_fall_back or not http_status:
             return False
         return 400 <= http_status < 500 and http_status not in _NO_VERDICT
@@ -398,7 +415,7 @@ class Negotiation:
             transport = await self._open(sse=True)
             return await self._handshake(transport, None, is_sse=True)
         except CallError:
-            # It was worth a try; what is wrong is what the configured transport met.
+            # The failure of the configured transport says more.
             try:
                 raise refusal from None
             finally:
@@ -418,20 +435,21 @@ class Negotiation:
 
     def _initialize(self, offer: str | None) -> Exchange:
         params = initialize_params(self._client, offer or LATEST_HANDSHAKE_REVISION)
-        # Whoever connects a session bounds it in time.
+        # No deadline here: the caller limits the whole negotiation.
         return Request(_INITIALIZE_RAW, params).exchange(self._ids.take(), 0)
 
 
 def farewell_s(transport: Transport) -> float:
-    """Return the seconds that ending a session which was not to be may take: one that has an id is deleted.
+    """Return the grace in seconds for closing a session that failed to connect or was replaced.
 
-    Whoever gave up connecting waits for it. A program has nothing to be told.
+    Over HTTP it covers the request that deletes the session, and is short because callers may wait. A program needs
+    none.
     """
     return _FAREWELL_S if transport.has_request_streams else 0.0
 
 
-async def _end(task: asyncio.Task[Any]) -> None:
-    """End a task of ours, whatever it has come to."""
+async def _cancel(task: asyncio.Task[Any]) -> None:
+    """Cancel a task, wait for its end, and drop its result or exception."""
     task.add_done_callback(read_failure)
     task.cancel()
     await asyncio.wait({task})

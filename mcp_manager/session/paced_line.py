@@ -1,4 +1,4 @@
-"""Work that a server causes unasked: in order, so much at once, and by turns of the loop."""
+"""Work that the unsolicited messages of a server cause: in order, limited in number, and within the read budget."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ __all__ = ["PacedLine"]
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 
-# However many have to wait, as many callers' work would: the oldest of them is old news.
+# The oldest work is dropped first, because newer messages make it obsolete.
 MAX_WAITING: Final = 1024
 
 
 class PacedLine:
-    """Run work of one kind for one session.
+    """Run one kind of work for one session, in order.
 
-    A turn of the loop that has no time left begins nothing, and of more than 1,024 that wait the oldest are dropped. Work
-    with the key of work that waits is the same work, and is not begun while its like is under way.
+    Work starts only while the loop's :class:`~mcp_manager.runtime.read_budget.ReadBudget` has time left. If more than
+    1,024 items wait, the oldest are dropped. Work with a key replaces waiting work with the same key, and does not
+    start while work with that key runs.
 
     Parameters
     ----------
     spawn
-        ``spawn(work)`` runs work in a task of the session's; ``None`` if that has ended.
+        ``spawn(work)`` runs work in a task of the session; ``None`` if the session has ended.
     on_dropped
-        Called for each that is dropped.
+        Called for each item that is dropped.
     at_once
-        How many run at a time.
+        How many items run at a time.
     cost_ns
-        Nanoseconds of the loop's time that one takes, roughly.
+        Roughly how many nanoseconds of the loop's time one item takes.
     """
 
     __slots__ = (
@@ -42,7 +43,7 @@ class PacedLine:
         "_running",
         "_spawn",
         "_waiting",
-        "_waits_for_turn",
+        "_waits_for_slice",
     )
 
     def __init__(
@@ -59,15 +60,23 @@ class PacedLine:
         self._cost_ns = cost_ns
         self._waiting: dict[Hashable, Work] = {}
         self._running: set[Hashable] = set()
-        self._waits_for_turn = False
+        self._waits_for_slice = False
         self._is_closed = False
 
     def __len__(self) -> int:
-        """Count what waits and what runs."""
+        """Return how many items wait or run."""
         return len(self._waiting) + len(self._running)
 
     def add(self, work: Work, key: Hashable = None) -> None:
-        """Run work when it is its turn; with a key, once for all that wait with the same one."""
+        """Run work when its turn comes.
+
+        Parameters
+        ----------
+        work
+            Returns the coroutine to run.
+        key
+            Makes waiting items with the same key one item, whose work is the newest; ``None`` keeps every item.
+        """
         if self._is_closed:
             return
         key = object() if key is None else key
@@ -78,22 +87,22 @@ class PacedLine:
         self._begin()
 
     def close(self) -> None:
-        """Begin nothing any more; idempotent."""
+        """Drop the work that waits, and start no more; idempotent."""
         self._is_closed = True
         self._waiting.clear()
         self._leave()
 
     def read_on(self) -> None:
-        """Go on, in a new time slice; see :class:`~mcp_manager.runtime.read_budget.Reader`."""
+        """Start more work, in a new time slice; see :class:`~mcp_manager.runtime.read_budget.Reader`."""
         self._leave()
         self._begin()
 
     def flooded(self) -> None:
-        """Do nothing: what is dropped is counted."""
+        """Do nothing: ``on_dropped`` counts what a flood costs."""
 
     def _begin(self) -> None:
-        """Begin what may begin in this turn."""
-        if self._waits_for_turn:
+        """Start as much work as the limits and this time slice allow."""
+        if self._waits_for_slice:
             return
         budget = read_budget()
         while len(self._running) < self._at_once:
@@ -101,7 +110,7 @@ class PacedLine:
             if key is None:
                 return
             if not budget.spend(0):
-                self._waits_for_turn = True
+                self._waits_for_slice = True
                 budget.wait(self)
                 return
             budget.spend(self._cost_ns)
@@ -121,6 +130,6 @@ class PacedLine:
             self._begin()
 
     def _leave(self) -> None:
-        if self._waits_for_turn:
-            self._waits_for_turn = False
+        if self._waits_for_slice:
+            self._waits_for_slice = False
             read_budget().leave(self)

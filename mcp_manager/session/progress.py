@@ -1,4 +1,4 @@
-"""The progress of one call, as it is told to a callback that may take its time."""
+"""The delivery of progress reports to the callbacks of calls (2025-11-25, basic/utilities/progress)."""
 
 from __future__ import annotations
 
@@ -23,27 +23,30 @@ __all__ = ["ProgressCallback", "ProgressListeners", "ProgressReports"]
 _log = logging.getLogger(__name__)
 
 ProgressCallback = Callable[[float, float | None, str | None], Awaitable[None] | None]
-"""``callback(progress, total, message)`` of one request; what it returns is awaited if it can be."""
+"""``callback(progress, total, message)`` of one request; may be a coroutine function.
 
-# What is not delivered by then is old news.
+``progress`` grows with every report; ``total`` is its last value, ``None`` if unknown; ``message`` is text or ``None``.
+"""
+
+# The oldest reports are dropped first, because newer ones make them obsolete.
 _MAX_WAITING: Final = 256
-# A callback may tidy up when it is cancelled, but not keep its call from ending.
+# How long a cancelled callback may take to clean up before its call ends without it.
 _CANCELLED_S: Final = 2.0
 
 
 class ProgressReports:
-    """Deliver the reports of one call in their order, without keeping whoever reads them from reading on.
+    """Deliver the reports of one call in order, without delaying the reading of further messages.
 
-    A plain callback is called as the reports come in. What an async one returns is awaited in a task of the call's own, in
-    the context of its caller, one after the other; of more than 256 that wait, the oldest are dropped. A callback that
-    fails is logged and harms nothing.
+    A plain callback is called as soon as a report arrives. The awaitables that an async one returns are awaited one
+    after the other, in a task of their own with the caller's context; if more than 256 wait, the oldest are dropped.
+    What a callback raises is logged and affects nothing else.
 
     Parameters
     ----------
     callback
         See :data:`ProgressCallback`.
     containment
-        Logs what it raises.
+        Logs what the callback raises.
     """
 
     __slots__ = ("_callback", "_closed", "_containment", "_context", "_task", "_waiting")
@@ -57,7 +60,7 @@ class ProgressReports:
         self._closed = False
 
     def __call__(self, progress: float, total: float | None, message: str | None) -> None:
-        """Take a report; never raises or blocks."""
+        """Deliver a report; never raises or blocks."""
         if self._closed:
             return
         try:
@@ -74,19 +77,19 @@ class ProgressReports:
             self._task = background_task(self._deliver(), "report progress", context=self._context)
 
     async def finish(self, deadline_ns: int) -> None:
-        """Wait until every report is delivered, until the call's deadline at the latest (a time of :func:`time.monotonic_ns`)."""
+        """Wait until all reports are delivered, or until ``deadline_ns``, a time of :func:`time.monotonic_ns`."""
         if self._task is not None and not self._task.done():
             await asyncio.wait({self._task}, timeout=max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9))
 
     async def aclose(self) -> None:
-        """End the delivery; what was not delivered will not be."""
+        """End the delivery, and drop the reports that wait."""
         self._closed = True
         task = self._task
         if task is not None and not task.done():
             task.cancel()
             _, stuck = await asyncio.wait({task}, timeout=_CANCELLED_S)
             if stuck:
-                _log.warning("the progress callback of a call does not end though cancelled")
+                _log.warning("the progress callback of a call was cancelled, but has not ended")
         while self._waiting:
             _drop(self._waiting.popleft())
 
@@ -100,7 +103,7 @@ class ProgressReports:
 
 def _drop(report: Awaitable[None]) -> None:
     if inspect.iscoroutine(report):
-        # Or it would complain that it was never awaited.
+        # Otherwise Python warns that it was never awaited.
         report.close()
 
 
@@ -115,7 +118,7 @@ _progress_decoder = JsonDecoder(_ProgressParams)
 
 
 class ProgressListeners:
-    """Hand the progress reports of one session to the calls that they belong to, by token.
+    """Hand the progress reports of one session to the calls that they belong to, by progress token.
 
     Parameters
     ----------
@@ -130,7 +133,7 @@ class ProgressListeners:
         self._listeners: dict[str, ProgressReports] = {}
 
     async def during(self, sending: Awaitable[Message], token: str, listener: ProgressReports) -> Message:
-        """Await a reply, and hand the reports with its token to the listener meanwhile."""
+        """Await a reply and return it; until then, hand the reports with the token to the listener."""
         self._listeners[token] = listener
         try:
             return await sending
@@ -138,13 +141,13 @@ class ProgressListeners:
             self._listeners.pop(token, None)
 
     def take(self, params: bytes) -> None:
-        """Take the params of a progress notification (2025-11-25, basic/utilities/progress)."""
+        """Take the params of a progress notification; those of an unknown token are ignored."""
         try:
             report = _progress_decoder.decode(params)
         except (msgspec.DecodeError, RecursionError):
             self._on_fault("a malformed progress notification")
             try:
-                # The official SDK accepts numbers as text too.
+                # As the official SDK does, accept numbers that are strings.
                 report = msgspec.json.decode(params, type=_ProgressParams, strict=False)
             except (msgspec.DecodeError, RecursionError):
                 return

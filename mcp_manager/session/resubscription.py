@@ -1,4 +1,4 @@
-"""Resource subscriptions of the handshake era: each session holds them for as long as it lives (2025-11-25, server/resources)."""
+"""The resource subscriptions of one session in the handshake era (2025-11-25, server/resources)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _params_decoder = msgspec.json.Decoder(_Params)
 
 
 def read_uri(params: bytes | None) -> str | None:
-    """Return the resource that the params of a request are about, ``None`` if they do not say."""
+    """Return the ``uri`` in the params of a request, ``None`` if there is none."""
     try:
         return _params_decoder.decode(params or b"{}").uri
     except (msgspec.DecodeError, RecursionError):
@@ -36,18 +36,21 @@ def read_uri(params: bytes | None) -> str | None:
 
 
 class Resubscription:
-    """Bring one session's subscriptions to what is wanted of its server, and keep them there.
+    """Keep one session subscribed to exactly the resources that are wanted of its server.
+
+    A subscription lasts as long as its session, so every new session subscribes again.
 
     Parameters
     ----------
     template
-        What the server's sessions are made from: what is wanted, and the delays before a failed request is repeated.
+        The template of the server's sessions: it knows what is wanted, and the delays before a failed request is
+        repeated.
     number
-        Which of the server's instances the session belongs to.
+        The number of the instance that the session belongs to.
     send
         ``await send(method, params)`` sends a request and returns its reply.
     catch_up
-        ``catch_up(interest)`` takes as changed what may have changed while nothing was subscribed.
+        ``catch_up(interest)`` treats as changed whatever may have changed while it was not subscribed.
     """
 
     __slots__ = (
@@ -81,15 +84,15 @@ class Resubscription:
         self._restart = template.config.restart
         self._faults = template.knowledge.faults
         self._held: set[str] = set()
-        # What an earlier session held and this one does not yet: what became of it meanwhile, nobody knows.
+        # What an earlier session held and this one does not hold yet: updates of it may have been missed.
         self._missed: set[str] = set()
         self._refused: set[str] = set()
         self._woken = asyncio.Event()
         self._spawn: Spawn | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def took(self, method: str, uri: str) -> None:
-        """Take note that the server accepted a caller's own request on this session: it holds for all of them."""
+    def note_accepted(self, method: str, uri: str) -> None:
+        """Note that the server accepted a caller's ``method`` for ``uri`` on this session; other sessions follow."""
         if method == methods.SUBSCRIBE:
             self._held.add(uri)
             self._subscriptions.add(uri)
@@ -98,14 +101,14 @@ class Resubscription:
             self._subscriptions.discard(uri)
 
     def start(self, spawn: Spawn) -> None:
-        """Keep the subscriptions as soon as there are any, in a task that ``spawn`` makes and whoever owns it cancels."""
+        """Keep the subscriptions whenever there are any, in a task of ``spawn``; the owner of that task cancels it."""
         self._spawn = spawn
         self._missed.update(self._subscriptions.heard.pop(self._index, Interest()).uris)
         self._subscriptions.watch(self._wake)
         self._wake()
 
     def close(self) -> None:
-        """Begin nothing any more, and leave to the next session what this one held; idempotent."""
+        """Send no more requests, and leave a note of what was held for the next session; idempotent."""
         if self._spawn is not None:
             self._spawn = None
             self._subscriptions.unwatch(self._wake)
@@ -117,9 +120,9 @@ class Resubscription:
             self._task = self._spawn(self._run())
 
     async def _run(self) -> None:
-        """Keep the session's subscriptions until cancelled, or until the server knows the session no more.
+        """Keep the session's subscriptions until cancelled, or until the session is lost.
 
-        What an earlier session held is told as updated once this one holds it.
+        Whatever an earlier session held is reported as updated once this session holds it.
         """
         failures = 0
         while True:
@@ -127,10 +130,10 @@ class Resubscription:
             try:
                 await self._adjust()
             except SessionLostError:
-                # It is replaced with the next call, and its replacement begins anew.
+                # The next call replaces the session, and the new session subscribes again.
                 return
             except Exception as error:
-                # Also what nobody foresaw must not be the end of all subscriptions.
+                # Not even an unexpected failure may end all subscriptions.
                 self._containment.failure(error, "unknown")
                 delay_s: float | None = self._delay_s(failures)
                 failures += 1
@@ -146,9 +149,10 @@ class Resubscription:
                     await self._woken.wait()
 
     async def _adjust(self) -> None:
-        """Subscribe to what is wanted and not held, and unsubscribe from the opposite; raises :class:`CallError`.
+        """Subscribe to what is wanted and not held, and unsubscribe from what is held and not wanted.
 
-        Callers go on meanwhile: what they subscribe to and unsubscribe from by themselves is looked at each time.
+        Callers may subscribe and unsubscribe in between, so the state is checked again before each request. Raises
+        :class:`CallError`.
         """
         subscriptions = self._subscriptions
         wanted = subscriptions.wanted.uris
@@ -157,17 +161,17 @@ class Resubscription:
         for uri in sorted(wanted - self._held - self._refused):
             if uri in self._held or not subscriptions.wants(uri):
                 continue
-            taken = self._held if await self._ask(methods.SUBSCRIBE, uri) else self._refused
-            taken.add(uri)
+            outcome = self._held if await self._is_accepted(methods.SUBSCRIBE, uri) else self._refused
+            outcome.add(uri)
         for uri in sorted(self._held - subscriptions.wanted.uris):
             if subscriptions.wants(uri):
                 continue
             self._held.discard(uri)
-            await self._ask(methods.UNSUBSCRIBE, uri)
-            # Whoever has subscribed meanwhile may have been heard before: it is asked for once more.
+            await self._is_accepted(methods.UNSUBSCRIBE, uri)
+            # A caller may have subscribed in between, and the server may have handled that first: subscribe once more.
             self._held.discard(uri)
 
-    async def _ask(self, method: str, uri: str) -> bool:
+    async def _is_accepted(self, method: str, uri: str) -> bool:
         reply = await self._send(method, msgspec.json.encode({"uri": uri}))
         if reply.kind == ERROR:
             self._faults.count("a subscription was refused", f"{method}: JSON-RPC error {reply.error_code}")

@@ -1,4 +1,4 @@
-"""What a server asks of its client, in either era: handlers run here, each in a task of its own."""
+"""The requests and notifications of one session's server: running their handlers, and replying."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ __all__ = ["ServerRequests"]
 
 _log = logging.getLogger(__name__)
 
-# One server's flood must not become this process's: of requests, of notifications and of replies, each at a time.
+# How many requests, notifications and replies of one session are handled at a time, so that a flood stays harmless.
 _MAX_REQUESTS: Final = 64
 _MAX_NOTIFICATIONS: Final = 64
 _MAX_REPLIES: Final = 4
-# Of handlers, with those that nobody waits for any more and that go on, though cancelled.
+# The most handlers of one session that run, including those that ignore their cancellation.
 _MAX_HANDLERS: Final = _MAX_REQUESTS + 1024
-# What it takes of the loop's time, roughly: a handler, and a message with all that HTTP adds to it.
+# Roughly how much of the loop's time a handler takes, and a reply with everything that HTTP adds to it.
 _HANDLER_NS: Final = 100_000
 _REPLY_NS: Final = 150_000
-# News that a list has changed is told no more often than this: many fetch the list.
+# The shortest interval between notifications of the same list change, because many handlers fetch the list.
 _SAME_NEWS_S: Final = 0.25
 
 
@@ -59,28 +59,30 @@ _params_decoder: JsonDecoder[Any] = JsonDecoder(Any)
 
 
 class _Failed(Exception):
-    """A handler gave no answer that could be used; the message says why, and the log has the rest."""
+    """A handler gave no usable answer; the message says why, and the log has the details."""
 
 
 class ServerRequests:
-    """Run the handlers for one session.
+    """Run the handlers of one session, each in a task of its own, and send their answers.
+
+    A handler that raises, hangs or returns something unusable affects only its own request.
 
     Parameters
     ----------
     containment
-        Names the server, and logs what its handlers raise.
+        Names the server, and logs what handlers raise.
     handlers
-        By method; what has none is answered with "method not found".
+        The handlers by method; a request without one is answered with "Method not found".
     capabilities
-        What the client declares: a request for more is refused.
+        The capabilities that the client declares; a request that needs others is refused.
     faults
-        Counts what cannot be served.
+        Counts messages that break the protocol or exceed a limit.
     send
-        ``await send(frame)`` hands a reply over, or gives it up quietly.
+        ``await send(frame)`` sends a reply, or drops it if that fails.
     timeout_s
         Seconds a handler may take.
     context
-        What handlers run in that nobody's call asks for; an empty one by default.
+        The context of handlers that run outside of a call; an empty one by default.
     """
 
     __slots__ = (
@@ -119,26 +121,26 @@ class ServerRequests:
         self._context = context if context is not None else bare_context()
         self._answering: dict[bytes, asyncio.Task[None]] = {}
         self._closed = False
-        # The others are made when they are needed: most servers ask nothing, and they would take 2 KB a session.
+        # The following are made on first use: most servers send nothing, and they would take 2 KB per session.
         self._tasks: set[asyncio.Task[None]] | None = None
-        # Handlers themselves, also those that nobody waits for any more and that have not ended yet.
+        # The tasks of handlers, including those that were cancelled and have not ended yet.
         self._handling: set[asyncio.Task[Any]] | None = None
         self._questions: asyncio.Semaphore | None = None
         self._notifications: PacedLine | None = None
         self._replies: PacedLine | None = None
 
     def answer(self, message: Message, method: str) -> None:
-        """Answer a request of the server, later and without fail."""
+        """Start answering a request of the server; the reply follows later, also if the handler fails."""
         request_id = message.id_raw or b"null"
         if request_id == b"null":
-            # 2025-11-25, basic, requests: nobody could tell what a reply belongs to.
+            # 2025-11-25, basic, requests: an id must not be null, so a reply could not be matched.
             self._faults.count("a request whose id is null")
         elif method == methods.PING:
             self._reply(_result_frame(request_id, b"{}"))
         elif method not in self._handlers:
             self._reply(_error_frame(request_id, METHOD_NOT_FOUND, "Method not found"))
         elif request_id in self._answering:
-            self._faults.count("a request with the id of another one")
+            self._faults.count("a request with an id in use")
             self._reply(_error_frame(request_id, INVALID_REQUEST, "Invalid request: its id is in use"))
         elif len(self._answering) >= _MAX_REQUESTS or self._is_full:
             self._faults.count("too many requests at once")
@@ -151,7 +153,7 @@ class ServerRequests:
                 task.add_done_callback(lambda _: self._answering.pop(request_id, None))
 
     def take_notification(self, method: str, params: bytes | None) -> None:
-        """Pass a notification on to its handler, if there is one."""
+        """Start the handler of a notification, if there is one; in a flood, the oldest that wait are dropped."""
         if method == methods.CANCELLED:
             self._cancel(params)
         if method in self._handlers:
@@ -159,24 +161,36 @@ class ServerRequests:
             if self._notifications is None:
                 dropped = partial(self._faults.count, "too many notifications at once")
                 self._notifications = PacedLine(self.spawn, dropped, at_once=_MAX_NOTIFICATIONS, cost_ns=_HANDLER_NS)
-            self._notifications.add(partial(self._pass_on, method, params), key)
+            self._notifications.add(partial(self._notify_paced, method, params), key)
 
     async def deliver(self, method: str, params: bytes | None) -> None:
-        """Run the handler of a notification to its end, if there is one: for what must not be lost in a flood."""
+        """Run the handler of a notification to its end, if there is one; this one is never dropped."""
         if method in self._handlers:
             await self._notify(method, params)
 
     async def fulfil(self, asked: Mapping[str, InputRequest], deadline_ns: int) -> dict[str, Any]:
-        """Answer the questions of a request that takes several rounds, all of them at once.
+        """Answer all questions of one round of a request, at the same time (2026-07-28, basic/patterns/mrtr).
+
+        Parameters
+        ----------
+        asked
+            The questions, by the server's keys.
+        deadline_ns
+            A time of :func:`time.monotonic_ns`, 0 for none.
+
+        Returns
+        -------
+        dict
+            The encoded answers, by the same keys.
 
         Raises
         ------
         InputRequiredError
-            A question has no handler, or its handler failed; the others were cancelled.
+            A question has no handler, or its handler failed; the other handlers are cancelled.
         ConnectionLostError
-            The session ended meanwhile, and its handlers with it.
+            The session ended, and its handlers with it.
         DeadlineExceededError
-            The answers were not there by the deadline, of :func:`time.monotonic_ns`.
+            The deadline passed before all answers were there.
         """
         if not asked:
             return {}
@@ -186,14 +200,14 @@ class ServerRequests:
                 return await self._fulfil(asked)
         except InputRequiredError:
             if self._closed:
-                # What failed was cancelled.
-                raise self._ended() from None
+                # The handlers did not fail: the end of the session cancelled them.
+                raise self._session_ended() from None
             raise
         except TimeoutError:
             if not waiting.expired():
                 raise
             raise DeadlineExceededError(
-                "the server asked for input, and it was not there within the deadline",
+                "the server asked for input, and the handlers did not give it within the deadline",
                 server_id=self._containment.server_id,
                 delivery="answered",
             ) from None
@@ -201,9 +215,9 @@ class ServerRequests:
     async def _fulfil(self, asked: Mapping[str, InputRequest]) -> dict[str, Any]:
         for question in asked.values():
             if question.method not in methods.INPUT_METHODS or question.method not in self._handlers:
-                raise self._unanswered(f"asks for {question.method[:60]!r}, which has no handler")
+                raise self._no_input(f"asked for {question.method[:60]!r}, which has no handler")
         if self._closed:
-            raise self._ended()
+            raise self._session_ended()
         tasks = {key: background_task(self._answer_question(each), "answer a question") for key, each in asked.items()}
         try:
             await asyncio.gather(*tasks.values())
@@ -214,7 +228,7 @@ class ServerRequests:
         return {key: task.result() for key, task in tasks.items()}
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
-        """Run work that must end with the session; ``None`` if that has ended."""
+        """Run work in a task that ends with the session; return ``None`` if the session has ended."""
         if self._closed:
             work.close()
             return None
@@ -225,9 +239,9 @@ class ServerRequests:
         return task
 
     def close(self) -> list[asyncio.Task[Any]]:
-        """Cancel everything; returns the tasks that are ending. Nothing starts after this.
+        """Cancel everything, start nothing more, and return the tasks that still have to end.
 
-        A handler that does not let itself be cancelled is among them for as long as it likes.
+        A handler that ignores its cancellation may never end.
         """
         self._closed = True
         for line in (self._notifications, self._replies):
@@ -239,14 +253,14 @@ class ServerRequests:
         return tasks
 
     async def _serve(self, method: str, request_id: bytes, params: bytes | None) -> None:
-        # Cancelled by the server, it sends nothing (2025-11-25, basic/utilities/cancellation).
+        # If the server cancels the request, no reply is sent (2025-11-25, basic/utilities/cancellation).
         await self._send(await self._reply_frame(method, request_id, params))
 
     async def _reply_frame(self, method: str, request_id: bytes, params: bytes | None) -> bytes:
         try:
             given = _read_params(params)
             if given is None:
-                self._faults.count("a request whose params are no object", method[:60])
+                self._faults.count("a request whose params are not an object", method[:60])
                 return _error_frame(request_id, INVALID_PARAMS, "Invalid params: they must be an object")
             return _result_frame(request_id, await self._result(method, given))
         except RpcError as error:
@@ -255,18 +269,18 @@ class ServerRequests:
             return _error_frame(request_id, INTERNAL_ERROR, f"The client's handler {failure}")
 
     async def _result(self, method: str, params: dict[str, Any]) -> bytes:
-        """Return what a handler answers, encoded.
+        """Run the handler of a request, and return its answer as JSON.
 
         Raises
         ------
         RpcError
-            The handler refuses, or the request is for what was not declared.
+            The handler refused the request, or the request needs an undeclared capability.
         _Failed
-            There is no answer: the server and its request are not to blame.
+            The handler gave no usable answer.
         """
         missing = undeclared(method, params, self._capabilities)
         if missing:
-            self._faults.count("a request for what was not declared", missing)
+            self._faults.count("a request for an undeclared capability", missing)
             raise RpcError(INVALID_PARAMS, f"Invalid params: the client did not declare {missing}")
         try:
             answer = await outcome(self._start(method, params), self._timeout_s)
@@ -279,15 +293,15 @@ class ServerRequests:
         except Exception as error:
             if self._closed:
                 raise _Failed("was cancelled") from None
-            # A user's handler may raise anything; it must cost the server one error reply and nothing else.
+            # A handler may raise anything; the server gets one error reply, and nothing else is affected.
             self._containment.log(f"the handler of {method} failed", error)
             raise _Failed("failed") from None
         if not result.startswith(b"{"):
-            _log.error("the handler of %s returned %s, which is no JSON object", method, type(answer).__name__)
+            _log.error("the handler of %s returned %s, which is not a JSON object", method, type(answer).__name__)
             raise _Failed("failed")
         return result
 
-    async def _pass_on(self, method: str, params: bytes | None) -> None:
+    async def _notify_paced(self, method: str, params: bytes | None) -> None:
         if self._is_full:
             self._faults.count("too many notifications at once")
             return
@@ -298,7 +312,7 @@ class ServerRequests:
     async def _notify(self, method: str, params: bytes | None) -> None:
         given = _read_params(params)
         if given is None:
-            self._faults.count("a notification whose params are no object", method[:60])
+            self._faults.count("a notification whose params are not an object", method[:60])
             return
         try:
             await outcome(self._start(method, given), self._timeout_s)
@@ -319,9 +333,9 @@ class ServerRequests:
             async with self._questions:
                 return msgspec.Raw(await self._result(question.method, question.params))
         except RpcError as error:
-            raise self._unanswered(f"asks for {question.method}, which its handler refused: {error.message}") from None
+            raise self._no_input(f"asked for {question.method}, which its handler refused: {error.message}") from None
         except _Failed as failure:
-            raise self._unanswered(f"asks for {question.method}, and its handler {failure}") from None
+            raise self._no_input(f"asked for {question.method}, and its handler {failure}") from None
 
     def _start(self, method: str, params: dict[str, Any]) -> asyncio.Task[Any]:
         handling = start_handler(self._handlers[method], self._containment.server_id, params)
@@ -337,14 +351,14 @@ class ServerRequests:
 
     def _reply(self, frame: bytes) -> None:
         if self._replies is None:
-            dropped = partial(self._faults.count, "requests without end, whose replies it does not take")
+            dropped = partial(self._faults.count, "replies that the server does not read")
             self._replies = PacedLine(self.spawn, dropped, at_once=_MAX_REPLIES, cost_ns=_REPLY_NS)
         self._replies.add(partial(self._send, frame))
 
-    def _ended(self) -> CallError:
+    def _session_ended(self) -> CallError:
         return ConnectionLostError("the server was stopped during the call", server_id=self._containment.server_id)
 
-    def _unanswered(self, what: str) -> InputRequiredError:
+    def _no_input(self, what: str) -> InputRequiredError:
         return InputRequiredError(
             f"the server {what}",
             server_id=self._containment.server_id,
@@ -352,11 +366,11 @@ class ServerRequests:
         )
 
     def _cancel(self, params: bytes | None) -> None:
-        """End the handler of a request that the server gave up (2025-11-25, basic/utilities/cancellation)."""
+        """Cancel the handler of a request that the server cancels (2025-11-25, basic/utilities/cancellation)."""
         try:
             request_id = bytes(_cancelled_decoder.decode(params or b"{}").request_id)
         except (msgspec.DecodeError, RecursionError):
-            self._faults.count("malformed cancellation")
+            self._faults.count("a malformed cancellation")
             return
         task = self._answering.get(request_id)
         if task is not None:
@@ -364,7 +378,7 @@ class ServerRequests:
 
 
 def _news_key(method: str, params: bytes | None) -> tuple[str, bytes | None] | None:
-    """Return what makes two notifications say the same, ``None`` where each counts."""
+    """Return a key that notifications with the same meaning share, ``None`` if each one counts."""
     if method in CHANGE_KINDS:
         return method, None
     return (method, params) if method == methods.RESOURCE_UPDATED else None
@@ -379,18 +393,18 @@ def _read_params(params: bytes | None) -> dict[str, Any] | None:
 
 
 def _encodable(error: RpcError) -> RpcError:
-    """Return an error of a handler's without what cannot be sent, or is no error object."""
+    """Return the error that a handler raised without the parts that cannot be sent."""
     code, message, data = error.code, error.message, error.data
     if not isinstance(code, int) or not isinstance(message, str):
-        _log.error("the handler's error has a code that is no integer, or a message that is no text")
+        _log.error("a handler raised an RpcError whose code is not an integer or whose message is not a string")
         return RpcError(INTERNAL_ERROR, "The client's handler failed")
     try:
         msgspec.json.encode([code, data])
     except Exception:
-        # Whatever its data is, the server gets an answer.
-        _log.exception("the data of an error cannot be encoded")
+        # The server gets an answer in any case.
+        _log.exception("a handler raised an RpcError whose data cannot be encoded")
         data = None
-    # A name of a file may have what no text has.
+    # A message that quotes a file name may contain lone surrogates, which UTF-8 cannot encode.
     return RpcError(code, message.encode("utf-8", "replace").decode(), data)
 
 

@@ -140,7 +140,7 @@ class Session:
             The server cannot be reached, refuses, or answers nonsense; everything is closed.
         """
         template, config = self._template, self._template.config
-        negotiation = Negotiation(template, template.place(self._index), self._make_transport, self._ids)
+        negotiation = Negotiation(template, template.endpoint_key(self._index), self._make_transport, self._ids)
         try:
             settled = await negotiation.run()
             self._take_up(settled)
@@ -287,7 +287,7 @@ class Session:
         elif message.kind == REQUEST:
             if self._dialect is not None:
                 # 2026-07-28, streamable HTTP and stdio: servers send no requests, clients no responses.
-                self._template.knowledge.faults.count("a request in a revision without any", method[:60])
+                self._template.knowledge.faults.count("a request in a stateless revision", method[:60])
             else:
                 self._requests.answer(message, method)
         elif method == methods.PROGRESS:
@@ -362,7 +362,7 @@ class Session:
 
     @property
     def _place(self) -> str:
-        return self._template.place(self._index)
+        return self._template.endpoint_key(self._index)
 
     async def _fitting(self, sending: Awaitable[Message], exchange: Exchange) -> Message:
         """Pass on a reply that fits the handshake era.
@@ -440,7 +440,7 @@ class Session:
         reply = await sending
         uri = read_uri(request.params)
         if reply.kind != ERROR and uri is not None and self._resubscription is not None:
-            self._resubscription.took(method, uri)
+            self._resubscription.note_accepted(method, uri)
         return reply
 
     async def _called(self, request: Sendable, sending: Awaitable[Message], deadline_ns: int) -> Message:

@@ -1,4 +1,4 @@
-"""Who may make a session next: a decision about places and their order, without a clock, a task or I/O of its own."""
+"""The rules for which attempt may make a session next, without a clock, tasks or I/O."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ __all__ = ["SlotPolicy", "Urgency"]
 
 K = TypeVar("K", bound=Hashable)
 
-# So often a more urgent attempt may go first, then whoever has waited longest of the others goes: nobody waits for ever.
+# How often in a row a more urgent attempt goes first. Then the less urgent one that has waited longest goes, so that
+# none waits for ever.
 _PATIENCE: Final = 8
 
 
@@ -18,15 +19,15 @@ class Urgency(enum.IntEnum):
     """How soon a session is needed."""
 
     CALLER = 0
-    """Somebody waits with a call."""
+    """A call waits for it."""
     FIRST = 1
-    """There was none yet."""
+    """It is the first session of its instance, and no call waits for it."""
     AGAIN = 2
-    """There was one, and nobody asks for it."""
+    """It replaces an earlier session, and no call waits for it."""
 
 
 class _Lane(Generic[K]):
-    """Some slots, who has them, and who waits for one."""
+    """A number of slots, their holders, and the attempts that wait for one."""
 
     __slots__ = ("capacity", "holders", "lenders", "most_lent", "passed_over", "staying", "waiting")
 
@@ -36,7 +37,7 @@ class _Lane(Generic[K]):
         self.holders: set[K] = set()
         self.lenders: set[K] = set()
         self.staying: set[K] = set()
-        # By urgency, in the order of arrival; the values number the arrivals.
+        # By urgency, in order of arrival; the values are the numbers of the arrivals.
         self.waiting: tuple[dict[K, int], ...] = tuple({} for _ in Urgency)
         self.passed_over = 0
 
@@ -65,18 +66,18 @@ class _Lane(Generic[K]):
 
 
 class SlotPolicy(Generic[K]):
-    """Share slots among attempts to make a session; every method decides at once, and :meth:`grant` tells who may go.
+    """Share slots among the attempts to make a session.
 
-    Callers go before everybody else, and first sessions before repeated ones. Places whose last attempt failed have slots
-    of their own: however many are dead, the others do not wait for them. An attempt that only waits can lend its slot
-    to the next one, without an end of its own.
+    Attempts that a call waits for go first, then first sessions, then replacements. Instances whose last attempt failed
+    have slots of their own, so that however many are dead, the others do not wait for them. An attempt that only waits
+    for its server can lend its slot to the next attempt and go on.
 
     Parameters
     ----------
     capacity, failed_capacity
-        How many slots there are, and how many beside them for places whose last attempt failed.
+        The number of slots, and the number of those in addition for instances whose last attempt failed.
     most_lent, most_lent_failed
-        How many of each kind may lend theirs at a time.
+        How many of each may be lent at a time.
     """
 
     def __init__(self, capacity: int, failed_capacity: int, *, most_lent: int, most_lent_failed: int) -> None:
@@ -86,14 +87,24 @@ class SlotPolicy(Generic[K]):
         self._arrivals = 0
 
     def ask(self, key: K, urgency: Urgency, *, has_failed: bool) -> None:
-        """Have an attempt wait for a slot."""
+        """Put an attempt in line for a slot.
+
+        Parameters
+        ----------
+        key
+            Names the attempt; must not be in use.
+        urgency
+            How soon the session is needed.
+        has_failed
+            Whether the last attempt of the same instance failed.
+        """
         assert key not in self._lane_of, "an attempt asks once"
         lane = self._lane_of[key] = self._failed if has_failed else self._usual
         self._arrivals += 1
         lane.waiting[urgency][key] = self._arrivals
 
     def hasten(self, key: K) -> None:
-        """Learn that a caller waits for an attempt by now."""
+        """Give an attempt that waits for a slot the urgency of a call; otherwise do nothing."""
         lane = self._lane_of.get(key)
         if lane is None:
             return
@@ -102,7 +113,7 @@ class SlotPolicy(Generic[K]):
                 lane.waiting[Urgency.CALLER][key] = queue.pop(key)
 
     def lend(self, key: K) -> bool:
-        """Let the next attempt have a slot while this one only waits; ``False`` if too many do so, or it has none."""
+        """Lend an attempt's slot to the next one; return ``False`` if it holds none, or too many are lent."""
         lane = self._lane_of.get(key)
         if lane is None or key in lane.lenders:
             return lane is not None
@@ -113,7 +124,10 @@ class SlotPolicy(Generic[K]):
         return True
 
     def stay(self, key: K) -> bool:
-        """Let an attempt lend its slot for long; ``False`` if half of those that may lend do so already."""
+        """Lend an attempt's slot for long; return ``False`` if it cannot lend, or too many slots are lent for long.
+
+        At most half of the slots that may be lent may be lent for long.
+        """
         lane = self._lane_of.get(key)
         if lane is None or len(lane.staying) >= (lane.most_lent + 1) // 2 or not self.lend(key):
             return False
@@ -121,7 +135,7 @@ class SlotPolicy(Generic[K]):
         return True
 
     def leave(self, key: K) -> None:
-        """Forget an attempt that has ended, whether it waited, held a slot or lent it; idempotent."""
+        """Remove an attempt that has ended, whether it waited for a slot, held one or lent it; idempotent."""
         lane = self._lane_of.pop(key, None)
         if lane is None:
             return
@@ -132,14 +146,14 @@ class SlotPolicy(Generic[K]):
             queue.pop(key, None)
 
     def grant(self) -> list[K]:
-        """Give the free slots away, and return who got one."""
+        """Assign the free slots, and return the attempts that got one."""
         return [*self._usual.grant(), *self._failed.grant()]
 
     def is_waiting(self, key: K) -> bool:
-        """Tell whether an attempt still waits for its slot."""
+        """Tell whether an attempt waits for a slot."""
         lane = self._lane_of.get(key)
         return lane is not None and any(key in queue for queue in lane.waiting)
 
     def wanted(self) -> Iterable[K]:
-        """Return who holds a slot that others wait for."""
+        """Return the attempts that hold a slot for which others wait."""
         return [key for lane in (self._usual, self._failed) if any(lane.waiting) for key in lane.holders]

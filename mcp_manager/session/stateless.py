@@ -1,4 +1,4 @@
-"""The dialect of the stateless revisions: every request dressed, every result judged, rounds driven to their end."""
+"""The stateless revisions as a dialect: what their requests carry, and what their results demand (2026-07-28)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from mcp_manager.protocol.multi_round import (
 )
 from mcp_manager.protocol.revisions import Era, newest_shared
 from mcp_manager.protocol.rpc_error import read_error
-from mcp_manager.session.era_question import ask_era
+from mcp_manager.session.era_probe import probe_era
 from mcp_manager.session.knowledge.response_cache import Ticket
 from mcp_manager.session.listening import Listening
 from mcp_manager.session.resubscription import read_uri
@@ -53,12 +53,12 @@ _SET_LEVEL_RAW: Final = b'"logging/setLevel"'
 _SUBSCRIBE_RAW: Final = b'"resources/subscribe"'
 _UNSUBSCRIBE_RAW: Final = b'"resources/unsubscribe"'
 _LISTEN_RAW: Final = b'"subscriptions/listen"'
-# What the server is not asked in so many words.
+# Methods that these revisions do not have; what they do is done in another way.
 _LOCAL: Final = frozenset({_PING_RAW, _SET_LEVEL_RAW, _SUBSCRIBE_RAW, _UNSUBSCRIBE_RAW})
 _CACHEABLE: Final = frozenset(f'"{method}"'.encode() for method in CACHEABLE)
 _DISCOVER_RAW: Final = b'"server/discover"'
-# Errors that a server of the handshake era has for requests without a session; every other one is an answer.
-_ORDINARY: Final = frozenset({HEADER_MISMATCH, MISSING_CAPABILITY, METHOD_NOT_FOUND, INVALID_PARAMS})
+# Errors that a stateless server sends with status 400, 404 or 405. Others may come from a server of the handshake era.
+_EXPECTED: Final = frozenset({HEADER_MISMATCH, MISSING_CAPABILITY, METHOD_NOT_FOUND, INVALID_PARAMS})
 _MAX_LISTED_PAGES: Final = 1000
 
 _method_decoder = msgspec.json.Decoder(str)
@@ -78,26 +78,30 @@ class StatelessDialect:
     Parameters
     ----------
     template
-        What the server's sessions are made from, and what they have found out.
-    place
-        Under which name the era of this endpoint is kept, to be forgotten when it stops fitting.
+        The template of the server's sessions, with what is known about the server.
+    endpoint
+        The key under which the era of this endpoint is kept. It is forgotten when it no longer fits.
     revision
-        The revision that was settled.
+        The negotiated revision.
     transport, ids
-        The session's.
+        Those of the session.
     requests
-        Answers what the server asks.
+        Answers the server's requests for input.
     pause
-        ``await pause(seconds)`` waits, or raises when the session ends meanwhile.
+        ``await pause(seconds)`` waits, or raises :class:`ConnectionLostError` if the session ends first.
 
-    ``listening`` is the session's stream of notifications, once there is one; ``stateless_frame`` makes the exchanges of most
-    calls, ``None`` where none can be made so.
+    Attributes
+    ----------
+    listening
+        The session's stream of notifications, ``None`` until it is set.
+    stateless_frame
+        Makes the exchanges of most calls in compiled code; ``None`` if that is not possible.
     """
 
     def __init__(
         self,
         template: SessionTemplate,
-        place: str,
+        endpoint: str,
         revision: str,
         transport: Transport,
         ids: RequestIds,
@@ -110,8 +114,8 @@ class StatelessDialect:
         self._transport = transport
         self._ids = ids
         self._requests = requests
-        self._memory = knowledge.eras
-        self._place = place
+        self._eras = knowledge.eras
+        self._endpoint = endpoint
         self._mirrored = knowledge.mirrored
         self._has_fields = transport.has_request_streams
         self._envelope = Envelope(host.identity, revision, host.trace_context)
@@ -119,61 +123,65 @@ class StatelessDialect:
         self._names: dict[bytes, str] = {}
         self._knowledge = knowledge
         self._cache = knowledge.cache
-        self._beside = _LOCAL | {_LIST_TOOLS_RAW} | (_CACHEABLE if self._cache.enabled else frozenset())
-        # Where a request comes from is asked in Python.
+        self._needs_call = _LOCAL | {_LIST_TOOLS_RAW} | (_CACHEABLE if self._cache.enabled else frozenset())
+        # The compiled frame cannot call trace_context.
         self.stateless_frame = self._new_frame() if self._has_fields and host.trace_context is None else None
-        self._tasks = TaskFollower(template.server_id, self._ask, requests, pause)
+        self._tasks = TaskFollower(template.server_id, self._send, requests, pause)
         self.listening: Listening | None = None
 
-    # What the compiled path asks
+    # Called by the compiled call path
 
     def _new_frame(self) -> StatelessFrame:
         known = {}
         for method, member in methods.NAME_MEMBER.items():
             method_raw = msgspec.json.encode(method)
-            if method_raw not in self._beside:
+            if method_raw not in self._needs_call:
                 known[method_raw] = (header_line("Mcp-Method", method), member.encode())
         return StatelessFrame(self._envelope.opening, known, self._mirrored.parameters)
 
     def exchange(self, request: Sendable, request_id: int, deadline_ns: int) -> Exchange | None:
-        """Make the exchange of a request, ``None`` for one that the quick way is not made for.
+        """Return the exchange of a request, ``None`` if the request needs :meth:`call`.
 
         Raises
         ------
         InvalidRequestError
-            Its params are not what this revision allows.
+            This revision does not allow the params.
         """
         method_raw = request.method if type(request) is Request else request.method_raw
-        if method_raw in self._beside:
+        if method_raw in self._needs_call:
             return None
         assert isinstance(method_raw, bytes)
-        return self._dressed(method_raw, request.params, request_id, deadline_ns)
+        return self._exchange_for(method_raw, request.params, request_id, deadline_ns)
 
     def accepts(self, reply: Message) -> bool:
-        """Tell whether a result is the end of its call."""
+        """Tell whether a result completes its call."""
         try:
             return result_type(reply.result_buffer or b"null") == COMPLETE
         except MalformedResult:
             return False
 
-    # The way that leads everywhere
+    # The general call path
 
     async def call(self, request: Sendable, deadline_ns: int) -> Message:
-        """Send a request, and what it takes to get its end, and return that; raises as :meth:`Session.call`."""
+        """Send a request and whatever follows from its results, and return the final reply.
+
+        What follows may be rounds of input, polls of a task, or the same request with other header fields or in another
+        revision. Raises as :meth:`Session.call`, and :class:`InputRequiredError` if the server does not get its input.
+        """
         method_raw = request.method if type(request) is Request else request.method_raw
         assert isinstance(method_raw, bytes)
         if method_raw in _LOCAL:
-            return await self._answer(method_raw, request.params, deadline_ns)
+            return await self._translate(method_raw, request.params, deadline_ns)
         if method_raw in _CACHEABLE:
             ticket = self._cache.ticket(self._name_of(method_raw), request.params)
             if ticket is not None:
-                return await self._kept_or_asked(ticket, method_raw, request.params, deadline_ns)
-        return await self._ask(method_raw, request.params, deadline_ns)
+                return await self._cached_or_sent(ticket, method_raw, request.params, deadline_ns)
+        return await self._send(method_raw, request.params, deadline_ns)
 
-    async def _answer(self, method_raw: bytes, params: bytes | None, deadline_ns: int) -> Message:
-        """Do what a request of the revisions before asks for in the way of this one."""
+    async def _translate(self, method_raw: bytes, params: bytes | None, deadline_ns: int) -> Message:
+        """Do what a method of the handshake revisions does, with the means of this revision."""
         if method_raw == _PING_RAW:
-            return await self._sign_of_life(deadline_ns)
+            return await self._ping(deadline_ns)
         if method_raw == _SET_LEVEL_RAW:
             return self._set_log_level(params)
         uri = read_uri(params)
@@ -187,35 +195,35 @@ class StatelessDialect:
 
     async def listen(self, params: bytes, request_id: int) -> Message:
         """Open a stream of notifications and return the reply that ends it; raises :class:`CallError`."""
-        return await self._transport.exchange_lasting(self._dressed(_LISTEN_RAW, params, request_id, 0))
+        return await self._transport.exchange_lasting(self._exchange_for(_LISTEN_RAW, params, request_id, 0))
 
-    async def _kept_or_asked(
+    async def _cached_or_sent(
         self, ticket: Ticket, method_raw: bytes, params: bytes | None, deadline_ns: int
     ) -> Message:
         kept = self._cache.find(ticket)
         if kept is not None:
             return self._result(kept)
-        return await self._ask(method_raw, params, deadline_ns, ticket)
+        return await self._send(method_raw, params, deadline_ns, ticket)
 
-    async def _ask(
+    async def _send(
         self, method_raw: bytes, params: bytes | None, deadline_ns: int, ticket: Ticket | None = None
     ) -> Message:
-        exchange = self._dressed(method_raw, params, self._ids.take(), deadline_ns)
+        exchange = self._exchange_for(method_raw, params, self._ids.take(), deadline_ns)
         answered = self._transport.exchange(exchange)
         return await self._finish(method_raw, params, exchange, answered, ticket)
 
     async def landed(self, request: Sendable, exchange: Exchange, answer: Any) -> Message:
-        """Go on from what the channel brought back for a request."""
+        """Return the final reply to a request that the channel sent, given the channel's result or exception."""
         method_raw = request.method if type(request) is Request else request.method_raw
         assert isinstance(method_raw, bytes)
         answered = self._transport.landed(exchange, answer)
         return await self._finish(method_raw, request.params, exchange, answered)
 
     def fields(self, method: str, params: bytes | None) -> bytes | None:
-        """Render the header fields of a message, ``None`` where the transport has none."""
+        """Render the header fields of a message, ``None`` if the transport has none."""
         return self._envelope.fields(method, params) if self._has_fields else None
 
-    def _dressed(self, method_raw: bytes, params: bytes | None, request_id: int, deadline_ns: int) -> Exchange:
+    def _exchange_for(self, method_raw: bytes, params: bytes | None, request_id: int, deadline_ns: int) -> Exchange:
         exchange = Request(method_raw, self._envelope.params(params)).exchange(request_id, deadline_ns)
         if self._has_fields:
             method = self._names.get(method_raw) or self._name_of(method_raw)
@@ -233,16 +241,16 @@ class StatelessDialect:
         answered: Awaitable[Message],
         ticket: Ticket | None = None,
     ) -> Message:
-        """Answer what the server asks until it has answered."""
+        """Await the reply, give the server the input that it asks for, and return the final reply."""
         deadline_ns = exchange.deadline_ns
         method = self._name_of(method_raw)
-        reply = await self._received(method_raw, params, exchange, answered)
+        reply = await self._reply_with_retry(method_raw, params, exchange, answered)
         for rounds in range(MAX_ROUNDS + 1):
             if reply.kind == ERROR:
                 if ticket is not None:
                     self._cache.refused(ticket)
                 return reply
-            kind = self._judged(reply)
+            kind = self._type_of(reply)
             if kind == COMPLETE:
                 if method == methods.LIST_TOOLS and self._has_fields:
                     reply = self._without_invalid_tools(reply)
@@ -252,32 +260,40 @@ class StatelessDialect:
             if kind == TASK and method == methods.CALL_TOOL:
                 return await self._tasks.follow(reply.result_buffer or b"null", deadline_ns)
             if kind != INPUT_REQUIRED or method not in methods.MULTI_ROUND:
-                raise self._broken(f"the result is of a type that {method} does not have: {kind[:40]!r}")
+                raise self._protocol_error(f"the result has the type {kind[:40]!r}, which {method} does not allow")
             if rounds == MAX_ROUNDS:
                 break
             try:
                 asked = read_input_required(reply.result or b"null")
             except MalformedResult as error:
-                raise self._broken(str(error)) from None
-            # What depends on answers is nobody else's to see (2026-07-28, caching, cache key).
+                raise self._protocol_error(str(error)) from None
+            # A result that depends on the user's input must not be cached (2026-07-28, caching, cache key).
             ticket = None
             responses = await self._requests.fulfil(asked.input_requests, deadline_ns)
             again = retry_params(params, asked, responses)
-            exchange = self._dressed(method_raw, again, self._ids.take(), deadline_ns)
+            exchange = self._exchange_for(method_raw, again, self._ids.take(), deadline_ns)
             answered = self._transport.exchange(exchange)
-            reply = await self._received(method_raw, again, exchange, answered)
+            reply = await self._reply_with_retry(method_raw, again, exchange, answered)
         raise InputRequiredError(
-            f"the server asked for input {MAX_ROUNDS} times and was not content", server_id=self._server_id
+            f"the server asked for input {MAX_ROUNDS} times without completing the request", server_id=self._server_id
         )
 
-    async def _received(
+    async def _reply_with_retry(
         self,
         method_raw: bytes,
         params: bytes | None,
         exchange: Exchange,
         answered: Awaitable[Message],
     ) -> Message:
-        """Return the answer to one exchange, sent once more where the server says what was wrong with it."""
+        """Return the reply to one exchange; send the request once more if the error says how to correct it.
+
+        Raises
+        ------
+        SessionLostError
+            The server no longer speaks this revision.
+        CallError
+            No reply arrived.
+        """
         deadline_ns = exchange.deadline_ns
         try:
             reply = await answered
@@ -298,34 +314,34 @@ class StatelessDialect:
         elif code == UNSUPPORTED_VERSION:
             self._change_revision(reply.error or b"")
         else:
-            if exchange.status in (400, 404, 405) and code not in _ORDINARY:
+            if exchange.status in (400, 404, 405) and code not in _EXPECTED:
                 await self._check_era(deadline_ns)
             return reply
-        again = self._dressed(method_raw, params, self._ids.take(), deadline_ns)
+        again = self._exchange_for(method_raw, params, self._ids.take(), deadline_ns)
         return await self._transport.exchange(again)
 
     def _change_revision(self, error: bytes) -> None:
-        """Take up a revision that the server names; raises :class:`SessionLostError` where that needs another session."""
+        """Switch to a stateless revision that the error names; raises :class:`SessionLostError` if it names none."""
         data = read_error(error).data
         named = newest_shared(data.get("supported"), Era.STATELESS) if isinstance(data, dict) else None
         if named is None:
-            self._memory.forget(self._place)
-            raise SessionLostError("the server does not speak this revision any more", server_id=self._server_id)
+            self._eras.forget(self._endpoint)
+            raise SessionLostError("the server no longer speaks this revision", server_id=self._server_id)
         if named != self._envelope.revision:
             self._envelope = self._envelope.in_revision(named)
-            self._open_anew()
+            self._refresh_frame()
             self._transport.settle(named)
 
     async def _check_era(self, deadline_ns: int) -> None:
-        """Find out whether an odd refusal is that of a server which has become another one.
+        """Probe the server after an unexpected refusal, because a server of another era may have replaced it.
 
         Raises
         ------
         SessionLostError
-            It has: the request was refused, and may be sent again once a session is made.
+            One has. The request was refused, so it can be sent again on a new session.
         """
         try:
-            verdict = await ask_era(
+            verdict = await probe_era(
                 self._server_id, self._transport, self._client, self._ids, self._envelope.revision, deadline_ns
             )
         except CallError:
@@ -333,31 +349,31 @@ class StatelessDialect:
         finally:
             self._transport.settle(self._envelope.revision)
         if not isinstance(verdict, Stateless):
-            self._memory.forget(self._place)
-            raise SessionLostError("the server does not speak this revision any more", server_id=self._server_id)
+            self._eras.forget(self._endpoint)
+            raise SessionLostError("the server no longer speaks this revision", server_id=self._server_id)
 
-    async def _sign_of_life(self, deadline_ns: int) -> Message:
-        """Ask for anything: these revisions have no ping, and a server that answers is alive."""
-        reply = await self._ask(_DISCOVER_RAW, None, deadline_ns)
+    async def _ping(self, deadline_ns: int) -> Message:
+        """Answer ``ping``, which these revisions do not have: send ``server/discover``, which a live server answers."""
+        reply = await self._send(_DISCOVER_RAW, None, deadline_ns)
         return self._result(b"{}") if reply.kind != ERROR or reply.error_code == METHOD_NOT_FOUND else reply
 
     def _set_log_level(self, params: bytes | None) -> Message:
-        """Note what every request from now on asks for (2026-07-28, server/utilities/logging)."""
+        """Set the log level that every later request carries (2026-07-28, server/utilities/logging)."""
         try:
             level = _level_decoder.decode(params or b"{}").level
         except (msgspec.DecodeError, RecursionError):
             return self._error(INVALID_PARAMS, "Invalid params: level must be a string")
         self._knowledge.log_level = level
         self._envelope.set_log_level(level)
-        self._open_anew()
+        self._refresh_frame()
         return self._result(b"{}")
 
-    def _open_anew(self) -> None:
+    def _refresh_frame(self) -> None:
         if self.stateless_frame is not None:
             self.stateless_frame.open_with(self._envelope.opening)
 
     async def _list_tools(self, deadline_ns: int) -> bool:
-        """Learn the tools anew, every page; tell whether that worked."""
+        """List all pages of the tools again, to learn their header parameters; tell whether that succeeded."""
         params: bytes | None = None
         seen: set[bytes] = set()
         for _ in range(_MAX_LISTED_PAGES):
@@ -367,7 +383,7 @@ class StatelessDialect:
                     return False
                 cursor = bytes(_page_decoder.decode(reply.result or b"{}").get("nextCursor", b"null"))
             except (CallError, msgspec.DecodeError, RecursionError):
-                # The call that wants to know was refused, and that is what its caller must hear.
+                # The caller gets the refusal of its own call, which says more.
                 return False
             if cursor == b"null" or cursor in seen:
                 break
@@ -379,11 +395,11 @@ class StatelessDialect:
         result = self._mirrored.learn(reply.result or b"null")
         return reply if result is None else self._result(result, reply.id_raw or b"0")
 
-    def _judged(self, reply: Message) -> str:
+    def _type_of(self, reply: Message) -> str:
         try:
             return result_type(reply.result_buffer or b"null")
         except MalformedResult as error:
-            raise self._broken(str(error)) from None
+            raise self._protocol_error(str(error)) from None
 
     def _name_of(self, method_raw: bytes) -> str:
         name = self._names.get(method_raw)
@@ -403,5 +419,5 @@ class StatelessDialect:
     def _error_of(self, error: bytes) -> Message:
         return scan_reply(b'{"jsonrpc":"2.0","id":0,"error":' + error + b"}")
 
-    def _broken(self, message: str) -> ProtocolError:
+    def _protocol_error(self, message: str) -> ProtocolError:
         return ProtocolError(message, server_id=self._server_id, delivery="answered")

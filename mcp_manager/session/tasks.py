@@ -1,4 +1,4 @@
-"""Calls that go on as tasks: followed until they have ended, so that whoever called sees a call like any other."""
+"""Calls that become tasks: following a task to its end, so that the caller sees an ordinary call."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _GET_RAW: Final = b'"tasks/get"'
 _RESULT_RAW: Final = b'"tasks/result"'
 _UPDATE_RAW: Final = b'"tasks/update"'
 _CANCEL_RAW: Final = b'"tasks/cancel"'
-# To ask for a task changes nothing: it may be done again when no answer came.
+# Polling is safe to repeat: each poll waits this long for its answer, and this many may fail in a row.
 _POLL_NS: Final = 30 * 10**9
 _MAX_FAILED_POLLS: Final = 5
 _CANCEL_NS: Final = 2 * 10**9
@@ -53,93 +53,112 @@ class TaskFollower:
     ----------
     server_id
         Names the server in errors.
-    ask
-        ``await ask(method_raw, params, deadline_ns)`` sends a request and returns its reply.
-    fulfil
-        ``await fulfil(questions, deadline_ns)`` answers what a task asks; see :meth:`ServerRequests.fulfil`.
-    spawn
-        Runs work that ends with the session.
+    send
+        ``await send(method_raw, params, deadline_ns)`` sends a request and returns its reply.
+    requests
+        Answers a task's requests for input, and runs the cancellation of tasks in the background.
     pause
-        ``await pause(seconds)`` waits, or raises :class:`ConnectionLostError` when the session ends meanwhile.
+        ``await pause(seconds)`` waits, or raises :class:`ConnectionLostError` if the session ends first.
     clock
         Monotonic nanoseconds.
     """
 
-    __slots__ = ("_ask", "_clock", "_fulfil", "_pause", "_server_id", "_spawn")
+    __slots__ = ("_clock", "_fulfil", "_pause", "_send", "_server_id", "_spawn")
 
     def __init__(
         self,
         server_id: str,
-        ask: Callable[[bytes, bytes, int], Awaitable[Message]],
+        send: Callable[[bytes, bytes, int], Awaitable[Message]],
         requests: ServerRequests,
         pause: Callable[[float], Awaitable[None]],
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._server_id = server_id
-        self._ask = ask
+        self._send = send
         self._fulfil = requests.fulfil
         self._spawn: Callable[[Coroutine[Any, Any, None]], object] = requests.spawn
         self._pause = pause
         self._clock = clock
 
     async def follow(self, created: bytes | memoryview, deadline_ns: int) -> Message:
-        """Poll a task that a call has become, answer what it asks, and return what the call would have (SEP-2663).
+        """Poll the task that a call became, give it the input it asks for, and return the reply of the call (SEP-2663).
 
-        Given up, by its caller or for its deadline, the server is asked to cancel it.
+        After any failure, cancellation included, the server is asked to cancel the task.
+
+        Parameters
+        ----------
+        created
+            The result that announced the task.
+        deadline_ns
+            The deadline of the call, a time of :func:`time.monotonic_ns`; 0 for none.
 
         Raises
         ------
         TaskError
-            It was cancelled on the server's side.
+            The server cancelled the task.
         DeadlineExceededError
-            It has not ended by the deadline.
+            The deadline passed first.
         CallError
-            It can be asked for no more, or asks for input that nobody has. Whatever its delivery was, that of the call
-            is known no more: it left long ago.
+            The task can no longer be polled, its state is malformed, or it asks for input that no handler gives. The
+            delivery is never ``not_sent`` or ``rejected``, because the server has accepted the call.
         """
         state = self._read(created)
         try:
             final = await self._follow(state, deadline_ns)
         except BaseException as error:
             self._give_up(state.task_id)
-            self._explain(error)
+            self._raise_for_call(error)
         if final is None:
-            raise TaskError("the server cancelled the task that the call had become", server_id=self._server_id)
+            raise TaskError("the call became a task, and the server cancelled it", server_id=self._server_id)
         return final
 
     async def run(self, params: bytes | None, deadline_ns: int, *, can_cancel: bool) -> Message | None:
-        """Call a tool that can be called only as a task, and return its result (2025-11-25, basic/utilities/tasks).
+        """Call a tool that can be called only as a task, and return its reply (2025-11-25, basic/utilities/tasks).
 
-        ``None`` for params that cannot ask for one. Raises as :meth:`follow`, and whatever the call itself meets.
+        Raises as :meth:`follow`, and the errors of the call itself.
+
+        Parameters
+        ----------
+        params
+            The params of the call.
+        deadline_ns
+            The deadline of the call, a time of :func:`time.monotonic_ns`; 0 for none.
+        can_cancel
+            Whether the server can cancel tasks.
+
+        Returns
+        -------
+        Message or None
+            ``None`` if the params are not an object, so that they cannot request a task.
         """
         try:
             wanted = with_task(params)
         except (msgspec.DecodeError, RecursionError):
             return None
-        reply = await self._ask(_CALL_TOOL_RAW, wanted, deadline_ns)
+        reply = await self._send(_CALL_TOOL_RAW, wanted, deadline_ns)
         if reply.kind == ERROR:
             return reply
         try:
             state = read_created_task(reply.result_buffer or b"null")
         except MalformedResult as error:
-            raise self._broken(str(error)) from None
+            raise self._protocol_error(str(error)) from None
         if state is None:
             return reply
         try:
             while state.status == "working":
-                answer = await self._next(state, deadline_ns)
+                answer = await self._poll(state, deadline_ns)
                 if answer.kind == ERROR:
                     return answer
                 state = self._read(answer.result_buffer)
-            # In any other state the result is waited for here: with input required, that is how the server asks.
-            return await self._ask(_RESULT_RAW, task_params(state.task_id), deadline_ns)
+            # In any other state tasks/result waits for the result; while it waits, the server can request input.
+            return await self._send(_RESULT_RAW, task_params(state.task_id), deadline_ns)
         except BaseException as error:
             if can_cancel:
                 self._give_up(state.task_id)
-            self._explain(error)
+            self._raise_for_call(error)
 
     async def _follow(self, state: TaskState, deadline_ns: int) -> Message | None:
-        """Return the reply that a task ends with, ``None`` if it was cancelled."""
+        """Return the reply with which a task ends, ``None`` if the server cancelled it."""
         answered: set[str] = set()
         rounds = 0
         while True:
@@ -151,57 +170,59 @@ class TaskFollower:
             if state.status == "failed" and state.error:
                 return self._final(b"error", state.error)
             if state.status == "input_required":
-                # Each is asked once, however often it is seen (SEP-2663, task update requests).
+                # The state may repeat a request for input; each is answered once (SEP-2663, task update requests).
                 asked = {key: each for key, each in state.input_requests.items() if key not in answered}
                 if asked:
                     rounds += 1
                     self._check_bounds(len(asked), rounds)
                     responses = await self._fulfil(asked, deadline_ns)
                     update = task_params(state.task_id, inputResponses=responses)
-                    reply = await self._persist(_UPDATE_RAW, update, deadline_ns)
+                    reply = await self._send_with_retries(_UPDATE_RAW, update, deadline_ns)
                     if reply.kind == ERROR:
-                        # It waits for the answers that it has refused.
+                        # The task would wait for ever for the answers that the server refused.
                         self._give_up(state.task_id)
                         return reply
                     answered.update(asked)
-            reply = await self._next(state, deadline_ns)
+            reply = await self._poll(state, deadline_ns)
             if reply.kind == ERROR:
                 return reply
             state = self._read(reply.result_buffer)
             if (state.status == "completed" and not state.result) or (state.status == "failed" and not state.error):
-                raise self._broken(f"the task is {state.status}, and says nothing of what came of it")
+                raise self._protocol_error(f"the task is {state.status}, but has no result and no error")
 
     def _check_complete(self, result: bytes) -> None:
-        """Hold what a task has led to, to what any result is held to: it is the end."""
+        """Raise :class:`ProtocolError` unless the result of a completed task is complete itself."""
         try:
             kind = result_type(result)
         except MalformedResult as error:
-            raise self._broken(str(error)) from None
+            raise self._protocol_error(str(error)) from None
         if kind != COMPLETE:
-            raise self._broken(f"a completed task led to a result of another type: {kind[:40]!r}")
+            raise self._protocol_error(f"the task is completed, but its result has the type {kind[:40]!r}")
 
     def _check_bounds(self, questions: int, rounds: int) -> None:
-        """Hold a task to what a request of several rounds is held to."""
+        """Apply the limits of multi-round requests to a task."""
         if questions > MAX_QUESTIONS:
-            raise self._broken(f"the task asked {questions} things at once, {MAX_QUESTIONS} at most are allowed")
+            raise self._protocol_error(
+                f"the task asked {questions} questions at once; at most {MAX_QUESTIONS} are allowed"
+            )
         if rounds > MAX_ROUNDS:
             raise InputRequiredError(
-                f"the task asked for input {MAX_ROUNDS} times and was not content", server_id=self._server_id
+                f"the task asked for input {MAX_ROUNDS} times without ending", server_id=self._server_id
             )
 
-    async def _next(self, state: TaskState, deadline_ns: int) -> Message:
-        """Wait as long as the server suggests, and ask for the task."""
+    async def _poll(self, state: TaskState, deadline_ns: int) -> Message:
+        """Wait as long as the server suggests, then request the task's state."""
         await self._wait(poll_delay_s(state, random()), deadline_ns)
-        return await self._persist(_GET_RAW, task_params(state.task_id), deadline_ns)
+        return await self._send_with_retries(_GET_RAW, task_params(state.task_id), deadline_ns)
 
-    async def _persist(self, method_raw: bytes, params: bytes, deadline_ns: int) -> Message:
-        """Ask, and again if no answer came, a few times: the task goes on whether it is asked for or not."""
+    async def _send_with_retries(self, method_raw: bytes, params: bytes, deadline_ns: int) -> Message:
+        """Send a request about the task, again after a failure of the connection: the task goes on in any case."""
         failures = 0
         while True:
             bound_ns = self._clock() + _POLL_NS
-            asked_until = min(bound_ns, deadline_ns) if deadline_ns else bound_ns
+            until_ns = min(bound_ns, deadline_ns) if deadline_ns else bound_ns
             try:
-                return await self._ask(method_raw, params, asked_until)
+                return await self._send(method_raw, params, until_ns)
             except ServerExitedError:
                 raise
             except (ConnectError, ConnectionLostError, OverloadedError, DeadlineExceededError) as error:
@@ -221,7 +242,7 @@ class TaskFollower:
             return
         await self._pause(left_s)
         raise DeadlineExceededError(
-            "the task that the call had become did not end within the deadline",
+            "the call became a task, which did not end within the deadline",
             server_id=self._server_id,
             delivery="unknown",
         )
@@ -231,32 +252,32 @@ class TaskFollower:
 
     async def _cancel(self, task_id: str) -> None:
         try:
-            await self._ask(_CANCEL_RAW, task_params(task_id), self._clock() + _CANCEL_NS)
+            await self._send(_CANCEL_RAW, task_params(task_id), self._clock() + _CANCEL_NS)
         except CallError:
-            # A request that nobody depends on: the task ends by itself, or with its time to live.
+            # Nobody depends on the cancellation: the task ends by itself, or when its time to live is over.
             return
 
     def _read(self, task: bytes | memoryview | None) -> TaskState:
         try:
             return read_task(task or b"null")
         except MalformedResult as error:
-            raise self._broken(str(error)) from None
+            raise self._protocol_error(str(error)) from None
 
     def _final(self, member: bytes, value: bytes) -> Message:
         try:
             return scan_reply(b'{"jsonrpc":"2.0","id":0,"' + member + b'":' + bytes(value) + b"}")
         except FrameError as error:
-            raise self._broken(f"what came of the task is malformed: {error}") from None
+            raise self._protocol_error(f"the outcome of the task is malformed: {error}") from None
 
-    def _broken(self, message: str) -> ProtocolError:
+    def _protocol_error(self, message: str) -> ProtocolError:
         return ProtocolError(message, server_id=self._server_id, delivery="answered")
 
-    def _explain(self, error: BaseException) -> NoReturn:
-        """Raise what a failure means for the call, which was handed over long ago: nobody may take it for refused."""
+    def _raise_for_call(self, error: BaseException) -> NoReturn:
+        """Raise an error for the call, whose delivery shows that the server has accepted the call."""
         if isinstance(error, SessionLostError):
-            # This one would have the call sent once more on the next session.
+            # A SessionLostError would have the call sent again on the next session.
             raise ConnectionLostError(
-                f"the task that the call had become is out of reach: {error.message}",
+                f"the call became a task, which is out of reach: {error.message}",
                 server_id=self._server_id,
                 delivery="unknown",
             ) from None

@@ -1,4 +1,4 @@
-"""What every session of one server is made from."""
+"""The template of one server's sessions: what they are made from and what they share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["SessionTemplate", "TransportFactory"]
 
 TransportFactory = Callable[["SessionTemplate", int, MessageSink, bool, int], Transport]
-"""``make(template, index, sink, sse, number)`` makes the transport of an instance; with ``sse``, HTTP+SSE in place of HTTP."""
+"""``make(template, index, sink, sse, number)`` makes a transport; see :meth:`SessionTemplate.transport`."""
 
 
 class SessionTemplate:
@@ -32,15 +32,15 @@ class SessionTemplate:
     server_id, config
         The server and its configuration.
     host
-        The manager's side of every session.
+        What all sessions of the manager share.
     make_transport
         See :data:`TransportFactory`.
     connect_slots
-        Bounds how many sessions of its kind are made at a time, over all servers.
+        Limits how many sessions of this kind are made at a time, over all servers.
     authorizations
-        Obtains the server's tokens, ``None`` where its credentials are fixed.
+        Obtains the server's tokens; ``None`` if its credentials are fixed.
     endpoints
-        Where its instances are, if they are found by name.
+        The endpoints that DNS finds for the server; ``None`` if its configuration names them.
     """
 
     __slots__ = (
@@ -81,7 +81,7 @@ class SessionTemplate:
 
     @property
     def knowledge(self) -> Knowledge:
-        """What is known of the server and outlives its sessions."""
+        """What is known about the server and outlives its sessions."""
         if self._knowledge is None:
             host = self.host
             self._knowledge = Knowledge(
@@ -91,12 +91,12 @@ class SessionTemplate:
 
     @property
     def fault_counts(self) -> dict[str, int]:
-        """How often the server sent something that it should not have, by kind."""
+        """How often the server broke a rule, by kind of fault."""
         return {} if self._knowledge is None else self._knowledge.fault_counts
 
     @property
     def is_flooding(self) -> bool:
-        """Whether the server sends more than there is time to read."""
+        """Whether the server sends more than there is time to read; see :attr:`PeerFaults.is_flooding`."""
         return self._knowledge is not None and self._knowledge.is_flooding
 
     @property
@@ -108,38 +108,53 @@ class SessionTemplate:
 
     @property
     def containment(self) -> Containment:
-        """Turns unexpected exceptions into errors of the server's calls."""
+        """Turns unexpected exceptions into errors for the server's callers."""
         if self._containment is None:
             self._containment = Containment(self.server_id, self.secrets)
         return self._containment
 
     def places(self, count: int) -> Sequence[int]:
-        """Return the indexes of at most so many instances: the first ones, or those of what was found."""
+        """Return the indexes of at most ``count`` endpoints: 0, 1, …, or those chosen among what DNS found."""
         return range(count) if self.endpoints is None else self.endpoints.chosen(count)
 
     def succeed(self, before: SessionTemplate) -> None:
-        """Ask of the server what was asked of it under the configuration that this one replaces."""
+        """Take over the subscriptions and the log level from the template that this one replaces."""
         self.knowledge.succeed(before.knowledge)
 
     def forget_instance(self, number: int) -> None:
-        """Forget what the sessions of an instance were told of."""
+        """Forget the cookies of an instance that is gone, and which notifications it received."""
         if self._cookies is not None:
             self._cookies.pop(number, None)
         if self._knowledge is not None:
             self._knowledge.forget_instance(number)
 
     def transport(self, index: int, sink: MessageSink, sse: bool, number: int) -> Transport:
-        """Make the transport of an instance; with ``sse``, HTTP+SSE in place of streamable HTTP."""
+        """Make the transport of one session.
+
+        Parameters
+        ----------
+        index
+            The endpoint, by its index.
+        sink
+            Takes what the transport reports.
+        sse
+            Whether to use HTTP+SSE in place of streamable HTTP.
+        number
+            The number of the instance.
+        """
         return ContainedTransport(self._make_transport(self, index, sink, sse, number), self.containment)
 
     def cookies(self, number: int) -> CookieJar:
-        """Return those that the sessions of an instance were given."""
+        """Return the cookies of an instance, which its sessions share."""
         if self._cookies is None:
             self._cookies = {}
         return self._cookies.setdefault(number, CookieJar())
 
-    def place(self, index: int) -> str:
-        """Name what an instance's era is a property of: the origin of its URL, its endpoint, or the one program."""
+    def endpoint_key(self, index: int) -> str:
+        """Return the key under which the era of an endpoint is kept: its origin, and its address if DNS found it.
+
+        "" for a program, which all instances run.
+        """
         if self.config.command is not None:
             return ""
         from yarl import URL  # noqa: PLC0415  (it comes with aiohttp, which is loaded with the first transport)

@@ -1,4 +1,4 @@
-"""Where requests come from, told to servers of the handshake era: their ``_meta`` was free for it all along."""
+"""The trace context in the requests of the handshake era, whose ``_meta`` may carry it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["Tracing"]
 class Tracing:
     """Put the trace context of callers into the requests of one session.
 
-    To the compiled path it is a dialect: one that makes exchanges in Python, and to which every result is an end.
+    The compiled call path uses it as a dialect that makes exchanges in Python and accepts every result.
 
     Parameters
     ----------
     trace_context
-        Asked for every request where it comes from.
+        Called for every request: returns the caller's trace context.
     """
 
     __slots__ = ("_trace_context",)
@@ -28,7 +28,7 @@ class Tracing:
         self._trace_context = trace_context
 
     def traced(self, request: Sendable) -> Sendable:
-        """Return a request that says where it comes from; as it is, if it cannot, or nothing is known."""
+        """Return the request with its caller's trace context, or unchanged if there is none or no room for it."""
         trace = read_trace(self._trace_context)
         if not trace:
             return request
@@ -41,5 +41,5 @@ class Tracing:
         return self.traced(request).exchange(request_id, deadline_ns)
 
     def accepts(self, reply: Message) -> bool:
-        """Tell whether a result is the end of its call."""
+        """Tell whether a result completes its call; every result does."""
         return True

@@ -1,4 +1,4 @@
-"""Which era of the protocol each endpoint of one server speaks, as far as that is known."""
+"""The era of the protocol that each endpoint of one server speaks, as far as it is known."""
 
 from __future__ import annotations
 
@@ -11,61 +11,76 @@ __all__ = ["EraMemory"]
 
 
 class EraMemory:
-    """What is known of a server's places (an origin, or "" for a program): the era, and whether it is HTTP+SSE."""
+    """Remember the era of a server's endpoints, and whether they need HTTP+SSE.
 
-    __slots__ = ("_asking", "_certain_again", "_eras", "_silent", "_verdicts")
+    An endpoint is named by the key that :meth:`SessionTemplate.endpoint_key` returns.
+    """
+
+    __slots__ = ("_confirmed", "_eras", "_probe_locks", "_silent", "_verdicts")
 
     def __init__(self) -> None:
         self._eras: dict[str, tuple[Era, bool]] = {}
         self._verdicts: dict[str, Stateless] = {}
-        self._asking: dict[str, asyncio.Lock] = {}
-        # Of places that were doubted: whether they have proved themselves since.
-        self._certain_again: dict[str, bool] = {}
-        # Places that took up a handshake before they had said anything to the question: that is no answer.
+        self._probe_locks: dict[str, asyncio.Lock] = {}
+        # Endpoints whose handshake era was doubted, and whether a handshake has confirmed it since.
+        self._confirmed: dict[str, bool] = {}
+        # Endpoints that completed a handshake without answering the probe, which does not prove their era.
         self._silent: frozenset[str] = frozenset()
 
-    def recall(self, place: str) -> tuple[Era, bool] | None:
-        """Return the era and whether the place speaks HTTP+SSE, ``None`` if it is not known."""
-        return self._eras.get(place)
+    def recall(self, endpoint: str) -> tuple[Era, bool] | None:
+        """Return the era and whether the endpoint needs HTTP+SSE, ``None`` if they are not known."""
+        return self._eras.get(endpoint)
 
-    def verdict(self, place: str) -> Stateless | None:
-        """Return what a stateless place told of itself."""
-        return self._verdicts.get(place)
+    def verdict(self, endpoint: str) -> Stateless | None:
+        """Return the verdict on a stateless endpoint, ``None`` if there is none."""
+        return self._verdicts.get(endpoint)
 
-    def asking(self, place: str) -> asyncio.Lock:
-        """Return what lets one session of a place ask, while the others wait for what it learns."""
-        return self._asking.setdefault(place, asyncio.Lock())
+    def probe_lock(self, endpoint: str) -> asyncio.Lock:
+        """Return the lock under which one session probes an endpoint while the others wait for the result."""
+        return self._probe_locks.setdefault(endpoint, asyncio.Lock())
 
-    def keep(self, place: str, era: Era, *, sse: bool = False, verdict: Stateless | None = None) -> None:
-        """Remember what was settled."""
-        if place in self._silent:
-            self._silent -= {place}
-        self._eras[place] = (era, sse)
+    def keep(self, endpoint: str, era: Era, *, sse: bool = False, verdict: Stateless | None = None) -> None:
+        """Remember the outcome of a negotiation.
+
+        Parameters
+        ----------
+        endpoint
+            The endpoint's key.
+        era
+            The era that it speaks.
+        sse
+            Whether it needs HTTP+SSE.
+        verdict
+            The verdict of the probe on a stateless endpoint.
+        """
+        if endpoint in self._silent:
+            self._silent -= {endpoint}
+        self._eras[endpoint] = (era, sse)
         if verdict is not None:
-            self._verdicts[place] = verdict
+            self._verdicts[endpoint] = verdict
         if era is Era.STATELESS:
-            self._certain_again.pop(place, None)
-        elif place in self._certain_again:
-            self._certain_again[place] = True
+            self._confirmed.pop(endpoint, None)
+        elif endpoint in self._confirmed:
+            self._confirmed[endpoint] = True
 
-    def keep_silent(self, place: str) -> None:
-        """Remember that a place did not answer the question of eras, and took up a handshake: it is asked again."""
-        self._silent |= {place}
+    def keep_silent(self, endpoint: str) -> None:
+        """Remember that an endpoint completed a handshake without answering the probe; it is probed again."""
+        self._silent |= {endpoint}
 
-    def is_silent(self, place: str) -> bool:
-        """Tell whether it is not worth waiting for the answer of a place before it is greeted."""
-        return place in self._silent
+    def is_silent(self, endpoint: str) -> bool:
+        """Tell whether an endpoint left the probe unanswered, so that the handshake need not wait for it."""
+        return endpoint in self._silent
 
-    def forget(self, place: str) -> None:
-        """Ask again next time."""
-        self._eras.pop(place, None)
-        self._verdicts.pop(place, None)
+    def forget(self, endpoint: str) -> None:
+        """Forget the era of an endpoint, so that it is probed again."""
+        self._eras.pop(endpoint, None)
+        self._verdicts.pop(endpoint, None)
 
-    def doubt(self, place: str) -> None:
-        """Ask again next time, for an error that only a stateless server should send."""
-        self._certain_again[place] = False
-        self.forget(place)
+    def doubt(self, endpoint: str) -> None:
+        """Forget the era of an endpoint that sent an error which only stateless servers should send."""
+        self._confirmed[endpoint] = False
+        self.forget(endpoint)
 
-    def is_certain(self, place: str) -> bool:
-        """Tell whether a place speaks handshakes in spite of such an error: it has a meaning of its own for the code."""
-        return self._certain_again.get(place, False)
+    def is_certain(self, endpoint: str) -> bool:
+        """Tell whether a handshake has succeeded since such an error: the server uses the code in its own sense."""
+        return self._confirmed.get(endpoint, False)

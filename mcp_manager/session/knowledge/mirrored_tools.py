@@ -109,7 +109,7 @@ class MirroredTools:
         try:
             parameters = mirrored_parameters(_schema_decoder.decode(schema))
         except InvalidAnnotation as error:
-            self._faults.count("a tool was left out", f"{tool.name[:80]!r}: {error}")
+            self._faults.count("a tool with invalid header annotations", f"{tool.name[:80]!r}: {error}")
             return False
         except (msgspec.DecodeError, RecursionError):
             return True

@@ -106,7 +106,7 @@ async def test_a_question_in_an_undeclared_mode_is_invalid() -> None:
     handlers = Handlers(url_elicitation=lambda _, request: request.accept())
     async with deployed("handshake", handlers) as manager:
         assert (await answer_to(manager, "elicitation/create", FORM))["error"]["code"] == -32602
-        assert manager.server("a").faults == {"a request for what was not declared": 1}
+        assert manager.server("a").faults == {"a request for an undeclared capability": 1}
     async with deployed("stateless", handlers) as manager:
         with pytest.raises(InputRequiredError, match="did not declare"):
             await answer_to(manager, "elicitation/create", FORM)
@@ -152,7 +152,7 @@ async def test_a_flood_of_requests_harms_no_call() -> None:
         assert set(faults) <= {
             "a flood of messages",
             "too many requests at once",
-            "requests without end, whose replies it does not take",
+            "replies that the server does not read",
         }
 
 
@@ -164,7 +164,7 @@ async def test_a_request_in_the_stateless_era_is_a_fault_and_not_answered() -> N
         messages = (await learned(manager, "received"))["received"]
         assert [each for each in messages if "method" not in each] == []
         assert asked == []
-        assert manager.server("a").faults == {"a request in a revision without any": 4}
+        assert manager.server("a").faults == {"a request in a stateless revision": 4}
 
 
 @pytest.mark.slow
@@ -301,9 +301,9 @@ async def test_malformed_notifications_are_faults(era: str) -> None:
             await learned(manager, "notify", method=method, params=params)
         assert manager.server("a").faults == {
             "a malformed notification": 1,
-            "a notification whose params are no object": 1,
+            "a notification whose params are not an object": 1,
             "a malformed progress notification": 1,
-            "malformed cancellation": 1,
+            "a malformed cancellation": 1,
         }
 
 

@@ -432,7 +432,7 @@ async def test_one_lost_before_it_has_begun_is_a_connect_error(form: str) -> Non
         async with deployed(server, connect="lazy") as manager:
             error = await failure_of(manager, "a", echo("x"))
             assert (type(error), error.delivery) == (ConnectError, "not_sent")
-            assert "lost the session before it had begun" in str(error)
+            assert "lost the session right after the handshake" in str(error)
             for work in (_executed, _executed_as_bytes, _called, _called_with_a_key, _notified):
                 with pytest.raises(ConnectError):
                     await work(manager)

@@ -201,7 +201,7 @@ async def test_a_tool_with_an_invalid_annotation_is_left_out_and_the_others_stay
 ) -> None:
     server.token = "not a token"
     assert [tool.name for tool in await manager.list_tools("s")] == ["echo", "ask"]
-    assert manager.server("s").faults == {"a tool was left out": 1}
+    assert manager.server("s").faults == {"a tool with invalid header annotations": 1}
 
 
 # Questions

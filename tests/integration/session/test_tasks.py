@@ -147,7 +147,7 @@ async def test_a_refused_poll_does_not_pass_for_a_refused_call(
 async def test_only_tool_calls_become_tasks(server: TaskServer, manager: McpManager) -> None:
     server.results["prompts/get"] = task_result("job", WORKING, "task")
     await manager.deploy("a", {"url": server.url, **CALM})
-    with pytest.raises(Exception, match="of a type that prompts/get does not have"):
+    with pytest.raises(Exception, match="which prompts/get does not allow"):
         await manager.get_prompt("a", "x")
 
 

@@ -191,7 +191,7 @@ async def test_a_request_of_a_server_is_answered_in_one_era_and_counted_in_the_o
     server.script("tools/call", Flood(asked, times=3))
     assert text_of(await manager.execute_raw("s", echo("x"))) == "x"
     if era == STATELESS:
-        assert manager.server("s").faults == {"a request in a revision without any": 3}
+        assert manager.server("s").faults == {"a request in a stateless revision": 3}
         assert all(each.method is not None for each in server.requests)
     else:
         await server.wait_until(lambda: sum(each.message == _answer("q") for each in server.requests) == 3)

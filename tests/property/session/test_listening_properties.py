@@ -205,7 +205,7 @@ async def test_a_subscription_that_is_ended_before_it_is_agreed_keeps_nobody_wai
     subscribing = asyncio.ensure_future(peer.listening.subscribe("a", 0))
     await settle()
     peer.listening.unsubscribe("a")
-    assert b"ended before" in (await asyncio.wait_for(subscribing, 10) or b"")
+    assert b"Unsubscribed before" in (await asyncio.wait_for(subscribing, 10) or b"")
     again = asyncio.ensure_future(peer.listening.subscribe("a", 0))
     await settle()
     peer.agree()

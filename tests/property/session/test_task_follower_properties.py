@@ -205,7 +205,7 @@ def test_a_task_asks_so_many_things_at_once_and_no_more() -> None:
     world.follow(state("input_required", inputRequests={str(number): QUESTION for number in range(64)}))
     assert len(world.requests.asked) == 64
     world = World([DONE])
-    with pytest.raises(ProtocolError, match="65 things at once"):
+    with pytest.raises(ProtocolError, match="65 questions at once"):
         world.follow(state("input_required", inputRequests={str(number): QUESTION for number in range(65)}))
     assert (world.requests.asked, world.cancelled) == ([], True)
 

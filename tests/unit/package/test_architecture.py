@@ -87,7 +87,7 @@ def imported_units(path: Path) -> set[str]:
 
 CALL_PATH = ("bindings", "manager", "verbs", "calls", "servers", "session", "transports")
 """The parts that a call passes through."""
-SETTLING = {"ask_era"}
+SETTLING = {"probe_era"}
 """Functions in them that no call passes through: a session is settled once."""
 OPTIONS = {"timeout", "key", "on_progress"}
 """The keyword arguments that all verbs share."""

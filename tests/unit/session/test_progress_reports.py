@@ -156,7 +156,7 @@ def test_a_callback_that_resists_its_end_is_left_behind(caplog: pytest.LogCaptur
         await asyncio.sleep(0)
 
     run_in_virtual_time(scenario())
-    assert "does not end though cancelled" in caplog.text
+    assert "was cancelled, but has not ended" in caplog.text
 
 
 async def test_reports_are_delivered_in_the_context_of_the_caller() -> None:

@@ -211,8 +211,8 @@ async def test_a_handler_never_sees_what_is_no_object(params: str) -> None:
         await eventually(lambda: len(subject.faults.counts) == 2, "the second fault")
         assert seen == []
         assert subject.faults.counts == {
-            "a request whose params are no object": 1,
-            "a notification whose params are no object": 1,
+            "a request whose params are not an object": 1,
+            "a notification whose params are not an object": 1,
         }
 
 
@@ -222,7 +222,7 @@ async def test_what_was_not_declared_is_refused_and_reaches_no_handler() -> None
     async with serving(handlers, capabilities={"elicitation": {}}) as subject:
         subject.ask(1, "elicitation/create", {"mode": "url", "url": "https://example.com"})
         assert (await subject.error())[0] == -32602
-        assert subject.faults.counts == {"a request for what was not declared": 1}
+        assert subject.faults.counts == {"a request for an undeclared capability": 1}
         subject.ask(2, "elicitation/create", {"message": "?"})
         await subject.replies(2)
         assert seen == [("server", {"message": "?"})]
@@ -307,7 +307,7 @@ async def test_replies_that_a_server_does_not_take_do_not_pile_up() -> None:
         subject.held = asyncio.Event()
         for number in range(2000):
             subject.ask(number, "ping" if number % 2 else "x/y")
-        dropped = subject.faults.counts["requests without end, whose replies it does not take"]
+        dropped = subject.faults.counts["replies that the server does not read"]
         begun = 2000 - 1024 - dropped
         assert 0 < begun <= 4
         subject.held.set()
@@ -323,7 +323,7 @@ async def test_an_id_that_cannot_be_answered_is_a_fault() -> None:
         subject.ask(1)
         subject.ask(1)
         assert await subject.error() == (-32600, "Invalid request: its id is in use")
-        assert subject.faults.counts == {"a request whose id is null": 1, "a request with the id of another one": 1}
+        assert subject.faults.counts == {"a request whose id is null": 1, "a request with an id in use": 1}
 
 
 # Cancellation
@@ -353,7 +353,7 @@ async def test_a_server_cancels_its_own_request_and_no_other(request_id: Any) ->
         subject.ask(request_id, params={"n": "again"})
         await eventually(lambda: len(begun) == 3, "the id being free again")
         assert (subject.sent, ended) == ([], ["mine"])
-        assert subject.faults.counts == {"malformed cancellation": 1}
+        assert subject.faults.counts == {"a malformed cancellation": 1}
 
 
 async def test_a_server_cancels_a_request_whose_handler_has_not_begun() -> None:

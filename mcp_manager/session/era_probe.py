@@ -1,4 +1,4 @@
-"""The question that settles which era of the protocol a server speaks: ``server/discover`` (2026-07-28, basic/versioning)."""
+"""The probe that finds out which era of the protocol a server speaks (2026-07-28, basic/versioning)."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from mcp_manager.protocol.revisions import LATEST_STATELESS_REVISION
 from mcp_manager.protocol.rpc_error import error_text
 from mcp_manager.transports.base import Request, Transport
 
-__all__ = ["ask_era", "is_of_the_moment"]
+__all__ = ["is_inconclusive", "probe_era"]
 
 _DISCOVER_RAW: Final = b'"server/discover"'
-# A server may name a revision and refuse it again.
-_MAX_QUESTIONS: Final = 3
-# Answers about the one who asks, or of the moment: they say nothing of the era.
+# A server may list a revision and then refuse it.
+_MAX_PROBES: Final = 3
+# Statuses about the client or a temporary condition, which say nothing about the era.
 _NO_VERDICT: Final = frozenset({401, 403, 408, 425, 429})
 
 
-async def ask_era(
+async def probe_era(
     server_id: str,
     transport: Transport,
     client: ClientIdentity,
@@ -35,16 +35,38 @@ async def ask_era(
     deadline_ns: int = 0,
     secrets: Secrets | None = None,
 ) -> Verdict:
-    """Ask a server by ``server/discover`` how it wants to be spoken to.
+    """Find out with ``server/discover`` which era and revision a server speaks.
+
+    Sets the transport's revision to the one that was probed last.
+
+    Parameters
+    ----------
+    server_id
+        Names the server in errors.
+    transport, ids
+        Those of the session.
+    client
+        The identity to send.
+    revision
+        The stateless revision to probe first.
+    deadline_ns
+        A time of :func:`time.monotonic_ns`, 0 for none.
+    secrets
+        Masks credentials where an error quotes the server.
+
+    Returns
+    -------
+    Verdict
+        Never :class:`TryRevision`: a revision that the server proposes is probed as well.
 
     Raises
     ------
     CallError
-        No answer, or one that says nothing of the era: 401, 403, 408, 425, 429, 5xx and broken
-        connections are no verdicts.
+        The server did not answer, answered with 401, 403, 408, 425, 429 or 5xx, which says nothing about the era, or
+        refused the revisions that it lists.
     """
     verdict: Verdict = TryRevision(revision)
-    for _ in range(_MAX_QUESTIONS):
+    for _ in range(_MAX_PROBES):
         assert isinstance(verdict, TryRevision)
         revision = verdict.revision
         transport.settle(revision)
@@ -55,11 +77,11 @@ async def ask_era(
         try:
             reply = await transport.exchange(exchange)
         except ProtocolError as error:
-            # It refuses, or answers what is no reply: a server that knows nothing of the method.
-            if is_of_the_moment(error.http_status):
+            # A refusal, or an answer that is not a reply: the server does not know the method.
+            if is_inconclusive(error.http_status):
                 raise
             return Handshake()
-        if is_of_the_moment(exchange.status) and not _is_stateless_error(reply):
+        if is_inconclusive(exchange.status) and not _is_stateless_error(reply):
             failed = ProtocolError(
                 f"the server failed with HTTP {exchange.status}: {error_text(reply.error or b'', secrets)}",
                 server_id=server_id,
@@ -78,12 +100,12 @@ async def ask_era(
         if not isinstance(verdict, TryRevision):
             return verdict
     raise ProtocolError(
-        f"the server refuses {revision}, which it says it speaks", server_id=server_id, delivery="rejected"
+        f"the server refuses {revision}, although it lists it as supported", server_id=server_id, delivery="rejected"
     )
 
 
-def is_of_the_moment(http_status: int | None) -> bool:
-    """Tell whether a status says nothing of what the server speaks."""
+def is_inconclusive(http_status: int | None) -> bool:
+    """Tell whether an HTTP status says nothing about the era; ``None``, for no status, does not count as one."""
     return http_status is not None and (http_status >= 500 or http_status in _NO_VERDICT)
 
 
