@@ -155,6 +155,6 @@ class Knowledge:
         self._subscriptions = before.subscriptions
 
     def forget_instance(self, number: int) -> None:
-        """Forget which notifications an instance received that is gone."""
+        """Forget which notifications an instance received, once it is gone."""
         if self._subscriptions is not None:
             self._subscriptions.heard.pop(number, None)

@@ -156,7 +156,7 @@ class ResponseCache:
             self.drop(method)
 
     def fresh_until(self, method: str) -> int:
-        """Return the clock time at which the first page of a list expires; 0 if one has expired, or none is kept.
+        """Return when the first of a list's kept pages expires, by the clock; 0 if one has, or none is kept.
 
         The value changes whenever something that was read from the pages may have become outdated.
         """
