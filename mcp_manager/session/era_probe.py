@@ -105,7 +105,7 @@ async def probe_era(
 
 
 def is_inconclusive(http_status: int | None) -> bool:
-    """Tell whether an HTTP status says nothing about the era; ``None``, for no status, does not count as one."""
+    """Tell whether an HTTP status says nothing about the era; ``False`` for ``None``, which means no status."""
     return http_status is not None and (http_status >= 500 or http_status in _NO_VERDICT)
 
 

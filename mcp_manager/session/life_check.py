@@ -73,7 +73,7 @@ class LifeCheck:
     async def ask(self, refusal: Refusal, deadline_ns: int = 0, *, is_of_request: bool = True) -> bool:
         """Tell whether the session is lost, which a refusal on it suggests.
 
-        Without proof it is not: the limit on pings is reached, or the deadline passes first.
+        Return ``False`` also without proof: if no further ping may be sent now, or the deadline passes first.
 
         Parameters
         ----------

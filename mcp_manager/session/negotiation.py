@@ -237,8 +237,8 @@ class Negotiation:
         verdict = await self._probe_twice(transport, revision)
         if isinstance(verdict, NoSharedRevision):
             raise ProtocolError(
-                f"the server supports {', '.join(verdict.supported) or 'no revision'}, "
-                f"and this client {', '.join(sorted(STATELESS_REVISIONS | HANDSHAKE_REVISIONS))}",
+                f"the server supports {', '.join(verdict.supported) or 'no revision'}; "
+                f"this client supports {', '.join(sorted(STATELESS_REVISIONS | HANDSHAKE_REVISIONS))}",
                 server_id=self._server_id,
                 delivery="rejected",
             )

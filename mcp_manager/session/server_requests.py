@@ -215,7 +215,10 @@ class ServerRequests:
     async def _fulfil(self, asked: Mapping[str, InputRequest]) -> dict[str, Any]:
         for question in asked.values():
             if question.method not in methods.INPUT_METHODS or question.method not in self._handlers:
-                raise self._no_input(f"asked for {question.method[:60]!r}, which has no handler")
+                raise self._no_input(
+                    f"asked for {question.method[:60]!r}, which has no handler",
+                    hint="pass handlers={method: handler} to the manager",
+                )
         if self._closed:
             raise self._session_ended()
         tasks = {key: background_task(self._answer_question(each), "answer a question") for key, each in asked.items()}
@@ -335,7 +338,9 @@ class ServerRequests:
         except RpcError as error:
             raise self._no_input(f"asked for {question.method}, which its handler refused: {error.message}") from None
         except _Failed as failure:
-            raise self._no_input(f"asked for {question.method}, and its handler {failure}") from None
+            raise self._no_input(
+                f"asked for {question.method}, and its handler {failure}", hint="see the log for the reason"
+            ) from None
 
     def _start(self, method: str, params: dict[str, Any]) -> asyncio.Task[Any]:
         handling = start_handler(self._handlers[method], self._containment.server_id, params)
@@ -358,12 +363,8 @@ class ServerRequests:
     def _session_ended(self) -> CallError:
         return ConnectionLostError("the server was stopped during the call", server_id=self._containment.server_id)
 
-    def _no_input(self, what: str) -> InputRequiredError:
-        return InputRequiredError(
-            f"the server {what}",
-            server_id=self._containment.server_id,
-            hint="pass handlers={method: handler} to the manager",
-        )
+    def _no_input(self, what: str, hint: str = "") -> InputRequiredError:
+        return InputRequiredError(f"the server {what}", server_id=self._containment.server_id, hint=hint)
 
     def _cancel(self, params: bytes | None) -> None:
         """Cancel the handler of a request that the server cancels (2025-11-25, basic/utilities/cancellation)."""

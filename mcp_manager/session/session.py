@@ -1,4 +1,4 @@
-"""One session with a server: settled in its era, its requests numbered, and what the server sends by itself."""
+"""One session with a server: its transport, its calls, and the messages that the server sends by itself."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ __all__ = ["Session"]
 
 _log = logging.getLogger(__name__)
 
-# Ten digits for as long as a session is likely to last, and less than 2**31, which is as far as some servers count. As
-# long as most callers' ids: theirs can be written over ours in a long reply, which is not copied then.
+# Ten digits for as long as a session is likely to last, and below 2**31, because some servers cannot count further.
+# Most callers' ids have ten digits too, so that they can be written over ours in a long reply without copying it.
 _FIRST_IDS: Final = range(1_000_000_000, 2_000_000_000)
-# The announcement that a request was given up must not outlive the server that ignores it.
+# How long a server may take to accept a cancellation or a reply.
 _CANCEL_NOTICE_NS: Final = 2_000_000_000
 _NEWS_AT_ONCE: Final = 16
 _CALL_TOOL_RAW: Final = b'"tools/call"'
 _KEPT: Final = {encode_method(method): method for method in methods.KEPT_BY_SESSION}
-# A handler may tidy up when it is cancelled, but not keep its session from ending.
+# How long cancelled handlers may take to clean up before the session ends without them.
 _CANCELLED_S: Final = 2.0
 
 
@@ -58,13 +58,13 @@ class Session:
     Parameters
     ----------
     template
-        What the server's sessions are made from.
+        The template of the server's sessions.
     index
-        Which place of the server it is with.
+        The index of the server's endpoint.
     number
-        Which of the server's instances it belongs to, whose next session takes up what this one leaves.
+        The number of the instance; its next session continues the subscriptions of this one.
     on_closed
-        Called once when the transport dies without having been asked to.
+        Called when the session turns out to be lost, or its transport dies.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Session:
         self._number = number
         self._on_closed = on_closed
         self._transport: Transport | None = None
-        # Behind a bridge that tells every client all replies, one client's ids must not be another's.
+        # Random, because some bridges send every reply to all clients.
         self._ids = RequestIds(choice(_FIRST_IDS))
         self._progress = ProgressListeners(template.knowledge.faults.count)
         self._requests = ServerRequests(
@@ -93,17 +93,17 @@ class Session:
         self._listening: Listening | None = None
         self._resubscription: Resubscription | None = None
         self._is_over = False
-        # Made by the first who waits for it: most sessions have no such caller.
+        # Made on first use: most sessions never need it.
         self._over: asyncio.Event | None = None
-        self._may_change = False
-        # Where the server can lose the session while the transport lives.
+        self._era_may_change = False
+        # None if the server cannot lose the session while the transport is open.
         self._loss: LossDetection | None = None
         self._death: CallError | None = None
-        # Whether it is HTTP+SSE, as configured or for want of anything newer.
+        # Whether the transport is HTTP+SSE, as configured or after a fallback.
         self.is_sse = False
         self.identity: ServerIdentity | None = None
         self.revision: str | None = None
-        # Where calls may go out without coming by here, while the session is live.
+        # By which the compiled call path sends requests itself; None if they must pass through here.
         self.channel: Channel | None = None
 
     @property
@@ -113,7 +113,7 @@ class Session:
 
     @property
     def life_signs(self) -> LifeSigns | None:
-        """What the transport's child shows of itself, ``None`` without one."""
+        """The signs of life of the transport's child, ``None`` if it has none."""
         return self._transport.life_signs if self._transport is not None else None
 
     @property
@@ -123,32 +123,32 @@ class Session:
 
     @property
     def last_words(self) -> str:
-        """What the transport's child wrote that may tell why it does not answer, "" if there is nothing."""
+        """What the transport's child wrote that may explain why it does not answer; "" if nothing."""
         return self._transport.last_words if self._transport is not None else ""
 
     @property
     def is_stateless(self) -> bool:
-        """Whether the server keeps nothing of this session."""
+        """Whether the session speaks a stateless revision."""
         return self._dialect is not None
 
     async def connect(self) -> None:
-        """Open a transport and settle how the server is spoken to; the caller bounds it in time.
+        """Open a transport and negotiate; the caller limits the time.
 
         Raises
         ------
         CallError
-            The server cannot be reached, refuses, or answers nonsense; everything is closed.
+            The server cannot be reached, refuses the client, or gives invalid answers. The session is closed.
         """
         template, config = self._template, self._template.config
-        negotiation = Negotiation(template, template.endpoint_key(self._index), self._make_transport, self._ids)
+        negotiation = Negotiation(template, self._endpoint_key, self._make_transport, self._ids)
         try:
             settled = await negotiation.run()
-            self._take_up(settled)
+            self._adopt(settled)
             if settled.era is Era.HANDSHAKE:
                 await settled.transport.listen()
-                self._restore()
+                self._restore_log_level()
             if self._death is not None:
-                # It died when everything was settled: nobody who keeps the session heard of it.
+                # The transport died after the negotiation, when on_closed had no effect yet.
                 raise self._death
         except BaseException as error:
             if isinstance(error, ProtocolError):
@@ -161,9 +161,9 @@ class Session:
                 raise error from None
             raise
         if template.knowledge.kept is None and not config.hedge.enabled:
-            # Where results are kept or calls hedged, they are seen on their way.
+            # Calls whose results are kept, and hedged calls, must pass through Python.
             self.channel = settled.transport.channel(self, self._ids, self._dialect or self._tracing)
-        self._stay_told()
+        self._start_subscriptions()
 
     def call(
         self,
@@ -171,7 +171,7 @@ class Session:
         deadline_ns: int,
         progress: tuple[str, ProgressReports] | None = None,
     ) -> Awaitable[Message]:
-        """Return the sending of a request, to be awaited for its reply.
+        """Return an awaitable that sends a request and returns its reply.
 
         Parameters
         ----------
@@ -180,12 +180,12 @@ class Session:
         deadline_ns
             A time of :func:`time.monotonic_ns`.
         progress
-            A progress token that the params carry, and who listens to it.
+            The progress token in the params, and the listener for its reports.
 
         Raises
         ------
         DeadlineExceededError
-            The deadline passed; the server is told that nobody waits any more.
+            The deadline passed; the server gets a cancellation.
         CallError
             No reply arrived.
         """
@@ -198,32 +198,32 @@ class Session:
             if self._tracing is not None:
                 request = self._tracing.traced(request)
             exchange = request.exchange(self._ids.take(), deadline_ns)
-            sending = self._beyond(request, exchange, transport.exchange(exchange))
+            sending = self._with_follow_up(request, exchange, transport.exchange(exchange))
         return sending if progress is None else self._progress.during(sending, *progress)
 
     def landed(self, request: Sendable, exchange: Exchange, answer: Any) -> Awaitable[Message]:
-        """Return the reading of what came back on the channel, to be awaited for the reply; see :meth:`call`."""
+        """Return an awaitable for the reply to a request that the channel sent; raises as :meth:`call`."""
         assert self._transport is not None
         if self._dialect is not None:
             return self._dialect.landed(request, exchange, answer)
         landing = self._transport.landed(exchange, answer)
-        return self._beyond(request, exchange, landing)
+        return self._with_follow_up(request, exchange, landing)
 
-    def _beyond(self, request: Sendable, exchange: Exchange, sending: Awaitable[Message]) -> Awaitable[Message]:
-        """Return a request's sending in the handshake era, with what its reply may lead to."""
-        if self._may_change:
-            sending = self._fitting(sending, exchange)
+    def _with_follow_up(self, request: Sendable, exchange: Exchange, sending: Awaitable[Message]) -> Awaitable[Message]:
+        """Return an awaitable for the reply in the handshake era that also does what the reply requires."""
+        if self._era_may_change:
+            sending = self._era_checked(sending, exchange)
         if self._loss is not None:
             sending = self._loss.watched(request, exchange, sending)
         method_raw = request.method if type(request) is Request else request.method_raw
         if method_raw == _CALL_TOOL_RAW:
-            return self._called(request, sending, exchange.deadline_ns)
+            return self._repeated_as_task(request, sending, exchange.deadline_ns)
         if method_raw in _KEPT:
-            return self._subscribing(_KEPT[method_raw], request, sending)
+            return self._subscription_noted(_KEPT[method_raw], request, sending)
         return sending
 
     async def notify(self, method_raw: bytes, params: bytes | None, deadline_ns: int) -> None:
-        """Send a notification; raises :class:`CallError` if it could not be handed over by the deadline."""
+        """Send a notification; raises :class:`CallError` if that fails or takes until after the deadline."""
         transport = self._transport
         assert transport is not None
         fields = None
@@ -237,21 +237,21 @@ class Session:
             raise await self._loss.explained(error, deadline_ns) from None
 
     async def retire(self, *, is_known: bool = False) -> None:
-        """End a session that is lost. Its calls under way each learn it, or their reply, by themselves.
+        """End a session that is lost or replaced; each call under way still gets its own reply or error.
 
-        ``is_known`` tells that the server may know it still: then it is told.
+        ``is_known`` says whether the server may still know the session, and so needs time to be told of its end.
         """
         if self._loss is not None:
             self._loss.settle()
         await self._end(farewell_s(self._transport) if is_known and self._transport is not None else 0.0)
 
     async def aclose(self, grace_s: float) -> None:
-        """End the session, its calls under way and everything else that belongs to it; idempotent."""
+        """End the session with everything that belongs to it, calls under way included; idempotent."""
         self.interrupt()
         await self._end(grace_s)
 
     def interrupt(self) -> None:
-        """End the calls under way."""
+        """Fail the calls under way; see :meth:`Transport.interrupt`."""
         if self._transport is not None:
             self._transport.interrupt()
 
@@ -270,14 +270,14 @@ class Session:
             if tasks:
                 _, stuck = await asyncio.wait(tasks, timeout=_CANCELLED_S)
                 if stuck:
-                    _log.warning("%d handlers of server %r do not end though cancelled", len(stuck), self._server_id)
+                    _log.warning("server %r: %d cancelled handlers have not ended", self._server_id, len(stuck))
 
     def on_message(self, message: Message) -> None:
-        """Take what the server sent without being asked; see :class:`MessageSink`."""
+        """Take a request, a notification or an unmatched reply; see :class:`MessageSink`."""
         try:
             self._take(message)
         except Exception as error:
-            # It must not cost the reading of what comes on the same stream, which may be somebody's reply.
+            # Reading must go on: the same stream may carry the reply to a call.
             self._template.containment.failure_of_fault(error, "unknown")
 
     def _take(self, message: Message) -> None:
@@ -297,11 +297,10 @@ class Session:
             self._pass_on(method, message.params)
 
     def on_given_up(self, exchange: Exchange, reason: str) -> None:
-        """Tell the server that a reply is not awaited any more; see :class:`MessageSink`.
+        """Send a cancellation for a request whose reply nobody awaits any longer; see :class:`MessageSink`.
 
-        2025-11-25, basic/utilities/cancellation: a disconnect is no cancellation, the notification is; ``initialize``
-        must not be cancelled. 2026-07-28, basic/patterns/cancellation: where a request has a response of its own, its
-        end is the cancellation.
+        ``initialize`` must not be cancelled (2025-11-25, basic/utilities/cancellation). Where a stateless request has a
+        response of its own, closing that is the cancellation (2026-07-28, basic/patterns/cancellation).
         """
         transport = self._transport
         if self.revision is None or transport is None:
@@ -309,7 +308,7 @@ class Session:
         if self._dialect is not None and transport.has_request_streams:
             return
         if self._listening is not None and self._listening.has_ended(exchange.request_id):
-            # It was the server that gave it up.
+            # The server itself has cancelled the request.
             return
         params = orjson.dumps({"requestId": exchange.request_id, "reason": reason})
         self._requests.spawn(self._send_quietly(notification_frame(b'"notifications/cancelled"', params)))
@@ -319,7 +318,7 @@ class Session:
         self._template.knowledge.faults.count(kind, detail)
 
     async def is_lost(self, refusal: Refusal) -> bool:
-        """Find out whether the session is lost; see :class:`MessageSink`."""
+        """Check whether the session is lost; see :class:`MessageSink`."""
         return self._loss is not None and await self._loss.is_meant_by(refusal)
 
     def on_closed(self, error: CallError) -> None:
@@ -328,19 +327,19 @@ class Session:
         self._on_closed(self, error)
 
     def _make_transport(self, sse: bool) -> Transport:
-        # Known from the first byte on: a server may speak before it is asked.
+        # Set before the transport opens, because a server may send messages at once.
         self._death = None
         self._transport = self._template.transport(self._index, self, sse, self._number)
         self.is_sse = sse or self._template.config.transport == "sse"
         return self._transport
 
-    def _take_up(self, settled: Negotiated) -> None:
+    def _adopt(self, settled: Negotiated) -> None:
         template = self._template
         self.identity = settled.identity
         self.revision = settled.revision
         if settled.era is Era.STATELESS:
             self._dialect = StatelessDialect(
-                template, self._place, settled.revision, settled.transport, self._ids, self._requests, self.pause
+                template, self._endpoint_key, settled.revision, settled.transport, self._ids, self._requests, self.pause
             )
         else:
             if settled.transport.keeps_session:
@@ -353,24 +352,24 @@ class Session:
                     self._requests.spawn,
                     self.on_closed,
                 )
-            # A program that becomes another one ends first.
             if template.host.trace_context is not None:
                 self._tracing = Tracing(template.host.trace_context)
-            self._may_change = settled.transport.has_request_streams and not template.knowledge.eras.is_certain(
-                self._place
+            # The era of a program changes only with a restart, which ends the session.
+            self._era_may_change = settled.transport.has_request_streams and not template.knowledge.eras.is_certain(
+                self._endpoint_key
             )
 
     @property
-    def _place(self) -> str:
+    def _endpoint_key(self) -> str:
         return self._template.endpoint_key(self._index)
 
-    async def _fitting(self, sending: Awaitable[Message], exchange: Exchange) -> Message:
-        """Pass on a reply that fits the handshake era.
+    async def _era_checked(self, sending: Awaitable[Message], exchange: Exchange) -> Message:
+        """Return the reply, unless it shows that a stateless server has replaced the server.
 
         Raises
         ------
         SessionLostError
-            The server has become a stateless one: it refused the request for what that era must have.
+            It does: the server refused the request with an error of the stateless era.
         """
         reply = await sending
         if (
@@ -378,18 +377,18 @@ class Session:
             and exchange.status == 400
             and reply.error_code in (HEADER_MISMATCH, UNSUPPORTED_VERSION)
         ):
-            self._template.knowledge.eras.doubt(self._place)
-            raise SessionLostError("the server has no handshakes any more", server_id=self._server_id)
+            self._template.knowledge.eras.doubt(self._endpoint_key)
+            raise SessionLostError("the server no longer speaks a handshake revision", server_id=self._server_id)
         return reply
 
-    def _restore(self) -> None:
-        """Bring a new session of the handshake era to where the one before it was."""
+    def _restore_log_level(self) -> None:
+        """Set the log level of the previous session on this one, in the handshake era."""
         level = self._template.knowledge.log_level
         if level is not None and self._has_logging:
             self._requests.spawn(restore_log_level(self._template, self.call, level))
 
     async def set_log_level(self, level: str, deadline_ns: int) -> Message | None:
-        """Ask for log messages from this level on; returns the reply, ``None`` from a server that sends none.
+        """Request log messages of this level and above; return the reply, ``None`` if the server does not log.
 
         Raises
         ------
@@ -404,8 +403,8 @@ class Session:
     def _has_logging(self) -> bool:
         return self.identity is not None and "logging" in self.identity.capabilities
 
-    def _stay_told(self) -> None:
-        """Begin what keeps the session's subscriptions."""
+    def _start_subscriptions(self) -> None:
+        """Start the task that keeps the session's subscriptions."""
         template = self._template
         capabilities = self.identity.capabilities if self.identity is not None else {}
         if self._dialect is not None:
@@ -418,33 +417,33 @@ class Session:
             self._resubscription.start(self._requests.spawn)
 
     def _pass_on(self, method: str, params: bytes | None) -> None:
-        """Pass a notification on to whatever it concerns: what is kept, and who listens."""
+        """Let the cache and the handlers take a notification."""
         self._template.knowledge.cache.changed(method, params)
         self._requests.take_notification(method, params)
 
     def _catch_up(self, missed: Interest) -> None:
-        """Take all of this as changed: nobody knows what became of it while there was no subscription."""
+        """Treat all of this as changed, because notifications may have been missed."""
         self._template.knowledge.cache.drop_all()
-        self._requests.spawn(self._tell_all(missed))
+        self._requests.spawn(self._deliver_all(missed))
 
-    async def _tell_all(self, missed: Interest) -> None:
+    async def _deliver_all(self, missed: Interest) -> None:
         slots = asyncio.Semaphore(_NEWS_AT_ONCE)
 
-        async def tell(method: str, params: bytes | None) -> None:
+        async def deliver(method: str, params: bytes | None) -> None:
             async with slots:
                 await self._requests.deliver(method, params)
 
-        await asyncio.gather(*(tell(method, params) for method, params in missed.news()))
+        await asyncio.gather(*(deliver(method, params) for method, params in missed.news()))
 
-    async def _subscribing(self, method: str, request: Sendable, sending: Awaitable[Message]) -> Message:
+    async def _subscription_noted(self, method: str, request: Sendable, sending: Awaitable[Message]) -> Message:
         reply = await sending
         uri = read_uri(request.params)
         if reply.kind != ERROR and uri is not None and self._resubscription is not None:
             self._resubscription.note_accepted(method, uri)
         return reply
 
-    async def _called(self, request: Sendable, sending: Awaitable[Message], deadline_ns: int) -> Message:
-        """Call a tool again as a task where it can be called only so (2025-11-25, basic/utilities/tasks, negotiation)."""
+    async def _repeated_as_task(self, request: Sendable, sending: Awaitable[Message], deadline_ns: int) -> Message:
+        """Call a tool again as a task if it can be called only as one (2025-11-25, basic/utilities/tasks)."""
         reply = await sending
         if reply.kind != ERROR or reply.error_code != METHOD_NOT_FOUND or self.identity is None:
             return reply
@@ -453,7 +452,7 @@ class Session:
             return reply
         follower = TaskFollower(self._server_id, self._ask_raw, self._requests, self.pause)
         as_task = await follower.run(request.params, deadline_ns, can_cancel="cancel" in offered)
-        # Refused as a task as well: there is no such tool.
+        # If it is refused as a task as well, there is no such tool.
         if as_task is None or (as_task.kind == ERROR and as_task.error_code == METHOD_NOT_FOUND):
             return reply
         return as_task
@@ -472,7 +471,7 @@ class Session:
         return await sending
 
     async def pause(self, delay_s: float) -> None:
-        """Wait; raises :class:`ConnectionLostError` when the session ends meanwhile."""
+        """Wait for ``delay_s`` seconds; raises :class:`ConnectionLostError` if the session ends first."""
         if self._over is None:
             self._over = asyncio.Event()
         if self._is_over:
@@ -490,7 +489,7 @@ class Session:
         try:
             await transport.notify(frame, time.monotonic_ns() + _CANCEL_NOTICE_NS)
         except CallError as error:
-            _log.debug("server %r did not take a message: %s", self._server_id, error)
+            _log.debug("server %r: a message without a reply was not delivered: %s", self._server_id, error)
             if error.http_status is not None:
                 self._template.knowledge.faults.count(
                     "a message without a reply was refused", f"HTTP {error.http_status}"

@@ -1,1 +1,1 @@
-"""What is known of one server and outlives each of its sessions."""
+"""What is known about one server and outlives its sessions."""

@@ -1,4 +1,4 @@
-"""The last results of one server's requests, for when it has none to give."""
+"""The last good results of one server, as fallbacks for failed calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["KeptResults"]
 
 _MOST: Final = 1_000
 _MOST_BYTES: Final = 8 * 1024 * 1024
-# What is kept is given out with a mark, for which its members are taken apart.
+# A kept result is decoded when it is used, to mark it as stale, so this limits the time that takes.
 _MOST_VALUES: Final = 300_000
 
 Key = tuple[str, bytes]
@@ -29,7 +29,7 @@ _judged_decoder = JsonDecoder(_Judged)
 
 
 class KeptResults:
-    """Keep the results that came last, by request: a thousand, and 8 MiB of them."""
+    """Keep the last result of each request: at most 1,000 results and 8 MiB."""
 
     __slots__ = ("_results", "_size")
 
@@ -38,7 +38,17 @@ class KeptResults:
         self._size = 0
 
     def keep(self, method: str, params: bytes | None, result: bytes, now_ns: int) -> None:
-        """Take a result in place of the one before; nothing happens for one that tells of a failure."""
+        """Keep a result in place of the previous one of the same request, unless it reports an error or is too large.
+
+        Parameters
+        ----------
+        method, params
+            The request.
+        result
+            Its result, as JSON.
+        now_ns
+            When the result arrived, in monotonic nanoseconds.
+        """
         key = _key(method, params)
         if (
             key is None
@@ -57,13 +67,13 @@ class KeptResults:
             self._size -= len(oldest)
 
     def find(self, method: str, params: bytes | None) -> tuple[int, bytes] | None:
-        """Return when the last result of a request came, and the result."""
+        """Return the arrival time and the result that are kept for a request, ``None`` if there are none."""
         key = _key(method, params)
         return None if key is None else self._results.get(key)
 
 
 def _key(method: str, params: bytes | None) -> Key | None:
-    """Tell requests apart by what they ask for: not by how it is written, nor by where progress is told."""
+    """Return a key that equal requests share, whatever their formatting and progress token; ``None`` if invalid."""
     try:
         decoded: Any = orjson.loads(params) if params else None
     except orjson.JSONDecodeError:

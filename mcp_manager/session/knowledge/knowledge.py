@@ -1,4 +1,4 @@
-"""All that is known of one server and outlives its sessions."""
+"""Everything that is known about one server and outlives its sessions."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ __all__ = ["Knowledge"]
 
 
 class Knowledge:
-    """What the sessions of one server have found out, and what is wanted of them.
+    """What the sessions of one server have learned, and what callers have subscribed to.
 
-    Each part is made when it is first asked for: most servers of a large fleet are never called.
+    Each part is made on first use, because most servers of a large fleet are never called.
 
     Parameters
     ----------
     server_id, config
         The server and its configuration.
     secrets
-        The credentials that are masked where its texts are quoted.
+        The credentials to mask where texts of the server are quoted.
     clock
         Monotonic nanoseconds.
     listened
-        The notifications that a handler of the user's takes.
+        The methods for which the application has a handler.
     began
         ``began(server_id, kind)``: see :class:`~mcp_manager.session.knowledge.subscriptions.Subscriptions`.
     """
@@ -79,26 +79,26 @@ class Knowledge:
         self._outputs: OutputSchemas | None = None
         self._hints: ToolHints | None = None
         self._kept: KeptResults | None = None
-        # From which level on log messages are wanted, ``None`` if nobody has said.
+        # The minimum level of log messages, None if no caller has set one.
         self.log_level: str | None = None
 
     @property
     def eras(self) -> EraMemory:
-        """Which era each of its endpoints speaks."""
+        """The era that each of its endpoints speaks."""
         if self._eras is None:
             self._eras = EraMemory()
         return self._eras
 
     @property
     def faults(self) -> PeerFaults:
-        """What it sent that it should not have."""
+        """The rules that it broke."""
         if self._faults is None:
             self._faults = PeerFaults(self._server_id, self._clock, self._secrets)
         return self._faults
 
     @property
     def fault_counts(self) -> dict[str, int]:
-        """How often it sent something that it should not have, by kind."""
+        """How often it broke a rule, by kind of fault."""
         return {} if self._faults is None else dict(self._faults.counts)
 
     @property
@@ -108,14 +108,14 @@ class Knowledge:
 
     @property
     def cache(self) -> ResponseCache:
-        """Its answers that are valid for a while."""
+        """The cache of its results."""
         if self._cache is None:
             self._cache = ResponseCache(self._clock, enabled=self._config.cache)
         return self._cache
 
     @property
     def subscriptions(self) -> Subscriptions:
-        """Which notifications are wanted of it."""
+        """The notifications that are wanted from it."""
         if self._subscriptions is None:
             began = None if self._began is None else partial(self._began, self._server_id)
             self._subscriptions = Subscriptions(self._listened, began)
@@ -123,7 +123,7 @@ class Knowledge:
 
     @property
     def mirrored(self) -> MirroredTools:
-        """Which arguments of its tools go into headers."""
+        """The arguments of its tools that are also sent as header fields."""
         if self._mirrored is None:
             self._mirrored = MirroredTools(self.faults)
         return self._mirrored
@@ -144,17 +144,17 @@ class Knowledge:
 
     @property
     def kept(self) -> KeptResults | None:
-        """Its last results, for when it fails; ``None`` if none are kept."""
+        """Its last good results, ``None`` if the configuration keeps none."""
         if self._kept is None and self._config.fallback.stale_s > 0:
             self._kept = KeptResults()
         return self._kept
 
     def succeed(self, before: Knowledge) -> None:
-        """Take over what is wanted of the server from the knowledge under the configuration that this one replaces."""
+        """Take over the subscriptions and the log level from the knowledge under the previous configuration."""
         self.log_level = before.log_level
         self._subscriptions = before.subscriptions
 
     def forget_instance(self, number: int) -> None:
-        """Forget which notifications the sessions of an instance were to bring."""
+        """Forget which notifications an instance received, once it is gone."""
         if self._subscriptions is not None:
             self._subscriptions.heard.pop(number, None)

@@ -1,4 +1,4 @@
-"""Which arguments of which tools go into headers, learnt from what a server lists (2026-07-28, streamable HTTP)."""
+"""The arguments of one server's tools that are also sent as header fields (2026-07-28, streamable HTTP)."""
 
 from __future__ import annotations
 
@@ -44,14 +44,17 @@ _named_decoder = msgspec.json.Decoder(_Named)
 
 
 class MirroredTools:
-    """Know the tools of one server whose arguments are mirrored.
+    """Learn from ``tools/list`` which arguments to mirror, and render them as header fields.
 
     Parameters
     ----------
     faults
-        Told of tools that are left out.
+        Counts tools that are left out because their annotations are invalid.
 
-    ``parameters`` is what is known, by tool; whoever looks into it changes nothing.
+    Attributes
+    ----------
+    parameters
+        The mirrored parameters, by tool. Read only.
     """
 
     __slots__ = ("_faults", "parameters")
@@ -62,7 +65,7 @@ class MirroredTools:
 
     @property
     def any(self) -> bool:
-        """Whether there is any such tool."""
+        """Whether any tool has mirrored arguments."""
         return bool(self.parameters)
 
     def fields(self, params: bytes | None) -> bytes:
@@ -75,20 +78,19 @@ class MirroredTools:
                 return b""
             return parameter_fields(parameters, _call_decoder.decode(params or b"{}").arguments)
         except (msgspec.DecodeError, RecursionError):
-            # Whoever takes such a call refuses it for its body.
+            # The server will refuse such a call for its body.
             return b""
 
     def learn(self, result: bytes) -> bytes | None:
-        """Learn from a page of ``tools/list``; return it without its invalid tools, ``None`` if there are none.
+        """Learn from a page of ``tools/list``; return it without its invalid tools, ``None`` if none is invalid.
 
-        A tool that breaks the rules for ``x-mcp-header`` must not be used (streamable HTTP, schema extension); the others
-        may.
+        A tool that breaks the rules for ``x-mcp-header`` must not be used (streamable HTTP, schema extension).
         """
         try:
             page = _page_decoder.decode(result)
             tools = _tools_decoder.decode(page["tools"])
         except (msgspec.DecodeError, RecursionError, KeyError):
-            # Whoever asked for the list will say what is wrong with it.
+            # Decoding the list for the caller reports what is wrong with it.
             return None
         kept = [tool for tool in tools if self._take(tool)]
         if len(kept) == len(tools):

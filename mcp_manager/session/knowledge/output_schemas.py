@@ -1,4 +1,4 @@
-"""What the tools of one server have promised to return, and whether they did (2025-06-18, server/tools, output schema)."""
+"""The output schemas of one server's tools, and checks against them (2025-06-18, server/tools, output schema)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _UNUSABLE: Final = "an output schema that cannot be used"
 
 
 class OutputSchemas:
-    """Keep the output schemas of one server's tools, as they were listed last.
+    """Keep the output schemas of one server's tools, from the last complete list.
 
     Parameters
     ----------
     faults
-        Told of schemas that cannot be used: the calls concerned are not checked, and do not fail.
+        Counts schemas that cannot be used; results of their tools are not checked.
     clock
         Monotonic nanoseconds.
     """
@@ -35,20 +35,20 @@ class OutputSchemas:
         self._schemas: dict[str, bytes] = {}
         self._stamp: object = None
         self._learnt_ns = 0
-        # Told apart by it: a list that was asked for before :meth:`forget` says nothing of what is true after it.
+        # Raised by forget(), because a list that was requested before is outdated after it.
         self.epoch = 0
 
     def learn(self, schemas: Iterable[tuple[str, bytes]], stamp: object, epoch: int) -> None:
-        """Take what a complete list says in place of what was known.
+        """Replace everything by the schemas of a complete list, unless :meth:`forget` was called since its request.
 
         Parameters
         ----------
         schemas
-            Tool and schema, of those that have one.
+            Name and schema, as JSON, of every tool that has a schema.
         stamp
-            What it was read from, to be compared with later ones.
+            Identifies the list; see :meth:`is_current`.
         epoch
-            ``self.epoch`` when it was asked for.
+            The value of ``epoch`` when the list was requested.
         """
         if epoch != self.epoch:
             return
@@ -57,16 +57,16 @@ class OutputSchemas:
         for tool, schema in schemas:
             total += min(len(schema), MAX_SCHEMA_BYTES + 1)
             if total > _MAX_TOTAL_BYTES:
-                self._faults.count(_UNUSABLE, "those of all tools together are too large")
+                self._faults.count(_UNUSABLE, "the schemas of all tools together are too large")
                 break
-            # One that is too large is refused for its size, which the first bytes of it show as well.
+            # A schema that is too large is refused for its size, which its first bytes are enough to show.
             learnt.setdefault(tool, schema[: MAX_SCHEMA_BYTES + 1])
         self._schemas = learnt
         self._stamp = stamp
         self._learnt_ns = self._clock()
 
     def forget(self) -> None:
-        """Know nothing any more: the server says that its tools have changed."""
+        """Forget all schemas, because the server says that its tools have changed."""
         self._schemas = {}
         self.epoch += 1
 
@@ -75,23 +75,28 @@ class OutputSchemas:
         return tool in self._schemas
 
     def is_current(self, stamp: object) -> bool:
-        """Tell whether what is known was read from ``stamp``, less than five minutes ago."""
+        """Tell whether the schemas come from the list with this stamp, and are less than five minutes old."""
         return self._stamp == stamp and self._clock() - self._learnt_ns < _MAX_AGE_NS
 
     async def find_fault(self, tool: str, content: Any) -> str | None:
-        """Return what is wrong with the structured content of a tool's result, ``None`` if that is not known.
+        """Return what is wrong with a tool's structured content; ``None`` if nothing is, or it cannot be checked.
 
-        ``None`` as content is null or none at all: right only where the schema has null. A large content is looked at
-        beside the loop.
+        Parameters
+        ----------
+        tool
+            The name of the tool.
+        content
+            The structured content; ``None`` if it is null or missing, which only a schema that allows null accepts. A
+            large content is checked in another thread.
         """
         text = self._schemas.get(tool)
         if text is None:
             return None
         if has_few_parts(content):
-            return self._told(tool, _judged(text, content))
-        return self._told(tool, await asyncio.to_thread(_judged, text, content))
+            return self._fault_of(tool, _judged(text, content))
+        return self._fault_of(tool, await asyncio.to_thread(_judged, text, content))
 
-    def _told(self, tool: str, verdict: str | UnusableSchema | None) -> str | None:
+    def _fault_of(self, tool: str, verdict: str | UnusableSchema | None) -> str | None:
         if isinstance(verdict, UnusableSchema):
             self._faults.count(_UNUSABLE, f"tool {tool[:80]!r}: {verdict}")
             return None
@@ -99,7 +104,7 @@ class OutputSchemas:
 
 
 def _judged(text: bytes, content: Any) -> str | UnusableSchema | None:
-    """Return what is wrong with a content, ``None`` if nothing is, or why that cannot be said."""
+    """Return what is wrong with a content, ``None`` if nothing is, or why the schema cannot be used."""
     schema = bounded_schema(text)
     if isinstance(schema, UnusableSchema):
         return schema

@@ -1,4 +1,4 @@
-"""What a server sends that it should not: counted, and logged now and then."""
+"""The count of the rules that one server breaks, and a log of them that is limited in rate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 _QUIET_NS: Final = 60 * 10**9
 # A flood is counted once a second for as long as it lasts.
 _FLOODING_NS: Final = 10 * 10**9
-# What networks do as well, and what cost nobody anything.
+# A network may cause this as well, and it costs no call anything.
 _ORDINARY: Final = frozenset({"a connection that ended under a request"})
 
 
@@ -29,11 +29,16 @@ class PeerFaults:
     server_id
         Names the server in the log.
     clock
-        Monotonic nanoseconds. A kind of fault is logged at most once a minute.
+        Monotonic nanoseconds. Each kind of fault is logged at most once a minute.
     secrets
-        Masks what the server was trusted with wherever a fault quotes it.
+        Masks credentials where a fault quotes the server.
 
-    ``on_flood`` is called, if there is one, whenever the server is found to flood.
+    Attributes
+    ----------
+    counts
+        The number of faults, by kind.
+    on_flood
+        Called, if set, whenever a flood is counted.
     """
 
     __slots__ = ("_clock", "_flooding_until", "_quiet_until", "_server_id", "counts", "on_flood", "secrets")
@@ -49,11 +54,19 @@ class PeerFaults:
 
     @property
     def is_flooding(self) -> bool:
-        """Whether reading from it has had to pause within the last ten seconds."""
+        """Whether a flood of the server was counted within the last ten seconds."""
         return self._clock() < self._flooding_until
 
     def count(self, kind: str, detail: str = "") -> None:
-        """Count a fault; ``kind`` is one of a few fixed phrases, ``detail`` may quote the server."""
+        """Count a fault.
+
+        Parameters
+        ----------
+        kind
+            One of a few fixed phrases.
+        detail
+            More about this fault, for the log; may quote the server.
+        """
         count = self.counts[kind] = self.counts.get(kind, 0) + 1
         now_ns = self._clock()
         if kind == FLOOD:
@@ -68,6 +81,6 @@ class PeerFaults:
             _log.log(level, "server %r: %s%s (%d so far)", self._server_id, kind, said, count)
 
     def count_error(self, error: ProtocolError) -> None:
-        """Count an answer that failed its call; one that refuses it breaks no rule."""
+        """Count an invalid answer; a refusal (delivery ``rejected``) breaks no rule and is not counted."""
         if error.delivery != "rejected":
             self.count("an answer that breaks the protocol", error.message)

@@ -1,4 +1,4 @@
-"""The answers of one server that hold for a while: kept as long as it says, and until it says otherwise."""
+"""The cache of one server's results (2026-07-28, server/utilities/caching)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ _updated_decoder = JsonDecoder(_Updated)
 
 
 class Ticket(msgspec.Struct, frozen=True):
-    """A request that was sent: whether its answer still counts shows when it comes."""
+    """The state of the cache when a request was sent, to decide later whether its result may be kept.
+
+    ``generation`` counts how often results of the method became invalid; ``context`` names the credentials.
+    """
 
     key: tuple[Any, ...]
     generation: int
@@ -38,13 +41,12 @@ class Ticket(msgspec.Struct, frozen=True):
 class _Entry(msgspec.Struct):
     result: bytes
     expires_ns: int
-    # None: anybody may see it.
     context: Hashable
     is_public: bool
 
 
 class ResponseCache:
-    """Keep results under method and parameters (2026-07-28, server/utilities/caching).
+    """Keep results by method and params, for the time to live that the server gives.
 
     Parameters
     ----------
@@ -53,10 +55,13 @@ class ResponseCache:
     enabled
         ``False`` keeps nothing.
     max_entries, max_bytes
-        What is used least recently makes room for more than that.
+        The limits of the cache; above them, the least recently used results are dropped.
 
-    ``context`` names the credentials that requests are sent with, where they can change during the life of a server:
-    what is private is found only under the context it was fetched in.
+    Attributes
+    ----------
+    context
+        Names the credentials of requests, if they can change while the server is deployed. A private result is found
+        only under the context in which it was fetched.
     """
 
     __slots__ = ("_bytes", "_clock", "_entries", "_generations", "_max_bytes", "_max_entries", "context", "enabled")
@@ -83,18 +88,18 @@ class ResponseCache:
 
     @property
     def size(self) -> int:
-        """How many bytes of results are kept."""
+        """The size of all kept results, in bytes."""
         return self._bytes
 
     def ticket(self, method: str, params: bytes | None) -> Ticket | None:
-        """Return what to ask with, and to keep the answer with; ``None``: it cannot be kept."""
+        """Return the ticket with which to look up and keep the result of a request; ``None`` if it cannot be kept."""
         if not self.enabled:
             return None
         key = cache_key(method, params)
         return None if key is None else Ticket(key, self._generations.get(method, 0), self.context)
 
     def find(self, ticket: Ticket) -> bytes | None:
-        """Return the result that is fresh now, ``None`` if there is none."""
+        """Return the result if it is kept and fresh, else ``None``."""
         entry = self._entries.get(ticket.key)
         if entry is None:
             return None
@@ -107,9 +112,10 @@ class ResponseCache:
         return entry.result
 
     def keep(self, ticket: Ticket, result: bytes) -> bool:
-        """Keep a complete result that has just arrived, if it may be; tell whether it is.
+        """Keep a complete result that has just arrived, if it may be kept; tell whether it is.
 
-        It is not if what it says was declared changed, or other credentials came, since it was asked for.
+        It may not if the server gives it no time to live, or if its content was reported as changed or the credentials
+        changed since the request was sent.
         """
         method = ticket.key[0]
         hints = freshness(result)
@@ -126,33 +132,33 @@ class ResponseCache:
         return True
 
     def refused(self, ticket: Ticket) -> None:
-        """Take note that a request was answered with an error: of a list whose cursor is bad, no page holds."""
+        """Note that a request was refused; if it had a cursor, every kept page of its list is forgotten."""
         method = ticket.key[0]
         if method in LISTS and any(name == "cursor" for name, _ in ticket.key[1:]):
             self.drop(method)
 
     def changed(self, notification: str, params: bytes | None) -> None:
-        """Forget what a notification says has changed."""
+        """Forget the results that a notification reports as changed."""
         for method in list_methods_of(notification):
             self.drop(method)
         if notification == methods.RESOURCE_UPDATED:
             self._drop_resource(params)
 
     def drop(self, method: str) -> None:
-        """Forget every answer of a method; one that is under way is not kept."""
+        """Forget all results of a method; those under way will not be kept."""
         self._generations[method] = self._generations.get(method, 0) + 1
         for key in [key for key in self._entries if key[0] == method]:
             self._remove(key)
 
     def drop_all(self) -> None:
-        """Forget everything; what is under way is not kept."""
+        """Forget all results; those under way will not be kept."""
         for method in (*LISTS, READ_RESOURCE, methods.DISCOVER):
             self.drop(method)
 
     def fresh_until(self, method: str) -> int:
-        """Return when the first of a list's pages expires; 0 if one has, or none is kept.
+        """Return when the first of a list's kept pages expires, by the clock; 0 if one has, or none is kept.
 
-        The number changes whenever something that was read from them may not hold any more.
+        The value changes whenever something that was read from the pages may have become outdated.
         """
         expiries = [entry.expires_ns for key, entry in self._entries.items() if key[0] == method]
         first_ns = min(expiries, default=0)
@@ -162,12 +168,12 @@ class ResponseCache:
         try:
             uri = _updated_decoder.decode(params or b"{}").uri
         except (msgspec.DecodeError, RecursionError):
-            # Which one it was, nobody knows.
+            # It is unknown which resource changed.
             self.drop(READ_RESOURCE)
             return
         self._generations[READ_RESOURCE] = self._generations.get(READ_RESOURCE, 0) + 1
         for key in [key for key in self._entries if key[0] == READ_RESOURCE]:
-            # 2026-07-28, server/resources: the uri may be that of a part of what was read.
+            # 2026-07-28, server/resources: the uri may name a part of the resource that was read.
             if _is_of(uri, _uri_of(key)):
                 self._remove(key)
 

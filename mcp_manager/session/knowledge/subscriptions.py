@@ -1,4 +1,4 @@
-"""Which notifications are wanted of one server, whichever session brings them."""
+"""The notifications that are wanted from one server, across its sessions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Claim", "Subscriptions"]
 
 
 class Claim:
-    """A resource that callers wait for: it stays wanted if the server agrees with one of them."""
+    """A subscription that callers are trying to make; it stays if the server agrees for one of them."""
 
     __slots__ = ("callers",)
 
@@ -20,14 +20,14 @@ class Claim:
 
 
 class Subscriptions:
-    """Keep what is wanted of one server, whatever becomes of its sessions.
+    """Keep the notifications that are wanted from one server.
 
     Parameters
     ----------
     handled
-        The notifications that somebody always listens to.
+        Methods of notifications that are always wanted, because they have a handler.
     began
-        ``began(kind)`` is called when a session has begun to be told of a kind of list change: what was fetched before
+        ``began(kind)`` is called when a session begins to receive a kind of list change: a list that was fetched before
         may have changed unnoticed.
     """
 
@@ -38,22 +38,22 @@ class Subscriptions:
         self._uris: dict[str, Claim | None] = {}
         self._began = began
         self._watchers: list[Callable[[], None]] = []
-        # What the sessions of each instance were told of last: what its next session must catch up with.
+        # What the last session of each instance received, and the next one may have missed.
         self.heard: dict[int, Interest] = {}
 
     @property
     def wanted(self) -> Interest:
-        """What is wanted now."""
+        """The notifications that are wanted now."""
         return Interest(frozenset(self._kinds), frozenset(self._uris))
 
     def want(self, kind: str) -> None:
-        """Listen to a kind of list change from now on: something that was fetched is kept."""
+        """Want a kind of list change from now on, because a list that was fetched is kept."""
         if kind in CHANGE_KINDS and kind not in self._kinds:
             self._kinds.add(kind)
             self._changed()
 
     def add(self, uri: str) -> bool:
-        """Listen to a resource; tell whether that is new."""
+        """Want a resource; tell whether it was not wanted before."""
         is_new = uri not in self._uris
         self._uris[uri] = None
         if is_new:
@@ -61,11 +61,11 @@ class Subscriptions:
         return is_new
 
     def wants(self, uri: str) -> bool:
-        """Tell whether a resource is listened to."""
+        """Tell whether a resource is wanted."""
         return uri in self._uris
 
     def claim(self, uri: str) -> Claim | None:
-        """Listen to a resource on trial, until :meth:`settle`; ``None``: it is listened to already."""
+        """Want a resource until :meth:`settle` decides; return ``None`` if it is wanted for good already."""
         claim = self._uris.get(uri)
         if claim is not None:
             claim.callers += 1
@@ -75,7 +75,15 @@ class Subscriptions:
         return claim
 
     def settle(self, uri: str, claim: Claim | None, *, agreed: bool) -> None:
-        """End what :meth:`claim` began: listen no more if the last of its callers has no agreement of the server."""
+        """End one caller's claim.
+
+        Parameters
+        ----------
+        uri, claim
+            The resource, and what :meth:`claim` returned.
+        agreed
+            Whether the server agreed. If not, and no other caller waits, the resource is no longer wanted.
+        """
         if claim is None or self._uris.get(uri) is not claim:
             return
         claim.callers -= 1
@@ -85,7 +93,7 @@ class Subscriptions:
             self.discard(uri)
 
     def discard(self, uri: str) -> bool:
-        """Listen to a resource no more; tell whether anybody did."""
+        """Stop wanting a resource; tell whether it was wanted."""
         if uri not in self._uris:
             return False
         del self._uris[uri]
@@ -93,7 +101,7 @@ class Subscriptions:
         return True
 
     def watch(self, watcher: Callable[[], None]) -> None:
-        """Call ``watcher()`` whenever something else is wanted."""
+        """Call ``watcher()`` whenever the wanted notifications change."""
         self._watchers.append(watcher)
 
     def unwatch(self, watcher: Callable[[], None]) -> None:
@@ -102,7 +110,7 @@ class Subscriptions:
             self._watchers.remove(watcher)
 
     def began(self, kinds: Collection[str]) -> None:
-        """Pass on that these kinds are told of from now on."""
+        """Report that a session receives these kinds of list changes from now on."""
         if self._began is not None:
             for kind in kinds:
                 self._began(kind)

@@ -1,4 +1,4 @@
-"""Which tools of one server say of themselves that calling them twice does no harm (2025-03-26, server/tools)."""
+"""The tools of one server that are annotated as safe to repeat (2025-03-26, server/tools)."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ __all__ = ["ToolHints"]
 
 
 class ToolHints:
-    """Keep which tools were annotated with ``readOnlyHint`` or ``idempotentHint`` when they were listed last.
+    """Remember which tools the last complete list annotates with ``readOnlyHint`` or ``idempotentHint``.
 
-    Whether the server is believed is for others to say.
+    Callers decide whether to trust the server's annotations.
     """
 
     __slots__ = ("_repeatable", "epoch")
 
     def __init__(self) -> None:
         self._repeatable: frozenset[str] = frozenset()
-        # Told apart by it: a list that was asked for before :meth:`forget` says nothing of what is true after it.
+        # Raised by forget(), because a list that was requested before is outdated after it.
         self.epoch = 0
 
     def learn(self, tools: Iterable[tuple[str, bool]], epoch: int) -> None:
-        """Take what a complete list says in place of what was known.
+        """Replace everything by the annotations of a complete list, unless :meth:`forget` was called since its request.
 
         Parameters
         ----------
         tools
-            Name, and whether it is annotated as repeatable, of every tool. Of a name that is listed twice, both must be.
+            The name of every tool, and whether it is annotated. If a name appears twice, both must be annotated.
         epoch
-            ``self.epoch`` when the list was asked for.
+            The value of ``epoch`` when the list was requested.
         """
         if epoch != self.epoch:
             return
@@ -39,10 +39,10 @@ class ToolHints:
         self._repeatable = frozenset(repeatable - others)
 
     def forget(self) -> None:
-        """Know nothing any more: the server says that its tools have changed."""
+        """Forget all annotations, because the server says that its tools have changed."""
         self._repeatable = frozenset()
         self.epoch += 1
 
     def is_repeatable(self, tool: str) -> bool:
-        """Tell whether a tool is known to be annotated so."""
+        """Tell whether a tool is annotated as safe to repeat."""
         return tool in self._repeatable

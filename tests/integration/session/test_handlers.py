@@ -181,7 +181,7 @@ async def test_a_handler_that_cannot_be_cancelled_keeps_no_server_from_ending(ca
         await learned(manager, "flood", method="roots/list", times=1)
         await asyncio.wait_for(begun.wait(), WAIT_S)
         await asyncio.wait_for(manager.undeploy("a"), WAIT_S)
-        assert "1 handlers of server 'a' do not end" in caplog.text
+        assert "server 'a': 1 cancelled handlers have not ended" in caplog.text
         released.set()
 
 

@@ -1,4 +1,4 @@
-"""Which of a name's places are used: few move when one comes or goes, and no two are taken for each other."""
+"""The choice among endpoints: few choices change when one comes or goes, and none is mistaken for another."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_as_many_are_used_as_are_wanted_or_there(seed: int, found: list[Endpoint
     used = chosen(endpoints, count)
     assert len(used) == min(count, len(found)) == len(endpoints.chosen(count))
     assert used <= set(found)
-    # None of a later tier before one of an earlier.
+    # No endpoint of a later tier is chosen before one of an earlier tier.
     worst = max((place.tier for place in used), default=0)
     assert {place for place in found if place.tier < worst} <= used
 
@@ -48,7 +48,7 @@ def test_one_that_goes_moves_one_at_most(seed: int, found: list[Endpoint], count
     after = chosen(endpoints, count)
     assert before - after <= {gone}
     assert len(after - before) <= (gone in before)
-    # It comes back, and everything is as it was.
+    # When it comes back, the choice is as before.
     endpoints.replace(found, ())
     assert chosen(endpoints, count) == before
 
@@ -77,7 +77,7 @@ def test_a_number_means_one_place_for_as_long_as_it_is_used(looks: list[list[End
         ended = data.draw(st.sets(st.sampled_from(sorted(in_use)))) if in_use else set()
         for index in ended:
             del in_use[index]
-    # What is gone and used no more is forgotten.
+    # An endpoint that is gone and no longer used is forgotten.
     endpoints.replace([], set(in_use))
     assert set(endpoints._by_index) == set(in_use)
 

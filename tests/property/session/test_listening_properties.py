@@ -1,4 +1,4 @@
-"""Keeping a listening stream, against a server that does anything, in any order."""
+"""Keeping a ``subscriptions/listen`` stream open against a server that does anything, in any order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RESTART = RestartConfig(initial_s=1e-9, max_s=1e-9, jitter=0.0)
 
 
 class Peer:
-    """The server's side: every open stream, and what becomes of it."""
+    """The server's side: every open stream and its end."""
 
     def __init__(self, offered: frozenset[str] = frozenset({TOOLS}), restart: RestartConfig = RESTART) -> None:
         self.open: dict[int, tuple[dict[str, Any], asyncio.Future[Message]]] = {}
@@ -109,7 +109,7 @@ class Peer:
                     and method == ACKNOWLEDGED
                     and params != b'{"_meta":{"io.modelcontextprotocol/subscriptionId":"x"}}'
                 ):
-                    # Without an id it is taken for that of the one stream that waits.
+                    # Without an id it belongs to the only stream that waits for an acknowledgement.
                     continue
                 self.listening.take(method, params)
 
@@ -134,7 +134,7 @@ async def play(actions: list[Any]) -> None:
     peer = Peer()
     peer.start()
     calls: list[tuple[str, asyncio.Task[bytes | None]]] = []
-    # Of each uri, the calls that no later "unsubscribe" is about.
+    # By URI, the calls that no later "unsubscribe" concerns.
     standing: dict[str, list[asyncio.Task[bytes | None]]] = {}
     for action in actions:
         match action:
@@ -161,9 +161,9 @@ async def play(actions: list[Any]) -> None:
                     if each == uri:
                         call.cancel()
         await asyncio.sleep(0)
-        # The new one, and the one it replaces.
+        # The new stream, and the one that it replaces.
         assert peer.most <= 2
-    # A server that has come to its senses: whatever happened, one more wish makes it whole.
+    # The server behaves from now on: whatever happened before, one more subscription restores everything.
     peer.subscriptions.add("last")
     for _ in range(20):
         peer.agree()
@@ -302,7 +302,7 @@ async def test_a_stream_that_ended_is_not_opened_again_at_once() -> None:
     for _ in range(10):
         await settle()
         assert peer.open == {}
-    # Whoever asks for something does not wait for that.
+    # A new subscription does not wait for the backoff delay.
     subscribing = asyncio.ensure_future(peer.listening.subscribe("a", 0))
     await settle()
     peer.agree()

@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order, a cache serves nothing that has expired, was changed, or is another's."""
+"""In every order of events, the cache serves no result that has expired, was changed, or is private to others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PARAMS = st.sampled_from([None, "1", "2", "3"])
 
 
 class Sent:
-    """A request under way, and what has happened since it was sent."""
+    """A request in flight, and what has happened since it was sent."""
 
     def __init__(self, ticket: Ticket, method: str, param: str | None, context: str) -> None:
         self.ticket = ticket
@@ -33,7 +33,7 @@ class Sent:
 
 
 class CacheMachine(RuleBasedStateMachine):
-    """The model: for every key, the newest results that may be served now, by who may see them."""
+    """The model: for every key, the newest results that may be served now, by the credentials that may see them."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order: no slot is lost, the urgent go first, and nobody waits for ever."""
+"""In every order of events, no slot is lost, urgent attempts go first, and none waits for ever."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ URGENCIES = st.sampled_from(list(Urgency))
 
 
 class Model:
-    """One attempt as the rules see it."""
+    """One attempt in the model."""
 
     def __init__(self, key: int, urgency: Urgency, has_failed: bool) -> None:
         self.key = key
@@ -98,7 +98,7 @@ class Slots(RuleBasedStateMachine):
         for has_failed in (False, True):
             held, waiting = self.count("held", has_failed), self.count("waiting", has_failed)
             assert held <= self.capacity[has_failed]
-            # Nobody waits while a slot of his kind is free.
+            # No attempt waits while a slot of its kind is free.
             assert not waiting or held == self.capacity[has_failed]
             assert self.count("lent", has_failed) <= self.most_lent[has_failed]
 
@@ -118,7 +118,7 @@ TestSlots = Slots.TestCase
 
 
 def order_of(policy: SlotPolicy[str], current: str) -> Iterator[str]:
-    """Have one after another come, hold the only slot and go."""
+    """Yield the waiting attempts in the order in which they get the only slot, each of which leaves at once."""
     while True:
         policy.leave(current)
         granted = policy.grant()
@@ -151,7 +151,7 @@ def test_no_stream_of_callers_keeps_a_repeated_session_for_ever() -> None:
         policy.leave(holder)
         [holder] = policy.grant()
         granted.append(holder)
-    # Each after as many callers as may pass one that waits, the one that waits longest first.
+    # Each follows as many callers as may pass a waiting attempt; the longest wait ends first.
     assert [granted.index(each) for each in ("again", "first")] == [8, 17]
 
 

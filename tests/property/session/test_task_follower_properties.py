@@ -1,4 +1,4 @@
-"""Following a task under a virtual clock: whatever a server says, it ends, asks each question once, and cancels what it leaves."""
+"""Following a task on a simulated clock: it always ends, asks each question once, and cancels an abandoned task."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ QUESTION = {"method": "elicitation/create", "params": {}}
 
 
 class FakeRequests:
-    """Stands where :class:`ServerRequests` does: answers questions, and runs what is left to do in the background."""
+    """Stand-in for :class:`ServerRequests`: answers questions, and runs work in the background."""
 
     def __init__(self, failure: Exception | None = None) -> None:
         self.failure = failure
@@ -49,7 +49,7 @@ class FakeRequests:
 
 
 class World:
-    """A server that plays a list of answers to ``tasks/get``, and a clock that only pauses move."""
+    """A server with a list of answers to ``tasks/get``, and a clock that advances only in pauses."""
 
     def __init__(self, answers: list[Any], failure: Exception | None = None) -> None:
         self.now = 0
@@ -129,7 +129,7 @@ def test_a_task_may_be_over_when_it_is_told_of() -> None:
     world = World([DONE])
     assert world.follow(DONE).result is not None
     assert world.sent == []
-    # Only its result is missing.
+    # Valid except that the result is missing.
     assert World([DONE]).follow(state("completed")).result is not None
 
 
@@ -229,7 +229,7 @@ def test_a_server_that_is_gone_is_not_asked_for_ever() -> None:
     world = World([ConnectionLostError("lost", delivery="not_sent")])
     with pytest.raises(ConnectionLostError) as caught:
         world.follow(state("working"))
-    # The poll was not sent; the call was.
+    # The poll was not sent, but the call was.
     assert caught.value.delivery == "unknown"
     assert len(world.polled_at) == 5
 

@@ -1,4 +1,4 @@
-"""Turns to make a session: waited for, lent while there is nothing to do, and never lost, whoever gives up when."""
+"""Turns to make a session: waiting for them, lending them while idle, and losing none however an attempt ends."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_who_only_waits_lends_its_turn() -> None:
         await first.granted()
         others = [ask(slots, busy=False) for _ in range(5)]
         seconds = await asyncio.gather(*(took(each) for each in others))
-        # One after another, each after the moment that connecting is work.
+        # One after another, each as soon as the attempt before it is assumed to be idle.
         assert [round(each, 2) for each in seconds] == pytest.approx([0.05, 0.1, 0.15, 0.2, 0.25], abs=0.06)
         for each in (first, *others):
             each.leave()
@@ -54,7 +54,7 @@ def test_who_works_keeps_its_turn_and_who_gives_up_loses_no_slot() -> None:
         tasks = [asyncio.create_task(each.granted()) for each in waiting]
         await asyncio.sleep(10)
         assert not any(task.done() for task in tasks)
-        # One gives up while it waits, one in the moment its turn comes, and the third gets it.
+        # The first gives up while it waits, the second at the moment its turn comes, and the third gets the turn.
         tasks[0].cancel()
         waiting[0].leave()
         holder.leave()
@@ -113,7 +113,7 @@ def test_places_that_failed_have_an_eighth_beside_the_others() -> None:
     [
         ("sleep 60; :", True),
         ("while :; do :; done", False),
-        # What a launcher has started is its work too.
+        # The child processes of a launcher count as well.
         ("(while :; do :; done) & sleep 60; wait", False),
     ],
 )
@@ -123,7 +123,7 @@ def test_a_program_that_waits_is_told_from_one_that_works(code: str, is_idle: bo
             activity = ProcessActivity()
             seen: list[bool] = []
             deadline = time.monotonic() + 10
-            # A shell works for a moment before it waits.
+            # A shell needs processor time before it waits.
             while len(seen) < 8 and not any(seen) and time.monotonic() < deadline:
                 time.sleep(0.05)
                 seen.append(activity.is_idle(process.pid))

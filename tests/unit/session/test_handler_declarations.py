@@ -1,4 +1,4 @@
-"""Handlers by name: what they declare, which methods they serve, and the params they are given."""
+"""Handlers: the capabilities that they declare, the methods that they serve, and the params that they get."""
 
 from __future__ import annotations
 

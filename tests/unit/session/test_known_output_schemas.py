@@ -1,4 +1,4 @@
-"""What is known of output schemas: from when it is, and how much of it there may be."""
+"""Known output schemas: when they are current, and how large they may be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One ping at a time, and not too many of them: asked on a clock of its own."""
+"""Life checks send one ping at a time, and a limited number of them; the clock is simulated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ S = 10**9
 
 
 class Subject:
-    """A check whose pings take ``takes_s`` and come to ``answer``."""
+    """A life check whose pings take ``takes_s`` seconds and end with ``answer``."""
 
     def __init__(self, answer: Refusal | None = None, takes_s: float = 0.01) -> None:
         loop = asyncio.get_running_loop()
@@ -56,7 +56,7 @@ def test_all_who_are_refused_meanwhile_wait_for_one_answer() -> None:
         subject = Subject(GONE)
         assert await asyncio.gather(*(subject.ask(GONE) for _ in range(50))) == [True] * 50
         assert (subject.asked, subject.lost) == ([GONE], [GONE])
-        # It stays lost, and nobody asks again.
+        # It stays lost, without another ping.
         assert await subject.ask(BAD)
         assert (subject.pings, subject.lost) == (1, [GONE])
 
@@ -76,7 +76,7 @@ def test_a_ping_that_is_refused_otherwise_keeps_it_too() -> None:
     async def work() -> None:
         subject = Subject(Refusal(200, -32603, "Internal error"))
         assert not await subject.ask(BAD)
-        # Whoever was refused in that very way meanwhile knows better.
+        # A message that was refused in the same way as the ping proves the loss.
         other = asyncio.create_task(subject.ask(BAD))
         await asyncio.sleep(0)
         assert await subject.ask(Refusal(200, -32603, "Internal error"))
@@ -190,7 +190,7 @@ def test_the_end_of_the_session_ends_the_waiting() -> None:
                 await asyncio.sleep(0)
             while not subject.tasks:
                 await asyncio.sleep(0)
-            # Also before the ping has begun.
+            # Even before the ping has begun.
             subject.tasks[0].cancel()
             async with asyncio.timeout(1.0):
                 assert not await waiting
@@ -205,7 +205,7 @@ def test_a_ping_that_this_side_could_not_send_gives_no_session_up_and_proves_not
         subject = Subject(UNASKED)
         for _ in range(3):
             assert not await subject.ask(GONE)
-        # Nothing was proven harmless: it is asked about as often as before.
+        # No refusal was shown to be harmless, so each one triggers a ping as before.
         assert subject.pings == 3
         subject.answer = GONE
         assert await subject.ask(GONE)

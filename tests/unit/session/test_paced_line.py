@@ -1,4 +1,4 @@
-"""Work that a server causes: in order, so much at once, and the oldest dropped of what waits."""
+"""Work that a server causes runs in order, limited in number, and the oldest that waits is dropped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TURN_NS = 100_000
 
 
 class Subject:
-    """A line whose work goes on until it is released, and what came of it."""
+    """A line whose work runs until it is released, with a record of what ran."""
 
     def __init__(self, at_once: int = 4, cost_ns: int = 0) -> None:
         self.tasks: set[asyncio.Task[None]] = set()

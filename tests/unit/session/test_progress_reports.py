@@ -1,4 +1,4 @@
-"""Progress callbacks: plain ones at once, async ones in their order beside the call, none beyond it."""
+"""Progress callbacks: plain ones run at once, async ones in order beside the call, and none after its end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_plain_callback_is_called_at_once_and_without_a_loop() -> None:
 
 
 class Awaitable:
-    """A callable object whose call is async."""
+    """A callable object whose ``__call__`` is a coroutine function."""
 
     def __init__(self, seen: list[float]) -> None:
         self.seen = seen

@@ -1,4 +1,4 @@
-"""What is kept of a server's answers, for how long, and what ends it."""
+"""Which results of a server are kept, for how long, and what makes the cache forget them."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_an_updated_resource_is_forgotten_and_no_other(cache: ResponseCache) -> 
     for uri in ("file:///a", "file:///a/b", "file:///ab", "file:///c"):
         keep(cache, "resources/read", read(uri), result())
     cache.changed("notifications/resources/updated", read("file:///a/b"))
-    # What was updated may be a part of what was read.
+    # The updated resource may be a part of the one that was read.
     assert find(cache, "resources/read", read("file:///a")) is None
     assert find(cache, "resources/read", read("file:///a/b")) is None
     assert find(cache, "resources/read", read("file:///ab")) is not None

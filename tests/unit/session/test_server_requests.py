@@ -1,4 +1,4 @@
-"""Handlers that answer, raise, hang, or return nonsense: each costs its own request, and nothing else."""
+"""Handlers that answer, raise, hang, or return unusable values: each affects only its own request."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ALL = {"elicitation": {"form": {}, "url": {}}, "roots": {}, "sampling": {}}
 
 
 class Subject:
-    """The requests of one session, and what was sent to its server."""
+    """The server requests of one session, and the frames that were sent to its server."""
 
     def __init__(self, handlers: HandlerMap, timeout_s: float, capabilities: dict[str, Any]) -> None:
         self.faults = PeerFaults("server", time.monotonic_ns)
@@ -50,13 +50,13 @@ class Subject:
         self.requests.take_notification(method, json.dumps(params).encode())
 
     async def replies(self, count: int) -> list[dict[str, Any]]:
-        """Wait for replies, and return them by id."""
+        """Wait for this many replies, and return them sorted by id."""
         await eventually(lambda: len(self.sent) >= count, f"{count} replies")
         assert len(self.sent) == count
         return sorted(self.sent, key=lambda reply: str(reply["id"]))
 
     async def error(self) -> tuple[int, str]:
-        """Wait for the one reply, which is an error."""
+        """Wait for a single reply, which must be an error, and return its code and message."""
         [reply] = await self.replies(1)
         return reply["error"]["code"], reply["error"]["message"]
 
@@ -81,7 +81,7 @@ async def serving(
 
 
 class Stubborn:
-    """A handler that does not let itself be cancelled."""
+    """A handler that ignores its cancellation."""
 
     def __init__(self) -> None:
         self.cancelled = 0
@@ -130,7 +130,7 @@ async def test_ping_and_what_nobody_handles_are_answered() -> None:
 
 def raising(error: BaseException) -> Callable[[str, Any], Any]:
     def handler(server_id: str, params: Any) -> Any:
-        # A copy: the parameters of the tests outlive them, and a traceback holds frames.
+        # A copy, because test parameters outlive the test, and a traceback holds frames.
         raise copy.copy(error)
 
     return handler
@@ -228,7 +228,7 @@ async def test_what_was_not_declared_is_refused_and_reaches_no_handler() -> None
         assert seen == [("server", {"message": "?"})]
 
 
-# Too much of it
+# Floods
 
 
 async def test_a_flood_of_requests_is_refused_beyond_a_bound_and_the_rest_answered() -> None:
@@ -264,7 +264,7 @@ async def test_a_flood_of_notifications_is_bounded_though_none_has_begun() -> No
         for number in range(1500):
             subject.tell(n=number)
         await eventually(lambda: not subject.requests._notifications, "the end of what was taken")
-        # Some have begun at once; of those that wait the oldest are dropped.
+        # Some began at once; of those that wait, the oldest are dropped.
         begun = 1500 - 1024 - subject.faults.counts["too many notifications at once"]
         assert 0 < begun <= 64
         assert seen == [*range(begun), *range(1500 - 1024, 1500)]
@@ -384,7 +384,7 @@ async def test_the_end_of_the_session_cancels_handlers_and_sends_nothing() -> No
         assert subject.sent == []
 
 
-# Questions of a request that takes several rounds
+# Questions of multi-round requests
 
 
 def soon(seconds: float = WAIT_S) -> int:
@@ -493,7 +493,7 @@ async def test_the_end_of_the_session_is_no_failure_of_the_handler(caplog: pytes
         subject.requests.close()
         with pytest.raises(ConnectionLostError, match="stopped"):
             await call
-        # Nothing starts any more.
+        # No handler starts after the end.
         begun.clear()
         with pytest.raises(ConnectionLostError, match="stopped"):
             await subject.requests.fulfil({"a": InputRequest(ASK)}, soon())
