@@ -51,8 +51,6 @@ _PROBE_SHARE: Final = 0.6
 _PROBE_LONGEST_S: Final = 10.0
 # 2025-11-25, session management: clients SHOULD delete a session that they no longer need.
 _FAREWELL_S: Final = 0.5
-# Statuses about the client or a temporary condition, which say nothing about the era.
-_NO_VERDICT: Final = frozenset({401, 403, 408, 425, 429})
 
 
 class Negotiated(msgspec.Struct, frozen=True):
@@ -407,7 +405,7 @@ class Negotiation:
         """
         if not self._can_fall_back or not http_status:
             return False
-        return 400 <= http_status < 500 and http_status not in _NO_VERDICT
+        return 400 <= http_status < 500 and not is_inconclusive(http_status)
 
     async def _fall_back(self, refusal: ProtocolError) -> Negotiated:
         await self._close()
