@@ -76,10 +76,10 @@ async def test_a_flow_outlives_a_deadline_and_ends_with_the_manager() -> None:
 
         async with McpManager(redirect_handler=never) as manager:
             await manager.deploy("a", {"url": server.url, **oauth(), "connect_timeout_s": 0.2})
-            with pytest.raises(AuthError, match="under way") as caught:
+            with pytest.raises(AuthError, match="authorization in progress") as caught:
                 await call(manager)
             assert caught.value.retryable
-            with pytest.raises(AuthError, match="under way"):
+            with pytest.raises(AuthError, match="authorization in progress"):
                 await call(manager)
         assert len(server.to("/authorize")) == 1
 

@@ -249,7 +249,7 @@ async def test_a_stream_without_an_endpoint_is_no_session() -> None:
         (faults.Status(401), "requires credentials"),
         (faults.Status(404), "HTTP 404"),
         (faults.Status(503), "not available"),
-        (faults.Reply(b"<html>", "text/html"), "no event stream"),
+        (faults.Reply(b"<html>", "text/html"), "other than an event stream"),
         (faults.Close(), "before the reply"),
         (faults.Bytes(), "not valid HTTP"),
         (faults.Redirect("http://127.0.0.1:1/sse"), "redirects"),
