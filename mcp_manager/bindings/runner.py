@@ -94,7 +94,7 @@ class ManagerRunner(Unique):
 
     def __del__(self) -> None:
         # __init__() may have failed before it was set.
-        manager = self.__dict__.get("_manager")
+        manager = getattr(self, "_manager", None)
         if manager is None or not self._is_up or not manager.is_running:
             return
         try:

@@ -134,7 +134,10 @@ class Dispatcher:
             return await self._recover(call, direct.lease, error)
 
     async def make(self, call: Call) -> Message:
-        """Make a call that has a key or reports progress; otherwise the same as :meth:`call`."""
+        """Make a call that is never sent by the compiled path: with a key, with progress, or repeated after a URL visit.
+
+        Otherwise the same as :meth:`call`.
+        """
         if call.supervisor.has_tool_rates:
             self._check_tool(call.supervisor, call.method, call.request, call.started_ns)
         if call.where.key is None:
