@@ -58,7 +58,7 @@ class Fallbacks:
     def keep(self, call: Call, reply: Message) -> None:
         """Keep the result of a call for later fallbacks, if its server keeps results and the method allows it."""
         kept = call.supervisor.template.knowledge.kept
-        # What a call with a key gets may depend on its session, and so be nobody else's to see.
+        # The result of a call with a key may depend on its session, so no other caller may see it.
         if kept is not None and call.where.key is None and (call.method in CONTENT or call.method in LISTS):
             result = reply.result_buffer
             if result is not None:

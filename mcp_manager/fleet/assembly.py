@@ -1,4 +1,4 @@
-"""The assembly of servers: their supervisors, session settings and transports, and what all servers share."""
+"""The assembly of servers: their supervisors, session templates and transports, and what all servers share."""
 
 from __future__ import annotations
 
@@ -63,19 +63,19 @@ class Assembly:
         token_store: TokenStore | None = None,
         redirect_handler: RedirectHandler | None = None,
     ) -> None:
-        # Half of all that an import would cost, and paid by those alone who make a manager.
+        # Imported only when a manager is made, because aiohttp takes half of the time of an import.
         from mcp_manager.transports.http.connections.pool import HttpPool  # noqa: PLC0415
 
         self._config = config
         self._host = host
         self._token_store = token_store if token_store is not None else MemoryTokenStore()
         self._redirect_handler = redirect_handler
-        # One for all servers, as a bound method is made anew each time it is asked for.
+        # One for all servers: each access to a method creates another bound method.
         self._make_transport = self._transport
         self._timer = DeadlineTimer(host.lag)
         self._connect_slots = ConnectSlots(config.connect_concurrency, most_waiting=_most_waiting())
         starts = config.start_concurrency or _STARTS_PER_CORE * usable_cores()
-        # A program that only waits takes no core, and would be there in the end anyway.
+        # A program that only waits needs no core, so its slot is lent to another one.
         self._start_slots = ConnectSlots(starts, most_waiting=_MOST_WAITING_PROGRAMS, look_s=_LOOK_AT_PROGRAMS_S)
         self.http = HttpPool(
             max_connections=default_limit() if config.max_connections is None else config.max_connections,
@@ -92,7 +92,7 @@ class Assembly:
         return Supervisor(self.template(server_id, config), router, observer, self._host.clock)
 
     def template(self, server_id: str, config: ServerConfig, before: SessionTemplate | None = None) -> SessionTemplate:
-        """Make what a server's sessions are made from; ``before`` is that of the configuration that it replaces."""
+        """Make a server's session template; ``before`` is the one of the configuration that it replaces."""
         if not config.tls.verify:
             logger.warning(
                 "server %r: tls.verify is false: anybody in between can read and change the traffic", server_id
@@ -160,7 +160,7 @@ class Assembly:
 
 
 def client_identity(config: ManagerConfig, handlers: HandlerMap, capabilities: Mapping[str, Any]) -> ClientIdentity:
-    """Return what servers are told of the client; ``capabilities`` are declared beyond those that the handlers imply."""
+    """Return the client's identity; ``capabilities`` are declared beyond those that follow from the handlers."""
     return ClientIdentity(
         name=config.client_name,
         version=config.client_version,

@@ -95,7 +95,7 @@ class TokenEndpoint:
         """Send a grant; return the reply and the secrets that were sent."""
         nonce = ""
         for _ in range(2):
-            # Built anew for each request: neither an assertion nor a proof may be used twice.
+            # Built for each request: neither an assertion nor a proof may be used twice.
             fields, headers = self._authenticated(form)
             if not with_client_id:
                 del fields["client_id"]

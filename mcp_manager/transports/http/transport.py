@@ -294,7 +294,7 @@ class HttpTransport:
         exchange
             The request whose reply the stream has; one with the id :data:`STANDING` has no reply.
         last_event_id
-            The event to resume after, "" to start anew.
+            The event to resume after, "" to start from now.
 
         Returns
         -------
