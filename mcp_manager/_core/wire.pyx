@@ -513,7 +513,7 @@ cdef class Wire(ResponseReader):
                 self.first_end_ns = self.used_ns = self.pool.clock()
             self.pool.put_back(self)
         elif (self.early or self.silent > MAX_SILENT) and not self.paused:
-            self.fail(WireError(_MALFORMED, "its head or trailer is too long" if not self.early else "it came in duplicate"))
+            self.fail(WireError(_MALFORMED, "it is a duplicate" if self.early else "its head or trailer is too long"))
         elif self.state == ENDING:
             if self.slot < 0:
                 self.pool.wheel.put(self, <int64_t> self.pool.clock() + STREAM_END_NS)
