@@ -220,7 +220,7 @@ def run_python(code: str) -> str:
 
 
 def test_importing_the_package_alone_loads_none_of_its_parts() -> None:
-    loaded = "sorted(m for m in sys.modules if m.startswith('mcp_manager.') or m in ('asyncio', 'msgspec'))"
+    loaded = "sorted(m for m in sys.modules if m.startswith('mcp_manager.') or m in ('asyncio', 'msgspec', 'importlib.abc', 'tempfile'))"
     assert run_python(f"import sys, mcp_manager; print({loaded})") == str(
         ["mcp_manager._version", "mcp_manager.runtime", "mcp_manager.runtime.moved"]
     )
