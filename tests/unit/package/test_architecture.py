@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,8 @@ import pytest
 
 import mcp_manager
 
-SOURCE = Path(__file__).resolve().parents[3] / "mcp_manager"
+ROOT = Path(__file__).resolve().parents[3]
+SOURCE = ROOT / "mcp_manager"
 
 PARTS = (
     "__main__",
@@ -228,10 +231,37 @@ def test_importing_the_package_alone_loads_none_of_its_parts() -> None:
 
 @pytest.mark.parametrize("name", ["McpManager", "PyMcpManager"])
 def test_a_manager_loads_nothing_that_waits_until_it_is_used(name: str) -> None:
-    heavy = (
-        "mcp_manager.cli, mcp_manager.observe.metrics, mcp_manager.web, mcp_manager.auth.oauth, aiohttp, yarl,"
-        " prometheus_client, http.server, jsonschema_rs, joserfc, cryptography, dns, tomllib, uvloop, argparse, rich, pydantic,"
-        " httpx, mcp"
+    parts = {"mcp_manager.cli", "mcp_manager.observe.metrics", "mcp_manager.auth.oauth"}
+    assert {part for part in parts if importlib.util.find_spec(part) is None} == set()
+    heavy = parts | set(
+        "aiohttp yarl prometheus_client http.server jsonschema_rs joserfc cryptography dns tomllib uvloop argparse rich"
+        " pydantic httpx mcp".split()
     )
-    code = f"import sys; from mcp_manager import {name}; print(sorted(set({heavy!r}.split(', ')) & set(sys.modules)))"
+    code = f"import sys; from mcp_manager import {name}; print(sorted({heavy!r} & set(sys.modules)))"
     assert run_python(code) == "[]"
+
+
+def files_that_name_others() -> list[Path]:
+    """The texts of the project, but for the changelog, which also names what is gone."""
+    inside = [
+        path
+        for folder in ("mcp_manager", "tests", "benchmarks", "examples")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".pyi", ".pyx", ".pxd", ".md") and "node_modules" not in path.parts
+    ]
+    top = [
+        ROOT / name
+        for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "pyproject.toml", "setup.py", "Makefile")
+    ]
+    return inside + [path for path in top if path.exists()]
+
+
+def test_every_file_that_a_text_names_exists() -> None:
+    named = re.compile(
+        r"(?<![\w/.])(?:mcp_manager|tests|benchmarks|examples)/[\w./-]+\.(?:pyx|pyi|pxd|py|md|json|toml)\b"
+    )
+    found = {
+        (name, path) for path in files_that_name_others() for name in named.findall(path.read_text(encoding="utf-8"))
+    }
+    assert len(found) > 20
+    assert sorted(f"{path.relative_to(ROOT)}: {name}" for name, path in found if not (ROOT / name).exists()) == []
