@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         RetryConfig,
         ServerConfig,
         TlsConfig,
+        ToolsConfig,
         load_manager_config,
     )
     from mcp_manager.errors import (
@@ -217,6 +218,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ToolNotFoundError",
     "ToolResultContent",
     "ToolUseContent",
+    "ToolsConfig",
     "UnknownContent",
     "UrlElicitationRequiredError",
     "__version__",
@@ -241,7 +243,7 @@ _MODULE_OF = {
         "mcp_manager.config": (
             "AuthConfig BalancingConfig BreakerConfig DiscoveryConfig FallbackConfig HealthConfig HedgeConfig "
             "LimitsConfig ManagerConfig RateConfig RestartConfig RetryBudgetConfig RetryConfig ServerConfig "
-            "TlsConfig load_manager_config"
+            "TlsConfig ToolsConfig load_manager_config"
         ),
         "mcp_manager.calls.call_log": "FlightRecord",
         "mcp_manager.errors": (

@@ -261,6 +261,8 @@ def _check_auth(auth: AuthConfig, headers: dict[str, str], path: str) -> None:
                     where, f"cannot be combined with type {auth.type!r}", f"set auth.type to {kind!r} or drop it"
                 )
             continue
+        if name == "token" and _other_tokens(auth, path):
+            continue
         if not value:
             problem = "missing" if value is None else "must not be empty"
             raise FieldProblem(where, problem, f"type {kind!r} needs it")
@@ -271,6 +273,14 @@ def _check_auth(auth: AuthConfig, headers: dict[str, str], path: str) -> None:
     check_oauth(auth, path)
     if auth.type == "oauth" and "authorization" in {name.lower() for name in headers}:
         raise FieldProblem(path, "Authorization is also given in headers", "drop one")
+
+
+def _other_tokens(auth: AuthConfig, path: str) -> bool:
+    """Tell whether a file or a command gives the token; raises :class:`FieldProblem` if it is given twice."""
+    given = [name for name in ("token", "token_file", "token_command") if getattr(auth, name)]
+    if len(given) > 1:
+        raise FieldProblem(at(path, given[1]), f"cannot be combined with {given[0]}", "drop one of them")
+    return bool(given) and given != ["token"]
 
 
 def _check_auth_header(auth: AuthConfig, headers: dict[str, str], path: str) -> None:

@@ -28,6 +28,7 @@ from mcp_manager.config.resilience import (
     RetryConfig,
 )
 from mcp_manager.config.tls import TlsConfig
+from mcp_manager.config.tools import ToolsConfig
 
 __all__ = ["check_server_config", "parse_server_config", "validate_server_id"]
 
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 PREFIX: Final = "Invalid server config"
 SERVER_FIELDS: Final = frozenset(ServerConfig.__struct_fields__)
 STDIO_ONLY: Final = ("args", "env", "cwd", "inherit_env")
-HTTP_ONLY: Final = ("headers", "auth", "tls", "proxy", "unix_socket")
+HTTP_ONLY: Final = ("headers", "headers_command", "auth", "tls", "proxy", "unix_socket")
 _FOR_A_PROGRAM: Final = "pass credentials to a child process in env"
 _ONLY_FOR: Final = {True: "drop it: only a url takes it", False: "drop it: only a command takes it"}
 _DEFAULT_TLS: Final = msgspec.structs.asdict(TlsConfig())
@@ -45,6 +46,7 @@ _NULLABLE: Final = frozenset({"url", "command", "cwd", "args", "env", "headers",
 _SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "auth": AuthConfig,
     "tls": TlsConfig,
+    "tools": ToolsConfig,
     "breaker": BreakerConfig,
     "health": HealthConfig,
     "restart": RestartConfig,
