@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         CallError,
         CircuitOpenError,
         ConfigError,
+        ConfigProblem,
         ConnectError,
         ConnectionLostError,
         DeadlineExceededError,
@@ -134,6 +135,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "CompleteResult",
     "Completion",
     "ConfigError",
+    "ConfigProblem",
     "ConnectError",
     "ConnectionLostError",
     "ContentBlock",
@@ -247,7 +249,7 @@ _MODULE_OF = {
         ),
         "mcp_manager.calls.call_log": "FlightRecord",
         "mcp_manager.errors": (
-            "AuthError CallError CircuitOpenError ConfigError ConnectError ConnectionLostError "
+            "AuthError CallError CircuitOpenError ConfigError ConfigProblem ConnectError ConnectionLostError "
             "DeadlineExceededError Delivery InputRequiredError InvalidRequestError McpManagerError "
             "NotRunningError OverloadedError ProtocolError RolloutError RpcError ScaleError ServerExistsError "
             "ServerExitedError ServerNotFoundError SessionLostError TaskError ToolNotFoundError "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, NoReturn
 
 import msgspec
@@ -75,6 +75,28 @@ _WORDS: Final = {
     "array": "an array",
     "object": "an object",
 }
+_OTHER_NAMES: Final = {
+    "timeout": "request_timeout_s",
+    "timeoutms": "request_timeout_s",
+    "startuptimeout": "start_timeout_s",
+    "startuptimeoutsec": "start_timeout_s",
+    "tooltimeoutsec": "request_timeout_s",
+    "environment": "env",
+    "envs": "env",
+    "cmd": "command",
+    "uri": "url",
+    "serverurl": "url",
+    "httpurl": "url",
+    "httpheaders": "headers",
+    "headershelper": "headers_command",
+    "bearertoken": "auth",
+    "oauth": "auth",
+    "excludetools": "tools",
+    "includetools": "tools",
+    "enabledtools": "tools",
+    "disabledtools": "tools",
+}
+"""What clients call fields of ours, without case and separators."""
 _FOREIGN: Final = frozenset({"oauth"})
 """Fields of other clients' formats that resemble ours but mean something else: no typing mistakes."""
 
@@ -194,11 +216,12 @@ def check_object(value: object, kind: type[msgspec.Struct], path: str) -> None:
             refuse_unknown(name, kind.__struct_fields__, path)
 
 
-def refuse_unknown(name: str, known: Iterable[str], path: str) -> NoReturn:
+def refuse_unknown(name: str, known: Collection[str], path: str) -> NoReturn:
     """Raise :class:`FieldProblem` for an unknown field; the hint suggests the nearest known one."""
-    near = nearest(name, known, cutoff=0.6)
+    meant = _OTHER_NAMES.get(_fold(name[:64]))
+    near = meant if meant in known else nearest(name, known, cutoff=0.6)
     hint = f"did you mean {near!r}?" if near else f"the known fields are {', '.join(known)}"
-    raise FieldProblem(path, f"unknown field {shown(name)}", hint)
+    raise FieldProblem(path, f"unknown field {shown(name)}", hint, name)
 
 
 def nearest(name: str, known: Iterable[str], *, cutoff: float) -> str | None:
@@ -323,7 +346,7 @@ def _choose_transport(fields: dict[str, Any], path: str) -> None:
         where = join(path, name)
         if not isinstance(value, str):
             raise FieldProblem(where, f"expected a string, got {describe(value)}")
-        transport = TRANSPORT_SPELLINGS.get(value)
+        transport = TRANSPORT_SPELLINGS.get(value.lower())
         if transport is None:
             raise FieldProblem(where, f"unknown transport {shown(value)}", "use 'http', 'sse' or 'stdio'")
         if transport not in ("http", "sse", "stdio"):
