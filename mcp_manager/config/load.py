@@ -198,11 +198,14 @@ class _Loading:
         return FleetFile(manager_of(settled, self._servers), tuple(self._off))
 
     def _of_a_client(self, document: Document) -> FleetFile:
-        from mcp_manager.config.clients.servers import client_servers  # noqa: PLC0415 - for the files of clients
+        # For the files of clients only.
+        from mcp_manager.config.clients.recognition import is_table  # noqa: PLC0415
+        from mcp_manager.config.clients.servers import client_servers  # noqa: PLC0415
 
-        if document.kind != "toml":
-            warn_of_near_misses((name for name in document.data if name not in TABLES), TABLES, "")
-        self._take_client_servers(client_servers(document, self._home()), Defaults({}), [])
+        servers = client_servers(document, self._home())
+        used = {each.entry.path.partition(".")[0] for each in servers}
+        warn_of_near_misses((name for name in document.data if name not in used and not is_table(name)), TABLES, "")
+        self._take_client_servers(servers, Defaults({}), [])
         return FleetFile(ManagerConfig(servers=self._servers), tuple(self._off))
 
     def _own_server(self, server_id: str, settings: dict[str, Any], defaults: Defaults, shared: list[str]) -> None:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Iterable
 from typing import Any, Final
 
-from mcp_manager.config.reading import Document, without_comments
+from mcp_manager.config.json_text import TOKEN, Place, line_starts, place_at, text_of, without_comments
+from mcp_manager.config.reading import Document
 
-__all__ = ["Place", "Segments", "places_of", "repeated_key", "segments_of"]
+__all__ = ["Segments", "places_of", "segments_of"]
 
 Segments = tuple[str | int, ...]
 """The names and indexes that lead to a value."""
-Place = tuple[int, int]
-"""A line and a column, counted from 1."""
-
 _SEGMENT: Final = re.compile(r"\.?([A-Za-z0-9_$@/-]+)|\[(\d+)\]|\[(['\"].*?['\"])\](?=[.\[]|$)")
-_TOKEN: Final = re.compile(r'[{}\[\]:,]|"(?:[^"\\]|\\.)*+"|[^\s{}\[\]:,"]++', re.DOTALL)
 _TOML_TOKEN: Final = re.compile(
     r'"""(?:[^\\]|\\.)*?"""|\'\'\'.*?\'\'\'|"(?:[^"\\\n]|\\.)*+"|\'[^\'\n]*+\'|\#[^\n]*+|[\[\]{}=\n]|[^"\'\#\[\]{}=\n]++',
     re.DOTALL,
@@ -53,41 +49,13 @@ def places_of(document: Document, wanted: Iterable[Segments]) -> dict[Segments, 
         offsets = _FINDERS[document.kind](document.text, tree)
     except RecursionError:
         offsets = {}
-    starts = _line_starts(document.text)
+    starts = line_starts(document.text)
     found = {}
     for segments in fields:
         known = next((segments[:n] for n in range(len(segments), 0, -1) if segments[:n] in offsets), None)
         if known is not None:
-            found[segments] = _place(offsets[known], starts)
+            found[segments] = place_at(offsets[known], starts)
     return found
-
-
-def repeated_key(text: str) -> Place | None:
-    """Return the place of the first key that a JSON object has twice."""
-    frames: list[set[str] | None] = []
-    previous = ""
-    pending: tuple[str, int] | None = None
-    for token in _TOKEN.finditer(without_comments(text)):
-        mark = token[0]
-        if mark in "{[":
-            frames.append(set() if mark == "{" else None)
-        elif mark in "}]" and frames:
-            frames.pop()
-        elif mark == ":" and pending is not None and frames and frames[-1] is not None:
-            name, offset = pending
-            if name in frames[-1]:
-                return _place(offset, _line_starts(text))
-            frames[-1].add(name)
-        pending = (_text_of(mark), token.start()) if mark.startswith('"') and previous in ("{", ",") else None
-        previous = mark
-    return None
-
-
-def _text_of(token: str) -> str:
-    try:
-        return str(json.loads(token, strict=False))
-    except json.JSONDecodeError:
-        return token
 
 
 def _json_offsets(text: str, tree: dict[str | int, Any]) -> dict[Segments, int]:
@@ -98,7 +66,7 @@ def _json_offsets(text: str, tree: dict[str | int, Any]) -> dict[Segments, int]:
     below: dict[str | int, Any] | None = tree
     path: Segments = ()
     name: str | None = None
-    for token in _TOKEN.finditer(without_comments(text)):
+    for token in TOKEN.finditer(without_comments(text)):
         mark = token[0]
         wanted, outer, index = frames[-1] if frames else (None, (), None)
         if mark == ",":
@@ -113,7 +81,7 @@ def _json_offsets(text: str, tree: dict[str | int, Any]) -> dict[Segments, int]:
         if mark == ":":
             continue
         if index is None and frames and name is None:
-            name = _text_of(mark) if wanted is not None else ""
+            name = text_of(mark) if wanted is not None else ""
             below = wanted.get(name) if wanted is not None else None
             path = (*outer, name) if below is not None else ()
             if below is not None:
@@ -204,17 +172,6 @@ def _toml_key(text: str) -> Segments:
         names.append(name)
         value = value[name]
     return tuple(names)
-
-
-def _line_starts(text: str) -> list[int]:
-    return [0, *(found.end() for found in re.finditer("\n", text))]
-
-
-def _place(offset: int, starts: list[int]) -> Place:
-    import bisect  # noqa: PLC0415 - for files that are wrong
-
-    line = bisect.bisect_right(starts, offset)
-    return line, offset - starts[line - 1] + 1
 
 
 _FINDERS: Final = {"json": _json_offsets, "toml": _toml_offsets, "yaml": _yaml_offsets}

@@ -7,7 +7,8 @@ from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from mcp_manager.config._problem import FieldProblem
-from mcp_manager.config.positions import Place, Segments, places_of, segments_of
+from mcp_manager.config.json_text import Place
+from mcp_manager.config.positions import Segments, places_of, segments_of
 from mcp_manager.config.reading import Document
 from mcp_manager.config.redaction import masked
 from mcp_manager.errors import ConfigError, ConfigProblem

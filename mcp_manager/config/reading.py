@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import codecs
 import os
-import re
 import stat
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from mcp_manager.config._plain import describe
 from mcp_manager.config._problem import FieldProblem
+from mcp_manager.config.json_text import repeated_key, without_comments
 from mcp_manager.config.parse import decode_json
 
 __all__ = ["Document", "Kind", "read_document", "read_text"]
@@ -28,10 +28,6 @@ _MARKS: Final = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_STRING: Final = r'"(?:[^"\\\n]|\\.)*+"'
-_COMMENT: Final = re.compile(rf"({_STRING})|//[^\n]*+|/\*.*?\*/", re.DOTALL)
-_TRAILING_COMMA: Final = re.compile(rf"({_STRING})|,(?=\s*+[}}\]])")
-_NOT_BLANK: Final = re.compile(r"[^\n]")
 
 
 class Document(NamedTuple):
@@ -62,7 +58,7 @@ def read_document(path: Path) -> Document:
     else:
         plain_json = without_comments(text)
         is_jsonc = plain_json != text
-        data = decode_json(plain_json)
+        data = _decode_json(plain_json)
     if not isinstance(data, dict):
         raise FieldProblem("", f"expected an object, got {describe(data)}")
     return Document(path, kind, text, data, is_jsonc)
@@ -71,21 +67,6 @@ def read_document(path: Path) -> Document:
 def read_text(path: Path, largest: int) -> str:
     """Return the text of a small file in UTF-8; raises :class:`FieldProblem` if it cannot be read."""
     return _decode(_read(path, largest), "toml")
-
-
-def without_comments(text: str) -> str:
-    """Return JSON text with comments and trailing commas replaced by blanks, so that every position stays the same."""
-    if "//" in text or "/*" in text:
-        text = _COMMENT.sub(lambda found: found[1] or _NOT_BLANK.sub(" ", found[0]), text)
-    return _TRAILING_COMMA.sub(lambda found: found[1] or ("," if _is_first(found) else " "), text)
-
-
-def _is_first(comma: re.Match[str]) -> bool:
-    """Tell whether nothing stands before a comma that could end with it."""
-    at = comma.start() - 1
-    while at >= 0 and comma.string[at].isspace():
-        at -= 1
-    return at < 0 or comma.string[at] in "{[,:"
 
 
 def _read(path: Path, largest: int) -> bytes:
@@ -120,6 +101,18 @@ def _decode(data: bytes, kind: Kind) -> str:
         position = invalid.start
     name = "UTF-8" if encoding == "utf-8-sig" else encoding.upper()
     raise FieldProblem("", f"byte {position} is not {name}", "" if name == "UTF-8" else "save it as UTF-8")
+
+
+def _decode_json(text: str) -> Any:
+    try:
+        return decode_json(text)
+    except FieldProblem as problem:
+        place = repeated_key(text) if "given twice" in problem.text else None
+        if place is None:
+            raise
+        told = problem.text.replace("malformed JSON", f"malformed JSON at line {place[0]}, column {place[1]}")
+        located = FieldProblem(problem.path, told)
+    raise located
 
 
 def _decode_toml(text: str) -> dict[str, Any]:

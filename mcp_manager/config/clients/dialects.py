@@ -340,7 +340,7 @@ DIALECTS: Final = (
             Table(("customizations", "vscode", "settings", "mcp", "servers")),
             Table(("settings", "mcp", "servers")),
         ),
-        files=("/settings.json", "/devcontainer.json", "/.devcontainer.json", ".code-workspace"),
+        files=("/settings.json", "/devcontainer.json", "/.devcontainer.json"),
         fields=_VS_CODE_FIELDS,
         harmless=frozenset({"sandbox"}),
         placeholders=_EDITOR,

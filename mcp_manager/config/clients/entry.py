@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from mcp_manager.config._problem import FieldProblem, entry, join
 from mcp_manager.config.clients.dialects import COMMON_FIELDS, COMMON_HARMLESS, FOREIGN_FIELDS, Dialect, Field
-from mcp_manager.config.clients.placeholders import Surroundings, rewritten, rewritten_in
+from mcp_manager.config.clients.placeholders import Surroundings, escaped, rewritten, rewritten_in
 from mcp_manager.config.model import ServerConfig
 from mcp_manager.config.parse import HTTP_ONLY, STDIO_ONLY, nearest
 
@@ -67,10 +67,7 @@ class Entry:
         """Rewrite the variables, and settle what contradicts itself."""
         for name in _SECTIONS:
             if name in self.ours:
-                try:
-                    self.ours[name] = self._rewritten_field(name)
-                except FieldProblem as problem:
-                    self.problems.append(problem)
+                self.ours[name] = self._rewritten_field(name)
         self._choose_place()
         for name in HTTP_ONLY if "command" in self.ours else STDIO_ONLY:
             if self.ours.pop(name, None):
@@ -169,13 +166,21 @@ class Entry:
         value = self.ours[name]
         where = self.origins.get(name, join(self.path, name))
         if not isinstance(value, dict):
-            return rewritten_in(value, where, self.dialect, self.around, self.notes)
+            return rewritten_in(value, where, self._rewrite)
         return {
             key: each
             if (name, key) in self.literal
-            else rewritten_in(each, self.source_of(entry(name, key)), self.dialect, self.around, self.notes)
+            else rewritten_in(each, self.source_of(entry(name, key)), self._rewrite)
             for key, each in value.items()
         }
+
+    def _rewrite(self, text: str, where: str) -> str:
+        try:
+            return self.rewritten(text, where)
+        except FieldProblem as problem:
+            self.problems.append(problem)
+            # As it is, so that nothing else is wrong with it.
+            return escaped(text)
 
     def _choose_place(self) -> None:
         """Drop the command or the URL of a server that has both, if its type says which."""

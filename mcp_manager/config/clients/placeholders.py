@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -11,7 +12,7 @@ from mcp_manager.config._problem import FieldProblem, entry, shown
 from mcp_manager.config.clients.dialects import Dialect
 from mcp_manager.config.reading import read_text
 
-__all__ = ["Surroundings", "input_variable", "rewritten", "rewritten_in"]
+__all__ = ["Surroundings", "escaped", "input_variable", "rewritten", "rewritten_in"]
 
 _NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*"
 _PLACEHOLDER: Final = re.compile(
@@ -78,14 +79,14 @@ def rewritten(text: str, where: str, dialect: Dialect, around: Surroundings, not
         if kind == "single" and "single" in forms:
             if inner.startswith("env:"):
                 return f"${{{inner[4:]}}}"
-            return _escaped(_content(inner[5:], where, around))
+            return escaped(_content(inner[5:], where, around))
         if kind == "user" and "user" in forms:
             raise FieldProblem(where, f"needs {{{{{inner}}}}}, which differs between the users of {dialect.client}")
         if kind == "shell" and "shell" in forms:
             raise FieldProblem(where, "contains a shell command, which is not run", "use an environment variable")
         if kind == "double":
             notes.append(f"{where} is sent as it is; for a variable, write ${{VAR}}")
-        return _escaped(found[0]) if kind in ("double", None) else found[0]
+        return escaped(found[0]) if kind in ("double", None) else found[0]
 
     result = _PLACEHOLDER.sub(replacement, text)
     if result == text and _ALONE.fullmatch(text):
@@ -102,10 +103,10 @@ def _in_braces(inner: str, where: str, dialect: Dialect, around: Surroundings) -
         default = around.inputs.setdefault(name, None)
         return f"${{{input_variable(name)}}}" if default is None else f"${{{input_variable(name)}:-{default}}}"
     if inner.startswith("file:") and "file" in dialect.placeholders:
-        return _escaped(_content(inner.removeprefix("file:"), where, around))
+        return escaped(_content(inner.removeprefix("file:"), where, around))
     known = _editor_value(inner, around)
     if known is not None:
-        return _escaped(known)
+        return escaped(known)
     variable = _VARIABLE.fullmatch(inner)
     if variable is not None:
         default = variable["default"]
@@ -153,16 +154,17 @@ def _content(name: str, where: str, around: Surroundings) -> str:
     raise FieldProblem(where, problem)
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Return a text that has no variables of ours, so that it stays as it is."""
     return text.replace("${", "$${")
 
 
-def rewritten_in(value: Any, where: str, dialect: Dialect, around: Surroundings, notes: list[str]) -> Any:
-    """Return a text, or the texts of an array or object, rewritten."""
+def rewritten_in(value: Any, where: str, rewrite: Callable[[str, str], str]) -> Any:
+    """Return a text, or the texts of an array or object, each rewritten by ``rewrite(text, where)``."""
     if isinstance(value, str):
-        return rewritten(value, where, dialect, around, notes)
+        return rewrite(value, where)
     if isinstance(value, list):
-        return [rewritten_in(each, f"{where}[{index}]", dialect, around, notes) for index, each in enumerate(value)]
+        return [rewritten_in(each, f"{where}[{index}]", rewrite) for index, each in enumerate(value)]
     if isinstance(value, dict):
-        return {name: rewritten_in(each, entry(where, name), dialect, around, notes) for name, each in value.items()}
+        return {name: rewritten_in(each, entry(where, name), rewrite) for name, each in value.items()}
     return value

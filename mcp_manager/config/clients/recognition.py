@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from mcp_manager.config._plain import describe
-from mcp_manager.config._problem import FieldProblem, join, shown
+from mcp_manager.config._problem import FieldProblem, join
 from mcp_manager.config.clients.dialects import DIALECTS, Dialect, Table
 
-__all__ = ["Found", "servers_in", "workspace_of"]
+__all__ = ["Found", "is_table", "servers_in", "workspace_of"]
 
 _PLACES: Final = ("command", "cmd", "url", "serverUrl", "httpUrl", "baseUrl", "uri")
 _FOLDERS: Final = frozenset(
@@ -88,6 +88,11 @@ def servers_in(document: Mapping[str, Any], path: Path) -> list[Found] | None:
                 names.add(found[-1].server_id)
         found = [each._replace(is_off=each.is_off or _is_listed_off(each, document)) for each in found]
     return found if is_known else None
+
+
+def is_table(name: str) -> bool:
+    """Tell whether the files of some client have a table of this name at the top."""
+    return any(table.path[:1] == (name,) for dialect in DIALECTS for table in dialect.tables)
 
 
 def workspace_of(path: Path) -> Path:
@@ -242,9 +247,3 @@ def _listed(document: Mapping[str, Any], path: tuple[str, ...]) -> list[Any]:
     for name in path:
         value = value.get(name) if isinstance(value, dict) else None
     return value if isinstance(value, list) else []
-
-
-def unknown_tables(document: Mapping[str, Any]) -> str:
-    """Name what a file has at its top, for the error that nothing of it is known."""
-    names = [shown(name) for name in document][:5]
-    return f"has none of the known tables, only {', '.join(names)}" if names else "has none of the known tables"

@@ -49,16 +49,17 @@ def _command(package: Mapping[str, Any], kind: str, path: str) -> dict[str, Any]
     hint = package.get("runtimeHint", package.get("runtime_hint"))
     command = hint if isinstance(hint, str) and hint else runner
     variables = list(_inputs(package, ("environmentVariables", "environment_variables"), path))
-    env = {name: text for name, text, _ in variables if text is not None}
+    env = {name: text for name, text in variables if text is not None}
     runtime = list(_arguments(package, ("runtimeArguments", "runtime_arguments"), path))
     args = [*(first if command == runner or not runtime else ()), *(each for each in runtime if each not in first)]
     if runner == "docker":
         # The program in the container gets only the variables that are named to docker.
-        for name in env:
+        for name, _ in variables:
             args += ["-e", name]
     args += [_versioned(identifier, package.get("version"), kind)]
     args += _arguments(package, ("packageArguments", "package_arguments"), path)
-    return {"command": command, "args": args, "env": env}
+    optional = [name for name, text in variables if text is None]
+    return {"command": command, "args": args, "env": env, "inherit_env": optional}
 
 
 def _versioned(identifier: str, version: object, kind: str) -> str:
@@ -73,7 +74,7 @@ def _remote(remote: Mapping[str, Any], path: str) -> dict[str, Any]:
     url = remote.get("url")
     if not isinstance(url, str):
         raise FieldProblem(join(path, "url"), "missing" if url is None else f"expected a string, got {describe(url)}")
-    headers = {name: text for name, text, _ in _inputs(remote, ("headers",), path) if text is not None}
+    headers = {name: text for name, text in _inputs(remote, ("headers",), path) if text is not None}
     return {
         "url": _filled(url, remote.get("variables"), path),
         "transport": _transport(remote),
@@ -88,7 +89,7 @@ def _transport(holder: Mapping[str, Any]) -> str:
     return str(kind)
 
 
-def _inputs(holder: Mapping[str, Any], names: tuple[str, ...], path: str) -> Iterator[tuple[str, str | None, bool]]:
+def _inputs(holder: Mapping[str, Any], names: tuple[str, ...], path: str) -> Iterator[tuple[str, str | None]]:
     """Yield name and value of each variable or header; ``None`` for one that may be left out."""
     for field in names:
         for index, each in enumerate(_objects(holder, field, path)):
@@ -96,7 +97,7 @@ def _inputs(holder: Mapping[str, Any], names: tuple[str, ...], path: str) -> Ite
             where = f"{join(path, field)}[{index}]"
             if not isinstance(name, str) or not name:
                 raise FieldProblem(join(where, "name"), "missing")
-            yield name, _value(each, name, where), bool(each.get("isSecret", each.get("is_secret")))
+            yield name, _value(each, name, where)
 
 
 def _value(given: Mapping[str, Any], name: str, where: str) -> str | None:

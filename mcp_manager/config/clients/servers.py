@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 _EDITOR_ONLY: Final = ("${input:", "${workspaceFolder", "${userHome}")
 _FIRST: Final = ("type", "transport")
 _LAST: Final = ("envFile", "env_file")
-_EDITOR_FILES: Final = ("/mcp.json", ".code-workspace")
+_EDITOR_FILE: Final = "/mcp.json"
 
 
 class ClientServer(NamedTuple):
@@ -95,7 +95,7 @@ def _translated(found: Found, path: Path, home: Path, inputs: dict[str, str | No
 def _is_of_an_editor(document: Document) -> bool:
     """Tell whether a file with ``servers`` is one of VS Code, where ours has the same name for them."""
     name = document.path.absolute().as_posix().lower()
-    if document.is_jsonc or "inputs" in document.data or name.endswith(_EDITOR_FILES):
+    if document.is_jsonc or "inputs" in document.data or name.endswith(_EDITOR_FILE):
         return True
     return any(each in document.text for each in _EDITOR_ONLY) or '"envFile"' in document.text
 
