@@ -11,6 +11,7 @@ import msgspec
 
 from mcp_manager.config._checked_values import is_known, is_plain_id, learn
 from mcp_manager.config._checks import TRANSPORT_SPELLINGS, check_settings, check_text
+from mcp_manager.config._interpolate import has_placeholder
 from mcp_manager.config._network import take_socket_url
 from mcp_manager.config._plain import describe, kind_of, plain
 from mcp_manager.config._problem import FieldProblem, at, entry, join, shown
@@ -40,6 +41,7 @@ STDIO_ONLY: Final = ("args", "env", "cwd", "inherit_env")
 HTTP_ONLY: Final = ("headers", "headers_command", "auth", "tls", "proxy", "unix_socket")
 _FOR_A_PROGRAM: Final = "pass credentials to a child process in env"
 _ONLY_FOR: Final = {True: "drop it: only a url takes it", False: "drop it: only a command takes it"}
+_NEVER_LITERAL: Final = ("url", "headers", "env", "auth", "proxy")
 _DEFAULT_TLS: Final = msgspec.structs.asdict(TlsConfig())
 _CREDENTIALS: Final = ("key", "token", "client_secret", "private_key", "assertion", "idp_client_secret")
 _NULLABLE: Final = frozenset({"url", "command", "cwd", "args", "env", "headers", "auth", "tls", "proxy", "unix_socket"})
@@ -127,6 +129,9 @@ def parse_server_config(
 ) -> ServerConfig:
     """Parse and check the configuration of one server.
 
+    Variables such as ``${VAR}`` are filled in only in files. Here they are an error in ``url``, ``headers``, ``env``,
+    ``auth`` and ``proxy``, where they would be sent as they are; a :class:`ServerConfig` may have them.
+
     Parameters
     ----------
     text
@@ -145,6 +150,8 @@ def parse_server_config(
     try:
         check_server_id(server_id)
         source = text if isinstance(text, Mapping) else _decode(text)
+        for name in _NEVER_LITERAL:
+            _refuse_placeholders(source.get(name), name)
         return build_server(source, server_id=server_id, lenient=lenient)
     except FieldProblem as found:
         # Raised below, outside this handler: its context and traceback would keep the input alive.
@@ -154,6 +161,20 @@ def parse_server_config(
     finally:
         # Break the reference cycle: the traceback refers to this frame.
         del error
+
+
+def _refuse_placeholders(value: object, path: str) -> None:
+    """Raise :class:`FieldProblem` for a text that has a variable to fill in."""
+    if isinstance(value, str):
+        if has_placeholder(value):
+            text = "contains a variable such as ${VAR}, which is filled in only in configuration files"
+            raise FieldProblem(path, text, "give its value, or a ServerConfig, which is taken as it is")
+    elif isinstance(value, Mapping):
+        for name, each in value.items():
+            _refuse_placeholders(each, entry(path, name) if isinstance(name, str) else path)
+    elif isinstance(value, list | tuple):
+        for index, each in enumerate(value):
+            _refuse_placeholders(each, f"{path}[{index}]")
 
 
 def check_server_config(config: ServerConfig, *, server_id: str) -> ServerConfig:

@@ -14,7 +14,7 @@ __all__ = ["Segments", "places_of", "segments_of"]
 
 Segments = tuple[str | int, ...]
 """The names and indexes that lead to a value."""
-_SEGMENT: Final = re.compile(r"\.?([A-Za-z0-9_$@/-]+)|\[(\d+)\]|\[(['\"].*?['\"])\](?=[.\[]|$)")
+_SEGMENT: Final = re.compile(r"""\.?([A-Za-z0-9_$@/-]+)|\[(\d+)\]|\[('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\]""")
 _TOML_TOKEN: Final = re.compile(
     r'"""(?:[^\\]|\\.)*?"""|\'\'\'.*?\'\'\'|"(?:[^"\\\n]|\\.)*+"|\'[^\'\n]*+\'|\#[^\n]*+|[\[\]{}=\n]|[^"\'\#\[\]{}=\n]++',
     re.DOTALL,
@@ -137,11 +137,10 @@ def _toml_offsets(text: str, tree: dict[str | int, Any]) -> dict[Segments, int]:
             line = text[start : token.start()]
             offset = start + len(line) - len(line.lstrip())
             if key_end >= 0:
-                _note(found, (*table, *_toml_key(text[start:key_end])), offset, tree)
+                _note(found, (*table, *_toml_names(f"{text[start:key_end]} = 0")), offset, tree)
             elif line.lstrip().startswith("["):
-                header = line.strip().partition("#")[0].strip()
-                table = _toml_key(header.strip("[] \t"))
-                if header.startswith("[["):
+                table = _toml_names(line)
+                if line.lstrip().startswith("[["):
                     counts[table] = counts.get(table, -1) + 1
                     table = (*table, counts[table])
                 _note(found, table, offset, tree)
@@ -159,18 +158,19 @@ def _note(found: dict[Segments, int], path: Segments, offset: int, tree: dict[st
     found[path] = offset
 
 
-def _toml_key(text: str) -> Segments:
+def _toml_names(statement: str) -> Segments:
+    """Return the names in the header of a table, or before the ``=`` of a statement."""
     import tomllib  # noqa: PLC0415 - for files that are wrong
 
     try:
-        value: Any = tomllib.loads(f"{text.strip()} = 0")
+        value: Any = tomllib.loads(statement.strip())
     except (tomllib.TOMLDecodeError, RecursionError):
         return ()
     names: list[str | int] = []
-    while isinstance(value, dict):
+    while isinstance(value, dict) and value:
         (name,) = value
         names.append(name)
-        value = value[name]
+        value = value[name][0] if isinstance(value[name], list) else value[name]
     return tuple(names)
 
 
