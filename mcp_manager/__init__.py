@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         RetryConfig,
         ServerConfig,
         TlsConfig,
+        ToolsConfig,
         load_manager_config,
     )
     from mcp_manager.errors import (
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         CallError,
         CircuitOpenError,
         ConfigError,
+        ConfigProblem,
         ConnectError,
         ConnectionLostError,
         DeadlineExceededError,
@@ -133,6 +135,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "CompleteResult",
     "Completion",
     "ConfigError",
+    "ConfigProblem",
     "ConnectError",
     "ConnectionLostError",
     "ContentBlock",
@@ -217,6 +220,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ToolNotFoundError",
     "ToolResultContent",
     "ToolUseContent",
+    "ToolsConfig",
     "UnknownContent",
     "UrlElicitationRequiredError",
     "__version__",
@@ -241,11 +245,11 @@ _MODULE_OF = {
         "mcp_manager.config": (
             "AuthConfig BalancingConfig BreakerConfig DiscoveryConfig FallbackConfig HealthConfig HedgeConfig "
             "LimitsConfig ManagerConfig RateConfig RestartConfig RetryBudgetConfig RetryConfig ServerConfig "
-            "TlsConfig load_manager_config"
+            "TlsConfig ToolsConfig load_manager_config"
         ),
         "mcp_manager.calls.call_log": "FlightRecord",
         "mcp_manager.errors": (
-            "AuthError CallError CircuitOpenError ConfigError ConnectError ConnectionLostError "
+            "AuthError CallError CircuitOpenError ConfigError ConfigProblem ConnectError ConnectionLostError "
             "DeadlineExceededError Delivery InputRequiredError InvalidRequestError McpManagerError "
             "NotRunningError OverloadedError ProtocolError RolloutError RpcError ScaleError ServerExistsError "
             "ServerExitedError ServerNotFoundError SessionLostError TaskError ToolNotFoundError "

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, NamedTuple, Self
 
 __all__ = [
     "AuthError",
     "CallError",
     "CircuitOpenError",
     "ConfigError",
+    "ConfigProblem",
     "ConnectError",
     "ConnectionLostError",
     "DeadlineExceededError",
@@ -104,8 +105,39 @@ def _clipped(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
 
 
+class ConfigProblem(NamedTuple):
+    """One thing that is wrong in a configuration file.
+
+    Attributes
+    ----------
+    path
+        The file.
+    line, column
+        Where in the file it is, counted from 1; ``None`` if not known.
+    message
+        The field and what is wrong with it, with the way out in parentheses.
+    """
+
+    path: str
+    line: int | None
+    column: int | None
+    message: str
+
+    def __str__(self) -> str:
+        place = "" if self.line is None else f":{self.line}:{self.column}"
+        return f"{self.path}{place}: {self.message}"
+
+
 class ConfigError(McpManagerError, ValueError):
-    """A configuration is invalid; nothing was changed."""
+    """A configuration is invalid; nothing was changed.
+
+    Attributes
+    ----------
+    problems
+        Everything that is wrong in a configuration file, in its order; empty for any other configuration.
+    """
+
+    problems: tuple[ConfigProblem, ...] = ()
 
 
 class InvalidRequestError(McpManagerError, ValueError):

@@ -15,21 +15,21 @@ from mcp_manager.config.auth import AuthConfig
 from mcp_manager.config.model import ServerConfig
 from mcp_manager.config.resilience import FallbackConfig
 
-__all__ = ["TRANSPORT_SPELLINGS", "check_settings", "check_text"]
+__all__ = ["OWNED_HEADERS", "TRANSPORT_SPELLINGS", "check_settings", "check_text"]
 
 TRANSPORT_SPELLINGS: Final = {
     "http": "http",
     "streamable-http": "http",
     "streamable_http": "http",
-    "streamableHttp": "http",
+    "streamablehttp": "http",
     "stdio": "stdio",
     "sse": "sse",
     "ws": "the WebSocket transport",
     "websocket": "the WebSocket transport",
 }
-"""Our name of a transport by its spelling in the files of MCP clients; WebSocket is known but not supported."""
+"""Our name of a transport by its spelling elsewhere, in lower case; WebSocket is known but not supported."""
 
-_OWNED_HEADERS: Final = frozenset(
+OWNED_HEADERS: Final = frozenset(
     {
         "accept",
         "accept-encoding",
@@ -230,7 +230,7 @@ def _check_headers(headers: dict[str, str], path: str) -> None:
             text = f"name {position} is not a header name (RFC 9110, section 5.6.2)"
             raise FieldProblem(path, text, 'write {"Name": "value"}, the name without colon and spaces')
         where = entry(path, name)
-        if name.lower() in _OWNED_HEADERS:
+        if name.lower() in OWNED_HEADERS:
             raise FieldProblem(where, "is set by the manager", "remove it")
         if name.lower() in seen:
             raise FieldProblem(where, "is given twice, in different case")
@@ -261,6 +261,8 @@ def _check_auth(auth: AuthConfig, headers: dict[str, str], path: str) -> None:
                     where, f"cannot be combined with type {auth.type!r}", f"set auth.type to {kind!r} or drop it"
                 )
             continue
+        if name == "token" and _other_tokens(auth, path):
+            continue
         if not value:
             problem = "missing" if value is None else "must not be empty"
             raise FieldProblem(where, problem, f"type {kind!r} needs it")
@@ -273,11 +275,19 @@ def _check_auth(auth: AuthConfig, headers: dict[str, str], path: str) -> None:
         raise FieldProblem(path, "Authorization is also given in headers", "drop one")
 
 
+def _other_tokens(auth: AuthConfig, path: str) -> bool:
+    """Tell whether a file or a command gives the token; raises :class:`FieldProblem` if it is given twice."""
+    given = [name for name in ("token", "token_file", "token_command") if getattr(auth, name)]
+    if len(given) > 1:
+        raise FieldProblem(at(path, given[1]), f"cannot be combined with {given[0]}", "drop one of them")
+    return bool(given) and given != ["token"]
+
+
 def _check_auth_header(auth: AuthConfig, headers: dict[str, str], path: str) -> None:
     where = at(path, "header")
     if not _TOKEN.fullmatch(auth.header):
         raise FieldProblem(where, "is not a header name (RFC 9110, section 5.6.2)")
-    if auth.header.lower() in _OWNED_HEADERS:
+    if auth.header.lower() in OWNED_HEADERS:
         raise FieldProblem(where, "names a header that is set by the manager")
     if auth.type != "api_key" and auth.header.lower() != "x-api-key":
         raise FieldProblem(where, f"cannot be combined with type {auth.type!r}", "drop it: only type 'api_key' uses it")

@@ -24,13 +24,20 @@ class FieldProblem(Exception):
         What is wrong; never quotes a value that may be a secret.
     hint
         How to fix it, or "".
+    member
+        The member of the object at ``path`` that is meant, if it is not known and so has no path of its own.
     """
 
-    def __init__(self, path: str, text: str, hint: str = "") -> None:
+    def __init__(self, path: str, text: str, hint: str = "", member: str | None = None) -> None:
         super().__init__(path, text, hint)
+        self.member = member
         self.path = path
         self.text = text
         self.hint = hint
+
+    def __str__(self) -> str:
+        text = f"{self.path}: {self.text}" if self.path else self.text
+        return f"{text} ({self.hint})" if self.hint else text
 
     def error(self, prefix: str, server_id: str | None = None) -> ConfigError:
         """Return the error to raise; ``prefix`` names what is invalid, such as the file."""

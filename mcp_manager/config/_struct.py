@@ -40,6 +40,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
             "key",
             "key_password",
             "token",
+            "token_command",
+            "headers_command",
             "headers",
             "env",
             "args",

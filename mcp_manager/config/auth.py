@@ -22,6 +22,9 @@ class AuthConfig(Settings, frozen=True, kw_only=True):
         The secret of ``api_key``: visible ASCII, inner spaces allowed.
     token
         The secret of ``bearer``, without the word "Bearer".
+    token_file, token_command
+        In place of ``token``: a file that holds the token, or a program with its arguments that prints it. No shell is
+        involved.
     header
         The name of the header that carries ``key``; only for ``api_key``.
     grant
@@ -72,6 +75,8 @@ class AuthConfig(Settings, frozen=True, kw_only=True):
     type: Literal["none", "api_key", "bearer", "oauth"] = "none"
     key: str | None = None
     token: str | None = None
+    token_file: str | None = None
+    token_command: tuple[str, ...] = ()
     header: str = "X-API-Key"
     grant: Literal["authorization_code", "client_credentials", "jwt_bearer", "enterprise"] = "authorization_code"
     client_id: str | None = None

@@ -1,4 +1,4 @@
-"""Loading of configuration files: JSON or TOML, in our own format and that of MCP clients."""
+"""Loading of configuration files: our own format in TOML, JSON or YAML, and the files of MCP clients."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -14,67 +14,73 @@ from mcp_manager.config._interpolate import NotedVariables, interpolate
 from mcp_manager.config._plain import describe, plain
 from mcp_manager.config._problem import FieldProblem, join
 from mcp_manager.config._secret_forms import plain_forms
+from mcp_manager.config.building import build_with_all_problems
 from mcp_manager.config.model import ManagerConfig, ServerConfig
-from mcp_manager.config.parse import (
-    HTTP_ONLY,
-    SERVER_FIELDS,
-    STDIO_ONLY,
-    build_server,
-    check_server_id,
-    convert,
-    decode_json,
-    decode_utf8,
-    refuse_unknown,
-    warn_of_near_misses,
+from mcp_manager.config.own_file import (
+    INTERPOLATED,
+    MANAGER_ALONE,
+    SHARED_FIELDS,
+    TABLES,
+    Defaults,
+    check_defaults,
+    check_tables,
+    manager_of,
+    manager_problems,
+    switched_off,
 )
-from mcp_manager.config.redaction import masked
-from mcp_manager.errors import ConfigError
+from mcp_manager.config.parse import check_server_id, decode_json, warn_of_near_misses
+from mcp_manager.config.problems import FileProblems
+from mcp_manager.config.reading import Document, read_document
+from mcp_manager.errors import ConfigError, ConfigProblem
 
-__all__ = ["load_manager_config"]
+__all__ = ["FleetFile", "load_fleet_file", "load_manager_config"]
 
 logger = logging.getLogger(__name__)
 
-_TOP_LEVEL: Final = ("manager", "defaults", "servers", "mcpServers")
-_MANAGER_ALONE: Final = frozenset(ManagerConfig.__struct_fields__) - {*_TOP_LEVEL, *ServerConfig.__struct_fields__}
-_INTERPOLATED: Final = (
-    "command", "args", "env", "url", "headers", "cwd", "auth", "tls", "proxy", "unix_socket", "hidden_texts"
-)  # fmt: skip
-_MERGED: Final = frozenset(
-    {
-        "env",
-        "headers",
-        "tls",
-        "breaker",
-        "health",
-        "restart",
-        "balancing",
-        "discovery",
-        "retry",
-        "hedge",
-        "fallback",
-        "limits",
-    }
-)
-_NOT_SHARED: Final = frozenset({"name", "url", "command", "transport", "extras"})
+_PROGRAM_PATHS: Final = ("command", "cwd")
 
 
-def load_manager_config(path: str | os.PathLike[str], *, environment: Mapping[str, str] | None = None) -> ManagerConfig:
-    """Read the configuration file of a manager.
+class FleetFile(NamedTuple):
+    """What a configuration file holds.
 
-    The name ends in ``.toml`` or ``.json``. At the top level:
+    Parameters
+    ----------
+    config
+        The configuration of the manager with the servers that are on.
+    switched_off
+        The ids of the servers that the file turns off.
+    problems
+        What is wrong with the servers that were left out; empty unless loaded with ``lenient``.
+    """
 
-    - ``manager``: fields of :class:`ManagerConfig`; an unknown one is an error.
-    - ``defaults``: fields of :class:`ServerConfig` for every server that does not set its own; an unknown one is an
-      error. Objects such as ``env``, ``headers`` or ``breaker`` are merged member by member; ``auth`` is replaced as a
-      whole. Fields that apply only to HTTP or only to stdio servers are used for those alone.
-    - ``servers`` and ``mcpServers``: servers by id, with our fields or those of MCP clients (``command``, ``args``,
-      ``env``, ``cwd``; ``type`` or ``transport``, ``url``, ``headers``). Unknown fields are kept in ``extras`` and
-      ignored; one that looks like a misspelt field is logged as a warning. ``"disabled": true`` skips a server.
-      ``timeout`` counts as unknown, because its unit differs between clients: use ``request_timeout_s``.
+    config: ManagerConfig
+    switched_off: tuple[str, ...] = ()
+    problems: tuple[ConfigProblem, ...] = ()
+
+
+def load_manager_config(
+    path: str | os.PathLike[str], *, environment: Mapping[str, str] | None = None, lenient: bool = False
+) -> ManagerConfig:
+    """Read the configuration file of a manager, or of an MCP client.
+
+    The name ends in ``.toml``, ``.json``, ``.jsonc``, ``.yaml`` or ``.yml``; YAML needs the extra ``yaml``. Our own
+    format has at the top level:
+
+    - ``manager``: fields of :class:`ManagerConfig`.
+    - ``defaults``: fields of :class:`ServerConfig` for every server that does not set its own. Objects such as ``env``,
+      ``headers`` or ``breaker`` are merged member by member; ``auth`` is replaced as a whole. Fields that apply only to
+      HTTP or only to stdio servers are used for those alone.
+    - ``servers``: servers by id. ``disabled = true`` or ``enabled = false`` leaves a server out.
+    - ``mcpServers``: servers in the format that most clients share.
+
+    An unknown table or field is an error that names the nearest known one, except in ``mcpServers``.
+
+    A file of a client is recognised by its name and its tables. What its fields mean is taken over; what cannot be
+    taken over is named in one warning for each server. Servers that the file turns off are left out.
 
     ``${VAR}``, ``${env:VAR}`` and ``${VAR:-default}`` stand for environment variables in ``command``, ``args``,
-    ``env``, ``url``, ``headers``, ``cwd``, ``tls``, ``proxy``, ``unix_socket``, ``hidden_texts``, ``auth.key`` and
-    ``auth.token``; ``$${`` stands for ``${`` itself.
+    ``env``, ``url``, ``headers``, ``headers_command``, ``cwd``, ``auth``, ``tls``, ``proxy``, ``unix_socket`` and
+    ``hidden_texts``; ``$${`` stands for ``${`` itself. In files of clients, their own placeholders are read as well.
 
     Parameters
     ----------
@@ -82,6 +88,8 @@ def load_manager_config(path: str | os.PathLike[str], *, environment: Mapping[st
         The file.
     environment
         The variables by name. Default: ``os.environ``.
+    lenient
+        Leave out the servers that are wrong, with a warning for each problem, instead of raising an error.
 
     Returns
     -------
@@ -90,19 +98,27 @@ def load_manager_config(path: str | os.PathLike[str], *, environment: Mapping[st
     Raises
     ------
     ConfigError
-        The file cannot be read or something in it is malformed. The message begins with
-        "Invalid config file <path>: " and names the field, or the position in the file.
+        The file cannot be read or something in it is wrong. The message begins with "Invalid config file <path>: " and
+        names the fields; ``problems`` lists everything that is wrong with its line and column.
     """
+    return load_fleet_file(path, environment=environment, lenient=lenient).config
+
+
+def load_fleet_file(
+    path: str | os.PathLike[str], *, environment: Mapping[str, str] | None = None, lenient: bool = False
+) -> FleetFile:
+    """Read a configuration file as :func:`load_manager_config` does, and tell which servers were left out."""
     if not isinstance(path, str | os.PathLike):
         raise ConfigError(f"the path of a configuration file must be text or a Path, not of type {type(path).__name__}")
     filled_in = NotedVariables(os.environ if environment is None else environment)
-    try:
-        return _build(_read(Path(path)), filled_in)
-    except FieldProblem as found:
-        error = found.error(f"Invalid config file {os.fspath(path)}")
-    secrets = {form for each in filled_in.noted for form in plain_forms(each)}
-    error.message, error.hint = masked(error.message, secrets), masked(error.hint, secrets)
-    error.args = (error.message,)
+    found = FileProblems(os.fspath(path))
+    result = _Loading(filled_in, found).load(Path(path))
+    if result is not None and found.concern_only_servers(lenient=lenient):
+        problems = found.told(_secrets(filled_in))
+        for problem in problems:
+            logger.warning("%s; the server is left out", problem)
+        return result._replace(problems=problems)
+    error = found.error(_secrets(filled_in))
     try:
         raise error
     finally:
@@ -110,136 +126,181 @@ def load_manager_config(path: str | os.PathLike[str], *, environment: Mapping[st
         del error
 
 
-def _read(path: Path) -> dict[str, Any]:
-    suffix = path.suffix.lower()
-    if suffix not in (".json", ".toml"):
-        raise FieldProblem("", "the name must end in .json or .toml")
-    try:
-        data = path.read_bytes()
-    except OSError as failed:
-        reason = failed.strerror or type(failed).__name__
-    except ValueError:
-        reason = "the name contains a NUL character"
-    else:
-        document = _decode_toml(data) if suffix == ".toml" else decode_json(decode_utf8(data))
-        if not isinstance(document, dict):
-            raise FieldProblem("", f"expected an object, got {describe(document)}")
-        return document
-    raise FieldProblem("", f"cannot be read: {reason}")
+def _secrets(environment: NotedVariables) -> set[str]:
+    return {form for each in environment.noted for form in plain_forms(each)}
 
 
-def _decode_toml(data: bytes) -> dict[str, Any]:
-    import tomllib  # noqa: PLC0415 - only TOML files need it
+class _Loading:
+    """The loading of one file. What is wrong goes to ``found``."""
 
-    text = decode_utf8(data)
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as malformed:
-        problem = f"malformed TOML: {malformed.args[0]}"
-    except RecursionError:
-        problem = "malformed TOML: nested too deeply"
-    except ValueError:
-        problem = "malformed TOML: a number or date is out of range"
-    raise FieldProblem("", problem)
+    def __init__(self, environment: NotedVariables, found: FileProblems) -> None:
+        self._environment = environment
+        self._found = found
+        self._servers: dict[str, ServerConfig] = {}
+        self._off: list[str] = []
+        self._inputs: dict[str, str] = {}
 
+    def load(self, path: Path) -> FleetFile | None:
+        """Return what the file holds, or ``None`` if that is not known."""
+        try:
+            document = read_document(path)
+        except FieldProblem as problem:
+            self._found.add(problem)
+            return None
+        self._found.document = document
+        try:
+            if self._is_own(document):
+                return self._own(document)
+            return self._of_a_client(document)
+        except FieldProblem as problem:
+            self._found.add(problem)
+        return None
 
-def _build(document: dict[str, Any], environment: NotedVariables) -> ManagerConfig:
-    if document and not any(name in document for name in _TOP_LEVEL):
-        raise FieldProblem("", "has none of the known tables", f"use {', '.join(_TOP_LEVEL)}")
-    warn_of_near_misses((name for name in document if name not in _TOP_LEVEL), _TOP_LEVEL, "")
-    _warn_of_misplaced(document, "")
-    for name in _TOP_LEVEL:
-        if not isinstance(document.get(name, {}), dict):
-            raise FieldProblem(name, f"expected an object, got {describe(document[name])}")
-    defaults = _checked_defaults(document.get("defaults", {}), environment)
-    shared = environment.take()
-    servers: dict[str, ServerConfig] = {}
-    for table in ("servers", "mcpServers"):
-        for server_id, settings in document.get(table, {}).items():
-            where = join(table, server_id)
+    def _is_own(self, document: Document) -> bool:
+        if document.kind == "toml" and document.data.keys() <= {*TABLES, "$schema"}:
+            return True
+        # For the files of clients only.
+        from mcp_manager.config.clients.servers import is_client_file  # noqa: PLC0415
+
+        return not is_client_file(document)
+
+    def _own(self, document: Document) -> FleetFile | None:
+        data = document.data
+        if document.is_jsonc and document.path.suffix.lower() == ".json":
+            # Comments are for the files of clients: this raises the problem.
+            decode_json(document.text)
+        for problem in check_tables(data):
+            self._found.add(problem)
+        tables = {name: data[name] for name in TABLES if isinstance(data.get(name), dict)}
+        for problem in manager_problems(tables.get("manager", {})):
+            self._found.add(problem)
+        defaults = self._defaults(tables.get("defaults", {}))
+        if self._found:
+            defaults = Defaults({})
+        shared = self._environment.take()
+        for server_id, settings in tables.get("servers", {}).items():
+            where = join("servers", server_id)
+            if server_id in tables.get("mcpServers", {}):
+                text = "the same id is in servers and in mcpServers"
+                self._found.add(FieldProblem(where, text, "rename or remove one"), is_of_server=True)
+            elif not isinstance(settings, dict):
+                self._found.add(FieldProblem(where, f"expected an object, got {describe(settings)}"), is_of_server=True)
+            else:
+                self._own_server(server_id, settings, defaults, shared)
+        if "mcpServers" in tables:
+            from mcp_manager.config.clients.servers import plain_servers  # noqa: PLC0415 - for the files of clients
+
+            others = {
+                name: each for name, each in tables["mcpServers"].items() if name not in tables.get("servers", {})
+            }
+            self._take_client_servers(plain_servers(others, document.path, self._home()), defaults, shared)
+        settled = {name: value for name, value in tables.get("manager", {}).items() if not self._found}
+        return FleetFile(manager_of(settled, self._servers), tuple(self._off))
+
+    def _of_a_client(self, document: Document) -> FleetFile:
+        # For the files of clients only.
+        from mcp_manager.config.clients.recognition import is_table  # noqa: PLC0415
+        from mcp_manager.config.clients.servers import client_servers  # noqa: PLC0415
+
+        servers = client_servers(document, self._home())
+        used = {each.entry.path.partition(".")[0] for each in servers}
+        warn_of_near_misses((name for name in document.data if name not in used and not is_table(name)), TABLES, "")
+        self._take_client_servers(servers, Defaults({}), [])
+        return FleetFile(ManagerConfig(servers=self._servers), tuple(self._off))
+
+    def _own_server(self, server_id: str, settings: dict[str, Any], defaults: Defaults, shared: list[str]) -> None:
+        where = join("servers", server_id)
+        fields = dict(settings)
+        try:
+            is_off = switched_off(fields, where)
+        except FieldProblem as problem:
+            self._found.add(problem, is_of_server=True)
+            is_off = False
+        for name in MANAGER_ALONE.intersection(fields):
+            del fields[name]
+            misplaced = FieldProblem(where, f"unknown field {name!r}", "it belongs in the manager table", name)
+            self._found.add(misplaced, is_of_server=True)
+        if is_off:
+            logger.info("%s: is switched off, and left out", where)
+            self._off.append(server_id)
+            return
+        self._build(server_id, fields, where, defaults, shared)
+
+    def _take_client_servers(self, servers: Iterable[Any], defaults: Defaults, shared: list[str]) -> None:
+        from mcp_manager.config.clients.servers import input_names, settle  # noqa: PLC0415 - for the files of clients
+
+        listed = list(servers)
+        self._inputs = input_names(listed)
+        for each in listed:
+            entry = each.entry
+            if entry.is_off and not entry.problems:
+                self._off.append(each.server_id)
+            for problem in () if entry.is_off else entry.problems:
+                self._found.add(problem, is_of_server=True)
+            self._environment.note(entry.around.secrets)
+            fields = settle(each)
+            # Without a place, the other problems say why.
+            if fields is not None and (not entry.problems or "url" in fields or "command" in fields):
+                self._build(each.server_id, fields, entry.path, defaults, shared, entry)
+
+    def _build(
+        self,
+        server_id: str,
+        fields: dict[str, Any],
+        where: str,
+        defaults: Defaults,
+        shared: list[str],
+        entry: Any = None,
+    ) -> None:
+        """Fill in the variables of a server, and build it."""
+        problems: list[FieldProblem] = []
+        try:
             check_server_id(server_id, where)
-            if server_id in document.get("servers" if table == "mcpServers" else "mcpServers", {}):
-                raise FieldProblem(where, "the same id is in servers and in mcpServers", "rename or remove one")
-            if not isinstance(settings, dict):
-                raise FieldProblem(where, f"expected an object, got {describe(settings)}")
-            if _is_disabled(settings, where):
-                continue
-            _warn_of_misplaced(settings, where)
-            own = _merge(defaults, _interpolated(settings, where, environment))
-            filled_in = (*shared, *environment.take())
-            if filled_in and isinstance(own.get("hidden_texts", []), list):
-                own["hidden_texts"] = [*own.get("hidden_texts", []), *dict.fromkeys(filled_in)]
-            servers[server_id] = build_server(own, server_id=server_id, lenient=True, path=where)
-    return _manager(document.get("manager", {}), servers)
+        except FieldProblem as problem:
+            problems.append(problem)
+        own = defaults.applied_to(self._filled(fields, where, problems))
+        filled_in = (*shared, *self._environment.take())
+        if filled_in and isinstance(own.get("hidden_texts", []), list):
+            own["hidden_texts"] = [*own.get("hidden_texts", []), *dict.fromkeys(filled_in)]
+        config, wrong = build_with_all_problems(own, server_id=server_id, path=where)
+        paths = {problem.path for problem in problems}
+        problems += [problem for problem in wrong if problem.path not in paths]
+        for each in problems:
+            self._found.add(each if entry is None else _as_in_file(each, where, entry), is_of_server=True)
+        if config is not None and not problems and not (entry and entry.problems):
+            extras = entry.extras if entry is not None else None
+            self._servers[server_id] = msgspec.structs.replace(config, extras=extras) if extras else config
+
+    def _filled(self, fields: Mapping[str, Any], where: str, problems: list[FieldProblem]) -> dict[str, Any]:
+        filled = {}
+        for name, value in fields.items():
+            if name in INTERPOLATED:
+                value = interpolate(value, join(where, name), self._environment, problems, self._inputs)
+            if name in _PROGRAM_PATHS and isinstance(value, str) and (value == "~" or value.startswith("~/")):
+                value = f"{self._home()}{value[1:]}"
+            filled[name] = value
+        return filled
+
+    def _defaults(self, defaults: Mapping[str, Any]) -> Defaults:
+        problems: list[FieldProblem] = []
+        # The others are told already.
+        defaults = {name: value for name, value in defaults.items() if name in SHARED_FIELDS}
+        try:
+            shared = Defaults(self._filled(plain(defaults, "defaults"), "defaults", problems))
+        except FieldProblem as problem:
+            self._found.add(problem)
+            return Defaults({})
+        known = {each.path for each in problems}
+        for each in (*problems, *(each for each in check_defaults(shared) if each.path not in known)):
+            self._found.add(each)
+        return shared
+
+    def _home(self) -> Path:
+        home = self._environment.peek("HOME") or self._environment.peek("USERPROFILE")
+        return Path(home) if home else Path.home()
 
 
-def _manager(settings: dict[str, Any], servers: dict[str, ServerConfig]) -> ManagerConfig:
-    known = [name for name in ManagerConfig.__struct_fields__ if name != "servers"]
-    for name in settings:
-        if name not in known:
-            refuse_unknown(name, known, "manager")
-    config: ManagerConfig = convert(plain(settings, "manager"), ManagerConfig, "manager")
-    for name in ("client_name", "client_version"):
-        text = getattr(config, name)
-        if not text or not text.isascii() or not text.isprintable() or len(text) > 256:
-            raise FieldProblem(join("manager", name), "expected 1 to 256 printable ASCII characters")
-    return msgspec.structs.replace(config, servers=servers)
-
-
-def _warn_of_misplaced(names: Iterable[str], path: str) -> None:
-    """Log a warning for every field of :class:`ManagerConfig` that is outside the ``manager`` table."""
-    for name in names:
-        if name in _MANAGER_ALONE:
-            logger.warning("%s: ignored here; it belongs in the manager table", join(path, name))
-
-
-def _checked_defaults(defaults: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
-    """Substitute variables in the defaults, and check them as parts of an HTTP and of a stdio server."""
-    for name in defaults:
-        if name in _NOT_SHARED:
-            raise FieldProblem(join("defaults", name), "cannot be a default", "give it with each server")
-        if name not in SERVER_FIELDS:
-            refuse_unknown(name, sorted(SERVER_FIELDS - _NOT_SHARED), "defaults")
-    filled = _interpolated(plain(defaults, "defaults"), "defaults", environment)
-    for own in ({"url": "http://localhost"}, {"command": "true"}):
-        build_server(_merge(filled, own), server_id="defaults", lenient=False, path="defaults")
-    return filled
-
-
-def _merge(defaults: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Complete ``own`` with those of the ``defaults`` that apply to its transport."""
-    skipped = HTTP_ONLY if own.get("command") is not None else STDIO_ONLY
-    merged = {name: value for name, value in defaults.items() if name not in skipped}
-    if own.get("unix_socket") or str(own.get("url")).lower().startswith("http+unix:"):
-        # A server on a unix socket uses no proxy, so a default one does not apply.
-        merged.pop("proxy", None)
-    for name, value in own.items():
-        shared = merged.get(name)
-        if name in _MERGED and isinstance(shared, dict) and isinstance(value, dict):
-            merged[name] = _merge_members(name, shared, value)
-        elif shared is None or value is not None:
-            merged[name] = value
-    return merged
-
-
-def _merge_members(name: str, shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    if name == "headers":
-        given = {header.lower() for header in own}
-        shared = {header: value for header, value in shared.items() if header.lower() not in given}
-    return {**shared, **own}
-
-
-def _interpolated(settings: dict[str, Any], path: str, environment: Mapping[str, str]) -> dict[str, Any]:
-    return {
-        name: interpolate(value, join(path, name), environment, only=("key", "token") if name == "auth" else None)
-        if name in _INTERPOLATED
-        else value
-        for name, value in settings.items()
-    }
-
-
-def _is_disabled(settings: dict[str, Any], path: str) -> bool:
-    disabled = settings.get("disabled", False)
-    if not isinstance(disabled, bool):
-        raise FieldProblem(join(path, "disabled"), f"expected true or false, got {describe(disabled)}")
-    return disabled
+def _as_in_file(problem: FieldProblem, where: str, entry: Any) -> FieldProblem:
+    """Return a problem with the place in the file of a client that its field comes from."""
+    inner = problem.path.removeprefix(where).lstrip(".")
+    return FieldProblem(entry.source_of(inner), problem.text, problem.hint, problem.member)

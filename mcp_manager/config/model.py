@@ -22,6 +22,7 @@ from mcp_manager.config.resilience import (
     RetryConfig,
 )
 from mcp_manager.config.tls import TlsConfig
+from mcp_manager.config.tools import ToolsConfig
 
 __all__ = ["ManagerConfig", "ServerConfig"]
 
@@ -60,6 +61,8 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
         See :class:`AuthConfig`. A stdio server takes its credentials through ``env``.
     headers
         Header fields to send with every HTTP request, by name.
+    headers_command
+        A program with its arguments that prints a JSON object of further header fields. No shell is involved.
     tls
         See :class:`TlsConfig`.
     proxy
@@ -107,6 +110,8 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
         Cache results for as long as the server declares them valid. Only servers of 2026-07-28 or later do.
     validate_output
         Check what a tool returns against the output schema in its listing.
+    tools
+        See :class:`ToolsConfig`.
     breaker, health, restart
         See :class:`BreakerConfig`, :class:`HealthConfig` and :class:`RestartConfig`.
     balancing, discovery, retry, hedge, fallback, limits
@@ -134,6 +139,7 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
     ] = "auto"
     auth: AuthConfig = AuthConfig()
     headers: dict[str, str] = {}
+    headers_command: tuple[str, ...] = ()
     tls: TlsConfig = TlsConfig()
     proxy: str | None = None
     unix_socket: str | None = None
@@ -151,6 +157,7 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
     max_response_values: Annotated[int, Meta(ge=1000, le=2**40)] | None = None
     cache: bool = True
     validate_output: bool = True
+    tools: ToolsConfig = ToolsConfig()
     breaker: BreakerConfig = BreakerConfig()
     health: HealthConfig = HealthConfig()
     restart: RestartConfig = RestartConfig()

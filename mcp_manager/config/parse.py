@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, NoReturn
 
 import msgspec
 
 from mcp_manager.config._checked_values import is_known, is_plain_id, learn
 from mcp_manager.config._checks import TRANSPORT_SPELLINGS, check_settings, check_text
+from mcp_manager.config._interpolate import has_placeholder
 from mcp_manager.config._network import take_socket_url
 from mcp_manager.config._plain import describe, kind_of, plain
 from mcp_manager.config._problem import FieldProblem, at, entry, join, shown
@@ -28,6 +29,7 @@ from mcp_manager.config.resilience import (
     RetryConfig,
 )
 from mcp_manager.config.tls import TlsConfig
+from mcp_manager.config.tools import ToolsConfig
 
 __all__ = ["check_server_config", "parse_server_config", "validate_server_id"]
 
@@ -36,15 +38,17 @@ logger = logging.getLogger(__name__)
 PREFIX: Final = "Invalid server config"
 SERVER_FIELDS: Final = frozenset(ServerConfig.__struct_fields__)
 STDIO_ONLY: Final = ("args", "env", "cwd", "inherit_env")
-HTTP_ONLY: Final = ("headers", "auth", "tls", "proxy", "unix_socket")
+HTTP_ONLY: Final = ("headers", "headers_command", "auth", "tls", "proxy", "unix_socket")
 _FOR_A_PROGRAM: Final = "pass credentials to a child process in env"
 _ONLY_FOR: Final = {True: "drop it: only a url takes it", False: "drop it: only a command takes it"}
+_NEVER_LITERAL: Final = ("url", "headers", "env", "auth", "proxy")
 _DEFAULT_TLS: Final = msgspec.structs.asdict(TlsConfig())
 _CREDENTIALS: Final = ("key", "token", "client_secret", "private_key", "assertion", "idp_client_secret")
 _NULLABLE: Final = frozenset({"url", "command", "cwd", "args", "env", "headers", "auth", "tls", "proxy", "unix_socket"})
 _SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "auth": AuthConfig,
     "tls": TlsConfig,
+    "tools": ToolsConfig,
     "breaker": BreakerConfig,
     "health": HealthConfig,
     "restart": RestartConfig,
@@ -73,6 +77,28 @@ _WORDS: Final = {
     "array": "an array",
     "object": "an object",
 }
+_OTHER_NAMES: Final = {
+    "timeout": "request_timeout_s",
+    "timeoutms": "request_timeout_s",
+    "startuptimeout": "start_timeout_s",
+    "startuptimeoutsec": "start_timeout_s",
+    "tooltimeoutsec": "request_timeout_s",
+    "environment": "env",
+    "envs": "env",
+    "cmd": "command",
+    "uri": "url",
+    "serverurl": "url",
+    "httpurl": "url",
+    "httpheaders": "headers",
+    "headershelper": "headers_command",
+    "bearertoken": "auth",
+    "oauth": "auth",
+    "excludetools": "tools",
+    "includetools": "tools",
+    "enabledtools": "tools",
+    "disabledtools": "tools",
+}
+"""What clients call fields of ours, without case and separators."""
 _FOREIGN: Final = frozenset({"oauth"})
 """Fields of other clients' formats that resemble ours but mean something else: no typing mistakes."""
 
@@ -103,6 +129,9 @@ def parse_server_config(
 ) -> ServerConfig:
     """Parse and check the configuration of one server.
 
+    Variables such as ``${VAR}`` are filled in only in files. Here they are an error in ``url``, ``headers``, ``env``,
+    ``auth`` and ``proxy``, where they would be sent as they are; a :class:`ServerConfig` may have them.
+
     Parameters
     ----------
     text
@@ -121,6 +150,8 @@ def parse_server_config(
     try:
         check_server_id(server_id)
         source = text if isinstance(text, Mapping) else _decode(text)
+        for name in _NEVER_LITERAL:
+            _refuse_placeholders(source.get(name), name)
         return build_server(source, server_id=server_id, lenient=lenient)
     except FieldProblem as found:
         # Raised below, outside this handler: its context and traceback would keep the input alive.
@@ -130,6 +161,20 @@ def parse_server_config(
     finally:
         # Break the reference cycle: the traceback refers to this frame.
         del error
+
+
+def _refuse_placeholders(value: object, path: str) -> None:
+    """Raise :class:`FieldProblem` for a text that has a variable to fill in."""
+    if isinstance(value, str):
+        if has_placeholder(value):
+            text = "contains a variable such as ${VAR}, which is filled in only in configuration files"
+            raise FieldProblem(path, text, "give its value, or a ServerConfig, which is taken as it is")
+    elif isinstance(value, Mapping):
+        for name, each in value.items():
+            _refuse_placeholders(each, entry(path, name) if isinstance(name, str) else path)
+    elif isinstance(value, list | tuple):
+        for index, each in enumerate(value):
+            _refuse_placeholders(each, f"{path}[{index}]")
 
 
 def check_server_config(config: ServerConfig, *, server_id: str) -> ServerConfig:
@@ -192,11 +237,12 @@ def check_object(value: object, kind: type[msgspec.Struct], path: str) -> None:
             refuse_unknown(name, kind.__struct_fields__, path)
 
 
-def refuse_unknown(name: str, known: Iterable[str], path: str) -> NoReturn:
+def refuse_unknown(name: str, known: Collection[str], path: str) -> NoReturn:
     """Raise :class:`FieldProblem` for an unknown field; the hint suggests the nearest known one."""
-    near = nearest(name, known, cutoff=0.6)
+    meant = _OTHER_NAMES.get(_fold(name[:64]))
+    near = meant if meant in known else nearest(name, known, cutoff=0.6)
     hint = f"did you mean {near!r}?" if near else f"the known fields are {', '.join(known)}"
-    raise FieldProblem(path, f"unknown field {shown(name)}", hint)
+    raise FieldProblem(path, f"unknown field {shown(name)}", hint, name)
 
 
 def nearest(name: str, known: Iterable[str], *, cutoff: float) -> str | None:
@@ -321,7 +367,7 @@ def _choose_transport(fields: dict[str, Any], path: str) -> None:
         where = join(path, name)
         if not isinstance(value, str):
             raise FieldProblem(where, f"expected a string, got {describe(value)}")
-        transport = TRANSPORT_SPELLINGS.get(value)
+        transport = TRANSPORT_SPELLINGS.get(value.lower())
         if transport is None:
             raise FieldProblem(where, f"unknown transport {shown(value)}", "use 'http', 'sse' or 'stdio'")
         if transport not in ("http", "sse", "stdio"):

@@ -336,7 +336,7 @@ def test_an_interrupted_call_ends_with_its_server(working: Path, tmp_path: Path)
         (["call", "FLEET", "works", "ping", "--timeout", "nan"], 2, r"--timeout"),
         (["check", "no-such-file.toml"], 2, r"Invalid config file no-such-file\.toml: cannot be read: No such file"),
         (["check", "\x1b[31m.toml"], 2, r"Invalid config file"),
-        (["list", "README"], 2, r"must end in \.json or \.toml"),
+        (["list", "README"], 2, r"must end in \.json"),
         (["frobnicate"], 2, r"invalid choice: 'frobnicate'"),
         ([], 2, r"nothing to do: try mcp-manager demo.*--help"),
         (["call", "FLEET"], 2, r"required: SERVER, METHOD"),

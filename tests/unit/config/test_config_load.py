@@ -119,7 +119,9 @@ def test_client_format(write: Write, caplog: pytest.LogCaptureFixture) -> None:
     assert config.servers["web"].transport == "http"
     assert config.servers["web"].request_timeout_s == 60.0
     assert config.servers["web"].extras == {"timeout": 60_000}
-    assert caplog.records == []
+    assert [record.getMessage() for record in caplog.records] == [
+        "mcpServers.web: timeout is ignored, because its unit differs between clients; give request_timeout_s"
+    ]
 
 
 @pytest.mark.parametrize("name", ["fleet.json", "fleet.JSON"])
@@ -129,14 +131,14 @@ def test_empty_document(write: Write, name: str) -> None:
     assert load(write(b"\xef\xbb\xbf{}", name)) == ManagerConfig()
 
 
-def test_settings_of_the_manager_in_another_table_are_logged(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+def test_settings_of_the_manager_in_another_table_are_refused(write: Write) -> None:
     one = {"url": "https://example.com/mcp", "max_connections": 5}
-    path = write({"max_connections": 5, "description": "mine", "servers": {"one": one}})
-    with caplog.at_level(logging.WARNING, "mcp_manager"):
+    path = write({"max_connections": 5, "servers": {"one": one}})
+    with pytest.raises(ConfigError) as caught:
         load(path)
-    assert [record.getMessage() for record in caplog.records] == [
-        "max_connections: ignored here; it belongs in the manager table",
-        "servers.one.max_connections: ignored here; it belongs in the manager table",
+    assert [problem.message for problem in caught.value.problems] == [
+        "unknown table 'max_connections' (it belongs in the manager table)",
+        "servers.one: unknown field 'max_connections' (it belongs in the manager table)",
     ]
 
 
@@ -146,7 +148,8 @@ def test_near_misses_are_logged(write: Write, caplog: pytest.LogCaptureFixture) 
         load(write(document))
     assert [record.getMessage() for record in caplog.records] == [
         "mcpservers: unknown field, ignored; did you mean 'mcpServers'?",
-        "mcpServers.one.prioritty: unknown field, ignored; did you mean 'priority'?",
+        "mcpServers.one: ignored: prioritty (did you mean priority?); timeout is ignored, because its unit differs"
+        " between clients; give request_timeout_s",
     ]
 
 
@@ -204,14 +207,14 @@ def test_variables_come_from_the_process_by_default(write: Write, monkeypatch: p
         ({"url": "http://h", "auth": {"type": "bearer", "token": "${NOPE}"}}, "auth.token", "NOPE is not set"),
         ({"url": "http://h", "auth": {"type": "bearer", "token": "${EMPTY}"}}, "auth.token", "must not be empty"),
         (
-            {"url": "http://h", "auth": {"type": "api_key", "key": "k", "header": "${HOST}"}},
+            {"url": "http://h", "auth": {"type": "api_key", "key": "k", "header": "${TOKEN} x"}},
             "auth.header",
             "is not a header",
         ),
         ({"url": "http://${TOKEN}@h"}, "url", "put credentials in auth"),
         ({"url": "http://h:${TOKEN}"}, "url", "has an invalid port"),
         ({"url": "http://h", "headers": {"X-A": "${TOKEN}\n"}}, "headers.X-A", "contains a line break"),
-        ({"command": "${input:key}"}, "command", "contains a malformed placeholder"),
+        ({"command": "${input:key}"}, "command", "needs the input 'key', which the client asks its user for"),
         ({"command": "${}"}, "command", "contains a malformed placeholder"),
         ({"command": "${HOST"}, "command", "contains a malformed placeholder"),
         ({"command": "${A-B}"}, "command", "contains a malformed placeholder"),
@@ -275,7 +278,11 @@ def test_bad_document(write: Write, document: Any, problem: str) -> None:
         ("a.json", '{\n "servers": {,}}', "malformed JSON at line 2, column 14"),
         ("a.json", f'{{"servers": {{"a": {{"auth": {{"key": "{SECRET}', "malformed JSON at line 1"),
         ("a.json", "[]", "expected an object, got an array"),
-        ("a.json", '{"servers": {"a": {"url": "http://h"}, "a": {}}}', "a: malformed JSON: the key is given twice"),
+        (
+            "a.json",
+            '{"servers": {"a": {"url": "http://h"}, "a": {}}}',
+            "a: malformed JSON at line 1, column 40: the key is given twice",
+        ),
         ("a.json", '{"a":' * 100_000, "malformed JSON: nested too deeply"),
         ("a.json", b'{"a": "\xff"}', "byte 7 is not UTF-8"),
         ("a.toml", "[servers\n", "malformed TOML: "),
@@ -294,8 +301,8 @@ def test_bad_document(write: Write, document: Any, problem: str) -> None:
             "[servers.a]\nurl = 'http://h'\nrequest_timeout_s = nan\n",
             "servers.a.request_timeout_s: expected a",
         ),
-        ("a.yaml", "servers: {}", "the name must end in .json or .toml"),
-        ("servers", "{}", "the name must end in .json or .toml"),
+        ("a.yml.txt", "servers: {}", "the name must end in .json, .jsonc, .toml, .yaml or .yml"),
+        ("servers", "{}", "the name must end in .json, .jsonc, .toml, .yaml or .yml"),
     ],
 )
 def test_bad_file(write: Write, name: str, content: str | bytes, problem: str) -> None:
@@ -320,5 +327,5 @@ def test_unreadable_file(tmp_path: Path) -> None:
 
 
 def test_foreign_values_of_any_kind_are_kept(write: Write) -> None:
-    config = load(write("[servers.a]\nurl = 'http://h'\nsince = 1979-05-27\nratio = nan\n", "a.toml"))
+    config = load(write("[mcpServers.a]\nurl = 'http://h'\nsince = 1979-05-27\nratio = nan\n", "a.toml"))
     assert set(config.servers["a"].extras) == {"since", "ratio"}

@@ -127,7 +127,7 @@ def test_an_error_of_a_file_quotes_nothing_that_was_filled_in(tmp_path: Path) ->
         assert "s3cr3tv4lue99" not in f"{failure.value!r} {failure.value}".lower()
 
 
-@pytest.mark.parametrize("given", [None, "text", [1], [{}]])
+@pytest.mark.parametrize("given", ["text", [1], [{}]])
 def test_texts_to_hide_are_checked_also_where_others_join_them(tmp_path: Path, given: object) -> None:
     with pytest.raises(ConfigError, match="hidden_texts"):
         loaded(tmp_path, {"a": {"url": "http://h/${T}", "hidden_texts": given}}, T="S3cr3tV4lue99")

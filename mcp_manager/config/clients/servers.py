@@ -1,0 +1,125 @@
+"""The servers in a client's file as servers of ours, before variables are filled in."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from mcp_manager.config._plain import describe, plain
+from mcp_manager.config._problem import FieldProblem, join
+from mcp_manager.config.clients.conversions import take
+from mcp_manager.config.clients.dialects import GENERIC
+from mcp_manager.config.clients.entry import Entry
+from mcp_manager.config.clients.placeholders import Surroundings, input_variable
+from mcp_manager.config.clients.recognition import Found, servers_in, workspace_of
+from mcp_manager.config.clients.registry import as_server
+from mcp_manager.config.reading import Document
+
+__all__ = ["ClientServer", "client_servers", "input_names", "is_client_file", "plain_servers", "settle"]
+
+logger = logging.getLogger(__name__)
+
+_EDITOR_ONLY: Final = ("${input:", "${workspaceFolder", "${userHome}")
+_FIRST: Final = ("type", "transport")
+_LAST: Final = ("envFile", "env_file")
+_EDITOR_FILE: Final = "/mcp.json"
+
+
+class ClientServer(NamedTuple):
+    """A server of a client's file: its id, and what was found out about it; ``entry.ours`` has its fields."""
+
+    server_id: str
+    entry: Entry
+
+
+def is_client_file(document: Document) -> bool:
+    """Tell whether a file is in the format of a client rather than in our own."""
+    data = document.data
+    if "manager" in data or "defaults" in data or not data:
+        return False
+    if "servers" in data:
+        return document.kind == "json" and _is_of_an_editor(document)
+    if document.kind == "toml" and "mcpServers" in data:
+        return False
+    return servers_in(data, document.path) is not None
+
+
+def client_servers(document: Document, home: Path) -> list[ClientServer]:
+    """Return the servers of a client's file.
+
+    Raises
+    ------
+    FieldProblem
+        What should hold servers is something else.
+    """
+    inputs = _inputs(document.data.get("inputs"))
+    return [_translated(each, document.path, home, inputs) for each in servers_in(document.data, document.path) or ()]
+
+
+def plain_servers(table: Mapping[str, Any], path: Path, home: Path) -> list[ClientServer]:
+    """Return the servers of the table ``mcpServers`` in a file of our own."""
+    found = [Found(name, value, join("mcpServers", name), GENERIC, is_guessed=False) for name, value in table.items()]
+    return [_translated(each, path, home, {}) for each in found]
+
+
+def input_names(servers: Iterable[ClientServer]) -> dict[str, str]:
+    """Return by variable the values that the client asks its user for."""
+    return {input_variable(name): name for each in servers for name in each.entry.around.inputs}
+
+
+def _translated(found: Found, path: Path, home: Path, inputs: dict[str, str | None]) -> ClientServer:
+    workspace = Path(found.project) if found.project else workspace_of(path)
+    around = Surroundings(path.parent, workspace, home, inputs, [])
+    entry = Entry(found.dialect, around, found.path, is_guessed=found.is_guessed)
+    entry.is_off = found.is_off
+    settings = found.settings
+    try:
+        if not isinstance(settings, dict):
+            raise FieldProblem(found.path, f"expected an object, got {describe(settings)}")
+        if found.dialect.client == "the MCP registry":
+            settings = as_server(settings, found.path)
+        # The type first: it may say that there is no server at all. A file of variables last: ``env`` comes before it.
+        ordered = sorted(settings, key=lambda name: 0 if name in _FIRST else 2 if name in _LAST else 1)
+        take(entry, {name: settings[name] for name in ordered}, found.path)
+    except FieldProblem as problem:
+        entry.problems.append(problem)
+    if settings and isinstance(settings, dict) and settings.get("source") == "extension" and "command" not in settings:
+        entry.skipped = f"is an extension of {found.dialect.client}, and no server of its own"
+    if not entry.problems or entry.ours:
+        entry.finish()
+    return ClientServer(found.server_id, entry)
+
+
+def _is_of_an_editor(document: Document) -> bool:
+    """Tell whether a file with ``servers`` is one of VS Code, where ours has the same name for them."""
+    name = document.path.absolute().as_posix().lower()
+    if document.is_jsonc or "inputs" in document.data or name.endswith(_EDITOR_FILE):
+        return True
+    return any(each in document.text for each in _EDITOR_ONLY) or '"envFile"' in document.text
+
+
+def _inputs(value: object) -> dict[str, str | None]:
+    """Return the defaults of the values that a client asks its user for, by id."""
+    found: dict[str, str | None] = {}
+    for each in value if isinstance(value, list) else ():
+        if isinstance(each, dict) and isinstance(each.get("id"), str):
+            default = each.get("default")
+            found[each["id"]] = default if isinstance(default, str) and "}" not in default else None
+    return found
+
+
+def settle(server: ClientServer) -> dict[str, Any] | None:
+    """Log what there is to say of a server, and return its fields, or ``None`` if it is left out on purpose."""
+    entry = server.entry
+    if entry.is_off:
+        logger.info("%s: is switched off, and left out", entry.path)
+        return None
+    if entry.skipped:
+        logger.warning("%s: %s; it is left out", entry.path, entry.skipped)
+        return None
+    warning = entry.warning()
+    if warning:
+        logger.warning("%s: %s", entry.path, warning)
+    return {name: plain(value, entry.path) for name, value in entry.ours.items()}
