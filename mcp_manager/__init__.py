@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         RetryConfig,
         ServerConfig,
         TlsConfig,
+        ToolsConfig,
         load_manager_config,
     )
     from mcp_manager.errors import (
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
         ServerNotFoundError,
         SessionLostError,
         TaskError,
+        ToolNotAllowedError,
         ToolNotFoundError,
         UrlElicitationRequiredError,
     )
@@ -214,9 +216,11 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ToolAnnotations",
     "ToolCatalog",
     "ToolExecution",
+    "ToolNotAllowedError",
     "ToolNotFoundError",
     "ToolResultContent",
     "ToolUseContent",
+    "ToolsConfig",
     "UnknownContent",
     "UrlElicitationRequiredError",
     "__version__",
@@ -241,15 +245,15 @@ _MODULE_OF = {
         "mcp_manager.config": (
             "AuthConfig BalancingConfig BreakerConfig DiscoveryConfig FallbackConfig HealthConfig HedgeConfig "
             "LimitsConfig ManagerConfig RateConfig RestartConfig RetryBudgetConfig RetryConfig ServerConfig "
-            "TlsConfig load_manager_config"
+            "TlsConfig ToolsConfig load_manager_config"
         ),
         "mcp_manager.calls.call_log": "FlightRecord",
         "mcp_manager.errors": (
             "AuthError CallError CircuitOpenError ConfigError ConnectError ConnectionLostError "
             "DeadlineExceededError Delivery InputRequiredError InvalidRequestError McpManagerError "
             "NotRunningError OverloadedError ProtocolError RolloutError RpcError ScaleError ServerExistsError "
-            "ServerExitedError ServerNotFoundError SessionLostError TaskError ToolNotFoundError "
-            "UrlElicitationRequiredError"
+            "ServerExitedError ServerNotFoundError SessionLostError TaskError ToolNotAllowedError "
+            "ToolNotFoundError UrlElicitationRequiredError"
         ),
         "mcp_manager.fleet": "Applied",
         "mcp_manager.manager": "McpManager",

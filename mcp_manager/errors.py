@@ -33,6 +33,7 @@ __all__ = [
     "ServerNotFoundError",
     "SessionLostError",
     "TaskError",
+    "ToolNotAllowedError",
     "ToolNotFoundError",
     "UrlElicitationRequiredError",
 ]
@@ -380,6 +381,18 @@ class InputRequiredError(CallError):
 
 class TaskError(CallError):
     """The call became a task, and the server cancelled it; how much was executed is unknown."""
+
+
+class ToolNotAllowedError(CallError):
+    """The server's configuration forbids the tool (``tools``), or the request does not say clearly which tool it calls.
+
+    Nothing was sent, and it does not count against the server. The hint names the setting.
+    """
+
+    attempts = 0
+    is_local = True
+
+    delivery: Delivery = "not_sent"
 
 
 class AuthError(CallError):

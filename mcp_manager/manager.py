@@ -431,7 +431,8 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         if supervisor is None:
             return ()
         fresh_until = supervisor.template.knowledge.cache.fresh_until(LIST_TOOLS)
-        return supervisor.template, fresh_until, *((each, each.generation) for each in supervisor.instances)
+        rules = supervisor.config.tools
+        return (supervisor.template, rules), fresh_until, *((each, each.generation) for each in supervisor.instances)
 
     def _template_of(self, server_id: str) -> SessionTemplate | None:
         supervisor = self._servers.get(server_id)

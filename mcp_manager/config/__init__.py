@@ -19,6 +19,7 @@ from mcp_manager.config.resilience import (
     RetryConfig,
 )
 from mcp_manager.config.tls import TlsConfig
+from mcp_manager.config.tools import ToolsConfig
 
 __all__ = [
     "AuthConfig",
@@ -36,6 +37,7 @@ __all__ = [
     "RetryConfig",
     "ServerConfig",
     "TlsConfig",
+    "ToolsConfig",
     "check_server_config",
     "load_manager_config",
     "parse_server_config",

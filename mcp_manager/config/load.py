@@ -53,6 +53,7 @@ _MERGED: Final = frozenset(
         "hedge",
         "fallback",
         "limits",
+        "tools",
     }
 )
 _NOT_SHARED: Final = frozenset({"name", "url", "command", "transport", "extras"})

@@ -22,6 +22,7 @@ from mcp_manager.config.resilience import (
     RetryConfig,
 )
 from mcp_manager.config.tls import TlsConfig
+from mcp_manager.config.tools import ToolsConfig
 
 __all__ = ["ManagerConfig", "ServerConfig"]
 
@@ -112,6 +113,8 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
     balancing, discovery, retry, hedge, fallback, limits
         See :class:`BalancingConfig`, :class:`DiscoveryConfig`, :class:`RetryConfig`, :class:`HedgeConfig`,
         :class:`FallbackConfig` and :class:`LimitsConfig`.
+    tools
+        Which tools may be listed and called: see :class:`ToolsConfig`.
     hidden_texts
         Additional texts to mask in every error, log, view and snapshot; texts shorter than four characters are ignored.
         Values that ``${VAR}`` inserted from the environment are added automatically, except very short ones. Keys,
@@ -160,6 +163,7 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
     hedge: HedgeConfig = HedgeConfig()
     fallback: FallbackConfig = FallbackConfig()
     limits: LimitsConfig = LimitsConfig()
+    tools: ToolsConfig = ToolsConfig()
     hidden_texts: tuple[str, ...] = ()
     extras: dict[str, Any] = {}
 

@@ -28,6 +28,7 @@ from mcp_manager.config.resilience import (
     RetryConfig,
 )
 from mcp_manager.config.tls import TlsConfig
+from mcp_manager.config.tools import ToolsConfig
 
 __all__ = ["check_server_config", "parse_server_config", "validate_server_id"]
 
@@ -56,6 +57,7 @@ _SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "fallback": FallbackConfig,
     "limits": LimitsConfig,
     "limits.rate": RateConfig,
+    "tools": ToolsConfig,
 }
 _CHOICES: Final = {
     "connect": ("eager", "lazy"),
