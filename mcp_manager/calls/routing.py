@@ -28,7 +28,7 @@ from mcp_manager.runtime.background import background_task, read_failure
 from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.types import Selector, ServerState
-from mcp_manager.verbs.fleet_tools import ToolCache
+from mcp_manager.verbs.tool_cache import ToolCache
 
 __all__ = ["Routing"]
 

@@ -19,6 +19,7 @@ from mcp_manager.protocol.tool_rules import (
     ToolPage,
     ToolRules,
     UnclearToolError,
+    not_allowed,
     permitted_page,
     tool_called,
     unmatched,
@@ -82,8 +83,7 @@ class ToolAccess:
             text = f"the request does not say clearly which tool it calls: {unclear}"
             raise ToolNotAllowedError(text, server_id=supervisor.server_id, hint=_UNCLEAR_HINT) from None
         if not rules.permits(tool):
-            text = f"tool {tool[:_SHOWN]!r} is forbidden by the configuration"
-            raise ToolNotAllowedError(text, server_id=supervisor.server_id, hint=rules.reason(tool))
+            raise not_allowed(supervisor.server_id, tool, rules)
         return tool
 
     async def permitted(self, call: Call, reply: Message) -> Message:

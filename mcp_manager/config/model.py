@@ -228,6 +228,8 @@ class ManagerConfig(Settings, frozen=True, kw_only=True):
     handler_timeout_s
         Seconds a handler may take to answer a server's request, such as a question to the user; then the server gets an
         error.
+    list_timeout_s
+        Seconds that ``list_all_tools()`` waits for the tools of a server if its caller gives no timeout.
     max_concurrent, max_waiting, max_wait_s
         The most calls in flight at a time, over all servers; 0 sets no limit. Up to ``max_waiting`` further calls wait
         in order, each for up to ``max_wait_s`` seconds.
@@ -249,6 +251,7 @@ class ManagerConfig(Settings, frozen=True, kw_only=True):
     probe_concurrency: Count = 64
     shutdown_timeout_s: PositiveSeconds = 10.0
     handler_timeout_s: PositiveSeconds = 300.0
+    list_timeout_s: PositiveSeconds = 5.0
     max_concurrent: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     max_waiting: Annotated[int, Meta(ge=0, le=1_000_000)] = 1_000
     max_wait_s: Seconds = 1.0

@@ -12,9 +12,19 @@ import msgspec
 
 from mcp_manager._core.mending import without_lone_surrogates
 from mcp_manager.config.tools import ALL_TOOLS, ToolsConfig
+from mcp_manager.errors import ToolNotAllowedError
 from mcp_manager.protocol.json_reading import DecodingLimits, JsonDecoder
 
-__all__ = ["ToolPage", "ToolRules", "UnclearToolError", "permitted_page", "rules_of", "tool_called", "unmatched"]
+__all__ = [
+    "ToolPage",
+    "ToolRules",
+    "UnclearToolError",
+    "not_allowed",
+    "permitted_page",
+    "rules_of",
+    "tool_called",
+    "unmatched",
+]
 
 # Longer names are forbidden: a tool's name has at most 128 characters (2025-11-25, server/tools, tool names).
 _LONGEST_NAME: Final = 1024
@@ -23,6 +33,7 @@ _MOST_NAMES: Final = 5_000
 # Decisions remembered per set of rules.
 _REMEMBERED: Final = 1024
 _MOST_MEMBERS: Final = 64
+_SHOWN: Final = 80
 _SPECIAL: Final = re.compile(r"[*?\[]")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _KEY: Final = re.compile(rb'[ \t\n\r]*"(?:[^"\\]|\\.)*"[ \t\n\r]*:[ \t\n\r]*', re.DOTALL)
@@ -136,6 +147,12 @@ class _Names:
 def rules_of(config: ToolsConfig) -> ToolRules | None:
     """Return the compiled rules of a configuration, ``None`` if it permits every tool."""
     return None if config == ALL_TOOLS else ToolRules(config)
+
+
+def not_allowed(server_id: str, tool: str, rules: ToolRules) -> ToolNotAllowedError:
+    """Make the error for a forbidden tool of a server; ``rules`` are those that forbid it."""
+    text = f"tool {tool[:_SHOWN]!r} is forbidden by the configuration"
+    return ToolNotAllowedError(text, server_id=server_id, hint=rules.reason(tool))
 
 
 def unmatched(patterns: Iterable[str], names: Collection[str]) -> set[str]:

@@ -43,6 +43,7 @@ WAYS: dict[str, Callable[[McpManager], Awaitable[Any]]] = {
     "with a key": lambda manager: manager.execute_raw("a", DELETE, key="k"),
     "with progress": lambda manager: manager.call_tool("a", "delete", on_progress=lambda *_: None),
     "as a task": lambda manager: manager.start_task("a", "delete"),
+    "by its name in the fleet": lambda manager: manager.call_fleet_tool("a__delete"),
     "by a selector": lambda manager: manager.call_tool(Selector(server_type="mcp"), "delete"),
     "raw by a selector": lambda manager: manager.execute_raw(Selector(server_type="mcp"), DELETE),
     "escaped": lambda manager: manager.execute_text(
@@ -96,10 +97,9 @@ def names_in(reply: bytes | str) -> list[str]:
 async def test_no_way_of_calling_a_forbidden_tool_sends_anything(
     manager: McpManager, server: ScriptedServer, way: str
 ) -> None:
-    before = len(server.requests)
     with pytest.raises(ToolNotAllowedError) as caught:
         await WAYS[way](manager)
-    assert server.requests[before:] == []
+    assert server.requests_of("tools/call") == []
     error = caught.value
     assert (error.server_id, error.delivery, error.retryable, error.attempts) == ("a", "not_sent", False, 0)
     assert "tools" in error.hint
@@ -187,8 +187,10 @@ async def test_forbidden_tools_are_in_no_list(manager: McpManager) -> None:
     assert names_in(await manager.execute_text("a", '{"id":"x","method":"tools/list"}', key="k")) == ["echo", "read"]
     listed = await manager.request("a", "tools/list", on_progress=lambda *_: None)
     assert [each["name"] for each in listed["tools"]] == ["echo", "read"]
-    with pytest.raises(ToolNotFoundError):
+    with pytest.raises(ToolNotAllowedError, match="'delete' is forbidden"):
         await manager.call_fleet_tool("a__delete")
+    with pytest.raises(ToolNotFoundError):
+        await manager.call_fleet_tool("a__writ")
 
 
 async def test_everything_else_in_a_list_stays_byte_for_byte(manager: McpManager, server: ScriptedServer) -> None:
@@ -283,7 +285,7 @@ async def test_the_rules_of_a_fallback_server_count(bare: McpManager, server: Sc
 
 
 async def test_nothing_stands_in_for_a_forbidden_call(bare: McpManager, server: ScriptedServer) -> None:
-    static = {"tools/call:delete": {"content": []}, "tools/call": {"content": []}}
+    static: dict[str, Any] = {"tools/call:delete": {"content": []}, "tools/call": {"content": []}}
     fallback = {"static": static, "stale_s": 60.0}
     await bare.deploy("a", {"url": server.url, **CALM, "tools": RULES, "fallback": fallback})
     with pytest.raises(ToolNotAllowedError):
