@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         ServerNotFoundError,
         SessionLostError,
         TaskError,
+        ToolNotAllowedError,
         ToolNotFoundError,
         UrlElicitationRequiredError,
     )
@@ -217,6 +218,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ToolAnnotations",
     "ToolCatalog",
     "ToolExecution",
+    "ToolNotAllowedError",
     "ToolNotFoundError",
     "ToolResultContent",
     "ToolUseContent",
@@ -252,8 +254,8 @@ _MODULE_OF = {
             "AuthError CallError CircuitOpenError ConfigError ConfigProblem ConnectError ConnectionLostError "
             "DeadlineExceededError Delivery InputRequiredError InvalidRequestError McpManagerError "
             "NotRunningError OverloadedError ProtocolError RolloutError RpcError ScaleError ServerExistsError "
-            "ServerExitedError ServerNotFoundError SessionLostError TaskError ToolNotFoundError "
-            "UrlElicitationRequiredError"
+            "ServerExitedError ServerNotFoundError SessionLostError TaskError ToolNotAllowedError "
+            "ToolNotFoundError UrlElicitationRequiredError"
         ),
         "mcp_manager.fleet": "Applied",
         "mcp_manager.manager": "McpManager",

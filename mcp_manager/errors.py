@@ -34,6 +34,7 @@ __all__ = [
     "ServerNotFoundError",
     "SessionLostError",
     "TaskError",
+    "ToolNotAllowedError",
     "ToolNotFoundError",
     "UrlElicitationRequiredError",
 ]
@@ -163,13 +164,25 @@ class ServerExistsError(McpManagerError, ValueError):
 
 
 class ToolNotFoundError(McpManagerError, ValueError):
-    """No server of the fleet has a tool of this name."""
+    """No server of the fleet that could be listed has a tool of this name.
 
-    def __init__(self, name: str, *, nearest: str | None = None, missing: Iterable[str] = ()) -> None:
+    Parameters
+    ----------
+    name
+        The name in the fleet.
+    nearest
+        The most similar name of a tool of the same server, ``None`` without one.
+    missing
+        Why the tools of servers that may have it could not be listed, by server id.
+    """
+
+    def __init__(
+        self, name: str, *, nearest: str | None = None, missing: Mapping[str, str] | Iterable[str] = ()
+    ) -> None:
         hints = [f"did you mean {nearest}?"] if nearest is not None else []
-        unseen = ", ".join(missing)
-        if unseen:
-            hints.append(f"the tools of {unseen} could not be listed")
+        reasons = missing if isinstance(missing, Mapping) else dict.fromkeys(missing, "")
+        for server_id, reason in reasons.items():
+            hints.append(f"the tools of {server_id} could not be listed{': ' if reason else ''}{reason}")
         super().__init__(
             f"Tool {_clipped(name)} not found", hint="; ".join(hints) or "list_all_tools() names the existing ones"
         )
@@ -412,6 +425,18 @@ class InputRequiredError(CallError):
 
 class TaskError(CallError):
     """The call became a task, and the server cancelled it; how much was executed is unknown."""
+
+
+class ToolNotAllowedError(CallError):
+    """The server's configuration forbids the tool (``tools``), or the request does not say clearly which tool it calls.
+
+    Nothing was sent, and it does not count against the server. The hint names the setting.
+    """
+
+    attempts = 0
+    is_local = True
+
+    delivery: Delivery = "not_sent"
 
 
 class AuthError(CallError):

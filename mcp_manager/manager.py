@@ -55,8 +55,9 @@ from mcp_manager.session.knowledge.tool_hints import ToolHints
 from mcp_manager.transports.base import Request
 from mcp_manager.types import Selector
 from mcp_manager.verbs.client_side import ClientSide
-from mcp_manager.verbs.fleet_tools import FleetTools, ToolCache
+from mcp_manager.verbs.fleet_tools import FleetTools
 from mcp_manager.verbs.tasks import TaskVerbs
+from mcp_manager.verbs.tool_cache import ToolCache
 from mcp_manager.verbs.url_elicitation import UrlElicitations
 
 __all__ = ["McpManager"]
@@ -132,7 +133,7 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         self._on_elicitation_complete = handlers.get(ELICITATION_COMPLETE)
         is_asked_by_url = "url" in elicitation_modes(handshake_capabilities(handlers, capabilities))
         self._url_elicitations = UrlElicitations(handlers.get(ELICIT) if is_asked_by_url else None, _CLOCK)
-        self._tools = ToolCache(self._list_tools, self._stamp, _CLOCK)
+        self._tools = ToolCache(self._list_tools, self._stamp, _CLOCK, self._config.list_timeout_s)
         host = HostApplication(
             identity=client_identity(self._config, handlers, capabilities),
             handlers=listeners,
@@ -422,8 +423,11 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         return wanted
 
     async def _list_tools(self, server_id: str, timeout: float | None) -> list[Tool]:
+        template = self._supervisor_of(server_id).template
         # The list is cached from now on, so the server's notification of changes is needed.
-        self._supervisor_of(server_id).template.knowledge.subscriptions.want(TOOLS_CHANGED)
+        template.knowledge.subscriptions.want(TOOLS_CHANGED)
+        if timeout is not None:
+            timeout = max(timeout, template.config.request_timeout_s)
         return await self.list_tools(server_id, timeout=timeout)
 
     def _stamp(self, server_id: str) -> tuple[object, ...]:
@@ -431,7 +435,8 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         if supervisor is None:
             return ()
         fresh_until = supervisor.template.knowledge.cache.fresh_until(LIST_TOOLS)
-        return supervisor.template, fresh_until, *((each, each.generation) for each in supervisor.instances)
+        rules = supervisor.config.tools
+        return (supervisor.template, rules), fresh_until, *((each, each.generation) for each in supervisor.instances)
 
     def _template_of(self, server_id: str) -> SessionTemplate | None:
         supervisor = self._servers.get(server_id)

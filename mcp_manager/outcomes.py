@@ -14,6 +14,7 @@ from mcp_manager.errors import (
     ProtocolError,
     SessionLostError,
     TaskError,
+    ToolNotAllowedError,
 )
 from mcp_manager.types import CallStatus, Outcome
 
@@ -36,6 +37,8 @@ def classify_error(error: BaseException, elapsed_s: float, timeout_floor_s: floa
     -------
     The outcome for the circuit breaker, and the status for the metrics.
     """
+    if isinstance(error, ToolNotAllowedError):
+        return Outcome.IGNORED, CallStatus.CANCELLED
     if isinstance(error, CallError) and error.is_local:
         is_late = isinstance(error, DeadlineExceededError)
         return Outcome.IGNORED, CallStatus.TIMEOUT if is_late else CallStatus.CONNECT_ERROR

@@ -339,7 +339,7 @@ class ToolRates:
         self._router = router
         self._rates: dict[str, tuple[dict[str, RateConfig], dict[str, RateLimiter]]] = {}
 
-    def take(self, supervisor: Supervisor, method: str, tool: str | None, now_ns: int) -> None:
+    def take(self, supervisor: Supervisor, method: str, tool: str, now_ns: int) -> None:
         """Admit a call of a tool.
 
         Parameters
@@ -349,7 +349,7 @@ class ToolRates:
         method
             The method that a refusal is counted under.
         tool
-            The name of the tool; ``None`` if the request names none, which is admitted for the server to refuse.
+            The name of the tool.
         now_ns
             The time of the clock, in nanoseconds.
 
@@ -359,7 +359,7 @@ class ToolRates:
             The rate limit of the tool is reached.
         """
         configured = supervisor.config.limits.tools
-        if tool is None or tool not in configured:
+        if tool not in configured:
             return
         known = self._rates.get(supervisor.server_id)
         if known is None or known[0] != configured:

@@ -19,11 +19,11 @@ from mcp_manager.calls.fallback import Fallbacks
 from mcp_manager.calls.hedging import HedgedCalls, is_hedged
 from mcp_manager.calls.recovery_counts import Recoveries
 from mcp_manager.calls.retry_loop import Retries
+from mcp_manager.calls.tool_access import ToolAccess
 from mcp_manager.config import ManagerConfig
 from mcp_manager.errors import CallError
 from mcp_manager.health import HealthMonitor
-from mcp_manager.protocol.methods import CALL_TOOL, KEPT_BY_SESSION
-from mcp_manager.protocol.safety import tool_of
+from mcp_manager.protocol.methods import KEPT_BY_SESSION, LIST_TOOLS
 from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.transports.base import Sendable
@@ -69,7 +69,8 @@ class Dispatcher:
         self._begin = path.begin
         self._land = path.land
         self._tool_rates = ToolRates(router)
-        self._attempts = Attempts(router, monitor, clock, log, affinity, config)
+        self._access = ToolAccess()
+        self._attempts = Attempts(router, monitor, clock, log, affinity, config, self._access)
         self._retries = Retries(self._attempts, router, clock, log)
         self._hedged = HedgedCalls(self._attempts, router, clock)
         self._fallbacks = Fallbacks(servers, self._ask_other, clock)
@@ -103,7 +104,9 @@ class Dispatcher:
             There is no reply and no fallback: the circuit is open, a limit is reached, there is no instance, or the
             exchange failed.
         """
-        if supervisor.has_tool_rates:
+        if supervisor.tool_checks is not None:
+            if method == LIST_TOOLS:
+                return await self.make(Call(supervisor, method, request, started_ns, deadline_ns))
             self._check_tool(supervisor, method, request, started_ns)
         may_go_direct = method not in KEPT_BY_SESSION
         direct = self._begin(supervisor.record, method, request if may_go_direct else None, started_ns, deadline_ns)
@@ -138,16 +141,20 @@ class Dispatcher:
 
         Otherwise the same as :meth:`call`.
         """
-        if call.supervisor.has_tool_rates:
+        if call.supervisor.tool_checks is not None:
             self._check_tool(call.supervisor, call.method, call.request, call.started_ns)
         if call.where.key is None:
             direct = self._begin(call.supervisor.record, call.method, None, call.started_ns, call.deadline_ns)
-            return await self._make_leased(call, Leased(direct.lease))
-        try:
-            leased = self._attempts.lease(call, call.started_ns)
-        except CallError as error:
-            return await self._recover(call, None, error)
-        return await self._make_leased(call, leased)
+            leased = Leased(direct.lease)
+        else:
+            try:
+                leased = self._attempts.lease(call, call.started_ns)
+            except CallError as error:
+                return await self._recover(call, None, error)
+        reply = await self._make_leased(call, leased)
+        if call.supervisor.tool_checks is not None:
+            reply = await self._access.permitted(call, reply)
+        return reply
 
     async def call_on(self, call: Call) -> tuple[Message, Instance]:
         """Make a call without hedges and fallbacks; return its reply and the instance that sent it.
@@ -158,10 +165,14 @@ class Dispatcher:
             There is no reply.
         """
         reply, lease = await self._make_all_attempts(call)
+        if call.supervisor.tool_checks is not None:
+            reply = await self._access.permitted(call, reply)
         return reply, lease.payload
 
     async def notify(self, call: Call) -> None:
         """Send a notification to one of a server's instances; raises :class:`CallError` if it could not be sent."""
+        if call.supervisor.tool_checks is not None:
+            self._access.check(call.supervisor, call.method, call.request.params)
         await self._attempts.notify(call)
 
     async def _make_leased(self, call: Call, leased: Leased) -> Message:
@@ -199,7 +210,7 @@ class Dispatcher:
 
     async def _make_all_attempts(self, call: Call) -> tuple[Message, Lease]:
         """Make all attempts of a call; return its reply and the lease of the attempt that got it."""
-        if call.supervisor.has_tool_rates:
+        if call.supervisor.tool_checks is not None:
             self._check_tool(call.supervisor, call.method, call.request, call.started_ns)
         leased = self._attempts.lease(call, call.started_ns)
         try:
@@ -209,11 +220,21 @@ class Dispatcher:
             return await self._retries.retry(call, leased.lease, error)
 
     def _check_tool(self, supervisor: Supervisor, method: str, request: Sendable, now_ns: int) -> None:
-        """Apply the rate limit of the called tool; raises :class:`OverloadedError` above it."""
-        if method == CALL_TOOL:
-            self._tool_rates.take(supervisor, method, tool_of(request.params), now_ns)
+        """Apply the rules and the rate limits of tools.
+
+        Raises
+        ------
+        ToolNotAllowedError
+            The rules forbid the call.
+        OverloadedError
+            It is above the rate limit of its tool.
+        """
+        tool = self._access.check(supervisor, method, request.params)
+        if tool is not None:
+            self._tool_rates.take(supervisor, method, tool, now_ns)
 
     def forget(self, server_id: str) -> None:
-        """Forget the rates and counts of a server that was removed."""
+        """Forget the tools, rates and counts of a server that was removed."""
+        self._access.forget(server_id)
         self._tool_rates.forget(server_id)
         self.recoveries.forget(server_id)

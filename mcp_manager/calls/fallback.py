@@ -11,7 +11,7 @@ from mcp_manager._core.jsonrpc import RESULT, Message, scan_reply
 from mcp_manager.calls.call import Call
 from mcp_manager.calls.recovery_counts import Recovery
 from mcp_manager.config import FallbackConfig
-from mcp_manager.errors import CallError
+from mcp_manager.errors import CallError, ToolNotAllowedError
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.error_codes import INVALID_PARAMS, METHOD_NOT_FOUND
 from mcp_manager.protocol.json_reading import JsonDecoder
@@ -65,11 +65,13 @@ class Fallbacks:
                 kept.keep(call.method, call.request.params, bytes(result), self._clock())
 
     async def answer(self, call: Call, failure: CallError) -> tuple[Message, Recovery] | None:
-        """Return a fallback for a failed call and its kind; ``None`` if there is none, or the server answered.
+        """Return a fallback for a failed call and its kind; ``None`` if there is none, the server answered, or the tool is forbidden.
 
         If other servers were asked and failed too, ``failure.attempts`` and ``failure.delivery`` cover their attempts.
         """
         if call.supervisor.config.fallback == _NO_FALLBACK or failure.delivery == "answered":
+            return None
+        if isinstance(failure, ToolNotAllowedError):
             return None
         is_safe = call.is_safe
         reply = await self._from_others(call, failure, is_safe)

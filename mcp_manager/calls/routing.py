@@ -18,21 +18,25 @@ from mcp_manager.errors import (
     OverloadedError,
     ServerNotFoundError,
     SessionLostError,
+    ToolNotAllowedError,
 )
 from mcp_manager.fleet.index import Chooser, FleetIndex, Group
 from mcp_manager.health import HealthMonitor
+from mcp_manager.protocol.methods import CALL_TOOL
 from mcp_manager.protocol.request import Operation
 from mcp_manager.runtime.background import background_task, read_failure
 from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.types import Selector, ServerState
-from mcp_manager.verbs.fleet_tools import ToolCache
+from mcp_manager.verbs.tool_cache import ToolCache
 
 __all__ = ["Routing"]
 
 T = TypeVar("T")
 
 _UNEXECUTED: Final = ("not_sent", "rejected")
+# Failures that cost no server anything: the next one is asked without a withdrawal from the retry budget.
+_REFUSALS: Final = (CircuitOpenError, OverloadedError, ToolNotAllowedError)
 _PER_PRIORITY: Final = 3
 _IN_ALL: Final = 8
 _KEYS: Final = 10_000
@@ -123,7 +127,7 @@ class Routing:
             executed.
         """
         end_ns = None if timeout is None else self._clock() + round(timeout * 1e9)
-        group = await self._group(selector, timeout)
+        group = self._permitting(await self._group(selector, timeout), operation)
         key = operation.key
         pinned = self._pinned(selector, key)
         tried: list[str] = []
@@ -217,8 +221,15 @@ class Routing:
                 operation.method, operation.tool, supervisor.config.retry, supervisor.template.knowledge.hints
             ):
                 return False
-        was_refused_here = error.delivery == "not_sent" and isinstance(error, CircuitOpenError | OverloadedError)
+        was_refused_here = error.delivery == "not_sent" and isinstance(error, _REFUSALS)
         return was_refused_here or supervisor is None or self._router.withdraw(supervisor.record, self._clock())
+
+    def _permitting(self, group: Group, operation: Operation) -> Group:
+        """Return the servers that permit the tool of an operation; all, if none does: the error of one says so."""
+        if operation.method != CALL_TOOL or not isinstance(operation.tool, str):
+            return group
+        part = self._index.permitting(group, operation.tool)
+        return part if len(part) else group
 
     # Keys
 

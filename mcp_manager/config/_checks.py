@@ -14,6 +14,7 @@ from mcp_manager.config._url import check_url, is_address_url, split_nameserver
 from mcp_manager.config.auth import AuthConfig
 from mcp_manager.config.model import ServerConfig
 from mcp_manager.config.resilience import FallbackConfig
+from mcp_manager.config.tools import ToolsConfig
 
 __all__ = ["OWNED_HEADERS", "TRANSPORT_SPELLINGS", "check_settings", "check_text"]
 
@@ -95,6 +96,7 @@ def check_settings(config: ServerConfig, path: str) -> None:
             )
         _check_process(config, path)
     _check_fallback(config.fallback, at(path, "fallback"))
+    _check_tools(config.tools, at(path, "tools"))
     _check_rpc_errors(config.breaker.rpc_errors, at(path, "breaker.rpc_errors"))
     for section, lower, upper in _ASCENDING:
         settings = getattr(config, section)
@@ -153,6 +155,17 @@ def _check_fallback(fallback: FallbackConfig, path: str) -> None:
             msgspec.json.encode(result)
         except (TypeError, ValueError, RecursionError) as error:
             raise FieldProblem(where, "cannot be written as JSON") from error
+
+
+def _check_tools(tools: ToolsConfig, path: str) -> None:
+    for name, patterns in (("allow", tools.allow or ()), ("deny", tools.deny)):
+        for index, pattern in enumerate(patterns):
+            where = f"{at(path, name)}[{index}]"
+            check_text(pattern, where)
+            if pattern != pattern.strip():
+                raise FieldProblem(where, "begins or ends with white space", "remove it: no tool with it can be called")
+            if "${" in pattern:
+                raise FieldProblem(where, "contains ${, but no variable is filled in here", "write the name itself")
 
 
 def _check_endpoints(config: ServerConfig, path: str) -> None:

@@ -110,13 +110,13 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
         Cache results for as long as the server declares them valid. Only servers of 2026-07-28 or later do.
     validate_output
         Check what a tool returns against the output schema in its listing.
-    tools
-        See :class:`ToolsConfig`.
     breaker, health, restart
         See :class:`BreakerConfig`, :class:`HealthConfig` and :class:`RestartConfig`.
     balancing, discovery, retry, hedge, fallback, limits
         See :class:`BalancingConfig`, :class:`DiscoveryConfig`, :class:`RetryConfig`, :class:`HedgeConfig`,
         :class:`FallbackConfig` and :class:`LimitsConfig`.
+    tools
+        Which tools may be listed and called: see :class:`ToolsConfig`.
     hidden_texts
         Additional texts to mask in every error, log, view and snapshot; texts shorter than four characters are ignored.
         Values that ``${VAR}`` inserted from the environment are added automatically, except very short ones. Keys,
@@ -157,7 +157,6 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
     max_response_values: Annotated[int, Meta(ge=1000, le=2**40)] | None = None
     cache: bool = True
     validate_output: bool = True
-    tools: ToolsConfig = ToolsConfig()
     breaker: BreakerConfig = BreakerConfig()
     health: HealthConfig = HealthConfig()
     restart: RestartConfig = RestartConfig()
@@ -167,6 +166,7 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
     hedge: HedgeConfig = HedgeConfig()
     fallback: FallbackConfig = FallbackConfig()
     limits: LimitsConfig = LimitsConfig()
+    tools: ToolsConfig = ToolsConfig()
     hidden_texts: tuple[str, ...] = ()
     extras: dict[str, Any] = {}
 
@@ -231,6 +231,8 @@ class ManagerConfig(Settings, frozen=True, kw_only=True):
     handler_timeout_s
         Seconds a handler may take to answer a server's request, such as a question to the user; then the server gets an
         error.
+    list_timeout_s
+        Seconds that ``list_all_tools()`` waits for the tools of a server if its caller gives no timeout.
     max_concurrent, max_waiting, max_wait_s
         The most calls in flight at a time, over all servers; 0 sets no limit. Up to ``max_waiting`` further calls wait
         in order, each for up to ``max_wait_s`` seconds.
@@ -252,6 +254,7 @@ class ManagerConfig(Settings, frozen=True, kw_only=True):
     probe_concurrency: Count = 64
     shutdown_timeout_s: PositiveSeconds = 10.0
     handler_timeout_s: PositiveSeconds = 300.0
+    list_timeout_s: PositiveSeconds = 5.0
     max_concurrent: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     max_waiting: Annotated[int, Meta(ge=0, le=1_000_000)] = 1_000
     max_wait_s: Seconds = 1.0

@@ -48,7 +48,6 @@ _NULLABLE: Final = frozenset({"url", "command", "cwd", "args", "env", "headers",
 _SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "auth": AuthConfig,
     "tls": TlsConfig,
-    "tools": ToolsConfig,
     "breaker": BreakerConfig,
     "health": HealthConfig,
     "restart": RestartConfig,
@@ -60,6 +59,7 @@ _SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "fallback": FallbackConfig,
     "limits": LimitsConfig,
     "limits.rate": RateConfig,
+    "tools": ToolsConfig,
 }
 _CHOICES: Final = {
     "connect": ("eager", "lazy"),

@@ -1,23 +1,41 @@
-"""The configuration of which tools of a server may be used."""
+"""The configuration of the tools of a server that may be listed and called."""
 
 from __future__ import annotations
 
+from typing import Annotated, Final
+
+from msgspec import Meta
+
 from mcp_manager.config._struct import Settings
 
-__all__ = ["ToolsConfig"]
+__all__ = ["ALL_TOOLS", "ToolsConfig"]
+
+ToolPattern = Annotated[str, Meta(min_length=1, max_length=256)]
+"""The name of a tool, or a glob pattern for names."""
+ToolPatterns = Annotated[tuple[ToolPattern, ...], Meta(max_length=1000)]
+"""Up to 1,000 names and patterns."""
 
 
 class ToolsConfig(Settings, frozen=True, kw_only=True):
     """Name the tools of a server that may be listed and called.
 
+    A forbidden tool is left out of every list, and a call of it raises :class:`ToolNotAllowedError` before anything is
+    sent. The names are compared as they are: by code points, without Unicode normalization, in upper and lower case.
+    Both fields take names and glob patterns: ``*`` stands for any characters, ``?`` for one, ``[abc]`` for one of
+    these, ``[!abc]`` for one of the others, and ``[*]`` for ``*`` itself.
+
     Parameters
     ----------
     allow
-        Patterns of the tools that may be used, as ``fnmatch`` reads them: ``*`` stands for any text, ``?`` for one
-        character. Default: all tools.
+        The tools that are allowed; ``None`` allows all, an empty list none. It is the safer choice of the two: a tool
+        that the server adds later stays forbidden.
     deny
-        Patterns of the tools that may not be used, even if ``allow`` names them.
+        The tools that are forbidden, even if ``allow`` names them.
     """
 
-    allow: tuple[str, ...] | None = None
-    deny: tuple[str, ...] = ()
+    allow: ToolPatterns | None = None
+    deny: ToolPatterns = ()
+
+
+ALL_TOOLS: Final = ToolsConfig()
+"""The default: every tool may be listed and called."""

@@ -6,7 +6,8 @@ from bisect import insort
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final, NamedTuple
 
-from mcp_manager.config import ServerConfig
+from mcp_manager.config import ServerConfig, ToolsConfig
+from mcp_manager.protocol.tool_rules import rules_of
 
 __all__ = ["Chooser", "FleetIndex", "Group", "Traits", "traits_of"]
 
@@ -17,11 +18,12 @@ _DRAWS: Final = 8
 
 
 class Traits(NamedTuple):
-    """The part of a server's configuration that selectors and priorities use."""
+    """The part of a server's configuration that selectors, priorities and the choice of a server for a tool use."""
 
     tags: tuple[str, ...]
     server_type: str
     priority: int
+    tools: ToolsConfig = ToolsConfig()
 
 
 class Chooser(NamedTuple):
@@ -227,6 +229,10 @@ class FleetIndex:
         self._groups: dict[tuple[tuple[str, ...], str | None], Group] = {}
         # Groups by their first tag, or by their type if they have no tag, or under None if they have neither.
         self._anchored: dict[tuple[str, str] | None, list[Group]] = {}
+        # The parts of groups that permit a tool, each with the version it was made at.
+        self._permitting: dict[tuple[Group, str], tuple[int, Group]] = {}
+        # How many servers have rules for tools.
+        self._with_rules = 0
         self.version = 0
 
     def put(self, server_id: str, traits: Traits) -> None:
@@ -241,6 +247,7 @@ class FleetIndex:
             self.remove(server_id)
         self.version += 1
         self._traits[server_id] = traits
+        self._count_rules(traits, 1)
         for group in self._candidates(traits):
             group.add(server_id, traits)
 
@@ -250,6 +257,7 @@ class FleetIndex:
         if traits is None:
             return
         self.version += 1
+        self._count_rules(traits, -1)
         for group in self._candidates(traits):
             group.remove(server_id, traits)
 
@@ -257,6 +265,8 @@ class FleetIndex:
         """Return the group of the servers with all of these tags and this type (``None``: any type)."""
         if self._traits is None:
             self._traits = dict(self._deployed())
+            for traits in self._traits.values():
+                self._count_rules(traits, 1)
         wanted = (tuple(sorted(set(tags))), server_type)
         group = self._groups.pop(wanted, None)
         if group is None:
@@ -270,6 +280,28 @@ class FleetIndex:
         self._groups[wanted] = group
         return group
 
+    def permitting(self, group: Group, tool: str) -> Group:
+        """Return the servers of a group whose rules permit a tool; the group itself if none of all servers has rules.
+
+        Parameters
+        ----------
+        group
+            A group, or a part of one.
+        tool
+            The name of the tool.
+        """
+        if not self._with_rules:
+            return group
+        version, part = self._permitting.pop((group, tool), (-1, group))
+        if version != self.version:
+            members = (each for level in group.by_priority().values() for each in level)
+            part = self.part(group, (each for each in members if self._permits(each, tool)))
+        while len(self._permitting) >= _GROUPS_AT_MOST:
+            del self._permitting[next(iter(self._permitting))]
+        # Inserted last, so that the least recently used one is dropped first.
+        self._permitting[group, tool] = self.version, part
+        return part
+
     def part(self, group: Group, server_ids: Iterable[str]) -> Group:
         """Return a new group with those of the given servers that belong to ``group``; it is not updated later."""
         part = Group(group.tags, group.server_type)
@@ -278,6 +310,15 @@ class FleetIndex:
             if traits is not None:
                 part.add(server_id, traits)
         return part
+
+    def _permits(self, server_id: str, tool: str) -> bool:
+        traits = (self._traits or {}).get(server_id)
+        rules = None if traits is None else rules_of(traits.tools)
+        return rules is None or rules.permits(tool)
+
+    def _count_rules(self, traits: Traits, change: int) -> None:
+        if rules_of(traits.tools) is not None:
+            self._with_rules += change
 
     def _candidates(self, traits: Traits) -> Iterator[Group]:
         anchors = [("tag", tag) for tag in dict.fromkeys(traits.tags)]
@@ -294,7 +335,7 @@ class FleetIndex:
 
 def traits_of(config: ServerConfig) -> Traits:
     """Return the traits of a server's configuration."""
-    return Traits(config.tags, config.server_type, config.priority)
+    return Traits(config.tags, config.server_type, config.priority, config.tools)
 
 
 def _anchor(group: Group) -> tuple[str, str] | None:

@@ -10,6 +10,7 @@ from mcp_manager._core.router import Router
 from mcp_manager._core.snapshots import BackendReading as Backend
 from mcp_manager.config import ManagerConfig, ServerConfig
 from mcp_manager.config.redaction import shown_place
+from mcp_manager.config.tools import ALL_TOOLS, ToolsConfig
 from mcp_manager.observe.views import Judge
 from mcp_manager.protocol.revisions import Era
 from mcp_manager.runtime.loop_lag import LoopLagView
@@ -112,6 +113,8 @@ class ServerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         Its instances by index, those that still connect or drain included.
     tls_verify
         ``False`` if its configuration accepts every certificate.
+    tools
+        Which tools may be listed and called; ``None`` if all may be.
     """
 
     id: str
@@ -133,6 +136,7 @@ class ServerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     p99_s: float | None
     instances: tuple[InstanceSnapshot, ...]
     tls_verify: bool = True
+    tools: ToolsConfig | None = None
 
 
 class ManagerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -209,6 +213,7 @@ def server_snapshot(supervisor: Supervisor, judge: Judge, router: Router, now_ns
         p99_s=read.window.p99_s,
         instances=tuple(sorted(instances, key=lambda each: each.index)),
         tls_verify=config.tls.verify,
+        tools=None if config.tools == ALL_TOOLS else config.tools,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from mcp_manager._core.router import Router
+from mcp_manager.config.tools import ALL_TOOLS, ToolsConfig
 from mcp_manager.errors import CallError
 from mcp_manager.health.readiness import ready_count
 from mcp_manager.protocol.handshake import ServerIdentity
@@ -58,6 +59,8 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     restarts
         Restarts of child processes by cause: those that ended by themselves (``exit``), and those that were killed
         because they did not answer (``hang``).
+    tools
+        Which tools may be listed and called; ``None`` if all may be.
     """
 
     id: str
@@ -79,6 +82,7 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     pids: tuple[int, ...]
     tls_verify: bool = True
     restarts: dict[RestartCause, int] = msgspec.field(default_factory=dict)
+    tools: ToolsConfig | None = None
 
 
 def server_view(supervisor: Supervisor, judge: Judge, router: Router, now_ns: int) -> ServerView:
@@ -113,6 +117,7 @@ def server_view(supervisor: Supervisor, judge: Judge, router: Router, now_ns: in
         pids=tuple(pid for each in instances if (pid := each.pid)),
         tls_verify=config.tls.verify,
         restarts=dict(supervisor.restarts or {}),
+        tools=None if config.tools == ALL_TOOLS else config.tools,
     )
 
 

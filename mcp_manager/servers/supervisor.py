@@ -19,6 +19,7 @@ from mcp_manager.errors import CallError, ServerExitedError
 from mcp_manager.runtime.background import background_task
 from mcp_manager.servers.core_settings import balancing_settings, breaker_settings, identity_of, in_ns, limits_of
 from mcp_manager.servers.instance import Instance
+from mcp_manager.servers.tool_checks import tool_checks_of
 from mcp_manager.session import SessionTemplate
 from mcp_manager.types import CircuitState
 
@@ -106,7 +107,6 @@ class Supervisor:
         "_tasks",
         "_template",
         "desired",
-        "has_tool_rates",
         "in_maintenance",
         "is_over",
         "record",
@@ -114,6 +114,7 @@ class Supervisor:
         "restarts",
         "rollout",
         "server_id",
+        "tool_checks",
     )
 
     def __init__(
@@ -144,7 +145,7 @@ class Supervisor:
         self.server_id = template.server_id
         self.record = router.server(template.server_id)
         self.request_timeout_ns = in_ns(template.config.request_timeout_s)
-        self.has_tool_rates = bool(template.config.limits.tools)
+        self.tool_checks = tool_checks_of(template.config)
 
     @property
     def config(self) -> ServerConfig:
@@ -285,7 +286,7 @@ class Supervisor:
         self._retired = tuple(each for each in self._retired if each is not template)
         self._template = template
         self.request_timeout_ns = in_ns(template.config.request_timeout_s)
-        self.has_tool_rates = bool(template.config.limits.tools)
+        self.tool_checks = tool_checks_of(template.config)
         self.balance()
         self._release()
 

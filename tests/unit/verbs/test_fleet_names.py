@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_manager.verbs.fleet_tools import fleet_names
+from mcp_manager.verbs.tool_catalog import fleet_names, possible_owners
 
 ALLOWED = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 # Few characters, so that what could be confused is drawn often.
@@ -36,6 +36,21 @@ def test_a_name_depends_neither_on_the_order_nor_on_the_other_pairs(
     random.shuffle(shuffled)
     assert fleet_names(shuffled) == names
     assert all(fleet_names([pair]) == {pair: name} for pair, name in names.items())
+
+
+@given(PAIRS)
+def test_a_name_is_looked_for_on_the_server_that_has_it(pairs: list[tuple[str, str]]) -> None:
+    server_ids = list(dict.fromkeys(server_id for server_id, _ in pairs))
+    for (server_id, _), name in fleet_names(pairs).items():
+        assert server_id in possible_owners(name, server_ids)
+
+
+def test_a_plain_name_is_looked_for_on_one_server() -> None:
+    server_ids = ["a", "a_", "a__b", "a.b", "b", "a__b__c"]
+    assert possible_owners("a__b__c", server_ids) == ["a"]
+    assert possible_owners("a___b", server_ids) == ["a"]
+    assert possible_owners("a__b__c_00000000", server_ids) == ["a", "a__b"]
+    assert possible_owners("c__b", server_ids) == possible_owners("a", []) == possible_owners("", server_ids) == []
 
 
 @pytest.mark.parametrize(
