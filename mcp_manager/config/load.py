@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -238,7 +239,11 @@ class _Loading:
             for problem in () if entry.is_off else entry.problems:
                 self._found.add(problem, is_of_server=True)
             self._environment.note(entry.around.secrets)
-            fields = settle(each)
+            try:
+                fields = settle(each)
+            except FieldProblem as problem:
+                self._found.add(problem, is_of_server=True)
+                continue
             # Without a place, the other problems say why.
             if fields is not None and (not entry.problems or "url" in fields or "command" in fields):
                 self._build(each.server_id, fields, entry.path, defaults, shared, entry)
@@ -258,11 +263,13 @@ class _Loading:
             check_server_id(server_id, where)
         except FieldProblem as problem:
             problems.append(problem)
-        own = defaults.applied_to(self._filled(fields, where, problems))
-        filled_in = (*shared, *self._environment.take())
-        if filled_in and isinstance(own.get("hidden_texts", []), list):
-            own["hidden_texts"] = [*own.get("hidden_texts", []), *dict.fromkeys(filled_in)]
-        config, wrong = build_with_all_problems(own, server_id=server_id, path=where)
+        config, wrong = None, [FieldProblem(where, "nested too deeply")]
+        with contextlib.suppress(RecursionError):
+            own = defaults.applied_to(self._filled(fields, where, problems))
+            filled_in = (*shared, *self._environment.take())
+            if filled_in and isinstance(own.get("hidden_texts", []), list):
+                own["hidden_texts"] = [*own.get("hidden_texts", []), *dict.fromkeys(filled_in)]
+            config, wrong = build_with_all_problems(own, server_id=server_id, path=where)
         paths = {problem.path for problem in problems}
         problems += [problem for problem in wrong if problem.path not in paths]
         for each in problems:

@@ -82,7 +82,10 @@ def convert_auth(found: Entry, value: Any, where: str, ours: str) -> None:
         return
     if isinstance(value, dict) and not value.keys() <= set(AuthConfig.__struct_fields__):
         names = {name.replace("_", "").replace("-", "").lower() for name in value}
-        if names & {"clientid", "clientsecret", *_SCOPES} and "type" not in value:
+        if names & {"clientid", "clientsecret", *_SCOPES} and str(value.get("type", "oauth")).lower() in (
+            "oauth",
+            "oauth2",
+        ):
             convert_oauth(found, value, where, ours)
             return
     found.put(ours, value, where)

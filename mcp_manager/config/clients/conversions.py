@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from mcp_manager.config._checks import OWNED_HEADERS, TRANSPORT_SPELLINGS
-from mcp_manager.config._plain import describe, kind_of
-from mcp_manager.config._problem import FieldProblem, entry, join, shown
+from mcp_manager.config._plain import describe
+from mcp_manager.config._problem import FieldProblem, entry, join
 from mcp_manager.config.clients.authorization import (
     convert_api_key,
     convert_auth,
@@ -21,11 +21,28 @@ from mcp_manager.config.clients.authorization import (
 )
 from mcp_manager.config.clients.dotenv import read_variables
 from mcp_manager.config.clients.entry import Entry
+from mcp_manager.config.clients.values import (
+    as_flag,
+    as_list,
+    as_number,
+    as_object,
+    as_text,
+    as_variable_name,
+    as_word,
+    members_of,
+)
 
 __all__ = ["CONVERSIONS", "take"]
 
 _LONGEST_S: Final = 31_536_000.0
 _NEEDS_SHELL: Final = re.compile(r"[|&;<>()`*?\[\]!#\n\\]|\$(?!\{[A-Za-z_][A-Za-z0-9_]*(?::-[^{}]*)?\})")
+_LISTS: Final = {
+    "allow": "allow", "include": "allow", "allowed": "allow", "enabled": "allow",
+    "deny": "deny", "exclude": "deny", "excluded": "deny", "denied": "deny", "blocked": "deny", "disabled": "deny",
+}  # fmt: skip
+"""What a list in an object of tools means."""
+_DURATION: Final = re.compile(r"\s*(\d{1,12}(?:\.\d{1,9})?)\s*(ms|s|sec|m|min|h)?\s*")
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _BUILT_IN: Final = frozenset({"builtin", "platform", "frontend", "inline_python", "inmemory", "sdk", "extension"})
 """Transports of what is part of a client, and no server that others could use."""
 
@@ -47,6 +64,15 @@ def take(found: Entry, settings: Mapping[str, Any], path: str) -> None:
                 found.tell_meaning(name, field.ours)
 
 
+def _url(found: Entry, value: Any, where: str, ours: str) -> None:
+    """Take a URL; ``unix:///run/x.sock#/mcp`` is a socket and a path."""
+    if isinstance(value, str) and value.lower().startswith("unix://"):
+        path, _, rest = value[len("unix://") :].partition("#")
+        found.put("unix_socket", path, where)
+        value = f"http://localhost{rest if rest.startswith('/') else '/' + rest}"
+    found.put(ours, value, where)
+
+
 def _same(found: Entry, value: Any, where: str, ours: str) -> None:
     found.put(ours, value, where)
 
@@ -56,15 +82,15 @@ def _harmless(_found: Entry, _value: Any, _where: str, _ours: str) -> None:
 
 
 def _off(found: Entry, value: Any, where: str, _ours: str) -> None:
-    found.is_off = _flag(value, where) or found.is_off
+    found.is_off = as_flag(value, where) or found.is_off
 
 
 def _on(found: Entry, value: Any, where: str, _ours: str) -> None:
-    found.is_off = not _flag(value, where) or found.is_off
+    found.is_off = not as_flag(value, where) or found.is_off
 
 
 def _options(found: Entry, value: Any, where: str, _ours: str) -> None:
-    for name, each in _object(value, where).items():
+    for name, each in as_object(value, where).items():
         if name in ("enabled", "disabled"):
             (_on if name == "enabled" else _off)(found, each, join(where, name), "")
         elif each not in (None, {}, []):
@@ -81,38 +107,46 @@ def _command(found: Entry, value: Any, where: str, ours: str) -> None:
                 )
         return
     if isinstance(value, list):
-        words = [_word(each, f"{where}[{index}]") for index, each in enumerate(value)]
+        words = [as_word(each, f"{where}[{index}]") for index, each in enumerate(value)]
         if not words:
             raise FieldProblem(where, "the list is empty", "give the program and its arguments")
         found.put("command", words[0], where)
         found.put("args", [*words[1:], *found.ours.get("args", [])], where)
         return
+    words = value.split() if isinstance(value, str) else []
+    if len(words) > 1 and not {"/", "\\", '"', "'", "$"} & set(words[0]):
+        # Some clients give it to a shell. A program's name without a folder has no spaces.
+        try:
+            program, *rest = shlex.split(value)
+        except ValueError:
+            raise FieldProblem(where, "has a quotation mark that is not closed") from None
+        found.note(f"{found.short(where)} is split into the program and its arguments")
+        found.put(ours, program, where)
+        found.put("args", [*rest, *found.ours.get("args", [])], where)
+        return
     found.put(ours, value, where)
 
 
 def _arguments(found: Entry, value: Any, where: str, ours: str) -> None:
-    words = [_word(each, f"{where}[{index}]") for index, each in enumerate(_list(value, where))]
+    if isinstance(value, str):
+        found.note(f"{found.short(where)} is split into words")
+        try:
+            value = shlex.split(value)
+        except ValueError:
+            raise FieldProblem(where, "has a quotation mark that is not closed") from None
+    words = [as_word(each, f"{where}[{index}]") for index, each in enumerate(as_list(value, where))]
     found.put(ours, [*found.ours.get(ours, []), *words], where)
 
 
 def _variables(found: Entry, value: Any, where: str, ours: str) -> None:
     """Take variables: an object, or a list of ``NAME=value``; numbers and booleans become text."""
-    members: list[tuple[str, Any]] = []
-    if isinstance(value, list):
-        for index, each in enumerate(value):
-            name, equals, text = each.partition("=") if isinstance(each, str) else ("", "", "")
-            if not equals:
-                raise FieldProblem(f"{where}[{index}]", "is not NAME=value")
-            members.append((name, text))
-    else:
-        members = list(_object(value, where).items())
-    for name, each in members:
+    for name, each in members_of(value, where, "="):
         if each is not None:
-            found.put_member(ours, name, _word(each, entry(where, name)), where)
+            found.put_member(ours, name, as_word(each, entry(where, name)), where)
 
 
 def _env_file(found: Entry, value: Any, where: str, ours: str) -> None:
-    name = found.rewritten(_text(value, where), where).replace("$${", "${")
+    name = found.rewritten(as_text(value, where), where).replace("$${", "${")
     for variable, text in read_variables(found.around, name, where).items():
         # Those that ``env`` gives come first.
         if variable not in found.ours.get(ours, {}):
@@ -122,14 +156,14 @@ def _env_file(found: Entry, value: Any, where: str, ours: str) -> None:
 
 def _variable_names(found: Entry, value: Any, where: str, ours: str) -> None:
     names = []
-    for index, each in enumerate(_list(value, where)):
+    for index, each in enumerate(as_list(value, where)):
         name = each.get("name") if isinstance(each, dict) else each
-        names.append(_text(name, f"{where}[{index}]"))
+        names.append(as_text(name, f"{where}[{index}]"))
     found.put(ours, [*found.ours.get(ours, []), *names], where)
 
 
 def _folder(found: Entry, value: Any, where: str, ours: str) -> None:
-    text = found.rewritten(_text(value, where), where)
+    text = found.rewritten(as_text(value, where), where)
     if text and not os.path.isabs(text) and not text.startswith(("~", "$", "%")):
         text = os.path.normpath(found.around.workspace / text)
     found.put(ours, text, where)
@@ -138,30 +172,30 @@ def _folder(found: Entry, value: Any, where: str, ours: str) -> None:
 def _headers(found: Entry, value: Any, where: str, ours: str) -> None:
     """Take header fields, without those that the manager sets itself."""
     owned = []
-    for name, each in _object(value, where).items():
+    for name, each in members_of(value, where, ":"):
         if name.lower() in OWNED_HEADERS:
             owned.append(name)
         elif each is not None:
-            found.put_member(ours, name, _word(each, entry(where, name)), where)
+            found.put_member(ours, name, as_word(each, entry(where, name)), where)
     if owned:
         found.note(f"{', '.join(sorted(owned))} in {found.short(where)} is ignored, because the manager sets it")
 
 
 def _header_variables(found: Entry, value: Any, where: str, ours: str) -> None:
-    for name, variable in _object(value, where).items():
-        found.put_member(ours, name, f"${{{_variable_name(variable, entry(where, name))}}}", where)
+    for name, variable in as_object(value, where).items():
+        found.put_member(ours, name, f"${{{as_variable_name(variable, entry(where, name))}}}", where)
 
 
 def _transport(found: Entry, value: Any, where: str, ours: str) -> None:
     if isinstance(value, dict):
         take(found, value, where)
         return
-    spelling = _text(value, where)
+    spelling = as_text(value, where)
     folded = spelling.lower().replace("_", "-")
     if spelling.lower() in _BUILT_IN:
         found.skipped = f"is part of {found.dialect.client} ({spelling.lower()}), and no server of its own"
         return
-    transport = {"local": "stdio", "remote": "http", "http-stream": "http"}.get(
+    transport = {"local": "stdio", "remote": "http", "http-stream": "http", "url": "http"}.get(
         folded, TRANSPORT_SPELLINGS.get(folded, spelling)
     )
     if transport not in ("http", "sse", "stdio"):
@@ -194,12 +228,14 @@ def _opencode_timeout(found: Entry, value: Any, where: str, ours: str) -> None:
 
 
 def _ambiguous_time(found: Entry, value: Any, where: str, _ours: str) -> None:
-    _number(value, where)
+    if isinstance(value, str) and (duration := _DURATION.fullmatch(value)) is not None and duration[2]:
+        _time(found, value, where, "request_timeout_s", 1.0)
+        return
     found.note(f"{found.short(where)} is ignored, because its unit differs between clients; give request_timeout_s")
 
 
 def _tool_names(found: Entry, value: Any, where: str, ours: str) -> None:
-    names = [_text(each, f"{where}[{index}]") for index, each in enumerate(_list(value, where))]
+    names = [as_text(each, f"{where}[{index}]") for index, each in enumerate(as_list(value, where))]
     kind = ours.rpartition(".")[2]
     tools = found.ours.setdefault("tools", {})
     if kind == "allow" and names == ["*"]:
@@ -211,7 +247,7 @@ def _tool_names(found: Entry, value: Any, where: str, ours: str) -> None:
 
 
 def _tool_names_if_any(found: Entry, value: Any, where: str, ours: str) -> None:
-    if _list(value, where):
+    if as_list(value, where):
         _tool_names(found, value, where, ours)
 
 
@@ -220,16 +256,20 @@ def _tools(found: Entry, value: Any, where: str, ours: str) -> None:
     if isinstance(value, list):
         _tool_names(found, value, where, f"{ours}.allow")
         return
-    members = _object(value, where)
+    members = as_object(value, where)
     if members.keys() <= {"allow", "deny"}:
         found.put(ours, value, where)
+        return
+    if members.keys() <= _LISTS.keys():
+        for name, each in members.items():
+            _tool_names(found, each, join(where, name), f"{ours}.{_LISTS[name]}")
         return
     off, changed = [], []
     for name, each in members.items():
         enabled = each if isinstance(each, bool) else each.get("enabled") if isinstance(each, dict) else None
         if enabled is False:
             off.append(name)
-        if isinstance(each, dict) and each.keys() - {"enabled"}:
+        if not isinstance(each, bool) and not (isinstance(each, dict) and each.keys() <= {"enabled"}):
             changed.append(name)
     if off:
         _tool_names(found, off, where, f"{ours}.deny")
@@ -240,9 +280,9 @@ def _tools(found: Entry, value: Any, where: str, ours: str) -> None:
 def _helper(found: Entry, value: Any, where: str, ours: str) -> None:
     """Take a command that prints headers. What needs a shell is not run."""
     if isinstance(value, list):
-        found.put(ours, [_word(each, f"{where}[{index}]") for index, each in enumerate(value)], where)
+        found.put(ours, [as_word(each, f"{where}[{index}]") for index, each in enumerate(value)], where)
         return
-    text = found.rewritten(_text(value, where), where)
+    text = found.rewritten(as_text(value, where), where)
     try:
         words = shlex.split(text)
     except ValueError:
@@ -257,7 +297,7 @@ def _request_options(found: Entry, value: Any, where: str, _ours: str) -> None:
     """Take the options of Continue's requests."""
     fields = {"headers": "headers", "timeout": "request_timeout_s", "proxy": "proxy"}
     tls = {"verifySsl": "verify", "caBundlePath": "ca_file"}
-    for name, each in _object(value, where).items():
+    for name, each in as_object(value, where).items():
         inner = join(where, name)
         if each is None:
             continue
@@ -276,74 +316,28 @@ def _request_options(found: Entry, value: Any, where: str, _ours: str) -> None:
 
 
 def _sandbox(found: Entry, value: Any, where: str, _ours: str) -> None:
-    if _flag(value, where):
+    if as_flag(value, where):
         found.note("the sandbox is ignored: the program runs without one")
 
 
 def _time(found: Entry, value: Any, where: str, ours: str, unit: float) -> None:
-    seconds = _number(value, where) * unit
+    duration = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if duration is not None:
+        value, unit = float(duration[1]), _UNITS.get(duration[2], unit)
+    seconds = as_number(value, where) * unit
     if seconds < 0:
         raise FieldProblem(where, f"expected a number from 0, got {describe(value)}")
     # In the clients, 0 turns the limit off.
     found.put(ours, min(seconds, _LONGEST_S) if seconds else _LONGEST_S, where)
 
 
-def _word(value: Any, where: str) -> str:
-    """Return text, or a number or boolean as JSON writes it."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return str(int(value))
-    if isinstance(value, int | float):
-        return str(value)
-    raise FieldProblem(where, f"expected a string, got {describe(value)}")
-
-
-def _text(value: Any, where: str) -> str:
-    if not isinstance(value, str):
-        raise FieldProblem(where, f"expected a string, got {kind_of(value)}")
-    return value
-
-
-def _flag(value: Any, where: str) -> bool:
-    if not isinstance(value, bool):
-        raise FieldProblem(where, f"expected true or false, got {describe(value)}")
-    return value
-
-
-def _number(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        raise FieldProblem(where, f"expected a number, got {kind_of(value)}")
-    return min(float(value), 1e12) if abs(value) < 1e300 else 1e12
-
-
-def _list(value: Any, where: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise FieldProblem(where, f"expected an array, got {kind_of(value)}")
-    return value
-
-
-def _object(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise FieldProblem(where, f"expected an object, got {kind_of(value)}")
-    return value
-
-
-def _variable_name(value: Any, where: str) -> str:
-    name = _text(value, where)
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-        raise FieldProblem(where, f"{shown(name) if len(name) < 20 else 'it'} is not the name of a variable")
-    return name
-
-
 def _bearer_variable(found: Entry, value: Any, where: str, ours: str) -> None:
-    found.put(ours, {"type": "bearer", "token": f"${{{_variable_name(value, where)}}}"}, where)
+    found.put(ours, {"type": "bearer", "token": f"${{{as_variable_name(value, where)}}}"}, where)
 
 
 CONVERSIONS: Final[Mapping[str, Callable[[Entry, Any, str, str], None]]] = {
     "same": _same,
+    "url": _url,
     "harmless": _harmless,
     "off": _off,
     "on": _on,

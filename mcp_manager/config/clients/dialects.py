@@ -87,7 +87,7 @@ COMMON_FIELDS: Final[Mapping[str, Field]] = {
     "args": Field("args", "arguments"),
     "env": Field("env", "variables"),
     "cwd": Field("cwd", "folder"),
-    "url": Field("url"),
+    "url": Field("url", "url"),
     "headers": Field("headers", "headers"),
     "type": Field("transport", "transport"),
     "transport": Field("transport", "transport"),
@@ -101,11 +101,11 @@ COMMON_FIELDS: Final[Mapping[str, Field]] = {
 """What all clients agree on."""
 
 FOREIGN_FIELDS: Final[Mapping[str, Field]] = {
-    "serverUrl": Field("url"),
-    "httpUrl": Field("url"),
-    "baseUrl": Field("url"),
-    "uri": Field("url"),
-    "endpoint": Field("url"),
+    "serverUrl": Field("url", "url"),
+    "httpUrl": Field("url", "url"),
+    "baseUrl": Field("url", "url"),
+    "uri": Field("url", "url"),
+    "endpoint": Field("url", "url"),
     "cmd": Field("command", "command"),
     "argv": Field("command", "command"),
     "environment": Field("env", "variables"),
@@ -122,6 +122,7 @@ FOREIGN_FIELDS: Final[Mapping[str, Field]] = {
     "bearerTokenEnvVar": Field("auth", "bearer_variable"),
     "bearerToken": Field("auth", "bearer"),
     "bearer_token": Field("auth", "bearer"),
+    "authorization_token": Field("auth", "bearer"),
     "headersHelper": Field("headers_command", "helper"),
     "oauth": OAUTH,
     "includeTools": ALLOWED,
@@ -135,6 +136,10 @@ FOREIGN_FIELDS: Final[Mapping[str, Field]] = {
     "disabledTools": DENIED,
     "disabled_tools": DENIED,
     "disallowedTools": DENIED,
+    "blockedTools": DENIED,
+    "deniedTools": DENIED,
+    "denyTools": DENIED,
+    "allowTools": ALLOWED,
     "startup_timeout_sec": START_SECONDS,
     "startup_timeout_ms": START_MILLISECONDS,
     "tool_timeout_sec": SECONDS,
@@ -191,7 +196,7 @@ DIALECTS: Final = (
         files=("/.gemini/settings.json", "/gemini-extension.json", "/.qwen/settings.json"),
         marks=("httpUrl", "includeTools", "excludeTools", "authProviderType"),
         fields={
-            "httpUrl": Field("url"),
+            "httpUrl": Field("url", "url"),
             "includeTools": ALLOWED,
             "excludeTools": DENIED,
             "timeout": MILLISECONDS,
@@ -208,7 +213,7 @@ DIALECTS: Final = (
         _MCP_SERVERS,
         files=("/windsurf/mcp_config.json", "/.codeium/mcp_config.json", "/antigravity/mcp_config.json"),
         marks=("serverUrl",),
-        fields={"serverUrl": Field("url"), "disabledTools": DENIED},
+        fields={"serverUrl": Field("url", "url"), "disabledTools": DENIED},
         placeholders=frozenset({"file"}),
     ),
     Dialect(
@@ -259,7 +264,7 @@ DIALECTS: Final = (
         _MCP_SERVERS,
         marks=("isActive", "longRunning"),
         fields={
-            "baseUrl": Field("url"),
+            "baseUrl": Field("url", "url"),
             "timeout": SECONDS,
             "disabledTools": DENIED,
             "longRunning": Field("", "harmless"),
@@ -358,7 +363,7 @@ DIALECTS: Final = (
     ),
     Dialect(
         "Codex",
-        (Table(("mcp_servers",)),),
+        (Table(("mcp_servers",)), Table(("mcp_servers",), "list")),
         files=("/.codex/config.toml",),
         fields={
             **{
@@ -378,6 +383,7 @@ DIALECTS: Final = (
             },
             "scopes": Field("auth", "oauth_scopes"),
             "oauth_client_id": Field("auth", "oauth_client"),
+            "authorization_token": FOREIGN_FIELDS["authorization_token"],
         },
         # ``tools`` says which tools need approval.
         harmless=frozenset(
@@ -398,7 +404,7 @@ DIALECTS: Final = (
             "cmd": Field("command", "command"),
             "envs": Field("env", "variables"),
             "env_keys": Field("inherit_env", "variable_names"),
-            "uri": Field("url"),
+            "uri": Field("url", "url"),
             "timeout": SECONDS,
             "available_tools": ALLOWED_IF_ANY,
             "name": Field("name"),

@@ -14,6 +14,14 @@ from mcp_manager.config.parse import HTTP_ONLY, STDIO_ONLY, nearest
 __all__ = ["Entry"]
 
 _OURS: Final = frozenset(ServerConfig.__struct_fields__)
+_LONGEST_NAME: Final = 64
+
+
+def _fold(name: str) -> str:
+    return name[:_LONGEST_NAME].replace("_", "").replace("-", "").lower()
+
+
+_FOLDED: Final = {_fold(name): field for name, field in FOREIGN_FIELDS.items()}
 _SECTIONS: Final = (
     "command",
     "args",
@@ -27,7 +35,6 @@ _SECTIONS: Final = (
     "unix_socket",
 )
 """Fields of ours in which variables are replaced, but for ``cwd``, which is rewritten as it is taken."""
-_LONGEST_NAME: Final = 64
 
 
 class Entry:
@@ -140,7 +147,7 @@ class Entry:
             return Field(name), False
         if name in COMMON_HARMLESS:
             return None, False
-        field = FOREIGN_FIELDS.get(name)
+        field = FOREIGN_FIELDS.get(name) or _FOLDED.get(_fold(name))
         return field, field is not None and not (name == "tools" and isinstance(value, dict))
 
     def set_aside(self, name: str, value: Any) -> None:

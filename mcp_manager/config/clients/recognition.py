@@ -28,7 +28,9 @@ class Found(NamedTuple):
     Parameters
     ----------
     server_id
-        Its name.
+        Its id, which no other server has.
+    name
+        Its name in the file.
     settings
         What the file says of it.
     path
@@ -44,6 +46,7 @@ class Found(NamedTuple):
     """
 
     server_id: str
+    name: str
     settings: Any
     path: str
     dialect: Dialect
@@ -69,7 +72,7 @@ def servers_in(document: Mapping[str, Any], path: Path) -> list[Found] | None:
         What should hold servers is something else.
     """
     found: list[Found] = []
-    names: set[str] = set()
+    names: dict[str, Found] = {}
     is_known = False
     for tables in _paths():
         places = list(_places(document, tables))
@@ -83,10 +86,14 @@ def servers_in(document: Mapping[str, Any], path: Path) -> list[Found] | None:
         dialect, is_guessed = _choose(fitting, places, path)
         is_known = True
         for place in places:
-            for each in _servers(place, tables, dialect, is_guessed=is_guessed):
+            for server in _servers(place, tables, dialect, is_guessed=is_guessed):
+                each = server._replace(is_off=_is_listed_off(server, document))
+                known = names.get(each.name)
+                if known is not None and (known.settings, known.is_off) == (each.settings, each.is_off):
+                    # The same in several projects.
+                    continue
                 found.append(_unique(each, names))
-                names.add(found[-1].server_id)
-        found = [each._replace(is_off=each.is_off or _is_listed_off(each, document)) for each in found]
+                names[found[-1].server_id] = found[-1]
     return found if is_known else None
 
 
@@ -165,7 +172,7 @@ def _fits(place: _Place, table: Table, dialect: Dialect) -> bool:
 
 
 def _is_place_of_any_kind(value: Mapping[str, Any]) -> bool:
-    return _is_place(value) or "type" in value
+    return _is_place(value) or any(name in value for name in ("type", "enabled", "disabled"))
 
 
 def _choose(dialects: list[Dialect], places: Iterable[_Place], path: Path) -> tuple[Dialect, bool]:
@@ -196,29 +203,32 @@ def _has_mark(settings: Mapping[str, Any], mark: str) -> bool:
 def _servers(place: _Place, table: Table, dialect: Dialect, *, is_guessed: bool) -> Iterator[Found]:
     holder, path, project = place
     if table.kind == "one":
-        yield Found("server", holder, path, dialect, is_guessed)
+        yield Found("server", "server", holder, path, dialect, is_guessed)
         return
     if table.kind == "registry":
         inner = holder.get("server", holder)
         name = inner.get("name")
         server_id = name.rpartition("/")[2] if isinstance(name, str) and name else "server"
-        yield Found(server_id, inner, join(path, "server") if inner is not holder else path, dialect, is_guessed)
+        yield Found(
+            server_id, server_id, inner, join(path, "server") if inner is not holder else path, dialect, is_guessed
+        )
         return
     if table.kind == "list":
         for index, each in enumerate(holder):
             where = f"{path}[{index}]"
             name = each.get("name", each.get("id")) if isinstance(each, dict) else None
             settings = {key: item for key, item in each.items() if key != "name"} if isinstance(each, dict) else each
-            yield Found(name if isinstance(name, str) else f"server-{index + 1}", settings, where, dialect, is_guessed)
+            name = name if isinstance(name, str) else f"server-{index + 1}"
+            yield Found(name, name, settings, where, dialect, is_guessed)
         return
     if not isinstance(holder, dict):
         raise FieldProblem(path, f"expected an object, got {describe(holder)}")
     for name, each in holder.items():
         if table.kind != "children" or isinstance(each, dict):
-            yield Found(name, each, join(path, name), dialect, is_guessed, project)
+            yield Found(name, name, each, join(path, name), dialect, is_guessed, project)
 
 
-def _unique(found: Found, taken: set[str]) -> Found:
+def _unique(found: Found, taken: Mapping[str, Found]) -> Found:
     """Give a server of a project another name if there is one of its name."""
     if found.server_id not in taken:
         return found
@@ -230,7 +240,7 @@ def _unique(found: Found, taken: set[str]) -> Found:
 
 
 def _is_listed_off(found: Found, document: Mapping[str, Any]) -> bool:
-    name = found.path.rpartition(".")[2]
+    name = found.name
     if found.project is not None:
         project = document.get("projects", {}).get(found.project, {})
         listed = project.get("disabledMcpServers", [])

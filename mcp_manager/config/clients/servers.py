@@ -22,6 +22,13 @@ __all__ = ["ClientServer", "client_servers", "input_names", "is_client_file", "p
 logger = logging.getLogger(__name__)
 
 _EDITOR_ONLY: Final = ("${input:", "${workspaceFolder", "${userHome}")
+_INPUTS: Final = (
+    ("inputs",),
+    ("mcp", "inputs"),
+    ("customizations", "vscode", "mcp", "inputs"),
+    ("settings", "mcp", "inputs"),
+)
+"""Where the values stand that an editor asks its user for."""
 _FIRST: Final = ("type", "transport")
 _LAST: Final = ("envFile", "env_file")
 _EDITOR_FILE: Final = "/mcp.json"
@@ -54,13 +61,15 @@ def client_servers(document: Document, home: Path) -> list[ClientServer]:
     FieldProblem
         What should hold servers is something else.
     """
-    inputs = _inputs(document.data.get("inputs"))
+    inputs = _inputs(document.data)
     return [_translated(each, document.path, home, inputs) for each in servers_in(document.data, document.path) or ()]
 
 
 def plain_servers(table: Mapping[str, Any], path: Path, home: Path) -> list[ClientServer]:
     """Return the servers of the table ``mcpServers`` in a file of our own."""
-    found = [Found(name, value, join("mcpServers", name), GENERIC, is_guessed=False) for name, value in table.items()]
+    found = [
+        Found(name, name, value, join("mcpServers", name), GENERIC, is_guessed=False) for name, value in table.items()
+    ]
     return [_translated(each, path, home, {}) for each in found]
 
 
@@ -83,12 +92,15 @@ def _translated(found: Found, path: Path, home: Path, inputs: dict[str, str | No
         # The type first: it may say that there is no server at all. A file of variables last: ``env`` comes before it.
         ordered = sorted(settings, key=lambda name: 0 if name in _FIRST else 2 if name in _LAST else 1)
         take(entry, {name: settings[name] for name in ordered}, found.path)
+        if "settings" in settings and not {"url", "command"} & entry.ours.keys():
+            entry.skipped = f"is an extension of {found.dialect.client}, and no server of its own"
+        entry.finish()
     except FieldProblem as problem:
         entry.problems.append(problem)
-    if settings and isinstance(settings, dict) and settings.get("source") == "extension" and "command" not in settings:
-        entry.skipped = f"is an extension of {found.dialect.client}, and no server of its own"
-    if not entry.problems or entry.ours:
-        entry.finish()
+    except RecursionError:
+        entry.problems.append(FieldProblem(found.path, "nested too deeply"))
+    if found.server_id != found.name:
+        logger.info("%s: is named %s, because the id %s is taken", found.path, found.server_id, found.name)
     return ClientServer(found.server_id, entry)
 
 
@@ -100,18 +112,28 @@ def _is_of_an_editor(document: Document) -> bool:
     return any(each in document.text for each in _EDITOR_ONLY) or '"envFile"' in document.text
 
 
-def _inputs(value: object) -> dict[str, str | None]:
-    """Return the defaults of the values that a client asks its user for, by id."""
+def _inputs(data: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return the defaults of the values that an editor asks its user for, by id."""
     found: dict[str, str | None] = {}
-    for each in value if isinstance(value, list) else ():
-        if isinstance(each, dict) and isinstance(each.get("id"), str):
-            default = each.get("default")
-            found[each["id"]] = default if isinstance(default, str) and "}" not in default else None
+    for path in _INPUTS:
+        value: Any = data
+        for name in path:
+            value = value.get(name) if isinstance(value, dict) else None
+        for each in value if isinstance(value, list) else ():
+            if isinstance(each, dict) and isinstance(each.get("id"), str):
+                default = each.get("default")
+                found[each["id"]] = default if isinstance(default, str) and "}" not in default else None
     return found
 
 
 def settle(server: ClientServer) -> dict[str, Any] | None:
-    """Log what there is to say of a server, and return its fields, or ``None`` if it is left out on purpose."""
+    """Log what there is to say of a server, and return its fields, or ``None`` if it is left out on purpose.
+
+    Raises
+    ------
+    FieldProblem
+        A value is none of JSON.
+    """
     entry = server.entry
     if entry.is_off:
         logger.info("%s: is switched off, and left out", entry.path)
@@ -122,4 +144,4 @@ def settle(server: ClientServer) -> dict[str, Any] | None:
     warning = entry.warning()
     if warning:
         logger.warning("%s: %s", entry.path, warning)
-    return {name: plain(value, entry.path) for name, value in entry.ours.items()}
+    return {name: plain(value, entry.source_of(name)) for name, value in entry.ours.items()}

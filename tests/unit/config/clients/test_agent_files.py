@@ -123,6 +123,18 @@ startup_timeout_ms = 5
         off=["b"],
     ),
     ClientFile(
+        "opencode: an entry that only turns a server off",
+        "opencode.json",
+        {"mcp": {"a": {"enabled": False}}, "tools": {}},
+        off=["a"],
+    ),
+    ClientFile(
+        "the Messages API: a list with tokens",
+        "request.json",
+        {"mcp_servers": [{"type": "url", "url": URL, "name": "a", "authorization_token": "${TOKEN}"}]},
+        {"a": {"url": URL, "auth": {"type": "bearer", "token": SECRET}}},
+    ),
+    ClientFile(
         "opencode: an empty command",
         "opencode.json",
         {"mcp": {"a": {"type": "local", "command": []}}},

@@ -148,6 +148,24 @@ FILES = [
         {"a": {"command": "run", "cwd": "{project}/tools"}},
     ),
     ClientFile(
+        "VS Code: settings with inputs beside the servers",
+        ".vscode/settings.json",
+        {
+            "mcp": {
+                "inputs": [{"id": "x", "type": "pickString", "default": "d"}],
+                "servers": {"a": {"command": "run", "args": ["${input:x}"]}},
+            }
+        },
+        {"a": {"command": "run", "args": ["d"]}},
+    ),
+    ClientFile(
+        "Zed: an older extension without a source, and null as its command",
+        ".config/zed/settings.json",
+        {"context_servers": {"a": {"command": None, "settings": {"k": 1}}, "b": {"settings": {}, "command": "run"}}},
+        {"b": {"command": "run"}},
+        ["context_servers.a: is an extension of Zed, and no server of its own; it is left out"],
+    ),
+    ClientFile(
         "VS Code: settings inside settings",
         "workspace.json",
         {"folders": [], "settings": {"mcp": {"servers": {"a": {"command": "run"}}}}},

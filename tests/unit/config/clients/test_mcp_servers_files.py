@@ -74,9 +74,10 @@ FILES = [
                 "/w/one": {"mcpServers": {"a": {"command": "other"}, "b": PROGRAM}, "history": []},
                 "/w/two": {"mcpServers": {"b": PROGRAM, "c": PROGRAM}, "disabledMcpServers": ["c"]},
                 "/w/three": {},
+                "/w/four": {"mcpServers": {"b": {"command": "x"}}},
             },
         },
-        {"a": {"command": "run"}, "a@one": {"command": "other"}, "b": {"command": "run"}, "b@two": {"command": "run"}},
+        {"a": {"command": "run"}, "a@one": {"command": "other"}, "b": {"command": "run"}, "b@four": {"command": "x"}},
         off=["c"],
     ),
     ClientFile(
@@ -520,7 +521,7 @@ FILES = [
         "no client told: a problem of a value is told under the name that the file has for it",
         "mcp.json",
         servers(
-            a={"serverUrl": "nonsense", "excludeTools": [1], "tool_timeout_sec": "5", "bearer_token_env_var": "NOPE"}
+            a={"serverUrl": "nonsense", "excludeTools": [1], "tool_timeout_sec": "soon", "bearer_token_env_var": "NOPE"}
         ),
         problems=[
             "4:4: mcpServers.a.serverUrl: does not begin with http:// or https:// (give an absolute URL such as "
@@ -541,6 +542,66 @@ FILES = [
         servers(a={"command": "run", "prioritty": 1, "zoom": 3, "description": "d", "icon": "i", "_note": 1}),
         {"a": {"command": "run"}},
         ["mcpServers.a: ignored: prioritty (did you mean priority?), zoom"],
+    ),
+    ClientFile(
+        "no client told: a command line in one text, words in one text, lists of pairs",
+        "mcp.json",
+        servers(
+            a={"command": "npx -y 'a b'", "args": "--port 1 'c d'", "env": ["A=b", {"name": "C", "value": "d=e"}]},
+            b={"url": URL, "headers": ["X-A: b: c", {"key": "X-B", "value": 1}]},
+            c={"command": "/opt/my app/run"},
+        ),
+        {
+            "a": {
+                "command": "npx",
+                "args": ["-y", "a b", "--port", "1", "c d"],
+                "env": {"A": "b", "C": "d=e"},
+            },
+            "b": {"url": URL, "headers": {"X-A": "b: c", "X-B": "1"}},
+            "c": {"command": "/opt/my app/run"},
+        },
+        ["mcpServers.a: command is split into the program and its arguments; args is split into words"],
+    ),
+    ClientFile(
+        "no client told: times with their unit, objects of tools, names with underscores",
+        "mcp.json",
+        servers(
+            a={"command": "run", "timeout": "1500ms"},
+            b={"command": "run", "tool_timeout_sec": "2m", "tools": {"include": ["a"], "exclude": ["b"]}},
+            c={"server_url": URL, "exclude_tools": ["x"], "tools": {"x": "sometimes"}},
+            d={"command": "run", "timeout": "soon"},
+        ),
+        {
+            "a": {"command": "run", "request_timeout_s": 1.5},
+            "b": {"command": "run", "request_timeout_s": 120.0, "tools": {"allow": ("a",), "deny": ("b",)}},
+            "c": {"url": URL, "tools": {"deny": ("x",)}},
+            "d": {"command": "run"},
+        },
+        [
+            "mcpServers.b: tool_timeout_sec is read as request_timeout_s",
+            "mcpServers.c: server_url is read as url; exclude_tools is read as tools.deny; what tools says of single "
+            "tools is ignored, except whether they are enabled",
+            "mcpServers.d: timeout is ignored, because its unit differs between clients; give request_timeout_s",
+        ],
+    ),
+    ClientFile(
+        "no client told: values that are nested too deeply, or are none of JSON",
+        "mcp.json",
+        '{"mcpServers": {"a": {"command": "run", "env": {"K": '
+        + "[" * 400
+        + "]" * 400
+        + '}},\n "b": {"url": "https://h/",'
+        ' "limits": ' + '{"a":' * 400 + "1" + "}" * 400 + "}}}",
+        problems=[
+            "1:49: mcpServers.a.env.K: expected a string, got an array",
+            "2:195: mcpServers.b.limits" + ".a" * 32 + ": nested deeper than 32 levels",
+        ],
+    ),
+    ClientFile(
+        "no client told: a unix socket as VS Code writes it",
+        "mcp.json",
+        servers(a={"url": "unix:///run/user/x.sock#/mcp"}),
+        {"a": {"url": "http://localhost/mcp", "unix_socket": "/run/user/x.sock"}},
     ),
     ClientFile("no client told: no server", "mcp.json", servers(), {}),
     ClientFile(
