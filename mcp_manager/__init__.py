@@ -6,6 +6,7 @@ package alone imports neither asyncio nor the compiled core.
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,24 @@ if TYPE_CHECKING:
         ToolNotFoundError,
         UrlElicitationRequiredError,
     )
+    from mcp_manager.events.records import (
+        ChildExited,
+        ChildStarted,
+        CircuitChanged,
+        ConfigApplied,
+        Event,
+        EventsMissed,
+        ServerDeployed,
+        ServerEvent,
+        ServerRedeployed,
+        ServerScaled,
+        ServerStateChanged,
+        ServerUndeployed,
+        SessionLost,
+        SessionReplaced,
+        ToolsChanged,
+    )
+    from mcp_manager.events.stream import EventStream
     from mcp_manager.fleet import Applied
     from mcp_manager.manager import McpManager
     from mcp_manager.observe.snapshot import FleetSnapshot, InstanceSnapshot, ManagerSnapshot, ServerSnapshot
@@ -128,10 +147,14 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "CIRCUIT_STATE_OPEN",
     "CallError",
     "CallToolResult",
+    "ChildExited",
+    "ChildStarted",
+    "CircuitChanged",
     "CircuitOpenError",
     "CircuitState",
     "CompleteResult",
     "Completion",
+    "ConfigApplied",
     "ConfigError",
     "ConnectError",
     "ConnectionLostError",
@@ -142,6 +165,9 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "DiscoveryConfig",
     "ElicitationRequest",
     "EmbeddedResource",
+    "Event",
+    "EventStream",
+    "EventsMissed",
     "FallbackConfig",
     "FileTokenStore",
     "FleetSnapshot",
@@ -198,13 +224,21 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ScaleError",
     "Selector",
     "ServerConfig",
+    "ServerDeployed",
+    "ServerEvent",
     "ServerExistsError",
     "ServerExitedError",
     "ServerNotFoundError",
+    "ServerRedeployed",
+    "ServerScaled",
     "ServerSnapshot",
     "ServerState",
+    "ServerStateChanged",
+    "ServerUndeployed",
     "ServerView",
+    "SessionLost",
     "SessionLostError",
+    "SessionReplaced",
     "Task",
     "TaskError",
     "TextContent",
@@ -217,6 +251,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ToolNotFoundError",
     "ToolResultContent",
     "ToolUseContent",
+    "ToolsChanged",
     "UnknownContent",
     "UrlElicitationRequiredError",
     "__version__",
@@ -251,6 +286,11 @@ _MODULE_OF = {
             "ServerExitedError ServerNotFoundError SessionLostError TaskError ToolNotFoundError "
             "UrlElicitationRequiredError"
         ),
+        "mcp_manager.events.records": (
+            "ChildExited ChildStarted CircuitChanged ConfigApplied Event EventsMissed ServerDeployed ServerEvent "
+            "ServerRedeployed ServerScaled ServerStateChanged ServerUndeployed SessionLost SessionReplaced ToolsChanged"
+        ),
+        "mcp_manager.events.stream": "EventStream",
         "mcp_manager.fleet": "Applied",
         "mcp_manager.manager": "McpManager",
         "mcp_manager.protocol.elicitation": "accept_with_defaults elicitation_defaults",
@@ -272,6 +312,9 @@ _MODULE_OF = {
 _SUBMODULES = frozenset({"auth", "bindings", "catalog", "config", "errors", "manager", "results", "types"})
 
 install_finder()
+
+# Without this, a program that has not configured logging prints the records to its terminal.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> object:

@@ -25,8 +25,6 @@ from mcp_manager.types import CallStatus, CircuitState, Rejection
 __all__ = ["CallEnd", "CallLog", "FlightRecord"]
 
 _log = logging.getLogger(__name__)
-# Without this, a program that has not configured logging prints the records to its terminal.
-_log.addHandler(logging.NullHandler())
 
 _DUMPED: Final = 8
 _DUMP_INTERVAL_NS: Final = 60 * 10**9

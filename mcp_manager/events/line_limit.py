@@ -1,0 +1,150 @@
+"""Bounds the lines of a log: a few a minute for one server, some dozens at a time for all, the rest as summaries."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+from mcp_manager.events.log_lines import kind_of
+from mcp_manager.events.records import Event, ServerEvent, ServerStateChanged
+from mcp_manager.runtime.background import bare_context
+
+__all__ = ["Held", "LineLimit", "summary_of"]
+
+K = TypeVar("K")
+
+# Lines of one kind that are written at once: for one server within a minute, and for all servers within ten seconds.
+_OWN_S: Final = 60.0
+_OWN_MOST: Final = 10
+_ALL_S: Final = 10.0
+_ALL_MOST: Final = 50
+# Up to this many servers whose lines were held back get a line each, more get a summary, which names a few.
+_MOST_SINGLE: Final = 10
+_MOST_NAMED: Final = 5
+
+
+class Held:
+    """The last event of a kind of one server that was not written, and how many there were."""
+
+    __slots__ = ("count", "due", "event", "level")
+
+    def __init__(self, event: Event, level: int, due: float) -> None:
+        self.event = event
+        self.level = level
+        self.due = due
+        self.count = 1
+
+
+class _Window:
+    """A period in which lines are counted."""
+
+    __slots__ = ("lines", "until")
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+        self.lines = 0
+
+
+class LineLimit:
+    """Decide which events get a line of their own at once.
+
+    What is held back is not lost: when its time is over, the last event of each kind and server is written after all,
+    and says how many were left out. So the log always ends with the present state.
+
+    Parameters
+    ----------
+    write
+        ``write(event, level, left_out)`` writes one line.
+    summarize
+        ``summarize(held)`` writes one line for events of one kind of many servers.
+    """
+
+    def __init__(self, write: Callable[[Event, int, int], None], summarize: Callable[[Sequence[Held]], None]) -> None:
+        self._write = write
+        self._summarize = summarize
+        self._own: dict[tuple[str, str], _Window] = {}
+        self._all: dict[str, _Window] = {}
+        self._held: dict[tuple[str, str], Held] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def offer(self, event: Event, level: int) -> None:
+        """Write an event, or hold it back."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        kind = kind_of(event)
+        key = (kind, event.server_id if isinstance(event, ServerEvent) else "")
+        held = self._held.get(key)
+        if held is not None:
+            held.event, held.level = event, level
+            held.count += 1
+            return
+        own, together = _current(self._own, key, now, _OWN_S), _current(self._all, kind, now, _ALL_S)
+        if own.lines >= _OWN_MOST or together.lines >= _ALL_MOST:
+            self._held[key] = Held(event, level, own.until if own.lines >= _OWN_MOST else together.until)
+            self._arm(loop)
+            return
+        own.lines += 1
+        together.lines += 1
+        self._write(event, level, 0)
+
+    def forget(self, server_id: str) -> None:
+        """Write what is held back of a server that was removed, and forget the server."""
+        mine = [key for key in (*self._held, *self._own) if key[1] == server_id]
+        for key in mine:
+            self._own.pop(key, None)
+            held = self._held.pop(key, None)
+            if held is not None:
+                self._write(held.event, held.level, held.count - 1)
+
+    def close(self) -> None:
+        """Write everything that is held back."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._release(list(self._held))
+        self._own.clear()
+        self._all.clear()
+
+    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is None and self._held:
+            due = min(each.due for each in self._held.values())
+            self._timer = loop.call_at(due, self._due, loop, context=bare_context())
+
+    def _due(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        # A timer may run a little early.
+        now = loop.time() + 0.01
+        self._release([key for key, held in self._held.items() if held.due <= now])
+        self._own = {key: each for key, each in self._own.items() if each.until > now}
+        self._arm(loop)
+
+    def _release(self, keys: Sequence[tuple[str, str]]) -> None:
+        by_kind: dict[str, list[Held]] = {}
+        for key in keys:
+            by_kind.setdefault(key[0], []).append(self._held.pop(key))
+        for held in by_kind.values():
+            if len(held) > _MOST_SINGLE:
+                self._summarize(held)
+            else:
+                for each in held:
+                    self._write(each.event, each.level, each.count - 1)
+
+
+def summary_of(held: Sequence[Held]) -> str:
+    """Return one line for events of one kind of many servers."""
+    events = [each.event for each in held if isinstance(each.event, ServerEvent)]
+    named = ", ".join(repr(each.server_id) for each in events[:_MOST_NAMED])
+    states = Counter(each.state.value for each in events if isinstance(each, ServerStateChanged))
+    if states:
+        found = ", ".join(f"{count} {state}" for state, count in states.most_common())
+        return f"{len(held)} more servers changed their state: {found} (such as {named})"
+    return f"{len(held)} more servers have events {kind_of(held[0].event)} (such as {named})"
+
+
+def _current(windows: dict[K, _Window], key: K, now: float, length_s: float) -> _Window:
+    window = windows.get(key)
+    if window is None or window.until <= now:
+        window = windows[key] = _Window(now + length_s)
+    return window
