@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         ToolNotFoundError,
         UrlElicitationRequiredError,
     )
+    from mcp_manager.events.child_output import StderrLine, StderrLines
     from mcp_manager.events.records import (
         ChildExited,
         ChildStarted,
@@ -239,6 +240,8 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "SessionLost",
     "SessionLostError",
     "SessionReplaced",
+    "StderrLine",
+    "StderrLines",
     "Task",
     "TaskError",
     "TextContent",
@@ -286,6 +289,7 @@ _MODULE_OF = {
             "ServerExitedError ServerNotFoundError SessionLostError TaskError ToolNotFoundError "
             "UrlElicitationRequiredError"
         ),
+        "mcp_manager.events.child_output": "StderrLine StderrLines",
         "mcp_manager.events.records": (
             "ChildExited ChildStarted CircuitChanged ConfigApplied Event EventsMissed ServerDeployed ServerEvent "
             "ServerRedeployed ServerScaled ServerStateChanged ServerUndeployed SessionLost SessionReplaced ToolsChanged"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar, Unpack
 from mcp_manager.bindings.caller_deadline import CallerDeadline
 from mcp_manager.bindings.runner import ManagerRunner
 from mcp_manager.config import arguments
+from mcp_manager.events.child_output import StderrLines
 from mcp_manager.events.stream import EventStream
 from mcp_manager.fleet.fleet import ServerSpec
 from mcp_manager.fleet.rollout import Shift, Strategy
@@ -241,6 +242,10 @@ class PyMcpManager(ManagerRunner):
             The manager is not started, or was stopped; a ``RuntimeError``.
         """
         return self._running().events(server_id=server_id, kinds=kinds, buffer=buffer)
+
+    def stderr_lines(self, server_id: str, *, follow: bool = False) -> StderrLines:
+        """Return the latest lines that a server's programs wrote to stderr; see :meth:`McpManager.stderr_lines`."""
+        return self._for_reading().stderr_lines(server_id, follow=follow)
 
     def export_prometheus_metrics(self) -> str:
         """Return all metrics in the Prometheus text format."""

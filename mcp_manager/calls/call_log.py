@@ -265,6 +265,7 @@ class CallLog:
             what,
             msgspec.json.encode(self._last_of(server_id)).decode(),
             f" ({left_out} earlier reports were omitted)" if left_out else "",
+            extra={"event": "flight_records", "server_id": server_id, "reason": what, "left_out": left_out},
         )
 
     def _last_of(self, server_id: str) -> list[FlightRecord]:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Collection, Iterator, Sequence
 
 from mcp_manager.events.callback import OnStateChange, StateCallback
+from mcp_manager.events.child_output import ChildOutputs
 from mcp_manager.events.line_limit import Held, LineLimit, summary_of
 from mcp_manager.events.log_lines import fields_of, kind_of, line_of
 from mcp_manager.events.records import Event, ServerEvent, ServerStateChanged, ServerUndeployed
@@ -32,6 +33,8 @@ class EventFeed:
         self._callback = None if on_state_change is None else StateCallback(on_state_change)
         self._lines = LineLimit(_write, _summarize)
         self._is_quiet = False
+        # What programs write to their standard error.
+        self.outputs = ChildOutputs()
 
     def is_heard(self, level: int) -> bool:
         """Tell whether anybody takes an event whose line has this level; else it need not be made."""
@@ -55,6 +58,7 @@ class EventFeed:
             self._lines.offer(event, level)
         if isinstance(event, ServerUndeployed):
             self._lines.forget(event.server_id)
+            self.outputs.forget(event.server_id)
 
     @contextlib.contextmanager
     def unlogged(self) -> Iterator[None]:
@@ -85,6 +89,7 @@ class EventFeed:
                 await self._callback.aclose()
         finally:
             self._listeners.end()
+            self.outputs.end()
 
 
 def _write(event: Event, level: int, left_out: int) -> None:

@@ -355,6 +355,7 @@ class HealthMonitor:
                 "server %r: instance %d fails more often than the others and is ejected for a time",
                 supervisor.server_id,
                 instance.index,
+                extra={"event": "ejected", "server_id": supervisor.server_id, "instance": instance.index},
             )
         ejections.turn = self._wheel.insert(ejections, asyncio.get_running_loop().time() + SWEEP_S)
         self.reassess(supervisor)

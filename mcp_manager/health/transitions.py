@@ -64,10 +64,11 @@ def _tell_state(supervisor: Supervisor, standing: Standing, now: float) -> None:
         outage_s = now - standing.sick_since
     if state not in SICK:
         standing.sick_since = None
-    elif standing.sick_since is None:
+    elif standing.sick_since is None and not HARMLESS.issuperset(reasons):
         standing.sick_since = now
     standing.told, standing.told_at = state, now
-    events, level = supervisor.template.host.events, _level(previous, state, reasons)
+    level = _level(previous, state, reasons, is_back=outage_s is not None)
+    events = supervisor.template.host.events
     if events.is_heard(level):
         events.tell(
             ServerStateChanged(
@@ -83,11 +84,12 @@ def _tell_state(supervisor: Supervisor, standing: Standing, now: float) -> None:
         )
 
 
-def _level(previous: ServerState, state: ServerState, reasons: tuple[str, ...]) -> int:
+def _level(previous: ServerState, state: ServerState, reasons: tuple[str, ...], *, is_back: bool) -> int:
     if state not in SICK:
-        return logging.INFO
+        # After a rollout or a change of scale it has never been sick.
+        return logging.DEBUG if previous in SICK and state is ServerState.HEALTHY and not is_back else logging.INFO
     if _RANKS[state] > _RANKS.get(previous, 0):
-        return logging.INFO if HARMLESS.issuperset(reasons) else logging.WARNING
+        return logging.DEBUG if HARMLESS.issuperset(reasons) else logging.WARNING
     # It is better than before. That it is well again is told with its own line.
     return logging.DEBUG if _ON_THE_WAY.issuperset(reasons) else logging.INFO
 

@@ -15,6 +15,7 @@ from mcp_manager.calls.call_log import CallLog, FlightRecord
 from mcp_manager.calls.dispatcher import Dispatcher
 from mcp_manager.config import ManagerConfig, arguments
 from mcp_manager.errors import ConfigError, ServerNotFoundError
+from mcp_manager.events.child_output import StderrLines
 from mcp_manager.events.feed import EventFeed
 from mcp_manager.events.records import Event
 from mcp_manager.events.stream import EventStream
@@ -202,6 +203,35 @@ class Observation(ABC):
             arguments.check_server_id(server_id)
         arguments.check_count(buffer, "buffer", least=1)
         return self._events.listen(server_id, _as_kinds(kinds), buffer, self._loop)
+
+    def stderr_lines(self, server_id: str, *, follow: bool = False) -> StderrLines:
+        """Return the latest lines that a server's programs wrote to their standard error, without credentials.
+
+        The last 200 lines are kept, and at most 64 KiB, also of programs that have ended. Read them with ``async for``
+        on any event loop, or with ``for`` on any thread but that of the manager's loop.
+
+        Parameters
+        ----------
+        server_id
+            The server.
+        follow
+            Whether to wait for further lines, until the server is removed or the manager stops. If more than 1,000 wait
+            to be taken, the oldest are dropped, and counted by ``missed`` of the next one.
+
+        Raises
+        ------
+        ServerNotFoundError
+            No such server.
+        ConfigError
+            The server is not a program.
+        """
+        self._judge()
+        supervisor = self._supervisor_of(server_id)
+        if supervisor.config.command is None:
+            raise ConfigError(
+                f"server {server_id!r} is a URL: only programs write to a standard error", server_id=server_id
+            )
+        return self._events.outputs.of(server_id).read(follow=arguments.as_flag(follow, "follow"), home=self._loop)
 
     def _check_audible(self) -> None:
         """Raise :class:`NotRunningError` if nothing will be told any more."""
