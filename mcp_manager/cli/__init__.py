@@ -43,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # It reports the failures that it causes itself.
         return run_program(_parser(), arguments, _begin)
     with log_output() as handler:
-        # The verbs report the states of servers themselves.
-        handler.addFilter(lambda record: record.name != "mcp_manager.events")
+        # The verbs report the states of servers and failed calls themselves.
+        handler.addFilter(lambda record: record.name not in ("mcp_manager.events", "mcp_manager.calls.call_log"))
         return run_program(_parser(), arguments, _begin)
 
 
