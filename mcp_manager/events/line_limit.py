@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
-from mcp_manager.events.log_lines import kind_of
+from mcp_manager.events.log_lines import KINDS, kind_of
 from mcp_manager.events.records import Event, ServerEvent, ServerStateChanged
 from mcp_manager.runtime.background import bare_context
 
@@ -23,6 +23,8 @@ _ALL_MOST: Final = 50
 # Up to this many servers whose lines were held back get a line each, more get a summary, which names a few.
 _MOST_SINGLE: Final = 10
 _MOST_NAMED: Final = 5
+# Windows that are over are forgotten after so many events.
+_FORGET_AFTER: Final = 1_024
 
 
 class Held:
@@ -68,11 +70,15 @@ class LineLimit:
         self._all: dict[str, _Window] = {}
         self._held: dict[tuple[str, str], Held] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._offers = 0
 
     def offer(self, event: Event, level: int) -> None:
         """Write an event, or hold it back."""
         loop = asyncio.get_running_loop()
         now = loop.time()
+        self._offers += 1
+        if self._offers % _FORGET_AFTER == 0:
+            self._forget_old(now)
         kind = kind_of(event)
         key = (kind, event.server_id if isinstance(event, ServerEvent) else "")
         held = self._held.get(key)
@@ -91,8 +97,8 @@ class LineLimit:
 
     def forget(self, server_id: str) -> None:
         """Write what is held back of a server that was removed, and forget the server."""
-        mine = [key for key in (*self._held, *self._own) if key[1] == server_id]
-        for key in mine:
+        for kind in KINDS:
+            key = (kind, server_id)
             self._own.pop(key, None)
             held = self._held.pop(key, None)
             if held is not None:
@@ -117,8 +123,11 @@ class LineLimit:
         # A timer may run a little early.
         now = loop.time() + 0.01
         self._release([key for key, held in self._held.items() if held.due <= now])
-        self._own = {key: each for key, each in self._own.items() if each.until > now}
+        self._forget_old(now)
         self._arm(loop)
+
+    def _forget_old(self, now: float) -> None:
+        self._own = {key: each for key, each in self._own.items() if each.until > now}
 
     def _release(self, keys: Sequence[tuple[str, str]]) -> None:
         by_kind: dict[str, list[Held]] = {}

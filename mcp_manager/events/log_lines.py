@@ -23,7 +23,7 @@ from mcp_manager.events.records import (
 )
 from mcp_manager.types import ServerState
 
-__all__ = ["FIELDS", "fields_of", "kind_of", "line_of"]
+__all__ = ["FIELDS", "KINDS", "fields_of", "kind_of", "line_of"]
 
 FIELDS: Final[dict[str, str]] = {
     "event": "what happened; all other fields depend on it",
@@ -78,6 +78,10 @@ _KINDS: Final[dict[type[Event], str]] = {
 _RENAMED: Final = {"previous": "previous_state", "reasons": "reason"}
 _OF_CIRCUITS: Final = {"previous": "previous_circuit"}
 _OF_SCALING: Final = {"previous": "previous_instances"}
+
+
+KINDS: Final = tuple(_KINDS.values())
+"""The values of the field ``event`` that events have."""
 
 
 def kind_of(event: Event) -> str:
