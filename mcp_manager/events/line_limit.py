@@ -26,6 +26,19 @@ _MOST_NAMED: Final = 5
 # Windows that are over are forgotten after so many events.
 _FORGET_AFTER: Final = 1_024
 
+_MANY: Final = {
+    "child_started": "have their programs running",
+    "child_exited": "lost their programs",
+    "circuit": "opened or closed a circuit",
+    "session_lost": "lost their sessions",
+    "session_replaced": "have new sessions",
+    "server_deployed": "were deployed",
+    "server_undeployed": "were undeployed",
+    "server_redeployed": "were redeployed",
+    "server_scaled": "were scaled",
+    "tools_changed": "changed their tools",
+}
+
 
 class Held:
     """The last event of a kind of one server that was not written, and how many there were."""
@@ -149,7 +162,8 @@ def summary_of(held: Sequence[Held]) -> str:
     if states:
         found = ", ".join(f"{count} {state}" for state, count in states.most_common())
         return f"{len(held)} more servers changed their state: {found} (such as {named})"
-    return f"{len(held)} more servers have events {kind_of(held[0].event)} (such as {named})"
+    kind = kind_of(held[0].event)
+    return f"{len(held)} more servers {_MANY.get(kind, kind)} (such as {named})"
 
 
 def _current(windows: dict[K, _Window], key: K, now: float, length_s: float) -> _Window:

@@ -133,9 +133,7 @@ class Stream(Generic[T]):
                 await waiter
             finally:
                 with self._lock:
-                    self._waiters = [each for each in self._waiters if each is not waiter]
-                    if not self._waiters:
-                        self._awaited.discard(self)
+                    self._gone(waiter)
 
     def __enter__(self) -> Self:
         return self
@@ -157,14 +155,21 @@ class Stream(Generic[T]):
     def _wake(self) -> None:
         self._lock.notify_all()
         running = running_loop()
-        for waiter in self._waiters:
+        for waiter in tuple(self._waiters):
             loop = waiter.get_loop()
             if loop is running:
                 resolve(waiter)
-            else:
-                # It fails if that loop was closed, and its consumer with it.
-                with contextlib.suppress(RuntimeError):
-                    loop.call_soon_threadsafe(resolve, waiter)
+                continue
+            try:
+                loop.call_soon_threadsafe(resolve, waiter)
+            except RuntimeError:
+                # That loop was closed, and its consumer with it.
+                self._gone(waiter)
+
+    def _gone(self, waiter: asyncio.Future[None]) -> None:
+        self._waiters = [each for each in self._waiters if each is not waiter]
+        if not self._waiters:
+            self._awaited.discard(self)
 
     def _disown(self) -> None:
         """Leave the stream to the parent process after a fork, in which another thread may have held the lock."""

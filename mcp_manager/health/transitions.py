@@ -18,6 +18,8 @@ from mcp_manager.types import CircuitState, ServerState
 __all__ = ["Transitions", "tell_circuit"]
 
 _RANKS: Final = {ServerState.DEGRADED: 1, ServerState.UNHEALTHY: 2}
+# How many changes are told in one turn of the loop.
+_AT_ONCE: Final = 100
 # A server with only these reasons is on its way up.
 _ON_THE_WAY: Final = HARMLESS | {RECOVERING, SETTLING}
 
@@ -40,8 +42,9 @@ class Transitions:
         """Have the state of a server told, unless it was told already."""
         if standing.state is standing.told or supervisor in self._changed:
             return
+        is_idle = not self._changed
         self._changed[supervisor] = standing
-        if len(self._changed) == 1:
+        if is_idle:
             asyncio.get_running_loop().call_soon(self._tell, context=bare_context())
 
     def clear(self) -> None:
@@ -49,11 +52,14 @@ class Transitions:
         self._changed.clear()
 
     def _tell(self) -> None:
-        changed, self._changed = self._changed, {}
-        now = asyncio.get_running_loop().time()
-        for supervisor, standing in changed.items():
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for supervisor in list(self._changed)[:_AT_ONCE]:
+            standing = self._changed.pop(supervisor)
             if standing.state is not standing.told and not supervisor.is_over:
                 _tell_state(supervisor, standing, now)
+        if self._changed:
+            loop.call_soon(self._tell, context=bare_context())
 
 
 def _tell_state(supervisor: Supervisor, standing: Standing, now: float) -> None:

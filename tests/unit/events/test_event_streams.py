@@ -6,8 +6,9 @@ import asyncio
 import gc
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from support.forking import in_child
@@ -235,6 +236,29 @@ async def test_a_consumer_whose_task_nobody_holds_lives_until_the_end() -> None:
     async with asyncio.timeout(LIMIT_S):
         await over.wait()
     assert seen == ["ToolsChanged"]
+
+
+@pytest.mark.allow_leaks("loop_errors", reason="a task of a closed loop is what this test is about")
+async def test_a_consumer_whose_loop_was_closed_is_forgotten() -> None:
+    feed = EventFeed()
+    stream = listen(feed)
+    other = asyncio.new_event_loop()
+    waiting = stream.__anext__()
+    with pytest.raises(RuntimeError):
+        # It begins to wait, and its loop never goes on.
+        await asyncio.to_thread(begin_on, other, waiting)
+    other.close()
+    assert stream._awaited
+    tell(feed, "a")
+    assert not stream._awaited
+    assert names([await anext(stream)]) == ["a"]
+
+
+def begin_on(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Event]) -> None:
+    """Begin some work on a loop that is stopped as soon as the work waits."""
+    task = loop.create_task(work)
+    loop.call_later(0.01, loop.stop)
+    loop.run_until_complete(task)
 
 
 async def test_who_takes_many_events_lets_others_run_meanwhile() -> None:

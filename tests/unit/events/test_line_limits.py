@@ -107,6 +107,19 @@ def test_ten_thousand_servers_that_fail_at_once_get_some_lines_and_a_summary(
     run(work)
 
 
+def test_other_events_of_many_servers_get_a_summary_too(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    async def work(feed: EventFeed) -> None:
+        for number in range(100):
+            exited = ChildExited(server_id=f"s{number}", instance=0, pid=7, reason="it exited")
+            feed.tell(exited, logging.WARNING)
+        await asyncio.sleep(11)
+        assert logged(caplog)[-1].getMessage() == (
+            "50 more servers lost their programs (such as 's50', 's51', 's52', 's53', 's54')"
+        )
+
+    run(work)
+
+
 def test_a_few_that_were_held_back_get_a_line_each(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     async def work(feed: EventFeed) -> None:
         for number in range(55):

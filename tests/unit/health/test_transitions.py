@@ -8,7 +8,7 @@ import itertools
 import logging
 import re
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from support.scripted_fleet import Act, ScriptedFleet
@@ -16,6 +16,9 @@ from support.virtual_time import run_in_virtual_time
 
 from mcp_manager import ChildExited, ChildStarted, CircuitChanged, Event, EventStream, ServerState, ServerStateChanged
 from mcp_manager.errors import CallError, ConnectionLostError, ServerExitedError
+from mcp_manager.health.tally import Standing
+from mcp_manager.health.transitions import Transitions
+from mcp_manager.servers.supervisor import Supervisor
 
 HEALTHY, DEGRADED, UNHEALTHY = ServerState.HEALTHY, ServerState.DEGRADED, ServerState.UNHEALTHY
 INITIALIZING = ServerState.INITIALIZING
@@ -139,6 +142,39 @@ def test_what_changes_back_within_one_turn_is_not_told() -> None:
             assert chain(taken(stream)) == ["Maintenance (operator)"]
 
     run_in_virtual_time(work())
+
+
+def test_many_changes_at_once_are_told_in_slices() -> None:
+    async def work() -> None:
+        async with told() as (fleet, stream):
+            await asyncio.sleep(1)
+            taken(stream)
+            transitions = Transitions()
+            standings = []
+            for number in range(250):
+                standing = Standing(0.0)
+                standing.shown = UNHEALTHY, ("not connected",)
+                standings.append(standing)
+                transitions.note(cast(Supervisor, Named(fleet, str(number))), standing)
+            counts = []
+            for _ in range(4):
+                await asyncio.sleep(0)
+                counts.append(sum(each.told is UNHEALTHY for each in standings))
+            assert counts == [100, 200, 250, 250]
+            assert [each.server_id for each in taken(stream)] == [str(number) for number in range(250)]
+
+    run_in_virtual_time(work())
+
+
+class Named:
+    """What is told of a server, under another name."""
+
+    is_over = False
+    instances = ()
+
+    def __init__(self, fleet: ScriptedFleet, server_id: str) -> None:
+        self.template = fleet.template
+        self.server_id = server_id
 
 
 def test_what_an_operator_does_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
