@@ -38,7 +38,8 @@ class EventFeed:
 
     def is_heard(self, level: int) -> bool:
         """Tell whether anybody takes an event whose line has this level; else it need not be made."""
-        return bool(self._listeners) or self._callback is not None or _log.isEnabledFor(level)
+        # What is held back for the log may become obsolete.
+        return bool(self._listeners or self._callback or self._lines) or _log.isEnabledFor(level)
 
     def tell(self, event: Event, level: int = logging.INFO) -> None:
         """Tell of an event.
@@ -54,8 +55,10 @@ class EventFeed:
             self._listeners.put(event)
         if self._callback is not None and isinstance(event, ServerStateChanged):
             self._callback.tell(event)
-        if not self._is_quiet and _log.isEnabledFor(level):
+        if _log.isEnabledFor(level) and not self._is_quiet:
             self._lines.offer(event, level)
+        elif self._lines:
+            self._lines.supersede(event)
         if isinstance(event, ServerUndeployed):
             self._lines.forget(event.server_id)
             self.outputs.forget(event.server_id)

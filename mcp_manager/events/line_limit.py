@@ -41,7 +41,7 @@ _MANY: Final = {
 
 
 class Held:
-    """The last event of a kind of one server that was not written, and how many there were."""
+    """The last event of a kind of one server that was not written, how many there were, and their highest level."""
 
     __slots__ = ("count", "due", "event", "level")
 
@@ -66,7 +66,8 @@ class LineLimit:
     """Decide which events get a line of their own at once.
 
     What is held back is not lost: when its time is over, the last event of each kind and server is written after all,
-    and says how many were left out. So the log always ends with the present state.
+    and says how many were left out. So the log always ends with the present state, even if it takes no lines of the
+    level of that event: it is written at the highest level of what was left out.
 
     Parameters
     ----------
@@ -83,7 +84,17 @@ class LineLimit:
         self._all: dict[str, _Window] = {}
         self._held: dict[tuple[str, str], Held] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._due_at = 0.0
         self._offers = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._held)
+
+    def supersede(self, event: Event) -> None:
+        """Take an event whose level is not logged: it may make obsolete what is held back."""
+        held = self._held.get(_key(event))
+        if held is not None:
+            held.event = event
 
     def offer(self, event: Event, level: int) -> None:
         """Write an event, or hold it back."""
@@ -92,17 +103,17 @@ class LineLimit:
         self._offers += 1
         if self._offers % _FORGET_AFTER == 0:
             self._forget_old(now)
-        kind = kind_of(event)
-        key = (kind, event.server_id if isinstance(event, ServerEvent) else "")
+        key = _key(event)
         held = self._held.get(key)
         if held is not None:
-            held.event, held.level = event, level
+            held.event, held.level = event, max(held.level, level)
             held.count += 1
             return
-        own, together = _current(self._own, key, now, _OWN_S), _current(self._all, kind, now, _ALL_S)
+        own, together = _current(self._own, key, now, _OWN_S), _current(self._all, key[0], now, _ALL_S)
         if own.lines >= _OWN_MOST or together.lines >= _ALL_MOST:
-            self._held[key] = Held(event, level, own.until if own.lines >= _OWN_MOST else together.until)
-            self._arm(loop)
+            due = own.until if own.lines >= _OWN_MOST else together.until
+            self._held[key] = Held(event, level, due)
+            self._arm(loop, due)
             return
         own.lines += 1
         together.lines += 1
@@ -126,10 +137,13 @@ class LineLimit:
         self._own.clear()
         self._all.clear()
 
-    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._timer is None and self._held:
-            due = min(each.due for each in self._held.values())
-            self._timer = loop.call_at(due, self._due, loop, context=bare_context())
+    def _arm(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        if self._timer is not None:
+            if self._due_at <= due:
+                return
+            self._timer.cancel()
+        self._due_at = due
+        self._timer = loop.call_at(due, self._due, loop, context=bare_context())
 
     def _due(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
@@ -137,7 +151,8 @@ class LineLimit:
         now = loop.time() + 0.01
         self._release([key for key, held in self._held.items() if held.due <= now])
         self._forget_old(now)
-        self._arm(loop)
+        if self._held:
+            self._arm(loop, min(each.due for each in self._held.values()))
 
     def _forget_old(self, now: float) -> None:
         self._own = {key: each for key, each in self._own.items() if each.until > now}
@@ -164,6 +179,10 @@ def summary_of(held: Sequence[Held]) -> str:
         return f"{len(held)} more servers changed their state: {found} (such as {named})"
     kind = kind_of(held[0].event)
     return f"{len(held)} more servers {_MANY.get(kind, kind)} (such as {named})"
+
+
+def _key(event: Event) -> tuple[str, str]:
+    return kind_of(event), event.server_id if isinstance(event, ServerEvent) else ""
 
 
 def _current(windows: dict[K, _Window], key: K, now: float, length_s: float) -> _Window:

@@ -29,7 +29,7 @@ from mcp_manager.errors import (
     ServerExistsError,
     ServerNotFoundError,
 )
-from mcp_manager.events.records import ServerDeployed, ServerRedeployed, ServerScaled, ServerUndeployed
+from mcp_manager.events.records import ServerDeployed, ServerScaled, ServerUndeployed
 from mcp_manager.fleet.assembly import Assembly
 from mcp_manager.fleet.capacity import check_instances
 from mcp_manager.fleet.index import FleetIndex, traits_of
@@ -288,10 +288,7 @@ class Fleet:
         if not task.cancelled():
             # Retrieved here, because the caller may be gone.
             task.exception()
-        change = supervisor.rollout
         added = supervisor.end_rollout()
-        if change is not None and supervisor.template is change.template and not supervisor.is_over:
-            self._events.tell(ServerRedeployed(server_id=supervisor.server_id, instances=supervisor.desired))
         if self.servers.get(supervisor.server_id) is supervisor:
             self.index.put(supervisor.server_id, traits_of(supervisor.config))
             self._monitor.reassess(supervisor)

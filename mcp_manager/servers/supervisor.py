@@ -15,6 +15,7 @@ from mcp_manager._core.records import EXCLUDED, PENDING, READY
 from mcp_manager._core.router import Router
 from mcp_manager.config import ServerConfig
 from mcp_manager.errors import CallError, ServerExitedError
+from mcp_manager.events.records import ServerRedeployed
 from mcp_manager.runtime.background import background_task
 from mcp_manager.servers.core_settings import balancing_settings, breaker_settings, identity_of, in_ns, limits_of
 from mcp_manager.servers.instance import Instance
@@ -285,6 +286,7 @@ class Supervisor:
         self.has_tool_rates = bool(template.config.limits.tools)
         self.balance()
         self._release()
+        template.host.events.tell(ServerRedeployed(server_id=self.server_id, instances=self.desired))
 
     def balance(self, *, by_weight: bool = False) -> None:
         """Apply the configured balancing, or with ``by_weight`` one in which only weights decide (for a canary)."""

@@ -74,11 +74,43 @@ def test_the_last_line_tells_the_present_state_however_many_were_held_back(
         assert len(logged(caplog)) == 10
         await asyncio.sleep(61)
         *_, last = logged(caplog)
-        assert (last.state, last.left_out, last.levelname) == ("Healthy", 29, "INFO")  # type: ignore[attr-defined]
+        # Some of what it stands for are warnings.
+        assert (last.state, last.left_out, last.levelname) == ("Healthy", 29, "WARNING")  # type: ignore[attr-defined]
         await asyncio.sleep(600)
         assert len(logged(caplog)) == 11
         feed.tell(down("a"), logging.WARNING)
         assert len(logged(caplog)) == 12
+
+    run(work)
+
+
+def test_a_log_of_warnings_ends_with_the_present_state_too(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    async def work(feed: EventFeed) -> None:
+        logging.getLogger("mcp_manager").setLevel(logging.WARNING)
+        for _ in range(12):
+            assert feed.is_heard(logging.WARNING)
+            feed.tell(down("a"), logging.WARNING)
+        assert feed.is_heard(logging.DEBUG), "it may make obsolete what was held back"
+        feed.tell(up("a"), logging.INFO)
+        feed.tell(up("b"), logging.INFO)
+        await asyncio.sleep(61)
+        assert [each.state for each in logged(caplog)] == [*["Unhealthy"] * 10, "Healthy"]  # type: ignore[attr-defined]
+        assert not feed.is_heard(logging.DEBUG)
+
+    run(work)
+
+
+def test_a_summary_that_is_due_sooner_is_written_sooner(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    async def work(feed: EventFeed) -> None:
+        for _ in range(20):
+            feed.tell(down("a"), logging.WARNING)
+        await asyncio.sleep(11)
+        for number in range(100):
+            feed.tell(down(f"s{number}"), logging.WARNING)
+        await asyncio.sleep(11)
+        assert logged(caplog)[-1].servers == 50  # type: ignore[attr-defined]
+        await asyncio.sleep(40)
+        assert (logged(caplog)[-1].server_id, logged(caplog)[-1].left_out) == ("a", 9)  # type: ignore[attr-defined]
 
     run(work)
 
