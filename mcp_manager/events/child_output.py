@@ -15,6 +15,7 @@ from urllib.parse import quote
 import msgspec
 
 from mcp_manager.config.redaction import Secrets, printable
+from mcp_manager.events.log_lines import report_handler
 from mcp_manager.events.stream import Listeners, Stream
 
 __all__ = ["ChildOutputs", "OutputWriter", "ServerOutput", "StderrLine", "StderrLines", "logger_name"]
@@ -262,7 +263,10 @@ class _OutputLog:
             extra["left_out"], self._left_out = self._left_out, 0
             text += f" ({extra['left_out']} lines before this one were left out)"
         record = logger.makeRecord(self._name, logging.DEBUG, __file__, 0, "%s", (text,), None, None, extra)
-        logger.handle(record)
+        try:
+            logger.handle(record)
+        except Exception:
+            report_handler()
 
 
 class ChildOutputs:

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 from mcp_manager.events.callback import OnStateChange, StateCallback
 from mcp_manager.events.child_output import ChildOutputs
 from mcp_manager.events.line_limit import Held, LineLimit, summary_of
-from mcp_manager.events.log_lines import fields_of, kind_of, line_of
+from mcp_manager.events.log_lines import fields_of, kind_of, line_of, report_handler
 from mcp_manager.events.records import Event, ServerEvent, ServerStateChanged, ServerUndeployed
 from mcp_manager.events.stream import EventStream, Listeners
 
@@ -101,7 +102,7 @@ def _write(event: Event, level: int, left_out: int) -> None:
     if left_out:
         extra["left_out"] = left_out
         more = f" ({left_out} earlier lines like this one were left out)"
-    _log.log(level, "%s%s", line_of(event), more, extra=extra)
+    _log_safely(level, f"{line_of(event)}{more}", extra)
 
 
 def _summarize(held: Sequence[Held]) -> None:
@@ -110,4 +111,11 @@ def _summarize(held: Sequence[Held]) -> None:
         "servers": len({each.event.server_id for each in held if isinstance(each.event, ServerEvent)}),
         "left_out": sum(each.count for each in held),
     }
-    _log.log(max(each.level for each in held), "%s", summary_of(held), extra=extra)
+    _log_safely(max(each.level for each in held), summary_of(held), extra)
+
+
+def _log_safely(level: int, line: str, extra: dict[str, Any]) -> None:
+    try:
+        _log.log(level, "%s", line, extra=extra)
+    except Exception:
+        report_handler()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import traceback
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -23,7 +25,7 @@ from mcp_manager.events.records import (
 )
 from mcp_manager.types import ServerState
 
-__all__ = ["FIELDS", "KINDS", "fields_of", "kind_of", "line_of"]
+__all__ = ["FIELDS", "KINDS", "fields_of", "kind_of", "line_of", "report_handler"]
 
 FIELDS: Final[dict[str, str]] = {
     "event": "what happened; all other fields depend on it",
@@ -87,6 +89,15 @@ KINDS: Final = tuple(_KINDS.values())
 def kind_of(event: Event) -> str:
     """Return the value of the field ``event``."""
     return _KINDS[type(event)]
+
+
+def report_handler() -> None:
+    """Report that a log handler or filter of the application has raised, as the handlers of :mod:`logging` do.
+
+    It must not break what is logged: the end of a program, for example, is logged where its restart is arranged.
+    """
+    if logging.raiseExceptions:
+        traceback.print_exc()
 
 
 def fields_of(event: Event) -> dict[str, Any]:

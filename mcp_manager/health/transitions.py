@@ -54,12 +54,12 @@ class Transitions:
     def _tell(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for supervisor in list(self._changed)[:_AT_ONCE]:
-            standing = self._changed.pop(supervisor)
-            if standing.state is not standing.told and not supervisor.is_over:
-                _tell_state(supervisor, standing, now)
+        batch = [(each, self._changed.pop(each)) for each in list(self._changed)[:_AT_ONCE]]
         if self._changed:
             loop.call_soon(self._tell, context=bare_context())
+        for supervisor, standing in batch:
+            if standing.state is not standing.told and not supervisor.is_over:
+                _tell_state(supervisor, standing, now)
 
 
 def _tell_state(supervisor: Supervisor, standing: Standing, now: float) -> None:

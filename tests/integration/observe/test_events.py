@@ -389,6 +389,29 @@ async def test_a_flood_of_lines_at_debug_does_not_starve_the_loop(
     assert max(getattr(each, "left_out", 0) for each in lines) >= 0
 
 
+class Raising(logging.Handler):
+    """A log handler with a bug."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise ZeroDivisionError("handler bug")
+
+
+async def test_a_log_handler_that_raises_breaks_nothing(manager: McpManager, capfd: pytest.CaptureFixture[str]) -> None:
+    logger, handler = logging.getLogger("mcp_manager"), Raising()
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        events = manager.events()
+        await manager.deploy("a", {**scripted_stdio().config(), **SWIFT})
+        await until(events, HEALTHY)
+        os.kill(manager.server("a").pids[0], signal.SIGKILL)
+        await until(events, HEALTHY)
+    finally:
+        logger.setLevel(logging.NOTSET)
+        logger.removeHandler(handler)
+    assert "ZeroDivisionError: handler bug" in capfd.readouterr().err
+
+
 # Secrets
 
 
