@@ -6,6 +6,7 @@ package alone imports neither asyncio nor the compiled core.
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -64,6 +65,25 @@ if TYPE_CHECKING:
         ToolNotFoundError,
         UrlElicitationRequiredError,
     )
+    from mcp_manager.events.child_output import StderrLine, StderrLines
+    from mcp_manager.events.records import (
+        ChildExited,
+        ChildStarted,
+        CircuitChanged,
+        ConfigApplied,
+        Event,
+        EventsMissed,
+        ServerDeployed,
+        ServerEvent,
+        ServerRedeployed,
+        ServerScaled,
+        ServerStateChanged,
+        ServerUndeployed,
+        SessionLost,
+        SessionReplaced,
+        ToolsChanged,
+    )
+    from mcp_manager.events.stream import EventStream
     from mcp_manager.fleet import Applied
     from mcp_manager.manager import McpManager
     from mcp_manager.observe.snapshot import FleetSnapshot, InstanceSnapshot, ManagerSnapshot, ServerSnapshot
@@ -131,10 +151,14 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "CIRCUIT_STATE_OPEN",
     "CallError",
     "CallToolResult",
+    "ChildExited",
+    "ChildStarted",
+    "CircuitChanged",
     "CircuitOpenError",
     "CircuitState",
     "CompleteResult",
     "Completion",
+    "ConfigApplied",
     "ConfigError",
     "ConfigProblem",
     "ConnectError",
@@ -146,6 +170,9 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "DiscoveryConfig",
     "ElicitationRequest",
     "EmbeddedResource",
+    "Event",
+    "EventStream",
+    "EventsMissed",
     "FallbackConfig",
     "FileTokenStore",
     "FleetSnapshot",
@@ -202,13 +229,23 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ScaleError",
     "Selector",
     "ServerConfig",
+    "ServerDeployed",
+    "ServerEvent",
     "ServerExistsError",
     "ServerExitedError",
     "ServerNotFoundError",
+    "ServerRedeployed",
+    "ServerScaled",
     "ServerSnapshot",
     "ServerState",
+    "ServerStateChanged",
+    "ServerUndeployed",
     "ServerView",
+    "SessionLost",
     "SessionLostError",
+    "SessionReplaced",
+    "StderrLine",
+    "StderrLines",
     "Task",
     "TaskError",
     "TextContent",
@@ -223,6 +260,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ToolResultContent",
     "ToolUseContent",
     "ToolsConfig",
+    "ToolsChanged",
     "UnknownContent",
     "UrlElicitationRequiredError",
     "__version__",
@@ -257,6 +295,12 @@ _MODULE_OF = {
             "ServerExitedError ServerNotFoundError SessionLostError TaskError ToolNotAllowedError "
             "ToolNotFoundError UrlElicitationRequiredError"
         ),
+        "mcp_manager.events.child_output": "StderrLine StderrLines",
+        "mcp_manager.events.records": (
+            "ChildExited ChildStarted CircuitChanged ConfigApplied Event EventsMissed ServerDeployed ServerEvent "
+            "ServerRedeployed ServerScaled ServerStateChanged ServerUndeployed SessionLost SessionReplaced ToolsChanged"
+        ),
+        "mcp_manager.events.stream": "EventStream",
         "mcp_manager.fleet": "Applied",
         "mcp_manager.manager": "McpManager",
         "mcp_manager.protocol.elicitation": "accept_with_defaults elicitation_defaults",
@@ -278,6 +322,9 @@ _MODULE_OF = {
 _SUBMODULES = frozenset({"auth", "bindings", "catalog", "config", "errors", "manager", "results", "types"})
 
 install_finder()
+
+# Without this, a program that has not configured logging prints the records to its terminal.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> object:

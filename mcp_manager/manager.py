@@ -22,6 +22,8 @@ from mcp_manager.calls.dispatcher import Dispatcher
 from mcp_manager.calls.routing import Routing
 from mcp_manager.config import ManagerConfig, arguments
 from mcp_manager.errors import RpcError
+from mcp_manager.events.feed import EventFeed, OnStateChange
+from mcp_manager.events.records import ToolsChanged
 from mcp_manager.fleet.assembly import Assembly, client_identity
 from mcp_manager.fleet.fleet import Fleet, end_all
 from mcp_manager.fleet.management import FleetManagement
@@ -93,6 +95,8 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
     token_store, redirect_handler
         ``token_store`` keeps OAuth tokens. ``redirect_handler`` takes a user to an authorization URL and returns the
         URL that the user was redirected to.
+    on_state_change
+        Called on the manager's loop with every :class:`ServerStateChanged`; may be a coroutine function.
 
     Raises
     ------
@@ -118,6 +122,7 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         trace_context: TraceContext | None = None,
         token_store: TokenStore | None = None,
         redirect_handler: RedirectHandler | None = None,
+        on_state_change: OnStateChange | None = None,
     ) -> None:
         super().__init__()
         self._config = arguments.as_manager_config(config)
@@ -134,6 +139,7 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         is_asked_by_url = "url" in elicitation_modes(handshake_capabilities(handlers, capabilities))
         self._url_elicitations = UrlElicitations(handlers.get(ELICIT) if is_asked_by_url else None, _CLOCK)
         self._tools = ToolCache(self._list_tools, self._stamp, _CLOCK, self._config.list_timeout_s)
+        self._events = EventFeed(arguments.as_callback(on_state_change, "on_state_change"))
         host = HostApplication(
             identity=client_identity(self._config, handlers, capabilities),
             handlers=listeners,
@@ -144,6 +150,7 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
             began=self._tools.began,
             # The context in which the manager was made: a server's own requests and notifications belong to no call.
             context=copy_context(),
+            events=self._events,
         )
         self._assembly = Assembly(self._config, host, token_store, redirect_handler)
         self._http = self._assembly.http
@@ -222,6 +229,7 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         """
         if self._phase is Phase.NEW:
             self._phase = Phase.STOPPED
+            await self._events.aclose()
         if self._phase in (Phase.STOPPED, Phase.INHERITED):
             return
         if self._loop is not asyncio.get_running_loop():
@@ -263,6 +271,7 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
             hurried |= await finish(part.aclose(), "end a part of the manager")
         await end_all(supervisors, 0.0 if hurried else self._config.shutdown_timeout_s)
         await finish(self._http.aclose(), "close the connections")
+        await finish(self._events.aclose(), "end the events")
         self._lag.close()
         self._phase = Phase.STOPPED
 
@@ -459,6 +468,7 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         self._tools.drop(server_id)
         supervisor = self._servers.get(server_id)
         if supervisor is not None:
+            self._events.tell(ToolsChanged(server_id=server_id))
             supervisor.template.knowledge.outputs.forget()
             supervisor.template.knowledge.hints.forget()
         return None if self._on_tools_changed is None else self._on_tools_changed(server_id, params)

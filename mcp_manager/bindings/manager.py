@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, TypeVar, Unpack
 from mcp_manager.bindings.caller_deadline import CallerDeadline
 from mcp_manager.bindings.runner import ManagerRunner
 from mcp_manager.config import arguments
+from mcp_manager.events.child_output import StderrLines
+from mcp_manager.events.stream import EventStream
 from mcp_manager.fleet.fleet import ServerSpec
 from mcp_manager.fleet.rollout import Shift, Strategy
 from mcp_manager.fleet.verification import ToolCheck
 from mcp_manager.manager import McpManager
+from mcp_manager.observe.observation import Kinds
 from mcp_manager.types import PyHealthStatus, PyServerInfo, Selector
 
 if TYPE_CHECKING:
@@ -40,6 +43,9 @@ class PyMcpManager(ManagerRunner):
         defaults and no servers.
     token_store, redirect_handler
         See :class:`~mcp_manager.McpManager`; both are awaited on the manager's loop.
+    on_state_change
+        See :class:`~mcp_manager.McpManager`. It is called on the thread of the manager's loop, so it must not block:
+        while it runs, every call waits.
 
     Raises
     ------
@@ -223,6 +229,23 @@ class PyMcpManager(ManagerRunner):
     async def snapshot_async(self) -> FleetSnapshot:
         """Return the whole fleet at one instant; see :meth:`snapshot`."""
         return self.snapshot()
+
+    def events(self, *, server_id: str | None = None, kinds: Kinds | None = None, buffer: int = 1_000) -> EventStream:
+        """Return a stream of events from now on, for ``for`` on any thread and ``async for`` on any loop.
+
+        ``for`` waits for the next event and ends when the manager stops; on the manager's own loop, use ``async for``.
+        See :meth:`McpManager.events` for the parameters.
+
+        Raises
+        ------
+        NotRunningError
+            The manager is not started, or was stopped; a ``RuntimeError``.
+        """
+        return self._running().events(server_id=server_id, kinds=kinds, buffer=buffer)
+
+    def stderr_lines(self, server_id: str, *, follow: bool = False) -> StderrLines:
+        """Return the latest lines that a server's programs wrote to stderr; see :meth:`McpManager.stderr_lines`."""
+        return self._for_reading().stderr_lines(server_id, follow=follow)
 
     def export_prometheus_metrics(self) -> str:
         """Return all metrics in the Prometheus text format."""

@@ -20,7 +20,9 @@ from mcp_manager.bindings.call_queue import CallQueue
 from mcp_manager.bindings.caller_deadline import CallerDeadline
 from mcp_manager.bindings.loop_thread import LoopThread
 from mcp_manager.config import ManagerConfig, load_manager_config
+from mcp_manager.config.arguments import as_callback
 from mcp_manager.errors import NotRunningError
+from mcp_manager.events.feed import OnStateChange
 from mcp_manager.manager import McpManager
 from mcp_manager.runtime.background import background_task
 from mcp_manager.runtime.forks import tell_of_forks
@@ -72,9 +74,11 @@ class ManagerRunner(Unique):
         *,
         token_store: TokenStore | None = None,
         redirect_handler: RedirectHandler | None = None,
+        on_state_change: OnStateChange | None = None,
     ) -> None:
         self._token_store = token_store
         self._redirect_handler = redirect_handler
+        self._on_state_change = as_callback(on_state_change, "on_state_change")
         self._config = load_manager_config(config_path) if config_path is not None else ManagerConfig()
         # Reentrant: a signal may interrupt this thread while it holds the lock, and its handler may stop the manager.
         self._lock = threading.RLock()
@@ -90,7 +94,12 @@ class ManagerRunner(Unique):
         tell_of_forks(self)
 
     def _make_manager(self) -> McpManager:
-        return McpManager(self._config, token_store=self._token_store, redirect_handler=self._redirect_handler)
+        return McpManager(
+            self._config,
+            token_store=self._token_store,
+            redirect_handler=self._redirect_handler,
+            on_state_change=self._on_state_change,
+        )
 
     def __del__(self) -> None:
         # __init__() may have failed before it was set.

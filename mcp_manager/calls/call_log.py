@@ -25,8 +25,6 @@ from mcp_manager.types import CallStatus, CircuitState, Rejection
 __all__ = ["CallEnd", "CallLog", "FlightRecord"]
 
 _log = logging.getLogger(__name__)
-# Without this, a program that has not configured logging prints the records to its terminal.
-_log.addHandler(logging.NullHandler())
 
 _DUMPED: Final = 8
 _DUMP_INTERVAL_NS: Final = 60 * 10**9
@@ -267,6 +265,7 @@ class CallLog:
             what,
             msgspec.json.encode(self._last_of(server_id)).decode(),
             f" ({left_out} earlier reports were omitted)" if left_out else "",
+            extra={"event": "flight_records", "server_id": server_id, "reason": what, "left_out": left_out},
         )
 
     def _last_of(self, server_id: str) -> list[FlightRecord]:

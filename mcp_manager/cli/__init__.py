@@ -12,6 +12,7 @@ from mcp_manager._version import __version__
 from mcp_manager.cli.program import MISUSED, Parser, run_program
 from mcp_manager.cli.table import complain
 from mcp_manager.errors import McpManagerError
+from mcp_manager.observe.log_format import log_output
 
 __all__ = ["main"]
 
@@ -38,7 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         # For one release, for those who know the command.
         complain("the benchmark is not installed any more: run python -m benchmarks at the root of a checkout")
         return MISUSED
-    return run_program(_parser(), arguments, _begin)
+    if arguments[:1] == ["demo"]:
+        # It reports the failures that it causes itself.
+        return run_program(_parser(), arguments, _begin)
+    with log_output() as handler:
+        # The verbs report the states of servers and failed calls themselves.
+        handler.addFilter(lambda record: record.name not in ("mcp_manager.events", "mcp_manager.calls.call_log"))
+        return run_program(_parser(), arguments, _begin)
 
 
 def _begin(options: argparse.Namespace) -> Coroutine[Any, Any, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 from argparse import Namespace
@@ -57,8 +56,6 @@ _HEADERS: Final = (
 
 async def run(options: Namespace) -> int:
     """Run the demonstration; return 0 if all of its claims held, else 1."""
-    # The demonstration itself reports the failures that it causes, so the manager's log is suppressed.
-    logging.getLogger("mcp_manager").addHandler(logging.NullHandler())
     return await Demo().run()
 
 

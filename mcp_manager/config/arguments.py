@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import numbers
 import time
-from collections.abc import Collection, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final, TypeVar
 
 from mcp_manager.config import ManagerConfig
 from mcp_manager.errors import ConfigError, InvalidRequestError, ServerNotFoundError
 
 __all__ = [
+    "as_callback",
     "as_flag",
     "as_manager_config",
     "as_object",
@@ -27,6 +28,8 @@ __all__ = [
     "timeout_in_ns",
     "wrong_call",
 ]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 # A century: nanoseconds of a longer timeout, added to the monotonic clock, could exceed 64 bits.
 _LONGEST_S: Final = 100 * 365.25 * 86400
@@ -80,10 +83,17 @@ def end_of(timeout: float | None) -> float | None:
     return None if timeout is None else time.monotonic() + as_seconds(timeout, "timeout")
 
 
-def check_count(value: object, name: str) -> None:
-    """Raise :class:`InvalidRequestError` unless the value is an integer from 0."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise _wrong(name, "an integer from 0", value)
+def check_count(value: object, name: str, *, least: int = 0) -> None:
+    """Raise :class:`InvalidRequestError` unless the value is an integer from ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise _wrong(name, f"an integer from {least}", value)
+
+
+def as_callback(value: F | None, name: str) -> F | None:
+    """Return a function unchanged, or ``None``; raises :class:`ConfigError` for anything else."""
+    if value is not None and not callable(value):
+        raise ConfigError(f"{name} must be a function, not {shown(value)}")
+    return value
 
 
 def as_text(value: object, name: str) -> str:

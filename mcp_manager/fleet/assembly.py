@@ -13,6 +13,8 @@ from mcp_manager.auth import request_headers
 from mcp_manager.auth.redirect import RedirectHandler
 from mcp_manager.auth.token_store import MemoryTokenStore, TokenStore
 from mcp_manager.config import ManagerConfig, ServerConfig
+from mcp_manager.events.child_output import OutputWriter
+from mcp_manager.events.feed import EventFeed
 from mcp_manager.protocol.capabilities import handshake_capabilities, stateless_capabilities
 from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.runtime.deadline_timer import DeadlineTimer
@@ -85,6 +87,11 @@ class Assembly:
             sender=user_agent(config.client_name, config.client_version),
         )
 
+    @property
+    def events(self) -> EventFeed:
+        """Tells of what happens to servers."""
+        return self._host.events
+
     def supervisor(
         self, server_id: str, config: ServerConfig, router: Router, observer: InstanceObserver
     ) -> Supervisor:
@@ -95,7 +102,9 @@ class Assembly:
         """Make a server's session template; ``before`` is the one of the configuration that it replaces."""
         if not config.tls.verify:
             logger.warning(
-                "server %r: tls.verify is false: anybody in between can read and change the traffic", server_id
+                "server %r: tls.verify is false: anybody in between can read and change the traffic",
+                server_id,
+                extra={"event": "tls_unverified", "server_id": server_id},
             )
         authorizations = None
         if config.auth.type == "oauth":
@@ -130,7 +139,8 @@ class Assembly:
         server_id, config, authorizations = session.server_id, session.config, session.authorizations
         endpoints = session.endpoints
         if config.command is not None:
-            return StdioTransport(config, server_id=server_id, sink=sink, timer=self._timer)
+            output = OutputWriter(self.events.outputs.of(server_id), index, session.secrets)
+            return StdioTransport(config, server_id=server_id, sink=sink, timer=self._timer, output=output)
         # Imported late, because aiohttp takes half of the time that an import of the package would take.
         from yarl import URL  # noqa: PLC0415
 

@@ -107,7 +107,10 @@ class Discovery:
                     error if isinstance(error, ConnectError) else self._nothing(f"{type(error).__name__}: {error}")
                 )
                 if not has_failed:
-                    _log.warning("server %r keeps its present instances: %s", self._server_id, failure.message)
+                    extra = {"event": "discovery_failed", "server_id": self._server_id, "error": failure.message}
+                    _log.warning(
+                        "server %r keeps its present instances: %s", self._server_id, failure.message, extra=extra
+                    )
                 self._endpoints.problem = failure.for_caller("not_sent")
 
     async def _look_up(self) -> list[Endpoint]:

@@ -29,6 +29,7 @@ from mcp_manager.errors import (
     ServerExistsError,
     ServerNotFoundError,
 )
+from mcp_manager.events.records import ServerDeployed, ServerScaled, ServerUndeployed
 from mcp_manager.fleet.assembly import Assembly
 from mcp_manager.fleet.capacity import check_instances
 from mcp_manager.fleet.index import FleetIndex, traits_of
@@ -50,8 +51,6 @@ ServerSpec = ServerConfig | Mapping[str, Any] | str | bytes
 """A server's configuration: the struct, a mapping, or JSON text."""
 
 _MOMENT_S: Final = 0.25
-
-_KEPT: Final = "server %r keeps its old configuration: %s"
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,6 +115,7 @@ class Fleet:
         clock: Callable[[], int],
     ) -> None:
         self._assembly = assembly
+        self._events = assembly.events
         self._router = router
         self._monitor = monitor
         self._observer = FleetObserver(monitor)
@@ -149,10 +149,12 @@ class Fleet:
 
     async def deploy_all(self, servers: Mapping[str, ServerSpec]) -> None:
         """Deploy several servers in parallel; errors are those of :meth:`deploy`."""
-        with _collector_paused():
+        with _collector_paused(), self._events.unlogged():
             added = [
                 self._register(server_id, _parse_config(server_id, config)) for server_id, config in servers.items()
             ]
+        if added:
+            _log.info("%d servers deployed", len(added), extra={"event": "servers_deployed", "servers": len(added)})
         await asyncio.gather(*(self._connect(*each) for each in added if not each[0].is_dormant))
 
     def _register(self, server_id: str, parsed: ServerConfig) -> tuple[Supervisor, list[Instance]]:
@@ -166,6 +168,10 @@ class Fleet:
         self.servers[server_id] = supervisor
         self.index.put(server_id, traits_of(parsed))
         self._monitor.server_added(supervisor)
+        if self._events.is_heard(logging.INFO):
+            self._events.tell(
+                ServerDeployed(server_id=server_id, instances=parsed.instances, transport=parsed.transport)
+            )
         return supervisor, supervisor.scale(parsed.instances)
 
     async def _connect(self, supervisor: Supervisor, added: list[Instance]) -> None:
@@ -296,7 +302,10 @@ class Fleet:
         if supervisor.rollout is not None:
             # The number must be possible with either configuration.
             check_instances(server_id, supervisor.rollout.template.config, instances)
+        previous = supervisor.desired
         added = supervisor.scale(instances)
+        if instances != previous:
+            self._events.tell(ServerScaled(server_id=server_id, previous=previous, instances=instances))
         if supervisor.config.connect == "eager":
             # Instances that an earlier call has added are waited for as well.
             others = [each for each in supervisor.instances if each not in added]
@@ -350,7 +359,8 @@ class Fleet:
                 raise
             told = containment.failure(error, "not_sent")
             failed[server_id] = str(told)
-            _log.error("server %r could not be changed: %s", server_id, told)
+            extra = {"event": "change_failed", "server_id": server_id, "error": str(told)}
+            _log.error("server %r could not be changed: %s", server_id, told, extra=extra)
 
     def set_maintenance(self, server_id: str, on: bool) -> None:
         """Take a server out of traffic, or put it back."""
@@ -392,13 +402,14 @@ class Fleet:
             self._conclude(supervisor, template, task)
         except McpManagerError as error:
             failed[server_id] = str(error)
-            _log.warning(_KEPT, server_id, error)
+            _tell_kept(server_id, error)
 
     async def _remove(self, server_id: str, supervisor: Supervisor, grace_s: float) -> None:
         del self.servers[server_id]
         self.index.remove(server_id)
         self._router.remove_server(server_id)
         self._monitor.server_removed(supervisor)
+        self._events.tell(ServerUndeployed(server_id=server_id))
         try:
             await self._end(supervisor, grace_s)
         finally:
@@ -452,7 +463,12 @@ def _tell_failure(server_id: str, task: asyncio.Task[None]) -> None:
     """Log the failure of a rollout that runs in the background."""
     error = None if task.cancelled() else task.exception()
     if error is not None:
-        _log.warning(_KEPT, server_id, error)
+        _tell_kept(server_id, error)
+
+
+def _tell_kept(server_id: str, error: BaseException) -> None:
+    extra = {"event": "change_failed", "server_id": server_id, "error": str(error)}
+    _log.warning("server %r keeps its old configuration: %s", server_id, error, extra=extra)
 
 
 @contextlib.contextmanager

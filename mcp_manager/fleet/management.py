@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from typing import Unpack
 
 from mcp_manager.config import ManagerConfig, arguments
+from mcp_manager.events.feed import EventFeed
+from mcp_manager.events.records import ConfigApplied
 from mcp_manager.fleet.fleet import Applied, Fleet, ServerSpec
 from mcp_manager.fleet.rollout import RolloutPlan, Shift, Strategy
 from mcp_manager.fleet.verification import ToolCheck
@@ -17,6 +19,7 @@ class FleetManagement(ABC):
     """Change which servers there are, and how many instances each has."""
 
     _fleet: Fleet
+    _events: EventFeed
 
     @abstractmethod
     def _check_running(self) -> None:
@@ -160,7 +163,17 @@ class FleetManagement(ABC):
             ``config`` is no configuration of a manager; nothing was changed.
         """
         self._check_running()
-        return await self._fleet.apply(config)
+        applied = await self._fleet.apply(config)
+        self._events.tell(
+            ConfigApplied(
+                deployed=applied.deployed,
+                redeployed=applied.redeployed,
+                undeployed=applied.undeployed,
+                failed=tuple(sorted(applied.failed)),
+                starting=applied.starting,
+            )
+        )
+        return applied
 
     async def set_maintenance(self, server_id: str, on: bool) -> None:
         """Take a server out of traffic (state ``Maintenance``), or put it back.

@@ -19,7 +19,7 @@ from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.types import CircuitState, ServerState
 
-__all__ = ["PASSING", "Baseline", "Watch", "assess"]
+__all__ = ["PASSING", "RECOVERING", "Baseline", "Watch", "assess"]
 
 _DEGRADED_FAILURE_RATE: Final = 0.05
 _MIN_CALLS: Final = 20
@@ -46,6 +46,7 @@ PROBES_FAILING: Final = "probes failing"
 SLOW_PROBE: Final = "slow probe"
 FLOODING: Final = "flooding"
 RESTARTING: Final = "restarting"
+RECOVERING: Final = "recovering"
 
 PASSING: Final = frozenset(
     {
@@ -75,12 +76,15 @@ class Watch:
         Whether its probes fail, or take too long, while it answers calls.
     is_awaited
         Whether its session is made only because somebody waits for it; reset after one turn.
+    circuit
+        The state and the generation of its circuit that were told last; only :mod:`.transitions` changes them.
     """
 
     __slots__ = (
         "_failed_ns",
         "_ran_out",
         "_was_busy",
+        "circuit",
         "failures",
         "in_flight",
         "instance",
@@ -102,6 +106,7 @@ class Watch:
         self.supervisor = supervisor
         self.instance = instance
         self.turn: Turn[Any] | None = None
+        self.circuit = CircuitState.CLOSED, 1
         self.failures = 0
         self.successes = 0
         self.looked_ns = 0
@@ -359,7 +364,7 @@ def _judge(watch: Watch, circuit: BackendReading, fall: int, now_ns: int) -> tup
         return FAILING_CALLS, False
     if watch.is_doubted:
         return watch.doubt, False
-    return ("", False) if watch.proven else ("recovering", False)
+    return ("", False) if watch.proven else (RECOVERING, False)
 
 
 def _is_fruitless(circuit: BackendReading, now_ns: int) -> bool:

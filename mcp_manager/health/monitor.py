@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -17,9 +16,11 @@ from mcp_manager.errors import CallError, SessionLostError
 from mcp_manager.health.assessment import PASSING, Baseline, Watch, assess
 from mcp_manager.health.life_signs import called_until_ns
 from mcp_manager.health.outliers import SWEEP_S, Ejections
+from mcp_manager.health.probe_queue import ProbeQueue
 from mcp_manager.health.probing import Prober
 from mcp_manager.health.tally import UNPROBED, Tally
 from mcp_manager.health.timing_wheel import TimingWheel, Turn
+from mcp_manager.health.transitions import Transitions, tell_circuit
 from mcp_manager.runtime.background import bare_context
 from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
@@ -67,6 +68,7 @@ class HealthMonitor:
         self._slots = asyncio.Semaphore(concurrency)
         self._prober = Prober(router, clock)
         self.tally: Tally[Supervisor] = Tally()
+        self._transitions = Transitions()
         self._watches: dict[Instance, Watch] = {}
         self._reviews: dict[Supervisor, Turn[Item]] = {}
         self._baselines: dict[Supervisor, Baseline] = {}
@@ -77,8 +79,8 @@ class HealthMonitor:
         # Scheduled probes under way, and those that wait for one of them to end. Live sessions have one queue; URLs
         # that failed before have another, since their probes mostly wait. First connections, and programs, queue where
         # sessions are made.
-        self._pings = _Queue(concurrency)
-        self._retries = _Queue(concurrency)
+        self._pings = ProbeQueue(concurrency)
+        self._retries = ProbeQueue(concurrency)
 
     def start(self) -> None:
         """Start probing on the running loop."""
@@ -88,6 +90,7 @@ class HealthMonitor:
         """Stop probing; idempotent."""
         self._wheel = None
         self.tally.clear()
+        self._transitions.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -211,6 +214,7 @@ class HealthMonitor:
         now = asyncio.get_running_loop().time()
         settle_s = supervisor.config.health.settle_s
         standing = self.tally.judge(supervisor, state, reasons, now, settle_s)
+        self._transitions.note(supervisor, standing)
         if opens_in_s is not None:
             self._review_in(supervisor, opens_in_s)
         if standing.better_since is not None:
@@ -229,6 +233,8 @@ class HealthMonitor:
             if instance.backend is not None and watch is not None:
                 circuit = self._router.backend_reading(instance.backend, now_ns)
                 watch.heard(circuit.last_success_ns)
+                if (circuit.circuit_state, circuit.circuit.generation) != watch.circuit:
+                    tell_circuit(supervisor, watch, circuit)
                 watches.append(watch)
                 circuits.append(circuit)
         is_slow = bool(watches) and self._is_slow(supervisor, now_ns)
@@ -349,6 +355,7 @@ class HealthMonitor:
                 "server %r: instance %d fails more often than the others and is ejected for a time",
                 supervisor.server_id,
                 instance.index,
+                extra={"event": "ejected", "server_id": supervisor.server_id, "instance": instance.index},
             )
         ejections.turn = self._wheel.insert(ejections, asyncio.get_running_loop().time() + SWEEP_S)
         self.reassess(supervisor)
@@ -369,12 +376,12 @@ class HealthMonitor:
             else:
                 queue.overdue.append(watch)
 
-    def _queue_of(self, watch: Watch) -> _Queue | None:
+    def _queue_of(self, watch: Watch) -> ProbeQueue | None:
         if watch.instance.session is not None:
             return self._pings
         return self._retries if watch.failures and not watch.is_child else None
 
-    def _begin_probe(self, watch: Watch, queue: _Queue | None) -> None:
+    def _begin_probe(self, watch: Watch, queue: ProbeQueue | None) -> None:
         if queue is not None:
             queue.running += 1
         watch.in_flight = watch.supervisor.spawn(self._scheduled_probe(watch))
@@ -383,7 +390,7 @@ class HealthMonitor:
     async def _scheduled_probe(self, watch: Watch) -> None:
         await self._probe(watch)
 
-    def _probe_ended(self, watch: Watch, queue: _Queue | None, task: asyncio.Task[None]) -> None:
+    def _probe_ended(self, watch: Watch, queue: ProbeQueue | None, task: asyncio.Task[None]) -> None:
         # The next probe must follow even if a bug ended this one; its task has logged the error.
         watch.in_flight = None
         try:
@@ -479,14 +486,3 @@ class HealthMonitor:
             return await self._prober.probe(watch, backend)
         async with self._slots:
             return await self._prober.probe(watch, backend)
-
-
-class _Queue:
-    """Scheduled probes of one kind: ``running`` of at most ``most``, and the ``overdue`` that wait for one to end."""
-
-    __slots__ = ("most", "overdue", "running")
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.running = 0
-        self.overdue: deque[Watch] = deque()

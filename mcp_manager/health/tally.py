@@ -7,7 +7,7 @@ from typing import Final, Generic, TypeVar
 
 from mcp_manager.types import ServerState
 
-__all__ = ["DRAINING", "SETTLING", "STARTING", "UNPROBED", "Standing", "Tally"]
+__all__ = ["DRAINING", "HARMLESS", "SETTLING", "SICK", "STARTING", "UNPROBED", "Standing", "Tally"]
 
 S = TypeVar("S", bound=Hashable)
 
@@ -16,9 +16,10 @@ STARTING: Final = "starting"
 DRAINING: Final = "draining"
 SETTLING: Final = "settling"
 
-# Reasons that an operator caused or that only mean that a server is new: no settling time follows them.
-_HARMLESS: Final = frozenset({UNPROBED, STARTING, DRAINING})
-_SICK: Final = frozenset({ServerState.DEGRADED, ServerState.UNHEALTHY})
+HARMLESS: Final = frozenset({UNPROBED, STARTING, DRAINING})
+"""Reasons that an operator caused or that only mean that a server is new: no settling time follows them."""
+SICK: Final = frozenset({ServerState.DEGRADED, ServerState.UNHEALTHY})
+"""The states of a server with which something is wrong."""
 
 
 class Standing:
@@ -30,11 +31,18 @@ class Standing:
         The state, and the reasons why it is not ``Healthy``.
     better_since
         Since when, in the loop's time, it has been found better than shown; ``None`` if it is not.
+    told, told_at
+        The state that was told last, and the loop's time when it was; only :class:`.Transitions` changes them.
+    sick_since
+        Since when it has been told as degraded or unhealthy without interruption; ``None`` if it is not.
     """
 
-    __slots__ = ("better_since", "shown")
+    __slots__ = ("better_since", "shown", "sick_since", "told", "told_at")
 
-    def __init__(self) -> None:
+    def __init__(self, now: float) -> None:
+        self.told = ServerState.INITIALIZING
+        self.told_at = now
+        self.sick_since: float | None = None
         # Replaced as a whole: other threads read it.
         self.shown: tuple[ServerState, tuple[str, ...]] = (ServerState.INITIALIZING, (UNPROBED,))
         self.better_since: float | None = None
@@ -95,10 +103,10 @@ class Tally(Generic[S]):
         """
         standing = self._standings.get(server)
         if standing is None:
-            standing = self._standings[server] = Standing()
+            standing = self._standings[server] = Standing(now)
         if state is not ServerState.HEALTHY:
             standing.better_since = None
-        elif standing.state in _SICK and not _HARMLESS.issuperset(standing.reasons) and settle_s > 0:
+        elif standing.state in SICK and not HARMLESS.issuperset(standing.reasons) and settle_s > 0:
             if standing.better_since is None:
                 standing.better_since = now
             if now - standing.better_since < settle_s:

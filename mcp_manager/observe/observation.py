@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -12,11 +13,16 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from mcp_manager._core.router import Router
 from mcp_manager.calls.call_log import CallLog, FlightRecord
 from mcp_manager.calls.dispatcher import Dispatcher
-from mcp_manager.config import ManagerConfig
-from mcp_manager.errors import ServerNotFoundError
+from mcp_manager.config import ManagerConfig, arguments
+from mcp_manager.errors import ConfigError, ServerNotFoundError
+from mcp_manager.events.child_output import StderrLines
+from mcp_manager.events.feed import EventFeed
+from mcp_manager.events.records import Event
+from mcp_manager.events.stream import EventStream
 from mcp_manager.health import HealthMonitor
 from mcp_manager.observe.views import Judge, ServerView, fleet_health, server_view
 from mcp_manager.runtime.loop_lag import LoopLag
+from mcp_manager.runtime.phase import Phase, not_running
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.types import PyHealthStatus, Selector, ServerState
 
@@ -27,6 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["Observation"]
 
 T = TypeVar("T")
+
+Kinds = type[Event] | Iterable[type[Event]]
+"""The classes of the events that are wanted."""
 
 # How often a reading is repeated because another thread changed the data meanwhile.
 _READINGS: Final = 100
@@ -48,6 +57,9 @@ class Observation(ABC):
     _dispatcher: Dispatcher
     _http: HttpPool
     _lag: LoopLag
+    _events: EventFeed
+    _phase: Phase
+    _loop: asyncio.AbstractEventLoop | None
 
     @abstractmethod
     def _supervisor_of(self, server_id: str) -> Supervisor:
@@ -159,6 +171,74 @@ class Observation(ABC):
         self._judge()
         return _steadily(self._call_log.records)
 
+    def events(self, *, server_id: str | None = None, kinds: Kinds | None = None, buffer: int = 1_000) -> EventStream:
+        """Return a stream of the manager's events from now on: state changes, ends of programs, circuits, changes.
+
+        ::
+
+            async for event in manager.events(kinds=[ServerStateChanged]):
+                print(event.server_id, event.state, event.reasons)
+
+        It ends when the manager stops, and needs no closing.
+
+        Parameters
+        ----------
+        server_id
+            A server, deployed or not, whose events are wanted; ``None`` for all events.
+        kinds
+            A class of events, such as :class:`ServerStateChanged`, or several; ``None`` for all.
+        buffer
+            The most events that wait to be taken. Then the oldest are dropped, and an :class:`EventsMissed` says how
+            many.
+
+        Raises
+        ------
+        ConfigError, InvalidRequestError, ServerNotFoundError
+            An argument is of a wrong type; a ``ValueError``.
+        NotRunningError
+            The manager was stopped.
+        """
+        self._check_audible()
+        if server_id is not None:
+            arguments.check_server_id(server_id)
+        arguments.check_count(buffer, "buffer", least=1)
+        return self._events.listen(server_id, _as_kinds(kinds), buffer, self._loop)
+
+    def stderr_lines(self, server_id: str, *, follow: bool = False) -> StderrLines:
+        """Return the latest lines that a server's programs wrote to their standard error, without credentials.
+
+        The last 200 lines are kept, and at most 64 KiB, also of programs that have ended. Read them with ``async for``
+        on any event loop, or with ``for`` on any thread but that of the manager's loop.
+
+        Parameters
+        ----------
+        server_id
+            The server.
+        follow
+            Whether to wait for further lines, until the server is removed or the manager stops. If more than 1,000 wait
+            to be taken, the oldest are dropped, and counted by ``missed`` of the next one.
+
+        Raises
+        ------
+        ServerNotFoundError
+            No such server.
+        ConfigError
+            The server is not a program.
+        """
+        self._judge()
+        supervisor = self._supervisor_of(server_id)
+        if supervisor.config.command is None:
+            raise ConfigError(
+                f"server {server_id!r} is a URL: only programs write to a standard error", server_id=server_id
+            )
+        return self._events.outputs.of(server_id).read(follow=arguments.as_flag(follow, "follow"), home=self._loop)
+
+    def _check_audible(self) -> None:
+        """Raise :class:`NotRunningError` if nothing will be told any more."""
+        self._judge()
+        if self._phase is Phase.STOPPED:
+            raise not_running(self._phase)
+
     def _request_timeout_s(self, server_id: str | Selector) -> float | None:
         """Return the default timeout of a server's calls in seconds; ``None`` if there is no such server."""
         supervisor = self._servers.get(server_id) if isinstance(server_id, str) else None
@@ -174,6 +254,17 @@ class Observation(ABC):
                 if self._servers.get(supervisor.server_id) is supervisor:
                     raise
         return found
+
+
+def _as_kinds(kinds: Kinds | None) -> tuple[type[Event], ...]:
+    if kinds is None:
+        return ()
+    found = (kinds,) if isinstance(kinds, type) else tuple(kinds) if isinstance(kinds, Iterable) else (kinds,)
+    wrong = [each for each in found if not (isinstance(each, type) and issubclass(each, Event))]
+    if wrong or not found:
+        named = arguments.shown(wrong[0]) if wrong else "an empty list"
+        raise ConfigError(f"kinds must be classes of events, such as ServerStateChanged, not {named}")
+    return found
 
 
 def _steadily(read: Callable[[], T]) -> T:

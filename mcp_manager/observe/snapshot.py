@@ -11,6 +11,7 @@ from mcp_manager._core.snapshots import BackendReading as Backend
 from mcp_manager.config import ManagerConfig, ServerConfig
 from mcp_manager.config.redaction import shown_place
 from mcp_manager.config.tools import ALL_TOOLS, ToolsConfig
+from mcp_manager.events.records import ChildExited
 from mcp_manager.observe.views import Judge
 from mcp_manager.protocol.revisions import Era
 from mcp_manager.runtime.loop_lag import LoopLagView
@@ -65,6 +66,8 @@ class InstanceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         Calls in the breaker's window, and how many of them failed.
     last_error
         Why it has no session, or why its last probe failed; ``None`` if neither.
+    last_exit
+        How its program last ended by itself, or failed to start; ``None`` if it did not.
     """
 
     index: int
@@ -86,6 +89,7 @@ class InstanceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     window_calls: int
     window_failures: int
     last_error: str | None
+    last_exit: ChildExited | None = None
 
 
 class ServerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -243,6 +247,7 @@ def _instance(read: Backend, now_ns: int) -> InstanceSnapshot:
         window_calls=read.window_calls,
         window_failures=read.window_failures,
         last_error=instance.template.secrets.masked(str(error)) if error is not None else None,
+        last_exit=instance.events.last_exit,
     )
 
 

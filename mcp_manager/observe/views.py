@@ -9,6 +9,7 @@ import msgspec
 from mcp_manager._core.router import Router
 from mcp_manager.config.tools import ALL_TOOLS, ToolsConfig
 from mcp_manager.errors import CallError
+from mcp_manager.events.records import ChildExited
 from mcp_manager.health.readiness import ready_count
 from mcp_manager.protocol.handshake import ServerIdentity
 from mcp_manager.servers.supervisor import RestartCause, Supervisor
@@ -19,6 +20,7 @@ __all__ = [
     "ServerView",
     "circuit_of",
     "fleet_health",
+    "last_exit",
     "server_view",
 ]
 
@@ -61,6 +63,8 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
         because they did not answer (``hang``).
     tools
         Which tools may be listed and called; ``None`` if all may be.
+    last_exit
+        How a program of it last ended by itself, or failed to start; ``None`` if none did.
     """
 
     id: str
@@ -83,6 +87,7 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     tls_verify: bool = True
     restarts: dict[RestartCause, int] = msgspec.field(default_factory=dict)
     tools: ToolsConfig | None = None
+    last_exit: ChildExited | None = None
 
 
 def server_view(supervisor: Supervisor, judge: Judge, router: Router, now_ns: int) -> ServerView:
@@ -118,6 +123,7 @@ def server_view(supervisor: Supervisor, judge: Judge, router: Router, now_ns: in
         tls_verify=config.tls.verify,
         restarts=dict(supervisor.restarts or {}),
         tools=None if config.tools == ALL_TOOLS else config.tools,
+        last_exit=last_exit(supervisor),
     )
 
 
@@ -146,6 +152,12 @@ def circuit_of(supervisor: Supervisor, router: Router, now_ns: int) -> CircuitSt
         if state in states:
             return state
     return CircuitState.CLOSED
+
+
+def last_exit(supervisor: Supervisor) -> ChildExited | None:
+    """Return how a program of a server last ended by itself."""
+    exits = [found for each in supervisor.instances if (found := each.events.last_exit) is not None]
+    return max(exits, key=lambda each: each.monotonic_ns, default=None)
 
 
 def _last_error(supervisor: Supervisor, error: CallError | None, restarts_in_s: float) -> str | None:

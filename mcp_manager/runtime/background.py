@@ -10,7 +10,7 @@ from contextvars import Context, ContextVar
 from functools import partial
 from typing import Any, TypeVar
 
-__all__ = ["background_task", "bare_context", "finish", "read_failure", "to_its_end", "within"]
+__all__ = ["background_task", "bare_context", "finish", "read_failure", "resolve", "to_its_end", "within"]
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +87,12 @@ def within(context: Context, work: Coroutine[Any, Any, T]) -> Generator[Any, Any
         # It may hold an exception, whose traceback holds this frame.
         del resume
         work.close()
+
+
+def resolve(future: asyncio.Future[None]) -> None:
+    """End a wait for a future, unless it has ended."""
+    if not future.done():
+        future.set_result(None)
 
 
 def read_failure(task: asyncio.Task[Any]) -> None:

@@ -179,5 +179,7 @@ class LoopLag:
             self._blocks.append((now, late_s))
         if late_s > _WARNED_S and now - self._warned_at >= _WARN_EVERY_S:
             self._warned_at = now
-            _log.warning("the event loop was blocked for about %.1f s, and all calls with it; %s", late_s, _HINT)
+            extra = {"event": "loop_blocked", "duration_s": round(late_s, 3)}
+            said = "the event loop was blocked for about %.1f s, and all calls with it; %s"
+            _log.warning(said, late_s, _HINT, extra=extra)
         self.start()

@@ -10,7 +10,7 @@ from functools import partial
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager._core.records import Backend
 from mcp_manager.errors import CallError, ConnectError, SessionLostError
-from mcp_manager.runtime.background import background_task, to_its_end
+from mcp_manager.runtime.background import background_task, resolve, to_its_end
 from mcp_manager.servers.connecting import (
     failure_for_caller,
     no_handshake,
@@ -19,6 +19,7 @@ from mcp_manager.servers.connecting import (
     reach_endpoint,
     start_program,
 )
+from mcp_manager.servers.instance_events import InstanceEvents
 from mcp_manager.servers.lost_sessions import LostSessions
 from mcp_manager.servers.restart_delay import RestartDelay
 from mcp_manager.session import ProgressReports, Session, SessionTemplate
@@ -62,6 +63,7 @@ class Instance:
         "_overruns",
         "_restart",
         "backend",
+        "events",
         "generation",
         "index",
         "number",
@@ -100,6 +102,7 @@ class Instance:
         self.number = number
         self.generation = 0
         self._last_error: CallError | None = None
+        self.events = InstanceEvents(template, index)
         self.backend: Backend | None = None
 
     @property
@@ -233,6 +236,7 @@ class Instance:
         task = self._lost_sessions().retire(session, is_known=is_known)
         task.add_done_callback(self.template.containment.read_failure)
         if not self._closing:
+            self.events.session_lost(session, error, self._connected_at, self.restart_at)
             self._on_change(self, error)
 
     async def notify(self, method_raw: bytes, params: bytes | None, deadline_ns: int) -> None:
@@ -307,7 +311,7 @@ class Instance:
         while backend is not None and backend.inflight:
             if self._idle is None or self._idle.done():
                 self._idle = asyncio.get_running_loop().create_future()
-                backend.on_idle = partial(_resolve, self._idle)
+                backend.on_idle = partial(resolve, self._idle)
             # Not awaited directly: a caller that gives up would cancel it for the others.
             await asyncio.wait({self._idle})
 
@@ -427,6 +431,7 @@ class Instance:
         if not error.is_local:
             self._has_failed = True
             self._delay_restart()
+            self.events.start_failed(attempt.session, error, self.restart_at)
         attempt.fail(error)
 
     async def _succeeded(self, attempt: Attempt) -> None:
@@ -453,6 +458,7 @@ class Instance:
             session.channel.label = self.label
         self.last_error = None
         self._connected_at = asyncio.get_running_loop().time()
+        self.events.session_made(session)
         self._on_change(self, None)
 
     def _ended(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
@@ -489,8 +495,3 @@ class Instance:
         if session is self.session:
             self._delay_restart()
             self.lose(session, error)
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

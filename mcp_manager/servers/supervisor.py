@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from math import ceil
@@ -16,6 +15,7 @@ from mcp_manager._core.records import EXCLUDED, PENDING, READY
 from mcp_manager._core.router import Router
 from mcp_manager.config import ServerConfig
 from mcp_manager.errors import CallError, ServerExitedError
+from mcp_manager.events.records import ServerRedeployed
 from mcp_manager.runtime.background import background_task
 from mcp_manager.servers.core_settings import balancing_settings, breaker_settings, identity_of, in_ns, limits_of
 from mcp_manager.servers.instance import Instance
@@ -29,8 +29,6 @@ T = TypeVar("T")
 
 RestartCause = Literal["exit", "hang"]
 """Why a child process is restarted: it ended by itself, or it was killed because it did not answer."""
-
-_log = logging.getLogger(__name__)
 
 
 class InstanceObserver(Protocol):
@@ -289,6 +287,7 @@ class Supervisor:
         self.tool_checks = tool_checks_of(template.config)
         self.balance()
         self._release()
+        template.host.events.tell(ServerRedeployed(server_id=self.server_id, instances=self.desired))
 
     def balance(self, *, by_weight: bool = False) -> None:
         """Apply the configured balancing, or with ``by_weight`` one in which only weights decide (for a canary)."""
@@ -461,23 +460,15 @@ class Supervisor:
         else:
             self.hold(instance)
             if is_child and instance not in self._draining:
-                self._count_restart(instance, error)
+                self._count_restart(error)
         self._observer.instance_changed(self, instance, error)
 
-    def _count_restart(self, instance: Instance, error: CallError) -> None:
-        """Count and log the loss of a child process."""
+    def _count_restart(self, error: CallError) -> None:
+        """Count the loss of a child process."""
         if self.restarts is None:
             self.restarts = {}
         cause: RestartCause = "hang" if isinstance(error, ServerExitedError) and error.has_hung else "exit"
         self.restarts[cause] = self.restarts.get(cause, 0) + 1
-        _log.warning(
-            "server %r: %s (instance %d; %s); it is started again in %.1f s",
-            self.server_id,
-            instance.template.secrets.masked(error.message),
-            instance.index,
-            instance.template.secrets.masked(error.hint),
-            instance.restarts_in_s,
-        )
 
     def _set_availability(self, instance: Instance) -> None:
         assert instance.backend is not None

@@ -7,6 +7,7 @@ from contextvars import Context
 
 import msgspec
 
+from mcp_manager.events.feed import EventFeed
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.runtime.background import bare_context
@@ -39,6 +40,8 @@ class HostApplication(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         The context of handlers that run outside of a call; an empty one by default.
     lag
         Measures how late the event loop is.
+    events
+        Tells of what happens to servers.
     """
 
     identity: ClientIdentity
@@ -50,3 +53,4 @@ class HostApplication(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     began: Callable[[str, str], None] | None = None
     context: Context = msgspec.field(default_factory=bare_context)
     lag: LoopLag = msgspec.field(default_factory=LoopLag)
+    events: EventFeed = msgspec.field(default_factory=EventFeed)

@@ -42,11 +42,14 @@ def request_log_level(call: Call, level: str, deadline_ns: int) -> Awaitable[Mes
 
 async def restore_log_level(template: SessionTemplate, call: Call, level: str) -> None:
     """Set the level of the previous session on a new one; a failure is logged."""
+    server_id = template.server_id
+    extra = {"event": "log_level_failed", "server_id": server_id}
     try:
         reply = await request_log_level(call, level, time.monotonic_ns() + _RESTORE_NS)
     except CallError as error:
-        _log.warning("server %r: the log level was not set on the new session: %s", template.server_id, error)
+        _log.warning("server %r: the log level was not set on the new session: %s", server_id, error, extra=extra)
     else:
         if reply.kind == ERROR:
             said = error_text(reply.error or b"", template.secrets)
-            _log.warning("server %r: the server refused the log level on the new session: %s", template.server_id, said)
+            refused = "server %r: the server refused the log level on the new session: %s"
+            _log.warning(refused, server_id, said, extra=extra)

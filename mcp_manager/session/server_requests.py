@@ -291,7 +291,7 @@ class ServerRequests:
         except RpcError as error:
             raise _encodable(error) from None
         except TookTooLongError:
-            _log.warning("the handler of %s took more than %g s and was cancelled", method, self._timeout_s)
+            self._tell_timeout(method)
             raise _Failed("took too long") from None
         except Exception as error:
             if self._closed:
@@ -325,7 +325,7 @@ class ServerRequests:
             else:
                 self._faults.count("a malformed notification", f"{method[:60]}: {error.message[:200]}")
         except TookTooLongError:
-            _log.warning("the handler of %s took more than %g s and was cancelled", method, self._timeout_s)
+            self._tell_timeout(method)
         except Exception as error:
             self._containment.log(f"the handler of {method} failed", error)
 
@@ -353,6 +353,11 @@ class ServerRequests:
     @property
     def _is_full(self) -> bool:
         return self._handling is not None and len(self._handling) >= _MAX_HANDLERS
+
+    def _tell_timeout(self, method: str) -> None:
+        extra = {"event": "handler_timeout", "server_id": self._containment.server_id}
+        told = "the handler of %s took more than %g s and was cancelled"
+        _log.warning(told, method, self._timeout_s, extra=extra)
 
     def _reply(self, frame: bytes) -> None:
         if self._replies is None:

@@ -110,7 +110,8 @@ class Containment:
     def log(self, what: str, error: Exception) -> None:
         """Log an exception of a user's handler or callback, every time, with its traceback and without credentials."""
         text = self._masked_traceback(error)
-        _log.error("server %r: %s:\n%s", self.server_id, what, text)
+        extra = {"event": "callback_failed", "server_id": self.server_id}
+        _log.error("server %r: %s:\n%s", self.server_id, what, text, extra=extra)
 
     def _stopped(self, delivery: Delivery) -> CallError:
         return ConnectionLostError(
@@ -128,7 +129,12 @@ class Containment:
             return
         self._logged.add(place)
         text = self._masked_traceback(error)
-        _log.error("server %r: an unexpected failure, which affects only this server:\n%s", self.server_id, text)
+        _log.error(
+            "server %r: an unexpected failure, which affects only this server:\n%s",
+            self.server_id,
+            text,
+            extra={"event": "unexpected_failure", "server_id": self.server_id},
+        )
 
     def _masked_traceback(self, error: Exception) -> str:
         return self._secrets.masked("".join(traceback.format_exception(error)))

@@ -45,7 +45,8 @@ class KeptGrant:
         try:
             grant = msgspec.json.decode(record, type=Grant)
         except (msgspec.DecodeError, RecursionError):
-            _log.warning("the stored authorization of server %r is damaged and not used", self._server_id)
+            extra = {"event": "authorization_damaged", "server_id": self._server_id}
+            _log.warning("the stored authorization of server %r is damaged and not used", self._server_id, extra=extra)
             return None
         is_ours = self._config.issuer is None or same_issuer(self._config.issuer, grant.issuer)
         return grant if is_ours and (grant.dpop_key is not None) == self._config.dpop else None
@@ -59,7 +60,9 @@ class KeptGrant:
             self._is_kept = False
             # The store may be user code, which can raise anything. The grant is valid even so, while this process
             # lives.
-            _log.warning("the authorization of server %r is not stored (%s)", self._server_id, type(error).__name__)
+            kind = type(error).__name__
+            extra = {"event": "authorization_not_stored", "server_id": self._server_id, "error": kind}
+            _log.warning("the authorization of server %r is not stored (%s)", self._server_id, kind, extra=extra)
 
     async def newer_than(self, used: Grant) -> Grant | None:
         """Return a grant that another process has stored since ``used``, or ``None``.

@@ -78,7 +78,8 @@ class PeerFaults:
             detail = printable(detail if self.secrets is None else self.secrets.masked_so_far(detail))
             level = logging.INFO if kind in _ORDINARY else logging.WARNING
             said = f": {detail}" if detail else ""
-            _log.log(level, "server %r: %s%s (%d so far)", self._server_id, kind, said, count)
+            extra = {"event": "fault", "server_id": self._server_id, "fault": kind, "count": count}
+            _log.log(level, "server %r: %s%s (%d so far)", self._server_id, kind, said, count, extra=extra)
 
     def count_error(self, error: ProtocolError) -> None:
         """Count an invalid answer; a refusal (delivery ``rejected``) breaks no rule and is not counted."""

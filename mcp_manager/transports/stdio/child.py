@@ -24,7 +24,7 @@ from mcp_manager.transports.stdio.marked import MARK
 from mcp_manager.transports.stdio.process_group import ProcessGroup, wait_unreaped
 from mcp_manager.transports.stdio.stderr_excerpt import stderr_excerpt
 
-__all__ = ["Child", "child_environment"]
+__all__ = ["Child", "child_environment", "how_it_ended"]
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +79,8 @@ class Child:
         Takes each chunk of the program's standard output.
     on_end
         Called once, after the program has ended and its output was read, with the exit code, negative for a signal.
+    on_stderr
+        Takes each chunk of the program's standard error; returns how many nanoseconds that took, 0 for hardly any.
     on_flood
         Called when the program writes more to its standard error than the read budget allows.
     """
@@ -91,6 +93,7 @@ class Child:
         *,
         on_stdout: Callable[[bytes], None],
         on_end: Callable[[int], None],
+        on_stderr: Callable[[bytes], int] = lambda _: 0,
         on_flood: Callable[[], None] = lambda: None,
     ) -> None:
         self._argv = list(argv)
@@ -99,6 +102,7 @@ class Child:
         self._cwd = cwd
         self._on_stdout = on_stdout
         self._on_end = on_end
+        self._on_stderr = on_stderr
         self._group: ProcessGroup | None = None
         self._pidfd: FileIO | None = None
         self._stdin: FileIO | None = None
@@ -367,10 +371,11 @@ class Child:
             # One byte more than is shown marks that something was dropped.
             del self._stderr[: -_STDERR_BYTES - 1]
         # No caller waits for stderr, so a flood of it must not take the loop's time.
+        cost_ns = self._on_stderr(data)
         if (
             self._budget is not None
-            and len(data) >= _MUCH_STDERR
-            and not self._budget.spend(len(data) * _STDERR_BYTE_NS)
+            and (len(data) >= _MUCH_STDERR or cost_ns)
+            and not self._budget.spend(len(data) * _STDERR_BYTE_NS + cost_ns)
         ):
             asyncio.get_running_loop().remove_reader(self._stderr_number)
             self._budget.wait(self._stderr_reader)
@@ -469,3 +474,15 @@ class Child:
             finally:
                 # Its traceback holds this frame.
                 del cancelled
+
+
+def how_it_ended(exit_code: int, misdeed: str) -> str:
+    """Return in words how a program ended; ``misdeed`` as that of :class:`Child`."""
+    if misdeed:
+        return f"{misdeed} and was killed"
+    if exit_code >= 0:
+        return f"exited with status {exit_code}"
+    try:
+        return f"was killed by signal {-exit_code} ({signal.Signals(-exit_code).name})"
+    except ValueError:
+        return f"was killed by signal {-exit_code}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import signal
 import time
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
@@ -23,13 +22,14 @@ from mcp_manager.errors import (
     ProtocolError,
     ServerExitedError,
 )
+from mcp_manager.events.child_output import OutputWriter, ServerOutput
 from mcp_manager.protocol.revisions import BATCHING_REVISIONS
 from mcp_manager.runtime.deadline_timer import DeadlineTimer, remaining_s
 from mcp_manager.runtime.read_budget import FLOOD, FLOOD_DETAIL, ReadBudget, read_budget
 from mcp_manager.transports.base import Exchange, LifeSigns, MessageSink
 from mcp_manager.transports.containment import Containment, is_resource_exhaustion
 from mcp_manager.transports.received import broken_reply_to, read_messages
-from mcp_manager.transports.stdio.child import Child, child_environment
+from mcp_manager.transports.stdio.child import Child, child_environment, how_it_ended
 from mcp_manager.transports.stdio.output_lines import LineTooLongError, OutputLines
 
 __all__ = ["StdioTransport"]
@@ -91,9 +91,19 @@ class StdioTransport:
         Takes the server's requests and notifications, its faults, and its end.
     timer
         Takes the deadlines of calls.
+    output
+        Takes the program's standard error.
     """
 
-    def __init__(self, config: ServerConfig, *, server_id: str, sink: MessageSink, timer: DeadlineTimer) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        *,
+        server_id: str,
+        sink: MessageSink,
+        timer: DeadlineTimer,
+        output: OutputWriter | None = None,
+    ) -> None:
         assert config.command is not None
         self._command = config.command
         self._cwd = config.cwd
@@ -104,12 +114,14 @@ class StdioTransport:
         secrets = Secrets(config)
         self._secrets = secrets.texts
         self._containment = Containment(server_id, secrets)
+        self._output = output or OutputWriter(ServerOutput(server_id), 0, secrets)
         self._child = Child(
             [config.command, *config.args],
             child_environment(config.env, config.inherit_env),
             config.cwd,
             on_stdout=self._take,
             on_end=self._child_ended,
+            on_stderr=self._output.feed,
             on_flood=self.flooded,
         )
         self._wheel = timer.wheel
@@ -174,6 +186,7 @@ class StdioTransport:
         except (OSError, ValueError) as error:
             raise self._start_error(error) from None
         self._opened = True
+        self._output.begin(self._child.pid)
 
     @property
     def life_signs(self) -> LifeSigns:
@@ -424,11 +437,12 @@ class StdioTransport:
         self._child.kill()
 
     def _child_ended(self, exit_code: int) -> None:
+        self._tell(self._output.finish)
         # The program has ended, so its last lines are taken without regard to the read budget.
         while self._failure is None and self._lines.is_behind:
             self._take_lines()
         error = ServerExitedError(
-            f"the server process {_how_it_ended(exit_code, self._child.misdeed)}",
+            f"the server process {how_it_ended(exit_code, self._child.misdeed)}",
             server_id=self._server_id,
             exit_code=exit_code,
             hint=self.last_words or "it wrote nothing to stderr",
@@ -475,14 +489,3 @@ def _line(frame: bytes) -> bytes:
     if b"\n" in frame or b"\r" in frame:
         frame = frame.translate(_NEWLINES)
     return frame + b"\n"
-
-
-def _how_it_ended(exit_code: int, misdeed: str) -> str:
-    if misdeed:
-        return f"{misdeed} and was killed"
-    if exit_code >= 0:
-        return f"exited with status {exit_code}"
-    try:
-        return f"was killed by signal {-exit_code} ({signal.Signals(-exit_code).name})"
-    except ValueError:
-        return f"was killed by signal {-exit_code}"

@@ -34,6 +34,7 @@ PARTS = (
     "auth",
     "results",
     "protocol",
+    "events",
     "runtime",
     "config",
     "_core",
