@@ -40,7 +40,7 @@ FIELDS: Final[dict[str, str]] = {
     "pid": "the id of its process",
     "exit_status": "the exit status of a program",
     "signal": "the signal that ended it",
-    "stderr": "the end of its stderr, or one line of it",
+    "stderr": "the end of its stderr",
     "restart_in_s": "seconds until it is started again",
     "uptime_s": "how long it ran",
     "was_ready": "whether it was ready for calls",
@@ -59,7 +59,7 @@ FIELDS: Final[dict[str, str]] = {
     "starting": "how many are still starting",
     "fault": "which rule a server broke",
     "count": "how often it did",
-    "left_out": "how many lines like this one, or of its summary, were left out",
+    "left_out": "how many earlier lines like this one were left out",
 }
 """The fields of ``extra`` that records of this package may have, and what they mean."""
 

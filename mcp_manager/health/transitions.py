@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from itertools import islice
 from typing import Final
 
 from mcp_manager._core.snapshots import BackendReading
@@ -54,7 +55,7 @@ class Transitions:
     def _tell(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        batch = [(each, self._changed.pop(each)) for each in list(self._changed)[:_AT_ONCE]]
+        batch = [(each, self._changed.pop(each)) for each in tuple(islice(self._changed, _AT_ONCE))]
         if self._changed:
             loop.call_soon(self._tell, context=bare_context())
         for supervisor, standing in batch:

@@ -21,7 +21,8 @@ _SAID_NOTHING: Final = "it wrote nothing to stderr"
 class InstanceEvents:
     """Tell of the sessions and programs of one instance.
 
-    ``last_exit`` is how its program last ended by itself.
+    ``last_exit`` is how its program last ended by itself. ``is_leaving`` tells that it drains, and that its program is not
+    started again.
 
     Parameters
     ----------
@@ -31,7 +32,7 @@ class InstanceEvents:
         The index of the instance.
     """
 
-    __slots__ = ("_index", "_lost_at", "_template", "last_exit")
+    __slots__ = ("_index", "_lost_at", "_template", "is_leaving", "last_exit")
 
     def __init__(self, template: SessionTemplate, index: int) -> None:
         self._template = template
@@ -39,6 +40,7 @@ class InstanceEvents:
         # The loop's time at which the last session was lost; 0 if none was.
         self._lost_at = 0.0
         self.last_exit: ChildExited | None = None
+        self.is_leaving = False
 
     def session_made(self, session: Session) -> None:
         """Tell of a new session, or of the program that it is with."""
@@ -103,7 +105,7 @@ class InstanceEvents:
             exit_status=code if code is not None and code >= 0 else None,
             signal=_signal_name(code),
             stderr="" if hint == _SAID_NOTHING else self._said(hint),
-            restart_in_s=max(restart_at - asyncio.get_running_loop().time(), 0.0),
+            restart_in_s=None if self.is_leaving else max(restart_at - asyncio.get_running_loop().time(), 0.0),
             uptime_s=uptime_s,
         )
         self._template.host.events.tell(event, logging.WARNING)

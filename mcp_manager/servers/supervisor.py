@@ -415,6 +415,7 @@ class Supervisor:
         self._staged = tuple(each for each in self._staged if each is not instance)
         self._instances = tuple(each for each in self._instances if each is not instance)
         self._draining = (*self._draining, instance)
+        instance.events.is_leaving = True
         self._observer.instance_removed(instance)
         if instance.backend is not None:
             self._router.set_availability(instance.backend, EXCLUDED)

@@ -248,6 +248,22 @@ def test_a_loop_of_crashes_is_told_and_ends_with_the_truth(caplog: pytest.LogCap
     run_in_virtual_time(work())
 
 
+def test_a_program_that_dies_while_it_drains_is_not_said_to_be_started_again() -> None:
+    async def work() -> None:
+        async with told(**PROGRAM, drain_timeout_s=60.0) as (fleet, stream):
+            fleet.acts.append(Act(takes_s=20.0))
+            call = asyncio.create_task(fleet.failure("tools/call", {"name": "echo", "arguments": {}}))
+            await asyncio.sleep(1)
+            fleet.supervisor.scale(0)
+            await asyncio.sleep(1)
+            fleet.kill()
+            await call
+            [exited] = taken(stream, ChildExited)
+            assert exited.restart_in_s is None
+
+    run_in_virtual_time(work())
+
+
 # Circuits
 
 
