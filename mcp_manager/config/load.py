@@ -112,9 +112,9 @@ def load_fleet_file(
     if not isinstance(path, str | os.PathLike):
         raise ConfigError(f"the path of a configuration file must be text or a Path, not of type {type(path).__name__}")
     filled_in = NotedVariables(os.environ if environment is None else environment)
-    found = FileProblems(os.fspath(path))
+    found = FileProblems(os.fspath(path), is_lenient=lenient)
     result = _Loading(filled_in, found).load(Path(path))
-    if result is not None and found.concern_only_servers(lenient=lenient):
+    if result is not None and found.are_bearable:
         problems = found.told(_secrets(filled_in))
         for problem in problems:
             logger.warning("%s; the server is left out", problem)
@@ -180,6 +180,8 @@ class _Loading:
             defaults = Defaults({})
         shared = self._environment.take()
         for server_id, settings in tables.get("servers", {}).items():
+            if self._found.is_full:
+                break
             where = join("servers", server_id)
             if server_id in tables.get("mcpServers", {}):
                 text = "the same id is in servers and in mcpServers"
@@ -203,10 +205,9 @@ class _Loading:
         from mcp_manager.config.clients.recognition import is_table  # noqa: PLC0415
         from mcp_manager.config.clients.servers import client_servers  # noqa: PLC0415
 
-        servers = client_servers(document, self._home())
-        used = {each.entry.path.partition(".")[0] for each in servers}
-        warn_of_near_misses((name for name in document.data if name not in used and not is_table(name)), TABLES, "")
-        self._take_client_servers(servers, Defaults({}), [])
+        if not {"packages", "remotes", "server"} & document.data.keys():
+            warn_of_near_misses((name for name in document.data if not is_table(name)), TABLES, "")
+        self._take_client_servers(client_servers(document, self._home()), Defaults({}), [])
         return FleetFile(ManagerConfig(servers=self._servers), tuple(self._off))
 
     def _own_server(self, server_id: str, settings: dict[str, Any], defaults: Defaults, shared: list[str]) -> None:
@@ -230,9 +231,10 @@ class _Loading:
     def _take_client_servers(self, servers: Iterable[Any], defaults: Defaults, shared: list[str]) -> None:
         from mcp_manager.config.clients.servers import input_names, settle  # noqa: PLC0415 - for the files of clients
 
-        listed = list(servers)
-        self._inputs = input_names(listed)
-        for each in listed:
+        for each in servers:
+            if self._found.is_full:
+                break
+            self._inputs = input_names(each)
             entry = each.entry
             if entry.is_off and not entry.problems:
                 self._off.append(each.server_id)

@@ -34,28 +34,33 @@ class FileProblems:
     ----------
     path
         The file, as its user named it.
+    is_lenient
+        Whether the file is used all the same if they are of single servers.
     """
 
-    def __init__(self, path: str | bytes) -> None:
+    def __init__(self, path: str | bytes, *, is_lenient: bool = False) -> None:
         self._path = path if isinstance(path, str) else path.decode(errors="backslashreplace")
         self._found: list[_Located] = []
-        self._left_out = 0
+        self._is_lenient = is_lenient
         self.document: Document | None = None
 
     def __bool__(self) -> bool:
         return bool(self._found)
 
-    def add(self, problem: FieldProblem, *, is_of_server: bool = False) -> None:
-        """Add a problem; beyond the first thousand, they are counted."""
-        if len(self._found) < _MOST:
-            # A traceback would keep what was read alive.
-            self._found.append(_Located(problem.with_traceback(None), is_of_server))
-        else:
-            self._left_out += 1
+    @property
+    def is_full(self) -> bool:
+        """Whether there are so many that nothing more needs to be looked at."""
+        return not self._is_lenient and len(self._found) >= _MOST
 
-    def concern_only_servers(self, *, lenient: bool) -> bool:
-        """Tell whether the file can be used: without problems or, if ``lenient``, with problems of servers alone."""
-        return all(each.is_of_server for each in self._found) if lenient else not self._found
+    @property
+    def are_bearable(self) -> bool:
+        """Whether the file can be used: it has none, or it is used leniently and they are of servers alone."""
+        return not self._found or (self._is_lenient and all(each.is_of_server for each in self._found))
+
+    def add(self, problem: FieldProblem, *, is_of_server: bool = False) -> None:
+        """Add a problem."""
+        # A traceback would keep what was read alive.
+        self._found.append(_Located(problem.with_traceback(None), is_of_server))
 
     def told(self, secrets: Collection[str]) -> tuple[ConfigProblem, ...]:
         """Return the problems in the order of the file."""
@@ -76,11 +81,11 @@ class FileProblems:
             error.message, error.hint = masked(error.message, secrets), masked(error.hint, secrets)
             error.args = (error.message,)
         else:
-            total = len(problems) + self._left_out
             lines = [str(each) for each in problems[:_MOST_SHOWN]]
-            if total > len(lines):
-                lines.append(f"and {total - len(lines)} more")
-            error = ConfigError("\n".join([f"{prefix}: {total} problems", *lines]))
+            if len(problems) > len(lines):
+                lines.append(f"and {len(problems) - len(lines)} more")
+            total = f"{len(problems)} problems" if len(problems) < _MOST else f"at least {len(problems)} problems"
+            error = ConfigError("\n".join([f"{prefix}: {total}", *lines]))
         error.problems = problems
         return error
 

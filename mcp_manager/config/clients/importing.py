@@ -162,16 +162,15 @@ class _Import:
         try:
             document = read_document(file.path)
             problems.document = document
-            servers = client_servers(document, self._home()) if is_client_file(document) else []
+            servers = list(client_servers(document, self._home())) if is_client_file(document) else []
         except FieldProblem as problem:
             problems.add(problem)
             servers = []
         except ConfigError as unusable:
             self._warnings.append(f"{file.path}: {unusable}")
             return
-        inputs = input_names(servers)
         for each in servers:
-            self._add(file, each, inputs, problems)
+            self._add(file, each, input_names(each), problems)
         secrets = {*self._noted, *(secret for each in servers for secret in each.entry.around.secrets)}
         self._warnings += [str(problem) for problem in problems.told(secrets)]
 

@@ -13,6 +13,7 @@ from mcp_manager.config.clients.dialects import DIALECTS, Dialect, Table
 __all__ = ["Found", "is_table", "servers_in", "workspace_of"]
 
 _PLACES: Final = ("command", "cmd", "url", "serverUrl", "httpUrl", "baseUrl", "uri")
+_MOST_SERVERS: Final = 250_000
 _FOLDERS: Final = frozenset(
     {
         ".vscode", ".cursor", ".roo", ".kilocode", ".gemini", ".qwen", ".claude", ".devcontainer", ".continue",
@@ -202,6 +203,8 @@ def _has_mark(settings: Mapping[str, Any], mark: str) -> bool:
 
 def _servers(place: _Place, table: Table, dialect: Dialect, *, is_guessed: bool) -> Iterator[Found]:
     holder, path, project = place
+    if isinstance(holder, list | dict) and table.path and len(holder) > _MOST_SERVERS:
+        raise FieldProblem(path, f"has more than {_MOST_SERVERS:,} servers", "split it")
     if table.kind == "one":
         yield Found("server", "server", holder, path, dialect, is_guessed)
         return

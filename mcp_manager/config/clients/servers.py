@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -53,8 +53,8 @@ def is_client_file(document: Document) -> bool:
     return servers_in(data, document.path) is not None
 
 
-def client_servers(document: Document, home: Path) -> list[ClientServer]:
-    """Return the servers of a client's file.
+def client_servers(document: Document, home: Path) -> Iterator[ClientServer]:
+    """Yield the servers of a client's file.
 
     Raises
     ------
@@ -62,20 +62,20 @@ def client_servers(document: Document, home: Path) -> list[ClientServer]:
         What should hold servers is something else.
     """
     inputs = _inputs(document.data)
-    return [_translated(each, document.path, home, inputs) for each in servers_in(document.data, document.path) or ()]
+    for each in servers_in(document.data, document.path) or ():
+        yield _translated(each, document.path, home, inputs)
 
 
-def plain_servers(table: Mapping[str, Any], path: Path, home: Path) -> list[ClientServer]:
-    """Return the servers of the table ``mcpServers`` in a file of our own."""
-    found = [
-        Found(name, name, value, join("mcpServers", name), GENERIC, is_guessed=False) for name, value in table.items()
-    ]
-    return [_translated(each, path, home, {}) for each in found]
+def plain_servers(table: Mapping[str, Any], path: Path, home: Path) -> Iterator[ClientServer]:
+    """Yield the servers of the table ``mcpServers`` in a file of our own."""
+    for name, value in table.items():
+        found = Found(name, name, value, join("mcpServers", name), GENERIC, is_guessed=False)
+        yield _translated(found, path, home, {})
 
 
-def input_names(servers: Iterable[ClientServer]) -> dict[str, str]:
+def input_names(server: ClientServer) -> dict[str, str]:
     """Return by variable the values that the client asks its user for."""
-    return {input_variable(name): name for each in servers for name in each.entry.around.inputs}
+    return {input_variable(name): name for name in server.entry.around.inputs}
 
 
 def _translated(found: Found, path: Path, home: Path, inputs: dict[str, str | None]) -> ClientServer:
