@@ -14,7 +14,7 @@ from mcp_manager.config._url import check_url, is_address_url, split_nameserver
 from mcp_manager.config.auth import AuthConfig
 from mcp_manager.config.model import ServerConfig
 from mcp_manager.config.resilience import FallbackConfig
-from mcp_manager.config.tools import ToolsConfig
+from mcp_manager.config.tools import ToolsConfig, is_pattern
 
 __all__ = ["OWNED_HEADERS", "TRANSPORT_SPELLINGS", "check_settings", "check_text"]
 
@@ -56,6 +56,8 @@ OWNED_HEADERS: Final = frozenset(
 """Header fields that the transport itself sets, in lower case."""
 
 _LONGEST_TEXT: Final = 256
+# Compiling longer ones would take more than a tenth of a second.
+_LONGEST_PATTERNS: Final = 16_384
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _LINE_BREAK_OR_NUL: Final = re.compile(r"[\r\n\x00]")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -166,6 +168,10 @@ def _check_tools(tools: ToolsConfig, path: str) -> None:
                 raise FieldProblem(where, "begins or ends with white space", "remove it: no tool with it can be called")
             if "${" in pattern:
                 raise FieldProblem(where, "contains ${, but no variable is filled in here", "write the name itself")
+        length = sum(len(each) for each in patterns if is_pattern(each))
+        if length > _LONGEST_PATTERNS:
+            text = f"the patterns are {length} characters long together"
+            raise FieldProblem(at(path, name), text, f"at most {_LONGEST_PATTERNS} are allowed")
 
 
 def _check_endpoints(config: ServerConfig, path: str) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final
 
 from msgspec import Meta
 
 from mcp_manager.config._struct import Settings
 
-__all__ = ["ALL_TOOLS", "ToolsConfig"]
+__all__ = ["ALL_TOOLS", "ToolsConfig", "is_pattern"]
 
 ToolPattern = Annotated[str, Meta(min_length=1, max_length=256)]
 """The name of a tool, or a glob pattern for names."""
 ToolPatterns = Annotated[tuple[ToolPattern, ...], Meta(max_length=1000)]
 """Up to 1,000 names and patterns."""
+
+
+_SPECIAL: Final = re.compile(r"[*?\[]")
 
 
 class ToolsConfig(Settings, frozen=True, kw_only=True):
@@ -39,3 +43,8 @@ class ToolsConfig(Settings, frozen=True, kw_only=True):
 
 ALL_TOOLS: Final = ToolsConfig()
 """The default: every tool may be listed and called."""
+
+
+def is_pattern(text: str) -> bool:
+    """Tell whether a text is a glob pattern, and not just a name."""
+    return _SPECIAL.search(text) is not None

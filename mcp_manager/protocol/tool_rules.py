@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from mcp_manager._core.mending import without_lone_surrogates
-from mcp_manager.config.tools import ALL_TOOLS, ToolsConfig
+from mcp_manager.config.tools import ALL_TOOLS, ToolsConfig, is_pattern
 from mcp_manager.errors import ToolNotAllowedError
 from mcp_manager.protocol.json_reading import DecodingLimits, JsonDecoder
 
@@ -34,7 +34,6 @@ _MOST_NAMES: Final = 5_000
 _REMEMBERED: Final = 1024
 _MOST_MEMBERS: Final = 64
 _SHOWN: Final = 80
-_SPECIAL: Final = re.compile(r"[*?\[]")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _KEY: Final = re.compile(rb'[ \t\n\r]*"(?:[^"\\]|\\.)*"[ \t\n\r]*:[ \t\n\r]*', re.DOTALL)
 _NEXT: Final = re.compile(rb"[ \t\n\r]*[,}]")
@@ -87,30 +86,34 @@ class ToolRules:
         The names and patterns. Each is compiled once.
     """
 
-    __slots__ = ("_allowed", "_denied", "_known", "config")
+    __slots__ = ("_allowed", "_denied", "_reasons", "config")
 
     def __init__(self, config: ToolsConfig) -> None:
         self.config = config
         self._allowed = None if config.allow is None else _Names(config.allow)
         self._denied = _Names(config.deny)
-        self._known: dict[str, bool] = {}
+        # By name, so that a call costs a look-up.
+        self._reasons: dict[str, str] = {}
 
     def permits(self, name: str) -> bool:
         """Tell whether a tool may be listed and called."""
-        known = self._known.get(name)
-        if known is None:
-            known = not self.reason(name)
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            if len(name) <= _LONGEST_NAME:
-                self._known[name] = known
-        return known
+        return not self.reason(name)
 
     def reason(self, name: str) -> str:
         """Return why a tool is forbidden, and by which setting; "" if it is permitted.
 
         A name that no tool should have is always forbidden, because some servers read another name in it.
         """
+        reason = self._reasons.get(name)
+        if reason is None:
+            reason = self._find_reason(name)
+            if len(self._reasons) >= _REMEMBERED:
+                self._reasons.clear()
+            if len(name) <= _LONGEST_NAME:
+                self._reasons[name] = reason
+        return reason
+
+    def _find_reason(self, name: str) -> str:
         if not name or len(name) > _LONGEST_NAME:
             return f"tools permits names of 1 to {_LONGEST_NAME} characters"
         if name != name.strip() or _CONTROL.search(name):
@@ -126,21 +129,21 @@ class ToolRules:
 class _Names:
     """Names, and glob patterns for names."""
 
-    __slots__ = ("_globs", "_names", "_patterns")
+    __slots__ = ("_any", "_globs", "_names")
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        self._patterns = tuple(dict.fromkeys(patterns))
-        self._names = frozenset(each for each in self._patterns if not _SPECIAL.search(each))
-        globs = [fnmatch.translate(each) for each in self._patterns if each not in self._names]
-        self._globs = re.compile("|".join(globs)) if globs else None
+        given = tuple(dict.fromkeys(patterns))
+        self._names = frozenset(each for each in given if not is_pattern(each))
+        self._globs = [each for each in given if is_pattern(each)]
+        # One group for each pattern: the last one that took part is the one that matched.
+        self._any = re.compile("|".join(f"({fnmatch.translate(each)})" for each in self._globs))
 
     def first_match(self, name: str) -> str | None:
         """Return the name or the first pattern that matches; ``None`` without one."""
         if name in self._names:
             return name
-        if self._globs is None or self._globs.match(name) is None:
-            return None
-        return next(each for each in self._patterns if fnmatch.fnmatchcase(name, each))
+        found = self._any.match(name) if self._globs else None
+        return None if found is None or found.lastindex is None else self._globs[found.lastindex - 1]
 
 
 @lru_cache(maxsize=256)
@@ -160,7 +163,7 @@ def unmatched(patterns: Iterable[str], names: Collection[str]) -> set[str]:
     listed = frozenset(names)
     found: set[str] = set()
     for pattern in patterns:
-        if not _SPECIAL.search(pattern):
+        if not is_pattern(pattern):
             is_there = pattern in listed
         else:
             matches = re.compile(fnmatch.translate(pattern)).match

@@ -8,12 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from mcp_manager.config import ToolsConfig
 from mcp_manager.fleet.index import _GROUPS_AT_MOST, Chooser, FleetIndex, Traits, _Level
 
 IDS = st.sampled_from([f"s{number}" for number in range(10)])
 TAGS = st.lists(st.sampled_from(["red", "blue", "green"]), max_size=4).map(tuple)
 TYPES = st.sampled_from(["mcp", "search"])
-TRAITS = st.builds(Traits, TAGS, TYPES, st.integers(0, 3))
+TOOLS = st.sampled_from([ToolsConfig(), ToolsConfig(), ToolsConfig(deny=("delete",)), ToolsConfig(allow=("read*",))])
+TRAITS = st.builds(Traits, TAGS, TYPES, st.integers(0, 3), TOOLS)
 
 
 def matching(fleet: dict[str, Traits], tags: tuple[str, ...], server_type: str | None) -> dict[int, set[str]]:
@@ -23,6 +25,11 @@ def matching(fleet: dict[str, Traits], tags: tuple[str, ...], server_type: str |
         if set(tags) <= set(traits.tags) and server_type in (None, traits.server_type):
             found.setdefault(traits.priority, set()).add(server_id)
     return found
+
+
+def permits(tools: ToolsConfig, tool: str) -> bool:
+    """Whether the few rules that are drawn here permit a tool."""
+    return tool not in tools.deny and (tools.allow is None or tool.startswith("read"))
 
 
 class FleetIndexMachine(RuleBasedStateMachine):
@@ -81,6 +88,23 @@ class FleetIndexMachine(RuleBasedStateMachine):
             assert chosen in usable[best]
         if chosen is None and levels and not but:
             assert set(group.despaired()) <= levels[max(levels)]
+
+    @invariant()
+    def a_tool_is_called_only_where_the_rules_permit_it(self) -> None:
+        if getattr(self, "fleet", None) is None:
+            return
+        for tags, server_type in self.asked:
+            group = self.index.group(tags, server_type)
+            for tool in ("delete", "read", "read_all"):
+                shown = self.index.permitting(group, tool).by_priority()
+                permitted = {
+                    priority: ids
+                    for priority, level in matching(self.fleet, tags, server_type).items()
+                    if (ids := {each for each in level if permits(self.fleet[each].tools, tool)})
+                }
+                assert {priority: set(level) for priority, level in shown.items()} == permitted
+            if all(traits.tools == ToolsConfig() for traits in self.fleet.values()):
+                assert self.index.permitting(group, "delete") is group
 
     @invariant()
     def every_server_is_in_exactly_its_groups(self) -> None:
