@@ -22,6 +22,7 @@ from mcp_manager.calls.dispatcher import Dispatcher
 from mcp_manager.calls.routing import Routing
 from mcp_manager.config import ManagerConfig, arguments
 from mcp_manager.errors import RpcError
+from mcp_manager.fleet.applying import Applying
 from mcp_manager.fleet.assembly import Assembly, client_identity
 from mcp_manager.fleet.fleet import Fleet, end_all
 from mcp_manager.fleet.management import FleetManagement
@@ -162,6 +163,7 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
             config=self._config,
         )
         self._fleet = Fleet(self._assembly, self._router, self._monitor, self._removed, _CLOCK)
+        self._applying = Applying(self._fleet)
         self._servers = self._fleet.servers
         self._routing = Routing(self._servers, self._fleet.index, self._monitor, self._router, self._tools, _CLOCK)
         self._past_servers: frozenset[str] = frozenset()

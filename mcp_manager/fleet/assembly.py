@@ -130,7 +130,9 @@ class Assembly:
         server_id, config, authorizations = session.server_id, session.config, session.authorizations
         endpoints = session.endpoints
         if config.command is not None:
-            return StdioTransport(config, server_id=server_id, sink=sink, timer=self._timer)
+            # The variables that a new program inherits may have changed since the last one.
+            session.secrets.adjust(config)
+            return StdioTransport(config, server_id=server_id, sink=sink, timer=self._timer, secrets=session.secrets)
         # Imported late, because aiohttp takes half of the time that an import of the package would take.
         from yarl import URL  # noqa: PLC0415
 

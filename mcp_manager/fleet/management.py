@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from typing import Unpack
 
 from mcp_manager.config import ManagerConfig, arguments
-from mcp_manager.fleet.fleet import Applied, Fleet, ServerSpec
+from mcp_manager.fleet.applying import Applied, Applying
+from mcp_manager.fleet.fleet import Fleet, ServerSpec
 from mcp_manager.fleet.rollout import RolloutPlan, Shift, Strategy
 from mcp_manager.fleet.verification import ToolCheck
 
@@ -17,6 +18,7 @@ class FleetManagement(ABC):
     """Change which servers there are, and how many instances each has."""
 
     _fleet: Fleet
+    _applying: Applying
 
     @abstractmethod
     def _check_running(self) -> None:
@@ -160,7 +162,7 @@ class FleetManagement(ABC):
             ``config`` is no configuration of a manager; nothing was changed.
         """
         self._check_running()
-        return await self._fleet.apply(config)
+        return await self._applying.apply(config)
 
     async def set_maintenance(self, server_id: str, on: bool) -> None:
         """Take a server out of traffic (state ``Maintenance``), or put it back.

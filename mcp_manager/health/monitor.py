@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -17,6 +16,7 @@ from mcp_manager.errors import CallError, SessionLostError
 from mcp_manager.health.assessment import PASSING, Baseline, Watch, assess
 from mcp_manager.health.life_signs import called_until_ns
 from mcp_manager.health.outliers import SWEEP_S, Ejections
+from mcp_manager.health.probe_queue import ProbeQueue
 from mcp_manager.health.probing import Prober
 from mcp_manager.health.tally import UNPROBED, Tally
 from mcp_manager.health.timing_wheel import TimingWheel, Turn
@@ -77,8 +77,8 @@ class HealthMonitor:
         # Scheduled probes under way, and those that wait for one of them to end. Live sessions have one queue; URLs
         # that failed before have another, since their probes mostly wait. First connections, and programs, queue where
         # sessions are made.
-        self._pings = _Queue(concurrency)
-        self._retries = _Queue(concurrency)
+        self._pings = ProbeQueue(concurrency)
+        self._retries = ProbeQueue(concurrency)
 
     def start(self) -> None:
         """Start probing on the running loop."""
@@ -143,6 +143,20 @@ class HealthMonitor:
     def instance_ended(self, supervisor: Supervisor) -> None:
         """Reassess a server after one of its instances has drained."""
         self.reassess(supervisor)
+
+    def settings_changed(self, supervisor: Supervisor, *, of_probes: bool) -> None:
+        """Follow settings that changed while the sessions go on; ``of_probes``: also those of probes and restarts."""
+        for instance in supervisor.instances if of_probes else ():
+            watch = self._watches.get(instance)
+            if watch is None:
+                continue
+            watch.settings_changed()
+            # Instances that are being connected have no turn yet, and get one when that is over.
+            is_due = watch.turn is not None or (instance.session is not None and watch.in_flight is None)
+            if watch.is_scheduled and is_due:
+                self._schedule(watch, self._next_delay(watch))
+        if self.tally.standing(supervisor) is not None:
+            self.reassess(supervisor)
 
     def circuit_opened(self, instance: Instance, retry_after_s: float) -> None:
         """Probe an instance whose circuit opened as soon as the circuit admits a probe."""
@@ -369,12 +383,12 @@ class HealthMonitor:
             else:
                 queue.overdue.append(watch)
 
-    def _queue_of(self, watch: Watch) -> _Queue | None:
+    def _queue_of(self, watch: Watch) -> ProbeQueue | None:
         if watch.instance.session is not None:
             return self._pings
         return self._retries if watch.failures and not watch.is_child else None
 
-    def _begin_probe(self, watch: Watch, queue: _Queue | None) -> None:
+    def _begin_probe(self, watch: Watch, queue: ProbeQueue | None) -> None:
         if queue is not None:
             queue.running += 1
         watch.in_flight = watch.supervisor.spawn(self._scheduled_probe(watch))
@@ -383,7 +397,7 @@ class HealthMonitor:
     async def _scheduled_probe(self, watch: Watch) -> None:
         await self._probe(watch)
 
-    def _probe_ended(self, watch: Watch, queue: _Queue | None, task: asyncio.Task[None]) -> None:
+    def _probe_ended(self, watch: Watch, queue: ProbeQueue | None, task: asyncio.Task[None]) -> None:
         # The next probe must follow even if a bug ended this one; its task has logged the error.
         watch.in_flight = None
         try:
@@ -479,14 +493,3 @@ class HealthMonitor:
             return await self._prober.probe(watch, backend)
         async with self._slots:
             return await self._prober.probe(watch, backend)
-
-
-class _Queue:
-    """Scheduled probes of one kind: ``running`` of at most ``most``, and the ``overdue`` that wait for one to end."""
-
-    __slots__ = ("most", "overdue", "running")
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.running = 0
-        self.overdue: deque[Watch] = deque()

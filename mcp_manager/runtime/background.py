@@ -10,7 +10,7 @@ from contextvars import Context, ContextVar
 from functools import partial
 from typing import Any, TypeVar
 
-__all__ = ["background_task", "bare_context", "finish", "read_failure", "to_its_end", "within"]
+__all__ = ["background_task", "bare_context", "finish", "read_failure", "resolve", "to_its_end", "within"]
 
 _log = logging.getLogger(__name__)
 
@@ -93,6 +93,12 @@ def read_failure(task: asyncio.Task[Any]) -> None:
     """Retrieve a task's exception if nobody else may: asyncio warns of exceptions that are never retrieved."""
     if not task.cancelled():
         task.exception()
+
+
+def resolve(future: asyncio.Future[None]) -> None:
+    """Wake whoever awaits a future, unless it is done or cancelled."""
+    if not future.done():
+        future.set_result(None)
 
 
 async def to_its_end(work: Coroutine[Any, Any, T]) -> T:

@@ -10,7 +10,7 @@ from functools import partial
 from mcp_manager._core.jsonrpc import Message
 from mcp_manager._core.records import Backend
 from mcp_manager.errors import CallError, ConnectError, SessionLostError
-from mcp_manager.runtime.background import background_task, to_its_end
+from mcp_manager.runtime.background import background_task, resolve, to_its_end
 from mcp_manager.servers.connecting import (
     failure_for_caller,
     no_handshake,
@@ -90,7 +90,7 @@ class Instance:
         self._lost: LostSessions | None = None
         self._closing = False
         # Only for child processes: the manager cannot restart a URL, which may be tried again at once.
-        self._restart = RestartDelay(template.config.restart) if template.config.transport == "stdio" else None
+        self._restart = RestartDelay() if template.config.transport == "stdio" else None
         # Whether the last attempt to make a session failed.
         self._has_failed = False
         # How many starts in a row have timed out.
@@ -307,7 +307,7 @@ class Instance:
         while backend is not None and backend.inflight:
             if self._idle is None or self._idle.done():
                 self._idle = asyncio.get_running_loop().create_future()
-                backend.on_idle = partial(_resolve, self._idle)
+                backend.on_idle = partial(resolve, self._idle)
             # Not awaited directly: a caller that gives up would cancel it for the others.
             await asyncio.wait({self._idle})
 
@@ -478,11 +478,14 @@ class Instance:
     def _set_session(self, session: Session | None) -> None:
         self.session = session
         if self.backend is not None:
-            self.backend.channel = None if session is None else session.channel
+            # Hedged calls, and calls whose results are kept, must pass through Python.
+            has_channel = session is not None and not self.template.calls_need_python
+            self.backend.channel = session.channel if session is not None and has_channel else None
 
     def _delay_restart(self) -> None:
         if self._restart is not None:
-            self._restart.begin(self._connected_at if self.session is not None else None)
+            connected_at = self._connected_at if self.session is not None else None
+            self._restart.begin(self.template.config.restart, connected_at)
 
     def give_up(self, session: Session, error: CallError) -> None:
         """Retire a session and its process; the process is restarted after the delay of ``restart``."""
@@ -490,7 +493,8 @@ class Instance:
             self._delay_restart()
             self.lose(session, error)
 
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+    def adjust(self) -> None:
+        """Follow settings that have changed while the session goes on."""
+        self._set_session(self.session)
+        if self._restart is not None:
+            self._restart.shorten(self.template.config.restart)
