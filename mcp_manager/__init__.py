@@ -61,7 +61,7 @@ if TYPE_CHECKING:
         ToolNotFoundError,
         UrlElicitationRequiredError,
     )
-    from mcp_manager.fleet import Applied
+    from mcp_manager.fleet import Applied, WatchedFile
     from mcp_manager.manager import McpManager
     from mcp_manager.observe.snapshot import FleetSnapshot, InstanceSnapshot, ManagerSnapshot, ServerSnapshot
     from mcp_manager.observe.views import ServerView
@@ -219,6 +219,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ToolUseContent",
     "UnknownContent",
     "UrlElicitationRequiredError",
+    "WatchedFile",
     "__version__",
     "accept_with_defaults",
     "elicitation_defaults",
@@ -251,7 +252,7 @@ _MODULE_OF = {
             "ServerExitedError ServerNotFoundError SessionLostError TaskError ToolNotFoundError "
             "UrlElicitationRequiredError"
         ),
-        "mcp_manager.fleet": "Applied",
+        "mcp_manager.fleet": "Applied WatchedFile",
         "mcp_manager.manager": "McpManager",
         "mcp_manager.protocol.elicitation": "accept_with_defaults elicitation_defaults",
         "mcp_manager.session.handlers": "ElicitationRequest Handlers LogMessage Progress Root SamplingRequest",
