@@ -172,8 +172,11 @@ class Applying:
             self._fleet.register(server_id, wanted)
             report.deployed.append(server_id)
             return None
+        if _is_undecided(supervisor):
+            return partial(self._replace, server_id, wanted, report)
+        self._end_unfinished(server_id)
         effect = difference(supervisor.config, wanted).effect if supervisor.config is not wanted else Effect.NOTHING
-        if effect is Effect.REPLACE or _is_undecided(supervisor) or server_id in self._unfinished:
+        if effect is Effect.REPLACE:
             return partial(self._replace, server_id, wanted, report)
         added = self._fleet.adjust(supervisor, wanted) if effect else []
         report.changed[effect].append(server_id)
@@ -268,6 +271,12 @@ class Applying:
             if added:
                 supervisor.spawn(self._fleet.connect_added(supervisor, added))
         return effect
+
+    def _end_unfinished(self, server_id: str) -> None:
+        """End an earlier change that has taken over already, or would undo what is done now if it went on."""
+        unfinished = self._unfinished.pop(server_id, None)
+        if unfinished is not None:
+            unfinished.task.cancel()
 
     def _finished(self, server_id: str, task: asyncio.Task[Effect]) -> None:
         unfinished = self._unfinished.get(server_id)

@@ -214,14 +214,37 @@ async def test_a_server_may_be_removed_while_its_replacement_starts(tmp_path: Pa
 async def test_it_waits_for_the_replacement_of_somebody_else_and_then_decides(server: ScriptedServer) -> None:
     async with McpManager(fleet(a={"url": server.url})) as manager:
         theirs = {**QUICK, "url": server.url, "headers": {"X-A": "1"}}
-        slow = {"strategy": "canary", "canary_s": 0.2, "min_calls": 0}
-        replacing = asyncio.create_task(manager.redeploy("a", theirs, **slow))  # type: ignore[arg-type]
+        slow: dict[str, Any] = {"strategy": "canary", "canary_s": 0.2, "min_calls": 0}
+        replacing = asyncio.create_task(manager.redeploy("a", theirs, **slow))
         await server.wait_for("initialize", 2)
         applied = await manager.apply(fleet(a={"url": server.url, "headers": {"X-A": "1"}, "tags": ["x"]}))
         assert (applied.updated, applied.failed) == (("a",), {})
         await replacing
         assert manager.server("a").tags == ("x",)
     assert len(server.requests_of("initialize")) == 2
+
+
+async def test_what_waits_for_somebody_else_does_not_undo_what_comes_later(server: ScriptedServer) -> None:
+    held = Hold()
+    server.script("tools/call", held)
+    base = {"url": server.url, "connect_timeout_s": 0.05}
+    theirs = {**base, "headers": {"X-A": "1"}}
+    async with McpManager(fleet(a=base)) as manager:
+        call = asyncio.create_task(manager.execute_raw("a", echo("x")))
+        await server.wait_for("tools/call")
+        slow: dict[str, Any] = {"strategy": "canary", "canary_s": 0.5, "min_calls": 0}
+        replacing = asyncio.create_task(manager.redeploy("a", {**QUICK, **theirs}, **slow))
+        await server.wait_for("initialize", 2)
+        assert (await manager.apply(fleet(a={**theirs, "tags": ["x"]}))).starting == ("a",)
+        await eventually(lambda: manager._servers["a"].config.headers != {}, "the end of the canary")
+        # The replacement has taken over; it ends when its old instance has.
+        assert not replacing.done()
+        assert (await manager.apply(fleet(a={**theirs, "tags": ["y"]}))).updated == ("a",)
+        held.release()
+        await asyncio.gather(call, replacing)
+        await eventually(lambda: manager._servers["a"].rollout is None, "the end of the replacement")
+        assert manager.server("a").tags == ("y",)
+        assert (await manager.apply(fleet(a={**theirs, "tags": ["y"]}))).unchanged == 1
 
 
 async def test_what_others_remove_or_deploy_meanwhile_is_no_failure(server: ScriptedServer) -> None:

@@ -300,6 +300,16 @@ async def test_probes_begin_and_end(server: ScriptedServer) -> None:
         await eventually(lambda: turn.turn is None and turn.in_flight is None, "the end of the probes")
 
 
+async def test_the_time_limit_of_probes(server: ScriptedServer) -> None:
+    health = {"interval_s": 0.02, "idle_interval_s": 0.02, "unhealthy_interval_s": 0.02, "fall": 2}
+    async with McpManager(fleet(server, health={**health, "timeout_s": 3600.0})) as manager:
+        await server.wait_for("ping", 2)
+        held = Hold()
+        await updated(manager, server, health={**health, "timeout_s": 0.05})
+        server.script_always("ping", held)
+        await eventually(lambda: manager.server("a").state is ServerState.UNHEALTHY, "probes that fail")
+
+
 async def test_a_state_that_the_new_settings_would_not_show() -> None:
     # Unhealthy by the old threshold, and by the new one not yet.
     with ScriptedServer() as server:
