@@ -161,7 +161,8 @@ class PyMcpManager(ManagerRunner):
         ConfigError
             The file or an argument is invalid; nothing was changed.
         """
-        return self._wait(self._begin_watch(path, lenient=lenient, interval_s=interval_s, sighup=sighup))
+        with self._handling_hangups(sighup):
+            return self._wait(self._begin_watch(path, lenient=lenient, interval_s=interval_s, sighup=sighup))
 
     async def watch_async(
         self,
@@ -172,15 +173,18 @@ class PyMcpManager(ManagerRunner):
         sighup: bool = False,
     ) -> Applied:
         """Apply a configuration file now and whenever it changes; see :meth:`watch`."""
-        return await self._await(self._begin_watch(path, lenient=lenient, interval_s=interval_s, sighup=sighup))
+        with self._handling_hangups(sighup):
+            return await self._await(self._begin_watch(path, lenient=lenient, interval_s=interval_s, sighup=sighup))
 
     def unwatch(self) -> None:
         """End :meth:`watch`; the fleet stays as it is."""
-        self._wait(self._end_watch())
+        self._wait(self._running().unwatch())
+        self._end_signals()
 
     async def unwatch_async(self) -> None:
         """End :meth:`watch`; the fleet stays as it is."""
-        await self._await(self._end_watch())
+        await self._await(self._running().unwatch())
+        self._end_signals()
 
     @property
     def watched(self) -> WatchedFile | None:

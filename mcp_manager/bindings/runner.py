@@ -8,8 +8,7 @@ import concurrent.futures
 import contextlib
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Generator
-from functools import partial
+from collections.abc import Coroutine, Generator, Iterator
 from os import PathLike
 from threading import get_ident
 from typing import Any, Final, Self, TypeVar
@@ -240,35 +239,29 @@ class ManagerRunner(Unique):
     def _begin_watch(
         self, path: str | PathLike[str] | None, *, lenient: bool, interval_s: float, sighup: bool
     ) -> Coroutine[Any, Any, Applied]:
-        """Return the work that begins to follow a file; signals are handled from now on."""
+        """Return the work that begins to follow a file."""
         manager, path = self._running(), self._config_path if path is None else path
         if path is None:
             raise ConfigError("watch() needs a path", hint="or create the manager with config_path")
-        if self._thread is None:
-            # Its loop runs on a thread of the caller's: McpManager itself checks which one.
-            return manager.watch(path, lenient=lenient, interval_s=interval_s, sighup=sighup)
-        handler = None
-        if arguments.as_flag(sighup, "sighup"):
-            handler = SignalHandler(hangup_signal(), manager._file_watch.look_soon)
-        return self._watching(partial(manager.watch, path, lenient=lenient, interval_s=interval_s), handler)
+        # On its own thread, which cannot handle signals, this class does so.
+        return manager.watch(
+            path, lenient=lenient, interval_s=interval_s, sighup=sighup if self._thread is None else False
+        )
 
-    async def _watching(
-        self, begin: Callable[[], Coroutine[Any, Any, Applied]], handler: SignalHandler | None
-    ) -> Applied:
+    @contextlib.contextmanager
+    def _handling_hangups(self, sighup: bool) -> Iterator[None]:
+        """Handle SIGHUP from now on for a manager on its own thread; as before, if the block fails."""
+        handler = None
+        if arguments.as_flag(sighup, "sighup") and self._thread is not None:
+            handler = SignalHandler(hangup_signal(), self._running()._file_watch.look_soon)
         try:
-            applied = await begin()
+            yield
         except BaseException:
             if handler is not None:
                 handler.close()
             raise
         self._end_signals()
         self._hangups = handler
-        return applied
-
-    def _end_watch(self) -> Coroutine[Any, Any, None]:
-        """Return the work that ends the watch; signals are handled as before from now on."""
-        self._end_signals()
-        return self._running().unwatch()
 
     def _end_signals(self) -> None:
         if self._hangups is not None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -78,9 +78,10 @@ class FileWatch:
         The file and what became of it, ``None`` while none is followed; works on any thread.
     """
 
-    def __init__(self, apply: Callable[[ManagerConfig], Awaitable[Applied]]) -> None:
+    def __init__(self, apply: Callable[[ManagerConfig], Coroutine[Any, Any, Applied]]) -> None:
         self._apply = apply
         self._task: asyncio.Task[None] | None = None
+        self._applying: asyncio.Task[Applied] | None = None
         self._handler: SignalHandler | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._asked = asyncio.Event()
@@ -145,7 +146,13 @@ class FileWatch:
         self.state = None
         if handler is not None:
             handler.close()
-        if task is not None:
+        if task is None:
+            return
+        try:
+            if self._applying is not None and not self._is_over:
+                # What has begun is finished.
+                await asyncio.wait({self._applying})
+        finally:
             task.cancel()
             await asyncio.wait({task})
 
@@ -202,7 +209,7 @@ class FileWatch:
             # The next look finds it changed.
             return before
         try:
-            applied = await self._apply(config)
+            applied = await self._applied(config)
         except NotRunningError:
             raise
         except McpManagerError as error:
@@ -216,6 +223,19 @@ class FileWatch:
             self.state = WatchedFile(path=self.state.path, applied=applied)
         _log.info("the configuration file was applied: %s", _told(applied))
         return before
+
+    async def _applied(self, config: ManagerConfig) -> Applied:
+        """Apply a configuration in a task of its own, which :meth:`end` waits for."""
+        task = self._applying = background_task(self._apply(config), "apply a file")
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait({task})
+            raise
+        finally:
+            self._applying = None
+        return task.result()
 
     def _warn(self, problem: str) -> None:
         _log.warning("the configuration file was not applied, nothing was changed: %s", problem)

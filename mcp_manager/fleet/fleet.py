@@ -32,6 +32,7 @@ from mcp_manager.fleet.rollout import Rollout, RolloutPlan
 from mcp_manager.fleet.waiting import Readiness
 from mcp_manager.health import HealthMonitor
 from mcp_manager.runtime.background import background_task, bare_context, finish
+from mcp_manager.runtime.phase import Phase, not_running
 from mcp_manager.servers.core_settings import balancing_settings, limits_of
 from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
@@ -124,6 +125,8 @@ class Fleet:
 
     def register(self, server_id: str, parsed: ServerConfig) -> tuple[Supervisor, list[Instance]]:
         """Add a server to the fleet; return its supervisor and its instances, which are not connected yet."""
+        if self.is_ended:
+            raise not_running(Phase.STOPPING)
         if server_id in self.servers:
             raise ServerExistsError(server_id)
         self._router.add_server(server_id, balancing_settings(parsed.balancing), limits_of(parsed))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from importlib.resources import files
 from typing import Any
 
 import msgspec
 import pytest
 
-from mcp_manager import ServerConfig
+from mcp_manager import McpManager, ServerConfig
 from mcp_manager.config.changes import EFFECTS, Effect, difference
 
 BEFORE = ServerConfig(name="a", url="http://localhost/mcp")
@@ -50,3 +52,13 @@ def test_a_field_that_nobody_classified_requires_new_sessions() -> None:
         more: int = 0
 
     assert difference(Later(more=1), Later(more=2)) == (Effect.REPLACE, ("more",))
+
+
+def test_the_manual_and_the_docstring_name_what_requires_new_sessions() -> None:
+    replacing = {name for name, effect in EFFECTS.items() if effect is Effect.REPLACE}
+    manual = files("mcp_manager").joinpath("README.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^\| (.*) \| a replacement", manual, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", row)) == replacing
+    assert McpManager.apply.__doc__ is not None
+    (sentence,) = re.findall(r"made from:([^.]*)\.", McpManager.apply.__doc__)
+    assert set(re.findall(r"``(\w+)``", sentence)) == replacing
