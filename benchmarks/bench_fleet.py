@@ -2,8 +2,8 @@
 
     python benchmarks/bench_fleet.py [SERVERS]
 
-10,000 lazily deployed servers by default. Deployments are measured in processor time, which other load does not affect.
-For each apply() it also prints for how long the loop was held at most.
+10,000 lazily deployed servers by default. Deployments and changes are measured in processor time, which other load does
+not affect. For each change it also prints for how long the loop was held at most.
 """
 
 from __future__ import annotations
@@ -56,17 +56,17 @@ class Turns:
 
     async def _count(self) -> None:
         while True:
-            began = time.perf_counter()
+            began = time.thread_time()
             await asyncio.sleep(0)
-            self.longest_s = max(self.longest_s, time.perf_counter() - began)
+            self.longest_s = max(self.longest_s, time.thread_time() - began)
 
 
 async def show_change(manager: McpManager, what: str, config: ManagerConfig) -> None:
     """Apply a configuration, and print how long that took and for how long it held the loop."""
     async with Turns() as turns:
-        began = time.perf_counter()
+        began = time.thread_time()
         applied = await manager.apply(config)
-        took_s = time.perf_counter() - began
+        took_s = time.thread_time() - began
     changed = len(applied.updated) + len(applied.redeployed) + len(applied.undeployed)
     print(f"{what:12} {took_s * 1e3:10.1f} ms, {changed} changed, loop held {turns.longest_s * 1e3:.1f} ms at most")
 

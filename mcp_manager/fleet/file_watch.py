@@ -15,6 +15,7 @@ import msgspec
 from mcp_manager.config import ManagerConfig, load_manager_config
 from mcp_manager.errors import ConfigError, McpManagerError, NotRunningError
 from mcp_manager.fleet.applying import Applied
+from mcp_manager.fleet.fleet import collector_paused
 from mcp_manager.runtime.background import background_task, bare_context
 from mcp_manager.runtime.forks import tell_of_forks
 from mcp_manager.runtime.phase import Phase, not_running
@@ -28,6 +29,8 @@ _log = logging.getLogger(__name__)
 _THREAD: Final = "mcp-manager file"
 # For how long a file must not change before it is read: it may be written in several steps.
 _SETTLED_S: Final = 0.25
+# For how long a file must be missing before that is a problem: it may be about to be replaced.
+_MISSING_S: Final = 0.5
 # A file that changes all the time is read after so many looks; if it changes while it is read, it is read again.
 _MOST_LOOKS: Final = 40
 
@@ -85,6 +88,7 @@ class FileWatch:
         self._handler: SignalHandler | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._asked = asyncio.Event()
+        self._path = ""
         self._settings: ManagerConfig | None = None
         self._is_over = False
         self.state: WatchedFile | None = None
@@ -94,6 +98,7 @@ class FileWatch:
     ) -> Applied:
         """Apply a file and follow it from now on, in place of any other; see :meth:`McpManager.watch`."""
         self._loop = asyncio.get_running_loop()
+        path = _absolute(path)
         handler = SignalHandler(hangup_signal(), self.look_soon) if sighup else None
         if handler is not None:
             tell_of_forks(self)
@@ -105,7 +110,8 @@ class FileWatch:
                     break
                 await asyncio.sleep(_SETTLED_S)
             applied = await self._apply(config)
-            await self._end()
+            while self._task is not None:
+                await self._end()
             if self._is_over:
                 raise not_running(Phase.STOPPING)
         except BaseException:
@@ -114,7 +120,8 @@ class FileWatch:
             raise
         self._handler = handler
         self._settings = _without_servers(config)
-        self.state = WatchedFile(path=os.fspath(path), applied=applied)
+        self._path = os.fspath(path)
+        self.state = WatchedFile(path=self._path, applied=applied)
         self._task = background_task(
             self._run(partial(_look_at, path), read, interval_s, before), "watch a file", context=bare_context()
         )
@@ -136,7 +143,7 @@ class FileWatch:
         await self._end()
 
     def _disown(self) -> None:
-        """Handle signals as before in the child process of a fork."""
+        """Handle signals as before, in the child process of a fork."""
         if self._handler is not None:
             self._handler.close()
 
@@ -174,19 +181,19 @@ class FileWatch:
                 if now == seen and not is_asked:
                     continue
                 if now != seen:
-                    now = await self._settled(look, now, interval_s)
+                    seen = now = await self._settled(look, now, interval_s)
                 seen = await self._follow(look, read, now)
             except NotRunningError:
                 return
             except Exception as error:
                 # Whatever happens with one state of the file, the next one is followed.
-                _log.exception("the configuration file could not be applied")
+                _log.exception("the configuration file %s could not be applied", self._path)
                 self._tell(f"{type(error).__name__}: {error}")
 
     async def _settled(self, look: Callable[[], _Look | None], now: _Look | None, interval_s: float) -> _Look | None:
-        """Wait until the file does not change any more; one that is missing may be about to be replaced."""
+        """Wait until the file does not change any more."""
         for _ in range(_MOST_LOOKS):
-            await asyncio.sleep(max(interval_s, _SETTLED_S) if now is None else min(interval_s, _SETTLED_S))
+            await asyncio.sleep(_MISSING_S if now is None else min(interval_s, _SETTLED_S))
             before, now = now, await in_thread(look, _THREAD)
             if now == before:
                 break
@@ -218,10 +225,12 @@ class FileWatch:
         settings = _without_servers(config)
         if settings != self._settings:
             self._settings = settings
-            _log.warning("the settings of the manager have changed in the file: they take effect with the next start")
+            _log.warning(
+                "the settings of the manager have changed in %s: they take effect with the next start", self._path
+            )
         if self.state is not None:
-            self.state = WatchedFile(path=self.state.path, applied=applied)
-        _log.info("the configuration file was applied: %s", _told(applied))
+            self.state = WatchedFile(path=self._path, applied=applied)
+        _log.info("the configuration file %s was applied: %s", self._path, _told(applied))
         return before
 
     async def _applied(self, config: ManagerConfig) -> Applied:
@@ -238,12 +247,17 @@ class FileWatch:
         return task.result()
 
     def _warn(self, problem: str) -> None:
-        _log.warning("the configuration file was not applied, nothing was changed: %s", problem)
+        _log.warning("the configuration file %s was not applied, nothing was changed: %s", self._path, problem)
         self._tell(problem)
 
     def _tell(self, problem: str) -> None:
         if self.state is not None:
             self.state = msgspec.structs.replace(self.state, problem=problem)
+
+
+def _absolute(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """Return a path that means the same file when the process goes to another directory; anything else unchanged."""
+    return os.path.abspath(path) if isinstance(path, str | os.PathLike) else path
 
 
 def _look_at(path: str | os.PathLike[str]) -> _Look | None:
@@ -265,7 +279,9 @@ def _read(path: str | os.PathLike[str], lenient: bool) -> tuple[_Look | None, Ma
             f"Invalid config file {os.fspath(path)}: it is empty",
             hint="to remove all servers, write an empty table: [servers]",
         )
-    config = load_manager_config(path, **options)
+    # Each pass of the collector over many new objects would hold up the loop.
+    with collector_paused():
+        config = load_manager_config(path, **options)
     return before, config, _look_at(path)
 
 

@@ -20,8 +20,6 @@ from support.traffic import Traffic
 from mcp_manager import Applied, ConfigError, ManagerConfig, McpManager, NotRunningError, ScaleError, ServerConfig
 from mcp_manager.errors import McpManagerError
 
-pytestmark = pytest.mark.both_loops
-
 QUICK: dict[str, Any] = {**CALM, "shutdown_grace_s": 0.2, "drain_timeout_s": 5.0}
 
 
@@ -57,6 +55,7 @@ async def test_new_servers_come_in_the_order_of_the_configuration(server: Script
         assert ids(manager) in (["z", "a", "m"], ["m", "z", "a"])
 
 
+@pytest.mark.both_loops
 async def test_several_at_once_are_done_one_after_the_other(server: ScriptedServer) -> None:
     configs = [
         fleet(a={"url": server.url}, b={"url": server.url}),
@@ -155,6 +154,7 @@ class Gate:
 BRIEF = {"connect_timeout_s": 0.05}
 
 
+@pytest.mark.both_loops
 async def test_what_is_still_starting_is_not_begun_again(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     wanted = fleet(a=gate.program().config(**BRIEF, tags=["new"]))
@@ -192,6 +192,7 @@ async def test_a_later_configuration_ends_the_start_of_an_earlier_one(tmp_path: 
         assert manager._servers["a"].rollout is None
 
 
+@pytest.mark.slow
 async def test_a_server_may_be_removed_while_its_replacement_starts(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     for removed_by in ("apply", "undeploy", "stop"):
@@ -266,9 +267,10 @@ async def test_what_others_remove_or_deploy_meanwhile_is_no_failure(server: Scri
             assert ids(manager) == [] or passes == 0 or ids(manager) == ["s0"]
 
 
+@pytest.mark.both_loops
 async def test_stopping_the_manager_ends_it(server: ScriptedServer) -> None:
     server.script_always("initialize", Hold())
-    for passes in (0, 1, 3, 10):
+    for passes in range(12):
         manager = McpManager()
         await manager.start()
         config = fleet(**{f"s{each}": {"url": server.url} for each in range(3)})
@@ -278,8 +280,10 @@ async def test_stopping_the_manager_ends_it(server: ScriptedServer) -> None:
         await manager.stop()
         for outcome in await asyncio.gather(*applying, return_exceptions=True):
             assert isinstance(outcome, NotRunningError), outcome
+        assert manager._servers == {}
 
 
+@pytest.mark.both_loops
 @pytest.mark.parametrize("passes", [0, 1, 2, 3, 4, 5, 7, 9, 12, 16, 22, 30, 45, 70])
 async def test_giving_up_leaves_every_server_as_it_was_or_as_it_was_to_be(server: ScriptedServer, passes: int) -> None:
     url = {"url": server.url}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from support.faults import Hold
 from support.scripted import ScriptedServer
 
 from mcp_manager import ConfigError, ManagerConfig, McpManager, NotRunningError, PyMcpManager, load_manager_config
+from mcp_manager.fleet import file_watch
 
 SOON = {"interval_s": 0.02}
 
@@ -189,6 +192,124 @@ async def test_a_bad_file_begins_no_watch_and_leaves_the_one_before(server: Scri
         await manager.unwatch()
         await manager.unwatch()
         assert manager.watched is None
+
+
+async def test_several_watches_at_once_leave_one(server: ScriptedServer, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{each}.toml" for each in "abc"]
+    for path in paths:
+        path.write_text(text_for(server, path.stem), encoding="utf-8")
+    async with McpManager() as manager:
+        await manager.watch(paths[0], **SOON)
+        await asyncio.gather(*(manager.watch(each, **SOON) for each in paths * 2))
+        assert manager.watched is not None
+        last = Path(manager.watched.path)
+        for path in paths:
+            replace(path, text_for(server, f"{path.stem}2"))
+        await becomes(manager, f"{last.stem}2")
+        assert len([each for each in asyncio.all_tasks() if each.get_name() == "watch a file"]) == 1
+
+
+async def test_a_watch_that_is_slow_to_end_is_replaced_by_one(
+    server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "fleet.toml"
+    path.write_text(text_for(server, "a"), encoding="utf-8")
+    may_look, is_looking, look = threading.Event(), threading.Event(), file_watch._look_at
+    may_look.set()
+
+    def slow(path: Any) -> Any:
+        if not may_look.is_set():
+            is_looking.set()
+            may_look.wait(10)
+        return look(path)
+
+    async with McpManager() as manager:
+        with monkeypatch.context() as patched:
+            patched.setattr(file_watch, "_look_at", slow)
+            await manager.watch(path, **SOON)
+        may_look.clear()
+        await eventually(is_looking.is_set, "a look that takes long")
+        # Both are ready before the first watch has ended.
+        await asyncio.gather(*(manager.watch(path, **SOON) for _ in range(2)))
+        may_look.set()
+        assert len([each for each in asyncio.all_tasks() if each.get_name() == "watch a file"]) == 1
+
+
+@pytest.mark.parametrize("is_valid", [True, False])
+async def test_a_file_that_changes_while_it_is_read_is_read_again(
+    server: ScriptedServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    is_valid: bool,
+) -> None:
+    path = tmp_path / "fleet.toml"
+    path.write_text(text_for(server, "a", "b"), encoding="utf-8")
+
+    def load(where: Any) -> ManagerConfig:
+        try:
+            return load_manager_config(where)
+        finally:
+            # The rest of it is written.
+            replace(path, text_for(server, "a", "b", "c"))
+
+    async with McpManager() as manager:
+        await manager.watch(path, **SOON)
+        with monkeypatch.context() as patched:
+            patched.setattr(file_watch, "load_manager_config", load)
+            replace(path, text_for(server, "a") if is_valid else "[servers.a")
+            await eventually(lambda: "servers.c" in path.read_text(), "the rest")
+        await becomes(manager, "a", "b", "c")
+        await manager.wait_ready(timeout=10)
+    assert warnings_in(caplog) == []
+    # The server that was missing from the first half was never removed.
+    assert len(server.requests_of("initialize")) == 3
+
+
+async def test_the_file_stays_the_same_in_another_directory(
+    server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fleet.toml").write_text(text_for(server, "a"), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    async with McpManager() as manager:
+        await manager.watch("fleet.toml", **SOON)
+        monkeypatch.chdir("/")
+        replace(tmp_path / "fleet.toml", text_for(server, "b"))
+        await becomes(manager, "b")
+
+
+async def test_an_unexpected_failure_is_logged_once_and_the_next_state_is_followed(
+    server: ScriptedServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "fleet.toml"
+    path.write_text(text_for(server, "a"), encoding="utf-8")
+    async with McpManager() as manager:
+        await manager.watch(path, **SOON)
+        with monkeypatch.context() as patched:
+            patched.setattr(file_watch, "load_manager_config", lambda path: 1 / 0)
+            path.touch()
+            await eventually(lambda: len(warnings_in(caplog)) == 1, "the failure")
+            await asyncio.sleep(0.1)
+            assert len(warnings_in(caplog)) == 1
+            assert manager.watched is not None
+            assert manager.watched.problem == "ZeroDivisionError: division by zero"
+        replace(path, text_for(server, "b"))
+        await becomes(manager, "b")
+
+
+@pytest.mark.skipif(
+    "lenient" not in inspect.signature(load_manager_config).parameters, reason="files are only read strictly"
+)
+async def test_a_lenient_watch_takes_what_is_valid(server: ScriptedServer, tmp_path: Path) -> None:
+    path = tmp_path / "fleet.toml"
+    path.write_text(text_for(server, "a") + '[servers.bad]\nurl = "nonsense"\n', encoding="utf-8")
+    async with McpManager() as manager:
+        with pytest.raises(ConfigError):
+            await manager.watch(path)
+        await manager.watch(path, lenient=True, **SOON)
+        assert ids(manager) == ["a"]
+        replace(path, text_for(server, "a", "b") + '[servers.bad]\nurl = "nonsense"\n')
+        await becomes(manager, "a", "b")
 
 
 async def test_what_others_change_stays_until_the_file_changes(server: ScriptedServer, tmp_path: Path) -> None:

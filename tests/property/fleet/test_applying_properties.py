@@ -60,7 +60,7 @@ STEPS = st.lists(
     max_size=8,
 )
 
-slowly = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+slowly = settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 
 
 def fleet(server: ScriptedServer, servers: dict[str, dict[str, Any]]) -> ManagerConfig:

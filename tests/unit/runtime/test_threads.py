@@ -47,6 +47,7 @@ async def test_a_caller_who_gives_up_waits_for_the_end_of_the_work() -> None:
     assert "work" not in [each.name for each in threading.enumerate()]
 
 
+@pytest.mark.slow
 async def test_work_that_does_not_end_is_left_behind() -> None:
     may_end = threading.Event()
     waiting = asyncio.create_task(in_thread(lambda: may_end.wait(10), "work"))
