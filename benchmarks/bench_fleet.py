@@ -1,8 +1,9 @@
-"""Measures a large fleet that is hardly used: memory, deployments, health() and processor time when idle.
+"""Measures a large fleet that is hardly used: memory, deployments, changes, health() and processor time when idle.
 
     python benchmarks/bench_fleet.py [SERVERS]
 
-10,000 lazily deployed servers by default. Deployments are measured in processor time, which other load does not affect.
+10,000 lazily deployed servers by default. Deployments and changes are measured in processor time, which other load does
+not affect. For each change it also prints for how long the loop was held at most.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from mcp_manager import McpManager
 from mcp_manager.config import ManagerConfig, ServerConfig
@@ -26,12 +30,45 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def fleet_of(servers: int, prefix: str) -> ManagerConfig:
-    """Return the configuration of servers that connect with their first call."""
-    made = (f"{prefix}{number}" for number in range(servers))
-    return ManagerConfig(
-        servers={name: ServerConfig(url=f"http://127.0.0.1:1/{name}", connect="lazy") for name in made}
-    )
+def fleet_of(servers: int, prefix: str, **of_first: Any) -> ManagerConfig:
+    """Return the configuration of servers that connect with their first call; ``of_first`` are settings of the first."""
+    made = {
+        f"{prefix}{number}": ServerConfig(url=f"http://127.0.0.1:1/{prefix}{number}", connect="lazy")
+        for number in range(servers)
+    }
+    return ManagerConfig(servers={**made, f"{prefix}0": msgspec.structs.replace(made[f"{prefix}0"], **of_first)})
+
+
+class Turns:
+    """Measure the longest turn of the loop while the block runs."""
+
+    def __init__(self) -> None:
+        self.longest_s = 0.0
+
+    async def __aenter__(self) -> Turns:
+        self._task = asyncio.create_task(self._count())
+        await asyncio.sleep(0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.wait({self._task})
+
+    async def _count(self) -> None:
+        while True:
+            began = time.thread_time()
+            await asyncio.sleep(0)
+            self.longest_s = max(self.longest_s, time.thread_time() - began)
+
+
+async def show_change(manager: McpManager, what: str, config: ManagerConfig) -> None:
+    """Apply a configuration, and print how long that took and for how long it held the loop."""
+    async with Turns() as turns:
+        began = time.thread_time()
+        applied = await manager.apply(config)
+        took_s = time.thread_time() - began
+    changed = len(applied.updated) + len(applied.redeployed) + len(applied.undeployed)
+    print(f"{what:12} {took_s * 1e3:10.1f} ms, {changed} changed, loop held {turns.longest_s * 1e3:.1f} ms at most")
 
 
 async def measure(servers: int) -> None:
@@ -62,6 +99,9 @@ async def measure(servers: int) -> None:
         print(f"apply        {servers / took_cpu:10.0f} servers per CPU second ({servers / took:.0f} per second)")
         print(f"health()     {look_s * 1e6:10.1f} us")
         print(f"idle         {idle:10.2%} of a core")
+        await show_change(manager, "same again", fleet_of(servers, "server"))
+        await show_change(manager, "one tag", fleet_of(servers, "server", tags=("new",)))
+        await show_change(manager, "remove all", ManagerConfig())
 
 
 if __name__ == "__main__":

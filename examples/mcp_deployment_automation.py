@@ -202,7 +202,7 @@ async def roll_out(manager: McpManager, path: Path) -> str:
         wanted = config.servers[view.id]
         if (view.name, view.ready) != (wanted.name or view.id, wanted.instances):
             raise StepFailedError(f"{view.id} is not what the file says: {view.last_error or 'old configuration'}")
-    return f"redeployed {', '.join(applied.redeployed)}"
+    return f"replaced {', '.join(applied.redeployed)}; changed in place: {', '.join(applied.updated)}"
 
 
 def print_fleet(manager: McpManager) -> None:

@@ -84,7 +84,7 @@ if TYPE_CHECKING:
         ToolsChanged,
     )
     from mcp_manager.events.stream import EventStream
-    from mcp_manager.fleet import Applied
+    from mcp_manager.fleet import Applied, WatchedFile
     from mcp_manager.manager import McpManager
     from mcp_manager.observe.snapshot import FleetSnapshot, InstanceSnapshot, ManagerSnapshot, ServerSnapshot
     from mcp_manager.observe.views import ServerView
@@ -263,6 +263,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ToolsConfig",
     "UnknownContent",
     "UrlElicitationRequiredError",
+    "WatchedFile",
     "__version__",
     "accept_with_defaults",
     "elicitation_defaults",
@@ -301,7 +302,7 @@ _MODULE_OF = {
             "ServerRedeployed ServerScaled ServerStateChanged ServerUndeployed SessionLost SessionReplaced ToolsChanged"
         ),
         "mcp_manager.events.stream": "EventStream",
-        "mcp_manager.fleet": "Applied",
+        "mcp_manager.fleet": "Applied WatchedFile",
         "mcp_manager.manager": "McpManager",
         "mcp_manager.protocol.elicitation": "accept_with_defaults elicitation_defaults",
         "mcp_manager.session.handlers": "ElicitationRequest Handlers LogMessage Progress Root SamplingRequest",

@@ -24,7 +24,9 @@ from mcp_manager.config import ManagerConfig, arguments
 from mcp_manager.errors import RpcError
 from mcp_manager.events.feed import EventFeed, OnStateChange
 from mcp_manager.events.records import ToolsChanged
+from mcp_manager.fleet.applying import Applying
 from mcp_manager.fleet.assembly import Assembly, client_identity
+from mcp_manager.fleet.file_watch import FileWatch
 from mcp_manager.fleet.fleet import Fleet, end_all
 from mcp_manager.fleet.management import FleetManagement
 from mcp_manager.health import HealthMonitor
@@ -170,6 +172,8 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
             config=self._config,
         )
         self._fleet = Fleet(self._assembly, self._router, self._monitor, self._removed, _CLOCK)
+        self._applying = Applying(self._fleet)
+        self._file_watch = FileWatch(self._applying.apply)
         self._servers = self._fleet.servers
         self._routing = Routing(self._servers, self._fleet.index, self._monitor, self._router, self._tools, _CLOCK)
         self._past_servers: frozenset[str] = frozenset()
@@ -267,7 +271,7 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         self._past_servers = frozenset(self._servers)
         supervisors = self._fleet.take_all()
         self._url_elicitations.forget()
-        for part in (self._routing, self._tools, self._monitor):
+        for part in (self._file_watch, self._routing, self._tools, self._monitor):
             hurried |= await finish(part.aclose(), "end a part of the manager")
         await end_all(supervisors, 0.0 if hurried else self._config.shutdown_timeout_s)
         await finish(self._http.aclose(), "close the connections")

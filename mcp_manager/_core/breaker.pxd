@@ -1,6 +1,10 @@
 """Layout and C interface of the circuit breaker."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+from mcp_manager._core.times cimport later
 
 cdef enum:
     CLOSED = 0
@@ -123,6 +127,36 @@ cdef inline int64_t circuit_acquire(
         wait_ns = circuit_acquire_slow(circuit, policy, now_ns, probe, slot)
     generation[0] = circuit.generation
     return wait_ns
+
+
+cdef inline int circuit_adjust(
+    Circuit* circuit, const Policy* before, const Policy* after, int64_t now_ns
+) noexcept nogil:
+    """Go on under another policy; return -1, with nothing changed, if memory is short.
+
+    The state is kept. A window of another length starts empty, with another number of trials those under way no longer
+    count, and an open circuit stays open no longer than the new policy allows.
+    """
+    cdef int64_t* trials = NULL
+    cdef int32_t slot
+    if before.half_open_permits != after.half_open_permits and circuit.trials != NULL:
+        if circuit.state == HALF_OPEN:
+            trials = <int64_t*> malloc(after.half_open_permits * sizeof(int64_t))
+            if trials == NULL:
+                return -1
+            for slot in range(after.half_open_permits):
+                trials[slot] = NO_TRIAL
+            circuit.generation += 1
+        free(circuit.trials)
+        circuit.trials = trials
+    if before.bucket_ns != after.bucket_ns:
+        memset(&circuit.total, 0, sizeof(Counts))
+        memset(circuit.window, 0, sizeof(circuit.window))
+        circuit.epoch = 0
+        circuit.bucket_end_ns = 0
+    if circuit.state == OPEN and not circuit.held:
+        circuit.until_ns = min(circuit.until_ns, later(max(now_ns, circuit.newest_ns), after.open_max_ns))
+    return 0
 
 
 cdef class BreakerSettings:

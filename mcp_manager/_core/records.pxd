@@ -173,4 +173,5 @@ cdef void update_part(Backend backend) noexcept
 cdef int note_transitions(Backend backend, int64_t now_ns) except -1
 cdef Pool pool_of_tier(Server server, int tier)
 cdef int enter(Backend backend, Pool pool) except -1
+cdef int adjust(Backend backend, Settings settings, double weight, Pool pool, int64_t now_ns) except -1
 cdef void leave(Backend backend) noexcept

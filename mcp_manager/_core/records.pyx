@@ -11,7 +11,7 @@ from collections import deque
 from typing import NamedTuple
 
 from mcp_manager._core.allowance cimport SPANS, RateLimiter
-from mcp_manager._core.breaker cimport CLOSED, NO_SLOT, circuit_free, circuit_take_transitions
+from mcp_manager._core.breaker cimport CLOSED, NO_SLOT, circuit_adjust, circuit_free, circuit_take_transitions
 from mcp_manager._core.limiter cimport LimiterSettings, limiter_free
 from mcp_manager._core.sealing cimport seal
 
@@ -310,14 +310,35 @@ cdef int enter(Backend backend, Pool pool) except -1:
     return 0
 
 
-cdef void leave(Backend backend) noexcept:
-    """Remove a backend for good."""
+cdef void step_out(Backend backend) noexcept:
+    """Take a backend out of its pool."""
     cdef Pool pool = backend.pool
-    cdef Server server = backend.server
     backend.availability = C_EXCLUDED
     update_part(backend)
     swap_places(pool, backend.position, len(pool.backends) - 1)
     pool.backends.pop()
+
+
+cdef int adjust(Backend backend, Settings settings, double weight, Pool pool, int64_t now_ns) except -1:
+    """Give a backend other settings and another pool, if it is not in that already; what it has learned stays."""
+    cdef int8_t availability = backend.availability
+    if circuit_adjust(&backend.circuit, &backend.settings.policy, &settings.policy, now_ns) < 0:
+        raise MemoryError
+    backend.settings = settings
+    backend.weight = weight
+    if pool is backend.pool:
+        pool.max_weight = max(pool.max_weight, weight)
+        update_part(backend)
+        return 0
+    step_out(backend)
+    backend.availability = availability
+    return enter(backend, pool)
+
+
+cdef void leave(Backend backend) noexcept:
+    """Remove a backend for good."""
+    cdef Server server = backend.server
+    step_out(backend)
     server.ejected -= backend.ejected_until_ns != 0
     server.loads_stale = True
     backend.removed = True

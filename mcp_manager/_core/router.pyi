@@ -117,6 +117,28 @@ class Router:
             ``weight`` or ``tier`` is out of range.
         """
 
+    def adjust_backend(
+        self, backend: Backend, settings: BreakerSettings, weight: float, tier: int, identity: int, now_ns: int
+    ) -> None:
+        """Give a backend other settings in place; do nothing if it was removed.
+
+        Calls under way, counts, latencies and the state of the circuit are kept. A window of another length starts
+        empty; with another number of trial calls, those under way no longer count. A circuit that is open stays so no
+        longer than the new settings allow.
+
+        Parameters
+        ----------
+        settings, weight, tier
+            As for :meth:`add_backend`.
+        identity
+            64 bits that identify it in rendezvous hashing; 0 keeps the present ones.
+
+        Raises
+        ------
+        ValueError
+            ``weight`` or ``tier`` is out of range.
+        """
+
     def remove_backend(self, backend: Backend) -> None:
         """Remove a backend; idempotent. Open leases can still be given back, and still count for the server."""
 

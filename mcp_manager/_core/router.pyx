@@ -21,7 +21,8 @@ from mcp_manager._core.limiter cimport (
     OTHERWISE, OVERLOAD, WELL, limiter_begin, limiter_cap, limiter_ended, limiter_restart, same_policy,
 )
 from mcp_manager._core.records cimport (
-    BARRED, C_EXCLUDED, C_READY, STATUSES, Pool, enter, leave, new_window, note_transitions, pool_of_tier, update_part,
+    BARRED, C_EXCLUDED, C_READY, STATUSES, Pool, adjust, enter, leave, new_window, note_transitions, pool_of_tier,
+    update_part,
 )
 from mcp_manager._core.snapshots cimport OTHER, snapshot_backend, snapshot_server, tier_loads
 from mcp_manager._core.times cimport later
@@ -81,6 +82,13 @@ cdef Lease refused(Lease lease, Series series, int rejection, int64_t wait_ns):
     if rejection < LIMITED:
         series.counts[rejection] += 1
     return lease
+
+
+cdef int check_place(double weight, int tier=0) except -1:
+    if not 0.0 < weight < 1e300:
+        raise ValueError(f"weight must be above 0 and finite, not {weight}")
+    if not 0 <= tier < 256:
+        raise ValueError(f"tier must be 0 to 255, not {tier}")
 
 
 cdef int begin_anew(Server server, Limits before) except -1:
@@ -224,10 +232,7 @@ cdef class Router:
     ):
         cdef Server server = self.servers[server_id]
         cdef Backend backend
-        if not 0.0 < weight < 1e300:
-            raise ValueError(f"weight must be above 0 and finite, not {weight}")
-        if not 0 <= tier < 256:
-            raise ValueError(f"tier must be 0 to 255, not {tier}")
+        check_place(weight, tier)
         backend = Backend.__new__(Backend)
         circuit_init(&backend.circuit)
         self.identities += 1
@@ -241,6 +246,18 @@ cdef class Router:
         enter(backend, pool_of_tier(server, tier))
         tell_waiting(server)
         return backend
+
+    def adjust_backend(
+        self, Backend backend not None, Settings settings not None, double weight, int tier, uint64_t identity,
+        int64_t now_ns,
+    ):
+        check_place(weight, tier)
+        if backend.removed:
+            return
+        adjust(backend, settings, weight, pool_of_tier(backend.server, tier), now_ns)
+        if identity:
+            backend.identity = mixed(identity)
+        tell_waiting(backend.server)
 
     def remove_backend(self, Backend backend not None):
         if not backend.removed:
@@ -259,8 +276,7 @@ cdef class Router:
         tell_waiting(backend.server)
 
     def set_weight(self, Backend backend not None, double weight):
-        if not 0.0 < weight < 1e300:
-            raise ValueError(f"weight must be above 0 and finite, not {weight}")
+        check_place(weight)
         backend.weight = weight
         backend.pool.max_weight = max(backend.pool.max_weight, weight)
 

@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from mcp_manager.bindings.caller_deadline import CallerDeadline, LoopWheels, Patience
 from mcp_manager.errors import Delivery, NotRunningError
-from mcp_manager.runtime.background import background_task
+from mcp_manager.runtime.background import background_task, resolve
 
 __all__ = ["CallQueue"]
 
@@ -285,15 +285,10 @@ def _pause() -> Generator[None, None, None]:
 
 def _notify(loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[None]) -> None:
     try:
-        loop.call_soon_threadsafe(_resolve, waiter)
+        loop.call_soon_threadsafe(resolve, waiter)
     except RuntimeError:
         # The caller's loop is closed: nobody waits any more.
         return
-
-
-def _resolve(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
 
 
 def _stopped(delivery: Delivery) -> NotRunningError:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from threading import get_ident
 from typing import TYPE_CHECKING, TypeVar, Unpack
 
 from mcp_manager.bindings.caller_deadline import CallerDeadline
 from mcp_manager.bindings.runner import ManagerRunner
-from mcp_manager.config import arguments
+from mcp_manager.config import ManagerConfig, arguments, load_manager_config
 from mcp_manager.events.child_output import StderrLines
 from mcp_manager.events.stream import EventStream
+from mcp_manager.fleet import Applied, WatchedFile
 from mcp_manager.fleet.fleet import ServerSpec
 from mcp_manager.fleet.rollout import Shift, Strategy
 from mcp_manager.fleet.verification import ToolCheck
@@ -130,6 +132,70 @@ class PyMcpManager(ManagerRunner):
         await self._await(
             self._running().redeploy(server_id, config_json, strategy=strategy, verify_tools=verify_tools, **shift)
         )
+
+    def apply(self, config: ManagerConfig | str | PathLike[str]) -> Applied:
+        """Make the fleet match a configuration or a file; see :meth:`McpManager.apply`."""
+        return self._wait(self._running().apply(_config_of(config)))
+
+    async def apply_async(self, config: ManagerConfig | str | PathLike[str]) -> Applied:
+        """Make the fleet match a configuration or a file; see :meth:`McpManager.apply`."""
+        return await self._await(self._running().apply(_config_of(config)))
+
+    def watch(
+        self,
+        path: str | PathLike[str] | None = None,
+        *,
+        lenient: bool = False,
+        interval_s: float = 1.0,
+        sighup: bool = False,
+    ) -> Applied:
+        """Apply a configuration file now and whenever it changes, until :meth:`unwatch` or :meth:`stop`.
+
+        Parameters
+        ----------
+        path
+            The file; by default, the one that the manager was created with.
+        lenient, interval_s, sighup
+            See :meth:`McpManager.watch`. With ``sighup``, call this method on the main thread.
+
+        Returns
+        -------
+        What the file has changed.
+
+        Raises
+        ------
+        ConfigError
+            The file or an argument is invalid; nothing was changed.
+        """
+        with self._handling_hangups(sighup):
+            return self._wait(self._begin_watch(path, lenient=lenient, interval_s=interval_s, sighup=sighup))
+
+    async def watch_async(
+        self,
+        path: str | PathLike[str] | None = None,
+        *,
+        lenient: bool = False,
+        interval_s: float = 1.0,
+        sighup: bool = False,
+    ) -> Applied:
+        """Apply a configuration file now and whenever it changes; see :meth:`watch`."""
+        with self._handling_hangups(sighup):
+            return await self._await(self._begin_watch(path, lenient=lenient, interval_s=interval_s, sighup=sighup))
+
+    def unwatch(self) -> None:
+        """End :meth:`watch`; the fleet stays as it is."""
+        self._wait(self._running().unwatch())
+        self._end_signals()
+
+    async def unwatch_async(self) -> None:
+        """End :meth:`watch`; the fleet stays as it is."""
+        await self._await(self._running().unwatch())
+        self._end_signals()
+
+    @property
+    def watched(self) -> WatchedFile | None:
+        """The file that :meth:`watch` follows and what became of it; ``None`` without one. Works on any thread."""
+        return self._for_reading().watched
 
     def execute(
         self, server_id: str | Selector, request_json: str, *, timeout: float | None = None, key: str | None = None
@@ -256,6 +322,10 @@ class PyMcpManager(ManagerRunner):
         return self.export_prometheus_metrics()
 
     get_metrics = export_prometheus_metrics
+
+
+def _config_of(config: ManagerConfig | str | PathLike[str]) -> ManagerConfig:
+    return load_manager_config(config) if isinstance(config, str | PathLike) else config
 
 
 def _deadline_of(manager: McpManager, server_id: str | Selector, timeout: float | None) -> CallerDeadline | None:

@@ -8,7 +8,7 @@ import concurrent.futures
 import contextlib
 import threading
 import weakref
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Iterator
 from os import PathLike
 from threading import get_ident
 from typing import Any, Final, Self, TypeVar
@@ -19,14 +19,15 @@ from mcp_manager.auth.token_store import TokenStore
 from mcp_manager.bindings.call_queue import CallQueue
 from mcp_manager.bindings.caller_deadline import CallerDeadline
 from mcp_manager.bindings.loop_thread import LoopThread
-from mcp_manager.config import ManagerConfig, load_manager_config
-from mcp_manager.config.arguments import as_callback
-from mcp_manager.errors import NotRunningError
+from mcp_manager.config import ManagerConfig, arguments, load_manager_config
+from mcp_manager.errors import ConfigError, NotRunningError
 from mcp_manager.events.feed import OnStateChange
+from mcp_manager.fleet import Applied
 from mcp_manager.manager import McpManager
 from mcp_manager.runtime.background import background_task
 from mcp_manager.runtime.forks import tell_of_forks
 from mcp_manager.runtime.phase import Phase, Unique, not_running, running_loop, warn_of_unstopped
+from mcp_manager.runtime.signals import SignalHandler, hangup_signal
 
 __all__ = ["ManagerRunner"]
 
@@ -78,7 +79,8 @@ class ManagerRunner(Unique):
     ) -> None:
         self._token_store = token_store
         self._redirect_handler = redirect_handler
-        self._on_state_change = as_callback(on_state_change, "on_state_change")
+        self._on_state_change = arguments.as_callback(on_state_change, "on_state_change")
+        self._config_path = config_path
         self._config = load_manager_config(config_path) if config_path is not None else ManagerConfig()
         # Reentrant: a signal may interrupt this thread while it holds the lock, and its handler may stop the manager.
         self._lock = threading.RLock()
@@ -88,6 +90,7 @@ class ManagerRunner(Unique):
         self._serving: asyncio.Task[None] | None = None
         self._thread: LoopThread | None = None
         self._stopped = False
+        self._hangups: SignalHandler | None = None
         # The thread of the caller's loop that the manager runs on; 0 if it has a thread of its own.
         self._home = 0
         self._is_inherited = False
@@ -184,6 +187,7 @@ class ManagerRunner(Unique):
             if self._is_inherited:
                 return _Stopping(None)
             self._stopped = True
+        self._end_signals()
         _runners.discard(self)
         if manager is None or loop is None or loop.is_closed():
             return _Stopping(None)
@@ -222,6 +226,7 @@ class ManagerRunner(Unique):
         """Begin the shutdown and leave it to the loop: the garbage collector may call this on any thread."""
         loop = self._loop
         self._stopped = True
+        self._end_signals()
         if self._thread is not None:
             self._thread.finish(manager.stop)
         elif loop is not None and loop.is_running():
@@ -237,6 +242,40 @@ class ManagerRunner(Unique):
                 self._serving.cancel()
                 await asyncio.wait({self._serving})
 
+    # The configuration file
+
+    def _begin_watch(
+        self, path: str | PathLike[str] | None, *, lenient: bool, interval_s: float, sighup: bool
+    ) -> Coroutine[Any, Any, Applied]:
+        """Return the work that begins to follow a file."""
+        manager, path = self._running(), self._config_path if path is None else path
+        if path is None:
+            raise ConfigError("watch() needs a path", hint="or create the manager with config_path")
+        # On its own thread, which cannot handle signals, this class does so.
+        return manager.watch(
+            path, lenient=lenient, interval_s=interval_s, sighup=sighup if self._thread is None else False
+        )
+
+    @contextlib.contextmanager
+    def _handling_hangups(self, sighup: bool) -> Iterator[None]:
+        """Handle SIGHUP from now on for a manager on its own thread; as before, if the block fails."""
+        handler = None
+        if arguments.as_flag(sighup, "sighup") and self._thread is not None:
+            handler = SignalHandler(hangup_signal(), self._running()._file_watch.look_soon)
+        try:
+            yield
+        except BaseException:
+            if handler is not None:
+                handler.close()
+            raise
+        self._end_signals()
+        self._hangups = handler
+
+    def _end_signals(self) -> None:
+        if self._hangups is not None:
+            self._hangups.close()
+            self._hangups = None
+
     # Threads and loops
 
     def _disown(self) -> None:
@@ -245,6 +284,7 @@ class ManagerRunner(Unique):
         if self._manager is None or self._loop is None or self._loop.is_closed():
             return
         self._is_inherited, self._home = True, 0
+        self._end_signals()
         _runners.discard(self)
         if self._thread is not None:
             self._thread._disown()

@@ -25,6 +25,7 @@ MAY_WAIT: Final = frozenset({int(Rejection.CONCURRENCY), int(Rejection.TOGETHER)
 """The rejections that may pass when another call ends, so that waiting helps."""
 
 _SHOWN: Final = 80
+_ANY_NUMBER: Final = 1 << 62
 
 
 class _Waiter:
@@ -444,10 +445,13 @@ def _adapted(supervisor: Supervisor) -> list[int]:
 
 def _most_waiting(supervisor: Supervisor) -> int:
     """Return how many calls may wait for a server: by default, as many as may be in flight."""
-    most = supervisor.config.limits.max_waiting
-    if most >= 0:
-        return most
     adapted, most = _adapted(supervisor), supervisor.record.max_concurrent
+    if not adapted and not most:
+        # The limit was lifted a moment ago: this call only follows those that still wait for their turn.
+        return _ANY_NUMBER
+    waiting = supervisor.config.limits.max_waiting
+    if waiting >= 0:
+        return waiting
     if most == 0:
         return sum(adapted)
     return most if len(adapted) < len(supervisor.instances) else min(most, sum(adapted))

@@ -176,6 +176,7 @@ class Affinity:
         table = self._table(server_id, balancing.affinity_keys, round(balancing.affinity_ttl_s * 1e9))
         pin = table.get(key, now_ns)
         if pin is not None:
+            pin.is_hard = balancing.affinity == "hard"
             backend = pin.backend()
             if backend is None and pin.is_binding:
                 table.drop(key)

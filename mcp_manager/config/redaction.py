@@ -91,6 +91,11 @@ class Secrets:
         # The texts as JSON writes them, computed on first use.
         self._written: tuple[bytes, ...] | None = None
 
+    def adjust(self, config: ServerConfig) -> None:
+        """Mask what another configuration of the same connection names; what was obtained stays masked."""
+        self._config = config
+        self._configured = self._texts = self._written = None
+
     @property
     def texts(self) -> tuple[str, ...]:
         """The texts to mask, the longest first."""

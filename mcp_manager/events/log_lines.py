@@ -169,7 +169,8 @@ def _replaced(event: SessionReplaced) -> str:
 
 def _applied(event: ConfigApplied) -> str:
     counts = {
-        name: len(getattr(event, name)) for name in ("deployed", "redeployed", "undeployed", "failed", "starting")
+        name: len(getattr(event, name))
+        for name in ("deployed", "redeployed", "updated", "undeployed", "failed", "starting")
     }
     changed = [f"{count} {name}" for name, count in counts.items() if count]
     return f"configuration applied: {', '.join(changed) or 'nothing changed'}"

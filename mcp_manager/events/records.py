@@ -252,12 +252,13 @@ class ConfigApplied(Event, frozen=True, kw_only=True):
 
     Attributes
     ----------
-    deployed, redeployed, undeployed, failed, starting
+    deployed, redeployed, updated, undeployed, failed, starting
         Server ids, sorted.
     """
 
     deployed: tuple[str, ...] = ()
     redeployed: tuple[str, ...] = ()
+    updated: tuple[str, ...] = ()
     undeployed: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
     starting: tuple[str, ...] = ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from mcp_manager.fleet.fleet import Applied, Fleet
+from mcp_manager.fleet.applying import Applied
+from mcp_manager.fleet.file_watch import WatchedFile
+from mcp_manager.fleet.fleet import Fleet
 
-__all__ = ["Applied", "Fleet"]
+__all__ = ["Applied", "Fleet", "WatchedFile"]

@@ -140,7 +140,11 @@ class Assembly:
         endpoints = session.endpoints
         if config.command is not None:
             output = OutputWriter(self.events.outputs.of(server_id), index, session.secrets)
-            return StdioTransport(config, server_id=server_id, sink=sink, timer=self._timer, output=output)
+            # The variables that a new program inherits may have changed since the last one.
+            session.secrets.adjust(config)
+            return StdioTransport(
+                config, server_id=server_id, sink=sink, timer=self._timer, secrets=session.secrets, output=output
+            )
         # Imported late, because aiohttp takes half of the time that an import of the package would take.
         from yarl import URL  # noqa: PLC0415
 

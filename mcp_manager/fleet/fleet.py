@@ -6,24 +6,20 @@ import asyncio
 import contextlib
 import gc
 import logging
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
-import msgspec
-
 from mcp_manager._core.router import Router
 from mcp_manager.config import (
-    ManagerConfig,
     ServerConfig,
     check_server_config,
     parse_server_config,
     validate_server_id,
 )
-from mcp_manager.config.arguments import as_manager_config, check_server_id
+from mcp_manager.config.arguments import check_server_id
 from mcp_manager.errors import (
     CallError,
-    ConfigError,
     ConnectError,
     McpManagerError,
     ServerExistsError,
@@ -38,52 +34,28 @@ from mcp_manager.fleet.rollout import Rollout, RolloutPlan
 from mcp_manager.fleet.waiting import Readiness
 from mcp_manager.health import HealthMonitor
 from mcp_manager.runtime.background import background_task, bare_context, finish
+from mcp_manager.runtime.phase import Phase, not_running
 from mcp_manager.servers.core_settings import balancing_settings, limits_of
 from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.session import SessionTemplate
 
-__all__ = ["Applied", "Fleet", "ServerSpec", "end_all"]
+__all__ = ["MOMENT_S", "Fleet", "ServerSpec", "check", "collector_paused", "end_all"]
 
 _log = logging.getLogger(__name__)
 
 ServerSpec = ServerConfig | Mapping[str, Any] | str | bytes
 """A server's configuration: the struct, a mapping, or JSON text."""
 
-_MOMENT_S: Final = 0.25
-
-
-class Applied(msgspec.Struct, frozen=True, kw_only=True):
-    """What :meth:`McpManager.apply` did; all server ids are sorted.
-
-    Parameters
-    ----------
-    deployed
-        The servers that were added. A server that cannot be reached is deployed too, and retried.
-    redeployed
-        The servers whose configuration was replaced.
-    undeployed
-        The servers that were removed.
-    failed
-        Why the change of a server failed, by server id. A server whose configuration was to be replaced keeps the old
-        one.
-    starting
-        The servers whose new program is still starting. They serve with the old configuration until it is up; if it
-        fails to start, they keep the old one and a warning is logged.
-    """
-
-    deployed: tuple[str, ...]
-    redeployed: tuple[str, ...]
-    undeployed: tuple[str, ...]
-    failed: dict[str, str]
-    starting: tuple[str, ...] = ()
+MOMENT_S: Final = 0.25
+"""How much longer callers wait than an attempt to connect may take, because its error says more than theirs."""
 
 
 class Fleet:
     """Own the servers of a manager.
 
-    The methods ``deploy``, ``undeploy``, ``redeploy``, ``scale``, ``apply`` and ``wait_ready`` are documented at the
-    methods of :class:`~mcp_manager.McpManager` with the same names.
+    The methods ``deploy``, ``undeploy``, ``redeploy``, ``scale`` and ``wait_ready`` are documented at the methods of
+    :class:`~mcp_manager.McpManager` with the same names.
 
     Parameters
     ----------
@@ -104,6 +76,10 @@ class Fleet:
         The supervisors by server id, in the order of deployment. Only this class changes it.
     index
         Finds servers by tag, type and priority. Only this class changes it.
+    is_ended
+        Whether the manager has begun to stop.
+    events
+        Takes what happens to the servers.
     """
 
     def __init__(
@@ -115,7 +91,7 @@ class Fleet:
         clock: Callable[[], int],
     ) -> None:
         self._assembly = assembly
-        self._events = assembly.events
+        self.events = assembly.events
         self._router = router
         self._monitor = monitor
         self._observer = FleetObserver(monitor)
@@ -126,7 +102,7 @@ class Fleet:
         # Supervisors that are ending: no longer among the servers, but their instances may still exist.
         self._passing: set[Supervisor] = set()
         self._readiness = Readiness(self.servers, monitor, self._observer)
-        self._is_ended = False
+        self.is_ended = False
 
     def supervisor_of(self, server_id: str) -> Supervisor:
         """Return the supervisor of a server; raises :class:`ServerNotFoundError` if it is not deployed."""
@@ -138,43 +114,42 @@ class Fleet:
 
     def take_all(self) -> list[Supervisor]:
         """Empty the fleet for its end; return all supervisors, including those that are already ending."""
-        self._is_ended = True
+        self.is_ended = True
         supervisors = [*self.servers.values(), *self._passing]
         self.servers.clear()
         return supervisors
 
     async def deploy(self, server_id: str, config: ServerSpec) -> None:
         """Deploy a server: register it, connect to it and probe it once."""
-        await self._connect(*self._register(server_id, _parse_config(server_id, config)))
+        supervisor, added = self.register(server_id, check(server_id, config))
+        await self.connect(supervisor, added)
 
     async def deploy_all(self, servers: Mapping[str, ServerSpec]) -> None:
         """Deploy several servers in parallel; errors are those of :meth:`deploy`."""
-        with _collector_paused(), self._events.unlogged():
-            added = [
-                self._register(server_id, _parse_config(server_id, config)) for server_id, config in servers.items()
-            ]
+        with collector_paused(), self.events.unlogged():
+            added = [self.register(server_id, check(server_id, config)) for server_id, config in servers.items()]
         if added:
             _log.info("%d servers deployed", len(added), extra={"event": "servers_deployed", "servers": len(added)})
-        await asyncio.gather(*(self._connect(*each) for each in added if not each[0].is_dormant))
+        await asyncio.gather(*(self.connect(*each) for each in added if not each[0].is_dormant))
 
-    def _register(self, server_id: str, parsed: ServerConfig) -> tuple[Supervisor, list[Instance]]:
+    def register(self, server_id: str, parsed: ServerConfig) -> tuple[Supervisor, list[Instance]]:
         """Add a server to the fleet; return its supervisor and its instances, which are not connected yet."""
+        if self.is_ended:
+            raise not_running(Phase.STOPPING)
         if server_id in self.servers:
             raise ServerExistsError(server_id)
-        if parsed.instances != 1:
-            check_instances(server_id, parsed, parsed.instances)
         self._router.add_server(server_id, balancing_settings(parsed.balancing), limits_of(parsed))
         supervisor = self._assembly.supervisor(server_id, parsed, self._router, self._observer)
         self.servers[server_id] = supervisor
         self.index.put(server_id, traits_of(parsed))
         self._monitor.server_added(supervisor)
-        if self._events.is_heard(logging.INFO):
-            self._events.tell(
+        if self.events.is_heard(logging.INFO):
+            self.events.tell(
                 ServerDeployed(server_id=server_id, instances=parsed.instances, transport=parsed.transport)
             )
         return supervisor, supervisor.scale(parsed.instances)
 
-    async def _connect(self, supervisor: Supervisor, added: list[Instance]) -> None:
+    async def connect(self, supervisor: Supervisor, added: list[Instance]) -> None:
         """Connect a new server unless it is lazy; if the caller is cancelled, remove it again."""
         is_lazy = supervisor.config.connect == "lazy"
         if is_lazy and supervisor.template.endpoints is None:
@@ -222,8 +197,7 @@ class Fleet:
         self, supervisor: Supervisor, config: ServerSpec, plan: RolloutPlan
     ) -> tuple[asyncio.Task[None], SessionTemplate]:
         server_id = supervisor.server_id
-        parsed = _parse_config(server_id, config)
-        check_instances(server_id, parsed, parsed.instances)
+        parsed = check(server_id, config)
         while supervisor.rollout is not None:
             await asyncio.wait({supervisor.rollout.task})
         if self.servers.get(server_id) is not supervisor:
@@ -249,7 +223,7 @@ class Fleet:
 
     def _gone(self, server_id: str) -> McpManagerError:
         """Make the error for a server that was removed during an operation."""
-        if self._is_ended:
+        if self.is_ended:
             return ConnectError("the server is being stopped", server_id=server_id, retryable=False)
         return ServerNotFoundError(server_id, hint="it was removed in the meantime")
 
@@ -302,65 +276,45 @@ class Fleet:
         if supervisor.rollout is not None:
             # The number must be possible with either configuration.
             check_instances(server_id, supervisor.rollout.template.config, instances)
-        previous = supervisor.desired
-        added = supervisor.scale(instances)
-        if instances != previous:
-            self._events.tell(ServerScaled(server_id=server_id, previous=previous, instances=instances))
+        added = self._scale(supervisor, instances)
         if supervisor.config.connect == "eager":
             # Instances that an earlier call has added are waited for as well.
             others = [each for each in supervisor.instances if each not in added]
             await _awaited(supervisor, self._all_connected(added, others))
 
-    async def apply(self, config: ManagerConfig) -> Applied:
-        """Deploy, replace and remove servers until the fleet matches ``config.servers``."""
-        if config is None:
-            raise ConfigError("config must be a ManagerConfig, not None")
-        config = as_manager_config(config)
-        with _collector_paused():
-            wanted = {server_id: _parse_config(server_id, server) for server_id, server in config.servers.items()}
-        gone = sorted(self.servers.keys() - wanted.keys())
-        fresh = sorted(wanted.keys() - self.servers.keys())
-        changed = sorted(
-            server_id
-            for server_id in wanted.keys() & self.servers.keys()
-            if wanted[server_id] != self.servers[server_id].config
-        )
-        failed: dict[str, str] = {}
-        starting: set[str] = set()
-        with _collector_paused():
-            added = [self._register(server_id, wanted[server_id]) for server_id in fresh]
-        await asyncio.gather(
-            *(self._alone(server_id, failed, partial(self.undeploy, server_id)) for server_id in gone),
-            *(
-                self._alone(each[0].server_id, failed, partial(self._connect, *each))
-                for each in added
-                if not each[0].is_dormant
-            ),
-            *(
-                self._alone(server_id, failed, partial(self._replace, server_id, wanted[server_id], failed, starting))
-                for server_id in changed
-            ),
-        )
-        return Applied(
-            deployed=tuple(each for each in fresh if each in self.servers),
-            redeployed=tuple(each for each in changed if each not in failed and each not in starting),
-            undeployed=tuple(gone),
-            failed=failed,
-            starting=tuple(sorted(starting)),
-        )
+    def adjust(self, supervisor: Supervisor, config: ServerConfig) -> list[Instance]:
+        """Give a server other settings while its sessions go on; return the instances that are now to be connected.
 
-    async def _alone(self, server_id: str, failed: dict[str, str], work: Callable[[], Awaitable[None]]) -> None:
-        """Change one server for :meth:`apply`; its failure is recorded in ``failed`` and does not affect the others."""
-        containment = self.servers[server_id].template.containment
-        try:
-            await work()
-        except Exception as error:
-            if self._is_ended:
-                raise
-            told = containment.failure(error, "not_sent")
-            failed[server_id] = str(told)
-            extra = {"event": "change_failed", "server_id": server_id, "error": str(told)}
-            _log.error("server %r could not be changed: %s", server_id, told, extra=extra)
+        Only while no rollout is undecided, and only if ``config`` differs in nothing that sessions are made from.
+        """
+        before = supervisor.config
+        supervisor.template.adjust(config)
+        supervisor.adjust()
+        self.index.put(supervisor.server_id, traits_of(config))
+        of_probes = (before.health, before.restart, before.breaker) != (config.health, config.restart, config.breaker)
+        self._monitor.settings_changed(supervisor, of_probes=of_probes)
+        becomes_eager = (before.connect, config.connect) == ("lazy", "eager")
+        if becomes_eager:
+            supervisor.waken()
+        # A number that scale() has set stays in force as long as the configured one does not change.
+        desired = config.instances if config.instances != before.instances else supervisor.desired
+        desired = min(desired, config.max_instances)
+        added = self._scale(supervisor, desired)
+        if config.connect == "lazy":
+            return []
+        return [each for each in supervisor.instances if each.session is None] if becomes_eager else added
+
+    def _scale(self, supervisor: Supervisor, instances: int) -> list[Instance]:
+        previous = supervisor.desired
+        added = supervisor.scale(instances)
+        if instances != previous:
+            scaled = ServerScaled(server_id=supervisor.server_id, previous=previous, instances=instances)
+            self.events.tell(scaled)
+        return added
+
+    async def connect_added(self, supervisor: Supervisor, added: list[Instance]) -> None:
+        """Connect and probe instances, in at most ``connect_timeout_s``; they are retried after that."""
+        await _awaited(supervisor, self._probe_all(added))
 
     def set_maintenance(self, server_id: str, on: bool) -> None:
         """Take a server out of traffic, or put it back."""
@@ -383,33 +337,12 @@ class Fleet:
     async def _all_connected(self, added: Iterable[Instance], others: Iterable[Instance]) -> None:
         await asyncio.gather(self._probe_all(added), *(each.wait_connected() for each in others))
 
-    async def _replace(self, server_id: str, config: ServerConfig, failed: dict[str, str], starting: set[str]) -> None:
-        """Replace a configuration; if its programs take long to start, the rollout goes on in the background."""
-        supervisor = self.supervisor_of(server_id)
-        task, template = await self._begin_rollout(supervisor, config, RolloutPlan())
-        try:
-            await asyncio.wait({task}, timeout=config.connect_timeout_s + _MOMENT_S)
-            if not task.done() and supervisor.template is not template:
-                starting.add(server_id)
-                task.add_done_callback(partial(_tell_failure, server_id))
-                return
-            await asyncio.wait({task})
-        except asyncio.CancelledError:
-            task.cancel()
-            await asyncio.wait({task})
-            raise
-        try:
-            self._conclude(supervisor, template, task)
-        except McpManagerError as error:
-            failed[server_id] = str(error)
-            _tell_kept(server_id, error)
-
     async def _remove(self, server_id: str, supervisor: Supervisor, grace_s: float) -> None:
         del self.servers[server_id]
         self.index.remove(server_id)
         self._router.remove_server(server_id)
         self._monitor.server_removed(supervisor)
-        self._events.tell(ServerUndeployed(server_id=server_id))
+        self.events.tell(ServerUndeployed(server_id=server_id))
         try:
             await self._end(supervisor, grace_s)
         finally:
@@ -453,26 +386,13 @@ async def _all_closed(supervisors: Iterable[tuple[Supervisor, float]]) -> None:
 async def _awaited(supervisor: Supervisor, work: Coroutine[Any, Any, None]) -> None:
     """Run a server's work and wait for it up to ``connect_timeout_s``; then it goes on in the background."""
     task = supervisor.spawn(work)
-    # A little longer than the attempts may take, because their errors are more informative.
-    await asyncio.wait({task}, timeout=supervisor.config.connect_timeout_s + _MOMENT_S)
+    await asyncio.wait({task}, timeout=supervisor.config.connect_timeout_s + MOMENT_S)
     if task.done() and not task.cancelled():
         task.result()
 
 
-def _tell_failure(server_id: str, task: asyncio.Task[None]) -> None:
-    """Log the failure of a rollout that runs in the background."""
-    error = None if task.cancelled() else task.exception()
-    if error is not None:
-        _tell_kept(server_id, error)
-
-
-def _tell_kept(server_id: str, error: BaseException) -> None:
-    extra = {"event": "change_failed", "server_id": server_id, "error": str(error)}
-    _log.warning("server %r keeps its old configuration: %s", server_id, error, extra=extra)
-
-
 @contextlib.contextmanager
-def _collector_paused() -> Iterator[None]:
+def collector_paused() -> Iterator[None]:
     """Pause the garbage collector while many servers are made: for 100,000 it would double the time for no gain."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -483,8 +403,13 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _parse_config(server_id: str, config: ServerSpec) -> ServerConfig:
+def check(server_id: str, config: ServerSpec) -> ServerConfig:
+    """Return a checked configuration; raises :class:`ConfigError` or :class:`ScaleError` for one that cannot be used."""
     if isinstance(config, ServerConfig):
-        return check_server_config(config, server_id=server_id)
-    validate_server_id(server_id)
-    return parse_server_config(config, server_id=server_id)
+        parsed = check_server_config(config, server_id=server_id)
+    else:
+        validate_server_id(server_id)
+        parsed = parse_server_config(config, server_id=server_id)
+    if parsed.instances != 1 or parsed.discovery.kind != "none":
+        check_instances(server_id, parsed, parsed.instances)
+    return parsed

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from os import PathLike
 from typing import Unpack
 
 from mcp_manager.config import ManagerConfig, arguments
-from mcp_manager.events.feed import EventFeed
-from mcp_manager.events.records import ConfigApplied
-from mcp_manager.fleet.fleet import Applied, Fleet, ServerSpec
+from mcp_manager.errors import ConfigError
+from mcp_manager.fleet.applying import Applied, Applying
+from mcp_manager.fleet.file_watch import FileWatch, WatchedFile
+from mcp_manager.fleet.fleet import Fleet, ServerSpec
 from mcp_manager.fleet.rollout import RolloutPlan, Shift, Strategy
 from mcp_manager.fleet.verification import ToolCheck
 
@@ -19,7 +21,8 @@ class FleetManagement(ABC):
     """Change which servers there are, and how many instances each has."""
 
     _fleet: Fleet
-    _events: EventFeed
+    _applying: Applying
+    _file_watch: FileWatch
 
     @abstractmethod
     def _check_running(self) -> None:
@@ -69,7 +72,7 @@ class FleetManagement(ABC):
         verify_tools: ToolCheck = "off",
         **shift: Unpack[Shift],
     ) -> None:
-        """Replace a server's configuration without interrupting its service.
+        """Replace a server's configuration without interrupting its service, whatever differs; see also :meth:`apply`.
 
         New instances are started and verified before old ones drain. New programs have ``start_timeout_s`` to start,
         while the old ones serve. The method returns when the old instances have ended, at most ``drain_timeout_s``
@@ -147,33 +150,80 @@ class FleetManagement(ABC):
         await self._fleet.scale(server_id, instances)
 
     async def apply(self, config: ManagerConfig) -> Applied:
-        """Make the fleet match ``config.servers``: deploy what is missing, replace what differs, remove the rest.
+        """Make the fleet match ``config.servers``: deploy what is missing, change what differs, remove the rest.
 
-        The manager's own settings are fixed at its creation and do not change.
+        A server is replaced, as :meth:`redeploy` does, only if something differs that its sessions and programs are
+        made from: ``url``, ``command``, ``args``, ``env``, ``cwd``, ``inherit_env``, ``transport``,
+        ``protocol_version``, ``auth``, ``headers``, ``tls``, ``proxy``, ``unix_socket``, ``discovery``,
+        ``max_response_bytes``. Everything else is changed in place: sessions, programs and calls under way go on. What
+        ``scale()`` has set stays in force unless ``instances`` itself differs.
+
+        One call waits for another. Other methods may change the fleet meanwhile. It waits for servers for at most
+        ``connect_timeout_s``. If it is cancelled, each server has either its old or its new configuration. The
+        manager's own settings are fixed at its creation and do not change.
 
         Returns
         -------
-        What was changed. A server whose new configuration does not connect keeps the old one and is in ``failed``. One
-        whose new program is not up after ``connect_timeout_s`` is in ``starting``; the program takes over when it is
-        up.
+        What was changed. A server whose new configuration does not connect keeps the old one and is in ``failed``; the
+        next call tries again. One whose new program is not up after ``connect_timeout_s`` is in ``starting``; the
+        program takes over when it is up.
+
+        Raises
+        ------
+        ConfigError, ScaleError
+            ``config``, or one of its servers, is invalid; nothing was changed.
+        """
+        self._check_running()
+        return await self._applying.apply(config)
+
+    async def watch(
+        self, path: str | PathLike[str], *, lenient: bool = False, interval_s: float = 1.0, sighup: bool = False
+    ) -> Applied:
+        """Apply a configuration file, and again whenever it changes, until :meth:`unwatch` or :meth:`stop`.
+
+        A file that cannot be read, or is invalid or empty, changes nothing: a warning says why, and the file is read
+        again when it has changed. Files that are replaced, and links that change, are noticed. The file is read once it
+        has not changed for a quarter of a second. What other methods change stays until the file changes again.
+
+        A manager follows one file: another call ends the watch that was there before.
+
+        Parameters
+        ----------
+        path
+            The file; see :func:`load_manager_config`.
+        lenient
+            Load the rest of a file in which some servers are invalid; those are then not part of the fleet.
+        interval_s
+            Seconds between two looks at the file, above 0.
+        sighup
+            Read the file also for every SIGHUP, changed or not. The handler that was there before is called as well,
+            and restored at the end. This needs the main thread.
+
+        Returns
+        -------
+        What the file has changed the first time; :attr:`watched` tells of the last time.
 
         Raises
         ------
         ConfigError
-            ``config`` is no configuration of a manager; nothing was changed.
+            The file or an argument is invalid; nothing was changed, and no file is followed that was not before.
         """
         self._check_running()
-        applied = await self._fleet.apply(config)
-        self._events.tell(
-            ConfigApplied(
-                deployed=applied.deployed,
-                redeployed=applied.redeployed,
-                undeployed=applied.undeployed,
-                failed=tuple(sorted(applied.failed)),
-                starting=applied.starting,
-            )
-        )
-        return applied
+        interval_s = arguments.as_seconds(interval_s, "interval_s")
+        if not interval_s > 0:
+            raise ConfigError("interval_s must be above 0")
+        lenient, sighup = arguments.as_flag(lenient, "lenient"), arguments.as_flag(sighup, "sighup")
+        return await self._file_watch.begin(path, interval_s, lenient=lenient, sighup=sighup)
+
+    async def unwatch(self) -> None:
+        """End :meth:`watch`; the fleet stays as it is. Idempotent."""
+        self._check_running()
+        await self._file_watch.end()
+
+    @property
+    def watched(self) -> WatchedFile | None:
+        """The file that :meth:`watch` follows and what became of it; ``None`` without one. Works on any thread."""
+        return self._file_watch.state
 
     async def set_maintenance(self, server_id: str, on: bool) -> None:
         """Take a server out of traffic (state ``Maintenance``), or put it back.

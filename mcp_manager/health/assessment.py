@@ -131,6 +131,11 @@ class Watch:
         """The configuration that it was made from; its server may have a newer one while that is rolled out."""
         return self.instance.template.config
 
+    def settings_changed(self) -> None:
+        """Let the next probe take as long as the settings now say, and spread the probes again."""
+        self.limit_s = self.config.health.timeout_s
+        self.is_spread = False
+
     def succeeded(self) -> None:
         """Count a sign of life: one is enough at start-up; after a failure it takes ``rise`` of them."""
         self.failures = 0

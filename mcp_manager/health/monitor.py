@@ -147,6 +147,20 @@ class HealthMonitor:
         """Reassess a server after one of its instances has drained."""
         self.reassess(supervisor)
 
+    def settings_changed(self, supervisor: Supervisor, *, of_probes: bool) -> None:
+        """Follow settings that changed while the sessions go on; ``of_probes``: also those of probes and restarts."""
+        for instance in supervisor.instances if of_probes else ():
+            watch = self._watches.get(instance)
+            if watch is None:
+                continue
+            watch.settings_changed()
+            # Instances that are being connected have no turn yet, and get one when that is over.
+            is_due = watch.turn is not None or (instance.session is not None and watch.in_flight is None)
+            if watch.is_scheduled and is_due:
+                self._schedule(watch, self._next_delay(watch))
+        if self.tally.standing(supervisor) is not None:
+            self.reassess(supervisor)
+
     def circuit_opened(self, instance: Instance, retry_after_s: float) -> None:
         """Probe an instance whose circuit opened as soon as the circuit admits a probe."""
         watch = self._watches.get(instance)

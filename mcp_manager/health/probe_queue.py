@@ -1,4 +1,4 @@
-"""The scheduled probes of one kind that are under way, and those that wait for one of them to end."""
+"""The queue of scheduled probes of one kind."""
 
 from __future__ import annotations
 

@@ -89,16 +89,16 @@ def within(context: Context, work: Coroutine[Any, Any, T]) -> Generator[Any, Any
         work.close()
 
 
-def resolve(future: asyncio.Future[None]) -> None:
-    """End a wait for a future, unless it has ended."""
-    if not future.done():
-        future.set_result(None)
-
-
 def read_failure(task: asyncio.Task[Any]) -> None:
     """Retrieve a task's exception if nobody else may: asyncio warns of exceptions that are never retrieved."""
     if not task.cancelled():
         task.exception()
+
+
+def resolve(future: asyncio.Future[None]) -> None:
+    """Wake whoever awaits a future, unless it is done or cancelled."""
+    if not future.done():
+        future.set_result(None)
 
 
 async def to_its_end(work: Coroutine[Any, Any, T]) -> T:

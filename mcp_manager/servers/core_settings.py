@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from typing import Literal
+from typing import Literal, NamedTuple, TypeVar
 
 from mcp_manager._core.allowance import RateLimiter
 from mcp_manager._core.breaker import BreakerSettings
@@ -17,7 +17,18 @@ from mcp_manager.config import BalancingConfig, BreakerConfig, ManagerConfig, Re
 from mcp_manager.protocol.methods import CONTROL
 from mcp_manager.transports.http.connections.endpoint import Endpoint
 
-__all__ = ["balancing_settings", "breaker_settings", "identity_of", "in_ns", "limits_of", "limits_together"]
+__all__ = [
+    "Registration",
+    "balancing_settings",
+    "breaker_settings",
+    "identity_of",
+    "in_ns",
+    "limits_of",
+    "limits_together",
+    "registration_of",
+]
+
+T = TypeVar("T")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -122,6 +133,30 @@ def identity_of(config: ServerConfig, index: int, found: Endpoint | None = None)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
+class Registration(NamedTuple):
+    """What the router must know of an instance: circuit, weight, tier, and identity in rendezvous hashing."""
+
+    settings: BreakerSettings
+    weight: float
+    tier: int
+    identity: int
+
+
+def registration_of(config: ServerConfig, index: int, found: Endpoint | None = None) -> Registration:
+    """Return how an instance is registered with the router; the parameters are those of :func:`identity_of`."""
+    balancing = config.balancing
+    return Registration(
+        breaker_settings(config.breaker, config.health.enabled),
+        _at(balancing.weights, index, 1.0) if found is None else found.weight,
+        _at(balancing.tiers, index, 0) if found is None else found.tier,
+        identity_of(config, index, found),
+    )
+
+
 def in_ns(seconds: float) -> int:
     """Convert seconds to nanoseconds."""
     return round(seconds * 1e9)
+
+
+def _at(values: tuple[T, ...], index: int, default: T) -> T:
+    return values[index] if index < len(values) else default

@@ -92,7 +92,7 @@ class Instance:
         self._lost: LostSessions | None = None
         self._closing = False
         # Only for child processes: the manager cannot restart a URL, which may be tried again at once.
-        self._restart = RestartDelay(template.config.restart) if template.config.transport == "stdio" else None
+        self._restart = RestartDelay() if template.config.transport == "stdio" else None
         # Whether the last attempt to make a session failed.
         self._has_failed = False
         # How many starts in a row have timed out.
@@ -484,14 +484,23 @@ class Instance:
     def _set_session(self, session: Session | None) -> None:
         self.session = session
         if self.backend is not None:
-            self.backend.channel = None if session is None else session.channel
+            # Hedged calls, and calls whose results are kept, must pass through Python.
+            has_channel = session is not None and not self.template.calls_need_python
+            self.backend.channel = session.channel if session is not None and has_channel else None
 
     def _delay_restart(self) -> None:
         if self._restart is not None:
-            self._restart.begin(self._connected_at if self.session is not None else None)
+            connected_at = self._connected_at if self.session is not None else None
+            self._restart.begin(self.template.config.restart, connected_at)
 
     def give_up(self, session: Session, error: CallError) -> None:
         """Retire a session and its process; the process is restarted after the delay of ``restart``."""
         if session is self.session:
             self._delay_restart()
             self.lose(session, error)
+
+    def adjust(self) -> None:
+        """Follow settings that have changed while the session goes on."""
+        self._set_session(self.session)
+        if self._restart is not None:
+            self._restart.shorten(self.template.config.restart)

@@ -11,19 +11,20 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 
-from mcp_manager._core.records import EXCLUDED, PENDING, READY
+from mcp_manager._core.records import EXCLUDED, PENDING, READY, Backend
 from mcp_manager._core.router import Router
 from mcp_manager.config import ServerConfig
 from mcp_manager.errors import CallError, ServerExitedError
 from mcp_manager.events.records import ServerRedeployed
 from mcp_manager.runtime.background import background_task
-from mcp_manager.servers.core_settings import balancing_settings, breaker_settings, identity_of, in_ns, limits_of
+from mcp_manager.servers.change import Change
+from mcp_manager.servers.core_settings import Registration, balancing_settings, in_ns, limits_of, registration_of
 from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.tool_checks import tool_checks_of
 from mcp_manager.session import SessionTemplate
 from mcp_manager.types import CircuitState
 
-__all__ = ["Change", "InstanceObserver", "RestartCause", "Supervisor"]
+__all__ = ["InstanceObserver", "RestartCause", "Supervisor"]
 
 T = TypeVar("T")
 
@@ -45,36 +46,6 @@ class InstanceObserver(Protocol):
 
     def instance_ended(self, supervisor: Supervisor) -> None:
         """Handle that an instance has drained and ended."""
-
-
-class Change:
-    """A rollout in progress.
-
-    Parameters
-    ----------
-    before, template
-        The session settings of the old and of the new configuration.
-    desired_before
-        How many instances were wanted before the rollout.
-    task
-        The task that runs the rollout.
-
-    Attributes
-    ----------
-    is_scaled
-        Whether :meth:`Supervisor.scale` was called during the rollout. Its number then holds, whatever the outcome.
-    """
-
-    __slots__ = ("before", "desired_before", "is_scaled", "task", "template")
-
-    def __init__(
-        self, before: SessionTemplate, template: SessionTemplate, desired_before: int, task: asyncio.Task[None]
-    ) -> None:
-        self.before = before
-        self.template = template
-        self.desired_before = desired_before
-        self.task = task
-        self.is_scaled = False
 
 
 class Supervisor:
@@ -283,11 +254,26 @@ class Supervisor:
             self._retired = (*self._retired, before)
         self._retired = tuple(each for each in self._retired if each is not template)
         self._template = template
-        self.request_timeout_ns = in_ns(template.config.request_timeout_s)
-        self.tool_checks = tool_checks_of(template.config)
-        self.balance()
+        self._follow()
         self._release()
         template.host.events.tell(ServerRedeployed(server_id=self.server_id, instances=self.desired))
+
+    def adjust(self) -> None:
+        """Follow the configuration after a change that keeps the sessions; not during a rollout."""
+        self._follow()
+        for instance in (*self._instances, *self._draining):
+            if instance.template is not self._template or instance.backend is None:
+                continue
+            instance.adjust()
+            self._router.adjust_backend(instance.backend, *self._registration(instance), self._clock())
+            self._set_breaker_mode(instance.backend, self.config)
+            self.hold(instance)
+
+    def _follow(self) -> None:
+        """Take over what the configuration says of calls, limits and balancing."""
+        self.request_timeout_ns = in_ns(self.config.request_timeout_s)
+        self.tool_checks = tool_checks_of(self.config)
+        self.balance()
 
     def balance(self, *, by_weight: bool = False) -> None:
         """Apply the configured balancing, or with ``by_weight`` one in which only weights decide (for a canary)."""
@@ -387,22 +373,22 @@ class Supervisor:
     def _add(self, template: SessionTemplate, index: int) -> Instance:
         instance = Instance(template, index, self._next_number, self._changed)
         self._next_number += 1
-        config = template.config
-        found = template.endpoints[index] if template.endpoints is not None else None
+        settings, weight, tier, identity = self._registration(instance)
         instance.backend = self._router.add_backend(
-            self.server_id,
-            instance,
-            breaker_settings(config.breaker, config.health.enabled),
-            weight=_at(config.balancing.weights, index, 1.0) if found is None else found.weight,
-            tier=_at(config.balancing.tiers, index, 0) if found is None else found.tier,
-            identity=identity_of(config, index, found),
+            self.server_id, instance, settings, weight=weight, tier=tier, identity=identity
         )
         # It takes no calls before admit().
         self._router.set_availability(instance.backend, EXCLUDED)
-        if not config.breaker.enabled:
-            self._router.set_breaker_mode(instance.backend, "disabled")
+        self._set_breaker_mode(instance.backend, template.config)
         self._observer.instance_added(self, instance)
         return instance
+
+    def _registration(self, instance: Instance) -> Registration:
+        endpoints, index = instance.template.endpoints, instance.index
+        return registration_of(instance.template.config, index, None if endpoints is None else endpoints[index])
+
+    def _set_breaker_mode(self, backend: Backend, config: ServerConfig) -> None:
+        self._router.set_breaker_mode(backend, "auto" if config.breaker.enabled else "disabled", self._clock())
 
     def _weigh(self, instance: Instance) -> None:
         """Give an instance the weight that discovery found last."""
@@ -478,10 +464,6 @@ class Supervisor:
         else:
             availability = READY if instance.session is not None else PENDING
         self._router.set_availability(instance.backend, availability, self._clock())
-
-
-def _at(values: tuple[T, ...], index: int, default: T) -> T:
-    return values[index] if index < len(values) else default
 
 
 def _by_index(instance: Instance) -> tuple[int, int]:

@@ -101,8 +101,7 @@ class Listening:
         self._ids = ids
         self._send = send
         self._catch_up = catch_up
-        self._restart = template.config.restart
-        self._acknowledge_s = template.config.connect_timeout_s
+        self._template = template
         self._faults = template.knowledge.faults
         self._streams: dict[int, _Stream] = {}
         self._current: _Stream | None = None
@@ -272,7 +271,7 @@ class Listening:
             woken.cancel()
 
     async def _back_off(self) -> None:
-        restart = self._restart
+        restart = self._template.config.restart
         delay_s = backoff_delay(self._failures, restart.initial_s, restart.max_s, restart.jitter, random.random())
         self._failures += 1
         with contextlib.suppress(TimeoutError):
@@ -307,7 +306,7 @@ class Listening:
         either: set[asyncio.Future[Any]] = {stream.acknowledged, stream.task}
         await asyncio.wait(
             either,
-            timeout=self._acknowledge_s,
+            timeout=self._template.config.connect_timeout_s,
             return_when=asyncio.FIRST_COMPLETED,
         )
         if stream.acknowledged.done():
@@ -343,7 +342,7 @@ class Listening:
         """Note and log that the current stream has ended, and with it all its subscriptions."""
         self._current, self._honoured = None, _NOTHING
         self._streams.pop(stream.request_id, None)
-        if asyncio.get_running_loop().time() - stream.since >= self._restart.stable_after_s:
+        if asyncio.get_running_loop().time() - stream.since >= self._template.config.restart.stable_after_s:
             self._failures = 0
         if stream.task.cancelled():
             reason = "cancelled by the server"

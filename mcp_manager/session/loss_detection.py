@@ -43,7 +43,7 @@ class LossDetection:
     transport, ids
         Those of the session.
     timeout_s
-        Seconds to wait for the answer to a ping.
+        Returns how many seconds to wait for the answer to a ping.
     listing
         A method that lists something the server offers, as JSON, to send in place of pings; ``None`` if it offers none.
     spawn
@@ -59,7 +59,7 @@ class LossDetection:
         server_id: str,
         transport: Transport,
         ids: RequestIds,
-        timeout_s: float,
+        timeout_s: Callable[[], float],
         listing: bytes | None,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None] | None],
         on_lost: Callable[[SessionLostError], None],
@@ -141,7 +141,7 @@ class LossDetection:
     async def _sign_of_life(self, refusal: Refusal) -> Refusal | None:
         """Ping, or request a list from a server that may not know ``ping``; return as :func:`ping` does."""
         if self._answers_pings is not False:
-            answer = await ping(self._transport, self._ids, self._timeout_s)
+            answer = await ping(self._transport, self._ids, self._timeout_s())
             if answer is None:
                 self._answers_pings = True
                 return None
@@ -151,7 +151,7 @@ class LossDetection:
             if is_settled or self._listing is None:
                 return answer
         assert self._listing is not None
-        answer = await _outcome_of(self._transport, self._ids, self._listing, self._timeout_s)
+        answer = await _outcome_of(self._transport, self._ids, self._listing, self._timeout_s())
         if answer is None:
             self._answers_pings = False
         return answer

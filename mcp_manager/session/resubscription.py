@@ -61,11 +61,11 @@ class Resubscription:
         "_index",
         "_missed",
         "_refused",
-        "_restart",
         "_send",
         "_spawn",
         "_subscriptions",
         "_task",
+        "_template",
         "_woken",
     )
 
@@ -81,7 +81,7 @@ class Resubscription:
         self._subscriptions = template.knowledge.subscriptions
         self._send = send
         self._catch_up = catch_up
-        self._restart = template.config.restart
+        self._template = template
         self._faults = template.knowledge.faults
         self._held: set[str] = set()
         # What an earlier session held and this one does not hold yet: updates of it may have been missed.
@@ -179,5 +179,5 @@ class Resubscription:
         return True
 
     def _delay_s(self, failures: int) -> float:
-        restart = self._restart
+        restart = self._template.config.restart
         return backoff_delay(failures, restart.initial_s, restart.max_s, restart.jitter, random.random())

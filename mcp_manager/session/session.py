@@ -103,7 +103,7 @@ class Session:
         self.is_sse = False
         self.identity: ServerIdentity | None = None
         self.revision: str | None = None
-        # By which the compiled call path sends requests itself; None if they must pass through here.
+        # By which the compiled call path can send requests itself; None if they must pass through here.
         self.channel: Channel | None = None
 
     @property
@@ -139,7 +139,7 @@ class Session:
         CallError
             The server cannot be reached, refuses the client, or gives invalid answers. The session is closed.
         """
-        template, config = self._template, self._template.config
+        template = self._template
         negotiation = Negotiation(template, self._endpoint_key, self._make_transport, self._ids)
         try:
             settled = await negotiation.run()
@@ -160,9 +160,7 @@ class Session:
                 error = template.containment.failure(error, "not_sent")
                 raise error from None
             raise
-        if template.knowledge.kept is None and not config.hedge.enabled:
-            # Calls whose results are kept, and hedged calls, must pass through Python.
-            self.channel = settled.transport.channel(self, self._ids, self._dialect or self._tracing)
+        self.channel = settled.transport.channel(self, self._ids, self._dialect or self._tracing)
         self._start_subscriptions()
 
     def call(
@@ -347,7 +345,7 @@ class Session:
                     template.server_id,
                     settled.transport,
                     self._ids,
-                    template.config.health.timeout_s,
+                    lambda: template.config.health.timeout_s,
                     self.listing,
                     self._requests.spawn,
                     self.on_closed,

@@ -113,6 +113,19 @@ class SessionTemplate:
             self._containment = Containment(self.server_id, self.secrets)
         return self._containment
 
+    @property
+    def calls_need_python(self) -> bool:
+        """Whether calls cannot take the compiled path: they are hedged, or their results are kept."""
+        return self.config.hedge.enabled or self.config.fallback.stale_s > 0
+
+    def adjust(self, config: ServerConfig) -> None:
+        """Take another configuration of the same connection; sessions go on."""
+        self.config = config
+        if self._knowledge is not None:
+            self._knowledge.adjust(config)
+        if self._secrets is not None:
+            self._secrets.adjust(config)
+
     def places(self, count: int) -> Sequence[int]:
         """Return the indexes of at most ``count`` endpoints: 0, 1, …, or those chosen among what DNS found."""
         return range(count) if self.endpoints is None else self.endpoints.chosen(count)

@@ -154,6 +154,15 @@ class Knowledge:
         self.log_level = before.log_level
         self._subscriptions = before.subscriptions
 
+    def adjust(self, config: ServerConfig) -> None:
+        """Follow another configuration of the same server: results are kept only where it says so."""
+        self._config = config
+        if self._cache is not None and self._cache.enabled != config.cache:
+            self._cache.enabled = config.cache
+            self._cache.drop_all()
+        if config.fallback.stale_s == 0:
+            self._kept = None
+
     def forget_instance(self, number: int) -> None:
         """Forget which notifications an instance received, once it is gone."""
         if self._subscriptions is not None:

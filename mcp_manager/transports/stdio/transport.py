@@ -93,6 +93,8 @@ class StdioTransport:
         Takes the deadlines of calls.
     output
         Takes the program's standard error.
+    secrets
+        Masks the server's credentials; by default made from ``config``.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class StdioTransport:
         sink: MessageSink,
         timer: DeadlineTimer,
         output: OutputWriter | None = None,
+        secrets: Secrets | None = None,
     ) -> None:
         assert config.command is not None
         self._command = config.command
@@ -111,10 +114,9 @@ class StdioTransport:
         self._sink = sink
         self._max_line = config.max_response_bytes
         self._request_timeout_ns = round(config.request_timeout_s * 1e9)
-        secrets = Secrets(config)
-        self._secrets = secrets.texts
-        self._containment = Containment(server_id, secrets)
-        self._output = output or OutputWriter(ServerOutput(server_id), 0, secrets)
+        self._secrets = Secrets(config) if secrets is None else secrets
+        self._containment = Containment(server_id, self._secrets)
+        self._output = output or OutputWriter(ServerOutput(server_id), 0, self._secrets)
         self._child = Child(
             [config.command, *config.args],
             child_environment(config.env, config.inherit_env),
@@ -149,7 +151,7 @@ class StdioTransport:
 
     def stderr_tail(self, lines: int = 5) -> str:
         """Return the last lines of the child's standard error as one line, without the values of its ``env``."""
-        return self._child.stderr_tail(lines, hidden=self._secrets)
+        return self._child.stderr_tail(lines, hidden=self._secrets.texts)
 
     @property
     def last_words(self) -> str:
@@ -414,7 +416,7 @@ class StdioTransport:
             )
 
     def _quoted(self, line: bytes) -> str:
-        text = masked_so_far(line[:_MAX_SECRET].decode("utf-8", "replace"), self._secrets)
+        text = masked_so_far(line[:_MAX_SECRET].decode("utf-8", "replace"), self._secrets.texts)
         return printable(text.strip()[:_QUOTED])
 
     def _tell(self, listener: Callable[..., None], *news: object) -> None:

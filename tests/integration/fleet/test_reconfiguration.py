@@ -1,4 +1,4 @@
-"""A server that is redeployed behaves by its new settings alone, as one that was deployed with them."""
+"""A server whose settings change, by redeployment or in place, behaves as one that was deployed with the new ones."""
 
 from __future__ import annotations
 
@@ -10,20 +10,25 @@ from support.calls import CALM, echo
 from support.faults import Hold
 from support.scripted import ScriptedServer
 
-from mcp_manager import McpManager, OverloadedError
+from mcp_manager import ManagerConfig, McpManager, OverloadedError
 
 PROBED = {"interval_s": 0.05, "idle_interval_s": 0.05, "jitter": 0.0}
 FREE = {"concurrency": "off"}
 NARROW = {"concurrency": "gradient", "initial": 2, "max_waiting": 0}
 AIMD = {"concurrency": "aimd"}
-STRATEGIES = ["blue_green", "rolling"]
+STRATEGIES = ["blue_green", "rolling", "in place"]
 
 
 async def redeployed(
     manager: McpManager, server: ScriptedServer, before: dict[str, Any], after: dict[str, Any], strategy: str
 ) -> None:
     await manager.deploy("a", {"url": server.url, **CALM, **before})
-    await manager.redeploy("a", {"url": server.url, **CALM, **after}, strategy=strategy)
+    wanted = {"url": server.url, **CALM, **after}
+    if strategy == "in place":
+        applied = await manager.apply(ManagerConfig(servers={"a": wanted}))
+        assert applied.updated == ("a",)
+    else:
+        await manager.redeploy("a", wanted, strategy=strategy)
 
 
 async def arriving(manager: McpManager, server: ScriptedServer, calls: int, expected: int) -> list[BaseException]:

@@ -36,7 +36,7 @@ SAYS = {
         "search-2 is Unhealthy after 3 failed attempts, the others answer",
         "Healthy -> Degraded -> Healthy, 2/2 ready; ",
         "refused (ConnectError), search-1 still answers",
-        "redeployed local, search-2",
+        "replaced search-2; changed in place: local",
         "search-2  search, moved         http       Healthy    Closed   1/1",
         "local     local                 stdio      Healthy    Closed   3/3",
         "All steps succeeded",
