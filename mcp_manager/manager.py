@@ -14,6 +14,7 @@ from typing import Any, Final, Self, TypeVar
 from mcp_manager._core.jsonrpc import ERROR, FrameError, Message, scan
 from mcp_manager._core.router import Router
 from mcp_manager.auth.redirect import RedirectHandler
+from mcp_manager.auth.sources import CredentialProvider
 from mcp_manager.auth.token_store import TokenStore
 from mcp_manager.calls.affinity import Affinity
 from mcp_manager.calls.call import ANYWHERE, Call, Where
@@ -92,6 +93,8 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
     token_store, redirect_handler
         ``token_store`` keeps OAuth tokens. ``redirect_handler`` takes a user to an authorization URL and returns the
         URL that the user was redirected to.
+    credentials
+        By server id: called for a bearer token, or for header fields by name, before the first request and after a 401.
 
     Raises
     ------
@@ -117,6 +120,7 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         trace_context: TraceContext | None = None,
         token_store: TokenStore | None = None,
         redirect_handler: RedirectHandler | None = None,
+        credentials: Mapping[str, CredentialProvider] | None = None,
     ) -> None:
         super().__init__()
         self._config = arguments.as_manager_config(config)
@@ -144,7 +148,7 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
             # The context in which the manager was made: a server's own requests and notifications belong to no call.
             context=copy_context(),
         )
-        self._assembly = Assembly(self._config, host, token_store, redirect_handler)
+        self._assembly = Assembly(self._config, host, token_store, redirect_handler, credentials)
         self._http = self._assembly.http
         self._lag = host.lag
         self._is_loop_running: Callable[[], bool] = bool

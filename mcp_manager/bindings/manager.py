@@ -38,8 +38,8 @@ class PyMcpManager(ManagerRunner):
     config_path
         A ``.toml`` or ``.json`` file with settings of the manager, and servers to deploy at the start; ``None`` for the
         defaults and no servers.
-    token_store, redirect_handler
-        See :class:`~mcp_manager.McpManager`; both are awaited on the manager's loop.
+    token_store, redirect_handler, credentials
+        See :class:`~mcp_manager.McpManager`; what is asynchronous is awaited on the manager's loop.
 
     Raises
     ------

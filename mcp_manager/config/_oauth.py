@@ -11,7 +11,8 @@ from mcp_manager.config.auth import AuthConfig
 
 __all__ = ["check_oauth"]
 
-_FIELDS: Final = tuple(name for name in AuthConfig.__struct_fields__ if name not in ("type", "key", "token", "header"))
+_OTHERS: Final = frozenset({"type", "key", "token", "token_file", "token_command", "header"})
+_FIELDS: Final = tuple(name for name in AuthConfig.__struct_fields__ if name not in _OTHERS)
 _DEFAULTS: Final = AuthConfig()
 # RFC 6749, sections 3.3 and A.1: the characters of scopes and of client ids.
 _SCOPE: Final = re.compile(r"[!#-\[\]-~]+")

@@ -43,6 +43,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
             "headers",
             "env",
             "args",
+            "token_command",
+            "headers_command",
             "extras",
             "client_secret",
             "private_key",

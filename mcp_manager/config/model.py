@@ -60,6 +60,9 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
         See :class:`AuthConfig`. A stdio server takes its credentials through ``env``.
     headers
         Header fields to send with every HTTP request, by name.
+    headers_command
+        A program that prints further header fields as a JSON object, and its arguments; run as ``auth.token_command``.
+        Its fields replace those of the same names in ``headers``.
     tls
         See :class:`TlsConfig`.
     proxy
@@ -134,6 +137,7 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
     ] = "auto"
     auth: AuthConfig = AuthConfig()
     headers: dict[str, str] = {}
+    headers_command: tuple[str, ...] = ()
     tls: TlsConfig = TlsConfig()
     proxy: str | None = None
     unix_socket: str | None = None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
+from mcp_manager.auth.base import Authorizations
 from mcp_manager.config import ServerConfig
 from mcp_manager.config.redaction import Secrets
 from mcp_manager.session.connect_slots import ConnectSlots
@@ -14,9 +14,6 @@ from mcp_manager.session.knowledge.knowledge import Knowledge
 from mcp_manager.transports.base import MessageSink, Transport
 from mcp_manager.transports.containment import ContainedTransport, Containment
 from mcp_manager.transports.http.cookies import CookieJar
-
-if TYPE_CHECKING:
-    from mcp_manager.auth.oauth.authorizations import Authorizations
 
 __all__ = ["SessionTemplate", "TransportFactory"]
 
@@ -38,7 +35,7 @@ class SessionTemplate:
     connect_slots
         Limits how many sessions of this kind are made at a time, over all servers.
     authorizations
-        Obtains the server's tokens; ``None`` if its credentials are fixed.
+        Obtains the server's credentials; ``None`` if they are fixed.
     endpoints
         The endpoints that DNS finds for the server; ``None`` if its configuration names them.
     """
