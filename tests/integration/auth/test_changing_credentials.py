@@ -18,6 +18,7 @@ import psutil
 import pytest
 from support.calls import CALM, deployed
 from support.guarded import GuardedServer
+from support.streams import StandingStreams
 
 from mcp_manager import AuthError, ConfigError, McpManager, PyMcpManager, ServerConfig
 from mcp_manager.auth import changing, sources
@@ -168,6 +169,22 @@ async def test_a_file_without_a_token_is_a_clear_error(tmp_path: Path, kind: str
             assert caught.value.delivery == "not_sent"
             assert CANARY not in str(caught.value)
         assert server.requests == []
+
+
+async def test_a_stream_that_stays_open_is_opened_again_with_the_new_token(tmp_path: Path) -> None:
+    file = written(tmp_path / "token", "token-0")
+    streams = StandingStreams()
+    with GuardedServer({"Bearer token-0"}) as server:
+        server.script_always("GET", streams)
+        async with guarded(server, **bearer(token_file=str(file))) as manager:
+            first = await streams.wait(server)
+            written(file, "token-1")
+            server.valid = {"Bearer token-1"}
+            await called(manager, "1")
+            first.end(retry_ms=1)
+            second = await streams.wait(server, 2)
+            assert second.request.headers["authorization"] == "Bearer token-1"
+            assert len(server.requests_of("initialize")) == 1
 
 
 # Programs

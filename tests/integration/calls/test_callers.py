@@ -15,6 +15,7 @@ from support.calls import CALM, deployed, echo, text_of
 from support.era_server import HANDSHAKE, STATELESS
 from support.faults import Hold
 from support.guarded import GuardedServer
+from support.processes import sdk_http
 from support.scripted import Request, ScriptedServer
 
 from mcp_manager import (
@@ -31,7 +32,7 @@ from mcp_manager import (
 )
 
 CANARY = "canary-7a2f9d"
-OWN = {"auth": {"type": "bearer", "token": "own-token"}}
+OWN: dict[str, Any] = {"auth": {"type": "bearer", "token": "own-token"}}
 TOKENS = {"Bearer own-token", "Bearer alice", "Bearer bob"}
 ALICE, BOB = Caller("alice", auth="alice"), Caller("bob", auth="bob")
 
@@ -432,3 +433,21 @@ async def test_a_caller_declares_the_capabilities_that_it_has() -> None:
             await who(manager, ALICE)
         declared = [each.params["capabilities"] for each in server.requests_of("initialize")]
         assert [sorted(each) for each in declared] == [["roots"], ["sampling"], ["roots"]]
+
+
+@pytest.mark.parametrize("sse", [False, pytest.param(True, marks=pytest.mark.slow)])
+async def test_questions_of_a_real_server_reach_a_handler_that_knows_the_caller(sse: bool) -> None:
+    def fill_in(server_id: str, asked: ElicitationRequest) -> dict[str, Any]:
+        caller = current_caller()
+        assert caller is not None
+        return asked.accept({"name": caller.principal})
+
+    with sdk_http(sse=sse) as server:
+        async with McpManager(handlers=Handlers(elicitation=fill_in)) as manager:
+            settings = {"url": server.url, **CALM, "protocol_version": HANDSHAKE, "connect": "lazy"}
+            await manager.deploy("a", {**settings, "connect_timeout_s": 10.0})
+            names = [f"user-{number}" for number in range(5)]
+            results = await asyncio.gather(
+                *(manager.for_caller(Caller(name, headers={"X-User": name})).call_tool("a", "elicit") for name in names)
+            )
+            assert all(name in result.text for name, result in zip(names, results, strict=True))
