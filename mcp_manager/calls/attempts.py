@@ -20,6 +20,7 @@ from mcp_manager.calls.latencies import Latencies
 from mcp_manager.calls.recovery_counts import Recoveries
 from mcp_manager.config import ManagerConfig
 from mcp_manager.errors import (
+    AuthError,
     CallError,
     CircuitOpenError,
     ConnectError,
@@ -349,6 +350,8 @@ class Attempts:
         if is_callers and getattr(error, "http_status", None) in _OF_THE_CALLER:
             # It is about this caller: the server is as it was, also for the others.
             outcome, retry_after_s = Outcome.IGNORED, 0.0
+            if isinstance(error, AuthError) and call.caller is not None and call.caller.carries_credentials:
+                error.hint = "check the headers and auth of the caller"
         self._router.done(
             lease, outcome, status, now_ns, retry_after_ns=int(retry_after_s * 1e9), random=getrandbits(64)
         )

@@ -6,6 +6,7 @@ import asyncio
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import NoReturn
 
 from mcp_manager.auth.caller import Caller
 from mcp_manager.errors import CallError, ConnectError, InvalidRequestError, OverloadedError
@@ -212,14 +213,7 @@ class CallerSessions:
         while len(self) >= most:
             guest = next((each for each in self._guests.values() if each.is_idle), None)
             if guest is None:
-                error = OverloadedError(
-                    f"all {most} sessions of callers are in use",
-                    server_id=own.server_id,
-                    delivery="not_sent",
-                    hint="raise max_caller_sessions",
-                )
-                error.is_local = True
-                raise error
+                _refuse(own.server_id, most)
             self._end(guest)
 
     def _end(self, guest: _Guest) -> None:
@@ -281,6 +275,21 @@ def is_shared(own: SessionTemplate, caller: Caller) -> bool:
             hint="give the program its credentials in env, or deploy one server for each principal",
         )
     return True
+
+
+def _refuse(server_id: str, most: int) -> NoReturn:
+    error = OverloadedError(
+        f"all {most} sessions of callers are in use",
+        server_id=server_id,
+        delivery="not_sent",
+        hint="raise max_caller_sessions",
+    )
+    error.is_local = True
+    try:
+        raise error
+    finally:
+        # Break the reference cycle: the traceback refers to this frame.
+        del error
 
 
 def _ignore(instance: Instance, error: CallError | None) -> None:

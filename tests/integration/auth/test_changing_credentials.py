@@ -202,7 +202,7 @@ async def test_one_run_of_the_program_serves_all_calls_that_wait(tmp_path: Path)
             await asyncio.gather(*(called(manager, str(number)) for number in range(100)))
             assert runs_of(tmp_path) == 2
             assert len(server.requests_of("initialize")) == 1
-        assert sorted(server.executed, key=len) == sorted(["first", *map(str, range(100))], key=len)
+        assert sorted(server.executed) == sorted(["first", *map(str, range(100))])
 
 
 @pytest.mark.parametrize("token", ["'always-the-same'", "time.time_ns()"])
@@ -262,6 +262,14 @@ async def test_a_program_that_gives_no_token_is_a_clear_error_without_what_it_wr
         outputs += [caplog.text, *capfd.readouterr()]
         assert not [each for each in outputs if CANARY in each]
         assert server.requests == []
+
+
+async def test_a_program_that_cannot_be_started_is_a_clear_error(tmp_path: Path) -> None:
+    with GuardedServer({"Bearer token-0"}) as server:
+        async with guarded(server, **bearer(token_command=[str(tmp_path / "missing"), CANARY])) as manager:
+            with pytest.raises(AuthError, match=r"cannot be started \(FileNotFoundError\)") as caught:
+                await called(manager, "1")
+            assert CANARY not in str(caught.value)
 
 
 async def test_a_program_that_hangs_is_killed_with_its_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

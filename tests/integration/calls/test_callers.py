@@ -309,6 +309,7 @@ async def test_the_refusal_of_a_caller_says_nothing_about_the_server() -> None:
                 with pytest.raises(AuthError, match="refused the credentials") as caught:
                     await who(manager, Caller("eve", auth=CANARY))
                 assert caught.value.delivery == "not_sent"
+                assert caught.value.hint == "check the headers and auth of the caller"
             view = manager.server("a")
             assert view.state is ServerState.HEALTHY
             assert await who(manager, None) == "Bearer own-token"
