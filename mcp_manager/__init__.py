@@ -14,10 +14,13 @@ from mcp_manager._version import __version__
 from mcp_manager.runtime.moved import install_finder
 
 if TYPE_CHECKING:
+    from mcp_manager.auth.caller import Caller, current_caller
     from mcp_manager.auth.redirect import LoopbackRedirect, RedirectHandler
+    from mcp_manager.auth.sources import CredentialProvider
     from mcp_manager.auth.token_store import FileTokenStore, MemoryTokenStore, TokenStore
     from mcp_manager.bindings import PyMcpManager
     from mcp_manager.calls.call_log import FlightRecord
+    from mcp_manager.calls.for_caller import ForCaller
     from mcp_manager.config import (
         AuthConfig,
         BalancingConfig,
@@ -151,6 +154,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "CIRCUIT_STATE_OPEN",
     "CallError",
     "CallToolResult",
+    "Caller",
     "ChildExited",
     "ChildStarted",
     "CircuitChanged",
@@ -164,6 +168,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ConnectError",
     "ConnectionLostError",
     "ContentBlock",
+    "CredentialProvider",
     "DeadlineExceededError",
     "Delivery",
     "DiscoverResult",
@@ -178,6 +183,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "FleetSnapshot",
     "FleetTool",
     "FlightRecord",
+    "ForCaller",
     "GetPromptResult",
     "Handlers",
     "HealthConfig",
@@ -266,6 +272,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "WatchedFile",
     "__version__",
     "accept_with_defaults",
+    "current_caller",
     "elicitation_defaults",
     "load_manager_config",
 ]
@@ -274,7 +281,9 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
 _MODULE_OF = {
     name: module
     for module, names in {
+        "mcp_manager.auth.caller": "Caller current_caller",
         "mcp_manager.auth.redirect": "LoopbackRedirect RedirectHandler",
+        "mcp_manager.auth.sources": "CredentialProvider",
         "mcp_manager.auth.token_store": "FileTokenStore MemoryTokenStore TokenStore",
         "mcp_manager.bindings": "PyMcpManager",
         "mcp_manager.results": (
@@ -289,6 +298,7 @@ _MODULE_OF = {
             "TlsConfig ToolsConfig load_manager_config"
         ),
         "mcp_manager.calls.call_log": "FlightRecord",
+        "mcp_manager.calls.for_caller": "ForCaller",
         "mcp_manager.errors": (
             "AuthError CallError CircuitOpenError ConfigError ConfigProblem ConnectError ConnectionLostError "
             "DeadlineExceededError Delivery InputRequiredError InvalidRequestError McpManagerError "

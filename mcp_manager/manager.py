@@ -14,11 +14,13 @@ from typing import Any, Final, Self, TypeVar
 from mcp_manager._core.jsonrpc import ERROR, FrameError, Message, scan
 from mcp_manager._core.router import Router
 from mcp_manager.auth.redirect import RedirectHandler
+from mcp_manager.auth.sources import CredentialProvider
 from mcp_manager.auth.token_store import TokenStore
 from mcp_manager.calls.affinity import Affinity
 from mcp_manager.calls.call import ANYWHERE, Call, Where
 from mcp_manager.calls.call_log import CallLog
 from mcp_manager.calls.dispatcher import Dispatcher
+from mcp_manager.calls.for_caller import CallsForCallers
 from mcp_manager.calls.routing import Routing
 from mcp_manager.config import ManagerConfig, arguments
 from mcp_manager.errors import RpcError
@@ -60,7 +62,6 @@ from mcp_manager.transports.base import Request
 from mcp_manager.types import Selector
 from mcp_manager.verbs.client_side import ClientSide
 from mcp_manager.verbs.fleet_tools import FleetTools
-from mcp_manager.verbs.tasks import TaskVerbs
 from mcp_manager.verbs.tool_cache import ToolCache
 from mcp_manager.verbs.url_elicitation import UrlElicitations
 
@@ -73,7 +74,7 @@ _CLOCK: Final = time.monotonic_ns
 _FIRST_TOKENS: Final = range(1_000_000_000, 2_000_000_000)
 
 
-class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation, TaskVerbs):
+class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation, CallsForCallers):
     """Manage a fleet of MCP servers on the running event loop.
 
     Methods that only read work on any thread and loop: ``health``, ``server_state``, ``server``, ``servers``,
@@ -99,6 +100,8 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         URL that the user was redirected to.
     on_state_change
         Called on the manager's loop with every :class:`ServerStateChanged`; may be a coroutine function.
+    credentials
+        By server id: called for a bearer token, or for header fields by name, before the first request and after a 401.
 
     Raises
     ------
@@ -125,6 +128,7 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         token_store: TokenStore | None = None,
         redirect_handler: RedirectHandler | None = None,
         on_state_change: OnStateChange | None = None,
+        credentials: Mapping[str, CredentialProvider] | None = None,
     ) -> None:
         super().__init__()
         self._config = arguments.as_manager_config(config)
@@ -154,7 +158,7 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
             context=copy_context(),
             events=self._events,
         )
-        self._assembly = Assembly(self._config, host, token_store, redirect_handler)
+        self._assembly = Assembly(self._config, host, token_store, redirect_handler, credentials)
         self._http = self._assembly.http
         self._lag = host.lag
         self._is_loop_running: Callable[[], bool] = bool
@@ -271,7 +275,7 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         self._past_servers = frozenset(self._servers)
         supervisors = self._fleet.take_all()
         self._url_elicitations.forget()
-        for part in (self._file_watch, self._routing, self._tools, self._monitor):
+        for part in (self._file_watch, self._routing, self._tools, self._monitor, self._dispatcher):
             hurried |= await finish(part.aclose(), "end a part of the manager")
         await end_all(supervisors, 0.0 if hurried else self._config.shutdown_timeout_s)
         await finish(self._http.aclose(), "close the connections")
@@ -371,7 +375,7 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         supervisor = self._supervisor_of(server_id)
         progress: tuple[str, ProgressReports] | None = None
         if on_progress is not None:
-            token = f"progress-{next(self._progress_tokens)}"
+            token = self._next_progress_token()
             params = with_progress_token(params, token)
             progress = (token, ProgressReports(on_progress, supervisor.template.containment))
         encoded = None if params is None else encode_params(params)
@@ -494,6 +498,9 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
 
     def _idle_servers(self) -> Collection[str]:
         return self._config.servers if self._phase is Phase.NEW else self._past_servers
+
+    def _next_progress_token(self) -> str:
+        return f"progress-{next(self._progress_tokens)}"
 
     def _supervisor_of(self, server_id: str) -> Supervisor:
         return self._fleet.supervisor_of(server_id)

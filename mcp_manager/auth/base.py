@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from mcp_manager.auth.challenge import Challenge
 
-__all__ = ["Authorization", "UnreachableError"]
+__all__ = ["Authorization", "Authorizations", "UnreachableError"]
 
 
 class UnreachableError(OSError):
@@ -22,15 +22,19 @@ class Authorization(Protocol):
     """The changing credentials of one protected resource."""
 
     @property
+    def pending_hint(self) -> str:
+        """What a caller may do whose deadline passes while credentials are obtained."""
+
+    @property
     def per_request(self) -> bool:
         """Whether every request needs its own header fields (a DPoP proof), so that none can be prepared in advance."""
 
     @property
     def generation(self) -> int:
-        """The number of tokens obtained so far; a new token increments it."""
+        """The number of credentials obtained so far; new ones increment it."""
 
-    def header(self) -> tuple[str, str] | None:
-        """Return the header that all requests share; ``None`` without a token, and with ``per_request``."""
+    def headers(self) -> Mapping[str, str]:
+        """Return the header fields that all requests share; none without credentials, and with ``per_request``."""
 
     def fields(self, verb: str, url: str) -> dict[str, str]:
         """Return the header fields of one request, credentials included; use them once only."""
@@ -39,7 +43,13 @@ class Authorization(Protocol):
         """Use a nonce from the server's ``DPoP-Nonce`` header from now on (RFC 9449, section 8.2)."""
 
     async def make_ready(self) -> None:
-        """Load a stored token, and renew an expired one if that needs no user consent."""
+        """Load stored credentials, and renew expired ones if that needs no user consent.
+
+        Raises
+        ------
+        AuthError
+            There are none, and there is no point in a request without.
+        """
 
     async def challenged(self, challenge: Challenge, generation: int) -> bool:
         """Obtain what a refused request lacked.
@@ -69,3 +79,21 @@ class Authorization(Protocol):
 
     async def aclose(self) -> None:
         """Cancel an authorization in progress; idempotent."""
+
+
+class Authorizations(Protocol):
+    """The changing credentials of one server, which its instances share."""
+
+    @property
+    def pending_hint(self) -> str:
+        """What a caller may do whose deadline passes while credentials are obtained."""
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether credentials are being obtained."""
+
+    def of(self, url: str) -> Authorization:
+        """Return the authorization for an endpoint."""
+
+    async def aclose(self) -> None:
+        """Stop obtaining credentials; idempotent."""

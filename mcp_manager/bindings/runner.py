@@ -8,13 +8,14 @@ import concurrent.futures
 import contextlib
 import threading
 import weakref
-from collections.abc import Coroutine, Generator, Iterator
+from collections.abc import Coroutine, Generator, Iterator, Mapping
 from os import PathLike
 from threading import get_ident
 from typing import Any, Final, Self, TypeVar
 
 from mcp_manager._core.permanence import make_permanent
 from mcp_manager.auth.redirect import RedirectHandler
+from mcp_manager.auth.sources import CredentialProvider
 from mcp_manager.auth.token_store import TokenStore
 from mcp_manager.bindings.call_queue import CallQueue
 from mcp_manager.bindings.caller_deadline import CallerDeadline
@@ -76,10 +77,12 @@ class ManagerRunner(Unique):
         token_store: TokenStore | None = None,
         redirect_handler: RedirectHandler | None = None,
         on_state_change: OnStateChange | None = None,
+        credentials: Mapping[str, CredentialProvider] | None = None,
     ) -> None:
         self._token_store = token_store
         self._redirect_handler = redirect_handler
         self._on_state_change = arguments.as_callback(on_state_change, "on_state_change")
+        self._credentials = credentials
         self._config_path = config_path
         self._config = load_manager_config(config_path) if config_path is not None else ManagerConfig()
         # Reentrant: a signal may interrupt this thread while it holds the lock, and its handler may stop the manager.
@@ -102,6 +105,7 @@ class ManagerRunner(Unique):
             token_store=self._token_store,
             redirect_handler=self._redirect_handler,
             on_state_change=self._on_state_change,
+            credentials=self._credentials,
         )
 
     def __del__(self) -> None:

@@ -7,16 +7,16 @@ from typing import Final
 
 import msgspec
 
+from mcp_manager.config._credentials import check_credentials
 from mcp_manager.config._network import check_network
-from mcp_manager.config._oauth import check_oauth
 from mcp_manager.config._problem import FieldProblem, at, entry, join
 from mcp_manager.config._url import check_url, is_address_url, split_nameserver
-from mcp_manager.config.auth import AuthConfig
+from mcp_manager.config.header_fields import check_headers
 from mcp_manager.config.model import ServerConfig
 from mcp_manager.config.resilience import FallbackConfig
 from mcp_manager.config.tools import ToolsConfig, is_pattern
 
-__all__ = ["OWNED_HEADERS", "TRANSPORT_SPELLINGS", "check_settings", "check_text"]
+__all__ = ["TRANSPORT_SPELLINGS", "check_settings", "check_text"]
 
 TRANSPORT_SPELLINGS: Final = {
     "http": "http",
@@ -30,39 +30,10 @@ TRANSPORT_SPELLINGS: Final = {
 }
 """Our name of a transport by its spelling elsewhere, in lower case; WebSocket is known but not supported."""
 
-OWNED_HEADERS: Final = frozenset(
-    {
-        "accept",
-        "accept-encoding",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "expect",
-        "host",
-        "keep-alive",
-        "last-event-id",
-        "mcp-method",
-        "mcp-name",
-        "mcp-protocol-version",
-        "mcp-session-id",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-"""Header fields that the transport itself sets, in lower case."""
-
 _LONGEST_TEXT: Final = 256
 # Compiling longer ones would take more than a tenth of a second.
 _LONGEST_PATTERNS: Final = 16_384
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-_LINE_BREAK_OR_NUL: Final = re.compile(r"[\r\n\x00]")
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_FIELD_VALUE: Final = re.compile(r"(?:[!-~](?:[ \t!-~]*[!-~])?)?")
-_VISIBLE: Final = re.compile(r"[!-~]+")
 _RESERVED_CODES: Final = range(-32768, -31999)
 """The codes that JSON-RPC reserves (JSON-RPC 2.0, section 5.1)."""
 _ASCENDING: Final = (
@@ -88,8 +59,8 @@ def check_settings(config: ServerConfig, path: str) -> None:
         _check_endpoints(config, path)
         _check_discovery(config, path)
         _check_sse(config, path)
-        _check_headers(config.headers, at(path, "headers"))
-        _check_auth(config.auth, config.headers, at(path, "auth"))
+        check_headers(config.headers, at(path, "headers"))
+        check_credentials(config, path)
         check_network(config, path)
     else:
         if config.discovery.kind != "none":
@@ -240,76 +211,3 @@ def _check_variable_name(name: str, path: str, subject: str = "") -> None:
         raise FieldProblem(path, f"{subject}must not be empty")
     if "=" in name or "\x00" in name:
         raise FieldProblem(path, f"{subject}contains '=' or a NUL character", "give name and value separately")
-
-
-def _check_headers(headers: dict[str, str], path: str) -> None:
-    seen: set[str] = set()
-    for position, (name, value) in enumerate(headers.items(), start=1):
-        if not _TOKEN.fullmatch(name):
-            text = f"name {position} is not a header name (RFC 9110, section 5.6.2)"
-            raise FieldProblem(path, text, 'write {"Name": "value"}, the name without colon and spaces')
-        where = entry(path, name)
-        if name.lower() in OWNED_HEADERS:
-            raise FieldProblem(where, "is set by the manager", "remove it")
-        if name.lower() in seen:
-            raise FieldProblem(where, "is given twice, in different case")
-        seen.add(name.lower())
-        _check_field_value(value, where)
-
-
-def _check_field_value(value: str, path: str) -> None:
-    """Allow what RFC 9110, section 5.5, lets a sender generate: visible ASCII, with spaces and tabs inside."""
-    if _FIELD_VALUE.fullmatch(value):
-        return
-    if _LINE_BREAK_OR_NUL.search(value):
-        raise FieldProblem(
-            path, "contains a line break or NUL character", "remove it; files with secrets often end in one"
-        )
-    if value != value.strip():
-        raise FieldProblem(path, "begins or ends with white space", "remove it")
-    raise FieldProblem(path, "contains a control or non-ASCII character")
-
-
-def _check_auth(auth: AuthConfig, headers: dict[str, str], path: str) -> None:
-    for name, kind in (("key", "api_key"), ("token", "bearer")):
-        value = getattr(auth, name)
-        where = at(path, name)
-        if auth.type != kind:
-            if value:
-                raise FieldProblem(
-                    where, f"cannot be combined with type {auth.type!r}", f"set auth.type to {kind!r} or drop it"
-                )
-            continue
-        if name == "token" and _other_tokens(auth, path):
-            continue
-        if not value:
-            problem = "missing" if value is None else "must not be empty"
-            raise FieldProblem(where, problem, f"type {kind!r} needs it")
-        _check_field_value(value, where)
-    if auth.token and not _VISIBLE.fullmatch(auth.token):
-        raise FieldProblem(at(path, "token"), "contains a space", "give the token alone, without 'Bearer'")
-    _check_auth_header(auth, headers, path)
-    check_oauth(auth, path)
-    if auth.type == "oauth" and "authorization" in {name.lower() for name in headers}:
-        raise FieldProblem(path, "Authorization is also given in headers", "drop one")
-
-
-def _other_tokens(auth: AuthConfig, path: str) -> bool:
-    """Tell whether a file or a command gives the token; raises :class:`FieldProblem` if it is given twice."""
-    given = [name for name in ("token", "token_file", "token_command") if getattr(auth, name)]
-    if len(given) > 1:
-        raise FieldProblem(at(path, given[1]), f"cannot be combined with {given[0]}", "drop one of them")
-    return bool(given) and given != ["token"]
-
-
-def _check_auth_header(auth: AuthConfig, headers: dict[str, str], path: str) -> None:
-    where = at(path, "header")
-    if not _TOKEN.fullmatch(auth.header):
-        raise FieldProblem(where, "is not a header name (RFC 9110, section 5.6.2)")
-    if auth.header.lower() in OWNED_HEADERS:
-        raise FieldProblem(where, "names a header that is set by the manager")
-    if auth.type != "api_key" and auth.header.lower() != "x-api-key":
-        raise FieldProblem(where, f"cannot be combined with type {auth.type!r}", "drop it: only type 'api_key' uses it")
-    sent = auth.request_header()
-    if sent is not None and sent[0].lower() in {name.lower() for name in headers}:
-        raise FieldProblem(where if auth.type == "api_key" else path, f"{sent[0]} is also given in headers", "drop one")

@@ -17,14 +17,18 @@ class AuthConfig(Settings, frozen=True, kw_only=True):
     type
         ``none``; ``api_key``, which sends ``<header>: <key>``; ``bearer``, which sends
         ``Authorization: Bearer <token>`` (RFC 6750, section 2.1); or ``oauth``, which obtains and renews tokens as MCP
-        prescribes (2026-07-28, basic/authorization). The fields after ``header`` apply to ``oauth`` only.
+        prescribes (2026-07-28, basic/authorization). The fields after ``header`` apply to ``oauth`` only. ``api_key``
+        and ``bearer`` need exactly one of their secret, ``token_file`` and ``token_command``.
     key
         The secret of ``api_key``: visible ASCII, inner spaces allowed.
     token
         The secret of ``bearer``, without the word "Bearer".
-    token_file, token_command
-        In place of ``token``: a file that holds the token, or a program with its arguments that prints it. No shell is
-        involved.
+    token_file
+        A file with the token or key and nothing else. It is read again when it has changed, and after a 401.
+    token_command
+        A program that prints the token or key, and its arguments; never run through a shell. It runs before the first
+        request, and again after a 401: once for all calls that wait. It has 30 s. It gets this process's environment
+        and ``MCP_SERVER_ID``; what it writes to standard error is discarded.
     header
         The name of the header that carries ``key``; only for ``api_key``.
     grant
@@ -110,10 +114,17 @@ class AuthConfig(Settings, frozen=True, kw_only=True):
         unset = AuthConfig()
         return [(name, value) for name, value in fields if name in always or value != getattr(unset, name)]
 
+    @property
+    def is_read(self) -> bool:
+        """Whether the secret comes from a file or a program, and may change."""
+        return self.token_file is not None or bool(self.token_command)
+
     def request_header(self) -> tuple[str, str] | None:
-        """Return the name and value of the header to send, or ``None`` for type ``none``. The value is a secret."""
-        if self.type == "api_key":
-            return self.header, self.key or ""
-        if self.type == "bearer":
-            return "Authorization", f"Bearer {self.token or ''}"
-        return None
+        """Return the name and value of the header to send, a secret; ``None`` if it is not part of the configuration."""
+        if self.type not in ("api_key", "bearer") or self.is_read:
+            return None
+        return self.header_for((self.key if self.type == "api_key" else self.token) or "")
+
+    def header_for(self, secret: str) -> tuple[str, str]:
+        """Return the name and value of the header that carries a key or token."""
+        return (self.header, secret) if self.type == "api_key" else ("Authorization", f"Bearer {secret}")

@@ -43,8 +43,19 @@ _FOR_A_PROGRAM: Final = "pass credentials to a child process in env"
 _ONLY_FOR: Final = {True: "drop it: only a url takes it", False: "drop it: only a command takes it"}
 _NEVER_LITERAL: Final = ("url", "headers", "env", "auth", "proxy")
 _DEFAULT_TLS: Final = msgspec.structs.asdict(TlsConfig())
-_CREDENTIALS: Final = ("key", "token", "client_secret", "private_key", "assertion", "idp_client_secret")
-_NULLABLE: Final = frozenset({"url", "command", "cwd", "args", "env", "headers", "auth", "tls", "proxy", "unix_socket"})
+_CREDENTIALS: Final = (
+    "key",
+    "token",
+    "token_file",
+    "token_command",
+    "client_secret",
+    "private_key",
+    "assertion",
+    "idp_client_secret",
+)
+_NULLABLE: Final = frozenset(
+    {"url", "command", "cwd", "args", "env", "headers", "headers_command", "auth", "tls", "proxy", "unix_socket"}
+)
 _SECTIONS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "auth": AuthConfig,
     "tls": TlsConfig,
@@ -401,7 +412,7 @@ def _misplaced(fields: dict[str, Any], path: str, *, lenient: bool) -> dict[str,
         found[name] = fields.pop(name)
         text = f"does not apply to {'a stdio' if stdio else 'an HTTP'} server"
         if not lenient:
-            hint = _FOR_A_PROGRAM if stdio and name in ("headers", "auth") else _ONLY_FOR[stdio]
+            hint = _FOR_A_PROGRAM if stdio and name in ("headers", "headers_command", "auth") else _ONLY_FOR[stdio]
             raise FieldProblem(join(path, name), text, hint)
         logger.warning("%s: %s, ignored", join(path, name), text)
     return found

@@ -178,7 +178,8 @@ def _configured(config: ServerConfig) -> Iterator[str]:
         yield from _forms(os.environ.get(name, ""), _MIN_VALUE)
     for value in config.env.values():
         yield from _forms(value, _MIN_VALUE)
-    yield from _of_arguments(config.args)
+    for arguments in (config.args, config.headers_command, config.auth.token_command):
+        yield from _of_arguments(arguments)
     urls = (config.url,) if isinstance(config.url, str) else config.url or ()
     for url in (*urls, getattr(config, "proxy", None)):
         if isinstance(url, str):

@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from mcp_manager._core.router import Router
-from mcp_manager.auth import request_headers
+from mcp_manager.auth.base import Authorizations
+from mcp_manager.auth.changing import ChangingCredentials
 from mcp_manager.auth.redirect import RedirectHandler
+from mcp_manager.auth.sources import CredentialProvider, Programs, configured_source, provided_source
 from mcp_manager.auth.token_store import MemoryTokenStore, TokenStore
-from mcp_manager.config import ManagerConfig, ServerConfig
+from mcp_manager.config import ManagerConfig, ServerConfig, arguments
+from mcp_manager.errors import ConfigError
 from mcp_manager.events.child_output import OutputWriter
 from mcp_manager.events.feed import EventFeed
 from mcp_manager.protocol.capabilities import handshake_capabilities, stateless_capabilities
@@ -54,7 +57,7 @@ class Assembly:
         The manager's settings.
     host
         The manager's side of every session.
-    token_store, redirect_handler
+    token_store, redirect_handler, credentials
         See :class:`~mcp_manager.McpManager`.
     """
 
@@ -64,6 +67,7 @@ class Assembly:
         host: HostApplication,
         token_store: TokenStore | None = None,
         redirect_handler: RedirectHandler | None = None,
+        credentials: Mapping[str, CredentialProvider] | None = None,
     ) -> None:
         # Imported only when a manager is made, because aiohttp takes half of the time of an import.
         from mcp_manager.transports.http.connections.pool import HttpPool  # noqa: PLC0415
@@ -72,6 +76,11 @@ class Assembly:
         self._host = host
         self._token_store = token_store if token_store is not None else MemoryTokenStore()
         self._redirect_handler = redirect_handler
+        self._credentials = arguments.as_settings(credentials, "credentials")
+        for server_id, provide in self._credentials.items():
+            if not callable(provide):
+                raise ConfigError(f"credentials must be functions by server id, not {arguments.shown(server_id)}")
+        self._programs = Programs()
         # One for all servers: each access to a method creates another bound method.
         self._make_transport = self._transport
         self._timer = DeadlineTimer(host.lag)
@@ -106,21 +115,7 @@ class Assembly:
                 server_id,
                 extra={"event": "tls_unverified", "server_id": server_id},
             )
-        authorizations = None
-        if config.auth.type == "oauth":
-            # Imported only if it is used, because it takes long.
-            from mcp_manager.auth.oauth.authorizations import Authorizations  # noqa: PLC0415
-            from mcp_manager.transports.http.connections.routed_client import RoutedClient  # noqa: PLC0415
-
-            client = RoutedClient(self.http, config)
-            authorizations = Authorizations(
-                server_id,
-                config.auth,
-                self._config.client_name,
-                lambda: client,
-                self._token_store,
-                self._redirect_handler,
-            )
+        authorizations = self._authorizations(server_id, config)
         endpoints = Endpoints(random.getrandbits(64)) if config.discovery.kind != "none" else None
         template = SessionTemplate(
             server_id,
@@ -134,6 +129,29 @@ class Assembly:
         if before is not None:
             template.succeed(before)
         return template
+
+    def _authorizations(self, server_id: str, config: ServerConfig) -> Authorizations | None:
+        """Return what obtains a server's credentials, ``None`` if they are fixed."""
+        provide = self._credentials.get(server_id)
+        if provide is not None:
+            _check_provided(server_id, config)
+            return ChangingCredentials(server_id, provided_source(provide))
+        if config.auth.type != "oauth":
+            source = configured_source(server_id, config, self._programs)
+            return None if source is None else ChangingCredentials(server_id, source)
+        # Imported only if it is used, because it takes long.
+        from mcp_manager.auth.oauth.authorizations import OAuthAuthorizations  # noqa: PLC0415
+        from mcp_manager.transports.http.connections.routed_client import RoutedClient  # noqa: PLC0415
+
+        client = RoutedClient(self.http, config)
+        return OAuthAuthorizations(
+            server_id,
+            config.auth,
+            self._config.client_name,
+            lambda: client,
+            self._token_store,
+            self._redirect_handler,
+        )
 
     def _transport(self, session: SessionTemplate, index: int, sink: MessageSink, sse: bool, number: int) -> Transport:
         server_id, config, authorizations = session.server_id, session.config, session.authorizations
@@ -158,7 +176,7 @@ class Assembly:
         options = HttpOptions(
             pool=self.http,
             url=url,
-            headers=request_headers(config),
+            headers=session.request_headers(),
             server_id=server_id,
             connect_timeout_s=config.connect_timeout_s,
             max_response_bytes=config.max_response_bytes,
@@ -171,6 +189,17 @@ class Assembly:
         )
         kind = HttpSseTransport if sse or config.transport == "sse" else HttpTransport
         return kind(options, sink)
+
+
+def _check_provided(server_id: str, config: ServerConfig) -> None:
+    """Raise :class:`ConfigError` for a server whose configuration leaves no room for a credential provider."""
+    if config.command is not None:
+        problem, hint = "do not apply to a stdio server", "pass credentials to a child process in env"
+    elif config.auth.type != "none" or config.headers_command:
+        problem, hint = "are given both in its configuration and to the manager", "drop auth and headers_command"
+    else:
+        return
+    raise ConfigError(f"Invalid server config: credentials {problem}", server_id=server_id, hint=hint)
 
 
 def client_identity(config: ManagerConfig, handlers: HandlerMap, capabilities: Mapping[str, Any]) -> ClientIdentity:

@@ -101,7 +101,7 @@ def no_handshake(template: SessionTemplate) -> CallError:
             "the session waits for an authorization in progress",
             server_id=template.server_id,
             retryable=True,
-            hint="call again once the user has granted it",
+            hint=template.authorizations.pending_hint,
         )
     return ConnectError(
         f"no handshake within connect_timeout_s ({template.config.connect_timeout_s:g} s)",

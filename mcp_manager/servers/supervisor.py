@@ -17,6 +17,7 @@ from mcp_manager.config import ServerConfig
 from mcp_manager.errors import CallError, ServerExitedError
 from mcp_manager.events.records import ServerRedeployed
 from mcp_manager.runtime.background import background_task
+from mcp_manager.servers.caller_sessions import HostInstance
 from mcp_manager.servers.change import Change
 from mcp_manager.servers.core_settings import Registration, balancing_settings, in_ns, limits_of, registration_of
 from mcp_manager.servers.instance import Instance
@@ -371,7 +372,7 @@ class Supervisor:
                 self._unregister(instance)
 
     def _add(self, template: SessionTemplate, index: int) -> Instance:
-        instance = Instance(template, index, self._next_number, self._changed)
+        instance = HostInstance(template, index, self._next_number, self._changed)
         self._next_number += 1
         settings, weight, tier, identity = self._registration(instance)
         instance.backend = self._router.add_backend(

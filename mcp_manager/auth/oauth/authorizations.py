@@ -14,10 +14,10 @@ from mcp_manager.auth.redirect import RedirectHandler
 from mcp_manager.auth.token_store import TokenStore
 from mcp_manager.config import AuthConfig
 
-__all__ = ["Authorizations"]
+__all__ = ["OAuthAuthorizations"]
 
 
-class Authorizations:
+class OAuthAuthorizations:
     """Own the authorizations of one server, which its instances share.
 
     Parameters are those of :class:`~mcp_manager.auth.oauth.flow.OAuthAuthorization`; ``client`` returns what sends the
@@ -28,6 +28,8 @@ class Authorizations:
     ConfigError
         The configuration needs to sign tokens, and the library for it is not installed.
     """
+
+    pending_hint = OAuthAuthorization.pending_hint
 
     def __init__(
         self,

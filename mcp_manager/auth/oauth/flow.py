@@ -65,6 +65,8 @@ class OAuthAuthorization:
         Sends the user to the authorization server; ``None`` if there is no user.
     """
 
+    pending_hint = "it goes on: call again once the user has agreed"
+
     def __init__(
         self,
         server_id: str,
@@ -107,18 +109,18 @@ class OAuthAuthorization:
         """Whether a flow is in progress."""
         return self._flow is not None
 
-    def header(self) -> tuple[str, str] | None:
-        """Return the header that all requests share; ``None`` without a token, and with ``per_request``."""
+    def headers(self) -> dict[str, str]:
+        """Return the header that all requests share; none without a token, and with ``per_request``."""
         if self._grant is None or self.per_request:
-            return None
-        return "Authorization", f"Bearer {self._grant.access_token}"
+            return {}
+        return {"Authorization": f"Bearer {self._grant.access_token}"}
 
     def fields(self, verb: str, url: str) -> dict[str, str]:
         """Return the header fields of one request (RFC 9449, section 7.1)."""
         if self._grant is None:
             return {}
         if self._dpop is None:
-            return dict([self.header() or ("", "")])
+            return self.headers()
         token = self._grant.access_token
         proof = self._dpop.proof(verb, url, token=token, nonce=self._nonce)
         return {"Authorization": f"DPoP {token}", "DPoP": proof}

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from mcp_manager.config._checks import OWNED_HEADERS, TRANSPORT_SPELLINGS
+from mcp_manager.config._checks import TRANSPORT_SPELLINGS
 from mcp_manager.config._plain import describe
 from mcp_manager.config._problem import FieldProblem, entry, join
 from mcp_manager.config.clients.authorization import (
@@ -31,6 +31,7 @@ from mcp_manager.config.clients.values import (
     as_word,
     members_of,
 )
+from mcp_manager.config.header_fields import OWNED_HEADERS
 
 __all__ = ["CONVERSIONS", "take"]
 

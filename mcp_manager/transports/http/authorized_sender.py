@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeVar
 
 from yarl import URL
@@ -37,8 +37,8 @@ class AuthorizedSender:
         Bounds the wait for credentials by the request's deadline.
     secrets
         Is given every credential that is sent, to mask it.
-    on_header
-        ``on_header(name, value)`` sets a header field for all further requests.
+    on_headers
+        ``on_headers(fields)`` sets the header fields with credentials for all further requests.
 
     ``close`` ends the subscription to new tokens.
     """
@@ -49,24 +49,24 @@ class AuthorizedSender:
         authorization: Authorization,
         waits: Waits,
         secrets: Secrets,
-        on_header: Callable[[str, str], None],
+        on_headers: Callable[[Mapping[str, str]], None],
     ) -> None:
         self._server_id = server_id
         self._authorization = authorization
         self._waits = waits
         self._secrets = secrets
-        self._on_header = on_header
+        self._on_headers = on_headers
         self._token_generation = 0
         self._channel_generation = 0
         self.close = authorization.subscribe(self.take_token)
 
     def take_token(self) -> None:
         """Send the current token with every request from now on."""
-        header = self._authorization.header()
+        headers = self._authorization.headers()
         self._token_generation = self._authorization.generation
-        if header is not None:
-            self._secrets.add(header[1])
-            self._on_header(*header)
+        for name, value in headers.items():
+            self._secrets.add(value, name)
+        self._on_headers(headers)
 
     def channel_made(self) -> None:
         """Note that requests go over a channel from now on, with the current token."""
@@ -164,7 +164,7 @@ class AuthorizedSender:
                 server_id=self._server_id,
                 delivery=delivery,
                 retryable=True,
-                hint="it goes on: call again once the user has agreed",
+                hint=self._authorization.pending_hint,
             ) from None
         except AuthError as error:
             raise error.for_caller(delivery) from None

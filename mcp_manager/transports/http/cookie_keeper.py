@@ -76,6 +76,12 @@ class CookieKeeper:
         if self._write():
             self._on_change()
 
+    def set_own(self, value: str) -> None:
+        """Send this ``Cookie`` in front of the server's own from now on; "" for none."""
+        if value != self._own:
+            self._own = value
+            self._write()
+
     def on(self, url: URL, headers: Mapping[str, str]) -> Mapping[str, str]:
         """Return header fields with the cookies for a URL of the same origin."""
         if url is self._endpoint:

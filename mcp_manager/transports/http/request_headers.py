@@ -8,6 +8,7 @@ from typing import Final
 from yarl import URL
 
 from mcp_manager._core.call_path import Channel
+from mcp_manager.config.header_fields import without
 from mcp_manager.transports.base import MessageTaker
 from mcp_manager.transports.http.connections.user_agent import with_user_agent
 from mcp_manager.transports.http.cookie_keeper import CookieKeeper
@@ -36,12 +37,14 @@ class RequestHeaders:
     always has the same head.
     """
 
-    __slots__ = ("_fields", "channel", "cookies", "endpoint", "post_head")
+    __slots__ = ("_configured", "_credentials", "_fields", "channel", "cookies", "endpoint", "post_head")
 
     def __init__(self, options: HttpOptions, sink: MessageTaker) -> None:
         self.endpoint = exact_url(options.url)
-        configured = with_user_agent(options.headers, options.pool.clients.user_agent)
-        self._fields = {**configured, "Accept": _ACCEPT, "Accept-Encoding": "identity"}
+        # The configured fields that credentials may replace, and the names of the credentials sent now.
+        self._configured = with_user_agent(options.headers, options.pool.clients.user_agent)
+        self._credentials: tuple[str, ...] = ()
+        self._fields = {**self._configured, "Accept": _ACCEPT, "Accept-Encoding": "identity"}
         self.cookies = CookieKeeper(options, self.endpoint, self._fields, sink, self._render)
         self.channel: Channel | None = None
         self.post_head = render_head("POST", self.endpoint, self._fields)
@@ -54,6 +57,17 @@ class RequestHeaders:
     def set(self, name: str, value: str) -> None:
         """Send a header field with every request from now on."""
         self._fields[name] = value
+        self._render()
+
+    def set_credentials(self, fields: Mapping[str, str]) -> None:
+        """Send credentials with every request from now on, in place of earlier ones and of configured fields."""
+        for name in (*self._credentials, *self._configured):
+            self._fields.pop(name, None)
+        self._credentials = tuple(fields)
+        sent = {**without(self._configured, fields), **fields}
+        own = [sent.pop(name) for name in tuple(sent) if name.lower() == "cookie"]
+        self._fields.update(sent)
+        self.cookies.set_own("; ".join(own))
         self._render()
 
     def set_revision(self, revision: str | None) -> None:

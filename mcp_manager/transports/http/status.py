@@ -45,7 +45,7 @@ class Credentials(enum.Enum):
 
     NONE = "none"
     FIXED = "fixed"
-    OAUTH = "oauth"
+    OBTAINED = "obtained"
 
 
 class RefusedRequest(NamedTuple):
@@ -158,7 +158,7 @@ def _way_out(reply: WireReply, endpoint: URL) -> str:
 def _about_credentials(reply: WireReply, credentials: Credentials) -> tuple[str, str]:
     """Return what a 401 or 403 means, and a hint; a 403 is often not about credentials."""
     challenge = ", ".join(reply.header_values("www-authenticate"))
-    if credentials is not Credentials.OAUTH and "resource_metadata" in challenge.lower():
+    if credentials is not Credentials.OBTAINED and "resource_metadata" in challenge.lower():
         return "requires an OAuth token", 'set auth.type = "oauth" in the server\'s configuration'
     if credentials is Credentials.NONE:
         if reply.status == 401 or challenge:

@@ -89,7 +89,7 @@ class HttpTransport:
         self._closed = False
         if authorization is not None:
             self._authorized = AuthorizedSender(
-                server_id, authorization, self._waits, options.secrets, self._headers.set
+                server_id, authorization, self._waits, options.secrets, self._headers.set_credentials
             )
             self._authorized.take_token()
 
@@ -493,6 +493,6 @@ class HttpTransport:
 
 def _credentials_of(options: HttpOptions) -> http_status.Credentials:
     if options.authorization is not None:
-        return http_status.Credentials.OAUTH
+        return http_status.Credentials.OBTAINED
     sent = options.secrets.are_sent or any(is_credential(name) for name in options.headers)
     return http_status.Credentials.FIXED if sent else http_status.Credentials.NONE

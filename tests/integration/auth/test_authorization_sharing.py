@@ -11,11 +11,11 @@ from support.authorization import ProtectedServer
 from mcp_manager import AuthConfig, MemoryTokenStore, RedirectHandler
 from mcp_manager.auth import Challenge
 from mcp_manager.auth.oauth import flow
-from mcp_manager.auth.oauth.authorizations import Authorizations
+from mcp_manager.auth.oauth.authorizations import OAuthAuthorizations
 
 
-def authorizations(session: aiohttp.ClientSession, handler: RedirectHandler) -> Authorizations:
-    return Authorizations("a", AuthConfig(type="oauth"), "client", lambda: session, MemoryTokenStore(), handler)
+def authorizations(session: aiohttp.ClientSession, handler: RedirectHandler) -> OAuthAuthorizations:
+    return OAuthAuthorizations("a", AuthConfig(type="oauth"), "client", lambda: session, MemoryTokenStore(), handler)
 
 
 async def test_a_late_refusal_of_an_old_token_obtains_nothing() -> None:

@@ -12,7 +12,7 @@ from support.transports import http_transport
 
 from mcp_manager import AuthConfig, AuthError, McpManager, MemoryTokenStore
 from mcp_manager._core.http_message import Exchange
-from mcp_manager.auth.oauth.authorizations import Authorizations
+from mcp_manager.auth.oauth.authorizations import OAuthAuthorizations
 from mcp_manager.transports.http.connections.pool import HttpPool
 
 
@@ -150,7 +150,7 @@ async def test_a_request_whose_stream_lasts_has_a_proof_of_its_own() -> None:
     with ProtectedServer(token_type="DPoP", nonce="n") as server:
         pool = HttpPool()
         auth = AuthConfig(type="oauth", dpop=True)
-        authorizations = Authorizations(
+        authorizations = OAuthAuthorizations(
             "a", auth, "client", lambda: pool.clients.shared, MemoryTokenStore(), server.agree
         )
         transport = http_transport(pool, server.url, authorizations.of(server.url))
