@@ -25,7 +25,6 @@ from mcp_manager.calls.routing import Routing
 from mcp_manager.config import ManagerConfig, arguments
 from mcp_manager.errors import RpcError
 from mcp_manager.events.feed import EventFeed, OnStateChange
-from mcp_manager.events.records import ToolsChanged
 from mcp_manager.fleet.applying import Applying
 from mcp_manager.fleet.assembly import Assembly, client_identity
 from mcp_manager.fleet.file_watch import FileWatch
@@ -37,7 +36,7 @@ from mcp_manager.observe.views import Judge
 from mcp_manager.protocol.capabilities import elicitation_modes, handshake_capabilities
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.error_codes import INVALID_PARAMS
-from mcp_manager.protocol.methods import ELICIT, ELICITATION_COMPLETE, LIST_TOOLS, TOOLS_CHANGED, is_notification
+from mcp_manager.protocol.methods import ELICIT, ELICITATION_COMPLETE, TOOLS_CHANGED, is_notification
 from mcp_manager.protocol.request import (
     Operation,
     encode_method,
@@ -47,20 +46,18 @@ from mcp_manager.protocol.request import (
     with_progress_token,
 )
 from mcp_manager.protocol.safety import tool_of
-from mcp_manager.results import Tool
 from mcp_manager.runtime.background import background_task, finish
 from mcp_manager.runtime.forks import tell_of_forks
 from mcp_manager.runtime.phase import Lifetime, Phase, not_running
 from mcp_manager.servers.core_settings import limits_together
 from mcp_manager.servers.supervisor import Supervisor
-from mcp_manager.session import ProgressCallback, ProgressReports, SessionTemplate
+from mcp_manager.session import ProgressCallback, ProgressReports
 from mcp_manager.session.handlers import HandlerMap, Handlers, Roots
 from mcp_manager.session.host import HostApplication
-from mcp_manager.session.knowledge.output_schemas import OutputSchemas
-from mcp_manager.session.knowledge.tool_hints import ToolHints
 from mcp_manager.transports.base import Request
 from mcp_manager.types import Selector
 from mcp_manager.verbs.client_side import ClientSide
+from mcp_manager.verbs.deployed_servers import DeployedServers
 from mcp_manager.verbs.fleet_tools import FleetTools
 from mcp_manager.verbs.tool_cache import ToolCache
 from mcp_manager.verbs.url_elicitation import UrlElicitations
@@ -74,7 +71,7 @@ _CLOCK: Final = time.monotonic_ns
 _FIRST_TOKENS: Final = range(1_000_000_000, 2_000_000_000)
 
 
-class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation, CallsForCallers):
+class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTools, Observation, CallsForCallers):
     """Manage a fleet of MCP servers on the running event loop.
 
     Methods that only read work on any thread and loop: ``health``, ``server_state``, ``server``, ``servers``,
@@ -430,64 +427,11 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         reply, instance = await self._dispatcher.call_on(call)
         return reply, (instance, instance.generation)
 
-    # Access to single servers, for the verbs
-
-    def _deployed(self, server_ids: Collection[str] | None) -> list[str]:
-        self._check_running()
-        wanted = list(self._servers) if server_ids is None else arguments.as_server_ids(server_ids)
-        for server_id in wanted:
-            self._supervisor_of(server_id)
-        return wanted
-
-    async def _list_tools(self, server_id: str, timeout: float | None) -> list[Tool]:
-        template = self._supervisor_of(server_id).template
-        # The list is cached from now on, so the server's notification of changes is needed.
-        template.knowledge.subscriptions.want(TOOLS_CHANGED)
-        if timeout is not None:
-            timeout = max(timeout, template.config.request_timeout_s)
-        return await self.list_tools(server_id, timeout=timeout)
-
-    def _stamp(self, server_id: str) -> tuple[object, ...]:
-        supervisor = self._servers.get(server_id)
-        if supervisor is None:
-            return ()
-        fresh_until = supervisor.template.knowledge.cache.fresh_until(LIST_TOOLS)
-        rules = supervisor.config.tools
-        return (supervisor.template, rules), fresh_until, *((each, each.generation) for each in supervisor.instances)
-
-    def _template_of(self, server_id: str) -> SessionTemplate | None:
-        supervisor = self._servers.get(server_id)
-        return None if supervisor is None else supervisor.template
-
-    def _outputs(self, server_id: str) -> OutputSchemas | None:
-        supervisor = self._servers.get(server_id)
-        return (
-            supervisor.template.knowledge.outputs
-            if supervisor is not None and supervisor.config.validate_output
-            else None
-        )
-
-    def _hints(self, server_id: str) -> ToolHints | None:
-        supervisor = self._servers.get(server_id)
-        trusted = supervisor is not None and supervisor.config.retry.trust_annotations
-        return supervisor.template.knowledge.hints if supervisor is not None and trusted else None
-
-    def _tools_changed(self, server_id: str, params: Any) -> Any:
-        self._tools.drop(server_id)
-        supervisor = self._servers.get(server_id)
-        if supervisor is not None:
-            self._events.tell(ToolsChanged(server_id=server_id))
-            supervisor.template.knowledge.outputs.forget()
-            supervisor.template.knowledge.hints.forget()
-        return None if self._on_tools_changed is None else self._on_tools_changed(server_id, params)
+    # Handlers of its own
 
     def _elicitation_complete(self, server_id: str, params: Any) -> Any:
         self._url_elicitations.completed(server_id, params)
         return None if self._on_elicitation_complete is None else self._on_elicitation_complete(server_id, params)
-
-    def _deployed_supervisors(self, server_id: str | None = None) -> list[Supervisor]:
-        self._check_running()
-        return list(self._servers.values()) if server_id is None else [self._supervisor_of(server_id)]
 
     # The parts
 

@@ -54,6 +54,8 @@ EFFECTS: Final = {
     "shutdown_grace_s": Effect.UPDATE,
     "drain_timeout_s": Effect.UPDATE,
     "max_response_values": Effect.UPDATE,
+    "max_caller_sessions": Effect.UPDATE,
+    "caller_idle_s": Effect.UPDATE,
     "cache": Effect.UPDATE,
     "validate_output": Effect.UPDATE,
     "breaker": Effect.UPDATE,

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 from mcp_manager._core.router import Router
 from mcp_manager._core.snapshots import BackendReading
-from mcp_manager.backoff import backoff_delay, jittered
 from mcp_manager.errors import CallError, SessionLostError
 from mcp_manager.health.assessment import PASSING, Baseline, Watch, assess
-from mcp_manager.health.life_signs import called_until_ns
 from mcp_manager.health.outliers import SWEEP_S, Ejections
 from mcp_manager.health.probe_queue import ProbeQueue
+from mcp_manager.health.probe_times import is_silent, next_delay
 from mcp_manager.health.probing import Prober
 from mcp_manager.health.tally import UNPROBED, Tally
 from mcp_manager.health.timing_wheel import TimingWheel, Turn
@@ -30,13 +28,10 @@ __all__ = ["HealthMonitor"]
 
 _log = logging.getLogger(__name__)
 
-# How soon the next probe follows the first sign of life of a server that was down.
-_CONFIRM_S: Final = 0.25
 # How soon a failed call is reviewed, and how often a server whose state may change through calls or time alone.
 _NOTICE_S: Final = 0.1
 _REVIEW_S: Final = 1.0
-# How soon a connection that failed for a local reason is tried again, and a review repeated that failed itself.
-_HINDERED_S: Final = 1.0
+# How soon a review is repeated that failed itself.
 _BROKEN_REVIEW_S: Final = 30.0
 
 
@@ -133,7 +128,7 @@ class HealthMonitor:
         elif not isinstance(error, SessionLostError):
             watch.failed()
         if watch.is_scheduled and watch.in_flight is None:
-            self._schedule(watch, self._next_delay(watch))
+            self._schedule(watch, next_delay(watch, self._router, self._clock()))
         self.reassess(supervisor)
 
     def instance_removed(self, instance: Instance) -> None:
@@ -157,7 +152,7 @@ class HealthMonitor:
             # Instances that are being connected have no turn yet, and get one when that is over.
             is_due = watch.turn is not None or (instance.session is not None and watch.in_flight is None)
             if watch.is_scheduled and is_due:
-                self._schedule(watch, self._next_delay(watch))
+                self._schedule(watch, next_delay(watch, self._router, self._clock()))
         if self.tally.standing(supervisor) is not None:
             self.reassess(supervisor)
 
@@ -186,7 +181,7 @@ class HealthMonitor:
         answered = await self._probe(watch)
         try:
             if watch.is_scheduled and not watch.removed:
-                self._schedule(watch, self._next_delay(watch))
+                self._schedule(watch, next_delay(watch, self._router, self._clock()))
             self.reassess(watch.supervisor)
         except Exception as error:
             self._turn_broke(watch, error)
@@ -202,7 +197,7 @@ class HealthMonitor:
             if watch.in_flight is not None or watch.turn is not None:
                 continue
             watch.is_awaited = True
-            self._schedule(watch, self._next_delay(watch))
+            self._schedule(watch, next_delay(watch, self._router, self._clock()))
 
     def state(self, supervisor: Supervisor) -> tuple[ServerState, tuple[str, ...]]:
         """Assess a server; return the state and reasons that it is shown with, and update the counts accordingly."""
@@ -380,7 +375,7 @@ class HealthMonitor:
         if not watch.is_scheduled:
             # A caller has already started the child process again.
             watch.is_awaited = False
-        elif not self._is_silent(watch):
+        elif not is_silent(watch, self._router, self._clock()):
             watch.succeeded()
             self._turn_ended(watch)
         else:
@@ -421,7 +416,7 @@ class HealthMonitor:
         if watch.removed:
             return
         if watch.is_scheduled and watch.turn is None:
-            self._schedule(watch, self._next_delay(watch))
+            self._schedule(watch, next_delay(watch, self._router, self._clock()))
         watch.looked_ns = self._clock()
         self.reassess(watch.supervisor)
 
@@ -433,53 +428,6 @@ class HealthMonitor:
         watch.turn = None
         if watch.in_flight is not None:
             watch.in_flight.cancel()
-
-    def _is_silent(self, watch: Watch) -> bool:
-        """Return whether a probe is needed: no call was answered in the last interval, or the probes are in doubt."""
-        backend = watch.instance.backend
-        if backend is None or not watch.proven or watch.is_doubted or watch.instance.session is None:
-            return True
-        now_ns = self._clock()
-        if self._router.breaker_state(backend, now_ns) != CircuitState.CLOSED:
-            # Calls that were answered before the circuit opened no longer count.
-            return True
-        silence_ns = now_ns - backend.last_success_ns
-        return backend.last_success_ns == 0 or silence_ns >= watch.config.health.interval_s * 1e9
-
-    def _next_delay(self, watch: Watch) -> float:
-        health = watch.config.health
-        backend = watch.instance.backend
-        restart_s = watch.instance.restart_at - asyncio.get_running_loop().time()
-        if watch.instance.session is None and restart_s > 0:
-            return restart_s
-        if backend is not None and watch.instance.session is not None:
-            circuit = self._router.backend_reading(backend, self._clock())
-            if circuit.circuit_state == CircuitState.OPEN and circuit.retry_after_ns > 0:
-                # The breaker knows when it admits a probe: an earlier one is useless, a later one delays recovery.
-                return circuit.retry_after_ns / 1e9
-            if circuit.circuit_state == CircuitState.HALF_OPEN and not watch.failures:
-                return min(_CONFIRM_S, health.interval_s)
-        if watch.failures:
-            delay_s = backoff_delay(
-                watch.failures - 1,
-                health.unhealthy_interval_s,
-                health.unhealthy_interval_max_s,
-                health.jitter,
-                random.random(),
-            )
-            called_s = (called_until_ns(watch.instance) - self._clock()) / 1e9
-            # Beyond that time it is not busy but dead.
-            return min(delay_s, max(called_s, _CONFIRM_S)) if called_s > 0 else delay_s
-        if watch.is_hindered:
-            return jittered(_HINDERED_S, health.jitter, random.random())
-        if not watch.proven or watch.instance.session is None:
-            return min(_CONFIRM_S, health.interval_s)
-        if not watch.is_spread:
-            # Instances that were deployed together should not be probed together for ever.
-            watch.is_spread = True
-            return health.interval_s * random.random()
-        is_idle = backend is None or backend.last_success_ns <= watch.looked_ns
-        return jittered(health.idle_s if is_idle else health.interval_s, health.jitter, random.random())
 
     async def _probe(self, watch: Watch) -> bool:
         """Probe an instance once; return whether it answered. An unexpected error counts against this instance only."""

@@ -145,3 +145,20 @@ def failure_for_caller(error: BaseException) -> BaseException:
         return ConnectError(error.message, server_id=error.server_id, hint=error.hint)
     # Whatever happened to the handshake, the caller's own request was not sent.
     return error.for_caller("not_sent") if isinstance(error, CallError) else error
+
+
+def result_of(template: SessionTemplate, attempt: Attempt) -> Session:
+    """Return the session that an attempt has made.
+
+    Raises
+    ------
+    CallError
+        It has made none.
+    """
+    outcome = attempt.outcome
+    if outcome.cancelled():
+        raise ConnectError("the server is being stopped", server_id=template.server_id, retryable=False)
+    error = outcome.exception()
+    if error is None:
+        return outcome.result()
+    raise failure_for_caller(error) from None

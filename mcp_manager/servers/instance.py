@@ -12,11 +12,11 @@ from mcp_manager._core.records import Backend
 from mcp_manager.errors import CallError, ConnectError, SessionLostError
 from mcp_manager.runtime.background import background_task, resolve, to_its_end
 from mcp_manager.servers.connecting import (
-    failure_for_caller,
     no_handshake,
     not_ready_yet,
     not_restarted_yet,
     reach_endpoint,
+    result_of,
     start_program,
 )
 from mcp_manager.servers.instance_events import InstanceEvents
@@ -270,7 +270,7 @@ class Instance:
         await asyncio.wait({attempt.outcome}, timeout=max(0, deadline_ns - time.monotonic_ns()) / 1e9)
         if not attempt.outcome.done():
             raise not_ready_yet(self.template, attempt)
-        return self._result(attempt)
+        return result_of(self.template, attempt)
 
     async def connect(self) -> Session:
         """Return the live session, or wait without a deadline for one; errors as for :meth:`ready_session`."""
@@ -279,7 +279,7 @@ class Instance:
         attempt = self._attempt or self._begin(Urgency.AGAIN if self._connected_at else Urgency.FIRST)
         # Not awaited directly: a caller that gives up would cancel it for the others.
         await asyncio.wait({attempt.outcome})
-        return self._result(attempt)
+        return result_of(self.template, attempt)
 
     async def renew(self, session: Session, error: CallError) -> bool:
         """Replace a session that does not answer by a new one; tell whether a new one has taken over.
@@ -364,15 +364,6 @@ class Instance:
         attempt.task.add_done_callback(partial(self._ended, attempt))
         attempt.task.add_done_callback(self.template.containment.read_failure)
         return attempt
-
-    def _result(self, attempt: Attempt) -> Session:
-        outcome = attempt.outcome
-        if outcome.cancelled():
-            raise ConnectError("the server is being stopped", server_id=self.template.server_id, retryable=False)
-        error = outcome.exception()
-        if error is None:
-            return outcome.result()
-        raise failure_for_caller(error) from None
 
     async def _carry_out(self, attempt: Attempt) -> None:
         """Make a session, and pass the outcome to all who wait for it."""

@@ -19,7 +19,7 @@ _SAID_NOTHING: Final = "it wrote nothing to stderr"
 
 
 class InstanceEvents:
-    """Tell of the sessions and programs of one instance.
+    """Tell of the sessions and programs of one instance; not of the sessions of callers, which come and go.
 
     ``last_exit`` is how its program last ended by itself. ``is_leaving`` tells that it drains, and that its program is not
     started again.
@@ -58,7 +58,7 @@ class InstanceEvents:
                     outage_s=outage_s,
                 )
                 events.tell(started, level)
-        elif outage_s is not None and events.is_heard(logging.INFO):
+        elif outage_s is not None and template.caller is None and events.is_heard(logging.INFO):
             events.tell(
                 SessionReplaced(
                     server_id=template.server_id,
@@ -84,7 +84,7 @@ class InstanceEvents:
         self._lost_at = asyncio.get_running_loop().time()
         if template.config.command is not None:
             self._child_exited(session, error, restart_at, uptime_s=self._lost_at - connected_at)
-        elif events.is_heard(logging.INFO):
+        elif template.caller is None and events.is_heard(logging.INFO):
             reason = self._said(error.message)
             events.tell(SessionLost(server_id=template.server_id, instance=self._index, reason=reason))
 

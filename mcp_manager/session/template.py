@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from weakref import WeakSet
 
 from mcp_manager.auth import request_headers
 from mcp_manager.auth.base import Authorizations
@@ -45,8 +46,10 @@ class SessionTemplate:
     """
 
     __slots__ = (
+        "__weakref__",
         "_containment",
         "_cookies",
+        "_for_callers",
         "_knowledge",
         "_make_transport",
         "_secrets",
@@ -78,6 +81,8 @@ class SessionTemplate:
         # Of a template for the sessions of one caller: the caller's credentials.
         self.caller: CallerCredentials | None = None
         self.endpoints = endpoints
+        # Created when they are needed, as the server may never be called.
+        self._for_callers: WeakSet[SessionTemplate] | None = None
         self._knowledge: Knowledge | None = None
         self._containment: Containment | None = None
         self._cookies: dict[int, CookieJar] | None = None
@@ -113,6 +118,9 @@ class SessionTemplate:
         )
         template.caller = credentials
         template.knowledge.share(self.knowledge)
+        if self._for_callers is None:
+            self._for_callers = WeakSet()
+        self._for_callers.add(template)
         return template
 
     def request_headers(self) -> dict[str, str]:
@@ -151,8 +159,10 @@ class SessionTemplate:
         return self.config.hedge.enabled or self.config.fallback.stale_s > 0
 
     def adjust(self, config: ServerConfig) -> None:
-        """Take another configuration of the same connection; sessions go on."""
+        """Take another configuration of the same connection, also for callers; sessions go on."""
         self.config = config
+        for template in self._for_callers or ():
+            template.adjust(config)
         if self._knowledge is not None:
             self._knowledge.adjust(config)
         if self._secrets is not None:
