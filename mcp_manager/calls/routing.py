@@ -236,8 +236,11 @@ class Routing:
     def _pinned(self, selector: Selector, key: str | None) -> tuple[str, bool] | None:
         """Return the server that took the last call of a key, and whether the key is bound to it (``hard``)."""
         pinned = None if key is None else self._keys.get((selector, key), self._clock())
-        if pinned is None or pinned[0] in self._servers:
-            return pinned
+        if pinned is None:
+            return None
+        supervisor = self._servers.get(pinned[0])
+        if supervisor is not None:
+            return pinned[0], supervisor.config.balancing.affinity == "hard"
         self._keys.drop((selector, key))
         if pinned[1]:
             raise state_lost(pinned[0], "not_sent")

@@ -158,7 +158,11 @@ class Applying:
         self, server_id: str, wanted: ServerConfig | None, report: _Report, tasks: set[asyncio.Task[Any]]
     ) -> bool:
         """Change one server, or begin to in a task; tell whether there is a task."""
-        work = self._change(server_id, wanted, report)
+        try:
+            work = self._change(server_id, wanted, report)
+        except Exception as error:
+            self._failed(server_id, error, report)
+            return False
         if work is None:
             return False
         background_task(self._alone(server_id, report, work), f"apply to server {server_id}", among=tasks)
@@ -187,17 +191,20 @@ class Applying:
 
     async def _alone(self, server_id: str, report: _Report, work: Work) -> None:
         """Run the work for one server; its failure is reported, and does not affect the others."""
-        supervisor = self._fleet.servers.get(server_id)
         try:
             await work()
         except Exception as error:
-            if self._fleet.is_ended:
-                return
-            supervisor = supervisor or self._fleet.servers.get(server_id)
-            told = error if supervisor is None else supervisor.template.containment.failure(error, "not_sent")
-            report.failed[server_id] = str(told)
-            extra = {"event": "change_failed", "server_id": server_id, "error": str(told)}
-            _log.error("server %r could not be changed: %s", server_id, told, extra=extra)
+            self._failed(server_id, error, report)
+
+    def _failed(self, server_id: str, error: Exception, report: _Report) -> None:
+        if self._fleet.is_ended:
+            # The end of the manager is told for all of them together.
+            return
+        supervisor = self._fleet.servers.get(server_id)
+        told = error if supervisor is None else supervisor.template.containment.failure(error, "not_sent")
+        report.failed[server_id] = str(told)
+        extra = {"event": "change_failed", "server_id": server_id, "error": str(told)}
+        _log.error("server %r could not be changed: %s", server_id, told, extra=extra)
 
     async def _remove(self, server_id: str, report: _Report) -> None:
         if server_id in self._fleet.servers:

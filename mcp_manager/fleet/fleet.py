@@ -289,7 +289,12 @@ class Fleet:
         """
         before = supervisor.config
         supervisor.template.adjust(config)
-        supervisor.adjust()
+        try:
+            supervisor.adjust()
+        except BaseException:
+            # The next attempt must find the difference again.
+            supervisor.template.adjust(before)
+            raise
         self.index.put(supervisor.server_id, traits_of(config))
         of_probes = (before.health, before.restart, before.breaker) != (config.health, config.restart, config.breaker)
         self._monitor.settings_changed(supervisor, of_probes=of_probes)

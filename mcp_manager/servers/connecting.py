@@ -15,7 +15,7 @@ from mcp_manager.errors import (
     ServerExitedError,
     SessionLostError,
 )
-from mcp_manager.session import SessionTemplate
+from mcp_manager.session import Session, SessionTemplate
 from mcp_manager.session.attempt import Attempt
 
 __all__ = [

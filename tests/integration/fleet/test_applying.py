@@ -19,6 +19,7 @@ from support.traffic import Traffic
 
 from mcp_manager import Applied, ConfigError, ManagerConfig, McpManager, NotRunningError, ScaleError, ServerConfig
 from mcp_manager.errors import McpManagerError
+from mcp_manager.servers.supervisor import Supervisor
 
 QUICK: dict[str, Any] = {**CALM, "shutdown_grace_s": 0.2, "drain_timeout_s": 5.0}
 
@@ -128,6 +129,26 @@ async def test_a_call_under_way_does_not_hold_up_what_comes_next(server: Scripte
         assert text_of(await call) == "x"
         await eventually(lambda: manager.server("a").draining == 0, "the end of the old instance")
         await eventually(lambda: manager.server("a").ready == 2, "two instances")
+
+
+async def test_an_unexpected_failure_of_one_server_affects_no_other(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Supervisor) -> None:
+        if self.server_id == "a":
+            raise ZeroDivisionError("scripted")
+
+    both = {each: {"url": server.url} for each in ("a", "b")}
+    async with McpManager(fleet(**both)) as manager:
+        with monkeypatch.context() as patched:
+            patched.setattr(Supervisor, "adjust", broken)
+            changed = {each: {"url": server.url, "tags": ["x"]} for each in both}
+            applied = await manager.apply(fleet(**changed, c={"url": server.url}))
+        assert (applied.updated, applied.deployed, list(applied.failed)) == (("b",), ("c",), ["a"])
+        assert "ZeroDivisionError" in applied.failed["a"]
+        assert (await manager.apply(fleet(**changed, c={"url": server.url}))).updated == ("a",)
+        for each in ("a", "b", "c"):
+            assert text_of(await manager.execute_raw(each, echo(each))) == each
 
 
 # Programs that take long to start

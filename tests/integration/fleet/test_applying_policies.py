@@ -17,7 +17,7 @@ from support.traffic import Traffic
 
 from mcp_manager import Applied, ManagerConfig, McpManager, Selector, ServerState
 from mcp_manager.config import parse_server_config
-from mcp_manager.errors import CircuitOpenError, DeadlineExceededError, RpcError
+from mcp_manager.errors import CircuitOpenError, DeadlineExceededError, OverloadedError, RpcError
 
 LISTING = b'{"method":"tools/list"}'
 
@@ -153,6 +153,25 @@ async def test_a_key_that_has_become_hard_reports_the_loss_of_its_session(server
         server.expire_sessions()
         error = await failure_of(manager, "a", echo("z"), key="k")
         assert "session of this key is lost" in str(error)
+
+
+async def test_a_key_that_is_no_longer_hard_may_go_to_another_server(server: ScriptedServer) -> None:
+    with ScriptedServer() as other:
+        group = Selector(tags=("group",))
+
+        def both(affinity: str) -> ManagerConfig:
+            shared = {**CALM, "tags": ["group"], "balancing": {"affinity": affinity}}
+            return ManagerConfig(servers={"a": {"url": server.url, **shared}, "b": {"url": other.url, **shared}})  # type: ignore[dict-item]
+
+        async with McpManager(both("hard")) as manager:
+            await manager.execute_raw(group, echo("1"), key="k")
+            pinned, free = (server, other) if server.executed else (other, server)
+            pinned.script_always("tools/call", faults.Status(429))
+            with pytest.raises(OverloadedError):
+                await manager.execute_raw(group, echo("2"), key="k")
+            await manager.apply(both("none"))
+            assert text_of(await manager.execute_raw(group, echo("3"), key="k")) == "3"
+            assert (pinned.executed, free.executed) == (["1"], ["3"])
 
 
 async def test_tags_types_and_priorities(server: ScriptedServer) -> None:
@@ -301,12 +320,12 @@ async def test_probes_begin_and_end(server: ScriptedServer) -> None:
 
 
 async def test_the_time_limit_of_probes(server: ScriptedServer) -> None:
-    health = {"interval_s": 0.02, "idle_interval_s": 0.02, "unhealthy_interval_s": 0.02, "fall": 2}
-    async with McpManager(fleet(server, health={**health, "timeout_s": 3600.0})) as manager:
-        await server.wait_for("ping", 2)
-        held = Hold()
-        await updated(manager, server, health={**health, "timeout_s": 0.05})
-        server.script_always("ping", held)
+    patient = {"interval_s": 3600.0, "idle_interval_s": 3600.0, "timeout_s": 3600.0}
+    hasty = {"interval_s": 0.02, "idle_interval_s": 0.02, "unhealthy_interval_s": 0.02, "timeout_s": 0.05, "fall": 2}
+    async with McpManager(fleet(server, health=patient)) as manager:
+        # The deployment's own probe is over: no other one has begun.
+        server.script_always("ping", Hold())
+        await updated(manager, server, health=hasty)
         await eventually(lambda: manager.server("a").state is ServerState.UNHEALTHY, "probes that fail")
 
 
