@@ -13,6 +13,7 @@ from mcp_manager._version import __version__
 from mcp_manager.runtime.moved import install_finder
 
 if TYPE_CHECKING:
+    from mcp_manager.auth.caller import Caller, current_caller
     from mcp_manager.auth.redirect import LoopbackRedirect, RedirectHandler
     from mcp_manager.auth.token_store import FileTokenStore, MemoryTokenStore, TokenStore
     from mcp_manager.bindings import PyMcpManager
@@ -128,6 +129,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "CIRCUIT_STATE_OPEN",
     "CallError",
     "CallToolResult",
+    "Caller",
     "CircuitOpenError",
     "CircuitState",
     "CompleteResult",
@@ -221,6 +223,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "UrlElicitationRequiredError",
     "__version__",
     "accept_with_defaults",
+    "current_caller",
     "elicitation_defaults",
     "load_manager_config",
 ]
@@ -229,6 +232,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
 _MODULE_OF = {
     name: module
     for module, names in {
+        "mcp_manager.auth.caller": "Caller current_caller",
         "mcp_manager.auth.redirect": "LoopbackRedirect RedirectHandler",
         "mcp_manager.auth.token_store": "FileTokenStore MemoryTokenStore TokenStore",
         "mcp_manager.bindings": "PyMcpManager",

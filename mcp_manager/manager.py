@@ -20,6 +20,7 @@ from mcp_manager.calls.affinity import Affinity
 from mcp_manager.calls.call import ANYWHERE, Call, Where
 from mcp_manager.calls.call_log import CallLog
 from mcp_manager.calls.dispatcher import Dispatcher
+from mcp_manager.calls.for_caller import CallsForCallers
 from mcp_manager.calls.routing import Routing
 from mcp_manager.config import ManagerConfig, arguments
 from mcp_manager.errors import RpcError
@@ -57,7 +58,6 @@ from mcp_manager.transports.base import Request
 from mcp_manager.types import Selector
 from mcp_manager.verbs.client_side import ClientSide
 from mcp_manager.verbs.fleet_tools import FleetTools, ToolCache
-from mcp_manager.verbs.tasks import TaskVerbs
 from mcp_manager.verbs.url_elicitation import UrlElicitations
 
 __all__ = ["McpManager"]
@@ -69,7 +69,7 @@ _CLOCK: Final = time.monotonic_ns
 _FIRST_TOKENS: Final = range(1_000_000_000, 2_000_000_000)
 
 
-class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation, TaskVerbs):
+class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation, CallsForCallers):
     """Manage a fleet of MCP servers on the running event loop.
 
     Methods that only read work on any thread and loop: ``health``, ``server_state``, ``server``, ``servers``,
@@ -262,7 +262,7 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         self._past_servers = frozenset(self._servers)
         supervisors = self._fleet.take_all()
         self._url_elicitations.forget()
-        for part in (self._routing, self._tools, self._monitor):
+        for part in (self._routing, self._tools, self._monitor, self._dispatcher):
             hurried |= await finish(part.aclose(), "end a part of the manager")
         await end_all(supervisors, 0.0 if hurried else self._config.shutdown_timeout_s)
         await finish(self._http.aclose(), "close the connections")
@@ -361,7 +361,7 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         supervisor = self._supervisor_of(server_id)
         progress: tuple[str, ProgressReports] | None = None
         if on_progress is not None:
-            token = f"progress-{next(self._progress_tokens)}"
+            token = self._next_progress_token()
             params = with_progress_token(params, token)
             progress = (token, ProgressReports(on_progress, supervisor.template.containment))
         encoded = None if params is None else encode_params(params)
@@ -479,6 +479,9 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
 
     def _idle_servers(self) -> Collection[str]:
         return self._config.servers if self._phase is Phase.NEW else self._past_servers
+
+    def _next_progress_token(self) -> str:
+        return f"progress-{next(self._progress_tokens)}"
 
     def _supervisor_of(self, server_id: str) -> Supervisor:
         return self._fleet.supervisor_of(server_id)

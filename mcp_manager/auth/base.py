@@ -19,12 +19,11 @@ class UnreachableError(OSError):
 
 
 class Authorization(Protocol):
-    """The changing credentials of one protected resource.
+    """The changing credentials of one protected resource."""
 
-    ``pending_hint`` tells a caller whose deadline passes while credentials are obtained what to do.
-    """
-
-    pending_hint: str
+    @property
+    def pending_hint(self) -> str:
+        """What a caller may do whose deadline passes while credentials are obtained."""
 
     @property
     def per_request(self) -> bool:
@@ -83,12 +82,11 @@ class Authorization(Protocol):
 
 
 class Authorizations(Protocol):
-    """The changing credentials of one server, which its instances share.
+    """The changing credentials of one server, which its instances share."""
 
-    ``pending_hint`` is that of :class:`Authorization`.
-    """
-
-    pending_hint: str
+    @property
+    def pending_hint(self) -> str:
+        """What a caller may do whose deadline passes while credentials are obtained."""
 
     @property
     def is_pending(self) -> bool:

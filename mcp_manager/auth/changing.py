@@ -118,12 +118,17 @@ class ChangingCredentials:
         return unsubscribe
 
     async def aclose(self) -> None:
+        """Stop reading, and wait for the end of that; idempotent."""
+        self.stop()
+        if self._reading is not None:
+            await asyncio.gather(self._reading, return_exceptions=True)
+
+    def stop(self) -> None:
         """Stop reading; idempotent."""
         self._closed = True
         self._stop_looking()
         if self._reading is not None:
             self._reading.cancel()
-            await asyncio.gather(self._reading, return_exceptions=True)
 
     # One reading at a time
 

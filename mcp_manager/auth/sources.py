@@ -22,8 +22,8 @@ __all__ = [
     "Programs",
     "Source",
     "SourceError",
+    "asked",
     "configured_source",
-    "given_headers",
     "provided_source",
 ]
 
@@ -143,13 +143,14 @@ class Source:
 
 def configured_source(server_id: str, config: ServerConfig, programs: Programs) -> Source | None:
     """Return the source that a configuration names, ``None`` if its credentials are fixed or by OAuth."""
-    auth = config.auth
+    auth, fixed = config.auth, config.auth.request_header()
     if not auth.is_read and not config.headers_command:
         return None
     file = TokenFile(auth.token_file) if auth.token_file is not None else None
 
     async def read() -> dict[str, str]:
         fields: dict[str, str] = {}
+        secret: str | None
         if config.headers_command:
             fields = _fields(await programs.output(server_id, config.headers_command, "headers_command"))
         if file is not None:
@@ -159,8 +160,11 @@ def configured_source(server_id: str, config: ServerConfig, programs: Programs) 
                 await programs.output(server_id, auth.token_command, "auth.token_command"), "auth.token_command"
             )
         else:
-            return fields
-        credential = dict([_credential(auth, secret)])
+            secret = None
+        if secret is not None:
+            credential = dict([_credential(auth, secret)])
+        else:
+            credential = {} if fixed is None else dict([fixed])
         return {**without(fields, credential), **credential}
 
     return Source(read, file, is_costly=bool(auth.token_command or config.headers_command))
@@ -169,26 +173,28 @@ def configured_source(server_id: str, config: ServerConfig, programs: Programs) 
 def provided_source(provide: CredentialProvider) -> Source:
     """Return a source that asks a function of the application."""
 
-    async def read() -> dict[str, str]:
-        try:
-            async with asyncio.timeout(_TIMEOUT_S):
-                is_async = inspect.iscoroutinefunction(provide) or inspect.iscoroutinefunction(
-                    getattr(provide, "__call__", None)  # noqa: B004 - not whether, but what it is
-                )
-                given = provide() if is_async else await asyncio.to_thread(provide)
-                if inspect.isawaitable(given):
-                    given = await given
-        except TimeoutError:
-            raise SourceError(f"the credential provider failed or took longer than {_TIMEOUT_S:g} s") from None
-        except Exception as error:
-            # Its text may quote the credentials.
-            raise SourceError(f"the credential provider raised {type(error).__name__}") from None
-        return given_headers(given)
-
-    return Source(read, is_costly=True)
+    return Source(lambda: asked(provide), is_costly=True)
 
 
-def given_headers(given: object) -> dict[str, str]:
+async def asked(provide: CredentialProvider) -> dict[str, str]:
+    """Return the header fields that a function of the application gives; raises :class:`SourceError`."""
+    try:
+        async with asyncio.timeout(_TIMEOUT_S):
+            is_async = inspect.iscoroutinefunction(provide) or inspect.iscoroutinefunction(
+                getattr(provide, "__call__", None)  # noqa: B004 - not whether, but what it is
+            )
+            given = provide() if is_async else await asyncio.to_thread(provide)
+            if inspect.isawaitable(given):
+                given = await given
+    except TimeoutError:
+        raise SourceError(f"the credential provider failed or took longer than {_TIMEOUT_S:g} s") from None
+    except Exception as error:
+        # Its text may quote the credentials.
+        raise SourceError(f"the credential provider raised {type(error).__name__}") from None
+    return _given_headers(given)
+
+
+def _given_headers(given: object) -> dict[str, str]:
     """Return the header fields for a bearer token, or for header fields; raises :class:`SourceError`."""
     if isinstance(given, str):
         try:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from threading import get_ident
 from typing import TYPE_CHECKING, TypeVar, Unpack
 
+from mcp_manager.auth.caller import Caller
 from mcp_manager.bindings.caller_deadline import CallerDeadline
 from mcp_manager.bindings.runner import ManagerRunner
+from mcp_manager.calls.for_caller import ForCaller
 from mcp_manager.config import arguments
 from mcp_manager.fleet.fleet import ServerSpec
 from mcp_manager.fleet.rollout import Shift, Strategy
@@ -126,7 +128,13 @@ class PyMcpManager(ManagerRunner):
         )
 
     def execute(
-        self, server_id: str | Selector, request_json: str, *, timeout: float | None = None, key: str | None = None
+        self,
+        server_id: str | Selector,
+        request_json: str,
+        *,
+        timeout: float | None = None,
+        key: str | None = None,
+        caller: Caller | None = None,
     ) -> str:
         """Send a JSON-RPC request and return the whole JSON-RPC response as text.
 
@@ -141,6 +149,8 @@ class PyMcpManager(ManagerRunner):
             manager's loop is blocked: this thread then gives up a quarter of a second later.
         key
             Calls with the same key stay together, as ``balancing`` of the server's configuration says.
+        caller
+            Whom the call is made for; see :meth:`McpManager.for_caller`.
 
         Returns
         -------
@@ -157,19 +167,27 @@ class PyMcpManager(ManagerRunner):
         """
         manager = self._running()
         deadline = _deadline_of(manager, server_id, timeout)
-        return self._wait(_executed(manager, server_id, request_json, key, deadline), deadline)
+        calls = manager if caller is None else manager.for_caller(caller)
+        return self._wait(_executed(calls, server_id, request_json, key, deadline), deadline)
 
     async def execute_async(
-        self, server_id: str | Selector, request_json: str, *, timeout: float | None = None, key: str | None = None
+        self,
+        server_id: str | Selector,
+        request_json: str,
+        *,
+        timeout: float | None = None,
+        key: str | None = None,
+        caller: Caller | None = None,
     ) -> str:
         """Send a JSON-RPC request; see :meth:`execute`."""
         manager = self._manager
-        if manager is not None and get_ident() == self._home and not self._stopped:
+        if manager is not None and caller is None and get_ident() == self._home and not self._stopped:
             # The path of nearly every call: like _await(), but without looking up the running loop.
             return await manager.execute_text(server_id, request_json, timeout=timeout, key=key)
         manager = self._running()
         deadline = _deadline_of(manager, server_id, timeout)
-        return await self._await(_executed(manager, server_id, request_json, key, deadline), deadline)
+        calls = manager if caller is None else manager.for_caller(caller)
+        return await self._await(_executed(calls, server_id, request_json, key, deadline), deadline)
 
     def scale_server(self, server_id: str, instances: int) -> None:
         """Set how many instances a server has; see :meth:`McpManager.scale`."""
@@ -244,9 +262,13 @@ def _deadline_of(manager: McpManager, server_id: str | Selector, timeout: float 
 
 
 async def _executed(
-    manager: McpManager, server_id: str | Selector, request_json: str, key: str | None, deadline: CallerDeadline | None
+    calls: McpManager | ForCaller,
+    server_id: str | Selector,
+    request_json: str,
+    key: str | None,
+    deadline: CallerDeadline | None,
 ) -> str:
     """Execute a request in the time that is left when the loop begins it."""
     if deadline is None:
-        return await manager.execute_text(server_id, request_json, key=key)
-    return await manager.execute_text(server_id, request_json, timeout=deadline.left_s(), key=key)
+        return await calls.execute_text(server_id, request_json, key=key)
+    return await calls.execute_text(server_id, request_json, timeout=deadline.left_s(), key=key)

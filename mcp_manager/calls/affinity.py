@@ -77,6 +77,8 @@ class Pin:
         The instance that takes the calls of the key.
     is_hard
         Whether the affinity is ``hard``.
+    is_callers
+        Whether the key is of calls for a :class:`~mcp_manager.Caller`.
 
     Attributes
     ----------
@@ -86,13 +88,14 @@ class Pin:
         Whether a call of the key may have left state in the session.
     """
 
-    __slots__ = ("_instance", "generation", "hash", "is_hard", "is_used")
+    __slots__ = ("_instance", "generation", "hash", "is_callers", "is_hard", "is_used")
 
-    def __init__(self, hash_of_key: int, instance: Instance, is_hard: bool) -> None:
+    def __init__(self, hash_of_key: int, instance: Instance, is_hard: bool, is_callers: bool = False) -> None:
         # Weak: the table must not keep a removed instance alive.
         self._instance = weakref.ref(instance)
         self.hash = hash_of_key
         self.is_hard = is_hard
+        self.is_callers = is_callers
         self.generation: int | None = None
         self.is_used = False
 
@@ -106,7 +109,10 @@ class Pin:
         instance = self._instance()
         if instance is None or instance.backend is None or instance.backend.availability == EXCLUDED:
             return None
-        if self.generation is None:
+        if self.is_callers:
+            # Callers have sessions of their own, whatever becomes of that of the instance.
+            is_usable = True
+        elif self.generation is None:
             is_usable = instance.session is not None or instance.is_connecting
         else:
             is_usable = self.generation == instance.generation
@@ -114,7 +120,7 @@ class Pin:
 
     def settle(self, instance: Instance, session: Session) -> None:
         """Bind the key to the session that its call uses, unless the instance has already replaced it."""
-        if instance.session is session:
+        if instance.session is session and not self.is_callers:
             self.generation = instance.generation
 
     def release(self) -> None:
@@ -191,11 +197,11 @@ class Affinity:
             return Leased(lease)
         instance: Instance = lease.payload
         session = instance.session
-        if session is not None and session.is_stateless:
+        if session is not None and session.is_stateless and call.caller is None:
             # A stateless session keeps nothing that later calls could need.
             table.drop(key)
             return Leased(lease)
-        pin = Pin(hashed, instance, balancing.affinity == "hard")
+        pin = Pin(hashed, instance, balancing.affinity == "hard", call.caller is not None)
         if session is not None:
             pin.settle(instance, session)
         table.put(key, pin, now_ns)

@@ -11,6 +11,7 @@ from mcp_manager._core.call_path import LATE_AFTER_NS, DirectCall
 from mcp_manager._core.jsonrpc import RESULT, Message
 from mcp_manager._core.records import Lease
 from mcp_manager._core.router import Router
+from mcp_manager.auth.caller import Caller
 from mcp_manager.calls.admission import MAY_WAIT, WaitingRoom, refusal, stopping
 from mcp_manager.calls.affinity import Affinity, Leased, state_lost
 from mcp_manager.calls.call import FIRST, Call, Choice
@@ -19,6 +20,7 @@ from mcp_manager.calls.latencies import Latencies
 from mcp_manager.calls.recovery_counts import Recoveries
 from mcp_manager.config import ManagerConfig
 from mcp_manager.errors import (
+    AuthError,
     CallError,
     CircuitOpenError,
     ConnectError,
@@ -33,6 +35,7 @@ from mcp_manager.health import HealthMonitor
 from mcp_manager.outcomes import classify_error, classify_rpc_error
 from mcp_manager.protocol.request import encode_method
 from mcp_manager.runtime.loop_lag import LATE_HINT
+from mcp_manager.servers.caller_sessions import CallerSessions, Stay
 from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.session import Session
@@ -50,6 +53,8 @@ class Landing(NamedTuple):
 
 # Tolerance when a restart time of the loop's clock is compared with one of the router's.
 _SAME_S: Final = 0.01
+# Statuses that refuse the credentials, or limit the requests, of one caller.
+_OF_THE_CALLER: Final = frozenset({401, 403, 429})
 
 
 class Attempts:
@@ -88,6 +93,7 @@ class Attempts:
         self._config = config
         self.recoveries = Recoveries()
         self.latencies = Latencies(router, clock)
+        self._callers: dict[str, CallerSessions] = {}
         self._room = WaitingRoom(router, config, clock, self.latencies.median_s)
 
     async def notify(self, call: Call) -> None:
@@ -100,12 +106,18 @@ class Attempts:
         """
         lease = (await self.admitted(call, self.lease(call, call.started_ns))).lease
         instance: Instance = lease.payload
+        stay: Stay | None = None
         try:
+            if call.caller is not None and (stay := self._enter(call, lease, call.caller)) is not None:
+                instance = stay.keeper
             await instance.notify(encode_method(call.method), call.request.params, call.deadline_ns)
         except BaseException as error:
-            error = call.supervisor.template.containment.failure(error, "unknown")
-            self._failed(call.supervisor, lease, error)
+            error = instance.template.containment.failure(error, "unknown")
+            self._failed(call, lease, error)
             raise error
+        finally:
+            if stay is not None:
+                stay.leave()
         self._router.done(lease, Outcome.SUCCESS, CallStatus.SUCCESS, self._clock())
 
     def lease(self, call: Call, now_ns: int, choice: Choice = FIRST) -> Leased:
@@ -188,7 +200,10 @@ class Attempts:
         call.tries = 1
         instance: Instance = lease.payload
         session: Session | None = instance.session if landing is None else landing.direct.session
+        stay: Stay | None = None
         try:
+            if call.caller is not None and (stay := self._enter(call, lease, call.caller)) is not None:
+                instance, session = stay.keeper, stay.keeper.session
             exchange = None if landing is None or session is None else landing.direct.exchange
             session = session or await instance.ready_session(call.deadline_ns)
             try:
@@ -199,7 +214,7 @@ class Attempts:
                         pin.settle(instance, session)
                     reply = await session.call(call.request, call.deadline_ns, call.progress)
             except SessionLostError as lost:
-                reply = await self._resent(call, leased, session, lost)
+                reply = await self._resent(call, leased, instance, session, lost)
             now_ns = self._clock()
             if 0 < call.deadline_ns < now_ns - LATE_AFTER_NS:
                 raise _late(call.server_id, now_ns - call.deadline_ns)
@@ -208,16 +223,44 @@ class Attempts:
             del landing
             if not isinstance(error, CallError):
                 delivery: Delivery = "unknown" if session is not None else "not_sent"
-                error = call.supervisor.template.containment.failure(error, delivery)
+                error = instance.template.containment.failure(error, delivery)
+            if stay is not None and isinstance(error, CallError):
+                instance.template.secrets.hide_in(error)
             self._count_failure(call, leased, error)
             raise error
+        finally:
+            if stay is not None:
+                stay.leave()
         self._count_reply(call, leased, reply, now_ns)
         return reply
 
-    async def _resent(self, call: Call, leased: Leased, session: Session, lost: SessionLostError) -> Message:
+    def _enter(self, call: Call, lease: Lease, caller: Caller) -> Stay | None:
+        """Begin a call on the session of its caller; ``None`` if callers share the session of the instance."""
+        return self.callers_of(call.server_id).enter(lease.payload, caller)
+
+    def callers_of(self, server_id: str) -> CallerSessions:
+        """Return the sessions of a server's callers."""
+        callers = self._callers.get(server_id)
+        if callers is None:
+            callers = self._callers[server_id] = CallerSessions()
+        return callers
+
+    def forget(self, server_id: str) -> None:
+        """Forget the callers of a server that was removed."""
+        callers = self._callers.pop(server_id, None)
+        if callers is not None:
+            callers.close()
+
+    def close(self) -> None:
+        """Stop looking for idle sessions of callers."""
+        for callers in self._callers.values():
+            callers.close()
+
+    async def _resent(
+        self, call: Call, leased: Leased, instance: Instance, session: Session, lost: SessionLostError
+    ) -> Message:
         """Send the request once more, on the session that replaces the lost one."""
-        lease, pin = leased.lease, leased.pin
-        instance: Instance = lease.payload
+        pin = leased.pin
         try:
             if pin is not None and pin.is_binding:
                 pin.release()
@@ -242,7 +285,7 @@ class Attempts:
             pin.is_used = True
         if call.tries > 1 and isinstance(error, CallError):
             error.attempts = call.tries
-        self._failed(call.supervisor, lease, error)
+        self._failed(call, lease, error)
         if not isinstance(error, CallError):
             # A CallError is recorded by the code that decides about retries.
             self._log.note(call, lease, call.attempts + call.tries, error=error)
@@ -287,7 +330,8 @@ class Attempts:
             hint="no address found: check its DNS name" if supervisor.desired else "it is suspended: scale it up",
         )
 
-    def _failed(self, supervisor: Supervisor, lease: Lease, error: BaseException) -> None:
+    def _failed(self, call: Call, lease: Lease, error: BaseException) -> None:
+        supervisor, is_callers = call.supervisor, call.caller is not None
         if isinstance(error, CallError):
             supervisor.template.secrets.hide_in(error)
         if isinstance(error, ProtocolError):
@@ -303,6 +347,11 @@ class Attempts:
             # A closed circuit ignores an overload; a half-open one counts it as a failed trial request.
             outcome = Outcome.FAILURE
         retry_after_s = getattr(error, "retry_after_s", None) or 0.0
+        if is_callers and getattr(error, "http_status", None) in _OF_THE_CALLER:
+            # It is about this caller: the server is as it was, also for the others.
+            outcome, retry_after_s = Outcome.IGNORED, 0.0
+            if isinstance(error, AuthError) and call.caller is not None and call.caller.carries_credentials:
+                error.hint = "check the headers and auth of the caller"
         self._router.done(
             lease, outcome, status, now_ns, retry_after_ns=int(retry_after_s * 1e9), random=getrandbits(64)
         )

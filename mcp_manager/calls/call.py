@@ -7,9 +7,11 @@ from typing import Final, NamedTuple
 import msgspec
 
 from mcp_manager._core.records import Backend
+from mcp_manager.auth.caller import Caller
 from mcp_manager.calls.retry_rules import is_executed_safely
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.session import ProgressReports
+from mcp_manager.session.knowledge.tool_hints import ToolHints
 from mcp_manager.transports.base import Sendable
 
 __all__ = ["ANYWHERE", "FIRST", "Call", "Choice", "Where"]
@@ -44,6 +46,7 @@ class Choice(NamedTuple):
 
 
 FIRST: Final = Choice()
+NO_HINTS: Final = ToolHints()
 
 
 class Call(msgspec.Struct, eq=False):
@@ -69,6 +72,8 @@ class Call(msgspec.Struct, eq=False):
         Whether the present attempt is sent again at once if its session turns out to be lost.
     is_hedge
         Whether it runs in parallel with another attempt of the same call.
+    caller
+        Whom it is made for; ``None`` for the manager itself.
     """
 
     supervisor: Supervisor
@@ -82,6 +87,7 @@ class Call(msgspec.Struct, eq=False):
     tries: int = 1
     may_resend: bool = True
     is_hedge: bool = False
+    caller: Caller | None = None
 
     def __repr__(self) -> str:
         # The request is left out: it may contain secrets.
@@ -96,7 +102,9 @@ class Call(msgspec.Struct, eq=False):
     def is_safe(self) -> bool:
         """Whether it is safe to repeat according to the server's present configuration."""
         template = self.supervisor.template
-        return is_executed_safely(self.method, self.request, template.config.retry, template.knowledge.hints)
+        # What the server told the manager of its tools may not hold for a caller.
+        hints = template.knowledge.hints if self.caller is None else NO_HINTS
+        return is_executed_safely(self.method, self.request, template.config.retry, hints)
 
     def hedged(self) -> Call:
         """Return the same call as a hedge: one try, which is not resent."""

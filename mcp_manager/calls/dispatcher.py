@@ -24,6 +24,7 @@ from mcp_manager.errors import CallError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.protocol.methods import CALL_TOOL, KEPT_BY_SESSION
 from mcp_manager.protocol.safety import tool_of
+from mcp_manager.servers.caller_sessions import CallerSessions
 from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.transports.base import Sendable
@@ -217,3 +218,12 @@ class Dispatcher:
         """Forget the rates and counts of a server that was removed."""
         self._tool_rates.forget(server_id)
         self.recoveries.forget(server_id)
+        self._attempts.forget(server_id)
+
+    def callers_of(self, server_id: str) -> CallerSessions:
+        """Return the sessions of a server's callers."""
+        return self._attempts.callers_of(server_id)
+
+    async def aclose(self) -> None:
+        """Stop looking for idle sessions of callers: all end with their servers."""
+        self._attempts.close()

@@ -59,7 +59,12 @@ class Fallbacks:
         """Keep the result of a call for later fallbacks, if its server keeps results and the method allows it."""
         kept = call.supervisor.template.knowledge.kept
         # The result of a call with a key may depend on its session, so no other caller may see it.
-        if kept is not None and call.where.key is None and (call.method in CONTENT or call.method in LISTS):
+        if (
+            kept is not None
+            and call.where.key is None
+            and call.caller is None
+            and (call.method in CONTENT or call.method in LISTS)
+        ):
             result = reply.result_buffer
             if result is not None:
                 kept.keep(call.method, call.request.params, bytes(result), self._clock())
@@ -72,6 +77,9 @@ class Fallbacks:
         if call.supervisor.config.fallback == _NO_FALLBACK or failure.delivery == "answered":
             return None
         is_safe = call.is_safe
+        if call.caller is not None:
+            # The credentials of a caller are for the server that was called, and kept results are somebody else's.
+            return self._static(call)
         reply = await self._from_others(call, failure, is_safe)
         if reply is not None:
             return reply, "server"
@@ -119,6 +127,11 @@ class Fallbacks:
             age_s = (self._clock() - found[0]) / 1e9
             if age_s <= config.stale_s:
                 return marked(found[1], {STAND_IN: "stale", STALE_AGE: round(age_s, 3)}), "stale"
+        return self._static(call)
+
+    def _static(self, call: Call) -> tuple[Message, Recovery] | None:
+        """Return the server's configured result, and its kind; ``None`` without one."""
+        config = call.supervisor.config.fallback
         if not config.static:
             return None
         tool = tool_of(call.request.params) if call.method == methods.CALL_TOOL else None

@@ -25,6 +25,8 @@ def check_credentials(config: ServerConfig, path: str) -> None:
     _check_program(config.headers_command, at(path, "headers_command"))
     _check_header(auth, headers, where)
     check_oauth(auth, where)
+    if auth.type == "oauth" and config.headers_command:
+        raise FieldProblem(at(path, "headers_command"), "cannot be combined with auth of type 'oauth'", "drop one")
     if auth.type == "oauth" and "authorization" in {name.lower() for name in headers}:
         raise FieldProblem(where, "Authorization is also given in headers", "drop one")
 

@@ -20,6 +20,7 @@ __all__ = [
     "as_settings",
     "as_text",
     "check_count",
+    "check_key",
     "check_server_id",
     "check_timeout",
     "end_of",
@@ -73,6 +74,12 @@ def check_timeout(timeout: float | None) -> float | None:
 def timeout_in_ns(timeout: float) -> int:
     """Return a timeout in seconds as nanoseconds; raises as :func:`as_seconds`."""
     return int(as_seconds(timeout, "timeout") * 1e9)
+
+
+def check_key(key: object) -> None:
+    """Raise :class:`InvalidRequestError` unless a key of calls is a string, or ``None``."""
+    if key is not None and not isinstance(key, str):
+        raise InvalidRequestError(f"Invalid request: key must be a string, not {type(key).__name__}")
 
 
 def end_of(timeout: float | None) -> float | None:

@@ -106,6 +106,11 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
         The most JSON values in a result that is decoded (``call_tool``, ``list_tools``, ``request`` and the like), at
         least 1,000. Members, objects and arrays count as two, long numbers as more. Default: one per 48 bytes of
         ``max_response_bytes``, at most 300,000. Decoding blocks the event loop, so this bounds for how long.
+    max_caller_sessions
+        The most sessions to keep for callers (:class:`~mcp_manager.Caller`), from 1; above it, the one that was not
+        used for longest is ended.
+    caller_idle_s
+        Seconds after its last call for which the session of a caller is kept.
     cache
         Cache results for as long as the server declares them valid. Only servers of 2026-07-28 or later do.
     validate_output
@@ -153,6 +158,8 @@ class ServerConfig(Settings, frozen=True, kw_only=True):
     drain_timeout_s: Seconds = 30.0
     max_response_bytes: Annotated[int, Meta(ge=1024, le=2**40)] = 16 * 1024 * 1024
     max_response_values: Annotated[int, Meta(ge=1000, le=2**40)] | None = None
+    max_caller_sessions: Count = 1_000
+    caller_idle_s: PositiveSeconds = 300.0
     cache: bool = True
     validate_output: bool = True
     breaker: BreakerConfig = BreakerConfig()

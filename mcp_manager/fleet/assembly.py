@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from mcp_manager._core.router import Router
-from mcp_manager.auth import request_headers
 from mcp_manager.auth.base import Authorizations
 from mcp_manager.auth.changing import ChangingCredentials
 from mcp_manager.auth.redirect import RedirectHandler
@@ -160,7 +159,7 @@ class Assembly:
         options = HttpOptions(
             pool=self.http,
             url=url,
-            headers=request_headers(config),
+            headers=session.request_headers(),
             server_id=server_id,
             connect_timeout_s=config.connect_timeout_s,
             max_response_bytes=config.max_response_bytes,

@@ -17,6 +17,7 @@ from mcp_manager._core.router import Router
 from mcp_manager.config import ServerConfig
 from mcp_manager.errors import CallError, ServerExitedError
 from mcp_manager.runtime.background import background_task
+from mcp_manager.servers.caller_sessions import HostInstance
 from mcp_manager.servers.core_settings import balancing_settings, breaker_settings, identity_of, in_ns, limits_of
 from mcp_manager.servers.instance import Instance
 from mcp_manager.session import SessionTemplate
@@ -385,7 +386,7 @@ class Supervisor:
                 self._unregister(instance)
 
     def _add(self, template: SessionTemplate, index: int) -> Instance:
-        instance = Instance(template, index, self._next_number, self._changed)
+        instance = HostInstance(template, index, self._next_number, self._changed)
         self._next_number += 1
         config = template.config
         found = template.endpoints[index] if template.endpoints is not None else None

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from mcp_manager.auth import request_headers
 from mcp_manager.auth.base import Authorizations
+from mcp_manager.auth.caller import Caller
+from mcp_manager.auth.caller_credentials import CallerCredentials
 from mcp_manager.config import ServerConfig
 from mcp_manager.config.redaction import Secrets
+from mcp_manager.session.caller_host import host_for
 from mcp_manager.session.connect_slots import ConnectSlots
 from mcp_manager.session.endpoints import Endpoints
 from mcp_manager.session.host import HostApplication
@@ -47,6 +51,7 @@ class SessionTemplate:
         "_make_transport",
         "_secrets",
         "authorizations",
+        "caller",
         "config",
         "connect_slots",
         "endpoints",
@@ -70,6 +75,8 @@ class SessionTemplate:
         self._make_transport = make_transport
         self.connect_slots = connect_slots
         self.authorizations = authorizations
+        # Of a template for the sessions of one caller: the caller's credentials.
+        self.caller: CallerCredentials | None = None
         self.endpoints = endpoints
         self._knowledge: Knowledge | None = None
         self._containment: Containment | None = None
@@ -85,6 +92,34 @@ class SessionTemplate:
                 self.server_id, self.config, self.secrets, host.clock, host.listened, host.began
             )
         return self._knowledge
+
+    def for_caller(self, caller: Caller) -> SessionTemplate:
+        """Return a template for the sessions of one caller, who shares nothing that a session has learned or obtained.
+
+        Parameters
+        ----------
+        caller
+            The caller, whose newer credentials ``caller`` of the template takes.
+        """
+        credentials = CallerCredentials(self.server_id, caller, self.authorizations)
+
+        def forget_tools() -> None:
+            template.knowledge.outputs.forget()
+            template.knowledge.hints.forget()
+
+        host = host_for(self.host, credentials, forget_tools)
+        template = SessionTemplate(
+            self.server_id, self.config, host, self._make_transport, self.connect_slots, credentials, self.endpoints
+        )
+        template.caller = credentials
+        template.knowledge.share(self.knowledge)
+        return template
+
+    def request_headers(self) -> dict[str, str]:
+        """Return the header fields of every request, but for credentials that are obtained."""
+        if self.caller is not None and self.caller.caller.auth is not None:
+            return dict(self.config.headers)
+        return request_headers(self.config)
 
     @property
     def fault_counts(self) -> dict[str, int]:

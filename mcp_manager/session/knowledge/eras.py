@@ -27,6 +27,14 @@ class EraMemory:
         # Endpoints that completed a handshake without answering the probe, which does not prove their era.
         self._silent: frozenset[str] = frozenset()
 
+    def without_answers(self) -> EraMemory:
+        """Return a copy for another principal: stateless endpoints are left out, because their answers are kept."""
+        copy = EraMemory()
+        copy._eras = {endpoint: known for endpoint, known in self._eras.items() if known[0] is Era.HANDSHAKE}
+        copy._confirmed = dict(self._confirmed)
+        copy._silent = self._silent
+        return copy
+
     def recall(self, endpoint: str) -> tuple[Era, bool] | None:
         """Return the era and whether the endpoint needs HTTP+SSE, ``None`` if they are not known."""
         return self._eras.get(endpoint)

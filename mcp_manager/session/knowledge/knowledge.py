@@ -149,6 +149,16 @@ class Knowledge:
             self._kept = KeptResults()
         return self._kept
 
+    @property
+    def is_subscribed(self) -> bool:
+        """Whether resources of the server are subscribed to."""
+        return self._subscriptions is not None and bool(self._subscriptions.wanted.uris)
+
+    def share(self, other: Knowledge) -> None:
+        """Know what another knowledge of the same server has that belongs to nobody: eras, and the log level."""
+        self._eras = other.eras.without_answers()
+        self.log_level = other.log_level
+
     def succeed(self, before: Knowledge) -> None:
         """Take over the subscriptions and the log level from the knowledge under the previous configuration."""
         self.log_level = before.log_level

@@ -64,10 +64,9 @@ class AuthorizedSender:
         """Send the current token with every request from now on."""
         headers = self._authorization.headers()
         self._token_generation = self._authorization.generation
-        if headers:
-            for name, value in headers.items():
-                self._secrets.add(value, name)
-            self._on_headers(headers)
+        for name, value in headers.items():
+            self._secrets.add(value, name)
+        self._on_headers(headers)
 
     def channel_made(self) -> None:
         """Note that requests go over a channel from now on, with the current token."""

@@ -18,6 +18,7 @@ import psutil
 import pytest
 from support.calls import CALM, deployed
 from support.guarded import GuardedServer
+from support.streams import StandingStreams
 
 from mcp_manager import AuthError, ConfigError, McpManager, PyMcpManager, ServerConfig
 from mcp_manager.auth import changing, sources
@@ -170,6 +171,22 @@ async def test_a_file_without_a_token_is_a_clear_error(tmp_path: Path, kind: str
         assert server.requests == []
 
 
+async def test_a_stream_that_stays_open_is_opened_again_with_the_new_token(tmp_path: Path) -> None:
+    file = written(tmp_path / "token", "token-0")
+    streams = StandingStreams()
+    with GuardedServer({"Bearer token-0"}) as server:
+        server.script_always("GET", streams)
+        async with guarded(server, **bearer(token_file=str(file))) as manager:
+            first = await streams.wait(server)
+            written(file, "token-1")
+            server.valid = {"Bearer token-1"}
+            await called(manager, "1")
+            first.end(retry_ms=1)
+            second = await streams.wait(server, 2)
+            assert second.request.headers["authorization"] == "Bearer token-1"
+            assert len(server.requests_of("initialize")) == 1
+
+
 # Programs
 
 
@@ -185,7 +202,7 @@ async def test_one_run_of_the_program_serves_all_calls_that_wait(tmp_path: Path)
             await asyncio.gather(*(called(manager, str(number)) for number in range(100)))
             assert runs_of(tmp_path) == 2
             assert len(server.requests_of("initialize")) == 1
-        assert sorted(server.executed, key=len) == sorted(["first", *map(str, range(100))], key=len)
+        assert sorted(server.executed) == sorted(["first", *map(str, range(100))])
 
 
 @pytest.mark.parametrize("token", ["'always-the-same'", "time.time_ns()"])
@@ -245,6 +262,14 @@ async def test_a_program_that_gives_no_token_is_a_clear_error_without_what_it_wr
         outputs += [caplog.text, *capfd.readouterr()]
         assert not [each for each in outputs if CANARY in each]
         assert server.requests == []
+
+
+async def test_a_program_that_cannot_be_started_is_a_clear_error(tmp_path: Path) -> None:
+    with GuardedServer({"Bearer token-0"}) as server:
+        async with guarded(server, **bearer(token_command=[str(tmp_path / "missing"), CANARY])) as manager:
+            with pytest.raises(AuthError, match=r"cannot be started \(FileNotFoundError\)") as caught:
+                await called(manager, "1")
+            assert CANARY not in str(caught.value)
 
 
 async def test_a_program_that_hangs_is_killed_with_its_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from support.calls import CALM
 from support.scripted import ScriptedServer
 
 from mcp_manager import (
+    Caller,
     DeadlineExceededError,
     InvalidRequestError,
     ManagerConfig,
@@ -28,6 +29,7 @@ from mcp_manager import (
     Selector,
     ToolNotFoundError,
 )
+from mcp_manager.calls.for_caller import ForCaller
 from mcp_manager.fleet.rollout import Shift
 
 URL: Final = "http://127.0.0.1:9/mcp"
@@ -49,6 +51,7 @@ PLAUSIBLE: Final[dict[str, Any]] = {
     "task_id": "1",
     "level": "info",
     "roots": [],
+    "caller": Caller("alice"),
 }
 
 
@@ -136,6 +139,22 @@ def calls(method: Callable[..., Any]) -> Iterator[tuple[str, Callable[[], Any]]]
         for number, odd in enumerate(ODD):
             given = {**usual, name: odd}
             yield f"{method.__name__}({name}=ODD[{number}])", lambda given=given: method(**given)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", methods(ForCaller))
+async def test_calls_for_a_caller(name: str) -> None:
+    with ScriptedServer() as server:
+        async with McpManager(ManagerConfig()) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM, "request_timeout_s": 0.2})
+            surprises = []
+            for told, call in calls(getattr(manager.for_caller(Caller("alice")), name)):
+                try:
+                    await asyncio.wait_for(call(), 2.0)
+                except McpManagerError:
+                    continue
+                except BaseException as error:
+                    surprises.append(f"{told}: {type(error).__name__}: {error}"[:300])
+            assert not surprises, "\n".join(surprises)
 
 
 @pytest.mark.parametrize("name", methods(McpManager))

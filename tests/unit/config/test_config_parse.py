@@ -350,6 +350,15 @@ def test_headers_of_the_manager(name: str) -> None:
             "cannot be combined with type 'bearer'",
         ),
         ({"type": "none", "key": SECRET}, "auth.key", "cannot be combined with type 'none'"),
+        ({"token_file": "/t"}, "auth.token_file", "set auth.type to 'bearer' or 'api_key'"),
+        ({"type": "oauth", "token_command": ["p"]}, "auth.token_command", "cannot be combined with type 'oauth'"),
+        ({"type": "bearer", "token": SECRET, "token_file": "/t"}, "auth.token_file", "give one of token, token_file"),
+        ({"type": "bearer", "token_command": [SECRET], "token_file": "/t"}, "auth.token_command", "give one of"),
+        ({"type": "api_key", "key": "", "token_file": "/t"}, "auth.token_file", "give one of key"),
+        ({"type": "bearer", "token_command": ["", SECRET]}, "auth.token_command[0]", "must not be empty"),
+        ({"type": "bearer", "token_command": ["p", f"{SECRET}\0"]}, "auth.token_command[1]", "NUL"),
+        ({"type": "bearer", "token_command": SECRET}, "auth.token_command", "expected an array"),
+        ({"type": "bearer", "token_file": "/t\0"}, "auth.token_file", "NUL"),
         ({"key": SECRET}, "auth.key", "set auth.type to 'api_key'"),
         ({"token": SECRET}, "auth.token", "set auth.type to 'bearer'"),
     ],
@@ -358,6 +367,14 @@ def test_bad_auth(auth: dict[str, Any], field: str, problem: str) -> None:
     text = message(http(auth=auth))
     assert text.startswith(f"{field}: ")
     assert problem in text
+
+
+def test_headers_of_a_program() -> None:
+    assert parse_server_config(http(headers_command=["p", "x"]), server_id="a").headers_command == ("p", "x")
+    assert "must not be empty" in message(http(headers_command=[" "]))
+    assert "cannot be combined with auth" in message(http(headers_command=["p"], auth={"type": "oauth"}))
+    assert "pass credentials to a child process in env" in message(stdio(headers_command=["p"]))
+    assert "pass credentials to a child process in env" in message(stdio(auth={"type": "bearer", "token_file": "/t"}))
 
 
 def test_auth_header_clashes_with_headers() -> None:

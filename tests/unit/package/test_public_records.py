@@ -26,7 +26,7 @@ WAYS: list[Callable[[Any], Any]] = [
     ),
 ]
 # What checks itself when it is made is made of what passes.
-MADE_OF: dict[str, dict[str, Any]] = {"Selector": {"tag": "x"}}
+MADE_OF: dict[str, dict[str, Any]] = {"Caller": {"principal": "é", "headers": {"X-A": "b"}}, "Selector": {"tag": "x"}}
 
 
 @pytest.mark.parametrize("kind", STRUCTS, ids=lambda kind: kind.__name__)

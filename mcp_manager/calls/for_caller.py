@@ -1,0 +1,255 @@
+"""Calls made for a :class:`Caller`: all of MCP's methods, on the sessions of that caller alone."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+from mcp_manager._core.jsonrpc import ERROR, FrameError, Message, scan
+from mcp_manager.auth.caller import Caller, calling
+from mcp_manager.calls.call import Call, Where
+from mcp_manager.calls.dispatcher import Dispatcher
+from mcp_manager.config import arguments
+from mcp_manager.errors import InvalidRequestError, RpcError
+from mcp_manager.protocol.error_codes import INVALID_PARAMS
+from mcp_manager.protocol.methods import LIST_TOOLS, is_notification
+from mcp_manager.protocol.request import (
+    Operation,
+    encode_method,
+    encode_params,
+    encode_text,
+    invalid_request,
+    with_progress_token,
+)
+from mcp_manager.protocol.safety import tool_of
+from mcp_manager.servers.supervisor import Supervisor
+from mcp_manager.session import ProgressCallback, ProgressReports, SessionTemplate
+from mcp_manager.session.knowledge.output_schemas import OutputSchemas
+from mcp_manager.session.knowledge.tool_hints import ToolHints
+from mcp_manager.transports.base import Request, Sendable
+from mcp_manager.types import Selector
+from mcp_manager.verbs.tasks import TaskVerbs
+from mcp_manager.verbs.url_elicitation import UrlElicitations
+
+__all__ = ["CallsForCallers", "ForCaller"]
+
+T = TypeVar("T")
+
+_CLOCK: Final = time.monotonic_ns
+
+
+class CallsForCallers(TaskVerbs):
+    """Bind calls to callers; subclasses provide the parts that the calls go through."""
+
+    _dispatcher: Dispatcher
+    _url_elicitations: UrlElicitations
+
+    def for_caller(self, caller: Caller) -> ForCaller:
+        """Return what makes calls for a caller, on sessions of its own and with its credentials.
+
+        The returned object is cheap and holds no session: make one for each call, or keep it. A session with a server
+        begins with the caller's first call; ``max_caller_sessions`` and ``caller_idle_s`` of the server say when it
+        ends. Servers of 2026-07-28 have no sessions; their cached results are still kept apart.
+
+        A program has one session for all callers: it takes calls of a caller without ``headers`` and ``auth``, and
+        refuses others.
+
+        Parameters
+        ----------
+        caller
+            Whom the calls are made for.
+
+        Raises
+        ------
+        InvalidRequestError
+            It is no :class:`Caller`.
+        """
+        if not isinstance(caller, Caller):
+            raise InvalidRequestError(f"Invalid caller: it must be a Caller, not {type(caller).__name__}")
+        return ForCaller(self, caller)
+
+    @abstractmethod
+    def _check_running(self) -> None:
+        """Raise :class:`NotRunningError` unless the manager runs on this loop."""
+
+    @abstractmethod
+    def _supervisor_of(self, server_id: str) -> Supervisor:
+        """Return the supervisor of a server; raises :class:`ServerNotFoundError`."""
+
+    @abstractmethod
+    def _next_progress_token(self) -> str:
+        """Return a progress token that no other request has."""
+
+
+class ForCaller(TaskVerbs):
+    """Make calls for one caller: ``execute_raw``, ``execute_text``, ``request`` and the typed methods of MCP.
+
+    They have the parameters, results and errors of those of :class:`~mcp_manager.McpManager`, with these differences: a
+    call is never sent to a fallback server, hedged, or answered with a kept result; calls without a ``key`` have the
+    caller's principal as their key; and a 401, 403 or 429 counts neither against the server nor against its circuit.
+
+    Parameters
+    ----------
+    manager
+        The manager whose servers are called.
+    caller
+        Whom the calls are made for.
+    """
+
+    def __init__(self, manager: CallsForCallers, caller: Caller) -> None:
+        self._manager = manager
+        self.caller = caller
+
+    def __repr__(self) -> str:
+        return f"<ForCaller {self.caller!r}>"
+
+    async def execute_raw(
+        self, server_id: str | Selector, request: bytes, *, timeout: float | None = None, key: str | None = None
+    ) -> bytes:
+        """Send one JSON-RPC request as bytes and return the response as bytes; see :meth:`McpManager.execute_raw`."""
+        message, reply = await self._execute(server_id, request, timeout, key, False)
+        return b"null" if reply is None else reply.take_frame(message.id_raw)
+
+    async def execute_text(
+        self, server_id: str | Selector, request: str, *, timeout: float | None = None, key: str | None = None
+    ) -> str:
+        """Send one JSON-RPC request as text and return the response as text; see :meth:`McpManager.execute_raw`."""
+        message, reply = await self._execute(server_id, request, timeout, key, True)
+        return "null" if reply is None else reply.take_text(message.id_raw)
+
+    async def _execute(
+        self, server_id: str | Selector, request: Any, timeout: float | None, key: str | None, as_text: bool
+    ) -> tuple[Message, Message | None]:
+        """Return the request, and the reply to it, ``None`` for a notification."""
+        self._manager._check_running()
+        try:
+            message = scan(encode_text(request) if as_text else request)
+        except FrameError as error:
+            raise invalid_request(error) from None
+        except TypeError:
+            raise arguments.wrong_call(server_id, request) from None
+        method = message.method
+        if method is None:
+            raise invalid_request(None)
+        if isinstance(server_id, Selector):
+            return await self._routed(
+                server_id,
+                Operation(method, tool_of(message.params), key),
+                timeout,
+                lambda chosen, left: self._execute(chosen, request, left, key, as_text),
+            )
+        call = self._call(server_id, method, message, timeout, key)
+        with calling(self.caller):
+            if message.id_raw is None and is_notification(method):
+                await self._manager._dispatcher.notify(call)
+                return message, None
+            return message, await self._manager._dispatcher.make(call)
+
+    def _call(
+        self, server_id: str, method: str, request: Sendable, timeout: float | None, key: str | None = None
+    ) -> Call:
+        """Return the call of a request; raises if it cannot be made for this caller."""
+        supervisor = self._manager._supervisor_of(server_id)
+        # Refuses what the server cannot take, before anything is counted.
+        self._template(supervisor)
+        arguments.check_key(key)
+        now_ns = _CLOCK()
+        timeout_ns = supervisor.request_timeout_ns if timeout is None else arguments.timeout_in_ns(timeout)
+        # Without a key of its own, the principal is the key: its calls stay together where the server's balancing says
+        # so, and need fewer sessions.
+        where = Where(key=f"{self.caller.principal}\0{key or ''}")
+        return Call(supervisor, method, request, now_ns, now_ns + timeout_ns, where=where, caller=self.caller)
+
+    async def call(
+        self,
+        server_id: str,
+        method: str,
+        params: object = None,
+        *,
+        timeout: float | None = None,
+        key: str | None = None,
+        on_progress: ProgressCallback | None = None,
+    ) -> Message:
+        """Send a request and return the reply as received: the seam under :meth:`request` and the typed verbs."""
+        manager = self._manager
+        manager._check_running()
+        token = ""
+        if on_progress is not None:
+            token = manager._next_progress_token()
+            params = with_progress_token(params, token)
+        outgoing = Request(encode_method(method), None if params is None else encode_params(params))
+        call = self._call(server_id, method, outgoing, timeout, key)
+        containment = self._template(call.supervisor).containment
+        reports = None if on_progress is None else ProgressReports(on_progress, containment)
+        if reports is not None:
+            call.progress = (token, reports)
+        try:
+            with calling(self.caller):
+                reply = await manager._dispatcher.make(call)
+                if reply.kind == ERROR and await manager._url_elicitations.satisfied(
+                    containment, reply, call.deadline_ns
+                ):
+                    again = self._call(server_id, method, outgoing, timeout, key)
+                    again.deadline_ns, again.progress = call.deadline_ns, call.progress
+                    reply = await manager._dispatcher.make(again)
+            if reports is not None:
+                await reports.finish(call.deadline_ns)
+            return reply
+        finally:
+            if reports is not None:
+                await reports.aclose()
+
+    async def _routed(
+        self,
+        selector: Selector,
+        operation: Operation,
+        timeout: float | None,
+        attempt: Callable[[str, float | None], Awaitable[T]],
+    ) -> T:
+        return await self._manager._routed(selector, operation, timeout, attempt)
+
+    async def _page(
+        self, server_id: str, method: str, params: object, place: object | None, timeout: float | None
+    ) -> tuple[Message, object]:
+        manager = self._manager
+        manager._check_running()
+        supervisor = manager._supervisor_of(server_id)
+        callers = manager._dispatcher.callers_of(server_id)
+        outgoing = Request(encode_method(method), None if params is None else encode_params(params))
+        call = self._call(server_id, method, outgoing, timeout)
+        if place is not None:
+            for instance in supervisor.instances:
+                if callers.generation(instance, self.caller) == place:
+                    call.where = Where(instance.backend)
+                    break
+            else:
+                raise RpcError(INVALID_PARAMS, "the session that has the rest of the list is gone", server_id=server_id)
+        with calling(self.caller):
+            reply, used = await manager._dispatcher.call_on(call)
+        return reply, callers.generation(used, self.caller)
+
+    def _template(self, supervisor: Supervisor) -> SessionTemplate:
+        callers = self._manager._dispatcher.callers_of(supervisor.server_id)
+        return callers.template(supervisor.template, self.caller)
+
+    def _template_of(self, server_id: str) -> SessionTemplate | None:
+        own = self._manager._template_of(server_id)
+        return None if own is None else self._manager._dispatcher.callers_of(server_id).template(own, self.caller)
+
+    def _outputs(self, server_id: str) -> OutputSchemas | None:
+        template = self._template_of(server_id)
+        return template.knowledge.outputs if template is not None and template.config.validate_output else None
+
+    def _hints(self, server_id: str) -> ToolHints | None:
+        return None
+
+    def _stamp(self, server_id: str) -> tuple[object, ...]:
+        template = self._template_of(server_id)
+        if template is None:
+            return ()
+        callers = self._manager._dispatcher.callers_of(server_id)
+        instances = self._manager._supervisor_of(server_id).instances
+        fresh_until = template.knowledge.cache.fresh_until(LIST_TOOLS)
+        return template, fresh_until, *(callers.generation(each, self.caller) for each in instances)

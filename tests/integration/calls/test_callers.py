@@ -1,0 +1,454 @@
+"""Calls for callers: whose credentials are sent on which session, and that nothing of one reaches another."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import pickle
+import sys
+from typing import Any
+
+import msgspec
+import pytest
+from support.calls import CALM, deployed, echo, text_of
+from support.era_server import HANDSHAKE, STATELESS
+from support.faults import Hold
+from support.guarded import GuardedServer
+from support.processes import sdk_http
+from support.scripted import Request, ScriptedServer
+
+from mcp_manager import (
+    AuthError,
+    Caller,
+    CallError,
+    ElicitationRequest,
+    Handlers,
+    InvalidRequestError,
+    McpManager,
+    OverloadedError,
+    ServerState,
+    current_caller,
+)
+
+CANARY = "canary-7a2f9d"
+OWN: dict[str, Any] = {"auth": {"type": "bearer", "token": "own-token"}}
+TOKENS = {"Bearer own-token", "Bearer alice", "Bearer bob"}
+ALICE, BOB = Caller("alice", auth="alice"), Caller("bob", auth="bob")
+
+
+async def who(manager: McpManager, caller: Caller | None, **options: Any) -> str:
+    """Call a tool and return the credential that the server saw."""
+    calls: Any = manager if caller is None else manager.for_caller(caller)
+    result = await calls.call_tool("a", "echo", {"text": "x"}, **options)
+    seen: str = result.meta["caller"]
+    return seen
+
+
+def is_apart(server: GuardedServer) -> bool:
+    """Whether no session was used with two credentials."""
+    return all(len(credentials) == 1 for credentials in server.seen.values())
+
+
+# Sessions
+
+
+async def test_each_principal_has_a_session_of_its_own() -> None:
+    with GuardedServer(TOKENS) as server:
+        async with deployed(server, **OWN) as manager:
+            for caller, seen in ((ALICE, "Bearer alice"), (BOB, "Bearer bob"), (None, "Bearer own-token")) * 3:
+                assert await who(manager, caller) == seen
+            assert len(server.requests_of("initialize")) == 3
+            assert is_apart(server)
+        assert server.live_sessions == set()
+
+
+async def test_one_handshake_serves_all_first_calls_of_a_principal() -> None:
+    with GuardedServer(TOKENS) as server:
+        async with deployed(server, **OWN) as manager:
+            assert set(await asyncio.gather(*(who(manager, ALICE) for _ in range(50)))) == {"Bearer alice"}
+            assert len(server.requests_of("initialize")) == 2
+
+
+async def test_a_caller_with_a_principal_alone_has_its_own_session_with_the_credentials_of_the_server() -> None:
+    with GuardedServer(TOKENS) as server:
+        async with deployed(server, **OWN) as manager:
+            assert await who(manager, Caller("carol")) == "Bearer own-token"
+            assert await who(manager, Caller("dave")) == "Bearer own-token"
+            assert len(server.requests_of("initialize")) == 3
+
+
+async def test_the_same_principal_with_and_without_credentials_is_kept_apart() -> None:
+    with GuardedServer(TOKENS) as server:
+        async with deployed(server, **OWN) as manager:
+            assert await who(manager, Caller("alice")) == "Bearer own-token"
+            assert await who(manager, ALICE) == "Bearer alice"
+            assert is_apart(server)
+
+
+async def test_a_lost_session_of_a_caller_is_made_anew_and_the_others_stay() -> None:
+    with GuardedServer(TOKENS) as server:
+        async with deployed(server, **OWN) as manager:
+            await who(manager, ALICE)
+            await who(manager, BOB)
+            (lost,) = [each for each, seen in server.seen.items() if seen == {"Bearer alice"}]
+            server._live_sessions.discard(lost)
+            assert await who(manager, ALICE) == "Bearer alice"
+            assert await who(manager, BOB) == "Bearer bob"
+            assert len(server.requests_of("initialize")) == 4
+
+
+async def test_a_newer_token_of_a_principal_is_used_on_its_session() -> None:
+    with GuardedServer(TOKENS) as server:
+        async with deployed(server, **OWN) as manager:
+            assert await who(manager, ALICE) == "Bearer alice"
+            server.valid.add("Bearer alice-2")
+            assert await who(manager, Caller("alice", auth="alice-2")) == "Bearer alice-2"
+            assert len(server.requests_of("initialize")) == 2
+
+
+async def test_header_fields_of_a_caller_replace_those_of_the_server() -> None:
+    headers = {"X-Tenant": "fixed", "X-Other": "kept"}
+    with GuardedServer(TOKENS) as server:
+        async with deployed(server, headers=headers, **OWN) as manager:
+            assert await who(manager, Caller("t", headers={"x-tenant": "one"})) == "Bearer own-token"
+            sent = server.requests_of("tools/call")[-1].headers
+            assert (sent["x-tenant"], sent["x-other"]) == ("one", "kept")
+            assert await who(manager, Caller("t", headers={"authorization": "Bearer alice"})) == "Bearer alice"
+            assert server.requests_of("tools/call")[-1].headers["x-tenant"] == "fixed"
+
+
+async def test_a_function_of_a_caller_is_asked_once_and_again_after_a_401() -> None:
+    asked = 0
+
+    async def token() -> str:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+        return f"alice-{asked}"
+
+    caller = Caller("alice", auth=token)
+    with GuardedServer({"Bearer own-token", "Bearer alice-1"}) as server:
+        async with deployed(server, **OWN) as manager:
+            await asyncio.gather(*(who(manager, caller) for _ in range(10)))
+            assert asked == 1
+            server.valid = {"Bearer own-token", "Bearer alice-2"}
+            assert set(await asyncio.gather(*(who(manager, caller) for _ in range(10)))) == {"Bearer alice-2"}
+            assert asked == 2
+
+
+# Their end
+
+
+async def test_the_session_that_was_not_used_for_longest_makes_room() -> None:
+    with GuardedServer({"Bearer own-token", *(f"Bearer {number}" for number in range(5))}) as server:
+        async with deployed(server, max_caller_sessions=3, **OWN) as manager:
+            for number in range(5):
+                await who(manager, Caller(f"p{number}", auth=f"{number}"))
+            await server.wait_for("DELETE", 2)
+            gone = [each.headers["authorization"] for each in server.requests_of("DELETE")]
+            assert sorted(gone) == ["Bearer 0", "Bearer 1"]
+            await who(manager, Caller("p4", auth="4"))
+            assert len(server.requests_of("initialize")) == 6
+        assert server.live_sessions == set()
+
+
+async def test_sessions_in_use_are_not_ended_to_make_room() -> None:
+    with GuardedServer(TOKENS) as server:
+        gate = Hold()
+        server.script("tools/call", gate)
+        async with deployed(server, max_caller_sessions=1, **OWN) as manager:
+            first = asyncio.create_task(who(manager, ALICE))
+            await server.wait_for("tools/call", 1)
+            with pytest.raises(OverloadedError, match="all 1 sessions of callers are in use") as caught:
+                await who(manager, BOB)
+            assert caught.value.delivery == "not_sent"
+            gate.release()
+            await first
+            assert await who(manager, BOB) == "Bearer bob"
+            assert manager.server("a").state is ServerState.HEALTHY
+
+
+async def test_an_idle_session_is_ended() -> None:
+    with GuardedServer(TOKENS) as server:
+        async with deployed(server, caller_idle_s=0.05, **OWN) as manager:
+            await who(manager, ALICE)
+            await server.wait_for("DELETE")
+            assert server.requests_of("DELETE")[0].headers["authorization"] == "Bearer alice"
+            assert await who(manager, ALICE) == "Bearer alice"
+
+
+@pytest.mark.parametrize("how", ["undeploy", "stop", "redeploy", "scale"])
+async def test_sessions_end_with_their_server(how: str) -> None:
+    with GuardedServer(TOKENS) as server:
+        async with deployed(server, drain_timeout_s=1.0, **OWN) as manager:
+            await asyncio.gather(who(manager, ALICE), who(manager, BOB))
+            match how:
+                case "undeploy":
+                    await manager.undeploy("a")
+                case "stop":
+                    await manager.stop()
+                case "redeploy":
+                    await manager.redeploy("a", {"url": server.url, **CALM, **OWN, "tags": ["new"]})
+                case "scale":
+                    await manager.scale("a", 0)
+            await server.wait_for("DELETE", 3)
+            ended = {each.headers["authorization"] for each in server.requests_of("DELETE")}
+            assert ended == TOKENS
+            if how == "redeploy":
+                assert await who(manager, ALICE) == "Bearer alice"
+
+
+# What they learn
+
+
+@pytest.mark.parametrize("speaks", [HANDSHAKE, STATELESS])
+async def test_lists_and_results_are_kept_apart(speaks: str) -> None:
+    class Private(GuardedServer):
+        def answer(self, request: Request) -> Any:
+            status, headers, reply = super().answer(request)
+            if request.method == "tools/list" and reply is not None and "result" in reply:
+                name = request.headers["authorization"].removeprefix("Bearer ")
+                tool = {"name": name, "inputSchema": {"type": "object"}}
+                caching = {"ttlMs": 60_000, "cacheScope": "public", "resultType": "complete"}
+                reply = {**reply, "result": {"tools": [tool], **(caching if speaks == STATELESS else {})}}
+            return status, headers, reply
+
+    with Private(TOKENS, speaks=(speaks,)) as server:
+        async with deployed(server, **OWN) as manager:
+            for _ in range(2):
+                assert [each.name for each in await manager.list_tools("a")] == ["own-token"]
+                assert [each.name for each in await manager.for_caller(ALICE).list_tools("a")] == ["alice"]
+                assert [each.name for each in await manager.for_caller(BOB).list_tools("a")] == ["bob"]
+            assert len(server.requests_of("tools/list")) == (3 if speaks == STATELESS else 6)
+            assert is_apart(server)
+
+
+async def test_a_stateless_server_gets_the_credentials_with_each_request() -> None:
+    with GuardedServer(TOKENS, speaks=(STATELESS,)) as server:
+        async with deployed(server, **OWN) as manager:
+            for caller, seen in ((ALICE, "Bearer alice"), (BOB, "Bearer bob"), (None, "Bearer own-token")) * 2:
+                assert await who(manager, caller) == seen
+            server.valid.add("Bearer alice-2")
+            assert await who(manager, Caller("alice", auth="alice-2")) == "Bearer alice-2"
+        assert server.requests_of("initialize") == []
+
+
+async def test_output_schemas_of_one_caller_are_not_applied_to_another() -> None:
+    class Strict(GuardedServer):
+        def answer(self, request: Request) -> Any:
+            status, headers, reply = super().answer(request)
+            if (
+                request.method == "tools/list"
+                and reply is not None
+                and request.headers["authorization"] == "Bearer bob"
+            ):
+                schema = {"type": "object", "required": ["n"]}
+                tool = {"name": "echo", "inputSchema": {"type": "object"}, "outputSchema": schema}
+                reply = {**reply, "result": {"tools": [tool]}}
+            return status, headers, reply
+
+    with Strict(TOKENS) as server:
+        async with deployed(server, **OWN) as manager:
+            await manager.for_caller(BOB).list_tools("a")
+            await who(manager, ALICE)
+            await who(manager, None)
+            with pytest.raises(CallError, match="output schema"):
+                await who(manager, BOB)
+
+
+async def test_cookies_are_kept_apart() -> None:
+    with GuardedServer(TOKENS) as server:
+        server.cookie = lambda request: f"who={request.headers['authorization'].removeprefix('Bearer ')}"
+        async with deployed(server, **OWN) as manager:
+            for caller in (ALICE, BOB, None, ALICE, BOB, None):
+                await who(manager, caller)
+        for request in server.requests:
+            cookie = request.headers.get("cookie")
+            assert cookie in (None, f"who={request.headers['authorization'].removeprefix('Bearer ')}")
+        assert len([each for each in server.requests if "cookie" in each.headers]) > 6
+
+
+async def test_a_redirect_to_another_origin_does_not_get_the_credentials() -> None:
+    class Redirecting(GuardedServer):
+        target = ""
+
+        def answer(self, request: Request) -> Any:
+            if request.method == "tools/call":
+                return 307, {"Location": self.target}, None
+            return super().answer(request)
+
+    with ScriptedServer() as other, Redirecting(TOKENS) as server:
+        server.target = other.url
+        async with deployed(server, **OWN) as manager:
+            with pytest.raises(CallError, match="redirects"):
+                await who(manager, ALICE)
+        assert other.requests == []
+
+
+async def test_a_fallback_server_does_not_get_the_credentials() -> None:
+    with ScriptedServer() as other, GuardedServer(TOKENS) as server:
+        async with deployed(server, fallback={"tag": "spare"}, **OWN) as manager:
+            await manager.deploy("b", {"url": other.url, **CALM, "tags": ["spare"]})
+            other.forget()
+            server.refuse_connections()
+            with pytest.raises(CallError):
+                await who(manager, ALICE)
+            assert other.requests == []
+
+
+# What refusals mean
+
+
+async def test_the_refusal_of_a_caller_says_nothing_about_the_server() -> None:
+    settings = {**CALM, "breaker": {"consecutive_failures": 2, "min_calls": 2}, "health": {"settle_s": 0.0}}
+    with GuardedServer(TOKENS) as server:
+        async with McpManager() as manager:
+            await manager.deploy("a", {"url": server.url, **settings, **OWN})
+            for _ in range(30):
+                with pytest.raises(AuthError, match="refused the credentials") as caught:
+                    await who(manager, Caller("eve", auth=CANARY))
+                assert caught.value.delivery == "not_sent"
+                assert caught.value.hint == "check the headers and auth of the caller"
+            view = manager.server("a")
+            assert view.state is ServerState.HEALTHY
+            assert await who(manager, None) == "Bearer own-token"
+            assert 'status="auth_error"' in manager.metrics_text()
+
+
+async def test_nothing_of_a_caller_is_shown(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Quoting(GuardedServer):
+        def answer(self, request: Request) -> Any:
+            if request.method == "tools/call":
+                error = {"code": -32600, "message": f"not {request.headers['authorization']}"}
+                return 400, {}, {"jsonrpc": "2.0", "id": request.id, "error": error}
+            return super().answer(request)
+
+    caplog.set_level(logging.DEBUG)
+    caller = Caller(f"{CANARY}-principal", headers={"X-Secret": f"{CANARY}-field"}, auth=f"{CANARY}-token")
+    outputs = [repr(caller), str(caller)]
+    with Quoting({*TOKENS, f"Bearer {CANARY}-token"}) as server:
+        async with deployed(server, **OWN) as manager:
+            view = manager.for_caller(caller)
+            with pytest.raises(Exception, match="not ") as caught:
+                await view.call_tool("a", "echo", {})
+            error = pickle.loads(pickle.dumps(caught.value))
+            outputs += [str(error), repr(error), repr(view), repr(manager.server("a")), manager.metrics_text()]
+            outputs += [repr(manager.flight_records()), msgspec.json.encode(manager.snapshot()).decode()]
+    outputs += [caplog.text, *capfd.readouterr()]
+    assert [each for each in outputs if CANARY in each] == []
+    copy = pickle.loads(pickle.dumps(caller))
+    assert copy == caller
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"principal": ""},
+        {"principal": 5},
+        {"principal": "x" * 1025},
+        {"headers": {"X": "a\r\nY: b"}},
+        {"headers": {"X Y": "a"}},
+        {"headers": {"Host": "a"}},
+        {"headers": {"X": 5}},
+        {"headers": 5},
+        {"auth": "two words"},
+        {"auth": ""},
+        {"auth": 5},
+        {"capabilities": 5},
+        {"capabilities": {"x": object()}},
+    ],
+)
+def test_what_no_caller_can_have(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequestError, match="Invalid caller"):
+        Caller(**{"principal": "p", **wrong})
+
+
+async def test_only_callers_can_be_called_for() -> None:
+    async with McpManager() as manager:
+        with pytest.raises(InvalidRequestError, match="must be a Caller"):
+            manager.for_caller("alice")  # type: ignore[arg-type]
+
+
+# Programs
+
+
+async def test_a_program_takes_no_credentials_of_callers() -> None:
+    program = {"command": sys.executable, "args": ["-P", "-m", "mcp_manager.cli.demo_servers.stdio_server"], **CALM}
+    async with McpManager() as manager:
+        await manager.deploy("a", program)
+        for caller in (ALICE, Caller("x", headers={"X": "y"})):
+            with pytest.raises(InvalidRequestError, match="cannot be carried to a stdio server") as caught:
+                await manager.for_caller(caller).call_tool("a", "echo", {"text": "x"})
+            assert caught.value.delivery == "not_sent"
+        result = await manager.for_caller(Caller("carol")).call_tool("a", "echo", {"text": "shared"})
+        assert result.text == "shared"
+
+
+# All ways to call
+
+
+async def test_requests_as_bytes_and_text_and_notifications() -> None:
+    with GuardedServer(TOKENS) as server:
+        async with deployed(server, **OWN) as manager:
+            calls = manager.for_caller(ALICE)
+            assert text_of(await calls.execute_raw("a", echo("raw", 7))) == "raw"
+            assert json.loads(await calls.execute_text("a", echo("text", "id").decode()))["id"] == "id"
+            assert await calls.execute_text("a", '{"method": "notifications/x"}') == "null"
+            assert await calls.request("a", "ping") == {}
+            with pytest.raises(InvalidRequestError):
+                await calls.execute_raw("a", "text")  # type: ignore[arg-type]
+            with pytest.raises(InvalidRequestError):
+                await calls.execute_raw("a", b"{}")
+            with pytest.raises(InvalidRequestError):
+                await calls.execute_raw("a", echo("x"), key=5)  # type: ignore[arg-type]
+            later = [each for each in server.requests if each.number > server.requests_of("initialize")[1].number]
+            assert {each.headers["authorization"] for each in later} == {"Bearer alice"}
+
+
+async def test_a_handler_can_tell_for_whom_the_server_asks() -> None:
+    asked_for: list[Caller | None] = []
+
+    def fill_in(server_id: str, asked: ElicitationRequest) -> dict[str, Any]:
+        asked_for.append(current_caller())
+        return asked.accept({"name": "x"})
+
+    with GuardedServer(TOKENS, speaks=(STATELESS,)) as server:
+        async with deployed(server, handlers=Handlers(elicitation=fill_in), **OWN) as manager:
+            await asyncio.gather(
+                manager.for_caller(ALICE).call_tool("a", "ask", {}),
+                manager.for_caller(BOB).call_tool("a", "ask", {}),
+                manager.call_tool("a", "ask", {}),
+            )
+            assert current_caller() is None
+    principals = [None if each is None else each.principal for each in asked_for]
+    assert sorted(principals, key=str) == [None, "alice", "bob"]
+
+
+async def test_a_caller_declares_the_capabilities_that_it_has() -> None:
+    with GuardedServer(TOKENS) as server:
+        async with deployed(server, handlers=Handlers(roots=[]), **OWN) as manager:
+            await who(manager, Caller("alice", auth="alice", capabilities={"sampling": {}}))
+            await who(manager, ALICE)
+        declared = [each.params["capabilities"] for each in server.requests_of("initialize")]
+        assert [sorted(each) for each in declared] == [["roots"], ["sampling"], ["roots"]]
+
+
+@pytest.mark.parametrize("sse", [False, pytest.param(True, marks=pytest.mark.slow)])
+async def test_questions_of_a_real_server_reach_a_handler_that_knows_the_caller(sse: bool) -> None:
+    def fill_in(server_id: str, asked: ElicitationRequest) -> dict[str, Any]:
+        caller = current_caller()
+        assert caller is not None
+        return asked.accept({"name": caller.principal})
+
+    with sdk_http(sse=sse) as server:
+        async with McpManager(handlers=Handlers(elicitation=fill_in)) as manager:
+            settings = {"url": server.url, **CALM, "protocol_version": HANDSHAKE, "connect": "lazy"}
+            await manager.deploy("a", {**settings, "connect_timeout_s": 10.0})
+            names = [f"user-{number}" for number in range(5)]
+            results = await asyncio.gather(
+                *(manager.for_caller(Caller(name, headers={"X-User": name})).call_tool("a", "elicit") for name in names)
+            )
+            assert all(name in result.text for name, result in zip(names, results, strict=True))
