@@ -115,11 +115,13 @@ class CallerSessions:
     def __init__(self) -> None:
         # The one that was not used for longest comes first.
         self._guests: OrderedDict[object, _Guest] = OrderedDict()
+        # The sessions; a principal without any counts as one, because what it learned is kept.
+        self._count = 0
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
     def __len__(self) -> int:
-        return sum(max(1, len(guest.keepers)) for guest in self._guests.values())
+        return self._count
 
     def template(self, own: SessionTemplate, caller: Caller) -> SessionTemplate:
         """Return what a caller's sessions are made from and have learned.
@@ -159,7 +161,9 @@ class CallerSessions:
             try:
                 if guest.keepers:
                     self._make_room(host.template)
-                keeper = guest.keepers[host] = host.guest(guest.template, self)
+                keeper = host.guest(guest.template, self)
+                self._count += bool(guest.keepers)
+                guest.keepers[host] = keeper
             finally:
                 guest.calls -= 1
         guest.calls += 1
@@ -179,7 +183,11 @@ class CallerSessions:
     def host_ended(self, host: HostInstance) -> None:
         """Forget the sessions of an instance that has ended."""
         for guest in list(self._guests.values()):
-            if guest.keepers.pop(host, None) is not None and not guest.keepers and not guest.calls:
+            if guest.keepers.pop(host, None) is None:
+                continue
+            if guest.keepers:
+                self._count -= 1
+            elif not guest.calls:
                 self._forget(guest)
 
     def close(self) -> None:
@@ -195,6 +203,7 @@ class CallerSessions:
         if guest is None:
             self._make_room(own)
             guest = self._guests[key] = _Guest(key, own.for_caller(caller))
+            self._count += 1
         elif guest.template.caller is not None:
             guest.template.caller.take(caller)
         self._used(guest)
@@ -222,7 +231,8 @@ class CallerSessions:
             host.dismiss(keeper)
 
     def _forget(self, guest: _Guest) -> None:
-        self._guests.pop(guest.key, None)
+        if self._guests.pop(guest.key, None) is not None:
+            self._count -= max(1, len(guest.keepers))
         credentials = guest.template.caller
         if credentials is not None:
             credentials.stop()

@@ -27,7 +27,9 @@ from mcp_manager import (
     InvalidRequestError,
     McpManager,
     OverloadedError,
+    Selector,
     ServerState,
+    SessionLostError,
     current_caller,
 )
 
@@ -452,3 +454,77 @@ async def test_questions_of_a_real_server_reach_a_handler_that_knows_the_caller(
                 *(manager.for_caller(Caller(name, headers={"X-User": name})).call_tool("a", "elicit") for name in names)
             )
             assert all(name in result.text for name, result in zip(names, results, strict=True))
+
+
+async def test_the_pages_of_a_list_come_from_one_session_of_the_caller() -> None:
+    class Paging(GuardedServer):
+        def answer(self, request: Request) -> Any:
+            status, headers, reply = super().answer(request)
+            if request.method == "tools/list" and reply is not None and "result" in reply:
+                session_id = request.headers["mcp-session-id"]
+                given = (request.params or {}).get("cursor", f"{session_id}/0")
+                if given.partition("/")[0] != session_id:
+                    error = {"code": -32602, "message": "no such cursor"}
+                    return 200, headers, {"jsonrpc": "2.0", "id": request.id, "error": error}
+                number = int(given.partition("/")[2])
+                page: dict[str, Any] = {"tools": [{"name": f"tool-{number}", "inputSchema": {"type": "object"}}]}
+                if number < 4:
+                    page["nextCursor"] = f"{session_id}/{number + 1}"
+                reply = {**reply, "result": page}
+            return status, headers, reply
+
+    with Paging(TOKENS) as server:
+        async with deployed(server, instances=3, **OWN) as manager:
+            for caller in (ALICE, BOB):
+                tools = await manager.for_caller(caller).list_tools("a")
+                assert [each.name for each in tools] == [f"tool-{number}" for number in range(5)]
+            assert is_apart(server)
+
+
+async def test_a_selector_routes_calls_of_callers() -> None:
+    with GuardedServer(TOKENS) as server:
+        async with deployed(server, tags=["x"], **OWN) as manager:
+            result = await manager.for_caller(ALICE).call_tool(Selector(tag="x"), "echo", {"text": "1"})
+            assert result.meta == {"caller": "Bearer alice"}
+            reply = await manager.for_caller(BOB).execute_raw(Selector(tag="x"), echo("2"), key="k")
+            assert text_of(reply) == "2"
+            assert is_apart(server)
+
+
+async def test_consistent_balancing_keeps_a_caller_on_one_instance() -> None:
+    with GuardedServer({"Bearer own-token", *(f"Bearer {number}" for number in range(20))}) as server:
+        async with deployed(server, instances=4, balancing={"policy": "consistent"}, **OWN) as manager:
+            for number in range(20):
+                caller = Caller(f"user-{number}", auth=f"{number}")
+                await asyncio.gather(*(who(manager, caller) for _ in range(5)))
+            assert len(server.requests_of("initialize")) == 4 + 20
+
+
+async def test_progress_of_a_real_server_reaches_the_call_of_the_caller() -> None:
+    reports: dict[str, list[float]] = {"alice": [], "bob": []}
+    with sdk_http() as server:
+        async with McpManager() as manager:
+            settings = {**CALM, "connect": "lazy", "connect_timeout_s": 10.0}
+            await manager.deploy("a", {"url": server.url, **settings})
+            await asyncio.gather(
+                *(
+                    manager.for_caller(Caller(name)).call_tool(
+                        "a",
+                        "progress",
+                        {"steps": 3},
+                        on_progress=lambda progress, *_, name=name: reports[name].append(progress),
+                    )
+                    for name in reports
+                )
+            )
+    assert reports["alice"] == reports["bob"] != []
+
+
+async def test_hard_affinity_reports_the_lost_session_of_a_caller() -> None:
+    with GuardedServer(TOKENS) as server:
+        async with deployed(server, balancing={"affinity": "hard"}, **OWN) as manager:
+            await who(manager, ALICE)
+            server.expire_sessions()
+            with pytest.raises(SessionLostError, match="the session of this key is lost"):
+                await who(manager, ALICE)
+            assert await who(manager, ALICE) == "Bearer alice"

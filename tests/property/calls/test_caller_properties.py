@@ -130,8 +130,11 @@ async def played(steps: list[tuple[str, str, int]], speaks: str, most: int) -> N
             settings = {**CALM, "auth": {"type": "bearer", "token": "itself.0"}, "max_caller_sessions": most}
             await manager.deploy("a", {"url": server.url, **settings, "drain_timeout_s": 1.0})
             world = World(server, manager)
+            callers = manager._dispatcher.callers_of("a")
             for step in steps:
                 await world.step(*step)
+                kept = [max(1, len(each.keepers)) for each in callers._guests.values()]
+                assert sum(kept) == len(callers) <= most
             ended = await asyncio.gather(*world.under_way, return_exceptions=True)
             for each in ended:
                 if isinstance(each, BaseException) and not isinstance(each, asyncio.CancelledError):
