@@ -11,12 +11,14 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.calls import CALM, deployed, echo, text_of
+from support.calls import CALM, deployed, echo, eventually, text_of
 from support.era_server import HANDSHAKE, STATELESS
 from support.faults import Hold
 from support.guarded import GuardedServer
 from support.processes import sdk_http
 from support.scripted import Request, ScriptedServer
+from support.stateless_server import StatelessServer
+from support.streams import StandingStreams
 
 from mcp_manager import (
     AuthError,
@@ -528,3 +530,58 @@ async def test_hard_affinity_reports_the_lost_session_of_a_caller() -> None:
             with pytest.raises(SessionLostError, match="the session of this key is lost"):
                 await who(manager, ALICE)
             assert await who(manager, ALICE) == "Bearer alice"
+
+
+async def test_the_subscription_of_a_caller_is_its_own_and_outlives_its_idle_time() -> None:
+    news: asyncio.Queue[tuple[str, str | None]] = asyncio.Queue()
+
+    def updated(server_id: str, uri: str) -> None:
+        caller = current_caller()
+        news.put_nowait((uri, None if caller is None else caller.principal))
+
+    with StatelessServer() as server:
+        async with deployed(server, handlers=Handlers(on_resource_updated=updated), caller_idle_s=0.05) as manager:
+            await manager.for_caller(ALICE).subscribe("a", "file:///of-alice")
+            await manager.for_caller(BOB).subscribe("a", "file:///of-bob")
+            by_uri = {each.asked["resourceSubscriptions"][0]: each for each in server.streams}
+            for name in ("alice", "bob"):
+                stream = by_uri[f"file:///of-{name}"]
+                assert stream.asked["resourceSubscriptions"] == [f"file:///of-{name}"]
+                assert stream.request.headers["authorization"] == f"Bearer {name}"
+            callers = manager._dispatcher.callers_of("a")
+            await manager.for_caller(Caller("carol")).ping("a")
+            assert len(callers) == 3
+            await eventually(lambda: len(callers) == 2, "the end of the session without a subscription")
+            for name in ("alice", "bob"):
+                uri = f"file:///of-{name}"
+                server.tell("notifications/resources/updated", {"uri": uri}, stream=by_uri[uri])
+                assert await asyncio.wait_for(news.get(), 10) == (uri, name)
+            await manager.for_caller(ALICE).unsubscribe("a", "file:///of-alice")
+            await manager.for_caller(BOB).unsubscribe("a", "file:///of-bob")
+            await server.wait_for_streams(0)
+            await eventually(lambda: len(callers) == 0, "the end of the idle sessions")
+
+
+async def test_what_a_caller_learned_of_tools_is_forgotten_when_they_change() -> None:
+    streams = StandingStreams()
+
+    class Changing(GuardedServer):
+        def answer(self, request: Request) -> Any:
+            status, headers, reply = super().answer(request)
+            if request.method == "tools/list" and reply is not None:
+                schema = {"type": "object", "required": ["n"]}
+                tool = {"name": "echo", "inputSchema": {"type": "object"}, "outputSchema": schema}
+                reply = {**reply, "result": {"tools": [tool]}}
+            return status, headers, reply
+
+    with Changing(TOKENS) as server:
+        server.script_always("GET", streams)
+        async with deployed(server, **OWN) as manager:
+            await manager.for_caller(ALICE).list_tools("a")
+            await streams.wait(server, 2)
+            (stream,) = [each for each in streams.opened if each.request.headers["authorization"] == "Bearer alice"]
+            stream.say({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
+            outputs = manager.for_caller(ALICE)._outputs("a")
+            assert outputs is not None
+            await eventually(lambda: not outputs.knows("echo"), "the end of what was known")
+            await who(manager, ALICE)
