@@ -203,6 +203,19 @@ async def test_sessions_end_with_their_server(how: str) -> None:
                 assert await who(manager, ALICE) == "Bearer alice"
 
 
+async def test_sessions_of_removed_instances_are_no_longer_counted() -> None:
+    with GuardedServer(TOKENS) as server:
+        async with deployed(server, instances=3, balancing={"policy": "round_robin"}, **OWN) as manager:
+            callers = manager._dispatcher.callers_of("a")
+            for _ in range(3):
+                await who(manager, ALICE)
+            assert len(callers) == 3
+            await manager.scale("a", 1)
+            await eventually(lambda: len(callers) == 1, "the end of the sessions of the other instances")
+            assert await who(manager, ALICE) == "Bearer alice"
+            assert len(callers) == 1
+
+
 # What they learn
 
 
