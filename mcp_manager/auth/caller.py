@@ -36,8 +36,8 @@ class Caller(msgspec.Struct, frozen=True):
         server's configuration gives.
     auth
         A bearer token, or a function that returns one, or header fields by name; it may be a coroutine function, and is
-        called again after a 401. It replaces the server's own ``auth`` and ``headers_command``. ``None``: the server's
-        own credentials are sent.
+        called again after a 401. It replaces the server's own ``auth`` and ``headers_command``. If servers need
+        different tokens, make a caller for each. ``None``: the server's own credentials are sent.
     capabilities
         The client capabilities that this caller has; ``None`` for the manager's.
 
@@ -145,7 +145,9 @@ def calling(caller: Caller | Newest) -> Iterator[None]:
     try:
         yield
     finally:
-        _current.reset(token)
+        # A call that its loop dropped is closed in another context, where there is nothing to restore.
+        with contextlib.suppress(ValueError):
+            _current.reset(token)
 
 
 def _wrong(what: str, hint: str = "") -> InvalidRequestError:

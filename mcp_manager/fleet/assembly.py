@@ -75,6 +75,9 @@ class Assembly:
         self._token_store = token_store if token_store is not None else MemoryTokenStore()
         self._redirect_handler = redirect_handler
         self._credentials = arguments.as_settings(credentials, "credentials")
+        for server_id, provide in self._credentials.items():
+            if not callable(provide):
+                raise ConfigError(f"credentials must be functions by server id, not {arguments.shown(server_id)}")
         self._programs = Programs()
         # One for all servers: each access to a method creates another bound method.
         self._make_transport = self._transport

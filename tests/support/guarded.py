@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Final
 
 from support.era_server import EraServer, Response
 from support.scripted import Request
 
-__all__ = ["GuardedServer"]
+from mcp_manager import Caller, McpManager
+
+__all__ = ["ALICE", "BOB", "OWN", "TOKENS", "GuardedServer", "is_apart", "who"]
+
+OWN: Final[dict[str, Any]] = {"auth": {"type": "bearer", "token": "own-token"}}
+"""Settings of a server whose own credential is one of :data:`TOKENS`."""
+TOKENS: Final = {"Bearer own-token", "Bearer alice", "Bearer bob"}
+ALICE, BOB = Caller("alice", auth="alice"), Caller("bob", auth="bob")
 
 
 class GuardedServer(EraServer):
     """Refuse every request whose credential is not among :attr:`valid`, with 401 and a challenge.
 
-    A session belongs to the credential that it was made with, until :meth:`succeed` says that another took its place.
+    ``seen`` has the credentials that each session was used with; the results of ``tools/call`` say who called, in the
+    member ``caller`` of ``_meta``.
 
     Parameters
     ----------
@@ -34,8 +42,6 @@ class GuardedServer(EraServer):
         self.valid = set(valid)
         self.header = header
         self.seen: defaultdict[str, set[str]] = defaultdict(set)
-        # Answers of tools/call tell who called.
-        self.owner: dict[str, str] = {}
 
     def admitted(self) -> list[str]:
         """Return the credentials of all requests, in the order of their arrival, "" for none."""
@@ -57,3 +63,16 @@ class GuardedServer(EraServer):
             result["_meta"] = {"caller": given}
             reply = {**reply, "result": result}
         return status, headers, reply
+
+
+async def who(manager: McpManager, caller: Caller | None, **options: Any) -> str:
+    """Call a tool and return the credential that the server saw."""
+    calls: Any = manager if caller is None else manager.for_caller(caller)
+    result = await calls.call_tool("a", "echo", {"text": "x"}, **options)
+    seen: str = result.meta["caller"]
+    return seen
+
+
+def is_apart(server: GuardedServer) -> bool:
+    """Whether no session was used with two credentials."""
+    return all(len(credentials) == 1 for credentials in server.seen.values())

@@ -406,6 +406,8 @@ async def test_credentials_of_functions_and_of_the_configuration_exclude_each_ot
             await manager.deploy("b", {"command": sys.executable})
     with pytest.raises(ConfigError, match="credentials must be a mapping"):
         McpManager(credentials=5)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="must be functions by server id, not 'a'"):
+        McpManager(credentials={"a": CANARY})  # type: ignore[dict-item]
 
 
 def test_threads_have_it_too() -> None:
