@@ -15,9 +15,11 @@ from mcp_manager.runtime.moved import install_finder
 if TYPE_CHECKING:
     from mcp_manager.auth.caller import Caller, current_caller
     from mcp_manager.auth.redirect import LoopbackRedirect, RedirectHandler
+    from mcp_manager.auth.sources import CredentialProvider
     from mcp_manager.auth.token_store import FileTokenStore, MemoryTokenStore, TokenStore
     from mcp_manager.bindings import PyMcpManager
     from mcp_manager.calls.call_log import FlightRecord
+    from mcp_manager.calls.for_caller import ForCaller
     from mcp_manager.config import (
         AuthConfig,
         BalancingConfig,
@@ -138,6 +140,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ConnectError",
     "ConnectionLostError",
     "ContentBlock",
+    "CredentialProvider",
     "DeadlineExceededError",
     "Delivery",
     "DiscoverResult",
@@ -149,6 +152,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "FleetSnapshot",
     "FleetTool",
     "FlightRecord",
+    "ForCaller",
     "GetPromptResult",
     "Handlers",
     "HealthConfig",
@@ -234,6 +238,7 @@ _MODULE_OF = {
     for module, names in {
         "mcp_manager.auth.caller": "Caller current_caller",
         "mcp_manager.auth.redirect": "LoopbackRedirect RedirectHandler",
+        "mcp_manager.auth.sources": "CredentialProvider",
         "mcp_manager.auth.token_store": "FileTokenStore MemoryTokenStore TokenStore",
         "mcp_manager.bindings": "PyMcpManager",
         "mcp_manager.results": (
@@ -248,6 +253,7 @@ _MODULE_OF = {
             "TlsConfig load_manager_config"
         ),
         "mcp_manager.calls.call_log": "FlightRecord",
+        "mcp_manager.calls.for_caller": "ForCaller",
         "mcp_manager.errors": (
             "AuthError CallError CircuitOpenError ConfigError ConnectError ConnectionLostError "
             "DeadlineExceededError Delivery InputRequiredError InvalidRequestError McpManagerError "
