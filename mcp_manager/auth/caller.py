@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
-from hashlib import blake2b
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -64,11 +63,12 @@ class Caller(msgspec.Struct, frozen=True):
             raise _wrong("auth must be a token or a function")
         if self.capabilities is not None and not isinstance(self.capabilities, Mapping):
             raise _wrong("capabilities must be a mapping")
+        capabilities = None if self.capabilities is None else dict(self.capabilities)
         try:
             check_headers(self.headers, "headers")
             if isinstance(self.auth, str):
                 check_token(self.auth, "auth")
-            msgspec.json.encode(self.capabilities)
+            msgspec.json.encode(capabilities)
         except FieldProblem as problem:
             found = _wrong(f"{problem.path} {problem.text}", problem.hint)
         except (TypeError, ValueError, RecursionError):
@@ -76,6 +76,7 @@ class Caller(msgspec.Struct, frozen=True):
         else:
             # Copies, so that the value cannot change.
             msgspec.structs.force_setattr(self, "headers", dict(self.headers))
+            msgspec.structs.force_setattr(self, "capabilities", capabilities)
             return
         try:
             raise found
@@ -84,6 +85,8 @@ class Caller(msgspec.Struct, frozen=True):
             del found
 
     def __repr__(self) -> str:
+        from hashlib import blake2b  # noqa: PLC0415 - not needed to import the package
+
         digest = blake2b(self.principal.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
         headers = dict.fromkeys(self.headers, "***")
         auth = None if self.auth is None else "***"

@@ -172,7 +172,10 @@ class CallerSessions:
     def left(self, guest: _Guest) -> None:
         """Note the end of a call."""
         guest.calls -= 1
-        self._used(guest)
+        if self._closed and not guest.calls and not guest.keepers:
+            self._forget(guest)
+        else:
+            self._used(guest)
 
     def generation(self, host: Instance, caller: Caller) -> tuple[object, int]:
         """Return a value that changes when the session of a caller changes."""

@@ -16,6 +16,7 @@ from support.processes import sdk_http
 
 from mcp_manager import (
     Caller,
+    CallError,
     ElicitationRequest,
     Handlers,
     InvalidRequestError,
@@ -190,6 +191,29 @@ async def test_sessions_of_removed_instances_are_no_longer_counted() -> None:
             await eventually(lambda: len(callers) == 1, "the end of the sessions of the other instances")
             assert await who(manager, ALICE) == "Bearer alice"
             assert len(callers) == 1
+
+
+@pytest.mark.parametrize("how", ["undeploy", "stop"])
+async def test_a_function_that_hangs_ends_with_the_server(how: str) -> None:
+    asked, ended = asyncio.Event(), asyncio.Event()
+
+    async def never() -> str:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return ""
+
+    with GuardedServer(TOKENS) as server:
+        async with deployed(server, **OWN) as manager:
+            calling = asyncio.create_task(who(manager, Caller("alice", auth=never)))
+            await asked.wait()
+            await (manager.undeploy("a") if how == "undeploy" else manager.stop())
+            with pytest.raises(CallError) as caught:
+                await calling
+            assert caught.value.delivery == "not_sent"
+            await asyncio.wait_for(ended.wait(), 10)
 
 
 # Programs
