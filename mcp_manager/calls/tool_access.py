@@ -21,6 +21,7 @@ from mcp_manager.protocol.tool_rules import (
     UnclearToolError,
     not_allowed,
     permitted_page,
+    resembles_tool_call,
     tool_called,
     unmatched,
 )
@@ -72,9 +73,14 @@ class ToolAccess:
         ToolNotAllowedError
             The server's rules forbid the tool, or the request does not say clearly which one it is.
         """
-        if method != CALL_TOOL:
-            return None
         rules = _rules_of(supervisor)
+        if method != CALL_TOOL:
+            if rules is not None and resembles_tool_call(method):
+                text = f"method {method[:_SHOWN]!r} is not tools/call, but some servers may take it for that"
+                raise ToolNotAllowedError(
+                    text, server_id=supervisor.server_id, hint="the server has tool rules (tools)"
+                )
+            return None
         if rules is None:
             return tool_of(params)
         try:
