@@ -160,7 +160,7 @@ def not_allowed(server_id: str, tool: str, rules: ToolRules) -> ToolNotAllowedEr
 
 def unmatched(patterns: Iterable[str], names: Collection[str]) -> set[str]:
     """Return the names and patterns that match none of the names; of a very long list, only the names are compared."""
-    listed = frozenset(names)
+    listed = frozenset(each for each in names if len(each) <= _LONGEST_NAME)
     found: set[str] = set()
     for pattern in patterns:
         if not is_pattern(pattern):
