@@ -21,6 +21,7 @@ from mcp_manager.protocol.tool_rules import (
     UnclearToolError,
     not_allowed,
     permitted_page,
+    resembles_tool_call,
     tool_called,
     unmatched,
 )
@@ -34,6 +35,8 @@ _log = logging.getLogger(__name__)
 _SHOWN: Final = 80
 # Filtering a longer list may take more than a millisecond, so it is done in a thread.
 _SHORT: Final = 32 * 1024
+# More comparisons of patterns with names than this may take more than a millisecond, so they are done in a thread.
+_FEW: Final = 4_000
 # How many names are remembered to suggest one, and how many patterns are logged.
 _REMEMBERED: Final = 300
 _LOGGED: Final = 10
@@ -72,9 +75,14 @@ class ToolAccess:
         ToolNotAllowedError
             The server's rules forbid the tool, or the request does not say clearly which one it is.
         """
-        if method != CALL_TOOL:
-            return None
         rules = _rules_of(supervisor)
+        if method != CALL_TOOL:
+            if rules is not None and resembles_tool_call(method):
+                text = f"method {method[:_SHOWN]!r} is not tools/call, but some servers may take it for that"
+                raise ToolNotAllowedError(
+                    text, server_id=supervisor.server_id, hint="the server has tool rules (tools)"
+                )
+            return None
         if rules is None:
             return tool_of(params)
         try:
@@ -137,12 +145,12 @@ class ToolAccess:
         if not isinstance(coverage, _Coverage) or coverage.rules is not rules:
             return
         patterns = (*(rules.config.allow or ()), *rules.config.deny)
-        if len(patterns) * len(page.names) <= _SHORT:
+        if len(patterns) * len(page.names) <= _FEW:
             left = unmatched(patterns, page.names)
         else:
             left = await asyncio.to_thread(unmatched, patterns, page.names)
         coverage.patterns = left if coverage.patterns is None else coverage.patterns & left
-        coverage.names += page.names[: _REMEMBERED - len(coverage.names)]
+        coverage.names += [each[:_SHOWN] for each in page.names[: _REMEMBERED - len(coverage.names)]]
         if not page.has_more and self._coverages.get(server_id) is coverage:
             self._coverages[server_id] = rules
             if coverage.patterns:
@@ -166,7 +174,7 @@ def _described(coverage: _Coverage) -> str:
             found.append("and further ones")
             break
         near = difflib.get_close_matches(pattern, coverage.names, n=2)
-        names = " or ".join(repr(each[:_SHOWN]) for each in near)
+        names = " or ".join(map(repr, near))
         found.append(f"tools.{field} has {pattern!r}" + (f" (did you mean {names}?)" if names else ""))
     return f"no tool of the server matches: {'; '.join(found)}"
 

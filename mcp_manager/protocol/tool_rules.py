@@ -14,6 +14,7 @@ from mcp_manager._core.mending import without_lone_surrogates
 from mcp_manager.config.tools import ALL_TOOLS, ToolsConfig, is_pattern
 from mcp_manager.errors import ToolNotAllowedError
 from mcp_manager.protocol.json_reading import DecodingLimits, JsonDecoder
+from mcp_manager.protocol.methods import CALL_TOOL
 
 __all__ = [
     "ToolPage",
@@ -34,7 +35,6 @@ _MOST_NAMES: Final = 5_000
 _REMEMBERED: Final = 1024
 _MOST_MEMBERS: Final = 64
 _SHOWN: Final = 80
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _KEY: Final = re.compile(rb'[ \t\n\r]*"(?:[^"\\]|\\.)*"[ \t\n\r]*:[ \t\n\r]*', re.DOTALL)
 _NEXT: Final = re.compile(rb"[ \t\n\r]*[,}]")
 _HALF: Final = "\ufffd"
@@ -116,8 +116,8 @@ class ToolRules:
     def _find_reason(self, name: str) -> str:
         if not name or len(name) > _LONGEST_NAME:
             return f"tools permits names of 1 to {_LONGEST_NAME} characters"
-        if name != name.strip() or _CONTROL.search(name):
-            return "tools permits no white space around a name and no control characters in it"
+        if not name.isprintable() or name != name.strip():
+            return "tools permits no white space around a name, and no characters in it that cannot be printed"
         pattern = self._denied.first_match(name)
         if pattern is not None:
             return f"tools.deny has {pattern!r}"
@@ -160,7 +160,7 @@ def not_allowed(server_id: str, tool: str, rules: ToolRules) -> ToolNotAllowedEr
 
 def unmatched(patterns: Iterable[str], names: Collection[str]) -> set[str]:
     """Return the names and patterns that match none of the names; of a very long list, only the names are compared."""
-    listed = frozenset(names)
+    listed = frozenset(each for each in names if len(each) <= _LONGEST_NAME)
     found: set[str] = set()
     for pattern in patterns:
         if not is_pattern(pattern):
@@ -171,6 +171,13 @@ def unmatched(patterns: Iterable[str], names: Collection[str]) -> set[str]:
         if not is_there:
             found.add(pattern)
     return found
+
+
+@lru_cache(maxsize=256)
+def resembles_tool_call(method: str) -> bool:
+    """Tell whether some servers may take a method that is not ``tools/call`` for it, such as ``TOOLS/CALL``."""
+    shown = "".join(char for char in method if char.isprintable() and not char.isspace())
+    return method != CALL_TOOL and shown.casefold() == CALL_TOOL
 
 
 def tool_called(params: bytes | None) -> str:

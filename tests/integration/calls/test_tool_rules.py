@@ -35,6 +35,7 @@ NAMES = ("delete", "delete_all", "echo", "read")
 TOOLS = [{"name": each, "inputSchema": {"type": "object"}, "x-own": {"a": 1e3}} for each in NAMES]
 RULES = {"deny": ["delete*"]}
 CALM_CONFIG: dict[str, Any] = {"connect_timeout_s": 2.0, "shutdown_grace_s": 1.0}
+HANDSHAKE = ("server/discover", "initialize", "notifications/initialized")
 WAYS: dict[str, Callable[[McpManager], Awaitable[Any]]] = {
     "call_tool": lambda manager: manager.call_tool("a", "delete"),
     "request": lambda manager: manager.request("a", "tools/call", {"name": "delete", "arguments": {}}),
@@ -63,6 +64,10 @@ WAYS: dict[str, Callable[[McpManager], Awaitable[Any]]] = {
     "as a list": lambda manager: manager.request("a", "tools/call", {"name": ["delete"]}),
     "without params": lambda manager: manager.request("a", "tools/call"),
     "with a space": lambda manager: manager.call_tool("a", "echo "),
+    "by the method in capitals": lambda manager: manager.request("a", "Tools/CALL", {"name": "delete"}),
+    "by the method with NUL": lambda manager: manager.execute_text(
+        "a", r'{"method":"tools/call\u0000","params":{"name":"delete"}}'
+    ),
     "with NUL": lambda manager: manager.call_tool("a", "echo\x00"),
 }
 
@@ -99,7 +104,7 @@ async def test_no_way_of_calling_a_forbidden_tool_sends_anything(
 ) -> None:
     with pytest.raises(ToolNotAllowedError) as caught:
         await WAYS[way](manager)
-    assert server.requests_of("tools/call") == []
+    assert all(each.method in (None, "tools/list", *HANDSHAKE) for each in server.requests)
     error = caught.value
     assert (error.server_id, error.delivery, error.retryable, error.attempts) == ("a", "not_sent", False, 0)
     assert "tools" in error.hint

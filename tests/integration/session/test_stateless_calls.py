@@ -169,6 +169,14 @@ async def test_a_mirrored_argument_goes_into_its_header(server: EraServer, manag
     assert "mcp-param-region" not in server.requests_of("tools/call")[-1].headers
 
 
+async def test_a_mirrored_argument_goes_into_its_header_whatever_tools_are_forbidden(server: EraServer) -> None:
+    async with McpManager() as manager:
+        await manager.deploy("s", {"url": server.url, **CALM, "tools": {"deny": ["echo"]}})
+        assert "echo" not in [tool.name for tool in await manager.list_tools("s")]
+        assert text_of(await manager.execute_raw("s", tool_call("query", {"region": "west", "text": "x"}))) == "x"
+    assert server.requests_of("tools/call")[-1].headers["mcp-param-region"] == "west"
+
+
 @pytest.mark.parametrize("listed_first", [True, False])
 async def test_a_header_mismatch_is_met_by_listing_again(
     server: EraServer, manager: McpManager, listed_first: bool

@@ -116,7 +116,11 @@ def test_no_rules_are_no_object() -> None:
         tool_called(None)
 
 
-@given(st.sampled_from(["", " a", "a ", "a\n", "\u00a0a", "a\u2003", "a\x00", "\x7f", "a\x9fb", "x" * 1025]))
+@given(
+    st.sampled_from(
+        ["", " a", "a ", "a\n", "\u00a0a", "a\u2003", "a\x00", "\x7f", "a\x9fb", "a\ufeff", "a\u200bb", "x" * 1025]
+    )
+)
 def test_names_that_servers_may_read_as_others_are_forbidden(name: str) -> None:
     for rules in (ToolRules(ToolsConfig(deny=("b",))), ToolRules(ToolsConfig(allow=("*",)))):
         assert not rules.permits(name)
