@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple
 
 from mcp_manager.config._problem import FieldProblem
@@ -61,6 +61,13 @@ class FileProblems:
         """Add a problem."""
         # A traceback would keep what was read alive.
         self._found.append(_Located(problem.with_traceback(None), is_of_server))
+
+    def add_all(self, problems: Iterable[FieldProblem]) -> None:
+        """Add problems of the whole file, until there are enough."""
+        for problem in problems:
+            self.add(problem)
+            if len(self._found) >= _MOST:
+                break
 
     def told(self, secrets: Collection[str]) -> tuple[ConfigProblem, ...]:
         """Return the problems in the order of the file."""

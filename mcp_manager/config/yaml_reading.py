@@ -6,7 +6,6 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from mcp_manager.config._problem import FieldProblem
-from mcp_manager.errors import ConfigError
 
 if TYPE_CHECKING:
     from yaml.nodes import Node
@@ -32,12 +31,12 @@ _KNOWN_TAGS: Final = frozenset({"bool", "int", "float", "null", "str", "seq", "m
 
 
 def decode_yaml(text: str) -> Any:
-    """Return what YAML text says; raises :class:`FieldProblem` if it is malformed, too large or recursive.
+    """Return what YAML text says.
 
     Raises
     ------
-    ConfigError
-        The extra ``yaml`` is not installed.
+    FieldProblem
+        It is malformed, too large or recursive, or the extra ``yaml`` is not installed.
     """
     node = compose(text)
     return None if node is None else _value(node, {})
@@ -48,9 +47,7 @@ def compose(text: str) -> Node | None:
     try:
         import yaml  # noqa: PLC0415 - an extra
     except ImportError:
-        missing = ConfigError(
-            "reading YAML needs PyYAML, which is not installed", hint="pip install 'pymcp-manager[yaml]'"
-        )
+        missing = FieldProblem("", "YAML needs PyYAML, which is not installed", "pip install 'pymcp-manager[yaml]'")
     else:
         try:
             root = yaml.compose(text, Loader=_loader())

@@ -126,22 +126,26 @@ def _inputs(data: Mapping[str, Any]) -> dict[str, str | None]:
     return found
 
 
-def settle(server: ClientServer) -> dict[str, Any] | None:
-    """Log what there is to say of a server, and return its fields, or ``None`` if it is left out on purpose.
+def settle(server: ClientServer) -> tuple[dict[str, Any] | None, list[FieldProblem]]:
+    """Log what there is to say of a server, and return its fields and what is wrong with it.
 
-    Raises
-    ------
-    FieldProblem
-        A value is none of JSON.
+    The fields are ``None`` if the server is left out on purpose.
     """
     entry = server.entry
     if entry.is_off:
         logger.info("%s: is switched off, and left out", entry.path)
-        return None
+        return None, []
     if entry.skipped:
         logger.warning("%s: %s; it is left out", entry.path, entry.skipped)
-        return None
+        return None, []
     warning = entry.warning()
     if warning:
         logger.warning("%s: %s", entry.path, warning)
-    return {name: plain(value, entry.source_of(name)) for name, value in entry.ours.items()}
+    problems = list(entry.problems)
+    fields = {}
+    for name, value in entry.ours.items():
+        try:
+            fields[name] = plain(value, entry.source_of(name))
+        except FieldProblem as problem:
+            problems.append(problem)
+    return fields, problems

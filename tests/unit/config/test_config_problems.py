@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import pickle
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,25 @@ def test_the_servers_that_are_right_can_be_loaded(tmp_path: Path, caplog: pytest
     told = [record.getMessage() for record in caplog.records]
     assert told == [f"{each}; the server is left out" for each in loaded.problems]
     assert load_manager_config(path, environment={}, lenient=True) == loaded.config
+
+
+def test_the_settings_of_the_manager_stay_when_a_server_is_left_out(tmp_path: Path) -> None:
+    content = {"manager": {"max_connections": 7}, "defaults": {"priority": 3}}
+    wrong = {"a": {"url": "x"}, "b": {"command": "x", "disabled": "yes"}, "c": {"command": "x", "max_connections": 1}}
+    path = write(tmp_path, "fleet.json", {**content, "servers": {**wrong, "ok": {"command": "run"}}})
+    config = load_manager_config(path, lenient=True)
+    assert (config.max_connections, list(config.servers), config.servers["ok"].priority) == (7, ["ok"], 3)
+
+
+@pytest.mark.parametrize(("name", "module", "extra"), [("a.yaml", "yaml", "yaml"), ("mcp.json", "dotenv", "clients")])
+def test_a_package_that_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    path = write(tmp_path, name, {"mcpServers": {"a": {"command": "run", "envFile": ".env"}}})
+    with pytest.raises(ConfigError, match="which is not installed") as caught:
+        load_manager_config(path)
+    assert caught.value.hint == f"pip install 'pymcp-manager[{extra}]'"
 
 
 @pytest.mark.parametrize(

@@ -360,7 +360,7 @@ FILES = [
     ClientFile(
         "no client told: what is off may be wrong",
         "mcp.json",
-        servers(a={"disabled": True}, b={"disabled": True, "command": 7}, c=PROGRAM),
+        servers(a={"disabled": True}, b={"tools": 5, "disabled": True, "command": 7}, c=PROGRAM),
         {"c": {"command": "run"}},
         off=["a", "b"],
     ),
@@ -596,6 +596,15 @@ FILES = [
             "1:49: mcpServers.a.env.K: expected a string, got an array",
             "2:195: mcpServers.b.limits" + ".a" * 32 + ": nested deeper than 32 levels",
         ],
+    ),
+    ClientFile(
+        "no client told: a secret where the name of a variable should be",
+        "mcp.json",
+        servers(a={"url": URL, "bearer_token_env_var": SECRET}),
+        problems=[
+            "5:4: mcpServers.a.bearer_token_env_var: is not the name of a variable (give the name, not the value)"
+        ],
+        warnings=["mcpServers.a: bearer_token_env_var is read as auth"],
     ),
     ClientFile(
         "no client told: a unix socket as VS Code writes it",
