@@ -202,11 +202,12 @@ class _Loading:
     def _of_a_client(self, document: Document) -> FleetFile:
         # For the files of clients only.
         from mcp_manager.config.clients.recognition import is_table  # noqa: PLC0415
-        from mcp_manager.config.clients.servers import client_servers  # noqa: PLC0415
+        from mcp_manager.config.clients.servers import client_servers, warn_of_no_table  # noqa: PLC0415
 
         if not {"packages", "remotes", "server"} & document.data.keys():
             others = itertools.islice((name for name in document.data if not is_table(name)), _MOST_COMPARED)
             warn_of_near_misses(others, TABLES, "")
+        warn_of_no_table(document)
         self._take_client_servers(client_servers(document, self._home()), Defaults({}, ()))
         return FleetFile(ManagerConfig(servers=self._servers), tuple(self._off))
 

@@ -72,7 +72,7 @@ def check_tables(document: Mapping[str, Any]) -> Iterator[FieldProblem]:
     """Yield what is wrong at the top of a file, and in the defaults."""
     known = [name for name in document if name in TABLES]
     unknown = [name for name in document if name not in (*TABLES, "$schema")]
-    if unknown and not known and not any(nearest(name, TABLES, cutoff=0.6) for name in unknown[:_MOST_COMPARED]):
+    if unknown and not known and not any(nearest(name, TABLES, cutoff=0.7) for name in unknown[:_MOST_COMPARED]):
         yield FieldProblem("", "has none of the known tables", f"use {', '.join(TABLES)}", unknown[0])
         return
     for name in unknown[:_MOST_COMPARED]:

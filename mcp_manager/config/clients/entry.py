@@ -194,6 +194,9 @@ class Entry:
 
     def _choose_place(self) -> None:
         """Drop the command or the URL of a server that has both, if its type says which."""
+        for name, other in (("url", "command"), ("command", "url")):
+            if self.ours.get(name) == "" and self.ours.get(other):
+                del self.ours[name]
         transport = self.ours.get("transport")
         if transport is None or not ("url" in self.ours and "command" in self.ours):
             return

@@ -10,7 +10,7 @@ from mcp_manager.config._plain import describe
 from mcp_manager.config._problem import FieldProblem, join
 from mcp_manager.config.clients.dialects import DIALECTS, Dialect, Table
 
-__all__ = ["Found", "is_table", "servers_in", "workspace_of"]
+__all__ = ["Found", "client_of", "is_table", "servers_in", "workspace_of"]
 
 _PLACES: Final = ("command", "cmd", "url", "serverUrl", "httpUrl", "baseUrl", "uri")
 _MOST_SERVERS: Final = 250_000
@@ -96,6 +96,13 @@ def servers_in(document: Mapping[str, Any], path: Path) -> list[Found] | None:
                 found.append(_unique(each, names))
                 names[found[-1].server_id] = found[-1]
     return found if is_known else None
+
+
+def client_of(path: Path) -> Dialect | None:
+    """Return the format of the client whose file has this name, or ``None``."""
+    name = path.absolute().as_posix().lower()
+    named = (dialect for dialect in DIALECTS if any(name.endswith(end) for end in dialect.files))
+    return next(named, None)
 
 
 def is_table(name: str) -> bool:
