@@ -47,7 +47,7 @@ def compose(text: str) -> Node | None:
     try:
         import yaml  # noqa: PLC0415 - an extra
     except ImportError:
-        missing = FieldProblem("", "YAML needs PyYAML, which is not installed", "pip install 'pymcp-manager[yaml]'")
+        problem, hint = "YAML needs PyYAML, which is not installed", "pip install 'pymcp-manager[yaml]'"
     else:
         try:
             root = yaml.compose(text, Loader=_loader())
@@ -61,8 +61,8 @@ def compose(text: str) -> Node | None:
             problem = "malformed YAML: a character is not allowed"
         except RecursionError:
             problem = "malformed YAML: nested too deeply"
-        raise FieldProblem("", problem)
-    raise missing
+        hint = ""
+    raise FieldProblem("", problem, hint)
 
 
 def _loader() -> Any:
