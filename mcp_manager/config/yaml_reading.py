@@ -27,6 +27,8 @@ _SCALARS: Final = (
     ("tag:yaml.org,2002:merge", r"<<", "<"),
 )
 """The core schema of YAML 1.2, which the clients read: ``no`` and ``22:22`` are text. So is ``007`` here, a password."""
+# The name of an anchor: a value that begins with * may be a secret.
+_QUOTED: Final = re.compile(r"""\s*(['"]).{4,}\1""")
 _KNOWN_TAGS: Final = frozenset({"bool", "int", "float", "null", "str", "seq", "map"})
 
 
@@ -56,7 +58,7 @@ def compose(text: str) -> Node | None:
         except yaml.MarkedYAMLError as malformed:
             mark = malformed.problem_mark or malformed.context_mark
             place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-            problem = f"malformed YAML{place}: {malformed.problem or 'unreadable'}"
+            problem = f"malformed YAML{place}: {_QUOTED.sub('', malformed.problem or 'unreadable')}"
         except yaml.YAMLError:
             problem = "malformed YAML: a character is not allowed"
         except RecursionError:

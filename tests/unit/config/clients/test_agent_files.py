@@ -356,6 +356,12 @@ mcpServers:
         problems=["3:1: malformed YAML at line 3: the key is given twice in one object"],
     ),
     ClientFile(
+        "YAML: a secret that looks like an alias",
+        "servers.yaml",
+        f"mcpServers:\n  a:\n    env: {{K: *{SECRET}}}\n",
+        problems=["3:14: malformed YAML at line 3, column 14: found undefined alias"],
+    ),
+    ClientFile(
         "YAML: a tab",
         "servers.yaml",
         "mcpServers:\n\ta: 1\n",
