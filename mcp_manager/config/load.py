@@ -120,6 +120,8 @@ def load_fleet_file(
         problems = found.told(_secrets(filled_in))
         for problem in problems:
             logger.warning("%s; the server is left out", problem)
+        if found.left_out:
+            logger.warning("%s: %d more problems; their servers are left out", os.fspath(path), found.left_out)
         return result._replace(problems=problems)
     error = found.error(_secrets(filled_in))
     try:

@@ -112,6 +112,15 @@ def test_after_many_problems_the_rest_is_not_looked_at(tmp_path: Path) -> None:
     assert (len(lines), lines[-1]) == (52, "and 950 more")
 
 
+def test_in_a_lenient_load_further_problems_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    servers = {f"s{number}": {"url": "nonsense"} for number in range(1003)}
+    path = write(tmp_path, "mcp.json", {"mcpServers": {**servers, "ok": {"command": "run"}}})
+    with caplog.at_level(logging.WARNING, "mcp_manager"):
+        loaded = load_fleet_file(path, lenient=True)
+    assert (list(loaded.config.servers), len(loaded.problems)) == (["ok"], 1000)
+    assert caplog.records[-1].getMessage() == f"{path}: 3 more problems; their servers are left out"
+
+
 LENIENT = {
     "mcpServers": {
         **{f"ok{number}": {"command": "run"} for number in range(38)},

@@ -213,6 +213,12 @@ mcpServers:
         {"server-1": {"command": "run", "args": ["x"]}},
     ),
     ClientFile(
+        "Continue: names that are given twice",
+        "config.json",
+        {"mcpServers": [{"name": "a", "command": each} for each in ("run", "walk", "run", "fly")]},
+        {"a": {"command": "run"}, "a-2": {"command": "walk"}, "a-3": {"command": "fly"}},
+    ),
+    ClientFile(
         "Continue: an entry that is no object",
         "config.json",
         {"mcpServers": [{"name": "a", "command": "run"}, "b"]},
