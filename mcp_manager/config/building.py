@@ -43,6 +43,9 @@ def _follows(problem: FieldProblem, earlier: FieldProblem) -> bool:
     """Tell whether a problem is there only because what an earlier one is about was taken out."""
     if problem.path == earlier.path and problem.member == earlier.member:
         return True
+    section, dot, field = earlier.path.rpartition(".")
+    if dot and field == "type" and problem.path.startswith(f"{section}."):
+        return True
     return problem.text == "missing" and earlier.member is not None and problem.path.startswith(earlier.path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -39,6 +40,7 @@ __all__ = ["FleetFile", "load_fleet_file", "load_manager_config"]
 logger = logging.getLogger(__name__)
 
 _PROGRAM_PATHS: Final = ("command", "cwd")
+_MOST_COMPARED: Final = 100
 
 
 class FleetFile(NamedTuple):
@@ -118,6 +120,8 @@ def load_fleet_file(
         problems = found.told(_secrets(filled_in))
         for problem in problems:
             logger.warning("%s; the server is left out", problem)
+        if found.left_out:
+            logger.warning("%s: %d more problems; their servers are left out", os.fspath(path), found.left_out)
         return result._replace(problems=problems)
     error = found.error(_secrets(filled_in))
     try:
@@ -170,15 +174,13 @@ class _Loading:
         if document.is_jsonc and document.path.suffix.lower() == ".json":
             # Comments are for the files of clients: this raises the problem.
             decode_json(document.text)
-        for problem in check_tables(data):
-            self._found.add(problem)
+        self._found.add_all(check_tables(data))
         tables = {name: data[name] for name in TABLES if isinstance(data.get(name), dict)}
-        for problem in manager_problems(tables.get("manager", {})):
-            self._found.add(problem)
+        self._found.add_all(manager_problems(tables.get("manager", {})))
         defaults = self._defaults(tables.get("defaults", {}))
-        if self._found:
-            defaults = Defaults({})
-        shared = self._environment.take()
+        # Without those that are wrong, what is wrong with the servers is told as well.
+        manager = {} if self._found else tables.get("manager", {})
+        defaults = Defaults({} if self._found else defaults.fields, tuple(self._environment.take()))
         for server_id, settings in tables.get("servers", {}).items():
             if self._found.is_full:
                 break
@@ -189,78 +191,75 @@ class _Loading:
             elif not isinstance(settings, dict):
                 self._found.add(FieldProblem(where, f"expected an object, got {describe(settings)}"), is_of_server=True)
             else:
-                self._own_server(server_id, settings, defaults, shared)
+                self._own_server(server_id, settings, defaults)
         if "mcpServers" in tables:
             from mcp_manager.config.clients.servers import plain_servers  # noqa: PLC0415 - for the files of clients
 
             others = {
                 name: each for name, each in tables["mcpServers"].items() if name not in tables.get("servers", {})
             }
-            self._take_client_servers(plain_servers(others, document.path, self._home()), defaults, shared)
-        settled = {name: value for name, value in tables.get("manager", {}).items() if not self._found}
-        return FleetFile(manager_of(settled, self._servers), tuple(self._off))
+            self._take_client_servers(plain_servers(others, document.path, self._home()), defaults)
+        return FleetFile(manager_of(manager, self._servers), tuple(self._off))
 
     def _of_a_client(self, document: Document) -> FleetFile:
         # For the files of clients only.
         from mcp_manager.config.clients.recognition import is_table  # noqa: PLC0415
-        from mcp_manager.config.clients.servers import client_servers  # noqa: PLC0415
+        from mcp_manager.config.clients.servers import client_servers, warn_of_no_table  # noqa: PLC0415
 
         if not {"packages", "remotes", "server"} & document.data.keys():
-            warn_of_near_misses((name for name in document.data if not is_table(name)), TABLES, "")
-        self._take_client_servers(client_servers(document, self._home()), Defaults({}), [])
+            others = itertools.islice((name for name in document.data if not is_table(name)), _MOST_COMPARED)
+            warn_of_near_misses(others, TABLES, "")
+        warn_of_no_table(document)
+        self._take_client_servers(client_servers(document, self._home()), Defaults({}, ()))
         return FleetFile(ManagerConfig(servers=self._servers), tuple(self._off))
 
-    def _own_server(self, server_id: str, settings: dict[str, Any], defaults: Defaults, shared: list[str]) -> None:
+    def _own_server(self, server_id: str, settings: dict[str, Any], defaults: Defaults) -> None:
         where = join("servers", server_id)
         fields = dict(settings)
-        try:
-            is_off = switched_off(fields, where)
-        except FieldProblem as problem:
-            self._found.add(problem, is_of_server=True)
-            is_off = False
+        problems: list[FieldProblem] = []
+        is_off = switched_off(fields, where, problems)
         for name in MANAGER_ALONE.intersection(fields):
             del fields[name]
-            misplaced = FieldProblem(where, f"unknown field {name!r}", "it belongs in the manager table", name)
-            self._found.add(misplaced, is_of_server=True)
+            problems.append(FieldProblem(where, f"unknown field {name!r}", "it belongs in the manager table", name))
         if is_off:
             logger.info("%s: is switched off, and left out", where)
             self._off.append(server_id)
             return
-        self._build(server_id, fields, where, defaults, shared)
+        config = self._built(server_id, fields, where, defaults, problems)
+        for problem in problems:
+            self._found.add(problem, is_of_server=True)
+        if config is not None and not problems:
+            self._servers[server_id] = config
 
-    def _take_client_servers(self, servers: Iterable[Any], defaults: Defaults, shared: list[str]) -> None:
+    def _take_client_servers(self, servers: Iterable[Any], defaults: Defaults) -> None:
         from mcp_manager.config.clients.servers import input_names, settle  # noqa: PLC0415 - for the files of clients
 
         for each in servers:
             if self._found.is_full:
                 break
-            self._inputs = input_names(each)
             entry = each.entry
-            if entry.is_off and not entry.problems:
-                self._off.append(each.server_id)
-            for problem in () if entry.is_off else entry.problems:
-                self._found.add(problem, is_of_server=True)
+            self._inputs = input_names(each)
             self._environment.note(entry.around.secrets)
-            try:
-                fields = settle(each)
-            except FieldProblem as problem:
-                self._found.add(problem, is_of_server=True)
+            fields, problems = settle(each)
+            if entry.is_off:
+                self._off.append(each.server_id)
+            if fields is None:
                 continue
+            wrong: list[FieldProblem] = []
+            config = None
             # Without a place, the other problems say why.
-            if fields is not None and (not entry.problems or "url" in fields or "command" in fields):
-                self._build(each.server_id, fields, entry.path, defaults, shared, entry)
+            if not problems or "url" in fields or "command" in fields:
+                config = self._built(each.server_id, fields, entry.path, defaults, wrong)
+            for problem in (*problems, *(_as_in_file(one, entry.path, entry) for one in wrong)):
+                self._found.add(problem, is_of_server=True)
+            if config is not None and not problems and not wrong:
+                extras = entry.extras
+                self._servers[each.server_id] = msgspec.structs.replace(config, extras=extras) if extras else config
 
-    def _build(
-        self,
-        server_id: str,
-        fields: dict[str, Any],
-        where: str,
-        defaults: Defaults,
-        shared: list[str],
-        entry: Any = None,
-    ) -> None:
-        """Fill in the variables of a server, and build it."""
-        problems: list[FieldProblem] = []
+    def _built(
+        self, server_id: str, fields: Mapping[str, Any], where: str, defaults: Defaults, problems: list[FieldProblem]
+    ) -> ServerConfig | None:
+        """Fill in the variables of a server, and build it. What is wrong is added to ``problems``."""
         try:
             check_server_id(server_id, where)
         except FieldProblem as problem:
@@ -268,17 +267,13 @@ class _Loading:
         config, wrong = None, [FieldProblem(where, "nested too deeply")]
         with contextlib.suppress(RecursionError):
             own = defaults.applied_to(self._filled(fields, where, problems))
-            filled_in = (*shared, *self._environment.take())
+            filled_in = (*defaults.hidden, *self._environment.take())
             if filled_in and isinstance(own.get("hidden_texts", []), list):
                 own["hidden_texts"] = [*own.get("hidden_texts", []), *dict.fromkeys(filled_in)]
             config, wrong = build_with_all_problems(own, server_id=server_id, path=where)
-        paths = {problem.path for problem in problems}
-        problems += [problem for problem in wrong if problem.path not in paths]
-        for each in problems:
-            self._found.add(each if entry is None else _as_in_file(each, where, entry), is_of_server=True)
-        if config is not None and not problems and not (entry and entry.problems):
-            extras = entry.extras if entry is not None else None
-            self._servers[server_id] = msgspec.structs.replace(config, extras=extras) if extras else config
+        known = {problem.path for problem in problems if problem.member is None}
+        problems += [problem for problem in wrong if problem.path not in known]
+        return config
 
     def _filled(self, fields: Mapping[str, Any], where: str, problems: list[FieldProblem]) -> dict[str, Any]:
         filled = {}
@@ -295,10 +290,10 @@ class _Loading:
         # The others are told already.
         defaults = {name: value for name, value in defaults.items() if name in SHARED_FIELDS}
         try:
-            shared = Defaults(self._filled(plain(defaults, "defaults"), "defaults", problems))
+            shared = Defaults(self._filled(plain(defaults, "defaults"), "defaults", problems), ())
         except FieldProblem as problem:
             self._found.add(problem)
-            return Defaults({})
+            return Defaults({}, ())
         known = {each.path for each in problems}
         for each in (*problems, *(each for each in check_defaults(shared) if each.path not in known)):
             self._found.add(each)

@@ -42,13 +42,15 @@ _MERGED: Final = frozenset(
 _NOT_SHARED: Final = frozenset({"name", "url", "command", "transport", "extras"})
 SHARED_FIELDS: Final = SERVER_FIELDS - _NOT_SHARED
 """The fields of a server that can be defaults."""
+_MOST_COMPARED: Final = 100
 _SWITCHES: Final = {"disabled": True, "enabled": False}
 
 
 class Defaults(NamedTuple):
-    """The settings for every server that does not give its own."""
+    """The settings for every server that does not give its own, and the secrets that were filled in there."""
 
     fields: Mapping[str, Any]
+    hidden: tuple[str, ...]
 
     def applied_to(self, own: Mapping[str, Any]) -> dict[str, Any]:
         """Complete the fields of a server with those of the defaults that apply to its transport."""
@@ -70,10 +72,10 @@ def check_tables(document: Mapping[str, Any]) -> Iterator[FieldProblem]:
     """Yield what is wrong at the top of a file, and in the defaults."""
     known = [name for name in document if name in TABLES]
     unknown = [name for name in document if name not in (*TABLES, "$schema")]
-    if unknown and not known and not any(nearest(name, TABLES, cutoff=0.6) for name in unknown):
+    if unknown and not known and not any(nearest(name, TABLES, cutoff=0.7) for name in unknown[:_MOST_COMPARED]):
         yield FieldProblem("", "has none of the known tables", f"use {', '.join(TABLES)}", unknown[0])
         return
-    for name in unknown:
+    for name in unknown[:_MOST_COMPARED]:
         if name in MANAGER_ALONE:
             yield FieldProblem("", f"unknown table {name!r}", "it belongs in the manager table", name)
             continue
@@ -134,19 +136,16 @@ def manager_problems(settings: Mapping[str, Any]) -> Iterator[FieldProblem]:
             yield problem
 
 
-def switched_off(settings: dict[str, Any], path: str) -> bool:
+def switched_off(settings: dict[str, Any], path: str, problems: list[FieldProblem]) -> bool:
     """Take ``disabled`` and ``enabled`` out of a server's settings, and tell whether they turn it off.
 
-    Raises
-    ------
-    FieldProblem
-        One of them is no boolean.
+    One that is no boolean is added to ``problems``.
     """
     is_off = False
     for name, off in _SWITCHES.items():
         value = settings.pop(name, not off)
         if not isinstance(value, bool):
-            raise FieldProblem(join(path, name), f"expected true or false, got {describe(value)}")
+            problems.append(FieldProblem(join(path, name), f"expected true or false, got {describe(value)}"))
         is_off = is_off or value is off
     return is_off
 

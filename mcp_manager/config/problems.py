@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple
 
 from mcp_manager.config._problem import FieldProblem
@@ -42,6 +42,7 @@ class FileProblems:
         self._path = path if isinstance(path, str) else path.decode(errors="backslashreplace")
         self._found: list[_Located] = []
         self._is_lenient = is_lenient
+        self.left_out = 0
         self.document: Document | None = None
 
     def __bool__(self) -> bool:
@@ -58,9 +59,19 @@ class FileProblems:
         return not self._found or (self._is_lenient and all(each.is_of_server for each in self._found))
 
     def add(self, problem: FieldProblem, *, is_of_server: bool = False) -> None:
-        """Add a problem."""
+        """Add a problem; beyond the first thousand, those of servers are only counted."""
+        if len(self._found) >= _MOST and is_of_server:
+            self.left_out += 1
+            return
         # A traceback would keep what was read alive.
         self._found.append(_Located(problem.with_traceback(None), is_of_server))
+
+    def add_all(self, problems: Iterable[FieldProblem]) -> None:
+        """Add problems of the whole file, until there are enough."""
+        for problem in problems:
+            self.add(problem)
+            if len(self._found) >= _MOST:
+                break
 
     def told(self, secrets: Collection[str]) -> tuple[ConfigProblem, ...]:
         """Return the problems in the order of the file."""

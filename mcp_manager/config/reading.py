@@ -110,9 +110,9 @@ def _decode_json(text: str) -> Any:
         place = repeated_key(text) if "given twice" in problem.text else None
         if place is None:
             raise
+        path = problem.path
         told = problem.text.replace("malformed JSON", f"malformed JSON at line {place[0]}, column {place[1]}")
-        located = FieldProblem(problem.path, told)
-    raise located
+    raise FieldProblem(path, told)
 
 
 def _decode_toml(text: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from mcp_manager.config._problem import FieldProblem
-from mcp_manager.errors import ConfigError
 
 if TYPE_CHECKING:
     from yaml.nodes import Node
@@ -28,16 +27,18 @@ _SCALARS: Final = (
     ("tag:yaml.org,2002:merge", r"<<", "<"),
 )
 """The core schema of YAML 1.2, which the clients read: ``no`` and ``22:22`` are text. So is ``007`` here, a password."""
+# The name of an anchor: a value that begins with * may be a secret.
+_QUOTED: Final = re.compile(r"""\s*(['"]).{4,}\1""")
 _KNOWN_TAGS: Final = frozenset({"bool", "int", "float", "null", "str", "seq", "map"})
 
 
 def decode_yaml(text: str) -> Any:
-    """Return what YAML text says; raises :class:`FieldProblem` if it is malformed, too large or recursive.
+    """Return what YAML text says.
 
     Raises
     ------
-    ConfigError
-        The extra ``yaml`` is not installed.
+    FieldProblem
+        It is malformed, too large or recursive, or the extra ``yaml`` is not installed.
     """
     node = compose(text)
     return None if node is None else _value(node, {})
@@ -48,9 +49,7 @@ def compose(text: str) -> Node | None:
     try:
         import yaml  # noqa: PLC0415 - an extra
     except ImportError:
-        missing = ConfigError(
-            "reading YAML needs PyYAML, which is not installed", hint="pip install 'pymcp-manager[yaml]'"
-        )
+        problem, hint = "YAML needs PyYAML, which is not installed", "pip install 'pymcp-manager[yaml]'"
     else:
         try:
             root = yaml.compose(text, Loader=_loader())
@@ -59,13 +58,13 @@ def compose(text: str) -> Node | None:
         except yaml.MarkedYAMLError as malformed:
             mark = malformed.problem_mark or malformed.context_mark
             place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-            problem = f"malformed YAML{place}: {malformed.problem or 'unreadable'}"
+            problem = f"malformed YAML{place}: {_QUOTED.sub('', malformed.problem or 'unreadable')}"
         except yaml.YAMLError:
             problem = "malformed YAML: a character is not allowed"
         except RecursionError:
             problem = "malformed YAML: nested too deeply"
-        raise FieldProblem("", problem)
-    raise missing
+        hint = ""
+    raise FieldProblem("", problem, hint)
 
 
 def _loader() -> Any:

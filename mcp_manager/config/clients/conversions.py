@@ -61,8 +61,8 @@ def take(found: Entry, settings: Mapping[str, Any], path: str) -> None:
                 found.problems.append(problem)
             if field.conversion == "ambiguous_time":
                 found.extras[name] = value
-            if is_told and field.ours:
-                found.tell_meaning(name, field.ours)
+            if is_told and field.ours.partition(".")[0] in found.ours:
+                found.tell_meaning(name, "tools.allow" if name == "tools" else field.ours)
 
 
 def _url(found: Entry, value: Any, where: str, ours: str) -> None:
@@ -238,9 +238,9 @@ def _ambiguous_time(found: Entry, value: Any, where: str, _ours: str) -> None:
 def _tool_names(found: Entry, value: Any, where: str, ours: str) -> None:
     names = [as_text(each, f"{where}[{index}]") for index, each in enumerate(as_list(value, where))]
     kind = ours.rpartition(".")[2]
-    tools = found.ours.setdefault("tools", {})
-    if kind == "allow" and names == ["*"]:
+    if (kind == "allow" and names == ["*"]) or (kind == "deny" and not names):
         return
+    tools = found.ours.get("tools", {})
     known = tools.get(kind)
     if kind == "allow" and known is not None:
         raise FieldProblem(where, "names allowed tools a second time", "give one list")
@@ -291,6 +291,8 @@ def _helper(found: Entry, value: Any, where: str, ours: str) -> None:
     if not words or _NEEDS_SHELL.search(text):
         found.note(f"{found.short(where)} is ignored, because it needs a shell; give headers_command as a list")
         return
+    if words[0].startswith("~/"):
+        words[0] = f"{found.around.home}{words[0][1:]}"
     found.put(ours, words, where)
 
 

@@ -165,7 +165,7 @@ COMMON_HARMLESS: Final = frozenset(
 )  # fmt: skip
 """Fields without a meaning for a manager."""
 
-GENERIC: Final = Dialect("an MCP client", _MCP_SERVERS, placeholders=_EDITOR)
+GENERIC: Final = Dialect("an MCP client", (*_MCP_SERVERS, Table(("mcp", "mcpServers"))), placeholders=_EDITOR)
 """``mcpServers`` in a file that does not tell its client."""
 
 _CLAUDE_CODE: Final = Dialect(

@@ -8,7 +8,6 @@ from typing import Final
 from mcp_manager.config._problem import FieldProblem
 from mcp_manager.config.clients.placeholders import Surroundings
 from mcp_manager.config.reading import read_text
-from mcp_manager.errors import ConfigError
 
 __all__ = ["read_variables"]
 
@@ -21,17 +20,13 @@ def read_variables(around: Surroundings, name: str, where: str) -> dict[str, str
     Raises
     ------
     FieldProblem
-        The file cannot be read.
-    ConfigError
-        The extra ``clients`` is not installed.
+        The file cannot be read, or the extra ``clients`` is not installed.
     """
     try:
         from dotenv import dotenv_values  # noqa: PLC0415 - an extra
     except ImportError:
-        raise ConfigError(
-            "reading an envFile needs python-dotenv, which is not installed",
-            hint="pip install 'pymcp-manager[clients]'",
-        ) from None
+        text = "needs python-dotenv, which is not installed"
+        raise FieldProblem(where, text, "pip install 'pymcp-manager[clients]'") from None
     if name == "~" or name.startswith("~/"):
         name = f"{around.home}{name[1:]}"
     try:

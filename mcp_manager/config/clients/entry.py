@@ -15,6 +15,7 @@ __all__ = ["Entry"]
 
 _OURS: Final = frozenset(ServerConfig.__struct_fields__)
 _LONGEST_NAME: Final = 64
+_MOST_NAMED: Final = 20
 
 
 def _fold(name: str) -> str:
@@ -128,7 +129,9 @@ class Entry:
         parts = []
         if self._ignored:
             names = list(dict.fromkeys(self._ignored))
-            parts.append(f"ignored: {', '.join(names[:20])}{' and others' if len(names) > 20 else ''}")
+            parts.append(
+                f"ignored: {', '.join(names[:_MOST_NAMED])}{' and others' if len(names) > _MOST_NAMED else ''}"
+            )
         parts += dict.fromkeys(self._read_as)
         parts += [self.short(note) for note in dict.fromkeys(self.notes)]
         return "; ".join(parts)
@@ -153,7 +156,7 @@ class Entry:
     def set_aside(self, name: str, value: Any) -> None:
         """Keep a field without a meaning here, and name it in the warning if it may mean something to its client."""
         if self._means_something(name, value):
-            self._ignored.append(self._with_hint(name))
+            self._ignored.append(self._with_hint(name) if len(self._ignored) < _MOST_NAMED else name)
         self.extras[name] = value
 
     def tell_meaning(self, name: str, ours: str) -> None:
@@ -191,6 +194,9 @@ class Entry:
 
     def _choose_place(self) -> None:
         """Drop the command or the URL of a server that has both, if its type says which."""
+        for name, other in (("url", "command"), ("command", "url")):
+            if self.ours.get(name) == "" and self.ours.get(other):
+                del self.ours[name]
         transport = self.ours.get("transport")
         if transport is None or not ("url" in self.ours and "command" in self.ours):
             return

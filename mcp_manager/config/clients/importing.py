@@ -126,7 +126,8 @@ def write_fleet_file(path: str | os.PathLike[str], text: str, *, overwrite: bool
     flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if overwrite else os.O_EXCL)
     try:
         with open(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), 0o600)
+            if hasattr(os, "fchmod"):
+                os.fchmod(file.fileno(), 0o600)
             file.write(text)
     except FileExistsError:
         problem, hint = "it exists already", "give another name, or overwrite it"
@@ -166,9 +167,6 @@ class _Import:
         except FieldProblem as problem:
             problems.add(problem)
             servers = []
-        except ConfigError as unusable:
-            self._warnings.append(f"{file.path}: {unusable}")
-            return
         for each in servers:
             self._add(file, each, input_names(each), problems)
         secrets = {*self._noted, *(secret for each in servers for secret in each.entry.around.secrets)}

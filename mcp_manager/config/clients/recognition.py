@@ -10,7 +10,7 @@ from mcp_manager.config._plain import describe
 from mcp_manager.config._problem import FieldProblem, join
 from mcp_manager.config.clients.dialects import DIALECTS, Dialect, Table
 
-__all__ = ["Found", "is_table", "servers_in", "workspace_of"]
+__all__ = ["Found", "client_of", "is_table", "servers_in", "workspace_of"]
 
 _PLACES: Final = ("command", "cmd", "url", "serverUrl", "httpUrl", "baseUrl", "uri")
 _MOST_SERVERS: Final = 250_000
@@ -74,6 +74,8 @@ def servers_in(document: Mapping[str, Any], path: Path) -> list[Found] | None:
     """
     found: list[Found] = []
     names: dict[str, Found] = {}
+    numbers: dict[str, int] = {}
+    lists: dict[tuple[str, ...], frozenset[str]] = {}
     is_known = False
     for tables in _paths():
         places = list(_places(document, tables))
@@ -88,14 +90,21 @@ def servers_in(document: Mapping[str, Any], path: Path) -> list[Found] | None:
         is_known = True
         for place in places:
             for server in _servers(place, tables, dialect, is_guessed=is_guessed):
-                each = server._replace(is_off=_is_listed_off(server, document))
+                each = server._replace(is_off=_is_listed_off(server, document, lists))
                 known = names.get(each.name)
                 if known is not None and (known.settings, known.is_off) == (each.settings, each.is_off):
                     # The same in several projects.
                     continue
-                found.append(_unique(each, names))
+                found.append(_unique(each, names, numbers))
                 names[found[-1].server_id] = found[-1]
     return found if is_known else None
+
+
+def client_of(path: Path) -> Dialect | None:
+    """Return the format of the client whose file has this name, or ``None``."""
+    name = path.absolute().as_posix().lower()
+    named = (dialect for dialect in DIALECTS if any(name.endswith(end) for end in dialect.files))
+    return next(named, None)
 
 
 def is_table(name: str) -> bool:
@@ -231,32 +240,36 @@ def _servers(place: _Place, table: Table, dialect: Dialect, *, is_guessed: bool)
             yield Found(name, name, each, join(path, name), dialect, is_guessed, project)
 
 
-def _unique(found: Found, taken: Mapping[str, Found]) -> Found:
-    """Give a server of a project another name if there is one of its name."""
+def _unique(found: Found, taken: Mapping[str, Found], numbers: dict[str, int]) -> Found:
+    """Give a server another id if there is one of its name; ``numbers`` has the last one that each name got."""
     if found.server_id not in taken:
         return found
     base = f"{found.server_id}@{Path(found.project).name}" if found.project else found.server_id
-    server_id, number = base, 2
+    server_id, number = base, numbers.get(base, 1)
     while server_id in taken:
-        server_id, number = f"{base}-{number}", number + 1
+        number += 1
+        server_id = f"{base}-{number}"
+    numbers[base] = number
     return found._replace(server_id=server_id)
 
 
-def _is_listed_off(found: Found, document: Mapping[str, Any]) -> bool:
-    name = found.name
-    if found.project is not None:
-        project = document.get("projects", {}).get(found.project, {})
-        listed = project.get("disabledMcpServers", [])
-        if isinstance(listed, list) and name in listed:
-            return True
-    for path in found.dialect.off:
-        if name in _listed(document, path):
-            return True
-    return any((listed := _listed(document, path)) and name not in listed for path in found.dialect.only)
+def _is_listed_off(found: Found, document: Mapping[str, Any], lists: dict[tuple[str, ...], frozenset[str]]) -> bool:
+    """Tell whether a list elsewhere in the file turns a server off; ``lists`` keeps those that were looked up."""
+
+    def listed(path: tuple[str, ...]) -> frozenset[str]:
+        if path not in lists:
+            lists[path] = _names_at(document, path)
+        return lists[path]
+
+    if found.project is not None and found.name in listed(("projects", found.project, "disabledMcpServers")):
+        return True
+    if any(found.name in listed(path) for path in found.dialect.off):
+        return True
+    return any(listed(path) and found.name not in listed(path) for path in found.dialect.only)
 
 
-def _listed(document: Mapping[str, Any], path: tuple[str, ...]) -> list[Any]:
+def _names_at(document: Mapping[str, Any], path: tuple[str, ...]) -> frozenset[str]:
     value: Any = document
     for name in path:
         value = value.get(name) if isinstance(value, dict) else None
-    return value if isinstance(value, list) else []
+    return frozenset(each for each in value if isinstance(each, str)) if isinstance(value, list) else frozenset()

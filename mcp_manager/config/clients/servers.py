@@ -10,18 +10,34 @@ from typing import Any, Final, NamedTuple
 from mcp_manager.config._plain import describe, plain
 from mcp_manager.config._problem import FieldProblem, join
 from mcp_manager.config.clients.conversions import take
-from mcp_manager.config.clients.dialects import GENERIC
+from mcp_manager.config.clients.dialects import COMMON_HARMLESS, FOREIGN_FIELDS, GENERIC
 from mcp_manager.config.clients.entry import Entry
 from mcp_manager.config.clients.placeholders import Surroundings, input_variable
-from mcp_manager.config.clients.recognition import Found, servers_in, workspace_of
+from mcp_manager.config.clients.recognition import Found, client_of, servers_in, workspace_of
 from mcp_manager.config.clients.registry import as_server
+from mcp_manager.config.model import ServerConfig
+from mcp_manager.config.own_file import TABLES
+from mcp_manager.config.parse import nearest
 from mcp_manager.config.reading import Document
 
-__all__ = ["ClientServer", "client_servers", "input_names", "is_client_file", "plain_servers", "settle"]
+__all__ = [
+    "ClientServer",
+    "client_servers",
+    "input_names",
+    "is_client_file",
+    "plain_servers",
+    "settle",
+    "warn_of_no_table",
+]
 
 logger = logging.getLogger(__name__)
 
 _EDITOR_ONLY: Final = ("${input:", "${workspaceFolder", "${userHome}")
+_MOST_COMPARED: Final = 100
+_FOREIGN: Final = (COMMON_HARMLESS | FOREIGN_FIELDS.keys()) - {
+    *ServerConfig.__struct_fields__, "timeout", "id", "version", "source", "provider", "title",
+}  # fmt: skip
+"""Fields that only clients have: in a file with ``servers``, they tell that it is none of ours."""
 _INPUTS: Final = (
     ("inputs",),
     ("mcp", "inputs"),
@@ -50,7 +66,17 @@ def is_client_file(document: Document) -> bool:
         return document.kind == "json" and _is_of_an_editor(document)
     if document.kind == "toml" and "mcpServers" in data:
         return False
-    return servers_in(data, document.path) is not None
+    return servers_in(data, document.path) is not None or _is_known_by_name(document)
+
+
+def _is_known_by_name(document: Document) -> bool:
+    """Tell whether the name alone says that it is a client's file, in which there are no servers."""
+    client = client_of(document.path)
+    return client is not None and "mcpServers" not in document.data and not _is_misspelt(document.data)
+
+
+def _is_misspelt(data: Mapping[str, Any]) -> bool:
+    return any(nearest(name, TABLES, cutoff=0.8) for name in [*data][:_MOST_COMPARED])
 
 
 def client_servers(document: Document, home: Path) -> Iterator[ClientServer]:
@@ -64,6 +90,14 @@ def client_servers(document: Document, home: Path) -> Iterator[ClientServer]:
     inputs = _inputs(document.data)
     for each in servers_in(document.data, document.path) or ():
         yield _translated(each, document.path, home, inputs)
+
+
+def warn_of_no_table(document: Document) -> None:
+    """Log a warning if a client's file, which its name tells, has no table for servers."""
+    client = client_of(document.path)
+    if client is not None and servers_in(document.data, document.path) is None:
+        tables = dict.fromkeys(".".join(table.path) for table in client.tables if table.path)
+        logger.warning("%s: has no servers; %s has them in %s", document.path, client.client, " or ".join(tables))
 
 
 def plain_servers(table: Mapping[str, Any], path: Path, home: Path) -> Iterator[ClientServer]:
@@ -109,7 +143,11 @@ def _is_of_an_editor(document: Document) -> bool:
     name = document.path.absolute().as_posix().lower()
     if document.is_jsonc or "inputs" in document.data or name.endswith(_EDITOR_FILE):
         return True
-    return any(each in document.text for each in _EDITOR_ONLY) or '"envFile"' in document.text
+    if any(each in document.text for each in _EDITOR_ONLY):
+        return True
+    servers = document.data["servers"]
+    settings = [each for each in servers.values() if isinstance(each, dict)] if isinstance(servers, dict) else []
+    return any(not _FOREIGN.isdisjoint(each) for each in settings)
 
 
 def _inputs(data: Mapping[str, Any]) -> dict[str, str | None]:
@@ -126,22 +164,26 @@ def _inputs(data: Mapping[str, Any]) -> dict[str, str | None]:
     return found
 
 
-def settle(server: ClientServer) -> dict[str, Any] | None:
-    """Log what there is to say of a server, and return its fields, or ``None`` if it is left out on purpose.
+def settle(server: ClientServer) -> tuple[dict[str, Any] | None, list[FieldProblem]]:
+    """Log what there is to say of a server, and return its fields and what is wrong with it.
 
-    Raises
-    ------
-    FieldProblem
-        A value is none of JSON.
+    The fields are ``None`` if the server is left out on purpose.
     """
     entry = server.entry
     if entry.is_off:
         logger.info("%s: is switched off, and left out", entry.path)
-        return None
+        return None, []
     if entry.skipped:
         logger.warning("%s: %s; it is left out", entry.path, entry.skipped)
-        return None
+        return None, []
     warning = entry.warning()
     if warning:
         logger.warning("%s: %s", entry.path, warning)
-    return {name: plain(value, entry.source_of(name)) for name, value in entry.ours.items()}
+    problems = list(entry.problems)
+    fields = {}
+    for name, value in entry.ours.items():
+        try:
+            fields[name] = plain(value, entry.source_of(name))
+        except FieldProblem as problem:
+            problems.append(problem)
+    return fields, problems

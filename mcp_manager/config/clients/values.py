@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from mcp_manager.config._plain import describe, kind_of
-from mcp_manager.config._problem import FieldProblem, shown
+from mcp_manager.config._problem import FieldProblem
 
 __all__ = [
     "as_flag",
@@ -89,5 +89,6 @@ def as_variable_name(value: Any, where: str) -> str:
     """Return the name of a variable; raises :class:`FieldProblem` for anything else."""
     name = as_text(value, where)
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-        raise FieldProblem(where, f"{shown(name) if len(name) < 20 else 'it'} is not the name of a variable")
+        # Not quoted, because it may be the secret itself.
+        raise FieldProblem(where, "is not the name of a variable", "give the name, not the value")
     return name

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import pickle
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,15 @@ def test_after_many_problems_the_rest_is_not_looked_at(tmp_path: Path) -> None:
     assert (len(lines), lines[-1]) == (52, "and 950 more")
 
 
+def test_in_a_lenient_load_further_problems_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    servers = {f"s{number}": {"url": "nonsense"} for number in range(1003)}
+    path = write(tmp_path, "mcp.json", {"mcpServers": {**servers, "ok": {"command": "run"}}})
+    with caplog.at_level(logging.WARNING, "mcp_manager"):
+        loaded = load_fleet_file(path, lenient=True)
+    assert (list(loaded.config.servers), len(loaded.problems)) == (["ok"], 1000)
+    assert caplog.records[-1].getMessage() == f"{path}: 3 more problems; their servers are left out"
+
+
 LENIENT = {
     "mcpServers": {
         **{f"ok{number}": {"command": "run"} for number in range(38)},
@@ -137,6 +147,25 @@ def test_the_servers_that_are_right_can_be_loaded(tmp_path: Path, caplog: pytest
     told = [record.getMessage() for record in caplog.records]
     assert told == [f"{each}; the server is left out" for each in loaded.problems]
     assert load_manager_config(path, environment={}, lenient=True) == loaded.config
+
+
+def test_the_settings_of_the_manager_stay_when_a_server_is_left_out(tmp_path: Path) -> None:
+    content = {"manager": {"max_connections": 7}, "defaults": {"priority": 3}}
+    wrong = {"a": {"url": "x"}, "b": {"command": "x", "disabled": "yes"}, "c": {"command": "x", "max_connections": 1}}
+    path = write(tmp_path, "fleet.json", {**content, "servers": {**wrong, "ok": {"command": "run"}}})
+    config = load_manager_config(path, lenient=True)
+    assert (config.max_connections, list(config.servers), config.servers["ok"].priority) == (7, ["ok"], 3)
+
+
+@pytest.mark.parametrize(("name", "module", "extra"), [("a.yaml", "yaml", "yaml"), ("mcp.json", "dotenv", "clients")])
+def test_a_package_that_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    path = write(tmp_path, name, {"mcpServers": {"a": {"command": "run", "envFile": ".env"}}})
+    with pytest.raises(ConfigError, match="which is not installed") as caught:
+        load_manager_config(path)
+    assert caught.value.hint == f"pip install 'pymcp-manager[{extra}]'"
 
 
 @pytest.mark.parametrize(

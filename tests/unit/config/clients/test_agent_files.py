@@ -213,6 +213,12 @@ mcpServers:
         {"server-1": {"command": "run", "args": ["x"]}},
     ),
     ClientFile(
+        "Continue: names that are given twice",
+        "config.json",
+        {"mcpServers": [{"name": "a", "command": each} for each in ("run", "walk", "run", "fly")]},
+        {"a": {"command": "run"}, "a-2": {"command": "walk"}, "a-3": {"command": "fly"}},
+    ),
+    ClientFile(
         "Continue: an entry that is no object",
         "config.json",
         {"mcpServers": [{"name": "a", "command": "run"}, "b"]},
@@ -354,6 +360,12 @@ mcpServers:
         "servers.yaml",
         "mcpServers:\n  a: {command: run}\n  a: {command: walk}\n",
         problems=["3:1: malformed YAML at line 3: the key is given twice in one object"],
+    ),
+    ClientFile(
+        "YAML: a secret that looks like an alias",
+        "servers.yaml",
+        f"mcpServers:\n  a:\n    env: {{K: *{SECRET}}}\n",
+        problems=["3:14: malformed YAML at line 3, column 14: found undefined alias"],
     ),
     ClientFile(
         "YAML: a tab",

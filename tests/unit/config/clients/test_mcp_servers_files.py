@@ -360,7 +360,7 @@ FILES = [
     ClientFile(
         "no client told: what is off may be wrong",
         "mcp.json",
-        servers(a={"disabled": True}, b={"disabled": True, "command": 7}, c=PROGRAM),
+        servers(a={"disabled": True}, b={"tools": 5, "disabled": True, "command": 7}, c=PROGRAM),
         {"c": {"command": "run"}},
         off=["a", "b"],
     ),
@@ -531,10 +531,7 @@ FILES = [
             "9:4: mcpServers.a.bearer_token_env_var: the environment variable NOPE is not set (set it, or write "
             "${NOPE:-default})",
         ],
-        warnings=[
-            "mcpServers.a: serverUrl is read as url; excludeTools is read as tools.deny; tool_timeout_sec is read as "
-            "request_timeout_s; bearer_token_env_var is read as auth"
-        ],
+        warnings=["mcpServers.a: serverUrl is read as url; bearer_token_env_var is read as auth"],
     ),
     ClientFile(
         "no client told: a misspelt field, one that nobody knows, and some that mean nothing",
@@ -598,10 +595,44 @@ FILES = [
         ],
     ),
     ClientFile(
+        "no client told: a secret where the name of a variable should be",
+        "mcp.json",
+        servers(a={"url": URL, "bearer_token_env_var": SECRET}),
+        problems=[
+            "5:4: mcpServers.a.bearer_token_env_var: is not the name of a variable (give the name, not the value)"
+        ],
+    ),
+    ClientFile(
         "no client told: a unix socket as VS Code writes it",
         "mcp.json",
         servers(a={"url": "unix:///run/user/x.sock#/mcp"}),
         {"a": {"url": "http://localhost/mcp", "unix_socket": "/run/user/x.sock"}},
+    ),
+    ClientFile(
+        "Claude Code: a file without servers",
+        ".claude.json",
+        {"numStartups": 1, "projects": {"/w": {}}},
+        warnings=[
+            "{project}/.claude.json: has no servers; Claude Code has them in mcpServers or projects.*.mcpServers"
+        ],
+    ),
+    ClientFile(
+        "no client told: an empty place, an empty list of tools, a home in a helper",
+        "mcp.json",
+        servers(
+            a={"command": "", "url": URL, "disabledTools": [], "tools": ["*"]},
+            b={"command": "run", "url": ""},
+            c={"url": URL, "headersHelper": "~/bin/h"},
+        ),
+        {"a": {"url": URL}, "b": {"command": "run"}, "c": {"url": URL, "headers_command": ["/home/u/bin/h"]}},
+        ["mcpServers.c: headersHelper is read as headers_command"],
+    ),
+    ClientFile(
+        "no client told: servers as VS Code has them in a file of another name, told by a field of clients",
+        "team.json",
+        {"servers": {"a": {"command": "run", "alwaysAllow": ["x"], "timeout": 5}}},
+        {"a": {"command": "run"}},
+        ["servers.a: timeout is ignored, because its unit differs between clients; give request_timeout_s"],
     ),
     ClientFile("no client told: no server", "mcp.json", servers(), {}),
     ClientFile(
