@@ -17,7 +17,7 @@ PENDING: Final = 1
 """Availability of a backend that is picked only if no ready one admits the call, which then makes it connect."""
 EXCLUDED: Final = 2
 """Availability of a backend that is never picked, because it drains or is in maintenance."""
-STATUS_COUNT: Final = 12
+STATUS_COUNT: Final = 13
 """How many statuses a call can end with."""
 POLICIES: Final[tuple[str, ...]]
 """The balancing policies, in the order of their numbers."""

@@ -1,11 +1,11 @@
 """Snapshots of a server and its backends at one instant; reading changes nothing."""
 
-from libc.stdint cimport INT64_MAX, int64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 
 from typing import NamedTuple
 
 from mcp_manager._core.balancing cimport latency_of, refresh_loads
-from mcp_manager._core.breaker cimport CircuitSnapshot, circuit_snapshot
+from mcp_manager._core.breaker cimport CLOSED, HALF_OPEN, OPEN, CircuitSnapshot, circuit_snapshot
 from mcp_manager._core.histogram cimport Buckets, WindowSummary, buckets_le, empty_summary
 from mcp_manager._core.records cimport STATUSES, Backend, Pool, Series, Server
 
@@ -97,6 +97,42 @@ cdef object snapshot_method(str method, Series series):
         tuple(zip(LE_BOUNDS_S, buckets_le(latency, LOWEST_LE, HIGHEST_LE))),
         latency.count,
         <double> latency.sum_ns / 1e9,
+    )
+
+
+cdef tuple gauges_of(Server server, list backends, int64_t now_ns):
+    """Return what metrics show of a server: see the stub of ``Router.gauges_of``."""
+    cdef uint64_t calls = 0
+    cdef uint64_t failures = 0
+    cdef int64_t limit = 0
+    cdef Py_ssize_t ejected = 0
+    cdef bint is_limited = False
+    cdef bint has_half_open = False
+    cdef bint has_open = False
+    cdef bint has_closed = False
+    cdef int circuit = CLOSED
+    cdef Pool pool
+    cdef Backend backend
+    if server.window is not None:
+        server.window.count_calls(now_ns, &calls, &failures)
+    for pool in [server] if server.tiers is None else server.tiers:
+        for backend in pool.backends:
+            ejected += backend.ejected_until_ns > now_ns
+            if backend.cap != INT64_MAX:
+                is_limited = True
+                limit += backend.cap
+    for backend in backends:
+        if backend.circuit.passing:
+            has_closed = True
+            continue
+        circuit = circuit_snapshot(&backend.circuit, &backend.settings.policy, now_ns).state
+        has_closed = has_closed or circuit == CLOSED
+        has_half_open = has_half_open or circuit == HALF_OPEN
+        has_open = has_open or circuit == OPEN
+    circuit = CLOSED if has_closed else HALF_OPEN if has_half_open else OPEN if has_open else CLOSED
+    return (
+        server.inflight, server.waiting, server.health_successes, server.health_failures, calls, failures, circuit,
+        ejected, limit if is_limited else None,
     )
 
 

@@ -367,7 +367,7 @@ class ToolRates:
             known = self._rates[supervisor.server_id] = configured, limiters
         wait_ns = known[1][tool].take(now_ns)
         if wait_ns:
-            self._router.count_unpicked(supervisor.record, method)
+            self._router.count_unpicked(supervisor.record, method, tool)
             text = f"the rate limit of tool {tool[:_SHOWN]!r}, {configured[tool].rate:g} per second, is reached"
             raise _overloaded(supervisor.server_id, text, "limits.tools", wait_ns / 1e9)
 

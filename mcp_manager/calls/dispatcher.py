@@ -142,6 +142,7 @@ class Dispatcher:
             self._check_tool(call.supervisor, call.method, call.request, call.started_ns)
         if call.where.key is None:
             direct = self._begin(call.supervisor.record, call.method, None, call.started_ns, call.deadline_ns)
+            self._attempts.name_tool(call, direct.lease)
             return await self._make_leased(call, Leased(direct.lease))
         try:
             leased = self._attempts.lease(call, call.started_ns)
