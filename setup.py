@@ -38,6 +38,7 @@ MODULES = (
     "stateless_frame",
     "tool_calls",
     "call_ring",
+    "exposition",
     "call_path",
     "permanence",
 )

@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     )
     from mcp_manager.fleet import Applied
     from mcp_manager.manager import McpManager
+    from mcp_manager.observe.collector import MetricsCollector
+    from mcp_manager.observe.scraping import Exposition
     from mcp_manager.observe.snapshot import FleetSnapshot, InstanceSnapshot, ManagerSnapshot, ServerSnapshot
     from mcp_manager.observe.views import ServerView
     from mcp_manager.protocol.elicitation import accept_with_defaults, elicitation_defaults
@@ -142,6 +144,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "DiscoveryConfig",
     "ElicitationRequest",
     "EmbeddedResource",
+    "Exposition",
     "FallbackConfig",
     "FileTokenStore",
     "FleetSnapshot",
@@ -164,6 +167,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "McpManager",
     "McpManagerError",
     "MemoryTokenStore",
+    "MetricsCollector",
     "NotRunningError",
     "OverloadedError",
     "Progress",
@@ -255,6 +259,8 @@ _MODULE_OF = {
         "mcp_manager.manager": "McpManager",
         "mcp_manager.protocol.elicitation": "accept_with_defaults elicitation_defaults",
         "mcp_manager.session.handlers": "ElicitationRequest Handlers LogMessage Progress Root SamplingRequest",
+        "mcp_manager.observe.collector": "MetricsCollector",
+        "mcp_manager.observe.scraping": "Exposition",
         "mcp_manager.observe.snapshot": "FleetSnapshot InstanceSnapshot ManagerSnapshot ServerSnapshot",
         "mcp_manager.verbs.tasks": "Task",
         "mcp_manager.verbs.fleet_tools": "FleetTool ToolCatalog",

@@ -171,6 +171,10 @@ class Server(Pool):
     """Called when a slot may have become free while callers wait."""
     dormant: _Dormant | None
     """Its ``waken()`` is called when a call finds no backends; it adds them and sets this to ``None``."""
+    label: bytes | None
+    """Its id as a label of metrics, escaped; ``None`` until somebody sets it."""
+    created_s: float
+    """When it was deployed, in seconds since 1970; 0 until somebody sets it."""
 
     @property
     def server_id(self) -> str:

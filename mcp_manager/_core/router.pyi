@@ -10,7 +10,7 @@ from typing import final
 from mcp_manager._core.breaker import BreakerSettings, _Mode
 from mcp_manager._core.histogram import WindowSummary
 from mcp_manager._core.records import Backend, Balancing, BreakerEvent, Lease, Limits, Server
-from mcp_manager._core.snapshots import BackendReading, ServerCounts
+from mcp_manager._core.snapshots import BackendReading, MethodCounts, ServerCounts, ToolReading
 from mcp_manager._core.tool_table import ToolTable
 
 @final
@@ -332,6 +332,12 @@ class Router:
         that failed; the state of the circuits of ``backends`` as one; ejected backends; the sum of the limits of those
         that have one, ``None`` if none has.
         """
+
+    def methods_of(self, server: Server) -> tuple[MethodCounts, ...]:
+        """Return the counts of a server by method."""
+
+    def tools_of(self, server: Server) -> tuple[ToolReading, ...]:
+        """Return the counts of a server's ``tools/call`` by tool; empty with ``max_tools=0``."""
 
     def window_of(self, server: Server, now_ns: int) -> WindowSummary:
         """Return a summary of a server's calls of the last 30 to 60 seconds."""

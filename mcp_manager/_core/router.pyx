@@ -24,7 +24,9 @@ from mcp_manager._core.records cimport (
     BARRED, C_EXCLUDED, C_READY, STATUSES, Pool, begin_anew, enter, leave, new_window, note_transitions, pool_of_tier,
     update_part,
 )
-from mcp_manager._core.snapshots cimport OTHER, gauges_of, snapshot_backend, snapshot_server, tier_loads
+from mcp_manager._core.snapshots cimport (
+    OTHER, gauges_of, snapshot_backend, snapshot_methods, snapshot_server, snapshot_tools, tier_loads,
+)
 from mcp_manager._core.times cimport later
 from mcp_manager._core.tool_table cimport NO_TOOL, ToolTable
 
@@ -580,6 +582,12 @@ cdef class Router:
 
     def gauges_of(self, Server server not None, list backends not None, int64_t now_ns):
         return gauges_of(server, backends, now_ns)
+
+    def methods_of(self, Server server not None):
+        return snapshot_methods(server)
+
+    def tools_of(self, Server server not None):
+        return snapshot_tools(self.tools, server)
 
     def server_counts(self, str server_id not None, int64_t now_ns):
         return snapshot_server(<Server> self.servers[server_id], now_ns)

@@ -1,5 +1,6 @@
 """Snapshots of a server and its backends at one instant; reading changes nothing."""
 
+from cpython.object cimport PyObject
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 
 from typing import NamedTuple
@@ -8,6 +9,7 @@ from mcp_manager._core.balancing cimport latency_of, refresh_loads
 from mcp_manager._core.breaker cimport CLOSED, HALF_OPEN, OPEN, CircuitSnapshot, circuit_snapshot
 from mcp_manager._core.histogram cimport Buckets, WindowSummary, buckets_le, empty_summary
 from mcp_manager._core.records cimport STATUSES, Backend, Pool, Series, Server
+from mcp_manager._core.tool_table cimport OTHER_TOOL, ToolEntry, ToolTable, tools_of
 
 cdef enum:
     LOWEST_LE = -12
@@ -43,6 +45,14 @@ class BackendReading(NamedTuple):
 
 class MethodCounts(NamedTuple):
     method: str
+    counts: tuple[int, ...]
+    buckets: tuple[tuple[float, int], ...]
+    count: int
+    sum_s: float
+
+
+class ToolReading(NamedTuple):
+    tool: str
     counts: tuple[int, ...]
     buckets: tuple[tuple[float, int], ...]
     count: int
@@ -89,15 +99,43 @@ cdef object snapshot_backend(Backend backend, int64_t now_ns):
     )
 
 
-cdef object snapshot_method(str method, Series series):
-    cdef Buckets* latency = &series.latency.buckets
-    return MethodCounts(
-        method,
-        tuple([series.counts[status] for status in range(STATUSES)]),
+cdef object reading_of(kind, str name, const uint64_t* counts, const Buckets* latency):
+    return kind(
+        name,
+        tuple([counts[status] for status in range(STATUSES)]),
         tuple(zip(LE_BOUNDS_S, buckets_le(latency, LOWEST_LE, HIGHEST_LE))),
         latency.count,
         <double> latency.sum_ns / 1e9,
     )
+
+
+cdef tuple snapshot_methods(Server server):
+    """Return the counts of a server by method."""
+    cdef list methods = [] if server.methods is None else list(server.methods.items())
+    if server.other is not None:
+        methods.append((OTHER_METHOD, server.other))
+    return tuple([
+        reading_of(MethodCounts, <str> method, (<Series> each).counts, &(<Series> each).latency.buckets)
+        for method, each in methods
+    ])
+
+
+cdef tuple snapshot_tools(ToolTable table, Server server):
+    """Return the counts of a server by tool."""
+    cdef list readings = []
+    cdef ToolEntry* entry
+    if table is None:
+        return ()
+    for tool, place in tools_of(table, server):
+        if place == OTHER_TOOL:
+            readings.append(
+                reading_of(ToolReading, tool, server.other_tools.counts, &server.other_tools.latency)
+            )
+            continue
+        entry = &table.entries[<int> place]
+        if entry.name is <PyObject*> tool and entry.server is <PyObject*> server:
+            readings.append(reading_of(ToolReading, tool, entry.kept.counts, &entry.kept.latency))
+    return tuple(readings)
 
 
 cdef tuple gauges_of(Server server, list backends, int64_t now_ns):
@@ -158,15 +196,10 @@ cdef dict tier_loads(Server server):
 
 cdef object snapshot_server(Server server, int64_t now_ns):
     cdef WindowSummary window = empty_summary() if server.window is None else server.window.summarize(now_ns)
-    cdef list methods = []
-    if server.methods is not None:
-        methods = [snapshot_method(<str> method, <Series> each) for method, each in list(server.methods.items())]
-    if server.other is not None:
-        methods.append(snapshot_method(OTHER_METHOD, server.other))
     return ServerCounts(
         server.server_id,
         tuple([snapshot_backend(<Backend> each, now_ns) for each in backends_of(server)]),
-        tuple(methods),
+        snapshot_methods(server),
         server.inflight,
         server.health_successes,
         server.health_failures,

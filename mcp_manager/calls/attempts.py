@@ -16,6 +16,7 @@ from mcp_manager.calls.admission import MAY_WAIT, WaitingRoom, refusal, stopping
 from mcp_manager.calls.affinity import Affinity, Leased, state_lost
 from mcp_manager.calls.call import FIRST, Call, Choice
 from mcp_manager.calls.call_log import CallLog
+from mcp_manager.calls.error_counts import CallErrors
 from mcp_manager.calls.latencies import Latencies
 from mcp_manager.calls.recovery_counts import Recoveries
 from mcp_manager.config import ManagerConfig
@@ -90,8 +91,10 @@ class Attempts:
         self._affinity = affinity
         self._config = config
         self.recoveries = Recoveries()
+        self.errors = CallErrors()
         self.latencies = Latencies(router, clock)
         self._room = WaitingRoom(router, config, clock, self.latencies.median_s)
+        self.waits = self._room.waits
 
     async def notify(self, call: Call) -> None:
         """Send a notification to one of a server's instances.

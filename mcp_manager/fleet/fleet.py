@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final
@@ -163,10 +164,14 @@ class Fleet:
             check_instances(server_id, parsed, parsed.instances)
         self._router.add_server(server_id, balancing_settings(parsed.balancing), limits_of(parsed))
         supervisor = self._assembly.supervisor(server_id, parsed, self._router, self._observer)
+        supervisor.record.created_s = time.time()
         self.servers[server_id] = supervisor
         self.index.put(server_id, traits_of(parsed))
         self._monitor.server_added(supervisor)
-        return supervisor, supervisor.scale(parsed.instances)
+        added = supervisor.scale(parsed.instances)
+        if not parsed.instances:
+            self._monitor.reassess(supervisor)
+        return supervisor, added
 
     async def _connect(self, supervisor: Supervisor, added: list[Instance]) -> None:
         """Connect a new server unless it is lazy; if the caller is cancelled, remove it again."""
@@ -297,6 +302,9 @@ class Fleet:
             # The number must be possible with either configuration.
             check_instances(server_id, supervisor.rollout.template.config, instances)
         added = supervisor.scale(instances)
+        if not supervisor.instances and supervisor.rollout is None:
+            # Nothing tells the monitor of a lazy server that is suspended.
+            self._monitor.reassess(supervisor)
         if supervisor.config.connect == "eager":
             # Instances that an earlier call has added are waited for as well.
             others = [each for each in supervisor.instances if each not in added]
