@@ -23,6 +23,7 @@ MODULES = (
     "records",
     "balancing",
     "snapshots",
+    "tool_table",
     "router",
     "mending",
     "json_weight",
@@ -35,7 +36,9 @@ MODULES = (
     "response_reader",
     "wire",
     "stateless_frame",
+    "tool_calls",
     "call_ring",
+    "exposition",
     "call_path",
     "permanence",
 )

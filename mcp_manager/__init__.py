@@ -89,6 +89,8 @@ if TYPE_CHECKING:
     from mcp_manager.events.stream import EventStream
     from mcp_manager.fleet import Applied, WatchedFile
     from mcp_manager.manager import McpManager
+    from mcp_manager.observe.collector import MetricsCollector
+    from mcp_manager.observe.scraping import Exposition
     from mcp_manager.observe.snapshot import FleetSnapshot, InstanceSnapshot, ManagerSnapshot, ServerSnapshot
     from mcp_manager.observe.views import ServerView
     from mcp_manager.protocol.elicitation import accept_with_defaults, elicitation_defaults
@@ -178,6 +180,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "Event",
     "EventStream",
     "EventsMissed",
+    "Exposition",
     "FallbackConfig",
     "FileTokenStore",
     "FleetSnapshot",
@@ -201,6 +204,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "McpManager",
     "McpManagerError",
     "MemoryTokenStore",
+    "MetricsCollector",
     "NotRunningError",
     "OverloadedError",
     "Progress",
@@ -316,6 +320,8 @@ _MODULE_OF = {
         "mcp_manager.manager": "McpManager",
         "mcp_manager.protocol.elicitation": "accept_with_defaults elicitation_defaults",
         "mcp_manager.session.handlers": "ElicitationRequest Handlers LogMessage Progress Root SamplingRequest",
+        "mcp_manager.observe.collector": "MetricsCollector",
+        "mcp_manager.observe.scraping": "Exposition",
         "mcp_manager.observe.snapshot": "FleetSnapshot InstanceSnapshot ManagerSnapshot ServerSnapshot",
         "mcp_manager.verbs.tasks": "Task",
         "mcp_manager.verbs.fleet_tools": "FleetTool ToolCatalog",

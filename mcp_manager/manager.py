@@ -12,7 +12,6 @@ from threading import get_ident
 from typing import Any, Final, Self, TypeVar
 
 from mcp_manager._core.jsonrpc import ERROR, FrameError, Message, scan
-from mcp_manager._core.router import Router
 from mcp_manager.auth.redirect import RedirectHandler
 from mcp_manager.auth.sources import CredentialProvider
 from mcp_manager.auth.token_store import TokenStore
@@ -49,7 +48,7 @@ from mcp_manager.protocol.safety import tool_of
 from mcp_manager.runtime.background import background_task, finish
 from mcp_manager.runtime.forks import tell_of_forks
 from mcp_manager.runtime.phase import Lifetime, Phase, not_running
-from mcp_manager.servers.core_settings import limits_together
+from mcp_manager.servers.core_settings import router_of
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.session import ProgressCallback, ProgressReports
 from mcp_manager.session.handlers import HandlerMap, Handlers, Roots
@@ -159,7 +158,7 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
         self._http = self._assembly.http
         self._lag = host.lag
         self._is_loop_running: Callable[[], bool] = bool
-        self._router = Router(together=limits_together(self._config))
+        self._router = router_of(self._config)
         self._monitor = HealthMonitor(self._router, _CLOCK, concurrency=self._config.probe_concurrency)
         self._affinity = Affinity(self._router)
         self._call_log = CallLog(self._config.flight_records, self._router, _CLOCK, time.time)

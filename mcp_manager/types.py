@@ -134,6 +134,8 @@ class CallStatus(enum.IntEnum):
     CANCELLED = 9
     CIRCUIT_OPEN = 10
     NO_INSTANCE = 11
+    TOOL_ERROR = 12
+    """A result in which the tool itself reports a failure (``isError``)."""
 
     @property
     def label(self) -> str:

@@ -6,6 +6,7 @@ The first leases a backend and sends the request over an idle wire; the second c
 cimport cython
 from libc.stdint cimport int64_t, uint64_t
 
+from mcp_manager._core.balancing cimport LIMITED
 from mcp_manager._core.breaker cimport SUCCESS
 from mcp_manager._core.stateless_frame cimport StatelessFrame, is_complete
 from mcp_manager._core.call_ring cimport CallRing
@@ -14,6 +15,7 @@ from mcp_manager._core.jsonrpc cimport IS_RESULT, Message, scan_one
 from mcp_manager._core.records cimport Lease, Server
 from mcp_manager._core.router cimport Router
 from mcp_manager._core.sealing cimport seal
+from mcp_manager._core.tool_calls cimport is_tool_error, name_call
 from mcp_manager._core.wire cimport Wire, WirePool
 
 from mcp_manager._core.jsonrpc import FrameError
@@ -22,6 +24,7 @@ cdef enum:
     # A reply that arrives later than this after its deadline is late: deadlines are checked no more precisely.
     LATE_NS = 50_000_000
     SUCCESS_STATUS = 0
+    TOOL_ERROR_STATUS = 12
     MAX_DEPTH = 512
 
 
@@ -144,6 +147,10 @@ cdef class CallPath:
         if server.events is not self.router.events:
             raise ValueError("the server is of another router")
         direct.lease = lease = self.router.lease(server, method, now_ns, self.draw(), key, None, False, False)
+        if lease.series.is_of_tools and request is not None and self.router.tools is not None:
+            name_call(self.router.tools, lease, request)
+            if 0 < lease.rejection < LIMITED:
+                self.router.tools.count(lease, lease.rejection)
         if request is None or lease.backend is None or lease.backend.channel is None:
             return direct
         channel = <Channel?> lease.backend.channel
@@ -218,18 +225,21 @@ cdef class CallPath:
             message = <Message> reply
             if direct.channel.dialect is not None and not accepts(direct.channel, message):
                 return None
-        self.settle(direct, now_ns)
+        self.settle(direct, message, now_ns)
         return message
 
-    cdef int settle(self, DirectCall direct, int64_t now_ns) except -1:
+    cdef int settle(self, DirectCall direct, Message reply, int64_t now_ns) except -1:
         cdef Lease lease = direct.lease
+        cdef int status = SUCCESS_STATUS
         if lease.finished:
             return 0
-        self.router.settle(lease, SUCCESS, SUCCESS_STATUS, now_ns, 0, 0)
+        if lease.series.is_of_tools and is_tool_error(reply):
+            status = TOOL_ERROR_STATUS
+        self.router.settle(lease, SUCCESS, status, now_ns, 0, 0)
         if self.ring is not None:
             self.ring.note(
                 lease.server.server_id, direct.method, direct.channel.label, lease.started_ns, now_ns,
-                lease.backend.inflight, lease.backend.circuit.state,
+                lease.backend.inflight, lease.backend.circuit.state, status,
             )
         return 0
 

@@ -1,7 +1,7 @@
 """Layout of the ring buffer of successful calls, for the compiled call path."""
 
 from cpython.ref cimport PyObject
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int16_t, int32_t, int64_t
 
 
 cdef struct Entry:
@@ -11,7 +11,8 @@ cdef struct Entry:
     int64_t started_ns
     int64_t ended_ns
     int32_t inflight
-    int32_t circuit
+    int16_t circuit
+    int16_t status
 
 
 cdef class CallRing:
@@ -24,5 +25,5 @@ cdef class CallRing:
 
     cdef void note(
         self, str server_id, str method, object label, int64_t started_ns, int64_t ended_ns, int64_t inflight,
-        int circuit,
+        int circuit, int status,
     ) noexcept

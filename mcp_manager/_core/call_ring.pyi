@@ -6,7 +6,7 @@ class PastCall(NamedTuple):
     """A call that ended in a result.
 
     ``label`` says which session it was sent on. ``inflight`` and ``circuit`` are those of its backend when it ended.
-    The times are monotonic nanoseconds.
+    ``status`` is the number of its status; that of a tool's failure is a result, too. The times are monotonic nanoseconds.
     """
 
     server_id: str
@@ -16,6 +16,7 @@ class PastCall(NamedTuple):
     ended_ns: int
     inflight: int
     circuit: int
+    status: int = 0
 
 @final
 class CallRing:
@@ -49,6 +50,7 @@ class CallRing:
         ended_ns: int,
         inflight: int,
         circuit: int,
+        status: int = 0,
     ) -> None:
         """Record a call; see :class:`PastCall`."""
 

@@ -16,6 +16,7 @@ class PastCall(NamedTuple):
     ended_ns: int
     inflight: int
     circuit: int
+    status: int = 0
 
 
 cdef inline void hold(PyObject** place, PyObject* value) noexcept:
@@ -53,7 +54,7 @@ cdef class CallRing:
 
     cdef void note(
         self, str server_id, str method, object label, int64_t started_ns, int64_t ended_ns, int64_t inflight,
-        int circuit,
+        int circuit, int status,
     ) noexcept:
         cdef Py_ssize_t position = self.following
         cdef Entry* entry = &self.entries[position]
@@ -68,15 +69,16 @@ cdef class CallRing:
         entry.ended_ns = ended_ns
         entry.inflight = <int> inflight
         entry.circuit = circuit
+        entry.status = status
         # Last, since releasing the previous label may run any code.
         if self.labels[position] is not label:
             self.labels[position] = label
 
     def add(
         self, str server_id not None, str method not None, object label, int64_t started_ns, int64_t ended_ns,
-        int inflight, int circuit,
+        int inflight, int circuit, int status=0,
     ):
-        self.note(server_id, method, label, started_ns, ended_ns, inflight, circuit)
+        self.note(server_id, method, label, started_ns, ended_ns, inflight, circuit, status)
 
     def past_calls(self):
         cdef list records = []
@@ -88,6 +90,6 @@ cdef class CallRing:
             entry = &self.entries[position]
             records.append(PastCall(
                 <str> entry.server_id, <str> entry.method, self.labels[position], entry.started_ns, entry.ended_ns,
-                entry.inflight, entry.circuit,
+                entry.inflight, entry.circuit, entry.status,
             ))
         return records

@@ -21,6 +21,8 @@ cdef struct Buckets:
 cdef void buckets_init(Buckets* buckets, uint8_t schema) noexcept nogil
 cdef void buckets_clear(Buckets* buckets) noexcept nogil
 cdef int buckets_record(Buckets* buckets, int64_t duration_ns, uint64_t count) noexcept nogil
+cdef int buckets_merge(Buckets* target, const Buckets* source) noexcept nogil
+cdef void buckets_below(const Buckets* buckets, int lowest, int highest, uint64_t* counts) noexcept nogil
 cdef tuple buckets_le(const Buckets* buckets, int lowest, int highest)
 
 cdef class Histogram:
@@ -47,5 +49,6 @@ cdef class LatencyWindow:
     cdef void rotate(self, int64_t now_ns) noexcept
     cdef int add(self, int64_t now_ns, int64_t duration_ns, bint failed) noexcept
     cdef WindowSummary summarize(self, int64_t now_ns)
+    cdef void count_calls(self, int64_t now_ns, uint64_t* calls, uint64_t* failures) noexcept
 
 cdef WindowSummary empty_summary()

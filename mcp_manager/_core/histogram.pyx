@@ -190,18 +190,24 @@ cdef double buckets_quantile(const Buckets* first, const Buckets* second, double
     return highest
 
 
-cdef tuple buckets_le(const Buckets* buckets, int lowest, int highest):
-    """Return the cumulative counts at the bounds 2^lowest to 2^highest seconds."""
+cdef void buckets_below(const Buckets* buckets, int lowest, int highest, uint64_t* counts) noexcept nogil:
+    """Set the cumulative counts at the bounds 2^lowest to 2^highest seconds."""
     cdef uint64_t seen = buckets.underflow
     cdef int exponent, sub
-    cdef list counts = []
     for exponent in range(LOWEST_EXPONENT, highest + 1):
         if exponent >= lowest:
-            counts.append(seen)
+            counts[exponent - lowest] = seen
         if exponent < HIGHEST_EXPONENT and buckets.pages[exponent - LOWEST_EXPONENT] != NULL:
             for sub in range(1 << buckets.schema):
                 seen += count_at(buckets, exponent - LOWEST_EXPONENT, sub)
-    return tuple(counts)
+
+
+cdef tuple buckets_le(const Buckets* buckets, int lowest, int highest):
+    """Return the cumulative counts at the bounds 2^lowest to 2^highest seconds."""
+    cdef uint64_t[HIGHEST_EXPONENT - LOWEST_EXPONENT + 1] counts
+    cdef int place
+    buckets_below(buckets, lowest, highest, counts)
+    return tuple([counts[place] for place in range(highest - lowest + 1)])
 
 
 def bucket_index(double seconds, *, int schema=FINEST_SCHEMA):
@@ -428,6 +434,16 @@ cdef class LatencyWindow:
             summary.p95_s = buckets_quantile(newer, older, 0.95)
             summary.p99_s = buckets_quantile(newer, older, 0.99)
         return summary
+
+    cdef void count_calls(self, int64_t now_ns, uint64_t* calls, uint64_t* failures) noexcept:
+        """Set what ``summarize()`` counts, without the percentiles."""
+        calls[0] = failures[0] = 0
+        if now_ns < self.epoch_end_ns:
+            calls[0] = self.previous.count
+            failures[0] = self.previous_failures
+        if now_ns < self.epoch_end_ns + self.epoch_ns:
+            calls[0] += self.current.count
+            failures[0] += self.current_failures
 
     def summary(self, int64_t now_ns):
         return self.summarize(now_ns)

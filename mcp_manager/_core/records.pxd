@@ -5,11 +5,11 @@ from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from mcp_manager._core.breaker cimport BreakerSettings as Settings
 from mcp_manager._core.breaker cimport Circuit
 from mcp_manager._core.allowance cimport PairWindow, RatePolicy
-from mcp_manager._core.histogram cimport Histogram, LatencyWindow
+from mcp_manager._core.histogram cimport Buckets, Histogram, LatencyWindow
 from mcp_manager._core.limiter cimport Limiter, LimiterPolicy
 
 cdef enum:
-    STATUSES = 12
+    STATUSES = 13
 
 cdef enum:
     C_READY = 0
@@ -33,9 +33,18 @@ cdef enum:
     CONSISTENT = 5
 
 
+cdef struct ToolCounts:
+    uint64_t[STATUSES] counts
+    Buckets latency
+
+
 cdef class Series:
     cdef uint64_t[STATUSES] counts
     cdef Histogram latency
+    # Whether its calls are tools/call: these are counted by tool, too.
+    cdef bint is_of_tools
+    # Its method as a label of a metric; None until the first scrape.
+    cdef bytes label
 
 
 cdef class Balancing:
@@ -95,6 +104,8 @@ cdef class Server(Pool):
     cdef PairWindow* sent
     cdef EventQueue events
     cdef dict methods
+    # How many of them the protocol does not have: these are bounded.
+    cdef Py_ssize_t foreign
     cdef Series other
     cdef str last_method
     cdef Series last_series
@@ -109,6 +120,14 @@ cdef class Server(Pool):
     cdef uint64_t health_failures
     cdef Py_ssize_t ejected
     cdef bint loads_stale
+    # The places in the table of tools by name, and the place that was used last; None and 0 until the first.
+    cdef dict tools
+    cdef int32_t last_tool
+    # The calls of tools that have no place in the table; NULL until the first.
+    cdef ToolCounts* other_tools
+    # Its id as a label of metrics, and when it was deployed, in seconds since 1970.
+    cdef public bytes label
+    cdef public double created_s
 
 
 cdef class Backend:
@@ -164,11 +183,15 @@ cdef class Lease:
     cdef readonly int rejection
     cdef uint64_t generation
     cdef int32_t slot
+    # The place of the called tool in the table, NO_TOOL if there is none, and which tool had that place.
+    cdef int32_t tool
+    cdef uint32_t tool_serial
     cdef bint probe
     cdef bint finished
 
 
 cdef PairWindow* new_window(int64_t span_ns) except NULL
+cdef int begin_anew(Server server, Limits before) except -1
 cdef void update_part(Backend backend) noexcept
 cdef int note_transitions(Backend backend, int64_t now_ns) except -1
 cdef Pool pool_of_tier(Server server, int tier)

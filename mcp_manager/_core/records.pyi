@@ -17,7 +17,7 @@ PENDING: Final = 1
 """Availability of a backend that is picked only if no ready one admits the call, which then makes it connect."""
 EXCLUDED: Final = 2
 """Availability of a backend that is never picked, because it drains or is in maintenance."""
-STATUS_COUNT: Final = 12
+STATUS_COUNT: Final = 13
 """How many statuses a call can end with."""
 POLICIES: Final[tuple[str, ...]]
 """The balancing policies, in the order of their numbers."""
@@ -171,6 +171,10 @@ class Server(Pool):
     """Called when a slot may have become free while callers wait."""
     dormant: _Dormant | None
     """Its ``waken()`` is called when a call finds no backends; it adds them and sets this to ``None``."""
+    label: bytes | None
+    """Its id as a label of metrics, escaped; ``None`` until somebody sets it."""
+    created_s: float
+    """When it was deployed, in seconds since 1970; 0 until somebody sets it."""
 
     @property
     def server_id(self) -> str:

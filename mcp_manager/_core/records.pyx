@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from mcp_manager._core.allowance cimport SPANS, RateLimiter
 from mcp_manager._core.breaker cimport CLOSED, NO_SLOT, circuit_adjust, circuit_free, circuit_take_transitions
-from mcp_manager._core.limiter cimport LimiterSettings, limiter_free
+from mcp_manager._core.histogram cimport buckets_clear
+from mcp_manager._core.limiter cimport LimiterSettings, limiter_cap, limiter_free, limiter_restart, same_policy
 from mcp_manager._core.sealing cimport seal
 
 cdef enum:
@@ -145,6 +146,9 @@ cdef class Server(Pool):
     def __dealloc__(self):
         free(self.spent)
         free(self.sent)
+        if self.other_tools is not NULL:
+            buckets_clear(&self.other_tools.latency)
+            free(self.other_tools)
 
     @property
     def max_concurrent(self):
@@ -209,6 +213,32 @@ cdef PairWindow* new_window(int64_t span_ns) except NULL:
         raise MemoryError
     window.span_ns = span_ns
     return window
+
+
+cdef int begin_anew(Server server, Limits before) except -1:
+    """Reset what was learned or counted under settings that have changed; keep the rest."""
+    cdef Limits now = server.limits
+    cdef Backend backend
+    cdef Pool pool
+    if not same_policy(&now.limiter, &before.limiter):
+        for pool in [server] if server.tiers is None else server.tiers:
+            # A copy, since the limit decides a backend's place in the list.
+            for backend in pool.backends[:]:
+                limiter_restart(&backend.limiter, &now.limiter)
+                backend.cap = limiter_cap(&backend.limiter)
+                update_part(backend)
+    if now.rate.interval_ns != before.rate.interval_ns or now.rate.tolerance_ns != before.rate.tolerance_ns:
+        server.arrival_ns = 0
+    if (
+        now.budget_span_ns != before.budget_span_ns or now.budget_ratio != before.budget_ratio
+        or now.budget_reserve != before.budget_reserve
+    ):
+        free(server.spent)
+        server.spent = NULL
+    if now.shed_span_ns != before.shed_span_ns or now.shed_multiple != before.shed_multiple:
+        free(server.sent)
+        server.sent = NULL
+    return 0
 
 
 cdef void swap_places(Pool pool, Py_ssize_t first, Py_ssize_t second) noexcept:

@@ -5,11 +5,16 @@ from libc.stdint cimport int64_t, uint64_t
 from mcp_manager._core.allowance cimport PairWindow
 from mcp_manager._core.histogram cimport LatencyWindow
 from mcp_manager._core.records cimport Balancing, EventQueue, Backend, Lease, Limits, Series, Server
+from mcp_manager._core.tool_table cimport ToolTable
 
 
 cdef class Router:
     cdef dict servers
+    # Methods beyond this number share one series; those of the protocol do not count.
     cdef Py_ssize_t max_methods
+    cdef frozenset own_methods
+    # Counts tools/call by tool; None if it is not to.
+    cdef readonly ToolTable tools
     cdef EventQueue events
     cdef Balancing balancing
     cdef Limits limits

@@ -10,7 +10,8 @@ from typing import final
 from mcp_manager._core.breaker import BreakerSettings, _Mode
 from mcp_manager._core.histogram import WindowSummary
 from mcp_manager._core.records import Backend, Balancing, BreakerEvent, Lease, Limits, Server
-from mcp_manager._core.snapshots import BackendReading, ServerCounts
+from mcp_manager._core.snapshots import BackendReading, MethodCounts, ServerCounts, ToolReading
+from mcp_manager._core.tool_table import ToolTable
 
 @final
 class Router:
@@ -25,9 +26,14 @@ class Router:
     Parameters
     ----------
     max_methods
-        How many methods of a server have counters of their own, at least 0; the rest share :data:`OTHER_METHOD`.
+        How many methods of a server, beside ``own_methods``, have counters of their own, at least 0; the rest share
+        :data:`OTHER_METHOD`.
     together
         The retry budget and the ``max_concurrent`` that hold for all servers together.
+    own_methods
+        Methods that have counters of their own in any case.
+    max_tools
+        How many tools are counted by name, of all servers together; 0 counts none.
 
     Raises
     ------
@@ -35,7 +41,17 @@ class Router:
         ``max_methods`` is negative.
     """
 
-    def __new__(cls, *, max_methods: int = 64, together: Limits | None = None) -> Router: ...
+    def __new__(
+        cls,
+        *,
+        max_methods: int = 64,
+        together: Limits | None = None,
+        own_methods: frozenset[str] = frozenset(),
+        max_tools: int = 1000,
+    ) -> Router: ...
+    @property
+    def tools(self) -> ToolTable | None:
+        """The tools that are counted by name; ``None`` with ``max_tools=0``."""
     waiting: int
     """How many queues of callers wait for room among all servers; while there are any, only their picks are granted."""
     on_slot: Callable[[], object] | None
@@ -241,8 +257,15 @@ class Router:
     def count_refused(self, lease: Lease, status: int = 7) -> None:
         """Count a call that a limit refused and that will not be tried again, by default as overloaded."""
 
-    def count_unpicked(self, server: Server, method: str) -> None:
+    def count_unpicked(self, server: Server, method: str, tool: str | None = None) -> None:
         """Count a call as overloaded that a limit refused before it reached :meth:`pick`."""
+
+    def name_tool(self, lease: Lease, tool: str | None) -> None:
+        """Have a lease for ``tools/call`` counted under its tool, too; ``None`` if its request names none.
+
+        It does nothing for other methods, and without ``max_tools``. A rejection that :meth:`pick` has counted is
+        counted for the tool at once.
+        """
 
     def done(
         self,
@@ -321,6 +344,22 @@ class Router:
 
     def backend_reading(self, backend: Backend, now_ns: int) -> BackendReading:
         """Return the state of a backend as of ``now_ns`` without changing it."""
+
+    def gauges_of(
+        self, server: Server, backends: list[Backend], now_ns: int
+    ) -> tuple[int, int, int, int, int, int, int, int, int | None]:
+        """Return what the metrics show of a server.
+
+        These are: calls under way and waiting; successful and failed health checks; calls of the last minute and those
+        that failed; the state of the circuits of ``backends`` as one; ejected backends; the sum of the limits of those
+        that have one, ``None`` if none has.
+        """
+
+    def methods_of(self, server: Server) -> tuple[MethodCounts, ...]:
+        """Return the counts of a server by method."""
+
+    def tools_of(self, server: Server) -> tuple[ToolReading, ...]:
+        """Return the counts of a server's ``tools/call`` by tool; empty with ``max_tools=0``."""
 
     def window_of(self, server: Server, now_ns: int) -> WindowSummary:
         """Return a summary of a server's calls of the last 30 to 60 seconds."""

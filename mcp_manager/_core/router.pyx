@@ -18,14 +18,17 @@ from mcp_manager._core.breaker cimport (
 )
 from mcp_manager._core.histogram cimport LatencyWindow, buckets_record, empty_summary
 from mcp_manager._core.limiter cimport (
-    OTHERWISE, OVERLOAD, WELL, limiter_begin, limiter_cap, limiter_ended, limiter_restart, same_policy,
+    OTHERWISE, OVERLOAD, WELL, limiter_begin, limiter_cap, limiter_ended,
 )
 from mcp_manager._core.records cimport (
-    BARRED, C_EXCLUDED, C_READY, STATUSES, Pool, adjust, enter, leave, new_window, note_transitions, pool_of_tier,
-    update_part,
+    BARRED, C_EXCLUDED, C_READY, STATUSES, Pool, adjust, begin_anew, enter, leave, new_window, note_transitions,
+    pool_of_tier, update_part,
 )
-from mcp_manager._core.snapshots cimport OTHER, snapshot_backend, snapshot_server, tier_loads
+from mcp_manager._core.snapshots cimport (
+    OTHER, gauges_of, snapshot_backend, snapshot_methods, snapshot_server, snapshot_tools, tier_loads,
+)
 from mcp_manager._core.times cimport later
+from mcp_manager._core.tool_table cimport NO_TOOL, ToolTable
 
 
 cdef enum:
@@ -36,6 +39,7 @@ cdef enum:
     TIMEOUT = 4
     OVERLOADED = 7
     CIRCUIT_OPEN = 10
+    TOOL_ERROR = 12
     RATE = 13
     SHED = 14
     TOGETHER = 16
@@ -91,32 +95,6 @@ cdef int check_place(double weight, int tier=0) except -1:
         raise ValueError(f"tier must be 0 to 255, not {tier}")
 
 
-cdef int begin_anew(Server server, Limits before) except -1:
-    """Reset what was learned or counted under settings that have changed; keep the rest."""
-    cdef Limits now = server.limits
-    cdef Backend backend
-    cdef Pool pool
-    if not same_policy(&now.limiter, &before.limiter):
-        for pool in [server] if server.tiers is None else server.tiers:
-            # A copy, since the limit decides a backend's place in the list.
-            for backend in pool.backends[:]:
-                limiter_restart(&backend.limiter, &now.limiter)
-                backend.cap = limiter_cap(&backend.limiter)
-                update_part(backend)
-    if now.rate.interval_ns != before.rate.interval_ns or now.rate.tolerance_ns != before.rate.tolerance_ns:
-        server.arrival_ns = 0
-    if (
-        now.budget_span_ns != before.budget_span_ns or now.budget_ratio != before.budget_ratio
-        or now.budget_reserve != before.budget_reserve
-    ):
-        free(server.spent)
-        server.spent = NULL
-    if now.shed_span_ns != before.shed_span_ns or now.shed_multiple != before.shed_multiple:
-        free(server.sent)
-        server.sent = NULL
-    return 0
-
-
 @cython.nonecheck(False)
 cdef inline int tell_waiting(Server server) except -1:
     if server.waiting > 0 and server.on_slot is not None:
@@ -144,7 +122,7 @@ cdef inline void learn_limit(
 @cython.nonecheck(False)
 cdef inline void count_fruitless(Backend backend, int outcome, int status, int64_t now_ns) noexcept:
     """Count the calls in a row that brought no result, except those that say nothing about the backend."""
-    if status == RESULT:
+    if status == RESULT or status == TOOL_ERROR:
         backend.fruitless = backend.refused = backend.broken = 0
     elif outcome != IGNORED or status == OVERLOADED:
         backend.last_fruitless_ns = max(now_ns, backend.last_fruitless_ns)
@@ -157,11 +135,16 @@ cdef inline void count_fruitless(Backend backend, int outcome, int status, int64
 
 @cython.final
 cdef class Router:
-    def __cinit__(self, *, Py_ssize_t max_methods=64, Limits together=None):
+    def __cinit__(
+        self, *, Py_ssize_t max_methods=64, Limits together=None, frozenset own_methods=frozenset(),
+        Py_ssize_t max_tools=1000,
+    ):
         if max_methods < 0:
             raise ValueError(f"max_methods must be at least 0, not {max_methods}")
         self.servers = {}
         self.max_methods = max_methods
+        self.own_methods = own_methods
+        self.tools = ToolTable(max_tools) if max_tools else None
         self.events = EventQueue.__new__(EventQueue)
         self.window = LatencyWindow()
         self.balancing = Balancing()
@@ -217,6 +200,8 @@ cdef class Router:
             pool.full = 0
         server.tiers = None
         server.ejected = 0
+        if self.tools is not None:
+            self.tools.forget(server)
         self.events.forget_removed()
         tell_waiting(server)
 
@@ -307,12 +292,14 @@ cdef class Router:
         found = server.methods.get(method)
         if found is not None:
             series = <Series> found
-        elif method == OTHER or len(server.methods) >= self.max_methods:
+        elif method in self.own_methods or (method != OTHER and server.foreign < self.max_methods):
+            series = server.methods[method] = Series.__new__(Series)
+            series.is_of_tools = method == "tools/call"
+            server.foreign += method not in self.own_methods
+        else:
             if server.other is None:
                 server.other = Series.__new__(Series)
             series = server.other
-        else:
-            series = server.methods[method] = Series.__new__(Series)
         server.last_method = method
         server.last_series = series
         return series
@@ -443,15 +430,26 @@ cdef class Router:
 
     def count_refused(self, Lease lease not None, int status=OVERLOADED):
         if not 0 <= status < STATUSES:
-            raise ValueError(f"status must be 0 to 11, not {status}")
+            raise ValueError(f"status must be 0 to {STATUSES - 1}, not {status}")
         if lease.rejection >= LIMITED and lease.series is not None:
             lease.series.counts[status] += 1
+            if lease.tool != NO_TOOL:
+                self.tools.count(lease, status)
             # Count it only once.
             lease.series = None
 
-    def count_unpicked(self, Server server not None, str method not None):
-        cdef Series series = self.series_of(server, method)
-        series.counts[OVERLOADED] += 1
+    def count_unpicked(self, Server server not None, str method not None, str tool=None):
+        cdef Lease lease = Lease.__new__(Lease)
+        lease.server = server
+        refused(lease, self.series_of(server, method), RATE, 0)
+        self.name_tool(lease, tool)
+        self.count_refused(lease)
+
+    def name_tool(self, Lease lease not None, str tool):
+        if self.tools is not None and lease.series is not None and lease.series.is_of_tools:
+            self.tools.name_by(lease, tool)
+            if 0 < lease.rejection < LIMITED:
+                self.tools.count(lease, lease.rejection)
 
     def withdraw(self, Server server not None, int64_t now_ns):
         cdef Limits limits = server.limits
@@ -487,7 +485,7 @@ cdef class Router:
         if not SUCCESS <= outcome <= IGNORED:
             raise ValueError(f"outcome must be 0 to 2, not {outcome}")
         if not 0 <= status < STATUSES:
-            raise ValueError(f"status must be 0 to 11, not {status}")
+            raise ValueError(f"status must be 0 to {STATUSES - 1}, not {status}")
         if server.events is not self.events:
             raise ValueError("the lease is of another router")
         if lease.finished:
@@ -516,9 +514,13 @@ cdef class Router:
             server.inflight -= 1
             self.inflight -= 1
             lease.series.counts[status] += 1
+            if lease.tool != NO_TOOL:
+                self.tools.settle(lease, status, duration_ns if outcome != IGNORED else -1)
             count_fruitless(backend, outcome, status, now_ns)
             if outcome != IGNORED:
-                self.measure(lease, duration_ns, outcome == FAILURE, status == RESULT, now_ns)
+                self.measure(
+                    lease, duration_ns, outcome == FAILURE, status == RESULT or status == TOOL_ERROR, now_ns
+                )
             elif status == OVERLOADED and retry_after_ns > 0:
                 # A closed circuit ignores 429 and 503, but the backend gets its pause.
                 backend.paused_until_ns = later(now_ns, min(retry_after_ns, LONGEST_PAUSE_NS))
@@ -592,6 +594,15 @@ cdef class Router:
 
     def fleet_window(self, int64_t now_ns):
         return self.window.summarize(now_ns)
+
+    def gauges_of(self, Server server not None, list backends not None, int64_t now_ns):
+        return gauges_of(server, backends, now_ns)
+
+    def methods_of(self, Server server not None):
+        return snapshot_methods(server)
+
+    def tools_of(self, Server server not None):
+        return snapshot_tools(self.tools, server)
 
     def server_counts(self, str server_id not None, int64_t now_ns):
         return snapshot_server(<Server> self.servers[server_id], now_ns)

@@ -82,6 +82,18 @@ class MethodCounts(NamedTuple):
     count: int  # type: ignore[assignment]  # the histogram's own term hides a method of tuple
     sum_s: float
 
+class ToolReading(NamedTuple):
+    """The calls of one tool of one server; otherwise as :class:`MethodCounts`.
+
+    ``tool`` is :data:`~mcp_manager._core.tool_table.OTHER_TOOL_NAME` for those that are not counted by name.
+    """
+
+    tool: str
+    counts: tuple[int, ...]
+    buckets: tuple[tuple[float, int], ...]
+    count: int  # type: ignore[assignment]  # the histogram's own term hides a method of tuple
+    sum_s: float
+
 class ServerCounts(NamedTuple):
     """A server at one instant.
 

@@ -1,13 +1,15 @@
 """Snapshots of a server and its backends at one instant; reading changes nothing."""
 
-from libc.stdint cimport INT64_MAX, int64_t
+from cpython.object cimport PyObject
+from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 
 from typing import NamedTuple
 
 from mcp_manager._core.balancing cimport latency_of, refresh_loads
-from mcp_manager._core.breaker cimport CircuitSnapshot, circuit_snapshot
+from mcp_manager._core.breaker cimport CLOSED, HALF_OPEN, OPEN, CircuitSnapshot, circuit_snapshot
 from mcp_manager._core.histogram cimport Buckets, WindowSummary, buckets_le, empty_summary
 from mcp_manager._core.records cimport STATUSES, Backend, Pool, Series, Server
+from mcp_manager._core.tool_table cimport OTHER_TOOL, ToolEntry, ToolTable, tools_of
 
 cdef enum:
     LOWEST_LE = -12
@@ -43,6 +45,14 @@ class BackendReading(NamedTuple):
 
 class MethodCounts(NamedTuple):
     method: str
+    counts: tuple[int, ...]
+    buckets: tuple[tuple[float, int], ...]
+    count: int
+    sum_s: float
+
+
+class ToolReading(NamedTuple):
+    tool: str
     counts: tuple[int, ...]
     buckets: tuple[tuple[float, int], ...]
     count: int
@@ -89,14 +99,78 @@ cdef object snapshot_backend(Backend backend, int64_t now_ns):
     )
 
 
-cdef object snapshot_method(str method, Series series):
-    cdef Buckets* latency = &series.latency.buckets
-    return MethodCounts(
-        method,
-        tuple([series.counts[status] for status in range(STATUSES)]),
+cdef object reading_of(kind, str name, const uint64_t* counts, const Buckets* latency):
+    return kind(
+        name,
+        tuple([counts[status] for status in range(STATUSES)]),
         tuple(zip(LE_BOUNDS_S, buckets_le(latency, LOWEST_LE, HIGHEST_LE))),
         latency.count,
         <double> latency.sum_ns / 1e9,
+    )
+
+
+cdef tuple snapshot_methods(Server server):
+    """Return the counts of a server by method."""
+    cdef list methods = [] if server.methods is None else list(server.methods.items())
+    if server.other is not None:
+        methods.append((OTHER_METHOD, server.other))
+    return tuple([
+        reading_of(MethodCounts, <str> method, (<Series> each).counts, &(<Series> each).latency.buckets)
+        for method, each in methods
+    ])
+
+
+cdef tuple snapshot_tools(ToolTable table, Server server):
+    """Return the counts of a server by tool."""
+    cdef list readings = []
+    cdef ToolEntry* entry
+    if table is None:
+        return ()
+    for tool, place in tools_of(table, server):
+        if place == OTHER_TOOL:
+            readings.append(
+                reading_of(ToolReading, tool, server.other_tools.counts, &server.other_tools.latency)
+            )
+            continue
+        entry = &table.entries[<int> place]
+        if entry.name is <PyObject*> tool and entry.server is <PyObject*> server:
+            readings.append(reading_of(ToolReading, tool, entry.kept.counts, &entry.kept.latency))
+    return tuple(readings)
+
+
+cdef tuple gauges_of(Server server, list backends, int64_t now_ns):
+    """Return what metrics show of a server: see the stub of ``Router.gauges_of``."""
+    cdef uint64_t calls = 0
+    cdef uint64_t failures = 0
+    cdef int64_t limit = 0
+    cdef Py_ssize_t ejected = 0
+    cdef bint is_limited = False
+    cdef bint has_half_open = False
+    cdef bint has_open = False
+    cdef bint has_closed = False
+    cdef int circuit = CLOSED
+    cdef Pool pool
+    cdef Backend backend
+    if server.window is not None:
+        server.window.count_calls(now_ns, &calls, &failures)
+    for pool in [server] if server.tiers is None else server.tiers:
+        for backend in pool.backends:
+            ejected += backend.ejected_until_ns > now_ns
+            if backend.cap != INT64_MAX:
+                is_limited = True
+                limit += backend.cap
+    for backend in backends:
+        if backend.circuit.passing:
+            has_closed = True
+            continue
+        circuit = circuit_snapshot(&backend.circuit, &backend.settings.policy, now_ns).state
+        has_closed = has_closed or circuit == CLOSED
+        has_half_open = has_half_open or circuit == HALF_OPEN
+        has_open = has_open or circuit == OPEN
+    circuit = CLOSED if has_closed else HALF_OPEN if has_half_open else OPEN if has_open else CLOSED
+    return (
+        server.inflight, server.waiting, server.health_successes, server.health_failures, calls, failures, circuit,
+        ejected, limit if is_limited else None,
     )
 
 
@@ -122,15 +196,10 @@ cdef dict tier_loads(Server server):
 
 cdef object snapshot_server(Server server, int64_t now_ns):
     cdef WindowSummary window = empty_summary() if server.window is None else server.window.summarize(now_ns)
-    cdef list methods = []
-    if server.methods is not None:
-        methods = [snapshot_method(<str> method, <Series> each) for method, each in list(server.methods.items())]
-    if server.other is not None:
-        methods.append(snapshot_method(OTHER_METHOD, server.other))
     return ServerCounts(
         server.server_id,
         tuple([snapshot_backend(<Backend> each, now_ns) for each in backends_of(server)]),
-        tuple(methods),
+        snapshot_methods(server),
         server.inflight,
         server.health_successes,
         server.health_failures,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from os import PathLike
 from threading import get_ident
 from typing import TYPE_CHECKING, TypeVar, Unpack
@@ -22,6 +23,8 @@ from mcp_manager.observe.observation import Kinds
 from mcp_manager.types import PyHealthStatus, PyServerInfo, Selector
 
 if TYPE_CHECKING:
+    from mcp_manager.observe.metrics import Source
+    from mcp_manager.observe.scraping import Exposition
     from mcp_manager.observe.snapshot import FleetSnapshot
 
 __all__ = ["PyMcpManager"]
@@ -332,14 +335,24 @@ class PyMcpManager(ManagerRunner):
         return self._for_reading().stderr_lines(server_id, follow=follow)
 
     def export_prometheus_metrics(self) -> str:
-        """Return all metrics in the Prometheus text format."""
+        """Return all metrics in the Prometheus text format; see :meth:`McpManager.metrics_text`."""
         return self._for_reading().metrics_text()
 
     async def export_prometheus_metrics_async(self) -> str:
-        """Return all metrics in the Prometheus text format."""
-        return self.export_prometheus_metrics()
+        """Return all metrics in the Prometheus text format; a thread writes them, so that the loop goes on."""
+        return await asyncio.to_thread(self.export_prometheus_metrics)
 
     get_metrics = export_prometheus_metrics
+
+    async def scrape_async(self, accept: str = "") -> Exposition:
+        """Return the metrics for whoever scrapes, in the format that an ``Accept`` header field asks for.
+
+        See :meth:`McpManager.scrape`; this works on any loop.
+        """
+        return await self._for_reading().scrape(accept)
+
+    def _metrics_source(self) -> Source:
+        return self._for_reading()._metrics_source()
 
 
 def _config_of(config: ManagerConfig | str | PathLike[str]) -> ManagerConfig:

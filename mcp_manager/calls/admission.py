@@ -13,6 +13,7 @@ from typing import Final
 from mcp_manager._core.allowance import RateLimiter
 from mcp_manager._core.records import Lease, Server
 from mcp_manager._core.router import Router
+from mcp_manager.calls.queue_waits import QueueWaits
 from mcp_manager.config import ManagerConfig, RateConfig
 from mcp_manager.errors import CallError, ConnectError, DeadlineExceededError, OverloadedError
 from mcp_manager.servers.core_settings import in_ns
@@ -94,6 +95,7 @@ class WaitingRoom:
         self._config = config
         self._clock = clock
         self._latency_s = latency_s
+        self.waits = QueueWaits()
         self._lines: dict[Server, _Line] = {}
         # A heap of the queues whose first call is to try again, by that call's ticket.
         self._due: list[tuple[int, _Line]] = []
@@ -177,6 +179,7 @@ class WaitingRoom:
         if line.is_blocked and len(line.waiters) == 1:
             self._make_due(line)
         timer = loop.call_later(max(wait_ns, 0) / 1e9, self._expire, line, ticket)
+        began_ns = self._clock()
         try:
             return await waiter.future or waiter
         except asyncio.CancelledError:
@@ -185,6 +188,8 @@ class WaitingRoom:
         finally:
             timer.cancel()
             self._leave(line, ticket)
+            if not line.supervisor.is_over:
+                self.waits.record(line.record.server_id, self._clock() - began_ns)
 
     def _give_back(self, waiter: _Waiter) -> None:
         """Count a call that was cancelled while it waited, and give back a lease that it was granted but never got."""
@@ -368,7 +373,7 @@ class ToolRates:
             known = self._rates[supervisor.server_id] = configured, limiters
         wait_ns = known[1][tool].take(now_ns)
         if wait_ns:
-            self._router.count_unpicked(supervisor.record, method)
+            self._router.count_unpicked(supervisor.record, method, tool)
             text = f"the rate limit of tool {tool[:_SHOWN]!r}, {configured[tool].rate:g} per second, is reached"
             raise _overloaded(supervisor.server_id, text, "limits.tools", wait_ns / 1e9)
 

@@ -11,11 +11,13 @@ from mcp_manager._core.call_path import LATE_AFTER_NS, DirectCall
 from mcp_manager._core.jsonrpc import RESULT, Message
 from mcp_manager._core.records import Lease
 from mcp_manager._core.router import Router
+from mcp_manager._core.tool_calls import says_tool_error
 from mcp_manager.auth.caller import Caller
 from mcp_manager.calls.admission import MAY_WAIT, WaitingRoom, refusal, stopping
 from mcp_manager.calls.affinity import Affinity, Leased, state_lost
 from mcp_manager.calls.call import FIRST, Call, Choice
 from mcp_manager.calls.call_log import CallLog
+from mcp_manager.calls.error_counts import CallErrors
 from mcp_manager.calls.latencies import Latencies
 from mcp_manager.calls.recovery_counts import Recoveries
 from mcp_manager.calls.tool_access import ToolAccess
@@ -34,7 +36,9 @@ from mcp_manager.errors import (
 )
 from mcp_manager.health import HealthMonitor
 from mcp_manager.outcomes import classify_error, classify_rpc_error
+from mcp_manager.protocol.methods import CALL_TOOL
 from mcp_manager.protocol.request import encode_method
+from mcp_manager.protocol.safety import tool_of
 from mcp_manager.runtime.loop_lag import LATE_HINT
 from mcp_manager.servers.caller_sessions import CallerSessions, Stay
 from mcp_manager.servers.instance import Instance
@@ -97,9 +101,11 @@ class Attempts:
         self._config = config
         self._access = access
         self.recoveries = Recoveries()
+        self.errors = CallErrors()
         self.latencies = Latencies(router, clock)
         self._callers: dict[str, CallerSessions] = {}
         self._room = WaitingRoom(router, config, clock, self.latencies.median_s)
+        self.waits = self._room.waits
 
     async def notify(self, call: Call) -> None:
         """Send a notification to one of a server's instances.
@@ -138,15 +144,23 @@ class Attempts:
             The server was removed.
         """
         if call.where.key is not None:
-            return self._affinity.lease(call, now_ns, getrandbits(64), choice)
-        if call.where.backend is not None:
-            return Leased(self._router.pick_on(call.where.backend, call.method, now_ns, waited=choice.waited))
-        avoid, waited, again = choice
-        return Leased(
-            self._router.pick(
-                call.server_id, call.method, now_ns, getrandbits(64), avoid=avoid, waited=waited, again=again
+            leased = self._affinity.lease(call, now_ns, getrandbits(64), choice)
+        elif call.where.backend is not None:
+            leased = Leased(self._router.pick_on(call.where.backend, call.method, now_ns, waited=choice.waited))
+        else:
+            avoid, waited, again = choice
+            leased = Leased(
+                self._router.pick(
+                    call.server_id, call.method, now_ns, getrandbits(64), avoid=avoid, waited=waited, again=again
+                )
             )
-        )
+        self.name_tool(call, leased.lease)
+        return leased
+
+    def name_tool(self, call: Call, lease: Lease) -> None:
+        """Have a lease counted under the tool that its call names; does nothing for other methods."""
+        if call.method == CALL_TOOL:
+            self._router.name_tool(lease, tool_of(call.request.params))
 
     async def admitted(self, call: Call, leased: Leased, choice: Choice = FIRST) -> Leased:
         """Return a granted lease: the given one, or the one that the call gets after waiting in a queue.
@@ -305,11 +319,13 @@ class Attempts:
         attempts = call.attempts + call.tries
         instance: Instance = lease.payload
         if reply.kind == RESULT:
-            self._router.done(lease, Outcome.SUCCESS, CallStatus.SUCCESS, now_ns)
+            has_failed = call.method == CALL_TOOL and says_tool_error(reply)
+            status = CallStatus.TOOL_ERROR if has_failed else CallStatus.SUCCESS
+            self._router.done(lease, Outcome.SUCCESS, status, now_ns)
             if attempts == 1 and not call.is_hedge and lease.started_ns == call.started_ns:
-                self._log.ordinary(lease, call.method, instance.label)
+                self._log.ordinary(lease, call.method, instance.label, status)
             else:
-                self._log.note(call, lease, attempts)
+                self._log.note(call, lease, attempts, status)
             return
         outcome = classify_rpc_error(reply.error_code, instance.template.config.breaker.rpc_errors)
         self._router.done(lease, outcome, CallStatus.RPC_ERROR, now_ns, random=getrandbits(64))

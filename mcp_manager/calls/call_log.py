@@ -39,7 +39,7 @@ class FlightRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     server_id, method
         The server and the method that were called.
     tool
-        The tool that was called; ``None`` for other methods, and for tool calls that succeeded at the first attempt.
+        The tool that was called; ``None`` for other methods, and for tool calls that got a result at the first attempt.
     started_at
         When the call began, in UTC (ISO 8601, with milliseconds).
     total_s
@@ -128,7 +128,7 @@ class CallLog:
         # Anomalies by server id, to be dumped with the record of the call that caused them.
         self._expected: dict[str, str] = {}
 
-    def ordinary(self, lease: Lease, method: str, label: object) -> None:
+    def ordinary(self, lease: Lease, method: str, label: object, status: CallStatus = CallStatus.SUCCESS) -> None:
         """Record a call that got a result at its first attempt but did not take the compiled path.
 
         Parameters
@@ -139,11 +139,13 @@ class CallLog:
             The method that was called.
         label
             :attr:`Instance.label <mcp_manager.servers.instance.Instance.label>` of its instance.
+        status
+            ``TOOL_ERROR`` if the tool reported a failure.
         """
         if self.ring is not None and lease.backend is not None:
             circuit = CircuitState.HALF_OPEN if lease.trial else CircuitState.CLOSED
             inflight = lease.backend.inflight
-            self.ring.add(lease.server_id, method, label, lease.started_ns, self._clock(), inflight, circuit)
+            self.ring.add(lease.server_id, method, label, lease.started_ns, self._clock(), inflight, circuit, status)
 
     def note(
         self,
@@ -291,7 +293,7 @@ class CallLog:
             **_session(call.label),
             circuit=CircuitState(call.circuit).label,
             inflight=call.inflight,
-            status=CallStatus.SUCCESS.label,
+            status=CallStatus(call.status).label,
             delivery="answered",
         )
 

@@ -15,8 +15,10 @@ from mcp_manager.calls.affinity import Affinity, Leased
 from mcp_manager.calls.attempts import Attempts, Landing
 from mcp_manager.calls.call import Call
 from mcp_manager.calls.call_log import CallLog
+from mcp_manager.calls.error_counts import CallErrors
 from mcp_manager.calls.fallback import Fallbacks
 from mcp_manager.calls.hedging import HedgedCalls, is_hedged
+from mcp_manager.calls.queue_waits import QueueWaits
 from mcp_manager.calls.recovery_counts import Recoveries
 from mcp_manager.calls.retry_loop import Retries
 from mcp_manager.calls.tool_access import ToolAccess
@@ -80,6 +82,16 @@ class Dispatcher:
     def recoveries(self) -> Recoveries:
         """The counts of retries, hedges and fallbacks by server."""
         return self._attempts.recoveries
+
+    @property
+    def errors(self) -> CallErrors:
+        """The counts of failed calls by server."""
+        return self._attempts.errors
+
+    @property
+    def waits(self) -> QueueWaits:
+        """How long calls waited for a limit, by server."""
+        return self._attempts.waits
 
     async def call(
         self, supervisor: Supervisor, method: str, request: Sendable, started_ns: int, deadline_ns: int
@@ -146,6 +158,7 @@ class Dispatcher:
             self._check_tool(call.supervisor, call.method, call.request, call.started_ns)
         if call.where.key is None:
             direct = self._begin(call.supervisor.record, call.method, None, call.started_ns, call.deadline_ns)
+            self._attempts.name_tool(call, direct.lease)
             leased = Leased(direct.lease)
         else:
             try:
@@ -238,8 +251,9 @@ class Dispatcher:
         """Forget the tools, rates and counts of a server that was removed."""
         self._access.forget(server_id)
         self._tool_rates.forget(server_id)
-        self.recoveries.forget(server_id)
         self._attempts.forget(server_id)
+        for kept in (self.recoveries, self.errors, self.waits):
+            kept.forget(server_id)
 
     def callers_of(self, server_id: str) -> CallerSessions:
         """Return the sessions of a server's callers."""

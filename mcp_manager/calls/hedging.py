@@ -190,6 +190,7 @@ class HedgedCalls:
         if not self._router.withdraw(supervisor.record, now_ns):
             return None
         hedge = self._router.pick(call.server_id, call.method, now_ns, getrandbits(64), avoid=lease.backend, again=True)
+        self._attempts.name_tool(call, hedge)
         if hedge.rejection:
             return None
         if hedge.backend is lease.backend:

@@ -103,6 +103,7 @@ class Retries:
             cover_all_attempts(error, attempts, may_have_run=may_have_run)
             if call.supervisor.is_over and error.retryable:
                 mark_final(error)
+            self._attempts.errors.count(call.server_id, error)
             self._log.note(call, lease, attempts, error=error)
             raise error
         finally:

@@ -248,6 +248,9 @@ class ManagerConfig(Settings, frozen=True, kw_only=True):
         The budget for retries and hedges of all servers together; the budget of each server applies as well.
     flight_records
         How many of the latest calls to keep detailed records of; 0 keeps none.
+    max_tool_series
+        How many tools, over all servers, have metrics of their own: those that were used most recently. The rest of a
+        server's tools are counted together, as ``_other``. 0 counts no tools.
     client_name, client_version
         How the manager identifies itself in the MCP handshake and in ``User-Agent``: 1 to 256 printable ASCII
         characters.
@@ -268,5 +271,6 @@ class ManagerConfig(Settings, frozen=True, kw_only=True):
     max_wait_s: Seconds = 1.0
     retry_budget: RetryBudgetConfig = RetryBudgetConfig(min_per_s=100.0)
     flight_records: Annotated[int, Meta(ge=0, le=1_000_000)] = 256
+    max_tool_series: Annotated[int, Meta(ge=0, le=1_000_000)] = 1_000
     client_name: str = "mcp-manager"
     client_version: str = __version__

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final
@@ -140,6 +141,7 @@ class Fleet:
             raise ServerExistsError(server_id)
         self._router.add_server(server_id, balancing_settings(parsed.balancing), limits_of(parsed))
         supervisor = self._assembly.supervisor(server_id, parsed, self._router, self._observer)
+        supervisor.record.created_s = time.time()
         self.servers[server_id] = supervisor
         self.index.put(server_id, traits_of(parsed))
         self._monitor.server_added(supervisor)
@@ -147,7 +149,10 @@ class Fleet:
             self.events.tell(
                 ServerDeployed(server_id=server_id, instances=parsed.instances, transport=parsed.transport)
             )
-        return supervisor, supervisor.scale(parsed.instances)
+        added = supervisor.scale(parsed.instances)
+        if not parsed.instances:
+            self._monitor.reassess(supervisor)
+        return supervisor, added
 
     async def connect(self, supervisor: Supervisor, added: list[Instance]) -> None:
         """Connect a new server unless it is lazy; if the caller is cancelled, remove it again."""
@@ -315,6 +320,9 @@ class Fleet:
         if instances != previous:
             scaled = ServerScaled(server_id=supervisor.server_id, previous=previous, instances=instances)
             self.events.tell(scaled)
+        if not supervisor.instances and supervisor.rollout is None:
+            # Nothing tells the monitor of a lazy server that is suspended.
+            self._monitor.reassess(supervisor)
         return added
 
     async def connect_added(self, supervisor: Supervisor, added: list[Instance]) -> None:

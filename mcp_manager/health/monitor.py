@@ -115,6 +115,7 @@ class HealthMonitor:
     def instance_added(self, supervisor: Supervisor, instance: Instance) -> None:
         """Watch an instance; its probes begin with the deployment's own probe or with the first session."""
         self._watches[instance] = Watch(supervisor, instance)
+        self.tally.touch(supervisor, asyncio.get_running_loop().time())
         self._review_in(supervisor, 0.0)
 
     def instance_changed(self, supervisor: Supervisor, instance: Instance, error: CallError | None) -> None:

@@ -86,6 +86,21 @@ class Tally(Generic[S]):
         self.counts = (0, 0, 0)
         self._standings.clear()
 
+    def touch(self, server: S, now: float) -> None:
+        """Begin to keep the state of a server that is used for the first time, at ``now`` of the loop's time."""
+        if server not in self._standings:
+            self._standings[server] = Standing(now)
+
+    def used(self) -> list[S]:
+        """Return the servers that were ever used, in the order of their first use.
+
+        Raises
+        ------
+        RuntimeError
+            Another thread used a server for the first time meanwhile; repeat it.
+        """
+        return list(self._standings)
+
     def standing(self, server: S) -> Standing | None:
         """Return the standing of a server; ``None`` if it was never assessed."""
         return self._standings.get(server)

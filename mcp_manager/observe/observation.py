@@ -27,6 +27,8 @@ from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.types import PyHealthStatus, Selector, ServerState
 
 if TYPE_CHECKING:
+    from mcp_manager.observe.metrics import Source
+    from mcp_manager.observe.scraping import Exposition, Scrapes, TextFormat
     from mcp_manager.observe.snapshot import FleetSnapshot
     from mcp_manager.transports.http.connections.pool import HttpPool
 
@@ -60,6 +62,11 @@ class Observation(ABC):
     _events: EventFeed
     _phase: Phase
     _loop: asyncio.AbstractEventLoop | None
+    _scrapes: Scrapes | None = None
+
+    @abstractmethod
+    def _is_here(self) -> bool:
+        """Tell whether this is the manager's own loop."""
 
     @abstractmethod
     def _supervisor_of(self, server_id: str) -> Supervisor:
@@ -128,22 +135,77 @@ class Observation(ABC):
         """Return views of all servers, in the order of deployment."""
         return self._of_each(partial(server_view, judge=self._judge(), router=self._router, now_ns=time.monotonic_ns()))
 
-    def metrics_text(self) -> str:
-        """Return all metrics in the Prometheus text format 0.0.4."""
-        from mcp_manager.observe import metrics  # noqa: PLC0415
+    def metrics_text(
+        self,
+        *,
+        format: TextFormat = "text",
+        servers: Iterable[str] | None = None,
+        families: Iterable[str] | None = None,
+    ) -> str:
+        """Return all metrics as text.
+
+        Servers that were never used (``connect = "lazy"`` and no call yet) only count in ``mcp_servers``. On the
+        manager's own loop, this holds the loop until the text is complete: with thousands of used servers, await
+        :meth:`scrape` there. On any other thread, the loop goes on meanwhile.
+
+        Parameters
+        ----------
+        format
+            ``text`` for the Prometheus text format 0.0.4, ``openmetrics`` for OpenMetrics 1.0.
+        servers, families
+            Show only these servers, by id, and only these families, by name. With ``servers``, families that concern
+            no single server are left out; unknown ids are ignored.
+
+        Raises
+        ------
+        InvalidRequestError
+            There is no such format or family; a ``ValueError``.
+        NotRunningError
+            This process is a forked child of the manager's.
+        """
+        from mcp_manager.observe import scraping  # noqa: PLC0415
+
+        source, what = self._metrics_source(), scraping.wanted(servers, families)
+        return scraping.text_of(source, format, what, is_shared=not self._is_here())
+
+    async def scrape(
+        self, accept: str = "", *, servers: Iterable[str] | None = None, families: Iterable[str] | None = None
+    ) -> Exposition:
+        """Return the metrics for whoever scrapes, in the best format that both sides know.
+
+        This works on any loop. It holds none for more than a few milliseconds, whatever the size of the fleet, and is
+        cheapest on the manager's own. Equal scrapes within a second share one page, whose values are up to a second
+        old.
+
+        Parameters
+        ----------
+        accept
+            The ``Accept`` header field of the request.
+        servers, families
+            See :meth:`metrics_text`, whose errors it raises.
+        """
+        from mcp_manager.observe import scraping  # noqa: PLC0415
+
+        source, what = self._metrics_source(), scraping.wanted(servers, families)
+        if self._scrapes is None:
+            self._scrapes = scraping.Scrapes()
+        if self._is_here():
+            return await self._scrapes.page_here(source, accept, what)
+        return await asyncio.to_thread(self._scrapes.page_elsewhere, source, accept, what)
+
+    def _metrics_source(self) -> Source:
+        """Return what the metrics are read from.
+
+        Raises
+        ------
+        NotRunningError
+            This process is a forked child of the manager's.
+        """
+        from mcp_manager.observe.metrics import Source  # noqa: PLC0415
 
         self._judge()
-        return metrics.render(
-            self._of_each(
-                partial(
-                    metrics.scrape,
-                    router=self._router,
-                    http=self._http,
-                    recoveries=self._dispatcher.recoveries,
-                    now_ns=time.monotonic_ns(),
-                )
-            ),
-            self._lag,
+        return Source(
+            self._servers, self._monitor, self._router, self._dispatcher, self._http, self._lag, time.monotonic_ns
         )
 
     def snapshot(self) -> FleetSnapshot:

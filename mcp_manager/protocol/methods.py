@@ -7,6 +7,7 @@ from typing import Final
 __all__ = [
     "CALL_TOOL",
     "CANCELLED",
+    "CLIENT_METHODS",
     "CONTROL",
     "DISCOVER",
     "ELICIT",
@@ -81,6 +82,36 @@ NAME_MEMBER: Final = {
     "tasks/cancel": "taskId",
 }
 """The params member that ``Mcp-Name`` repeats (2026-07-28, streamable HTTP, standard request headers; SEP-2663)."""
+
+CLIENT_METHODS: Final = frozenset(
+    {
+        INITIALIZE,
+        INITIALIZED,
+        DISCOVER,
+        PING,
+        LIST_TOOLS,
+        CALL_TOOL,
+        SET_LOG_LEVEL,
+        SUBSCRIBE,
+        UNSUBSCRIBE,
+        CANCELLED,
+        PROGRESS,
+        ROOTS_CHANGED,
+        "resources/list",
+        "resources/templates/list",
+        "resources/read",
+        "prompts/list",
+        "prompts/get",
+        "completion/complete",
+        "subscriptions/listen",
+        "tasks/get",
+        "tasks/list",
+        "tasks/result",
+        "tasks/update",
+        "tasks/cancel",
+    }
+)
+"""What MCP lets a client send. Each is always counted under its own name; other methods are, up to a number."""
 
 _NOTIFICATION_PREFIX: Final = "notifications/"
 

@@ -13,8 +13,9 @@ from mcp_manager._core.allowance import RateLimiter
 from mcp_manager._core.breaker import BreakerSettings
 from mcp_manager._core.limiter import LimiterSettings
 from mcp_manager._core.records import Balancing, Limits
+from mcp_manager._core.router import Router
 from mcp_manager.config import BalancingConfig, BreakerConfig, ManagerConfig, RetryBudgetConfig, ServerConfig
-from mcp_manager.protocol.methods import CONTROL
+from mcp_manager.protocol.methods import CLIENT_METHODS, CONTROL
 from mcp_manager.transports.http.connections.endpoint import Endpoint
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "limits_of",
     "limits_together",
     "registration_of",
+    "router_of",
 ]
 
 T = TypeVar("T")
@@ -88,6 +90,11 @@ def limits_together(config: ManagerConfig) -> Limits:
         budget_min_per_s=budget.min_per_s,
         budget_ttl_ns=in_ns(budget.ttl_s),
     )
+
+
+def router_of(config: ManagerConfig) -> Router:
+    """Return a manager's router, without servers."""
+    return Router(together=limits_together(config), own_methods=CLIENT_METHODS, max_tools=config.max_tool_series)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -80,6 +80,7 @@ class Supervisor:
         "in_maintenance",
         "is_over",
         "record",
+        "renewals",
         "request_timeout_ns",
         "restarts",
         "rollout",
@@ -110,6 +111,8 @@ class Supervisor:
         self.rollout: Change | None = None
         # How often a child process was lost, by cause; None until the first time.
         self.restarts: dict[RestartCause, int] | None = None
+        # How often an instance has replaced a session.
+        self.renewals = 0
         self.is_over = False
         self.in_maintenance = False
         self.server_id = template.server_id
@@ -440,6 +443,7 @@ class Supervisor:
         self._set_availability(instance)
         now_ns = self._clock()
         is_child = instance.template.config.transport == "stdio"
+        self.renewals += error is None and instance.generation > 1
         if error is None and (is_child or instance.generation == 1):
             # A new process starts with a closed circuit: the old one's failures do not count against it.
             self._router.reset_breaker(instance.backend, now_ns)

@@ -33,6 +33,14 @@ FAMILIES = {
     "mcp_ejected_instances": "gauge",
     "mcp_waiting_calls": "gauge",
     "mcp_concurrency_limit": "gauge",
+    "mcp_tool_calls": "counter",
+    "mcp_tool_response_time_seconds": "histogram",
+    "mcp_call_errors": "counter",
+    "mcp_queue_wait_seconds": "histogram",
+    "mcp_session_renewals": "counter",
+    "mcp_server_state": "gauge",
+    "mcp_servers": "gauge",
+    "mcp_build_info": "gauge",
 }
 
 

@@ -16,8 +16,8 @@ from mcp_manager import CallError, McpManager, McpManagerError, PyMcpManager, co
 from mcp_manager.cli import main
 from mcp_manager.cli.manual import Topic, nearest_topics, plain_text, table_of, topics
 from mcp_manager.health import assessment, tally
-from mcp_manager.observe import metrics
-from mcp_manager.runtime.loop_lag import LoopLag
+from mcp_manager.observe.metric_families import FAMILIES, names_of
+from mcp_manager.observe.metrics import BUILD
 from mcp_manager.types import CallStatus, ServerState
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -91,11 +91,8 @@ def test_the_budget_of_the_manager_is_shown_as_it_is() -> None:
 
 
 def test_every_metric_is_there_with_its_type_and_labels() -> None:
-    collected = metrics._FleetCollector([], LoopLag()).collect()
-    families = {
-        family.name + ("_total" if family.type == "counter" else ""): (family.type, sorted(family._labelnames))
-        for family in collected
-    }
+    families = {names_of(family)[-1]: (family.empty().type, sorted(family.labels)) for family in FAMILIES}
+    families["mcp_build_info"] = ("info", sorted(BUILD))
     shown = {quoted(row[0])[0]: (row[1], sorted(quoted(row[2]))) for row in table_with("metrics", "Family")}
     assert shown == families
     words = quoted(TOPICS["metrics"].text.partition("Values of `status`:")[2])

@@ -43,7 +43,7 @@ def test_every_status_has_its_counter() -> None:
     for status in CallStatus:
         router.done(router.pick("a", "ping", 0, 0), Outcome.SUCCESS, status, 0)
     (method,) = router.server_counts("a", 0).methods
-    assert method.counts == (1,) * 10 + (2, 2)
+    assert method.counts == (1,) * 10 + (2, 2, 1)
 
 
 def test_availabilities_are_ordered() -> None:

@@ -233,7 +233,7 @@ def test_only_what_was_answered_or_failed_is_measured() -> None:
             router.done(lease, outcome, status, START + duration)
     snapshot = router.server_counts("a", START + 4 * SECOND)
     (method,) = snapshot.methods
-    assert method.counts == (1, 1, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0)
+    assert method.counts == (1, 1, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0)
     assert (method.count, method.sum_s) == (3, 3.5)
     assert dict(method.buckets)[0.5] == 1
     assert dict(method.buckets)[1.0] == 2
@@ -309,8 +309,8 @@ def test_unknown_servers_and_bad_arguments_change_nothing() -> None:
     lease = router.pick("a", "ping", START, 2**64 - 1)
     with pytest.raises(ValueError, match="outcome must be 0 to 2, not 3"):
         router.done(lease, 3, 0, START)
-    with pytest.raises(ValueError, match="status must be 0 to 11, not 12"):
-        router.done(lease, 0, 12, START)
+    with pytest.raises(ValueError, match="status must be 0 to 12, not 13"):
+        router.done(lease, 0, 13, START)
     with pytest.raises(OverflowError):
         router.pick("a", "ping", START, 2**64)
     assert instance.inflight == 1
