@@ -102,8 +102,11 @@ class Terminal:
         return termios.tcgetattr(self._slave) == self.modes and not self._screen.cursor.hidden and left_screen
 
     def resize(self, columns: int, lines: int) -> None:
-        """Give the terminal another size."""
+        """Give the terminal another size; what is beyond it is gone."""
         self.columns = columns
+        for line in self._screen.buffer.values():
+            for column in [each for each in line if each >= columns]:
+                del line[column]
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
     def type(self, keys: str) -> None:
