@@ -106,12 +106,11 @@ def _take(word: str, properties: Mapping[str, Any], schema: Mapping[str, Any], f
         return
     if key not in found:
         found[key] = _typed(text, key, own, schema)
-    elif isinstance(found[key], list) and "array" in _types(own, schema):
-        found[key] = [*found[key], *_typed_list(text, key, own, schema)]
-    elif own:
-        raise _Mistake(f"{key} is given twice")
+    elif not own or "array" in _types(own, schema):
+        before = found[key] if isinstance(found[key], list) else [found[key]]
+        found[key] = [*before, *(_typed_list(text, key, own, schema) if own else [_typed(text, key, own, schema)])]
     else:
-        found[key] = [found[key], text]
+        raise _Mistake(f"{key} is given twice")
 
 
 def _typed(text: str, key: str, own: Mapping[str, Any], root: Mapping[str, Any]) -> Any:

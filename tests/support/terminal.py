@@ -24,6 +24,7 @@ COMMAND = (sys.executable, "-P", "-W", "error", "-m", "mcp_manager")
 
 _LIMIT_S = 30.0
 _LINES = 400
+_NOT_PASSED_ON = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
 
 
 class Terminal:
@@ -39,7 +40,7 @@ class Terminal:
     columns, lines
         The size of the terminal.
     environment
-        Variables on top of this process's; ``NO_COLOR``, ``FORCE_COLOR`` and ``COLUMNS`` are not passed on.
+        Variables on top of this process's; those that change sizes or colours are not passed on.
     """
 
     def __init__(
