@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import webbrowser
 
 import click
@@ -33,8 +34,9 @@ async def run(options: Options) -> int:
         nonlocal asked
         asked = True
         complain(f"to log in to {server_id}, open this page: {url}")
-        if options.browser and not webbrowser.open(url):
-            complain("no browser could be opened here")
+        if options.browser:
+            # A browser without windows runs until its user closes it.
+            threading.Thread(target=_browse, args=(url,), daemon=True).start()
 
     # A call may have to wait for the user.
     patient = msgspec.structs.replace(
@@ -59,6 +61,11 @@ def _chosen(fleet: Fleet) -> str:
         return using[0]
     which = f"one of {', '.join(using)}" if using else 'no server has auth.type = "oauth"'
     raise click.UsageError(f"missing argument SERVER: {which}")
+
+
+def _browse(url: str) -> None:
+    if not webbrowser.open(url):
+        complain("no browser could be opened here: open the page elsewhere on this machine")
 
 
 def _why_not(server: ServerConfig) -> str:

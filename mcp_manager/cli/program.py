@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from mcp_manager.cli.screen import complain, error_object, print_json
-from mcp_manager.errors import McpManagerError
+from mcp_manager.errors import ConfigError, McpManagerError
 
 if TYPE_CHECKING:
     import click
@@ -143,4 +143,7 @@ def _report(error: McpManagerError | str, as_json: bool, kind: str = "") -> None
         print_json(error_object(error, kind))
         sys.stdout.flush()
     else:
-        complain(str(error))
+        # A file with several problems has each of them on a line.
+        lines = str(error).splitlines() if isinstance(error, ConfigError) else [str(error)]
+        for line in lines:
+            complain(line)

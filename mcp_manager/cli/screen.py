@@ -195,7 +195,7 @@ def error_object(error: McpManagerError | str, kind: str = "") -> dict[str, Any]
     """
     if isinstance(error, str):
         error, kind = McpManagerError(error), kind or McpManagerError.__name__
-    problems = [str(each) for each in getattr(error, "problems", ())]
+    problems = [each._asdict() if hasattr(each, "_asdict") else str(each) for each in getattr(error, "problems", ())]
     shown = {
         "class": kind or type(error).__name__,
         "message": error.message,

@@ -50,7 +50,7 @@ class Terminal:
         self.raw = b""
         self._command = list(command)
         self._lines = lines
-        kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
+        kept = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED_ON}
         self._environment = {**kept, "TERM": "xterm-256color", **(environment or {})}
         self._screen = pyte.Screen(2 * columns, _LINES)
         self._stream = pyte.ByteStream(self._screen)
