@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Final
 
 from mcp_manager.cli.doctor.configuration import examine_configuration, refusals
@@ -30,6 +30,7 @@ async def run(options: Options) -> int:
         findings += examine_configuration(fleet.servers)
         broken = {each.server for each in findings if each.severity == "error" and each.server is not None}
         findings += await examine_connections(fleet, broken, options)
+    findings = [replace(each, seen=one_line(each.seen), advice=one_line(each.advice)) for each in findings]
     findings.sort(key=lambda each: _ORDER.index(each.severity))
     count = len(fleet.servers) if fleet is not None else 0
     if options.json:
