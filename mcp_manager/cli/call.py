@@ -164,6 +164,6 @@ def _shown(block: ContentBlock) -> str:
 
 def _size(data: str) -> str:
     try:
-        return f"{len(base64.b64decode(data))} bytes"
+        return f"{len(base64.b64decode(data, validate=True))} bytes"
     except (binascii.Error, ValueError):
         return "malformed"

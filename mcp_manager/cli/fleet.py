@@ -216,4 +216,4 @@ def _plain(view: ServerView) -> dict[str, Any]:
 def _print_table(
     headers: Sequence[str], rows: Sequence[Sequence[object]], fleet: Fleet, prose: Sequence[str] = ()
 ) -> None:
-    print(render(headers, rows, prose=prose) if rows else f"no servers in {fleet.place}")
+    print(render(headers, rows, prose=prose) if rows else f"no servers in {fleet.shown}")

@@ -107,7 +107,7 @@ def _show(kind: _Kind, fleet: Fleet, found: list[tuple[str, Record]], has_failur
         if not options.full and any(str(row[-1]).endswith(("…", "...")) for row in rows):
             note("descriptions are shortened: --full shows them whole", quiet=options.quiet)
     elif not has_failures:
-        print(f"no {kind.name} in {fleet.place}")
+        print(f"no {kind.name} in {fleet.shown}")
 
 
 async def _resources_of(manager: McpManager, server_id: str) -> Sequence[Record]:

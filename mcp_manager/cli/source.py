@@ -7,18 +7,17 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 
 from mcp_manager.cli.grants import with_stored_grant
 from mcp_manager.cli.options import CommandLine, Options
-from mcp_manager.config import ManagerConfig, ServerConfig, load_manager_config, parse_server_config
+from mcp_manager.config import ManagerConfig, ServerConfig, load_manager_config, parse_server_config, redact_url
 from mcp_manager.errors import InvalidRequestError, McpManagerError, ServerNotFoundError
 
 __all__ = ["Fleet", "eager", "is_url", "lazy", "load", "only", "patient", "server_ids", "suggestion"]
 
-_URL: Final = re.compile(r"https?://", re.IGNORECASE)
+_URL: Final = re.compile(r"https?://(?:[^/?#]*@)?([^/?#]*)", re.IGNORECASE)
 # Programs that run another program, whose name says more.
 _RUNNERS: Final = frozenset(
     "npx npm pnpm pnpx bunx bun yarn deno node uvx uv pipx python python3 docker podman env".split()
@@ -34,7 +33,7 @@ class Fleet:
     config
         The configuration.
     place
-        The file, URL or command line, for display.
+        The file, URL or command line, as it was given.
     lone
         The id of the only server, if the command line gave it and no file; else ``None``.
     words
@@ -46,6 +45,13 @@ class Fleet:
         self.place = place
         self.lone = lone
         self.words = words
+
+    @property
+    def shown(self) -> str:
+        """The place, without what may be secret in it."""
+        if is_url(self.place):
+            return redact_url(self.place)
+        return self.lone or self.place
 
     @property
     def servers(self) -> dict[str, ServerConfig]:
@@ -93,7 +99,7 @@ async def load(options: Options) -> Fleet:
     elif options.environment:
         raise InvalidRequestError("--env is for the program of a command line after --")
     elif is_url(source):
-        server_id = urlsplit(source).netloc.rpartition("@")[2] or "server"
+        server_id = _host_of(source)
         settings = {"url": source}
     else:
         return Fleet(load_manager_config(source), source, options.words)
@@ -165,6 +171,11 @@ def _environment(given: Iterable[str]) -> dict[str, Any]:
         "env": {name: value for name, equals, value in pairs if equals},
         "inherit_env": [name for name, equals, _ in pairs if not equals],
     }
+
+
+def _host_of(url: str) -> str:
+    found = _URL.match(url)
+    return (found[1] if found else "") or "server"
 
 
 def _id_of(argv: Sequence[str]) -> str:

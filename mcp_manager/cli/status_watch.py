@@ -132,7 +132,7 @@ async def _draw(manager: McpManager, fleet: Fleet, starting: asyncio.Task[None])
             state = (views, size, int(time.time()))
             if state != drawn:
                 target.width, target.height = size
-                live.update(screen_of(views, fleet.place, *size), refresh=True)
+                live.update(screen_of(views, fleet.shown, *size), refresh=True)
                 drawn = state
             if starting.done():
                 starting.result()
