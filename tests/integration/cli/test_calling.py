@@ -77,6 +77,7 @@ def test_what_a_server_says_does_not_control_the_terminal(capsys: pytest.Capture
     assert (status, "\x1b" in capsys.readouterr().out) == (1, False)
 
 
+@pytest.mark.slow
 def test_a_reply_is_escaped_on_a_terminal_and_passed_on_in_a_pipe(fleet: str) -> None:
     arguments = ["call", fleet, "it", "tools/call", '{"name": "hostile"}']
     with Terminal([*COMMAND, *arguments], 80) as terminal:
@@ -170,6 +171,7 @@ def test_following_ends_with_control_c(fleet: str) -> None:
         assert "Traceback" not in terminal.text
 
 
+@pytest.mark.slow
 def test_the_server_of_the_sdk_is_called(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,6 +39,24 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(tmp_path)}
 
 
+def completed_by_bash(environment: dict[str, str], folder: Path, *lines: str) -> list[str]:
+    """Let bash complete the last word of each line; return what it offers."""
+    script = "\n".join([BASH, *(f"complete_words {line}" for line in lines)])
+    done = subprocess.run(
+        ["bash", "-c", script], env=environment, cwd=folder, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stderr == ""
+    return [line.strip() for line in done.stdout.split("\n")[:-1]]
+
+
+def test_bash_completes_a_verb_and_a_server(environment: dict[str, str], tmp_path: Path) -> None:
+    assert completed_by_bash(environment, tmp_path, "mcp-manager ch", "mcp-manager tools fleet.toml w") == [
+        "check",
+        "web",
+    ]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "completed"),
     [
@@ -59,13 +77,10 @@ def environment(tmp_path: Path) -> dict[str, str]:
     ],
 )
 def test_bash(environment: dict[str, str], tmp_path: Path, words: list[str], completed: str) -> None:
-    script = f"{BASH}\ncomplete_words mcp-manager {shlex.join(words)}"
-    done = subprocess.run(
-        ["bash", "-c", script], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
-    )
-    assert (done.stdout.strip(), done.stderr) == (completed, "")
+    assert completed_by_bash(environment, tmp_path, shlex.join(["mcp-manager", *words])) == [completed]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
 @pytest.mark.parametrize(
     ("line", "completed"),
@@ -101,6 +116,7 @@ def test_zsh(environment: dict[str, str], tmp_path: Path) -> None:
         terminal.wait_until(lambda it: it.text.rstrip().endswith("tools fleet.toml web"))
 
 
+@pytest.mark.slow
 def test_a_shell_that_is_not_known_is_named() -> None:
     done = subprocess.run([*COMMAND, "completion", "csh"], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 2

@@ -92,6 +92,7 @@ def test_a_program_that_is_not_there_or_not_executable(tmp_path: Path, capsys: p
         assert advice["plain"] == (f"the program {program} is not executable", f"chmod +x {program}")
 
 
+@pytest.mark.slow
 def test_a_program_that_ends_is_quoted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     crash = "import sys; sys.exit('\\x1b[31mAPI_KEY is not set')"
     _, found = examine(tmp_path, capsys, {"a": {"command": sys.executable, "args": ["-c", crash]}})
@@ -124,7 +125,7 @@ def test_a_wrong_path_is_told_with_the_right_one(tmp_path: Path, capsys: pytest.
     assert only(found)[2] == f'set url = "{right}": an MCP server answers there'
 
 
-@pytest.mark.parametrize("path", ["/sse", "/mcp"])
+@pytest.mark.parametrize("path", ["/sse", pytest.param("/mcp", marks=pytest.mark.slow)])
 def test_a_wrong_transport_is_told_with_the_right_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str
 ) -> None:

@@ -50,6 +50,7 @@ def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedPro
     )
 
 
+@pytest.mark.slow
 def test_a_login_serves_the_other_verbs(server: HttpServerProcess, environment: dict[str, str], tmp_path: Path) -> None:
     path = write(tmp_path, server.url)
     before = run(environment, "tools", path)
@@ -73,6 +74,7 @@ def test_a_login_serves_the_other_verbs(server: HttpServerProcess, environment: 
     assert (again.stderr, json.loads(again.stdout)["logged_in"]) == ("", False)
 
 
+@pytest.mark.slow
 def test_without_a_browser_the_page_is_named(
     server: HttpServerProcess, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -109,6 +111,7 @@ def test_a_user_who_refuses_is_an_error(environment: dict[str, str], tmp_path: P
     assert "access_denied" in error["message"]
 
 
+@pytest.mark.slow
 def test_a_url_is_logged_in_to_as_it_is(server: HttpServerProcess, environment: dict[str, str]) -> None:
     # The port of auth.redirect_uri is fixed here, so that only one test may use it.
     done = run(environment, "login", server.url)

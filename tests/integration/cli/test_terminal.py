@@ -19,7 +19,8 @@ from support.terminal import COMMAND, Terminal, shown_at
 from mcp_manager.cli.demo_servers.processes import stdio_server_config
 from mcp_manager.cli.status_watch import worst_first
 
-WIDTHS = (60, 80, 140)
+# The narrowest in every run, the others with the slow tests.
+WIDTHS = (60, *(pytest.param(columns, marks=pytest.mark.slow) for columns in (80, 140)))
 DESCRIBED = {"command": sys.executable, "args": [str(PROGRAMS / "described_stdio.py")]}
 LONG_ID = "a-server-with-a-rather-long-identifier"
 
@@ -70,7 +71,11 @@ def test_nothing_leaves_the_terminal_and_no_id_is_broken(fleet: str, verb: str, 
 
 @pytest.mark.parametrize("columns", WIDTHS)
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["call", "--help"], ["login", "--help"], ["help"], ["help", "limitations"]]
+    "arguments",
+    [
+        ["call", "--help"],
+        *(pytest.param([*each], marks=pytest.mark.slow) for each in (["--help"], ["help"], ["help", "limitations"])),
+    ],
 )
 def test_help_fits_the_terminal(arguments: list[str], columns: int) -> None:
     assert len(shown_at(columns, *arguments)) > 10
@@ -82,6 +87,7 @@ def test_errors_are_wrapped(fleet: str, columns: int) -> None:
     assert words_of(lines).endswith(f"(configured: works, hostile, gone, crashes, {LONG_ID})")
 
 
+@pytest.mark.slow
 def test_a_table_is_a_list_of_blocks_where_it_does_not_fit(fleet: str) -> None:
     assert shown_at(140, "list", fleet)[0].split()[0] in ("SERVER", "works")
     assert shown_at(60, "list", fleet)[:4] == [
@@ -92,6 +98,7 @@ def test_a_table_is_a_list_of_blocks_where_it_does_not_fit(fleet: str) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_long_descriptions_are_shortened_with_a_mark_unless_all_is_asked_for(tmp_path: Path) -> None:
     path = write(tmp_path, {"hostile": DESCRIBED})
     short = "".join(shown_at(80, "tools", path))
@@ -107,7 +114,12 @@ def test_long_descriptions_are_shortened_with_a_mark_unless_all_is_asked_for(tmp
 
 @pytest.mark.parametrize(
     ("environment", "coloured"),
-    [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False), ({"FORCE_COLOR": "0"}, False)],
+    [
+        ({}, True),
+        ({"NO_COLOR": "1"}, False),
+        pytest.param({"TERM": "dumb"}, False, marks=pytest.mark.slow),
+        pytest.param({"FORCE_COLOR": "0"}, False, marks=pytest.mark.slow),
+    ],
 )
 def test_colours_are_for_terminals_that_want_them(tmp_path: Path, environment: dict[str, str], coloured: bool) -> None:
     path = write(tmp_path, {"works": stdio_server_config()})
@@ -118,7 +130,7 @@ def test_colours_are_for_terminals_that_want_them(tmp_path: Path, environment: d
         assert "yes" in terminal.text
 
 
-@pytest.mark.parametrize(("force", "coloured"), [("", False), ("1", True)])
+@pytest.mark.parametrize(("force", "coloured"), [pytest.param("", False, marks=pytest.mark.slow), ("1", True)])
 def test_a_pipe_is_coloured_if_that_is_forced(tmp_path: Path, force: str, coloured: bool) -> None:
     path = write(tmp_path, {"works": stdio_server_config()})
     environment = {**os.environ, "NO_COLOR": "", "FORCE_COLOR": force}
@@ -143,6 +155,7 @@ def test_progress_is_shown_while_servers_start_and_is_gone_at_the_end(tmp_path: 
         assert "still starting" not in terminal.text
 
 
+@pytest.mark.slow
 def test_progress_is_not_shown_if_it_is_to_be_quiet(tmp_path: Path) -> None:
     slow = {**DESCRIBED, "args": [*DESCRIBED["args"], "--slow", "0.8"]}
     with Terminal([*COMMAND, "check", write(tmp_path, {"slow": slow}), "--quiet"], 60) as terminal:
@@ -151,7 +164,10 @@ def test_progress_is_not_shown_if_it_is_to_be_quiet(tmp_path: Path) -> None:
         assert b"\x1b[?25l" not in terminal.raw
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGTERM, signal.SIGHUP))],
+)
 def test_a_signal_ends_what_is_starting_and_restores_the_terminal(tmp_path: Path, number: signal.Signals) -> None:
     slow = {**DESCRIBED, "args": [*DESCRIBED["args"], "--slow", "60"]}
     with no_orphans(), Terminal([*COMMAND, "check", write(tmp_path, {"slow": slow})], 60) as terminal:
@@ -181,6 +197,7 @@ def test_the_watched_table_fits_and_ends_with_a_key(fleet: str, columns: int) ->
         assert terminal.is_restored
 
 
+@pytest.mark.slow
 def test_the_watched_table_follows_the_states_and_the_size(tmp_path: Path) -> None:
     path = write(tmp_path, {"works": {**stdio_server_config(), "restart": {"initial_s": 1.0}}})
     with Terminal([*COMMAND, "status", path, "--watch"], 80) as terminal:
@@ -199,6 +216,7 @@ def test_the_watched_table_follows_the_states_and_the_size(tmp_path: Path) -> No
         assert terminal.finish() == 0
 
 
+@pytest.mark.slow
 def test_the_worst_are_shown_first_if_not_all_fit(tmp_path: Path) -> None:
     servers: dict[str, Any] = {f"asleep{index}": {"url": "http://h/mcp", "instances": 0} for index in range(20)}
     servers["gone"] = {"url": f"http://127.0.0.1:{unused_port()}/mcp"}
@@ -213,7 +231,7 @@ def test_the_worst_are_shown_first_if_not_all_fit(tmp_path: Path) -> None:
         assert terminal.finish() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_signal_ends_the_watched_table_and_restores_the_terminal(tmp_path: Path, number: signal.Signals) -> None:
     path = write(tmp_path, {"works": stdio_server_config()})
     with no_orphans(), Terminal([*COMMAND, "status", path, "--watch"], 80) as terminal:
@@ -223,6 +241,7 @@ def test_a_signal_ends_the_watched_table_and_restores_the_terminal(tmp_path: Pat
         assert terminal.is_restored
 
 
+@pytest.mark.slow
 def test_control_c_ends_the_watched_table(tmp_path: Path) -> None:
     path = write(tmp_path, {"works": stdio_server_config()})
     with no_orphans(), Terminal([*COMMAND, "status", path, "--watch"], 80) as terminal:
@@ -232,6 +251,7 @@ def test_control_c_ends_the_watched_table(tmp_path: Path) -> None:
         assert terminal.is_restored
 
 
+@pytest.mark.slow
 def test_in_a_pipe_every_change_is_a_line(tmp_path: Path) -> None:
     path = write(tmp_path, {"works": {**stdio_server_config(), "restart": {"initial_s": 1.0}}})
     command = [*COMMAND, "status", path, "--watch", "--json"]
@@ -251,6 +271,7 @@ def test_in_a_pipe_every_change_is_a_line(tmp_path: Path) -> None:
         assert (watch.wait(15), watch.stderr.read()) == (1, "")
 
 
+@pytest.mark.slow
 def test_the_order_of_views_is_kept_within_a_state(tmp_path: Path) -> None:
     path = write(tmp_path, {name: {"url": "http://h/mcp", "instances": 0} for name in "cab"})
     done = subprocess.run([*COMMAND, "status", path], capture_output=True, text=True, timeout=30, check=True)
