@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import logging
 import os
 import signal
 from collections import Counter
@@ -60,8 +59,6 @@ _HEADERS: Final = (
 
 async def run(options: Options) -> int:
     """Run the demonstration; return 0 if all of its claims held, else 1."""
-    # The demonstration itself reports the failures that it causes, so the manager's log is suppressed.
-    logging.getLogger("mcp_manager").addHandler(logging.NullHandler())
     demo = Demo()
     if not (options.json or options.quiet):
         return await demo.run()
