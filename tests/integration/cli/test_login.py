@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import re
+import socket
 import stat
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.authorization import ProtectedServer
 from support.processes import HttpServerProcess, unused_port
-from support.terminal import COMMAND
+from support.terminal import COMMAND, Terminal
 
 from mcp_manager.cli import main
 from mcp_manager.cli.demo_servers.processes import stdio_server_config
@@ -61,7 +63,9 @@ def test_a_login_serves_the_other_verbs(server: HttpServerProcess, environment: 
 
     done = run(environment, "login", path)
     assert (done.returncode, done.stdout.partition(";")[0]) == (0, "logged in to tracker"), done.stderr
-    assert f"open this page: {server.url.removesuffix('/mcp')}" in done.stderr
+    said, page = done.stderr.splitlines()
+    assert said == "mcp-manager: to log in to tracker, open this page:"
+    assert page.startswith(server.url.removesuffix("/mcp"))
 
     folder = tmp_path / "state" / "mcp-manager" / "authorizations"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -82,12 +86,33 @@ def test_without_a_browser_the_page_is_named(
     command = [*COMMAND, "login", path, "--no-browser"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as login:
         assert login.stderr is not None
-        found = re.search(r"open this page: (\S+)", login.stderr.readline())
-        assert found is not None
-        urllib.request.urlopen(found[1], timeout=10).close()
+        assert login.stderr.readline() == "mcp-manager: to log in to tracker, open this page:\n"
+        urllib.request.urlopen(login.stderr.readline().strip(), timeout=10).close()
         out, errors = login.communicate(timeout=30)
     assert (login.returncode, errors) == (0, "")
     assert out.startswith("logged in to tracker")
+
+
+@pytest.mark.slow
+def test_a_browser_on_another_machine_is_served_by_pasting(
+    server: HttpServerProcess, environment: dict[str, str], tmp_path: Path
+) -> None:
+    path = write(tmp_path, server.url)
+    with Terminal([*COMMAND, "login", path, "--no-browser"], 300, environment=environment) as terminal:
+        terminal.wait_until(lambda it: "paste here" in it.text)
+        (page,) = [line for line in terminal.display if line.startswith(server.url.removesuffix("/mcp"))]
+        redirected = urllib.request.build_opener(Stop).open(page, timeout=10).headers["Location"]
+        terminal.type("something else\n")
+        terminal.type(f"{redirected}\n")
+        assert terminal.finish() == 0
+        assert "logged in to tracker" in terminal.text
+
+
+class Stop(urllib.request.HTTPRedirectHandler):
+    """A browser that cannot reach the client."""
+
+    def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
+        return fp
 
 
 REFUSING = """
@@ -113,8 +138,11 @@ def test_a_user_who_refuses_is_an_error(environment: dict[str, str], tmp_path: P
 
 @pytest.mark.slow
 def test_a_url_is_logged_in_to_as_it_is(server: HttpServerProcess, environment: dict[str, str]) -> None:
-    # The port of auth.redirect_uri is fixed here, so that only one test may use it.
-    done = run(environment, "login", server.url)
+    # The usual port for the redirect is in use: another one serves.
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            stack.enter_context(socket.create_server(("127.0.0.1", 33418)))
+        done = run(environment, "login", server.url)
     assert done.returncode == 0, done.stderr
     after = run(environment, "tools", server.url)
     assert (after.returncode, after.stderr) == (0, ""), after.stderr
