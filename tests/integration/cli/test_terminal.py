@@ -156,6 +156,14 @@ def test_progress_is_shown_while_servers_start_and_is_gone_at_the_end(tmp_path: 
 
 
 @pytest.mark.slow
+def test_progress_of_a_call_is_shown(tmp_path: Path) -> None:
+    with Terminal([*COMMAND, "call", write(tmp_path, {"it": DESCRIBED}), "it", "slow"], 80) as terminal:
+        terminal.wait_until(lambda it: "it: 1 of 2, half [31mred [0m ]0;title 2J bell back tab line break" in it.text)
+        assert terminal.finish() == 0
+        assert (terminal.text, terminal.overflowing, terminal.is_restored) == ("", [], True)
+
+
+@pytest.mark.slow
 def test_progress_is_not_shown_if_it_is_to_be_quiet(tmp_path: Path) -> None:
     slow = {**DESCRIBED, "args": [*DESCRIBED["args"], "--slow", "0.8"]}
     with Terminal([*COMMAND, "check", write(tmp_path, {"slow": slow}), "--quiet"], 60) as terminal:

@@ -42,6 +42,7 @@ TOOLS = [
     {"name": "structured", "description": MARKUP, "inputSchema": {"type": "object"}},
     {"name": "failing", "description": WIDE, "inputSchema": {"type": "object"}},
     {"name": "hostile", "description": LONG, "inputSchema": {"type": "object"}},
+    {"name": "slow", "description": "Report progress.", "inputSchema": {"type": "object"}},
     {"name": "\u5de5\u5177\U0001f680", "description": RTL, "inputSchema": {"type": "object"}},
 ]
 BLOCKS = [
@@ -93,12 +94,21 @@ def result_of(method: str, params: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
+def report(params: dict[str, Any]) -> None:
+    """Report progress once, and go on a second later."""
+    told = {"progressToken": params["_meta"]["progressToken"], "progress": 1, "total": 2, "message": f"half {ESCAPES}"}
+    print(json.dumps({"jsonrpc": "2.0", "method": "notifications/progress", "params": told}), flush=True)
+    time.sleep(1.0)
+
+
 def main() -> None:
     print("\x1b[31mstderr of the program\x1b[0m", file=sys.stderr, flush=True)
     for line in sys.stdin:
         message = json.loads(line)
         if "id" not in message or "method" not in message:
             continue
+        if message["method"] == "tools/call" and message["params"]["name"] == "slow":
+            report(message["params"])
         if message["method"] == "initialize" and "--slow" in sys.argv:
             time.sleep(float(sys.argv[sys.argv.index("--slow") + 1]))
         found = result_of(message["method"], message.get("params", {}))

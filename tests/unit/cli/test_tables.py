@@ -77,6 +77,11 @@ def test_a_word_that_is_too_long_is_folded_and_not_cut() -> None:
     assert ("".join(lines).count("q"), "".join(lines).count("y")) == (70, 70)
 
 
+def test_a_name_that_is_too_long_is_folded_and_not_cut() -> None:
+    lines = render(("id", "text"), [["q" * 70, "yes"]], prose=("text",), columns=50).splitlines()
+    assert lines == ["q" * 50, "q" * 20, "  text: yes"]
+
+
 def test_wide_characters_are_folded_by_their_width() -> None:
     lines = wrapped("日本語の説明 " * 20, 31, "  ", "    ").splitlines()
     assert max(map(cell_len, lines)) <= 31
