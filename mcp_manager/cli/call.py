@@ -19,7 +19,7 @@ from mcp_manager.cli.grants import manager_of
 from mcp_manager.cli.options import Options
 from mcp_manager.cli.screen import complain, one_line, print_json, safe_text
 from mcp_manager.cli.source import lazy, load, only, patient, suggestion
-from mcp_manager.errors import InvalidRequestError, ProtocolError, ToolNotFoundError
+from mcp_manager.errors import AuthError, InvalidRequestError, ProtocolError, ToolNotFoundError
 from mcp_manager.manager import McpManager
 from mcp_manager.results import (
     AudioContent,
@@ -52,11 +52,14 @@ async def run(options: Options) -> int:
     if options.timeout is None:
         config = patient(config)
     manager = manager_of(lazy(config))
-    if _is_method(name, given, options):
+    try:
+        if not _is_method(name, given, options):
+            return await _call(manager, server_id, name, given, options)
         if len(given) > 1:
             raise click.UsageError(f"unexpected argument {given[1]!r}")
         return await _send(manager, server_id, _request(name, *given), options)
-    return await _call(manager, server_id, name, given, options)
+    except AuthError as error:
+        raise fleet.advised(error) from None
 
 
 def _is_method(name: str, given: Sequence[str], options: Options) -> bool:

@@ -55,7 +55,7 @@ async def _list(kind: _Kind, options: Options) -> int:
     config = fleet.config if chosen is None else only(fleet.config, chosen)
     asked = [name for name, server in config.servers.items() if server.instances or name == chosen]
     answers = await _answers(kind, manager_of(lazy(patient(config))), asked, options)
-    failures = {server_id: answer for server_id, answer in answers.items() if isinstance(answer, McpManagerError)}
+    failures = {name: fleet.advised(answer) for name, answer in answers.items() if isinstance(answer, McpManagerError)}
     found = [
         (server_id, each)
         for server_id, answer in answers.items()

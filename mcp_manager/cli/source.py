@@ -13,7 +13,7 @@ import msgspec
 from mcp_manager.cli.grants import with_stored_grant
 from mcp_manager.cli.options import CommandLine, Options
 from mcp_manager.config import ManagerConfig, ServerConfig, load_manager_config, parse_server_config, redact_url
-from mcp_manager.errors import InvalidRequestError, McpManagerError, ServerNotFoundError
+from mcp_manager.errors import AuthError, InvalidRequestError, McpManagerError, ServerNotFoundError
 
 __all__ = ["Fleet", "eager", "is_url", "lazy", "load", "only", "patient", "server_ids", "suggestion"]
 
@@ -52,6 +52,12 @@ class Fleet:
         if is_url(self.place):
             return redact_url(self.place)
         return self.lone or self.place
+
+    def advised(self, error: McpManagerError) -> McpManagerError:
+        """Return an error with a hint for the command line: who names a URL has no file to change."""
+        if isinstance(error, AuthError) and error.is_challenged and is_url(self.place):
+            error.hint = f"run mcp-manager login {self.shown}, or use a file that sets auth"
+        return error
 
     @property
     def servers(self) -> dict[str, ServerConfig]:

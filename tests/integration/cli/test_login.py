@@ -148,6 +148,18 @@ def test_a_url_is_logged_in_to_as_it_is(server: HttpServerProcess, environment: 
     assert (after.returncode, after.stderr) == (0, ""), after.stderr
 
 
+def test_who_names_a_url_is_told_to_log_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with ProtectedServer() as protected:
+        for arguments in (["tools", protected.url], ["call", protected.url, "echo"], ["call", protected.url, "ping"]):
+            assert main([*arguments, "--json"]) == 1
+            told = json.loads(capsys.readouterr().out)
+            error = (told[0] if isinstance(told, list) else told)["error"]
+            assert error["hint"].startswith(f"run mcp-manager login {protected.url}")
+
+
 def test_what_needs_no_login_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "fleet.json"
     machine = {"type": "oauth", "grant": "client_credentials", "client_id": "a", "client_secret": "b"}
