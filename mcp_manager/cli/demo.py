@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import os
 import signal
-from argparse import Namespace
 from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
 from mcp_manager.cli.demo_servers.processes import HttpServerProcess, stdio_server_config
-from mcp_manager.cli.table import arrow, complain, paint, render
+from mcp_manager.cli.options import Options
+from mcp_manager.cli.screen import arrow, complain, paint, print_json
+from mcp_manager.cli.table import render
 from mcp_manager.cli.traffic import Tally, Traffic
 from mcp_manager.cli.watch import Timeline, Watch
 from mcp_manager.config import ManagerConfig
@@ -54,9 +57,16 @@ _HEADERS: Final = (
 )
 
 
-async def run(options: Namespace) -> int:
+async def run(options: Options) -> int:
     """Run the demonstration; return 0 if all of its claims held, else 1."""
-    return await Demo().run()
+    demo = Demo()
+    if not (options.json or options.quiet):
+        return await demo.run()
+    with contextlib.redirect_stdout(io.StringIO()):
+        status = await demo.run()
+    if options.json:
+        print_json({"claims": [{"claim": text, "held": held} for text, held in demo.claims]})
+    return status
 
 
 @dataclass
@@ -81,6 +91,8 @@ class _Stage:
 class Demo:
     """Run the demonstration once.
 
+    ``claims`` are the claims so far, and whether they held.
+
     Parameters
     ----------
     restart
@@ -101,7 +113,7 @@ class Demo:
         self._patience_s = patience_s
         self._limit_s = limit_s
         self._timeline = Timeline()
-        self._claims: list[tuple[str, bool]] = []
+        self.claims: list[tuple[str, bool]] = []
         self._pids: set[int] = set()
 
     async def run(self) -> int:
@@ -255,17 +267,17 @@ class Demo:
         )
 
     def _claim(self, text: str, held: bool) -> None:
-        self._claims.append((text, held))
+        self.claims.append((text, held))
 
     def _verdict(self) -> int:
         print("\nThe claims, and whether they held")
-        for text, held in self._claims:
+        for text, held in self.claims:
             word = "yes" if held else "no"
             print(f"  {paint(word, word.ljust(3))}  {text}")
-        missing = sum(not held for _, held in self._claims)
+        missing = sum(not held for _, held in self.claims)
         if missing:
-            return _give_up(f"{missing} of {len(self._claims)} claims did not hold")
-        print(f"\nAll {len(self._claims)} claims held, in {self._timeline.seconds:.1f} s.")
+            return _give_up(f"{missing} of {len(self.claims)} claims did not hold")
+        print(f"\nAll {len(self.claims)} claims held, in {self._timeline.seconds:.1f} s.")
         return 0
 
 

@@ -1,49 +1,50 @@
-"""The verbs that act on the servers of a configuration file."""
+"""The verbs that show the servers of a fleet: check, list, status."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import math
-import sys
 import time
-from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
+import click
 import msgspec
 
-from mcp_manager.cli.table import complain, paragraph, render
-from mcp_manager.config import ManagerConfig, ServerConfig, load_manager_config
+from mcp_manager.cli.connecting import is_shown, progress, standing
+from mcp_manager.cli.grants import manager_of
+from mcp_manager.cli.options import Options
+from mcp_manager.cli.screen import note, print_json
+from mcp_manager.cli.source import Fleet, load
+from mcp_manager.cli.table import paragraph, render
+from mcp_manager.config import ManagerConfig, ServerConfig
 from mcp_manager.config.redaction import shown_place
-from mcp_manager.errors import InvalidRequestError, McpManagerError, ProtocolError, ServerNotFoundError
 from mcp_manager.health.tally import STARTING
 from mcp_manager.manager import McpManager
 from mcp_manager.observe.views import ServerView
-from mcp_manager.results import Tool
 from mcp_manager.types import ServerState
 
-__all__ = ["call", "check_servers", "list_servers", "status", "tools"]
+__all__ = ["check_servers", "connected", "is_starting", "list_servers", "print_problems", "status"]
 
 _POLL_S: Final = 0.05
+# Looking at more servers ten times a second would slow down their connecting.
+_MANY: Final = 1_000
 
 
-async def check_servers(options: Namespace) -> int:
+async def check_servers(options: Options) -> int:
     """Connect to every server, lazy ones included; return 0 if all of them answer, else 1.
 
     It waits for programs that are still starting, because they may be downloaded first.
     """
-    config = load_manager_config(options.config)
-    async with McpManager(_without_servers(config)) as manager:
-        took_ms = await asyncio.gather(*(_deploy(manager, *each) for each in config.servers.items()))
+    fleet = await load(options)
+    async with connected(fleet, options) as (manager, took_ms):
         views = manager.servers()
     reachable = {view.id: view.ready == view.desired for view in views}
     if options.json:
-        _print_json(
+        print_json(
             [
-                {"reachable": reachable[view.id], "connect_ms": round(ms, 3), **_plain(view)}
-                for view, ms in zip(views, took_ms, strict=True)
+                {"reachable": reachable[view.id], "connect_ms": round(took_ms[view.id], 3), **_plain(view)}
+                for view in views
             ]
         )
     else:
@@ -54,164 +55,130 @@ async def check_servers(options: Namespace) -> int:
                 _verdict(view),
                 f"{view.ready}/{view.desired}",
                 view.protocol_version,
-                ms if view.ready else None,
+                took_ms[view.id] if view.ready else None,
             ]
-            for view, ms in zip(views, took_ms, strict=True)
+            for view in views
         ]
-        _print_table(("server", "transport", "reachable", "ready", "protocol", "connect ms"), rows, options.config)
-        _print_problems(views)
+        _print_table(("server", "transport", "reachable", "ready", "protocol", "connect ms"), rows, fleet)
+        print_problems(views)
     return 0 if all(reachable.values()) else 1
 
 
-async def list_servers(options: Namespace) -> int:
+async def list_servers(options: Options) -> int:
     """List the configured servers without connecting, and without their secrets; return 0."""
-    servers = load_manager_config(options.config).servers
+    fleet = await load(options)
+    servers = fleet.servers
     if options.json:
-        _print_json([_described(server_id, server) for server_id, server in servers.items()])
+        print_json([_described(server_id, server) for server_id, server in servers.items()])
     else:
         rows = [list(_described(server_id, server).values()) for server_id, server in servers.items()]
         for row in rows:
             row[-1] = ", ".join(row[-1])
+            row[1] = row[1] if row[1] != row[0] else None
         headers = ("server", "name", "type", "transport", "where", "instances", "priority", "tags")
-        _print_table(headers, rows, options.config)
+        _print_table(headers, rows, fleet, prose=("name", "where", "tags"))
     return 0
 
 
-async def status(options: Namespace) -> int:
+async def status(options: Options) -> int:
     """Start the fleet as configured, and show the state of every server; return 1 if one is Unhealthy, else 0."""
-    async with McpManager(load_manager_config(options.config)) as manager:
-        views = manager.servers()
+    if options.watch and options.snapshot:
+        raise click.UsageError("--watch and --snapshot exclude each other")
+    fleet = await load(options)
+    if options.watch:
+        from mcp_manager.cli.status_watch import watch  # noqa: PLC0415 - only --watch needs it
+
+        return await watch(fleet, options)
+    manager = manager_of(fleet.config)
+    async with progress(options, up_of(manager, len(fleet.servers))), manager:
         snapshot = manager.snapshot() if options.snapshot else None
+        views = manager.servers()
     if snapshot is not None:
-        _print_json(msgspec.to_builtins(snapshot))
+        print_json(msgspec.to_builtins(snapshot))
     elif options.json:
-        _print_json([_plain(view) for view in views])
+        print_json([_plain(view) for view in views])
     else:
+        headers = ("server", "state", "circuit", "ready", "transport", "protocol", "why")
         rows = [
             [
                 view.id,
-                view.transport,
                 view.state,
                 view.circuit,
                 f"{view.ready}/{view.desired}",
+                view.transport,
                 view.protocol_version,
                 ", ".join(view.reasons),
             ]
             for view in views
         ]
-        _print_table(("server", "transport", "state", "circuit", "ready", "protocol", "why"), rows, options.config)
-        _print_problems(views)
+        _print_table(headers, rows, fleet, prose=("why",))
+        print_problems(views)
     return 1 if any(view.state is ServerState.UNHEALTHY for view in views) else 0
 
 
-async def tools(options: Namespace) -> int:
-    """List the tools of all servers that are not suspended, or of one; return 1 if a server failed, else 0."""
-    config = load_manager_config(options.config)
-    if options.server is not None:
-        config = _only(config, options.server)
-    async with McpManager(_lazy(_patient(config))) as manager:
-        asked = [name for name, server in config.servers.items() if server.instances or name == options.server]
-        answers = await asyncio.gather(*(_tools_of(manager, server_id) for server_id in asked))
-    listed = dict(zip(asked, answers, strict=True))
-    failures = {server_id: answer for server_id, answer in listed.items() if isinstance(answer, McpManagerError)}
-    found = [(server_id, tool) for server_id, answer in listed.items() if isinstance(answer, list) for tool in answer]
-    if options.json:
-        _print_json(
-            [{"server": server_id, **msgspec.json.decode(msgspec.json.encode(tool))} for server_id, tool in found]
-        )
-    else:
-        rows = [[server_id, tool.name, tool.description or tool.title] for server_id, tool in found]
-        if rows or not failures:
-            _print_table(("server", "tool", "description"), rows, options.config, nothing="no tools")
-    for error in failures.values():
-        complain(str(error))
-    return 1 if failures else 0
+@contextlib.asynccontextmanager
+async def connected(fleet: Fleet, options: Options) -> AsyncIterator[tuple[McpManager, dict[str, float]]]:
+    """Run a manager that has connected to every server, or failed to; yield it with the milliseconds of each."""
+    config, took_ms = fleet.config, dict.fromkeys(fleet.servers, 0.0)
+
+    async def connect(server_id: str, server: ServerConfig) -> None:
+        started = time.perf_counter()
+        await _deploy(manager, server_id, server, options)
+        took_ms[server_id] = 1000 * (time.perf_counter() - started)
+
+    async with manager_of(_without_servers(config)) as manager:
+        async with progress(options, up_of(manager, len(config.servers))):
+            await asyncio.gather(*(connect(*each) for each in config.servers.items()))
+        yield manager, took_ms
 
 
-async def call(options: Namespace) -> int:
-    """Send one request and print the JSON-RPC response; return 1 if that is an error, else 0."""
-    if options.timeout is not None and not 0 < options.timeout < math.inf:
-        raise InvalidRequestError("--timeout must be a number of seconds above 0")
-    config = _only(load_manager_config(options.config), options.server)
-    if options.timeout is None:
-        config = _patient(config)
-    request = _request(options.method, options.params)
-    async with McpManager(_lazy(config)) as manager:
-        reply = await manager.execute_raw(options.server, request, timeout=options.timeout)
-    try:
-        decoded = msgspec.json.decode(reply)
-    except msgspec.DecodeError as error:
-        raise ProtocolError(f"the reply is not JSON: {error}", server_id=options.server, delivery="answered") from None
-    shown = msgspec.json.format(reply, indent=2) if sys.stdout.isatty() else reply
-    print(shown.decode("utf-8", "replace"))
-    return 1 if isinstance(decoded, dict) and "error" in decoded else 0
+def up_of(manager: McpManager, total: int) -> Callable[[], str]:
+    """Return a function that says how many servers are up, and which are not yet."""
+
+    def text() -> str:
+        if total > _MANY:
+            return standing(manager.health().healthy_servers, total, ())
+        views = manager.servers()
+        waiting = [view.id for view in views if view.ready < view.desired and not _has_failed(view)]
+        failed = sum(view.ready < view.desired and _has_failed(view) for view in views)
+        return standing(sum(view.ready >= view.desired for view in views), total, waiting, failed)
+
+    return text
 
 
-def _request(method: str, params: str | None) -> bytes:
-    """Build the request with the params unchanged; a notification gets no id."""
-    request: dict[str, Any] = {} if method.startswith("notifications/") else {"id": 1}
-    try:
-        request["method"] = method
-        if params is not None:
-            msgspec.json.decode(params)
-            request["params"] = msgspec.Raw(params.encode())
-        return msgspec.json.encode(request)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidRequestError(f"Invalid request: PARAMS_JSON is not JSON: {error}") from None
-    except UnicodeEncodeError:
-        raise InvalidRequestError("Invalid request: the arguments are not UTF-8") from None
+def is_starting(view: ServerView) -> bool:
+    """Tell whether the program of a server is still starting."""
+    return STARTING in view.reasons
 
 
-async def _deploy(manager: McpManager, server_id: str, server: ServerConfig) -> float:
-    """Deploy and probe a server, waiting while its program starts; return how many milliseconds that took."""
-    started = time.perf_counter()
+def print_problems(views: Sequence[ServerView]) -> None:
+    """Print each server's last error in full, below the table."""
+    failing = [view for view in views if view.last_error is not None]
+    if failing:
+        print()
+    for view in failing:
+        print(paragraph(view.id, view.last_error or ""))
+
+
+async def _deploy(manager: McpManager, server_id: str, server: ServerConfig, options: Options) -> None:
+    """Deploy and probe a server, waiting while its program starts."""
     await manager.deploy(server_id, msgspec.structs.replace(server, connect="eager"))
-    if server.transport == "stdio" and _is_starting(manager, server_id):
-        complain(f"{server_id} is still starting; waiting up to {server.start_timeout_s:g} s (start_timeout_s)")
+    if server.transport == "stdio" and is_starting(manager.server(server_id)):
+        if not is_shown(options):
+            limit = f"waiting up to {server.start_timeout_s:g} s (start_timeout_s)"
+            note(f"{server_id} is still starting; {limit}", quiet=options.quiet)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(server.start_timeout_s):
-                while _is_starting(manager, server_id):  # noqa: ASYNC110
+                while is_starting(manager.server(server_id)):  # noqa: ASYNC110
                     await asyncio.sleep(_POLL_S)
-    return 1000 * (time.perf_counter() - started)
 
 
-def _is_starting(manager: McpManager, server_id: str) -> bool:
-    return STARTING in manager.server(server_id).reasons
-
-
-async def _tools_of(manager: McpManager, server_id: str) -> list[Tool] | McpManagerError:
-    try:
-        return await manager.list_tools(server_id)
-    except McpManagerError as error:
-        return error
+def _has_failed(view: ServerView) -> bool:
+    return view.state is ServerState.UNHEALTHY and view.last_error is not None and not is_starting(view)
 
 
 def _without_servers(config: ManagerConfig) -> ManagerConfig:
     return msgspec.structs.replace(config, servers={})
-
-
-def _only(config: ManagerConfig, server_id: str) -> ManagerConfig:
-    """Reduce a configuration to one of its servers."""
-    if server_id not in config.servers:
-        raise ServerNotFoundError(server_id, hint=f"configured: {', '.join(config.servers) or 'none'}")
-    return msgspec.structs.replace(config, servers={server_id: config.servers[server_id]})
-
-
-def _lazy(config: ManagerConfig) -> ManagerConfig:
-    """Connect lazily, so that a failure to connect is reported by the request and not by an earlier probe."""
-    servers = {name: msgspec.structs.replace(server, connect="lazy") for name, server in config.servers.items()}
-    return msgspec.structs.replace(config, servers=servers)
-
-
-def _patient(config: ManagerConfig) -> ManagerConfig:
-    """Let requests wait for as long as a program may take to start, including its download."""
-    servers = {
-        name: msgspec.structs.replace(server, request_timeout_s=max(server.request_timeout_s, server.start_timeout_s))
-        if server.transport == "stdio"
-        else server
-        for name, server in config.servers.items()
-    }
-    return msgspec.structs.replace(config, servers=servers)
 
 
 def _described(server_id: str, server: ServerConfig) -> dict[str, Any]:
@@ -246,20 +213,7 @@ def _plain(view: ServerView) -> dict[str, Any]:
     return plain
 
 
-def _print_json(value: object) -> None:
-    print(json.dumps(value, indent=2))
-
-
 def _print_table(
-    headers: Sequence[str], rows: Sequence[Sequence[object]], path: str, nothing: str = "no servers"
+    headers: Sequence[str], rows: Sequence[Sequence[object]], fleet: Fleet, prose: Sequence[str] = ()
 ) -> None:
-    print(render(headers, rows) if rows else f"{nothing} in {path}")
-
-
-def _print_problems(views: Sequence[ServerView]) -> None:
-    """Print each server's last error in full, below the table."""
-    failing = [view for view in views if view.last_error is not None]
-    if failing:
-        print()
-    for view in failing:
-        print(paragraph(view.id, view.last_error or ""))
+    print(render(headers, rows, prose=prose) if rows else f"no servers in {fleet.shown}")

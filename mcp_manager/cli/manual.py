@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-import shutil
 import textwrap
-from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from itertools import groupby
 from typing import Final, NamedTuple
 
-from mcp_manager.cli.table import complain, render
+from mcp_manager.cli.options import Options
+from mcp_manager.cli.screen import complain, error_object, print_json, width
+from mcp_manager.cli.table import render
 
 __all__ = ["Topic", "nearest_topics", "plain_text", "show", "table_of", "topics"]
 
@@ -34,21 +34,31 @@ class Topic(NamedTuple):
     text: str
 
 
-async def show(options: Namespace) -> int:
+async def show(options: Options) -> int:
     """List the topics, or print the one that ``options.topic`` names; 2 if there is no such topic."""
     found = topics()
     if options.topic is None:
-        print(render(("topic", "about"), [(each.slug, each.summary) for each in found.values()]))
-        print("\nmcp-manager help TOPIC prints one of them.")
+        if options.json:
+            print_json([{"topic": each.slug, "title": each.title, "about": each.summary} for each in found.values()])
+        else:
+            print(render(("topic", "about"), [(each.slug, each.summary) for each in found.values()], prose=("about",)))
+            print("\nmcp-manager help TOPIC prints one of them.")
         return 0
     topic = found.get(_slug(options.topic))
     if topic is None:
         near = nearest_topics(options.topic, found)
         hint = f"did you mean {', '.join(near)}? " if near else ""
-        complain(f"no topic {options.topic[:_LONGEST_NAME]!r} ({hint}mcp-manager help lists the topics)")
+        said = f"no topic {options.topic[:_LONGEST_NAME]!r} ({hint}mcp-manager help lists the topics)"
+        if options.json:
+            print_json(error_object(said, "UsageError"))
+        else:
+            complain(said)
         return _MISUSED
-    width = max(_NARROWEST, min(shutil.get_terminal_size((_WIDEST, 0)).columns, _WIDEST))
-    print(f"{topic.title}\n{'=' * len(topic.title)}\n\n{plain_text(topic.text, width)}")
+    if options.json:
+        print_json({"topic": topic.slug, "title": topic.title, "about": topic.summary, "text": topic.text})
+        return 0
+    columns = max(_NARROWEST, min(width(), _WIDEST))
+    print(f"{topic.title}\n{'=' * len(topic.title)}\n\n{plain_text(topic.text, columns)}")
     return 0
 
 

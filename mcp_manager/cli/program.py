@@ -1,75 +1,149 @@
-"""How a command-line program ends: every error is one line on standard error and an exit status."""
+"""How a command-line program runs and ends: every error is one line or one JSON object, and an exit status."""
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import contextlib
+import importlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
-from mcp_manager.cli.table import complain
-from mcp_manager.errors import CallError, McpManagerError
+from mcp_manager.cli.screen import complain, error_object, print_json
+from mcp_manager.errors import ConfigError, McpManagerError
 
-__all__ = ["MISUSED", "Parser", "run_program"]
+if TYPE_CHECKING:
+    import click
+
+    from mcp_manager.cli.options import Options
+
+__all__ = ["FAILED", "MISUSED", "Work", "run_program"]
+
+FAILED: Final = 1
+"""The exit status for a call that failed, or a server."""
 
 MISUSED: Final = 2
 """The exit status for a mistake in arguments or configuration, and for an unknown server."""
 
-_FAILED: Final = 1
 _INTERRUPTED: Final = 130
+_ENDINGS: Final = tuple(number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None)
 
 
-class Parser(argparse.ArgumentParser):
-    """Complain in one line, as every other error of this program does."""
-
-    def error(self, message: str) -> NoReturn:
-        complain(f"{message} (see {self.prog} --help)")
-        self.exit(MISUSED)
-
-
-def run_program(
-    parser: Parser,
-    argv: Sequence[str] | None,
-    begin: Callable[[argparse.Namespace], Coroutine[Any, Any, int]],
-) -> int:
-    """Parse arguments, do the work on an event loop and complain of what goes wrong.
+class Work:
+    """The function of a verb, which is imported when it runs, and its options.
 
     Parameters
     ----------
-    parser
-        What the arguments mean.
+    place
+        The module in this package and the function in it, as ``module:function``.
+    options
+        What the function is called with; it is a coroutine function that returns the exit status.
+    """
+
+    def __init__(self, place: str, options: Options) -> None:
+        self.options = options
+        self._place = place
+
+    def begin(self) -> Coroutine[Any, Any, int]:
+        """Import the function and call it."""
+        module, _, name = self._place.partition(":")
+        function: Callable[[Options], Coroutine[Any, Any, int]]
+        function = getattr(importlib.import_module(f"mcp_manager.cli.{module}"), name)
+        return function(self.options)
+
+
+def run_program(command: click.Command, argv: Sequence[str]) -> int:
+    """Parse arguments, do the work on an event loop and report what goes wrong.
+
+    Parameters
+    ----------
+    command
+        What the arguments mean; it returns a :class:`Work`.
     argv
-        The arguments without the program's name; ``None`` for those of this process.
-    begin
-        Called with the parsed arguments; returns the coroutine that does the work and returns the exit status. Either may
-        raise :class:`~mcp_manager.errors.McpManagerError`.
+        The arguments without the program's name.
 
     Returns
     -------
     The exit status: that of the work, or 1 (a call failed, or standard output was closed), 2 (misused), 130 (interrupted).
     """
+    import click  # noqa: PLC0415 - importing this package must not load it
+
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A server may describe itself in characters that the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="replace")
+    own = argv[: argv.index("--")] if "--" in argv else argv
+    as_json = "--json" in own
+    verb = ""
     try:
-        options = parser.parse_args(argv)
-    except SystemExit as done:
-        return int(done.code or 0)
-    try:
-        status = asyncio.run(begin(options))
+        parsed = command.main(list(argv), prog_name="mcp-manager", standalone_mode=False)
+        verb = f" {parsed.options.verb}" if isinstance(parsed, Work) else ""
+        status = _run(parsed) if isinstance(parsed, Work) else int(parsed or 0)
         sys.stdout.flush()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.Abort):
         return _INTERRUPTED
+    except click.ClickException as error:
+        _report(_usage(error, f"mcp-manager{verb}"), as_json, type(error).__name__)
+        return MISUSED
     except McpManagerError as error:
-        complain(str(error))
-        return _FAILED if isinstance(error, CallError) else MISUSED
+        _report(error, as_json)
+        return MISUSED if isinstance(error, ValueError) else FAILED
     except BrokenPipeError:
         # Whoever read the output, such as head, has seen enough; the interpreter must not try again at its exit.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _FAILED
+        return FAILED
     return status
+
+
+def _run(work: Work) -> int:
+    """Run a verb; a signal that ends the program first lets it put the terminal and its programs in order."""
+    import asyncio  # noqa: PLC0415 - --version and --help do without
+
+    from mcp_manager.cli.log_output import shown_log  # noqa: PLC0415 - as above
+
+    ending: list[int] = []
+
+    async def supervised() -> int:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+
+        def end(number: int) -> None:
+            ending.append(number)
+            task.cancel()
+
+        for number in _ENDINGS:
+            # Elsewhere than on the main thread there are no signals; one that is ignored stays ignored.
+            if signal.getsignal(number) is signal.SIG_DFL:
+                with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
+                    loop.add_signal_handler(number, end, number)
+        return await work.begin()
+
+    with shown_log(work.options):
+        try:
+            return asyncio.run(supervised())
+        except asyncio.CancelledError:
+            if not ending:
+                raise
+    os.kill(os.getpid(), ending[0])
+    return 128 + ending[0]
+
+
+def _usage(error: click.ClickException, path: str) -> str:
+    """Say in one line what is wrong with the arguments, and where to read more."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else path
+    message = error.format_message().rstrip(".")
+    return f"{message[:1].lower()}{message[1:]} (see {path} --help)"
+
+
+def _report(error: McpManagerError | str, as_json: bool, kind: str = "") -> None:
+    if as_json:
+        print_json(error_object(error, kind))
+        sys.stdout.flush()
+    else:
+        # A file with several problems has each of them on a line.
+        lines = str(error).splitlines() if isinstance(error, ConfigError) else [str(error)]
+        for line in lines:
+            complain(line)

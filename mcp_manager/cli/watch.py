@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from mcp_manager.cli.background import background
-from mcp_manager.cli.table import arrow, paint
+from mcp_manager.cli.screen import arrow, paint
 from mcp_manager.manager import McpManager
 from mcp_manager.observe.views import ServerView
 

@@ -392,7 +392,7 @@ class OAuthAuthorization:
         if self._redirect is None:
             raise self._http.error(
                 "a user has to grant access, and there is no redirect handler",
-                hint="give McpManager a redirect_handler, or use another auth.grant",
+                hint="run mcp-manager login, give McpManager a redirect_handler, or use another auth.grant",
             )
         request = CodeRequest(
             server=server,

@@ -235,7 +235,7 @@ def test_a_manager_loads_nothing_that_waits_until_it_is_used(name: str) -> None:
     parts = {"mcp_manager.cli", "mcp_manager.observe.metrics", "mcp_manager.auth.oauth"}
     assert {part for part in parts if importlib.util.find_spec(part) is None} == set()
     heavy = parts | set(
-        "aiohttp yarl prometheus_client http.server jsonschema_rs joserfc cryptography dns tomllib uvloop argparse rich"
+        "aiohttp yarl prometheus_client http.server jsonschema_rs joserfc cryptography dns tomllib uvloop argparse click rich"
         " pydantic httpx mcp".split()
     )
     code = f"import sys; from mcp_manager import {name}; print(sorted({heavy!r} & set(sys.modules)))"

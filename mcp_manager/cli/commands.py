@@ -1,0 +1,220 @@
+"""The verbs of the command line, with their arguments and options."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import click
+
+from mcp_manager._version import __version__
+from mcp_manager.cli.options import Options
+from mcp_manager.cli.parsing import Source, Verb, Verbs, Words
+from mcp_manager.cli.program import Work
+
+__all__ = ["program"]
+
+_EPILOG: Final = """\
+CONFIG is a .toml or .json file with servers or mcpServers, or the URL of a server. Words after -- are the command line
+of a server, in place of CONFIG.
+
+\b
+  mcp-manager tools fleet.toml
+  mcp-manager tools https://example.com/mcp
+  mcp-manager tools -- uvx mcp-server-time
+
+Begin with: mcp-manager demo. The manual: mcp-manager help. Exit status: 0 success, 1 failure, 2 usage error (arguments,
+configuration, unknown server), 130 interrupted."""
+_LEVELS: Final = ("debug", "info", "warning", "error")
+
+_Parameters = list[click.Parameter]
+
+
+def _flag(*names: str, about: str, **more: Any) -> click.Option:
+    return click.Option(names, is_flag=True, help=about, **more)
+
+
+_COMMON: Final = (
+    _flag("--json", about="Print JSON, failures included."),
+    _flag("-q", "--quiet", about="Print nothing but results and errors."),
+)
+_FLEET: Final = (
+    *_COMMON,
+    click.Option(
+        ["-e", "--env", "environment"],
+        multiple=True,
+        metavar="NAME[=VALUE]",
+        help="For a command line after --: pass a variable on, or set it.",
+    ),
+    click.Option(
+        ["--log-level"],
+        type=click.Choice(_LEVELS, case_sensitive=False),
+        help="Show the manager's log on standard error, from this level on.",
+    ),
+    click.Option(["--log-format"], type=click.Choice(["text", "json"]), default="text", help="How to write the log."),
+)
+_TIMEOUT: Final = click.Option(
+    ["--timeout"],
+    type=float,
+    metavar="SECONDS",
+    help="Default: the server's request_timeout_s; for a program start_timeout_s, if that is longer.",
+)
+
+
+def _verb(name: str, place: str, about: str, example: str = "", parameters: _Parameters | None = None) -> None:
+    """Add a verb to the program: ``place`` is its function, and the first line of ``about`` its summary."""
+
+    def run(**given: Any) -> Work:
+        return Work(place, Options(verb=name, **given))
+
+    lines = "\n".join(f"  {line}" for line in example.splitlines())
+    program.add_command(
+        Verb(
+            name,
+            callback=run,
+            params=parameters or list(_COMMON),
+            help=about,
+            short_help=about.partition("\n")[0].rstrip("."),
+            epilog=f"\b\nExample:\n{lines}" if example else None,
+        )
+    )
+
+
+def _fleet(words: str, *more: click.Parameter) -> _Parameters:
+    """Return the parameters of a verb that acts on a fleet; ``words`` is what may follow CONFIG, "" for nothing."""
+    arguments: _Parameters = [click.Argument(["config"], type=Source(), metavar="CONFIG")]
+    if words:
+        arguments.append(click.Argument(["words"], nargs=-1, type=Words(), metavar=words))
+    return [*arguments, *more, *_FLEET]
+
+
+@click.group(
+    cls=Verbs,
+    epilog=_EPILOG,
+    no_args_is_help=False,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="mcp-manager", message="%(prog)s %(version)s")
+@click.pass_context
+def program(ctx: click.Context) -> None:
+    """Manage a fleet of MCP servers."""
+    if ctx.invoked_subcommand is None:
+        raise click.UsageError("nothing to do: try mcp-manager demo, which needs no configuration", ctx)
+
+
+_verb(
+    "demo",
+    "demo:run",
+    "Watch a small fleet lose servers and recover.\n\nIt takes about ten seconds and needs no configuration.",
+    "mcp-manager demo",
+)
+_verb(
+    "check",
+    "fleet:check_servers",
+    "Connect to every server once and report which ones answer.\n\n"
+    "It waits for programs that are still starting, because they may be downloaded first.",
+    "mcp-manager check fleet.toml",
+    _fleet(""),
+)
+_verb(
+    "doctor",
+    "doctor.verb:run",
+    "Say what is wrong with a fleet, and what to do about it.\n\n"
+    "It looks at the configuration, the programs, the connections and the tools. The exit status is 1 if it finds an error.",
+    "mcp-manager doctor fleet.toml",
+    _fleet(""),
+)
+_verb(
+    "list",
+    "fleet:list_servers",
+    "List the configured servers without connecting.",
+    "mcp-manager list fleet.toml",
+    _fleet(""),
+)
+_verb(
+    "status",
+    "fleet:status",
+    "Connect to every server and show its state.\n\n"
+    "With --watch the table follows the states until you press q or Ctrl-C; in a pipe, every change is a line.",
+    "mcp-manager status fleet.toml --watch",
+    _fleet(
+        "",
+        _flag("-w", "--watch", about="Go on showing the states."),
+        _flag("--snapshot", about="Print the whole snapshot, down to instances, as JSON."),
+    ),
+)
+_FULL: Final = _flag("--full", about="Show descriptions in full.")
+_verb(
+    "tools",
+    "lists:tools",
+    "List the tools of all servers or of one.",
+    "mcp-manager tools fleet.toml files",
+    _fleet("[SERVER]", _FULL),
+)
+_verb(
+    "resources",
+    "lists:resources",
+    "List the resources of all servers or of one.\n\nTemplates of resources are among them.",
+    "mcp-manager resources fleet.toml files",
+    _fleet("[SERVER]", _FULL),
+)
+_verb(
+    "prompts",
+    "lists:prompts",
+    "List the prompts of all servers or of one.",
+    "mcp-manager prompts fleet.toml files",
+    _fleet("[SERVER]", _FULL),
+)
+_verb(
+    "call",
+    "call:run",
+    "Call a tool, or send any request.\n\n"
+    "It prints the content that the tool returns, or the JSON-RPC response. "
+    "The tool's schema says what a value is: text, a number, true or false, null, or JSON. key:=JSON gives any JSON, "
+    "key=@FILE the contents of a file, and a repeated key a list. One JSON object stands for all arguments. "
+    "A name with a slash is a method, followed by its params as JSON.",
+    "mcp-manager call fleet.toml files read path=/etc/hosts\n"
+    "mcp-manager call http://host/mcp search q=mcp limit:=5\n"
+    "mcp-manager call fleet.toml files tools/list '{}'",
+    _fleet(
+        "[SERVER] TOOL|METHOD [KEY=VALUE]... | [PARAMS_JSON]",
+        _TIMEOUT,
+        click.Option(["--tool", "kind"], flag_value="tool", help="The name is that of a tool."),
+        click.Option(["--method", "kind"], flag_value="method", help="The name is that of a method."),
+    ),
+)
+_verb(
+    "logs",
+    "logs:run",
+    "Run one server and show its log.\n\n"
+    "The log is what its program writes to standard error, and what the manager notes. Without --follow it ends once the server is up, or has failed.",
+    "mcp-manager logs fleet.toml files --follow",
+    _fleet("SERVER", _flag("-f", "--follow", about="Go on until Ctrl-C.")),
+)
+_verb(
+    "login",
+    "login:run",
+    "Log in to a server that uses OAuth, in the browser.\n\n"
+    "The tokens are stored in files that only you can read, and used by the other verbs.",
+    "mcp-manager login fleet.toml tracker\nmcp-manager login https://example.com/mcp",
+    _fleet(
+        "[SERVER]",
+        click.Option(
+            ["--browser/--no-browser"], default=True, help="Open a browser, or only print the URL.", show_default=True
+        ),
+    ),
+)
+_verb(
+    "help",
+    "manual:show",
+    "List the topics of the manual, or print one.",
+    "mcp-manager help retries",
+    [click.Argument(["topic"], required=False, metavar="[TOPIC]"), *_COMMON],
+)
+_verb(
+    "completion",
+    "completion:run",
+    "Print the script for completion in a shell.\n\nThe shell then completes verbs, options, files and the ids of servers.",
+    'eval "$(mcp-manager completion bash)"\neval "$(mcp-manager completion zsh)"\nmcp-manager completion fish | source',
+    [click.Argument(["shell"], type=click.Choice(["bash", "zsh", "fish"]), metavar="bash|zsh|fish"), *_COMMON],
+)

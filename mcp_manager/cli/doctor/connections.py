@@ -1,0 +1,197 @@
+"""What can be found by connecting to every server and listing its tools."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Final
+
+import msgspec
+
+from mcp_manager.cli.connecting import progress, standing
+from mcp_manager.cli.doctor.endpoints import is_wrong_place, other_endpoint
+from mcp_manager.cli.doctor.findings import Finding
+from mcp_manager.cli.grants import manager_of
+from mcp_manager.cli.options import Options
+from mcp_manager.cli.source import Fleet, is_url, lazy, patient
+from mcp_manager.config import ManagerConfig, ServerConfig
+from mcp_manager.errors import (
+    AuthError,
+    ConnectError,
+    DeadlineExceededError,
+    McpManagerError,
+    RpcError,
+    ServerExitedError,
+)
+from mcp_manager.manager import McpManager
+from mcp_manager.observe.views import ServerView
+from mcp_manager.protocol.error_codes import METHOD_NOT_FOUND
+
+__all__ = ["examine_connections", "examine_tools"]
+
+# What several interfaces of models take at most.
+_MOST_TOOLS: Final = 128
+_FETCHERS: Final = frozenset({"npx", "bunx", "pnpx", "uvx", "pipx", "uv"})
+_SHOWN: Final = 5
+
+
+@dataclass(frozen=True)
+class _Examined:
+    """How a server answered: its tools or its failure, after how many seconds, and what is known of it then."""
+
+    tools: Sequence[str] | McpManagerError
+    seconds: float
+    view: ServerView
+
+
+async def examine_connections(fleet: Fleet, skipped: Iterable[str], options: Options) -> list[Finding]:
+    """Connect to all servers but those that cannot work, and return what is wrong with them.
+
+    Parameters
+    ----------
+    fleet
+        The fleet; lazy servers are connected as well.
+    skipped
+        Servers of which is known already that they do not work.
+    options
+        Whether to show progress.
+    """
+    left_out = set(skipped)
+    servers = {name: each for name, each in fleet.servers.items() if name not in left_out and each.instances}
+    examined = await _examined(msgspec.structs.replace(fleet.config, servers=servers), options)
+    findings: list[Finding] = []
+    for server_id, each in examined.items():
+        server = servers[server_id]
+        if isinstance(each.tools, McpManagerError):
+            findings.append(await _failure(fleet, server_id, server, each.tools))
+        else:
+            findings += _remarks(server_id, server, each)
+    tools = {name: each.tools for name, each in examined.items() if not isinstance(each.tools, McpManagerError)}
+    return [*findings, *examine_tools(tools)]
+
+
+def examine_tools(tools: Mapping[str, Sequence[str]]) -> list[Finding]:
+    """Return what is wrong with the tools of a fleet, by server, as a whole."""
+    found = []
+    owners: dict[str, list[str]] = defaultdict(list)
+    for server_id, names in tools.items():
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            seen = f"it lists tools twice: {_some(twice)}"
+            found.append(Finding("warning", server_id, seen, "report it to the author of the server"))
+        for name in dict.fromkeys(names):
+            owners[name].append(server_id)
+    shared = [f"{name} ({', '.join(ids)})" for name, ids in owners.items() if len(ids) > 1]
+    if shared:
+        found.append(
+            Finding(
+                "note",
+                None,
+                f"several servers have tools of the same name: {_some(shared)}",
+                "offer models the names of list_all_tools(), which are unique",
+            )
+        )
+    total = sum(map(len, tools.values()))
+    if total > _MOST_TOOLS:
+        found.append(
+            Finding(
+                "warning",
+                None,
+                f"the fleet has {total} tools; several interfaces of models take at most {_MOST_TOOLS}",
+                "offer a model only the tools that it needs",
+            )
+        )
+    return found
+
+
+async def _examined(config: ManagerConfig, options: Options) -> dict[str, _Examined]:
+    found: dict[str, _Examined] = {}
+
+    async def examine(server_id: str) -> None:
+        started = time.perf_counter()
+        tools = await _tools(manager, server_id)
+        found[server_id] = _Examined(tools, time.perf_counter() - started, manager.server(server_id))
+
+    def text() -> str:
+        failed = sum(isinstance(each.tools, McpManagerError) for each in found.values())
+        waiting = [name for name in config.servers if name not in found]
+        return standing(len(found) - failed, len(config.servers), waiting, failed)
+
+    async with manager_of(lazy(patient(config))) as manager, progress(options, text):
+        await asyncio.gather(*map(examine, config.servers))
+    return {server_id: found[server_id] for server_id in config.servers}
+
+
+async def _tools(manager: McpManager, server_id: str) -> Sequence[str] | McpManagerError:
+    try:
+        return [tool.name for tool in await manager.list_tools(server_id)]
+    except McpManagerError as error:
+        # A server need not have tools.
+        return [] if isinstance(error, RpcError) and error.code == METHOD_NOT_FOUND else error
+
+
+async def _failure(fleet: Fleet, server_id: str, server: ServerConfig, error: McpManagerError) -> Finding:
+    """Say why a server does not answer; the error's own hint is the advice, where it has one."""
+    seen = error.message
+    if is_wrong_place(server, error):
+        advice = await other_endpoint(server)
+        if advice:
+            return Finding("error", server_id, seen, advice)
+    place = f"{fleet.place} {server_id}" if not is_url(fleet.place) else fleet.place
+    if isinstance(error, ServerExitedError):
+        # Its hint ends with what the program wrote.
+        said = error.hint.partition("its stderr ends: ")[2]
+        seen = f"{seen}: {said}" if said else seen
+        return Finding(
+            "error", server_id, seen, "correct what it complains of; mcp-manager logs shows all that it writes"
+        )
+    if isinstance(error, AuthError) and server.auth.type == "oauth" and server.auth.grant == "authorization_code":
+        return Finding("error", server_id, seen, f"mcp-manager login {place}")
+    if isinstance(error, AuthError) and is_url(fleet.place) and error.is_challenged:
+        return Finding("error", server_id, seen, f"mcp-manager login {place}")
+    if error.hint:
+        return Finding("error", server_id, seen, error.hint)
+    if isinstance(error, DeadlineExceededError) and server.transport == "stdio":
+        return Finding("error", server_id, seen, "raise start_timeout_s, or install the program before it is started")
+    if isinstance(error, ConnectError):
+        return Finding("error", server_id, seen, "check that the server runs, and its url")
+    return Finding("error", server_id, seen, "check the server's own log")
+
+
+def _remarks(server_id: str, server: ServerConfig, examined: _Examined) -> list[Finding]:
+    """Say what is worth knowing of a server that answers."""
+    found = []
+    view = examined.view
+    if examined.seconds > server.connect_timeout_s:
+        fetches = PurePath(server.command or "").name in _FETCHERS
+        found.append(
+            Finding(
+                "warning",
+                server_id,
+                f"it took {examined.seconds:.1f} s to come up, longer than connect_timeout_s "
+                f"({server.connect_timeout_s:g} s): start() and deploy() do not wait for it",
+                "install its package beforehand, so that it is not fetched" if fetches else "use wait_ready()",
+            )
+        )
+    if view.transport == "sse":
+        advice = "use its streamable HTTP endpoint, if it has one"
+        if server.transport == "http":
+            advice = f'set transport = "sse", or {advice}'
+        found.append(Finding("note", server_id, "it speaks the SSE transport of 2024-11-05", advice))
+    if view.faults:
+        faults = ", ".join(f"{count} {kind}" for kind, count in view.faults.items())
+        found.append(
+            Finding(
+                "warning", server_id, f"it sent what it should not: {faults}", "report it to the author of the server"
+            )
+        )
+    return found
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"

@@ -1,0 +1,82 @@
+"""The verb that says what is wrong with a fleet."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import asdict, replace
+from typing import Final
+
+from mcp_manager.cli.doctor.configuration import examine_configuration, refusals
+from mcp_manager.cli.doctor.connections import examine_connections
+from mcp_manager.cli.doctor.findings import Finding, Severity
+from mcp_manager.cli.log_output import Output, logging_to
+from mcp_manager.cli.options import Options
+from mcp_manager.cli.screen import arrow, is_terminal, one_line, paint, print_json, width, wrapped
+from mcp_manager.cli.source import Fleet, load
+from mcp_manager.cli.table import render
+from mcp_manager.errors import ConfigError
+
+__all__ = ["run"]
+
+_ORDER: Final[tuple[Severity, ...]] = ("error", "warning", "note")
+_INDENT: Final = "  "
+
+
+async def run(options: Options) -> int:
+    """Examine a fleet, and print what is wrong with it and what to do; return 1 if there is an error, else 0."""
+    fleet, findings = await _loaded(options)
+    if fleet is not None:
+        findings += examine_configuration(fleet.servers)
+        broken = {each.server for each in findings if each.severity == "error" and each.server is not None}
+        findings += await examine_connections(fleet, broken, options)
+    findings = [replace(each, seen=one_line(each.seen), advice=one_line(each.advice)) for each in findings]
+    findings.sort(key=lambda each: _ORDER.index(each.severity))
+    count = len(fleet.servers) if fleet is not None else 0
+    if options.json:
+        print_json({"servers": count, "findings": [asdict(each) for each in findings]})
+    else:
+        _show(findings, count)
+    return 1 if any(each.severity == "error" for each in findings) else 0
+
+
+async def _loaded(options: Options) -> tuple[Fleet | None, list[Finding]]:
+    """Read the configuration; return it, ``None`` if it is refused, and what is wrong with it.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read.
+    """
+    warnings: list[Finding] = []
+
+    def note(line: str) -> None:
+        warnings.append(Finding("warning", None, line, "correct or remove it in the file"))
+
+    handler = Output(lambda record: one_line(record.getMessage()), note)
+    handler.addFilter(logging.Filter("mcp_manager.config"))
+    try:
+        with logging_to(handler, logging.WARNING):
+            return await load(options), warnings
+    except ConfigError as error:
+        if not _is_readable(options.config or ""):
+            raise
+        return None, [*refusals(error), *warnings]
+
+
+def _is_readable(source: str) -> bool:
+    return os.path.isfile(source) and os.access(source, os.R_OK)
+
+
+def _show(findings: list[Finding], servers: int) -> None:
+    rows = [[each.severity, each.server or "-", each.seen, each.advice] for each in findings]
+    if rows and not is_terminal():
+        print(render(("severity", "server", "seen", "to do"), rows))
+    for severity, server, seen, advice in rows if is_terminal() else ():
+        print(f"{paint(severity)}{'' if server == '-' else f' {one_line(server)}'}")
+        print(wrapped(one_line(seen), width(), _INDENT, _INDENT))
+        print(wrapped(f"{arrow()} {one_line(advice)}", width(), _INDENT, _INDENT * 2))
+    counts = [(sum(each.severity == one for each in findings), one) for one in _ORDER]
+    said = ", ".join(f"{count} {one}{'s' if count > 1 else ''}" for count, one in counts if count)
+    fleet = f"{servers} server{'' if servers == 1 else 's'}"
+    print(f"{fleet}: {said or 'nothing is wrong'}")

@@ -1,0 +1,124 @@
+"""The manager's log on the command line: as text or JSON, on standard error, or as the result of a verb."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from mcp_manager.cli.options import Options
+from mcp_manager.cli.screen import one_line, paint
+
+__all__ = ["CHILD", "Output", "json_line", "level_number", "logging_to", "shown_log", "text_line"]
+
+CHILD: Final = "mcp_manager.child."
+"""The loggers of what programs write to their standard error begin with this; the server's id follows."""
+
+_PACKAGE: Final = "mcp_manager"
+# Their warnings concern what the user has written or stored, so they are shown in any case.
+_ALWAYS_SHOWN: Final = ("mcp_manager.config", "mcp_manager.auth")
+_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_COLOURED: Final = {logging.WARNING: "warning", logging.ERROR: "error", logging.CRITICAL: "error"}
+
+
+class Output(logging.Handler):
+    """Pass every record on as one line of text.
+
+    Parameters
+    ----------
+    line
+        Makes the line of a record.
+    write
+        Takes the line.
+    """
+
+    def __init__(self, line: Callable[[logging.LogRecord], str], write: Callable[[str], object]) -> None:
+        super().__init__()
+        self._line = line
+        self._write = write
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record; a failure is reported as the logging module does."""
+        try:
+            self._write(self._line(record))
+        except Exception:
+            self.handleError(record)
+
+
+def text_line(record: logging.LogRecord, *, colours: bool = False) -> str:
+    """Return a record as one line: time, level, message; or the program's own line, marked by ``|``."""
+    stamp = f"{time.strftime('%H:%M:%S', time.localtime(record.created))}.{int(record.msecs):03d}"
+    message = one_line(_message(record))
+    if record.name.startswith(CHILD):
+        return f"{stamp} {'|':<8}{message}"
+    level = record.levelname.lower().ljust(8)
+    return f"{stamp} {paint(_COLOURED.get(record.levelno, ''), level) if colours else level}{message}"
+
+
+def json_line(record: logging.LogRecord) -> str:
+    """Return a record as one JSON object, with the record's own attributes as members."""
+    own = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+    whole: dict[str, Any] = {
+        "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z",
+        "level": record.levelname.lower(),
+        "logger": record.name,
+        "message": _message(record),
+        **own,
+    }
+    return json.dumps(whole, default=str)
+
+
+@contextlib.contextmanager
+def logging_to(handler: logging.Handler, level: int) -> Iterator[None]:
+    """Send the package's log to a handler, from a level on."""
+    logger = logging.getLogger(_PACKAGE)
+    before = logger.level
+    handler.setLevel(level)
+    if logger.getEffectiveLevel() > level:
+        logger.setLevel(level)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+def shown_log(options: Options) -> contextlib.AbstractContextManager[None]:
+    """Return a context in which the log is shown on standard error, as the options say."""
+    if options.verb == "logs":
+        # There the log is the result.
+        return contextlib.nullcontext()
+    # The doctor's findings contain the warnings.
+    is_told = not options.quiet and options.verb != "doctor"
+    level = logging.WARNING if options.log_level is None else level_number(options.log_level)
+    handler = Output(json_line if options.log_format == "json" else _complaint(options.log_level), _to_stderr)
+    if options.log_level is None:
+        handler.addFilter(lambda record: is_told and record.name.startswith(_ALWAYS_SHOWN))
+    return logging_to(handler, level)
+
+
+def _complaint(log_level: str | None) -> Callable[[logging.LogRecord], str]:
+    if log_level is not None:
+        return text_line
+    return lambda record: f"mcp-manager: {record.levelname.lower()}: {one_line(_message(record))}"
+
+
+def level_number(level: str) -> int:
+    """Return a level, which is one of the names that the logging module knows in small letters, as a number."""
+    return logging.getLevelNamesMapping()[level.upper()]
+
+
+def _message(record: logging.LogRecord) -> str:
+    text = record.getMessage()
+    if record.exc_info:
+        text = f"{text}\n{logging.Formatter().formatException(record.exc_info)}"
+    return text
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,64 @@
+"""What a command line asks for, as its verb receives it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["CommandLine", "Options"]
+
+
+class CommandLine(str):
+    """The words after ``--``: a program with its arguments, in place of a file."""
+
+    __slots__ = ("argv",)
+    argv: tuple[str, ...]
+
+    def __new__(cls, argv: Sequence[str]) -> CommandLine:
+        """Join the words for display."""
+        made = super().__new__(cls, shlex.join(argv))
+        made.argv = tuple(argv)
+        return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The arguments and options of one verb; each verb uses those that it declares.
+
+    Parameters
+    ----------
+    verb
+        The verb.
+    config
+        A file, a URL, or a :class:`CommandLine`; ``None`` for verbs without one.
+    words
+        The arguments after it, such as a server's id.
+    json, quiet
+        Whether to print JSON, and whether to print nothing but results and errors.
+    timeout
+        Seconds for a call; ``None`` for the server's own setting.
+    log_level, log_format
+        From which level on to show the manager's log (``None``: only warnings about the configuration), and how.
+    environment
+        Variables of a command line's program: ``NAME`` passes one on, ``NAME=VALUE`` sets one.
+    """
+
+    verb: str = ""
+    config: str | None = None
+    words: tuple[str, ...] = ()
+    json: bool = False
+    quiet: bool = False
+    timeout: float | None = None
+    log_level: str | None = None
+    log_format: Literal["text", "json"] = "text"
+    environment: tuple[str, ...] = ()
+    snapshot: bool = False
+    watch: bool = False
+    full: bool = False
+    kind: Literal["tool", "method"] | None = None
+    follow: bool = False
+    browser: bool = True
+    shell: str = ""
+    topic: str | None = None

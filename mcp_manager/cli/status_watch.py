@@ -1,0 +1,215 @@
+"""``status --watch``: a table that follows the states; where lines cannot be rewritten, a line per change."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from mcp_manager.cli.grants import manager_of
+from mcp_manager.cli.options import Options
+from mcp_manager.cli.screen import console, is_live, one_line, print_json, style_of, width
+from mcp_manager.cli.source import Fleet
+from mcp_manager.cli.table import cut
+from mcp_manager.manager import McpManager
+from mcp_manager.observe.views import ServerView
+from mcp_manager.types import ServerState
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["screen_of", "watch", "worst_first"]
+
+_LOOK_EVERY_S: Final = 0.5
+# Looking at a large fleet takes a while; most of the time is left to the manager.
+_SHARE: Final = 0.1
+_WORST: Final = (
+    ServerState.UNHEALTHY,
+    ServerState.DEGRADED,
+    ServerState.INITIALIZING,
+    ServerState.MAINTENANCE,
+    ServerState.STOPPED,
+    ServerState.HEALTHY,
+)
+# Beside the table: the line above it, its header, and the line that counts what is left out.
+_OTHER_LINES: Final = 3
+_LONGEST_ID: Final = 0.4
+_LEAST_WHY: Final = 16
+
+
+async def watch(fleet: Fleet, options: Options) -> int:
+    """Show the states of a fleet until the user ends it; return 0."""
+    manager = manager_of(fleet.config)
+    async with _started(manager) as starting:
+        if options.json or not is_live(sys.stdout):
+            await _print_changes(manager, options, starting)
+        else:
+            await _draw(manager, fleet, starting)
+    return 0
+
+
+def worst_first(views: Sequence[ServerView]) -> list[ServerView]:
+    """Return the views with the unhealthy servers first, and otherwise in their order."""
+    return sorted(views, key=lambda view: _WORST.index(view.state))
+
+
+def screen_of(views: Sequence[ServerView], place: str, columns: int, lines: int) -> RenderableType:
+    """Return the table with the line above it, cut to a terminal's size: one line for each server.
+
+    Parameters
+    ----------
+    views
+        The servers; the worst come first if not all of them fit.
+    place
+        The fleet, for display.
+    columns, lines
+        The size of the terminal.
+    """
+    from rich.console import Group  # noqa: PLC0415 - --version and --help do without
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    room = max(1, lines - _OTHER_LINES)
+    shown = list(views) if len(views) <= room else worst_first(views)[:room]
+    counts = {state: sum(view.state is state for view in views) for state in _WORST}
+    said = ", ".join(f"{count} {state.value}" for state, count in counts.items() if count) or "connecting"
+    head = Text(cut(f"{time.strftime('%H:%M:%S')}  {said}  (q: end)  {one_line(place)}", columns), no_wrap=True)
+    left = len(views) - len(shown)
+    rest = [Text(cut(f"and {left} more, in no worse state", columns), no_wrap=True)] if left else []
+    return Group(head, _table(shown, columns), *rest)
+
+
+def _table(views: Sequence[ServerView], columns: int) -> RenderableType:
+    from rich.cells import cell_len  # noqa: PLC0415 - --version and --help do without
+    from rich.table import Table  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    named = [("SERVER", [cut(one_line(view.id), int(columns * _LONGEST_ID)) for view in views])]
+    named.append(("STATE", [view.state.value for view in views]))
+    named.append(("READY", [f"{view.ready}/{view.desired}" for view in views]))
+    # As many of the others as leave room for the reasons.
+    for title, cells in (
+        ("CIRCUIT", [view.circuit for view in views]),
+        ("TRANSPORT", [view.transport for view in views]),
+        ("PROTOCOL", [view.protocol_version or "-" for view in views]),
+    ):
+        used = sum(max(map(cell_len, [name, *column])) + 2 for name, column in [*named, (title, cells)])
+        if used + _LEAST_WHY <= columns:
+            named.append((title, cells))
+    used = sum(max(map(cell_len, [name, *column])) + 2 for name, column in named)
+    named.append(("WHY", [cut(_why(view), max(1, columns - used)) for view in views]))
+    table = Table(box=None, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for title, _ in named:
+        table.add_column(title, no_wrap=True, overflow="crop")
+    for row in zip(*(cells for _, cells in named), strict=True):
+        table.add_row(*(Text(cell, style=style_of(cell), no_wrap=True) for cell in row))
+    return table
+
+
+def _why(view: ServerView) -> str:
+    said = [*view.reasons, *([view.last_error] if view.last_error is not None else [])]
+    return one_line("; ".join(said))
+
+
+async def _draw(manager: McpManager, fleet: Fleet, starting: asyncio.Task[None]) -> None:
+    """Draw the table on a screen of its own until ``q`` is pressed."""
+    from rich.live import Live  # noqa: PLC0415 - --version and --help do without
+
+    target, drawn = console(), None
+    ended = asyncio.Event()
+    with _keys(ended), Live(console=target, screen=True, auto_refresh=False, redirect_stdout=False) as live:
+        while not ended.is_set():
+            looked = time.monotonic()
+            views = manager.servers()
+            size = (width(), shutil.get_terminal_size().lines)
+            # The clock of the head moves on with every change, and every second.
+            state = (views, size, int(time.time()))
+            if state != drawn:
+                target.width, target.height = size
+                live.update(screen_of(views, fleet.shown, *size), refresh=True)
+                drawn = state
+            if starting.done():
+                starting.result()
+            await _pause(ended, looked)
+
+
+async def _print_changes(manager: McpManager, options: Options, starting: asyncio.Task[None]) -> None:
+    """Print a line for every server and for every change of its state, for ever."""
+    before: dict[str, tuple[object, ...]] = {}
+    never = asyncio.Event()
+    while True:
+        looked = time.monotonic()
+        for view in manager.servers():
+            now = (view.state, view.ready, view.desired, view.circuit, view.reasons)
+            if before.get(view.id) != now:
+                before[view.id] = now
+                _print_change(view, options)
+        if starting.done():
+            starting.result()
+        await _pause(never, looked)
+
+
+def _print_change(view: ServerView, options: Options) -> None:
+    if options.json:
+        plain: dict[str, Any] = msgspec.to_builtins(view)
+        print_json({"time": time.time(), **plain}, indent=None)
+        return
+    cells = (view.id, view.state.value, f"{view.ready}/{view.desired}", view.circuit, _why(view))
+    print(f"{time.strftime('%H:%M:%S')}  {'  '.join(map(one_line, cells))}".rstrip(), flush=True)
+
+
+async def _pause(ended: asyncio.Event, looked: float) -> None:
+    pause = max(_LOOK_EVERY_S, (time.monotonic() - looked) / _SHARE)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(pause):
+            await ended.wait()
+
+
+@contextlib.asynccontextmanager
+async def _started(manager: McpManager) -> AsyncIterator[asyncio.Task[None]]:
+    """Start a manager in the background, so that its servers can be watched meanwhile; stop it at the end."""
+    starting = asyncio.get_running_loop().create_task(manager.start())
+    try:
+        yield starting
+    finally:
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await manager.stop()
+
+
+@contextlib.contextmanager
+def _keys(ended: asyncio.Event) -> Iterator[None]:
+    """Set the event when ``q`` is pressed; nothing that is typed is shown meanwhile."""
+    try:
+        import termios  # noqa: PLC0415 - not on every system
+        import tty  # noqa: PLC0415 - as above
+
+        typed = sys.stdin.fileno()
+        # A program in the background must not change its terminal.
+        is_ours = os.isatty(typed) and os.tcgetpgrp(typed) == os.getpgrp()
+    except (ImportError, OSError, ValueError):
+        is_ours = False
+    if not is_ours:
+        yield
+        return
+
+    def read() -> None:
+        keys = os.read(typed, 64)
+        if not keys or b"q" in keys.lower():
+            loop.remove_reader(typed)
+            ended.set()
+
+    loop, before = asyncio.get_running_loop(), termios.tcgetattr(typed)
+    try:
+        tty.setcbreak(typed, termios.TCSANOW)
+        loop.add_reader(typed, read)
+        yield
+    finally:
+        loop.remove_reader(typed)
+        termios.tcsetattr(typed, termios.TCSANOW, before)

@@ -1,0 +1,181 @@
+"""``call`` and ``logs``: tools and methods, what is printed of a result, and what a program writes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.orphans import no_orphans
+from support.processes import PROGRAMS, HttpServerProcess, fastmcp_http
+from support.terminal import COMMAND, Terminal
+
+from mcp_manager.cli import main
+from mcp_manager.cli.log_output import CHILD, Output, json_line, logging_to, text_line
+
+PROGRAM = [sys.executable, str(PROGRAMS / "described_stdio.py")]
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> str:
+    path = tmp_path / "fleet.json"
+    servers = {"it": {"command": PROGRAM[0], "args": PROGRAM[1:]}}
+    path.write_text(json.dumps({"servers": servers}), encoding="utf-8")
+    return str(path)
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> str:
+    """Run ``call`` with the server alone, named by its command line; return what it prints."""
+    assert main(["call", *arguments, "--", *PROGRAM]) == status
+    return capsys.readouterr().out
+
+
+def test_arguments_arrive_as_the_schema_says(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_text("from a file", encoding="utf-8")
+    words = [f"text=@{path}", "whole=1", "number=2.5", "flag=true", "nothing=null", "list=1", "list=2"]
+    more = ['object={"a": null}', "colour=green", "maybe=null", 'any:={"b": 1}', "new=x"]
+    assert json.loads(call(capsys, "values", *words, *more)) == {
+        "text": "from a file",
+        "whole": 1,
+        "number": 2.5,
+        "flag": True,
+        "nothing": None,
+        "list": [1, 2],
+        "object": {"a": None},
+        "colour": "green",
+        "maybe": None,
+        "any": {"b": 1},
+        "new": "x",
+    }
+    assert json.loads(call(capsys, "values", '{"text": "all", "at": "once"}')) == {"text": "all", "at": "once"}
+
+
+def test_what_is_printed_of_a_result(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(capsys, "blocks") == (
+        "first line\nsecond line\n[image: image/png, 5 bytes]\n[audio: audio/wav, malformed]\n[resource: file:///a]\n"
+        "embedded\n[resource: file:///c, 5 bytes]\n[new_kind]\n"
+    )
+    assert json.loads(call(capsys, "structured")) == {"answer": 42}
+    assert call(capsys, "工具🚀") == ""
+    assert main(["call", "failing", "--", *PROGRAM]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == "it went wrong\n"
+    assert shown.err == "mcp-manager: the tool failing of server 'described_stdio' failed: isError is set\n"
+
+
+def test_what_a_server_says_does_not_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = call(capsys, "hostile")
+    assert not {"\x1b", "\x9b", "\x07", "\b", "\r", "\u202e", "\u200b"} & set(shown)
+    assert "[bold red]not markup[/]" in shown
+    assert shown.count("\n") == 2
+    status = main(["call", "no/such", "--", *PROGRAM])
+    assert (status, "\x1b" in capsys.readouterr().out) == (1, False)
+
+
+@pytest.mark.slow
+def test_a_reply_is_escaped_on_a_terminal_and_passed_on_in_a_pipe(fleet: str) -> None:
+    arguments = ["call", fleet, "it", "tools/call", '{"name": "hostile"}']
+    with Terminal([*COMMAND, *arguments], 80) as terminal:
+        assert terminal.finish() == 0
+        assert b"\\u001b[31mred" in terminal.raw
+        assert b"\x1b[31mred" not in terminal.raw
+        assert "\\u202e" in terminal.text
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.count("\n") == 1
+    assert json.loads(done.stdout)["result"]["content"][0]["text"].startswith("\x1b[31mred")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["valeus"], "Tool valeus not found (did you mean values?)"),
+        (["zzz"], "Tool zzz not found (its tools: values, blocks, structured, failing, hostile, "),
+        (["values"], "missing: text (text) (its arguments: text, [whole],"),
+        (["values", "text"], "'text' is not key=value"),
+        (["values", "text=a", "whole=x"], "whole must be a whole number, not 'x'"),
+        (["tools/list", "--tool"], "Tool tools/list not found"),
+        (["ping", "a=1"], "Tool ping not found"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_called(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert main(["call", *arguments, "--", *PROGRAM]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert said in shown.err
+    assert shown.err.count("\n") == 1
+
+
+def test_a_method_can_be_any(capsys: pytest.CaptureFixture[str]) -> None:
+    assert json.loads(call(capsys, "ping"))["result"] == {}
+    assert json.loads(call(capsys, "values", "--method", status=1))["error"]["code"] == -32601
+    assert json.loads(call(capsys, "resources/list"))["result"]["resources"][0]["name"] == "r"
+
+
+def test_a_url_stands_for_a_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with fastmcp_http() as server:
+        assert main(["call", server.url, "echo", "text=from a URL"]) == 0
+        assert "from a URL" in capsys.readouterr().out
+        assert main(["tools", server.url]) == 0
+        assert "echo" in capsys.readouterr().out
+        assert main(["check", server.url]) == 0
+    assert main(["check", server.url]) == 1
+
+
+# Logs
+
+
+def test_logs_end_when_the_server_is_up_or_has_failed(fleet: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["logs", fleet, "it"]) == 0
+    capsys.readouterr()
+    assert main(["logs", "--", sys.executable, "-c", "import sys; sys.exit('\x1b[31mno licence')"]) == 1
+    assert "no licence" in capsys.readouterr().err
+
+
+def test_what_a_program_and_the_manager_log_is_shown() -> None:
+    """The records are made here: the loggers are those on which the manager logs what programs write."""
+    lines: list[str] = []
+    child = logging.getLogger(f"{CHILD}it")
+    with logging_to(Output(text_line, lines.append), logging.DEBUG):
+        child.debug("\x1b[31mstderr of the program\nand more")
+        logging.getLogger("mcp_manager.servers").warning("it was %s", "restarted")
+    child.debug("not shown any more")
+    assert [line.split(" ", 1)[1] for line in lines] == [
+        "|       [31mstderr of the program and more",
+        "warning it was restarted",
+    ]
+    lines.clear()
+    with logging_to(Output(json_line, lines.append), logging.INFO):
+        child.debug("too low")
+        child.info("\x1b[31mtext", extra={"server_id": "it", "pid": 7})
+    (line,) = map(json.loads, lines)
+    assert (line["message"], line["server_id"], line["pid"], line["level"].lower()) == ("\x1b[31mtext", "it", 7, "info")
+    assert line["time"].endswith("Z")
+
+
+def test_following_ends_with_control_c(fleet: str) -> None:
+    command = [*COMMAND, "logs", fleet, "it", "--follow"]
+    with no_orphans(), Terminal(command, 80) as terminal:
+        terminal.wait_until(lambda it: "running it; Ctrl-C ends it" in it.text)
+        assert terminal.finish(signal.SIGINT) == 130
+        assert terminal.is_restored
+        assert "Traceback" not in terminal.text
+
+
+@pytest.mark.slow
+def test_the_server_of_the_sdk_is_called(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with HttpServerProcess("sdk_http.py") as server:
+        assert main(["call", server.url, "echo", "text=said", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["content"][0]["text"] == "said"
