@@ -9,12 +9,10 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from contextvars import copy_context
 from random import choice
 from threading import get_ident
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, Unpack
 
 from mcp_manager._core.jsonrpc import ERROR, FrameError, Message, scan
-from mcp_manager.auth.redirect import RedirectHandler
-from mcp_manager.auth.sources import CredentialProvider
-from mcp_manager.auth.token_store import TokenStore
+from mcp_manager.auth.options import AuthOptions
 from mcp_manager.calls.affinity import Affinity
 from mcp_manager.calls.call import ANYWHERE, Call, Where
 from mcp_manager.calls.call_log import CallLog
@@ -121,10 +119,8 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
         handlers: Handlers | HandlerMap | None = None,
         capabilities: Mapping[str, Any] | None = None,
         trace_context: TraceContext | None = None,
-        token_store: TokenStore | None = None,
-        redirect_handler: RedirectHandler | None = None,
         on_state_change: OnStateChange | None = None,
-        credentials: Mapping[str, CredentialProvider] | None = None,
+        **authorization: Unpack[AuthOptions],
     ) -> None:
         super().__init__()
         self._config = arguments.as_manager_config(config)
@@ -154,7 +150,7 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
             context=copy_context(),
             events=self._events,
         )
-        self._assembly = Assembly(self._config, host, token_store, redirect_handler, credentials)
+        self._assembly = Assembly(self._config, host, **authorization)
         self._http = self._assembly.http
         self._lag = host.lag
         self._is_loop_running: Callable[[], bool] = bool

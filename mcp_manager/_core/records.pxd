@@ -195,6 +195,7 @@ cdef int begin_anew(Server server, Limits before) except -1
 cdef void update_part(Backend backend) noexcept
 cdef int note_transitions(Backend backend, int64_t now_ns) except -1
 cdef Pool pool_of_tier(Server server, int tier)
+cdef int check_place(double weight, int tier) except -1
 cdef int enter(Backend backend, Pool pool) except -1
 cdef int adjust(Backend backend, Settings settings, double weight, Pool pool, int64_t now_ns) except -1
 cdef void leave(Backend backend) noexcept

@@ -328,6 +328,13 @@ cdef Pool pool_of_tier(Server server, int tier):
     return pool
 
 
+cdef int check_place(double weight, int tier) except -1:
+    if not 0.0 < weight < 1e300:
+        raise ValueError(f"weight must be above 0 and finite, not {weight}")
+    if not 0 <= tier < 256:
+        raise ValueError(f"tier must be 0 to 255, not {tier}")
+
+
 cdef int enter(Backend backend, Pool pool) except -1:
     """Add a new backend to the pool of its tier."""
     pool.backends.append(backend)

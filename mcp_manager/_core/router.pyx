@@ -17,12 +17,10 @@ from mcp_manager._core.breaker cimport (
     circuit_snapshot, circuit_trip,
 )
 from mcp_manager._core.histogram cimport LatencyWindow, buckets_record, empty_summary
-from mcp_manager._core.limiter cimport (
-    OTHERWISE, OVERLOAD, WELL, limiter_begin, limiter_cap, limiter_ended,
-)
+from mcp_manager._core.limiter cimport OTHERWISE, OVERLOAD, WELL, limiter_begin, limiter_cap, limiter_ended
 from mcp_manager._core.records cimport (
-    BARRED, C_EXCLUDED, C_READY, STATUSES, Pool, adjust, begin_anew, enter, leave, new_window, note_transitions,
-    pool_of_tier, update_part,
+    BARRED, C_EXCLUDED, C_READY, STATUSES, Pool, adjust, begin_anew, check_place, enter, leave, new_window,
+    note_transitions, pool_of_tier, update_part,
 )
 from mcp_manager._core.snapshots cimport (
     OTHER, gauges_of, snapshot_backend, snapshot_methods, snapshot_server, snapshot_tools, tier_loads,
@@ -86,13 +84,6 @@ cdef Lease refused(Lease lease, Series series, int rejection, int64_t wait_ns):
     if rejection < LIMITED:
         series.counts[rejection] += 1
     return lease
-
-
-cdef int check_place(double weight, int tier=0) except -1:
-    if not 0.0 < weight < 1e300:
-        raise ValueError(f"weight must be above 0 and finite, not {weight}")
-    if not 0 <= tier < 256:
-        raise ValueError(f"tier must be 0 to 255, not {tier}")
 
 
 @cython.nonecheck(False)
@@ -261,7 +252,7 @@ cdef class Router:
         tell_waiting(backend.server)
 
     def set_weight(self, Backend backend not None, double weight):
-        check_place(weight)
+        check_place(weight, 0)
         backend.weight = weight
         backend.pool.max_weight = max(backend.pool.max_weight, weight)
 
@@ -518,9 +509,7 @@ cdef class Router:
                 self.tools.settle(lease, status, duration_ns if outcome != IGNORED else -1)
             count_fruitless(backend, outcome, status, now_ns)
             if outcome != IGNORED:
-                self.measure(
-                    lease, duration_ns, outcome == FAILURE, status == RESULT or status == TOOL_ERROR, now_ns
-                )
+                self.measure(lease, duration_ns, outcome == FAILURE, status in (RESULT, TOOL_ERROR), now_ns)
             elif status == OVERLOADED and retry_after_ns > 0:
                 # A closed circuit ignores 429 and 503, but the backend gets its pause.
                 backend.paused_until_ns = later(now_ns, min(retry_after_ns, LONGEST_PAUSE_NS))

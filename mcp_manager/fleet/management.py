@@ -154,7 +154,7 @@ class FleetManagement(ABC):
 
         A server is replaced, as :meth:`redeploy` does, only if something differs that its sessions and programs are
         made from: ``url``, ``command``, ``args``, ``env``, ``cwd``, ``inherit_env``, ``transport``,
-        ``protocol_version``, ``auth``, ``headers``, ``tls``, ``proxy``, ``unix_socket``, ``discovery``,
+        ``protocol_version``, ``auth``, ``headers``, ``headers_command``, ``tls``, ``proxy``, ``unix_socket``, ``discovery``,
         ``max_response_bytes``. Everything else is changed in place: sessions, programs and calls under way go on. What
         ``scale()`` has set stays in force unless ``instances`` itself differs.
 
