@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import os
 from collections.abc import Callable, Coroutine
@@ -13,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from mcp_manager.config import ManagerConfig, load_manager_config
+from mcp_manager.config.arguments import as_path
 from mcp_manager.errors import ConfigError, McpManagerError, NotRunningError
 from mcp_manager.fleet.applying import Applied
 from mcp_manager.fleet.fleet import collector_paused
@@ -120,7 +122,7 @@ class FileWatch:
             raise
         self._handler = handler
         self._settings = _without_servers(config)
-        self._path = os.fspath(path)
+        self._path = path
         self.state = WatchedFile(path=self._path, applied=applied)
         self._task = background_task(
             self._run(partial(_look_at, path), read, interval_s, before), "watch a file", context=bare_context()
@@ -255,12 +257,12 @@ class FileWatch:
             self.state = msgspec.structs.replace(self.state, problem=problem)
 
 
-def _absolute(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
-    """Return a path that means the same file when the process goes to another directory; anything else unchanged."""
-    return os.path.abspath(path) if isinstance(path, str | os.PathLike) else path
+def _absolute(path: str | os.PathLike[str]) -> str:
+    """Return a path that means the same file when the process goes to another directory."""
+    return os.path.abspath(as_path(path))
 
 
-def _look_at(path: str | os.PathLike[str]) -> _Look | None:
+def _look_at(path: str) -> _Look | None:
     """Look at a file; ``None`` if there is none."""
     try:
         found = os.stat(path)
@@ -269,14 +271,16 @@ def _look_at(path: str | os.PathLike[str]) -> _Look | None:
     return _Look(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-def _read(path: str | os.PathLike[str], lenient: bool) -> tuple[_Look | None, ManagerConfig, _Look | None]:
+def _read(path: str, lenient: bool) -> tuple[_Look | None, ManagerConfig, _Look | None]:
     """Read a file, and look at it before and after; raises :class:`ConfigError`."""
+    if lenient and "lenient" not in inspect.signature(load_manager_config).parameters:
+        raise ConfigError("lenient: files can only be read strictly")
     options: dict[str, Any] = {"lenient": True} if lenient else {}
-    before = _look_at(path) if isinstance(path, str | os.PathLike) else None
+    before = _look_at(path)
     if before is not None and before.size == 0:
         # More likely an accident than the wish to remove all servers.
         raise ConfigError(
-            f"Invalid config file {os.fspath(path)}: it is empty",
+            f"Invalid config file {path}: it is empty",
             hint="to remove all servers, write an empty table: [servers]",
         )
     # Each pass of the collector over many new objects would hold up the loop.

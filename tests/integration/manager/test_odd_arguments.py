@@ -49,6 +49,7 @@ PLAUSIBLE: Final[dict[str, Any]] = {
     "task_id": "1",
     "level": "info",
     "roots": [],
+    "path": "/no/such/fleet.toml",
 }
 
 

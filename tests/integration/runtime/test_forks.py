@@ -35,7 +35,13 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has 
 PING = '{"method":"ping"}'
 CALL = tool_call("echo", {"text": "x"}).decode()
 STDIO = json.dumps(scripted_stdio().config(**CALM))
-ARGUMENTS: dict[str, Any] = {"server_id": "a", "config_json": STDIO, "request_json": PING, "instances": 1}
+ARGUMENTS: dict[str, Any] = {
+    "server_id": "a",
+    "config_json": STDIO,
+    "config": ManagerConfig(),
+    "request_json": PING,
+    "instances": 1,
+}
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
