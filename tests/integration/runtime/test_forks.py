@@ -95,6 +95,26 @@ def test_every_method_of_an_inherited_manager_tells_so_at_once(manager: PyMcpMan
     assert is_well(manager)
 
 
+def test_a_child_handles_signals_as_before_the_watch_of_a_file(manager: PyMcpManager, tmp_path: Path) -> None:
+    path = tmp_path / "fleet.toml"
+    path.write_text("[servers]\n", encoding="utf-8")
+    manager.watch(path, sighup=True)
+    assert signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL
+    assert in_child(lambda: str(signal.getsignal(signal.SIGHUP) is signal.SIG_DFL)) == "True"
+    assert signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL
+    manager.stop()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+
+
+async def test_a_child_of_a_loop_handles_signals_as_before_the_watch_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.toml"
+    path.write_text("[servers]\n", encoding="utf-8")
+    async with McpManager() as manager:
+        await manager.watch(path, sighup=True)
+        assert in_child(lambda: str(signal.getsignal(signal.SIGHUP) is signal.SIG_DFL)) == "True"
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+
+
 def test_the_end_of_a_block_around_an_inherited_manager_is_quiet() -> None:
     with PyMcpManager() as manager:
         manager.deploy_server("a", STDIO)
