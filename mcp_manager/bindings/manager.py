@@ -356,7 +356,7 @@ class PyMcpManager(ManagerRunner):
 
 
 def _config_of(config: ManagerConfig | str | PathLike[str]) -> ManagerConfig:
-    return load_manager_config(config) if isinstance(config, str | PathLike) else config
+    return load_manager_config(arguments.as_path(config)) if isinstance(config, str | PathLike) else config
 
 
 def _deadline_of(manager: McpManager, server_id: str | Selector, timeout: float | None) -> CallerDeadline | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
 import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, TypeVar
@@ -16,6 +17,7 @@ __all__ = [
     "as_flag",
     "as_manager_config",
     "as_object",
+    "as_path",
     "as_seconds",
     "as_server_ids",
     "as_settings",
@@ -35,6 +37,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 # A century: nanoseconds of a longer timeout, added to the monotonic clock, could exceed 64 bits.
 _LONGEST_S: Final = 100 * 365.25 * 86400
 _LONGEST_SHOWN: Final = 60
+# PATH_MAX of Linux.
+_LONGEST_PATH: Final = 4096
 
 
 def shown(value: object) -> str:
@@ -143,6 +147,16 @@ def as_manager_config(config: ManagerConfig | None, name: str = "config") -> Man
             hint="load_manager_config(path) reads a file, ManagerConfig(servers=...) takes server configurations",
         )
     return config
+
+
+def as_path(path: object) -> str:
+    """Return the path of a configuration file; raises :class:`ConfigError` for anything else."""
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(text, str):
+        raise ConfigError(f"the path of a configuration file must be text or a Path, not {shown(path)}")
+    if len(text) > _LONGEST_PATH:
+        raise ConfigError(f"the path of a configuration file must have at most {_LONGEST_PATH} characters")
+    return text
 
 
 def check_server_id(server_id: object) -> None:

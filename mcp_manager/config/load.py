@@ -54,11 +54,14 @@ class FleetFile(NamedTuple):
         The ids of the servers that the file turns off.
     problems
         What is wrong with the servers that were left out; empty unless loaded with ``lenient``.
+    left_out
+        The ids of these servers.
     """
 
     config: ManagerConfig
     switched_off: tuple[str, ...] = ()
     problems: tuple[ConfigProblem, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def load_manager_config(
@@ -143,6 +146,7 @@ class _Loading:
         self._found = found
         self._servers: dict[str, ServerConfig] = {}
         self._off: list[str] = []
+        self._left_out: list[str] = []
         self._inputs: dict[str, str] = {}
 
     def load(self, path: Path) -> FleetFile | None:
@@ -183,13 +187,16 @@ class _Loading:
         defaults = Defaults({} if self._found else defaults.fields, tuple(self._environment.take()))
         for server_id, settings in tables.get("servers", {}).items():
             if self._found.is_full:
-                break
+                self._left_out.append(server_id)
+                continue
             where = join("servers", server_id)
             if server_id in tables.get("mcpServers", {}):
                 text = "the same id is in servers and in mcpServers"
                 self._found.add(FieldProblem(where, text, "rename or remove one"), is_of_server=True)
+                self._left_out.append(server_id)
             elif not isinstance(settings, dict):
                 self._found.add(FieldProblem(where, f"expected an object, got {describe(settings)}"), is_of_server=True)
+                self._left_out.append(server_id)
             else:
                 self._own_server(server_id, settings, defaults)
         if "mcpServers" in tables:
@@ -199,7 +206,7 @@ class _Loading:
                 name: each for name, each in tables["mcpServers"].items() if name not in tables.get("servers", {})
             }
             self._take_client_servers(plain_servers(others, document.path, self._home()), defaults)
-        return FleetFile(manager_of(manager, self._servers), tuple(self._off))
+        return self._result(manager_of(manager, self._servers))
 
     def _of_a_client(self, document: Document) -> FleetFile:
         # For the files of clients only.
@@ -211,7 +218,10 @@ class _Loading:
             warn_of_near_misses(others, TABLES, "")
         warn_of_no_table(document)
         self._take_client_servers(client_servers(document, self._home()), Defaults({}, ()))
-        return FleetFile(ManagerConfig(servers=self._servers), tuple(self._off))
+        return self._result(ManagerConfig(servers=self._servers))
+
+    def _result(self, config: ManagerConfig) -> FleetFile:
+        return FleetFile(config, tuple(self._off), left_out=tuple(self._left_out))
 
     def _own_server(self, server_id: str, settings: dict[str, Any], defaults: Defaults) -> None:
         where = join("servers", server_id)
@@ -230,13 +240,16 @@ class _Loading:
             self._found.add(problem, is_of_server=True)
         if config is not None and not problems:
             self._servers[server_id] = config
+        else:
+            self._left_out.append(server_id)
 
     def _take_client_servers(self, servers: Iterable[Any], defaults: Defaults) -> None:
         from mcp_manager.config.clients.servers import input_names, settle  # noqa: PLC0415 - for the files of clients
 
         for each in servers:
             if self._found.is_full:
-                break
+                self._left_out.append(each.server_id)
+                continue
             entry = each.entry
             self._inputs = input_names(each)
             self._environment.note(entry.around.secrets)
@@ -255,6 +268,8 @@ class _Loading:
             if config is not None and not problems and not wrong:
                 extras = entry.extras
                 self._servers[each.server_id] = msgspec.structs.replace(config, extras=extras) if extras else config
+            else:
+                self._left_out.append(each.server_id)
 
     def _built(
         self, server_id: str, fields: Mapping[str, Any], where: str, defaults: Defaults, problems: list[FieldProblem]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -112,8 +112,16 @@ class Applying:
         self._turn = asyncio.Lock()
         self._unfinished: dict[str, _Unfinished] = {}
 
-    async def apply(self, config: ManagerConfig) -> Applied:
-        """Make the fleet match ``config.servers``; see :meth:`McpManager.apply`."""
+    async def apply(self, config: ManagerConfig, kept: Collection[str] = ()) -> Applied:
+        """Make the fleet match ``config.servers``; see :meth:`McpManager.apply`.
+
+        Parameters
+        ----------
+        config
+            What the fleet shall be.
+        kept
+            The ids of servers that are not in ``config``, and stay as they are nevertheless.
+        """
         if config is None:
             raise ConfigError("config must be a ManagerConfig, not None")
         servers: Mapping[str, ServerSpec] = as_manager_config(config).servers
@@ -121,7 +129,7 @@ class Applying:
             self._check_running()
             wanted: dict[str, ServerConfig | None] = {}
             await _in_slices(self._check(server_id, spec, wanted) for server_id, spec in servers.items())
-            wanted.update(dict.fromkeys(self._fleet.servers.keys() - wanted.keys()))
+            wanted.update(dict.fromkeys(self._fleet.servers.keys() - wanted.keys() - set(kept)))
             report, tasks = _Report(), set[asyncio.Task[Any]]()
             try:
                 await _in_slices(self._begin(server_id, each, report, tasks) for server_id, each in wanted.items())

@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from mcp_manager.config import ManagerConfig, load_manager_config
+from mcp_manager.config import ManagerConfig
+from mcp_manager.config.arguments import as_path
+from mcp_manager.config.load import FleetFile, load_fleet_file
 from mcp_manager.errors import ConfigError, McpManagerError, NotRunningError
 from mcp_manager.fleet.applying import Applied
 from mcp_manager.fleet.fleet import collector_paused
@@ -73,7 +75,7 @@ class FileWatch:
     Parameters
     ----------
     apply
-        Applies a configuration.
+        ``apply(config, kept)`` applies a configuration, but for the servers ``kept``.
 
     Attributes
     ----------
@@ -81,7 +83,7 @@ class FileWatch:
         The file and what became of it, ``None`` while none is followed; works on any thread.
     """
 
-    def __init__(self, apply: Callable[[ManagerConfig], Coroutine[Any, Any, Applied]]) -> None:
+    def __init__(self, apply: Callable[[ManagerConfig, Collection[str]], Coroutine[Any, Any, Applied]]) -> None:
         self._apply = apply
         self._task: asyncio.Task[None] | None = None
         self._applying: asyncio.Task[Applied] | None = None
@@ -105,11 +107,11 @@ class FileWatch:
         try:
             read = partial(_read, path, lenient)
             for _ in range(_MOST_LOOKS):
-                before, config, after = await in_thread(read, _THREAD)
+                before, file, after = await in_thread(read, _THREAD)
                 if before == after:
                     break
                 await asyncio.sleep(_SETTLED_S)
-            applied = await self._apply(config)
+            applied = await self._apply(file.config, file.left_out)
             while self._task is not None:
                 await self._end()
             if self._is_over:
@@ -119,8 +121,8 @@ class FileWatch:
                 handler.close()
             raise
         self._handler = handler
-        self._settings = _without_servers(config)
-        self._path = os.fspath(path)
+        self._settings = _without_servers(file.config)
+        self._path = path
         self.state = WatchedFile(path=self._path, applied=applied)
         self._task = background_task(
             self._run(partial(_look_at, path), read, interval_s, before), "watch a file", context=bare_context()
@@ -166,7 +168,7 @@ class FileWatch:
     async def _run(
         self,
         look: Callable[[], _Look | None],
-        read: Callable[[], tuple[_Look | None, ManagerConfig, _Look | None]],
+        read: Callable[[], tuple[_Look | None, FleetFile, _Look | None]],
         interval_s: float,
         seen: _Look | None,
     ) -> None:
@@ -202,12 +204,12 @@ class FileWatch:
     async def _follow(
         self,
         look: Callable[[], _Look | None],
-        read: Callable[[], tuple[_Look | None, ManagerConfig, _Look | None]],
+        read: Callable[[], tuple[_Look | None, FleetFile, _Look | None]],
         now: _Look | None,
     ) -> _Look | None:
         """Apply the file; return the state of the file that this was about."""
         try:
-            before, config, after = await in_thread(read, _THREAD)
+            before, file, after = await in_thread(read, _THREAD)
         except ConfigError as error:
             if await in_thread(look, _THREAD) == now:
                 self._warn(str(error))
@@ -216,13 +218,13 @@ class FileWatch:
             # The next look finds it changed.
             return before
         try:
-            applied = await self._applied(config)
+            applied = await self._applied(file)
         except NotRunningError:
             raise
         except McpManagerError as error:
             self._warn(str(error))
             return before
-        settings = _without_servers(config)
+        settings = _without_servers(file.config)
         if settings != self._settings:
             self._settings = settings
             _log.warning(
@@ -233,9 +235,9 @@ class FileWatch:
         _log.info("the configuration file %s was applied: %s", self._path, _told(applied))
         return before
 
-    async def _applied(self, config: ManagerConfig) -> Applied:
+    async def _applied(self, file: FleetFile) -> Applied:
         """Apply a configuration in a task of its own, which :meth:`end` waits for."""
-        task = self._applying = background_task(self._apply(config), "apply a file")
+        task = self._applying = background_task(self._apply(file.config, file.left_out), "apply a file")
         try:
             await asyncio.wait({task})
         except asyncio.CancelledError:
@@ -255,12 +257,12 @@ class FileWatch:
             self.state = msgspec.structs.replace(self.state, problem=problem)
 
 
-def _absolute(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
-    """Return a path that means the same file when the process goes to another directory; anything else unchanged."""
-    return os.path.abspath(path) if isinstance(path, str | os.PathLike) else path
+def _absolute(path: str | os.PathLike[str]) -> str:
+    """Return a path that means the same file when the process goes to another directory."""
+    return os.path.abspath(as_path(path))
 
 
-def _look_at(path: str | os.PathLike[str]) -> _Look | None:
+def _look_at(path: str) -> _Look | None:
     """Look at a file; ``None`` if there is none."""
     try:
         found = os.stat(path)
@@ -269,20 +271,19 @@ def _look_at(path: str | os.PathLike[str]) -> _Look | None:
     return _Look(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-def _read(path: str | os.PathLike[str], lenient: bool) -> tuple[_Look | None, ManagerConfig, _Look | None]:
+def _read(path: str, lenient: bool) -> tuple[_Look | None, FleetFile, _Look | None]:
     """Read a file, and look at it before and after; raises :class:`ConfigError`."""
-    options: dict[str, Any] = {"lenient": True} if lenient else {}
-    before = _look_at(path) if isinstance(path, str | os.PathLike) else None
+    before = _look_at(path)
     if before is not None and before.size == 0:
         # More likely an accident than the wish to remove all servers.
         raise ConfigError(
-            f"Invalid config file {os.fspath(path)}: it is empty",
+            f"Invalid config file {path}: it is empty",
             hint="to remove all servers, write an empty table: [servers]",
         )
     # Each pass of the collector over many new objects would hold up the loop.
     with collector_paused():
-        config = load_manager_config(path, **options)
-    return before, config, _look_at(path)
+        file = load_fleet_file(path, lenient=lenient)
+    return before, file, _look_at(path)
 
 
 def _without_servers(config: ManagerConfig) -> ManagerConfig:

@@ -192,7 +192,7 @@ class FleetManagement(ABC):
         path
             The file; see :func:`load_manager_config`.
         lenient
-            Load the rest of a file in which some servers are invalid; those are then not part of the fleet.
+            Load the rest of a file in which some servers are invalid. Those stay as they are, if they are deployed.
         interval_s
             Seconds between two looks at the file, above 0.
         sighup

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import os
 import signal
@@ -286,7 +285,7 @@ async def test_an_unexpected_failure_is_logged_once_and_the_next_state_is_follow
     async with McpManager() as manager:
         await manager.watch(path, **SOON)
         with monkeypatch.context() as patched:
-            patched.setattr(file_watch, "load_manager_config", lambda path: 1 / 0)
+            patched.setattr(file_watch, "load_fleet_file", lambda path, lenient: 1 / 0)
             path.touch()
             await eventually(lambda: len(warnings_in(caplog)) == 1, "the failure")
             await asyncio.sleep(0.1)
@@ -297,9 +296,6 @@ async def test_an_unexpected_failure_is_logged_once_and_the_next_state_is_follow
         await becomes(manager, "b")
 
 
-@pytest.mark.skipif(
-    "lenient" not in inspect.signature(load_manager_config).parameters, reason="files are only read strictly"
-)
 async def test_a_lenient_watch_takes_what_is_valid(server: ScriptedServer, tmp_path: Path) -> None:
     path = tmp_path / "fleet.toml"
     path.write_text(text_for(server, "a") + '[servers.bad]\nurl = "nonsense"\n', encoding="utf-8")
@@ -310,6 +306,18 @@ async def test_a_lenient_watch_takes_what_is_valid(server: ScriptedServer, tmp_p
         assert ids(manager) == ["a"]
         replace(path, text_for(server, "a", "b") + '[servers.bad]\nurl = "nonsense"\n')
         await becomes(manager, "a", "b")
+
+
+async def test_a_lenient_watch_keeps_a_server_that_becomes_invalid(server: ScriptedServer, tmp_path: Path) -> None:
+    path = tmp_path / "fleet.toml"
+    path.write_text(text_for(server, "a", "b", "c"), encoding="utf-8")
+    async with McpManager() as manager:
+        await manager.watch(path, lenient=True, **SOON)
+        replace(path, text_for(server, "a", "new") + '[servers.b]\nurl = "nonsense"\n')
+        await becomes(manager, "a", "b", "new")
+        assert (await manager.call_tool("b", "echo", {"text": "as before"})).text == "as before"
+        replace(path, text_for(server, "a"))
+        await becomes(manager, "a")
 
 
 async def test_what_others_change_stays_until_the_file_changes(server: ScriptedServer, tmp_path: Path) -> None:

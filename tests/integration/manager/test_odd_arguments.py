@@ -52,6 +52,7 @@ PLAUSIBLE: Final[dict[str, Any]] = {
     "level": "info",
     "roots": [],
     "caller": Caller("alice"),
+    "path": "/no/such/fleet.toml",
 }
 
 

@@ -35,7 +35,13 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has 
 PING = '{"method":"ping"}'
 CALL = tool_call("echo", {"text": "x"}).decode()
 STDIO = json.dumps(scripted_stdio().config(**CALM))
-ARGUMENTS: dict[str, Any] = {"server_id": "a", "config_json": STDIO, "request_json": PING, "instances": 1}
+ARGUMENTS: dict[str, Any] = {
+    "server_id": "a",
+    "config_json": STDIO,
+    "config": ManagerConfig(),
+    "request_json": PING,
+    "instances": 1,
+}
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
@@ -87,6 +93,26 @@ def test_every_method_of_an_inherited_manager_tells_so_at_once(manager: PyMcpMan
     assert told["stop_async"] == "returned NoneType"
     assert "new manager in this process" in told["execute"]
     assert is_well(manager)
+
+
+def test_a_child_handles_signals_as_before_the_watch_of_a_file(manager: PyMcpManager, tmp_path: Path) -> None:
+    path = tmp_path / "fleet.toml"
+    path.write_text("[servers]\n", encoding="utf-8")
+    manager.watch(path, sighup=True)
+    assert signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL
+    assert in_child(lambda: str(signal.getsignal(signal.SIGHUP) is signal.SIG_DFL)) == "True"
+    assert signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL
+    manager.stop()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+
+
+async def test_a_child_of_a_loop_handles_signals_as_before_the_watch_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.toml"
+    path.write_text("[servers]\n", encoding="utf-8")
+    async with McpManager() as manager:
+        await manager.watch(path, sighup=True)
+        assert in_child(lambda: str(signal.getsignal(signal.SIGHUP) is signal.SIG_DFL)) == "True"
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
 
 
 def test_the_end_of_a_block_around_an_inherited_manager_is_quiet() -> None:
