@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from support.calls import CALM
 from support.odd_params import ALLOWED, DENIED, frames
 from support.processes import sdk_http, sdk_stdio
@@ -17,6 +17,7 @@ from support.processes import sdk_http, sdk_stdio
 from mcp_manager import CallError, InvalidRequestError, PyMcpManager, ToolNotAllowedError
 
 PATIENT: dict[str, Any] = {**CALM, "connect_timeout_s": 30.0, "validate_output": False}
+PLAIN = '{"method":"tools/call","params":{"name":"echo","arguments":{"text":"x"}}}'
 FREE, STRICT, SAFE = "free", "strict", "safe"
 RULES = {FREE: {}, STRICT: {"deny": [DENIED]}, SAFE: {"allow": [ALLOWED]}}
 
@@ -35,11 +36,10 @@ class Peers:
 
 
 KINDS = [
-    pytest.param("stdio", "stateless"),
     pytest.param("http", "handshake"),
     *(
         pytest.param(*kind, marks=pytest.mark.slow)
-        for kind in (("stdio", "handshake"), ("http", "stateless"), ("sse", "handshake"))
+        for kind in (("stdio", "stateless"), ("stdio", "handshake"), ("http", "stateless"), ("sse", "handshake"))
     ),
 ]
 
@@ -60,32 +60,34 @@ def started(transport: str, era: str, path: Path) -> Iterator[Peers]:
         yield Peers(manager, ledgers)
 
 
-def send(manager: PyMcpManager, server_id: str, frame: str) -> bool:
-    """Send a frame and tell whether it was answered."""
+def send(manager: PyMcpManager, server_id: str, frame: str) -> None:
+    """Send a frame, whatever becomes of it."""
     try:
         # The SDK does not answer some malformed requests at all.
         manager.execute(server_id, frame, timeout=0.5)
     except InvalidRequestError:
-        return False
+        pass
     except CallError as error:
         assert server_id != FREE or not isinstance(error, ToolNotAllowedError)
-        return False
-    return True
 
 
 @pytest.mark.parametrize(("transport", "era"), KINDS)
 def test_no_frame_makes_a_server_execute_a_forbidden_tool(transport: str, era: str, tmp_path: Path) -> None:
     with started(transport, era, tmp_path) as peers:
-        answered = dict.fromkeys(RULES, 0)
 
         @settings(max_examples=80, suppress_health_check=list(HealthCheck), deadline=None)
         @given(frames())
+        @example(PLAIN)
+        @example('{"m\\u0065thod":"tools\\/call","params":{"n\\u0061me":"\\u0061dd","arguments":{"a":1,"b":2}}}')
+        @example('{"method":"tools/call","params":{"name":"echo","name":"add","arguments":{"a":1,"b":2}}}')
         def attack(frame: str) -> None:
             for server_id in RULES:
-                answered[server_id] += send(peers.manager, server_id, frame)
+                send(peers.manager, server_id, frame)
 
         attack()
+        for server_id in RULES:
+            # What was sent before has been executed once this is answered.
+            peers.manager.execute(server_id, PLAIN, timeout=30)
         # The frames do their worst where nothing forbids it, so that what follows could fail.
         assert DENIED in peers.executed(FREE)
         assert peers.executed(STRICT) == peers.executed(SAFE) == {ALLOWED}
-        assert all(answered.values())
