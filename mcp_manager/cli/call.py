@@ -138,7 +138,11 @@ def _found(name: str, tools: Sequence[Tool]) -> Tool:
     near = suggestion(name, [tool.name for tool in tools])
     error = ToolNotFoundError(name)
     error.hint = near.strip() or f"its tools: {', '.join(tool.name for tool in tools[:20]) or 'none'}"
-    raise error
+    try:
+        raise error
+    finally:
+        # Break the reference cycle: the traceback refers to this frame.
+        del error
 
 
 def _show(result: CallToolResult) -> None:

@@ -99,7 +99,8 @@ def run_program(
         return MISUSED
     except McpManagerError as error:
         _report(error, as_json)
-        return MISUSED if isinstance(error, ValueError) else FAILED
+        # What happened while it ran is a RuntimeError, as the errors of calls are.
+        return FAILED if isinstance(error, RuntimeError) else MISUSED
     except BrokenPipeError:
         # Whoever read the output, such as head, has seen enough; the interpreter must not try again at its exit.
         with contextlib.suppress(OSError):
