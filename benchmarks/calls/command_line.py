@@ -10,6 +10,8 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import click
+
 from benchmarks.calls.build import build_loopback
 from benchmarks.calls.cases import FULL, SMALL, Case, parse_case
 from benchmarks.calls.children import LoopbackServer, cores
@@ -26,8 +28,9 @@ from benchmarks.calls.report import (
 from benchmarks.calls.runner import Comparison, Runner, available_loops
 from benchmarks.calls.targets import Extras, comparisons, evaluate, measure_extras
 from benchmarks.calls.worker import CLIENTS
-from mcp_manager.cli.program import Parser, run_program
-from mcp_manager.cli.table import complain
+from mcp_manager.cli.options import Options
+from mcp_manager.cli.program import Work, run_program
+from mcp_manager.cli.screen import complain
 from mcp_manager.errors import InvalidRequestError
 
 __all__ = ["main"]
@@ -58,27 +61,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     The exit status: 0 success, 1 a target was not met (with ``--strict``), 2 wrong usage or not available here, 130
     interrupted.
     """
-    return run_program(_parser(), argv, _begin)
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    return run_program(_command, arguments, name="python -m benchmarks", tells_json=False)
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        prog="python -m benchmarks",
-        description="Compare the cost of a call with that of other clients. Takes two minutes; Linux only.",
-        allow_abbrev=False,
-    )
-    much = parser.add_mutually_exclusive_group()
-    much.add_argument("--quick", action="store_true", help="one small case, about 20 seconds")
-    much.add_argument("--full", action="store_true", help="all sizes, framings and numbers of calls in flight")
-    parser.add_argument("--case", action="append", metavar="CASE", help="framing/bytes/in flight, such as sse/10k/64")
-    parser.add_argument("--client", action="append", metavar="NAME", help="measure only this client, such as mcp")
-    parser.add_argument("--loop", choices=("asyncio", "uvloop", "both"), default="both", help="default: both")
-    parser.add_argument("--rounds", type=int, metavar="N", help="interleaved rounds of every case (default: 5)")
-    parser.add_argument("--json", metavar="FILE", help="write all samples, with machine, date and versions")
-    parser.add_argument("--svg", metavar="FILE", help="draw the comparison")
-    parser.add_argument("--targets", action="store_true", help="measure and print only the targets")
-    parser.add_argument("--strict", action="store_true", help="exit with 1 if a target is not met or not measured")
-    return parser
+@click.command(context_settings={"max_content_width": 100})
+@click.option("--quick", is_flag=True, help="One small case, about 20 seconds.")
+@click.option("--full", is_flag=True, help="All sizes, framings and numbers of calls in flight.")
+@click.option("--case", multiple=True, metavar="CASE", help="Framing/bytes/in flight, such as sse/10k/64.")
+@click.option("--client", multiple=True, metavar="NAME", help="Measure only this client, such as mcp.")
+@click.option("--loop", type=click.Choice(["asyncio", "uvloop", "both"]), default="both", show_default=True)
+@click.option("--rounds", type=int, metavar="N", help="Interleaved rounds of every case; 5 unless --quick.")
+@click.option("--json", metavar="FILE", help="Write all samples, with machine, date and versions.")
+@click.option("--svg", metavar="FILE", help="Draw the comparison.")
+@click.option("--targets", is_flag=True, help="Measure and print only the targets.")
+@click.option("--strict", is_flag=True, help="Exit with 1 if a target is not met or not measured.")
+def _command(**given: Any) -> Work:
+    """Compare the cost of a call with that of other clients. Takes two minutes; Linux only."""
+    if given["quick"] and given["full"]:
+        raise click.UsageError("--full is not allowed with --quick")
+    return Work(lambda: _begin(Namespace(**given)), Options())
 
 
 def _begin(options: Namespace) -> Coroutine[Any, Any, int]:

@@ -141,7 +141,7 @@ def _found(name: str, tools: Sequence[Tool]) -> Tool:
     try:
         raise error
     finally:
-        # Its traceback holds this frame.
+        # Break the reference cycle: the traceback refers to this frame.
         del error
 
 

@@ -9,7 +9,7 @@ import click
 from mcp_manager._version import __version__
 from mcp_manager.cli.options import Options
 from mcp_manager.cli.parsing import Source, Verb, Verbs, Words
-from mcp_manager.cli.program import Work
+from mcp_manager.cli.program import Work, verb_at
 
 __all__ = ["program"]
 
@@ -64,7 +64,7 @@ def _verb(name: str, place: str, about: str, example: str = "", parameters: _Par
     """Add a verb to the program: ``place`` is its function, and the first line of ``about`` its summary."""
 
     def run(**given: Any) -> Work:
-        return Work(place, Options(verb=name, **given))
+        return verb_at(place, Options(verb=name, **given))
 
     lines = "\n".join(f"  {line}" for line in example.splitlines())
     program.add_command(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from mcp_manager.cli.options import Options
 
-__all__ = ["FAILED", "MISUSED", "Work", "run_program"]
+__all__ = ["FAILED", "MISUSED", "Work", "run_program", "verb_at"]
 
 FAILED: Final = 1
 """The exit status for a call that failed, or a server."""
@@ -32,29 +32,36 @@ _ENDINGS: Final = tuple(number for name in ("SIGTERM", "SIGHUP") if (number := g
 
 
 class Work:
-    """The function of a verb, which is imported when it runs, and its options.
+    """What a parsed command line asks for.
 
     Parameters
     ----------
-    place
-        The module in this package and the function in it, as ``module:function``.
+    begin
+        Returns the coroutine that does the work and returns the exit status; it may import what that needs.
     options
-        What the function is called with; it is a coroutine function that returns the exit status.
+        How to show the log, and the verb.
     """
 
-    def __init__(self, place: str, options: Options) -> None:
+    def __init__(self, begin: Callable[[], Coroutine[Any, Any, int]], options: Options) -> None:
+        self.begin = begin
         self.options = options
-        self._place = place
 
-    def begin(self) -> Coroutine[Any, Any, int]:
-        """Import the function and call it."""
-        module, _, name = self._place.partition(":")
+
+def verb_at(place: str, options: Options) -> Work:
+    """Return the work of a verb, whose function is imported when it runs; ``place`` is ``module:function``."""
+
+    def begin() -> Coroutine[Any, Any, int]:
+        module, _, name = place.partition(":")
         function: Callable[[Options], Coroutine[Any, Any, int]]
         function = getattr(importlib.import_module(f"mcp_manager.cli.{module}"), name)
-        return function(self.options)
+        return function(options)
+
+    return Work(begin, options)
 
 
-def run_program(command: click.Command, argv: Sequence[str]) -> int:
+def run_program(
+    command: click.Command, argv: Sequence[str], *, name: str = "mcp-manager", tells_json: bool = True
+) -> int:
     """Parse arguments, do the work on an event loop and report what goes wrong.
 
     Parameters
@@ -63,6 +70,10 @@ def run_program(command: click.Command, argv: Sequence[str]) -> int:
         What the arguments mean; it returns a :class:`Work`.
     argv
         The arguments without the program's name.
+    name
+        The program's name.
+    tells_json
+        Whether ``--json`` asks for failures as JSON.
 
     Returns
     -------
@@ -74,21 +85,22 @@ def run_program(command: click.Command, argv: Sequence[str]) -> int:
         # A server may describe itself in characters that the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="replace")
     own = argv[: argv.index("--")] if "--" in argv else argv
-    as_json = "--json" in own
+    as_json = tells_json and "--json" in own
     verb = ""
     try:
-        parsed = command.main(list(argv), prog_name="mcp-manager", standalone_mode=False)
-        verb = f" {parsed.options.verb}" if isinstance(parsed, Work) else ""
+        parsed = command.main(list(argv), prog_name=name, standalone_mode=False)
+        verb = f" {parsed.options.verb}".rstrip() if isinstance(parsed, Work) else ""
         status = _run(parsed) if isinstance(parsed, Work) else int(parsed or 0)
         sys.stdout.flush()
     except (KeyboardInterrupt, click.Abort):
         return _INTERRUPTED
     except click.ClickException as error:
-        _report(_usage(error, f"mcp-manager{verb}"), as_json, type(error).__name__)
+        _report(_usage(error, f"{name}{verb}"), as_json, type(error).__name__)
         return MISUSED
     except McpManagerError as error:
         _report(error, as_json)
-        return MISUSED if isinstance(error, ValueError) else FAILED
+        # What happened while it ran is a RuntimeError, as the errors of calls are.
+        return FAILED if isinstance(error, RuntimeError) else MISUSED
     except BrokenPipeError:
         # Whoever read the output, such as head, has seen enough; the interpreter must not try again at its exit.
         with contextlib.suppress(OSError):

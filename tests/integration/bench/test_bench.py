@@ -388,7 +388,7 @@ def test_a_peer_that_is_not_there_is_left_out_with_the_reason(tmp_path: Path) ->
         (["--client", "curl"], "'curl' is not a client"),
         (["--rounds", "0"], "--rounds must be at least 1"),
         (["--quick", "--full"], "not allowed with"),
-        (["--loop", "trio"], "invalid choice"),
+        (["--loop", "trio"], "is not one of"),
         (["--svg", "/no/such/directory/x.svg"], "Cannot write"),
     ],
 )
