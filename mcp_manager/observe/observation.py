@@ -14,6 +14,7 @@ from mcp_manager._core.router import Router
 from mcp_manager.calls.call_log import CallLog, FlightRecord
 from mcp_manager.calls.dispatcher import Dispatcher
 from mcp_manager.config import ManagerConfig
+from mcp_manager.config.arguments import as_text
 from mcp_manager.errors import ServerNotFoundError
 from mcp_manager.health import HealthMonitor
 from mcp_manager.observe.views import Judge, ServerView, fleet_health, server_view
@@ -175,6 +176,7 @@ class Observation(ABC):
         """
         from mcp_manager.observe import scraping  # noqa: PLC0415
 
+        as_text(accept, "accept")
         source, what = self._metrics_source(), scraping.wanted(servers, families)
         if self._scrapes is None:
             self._scrapes = scraping.Scrapes()
