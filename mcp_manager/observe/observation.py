@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from mcp_manager._core.router import Router
 from mcp_manager.calls.call_log import CallLog, FlightRecord
@@ -17,6 +17,7 @@ from mcp_manager.config import ManagerConfig
 from mcp_manager.config.arguments import as_text
 from mcp_manager.errors import ServerNotFoundError
 from mcp_manager.health import HealthMonitor
+from mcp_manager.observe.steady_reading import steadily
 from mcp_manager.observe.views import Judge, ServerView, fleet_health, server_view
 from mcp_manager.runtime.loop_lag import LoopLag
 from mcp_manager.servers.supervisor import Supervisor
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["Observation"]
 
 T = TypeVar("T")
-
-# How often a reading is repeated because another thread changed the data meanwhile.
-_READINGS: Final = 100
 
 
 class Observation(ABC):
@@ -86,7 +84,7 @@ class Observation(ABC):
         """Return the number of servers by health; the three counts always add up to the total."""
         self._judge()
         counts = self._monitor.tally.counts if self._servers else (0, 0, 0)
-        return fleet_health(counts, self._router, time.monotonic_ns(), _steadily(self._lag.view).longest_s)
+        return fleet_health(counts, self._router, time.monotonic_ns(), steadily(self._lag.view).longest_s)
 
     def server_state(self, server_id: str) -> ServerState:
         """Return the state of a server; ``Stopped`` if the manager is not started yet or was stopped.
@@ -115,7 +113,7 @@ class Observation(ABC):
         read = partial(server_view, judge=self._judge(), router=self._router, now_ns=time.monotonic_ns())
         supervisor = self._supervisor_of(server_id)
         try:
-            return _steadily(partial(read, supervisor))
+            return steadily(partial(read, supervisor))
         except LookupError:
             if self._servers.get(server_id) is supervisor:
                 raise
@@ -163,8 +161,8 @@ class Observation(ABC):
     ) -> Exposition:
         """Return the metrics for whoever scrapes, in the best format that both sides know.
 
-        This works on any loop. It holds none for more than a few milliseconds, whatever the size of the fleet, and is
-        cheapest on the manager's own. Equal scrapes within a second share one page, whose values are up to a second
+        This works on any loop, and is cheapest on the manager's own. It holds the loop for a few milliseconds at a
+        time, also for pages of tens of megabytes; freeing larger ones takes longer. Equal scrapes within a second share one page, whose values are up to a second
         old.
 
         Parameters
@@ -212,7 +210,7 @@ class Observation(ABC):
             manager=manager_snapshot(self._config),
             health=health,
             servers=tuple(servers),
-            loop_lag=_steadily(self._lag.view),
+            loop_lag=steadily(self._lag.view),
         )
 
     def flight_records(self) -> list[FlightRecord]:
@@ -222,7 +220,7 @@ class Observation(ABC):
         circuits opens or the outcome of a call is unknown, at most once a minute per server.
         """
         self._judge()
-        return _steadily(self._call_log.records)
+        return steadily(self._call_log.records)
 
     def _request_timeout_s(self, server_id: str | Selector) -> float | None:
         """Return the default timeout of a server's calls in seconds; ``None`` if there is no such server."""
@@ -232,21 +230,10 @@ class Observation(ABC):
     def _of_each(self, read: Callable[[Supervisor], T]) -> list[T]:
         """Read every server, except those that another thread removes meanwhile."""
         found = []
-        for supervisor in _steadily(lambda: list(self._servers.values())):
+        for supervisor in steadily(lambda: list(self._servers.values())):
             try:
-                found.append(_steadily(partial(read, supervisor)))
+                found.append(steadily(partial(read, supervisor)))
             except LookupError:
                 if self._servers.get(supervisor.server_id) is supervisor:
                     raise
         return found
-
-
-def _steadily(read: Callable[[], T]) -> T:
-    """Read data that another thread may change, and read it again if that happened meanwhile."""
-    for _ in range(_READINGS):
-        try:
-            return read()
-        except RuntimeError:
-            # A dictionary, set or queue changed during its iteration.
-            continue
-    return read()
