@@ -162,8 +162,8 @@ class Observation(ABC):
         """Return the metrics for whoever scrapes, in the best format that both sides know.
 
         This works on any loop, and is cheapest on the manager's own. It holds the loop for a few milliseconds at a
-        time, also for pages of tens of megabytes; freeing larger ones takes longer. Equal scrapes within a second share one page, whose values are up to a second
-        old.
+        time, also for pages of tens of megabytes; freeing larger ones takes longer. Equal scrapes within a second share
+        one page, whose values are up to a second old.
 
         Parameters
         ----------
