@@ -17,7 +17,8 @@ from prometheus_client.utils import floatToGoString
 from mcp_manager._core.exposition import Page, SeriesLines
 from mcp_manager._core.snapshots import LE_BOUNDS_S
 from mcp_manager.observe.metric_families import CREATED_KINDS, FAMILIES, VALUES
-from mcp_manager.observe.metrics import BUILD, LOWEST_BOUND, TOOL_BOUNDS, Reading, Source, steadily
+from mcp_manager.observe.metrics import BUILD, LOWEST_BOUND, TOOL_BOUNDS, Reading, Source
+from mcp_manager.observe.steady_reading import steadily
 from mcp_manager.types import CallStatus, ServerState
 
 __all__ = ["Layout", "new_page", "writing"]

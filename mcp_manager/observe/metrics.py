@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mcp_manager._core.histogram import Histogram
 from mcp_manager._core.records import Server
@@ -13,6 +13,7 @@ from mcp_manager.calls.dispatcher import Dispatcher
 from mcp_manager.errors import Delivery
 from mcp_manager.health import HealthMonitor
 from mcp_manager.observe.metric_families import STATE_NUMBERS
+from mcp_manager.observe.steady_reading import steadily
 from mcp_manager.runtime.read_budget import FLOOD
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.types import ServerState
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from mcp_manager.runtime.loop_lag import LoopLag
     from mcp_manager.transports.http.connections.pool import HttpPool
 
-__all__ = ["BUILD", "LOWEST_BOUND", "TOOL_BOUNDS", "Reading", "Source", "steadily"]
+__all__ = ["BUILD", "LOWEST_BOUND", "TOOL_BOUNDS", "Reading", "Source"]
 
 BUILD: Final = {"version": __version__, "python": platform.python_version()}
 """The labels of ``mcp_build_info``."""
@@ -30,10 +31,6 @@ LOWEST_BOUND: Final = -12
 """The exponent of the lowest bound of all histograms of calls, a power of two seconds."""
 TOOL_BOUNDS: Final = slice(None, None, 2)
 """Which of the bounds the histograms by tool have: there may be many of them."""
-
-_READINGS: Final = 100
-
-T = TypeVar("T")
 
 
 class Reading(NamedTuple):
@@ -174,14 +171,3 @@ class Source:
 
 
 _NO_RESTARTS: Final[dict[str, int]] = {}
-
-
-def steadily(read: Callable[[], T]) -> T:
-    """Read data that another thread may change, and read it again if that happened meanwhile."""
-    for _ in range(_READINGS):
-        try:
-            return read()
-        except RuntimeError:
-            # A dictionary, set or queue changed during its iteration.
-            continue
-    return read()

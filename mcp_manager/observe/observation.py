@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from mcp_manager._core.router import Router
 from mcp_manager.calls.call_log import CallLog, FlightRecord
@@ -20,6 +20,7 @@ from mcp_manager.events.feed import EventFeed
 from mcp_manager.events.records import Event
 from mcp_manager.events.stream import EventStream
 from mcp_manager.health import HealthMonitor
+from mcp_manager.observe.steady_reading import steadily
 from mcp_manager.observe.views import Judge, ServerView, fleet_health, server_view
 from mcp_manager.runtime.loop_lag import LoopLag
 from mcp_manager.runtime.phase import Phase, not_running
@@ -38,9 +39,6 @@ T = TypeVar("T")
 
 Kinds = type[Event] | Iterable[type[Event]]
 """The classes of the events that are wanted."""
-
-# How often a reading is repeated because another thread changed the data meanwhile.
-_READINGS: Final = 100
 
 
 class Observation(ABC):
@@ -96,7 +94,7 @@ class Observation(ABC):
         """Return the number of servers by health; the three counts always add up to the total."""
         self._judge()
         counts = self._monitor.tally.counts if self._servers else (0, 0, 0)
-        return fleet_health(counts, self._router, time.monotonic_ns(), _steadily(self._lag.view).longest_s)
+        return fleet_health(counts, self._router, time.monotonic_ns(), steadily(self._lag.view).longest_s)
 
     def server_state(self, server_id: str) -> ServerState:
         """Return the state of a server; ``Stopped`` if the manager is not started yet or was stopped.
@@ -125,7 +123,7 @@ class Observation(ABC):
         read = partial(server_view, judge=self._judge(), router=self._router, now_ns=time.monotonic_ns())
         supervisor = self._supervisor_of(server_id)
         try:
-            return _steadily(partial(read, supervisor))
+            return steadily(partial(read, supervisor))
         except LookupError:
             if self._servers.get(server_id) is supervisor:
                 raise
@@ -173,9 +171,9 @@ class Observation(ABC):
     ) -> Exposition:
         """Return the metrics for whoever scrapes, in the best format that both sides know.
 
-        This works on any loop. It holds none for more than a few milliseconds, whatever the size of the fleet, and is
-        cheapest on the manager's own. Equal scrapes within a second share one page, whose values are up to a second
-        old.
+        This works on any loop, and is cheapest on the manager's own. It holds the loop for a few milliseconds at a
+        time, also for pages of tens of megabytes; freeing larger ones takes longer. Equal scrapes within a second share
+        one page, whose values are up to a second old.
 
         Parameters
         ----------
@@ -186,6 +184,7 @@ class Observation(ABC):
         """
         from mcp_manager.observe import scraping  # noqa: PLC0415
 
+        arguments.as_text(accept, "accept")
         source, what = self._metrics_source(), scraping.wanted(servers, families)
         if self._scrapes is None:
             self._scrapes = scraping.Scrapes()
@@ -221,7 +220,7 @@ class Observation(ABC):
             manager=manager_snapshot(self._config),
             health=health,
             servers=tuple(servers),
-            loop_lag=_steadily(self._lag.view),
+            loop_lag=steadily(self._lag.view),
         )
 
     def flight_records(self) -> list[FlightRecord]:
@@ -231,7 +230,7 @@ class Observation(ABC):
         circuits opens or the outcome of a call is unknown, at most once a minute per server.
         """
         self._judge()
-        return _steadily(self._call_log.records)
+        return steadily(self._call_log.records)
 
     def events(self, *, server_id: str | None = None, kinds: Kinds | None = None, buffer: int = 1_000) -> EventStream:
         """Return a stream of the manager's events from now on: state changes, ends of programs, circuits, changes.
@@ -309,9 +308,9 @@ class Observation(ABC):
     def _of_each(self, read: Callable[[Supervisor], T]) -> list[T]:
         """Read every server, except those that another thread removes meanwhile."""
         found = []
-        for supervisor in _steadily(lambda: list(self._servers.values())):
+        for supervisor in steadily(lambda: list(self._servers.values())):
             try:
-                found.append(_steadily(partial(read, supervisor)))
+                found.append(steadily(partial(read, supervisor)))
             except LookupError:
                 if self._servers.get(supervisor.server_id) is supervisor:
                     raise
@@ -327,14 +326,3 @@ def _as_kinds(kinds: Kinds | None) -> tuple[type[Event], ...]:
         named = arguments.shown(wrong[0]) if wrong else "an empty list"
         raise ConfigError(f"kinds must be classes of events, such as ServerStateChanged, not {named}")
     return found
-
-
-def _steadily(read: Callable[[], T]) -> T:
-    """Read data that another thread may change, and read it again if that happened meanwhile."""
-    for _ in range(_READINGS):
-        try:
-            return read()
-        except RuntimeError:
-            # A dictionary, set or queue changed during its iteration.
-            continue
-    return read()

@@ -13,6 +13,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 from prometheus_client.exposition import choose_encoder
 
+from mcp_manager.config.arguments import as_text, shown
 from mcp_manager.errors import InvalidRequestError
 from mcp_manager.observe.metric_families import FAMILIES, names_of
 from mcp_manager.observe.metric_text import Layout, new_page, writing
@@ -57,21 +58,27 @@ def wanted(servers: Iterable[str] | None, families: Iterable[str] | None) -> Wan
     Raises
     ------
     InvalidRequestError
-        There is no family of that name, or a single string stands for several.
+        There is no family of that name, or an argument is not a collection of strings.
     """
-    for name, value in (("servers", servers), ("families", families)):
-        if isinstance(value, str):
-            raise InvalidRequestError(f"{name} must be a collection of strings, not the string {value[:80]!r}")
-    named = None if families is None else frozenset(map(_family_named, families))
-    return Wanted(None if servers is None else frozenset(servers), named)
+    named = None if families is None else frozenset(map(_family_named, _names(families, "families")))
+    return Wanted(None if servers is None else _names(servers, "servers"), named)
+
+
+def _names(value: object, name: str) -> frozenset[str]:
+    if not isinstance(value, Collection) or isinstance(value, str | bytes | bytearray):
+        raise InvalidRequestError(f"{name} must be a collection of strings, not {shown(value)}")
+    for each in value:
+        if not isinstance(each, str):
+            raise InvalidRequestError(f"{name} must be a collection of strings, with none like {shown(each)}")
+    return frozenset(value)
 
 
 def _family_named(name: str) -> str:
     family = _FAMILY_OF.get(name)
     if family is None:
-        near = get_close_matches(str(name), _FAMILY_OF, 1)
+        near = get_close_matches(name, _FAMILY_OF, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise InvalidRequestError(f"there is no family {str(name)[:80]!r}{hint}")
+        raise InvalidRequestError(f"there is no family {shown(name)}{hint}")
     return family
 
 
@@ -94,9 +101,9 @@ def text_of(source: Source, text_format: TextFormat, what: Wanted, *, is_shared:
     InvalidRequestError
         There is no such format.
     """
-    accept = _ACCEPTS.get(text_format)
+    accept = _ACCEPTS.get(as_text(text_format, "format"))
     if accept is None:
-        raise InvalidRequestError(f"format must be 'text' or 'openmetrics', not {text_format!r:.80}")
+        raise InvalidRequestError(f"format must be 'text' or 'openmetrics', not {shown(text_format)}")
     layout, page = _layout(accept, what), new_page()
     pause = Pauses() if is_shared else None
     for _ in writing(page, source, layout, what.server_ids):

@@ -197,6 +197,8 @@ def server_snapshot(supervisor: Supervisor, judge: Judge, router: Router, now_ns
     state, reasons = judge(supervisor)
     read = router.server_counts(supervisor.server_id, now_ns)
     instances = [_instance(each, now_ns) for each in read.backends]
+    # Of those that were read: on another thread than the loop's, there may be others by now.
+    in_traffic = set(supervisor.instances)
     return ServerSnapshot(
         id=supervisor.server_id,
         server_type=config.server_type,
@@ -205,7 +207,7 @@ def server_snapshot(supervisor: Supervisor, judge: Judge, router: Router, now_ns
         state=state,
         reasons=reasons,
         desired=supervisor.desired,
-        ready=sum(each.session is not None for each in supervisor.instances),
+        ready=sum(each.payload in in_traffic and each.payload.session is not None for each in read.backends),
         draining=supervisor.draining,
         inflight=read.inflight,
         waiting=read.waiting,
