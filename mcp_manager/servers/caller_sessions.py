@@ -118,6 +118,7 @@ class CallerSessions:
         # The sessions; a principal without any counts as one, because what it learned is kept.
         self._count = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._looks_at = 0.0
         self._closed = False
 
     def __len__(self) -> int:
@@ -216,8 +217,10 @@ class CallerSessions:
         if guest.key in self._guests:
             self._guests.move_to_end(guest.key)
         guest.used_at = asyncio.get_running_loop().time()
-        if self._timer is None and not self._closed:
-            self._arm(guest.template.config.caller_idle_s)
+        idle_s = guest.template.config.caller_idle_s
+        # The limit may have become shorter since the timer was set.
+        if not self._closed and (self._timer is None or self._looks_at > guest.used_at + idle_s):
+            self._arm(idle_s)
 
     def _make_room(self, own: SessionTemplate) -> None:
         """End sessions until there is room for another one."""
@@ -251,7 +254,11 @@ class CallerSessions:
             if method is not None:
                 method()
 
-        self._timer = asyncio.get_running_loop().call_later(delay_s, look, context=bare_context())
+        loop = asyncio.get_running_loop()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._looks_at = loop.time() + delay_s
+        self._timer = loop.call_at(self._looks_at, look, context=bare_context())
 
     def _look(self) -> None:
         """End the sessions that have been idle for too long, and look again when the next one may be."""

@@ -20,6 +20,7 @@ from support.faults import Hold
 from support.scripted import ScriptedServer
 
 from mcp_manager import ConfigError, ManagerConfig, McpManager, NotRunningError, PyMcpManager, load_manager_config
+from mcp_manager.config.load import FleetFile, load_fleet_file
 from mcp_manager.fleet import file_watch
 
 SOON = {"interval_s": 0.02}
@@ -245,9 +246,9 @@ async def test_a_file_that_changes_while_it_is_read_is_read_again(
     path = tmp_path / "fleet.toml"
     path.write_text(text_for(server, "a", "b"), encoding="utf-8")
 
-    def load(where: Any) -> ManagerConfig:
+    def load(where: Any, *, lenient: bool) -> FleetFile:
         try:
-            return load_manager_config(where)
+            return load_fleet_file(where, lenient=lenient)
         finally:
             # The rest of it is written.
             replace(path, text_for(server, "a", "b", "c"))
@@ -255,7 +256,7 @@ async def test_a_file_that_changes_while_it_is_read_is_read_again(
     async with McpManager() as manager:
         await manager.watch(path, **SOON)
         with monkeypatch.context() as patched:
-            patched.setattr(file_watch, "load_manager_config", load)
+            patched.setattr(file_watch, "load_fleet_file", load)
             replace(path, text_for(server, "a") if is_valid else "[servers.a")
             await eventually(lambda: "servers.c" in path.read_text(), "the rest")
         await becomes(manager, "a", "b", "c")
