@@ -17,7 +17,7 @@ from support.stdio import opened
 
 from mcp_manager import ManagerConfig, McpManager
 from mcp_manager.errors import CallError, RpcError
-from mcp_manager.health import HealthMonitor
+from mcp_manager.health import HealthMonitor, monitor
 from mcp_manager.servers.instance import Instance
 from mcp_manager.transports.base import Exchange
 from mcp_manager.transports.http.transport import HttpTransport
@@ -123,15 +123,14 @@ async def test_a_fault_in_one_turn_of_the_monitor_leaves_the_others_theirs(monke
         async with McpManager() as manager:
             await manager.deploy("a", {"url": server.url, **HASTY})
             await manager.deploy("good", {"url": good.url, **HASTY})
-            monitor = manager._monitor
-            proper = monitor._is_silent
+            proper = monitor.is_silent
 
-            def broken(watch: Any) -> bool:
+            def broken(watch: Any, *others: Any) -> bool:
                 if watch.supervisor.server_id == "a":
                     raise ZeroDivisionError("scripted")
-                return proper(watch)
+                return proper(watch, *others)
 
-            monkeypatch.setattr(monitor, "_is_silent", broken)
+            monkeypatch.setattr(monitor, "is_silent", broken)
             await eventually(lambda: manager.server("a").state == "Unhealthy", "what its turns come to")
             good.script_always("*", ANSWERS["no HTTP"])
             good.script_always("ping", ANSWERS["no HTTP"])
