@@ -24,7 +24,7 @@ from mcp_manager.manager import McpManager
 from mcp_manager.observe.views import ServerView
 from mcp_manager.types import ServerState
 
-__all__ = ["check_servers", "connected", "is_starting", "list_servers", "print_problems", "status"]
+__all__ = ["check_servers", "connected", "is_starting", "list_servers", "print_problems", "status", "without_servers"]
 
 _POLL_S: Final = 0.05
 # Looking at more servers ten times a second would slow down their connecting.
@@ -126,7 +126,7 @@ async def connected(fleet: Fleet, options: Options) -> AsyncIterator[tuple[McpMa
         await _deploy(manager, server_id, server, options)
         took_ms[server_id] = 1000 * (time.perf_counter() - started)
 
-    async with manager_of(_without_servers(config)) as manager:
+    async with manager_of(without_servers(config)) as manager:
         async with progress(options, up_of(manager, len(config.servers))):
             await asyncio.gather(*(connect(*each) for each in config.servers.items()))
         yield manager, took_ms
@@ -160,6 +160,11 @@ def print_problems(views: Sequence[ServerView]) -> None:
         print(paragraph(view.id, view.last_error or ""))
 
 
+def without_servers(config: ManagerConfig) -> ManagerConfig:
+    """Return the configuration of a manager that has no servers yet."""
+    return msgspec.structs.replace(config, servers={})
+
+
 async def _deploy(manager: McpManager, server_id: str, server: ServerConfig, options: Options) -> None:
     """Deploy and probe a server, waiting while its program starts."""
     await manager.deploy(server_id, msgspec.structs.replace(server, connect="eager"))
@@ -175,10 +180,6 @@ async def _deploy(manager: McpManager, server_id: str, server: ServerConfig, opt
 
 def _has_failed(view: ServerView) -> bool:
     return view.state is ServerState.UNHEALTHY and view.last_error is not None and not is_starting(view)
-
-
-def _without_servers(config: ManagerConfig) -> ManagerConfig:
-    return msgspec.structs.replace(config, servers={})
 
 
 def _described(server_id: str, server: ServerConfig) -> dict[str, Any]:

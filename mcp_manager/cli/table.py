@@ -44,7 +44,8 @@ def render(
     cells = [[_text(cell) for cell in row] for row in rows]
     titles = [one_line(title).upper() for title in headers]
     numeric = [
-        bool(column) and all(cell is None or isinstance(cell, int | float) for cell in column)
+        any(cell is not None for cell in column)
+        and all(cell is None or isinstance(cell, int | float) for cell in column)
         for column in ([row[index] for row in rows] for index in range(len(headers)))
     ]
     if columns is None and not is_terminal():
