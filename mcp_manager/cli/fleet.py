@@ -14,11 +14,12 @@ import msgspec
 from mcp_manager.cli.connecting import is_shown, progress, standing
 from mcp_manager.cli.grants import manager_of
 from mcp_manager.cli.options import Options
-from mcp_manager.cli.screen import note, print_json
+from mcp_manager.cli.screen import error_object, note, print_json
 from mcp_manager.cli.source import Fleet, load
 from mcp_manager.cli.table import paragraph, render
 from mcp_manager.config import ManagerConfig, ServerConfig
 from mcp_manager.config.redaction import shown_place
+from mcp_manager.errors import ConfigError
 from mcp_manager.health.tally import STARTING
 from mcp_manager.manager import McpManager
 from mcp_manager.observe.views import ServerView
@@ -69,7 +70,9 @@ async def list_servers(options: Options) -> int:
     fleet = await load(options)
     servers = fleet.servers
     if options.json:
-        print_json([_described(server_id, server) for server_id, server in servers.items()])
+        listed = [{**_described(server_id, server), "enabled": True} for server_id, server in servers.items()]
+        off = [{"id": server_id, "enabled": False} for server_id in fleet.switched_off]
+        print_json([*listed, *off, *_left_out(fleet)])
     else:
         rows = [list(_described(server_id, server).values()) for server_id, server in servers.items()]
         for row in rows:
@@ -77,6 +80,8 @@ async def list_servers(options: Options) -> int:
             row[1] = row[1] if row[1] != row[0] else None
         headers = ("server", "name", "type", "transport", "where", "instances", "priority", "tags")
         _print_table(headers, rows, fleet, prose=("name", "where", "tags"))
+        if fleet.switched_off:
+            print(f"\n{paragraph('switched off', ', '.join(fleet.switched_off))}")
     return 0
 
 
@@ -201,6 +206,15 @@ def _where(server: ServerConfig) -> str:
     urls = (server.url,) if isinstance(server.url, str) else server.url or ("",)
     first = shown_place(server, urls[0])
     return f"{first} and {len(urls) - 1} more" if len(urls) > 1 else first
+
+
+def _left_out(fleet: Fleet) -> list[dict[str, Any]]:
+    """Return the problems of servers that were left out as one error; without ``--json``, the log tells them."""
+    if not fleet.problems:
+        return []
+    error = ConfigError(f"{fleet.place}: servers were left out")
+    error.problems = fleet.problems
+    return [error_object(error)]
 
 
 def _verdict(view: ServerView) -> str:

@@ -143,7 +143,7 @@ def _report(error: McpManagerError | str, as_json: bool, kind: str = "") -> None
         print_json(error_object(error, kind))
         sys.stdout.flush()
     else:
-        # A file with several problems has each of them on a line.
-        lines = str(error).splitlines() if isinstance(error, ConfigError) else [str(error)]
-        for line in lines:
-            complain(line)
+        # A file has each of its problems on a line, with its place.
+        problems = error.problems if isinstance(error, ConfigError) else ()
+        for line in problems or (error,):
+            complain(str(line))

@@ -7,7 +7,7 @@ import os
 from dataclasses import asdict, replace
 from typing import Final
 
-from mcp_manager.cli.doctor.configuration import examine_configuration, refusals
+from mcp_manager.cli.doctor.configuration import examine_configuration, problems_of, refusals
 from mcp_manager.cli.doctor.connections import examine_connections
 from mcp_manager.cli.doctor.findings import Finding, Severity
 from mcp_manager.cli.log_output import Output, logging_to
@@ -56,12 +56,22 @@ async def _loaded(options: Options) -> tuple[Fleet | None, list[Finding]]:
     handler = Output(lambda record: one_line(record.getMessage()), note)
     handler.addFilter(logging.Filter("mcp_manager.config"))
     try:
+        # The other servers are examined also where one is wrong.
         with logging_to(handler, logging.WARNING):
-            return await load(options), warnings
+            fleet = await load(replace(options, lenient=True))
     except ConfigError as error:
         if not _is_readable(options.config or ""):
             raise
         return None, [*refusals(error), *warnings]
+    told = tuple(one_line(str(each)) for each in fleet.problems)
+    return fleet, [
+        *problems_of(fleet.problems),
+        *(each for each in warnings if not (told and each.seen.startswith(told))),
+        *(
+            Finding("note", each, "it is switched off in the file", "switch it on to use it")
+            for each in fleet.switched_off
+        ),
+    ]
 
 
 def _is_readable(source: str) -> bool:
