@@ -142,11 +142,11 @@ _verb(
     "status",
     "fleet:status",
     "Connect to every server and show its state.\n\n"
-    "With --watch the table follows the states until you press q or Ctrl-C; in a pipe, every change is a line.",
+    "With --watch the table follows the states until you press q or Ctrl-C; in a pipe, every change is a line. It follows CONFIG as well: a file that changes is applied, and SIGHUP reads it at once.",
     "mcp-manager status fleet.toml --watch",
     _fleet(
         "",
-        _flag("-w", "--watch", about="Go on showing the states."),
+        _flag("-w", "--watch", about="Go on showing the states, and apply CONFIG whenever it changes."),
         _flag("--snapshot", about="Print the whole snapshot, down to instances, as JSON."),
     ),
 )

@@ -16,7 +16,7 @@ from mcp_manager.config import ManagerConfig, ServerConfig, load_manager_config,
 from mcp_manager.config.load import FleetFile, load_fleet_file
 from mcp_manager.errors import AuthError, InvalidRequestError, McpManagerError, ServerNotFoundError
 
-__all__ = ["Fleet", "eager", "is_url", "lazy", "load", "only", "patient", "server_ids", "suggestion"]
+__all__ = ["Fleet", "eager", "file_of", "is_url", "lazy", "load", "only", "patient", "server_ids", "suggestion"]
 
 _URL: Final = re.compile(r"https?://(?:[^/?#]*@)?([^/?#]*)", re.IGNORECASE)
 # Programs that run another program, whose name says more.
@@ -118,6 +118,12 @@ async def load(options: Options) -> Fleet:
     if server.url is not None:
         server = await with_stored_grant(server_id, server)
     return Fleet(FleetFile(ManagerConfig(servers={server_id: server})), source, options.words, server_id)
+
+
+def file_of(options: Options) -> str | None:
+    """Return the file that a command line names, ``None`` for a URL or the command line of a program."""
+    source = options.config
+    return None if source is None or isinstance(source, CommandLine) or is_url(source) else source
 
 
 def server_ids(source: str) -> list[str]:
