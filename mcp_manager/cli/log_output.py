@@ -14,7 +14,7 @@ from mcp_manager.cli.options import Options
 from mcp_manager.cli.screen import one_line, paint
 from mcp_manager.observe.log_format import JsonFormatter
 
-__all__ = ["CHILD", "Output", "level_number", "line_of", "logging_to", "shown_log", "text_line"]
+__all__ = ["CHILD", "Collected", "Output", "level_number", "line_of", "logging_to", "shown_log", "text_line"]
 
 CHILD: Final = "mcp_manager.child."
 """The loggers of what programs write to their standard error begin with this; the server's id follows."""
@@ -47,6 +47,26 @@ class Output(logging.Handler):
             self._write(self._line(record))
         except Exception:
             self.handleError(record)
+
+
+class Collected(logging.Handler):
+    """Keep the records of the loggers whose names begin with one of these.
+
+    Attributes
+    ----------
+    records
+        The records so far.
+    """
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+        self._names = names
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a record."""
+        if record.name.startswith(self._names):
+            self.records.append(record)
 
 
 def text_line(record: logging.LogRecord, *, colours: bool = False) -> str:
