@@ -14,8 +14,8 @@ from mcp_manager.cli.program import Work, verb_at
 __all__ = ["program"]
 
 _EPILOG: Final = """\
-CONFIG is a .toml or .json file with servers or mcpServers, or the URL of a server. Words after -- are the command line
-of a server, in place of CONFIG.
+CONFIG is a configuration file of this program or of an MCP client, or the URL of a server. Words after -- are the
+command line of a server, in place of CONFIG.
 
 \b
   mcp-manager tools fleet.toml
@@ -45,6 +45,7 @@ _FLEET: Final = (
         metavar="NAME[=VALUE]",
         help="For a command line after --: pass a variable on, or set it.",
     ),
+    _flag("--lenient", about="Leave out the servers of a file that are wrong, instead of refusing the file."),
     click.Option(
         ["--log-level"],
         type=click.Choice(_LEVELS, case_sensitive=False),
@@ -52,6 +53,12 @@ _FLEET: Final = (
     ),
     click.Option(["--log-format"], type=click.Choice(["text", "json"]), default="text", help="How to write the log."),
 )
+
+
+def _output(about: str) -> click.Option:
+    return click.Option(["-o", "--output"], type=click.Path(dir_okay=False), metavar="FILE", help=about)
+
+
 _TIMEOUT: Final = click.Option(
     ["--timeout"],
     type=float,
@@ -135,11 +142,11 @@ _verb(
     "status",
     "fleet:status",
     "Connect to every server and show its state.\n\n"
-    "With --watch the table follows the states until you press q or Ctrl-C; in a pipe, every change is a line.",
+    "With --watch the table follows the states until you press q or Ctrl-C; in a pipe, every change is a line. It follows CONFIG as well: a file that changes is applied, and SIGHUP reads it at once.",
     "mcp-manager status fleet.toml --watch",
     _fleet(
         "",
-        _flag("-w", "--watch", about="Go on showing the states."),
+        _flag("-w", "--watch", about="Go on showing the states, and apply CONFIG whenever it changes."),
         _flag("--snapshot", about="Print the whole snapshot, down to instances, as JSON."),
     ),
 )
@@ -203,6 +210,41 @@ _verb(
             ["--browser/--no-browser"], default=True, help="Open a browser, or only print the URL.", show_default=True
         ),
     ),
+)
+_FORCE: Final = _flag("--force", about="Overwrite the file of --output.")
+_verb(
+    "import",
+    "importing:run",
+    "Make one file of the servers in the files of MCP clients.\n\n"
+    "It reads the files of all clients that are installed, or those of --from, and prints the servers as TOML. "
+    "What was found, what cannot be taken over and which variables are needed is told beside it. "
+    "Secrets are not copied: a variable takes the place of each.",
+    "mcp-manager import --output fleet.toml\nmcp-manager import --from .cursor/mcp.json",
+    [
+        _output("Write the servers to this file, which only you can read."),
+        _FORCE,
+        click.Option(
+            ["--from", "sources"],
+            type=click.Path(),
+            multiple=True,
+            metavar="FILE",
+            help="Read this file, and no others but those of further --from.",
+        ),
+        click.Option(
+            ["--project"],
+            type=click.Path(exists=True, file_okay=False),
+            metavar="DIR",
+            help="Read the files of the project in this folder as well.",
+        ),
+        *_COMMON,
+    ],
+)
+_verb(
+    "schema",
+    "schema:run",
+    "Print the JSON Schema of the configuration file.\n\nEditors complete and check a file by it.",
+    "mcp-manager schema --output fleet.schema.json",
+    [_output("Write the schema to this file."), _FORCE, *_COMMON],
 )
 _verb(
     "help",

@@ -14,17 +14,18 @@ import msgspec
 from mcp_manager.cli.connecting import is_shown, progress, standing
 from mcp_manager.cli.grants import manager_of
 from mcp_manager.cli.options import Options
-from mcp_manager.cli.screen import note, print_json
+from mcp_manager.cli.screen import error_object, note, print_json
 from mcp_manager.cli.source import Fleet, load
 from mcp_manager.cli.table import paragraph, render
 from mcp_manager.config import ManagerConfig, ServerConfig
 from mcp_manager.config.redaction import shown_place
+from mcp_manager.errors import ConfigError
 from mcp_manager.health.tally import STARTING
 from mcp_manager.manager import McpManager
 from mcp_manager.observe.views import ServerView
 from mcp_manager.types import ServerState
 
-__all__ = ["check_servers", "connected", "is_starting", "list_servers", "print_problems", "status"]
+__all__ = ["check_servers", "connected", "is_starting", "list_servers", "print_problems", "status", "without_servers"]
 
 _POLL_S: Final = 0.05
 # Looking at more servers ten times a second would slow down their connecting.
@@ -69,7 +70,9 @@ async def list_servers(options: Options) -> int:
     fleet = await load(options)
     servers = fleet.servers
     if options.json:
-        print_json([_described(server_id, server) for server_id, server in servers.items()])
+        listed = [{**_described(server_id, server), "enabled": True} for server_id, server in servers.items()]
+        off = [{"id": server_id, "enabled": False} for server_id in fleet.switched_off]
+        print_json([*listed, *off, *_left_out(fleet)])
     else:
         rows = [list(_described(server_id, server).values()) for server_id, server in servers.items()]
         for row in rows:
@@ -77,6 +80,8 @@ async def list_servers(options: Options) -> int:
             row[1] = row[1] if row[1] != row[0] else None
         headers = ("server", "name", "type", "transport", "where", "instances", "priority", "tags")
         _print_table(headers, rows, fleet, prose=("name", "where", "tags"))
+        if fleet.switched_off:
+            print(f"\n{paragraph('switched off', ', '.join(fleet.switched_off))}")
     return 0
 
 
@@ -126,7 +131,7 @@ async def connected(fleet: Fleet, options: Options) -> AsyncIterator[tuple[McpMa
         await _deploy(manager, server_id, server, options)
         took_ms[server_id] = 1000 * (time.perf_counter() - started)
 
-    async with manager_of(_without_servers(config)) as manager:
+    async with manager_of(without_servers(config)) as manager:
         async with progress(options, up_of(manager, len(config.servers))):
             await asyncio.gather(*(connect(*each) for each in config.servers.items()))
         yield manager, took_ms
@@ -160,6 +165,11 @@ def print_problems(views: Sequence[ServerView]) -> None:
         print(paragraph(view.id, view.last_error or ""))
 
 
+def without_servers(config: ManagerConfig) -> ManagerConfig:
+    """Return the configuration of a manager that has no servers yet."""
+    return msgspec.structs.replace(config, servers={})
+
+
 async def _deploy(manager: McpManager, server_id: str, server: ServerConfig, options: Options) -> None:
     """Deploy and probe a server, waiting while its program starts."""
     await manager.deploy(server_id, msgspec.structs.replace(server, connect="eager"))
@@ -175,10 +185,6 @@ async def _deploy(manager: McpManager, server_id: str, server: ServerConfig, opt
 
 def _has_failed(view: ServerView) -> bool:
     return view.state is ServerState.UNHEALTHY and view.last_error is not None and not is_starting(view)
-
-
-def _without_servers(config: ManagerConfig) -> ManagerConfig:
-    return msgspec.structs.replace(config, servers={})
 
 
 def _described(server_id: str, server: ServerConfig) -> dict[str, Any]:
@@ -200,6 +206,15 @@ def _where(server: ServerConfig) -> str:
     urls = (server.url,) if isinstance(server.url, str) else server.url or ("",)
     first = shown_place(server, urls[0])
     return f"{first} and {len(urls) - 1} more" if len(urls) > 1 else first
+
+
+def _left_out(fleet: Fleet) -> list[dict[str, Any]]:
+    """Return the problems of servers that were left out as one error; without ``--json``, the log tells them."""
+    if not fleet.problems:
+        return []
+    error = ConfigError(f"{fleet.place}: servers were left out")
+    error.problems = fleet.problems
+    return [error_object(error)]
 
 
 def _verdict(view: ServerView) -> str:

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 from mcp_manager.cli.options import Options
 from mcp_manager.cli.screen import one_line, paint
+from mcp_manager.observe.log_format import JsonFormatter
 
-__all__ = ["CHILD", "Output", "json_line", "level_number", "logging_to", "shown_log", "text_line"]
+__all__ = ["CHILD", "Collected", "Output", "level_number", "line_of", "logging_to", "shown_log", "text_line"]
 
 CHILD: Final = "mcp_manager.child."
 """The loggers of what programs write to their standard error begin with this; the server's id follows."""
 
 _PACKAGE: Final = "mcp_manager"
 # Their warnings concern what the user has written or stored, so they are shown in any case.
-_ALWAYS_SHOWN: Final = ("mcp_manager.config", "mcp_manager.auth")
-_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_ALWAYS_SHOWN: Final = ("mcp_manager.config", "mcp_manager.auth", "mcp_manager.fleet.file_watch")
 _COLOURED: Final = {logging.WARNING: "warning", logging.ERROR: "error", logging.CRITICAL: "error"}
 
 
@@ -49,6 +49,26 @@ class Output(logging.Handler):
             self.handleError(record)
 
 
+class Collected(logging.Handler):
+    """Keep the records of the loggers whose names begin with one of these.
+
+    Attributes
+    ----------
+    records
+        The records so far.
+    """
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+        self._names = names
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a record."""
+        if record.name.startswith(self._names):
+            self.records.append(record)
+
+
 def text_line(record: logging.LogRecord, *, colours: bool = False) -> str:
     """Return a record as one line: time, level, message; or the program's own line, marked by ``|``."""
     stamp = f"{time.strftime('%H:%M:%S', time.localtime(record.created))}.{int(record.msecs):03d}"
@@ -59,17 +79,11 @@ def text_line(record: logging.LogRecord, *, colours: bool = False) -> str:
     return f"{stamp} {paint(_COLOURED.get(record.levelno, ''), level) if colours else level}{message}"
 
 
-def json_line(record: logging.LogRecord) -> str:
-    """Return a record as one JSON object, with the record's own attributes as members."""
-    own = {name: value for name, value in vars(record).items() if name not in _STANDARD}
-    whole: dict[str, Any] = {
-        "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z",
-        "level": record.levelname.lower(),
-        "logger": record.name,
-        "message": _message(record),
-        **own,
-    }
-    return json.dumps(whole, default=str)
+def line_of(options: Options, *, colours: bool = False, json: bool = False) -> Callable[[logging.LogRecord], str]:
+    """Return what makes the line of a record: JSON if ``--log-format`` or ``json`` says so, else text."""
+    if json or options.log_format == "json":
+        return JsonFormatter().format
+    return partial(text_line, colours=colours)
 
 
 @contextlib.contextmanager
@@ -96,16 +110,15 @@ def shown_log(options: Options) -> contextlib.AbstractContextManager[None]:
     # The doctor's findings contain the warnings.
     is_told = not options.quiet and options.verb != "doctor"
     level = logging.WARNING if options.log_level is None else level_number(options.log_level)
-    handler = Output(json_line if options.log_format == "json" else _complaint(options.log_level), _to_stderr)
+    is_for_people = options.log_level is None and options.log_format == "text"
+    handler = Output(_complaint if is_for_people else line_of(options), _to_stderr)
     if options.log_level is None:
         handler.addFilter(lambda record: is_told and record.name.startswith(_ALWAYS_SHOWN))
     return logging_to(handler, level)
 
 
-def _complaint(log_level: str | None) -> Callable[[logging.LogRecord], str]:
-    if log_level is not None:
-        return text_line
-    return lambda record: f"mcp-manager: {record.levelname.lower()}: {one_line(_message(record))}"
+def _complaint(record: logging.LogRecord) -> str:
+    return f"mcp-manager: {record.levelname.lower()}: {one_line(_message(record))}"
 
 
 def level_number(level: str) -> int:

@@ -1,19 +1,22 @@
-"""The verb that runs one server and shows its log."""
+"""The verb that runs one server and shows its log: what its programs write, and what the manager notes."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Final
 
 import click
 
-from mcp_manager.cli.fleet import is_starting
+from mcp_manager.cli.background import background
+from mcp_manager.cli.fleet import is_starting, without_servers
 from mcp_manager.cli.grants import manager_of
-from mcp_manager.cli.log_output import CHILD, Output, json_line, level_number, logging_to, text_line
+from mcp_manager.cli.log_output import CHILD, Output, level_number, line_of, logging_to
 from mcp_manager.cli.options import Options
 from mcp_manager.cli.screen import complain, error_object, has_colours, note, print_json
 from mcp_manager.cli.source import eager, load, only
+from mcp_manager.events.child_output import StderrLine, StderrLines, logger_name
 from mcp_manager.manager import McpManager
 from mcp_manager.observe.views import ServerView
 
@@ -29,37 +32,73 @@ async def run(options: Options) -> int:
     if server_id is None:
         raise click.UsageError(f"missing argument SERVER: one of {', '.join(fleet.servers) or 'none'}")
     config = eager(only(fleet.config, server_id))
-    as_json = options.json or options.log_format == "json"
-    colours = has_colours()
     # Whoever reads the output may leave; a handler of the log must not raise that inside the manager.
     unread = asyncio.Event()
+    line = line_of(options, colours=has_colours(), json=options.json)
 
-    def write(line: str) -> None:
+    def write(text: str) -> None:
         try:
-            print(line, flush=True)
+            print(text, flush=True)
         except BrokenPipeError:
             unread.set()
 
-    handler = Output(json_line if as_json else lambda record: text_line(record, colours=colours), write)
+    # A record is written after the lines of the program that came before it, which a task takes in this loop.
+    loop = asyncio.get_running_loop()
+    handler = Output(line, lambda text: loop.call_soon_threadsafe(write, text))
+    handler.addFilter(lambda record: not record.name.startswith(CHILD))
     lowest = logging.INFO if options.log_level is None else level_number(options.log_level)
-    # What the program itself writes is logged at the lowest level, but is what this verb is for.
-    handler.addFilter(lambda record: record.name.startswith(CHILD) or record.levelno >= lowest)
-    with logging_to(handler, min(lowest, logging.DEBUG)):
-        async with manager_of(config) as manager:
+    with logging_to(handler, lowest):
+        async with manager_of(without_servers(config)) as manager:
             note(f"running {server_id}; Ctrl-C ends it", quiet=options.quiet or not options.follow)
-            view = await _settled(manager, server_id)
-            if options.follow:
-                await unread.wait()
+            deploying = loop.create_task(manager.deploy(server_id, config.servers[server_id]))
+            # With its first step the server is known; its program starts after that, so that no line is missed.
+            await asyncio.sleep(0)
+            lines = manager.stderr_lines(server_id, follow=True) if config.servers[server_id].command else None
+            async with background(_show(lines, lambda record: write(line(record)))):
+                await deploying
+                view = await _settled(manager, server_id)
+                if options.follow:
+                    await unread.wait()
+        await asyncio.sleep(0)
     if unread.is_set():
         raise BrokenPipeError
     is_up = view.ready == view.desired
     if not is_up:
         said = f"{server_id} is {view.state.value}: {view.last_error or ', '.join(view.reasons)}"
-        if as_json:
+        if options.json or options.log_format == "json":
             print_json(error_object(said, "ConnectError"), indent=None)
         else:
             complain(said)
     return 0 if is_up else 1
+
+
+async def _show(lines: StderrLines | None, write: Callable[[logging.LogRecord], None]) -> None:
+    if lines is None:
+        return
+    async for line in lines:
+        write(_record(line))
+
+
+def _record(line: StderrLine) -> logging.LogRecord:
+    """Return a line as the record that the log has of it, so that it is written in the same way."""
+    fields = {
+        "name": logger_name(line.server_id),
+        "levelno": logging.DEBUG,
+        "levelname": logging.getLevelName(logging.DEBUG),
+        "created": line.at.timestamp(),
+        "msecs": line.at.microsecond // 1000,
+        "msg": line.text,
+        "event": "child_output",
+        "server_id": line.server_id,
+        "instance": line.instance,
+        "pid": line.pid,
+    }
+    if line.missed:
+        fields |= {
+            "msg": f"{line.text} ({line.missed} lines before this one were left out)",
+            "left_out": line.missed,
+        }
+    return logging.makeLogRecord(fields)
 
 
 async def _settled(manager: McpManager, server_id: str) -> ServerView:

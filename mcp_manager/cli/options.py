@@ -43,6 +43,12 @@ class Options:
         From which level on to show the manager's log (``None``: only warnings about the configuration), and how.
     environment
         Variables of a command line's program: ``NAME`` passes one on, ``NAME=VALUE`` sets one.
+    lenient
+        Whether to leave out the servers of a file that are wrong, instead of refusing the file.
+    output, force
+        The file to write, and whether it may be overwritten.
+    sources, project
+        The files of clients to import (empty: those that are found), and the folder of a project to search.
     """
 
     verb: str = ""
@@ -54,6 +60,7 @@ class Options:
     log_level: str | None = None
     log_format: Literal["text", "json"] = "text"
     environment: tuple[str, ...] = ()
+    lenient: bool = False
     snapshot: bool = False
     watch: bool = False
     full: bool = False
@@ -62,3 +69,7 @@ class Options:
     browser: bool = True
     shell: str = ""
     topic: str | None = None
+    output: str | None = None
+    force: bool = False
+    sources: tuple[str, ...] = ()
+    project: str | None = None

@@ -28,6 +28,7 @@ MISUSED: Final = 2
 """The exit status for a mistake in arguments or configuration, and for an unknown server."""
 
 _INTERRUPTED: Final = 130
+_HANGUP: Final = getattr(signal, "SIGHUP", None)
 _ENDINGS: Final = tuple(number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None)
 
 
@@ -121,7 +122,12 @@ def _run(work: Work) -> int:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
 
+        had_terminal = _has_terminal()
+
         def end(number: int) -> None:
+            if number == _HANGUP and _follows_a_file(work.options) and _has_terminal() == had_terminal:
+                # The terminal was not closed: the file is to be read again.
+                return
             ending.append(number)
             task.cancel()
 
@@ -142,6 +148,21 @@ def _run(work: Work) -> int:
     return 128 + ending[0]
 
 
+def _follows_a_file(options: Options) -> bool:
+    from mcp_manager.cli.source import file_of  # noqa: PLC0415 - most verbs follow none
+
+    return options.watch and file_of(options) is not None
+
+
+def _has_terminal() -> bool:
+    """Tell whether this process has a terminal that is still there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
 def _usage(error: click.ClickException, path: str) -> str:
     """Say in one line what is wrong with the arguments, and where to read more."""
     context = getattr(error, "ctx", None)
@@ -155,7 +176,7 @@ def _report(error: McpManagerError | str, as_json: bool, kind: str = "") -> None
         print_json(error_object(error, kind))
         sys.stdout.flush()
     else:
-        # A file with several problems has each of them on a line.
-        lines = str(error).splitlines() if isinstance(error, ConfigError) else [str(error)]
-        for line in lines:
-            complain(line)
+        # A file has each of its problems on a line, with its place.
+        problems = error.problems if isinstance(error, ConfigError) else ()
+        for line in problems or (error,):
+            complain(str(line))

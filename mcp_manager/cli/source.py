@@ -13,9 +13,10 @@ import msgspec
 from mcp_manager.cli.grants import with_stored_grant
 from mcp_manager.cli.options import CommandLine, Options
 from mcp_manager.config import ManagerConfig, ServerConfig, load_manager_config, parse_server_config, redact_url
+from mcp_manager.config.load import FleetFile, load_fleet_file
 from mcp_manager.errors import AuthError, InvalidRequestError, McpManagerError, ServerNotFoundError
 
-__all__ = ["Fleet", "eager", "is_url", "lazy", "load", "only", "patient", "server_ids", "suggestion"]
+__all__ = ["Fleet", "eager", "file_of", "is_url", "lazy", "load", "only", "patient", "server_ids", "suggestion"]
 
 _URL: Final = re.compile(r"https?://(?:[^/?#]*@)?([^/?#]*)", re.IGNORECASE)
 # Programs that run another program, whose name says more.
@@ -38,10 +39,14 @@ class Fleet:
         The id of the only server, if the command line gave it and no file; else ``None``.
     words
         What follows on the command line.
+    switched_off
+        The ids of the servers that the file turns off.
+    problems
+        What is wrong with the servers that were left out because of ``--lenient``.
     """
 
-    def __init__(self, config: ManagerConfig, place: str, words: tuple[str, ...], lone: str | None = None) -> None:
-        self.config = config
+    def __init__(self, file: FleetFile, place: str, words: tuple[str, ...], lone: str | None = None) -> None:
+        self.config, self.switched_off, self.problems = file
         self.place = place
         self.lone = lone
         self.words = words
@@ -108,18 +113,24 @@ async def load(options: Options) -> Fleet:
         server_id = _host_of(source)
         settings = {"url": source}
     else:
-        return Fleet(load_manager_config(source), source, options.words)
+        return Fleet(load_fleet_file(source, lenient=options.lenient), source, options.words)
     server = parse_server_config(settings, server_id=server_id)
     if server.url is not None:
         server = await with_stored_grant(server_id, server)
-    return Fleet(ManagerConfig(servers={server_id: server}), source, options.words, server_id)
+    return Fleet(FleetFile(ManagerConfig(servers={server_id: server})), source, options.words, server_id)
+
+
+def file_of(options: Options) -> str | None:
+    """Return the file that a command line names, ``None`` for a URL or the command line of a program."""
+    source = options.config
+    return None if source is None or isinstance(source, CommandLine) or is_url(source) else source
 
 
 def server_ids(source: str) -> list[str]:
     """Return the ids of the servers in a file, none if it cannot be read."""
     logging.getLogger("mcp_manager").addHandler(logging.NullHandler())
     try:
-        return list(load_manager_config(source, environment=_AnyVariable()).servers)
+        return list(load_manager_config(source, environment=_AnyVariable(), lenient=True).servers)
     except McpManagerError:
         return []
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import shutil
+import signal
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from mcp_manager.cli.background import background
 from mcp_manager.cli.grants import manager_of
 from mcp_manager.cli.options import Options
 from mcp_manager.cli.screen import console, is_live, one_line, print_json, style_of, width
-from mcp_manager.cli.source import Fleet
+from mcp_manager.cli.source import Fleet, file_of
 from mcp_manager.cli.table import cut
 from mcp_manager.manager import McpManager
 from mcp_manager.observe.views import ServerView
@@ -27,7 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = ["screen_of", "watch", "worst_first"]
 
-_LOOK_EVERY_S: Final = 0.5
+# Several changes at once are drawn once.
+_LEAST_S: Final = 0.1
+# The clock moves on, and not everything that is shown has an event.
+_TICK_S: Final = 1.0
 # Looking at a large fleet takes a while; most of the time is left to the manager.
 _SHARE: Final = 0.1
 _WORST: Final = (
@@ -40,18 +48,21 @@ _WORST: Final = (
 )
 # Beside the table: the line above it, its header, and the line that counts what is left out.
 _OTHER_LINES: Final = 3
+# What is logged while the table is drawn is kept until its end.
+_MOST_HELD: Final = 200
 _LONGEST_ID: Final = 0.4
 _LEAST_WHY: Final = 16
 
 
 async def watch(fleet: Fleet, options: Options) -> int:
-    """Show the states of a fleet until the user ends it; return 0."""
+    """Show the states of a fleet until the user ends it, and apply its file whenever that changes; return 0."""
     manager = manager_of(fleet.config)
-    async with _started(manager) as starting:
+    async with _started(manager, options) as starting, _changes(manager) as changed:
         if options.json or not is_live(sys.stdout):
-            await _print_changes(manager, options, starting)
+            await _print_changes(manager, options, starting, changed)
         else:
-            await _draw(manager, fleet, starting)
+            with _held_messages():
+                await _draw(manager, fleet, starting, changed)
     return 0
 
 
@@ -60,7 +71,7 @@ def worst_first(views: Sequence[ServerView]) -> list[ServerView]:
     return sorted(views, key=lambda view: _WORST.index(view.state))
 
 
-def screen_of(views: Sequence[ServerView], place: str, columns: int, lines: int) -> RenderableType:
+def screen_of(views: Sequence[ServerView], place: str, columns: int, lines: int, problem: str = "") -> RenderableType:
     """Return the table with the line above it, cut to a terminal's size: one line for each server.
 
     Parameters
@@ -71,17 +82,21 @@ def screen_of(views: Sequence[ServerView], place: str, columns: int, lines: int)
         The fleet, for display.
     columns, lines
         The size of the terminal.
+    problem
+        Why the present content of the file was not applied; "" if it was.
     """
     from rich.console import Group  # noqa: PLC0415 - --version and --help do without
     from rich.text import Text  # noqa: PLC0415 - as above
 
-    room = max(1, lines - _OTHER_LINES)
+    room = max(1, lines - _OTHER_LINES - bool(problem))
     shown = list(views) if len(views) <= room else worst_first(views)[:room]
     counts = {state: sum(view.state is state for view in views) for state in _WORST}
     said = ", ".join(f"{count} {state.value}" for state, count in counts.items() if count) or "connecting"
     head = Text(cut(f"{time.strftime('%H:%M:%S')}  {said}  (q: end)  {one_line(place)}", columns), no_wrap=True)
     left = len(views) - len(shown)
     rest = [Text(cut(f"and {left} more, in no worse state", columns), no_wrap=True)] if left else []
+    if problem:
+        rest.append(Text(cut(f"not applied: {one_line(problem)}", columns), style=style_of("error"), no_wrap=True))
     return Group(head, _table(shown, columns), *rest)
 
 
@@ -117,42 +132,52 @@ def _why(view: ServerView) -> str:
     return one_line("; ".join(said))
 
 
-async def _draw(manager: McpManager, fleet: Fleet, starting: asyncio.Task[None]) -> None:
+async def _draw(manager: McpManager, fleet: Fleet, starting: asyncio.Task[None], changed: asyncio.Event) -> None:
     """Draw the table on a screen of its own until ``q`` is pressed."""
     from rich.live import Live  # noqa: PLC0415 - --version and --help do without
 
     target, drawn = console(), None
     ended = asyncio.Event()
-    with _keys(ended), Live(console=target, screen=True, auto_refresh=False, redirect_stdout=False) as live:
+    with (
+        _keys(ended, changed),
+        Live(console=target, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live,
+    ):
         while not ended.is_set():
             looked = time.monotonic()
             views = manager.servers()
+            problem = manager.watched.problem if manager.watched is not None else ""
             size = (width(), shutil.get_terminal_size().lines)
             # The clock of the head moves on with every change, and every second.
-            state = (views, size, int(time.time()))
+            state = (views, size, problem, int(time.time()))
             if state != drawn:
                 target.width, target.height = size
-                live.update(screen_of(views, fleet.shown, *size), refresh=True)
+                live.update(screen_of(views, fleet.shown, *size, problem), refresh=True)
                 drawn = state
             if starting.done():
                 starting.result()
-            await _pause(ended, looked)
+            await _pause(ended, changed, looked)
 
 
-async def _print_changes(manager: McpManager, options: Options, starting: asyncio.Task[None]) -> None:
-    """Print a line for every server and for every change of its state, for ever."""
+async def _print_changes(
+    manager: McpManager, options: Options, starting: asyncio.Task[None], changed: asyncio.Event
+) -> None:
+    """Print a line for every server, for every change of its state and for its removal, for ever."""
     before: dict[str, tuple[object, ...]] = {}
     never = asyncio.Event()
     while True:
         looked = time.monotonic()
-        for view in manager.servers():
+        views = manager.servers()
+        for gone in before.keys() - {view.id for view in views}:
+            del before[gone]
+            _print_removal(gone, options)
+        for view in views:
             now = (view.state, view.ready, view.desired, view.circuit, view.reasons)
             if before.get(view.id) != now:
                 before[view.id] = now
                 _print_change(view, options)
         if starting.done():
             starting.result()
-        await _pause(never, looked)
+        await _pause(never, changed, looked)
 
 
 def _print_change(view: ServerView, options: Options) -> None:
@@ -164,17 +189,53 @@ def _print_change(view: ServerView, options: Options) -> None:
     print(f"{time.strftime('%H:%M:%S')}  {'  '.join(map(one_line, cells))}".rstrip(), flush=True)
 
 
-async def _pause(ended: asyncio.Event, looked: float) -> None:
-    pause = max(_LOOK_EVERY_S, (time.monotonic() - looked) / _SHARE)
+def _print_removal(server_id: str, options: Options) -> None:
+    if options.json:
+        print_json({"time": time.time(), "id": server_id, "removed": True}, indent=None)
+    else:
+        print(f"{time.strftime('%H:%M:%S')}  {one_line(server_id)}  removed", flush=True)
+
+
+async def _pause(ended: asyncio.Event, changed: asyncio.Event, looked: float) -> None:
+    """Wait for a change, or for the next tick; but not so briefly that looking takes much of the time."""
+    await _within(max(_LEAST_S, (time.monotonic() - looked) / _SHARE), ended)
+    if not ended.is_set():
+        await _within(_TICK_S, changed)
+    changed.clear()
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(pause):
-            await ended.wait()
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 @contextlib.asynccontextmanager
-async def _started(manager: McpManager) -> AsyncIterator[asyncio.Task[None]]:
+async def _changes(manager: McpManager) -> AsyncIterator[asyncio.Event]:
+    """Yield what is set whenever something happens to a server."""
+    changed = asyncio.Event()
+
+    async def listen() -> None:
+        async for _ in events:
+            changed.set()
+
+    with manager.events() as events:
+        async with background(listen()):
+            yield changed
+
+
+@contextlib.asynccontextmanager
+async def _started(manager: McpManager, options: Options) -> AsyncIterator[asyncio.Task[None]]:
     """Start a manager in the background, so that its servers can be watched meanwhile; stop it at the end."""
-    starting = asyncio.get_running_loop().create_task(manager.start())
+
+    async def start() -> None:
+        await manager.start()
+        if path is not None:
+            await manager.watch(path, lenient=options.lenient, sighup=has_hangup)
+
+    path = file_of(options)
+    has_hangup = hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread()
+    starting = asyncio.get_running_loop().create_task(start())
     try:
         yield starting
     finally:
@@ -183,9 +244,33 @@ async def _started(manager: McpManager) -> AsyncIterator[asyncio.Task[None]]:
         await manager.stop()
 
 
+class _Held(io.TextIOBase):
+    """Keeps the latest messages."""
+
+    def __init__(self) -> None:
+        self.messages: deque[str] = deque(maxlen=_MOST_HELD)
+
+    def write(self, text: str) -> int:
+        """Keep a message."""
+        self.messages.append(text)
+        return len(text)
+
+
 @contextlib.contextmanager
-def _keys(ended: asyncio.Event) -> Iterator[None]:
-    """Set the event when ``q`` is pressed; nothing that is typed is shown meanwhile."""
+def _held_messages() -> Iterator[None]:
+    """Print what goes to standard error at the end, so that it does not run over the table."""
+    held = _Held()
+    try:
+        with contextlib.redirect_stderr(held):
+            yield
+    finally:
+        for message in held.messages:
+            sys.stderr.write(message)
+
+
+@contextlib.contextmanager
+def _keys(ended: asyncio.Event, changed: asyncio.Event) -> Iterator[None]:
+    """Set the events when ``q`` is pressed; nothing that is typed is shown meanwhile."""
     try:
         import termios  # noqa: PLC0415 - not on every system
         import tty  # noqa: PLC0415 - as above
@@ -200,10 +285,15 @@ def _keys(ended: asyncio.Event) -> Iterator[None]:
         return
 
     def read() -> None:
-        keys = os.read(typed, 64)
+        try:
+            keys = os.read(typed, 64)
+        except OSError:
+            # The terminal is gone.
+            keys = b""
         if not keys or b"q" in keys.lower():
             loop.remove_reader(typed)
             ended.set()
+            changed.set()
 
     loop, before = asyncio.get_running_loop(), termios.tcgetattr(typed)
     try:

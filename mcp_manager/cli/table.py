@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TextIO
 
 from mcp_manager.cli.screen import console, ellipsis, is_terminal, one_line, paint, style_of, width, wrapped
 
@@ -27,6 +27,7 @@ def render(
     *,
     prose: Collection[str] = (),
     columns: int | None = None,
+    stream: TextIO | None = None,
 ) -> str:
     """Format rows as a table, or as one block per row where the terminal is too narrow for a table.
 
@@ -40,18 +41,21 @@ def render(
         Titles of the columns that are wrapped if the terminal is too narrow; all others stay whole.
     columns
         The width to fit. Default: that of the terminal; without one, every row is one line.
+    stream
+        Where it is printed. Default: standard output.
     """
     cells = [[_text(cell) for cell in row] for row in rows]
     titles = [one_line(title).upper() for title in headers]
     numeric = [
-        bool(column) and all(cell is None or isinstance(cell, int | float) for cell in column)
+        any(cell is not None for cell in column)
+        and all(cell is None or isinstance(cell, int | float) for cell in column)
         for column in ([row[index] for row in rows] for index in range(len(headers)))
     ]
-    if columns is None and not is_terminal():
+    if columns is None and not is_terminal(stream):
         return _in_a_pipe(titles, cells, numeric)
     from rich.cells import cell_len  # noqa: PLC0415 - --version and --help do without
 
-    limit = columns or width()
+    limit = columns or width(stream)
     widest = [max(map(cell_len, column)) for column in zip(titles, *cells, strict=True)]
     least = [
         min(each, _fewest([title, *column])) if header in prose else each
@@ -62,10 +66,10 @@ def render(
     return _table(titles, cells, numeric, _fitted(least, widest, limit))
 
 
-def paragraph(label: str, text: str) -> str:
+def paragraph(label: str, text: str, stream: TextIO | None = None) -> str:
     """Return a labelled text, wrapped to the width of the terminal with an indent; in a pipe it is one line."""
     shown = f"{one_line(label)}: {one_line(text)}"
-    return f"{_INDENT}{shown}" if not is_terminal() else wrapped(shown, width(), _INDENT, _INDENT * 2)
+    return f"{_INDENT}{shown}" if not is_terminal(stream) else wrapped(shown, width(stream), _INDENT, _INDENT * 2)
 
 
 def cut(text: str, columns: int) -> str:

@@ -1,31 +1,22 @@
-"""The log of the command line: one JSON object a line for machines, or plain lines for people."""
+"""The log as JSON: one object a line, for machines."""
 
 from __future__ import annotations
 
-import contextlib
+import json
 import logging
-import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, TextIO
+from typing import Any, Final
 
 import orjson
 
 from mcp_manager.events.log_lines import FIELDS
 
-__all__ = ["JsonFormatter", "LogFormat", "log_output"]
+__all__ = ["JsonFormatter"]
 
-LogFormat = Literal["text", "json"]
-"""How log records are written: plain lines, or JSON objects."""
-
-_PACKAGE: Final = "mcp_manager"
-_TEXT: Final = "%(levelname)s: %(message)s"
 # Attributes that every record has; what else it has comes from ``extra``.
 _STANDARD: Final = frozenset(
     {*vars(logging.LogRecord("", 0, "", 0, "", None, None)), "message", "asctime", "taskName", "exc_text"}
 )
-# JSON allows these line breaks in strings, but programs that split text at line ends do not.
-_BREAKS: Final = (("\u2028", b"\\u2028"), ("\u2029", b"\\u2029"), ("\u0085", b"\\u0085"))
 _LONGEST_INTEGER: Final = 2**63
 
 
@@ -57,42 +48,6 @@ class JsonFormatter(logging.Formatter):
         return _encoded(line)
 
 
-@contextlib.contextmanager
-def log_output(
-    log_format: LogFormat = "text", *, level: int | str = logging.WARNING, stream: TextIO | None = None
-) -> Iterator[logging.Handler]:
-    """Write the log of this package to a stream while the block runs; for programs, not for libraries.
-
-    Parameters
-    ----------
-    log_format
-        Plain lines or JSON.
-    level
-        The lowest level that is written.
-    stream
-        Where to; by default the standard error of now.
-
-    Yields
-    ------
-    logging.Handler
-        The handler, for filters of its own.
-    """
-    logger = logging.getLogger(_PACKAGE)
-    handler = logging.StreamHandler(sys.stderr if stream is None else stream)
-    handler.setFormatter(JsonFormatter() if log_format == "json" else logging.Formatter(_TEXT))
-    handler.setLevel(level)
-    before = logger.level
-    if not logger.isEnabledFor(handler.level):
-        logger.setLevel(handler.level)
-    logger.addHandler(handler)
-    try:
-        yield handler
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)
-        handler.close()
-
-
 def _time_of(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -111,9 +66,12 @@ def _encoded(line: dict[str, Any]) -> str:
     except TypeError:
         # A lone surrogate, an integer beyond 64 bits, or something nested too deeply.
         data = orjson.dumps({_as_text(name): _plain(value) for name, value in line.items()})
-    for character, escaped in _BREAKS:
-        data = data.replace(character.encode(), escaped)
-    return data.decode()
+    line_text = data.decode()
+    if line_text.isprintable():
+        return line_text
+    # JSON allows line breaks and control characters beyond ASCII in strings, but some programs split text at them, and
+    # some terminals obey them.
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in line_text)
 
 
 def _as_text(value: object) -> str:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import difflib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Final
 from urllib.parse import urlsplit
 
 from mcp_manager.cli.doctor.findings import Finding
 from mcp_manager.config import ServerConfig
-from mcp_manager.errors import ConfigError
+from mcp_manager.errors import ConfigError, ConfigProblem
 
-__all__ = ["examine_configuration", "refusals"]
+__all__ = ["examine_configuration", "problems_of", "refusals"]
 
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 _INSTALLERS: Final = {
@@ -40,10 +40,14 @@ _SHOWN_PATH: Final = 200
 
 def refusals(error: ConfigError) -> list[Finding]:
     """Return why a configuration was refused: each problem is a finding."""
-    problems = [str(each) for each in getattr(error, "problems", ())]
-    if len(problems) > 1:
-        return [Finding("error", None, problem, "correct it in the file") for problem in problems]
-    return [Finding("error", None, error.message, error.hint or "correct it in the file")]
+    if error.problems:
+        return problems_of(error.problems)
+    return [Finding("error", None, error.message, error.hint or "correct it")]
+
+
+def problems_of(problems: Iterable[ConfigProblem]) -> list[Finding]:
+    """Return what is wrong in a file as findings."""
+    return [Finding("error", None, str(each), "correct it in the file") for each in problems]
 
 
 def examine_configuration(servers: Mapping[str, ServerConfig]) -> list[Finding]:

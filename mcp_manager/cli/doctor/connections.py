@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ from mcp_manager.cli.connecting import progress, standing
 from mcp_manager.cli.doctor.endpoints import is_wrong_place, other_endpoint
 from mcp_manager.cli.doctor.findings import Finding
 from mcp_manager.cli.grants import manager_of
+from mcp_manager.cli.log_output import Collected, logging_to
 from mcp_manager.cli.options import Options
 from mcp_manager.cli.source import Fleet, is_url, lazy, patient
 from mcp_manager.config import ManagerConfig, ServerConfig
@@ -27,6 +29,7 @@ from mcp_manager.errors import (
     RpcError,
     ServerExitedError,
 )
+from mcp_manager.events.records import ChildExited
 from mcp_manager.manager import McpManager
 from mcp_manager.observe.views import ServerView
 from mcp_manager.protocol.error_codes import METHOD_NOT_FOUND
@@ -62,12 +65,14 @@ async def examine_connections(fleet: Fleet, skipped: Iterable[str], options: Opt
     """
     left_out = set(skipped)
     servers = {name: each for name, each in fleet.servers.items() if name not in left_out and each.instances}
-    examined = await _examined(msgspec.structs.replace(fleet.config, servers=servers), options)
-    findings: list[Finding] = []
+    logged = Collected("mcp_manager.calls.tool_access")
+    with logging_to(logged, logging.WARNING):
+        examined = await _examined(msgspec.structs.replace(fleet.config, servers=servers), options)
+    findings = [_useless_rule(record) for record in logged.records]
     for server_id, each in examined.items():
         server = servers[server_id]
         if isinstance(each.tools, McpManagerError):
-            findings.append(await _failure(fleet, server_id, server, each.tools))
+            findings.append(await _failure(fleet, server_id, each.tools, each.view.last_exit))
         else:
             findings += _remarks(server_id, server, each)
     tools = {name: each.tools for name, each in examined.items() if not isinstance(each.tools, McpManagerError)}
@@ -102,7 +107,7 @@ def examine_tools(tools: Mapping[str, Sequence[str]]) -> list[Finding]:
                 "warning",
                 None,
                 f"the fleet has {total} tools; several interfaces of models take at most {_MOST_TOOLS}",
-                "offer a model only the tools that it needs",
+                "offer a model only the tools that it needs: tools.allow of a server says which",
             )
         )
     return found
@@ -134,8 +139,16 @@ async def _tools(manager: McpManager, server_id: str) -> Sequence[str] | McpMana
         return [] if isinstance(error, RpcError) and error.code == METHOD_NOT_FOUND else error
 
 
-async def _failure(fleet: Fleet, server_id: str, server: ServerConfig, error: McpManagerError) -> Finding:
+def _useless_rule(record: logging.LogRecord) -> Finding:
+    """Return what the manager has logged of rules for tools that match none."""
+    server_id = str(vars(record).get("server_id"))
+    seen = record.getMessage().removeprefix(f"server {server_id!r}: ")
+    return Finding("warning", server_id, seen, "correct or remove it in the file")
+
+
+async def _failure(fleet: Fleet, server_id: str, error: McpManagerError, last_exit: ChildExited | None) -> Finding:
     """Say why a server does not answer; the error's own hint is the advice, where it has one."""
+    server = fleet.servers[server_id]
     seen = error.message
     if is_wrong_place(server, error):
         advice = await other_endpoint(server)
@@ -143,9 +156,7 @@ async def _failure(fleet: Fleet, server_id: str, server: ServerConfig, error: Mc
             return Finding("error", server_id, seen, advice)
     place = f"{fleet.place} {server_id}" if not is_url(fleet.place) else fleet.place
     if isinstance(error, ServerExitedError):
-        # Its hint ends with what the program wrote.
-        said = error.hint.partition("its stderr ends: ")[2]
-        seen = f"{seen}: {said}" if said else seen
+        seen = f"{seen}: {last_exit.stderr}" if last_exit is not None and last_exit.stderr else seen
         return Finding(
             "error", server_id, seen, "correct what it complains of; mcp-manager logs shows all that it writes"
         )

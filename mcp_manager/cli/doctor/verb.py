@@ -7,10 +7,10 @@ import os
 from dataclasses import asdict, replace
 from typing import Final
 
-from mcp_manager.cli.doctor.configuration import examine_configuration, refusals
+from mcp_manager.cli.doctor.configuration import examine_configuration, problems_of, refusals
 from mcp_manager.cli.doctor.connections import examine_connections
 from mcp_manager.cli.doctor.findings import Finding, Severity
-from mcp_manager.cli.log_output import Output, logging_to
+from mcp_manager.cli.log_output import Collected, logging_to
 from mcp_manager.cli.options import Options
 from mcp_manager.cli.screen import arrow, is_terminal, one_line, paint, print_json, width, wrapped
 from mcp_manager.cli.source import Fleet, load
@@ -48,20 +48,30 @@ async def _loaded(options: Options) -> tuple[Fleet | None, list[Finding]]:
     ConfigError
         The file cannot be read.
     """
-    warnings: list[Finding] = []
-
-    def note(line: str) -> None:
-        warnings.append(Finding("warning", None, line, "correct or remove it in the file"))
-
-    handler = Output(lambda record: one_line(record.getMessage()), note)
-    handler.addFilter(logging.Filter("mcp_manager.config"))
+    logged = Collected("mcp_manager.config")
     try:
-        with logging_to(handler, logging.WARNING):
-            return await load(options), warnings
+        # The other servers are examined also where one is wrong.
+        with logging_to(logged, logging.WARNING):
+            fleet = await load(replace(options, lenient=True))
     except ConfigError as error:
         if not _is_readable(options.config or ""):
             raise
-        return None, [*refusals(error), *warnings]
+        return None, [*refusals(error), *_warnings(logged)]
+    told = tuple(str(each) for each in fleet.problems)
+    return fleet, [
+        *problems_of(fleet.problems),
+        *(each for each in _warnings(logged) if not each.seen.startswith(told)),
+        *(
+            Finding("note", each, "it is switched off in the file", "switch it on to use it")
+            for each in fleet.switched_off
+        ),
+    ]
+
+
+def _warnings(logged: Collected) -> list[Finding]:
+    return [
+        Finding("warning", None, record.getMessage(), "correct or remove it in the file") for record in logged.records
+    ]
 
 
 def _is_readable(source: str) -> bool:

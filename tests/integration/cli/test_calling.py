@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import signal
 import subprocess
 import sys
@@ -15,7 +14,8 @@ from support.processes import PROGRAMS, HttpServerProcess, fastmcp_http
 from support.terminal import COMMAND, Terminal
 
 from mcp_manager.cli import main
-from mcp_manager.cli.log_output import CHILD, Output, json_line, logging_to, text_line
+from mcp_manager.cli.demo_servers.processes import stdio_server_config
+from mcp_manager.events.child_output import logger_name
 
 PROGRAM = [sys.executable, str(PROGRAMS / "described_stdio.py")]
 
@@ -141,25 +141,49 @@ def test_logs_end_when_the_server_is_up_or_has_failed(fleet: str, capsys: pytest
     assert "no licence" in capsys.readouterr().err
 
 
-def test_what_a_program_and_the_manager_log_is_shown() -> None:
-    """The records are made here: the loggers are those on which the manager logs what programs write."""
-    lines: list[str] = []
-    child = logging.getLogger(f"{CHILD}it")
-    with logging_to(Output(text_line, lines.append), logging.DEBUG):
-        child.debug("\x1b[31mstderr of the program\nand more")
-        logging.getLogger("mcp_manager.servers").warning("it was %s", "restarted")
-    child.debug("not shown any more")
-    assert [line.split(" ", 1)[1] for line in lines] == [
-        "|       [31mstderr of the program and more",
-        "warning it was restarted",
+TALKS = "import sys, runpy; print('\\x1b[31mmany', 'words', file=sys.stderr); print('half', end='', file=sys.stderr)"
+ENDS = f"{TALKS}; sys.exit(3)"
+SERVES = f"{TALKS}; runpy.run_module('mcp_manager.cli.demo_servers.stdio_server', run_name='__main__')"
+ODD_ID = "a.b c/ä"
+
+
+def one_program(tmp_path: Path, code: str) -> str:
+    server = {**stdio_server_config(), "command": sys.executable, "args": ["-c", code]}
+    path = tmp_path / "odd.json"
+    path.write_text(json.dumps({"servers": {ODD_ID: server}}), encoding="utf-8")
+    return str(path)
+
+
+def test_the_log_has_what_the_program_writes_and_the_states(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["logs", one_program(tmp_path, ENDS), ODD_ID]) == 1
+    lines = [line.split(" ", 1)[1].strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0].startswith(f"info    server {ODD_ID!r} deployed")
+    assert lines[1:3] == ["|       many words", "|       half"]
+    # What a program has written comes before its end.
+    assert lines.index("|       half") < next(i for i, line in enumerate(lines) if "no program yet" in line)
+    assert any(line.startswith(f"warning server {ODD_ID!r} is Unhealthy") for line in lines)
+
+
+def test_the_log_as_json_has_one_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = one_program(tmp_path, SERVES)
+    assert main(["logs", path, ODD_ID, "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert main(["logs", path, ODD_ID, "--log-format", "json"]) == 0
+    assert [json.loads(line)["message"] for line in capsys.readouterr().out.splitlines()][:2] == [
+        line["message"] for line in lines[:2]
     ]
-    lines.clear()
-    with logging_to(Output(json_line, lines.append), logging.INFO):
-        child.debug("too low")
-        child.info("\x1b[31mtext", extra={"server_id": "it", "pid": 7})
-    (line,) = map(json.loads, lines)
-    assert (line["message"], line["server_id"], line["pid"], line["level"].lower()) == ("\x1b[31mtext", "it", 7, "info")
-    assert line["time"].endswith("Z")
+    said = next(line for line in lines if line.get("event") == "child_output")
+    assert said["logger"] == logger_name(ODD_ID)
+    assert (said["message"], said["server_id"], said["level"], said["instance"]) == ("many words", ODD_ID, "DEBUG", 0)
+    assert "server_deployed" in [line["event"] for line in lines]
+    assert all(line["time"].endswith("Z") for line in lines)
+
+
+def test_lines_of_programs_are_shown_once_at_the_lowest_level(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["logs", one_program(tmp_path, SERVES), ODD_ID, "--log-level", "debug"]) == 0
+    assert capsys.readouterr().out.count("many words") == 1
 
 
 def test_following_ends_with_control_c(fleet: str) -> None:

@@ -238,6 +238,7 @@ def test_list_neither_connects_nor_tells_secrets(fleet: Path, capsys: pytest.Cap
         "instances": 2,
         "priority": 0,
         "tags": ["demo"],
+        "enabled": True,
     }
     assert "s3cr3t" not in table + listed
 
@@ -339,8 +340,8 @@ def test_an_interrupted_call_ends_with_its_server(working: Path, tmp_path: Path)
         (["call", "FLEET", "works", "ping", "3"], 2, r"Invalid request: params"),
         (["call", "FLEET", "works", "ping", "\udcff"], 2, r"Invalid request: .*UTF-8"),
         (["call", "FLEET", "works", "ping", "--timeout", "nan"], 2, r"--timeout"),
-        (["check", "no-such-file.toml"], 2, r"Invalid config file no-such-file\.toml: cannot be read: No such file"),
-        (["check", "\x1b[31m.toml"], 2, r"Invalid config file"),
+        (["check", "no-such-file.toml"], 2, r"no-such-file\.toml: cannot be read: No such file"),
+        (["check", "\x1b[31m.toml"], 2, r"\.toml: cannot be read"),
         (["list", "README"], 2, r"must end in \.json"),
         (["frobnicate"], 2, r"no such command 'frobnicate' \(see mcp-manager --help\)"),
         ([], 2, r"nothing to do: try mcp-manager demo.*--help"),
@@ -391,7 +392,7 @@ def test_a_malformed_config_is_status_2(
     assert main([verb, str(path)]) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert re.fullmatch(rf"mcp-manager: Invalid config file .*{message}.*\n", shown.err), shown.err
+    assert re.fullmatch(rf"mcp-manager: {path}(:\d+:\d+)?: .*{message}.*\n", shown.err), shown.err
 
 
 def test_a_fleet_of_none_is_said_to_be_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

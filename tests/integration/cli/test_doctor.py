@@ -193,6 +193,16 @@ def test_warnings_of_the_configuration(tmp_path: Path, capsys: pytest.CaptureFix
     assert re.search(r"did you mean '?request_timeout_s", seen)
 
 
+def test_a_rule_that_matches_no_tool(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "rules.json"
+    servers = {"a": {**stdio_server_config(), "tools": {"allow": ["echo", "ad"]}}}
+    path.write_text(json.dumps({"servers": servers}), encoding="utf-8")
+    assert main(["doctor", str(path), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["findings"]
+    assert (found["severity"], found["server"]) == ("warning", "a")
+    assert found["seen"] == "no tool of the server matches: tools.allow has 'ad' (did you mean 'add'?)"
+
+
 def test_a_suspended_server_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, found = examine(tmp_path, capsys, {"a": {**stdio_server_config(), "instances": 0}})
     assert (status, only(found)[:2]) == (0, ("note", "it is suspended: instances is 0"))

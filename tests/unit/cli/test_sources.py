@@ -8,6 +8,7 @@ from mcp_manager import ConfigError, InvalidRequestError, ServerNotFoundError
 from mcp_manager.cli.options import CommandLine, Options
 from mcp_manager.cli.source import Fleet, load, only, patient, server_ids
 from mcp_manager.config import ManagerConfig, ServerConfig
+from mcp_manager.config.load import FleetFile
 
 
 @pytest.mark.parametrize(
@@ -69,12 +70,13 @@ async def test_a_url_that_is_none_is_refused() -> None:
 
 def test_a_server_that_is_alone_need_not_be_named() -> None:
     config = ManagerConfig(servers={"a": ServerConfig(url="http://h/mcp")})
-    alone = Fleet(config, "http://h/mcp", ("tool", "x=1"), "a")
+    file = FleetFile(config)
+    alone = Fleet(file, "http://h/mcp", ("tool", "x=1"), "a")
     assert alone.server_and_rest() == ("a", ("tool", "x=1"))
-    named = Fleet(config, "http://h/mcp", ("a", "tool"), "a")
+    named = Fleet(file, "http://h/mcp", ("a", "tool"), "a")
     assert named.server_and_rest() == ("a", ("tool",))
-    assert Fleet(config, "file", ("a", "tool")).server_and_rest() == ("a", ("tool",))
-    assert Fleet(config, "file", ()).server_and_rest() == (None, ())
+    assert Fleet(file, "file", ("a", "tool")).server_and_rest() == ("a", ("tool",))
+    assert Fleet(file, "file", ()).server_and_rest() == (None, ())
     with pytest.raises(InvalidRequestError, match="unexpected argument 'tool'"):
         named.chosen()
 

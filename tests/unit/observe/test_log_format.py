@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import sys
@@ -13,7 +12,7 @@ import pytest
 
 from mcp_manager import ChildExited
 from mcp_manager.events.log_lines import fields_of
-from mcp_manager.observe.log_format import JsonFormatter, log_output
+from mcp_manager.observe.log_format import JsonFormatter
 
 LOGGER = logging.getLogger("mcp_manager.events")
 
@@ -98,23 +97,7 @@ def test_exceptions_and_stacks_are_members() -> None:
     assert formatted(made)["exception"] == "kept by another formatter"
 
 
-@pytest.mark.parametrize("log_format", ["text", "json"])
-def test_a_program_writes_the_log_of_the_package_while_it_runs(log_format: Any) -> None:
-    stream = io.StringIO()
-    package = logging.getLogger("mcp_manager")
-    before = (package.level, list(package.handlers))
-    with log_output(log_format, level="INFO", stream=stream):
-        LOGGER.info("one", extra={"event": "server_state"})
-        LOGGER.debug("two")
-        logging.getLogger("other").error("three")
-    LOGGER.warning("four")
-    assert (package.level, list(package.handlers)) == before
-    [line] = stream.getvalue().splitlines()
-    assert line == "INFO: one" if log_format == "text" else json.loads(line)["event"] == "server_state"
-
-
-def test_without_a_stream_it_is_the_standard_error_of_now(capsys: pytest.CaptureFixture[str]) -> None:
-    with log_output():
-        LOGGER.info("one")
-        LOGGER.warning("two")
-    assert capsys.readouterr() == ("", "WARNING: two\n")
+def test_no_character_controls_a_terminal() -> None:
+    made = record("\x1b[31mred\x9b31m\u202e\U000e0001")
+    assert formatted(made)["message"] == "\x1b[31mred\x9b31m\u202e\U000e0001"
+    assert JsonFormatter().format(made).isprintable()
