@@ -46,7 +46,7 @@ class Fleet:
     """
 
     def __init__(self, file: FleetFile, place: str, words: tuple[str, ...], lone: str | None = None) -> None:
-        self.config, self.switched_off, self.problems = file
+        self.config, self.switched_off, self.problems = file.config, file.switched_off, file.problems
         self.place = place
         self.lone = lone
         self.words = words
