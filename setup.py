@@ -36,6 +36,7 @@ MODULES = (
     "wire",
     "stateless_frame",
     "call_ring",
+    "readings",
     "call_path",
     "permanence",
 )

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
         RetryBudgetConfig,
         RetryConfig,
         ServerConfig,
+        TelemetryConfig,
         TlsConfig,
+        TracesConfig,
         load_manager_config,
     )
     from mcp_manager.errors import (
@@ -207,6 +209,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "SessionLostError",
     "Task",
     "TaskError",
+    "TelemetryConfig",
     "TextContent",
     "TlsConfig",
     "TokenStore",
@@ -217,6 +220,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ToolNotFoundError",
     "ToolResultContent",
     "ToolUseContent",
+    "TracesConfig",
     "UnknownContent",
     "UrlElicitationRequiredError",
     "__version__",
@@ -241,7 +245,7 @@ _MODULE_OF = {
         "mcp_manager.config": (
             "AuthConfig BalancingConfig BreakerConfig DiscoveryConfig FallbackConfig HealthConfig HedgeConfig "
             "LimitsConfig ManagerConfig RateConfig RestartConfig RetryBudgetConfig RetryConfig ServerConfig "
-            "TlsConfig load_manager_config"
+            "TelemetryConfig TlsConfig TracesConfig load_manager_config"
         ),
         "mcp_manager.calls.call_log": "FlightRecord",
         "mcp_manager.errors": (

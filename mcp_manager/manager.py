@@ -52,6 +52,7 @@ from mcp_manager.session.handlers import HandlerMap, Handlers, Roots
 from mcp_manager.session.host import HostApplication
 from mcp_manager.session.knowledge.output_schemas import OutputSchemas
 from mcp_manager.session.knowledge.tool_hints import ToolHints
+from mcp_manager.telemetry import open_telemetry
 from mcp_manager.transports.base import Request
 from mcp_manager.types import Selector
 from mcp_manager.verbs.client_side import ClientSide
@@ -164,6 +165,7 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         self._fleet = Fleet(self._assembly, self._router, self._monitor, self._removed, _CLOCK)
         self._servers = self._fleet.servers
         self._routing = Routing(self._servers, self._fleet.index, self._monitor, self._router, self._tools, _CLOCK)
+        self._telemetry = open_telemetry(self._config.telemetry)
         self._past_servers: frozenset[str] = frozenset()
         self._stop_asked = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
@@ -202,6 +204,7 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         self._owner = background_task(self._own(), "own the manager")
         self._monitor.start()
         self._lag.start()
+        self._telemetry.start(self._router, self._servers, self._dispatcher.recoveries, self._monitor.tally, self._lag)
         try:
             await self._fleet.deploy_all(self._config.servers)
         except BaseException:
@@ -262,6 +265,7 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
             hurried |= await finish(part.aclose(), "end a part of the manager")
         await end_all(supervisors, 0.0 if hurried else self._config.shutdown_timeout_s)
         await finish(self._http.aclose(), "close the connections")
+        await finish(self._telemetry.aclose(supervisors), "end the telemetry")
         self._lag.close()
         self._phase = Phase.STOPPED
 
@@ -479,7 +483,9 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
     def _supervisor_of(self, server_id: str) -> Supervisor:
         return self._fleet.supervisor_of(server_id)
 
-    def _removed(self, server_id: str) -> None:
+    def _removed(self, supervisor: Supervisor) -> None:
+        server_id = supervisor.server_id
+        self._telemetry.removed(supervisor)
         self._tools.forget(server_id)
         self._dispatcher.forget(server_id)
         self._url_elicitations.forget(server_id)

@@ -18,6 +18,7 @@ from mcp_manager.config.resilience import (
     RetryBudgetConfig,
     RetryConfig,
 )
+from mcp_manager.config.telemetry import TelemetryConfig, TracesConfig
 from mcp_manager.config.tls import TlsConfig
 
 __all__ = [
@@ -35,7 +36,9 @@ __all__ = [
     "RetryBudgetConfig",
     "RetryConfig",
     "ServerConfig",
+    "TelemetryConfig",
     "TlsConfig",
+    "TracesConfig",
     "check_server_config",
     "load_manager_config",
     "parse_server_config",

@@ -21,6 +21,7 @@ from mcp_manager.config.resilience import (
     RetryBudgetConfig,
     RetryConfig,
 )
+from mcp_manager.config.telemetry import TelemetryConfig
 from mcp_manager.config.tls import TlsConfig
 
 __all__ = ["ManagerConfig", "ServerConfig"]
@@ -231,6 +232,8 @@ class ManagerConfig(Settings, frozen=True, kw_only=True):
         The budget for retries and hedges of all servers together; the budget of each server applies as well.
     flight_records
         How many of the latest calls to keep detailed records of; 0 keeps none.
+    telemetry
+        What is exported to an OpenTelemetry collector, see :class:`TelemetryConfig`.
     client_name, client_version
         How the manager identifies itself in the MCP handshake and in ``User-Agent``: 1 to 256 printable ASCII
         characters.
@@ -250,5 +253,6 @@ class ManagerConfig(Settings, frozen=True, kw_only=True):
     max_wait_s: Seconds = 1.0
     retry_budget: RetryBudgetConfig = RetryBudgetConfig(min_per_s=100.0)
     flight_records: Annotated[int, Meta(ge=0, le=1_000_000)] = 256
+    telemetry: TelemetryConfig = TelemetryConfig()
     client_name: str = "mcp-manager"
     client_version: str = __version__

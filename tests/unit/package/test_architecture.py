@@ -23,6 +23,7 @@ PARTS = (
     "__init__",
     "bindings",
     "manager",
+    "telemetry",
     "observe",
     "calls",
     "fleet",
