@@ -18,7 +18,6 @@ from mcp_manager.auth.token_store import TokenStore
 from mcp_manager.calls.affinity import Affinity
 from mcp_manager.calls.call import ANYWHERE, Call, Where
 from mcp_manager.calls.call_log import CallLog
-from mcp_manager.calls.dispatcher import Dispatcher
 from mcp_manager.calls.routing import Routing
 from mcp_manager.config import ManagerConfig, arguments
 from mcp_manager.errors import RpcError
@@ -134,13 +133,14 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         is_asked_by_url = "url" in elicitation_modes(handshake_capabilities(handlers, capabilities))
         self._url_elicitations = UrlElicitations(handlers.get(ELICIT) if is_asked_by_url else None, _CLOCK)
         self._tools = ToolCache(self._list_tools, self._stamp, _CLOCK)
+        self._telemetry = open_telemetry(self._config.telemetry, trace_context)
         host = HostApplication(
             identity=client_identity(self._config, handlers, capabilities),
             handlers=listeners,
             clock=_CLOCK,
             handler_timeout_s=self._config.handler_timeout_s,
             listened=frozenset(handlers),
-            trace_context=trace_context,
+            trace_context=self._telemetry.session_context,
             began=self._tools.began,
             # The context in which the manager was made: a server's own requests and notifications belong to no call.
             context=copy_context(),
@@ -153,7 +153,7 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         self._monitor = HealthMonitor(self._router, _CLOCK, concurrency=self._config.probe_concurrency)
         self._affinity = Affinity(self._router)
         self._call_log = CallLog(self._config.flight_records, self._router, _CLOCK, time.time)
-        self._dispatcher = Dispatcher(
+        self._dispatcher = self._telemetry.dispatcher_type(
             self._router,
             self._monitor,
             _CLOCK,
@@ -165,7 +165,6 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         self._fleet = Fleet(self._assembly, self._router, self._monitor, self._removed, _CLOCK)
         self._servers = self._fleet.servers
         self._routing = Routing(self._servers, self._fleet.index, self._monitor, self._router, self._tools, _CLOCK)
-        self._telemetry = open_telemetry(self._config.telemetry)
         self._past_servers: frozenset[str] = frozenset()
         self._stop_asked = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
@@ -204,7 +203,8 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         self._owner = background_task(self._own(), "own the manager")
         self._monitor.start()
         self._lag.start()
-        self._telemetry.start(self._router, self._servers, self._dispatcher.recoveries, self._monitor.tally, self._lag)
+        calls = self._dispatcher, self._call_log
+        self._telemetry.start(self._router, self._servers, calls, self._monitor.tally, self._lag)
         try:
             await self._fleet.deploy_all(self._config.servers)
         except BaseException:

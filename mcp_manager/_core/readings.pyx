@@ -100,9 +100,8 @@ def probes(Server server not None):
 
 def past_call(CallRing ring not None, str server_id not None, int64_t started_ns):
     cdef Py_ssize_t position = ring.following
-    cdef Py_ssize_t looked
     cdef Entry* entry
-    for looked in range(ring.held):
+    for _ in range(ring.held):
         position = (position if position > 0 else ring.capacity) - 1
         entry = &ring.entries[position]
         if entry.started_ns == started_ns and <str> entry.server_id == server_id:

@@ -17,6 +17,7 @@ from mcp_manager.calls.call import FIRST, Call, Choice
 from mcp_manager.calls.call_log import CallLog
 from mcp_manager.calls.latencies import Latencies
 from mcp_manager.calls.recovery_counts import Recoveries
+from mcp_manager.calls.traced import note_event
 from mcp_manager.config import ManagerConfig
 from mcp_manager.errors import (
     CallError,
@@ -228,6 +229,7 @@ class Attempts:
                 raise lost
             call.tries = 2
             self.recoveries.count(call.server_id, "retry")
+            note_event("resend", lost)
             reply = await instance.call_again(session, lost, call.request, call.deadline_ns, call.progress)
         finally:
             # An exception's traceback holds this frame.

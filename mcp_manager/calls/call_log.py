@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 
 from mcp_manager._core.call_ring import CallRing, PastCall
+from mcp_manager._core.readings import past_call
 from mcp_manager._core.records import Lease
 from mcp_manager._core.router import Router
 from mcp_manager.calls.call import Call
@@ -22,7 +23,7 @@ from mcp_manager.protocol.safety import tool_of
 from mcp_manager.servers.instance import Instance
 from mcp_manager.types import CallStatus, CircuitState, Rejection
 
-__all__ = ["CallEnd", "CallLog", "FlightRecord"]
+__all__ = ["CallDetails", "CallEnd", "CallLog", "FlightRecord"]
 
 _log = logging.getLogger(__name__)
 # Without this, a program that has not configured logging prints the records to its terminal.
@@ -100,6 +101,19 @@ class CallEnd(NamedTuple):
     error: BaseException | None = None
 
 
+class CallDetails(NamedTuple):
+    """What the span of a call shows of its record; the fields are those of :class:`FlightRecord`."""
+
+    status: str
+    delivery: Delivery
+    instance: int | None
+    revision: str | None
+    circuit: str | None
+    attempts: int = 1
+    hedged: bool = False
+    queue_wait_s: float = 0.0
+
+
 class CallLog:
     """Keep records of the latest calls, separately for ordinary calls (a result at the first attempt) and all others.
 
@@ -123,7 +137,8 @@ class CallLog:
         self._wall_clock = wall_clock
         # The compiled call path writes to it.
         self.ring = CallRing(capacity) if capacity else None
-        self._unusual: deque[tuple[int, FlightRecord]] = deque(maxlen=capacity)
+        # When they ended, the records, and when they began.
+        self._unusual: deque[tuple[int, FlightRecord, int]] = deque(maxlen=capacity)
         # The dumps of the last minute: their time, and the server.
         self._dumps: deque[tuple[int, str]] = deque()
         self._left_out = 0
@@ -221,7 +236,7 @@ class CallLog:
             error=type(error).__name__ if error is not None else None,
             **details,
         )
-        self._unusual.append((ended_ns, record))
+        self._unusual.append((ended_ns, record, started_ns))
         expected = self._expected.pop(server_id, None)
         if expected is not None:
             self.anomaly(server_id, expected)
@@ -235,6 +250,28 @@ class CallLog:
     def records(self) -> list[FlightRecord]:
         """Return the records, in the order in which the calls ended."""
         return [record for _, record in self._merged()]
+
+    def details_of(self, server_id: str, started_ns: int) -> CallDetails | None:
+        """Return details of a server's latest call that began at ``started_ns``; ``None`` if it was not recorded."""
+        if self.ring is None:
+            return None
+        found = past_call(self.ring, server_id, started_ns)
+        if found is not None:
+            index, _, revision = found.label if isinstance(found.label, tuple) else (None, None, None)
+            return CallDetails("success", "answered", index, revision, CircuitState(found.circuit).label)
+        for _, record, began_ns in reversed(self._unusual):
+            if began_ns == started_ns and record.server_id == server_id:
+                return CallDetails(
+                    record.status,
+                    record.delivery,
+                    record.instance,
+                    record.revision,
+                    record.circuit,
+                    record.attempts,
+                    record.hedged,
+                    record.queue_wait_s,
+                )
+        return None
 
     def anomaly(self, server_id: str, what: str, *, after_next: bool = False) -> None:
         """Log the latest records of a server: at most once a minute for each server, and ten times a minute in all.
@@ -280,7 +317,7 @@ class CallLog:
             for each in self.ring.past_calls()
             if server_id is None or each.server_id == server_id
         ]
-        merged += [each for each in tuple(self._unusual) if server_id is None or each[1].server_id == server_id]
+        merged += [each[:2] for each in tuple(self._unusual) if server_id is None or each[1].server_id == server_id]
         return sorted(merged, key=lambda each: each[0])
 
     def _record(self, call: PastCall) -> FlightRecord:

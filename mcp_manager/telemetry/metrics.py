@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import threading
 import time
 import weakref
 from collections import deque
@@ -25,6 +23,7 @@ from mcp_manager.telemetry.places import place_of
 from mcp_manager.telemetry.points import Point, PointMaker, attribute, encoded
 from mcp_manager.telemetry.readings import Levels, Reading
 from mcp_manager.telemetry.sender import Fate, Sender
+from mcp_manager.telemetry.thread import ExportThread
 from mcp_manager.types import CallStatus
 
 __all__ = ["MetricsExporter", "Sources"]
@@ -37,7 +36,6 @@ _MOST_DEPARTED: Final = 10_000
 _WARN_EVERY_S: Final = 300.0
 # How many servers are read before the thread lets others run: about a millisecond of work.
 _SERVERS_AT_ONCE: Final = 8
-_THREAD_NAME: Final = "mcp_manager telemetry"
 
 
 class Sources:
@@ -92,7 +90,6 @@ class MetricsExporter:
         self._sender = sender
         self._maker = maker
         self._resource = resource
-        self._interval_s = interval_s
         self._began_ns = time.time_ns()
         # The previous collection: a server that is seen for the first time was deployed after it.
         self._collected_ns = self._began_ns
@@ -103,10 +100,7 @@ class MetricsExporter:
         self._exports = dict.fromkeys(Fate, 0)
         self._lost = 0
         self._warned_at = -_WARN_EVERY_S
-        self._thread: threading.Thread | None = None
-        self._loop: Any = None
-        self._stop_asked = asyncio.Event()
-        self._on_end: Callable[[], object] = bool
+        self._thread = ExportThread(self._export, interval_s, "metrics")
         self._ends_at: float | None = None
         self._last_servers: Sequence[Supervisor] = ()
 
@@ -114,9 +108,11 @@ class MetricsExporter:
 
     def start(self) -> None:
         """Start the thread."""
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name=_THREAD_NAME, daemon=True)
         self._thread.start()
+
+    def end(self) -> None:
+        """Ask the thread to end, from any thread; idempotent."""
+        self._thread.end()
 
     def removed(self, reading: Reading) -> None:
         """Keep the last counts of a server that has ended until the next export."""
@@ -135,64 +131,19 @@ class MetricsExporter:
         grace_s
             How many seconds that may take.
         """
-        thread = self._thread
-        if thread is None:
-            return
-        here, ended = asyncio.get_running_loop(), asyncio.Event()
-        self._on_end = lambda: here.call_soon_threadsafe(ended.set)
-        self._last_servers, self._ends_at = servers, time.monotonic() + grace_s
-        self.end()
-        await ended.wait()
-        # It has nothing left to do but to return.
-        thread.join()
+        self._last_servers = servers
+        await self._thread.aclose(grace_s)
         self._last_servers = ()
-
-    def end(self) -> None:
-        """Ask the thread to end, from any thread; idempotent."""
-        if self._thread is not None:
-            self._thread = None
-            self._loop.call_soon_threadsafe(self._stop_asked.set)
 
     # On the thread
 
-    def _run(self) -> None:
-        try:
-            self._loop.run_until_complete(self._export_until_stopped())
-        finally:
-            # It does not wait for the thread of a resolver that hangs.
-            self._loop.close()
-            with contextlib.suppress(RuntimeError):
-                self._on_end()
-
-    async def _export_until_stopped(self) -> None:
-        stopped = self._stop_asked
-        while not stopped.is_set():
-            try:
-                await asyncio.wait_for(stopped.wait(), self._interval_s)
-                break
-            except TimeoutError:
-                pass
-            if self._sources() is None:
-                return
-            export = asyncio.ensure_future(self._export())
-            stop = asyncio.ensure_future(stopped.wait())
-            await asyncio.wait({export, stop}, return_when=asyncio.FIRST_COMPLETED)
-            for each in (export, stop):
-                each.cancel()
-            await asyncio.wait({export, stop})
-        if self._ends_at is not None:
-            try:
-                async with asyncio.timeout(max(self._ends_at - time.monotonic(), 0.0)):
-                    await self._export()
-            except TimeoutError:
-                self._warn("the last export did not end in time")
-
-    async def _export(self) -> None:
+    async def _export(self, ends_at: float | None) -> None:
         """Collect and send everything; a failure is counted and logged."""
         sources = self._sources()
         if sources is None:
             return
-        servers = sources.servers() if self._ends_at is None else self._last_servers
+        servers = sources.servers() if ends_at is None else self._last_servers
+        self._ends_at = ends_at
         departed = list(self._departed)
         try:
             async with self._sender.session() as session:
@@ -220,7 +171,12 @@ class MetricsExporter:
         It returns false if the collector is not there, so that the next request would be in vain, too.
         """
         body = encoded(points, self._resource, is_delta=self._maker.is_delta)
-        fate, rejected = await self._sender.send(session, body, self._ends_at)
+        try:
+            fate, rejected = await self._sender.send(session, body, self._ends_at)
+        except asyncio.CancelledError:
+            # They may have arrived; counted twice would be worse than not counted.
+            self._maker.arrived(points)
+            raise
         self._exports[fate] += 1
         if fate is Fate.TOO_LARGE and len(points) > 1:
             half = len(points) // 2

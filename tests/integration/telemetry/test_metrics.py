@@ -26,7 +26,7 @@ from mcp_manager.telemetry import open_telemetry
 
 SOON_S = 0.1
 CANARY = "canary-7f3a91"
-THREAD = "mcp_manager telemetry"
+THREAD = "mcp_manager telemetry: metrics"
 
 
 def fleet(collector: Collector, **settings: Any) -> ManagerConfig:
@@ -371,7 +371,7 @@ def test_the_thread_does_not_keep_a_dropped_manager() -> None:
         async def drop() -> None:
             telemetry = open_telemetry(fleet(collector).telemetry)
             manager = McpManager()
-            parts = manager._router, manager._servers, manager._dispatcher.recoveries, manager._monitor.tally
+            parts = manager._router, manager._servers, (manager._dispatcher, manager._call_log), manager._monitor.tally
             telemetry.start(*parts, manager._lag)
             (thread,) = (each for each in threading.enumerate() if each.name == THREAD)
             threads.append(thread)
