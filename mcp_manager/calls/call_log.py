@@ -23,7 +23,7 @@ from mcp_manager.protocol.safety import tool_of
 from mcp_manager.servers.instance import Instance
 from mcp_manager.types import CallStatus, CircuitState, Rejection
 
-__all__ = ["CallDetails", "CallEnd", "CallLog", "FlightRecord"]
+__all__ = ["CallEnd", "CallLog", "FlightRecord"]
 
 _log = logging.getLogger(__name__)
 # Without this, a program that has not configured logging prints the records to its terminal.
@@ -99,19 +99,6 @@ class CallEnd(NamedTuple):
     label: object
     status: CallStatus
     error: BaseException | None = None
-
-
-class CallDetails(NamedTuple):
-    """What the span of a call shows of its record; the fields are those of :class:`FlightRecord`."""
-
-    status: str
-    delivery: Delivery
-    instance: int | None
-    revision: str | None
-    circuit: str | None
-    attempts: int = 1
-    hedged: bool = False
-    queue_wait_s: float = 0.0
 
 
 class CallLog:
@@ -251,26 +238,16 @@ class CallLog:
         """Return the records, in the order in which the calls ended."""
         return [record for _, record in self._merged()]
 
-    def details_of(self, server_id: str, started_ns: int) -> CallDetails | None:
-        """Return details of a server's latest call that began at ``started_ns``; ``None`` if it was not recorded."""
+    def found(self, server_id: str, started_ns: int) -> PastCall | FlightRecord | None:
+        """Return what is kept of a server's latest call that began at ``started_ns``; ``None`` if it was not recorded."""
         if self.ring is None:
             return None
-        found = past_call(self.ring, server_id, started_ns)
-        if found is not None:
-            index, _, revision = found.label if isinstance(found.label, tuple) else (None, None, None)
-            return CallDetails("success", "answered", index, revision, CircuitState(found.circuit).label)
+        ordinary = past_call(self.ring, server_id, started_ns)
+        if ordinary is not None:
+            return ordinary
         for _, record, began_ns in reversed(self._unusual):
             if began_ns == started_ns and record.server_id == server_id:
-                return CallDetails(
-                    record.status,
-                    record.delivery,
-                    record.instance,
-                    record.revision,
-                    record.circuit,
-                    record.attempts,
-                    record.hedged,
-                    record.queue_wait_s,
-                )
+                return record
         return None
 
     def anomaly(self, server_id: str, what: str, *, after_next: bool = False) -> None:

@@ -124,14 +124,10 @@ class Dispatcher:
             if reply is not None:
                 return reply
         call = Call(supervisor, method, request, started_ns, deadline_ns)
-        try:
-            try:
-                return await self._attempts.carry(call, Leased(direct.lease), Landing(direct, answer))
-            finally:
-                # An exception's traceback holds this frame.
-                del answer
-        except CallError as error:
-            return await self._recover(call, direct.lease, error)
+        finishing = self._finish(call, Landing(direct, answer))
+        # An exception's traceback holds this frame.
+        del answer
+        return await finishing
 
     async def make(self, call: Call) -> Message:
         """Make a call that is never sent by the compiled path: with a key, with progress, or repeated after a URL visit.
@@ -163,6 +159,17 @@ class Dispatcher:
     async def notify(self, call: Call) -> None:
         """Send a notification to one of a server's instances; raises :class:`CallError` if it could not be sent."""
         await self._attempts.notify(call)
+
+    async def _finish(self, call: Call, landing: Landing) -> Message:
+        """Finish a call that the compiled path has sent and cannot finish itself."""
+        lease = landing.direct.lease
+        carrying = self._attempts.carry(call, Leased(lease), landing)
+        # An exception's traceback may hold this frame.
+        del landing
+        try:
+            return await carrying
+        except CallError as error:
+            return await self._recover(call, lease, error)
 
     async def _make_leased(self, call: Call, leased: Leased) -> Message:
         """Finish a call whose request was not sent yet: wait for a slot, make the attempts, recover from a failure."""

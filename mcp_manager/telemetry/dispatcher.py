@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
+from collections.abc import Callable, Coroutine
 from random import random
 from typing import Any, Final
 
@@ -11,11 +13,14 @@ from opentelemetry.context import get_current
 
 from mcp_manager._core.jsonrpc import ERROR, Message
 from mcp_manager._core.router import Router
+from mcp_manager.calls.affinity import Leased
+from mcp_manager.calls.attempts import Landing
 from mcp_manager.calls.call import Call
 from mcp_manager.calls.dispatcher import Dispatcher
 from mcp_manager.calls.traced import EVENTS
 from mcp_manager.config import TracesConfig
 from mcp_manager.errors import CallError
+from mcp_manager.protocol.methods import KEPT_BY_SESSION
 from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.telemetry.tracer import CallTracer, Incoming
@@ -24,10 +29,11 @@ from mcp_manager.transports.base import Sendable
 __all__ = ["TracedDispatcher"]
 
 _clock: Final = time.monotonic_ns
-_call: Final = Dispatcher.call
-_FRESH_NS: Final = 10 * 10**9
+_FRESH_S: Final = 10.0
 _FEWEST_CALLS: Final = 100
 _NEVER: Final = 2**62
+
+_Make = Callable[[Call], Coroutine[Any, Any, Message]]
 
 
 class TracedDispatcher(Dispatcher):
@@ -57,40 +63,65 @@ class TracedDispatcher(Dispatcher):
         self._slow = config.slow
         self._router = router
         self._asks = asks
-        # By server: from how many nanoseconds a call is slow, and until when that is taken to be so.
-        self._limits: dict[str, tuple[int, int]] = {}
+        # By server: from how many nanoseconds on a call is slow.
+        self._limits: dict[str, int] = {}
+        self._timer = asyncio.get_running_loop().call_later(_FRESH_S, self._measure_again)
+
+    def end(self) -> None:
+        """Stop measuring from when on calls are slow."""
+        self._timer.cancel()
+
+    def _measure_again(self) -> None:
+        self._limits.clear()
+        self._timer = asyncio.get_running_loop().call_later(_FRESH_S, self._measure_again)
 
     async def call(
         self, supervisor: Supervisor, method: str, request: Sendable, started_ns: int, deadline_ns: int
     ) -> Message:
-        """Make a call as :meth:`Dispatcher.call`, and trace it if that is its turn."""
-        incoming = None
+        """Make a call as :meth:`Dispatcher.call`, and trace it if that is its turn.
+
+        What that method does for most calls is repeated here: to await it would cost more than all of this.
+        """
+        incoming, given = None, request
         context = get_current()
         if context or self._asks:
             incoming = self._tracer.incoming(context)
+        if random() < self._ratio if incoming is None else self._is_traced(incoming):
+            return await self._traced(
+                Call(supervisor, method, request, started_ns, deadline_ns), incoming, self._make_plainly
+            )
         if incoming is not None:
-            if self._is_traced(incoming):
-                return await self._traced(
-                    Call(supervisor, method, request, started_ns, deadline_ns), incoming, self._plainly
-                )
-            given, request = request, self._tracer.passed_on(request, incoming)
-        elif random() < self._ratio:
-            return await self._traced(Call(supervisor, method, request, started_ns, deadline_ns), None, self._plainly)
+            request = self._tracer.passed_on(request, incoming)
+        if supervisor.has_tool_rates:
+            self._check_tool(supervisor, method, request, started_ns)
+        sent = request if method not in KEPT_BY_SESSION else None
+        direct = self._begin(supervisor.record, method, sent, started_ns, deadline_ns)
+        future = direct.future
+        answer: Any
+        if future is not None:
+            try:
+                answer = await future
+            except BaseException as error:
+                direct.abandon()
+                # The future holds the exception, whose traceback holds this frame.
+                del future
+                answer = error
+            else:
+                reply = self._land(direct, answer)
+                if reply is not None:
+                    now_ns = _clock()
+                    if now_ns - started_ns >= self._limits.get(supervisor.server_id, 0) and self._is_slow(
+                        supervisor, started_ns, now_ns
+                    ):
+                        self._tracer.after(supervisor, method, given, (started_ns, now_ns), incoming, reply)
+                    return reply
+        call = Call(supervisor, method, request, started_ns, deadline_ns)
+        if future is None:
+            making = self._make_leased(call, Leased(direct.lease))
         else:
-            given = request
-        try:
-            reply = await _call(self, supervisor, method, request, started_ns, deadline_ns)
-        except CallError as error:
-            if self._traces_errors:
-                self._tracer.after(supervisor, method, given, (started_ns, _clock()), incoming, error)
-            raise
-        now_ns = _clock()
-        limit = self._limits.get(supervisor.server_id)
-        if limit is None or now_ns >= limit[1]:
-            limit = self._new_limit(supervisor, now_ns)
-        if now_ns - started_ns >= limit[0] or (reply.kind == ERROR and self._traces_errors):
-            self._tracer.after(supervisor, method, given, (started_ns, now_ns), incoming, reply)
-        return reply
+            making = self._finish(call, Landing(direct, answer))
+            del answer
+        return await self._watched(call, given, incoming, making)
 
     async def make(self, call: Call) -> Message:
         """Make a call as :meth:`Dispatcher.make`, and trace it if that is its turn."""
@@ -108,40 +139,46 @@ class TracedDispatcher(Dispatcher):
 
         return await self._perhaps_traced(call, ask_one), found[-1]
 
-    async def _perhaps_traced(self, call: Call, make: Any) -> Message:
+    async def _make_plainly(self, call: Call) -> Message:
+        return await super().call(call.supervisor, call.method, call.request, call.started_ns, call.deadline_ns)
+
+    async def _perhaps_traced(self, call: Call, make: _Make) -> Message:
         context = get_current()
         incoming = self._tracer.incoming(context) if context or self._asks else None
-        is_traced = random() < self._ratio if incoming is None else self._is_traced(incoming)
-        if is_traced:
+        if random() < self._ratio if incoming is None else self._is_traced(incoming):
             return await self._traced(call, incoming, make)
         given = call.request
         if incoming is not None:
             call.request = self._tracer.passed_on(given, incoming)
+        return await self._watched(call, given, incoming, make(call))
+
+    async def _watched(
+        self, call: Call, given: Sendable, incoming: Incoming | None, making: Coroutine[Any, Any, Message]
+    ) -> Message:
+        """Make a call that is not traced; make its span if it fails or is slow."""
         try:
-            reply: Message = await make(call)
+            reply = await making
         except CallError as error:
             if self._traces_errors:
                 times = (call.started_ns, _clock())
                 self._tracer.after(call.supervisor, call.method, given, times, incoming, error)
             raise
-        if reply.kind == ERROR and self._traces_errors:
-            self._tracer.after(call.supervisor, call.method, given, (call.started_ns, _clock()), incoming, reply)
+        now_ns = _clock()
+        is_slow = self._is_slow(call.supervisor, call.started_ns, now_ns)
+        if is_slow or (reply.kind == ERROR and self._traces_errors):
+            self._tracer.after(call.supervisor, call.method, given, (call.started_ns, now_ns), incoming, reply)
         return reply
 
     def _is_traced(self, incoming: Incoming) -> bool:
         return incoming.parent.is_sampled if self._follows_parent else random() < self._ratio
 
-    async def _plainly(self, call: Call) -> Message:
-        return await _call(self, call.supervisor, call.method, call.request, call.started_ns, call.deadline_ns)
-
-    async def _traced(self, call: Call, incoming: Incoming | None, make: Any) -> Message:
+    async def _traced(self, call: Call, incoming: Incoming | None, make: _Make) -> Message:
         traced, call.request = self._tracer.begin(call.supervisor, call.method, call.request, call.started_ns, incoming)
         if traced is None:
-            untraced: Message = await make(call)
-            return untraced
+            return await self._watched(call, call.request, incoming, make(call))
         token = EVENTS.set(traced.events)
         try:
-            reply: Message = await make(call)
+            reply = await make(call)
         except BaseException as error:
             self._tracer.end(traced, error)
             raise
@@ -150,16 +187,19 @@ class TracedDispatcher(Dispatcher):
         self._tracer.end(traced, reply)
         return reply
 
-    def _new_limit(self, supervisor: Supervisor, now_ns: int) -> tuple[int, int]:
-        """Measure from when on a call of a server is slow; that is not known before it has made some calls."""
-        slow_ns = _NEVER
-        if self._slow != "off":
-            window = self._router.window_of(supervisor.record, now_ns)
-            slow_s = window.p99_s if self._slow == "p99" else window.p95_s
-            if window.count >= _FEWEST_CALLS and slow_s is not None:
-                slow_ns = math.ceil(slow_s * 1e9)
-        limit = self._limits[supervisor.server_id] = (slow_ns, now_ns + _FRESH_NS)
-        return limit
+    def _is_slow(self, supervisor: Supervisor, started_ns: int, ended_ns: int) -> bool:
+        """Tell whether a call was slow; that is not known before its server has taken some calls."""
+        limit = self._limits.get(supervisor.server_id)
+        if limit is None:
+            limit = self._limits[supervisor.server_id] = self._measured_limit(supervisor, ended_ns)
+        return ended_ns - started_ns >= limit
+
+    def _measured_limit(self, supervisor: Supervisor, now_ns: int) -> int:
+        if self._slow == "off":
+            return _NEVER
+        window = self._router.window_of(supervisor.record, now_ns)
+        slow_s = window.p99_s if self._slow == "p99" else window.p95_s
+        return _NEVER if slow_s is None or window.count < _FEWEST_CALLS else math.ceil(slow_s * 1e9)
 
     def forget(self, server_id: str) -> None:
         """Forget a server that was removed."""

@@ -9,8 +9,11 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags, TraceState
 
+from mcp_manager._core.call_ring import PastCall
 from mcp_manager._version import __version__
+from mcp_manager.calls.call_log import FlightRecord
 from mcp_manager.telemetry.conventions import SCHEMA_URL, SCOPE
+from mcp_manager.telemetry.details import details_of
 from mcp_manager.telemetry.propagation import Parent
 
 __all__ = ["ForeignSpan", "ForeignTracer"]
@@ -23,14 +26,21 @@ class ForeignTracer:
         self._tracer = provider.get_tracer(SCOPE, __version__, schema_url=SCHEMA_URL)
 
     def __call__(
-        self, name: str, attributes: dict[str, Any], parent: Parent | None, link: Parent | None, start_ns: int
+        self,
+        name: str,
+        place: Mapping[str, Any],
+        attributes: dict[str, Any],
+        parent: Parent | None,
+        link: Parent | None,
+        start_ns: int,
     ) -> ForeignSpan | None:
         """Start a span; ``None`` if the sampler refuses."""
         context = Context()
         if parent is not None:
             context = trace.set_span_in_context(NonRecordingSpan(_context_of(parent)), context)
         links = () if link is None else (Link(_context_of(link)),)
-        span = self._tracer.start_span(name, context, SpanKind.CLIENT, attributes, links, start_ns)
+        shown = {**place, **attributes}
+        span = self._tracer.start_span(name, context, SpanKind.CLIENT, shown, links, start_ns)
         return ForeignSpan(span, attributes) if span.is_recording() else None
 
 
@@ -40,6 +50,7 @@ class ForeignSpan:
     def __init__(self, span: trace.Span, attributes: dict[str, Any]) -> None:
         self._span = span
         self.attributes = attributes
+        self.record: PastCall | FlightRecord | None = None
         self.events: Sequence[tuple[str, int, Mapping[str, Any]]] = ()
         self.error: str | None = None
         context = span.get_span_context()
@@ -48,7 +59,7 @@ class ForeignSpan:
 
     def end(self, end_ns: int) -> None:
         """End the span, in nanoseconds since 1970."""
-        self._span.set_attributes(self.attributes)
+        self._span.set_attributes({**details_of(self.record), **self.attributes})
         for name, at_ns, told in self.events:
             self._span.add_event(name, told, at_ns)
         if self.error is not None:

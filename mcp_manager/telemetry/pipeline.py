@@ -7,7 +7,7 @@ import os
 import time
 import uuid
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -90,6 +90,7 @@ class Telemetry:
         self._metrics: MetricsExporter | None = None
         self._spans: SpanExporter | None = None
         self._sources: Sources | None = None
+        self._end_traces: Callable[[], object] = bool
         self.session_context = None if "traces" in destinations else trace_context
 
     @property
@@ -158,6 +159,7 @@ class Telemetry:
             weakref.finalize(self, self._spans.end).atexit = False
             self._spans.start()
         given, baggage = self._trace_context, self._config.propagate_baggage
+        self._end_traces = dispatcher.end
         dispatcher.trace(
             CallTracer(make_span, config, given, log, propagate_baggage=baggage),
             config,
@@ -173,6 +175,7 @@ class Telemetry:
 
     async def aclose(self, servers: Sequence[Supervisor]) -> None:
         """Export the last spans, and the last counts of these servers, which have ended; 3 s at most."""
+        self._end_traces()
         metrics, spans = self._metrics, self._spans
         self._metrics = self._spans = None
         ending = [] if metrics is None else [metrics.aclose(servers, _LAST_EXPORT_S)]

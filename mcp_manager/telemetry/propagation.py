@@ -22,6 +22,7 @@ _FORM: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})(
 _LONGEST_STATE: Final = 8_224
 _params_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _meta_decoder = msgspec.json.Decoder(dict[str, Any])
+_encode = msgspec.json.Encoder().encode
 
 
 class Parent(NamedTuple):
@@ -67,9 +68,9 @@ def with_context(request: Sendable, context: Mapping[str, str]) -> Sendable:
     assert isinstance(method_raw, bytes)
     params = request.params
     if params is None:
-        return Request(method_raw, b'{"_meta":' + msgspec.json.encode(context) + b"}")
+        return Request(method_raw, b'{"_meta":%b}' % _encode(context))
     if params.startswith(b'{"') and _META_MEMBER not in params and b"\\u" not in params:
-        return Request(method_raw, b'{"_meta":' + msgspec.json.encode(context) + b"," + params[1:])
+        return Request(method_raw, b'{"_meta":%b,%b' % (_encode(context), params[1:]))
     try:
         members = _params_decoder.decode(params)
         meta = _meta_decoder.decode(members.pop("_meta", b"{}"))

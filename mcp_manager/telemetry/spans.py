@@ -17,8 +17,11 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Encoded
 from opentelemetry.proto.trace.v1.trace_pb2 import SpanFlags, Status
 
+from mcp_manager._core.call_ring import PastCall
 from mcp_manager._version import __version__
+from mcp_manager.calls.call_log import FlightRecord
 from mcp_manager.telemetry.conventions import SCHEMA_URL, SCOPE
+from mcp_manager.telemetry.details import details_of
 from mcp_manager.telemetry.points import attribute
 from mcp_manager.telemetry.propagation import Parent
 from mcp_manager.telemetry.sender import Fate, Sender
@@ -47,8 +50,8 @@ class OwnSpan:
     ----------
     exporter
         Takes it at its end.
-    name, attributes
-        What it shows; attributes are added until the end.
+    name, place, attributes
+        What it shows: ``place`` is shared by the calls of a server, ``attributes`` are added until the end.
     parent, link
         The span that it is a child of, and another that it refers to.
     start_ns
@@ -56,14 +59,15 @@ class OwnSpan:
     """
 
     __slots__ = (
-        "_exporter", "attributes", "end_ns", "error", "events", "link", "name", "parent", "span_id", "start_ns",
-        "trace_id", "trace_state",
+        "_exporter", "attributes", "end_ns", "error", "events", "link", "name", "parent", "place", "record", "span_id",
+        "start_ns", "trace_id", "trace_state",
     )  # fmt: skip
 
     def __init__(
         self,
         exporter: SpanExporter,
         name: str,
+        place: Mapping[str, Any],
         attributes: dict[str, Any],
         parent: Parent | None,
         link: Parent | None,
@@ -71,6 +75,7 @@ class OwnSpan:
     ) -> None:
         self._exporter = exporter
         self.name = name
+        self.place = place
         self.attributes = attributes
         self.parent = parent
         self.link = link
@@ -79,6 +84,8 @@ class OwnSpan:
         self.span_id = getrandbits(64) or 1
         self.trace_id = parent.trace_id if parent is not None else getrandbits(128) or 1
         self.trace_state = parent.trace_state if parent is not None else ""
+        # What is kept of the call: the thread that exports makes attributes of it.
+        self.record: PastCall | FlightRecord | None = None
         self.events: Sequence[tuple[str, int, Mapping[str, Any]]] = ()
         # The description of the status, "" for an error without one; None if there was no error.
         self.error: str | None = None
@@ -193,7 +200,8 @@ def _encode(made: Encoded, span: OwnSpan) -> None:
         made.parent_span_id = span.parent.span_id.to_bytes(8)
         if span.parent.is_remote:
             made.flags |= SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
-    made.attributes.extend([attribute(name, value) for name, value in span.attributes.items()])
+    shown = {**span.place, **details_of(span.record), **span.attributes}
+    made.attributes.extend([attribute(name, value) for name, value in shown.items()])
     for name, at_ns, told in span.events:
         made.events.add(
             name=name, time_unix_nano=at_ns, attributes=[attribute(key, value) for key, value in told.items()]

@@ -12,8 +12,9 @@ from opentelemetry import trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 
+from mcp_manager._core.call_ring import PastCall
 from mcp_manager._core.jsonrpc import ERROR, Message
-from mcp_manager.calls.call_log import CallDetails, CallLog
+from mcp_manager.calls.call_log import CallLog, FlightRecord
 from mcp_manager.calls.traced import Event
 from mcp_manager.config import ServerConfig, TracesConfig
 from mcp_manager.errors import CallError
@@ -51,6 +52,7 @@ class Span(Protocol):
     span_id: int
     trace_state: str
     attributes: dict[str, Any]
+    record: PastCall | FlightRecord | None
     events: Sequence[tuple[str, int, Mapping[str, Any]]]
     error: str | None
 
@@ -58,11 +60,15 @@ class Span(Protocol):
 
 
 class SpanMaker(Protocol):
-    """Makes spans: our own ones, or those of the application's tracer; ``None`` if its sampler refuses."""
+    """Makes spans: our own ones, or those of the application's tracer; ``None`` if its sampler refuses.
+
+    ``place`` holds the attributes of the server, and must not be changed.
+    """
 
     def __call__(
         self,
         name: str,
+        place: Mapping[str, Any],
         attributes: dict[str, Any],
         parent: Parent | None,
         link: Parent | None,
@@ -166,7 +172,7 @@ class CallTracer:
         params = request.params
         parent = incoming.parent if incoming is not None else parse(given_in(params))
         name, attributes = self._shown(supervisor, method, params)
-        span = self._make_span(name, attributes, parent, None, time.time_ns())
+        span = self._make_span(name, self._place_of(supervisor), attributes, parent, None, time.time_ns())
         if span is None:
             return None, request if incoming is None else self.passed_on(request, incoming)
         told = {TRACEPARENT: traceparent(span.trace_id, span.span_id, sampled=True)}
@@ -220,14 +226,15 @@ class CallTracer:
         name, attributes = self._shown(supervisor, method, request.params)
         attributes[names.AFTERWARDS] = True
         link = None if incoming is None else incoming.parent
-        span = self._make_span(name, attributes, None, link, ended_at_ns - (times[1] - times[0]))
+        place, began_at_ns = self._place_of(supervisor), ended_at_ns - (times[1] - times[0])
+        span = self._make_span(name, place, attributes, None, link, began_at_ns)
         if span is not None:
             self._describe(TracedCall(span, supervisor, method, times[0], []), outcome)
             span.end(ended_at_ns)
 
     def _shown(self, supervisor: Supervisor, method: str, params: bytes | None) -> tuple[str, dict[str, Any]]:
         """Return the name and the attributes of the span of a call that has not ended."""
-        found = {names.METHOD: method, **self._place_of(supervisor)}
+        found: dict[str, Any] = {names.METHOD: method}
         is_tool_call = method == CALL_TOOL
         if params is None or not (is_tool_call or method == "prompts/get" or self._content_bytes):
             return method, found
@@ -258,12 +265,11 @@ class CallTracer:
     def _describe(self, call: TracedCall, outcome: Message | BaseException) -> None:
         """Say how a call ended."""
         span, supervisor = call.span, call.supervisor
-        details = self._log.details_of(supervisor.server_id, call.started_ns)
-        if details is not None:
-            _add_details(span.attributes, details)
+        span.record = record = self._log.found(supervisor.server_id, call.started_ns)
         masked = supervisor.template.secrets.masked
         if not isinstance(outcome, Message):
-            span.attributes[names.ERROR_TYPE] = details.status if details is not None else type(outcome).__name__
+            kind = record.status if isinstance(record, FlightRecord) else type(outcome).__name__
+            span.attributes[names.ERROR_TYPE] = kind
             message = type(outcome).__name__
             if isinstance(outcome, CallError):
                 span.attributes[names.DELIVERY], span.attributes[names.ATTEMPTS] = outcome.delivery, outcome.attempts
@@ -297,20 +303,6 @@ def _parent_in(context: Context) -> Parent | None:
         return None
     state = span.trace_state.to_header() if span.trace_state else ""
     return Parent(span.trace_id, span.span_id, span.trace_flags.sampled, state, span.is_remote)
-
-
-def _add_details(attributes: dict[str, Any], details: CallDetails) -> None:
-    attributes[names.ATTEMPTS], attributes[names.DELIVERY] = details.attempts, details.delivery
-    if details.instance is not None:
-        attributes[names.INSTANCE] = details.instance
-    if details.revision is not None:
-        attributes[names.PROTOCOL_VERSION] = details.revision
-    if details.circuit is not None:
-        attributes[names.CIRCUIT] = details.circuit
-    if details.queue_wait_s:
-        attributes[names.QUEUE_WAIT] = details.queue_wait_s
-    if details.hedged:
-        attributes[names.HEDGED] = True
 
 
 def _members(params: bytes) -> _Named:
