@@ -9,7 +9,7 @@ from mcp_manager._core.records cimport STATUSES, Series, Server
 from typing import NamedTuple
 
 from mcp_manager._core.call_ring import PastCall
-from mcp_manager._core.snapshots import OTHER_METHOD
+from mcp_manager._core.snapshots import OTHER_METHOD as _OTHER_METHOD
 
 cdef enum:
     LOWEST_EXPONENT = -20
@@ -90,7 +90,7 @@ def operations(Server server not None):
         for method, series in list(server.methods.items()):
             found.append(operation(<str> method, <Series> series))
     if server.other is not None:
-        found.append(operation(OTHER_METHOD, server.other))
+        found.append(operation(_OTHER_METHOD, server.other))
     return found
 
 

@@ -9,8 +9,6 @@ from collections.abc import Callable, Coroutine
 from random import random
 from typing import Any, Final
 
-from opentelemetry.context import get_current
-
 from mcp_manager._core.jsonrpc import ERROR, Message
 from mcp_manager._core.router import Router
 from mcp_manager.calls.affinity import Leased
@@ -53,8 +51,7 @@ class TracedDispatcher(Dispatcher):
         router
             Measures the latencies, from which it follows which calls are slow.
         asks
-            Whether the tracer must be asked for the trace of each caller, because OpenTelemetry's current context does
-            not tell.
+            Whether callers may be in a trace, so that the tracer must be asked for it.
         """
         self._tracer = tracer
         self._ratio = ratio
@@ -63,6 +60,9 @@ class TracedDispatcher(Dispatcher):
         self._slow = config.slow
         self._router = router
         self._asks = asks
+        # How many further calls are not traced, if no incoming trace decides.
+        self._left_out = 0
+        self._draw()
         # By server: from how many nanoseconds on a call is slow.
         self._limits: dict[str, int] = {}
         self._timer = asyncio.get_running_loop().call_later(_FRESH_S, self._measure_again)
@@ -83,10 +83,14 @@ class TracedDispatcher(Dispatcher):
         What that method does for most calls is repeated here: to await it would cost more than all of this.
         """
         incoming, given = None, request
-        context = get_current()
-        if context or self._asks:
-            incoming = self._tracer.incoming(context)
-        if random() < self._ratio if incoming is None else self._is_traced(incoming):
+        if self._asks:
+            incoming = self._tracer.incoming()
+        if incoming is None:
+            self._left_out -= 1
+            is_traced = self._left_out < 0 and self._draw()
+        else:
+            is_traced = self._is_traced(incoming)
+        if is_traced:
             return await self._traced(
                 Call(supervisor, method, request, started_ns, deadline_ns), incoming, self._make_plainly
             )
@@ -143,8 +147,7 @@ class TracedDispatcher(Dispatcher):
         return await super().call(call.supervisor, call.method, call.request, call.started_ns, call.deadline_ns)
 
     async def _perhaps_traced(self, call: Call, make: _Make) -> Message:
-        context = get_current()
-        incoming = self._tracer.incoming(context) if context or self._asks else None
+        incoming = self._tracer.incoming() if self._asks else None
         if random() < self._ratio if incoming is None else self._is_traced(incoming):
             return await self._traced(call, incoming, make)
         given = call.request
@@ -168,6 +171,16 @@ class TracedDispatcher(Dispatcher):
         if is_slow or (reply.kind == ERROR and self._traces_errors):
             self._tracer.after(call.supervisor, call.method, given, (call.started_ns, now_ns), incoming, reply)
         return reply
+
+    def _draw(self) -> bool:
+        """Draw how many calls are left out before the next that is traced; tell whether any is traced at all."""
+        if self._ratio <= 0.0:
+            self._left_out = _NEVER
+            return False
+        # The numbers of calls between those that would be drawn one by one (geometric distribution).
+        chance = 1.0 - random()
+        self._left_out = 0 if self._ratio >= 1.0 else int(math.log(chance) / math.log1p(-self._ratio))
+        return True
 
     def _is_traced(self, incoming: Incoming) -> bool:
         return incoming.parent.is_sampled if self._follows_parent else random() < self._ratio

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
-import uuid
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -48,6 +48,8 @@ def open_telemetry(config: TelemetryConfig, trace_context: TraceContext | None =
     if not isinstance(config, TelemetryConfig):
         raise ConfigError(f"telemetry must be a TelemetryConfig, not of type {type(config).__name__}")
     environment.check(config)
+    # Looked at before the modules are imported for this manager.
+    application_traces = "opentelemetry.context" in sys.modules
     signals: list[environment.Signal] = []
     if config.metrics and not environment.is_off(os.environ, "metrics"):
         signals.append("metrics")
@@ -55,9 +57,8 @@ def open_telemetry(config: TelemetryConfig, trace_context: TraceContext | None =
         signals.append("traces")
     if signals:
         _require_extra()
-    return Telemetry(
-        config, {each: environment.destination(config, os.environ, each) for each in signals}, trace_context
-    )
+    destinations = {each: environment.destination(config, os.environ, each) for each in signals}
+    return Telemetry(config, destinations, trace_context, application_traces=application_traces)
 
 
 class Telemetry:
@@ -71,6 +72,8 @@ class Telemetry:
         Where to, by signal; nothing else is exported.
     trace_context
         Returns the trace context of a manager's caller; ``None`` if OpenTelemetry's current context says it.
+    application_traces
+        Whether the application uses OpenTelemetry, so that its current context may hold a span.
 
     Attributes
     ----------
@@ -83,8 +86,11 @@ class Telemetry:
         config: TelemetryConfig,
         destinations: Mapping[environment.Signal, Destination],
         trace_context: TraceContext | None,
+        *,
+        application_traces: bool,
     ) -> None:
         self._config = config
+        self._application_traces = application_traces
         self._destinations = destinations
         self._trace_context = trace_context
         self._metrics: MetricsExporter | None = None
@@ -165,7 +171,7 @@ class Telemetry:
             config,
             environment.ratio(config.ratio, os.environ),
             router,
-            asks=given is not None,
+            asks=given is not None or self._application_traces,
         )
 
     def removed(self, supervisor: Supervisor) -> None:
@@ -194,7 +200,9 @@ def _require_extra() -> None:
 
 def resource_attributes() -> dict[str, Any]:
     """Return the attributes of the resource: our own, unless the variables ``OTEL_*`` say otherwise."""
-    from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415 - an optional package
+    import uuid  # noqa: PLC0415 - importing the package must not load it
+
+    from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415 - needs the extra
 
     own = {
         "service.name": _SERVICE,

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 from opentelemetry import trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
-from opentelemetry.context import Context
+from opentelemetry.context import Context, get_current
 
 from mcp_manager._core.call_ring import PastCall
 from mcp_manager._core.jsonrpc import ERROR, Message
@@ -144,11 +144,8 @@ class CallTracer:
 
     # Before a call
 
-    def incoming(self, context: Context) -> Incoming | None:
-        """Return the trace that the caller is in; ``None`` if it is in none.
-
-        ``context`` is OpenTelemetry's current context.
-        """
+    def incoming(self) -> Incoming | None:
+        """Return the trace that the caller is in; ``None`` if it is in none."""
         carried: Mapping[str, str] = {}
         if self._trace_context is not None:
             given = read_trace(self._trace_context)
@@ -156,6 +153,9 @@ class CallTracer:
             if self._propagate_baggage and BAGGAGE in given:
                 carried = {BAGGAGE: given[BAGGAGE]}
         else:
+            context = get_current()
+            if not context:
+                return None
             parent = _parent_in(context)
             if self._propagate_baggage and parent is not None:
                 carried = {}

@@ -20,6 +20,7 @@ from support.processes import unused_port
 from support.scripted import ScriptedServer
 
 from mcp_manager import CallError, ManagerConfig, McpManager, PyMcpManager, TelemetryConfig
+from mcp_manager.calls.dispatcher import Dispatcher
 from mcp_manager.telemetry import conventions as names
 from mcp_manager.telemetry import metrics as exporting
 from mcp_manager.telemetry import open_telemetry
@@ -325,10 +326,11 @@ async def test_a_forked_child_exports_nothing() -> None:
         assert len(collector.arrived) == 1
 
 
-async def test_a_manager_that_exports_nothing_starts_no_thread() -> None:
+async def test_a_manager_that_exports_nothing_has_the_usual_call_path_and_no_thread() -> None:
     with ScriptedServer() as server:
         async with McpManager() as manager:
             await manager.deploy("a", {"url": server.url, **CALM})
+            assert type(manager._dispatcher) is Dispatcher
             assert not [thread for thread in threading.enumerate() if thread.name == THREAD]
 
 
