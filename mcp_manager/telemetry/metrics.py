@@ -23,7 +23,7 @@ from mcp_manager.telemetry.places import place_of
 from mcp_manager.telemetry.points import Point, PointMaker, attribute, encoded
 from mcp_manager.telemetry.readings import Levels, Reading
 from mcp_manager.telemetry.sender import Fate, Sender
-from mcp_manager.telemetry.thread import ExportThread
+from mcp_manager.telemetry.thread import ExportThread, let_others_run
 from mcp_manager.types import CallStatus
 
 __all__ = ["MetricsExporter", "Sources"]
@@ -34,8 +34,8 @@ _MOST_POINTS: Final = 1_000
 """In one request."""
 _MOST_DEPARTED: Final = 10_000
 _WARN_EVERY_S: Final = 300.0
-# How many servers are read before the thread lets others run: about a millisecond of work.
-_SERVERS_AT_ONCE: Final = 8
+# How many points are made before the thread lets others run: about a millisecond of work.
+_POINTS_AT_ONCE: Final = 25
 
 
 class Sources:
@@ -207,17 +207,21 @@ class MetricsExporter:
         now_ns, seen = time.time_ns(), set()
         for reading, began_ns, ended_ns in departed:
             yield self._points_of(reading, (began_ns, ended_ns))
-        for number, supervisor in enumerate(servers):
-            if number % _SERVERS_AT_ONCE == 0:
-                # Without this, the thread keeps the interpreter's lock for 5 ms at a time.
-                time.sleep(0)
+        made = 0
+        for supervisor in servers:
+            if made >= _POINTS_AT_ONCE:
+                made = 0
+                let_others_run()
             try:
                 reading = sources.read(supervisor)
             except LookupError:
                 continue
             seen.add(supervisor.server_id)
             began_ns = self._server_began.setdefault(supervisor.server_id, self._collected_ns)
-            yield self._points_of(reading, (began_ns, now_ns))
+            points = self._points_of(reading, (began_ns, now_ns))
+            # Reading a server without calls takes time, too.
+            made += len(points) + 1
+            yield points
         for gone in self._attributes.keys() - seen:
             del self._attributes[gone]
         for gone in list(self._server_began.keys() - seen):

@@ -87,6 +87,7 @@ class Sender:
         while True:
             rest_s = ends - time.monotonic()
             if rest_s <= 0:
+                self.reason = "no time was left"
                 return Fate.NO_ANSWER, 0
             fate, rejected, wait_s = await self._post(session, body, rest_s)
             if fate not in (Fate.UNAVAILABLE, Fate.UNREACHABLE) or (ends_at is not None and wait_s is None):

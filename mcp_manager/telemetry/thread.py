@@ -10,12 +10,21 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-__all__ = ["THREAD_NAME", "ExportThread"]
+__all__ = ["THREAD_NAME", "ExportThread", "let_others_run"]
 
 _log = logging.getLogger(__name__)
 
 THREAD_NAME: Final = "mcp_manager telemetry"
 """What the names of all such threads begin with."""
+_MOMENT_S: Final = 0.0001
+
+
+def let_others_run() -> None:
+    """Give up the interpreter's lock for a moment, so that the loops of other threads are not late.
+
+    A sleep of 0 s would not do: this thread would mostly get the lock again before one that waits for it.
+    """
+    time.sleep(_MOMENT_S)
 
 
 class ExportThread:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from random import getrandbits
@@ -38,6 +39,8 @@ from mcp_manager.telemetry.propagation import (
 from mcp_manager.transports.base import Sendable
 
 __all__ = ["CallTracer", "Incoming", "Span", "SpanMaker", "TracedCall"]
+
+_log = logging.getLogger(__name__)
 
 _LONGEST_MESSAGE: Final = 256
 _MOST_SEARCHED: Final = 1_000_000
@@ -169,6 +172,16 @@ class CallTracer:
 
         There is no span if the application's sampler refuses.
         """
+        try:
+            return self._begun(supervisor, method, request, started_ns, incoming)
+        except Exception:
+            # Of the application's tracer, say: no call must fail because of it.
+            _log.exception("a span could not be made")
+            return None, request
+
+    def _begun(
+        self, supervisor: Supervisor, method: str, request: Sendable, started_ns: int, incoming: Incoming | None
+    ) -> tuple[TracedCall | None, Sendable]:
         params = request.params
         parent = incoming.parent if incoming is not None else parse(given_in(params))
         name, attributes = self._shown(supervisor, method, params)
@@ -194,14 +207,17 @@ class CallTracer:
 
     def end(self, call: TracedCall, outcome: Message | BaseException) -> None:
         """End the span of a call that got a reply or failed."""
-        span = call.span
-        if call.events:
-            span.events = [
-                (event.name, event.at_ns, {} if event.error is None else {names.ERROR_TYPE: event.error})
-                for event in call.events
-            ]
-        self._describe(call, outcome)
-        span.end(time.time_ns())
+        try:
+            span = call.span
+            if call.events:
+                span.events = [
+                    (event.name, event.at_ns, {} if event.error is None else {names.ERROR_TYPE: event.error})
+                    for event in call.events
+                ]
+            self._describe(call, outcome)
+            span.end(time.time_ns())
+        except Exception:
+            _log.exception("a span could not be ended")
 
     def after(
         self, supervisor: Supervisor, method: str, request: Sendable, times: tuple[int, int], incoming: Incoming | None,
@@ -222,15 +238,18 @@ class CallTracer:
         """
         if not self._tail.take():
             return
-        ended_at_ns = time.time_ns()
-        name, attributes = self._shown(supervisor, method, request.params)
-        attributes[names.AFTERWARDS] = True
-        link = None if incoming is None else incoming.parent
-        place, began_at_ns = self._place_of(supervisor), ended_at_ns - (times[1] - times[0])
-        span = self._make_span(name, place, attributes, None, link, began_at_ns)
-        if span is not None:
-            self._describe(TracedCall(span, supervisor, method, times[0], []), outcome)
-            span.end(ended_at_ns)
+        try:
+            ended_at_ns = time.time_ns()
+            name, attributes = self._shown(supervisor, method, request.params)
+            attributes[names.AFTERWARDS] = True
+            link = None if incoming is None else incoming.parent
+            place, began_at_ns = self._place_of(supervisor), ended_at_ns - (times[1] - times[0])
+            span = self._make_span(name, place, attributes, None, link, began_at_ns)
+            if span is not None:
+                self._describe(TracedCall(span, supervisor, method, times[0], []), outcome)
+                span.end(ended_at_ns)
+        except Exception:
+            _log.exception("a span could not be made")
 
     def _shown(self, supervisor: Supervisor, method: str, params: bytes | None) -> tuple[str, dict[str, Any]]:
         """Return the name and the attributes of the span of a call that has not ended."""

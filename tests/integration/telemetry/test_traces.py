@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from opentelemetry import baggage, context, trace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
@@ -335,6 +335,26 @@ async def test_the_provider_of_the_application_makes_the_spans(monkeypatch: pyte
         assert failed.attributes is not None
         assert failed.attributes[names.ERROR_TYPE] == "-32601"
         assert not failed.status.is_ok
+
+
+class Broken(SpanProcessor):
+    """Fails wherever it is called."""
+
+    def on_start(self, span: object, parent_context: object = None) -> None:
+        raise RuntimeError("no span")
+
+    def on_end(self, span: object) -> None:
+        raise RuntimeError("no end")
+
+
+async def test_a_tracer_of_the_application_that_fails_costs_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = TracerProvider(sampler=ALWAYS_ON, shutdown_on_exit=False)
+    provider.add_span_processor(Broken())
+    monkeypatch.setattr(exporting, "provider_of_application", lambda: provider)
+    with Collector() as collector, ScriptedServer() as server:
+        async with McpManager(fleet(collector, ratio=1.0)) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM})
+            assert text_of(await manager.execute_raw("a", echo("x"))) == "x"
 
 
 async def test_the_sampler_of_the_application_may_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
