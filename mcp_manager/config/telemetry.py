@@ -65,7 +65,8 @@ class TelemetryConfig(Settings, frozen=True, kw_only=True):
         ``OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE``, else ``cumulative``.
     buckets
         The buckets of durations: ``exponential``, or ``semconv`` for the fixed ones that the conventions advise, which
-        tell nothing below 10 ms.
+        tell nothing below 10 ms. Default: ``semconv`` if ``OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION``
+        is ``explicit_bucket_histogram``, else ``exponential``.
     propagate_baggage
         Whether the caller's ``baggage`` is passed on to servers with the trace context.
     """
@@ -75,7 +76,7 @@ class TelemetryConfig(Settings, frozen=True, kw_only=True):
     endpoint: str | None = None
     interval_s: PositiveSeconds | None = None
     temporality: Literal["cumulative", "delta"] | None = None
-    buckets: Literal["exponential", "semconv"] = "exponential"
+    buckets: Literal["exponential", "semconv"] | None = None
     propagate_baggage: bool = False
 
     @property

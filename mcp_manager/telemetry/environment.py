@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -13,7 +13,19 @@ import msgspec
 from mcp_manager.config.telemetry import TelemetryConfig
 from mcp_manager.errors import ConfigError
 
-__all__ = ["Destination", "check", "collector_url", "destination", "interval_s", "is_off", "ratio", "temporality"]
+__all__ = [
+    "Destination",
+    "SpanQueue",
+    "check",
+    "collector_url",
+    "destination",
+    "interval_s",
+    "is_exponential",
+    "is_off",
+    "ratio",
+    "span_queue",
+    "temporality",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -143,6 +155,33 @@ def temporality(config: TelemetryConfig, environment: Environment) -> Literal["c
         return config.temporality
     given = environment.get("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "").strip().lower()
     return "delta" if given in ("delta", "lowmemory") else "cumulative"
+
+
+def is_exponential(config: TelemetryConfig, environment: Environment) -> bool:
+    """Tell whether durations have exponential buckets."""
+    if config.buckets is not None:
+        return config.buckets == "exponential"
+    given = environment.get("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "").strip().lower()
+    return given != "explicit_bucket_histogram"
+
+
+class SpanQueue(NamedTuple):
+    """How spans wait for their export: seconds between two exports, spans that wait, and spans in one request."""
+
+    interval_s: float
+    most_waiting: int
+    most_at_once: int
+
+
+def span_queue(environment: Environment) -> SpanQueue:
+    """Return how spans wait for their export."""
+
+    def variable(name: str, default: float) -> float:
+        return _number(environment.get(name, ""), name) or default
+
+    waiting = max(int(variable("OTEL_BSP_MAX_QUEUE_SIZE", 2048)), 1)
+    at_once = max(int(variable("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512)), 1)
+    return SpanQueue(max(variable("OTEL_BSP_SCHEDULE_DELAY", 5000) / 1e3, _SHORTEST_S), waiting, min(at_once, waiting))
 
 
 def ratio(configured: float | None, environment: Environment) -> float:

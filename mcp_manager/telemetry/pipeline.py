@@ -135,7 +135,7 @@ class Telemetry:
             Sender(self._destinations["metrics"]),
             PointMaker(
                 is_delta=environment.temporality(config, os.environ) == "delta",
-                is_exponential=config.buckets == "exponential",
+                is_exponential=environment.is_exponential(config, os.environ),
             ),
             resource_of(resource),
             environment.interval_s(config, os.environ),
@@ -160,7 +160,8 @@ class Telemetry:
         if provider is not None:
             make_span = ForeignTracer(provider)
         else:
-            self._spans = SpanExporter(Sender(self._destinations["traces"]), resource_of(resource))
+            sender, queue = Sender(self._destinations["traces"]), environment.span_queue(os.environ)
+            self._spans = SpanExporter(sender, resource_of(resource), queue)
             make_span = partial(OwnSpan, self._spans)
             weakref.finalize(self, self._spans.end).atexit = False
             self._spans.start()

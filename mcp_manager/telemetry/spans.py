@@ -22,6 +22,7 @@ from mcp_manager._version import __version__
 from mcp_manager.calls.call_log import FlightRecord
 from mcp_manager.telemetry.conventions import SCHEMA_URL, SCOPE
 from mcp_manager.telemetry.details import details_of
+from mcp_manager.telemetry.environment import SpanQueue
 from mcp_manager.telemetry.points import attribute
 from mcp_manager.telemetry.propagation import Parent
 from mcp_manager.telemetry.sender import Fate, Sender
@@ -31,9 +32,6 @@ __all__ = ["OwnSpan", "SpanExporter", "provider_of_application"]
 
 _log = logging.getLogger(__name__)
 
-_MOST_WAITING: Final = 2_048
-_MOST_AT_ONCE: Final = 512
-_INTERVAL_S: Final = 5.0
 _WARN_EVERY_S: Final = 300.0
 
 
@@ -105,6 +103,8 @@ class SpanExporter:
         Sends the requests.
     resource
         Says whose spans they are.
+    queue
+        How they wait.
 
     Attributes
     ----------
@@ -112,11 +112,12 @@ class SpanExporter:
         How many spans were not exported.
     """
 
-    def __init__(self, sender: Sender, resource: Resource) -> None:
+    def __init__(self, sender: Sender, resource: Resource, queue: SpanQueue) -> None:
         self._sender = sender
         self._resource = resource
         self._waiting: deque[OwnSpan] = deque()
-        self._thread = ExportThread(self._export, _INTERVAL_S, "spans")
+        self._queue = queue
+        self._thread = ExportThread(self._export, queue.interval_s, "spans")
         self._warned_at = -_WARN_EVERY_S
         self.lost = 0
 
@@ -134,11 +135,11 @@ class SpanExporter:
 
     def add(self, span: OwnSpan) -> None:
         """Add a span that has ended."""
-        if len(self._waiting) >= _MOST_WAITING:
+        if len(self._waiting) >= self._queue.most_waiting:
             self._lose(1, "too many spans wait")
             return
         self._waiting.append(span)
-        if len(self._waiting) == _MOST_AT_ONCE:
+        if len(self._waiting) == self._queue.most_at_once:
             self._thread.wake()
 
     async def _export(self, ends_at: float | None) -> None:
@@ -146,7 +147,7 @@ class SpanExporter:
             async with self._sender.session() as session:
                 while self._waiting:
                     # They stay in the queue until their fate is known.
-                    batch = list(itertools.islice(self._waiting, _MOST_AT_ONCE))
+                    batch = list(itertools.islice(self._waiting, self._queue.most_at_once))
                     reached = await self._send(session, batch, ends_at)
                     for _ in batch:
                         self._waiting.popleft()

@@ -407,7 +407,9 @@ async def test_a_collector_that_is_gone_costs_no_call(caplog: pytest.LogCaptureF
 
 
 async def test_a_queue_that_is_full_drops_spans_and_counts_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporting, "_MOST_WAITING", 5)
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "5")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "600000")
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "0")
     with Collector() as collector, ScriptedServer() as server:
         async with McpManager(fleet(collector, ratio=1.0)) as manager:
             await manager.deploy("a", {"url": server.url, **CALM})

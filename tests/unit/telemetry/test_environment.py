@@ -72,6 +72,16 @@ def test_intervals_and_temporality() -> None:
     assert environment.temporality(PLAIN, {}) == "cumulative"
 
 
+def test_buckets_and_the_queue_of_spans() -> None:
+    explicit = {"OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": "explicit_bucket_histogram"}
+    assert environment.is_exponential(PLAIN, {})
+    assert not environment.is_exponential(PLAIN, explicit)
+    assert environment.is_exponential(TelemetryConfig(buckets="exponential"), explicit)
+    assert environment.span_queue({}) == (5.0, 2048, 512)
+    queue = {"OTEL_BSP_SCHEDULE_DELAY": "2000", "OTEL_BSP_MAX_QUEUE_SIZE": "100"}
+    assert environment.span_queue(queue) == (2.0, 100, 100)
+
+
 @pytest.mark.parametrize(
     ("configured", "variables", "ratio"),
     [
