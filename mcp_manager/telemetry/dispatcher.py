@@ -143,8 +143,8 @@ class TracedDispatcher(Dispatcher):
 
         return await self._perhaps_traced(call, ask_one), found[-1]
 
-    async def _make_plainly(self, call: Call) -> Message:
-        return await super().call(call.supervisor, call.method, call.request, call.started_ns, call.deadline_ns)
+    def _make_plainly(self, call: Call) -> Coroutine[Any, Any, Message]:
+        return super().call(call.supervisor, call.method, call.request, call.started_ns, call.deadline_ns)
 
     async def _perhaps_traced(self, call: Call, make: _Make) -> Message:
         incoming = self._tracer.incoming() if self._asks else None

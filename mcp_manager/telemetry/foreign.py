@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from opentelemetry import trace
@@ -27,29 +27,28 @@ class ForeignTracer:
 
     def __call__(
         self,
-        name: str,
-        place: Mapping[str, Any],
-        attributes: dict[str, Any],
+        shown: Callable[[], tuple[str, dict[str, Any]]],
         parent: Parent | None,
         link: Parent | None,
         start_ns: int,
     ) -> ForeignSpan | None:
         """Start a span; ``None`` if the sampler refuses."""
+        name, attributes = shown()
         context = Context()
         if parent is not None:
             context = trace.set_span_in_context(NonRecordingSpan(_context_of(parent)), context)
         links = () if link is None else (Link(_context_of(link)),)
-        shown = {**place, **attributes}
-        span = self._tracer.start_span(name, context, SpanKind.CLIENT, shown, links, start_ns)
-        return ForeignSpan(span, attributes) if span.is_recording() else None
+        span = self._tracer.start_span(name, context, SpanKind.CLIENT, attributes, links, start_ns)
+        return ForeignSpan(span) if span.is_recording() else None
 
 
 class ForeignSpan:
     """A span of the application's tracer; see :class:`~mcp_manager.telemetry.spans.OwnSpan`."""
 
-    def __init__(self, span: trace.Span, attributes: dict[str, Any]) -> None:
+    def __init__(self, span: trace.Span) -> None:
         self._span = span
-        self.attributes = attributes
+        self.attributes: dict[str, Any] = {}
+        self.finish: Callable[[], object] = bool
         self.record: PastCall | FlightRecord | None = None
         self.events: Sequence[tuple[str, int, Mapping[str, Any]]] = ()
         self.error: str | None = None
@@ -59,6 +58,7 @@ class ForeignSpan:
 
     def end(self, end_ns: int) -> None:
         """End the span, in nanoseconds since 1970."""
+        self.finish()
         self._span.set_attributes({**details_of(self.record), **self.attributes})
         for name, at_ns, told in self.events:
             self._span.add_event(name, told, at_ns)

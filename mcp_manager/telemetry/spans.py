@@ -6,7 +6,7 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import getrandbits
 from typing import Any, Final
 
@@ -48,8 +48,8 @@ class OwnSpan:
     ----------
     exporter
         Takes it at its end.
-    name, place, attributes
-        What it shows: ``place`` is shared by the calls of a server, ``attributes`` are added until the end.
+    shown
+        Returns its name, and its attributes at the beginning; called by the thread that exports.
     parent, link
         The span that it is a child of, and another that it refers to.
     start_ns
@@ -57,24 +57,22 @@ class OwnSpan:
     """
 
     __slots__ = (
-        "_exporter", "attributes", "end_ns", "error", "events", "link", "name", "parent", "place", "record", "span_id",
+        "_exporter", "attributes", "end_ns", "error", "events", "finish", "link", "parent", "record", "shown", "span_id",
         "start_ns", "trace_id", "trace_state",
     )  # fmt: skip
 
     def __init__(
         self,
         exporter: SpanExporter,
-        name: str,
-        place: Mapping[str, Any],
-        attributes: dict[str, Any],
+        shown: Callable[[], tuple[str, dict[str, Any]]],
         parent: Parent | None,
         link: Parent | None,
         start_ns: int,
     ) -> None:
         self._exporter = exporter
-        self.name = name
-        self.place = place
-        self.attributes = attributes
+        self.shown = shown
+        self.attributes: dict[str, Any] = {}
+        self.finish: Callable[[], object] = bool
         self.parent = parent
         self.link = link
         self.start_ns = start_ns
@@ -192,7 +190,9 @@ def encoded(spans: Sequence[OwnSpan], resource: Resource) -> bytes:
 
 
 def _encode(made: Encoded, span: OwnSpan) -> None:
-    made.name, made.kind = span.name, Encoded.SPAN_KIND_CLIENT
+    span.finish()
+    made.name, shown = span.shown()
+    made.kind = Encoded.SPAN_KIND_CLIENT
     made.trace_id, made.span_id = span.trace_id.to_bytes(16), span.span_id.to_bytes(8)
     made.trace_state = span.trace_state
     made.start_time_unix_nano, made.end_time_unix_nano = span.start_ns, max(span.end_ns, span.start_ns)
@@ -201,7 +201,7 @@ def _encode(made: Encoded, span: OwnSpan) -> None:
         made.parent_span_id = span.parent.span_id.to_bytes(8)
         if span.parent.is_remote:
             made.flags |= SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
-    shown = {**span.place, **details_of(span.record), **span.attributes}
+    shown = {**shown, **details_of(span.record), **span.attributes}
     made.attributes.extend([attribute(name, value) for name, value in shown.items()])
     for name, at_ns, told in span.events:
         made.events.add(

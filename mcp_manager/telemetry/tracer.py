@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from random import getrandbits
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -38,18 +39,31 @@ from mcp_manager.telemetry.propagation import (
 )
 from mcp_manager.transports.base import Sendable
 
-__all__ = ["CallTracer", "Incoming", "Span", "SpanMaker", "TracedCall"]
+__all__ = ["CallTracer", "Incoming", "Shown", "Span", "SpanMaker", "TracedCall"]
 
 _log = logging.getLogger(__name__)
 
 _LONGEST_MESSAGE: Final = 256
 _MOST_SEARCHED: Final = 1_000_000
+# Bytes of the params or the result of a call that may be kept until its span is exported.
+_MOST_KEPT: Final = 16 * 1024
 _MOST_SERVERS: Final = 1_024
 _baggage: Final = W3CBaggagePropagator()
 
 
+class Shown(NamedTuple):
+    """What a span shows from its beginning on."""
+
+    name: str
+    attributes: dict[str, Any]
+
+
 class Span(Protocol):
-    """A span under way."""
+    """A span under way.
+
+    ``attributes`` are those that are known at its end. ``finish`` adds to them and may be called at any time after the
+    end, on any thread.
+    """
 
     trace_id: int
     span_id: int
@@ -58,6 +72,7 @@ class Span(Protocol):
     record: PastCall | FlightRecord | None
     events: Sequence[tuple[str, int, Mapping[str, Any]]]
     error: str | None
+    finish: Callable[[], object]
 
     def end(self, end_ns: int) -> None: ...
 
@@ -65,17 +80,11 @@ class Span(Protocol):
 class SpanMaker(Protocol):
     """Makes spans: our own ones, or those of the application's tracer; ``None`` if its sampler refuses.
 
-    ``place`` holds the attributes of the server, and must not be changed.
+    ``shown`` may be called at any time later, on any thread.
     """
 
     def __call__(
-        self,
-        name: str,
-        place: Mapping[str, Any],
-        attributes: dict[str, Any],
-        parent: Parent | None,
-        link: Parent | None,
-        start_ns: int,
+        self, shown: Callable[[], Shown], parent: Parent | None, link: Parent | None, start_ns: int
     ) -> Span | None: ...
 
 
@@ -184,8 +193,8 @@ class CallTracer:
     ) -> tuple[TracedCall | None, Sendable]:
         params = request.params
         parent = incoming.parent if incoming is not None else parse(given_in(params))
-        name, attributes = self._shown(supervisor, method, params)
-        span = self._make_span(name, self._place_of(supervisor), attributes, parent, None, time.time_ns())
+        shown = self._later_shown(supervisor, method, params)
+        span = self._make_span(shown, parent, None, time.time_ns())
         if span is None:
             return None, request if incoming is None else self.passed_on(request, incoming)
         told = {TRACEPARENT: traceparent(span.trace_id, span.span_id, sampled=True)}
@@ -214,7 +223,7 @@ class CallTracer:
                     (event.name, event.at_ns, {} if event.error is None else {names.ERROR_TYPE: event.error})
                     for event in call.events
                 ]
-            self._describe(call, outcome)
+            self._conclude(call, outcome)
             span.end(time.time_ns())
         except Exception:
             _log.exception("a span could not be ended")
@@ -240,23 +249,28 @@ class CallTracer:
             return
         try:
             ended_at_ns = time.time_ns()
-            name, attributes = self._shown(supervisor, method, request.params)
-            attributes[names.AFTERWARDS] = True
+            shown = self._later_shown(supervisor, method, request.params)
             link = None if incoming is None else incoming.parent
-            place, began_at_ns = self._place_of(supervisor), ended_at_ns - (times[1] - times[0])
-            span = self._make_span(name, place, attributes, None, link, began_at_ns)
+            span = self._make_span(shown, None, link, ended_at_ns - (times[1] - times[0]))
             if span is not None:
-                self._describe(TracedCall(span, supervisor, method, times[0], []), outcome)
+                span.attributes[names.AFTERWARDS] = True
+                self._conclude(TracedCall(span, supervisor, method, times[0], []), outcome)
                 span.end(ended_at_ns)
         except Exception:
             _log.exception("a span could not be made")
 
-    def _shown(self, supervisor: Supervisor, method: str, params: bytes | None) -> tuple[str, dict[str, Any]]:
-        """Return the name and the attributes of the span of a call that has not ended."""
-        found: dict[str, Any] = {names.METHOD: method}
+    def _later_shown(self, supervisor: Supervisor, method: str, params: bytes | None) -> Callable[[], Shown]:
+        """Return what finds out later what the span of a call shows; large params are not kept for that."""
+        if params is None or len(params) <= _MOST_KEPT:
+            return partial(self._shown, supervisor, method, params)
+        found = self._shown(supervisor, method, params)
+        return lambda: found
+
+    def _shown(self, supervisor: Supervisor, method: str, params: bytes | None) -> Shown:
+        found: dict[str, Any] = {names.METHOD: method, **self._place_of(supervisor)}
         is_tool_call = method == CALL_TOOL
         if params is None or not (is_tool_call or method == "prompts/get" or self._content_bytes):
-            return method, found
+            return Shown(method, found)
         members = _members(params)
         target = members.name if is_tool_call or method == "prompts/get" else None
         if is_tool_call:
@@ -268,7 +282,7 @@ class CallTracer:
                 found[names.TOOL_ARGUMENTS] = self._content(supervisor, bytes(members.arguments))
             if members.uri is not None:
                 found[names.RESOURCE_URI] = supervisor.template.secrets.masked(members.uri)
-        return (method if target is None else f"{method} {target}"), found
+        return Shown(method if target is None else f"{method} {target}", found)
 
     def _place_of(self, supervisor: Supervisor) -> dict[str, Any]:
         config = supervisor.config
@@ -281,10 +295,18 @@ class CallTracer:
         self._places[supervisor.server_id] = config, found
         return found
 
+    def _conclude(self, call: TracedCall, outcome: Message | BaseException) -> None:
+        """Say how a call ended, later if not much must be kept for that."""
+        span = call.span
+        span.record = self._log.found(call.supervisor.server_id, call.started_ns)
+        if isinstance(outcome, Message) and outcome.kind != ERROR and len(outcome.result_buffer or b"") <= _MOST_KEPT:
+            if call.method == CALL_TOOL:
+                span.finish = partial(self._describe_result, span, call.supervisor, outcome.result_buffer or b"")
+        else:
+            self._describe(call, outcome)
+
     def _describe(self, call: TracedCall, outcome: Message | BaseException) -> None:
-        """Say how a call ended."""
-        span, supervisor = call.span, call.supervisor
-        span.record = record = self._log.found(supervisor.server_id, call.started_ns)
+        span, supervisor, record = call.span, call.supervisor, call.span.record
         masked = supervisor.template.secrets.masked
         if not isinstance(outcome, Message):
             kind = record.status if isinstance(record, FlightRecord) else type(outcome).__name__
