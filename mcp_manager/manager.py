@@ -203,9 +203,9 @@ class McpManager(Lifetime, ClientSide, FleetManagement, FleetTools, Observation,
         self._owner = background_task(self._own(), "own the manager")
         self._monitor.start()
         self._lag.start()
-        calls = self._dispatcher, self._call_log
-        self._telemetry.start(self._router, self._servers, calls, self._monitor.tally, self._lag)
         try:
+            calls = self._dispatcher, self._call_log
+            self._telemetry.start(self._router, self._servers, calls, self._monitor.tally, self._lag)
             await self._fleet.deploy_all(self._config.servers)
         except BaseException:
             await self.stop()

@@ -7,8 +7,10 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
+
+from mcp_manager.runtime.background import background_task
 
 __all__ = ["THREAD_NAME", "ExportThread", "let_others_run"]
 
@@ -42,7 +44,9 @@ class ExportThread:
         What is exported, for the name of the thread and the log.
     """
 
-    def __init__(self, export: Callable[[float | None], Awaitable[None]], interval_s: float, what: str) -> None:
+    def __init__(
+        self, export: Callable[[float | None], Coroutine[Any, Any, None]], interval_s: float, what: str
+    ) -> None:
         self._export = export
         self._interval_s = interval_s
         self._what = what
@@ -100,9 +104,9 @@ class ExportThread:
             self._woken.clear()
             if self._is_ending:
                 break
-            export = asyncio.ensure_future(self._export(None))
+            export = background_task(self._export(None), "export telemetry")
             while not export.done() and not self._is_ending:
-                woken = asyncio.ensure_future(self._woken.wait())
+                woken = background_task(self._woken.wait(), "wait for the end of telemetry")
                 await asyncio.wait({export, woken}, return_when=asyncio.FIRST_COMPLETED)
                 woken.cancel()
                 if not export.done():

@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
 from support import faults
 from support.calls import CALM, echo, text_of
-from support.collector import Collector, attributes
+from support.collector import Answer, Collector, attributes
 from support.forking import in_child
 from support.processes import unused_port
 from support.scripted import ScriptedServer
@@ -409,14 +409,17 @@ async def test_a_collector_that_is_gone_costs_no_call(caplog: pytest.LogCaptureF
 async def test_a_queue_that_is_full_drops_spans_and_counts_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "5")
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "600000")
-    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "0")
+    released = threading.Event()
     with Collector() as collector, ScriptedServer() as server:
+        # Spans wait until their fate is known.
+        collector.script(Answer(hold=released))
         async with McpManager(fleet(collector, ratio=1.0)) as manager:
             await manager.deploy("a", {"url": server.url, **CALM})
             for _ in range(8):
                 await manager.execute_raw("a", echo("x"))
             exporter: Any = manager._telemetry._spans
             assert exporter.lost == 3
+            released.set()
         assert len(spans(collector)) == 5
 
 
