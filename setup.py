@@ -39,6 +39,7 @@ MODULES = (
     "tool_calls",
     "call_ring",
     "exposition",
+    "readings",
     "call_path",
     "permanence",
 )

@@ -36,8 +36,10 @@ if TYPE_CHECKING:
         RetryBudgetConfig,
         RetryConfig,
         ServerConfig,
+        TelemetryConfig,
         TlsConfig,
         ToolsConfig,
+        TracesConfig,
         load_manager_config,
     )
     from mcp_manager.errors import (
@@ -258,6 +260,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "StderrLines",
     "Task",
     "TaskError",
+    "TelemetryConfig",
     "TextContent",
     "TlsConfig",
     "TokenStore",
@@ -271,6 +274,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "ToolUseContent",
     "ToolsChanged",
     "ToolsConfig",
+    "TracesConfig",
     "UnknownContent",
     "UrlElicitationRequiredError",
     "WatchedFile",
@@ -299,7 +303,7 @@ _MODULE_OF = {
         "mcp_manager.config": (
             "AuthConfig BalancingConfig BreakerConfig DiscoveryConfig FallbackConfig HealthConfig HedgeConfig "
             "LimitsConfig ManagerConfig RateConfig RestartConfig RetryBudgetConfig RetryConfig ServerConfig "
-            "TlsConfig ToolsConfig load_manager_config"
+            "TelemetryConfig TlsConfig ToolsConfig TracesConfig load_manager_config"
         ),
         "mcp_manager.calls.call_log": "FlightRecord",
         "mcp_manager.calls.for_caller": "ForCaller",

@@ -16,7 +16,6 @@ from mcp_manager.auth.options import AuthOptions
 from mcp_manager.calls.affinity import Affinity
 from mcp_manager.calls.call import ANYWHERE, Call, Where
 from mcp_manager.calls.call_log import CallLog
-from mcp_manager.calls.dispatcher import Dispatcher
 from mcp_manager.calls.for_caller import CallsForCallers
 from mcp_manager.calls.routing import Routing
 from mcp_manager.config import ManagerConfig, arguments
@@ -51,6 +50,7 @@ from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.session import ProgressCallback, ProgressReports
 from mcp_manager.session.handlers import HandlerMap, Handlers, Roots
 from mcp_manager.session.host import HostApplication
+from mcp_manager.telemetry import open_telemetry
 from mcp_manager.transports.base import Request
 from mcp_manager.types import Selector
 from mcp_manager.verbs.client_side import ClientSide
@@ -138,13 +138,14 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
         self._url_elicitations = UrlElicitations(handlers.get(ELICIT) if is_asked_by_url else None, _CLOCK)
         self._tools = ToolCache(self._list_tools, self._stamp, _CLOCK, self._config.list_timeout_s)
         self._events = EventFeed(arguments.as_callback(on_state_change, "on_state_change"))
+        self._telemetry = open_telemetry(self._config.telemetry, trace_context)
         host = HostApplication(
             identity=client_identity(self._config, handlers, capabilities),
             handlers=listeners,
             clock=_CLOCK,
             handler_timeout_s=self._config.handler_timeout_s,
             listened=frozenset(handlers),
-            trace_context=trace_context,
+            trace_context=self._telemetry.session_context,
             began=self._tools.began,
             # The context in which the manager was made: a server's own requests and notifications belong to no call.
             context=copy_context(),
@@ -158,7 +159,7 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
         self._monitor = HealthMonitor(self._router, _CLOCK, concurrency=self._config.probe_concurrency)
         self._affinity = Affinity(self._router)
         self._call_log = CallLog(self._config.flight_records, self._router, _CLOCK, time.time)
-        self._dispatcher = Dispatcher(
+        self._dispatcher = self._telemetry.dispatcher_type(
             self._router,
             self._monitor,
             _CLOCK,
@@ -211,6 +212,8 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
         self._monitor.start()
         self._lag.start()
         try:
+            calls = self._dispatcher, self._call_log
+            self._telemetry.start(self._router, self._servers, calls, self._monitor.tally, self._lag)
             await self._fleet.deploy_all(self._config.servers)
         except BaseException:
             await self.stop()
@@ -272,6 +275,7 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
         await end_all(supervisors, 0.0 if hurried else self._config.shutdown_timeout_s)
         await finish(self._http.aclose(), "close the connections")
         await finish(self._events.aclose(), "end the events")
+        await finish(self._telemetry.aclose(supervisors), "end the telemetry")
         self._lag.close()
         self._phase = Phase.STOPPED
 
@@ -444,7 +448,9 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
     def _supervisor_of(self, server_id: str) -> Supervisor:
         return self._fleet.supervisor_of(server_id)
 
-    def _removed(self, server_id: str) -> None:
+    def _removed(self, supervisor: Supervisor) -> None:
+        server_id = supervisor.server_id
+        self._telemetry.removed(supervisor)
         self._tools.forget(server_id)
         self._dispatcher.forget(server_id)
         self._url_elicitations.forget(server_id)

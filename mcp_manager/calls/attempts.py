@@ -21,6 +21,7 @@ from mcp_manager.calls.error_counts import CallErrors
 from mcp_manager.calls.latencies import Latencies
 from mcp_manager.calls.recovery_counts import Recoveries
 from mcp_manager.calls.tool_access import ToolAccess
+from mcp_manager.calls.traced import note_event
 from mcp_manager.config import ManagerConfig
 from mcp_manager.errors import (
     AuthError,
@@ -293,6 +294,7 @@ class Attempts:
                 raise lost
             call.tries = 2
             self.recoveries.count(call.server_id, "retry")
+            note_event("resend", lost)
             reply = await instance.call_again(session, lost, call.request, call.deadline_ns, call.progress)
         finally:
             # An exception's traceback holds this frame.

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 
 from mcp_manager._core.call_ring import CallRing, PastCall
+from mcp_manager._core.readings import past_call
 from mcp_manager._core.records import Lease
 from mcp_manager._core.router import Router
 from mcp_manager.calls.call import Call
@@ -121,7 +122,8 @@ class CallLog:
         self._wall_clock = wall_clock
         # The compiled call path writes to it.
         self.ring = CallRing(capacity) if capacity else None
-        self._unusual: deque[tuple[int, FlightRecord]] = deque(maxlen=capacity)
+        # When they ended, the records, and when they began.
+        self._unusual: deque[tuple[int, FlightRecord, int]] = deque(maxlen=capacity)
         # The dumps of the last minute: their time, and the server.
         self._dumps: deque[tuple[int, str]] = deque()
         self._left_out = 0
@@ -221,7 +223,7 @@ class CallLog:
             error=type(error).__name__ if error is not None else None,
             **details,
         )
-        self._unusual.append((ended_ns, record))
+        self._unusual.append((ended_ns, record, started_ns))
         expected = self._expected.pop(server_id, None)
         if expected is not None:
             self.anomaly(server_id, expected)
@@ -235,6 +237,18 @@ class CallLog:
     def records(self) -> list[FlightRecord]:
         """Return the records, in the order in which the calls ended."""
         return [record for _, record in self._merged()]
+
+    def found(self, server_id: str, started_ns: int) -> PastCall | FlightRecord | None:
+        """Return what is kept of a server's latest call that began at ``started_ns``; ``None`` if it was not recorded."""
+        if self.ring is None:
+            return None
+        ordinary = past_call(self.ring, server_id, started_ns)
+        if ordinary is not None:
+            return ordinary
+        for _, record, began_ns in reversed(self._unusual):
+            if began_ns == started_ns and record.server_id == server_id:
+                return record
+        return None
 
     def anomaly(self, server_id: str, what: str, *, after_next: bool = False) -> None:
         """Log the latest records of a server: at most once a minute for each server, and ten times a minute in all.
@@ -281,7 +295,7 @@ class CallLog:
             for each in self.ring.past_calls()
             if server_id is None or each.server_id == server_id
         ]
-        merged += [each for each in tuple(self._unusual) if server_id is None or each[1].server_id == server_id]
+        merged += [each[:2] for each in tuple(self._unusual) if server_id is None or each[1].server_id == server_id]
         return sorted(merged, key=lambda each: each[0])
 
     def _record(self, call: PastCall) -> FlightRecord:

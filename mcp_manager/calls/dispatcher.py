@@ -119,7 +119,7 @@ class Dispatcher:
         """
         if supervisor.tool_checks is not None:
             if method == LIST_TOOLS:
-                return await self.make(Call(supervisor, method, request, started_ns, deadline_ns))
+                return await self._make_checked(Call(supervisor, method, request, started_ns, deadline_ns))
             self._check_tool(supervisor, method, request, started_ns)
         may_go_direct = method not in KEPT_BY_SESSION
         direct = self._begin(supervisor.record, method, request if may_go_direct else None, started_ns, deadline_ns)
@@ -140,20 +140,20 @@ class Dispatcher:
             if reply is not None:
                 return reply
         call = Call(supervisor, method, request, started_ns, deadline_ns)
-        try:
-            try:
-                return await self._attempts.carry(call, Leased(direct.lease), Landing(direct, answer))
-            finally:
-                # An exception's traceback holds this frame.
-                del answer
-        except CallError as error:
-            return await self._recover(call, direct.lease, error)
+        finishing = self._finish(call, Landing(direct, answer))
+        # An exception's traceback holds this frame.
+        del answer
+        return await finishing
 
     async def make(self, call: Call) -> Message:
         """Make a call that is never sent by the compiled path: with a key, with progress, or repeated after a URL visit.
 
         Otherwise the same as :meth:`call`.
         """
+        return await self._make_checked(call)
+
+    async def _make_checked(self, call: Call) -> Message:
+        """Make a call in Python alone, with the rules of its server's tools applied to request and reply."""
         if call.supervisor.tool_checks is not None:
             self._check_tool(call.supervisor, call.method, call.request, call.started_ns)
         if call.where.key is None:
@@ -188,6 +188,17 @@ class Dispatcher:
         if call.supervisor.tool_checks is not None:
             self._access.check(call.supervisor, call.method, call.request.params)
         await self._attempts.notify(call)
+
+    async def _finish(self, call: Call, landing: Landing) -> Message:
+        """Finish a call that the compiled path has sent and cannot finish itself."""
+        lease = landing.direct.lease
+        carrying = self._attempts.carry(call, Leased(lease), landing)
+        # An exception's traceback may hold this frame.
+        del landing
+        try:
+            return await carrying
+        except CallError as error:
+            return await self._recover(call, lease, error)
 
     async def _make_leased(self, call: Call, leased: Leased) -> Message:
         """Finish a call whose request was not sent yet: wait for a slot, make the attempts, recover from a failure."""

@@ -16,6 +16,7 @@ from mcp_manager.calls.attempts import Attempts
 from mcp_manager.calls.availability import has_other
 from mcp_manager.calls.call import Call
 from mcp_manager.calls.retry_rules import cover_all_attempts, may_be_repeated
+from mcp_manager.calls.traced import note_event
 from mcp_manager.config import HedgeConfig
 from mcp_manager.errors import CallError
 from mcp_manager.protocol.safety import CONTENT, LISTS
@@ -157,6 +158,7 @@ class HedgedCalls:
                 hedge = self._lease(call, lease)
                 if hedge is not None:
                     self._attempts.recoveries.count(server_id, "hedge")
+                    note_event("hedge", failure)
                     leases.append(hedge)
                     tasks.append(background_task(self._attempts.carry(call.hedged(), Leased(hedge)), "hedge"))
                     tasks[-1].add_done_callback(read_failure)

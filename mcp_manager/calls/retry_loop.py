@@ -23,6 +23,7 @@ from mcp_manager.calls.retry_rules import (
     pause_s,
     way_to_repeat,
 )
+from mcp_manager.calls.traced import note_event
 from mcp_manager.config import RetryConfig
 from mcp_manager.errors import CallError, SessionLostError
 from mcp_manager.types import CallStatus, Rejection
@@ -92,6 +93,7 @@ class Retries:
                 try:
                     leased = await self._attempts.admitted(call, leased, choice)
                     self._attempts.recoveries.count(call.server_id, "retry")
+                    note_event("retry", error)
                     return await self._attempts.carry(call, leased), leased.lease
                 except CallError as failure:
                     if leased.lease.rejection and not lease.rejection:

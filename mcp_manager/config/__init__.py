@@ -18,6 +18,7 @@ from mcp_manager.config.resilience import (
     RetryBudgetConfig,
     RetryConfig,
 )
+from mcp_manager.config.telemetry import TelemetryConfig, TracesConfig
 from mcp_manager.config.tls import TlsConfig
 from mcp_manager.config.tools import ToolsConfig
 
@@ -36,8 +37,10 @@ __all__ = [
     "RetryBudgetConfig",
     "RetryConfig",
     "ServerConfig",
+    "TelemetryConfig",
     "TlsConfig",
     "ToolsConfig",
+    "TracesConfig",
     "check_server_config",
     "load_manager_config",
     "parse_server_config",

@@ -21,6 +21,7 @@ from mcp_manager.config.resilience import (
     RetryBudgetConfig,
     RetryConfig,
 )
+from mcp_manager.config.telemetry import TelemetryConfig
 from mcp_manager.config.tls import TlsConfig
 from mcp_manager.config.tools import ToolsConfig
 
@@ -251,6 +252,8 @@ class ManagerConfig(Settings, frozen=True, kw_only=True):
     max_tool_series
         How many tools, over all servers, have metrics of their own: those that were used most recently. The rest of a
         server's tools are counted together, as ``_other``. 0 counts no tools.
+    telemetry
+        What is exported to an OpenTelemetry collector, see :class:`TelemetryConfig`.
     client_name, client_version
         How the manager identifies itself in the MCP handshake and in ``User-Agent``: 1 to 256 printable ASCII
         characters.
@@ -272,5 +275,6 @@ class ManagerConfig(Settings, frozen=True, kw_only=True):
     retry_budget: RetryBudgetConfig = RetryBudgetConfig(min_per_s=100.0)
     flight_records: Annotated[int, Meta(ge=0, le=1_000_000)] = 256
     max_tool_series: Annotated[int, Meta(ge=0, le=1_000_000)] = 1_000
+    telemetry: TelemetryConfig = TelemetryConfig()
     client_name: str = "mcp-manager"
     client_version: str = __version__

@@ -67,7 +67,7 @@ class Fleet:
     monitor
         Probes and judges the servers.
     on_removed
-        Called with the id of a server that was removed and not deployed again.
+        Called with a server that was removed and has ended, unless its id is in use again.
     clock
         Returns monotonic nanoseconds.
 
@@ -88,7 +88,7 @@ class Fleet:
         assembly: Assembly,
         router: Router,
         monitor: HealthMonitor,
-        on_removed: Callable[[str], None],
+        on_removed: Callable[[Supervisor], None],
         clock: Callable[[], int],
     ) -> None:
         self._assembly = assembly
@@ -360,7 +360,7 @@ class Fleet:
             await self._end(supervisor, grace_s)
         finally:
             if server_id not in self.servers:
-                self._on_removed(server_id)
+                self._on_removed(supervisor)
 
     async def _end(self, supervisor: Supervisor, grace_s: float) -> None:
         """End a supervisor that was removed from the servers; until then :meth:`take_all` returns it."""

@@ -21,7 +21,8 @@ CACHEABLE: Final = LISTS | {READ_RESOURCE, "server/discover"}
 # A longer lifetime is shortened to a day, so that a server's mistake does not stay cached.
 _LONGEST_MS: Final = 86_400_000
 _TTL_MEMBER: Final = b'"ttlMs"'
-_PROGRESS_TOKEN: Final = "progressToken"
+# Members of a request's _meta that cannot affect the answer.
+_HARMLESS: Final = frozenset({"progressToken", "traceparent", "tracestate", "baggage"})
 _ROUND_MEMBERS: Final = frozenset({"inputResponses", "requestState"})
 
 _params_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -50,7 +51,7 @@ def cache_key(method: str, params: bytes | None) -> tuple[Any, ...] | None:
     """Return the cache key of a request, ``None`` if its result must not be cached.
 
     Parameters that differ in any byte have different keys. Not cached are answers to requests that carry input of an
-    earlier round, or whose ``_meta`` holds anything but a progress token, because that may affect the answer.
+    earlier round, or whose ``_meta`` holds anything but a progress token and a trace context, because that may affect the answer.
     """
     if method not in CACHEABLE:
         return None
@@ -59,7 +60,7 @@ def cache_key(method: str, params: bytes | None) -> tuple[Any, ...] | None:
         meta = _params_decoder.decode(members.pop("_meta", b"{}"))
     except (msgspec.DecodeError, RecursionError):
         return None
-    if meta.keys() - {_PROGRESS_TOKEN} or members.keys() & _ROUND_MEMBERS:
+    if meta.keys() - _HARMLESS or members.keys() & _ROUND_MEMBERS:
         return None
     return method, *((name, bytes(members[name])) for name in sorted(members))
 

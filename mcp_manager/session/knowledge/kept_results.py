@@ -27,6 +27,9 @@ class _Judged(msgspec.Struct, rename="camel"):
 
 _judged_decoder = JsonDecoder(_Judged)
 
+# Members of a request's _meta that cannot affect the answer.
+_HARMLESS: Final = ("progressToken", "traceparent", "tracestate", "baggage")
+
 
 class KeptResults:
     """Keep the last result of each request: at most 1,000 results and 8 MiB."""
@@ -73,13 +76,14 @@ class KeptResults:
 
 
 def _key(method: str, params: bytes | None) -> Key | None:
-    """Return a key that equal requests share, whatever their formatting and progress token; ``None`` if invalid."""
+    """Return a key that equal requests share, whatever their formatting, progress token and trace context; ``None`` if invalid."""
     try:
         decoded: Any = orjson.loads(params) if params else None
     except orjson.JSONDecodeError:
         return None
     if isinstance(decoded, dict) and isinstance(decoded.get("_meta"), dict):
-        decoded["_meta"].pop("progressToken", None)
+        for name in _HARMLESS:
+            decoded["_meta"].pop(name, None)
         if not decoded["_meta"]:
             del decoded["_meta"]
     return method, orjson.dumps(decoded, option=orjson.OPT_SORT_KEYS)

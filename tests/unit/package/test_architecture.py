@@ -23,6 +23,7 @@ PARTS = (
     "__init__",
     "bindings",
     "manager",
+    "telemetry",
     "observe",
     "calls",
     "fleet",
@@ -232,11 +233,16 @@ def test_importing_the_package_alone_loads_none_of_its_parts() -> None:
 
 @pytest.mark.parametrize("name", ["McpManager", "PyMcpManager"])
 def test_a_manager_loads_nothing_that_waits_until_it_is_used(name: str) -> None:
-    parts = {"mcp_manager.cli", "mcp_manager.observe.metrics", "mcp_manager.auth.oauth"}
+    parts = {
+        "mcp_manager.cli",
+        "mcp_manager.observe.metrics",
+        "mcp_manager.auth.oauth",
+        "mcp_manager.telemetry.metrics",
+    }
     assert {part for part in parts if importlib.util.find_spec(part) is None} == set()
     heavy = parts | set(
         "aiohttp yarl prometheus_client http.server jsonschema_rs joserfc cryptography dns tomllib uvloop argparse click rich"
-        " pydantic httpx mcp".split()
+        " pydantic httpx mcp opentelemetry google.protobuf".split()
     )
     code = f"import sys; from mcp_manager import {name}; print(sorted({heavy!r} & set(sys.modules)))"
     assert run_python(code) == "[]"

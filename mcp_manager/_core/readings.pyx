@@ -1,0 +1,112 @@
+"""Readings of the core's records for exporters: latencies in OpenTelemetry's layout, and single past calls."""
+
+from libc.stdint cimport INT64_MAX, int64_t, uint64_t, uint32_t
+
+from mcp_manager._core.call_ring cimport CallRing, Entry
+from mcp_manager._core.histogram cimport OCTAVES, Buckets
+from mcp_manager._core.records cimport STATUSES, Series, Server
+
+from typing import NamedTuple
+
+from mcp_manager._core.call_ring import PastCall
+from mcp_manager._core.snapshots import OTHER_METHOD as _OTHER_METHOD
+
+cdef enum:
+    LOWEST_EXPONENT = -20
+
+
+class Distribution(NamedTuple):
+    scale: int
+    count: int
+    sum_ns: int
+    min_ns: int
+    max_ns: int
+    zero_count: int
+    offset: int
+    counts: list
+
+
+class Operation(NamedTuple):
+    method: str
+    statuses: tuple
+    durations: Distribution
+
+
+cdef object distribution(Buckets* buckets):
+    """Return the buckets from the first to the last that is not empty; durations above 2**8 s count as just above."""
+    cdef list counts = []
+    cdef int size = 1 << buckets.schema
+    cdef int octave, sub
+    cdef int empty = 0
+    cdef int first = 0
+    cdef uint64_t count
+    for octave in range(OCTAVES):
+        if buckets.pages[octave] == NULL:
+            empty += size
+            continue
+        for sub in range(size):
+            if (buckets.wide >> octave) & 1:
+                count = (<uint64_t*> buckets.pages[octave])[sub]
+            else:
+                count = (<uint32_t*> buckets.pages[octave])[sub]
+            if count == 0:
+                empty += 1
+                continue
+            if not counts:
+                first = (octave + LOWEST_EXPONENT) * size + sub
+            else:
+                counts.extend([0] * empty)
+            empty = 0
+            counts.append(count)
+    if buckets.overflow:
+        if not counts:
+            first = (OCTAVES + LOWEST_EXPONENT) * size
+        else:
+            counts.extend([0] * empty)
+        counts.append(buckets.overflow)
+    return Distribution(
+        buckets.schema,
+        buckets.count,
+        buckets.sum_ns,
+        buckets.min_ns if buckets.min_ns != INT64_MAX else 0,
+        buckets.max_ns,
+        buckets.underflow,
+        first,
+        counts,
+    )
+
+
+cdef object operation(str method, Series series):
+    return Operation(
+        method,
+        tuple([series.counts[status] for status in range(STATUSES)]),
+        distribution(&series.latency.buckets),
+    )
+
+
+def operations(Server server not None):
+    cdef list found = []
+    if server.methods is not None:
+        for method, series in list(server.methods.items()):
+            found.append(operation(<str> method, <Series> series))
+    if server.other is not None:
+        found.append(operation(_OTHER_METHOD, server.other))
+    return found
+
+
+def probes(Server server not None):
+    return server.health_successes, server.health_failures
+
+
+def past_call(CallRing ring not None, str server_id not None, int64_t started_ns):
+    cdef Py_ssize_t position = ring.following
+    cdef Entry* entry
+    for _ in range(ring.held):
+        position = (position if position > 0 else ring.capacity) - 1
+        entry = &ring.entries[position]
+        if entry.started_ns == started_ns and <str> entry.server_id == server_id:
+            return PastCall(
+                <str> entry.server_id, <str> entry.method, ring.labels[position], entry.started_ns, entry.ended_ns,
+                entry.inflight, entry.circuit, entry.status,
+            )
+    return None

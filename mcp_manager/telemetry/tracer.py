@@ -1,0 +1,360 @@
+"""Traces calls: it makes their spans, and says what the servers are told of them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from random import getrandbits
+from typing import Any, Final, NamedTuple, Protocol
+
+import msgspec
+from opentelemetry import trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context import Context, get_current
+
+from mcp_manager._core.call_ring import PastCall
+from mcp_manager._core.jsonrpc import ERROR, Message
+from mcp_manager.calls.call_log import CallLog, FlightRecord
+from mcp_manager.calls.traced import Event
+from mcp_manager.config import ServerConfig, TracesConfig
+from mcp_manager.errors import CallError
+from mcp_manager.protocol.envelope import TraceContext, read_trace
+from mcp_manager.protocol.methods import CALL_TOOL
+from mcp_manager.protocol.rpc_error import read_error
+from mcp_manager.servers.supervisor import Supervisor
+from mcp_manager.telemetry import conventions as names
+from mcp_manager.telemetry.allowance import Allowance
+from mcp_manager.telemetry.places import place_of
+from mcp_manager.telemetry.propagation import (
+    BAGGAGE,
+    TRACEPARENT,
+    TRACESTATE,
+    Parent,
+    given_in,
+    parse,
+    traceparent,
+    with_context,
+)
+from mcp_manager.transports.base import Sendable
+
+__all__ = ["CallTracer", "Incoming", "Shown", "Span", "SpanMaker", "TracedCall"]
+
+_log = logging.getLogger(__name__)
+
+_LONGEST_MESSAGE: Final = 256
+_MOST_SEARCHED: Final = 1_000_000
+# Bytes of the params or the result of a call that may be kept until its span is exported.
+_MOST_KEPT: Final = 16 * 1024
+_MOST_SERVERS: Final = 1_024
+_baggage: Final = W3CBaggagePropagator()
+
+
+class Shown(NamedTuple):
+    """What a span shows from its beginning on."""
+
+    name: str
+    attributes: dict[str, Any]
+
+
+class Span(Protocol):
+    """A span under way.
+
+    ``attributes`` are those that are known at its end. ``finish`` adds to them and may be called at any time after the
+    end, on any thread.
+    """
+
+    trace_id: int
+    span_id: int
+    trace_state: str
+    attributes: dict[str, Any]
+    record: PastCall | FlightRecord | None
+    events: Sequence[tuple[str, int, Mapping[str, Any]]]
+    error: str | None
+    finish: Callable[[], object]
+
+    def end(self, end_ns: int) -> None: ...
+
+
+class SpanMaker(Protocol):
+    """Makes spans: our own ones, or those of the application's tracer; ``None`` if its sampler refuses.
+
+    ``shown`` may be called at any time later, on any thread.
+    """
+
+    def __call__(
+        self, shown: Callable[[], Shown], parent: Parent | None, link: Parent | None, start_ns: int
+    ) -> Span | None: ...
+
+
+class Incoming(NamedTuple):
+    """The trace that a caller is in: its span, and what else the server may be told."""
+
+    parent: Parent
+    carried: Mapping[str, str]
+
+
+class _Named(msgspec.Struct):
+    name: str | None = None
+    uri: str | None = None
+    arguments: msgspec.Raw = msgspec.Raw()
+
+
+class _Judged(msgspec.Struct):
+    isError: bool = False
+
+
+_NAMELESS: Final = _Named()
+_named_decoder = msgspec.json.Decoder(_Named)
+_judged_decoder = msgspec.json.Decoder(_Judged)
+
+
+class TracedCall(NamedTuple):
+    """A call under way that is traced."""
+
+    span: Span
+    supervisor: Supervisor
+    method: str
+    started_ns: int
+    events: list[Event]
+
+
+class CallTracer:
+    """Make the spans of one manager's calls.
+
+    Parameters
+    ----------
+    make_span
+        Makes a span.
+    config
+        Which calls are traced.
+    trace_context
+        Returns the caller's trace context; ``None`` if OpenTelemetry's current context says it.
+    log
+        Has the records of calls, from which spans get their details.
+    propagate_baggage
+        Whether ``baggage`` is passed on.
+    """
+
+    def __init__(
+        self,
+        make_span: SpanMaker,
+        config: TracesConfig,
+        trace_context: TraceContext | None,
+        log: CallLog,
+        *,
+        propagate_baggage: bool,
+    ) -> None:
+        self._make_span = make_span
+        self._content_bytes = config.content_bytes
+        self._trace_context = trace_context
+        self._log = log
+        self._propagate_baggage = propagate_baggage
+        self._tail = Allowance(config.tail_per_s, time.monotonic)
+        self._places: dict[str, tuple[ServerConfig, dict[str, Any]]] = {}
+
+    # Before a call
+
+    def incoming(self) -> Incoming | None:
+        """Return the trace that the caller is in; ``None`` if it is in none."""
+        carried: Mapping[str, str] = {}
+        if self._trace_context is not None:
+            given = read_trace(self._trace_context)
+            parent = parse(given)
+            if self._propagate_baggage and BAGGAGE in given:
+                carried = {BAGGAGE: given[BAGGAGE]}
+        else:
+            context = get_current()
+            if not context:
+                return None
+            parent = _parent_in(context)
+            if self._propagate_baggage and parent is not None:
+                carried = {}
+                _baggage.inject(carried, context)
+        return None if parent is None else Incoming(parent, carried)
+
+    def begin(
+        self, supervisor: Supervisor, method: str, request: Sendable, started_ns: int, incoming: Incoming | None
+    ) -> tuple[TracedCall | None, Sendable]:
+        """Start the span of a call; return the call, and the request that tells the server of the span.
+
+        There is no span if the application's sampler refuses.
+        """
+        try:
+            return self._begun(supervisor, method, request, started_ns, incoming)
+        except Exception:
+            # Of the application's tracer, say: no call must fail because of it.
+            _log.exception("a span could not be made")
+            return None, request
+
+    def _begun(
+        self, supervisor: Supervisor, method: str, request: Sendable, started_ns: int, incoming: Incoming | None
+    ) -> tuple[TracedCall | None, Sendable]:
+        params = request.params
+        parent = incoming.parent if incoming is not None else parse(given_in(params))
+        shown = self._later_shown(supervisor, method, params)
+        span = self._make_span(shown, parent, None, time.time_ns())
+        if span is None:
+            return None, request if incoming is None else self.passed_on(request, incoming)
+        told = {TRACEPARENT: traceparent(span.trace_id, span.span_id, sampled=True)}
+        if span.trace_state:
+            told[TRACESTATE] = span.trace_state
+        if incoming is not None:
+            told.update(incoming.carried)
+        return TracedCall(span, supervisor, method, started_ns, []), with_context(request, told)
+
+    def passed_on(self, request: Sendable, incoming: Incoming) -> Sendable:
+        """Return the request of a call that is not traced, with the trace that its caller is in."""
+        parent = incoming.parent
+        told = {TRACEPARENT: traceparent(parent.trace_id, getrandbits(64) or 1, sampled=False), **incoming.carried}
+        if parent.trace_state:
+            told[TRACESTATE] = parent.trace_state
+        return with_context(request, told)
+
+    # After a call
+
+    def end(self, call: TracedCall, outcome: Message | BaseException) -> None:
+        """End the span of a call that got a reply or failed."""
+        try:
+            span = call.span
+            if call.events:
+                span.events = [
+                    (event.name, event.at_ns, {} if event.error is None else {names.ERROR_TYPE: event.error})
+                    for event in call.events
+                ]
+            self._conclude(call, outcome)
+            span.end(time.time_ns())
+        except Exception:
+            _log.exception("a span could not be ended")
+
+    def after(
+        self, supervisor: Supervisor, method: str, request: Sendable, times: tuple[int, int], incoming: Incoming | None,
+        outcome: Message | BaseException,
+    ) -> None:  # fmt: skip
+        """Make the span of a call that has ended and was not traced, unless there were too many such calls lately.
+
+        Parameters
+        ----------
+        supervisor, method, request
+            The call.
+        times
+            When it began and ended, in nanoseconds of the monotonic clock.
+        incoming
+            The trace that its caller is in; the span gets a link to it, and a trace of its own.
+        outcome
+            The reply or the error.
+        """
+        if not self._tail.take():
+            return
+        try:
+            ended_at_ns = time.time_ns()
+            shown = self._later_shown(supervisor, method, request.params)
+            link = None if incoming is None else incoming.parent
+            span = self._make_span(shown, None, link, ended_at_ns - (times[1] - times[0]))
+            if span is not None:
+                span.attributes[names.AFTERWARDS] = True
+                self._conclude(TracedCall(span, supervisor, method, times[0], []), outcome)
+                span.end(ended_at_ns)
+        except Exception:
+            _log.exception("a span could not be made")
+
+    def _later_shown(self, supervisor: Supervisor, method: str, params: bytes | None) -> Callable[[], Shown]:
+        """Return what finds out later what the span of a call shows; large params are not kept for that."""
+        if params is None or len(params) <= _MOST_KEPT:
+            return partial(self._shown, supervisor, method, params)
+        found = self._shown(supervisor, method, params)
+        return lambda: found
+
+    def _shown(self, supervisor: Supervisor, method: str, params: bytes | None) -> Shown:
+        found: dict[str, Any] = {names.METHOD: method, **self._place_of(supervisor)}
+        is_tool_call = method == CALL_TOOL
+        if params is None or not (is_tool_call or method == "prompts/get" or self._content_bytes):
+            return Shown(method, found)
+        members = _members(params)
+        target = members.name if is_tool_call or method == "prompts/get" else None
+        if is_tool_call:
+            found[names.OPERATION] = names.EXECUTE_TOOL
+        if target is not None:
+            found[names.TOOL if is_tool_call else names.PROMPT] = target
+        if self._content_bytes:
+            if is_tool_call and members.arguments:
+                found[names.TOOL_ARGUMENTS] = self._content(supervisor, bytes(members.arguments))
+            if members.uri is not None:
+                found[names.RESOURCE_URI] = supervisor.template.secrets.masked(members.uri)
+        return Shown(method if target is None else f"{method} {target}", found)
+
+    def _place_of(self, supervisor: Supervisor) -> dict[str, Any]:
+        config = supervisor.config
+        known = self._places.get(supervisor.server_id)
+        if known is not None and known[0] is config:
+            return known[1]
+        if len(self._places) >= _MOST_SERVERS:
+            self._places.clear()
+        found = {names.SERVER: supervisor.server_id, **place_of(config)}
+        self._places[supervisor.server_id] = config, found
+        return found
+
+    def _conclude(self, call: TracedCall, outcome: Message | BaseException) -> None:
+        """Say how a call ended, later if not much must be kept for that."""
+        span = call.span
+        span.record = self._log.found(call.supervisor.server_id, call.started_ns)
+        if isinstance(outcome, Message) and outcome.kind != ERROR and len(outcome.result_buffer or b"") <= _MOST_KEPT:
+            if call.method == CALL_TOOL:
+                span.finish = partial(self._describe_result, span, call.supervisor, outcome.result_buffer or b"")
+        else:
+            self._describe(call, outcome)
+
+    def _describe(self, call: TracedCall, outcome: Message | BaseException) -> None:
+        span, supervisor, record = call.span, call.supervisor, call.span.record
+        masked = supervisor.template.secrets.masked
+        if not isinstance(outcome, Message):
+            kind = record.status if isinstance(record, FlightRecord) else type(outcome).__name__
+            span.attributes[names.ERROR_TYPE] = kind
+            message = type(outcome).__name__
+            if isinstance(outcome, CallError):
+                span.attributes[names.DELIVERY], span.attributes[names.ATTEMPTS] = outcome.delivery, outcome.attempts
+                message = outcome.message
+            span.error = masked(message)[:_LONGEST_MESSAGE]
+        elif outcome.kind == ERROR:
+            refusal = read_error(outcome.error or b"")
+            span.attributes[names.ERROR_TYPE] = span.attributes[names.STATUS_CODE] = str(refusal.code)
+            span.error = masked(refusal.message)[:_LONGEST_MESSAGE]
+        elif call.method == CALL_TOOL:
+            self._describe_result(span, supervisor, outcome.result_buffer or b"")
+
+    def _describe_result(self, span: Span, supervisor: Supervisor, result: bytes | memoryview) -> None:
+        if len(result) > _MOST_SEARCHED:
+            return
+        data = bytes(result)
+        if b'"isError"' in data and _is_error(data):
+            span.attributes[names.ERROR_TYPE], span.error = names.TOOL_ERROR, ""
+        if self._content_bytes:
+            span.attributes[names.TOOL_RESULT] = self._content(supervisor, data)
+
+    def _content(self, supervisor: Supervisor, data: bytes) -> str:
+        # Masked before it is shortened: a part of a secret would not be found.
+        text = supervisor.template.secrets.masked(data.decode(errors="replace"))
+        return text.encode()[: self._content_bytes].decode(errors="ignore")
+
+
+def _parent_in(context: Context) -> Parent | None:
+    span = trace.get_current_span(context).get_span_context()
+    if not span.is_valid:
+        return None
+    state = span.trace_state.to_header() if span.trace_state else ""
+    return Parent(span.trace_id, span.span_id, span.trace_flags.sampled, state, span.is_remote)
+
+
+def _members(params: bytes) -> _Named:
+    try:
+        return _named_decoder.decode(params)
+    except (msgspec.DecodeError, RecursionError):
+        return _NAMELESS
+
+
+def _is_error(result: bytes) -> bool:
+    try:
+        return _judged_decoder.decode(result).isError
+    except (msgspec.DecodeError, RecursionError):
+        return False
