@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final
 
 from mcp_manager.cli.options import Options
-from mcp_manager.cli.screen import one_line, paint
+from mcp_manager.cli.screen import complain, one_line, paint
 from mcp_manager.observe.log_format import JsonFormatter
 
 __all__ = ["CHILD", "Collected", "Output", "level_number", "line_of", "logging_to", "shown_log", "text_line"]
@@ -111,14 +111,20 @@ def shown_log(options: Options) -> contextlib.AbstractContextManager[None]:
     is_told = not options.quiet and options.verb != "doctor"
     level = logging.WARNING if options.log_level is None else level_number(options.log_level)
     is_for_people = options.log_level is None and options.log_format == "text"
-    handler = Output(_complaint if is_for_people else line_of(options), _to_stderr)
+    handler = Output(_warning, _complain) if is_for_people else Output(line_of(options), _to_stderr)
     if options.log_level is None:
         handler.addFilter(lambda record: is_told and record.name.startswith(_ALWAYS_SHOWN))
     return logging_to(handler, level)
 
 
-def _complaint(record: logging.LogRecord) -> str:
-    return f"mcp-manager: {record.levelname.lower()}: {one_line(_message(record))}"
+def _warning(record: logging.LogRecord) -> str:
+    return f"{record.levelname.lower()}: {_message(record)}"
+
+
+def _complain(text: str) -> None:
+    # Whoever read the output may have left; that is not for a handler of the log to tell.
+    with contextlib.suppress(BrokenPipeError):
+        complain(text)
 
 
 def level_number(level: str) -> int:

@@ -9,7 +9,6 @@ from typing import Final
 
 import click
 
-from mcp_manager.cli.background import background
 from mcp_manager.cli.fleet import is_starting, without_servers
 from mcp_manager.cli.grants import manager_of
 from mcp_manager.cli.log_output import CHILD, Output, level_number, line_of, logging_to
@@ -47,19 +46,24 @@ async def run(options: Options) -> int:
     handler = Output(line, lambda text: loop.call_soon_threadsafe(write, text))
     handler.addFilter(lambda record: not record.name.startswith(CHILD))
     lowest = logging.INFO if options.log_level is None else level_number(options.log_level)
+    showing: asyncio.Task[None] | None = None
     with logging_to(handler, lowest):
-        async with manager_of(without_servers(config)) as manager:
-            note(f"running {server_id}; Ctrl-C ends it", quiet=options.quiet or not options.follow)
-            deploying = loop.create_task(manager.deploy(server_id, config.servers[server_id]))
-            # With its first step the server is known; its program starts after that, so that no line is missed.
-            await asyncio.sleep(0)
-            lines = manager.stderr_lines(server_id, follow=True) if config.servers[server_id].command else None
-            async with background(_show(lines, lambda record: write(line(record)))):
+        try:
+            async with manager_of(without_servers(config)) as manager:
+                note(f"running {server_id}; Ctrl-C ends it", quiet=options.quiet or not options.follow)
+                deploying = loop.create_task(manager.deploy(server_id, config.servers[server_id]))
+                # With its first step the server is known; its program starts after that, so that no line is missed.
+                await asyncio.sleep(0)
+                if config.servers[server_id].command is not None:
+                    lines = manager.stderr_lines(server_id, follow=True)
+                    showing = loop.create_task(_show(lines, lambda record: write(line(record))))
                 await deploying
                 view = await _settled(manager, server_id)
                 if options.follow:
                     await unread.wait()
-        await asyncio.sleep(0)
+        finally:
+            # The lines end with the manager; what it has logged is written in the next step of the loop.
+            await (showing or asyncio.sleep(0))
     if unread.is_set():
         raise BrokenPipeError
     is_up = view.ready == view.desired
@@ -72,9 +76,7 @@ async def run(options: Options) -> int:
     return 0 if is_up else 1
 
 
-async def _show(lines: StderrLines | None, write: Callable[[logging.LogRecord], None]) -> None:
-    if lines is None:
-        return
+async def _show(lines: StderrLines, write: Callable[[logging.LogRecord], None]) -> None:
     async for line in lines:
         write(_record(line))
 

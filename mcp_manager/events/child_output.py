@@ -29,8 +29,10 @@ _MOST_BYTES: Final = 64 * 1024
 # The beginning of a line that is kept, and that is shown.
 _LONGEST_LINE: Final = 4096
 _LONGEST_SHOWN: Final = 2000
-# Lines that may wait for someone who follows them.
-_BUFFER: Final = 1_000
+# What may wait for someone who follows the lines, counted with what a line takes beside its text: several times what is
+# read from a program at once, so that who takes what there is misses nothing.
+_MOST_WAITING: Final = 8 * 1024 * 1024
+_PER_LINE: Final = 128
 # Lines of a server that are logged at once, and per second.
 _LOGGED_AT_ONCE: Final = 200
 _LOGGED_PER_S: Final = 200.0
@@ -68,6 +70,11 @@ class _Raw(NamedTuple):
     at: float
     data: bytes
 
+    @property
+    def size(self) -> int:
+        """The bytes that it takes while it waits."""
+        return len(self.data) + _PER_LINE
+
     def line(self, missed: int = 0) -> StderrLine:
         writer = self.writer
         return StderrLine(
@@ -86,10 +93,27 @@ class StderrLines(Stream[StderrLine]):
     Read it with ``async for`` on any event loop, or with ``for`` on any thread but that of the manager's loop.
     """
 
+    def __init__(self, home: asyncio.AbstractEventLoop | None) -> None:
+        super().__init__(_MOST_WAITING // _PER_LINE, home)
+        self._waiting = 0
+
+    def put(self, item: object) -> None:
+        """Add a line, in place of the oldest if they take too much memory."""
+        assert isinstance(item, _Raw)
+        with self._lock:
+            if self._is_over:
+                return
+            self._waiting += item.size
+            while self._waiting > _MOST_WAITING and self._items:
+                self._waiting -= self._items.popleft().size
+                self._missed += 1
+            super().put(item)
+
     def _next_item(self) -> object:
         found = super()._next_item()
         if not isinstance(found, _Raw):
             return found
+        self._waiting -= found.size
         missed, self._missed = self._missed, 0
         return found.line(missed)
 
@@ -128,7 +152,7 @@ class ServerOutput:
 
     def read(self, *, follow: bool, home: asyncio.AbstractEventLoop | None) -> StderrLines:
         """Return the lines that are kept and, with ``follow``, all that come."""
-        stream = StderrLines(_BUFFER, home)
+        stream = StderrLines(home)
         with self._lock:
             for line in self._kept:
                 stream.put(line)

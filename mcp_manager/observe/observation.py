@@ -276,7 +276,7 @@ class Observation(ABC):
         server_id
             The server.
         follow
-            Whether to wait for further lines, until the server is removed or the manager stops. If more than 1,000 wait
+            Whether to wait for further lines, until the server is removed or the manager stops. If more than 8 MiB wait
             to be taken, the oldest are dropped, and counted by ``missed`` of the next one.
 
         Raises

@@ -156,10 +156,12 @@ async def _failure(fleet: Fleet, server_id: str, error: McpManagerError, last_ex
             return Finding("error", server_id, seen, advice)
     place = f"{fleet.place} {server_id}" if not is_url(fleet.place) else fleet.place
     if isinstance(error, ServerExitedError):
-        seen = f"{seen}: {last_exit.stderr}" if last_exit is not None and last_exit.stderr else seen
-        return Finding(
-            "error", server_id, seen, "correct what it complains of; mcp-manager logs shows all that it writes"
-        )
+        said = last_exit.stderr if last_exit is not None else ""
+        if not said:
+            advice = "run its command by hand: it must serve MCP on its standard input and output, and not end"
+            return Finding("error", server_id, seen, advice)
+        advice = "correct what it complains of; mcp-manager logs shows all that it writes"
+        return Finding("error", server_id, f"{seen}: {said}", advice)
     if isinstance(error, AuthError) and server.auth.type == "oauth" and server.auth.grant == "authorization_code":
         return Finding("error", server_id, seen, f"mcp-manager login {place}")
     if isinstance(error, AuthError) and is_url(fleet.place) and error.is_challenged:

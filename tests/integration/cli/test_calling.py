@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -177,6 +178,14 @@ def test_the_log_as_json_has_one_form(tmp_path: Path, capsys: pytest.CaptureFixt
     assert (said["message"], said["server_id"], said["level"], said["instance"]) == ("many words", ODD_ID, "DEBUG", 0)
     assert "server_deployed" in [line["event"] for line in lines]
     assert all(line["time"].endswith("Z") for line in lines)
+
+
+def test_no_line_of_a_program_that_writes_much_is_missed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    many = "import sys; [print('line', each, file=sys.stderr) for each in range(20_000)]"
+    path = one_program(tmp_path, f"{many}; {SERVES}")
+    assert main(["logs", path, ODD_ID]) == 0
+    found = re.findall(r"line (\d+)$", capsys.readouterr().out, re.MULTILINE)
+    assert found == [str(number) for number in range(20_000)]
 
 
 def test_lines_of_programs_are_shown_once_at_the_lowest_level(

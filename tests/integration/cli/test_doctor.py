@@ -101,6 +101,13 @@ def test_a_program_that_ends_is_quoted(tmp_path: Path, capsys: pytest.CaptureFix
     assert "mcp-manager logs" in advice
 
 
+def test_a_program_that_ends_without_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, found = examine(tmp_path, capsys, {"a": {"command": sys.executable, "args": ["-c", "pass"]}})
+    severity, seen, advice = only(found)
+    assert (status, severity, seen) == (1, "error", "the server process exited with status 0")
+    assert "run its command by hand" in advice
+
+
 @pytest.mark.slow
 def test_a_program_that_is_slow_to_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     slow = {**DESCRIBED, "args": [*DESCRIBED["args"], "--slow", "0.4"], "connect_timeout_s": 0.1}

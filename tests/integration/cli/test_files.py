@@ -188,6 +188,14 @@ def test_a_lenient_verb_uses_the_others_and_tells_once(wrong: Path, capsys: pyte
     assert shown.err.count("the server is left out") == len(shown.err.splitlines()) == 2
 
 
+@pytest.mark.parametrize("columns", [60, 80, 140])
+def test_what_is_told_of_mistakes_fits_the_terminal(wrong: Path, columns: int) -> None:
+    lenient = " ".join(shown_at(columns, "list", str(wrong), "--lenient"))
+    assert lenient.count("mcp-manager: warning:") == 2
+    strict = " ".join(shown_at(columns, "list", str(wrong), status=2))
+    assert strict.count("mcp-manager: ") == 2
+
+
 def test_the_list_has_what_is_switched_off_and_left_out(wrong: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", str(wrong), "--lenient"]) == 0
     assert "\n  switched off: off\n" in capsys.readouterr().out

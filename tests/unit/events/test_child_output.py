@@ -140,11 +140,26 @@ async def test_who_follows_gets_what_is_there_and_what_comes(output: ServerOutpu
 async def test_who_follows_too_slowly_is_told_how_many_lines_are_missing(output: ServerOutput) -> None:
     program = writer(output)
     stream = await following(output)
+    # A line takes 4,000 bytes and 128 for itself: 2,032 of them are just below 8 MiB.
     for number in range(3_000):
-        program.feed(b"%d\n" % number)
+        program.feed(b"%04d%s\n" % (number, b"x" * 3_996))
     first = await anext(stream)
-    assert (first.text, first.missed) == ("2000", 2_000)
+    assert (first.text[:5], first.missed) == ("0968x", 968)
     assert (await anext(stream)).missed == 0
+    # What was taken makes room.
+    for _ in range(2):
+        program.feed(b"more%s\n" % (b"x" * 3_996))
+    assert (await anext(stream)).missed == 0
+
+
+async def test_who_follows_misses_nothing_of_what_is_read_at_once(output: ServerOutput) -> None:
+    program = writer(output)
+    stream = await following(output)
+    # The shortest lines that are kept, as many as are read from a program at a time.
+    program.feed(b"x\n" * 32_768)
+    output.end()
+    found = [each async for each in stream]
+    assert (len(found), {each.missed for each in found}) == (32_768, {0})
 
 
 async def test_a_follower_that_is_gone_costs_nothing(output: ServerOutput) -> None:
