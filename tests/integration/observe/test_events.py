@@ -219,9 +219,9 @@ def test_threads_follow_a_manager_that_runs_on_its_own() -> None:
         events = manager.events()
         manager.deploy_server("a", {**scripted_stdio().config(), **SWIFT})
         assert isinstance(next(events), ServerDeployed)
+        started = next(each for each in events if isinstance(each, ChildStarted))
+        os.kill(started.pid, signal.SIGKILL)
         for event in events:
-            if isinstance(event, ChildStarted):
-                os.kill(event.pid, signal.SIGKILL)
             if isinstance(event, ServerStateChanged) and event.outage_s is not None:
                 break
         reading: list[list[Event]] = []
