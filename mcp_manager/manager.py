@@ -168,7 +168,7 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
             lambda: self._servers.values(),
             config=self._config,
         )
-        self._fleet = Fleet(self._assembly, self._router, self._monitor, self._removed, _CLOCK)
+        self._fleet = Fleet(self._assembly, self._router, self._monitor, self._removed, self._ended, _CLOCK)
         self._applying = Applying(self._fleet)
         self._file_watch = FileWatch(self._applying.apply)
         self._servers = self._fleet.servers
@@ -384,9 +384,10 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
             else:
                 call = Call(supervisor, method, outgoing, now_ns, deadline_ns, progress, Where(key=key))
                 reply = await self._dispatcher.make(call)
-            if reply.kind == ERROR and await self._url_elicitations.satisfied(
+            is_visited = reply.kind == ERROR and await self._url_elicitations.satisfied(
                 supervisor.template.containment, reply, deadline_ns
-            ):
+            )
+            if is_visited and not supervisor.is_over:
                 again = Call(supervisor, method, outgoing, _CLOCK(), deadline_ns, progress, Where(key=key))
                 reply = await self._dispatcher.make(again)
             if progress is not None:
@@ -448,12 +449,18 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
     def _supervisor_of(self, server_id: str) -> Supervisor:
         return self._fleet.supervisor_of(server_id)
 
-    def _removed(self, supervisor: Supervisor) -> None:
-        server_id = supervisor.server_id
+    def _removed(self, server_id: str) -> None:
+        # Another server may have the id before this one has ended.
+        self._url_elicitations.forget(server_id)
+        self._dispatcher.forget_callers(server_id)
+
+    def _ended(self, supervisor: Supervisor, is_gone: bool) -> None:
         self._telemetry.removed(supervisor)
+        if not is_gone:
+            return
+        server_id = supervisor.server_id
         self._tools.forget(server_id)
         self._dispatcher.forget(server_id)
-        self._url_elicitations.forget(server_id)
         self._affinity.forget(server_id)
         self._call_log.forget(server_id)
         self._http.clients.forget(server_id)

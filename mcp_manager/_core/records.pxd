@@ -123,6 +123,8 @@ cdef class Server(Pool):
     # The places in the table of tools by name, and the place that was used last; None and 0 until the first.
     cdef dict tools
     cdef int32_t last_tool
+    # Whether it was removed: its tools get no places any more, since nothing would take these away again.
+    cdef bint is_forgotten
     # The calls of tools that have no place in the table; NULL until the first.
     cdef ToolCounts* other_tools
     # Its id as a label of metrics, and when it was deployed, in seconds since 1970.

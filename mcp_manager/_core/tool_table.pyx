@@ -87,6 +87,8 @@ cdef class ToolTable:
         cdef int32_t place
         cdef ToolEntry* entry
         cdef Py_ssize_t size = 0
+        if server.is_forgotten:
+            return OTHER_TOOL
         if server.tools is None:
             server.tools = {}
         found = server.tools.get(tool)
@@ -161,6 +163,7 @@ cdef class ToolTable:
     cdef int forget(self, Server server) except -1:
         """Give up the places of a server that was removed; they are the next to be taken."""
         cdef int32_t place
+        server.is_forgotten = True
         if server.tools is None:
             return 0
         for each in list(server.tools.values()):

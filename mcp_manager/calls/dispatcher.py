@@ -262,9 +262,13 @@ class Dispatcher:
         """Forget the tools, rates and counts of a server that was removed."""
         self._access.forget(server_id)
         self._tool_rates.forget(server_id)
-        self._attempts.forget(server_id)
+        self.forget_callers(server_id)
         for kept in (self.recoveries, self.errors, self.waits):
             kept.forget(server_id)
+
+    def forget_callers(self, server_id: str) -> None:
+        """Forget the callers of a server: their sessions end with its instances."""
+        self._attempts.forget(server_id)
 
     def callers_of(self, server_id: str) -> CallerSessions:
         """Return the sessions of a server's callers."""

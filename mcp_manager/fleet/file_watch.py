@@ -113,7 +113,11 @@ class FileWatch:
                 await asyncio.sleep(_SETTLED_S)
             applied = await self._apply(file.config, file.left_out)
             while self._task is not None:
+                has_applied = self._applying is not None
                 await self._end()
+                if has_applied:
+                    # The watch before has applied its own file after this one.
+                    applied = await self._apply(file.config, file.left_out)
             if self._is_over:
                 raise not_running(Phase.STOPPING)
         except BaseException:

@@ -67,7 +67,10 @@ class Fleet:
     monitor
         Probes and judges the servers.
     on_removed
-        Called with a server that was removed and has ended, unless its id is in use again.
+        Called with the id of a server that was removed, before its calls under way end.
+    on_ended
+        ``on_ended(supervisor, is_gone)`` is called once a removed server has ended; ``is_gone`` tells that no other
+        server has its id.
     clock
         Returns monotonic nanoseconds.
 
@@ -88,7 +91,8 @@ class Fleet:
         assembly: Assembly,
         router: Router,
         monitor: HealthMonitor,
-        on_removed: Callable[[Supervisor], None],
+        on_removed: Callable[[str], None],
+        on_ended: Callable[[Supervisor, bool], None],
         clock: Callable[[], int],
     ) -> None:
         self._assembly = assembly
@@ -97,6 +101,7 @@ class Fleet:
         self._monitor = monitor
         self._observer = FleetObserver(monitor)
         self._on_removed = on_removed
+        self._on_ended = on_ended
         self._clock = clock
         self.servers: dict[str, Supervisor] = {}
         self.index = FleetIndex(lambda: ((each, traits_of(self.servers[each].config)) for each in self.servers))
@@ -356,11 +361,11 @@ class Fleet:
         self._router.remove_server(server_id)
         self._monitor.server_removed(supervisor)
         self.events.tell(ServerUndeployed(server_id=server_id))
+        self._on_removed(server_id)
         try:
             await self._end(supervisor, grace_s)
         finally:
-            if server_id not in self.servers:
-                self._on_removed(supervisor)
+            self._on_ended(supervisor, server_id not in self.servers)
 
     async def _end(self, supervisor: Supervisor, grace_s: float) -> None:
         """End a supervisor that was removed from the servers; until then :meth:`take_all` returns it."""

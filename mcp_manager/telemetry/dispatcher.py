@@ -17,6 +17,7 @@ from mcp_manager.calls.call import Call
 from mcp_manager.calls.dispatcher import Dispatcher
 from mcp_manager.calls.traced import EVENTS
 from mcp_manager.config import TracesConfig
+from mcp_manager.config.redaction import Secrets
 from mcp_manager.errors import CallError
 from mcp_manager.protocol.methods import KEPT_BY_SESSION, LIST_TOOLS
 from mcp_manager.servers.instance import Instance
@@ -100,10 +101,17 @@ class TracedDispatcher(Dispatcher):
             if method == LIST_TOOLS:
                 call = Call(supervisor, method, request, started_ns, deadline_ns)
                 return await self._watched(call, given, incoming, self._make_checked(call))
-            self._check_tool(supervisor, method, request, started_ns)
+            try:
+                self._check_tool(supervisor, method, request, started_ns)
+            except CallError as error:
+                if self._traces_errors:
+                    call = Call(supervisor, method, given, started_ns, deadline_ns)
+                    self._tracer.after(call, self._secrets_of(call), _clock(), incoming, error)
+                raise
         sent = request if method not in KEPT_BY_SESSION else None
         direct = self._begin(supervisor.record, method, sent, started_ns, deadline_ns)
         future = direct.future
+        is_sent = future is not None
         answer: Any
         if future is not None:
             try:
@@ -120,10 +128,11 @@ class TracedDispatcher(Dispatcher):
                     if now_ns - started_ns >= self._limits.get(supervisor.server_id, 0) and self._is_slow(
                         supervisor, started_ns, now_ns
                     ):
-                        self._tracer.after(supervisor, method, given, (started_ns, now_ns), incoming, reply)
+                        call = Call(supervisor, method, given, started_ns, deadline_ns)
+                        self._tracer.after(call, self._secrets_of(call), now_ns, incoming, reply)
                     return reply
         call = Call(supervisor, method, request, started_ns, deadline_ns)
-        if future is None:
+        if not is_sent:
             making = self._make_leased(call, Leased(direct.lease))
         else:
             making = self._finish(call, Landing(direct, answer))
@@ -162,17 +171,19 @@ class TracedDispatcher(Dispatcher):
         self, call: Call, given: Sendable, incoming: Incoming | None, making: Coroutine[Any, Any, Message]
     ) -> Message:
         """Make a call that is not traced; make its span if it fails or is slow."""
+        secrets = self._secrets_of(call)
         try:
             reply = await making
         except CallError as error:
             if self._traces_errors:
-                times = (call.started_ns, _clock())
-                self._tracer.after(call.supervisor, call.method, given, times, incoming, error)
+                call.request = given
+                self._tracer.after(call, secrets, _clock(), incoming, error)
             raise
         now_ns = _clock()
         is_slow = self._is_slow(call.supervisor, call.started_ns, now_ns)
         if is_slow or (reply.kind == ERROR and self._traces_errors):
-            self._tracer.after(call.supervisor, call.method, given, (call.started_ns, now_ns), incoming, reply)
+            call.request = given
+            self._tracer.after(call, secrets, now_ns, incoming, reply)
         return reply
 
     def _draw(self) -> bool:
@@ -189,7 +200,7 @@ class TracedDispatcher(Dispatcher):
         return incoming.parent.is_sampled if self._follows_parent else random() < self._ratio
 
     async def _traced(self, call: Call, incoming: Incoming | None, make: _Make) -> Message:
-        traced, call.request = self._tracer.begin(call.supervisor, call.method, call.request, call.started_ns, incoming)
+        traced, call.request = self._tracer.begin(call, self._secrets_of(call), incoming)
         if traced is None:
             return await self._watched(call, call.request, incoming, make(call))
         token = EVENTS.set(traced.events)
@@ -202,6 +213,13 @@ class TracedDispatcher(Dispatcher):
             EVENTS.reset(token)
         self._tracer.end(traced, reply)
         return reply
+
+    def _secrets_of(self, call: Call) -> Secrets:
+        """Return the credentials that may stand in what a call says; the caller's own are among them."""
+        template = call.supervisor.template
+        if call.caller is not None:
+            template = self.callers_of(call.server_id).template(template, call.caller)
+        return template.secrets
 
     def _is_slow(self, supervisor: Supervisor, started_ns: int, ended_ns: int) -> bool:
         """Tell whether a call was slow; that is not known before its server has taken some calls."""

@@ -91,12 +91,9 @@ class MetricsExporter:
         self._maker = maker
         self._resource = resource
         self._began_ns = time.time_ns()
-        # The previous collection: a server that is seen for the first time was deployed after it.
-        self._collected_ns = self._began_ns
-        self._server_began: dict[str, int] = {}
         self._attributes: dict[str, tuple[ServerConfig, list[KeyValue]]] = {}
-        # Servers that have ended, with the times between which they were counted, until a collector knows.
-        self._departed: deque[tuple[Reading, int, int]] = deque(maxlen=_MOST_DEPARTED)
+        # Servers that have ended, and when, until a collector knows.
+        self._departed: deque[tuple[Reading, int]] = deque(maxlen=_MOST_DEPARTED)
         self._exports = dict.fromkeys(Fate, 0)
         self._lost = 0
         self._warned_at = -_WARN_EVERY_S
@@ -116,10 +113,7 @@ class MetricsExporter:
 
     def removed(self, reading: Reading) -> None:
         """Keep the last counts of a server that has ended until the next export."""
-        now_ns = time.time_ns()
-        began_ns = self._server_began.get(reading.server_id, self._collected_ns)
-        self._departed.append((reading, began_ns, now_ns))
-        self._server_began[reading.server_id] = now_ns
+        self._departed.append((reading, time.time_ns()))
 
     async def aclose(self, servers: Sequence[Supervisor], grace_s: float) -> None:
         """Export once more, and end the thread.
@@ -159,7 +153,7 @@ class MetricsExporter:
             for each in departed:
                 if self._departed and self._departed[0] is each:
                     self._departed.popleft()
-                    self._maker.forget((each[0].server_id, each[1]))
+                    self._maker.forget((each[0].server_id, each[0].began_ns))
         except Exception as error:
             # The thread must live on: the next export may succeed.
             self._warn(type(error).__name__)
@@ -201,12 +195,12 @@ class MetricsExporter:
     # Collecting
 
     def _collect(
-        self, sources: Sources, departed: Iterable[tuple[Reading, int, int]], servers: Iterable[Supervisor]
+        self, sources: Sources, departed: Iterable[tuple[Reading, int]], servers: Iterable[Supervisor]
     ) -> Iterator[list[Point]]:
         """Yield the points of every server, those that have ended first, and those of the manager last."""
         now_ns, seen = time.time_ns(), set()
-        for reading, began_ns, ended_ns in departed:
-            yield self._points_of(reading, (began_ns, ended_ns))
+        for reading, ended_ns in departed:
+            yield self._points_of(reading, ended_ns)
         made = 0
         for supervisor in servers:
             if made >= _POINTS_AT_ONCE:
@@ -217,23 +211,18 @@ class MetricsExporter:
             except LookupError:
                 continue
             seen.add(supervisor.server_id)
-            began_ns = self._server_began.setdefault(supervisor.server_id, self._collected_ns)
-            points = self._points_of(reading, (began_ns, now_ns))
+            points = self._points_of(reading, now_ns)
             # Reading a server without calls takes time, too.
             made += len(points) + 1
             yield points
         for gone in self._attributes.keys() - seen:
             del self._attributes[gone]
-        for gone in list(self._server_began.keys() - seen):
-            # A server of the same id that comes later begins at the collection before it.
-            if self._server_began[gone] < self._collected_ns:
-                self._server_began.pop(gone, None)
-        self._collected_ns = now_ns
         yield self._own_points(sources, (self._began_ns, now_ns))
 
-    def _points_of(self, reading: Reading, times: tuple[int, int]) -> list[Point]:
+    def _points_of(self, reading: Reading, until_ns: int) -> list[Point]:
+        times = (reading.began_ns, until_ns)
         # Another server with the same id begins later.
-        server = (reading.server_id, times[0])
+        server = (reading.server_id, reading.began_ns)
         base = self._attributes_of(reading)
         own = base[:1]
         points: list[Point | None] = []

@@ -32,6 +32,8 @@ class Reading(NamedTuple):
 
     Attributes
     ----------
+    began_ns
+        When the server was deployed, in nanoseconds since 1970.
     server_id, config
         The server. The supervisor is left out: it would keep the manager alive.
     operations
@@ -44,6 +46,7 @@ class Reading(NamedTuple):
         ``None`` for a server that is gone, or that is lazy and was never used.
     """
 
+    began_ns: int
     server_id: str
     config: ServerConfig
     operations: list[Operation]
@@ -67,6 +70,7 @@ def read(supervisor: Supervisor, router: Router, recoveries: Recoveries, now_ns:
             circuit_of(supervisor, router, now_ns),
         )
     return Reading(
+        int(record.created_s * 1e9),
         supervisor.server_id,
         supervisor.config,
         operations(record),

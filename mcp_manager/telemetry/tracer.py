@@ -16,9 +16,11 @@ from opentelemetry.context import Context, get_current
 
 from mcp_manager._core.call_ring import PastCall
 from mcp_manager._core.jsonrpc import ERROR, Message
+from mcp_manager.calls.call import Call
 from mcp_manager.calls.call_log import CallLog, FlightRecord
 from mcp_manager.calls.traced import Event
 from mcp_manager.config import ServerConfig, TracesConfig
+from mcp_manager.config.redaction import Secrets
 from mcp_manager.errors import CallError
 from mcp_manager.protocol.envelope import TraceContext, read_trace
 from mcp_manager.protocol.methods import CALL_TOOL
@@ -114,9 +116,8 @@ class TracedCall(NamedTuple):
     """A call under way that is traced."""
 
     span: Span
-    supervisor: Supervisor
-    method: str
-    started_ns: int
+    call: Call
+    secrets: Secrets
     events: list[Event]
 
 
@@ -174,26 +175,23 @@ class CallTracer:
                 _baggage.inject(carried, context)
         return None if parent is None else Incoming(parent, carried)
 
-    def begin(
-        self, supervisor: Supervisor, method: str, request: Sendable, started_ns: int, incoming: Incoming | None
-    ) -> tuple[TracedCall | None, Sendable]:
+    def begin(self, call: Call, secrets: Secrets, incoming: Incoming | None) -> tuple[TracedCall | None, Sendable]:
         """Start the span of a call; return the call, and the request that tells the server of the span.
 
-        There is no span if the application's sampler refuses.
+        There is no span if the application's sampler refuses. ``secrets`` is masked in all that the span shows.
         """
         try:
-            return self._begun(supervisor, method, request, started_ns, incoming)
+            return self._begun(call, secrets, incoming)
         except Exception:
             # Of the application's tracer, say: no call must fail because of it.
             _log.exception("a span could not be made")
-            return None, request
+            return None, call.request
 
-    def _begun(
-        self, supervisor: Supervisor, method: str, request: Sendable, started_ns: int, incoming: Incoming | None
-    ) -> tuple[TracedCall | None, Sendable]:
+    def _begun(self, call: Call, secrets: Secrets, incoming: Incoming | None) -> tuple[TracedCall | None, Sendable]:
+        request = call.request
         params = request.params
         parent = incoming.parent if incoming is not None else parse(given_in(params))
-        shown = self._later_shown(supervisor, method, params)
+        shown = self._later_shown(call, secrets, params)
         span = self._make_span(shown, parent, None, time.time_ns())
         if span is None:
             return None, request if incoming is None else self.passed_on(request, incoming)
@@ -202,7 +200,7 @@ class CallTracer:
             told[TRACESTATE] = span.trace_state
         if incoming is not None:
             told.update(incoming.carried)
-        return TracedCall(span, supervisor, method, started_ns, []), with_context(request, told)
+        return TracedCall(span, call, secrets, []), with_context(request, told)
 
     def passed_on(self, request: Sendable, incoming: Incoming) -> Sendable:
         """Return the request of a call that is not traced, with the trace that its caller is in."""
@@ -229,17 +227,23 @@ class CallTracer:
             _log.exception("a span could not be ended")
 
     def after(
-        self, supervisor: Supervisor, method: str, request: Sendable, times: tuple[int, int], incoming: Incoming | None,
+        self,
+        call: Call,
+        secrets: Secrets,
+        now_ns: int,
+        incoming: Incoming | None,
         outcome: Message | BaseException,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Make the span of a call that has ended and was not traced, unless there were too many such calls lately.
 
         Parameters
         ----------
-        supervisor, method, request
-            The call.
-        times
-            When it began and ended, in nanoseconds of the monotonic clock.
+        call
+            The call, with the request as its caller gave it.
+        secrets
+            Is masked in all that the span shows.
+        now_ns
+            When the call ended, in nanoseconds of the monotonic clock.
         incoming
             The trace that its caller is in; the span gets a link to it, and a trace of its own.
         outcome
@@ -249,24 +253,24 @@ class CallTracer:
             return
         try:
             ended_at_ns = time.time_ns()
-            shown = self._later_shown(supervisor, method, request.params)
+            shown = self._later_shown(call, secrets, call.request.params)
             link = None if incoming is None else incoming.parent
-            span = self._make_span(shown, None, link, ended_at_ns - (times[1] - times[0]))
+            span = self._make_span(shown, None, link, ended_at_ns - (now_ns - call.started_ns))
             if span is not None:
                 span.attributes[names.AFTERWARDS] = True
-                self._conclude(TracedCall(span, supervisor, method, times[0], []), outcome)
+                self._conclude(TracedCall(span, call, secrets, []), outcome)
                 span.end(ended_at_ns)
         except Exception:
             _log.exception("a span could not be made")
 
-    def _later_shown(self, supervisor: Supervisor, method: str, params: bytes | None) -> Callable[[], Shown]:
+    def _later_shown(self, call: Call, secrets: Secrets, params: bytes | None) -> Callable[[], Shown]:
         """Return what finds out later what the span of a call shows; large params are not kept for that."""
         if params is None or len(params) <= _MOST_KEPT:
-            return partial(self._shown, supervisor, method, params)
-        found = self._shown(supervisor, method, params)
+            return partial(self._shown, call.supervisor, call.method, params, secrets)
+        found = self._shown(call.supervisor, call.method, params, secrets)
         return lambda: found
 
-    def _shown(self, supervisor: Supervisor, method: str, params: bytes | None) -> Shown:
+    def _shown(self, supervisor: Supervisor, method: str, params: bytes | None, secrets: Secrets) -> Shown:
         found: dict[str, Any] = {names.METHOD: method, **self._place_of(supervisor)}
         is_tool_call = method == CALL_TOOL
         if params is None or not (is_tool_call or method == "prompts/get" or self._content_bytes):
@@ -279,9 +283,9 @@ class CallTracer:
             found[names.TOOL if is_tool_call else names.PROMPT] = target
         if self._content_bytes:
             if is_tool_call and members.arguments:
-                found[names.TOOL_ARGUMENTS] = self._content(supervisor, bytes(members.arguments))
+                found[names.TOOL_ARGUMENTS] = self._content(secrets, bytes(members.arguments))
             if members.uri is not None:
-                found[names.RESOURCE_URI] = supervisor.template.secrets.masked(members.uri)
+                found[names.RESOURCE_URI] = secrets.masked(members.uri)
         return Shown(method if target is None else f"{method} {target}", found)
 
     def _place_of(self, supervisor: Supervisor) -> dict[str, Any]:
@@ -295,19 +299,19 @@ class CallTracer:
         self._places[supervisor.server_id] = config, found
         return found
 
-    def _conclude(self, call: TracedCall, outcome: Message | BaseException) -> None:
+    def _conclude(self, traced: TracedCall, outcome: Message | BaseException) -> None:
         """Say how a call ended, later if not much must be kept for that."""
-        span = call.span
-        span.record = self._log.found(call.supervisor.server_id, call.started_ns)
+        span, call = traced.span, traced.call
+        span.record = self._log.found(call.server_id, call.started_ns)
         if isinstance(outcome, Message) and outcome.kind != ERROR and len(outcome.result_buffer or b"") <= _MOST_KEPT:
             if call.method == CALL_TOOL:
-                span.finish = partial(self._describe_result, span, call.supervisor, outcome.result_buffer or b"")
+                span.finish = partial(self._describe_result, span, traced.secrets, outcome.result_buffer or b"")
         else:
-            self._describe(call, outcome)
+            self._describe(traced, outcome)
 
-    def _describe(self, call: TracedCall, outcome: Message | BaseException) -> None:
-        span, supervisor, record = call.span, call.supervisor, call.span.record
-        masked = supervisor.template.secrets.masked
+    def _describe(self, traced: TracedCall, outcome: Message | BaseException) -> None:
+        span, record = traced.span, traced.span.record
+        masked = traced.secrets.masked
         if not isinstance(outcome, Message):
             kind = record.status if isinstance(record, FlightRecord) else type(outcome).__name__
             span.attributes[names.ERROR_TYPE] = kind
@@ -320,21 +324,21 @@ class CallTracer:
             refusal = read_error(outcome.error or b"")
             span.attributes[names.ERROR_TYPE] = span.attributes[names.STATUS_CODE] = str(refusal.code)
             span.error = masked(refusal.message)[:_LONGEST_MESSAGE]
-        elif call.method == CALL_TOOL:
-            self._describe_result(span, supervisor, outcome.result_buffer or b"")
+        elif traced.call.method == CALL_TOOL:
+            self._describe_result(span, traced.secrets, outcome.result_buffer or b"")
 
-    def _describe_result(self, span: Span, supervisor: Supervisor, result: bytes | memoryview) -> None:
+    def _describe_result(self, span: Span, secrets: Secrets, result: bytes | memoryview) -> None:
         if len(result) > _MOST_SEARCHED:
             return
         data = bytes(result)
         if b'"isError"' in data and _is_error(data):
             span.attributes[names.ERROR_TYPE], span.error = names.TOOL_ERROR, ""
         if self._content_bytes:
-            span.attributes[names.TOOL_RESULT] = self._content(supervisor, data)
+            span.attributes[names.TOOL_RESULT] = self._content(secrets, data)
 
-    def _content(self, supervisor: Supervisor, data: bytes) -> str:
+    def _content(self, secrets: Secrets, data: bytes) -> str:
         # Masked before it is shortened: a part of a secret would not be found.
-        text = supervisor.template.secrets.masked(data.decode(errors="replace"))
+        text = secrets.masked(data.decode(errors="replace"))
         return text.encode()[: self._content_bytes].decode(errors="ignore")
 
 

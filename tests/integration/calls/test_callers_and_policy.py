@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from support.calls import CALM, deployed, eventually
+from support.era_server import Response
+from support.faults import Hold
 from support.guarded import ALICE, BOB, OWN, TOKENS, GuardedServer, who
+from support.scripted import Request
 
 from mcp_manager import (
     ManagerConfig,
@@ -74,3 +78,42 @@ async def test_sessions_of_callers_come_and_go_without_events() -> None:
             await eventually(lambda: len(server.requests_of("initialize")) == 4, "the new sessions")
             kinds = [type(await anext(events)).__name__ for _ in range(2)]
             assert kinds == ["SessionLost", "SessionReplaced"]
+
+
+async def test_what_a_caller_is_shown_says_nothing_of_the_rules(caplog: pytest.LogCaptureFixture) -> None:
+    class Server(GuardedServer):
+        """Show one of its tools to its own credential alone."""
+
+        def answer(self, request: Request) -> Response:
+            status, headers, reply = super().answer(request)
+            if request.method == "tools/list" and reply is not None:
+                is_own = request.headers.get("authorization") == "Bearer own-token"
+                shown = [{"name": each, "inputSchema": {"type": "object"}} for each in ("echo", "admin")[: 1 + is_own]]
+                reply = {**reply, "result": {"tools": shown}}
+            return status, headers, reply
+
+    with Server(TOKENS) as server:
+        async with deployed(server, tools={"deny": ["admin", "never"]}, **OWN) as manager:
+            assert [each.name for each in await manager.for_caller(ALICE).list_tools("a")] == ["echo"]
+            assert not any("matches" in each.getMessage() for each in caplog.records)
+            assert [each.name for each in await manager.list_tools("a")] == ["echo"]
+            (told,) = [each.getMessage() for each in caplog.records if "matches" in each.getMessage()]
+            assert "never" in told
+            assert "admin" not in told
+
+
+async def test_sessions_of_callers_of_a_removed_server_do_not_count_for_the_next() -> None:
+    with GuardedServer(TOKENS) as server:
+        async with deployed(server, max_caller_sessions=1, **OWN) as manager:
+            hold = Hold()
+            await who(manager, ALICE)
+            server.script("tools/call", hold)
+            slow = asyncio.create_task(who(manager, ALICE, timeout=30))
+            await server.wait_for("tools/call", 2)
+            removal = asyncio.create_task(manager.undeploy("a"))
+            await eventually(lambda: manager.servers() == [], "the removal")
+            await manager.deploy("a", {"url": server.url, **CALM, **OWN, "max_caller_sessions": 1})
+            assert await who(manager, BOB) == "Bearer bob"
+            hold.release()
+            await asyncio.gather(slow, removal, return_exceptions=True)
+            assert await who(manager, BOB) == "Bearer bob"

@@ -321,6 +321,27 @@ async def test_a_lenient_watch_keeps_a_server_that_becomes_invalid(server: Scrip
         await becomes(manager, "a")
 
 
+async def test_a_file_that_changes_while_another_takes_its_place_does_not_win(
+    server: ScriptedServer, tmp_path: Path
+) -> None:
+    old, new = tmp_path / "old.toml", tmp_path / "new.toml"
+    old.write_text(text_for(server, "a"), encoding="utf-8")
+    with ScriptedServer() as slow:
+        hold = Hold()
+        slow.script("initialize", hold)
+        new.write_text(text_for(server, "new") + f'[servers.slow]\nurl = "{slow.url}"\n', encoding="utf-8")
+        async with McpManager() as manager:
+            await manager.watch(old, **SOON)
+            changing = asyncio.create_task(manager.watch(new, **SOON))
+            await slow.wait_for("initialize", 1)
+            replace(old, text_for(server, "a", "b"))
+            # The change waits for its turn.
+            await eventually(lambda: manager._file_watch._applying is not None, "the change of the old file")
+            hold.release()
+            await changing
+            assert sorted(ids(manager)) == ["new", "slow"]
+
+
 async def test_what_others_change_stays_until_the_file_changes(server: ScriptedServer, tmp_path: Path) -> None:
     path = tmp_path / "fleet.toml"
     path.write_text(text_for(server, "a"), encoding="utf-8")

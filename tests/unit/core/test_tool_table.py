@@ -195,3 +195,20 @@ def test_own_methods_keep_their_places() -> None:
         router.done(router.pick("a", method, 0, 0), Outcome.SUCCESS, CallStatus.SUCCESS, MS)
     shown = {each.method: each.counts[0] for each in router.methods_of(router.server("a"))}
     assert shown == {"made/up/1": 1, "made/up/2": 1, CALL: 1, "other": 2}
+
+
+def test_the_tools_of_a_removed_server_get_no_place() -> None:
+    router = router_of("a", "b", max_tools=3)
+    call(router, "a", "x")
+    removed = router.server("a")
+    router.remove_server("a")
+    # A caller that still holds the server's record counts a call.
+    router.count_unpicked(removed, CALL, "y")
+    assert router.tools is not None
+    assert len(router.tools) == 0
+    # The call that "x" had before lost its place with the server.
+    assert {each.tool: sum(each.counts) for each in router.tools_of(removed)} == {OTHER_TOOL_NAME: 2}
+    del removed
+    for number in range(10):
+        call(router, "b", f"tool-{number}")
+    assert len(router.tools) == 3

@@ -1,0 +1,126 @@
+"""Telemetry together with other parts: failures, tool rules, callers, and servers that come and go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from typing import Any
+
+import pytest
+from support import faults
+from support.calls import CALM, echo
+from support.collector import Collector, attributes
+from support.scripted import ScriptedServer
+
+from mcp_manager import (
+    Caller,
+    DeadlineExceededError,
+    ManagerConfig,
+    McpManager,
+    RpcError,
+    TelemetryConfig,
+    ToolNotAllowedError,
+    TracesConfig,
+)
+from mcp_manager.telemetry import conventions as names
+
+TOKEN, OWN = "canary-caller-91b2", "canary-own-55aa"
+
+
+def traced(collector: Collector, **traces: Any) -> ManagerConfig:
+    settings = {"ratio": 0.0, "slow": "off", **traces}
+    return ManagerConfig(telemetry=TelemetryConfig(traces=TracesConfig(**settings), endpoint=collector.url))
+
+
+def in_flight(manager: McpManager) -> int:
+    return manager._router.server_counts("a", 0).inflight
+
+
+@pytest.mark.both_loops
+async def test_calls_that_time_out_or_are_cancelled_end_as_without_traces() -> None:
+    with Collector() as collector, ScriptedServer() as server:
+        async with McpManager(traced(collector)) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM, "limits": {"max_concurrent": 2}})
+            await manager.execute_raw("a", echo("x"))
+            for _ in range(3):
+                server.script("tools/call", faults.Hold())
+                with pytest.raises(DeadlineExceededError):
+                    await manager.execute_raw("a", echo("x"), timeout=0.1)
+            assert in_flight(manager) == 0
+            for number in range(3):
+                server.script("tools/call", faults.Hold())
+                call = asyncio.create_task(manager.execute_raw("a", echo("x"), timeout=30))
+                await server.wait_for("tools/call", 5 + number)
+                call.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await call
+            assert in_flight(manager) == 0
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_a_forbidden_call_has_a_span_whatever_its_way(key: str | None) -> None:
+    with Collector() as collector, ScriptedServer() as server:
+        async with McpManager(traced(collector)) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM, "tools": {"deny": ["echo"]}})
+            with pytest.raises(ToolNotAllowedError):
+                await manager.execute_raw("a", echo("x"), key=key)
+            assert await manager.list_tools("a") == []
+        (span,) = [span for span, _ in collector.spans]
+        assert attributes(span)[names.ERROR_TYPE] == "ToolNotAllowedError"
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0])
+async def test_the_credentials_of_a_caller_are_masked_in_spans(ratio: float) -> None:
+    with Collector() as collector, ScriptedServer() as server:
+        async with McpManager(traced(collector, ratio=ratio, content_bytes=1000)) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM, "auth": {"type": "bearer", "token": OWN}})
+            caller = manager.for_caller(Caller("alice", auth=TOKEN))
+            server.script("tools/call", faults.RpcErrorReply(-32603, f"oops {TOKEN} {OWN}"))
+            with pytest.raises(RpcError):
+                await caller.call_tool("a", "echo", {"text": f"mine is {TOKEN}"})
+        told = "".join(str(span) for span, _ in collector.spans)
+        assert "oops" in told
+        assert TOKEN not in told
+        assert OWN not in told
+
+
+def totals(collector: Collector, temporality: str) -> int:
+    """How many calls of tools all points tell of together, of whatever server they are."""
+    by_start: defaultdict[int, int] = defaultdict(int)
+    for point in collector.points(names.CALLS.name):
+        if attributes(point).get(names.METHOD) == "tools/call":
+            start = point.start_time_unix_nano
+            by_start[start] = point.as_int if temporality == "cumulative" else by_start[start] + point.as_int
+    return sum(by_start.values())
+
+
+@pytest.mark.parametrize("temporality", ["cumulative", "delta"])
+@pytest.mark.parametrize("is_replaced", [False, True])
+async def test_counts_of_a_server_that_drains_are_exported_once(temporality: str, is_replaced: bool) -> None:
+    with Collector() as collector, ScriptedServer() as server:
+        telemetry = TelemetryConfig(
+            metrics=True,
+            endpoint=collector.url,
+            interval_s=0.05,
+            temporality=temporality,  # type: ignore[arg-type]
+        )
+        config = {"url": server.url, **CALM, "shutdown_grace_s": 30}
+        async with McpManager(ManagerConfig(telemetry=telemetry)) as manager:
+            await manager.deploy("a", config)
+            for _ in range(20):
+                await manager.execute_raw("a", echo("x"))
+            hold = faults.Hold()
+            server.script("tools/call", hold)
+            slow = asyncio.create_task(manager.execute_raw("a", echo("x"), timeout=30))
+            await server.wait_for("tools/call", 21)
+            before = len(collector.bodies)
+            removal = asyncio.create_task(manager.undeploy("a"))
+            while len(collector.bodies) < before + 2:
+                await asyncio.sleep(0.01)
+            if is_replaced:
+                await manager.deploy("a", config)
+                for _ in range(8):
+                    await manager.execute_raw("a", echo("x"))
+            hold.release()
+            await asyncio.gather(slow, removal)
+        assert totals(collector, temporality) == (29 if is_replaced else 21)
