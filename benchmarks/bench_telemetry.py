@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -177,9 +177,11 @@ def main() -> None:
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    factory = None
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     if options.loop == "uvloop":
-        from uvloop import new_event_loop as factory  # noqa: PLC0415
+        import uvloop  # noqa: PLC0415
+
+        factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(serve() if options.serve else measure(options))
 
