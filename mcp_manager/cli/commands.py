@@ -202,7 +202,7 @@ _verb(
     "login",
     "login:run",
     "Log in to a server that uses OAuth, in the browser.\n\n"
-    "The tokens are stored in files that only you can read, and used by the other verbs.",
+    "The tokens are stored in files that only you can read, and used by the other commands.",
     "mcp-manager login fleet.toml tracker\nmcp-manager login https://example.com/mcp",
     _fleet(
         "[SERVER]",
@@ -256,7 +256,7 @@ _verb(
 _verb(
     "completion",
     "completion:run",
-    "Print the script for completion in a shell.\n\nThe shell then completes verbs, options, files and the ids of servers.",
+    "Print the script for completion in a shell.\n\nThe shell then completes commands, options, files and the ids of servers.",
     'eval "$(mcp-manager completion bash)"\neval "$(mcp-manager completion zsh)"\nmcp-manager completion fish | source',
     [click.Argument(["shell"], type=click.Choice(["bash", "zsh", "fish"]), metavar="bash|zsh|fish"), *_COMMON],
 )

@@ -10,7 +10,7 @@ import msgspec
 
 from mcp_manager.auth.redirect import RedirectHandler
 from mcp_manager.auth.token_store import FileTokenStore
-from mcp_manager.config import AuthConfig, ManagerConfig, ServerConfig
+from mcp_manager.config import AuthConfig, ManagerConfig, ServerConfig, TelemetryConfig
 from mcp_manager.manager import McpManager
 
 __all__ = ["manager_of", "stored_in", "with_oauth", "with_stored_grant"]
@@ -27,9 +27,10 @@ def stored_in() -> Path:
 
 
 def manager_of(config: ManagerConfig, redirect_handler: RedirectHandler | None = None) -> McpManager:
-    """Return a manager that reads and stores authorizations, if one of its servers uses OAuth."""
+    """Return a manager that reads and stores authorizations, if one of its servers uses OAuth; it exports nothing."""
     uses_oauth = any(server.auth.type == "oauth" for server in config.servers.values())
     store = FileTokenStore(stored_in()) if uses_oauth else None
+    config = msgspec.structs.replace(config, telemetry=TelemetryConfig())
     return McpManager(config, token_store=store, redirect_handler=redirect_handler)
 
 

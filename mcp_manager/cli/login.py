@@ -76,7 +76,7 @@ def _chosen(fleet: Fleet) -> str:
     using = [name for name, server in fleet.servers.items() if server.auth.type == "oauth"]
     if len(using) == 1:
         return using[0]
-    which = f"one of {', '.join(using)}" if using else 'no server has auth.type = "oauth"'
+    which = f"one of {', '.join(using)}" if using else f'no server in {fleet.shown} has auth.type = "oauth"'
     raise click.UsageError(f"missing argument SERVER: {which}")
 
 
@@ -143,7 +143,7 @@ def _browse(url: str) -> None:
 
 def _why_not(server: ServerConfig) -> str:
     if server.transport == "stdio":
-        return "a program is not logged in to"
+        return "it is a program, and programs need no login"
     if server.auth.type == "oauth":
         return f'auth.grant = "{server.auth.grant}" asks no user'
     return f'auth.type is "{server.auth.type}"; set it to "oauth" if the server wants that'

@@ -11,7 +11,17 @@ from mcp_manager.config._plain import describe, plain
 from mcp_manager.config._problem import FieldProblem, join
 from mcp_manager.config.building import build_with_all_problems
 from mcp_manager.config.model import ManagerConfig, ServerConfig
-from mcp_manager.config.parse import HTTP_ONLY, SERVER_FIELDS, STDIO_ONLY, convert, nearest, refuse_unknown
+from mcp_manager.config.parse import (
+    HTTP_ONLY,
+    SERVER_FIELDS,
+    STDIO_ONLY,
+    check_object,
+    convert,
+    nearest,
+    refuse_unknown,
+)
+from mcp_manager.config.resilience import RetryBudgetConfig
+from mcp_manager.config.telemetry import TelemetryConfig, TracesConfig
 
 __all__ = [
     "INTERPOLATED",
@@ -43,6 +53,12 @@ _NOT_SHARED: Final = frozenset({"name", "url", "command", "transport", "extras"}
 SHARED_FIELDS: Final = SERVER_FIELDS - _NOT_SHARED
 """The fields of a server that can be defaults."""
 _MOST_COMPARED: Final = 100
+_MANAGER_TABLES: Final[Mapping[str, type[msgspec.Struct]]] = {
+    "retry_budget": RetryBudgetConfig,
+    "telemetry": TelemetryConfig,
+    "telemetry.traces": TracesConfig,
+}
+"""The tables within the manager's."""
 _SWITCHES: Final = {"disabled": True, "enabled": False}
 
 
@@ -129,9 +145,24 @@ def manager_of(settings: Mapping[str, Any], servers: dict[str, ServerConfig]) ->
 
 def manager_problems(settings: Mapping[str, Any]) -> Iterator[FieldProblem]:
     """Yield everything that is wrong with the manager's settings."""
-    for name, value in settings.items():
+    yield from _table_problems(settings, ())
+
+
+def _table_problems(table: Mapping[str, Any], outer: tuple[str, ...]) -> Iterator[FieldProblem]:
+    """Yield what is wrong in a table of the manager's settings: each field is judged by itself."""
+    for name, value in table.items():
+        names = (*outer, name)
+        kind = _MANAGER_TABLES.get(".".join(names))
+        if kind is not None and isinstance(value, dict):
+            yield from _table_problems(value, names)
+            continue
+        settings: Any = value
+        for each in reversed(names):
+            settings = {each: settings}
         try:
-            manager_of({name: value}, {})
+            if outer:
+                check_object({name: value}, _MANAGER_TABLES[".".join(outer)], ".".join(("manager", *outer)))
+            manager_of(settings, {})
         except FieldProblem as problem:
             yield problem
 

@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 import os
+import re
 from collections.abc import Collection, Iterator
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -17,8 +18,10 @@ from mcp_manager.config._struct import Settings
 from mcp_manager.config._url import redact_url
 from mcp_manager.config.model import ServerConfig
 
-__all__ = ["Secrets", "is_credential", "masked", "masked_so_far", "printable", "shown_place"]
+__all__ = ["CONTROL_SEQUENCE", "Secrets", "is_credential", "masked", "masked_so_far", "printable", "shown_place"]
 
+CONTROL_SEQUENCE: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+"""Colours and other control sequences of terminals."""
 _MASK: Final = "***"
 # Shorter values of a variable or header are words like "debug" or "1", which errors should still show.
 _MIN_VALUE: Final = 8

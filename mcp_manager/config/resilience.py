@@ -142,7 +142,7 @@ class RetryConfig(Settings, frozen=True, kw_only=True):
     trust_annotations
         Treat calls of tools with ``readOnlyHint`` or ``idempotentHint`` as safe to repeat. MCP tells clients not to
         rely on these hints unless the server is trusted (2025-06-18, server/tools). They are known after the tools were
-        listed, by ``list_tools`` or the fleet's catalogue.
+        listed, by ``list_tools`` or ``list_all_tools``.
     tools
         Whether calls of a tool are ``safe`` or ``unsafe`` to repeat, by tool name; overrides the tool's hints.
     """

@@ -27,8 +27,8 @@ class TracesConfig(Settings, frozen=True, kw_only=True):
     errors
         Trace calls that fail, after the fact.
     slow
-        Trace calls that take longer than this quantile of their server's latest calls, after the fact; ``off`` does
-        not.
+        Trace calls that take longer than this quantile of their server's latest calls, after the fact; ``off``
+        traces none of them.
     tail_per_s
         The most traces a second that are made after the fact.
     content_bytes
@@ -57,7 +57,7 @@ class TelemetryConfig(Settings, frozen=True, kw_only=True):
         Which calls are traced, see :class:`TracesConfig`; ``None`` traces none.
     endpoint
         The base URL of the collector, without ``/v1/metrics``. Default: ``OTEL_EXPORTER_OTLP_ENDPOINT`` and the like,
-        else ``http://localhost:4318``. Credentials belong into ``OTEL_EXPORTER_OTLP_HEADERS``.
+        else ``http://localhost:4318``. Put credentials into ``OTEL_EXPORTER_OTLP_HEADERS``.
     interval_s
         Seconds between two exports of the metrics. Default: ``OTEL_METRIC_EXPORT_INTERVAL``, else 60.
     temporality
@@ -65,7 +65,7 @@ class TelemetryConfig(Settings, frozen=True, kw_only=True):
         ``OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE``, else ``cumulative``.
     buckets
         The buckets of durations: ``exponential``, or ``semconv`` for the fixed ones that the conventions advise, which
-        tell nothing below 10 ms. Default: ``semconv`` if ``OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION``
+        cannot tell durations below 10 ms apart. Default: ``semconv`` if ``OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION``
         is ``explicit_bucket_histogram``, else ``exponential``.
     propagate_baggage
         Whether the caller's ``baggage`` is passed on to servers with the trace context.

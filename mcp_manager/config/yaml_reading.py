@@ -28,7 +28,7 @@ _SCALARS: Final = (
 )
 """The core schema of YAML 1.2, which the clients read: ``no`` and ``22:22`` are text. So is ``007`` here, a password."""
 # The name of an anchor: a value that begins with * may be a secret.
-_QUOTED: Final = re.compile(r"""\s*(['"]).{4,}\1""")
+_QUOTED: Final = re.compile(r"""(?:^|\s+)(['"])(?:(?!\1).){4,}\1""")
 _KNOWN_TAGS: Final = frozenset({"bool", "int", "float", "null", "str", "seq", "map"})
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import threading
 import time
 from collections import deque
@@ -14,7 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from mcp_manager.config.redaction import Secrets, printable
+from mcp_manager.config.redaction import CONTROL_SEQUENCE, Secrets, printable
 from mcp_manager.events.log_lines import report_handler
 from mcp_manager.events.stream import Listeners, Stream
 
@@ -36,8 +35,6 @@ _PER_LINE: Final = 128
 # Lines of a server that are logged at once, and per second.
 _LOGGED_AT_ONCE: Final = 200
 _LOGGED_PER_S: Final = 200.0
-# Colours and other control sequences of terminals.
-_CONTROL: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 
 
 class StderrLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -243,7 +240,7 @@ class OutputWriter:
         """Return a line as text that can be shown."""
         # As on a terminal, what follows a carriage return replaces what was before it.
         text = data.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace")
-        text = self._secrets.masked_so_far(_CONTROL.sub("", text).replace("\t", "    "))
+        text = self._secrets.masked_so_far(CONTROL_SEQUENCE.sub("", text).replace("\t", "    "))
         text = printable(text).rstrip()
         return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 1]}…"
 

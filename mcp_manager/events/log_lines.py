@@ -54,6 +54,7 @@ FIELDS: Final[dict[str, str]] = {
     "servers": "how many servers a summary is about",
     "deployed": "how many servers `apply` deployed",
     "redeployed": "how many it replaced",
+    "updated": "how many it changed in place",
     "undeployed": "how many it removed",
     "failed": "how many it could not change",
     "starting": "how many are still starting",
@@ -144,7 +145,7 @@ def _exited(event: ChildExited) -> str:
     process = f"pid {event.pid}, instance {event.instance}" if event.pid else f"instance {event.instance}"
     said = f"lost its program ({process}): {event.reason}"
     if not event.was_ready:
-        said = f"has no program yet ({process}): {event.reason}"
+        said = f"could not start its program ({process}): {event.reason}"
     if event.restart_in_s is not None:
         said += f"; it is started again in {event.restart_in_s:.1f} s"
     return f"{said}; its stderr ends: {event.stderr}" if event.stderr else f"{said}; it wrote nothing to stderr"

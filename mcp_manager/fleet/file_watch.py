@@ -236,7 +236,7 @@ class FileWatch:
             )
         if self.state is not None:
             self.state = WatchedFile(path=self._path, applied=applied)
-        _log.info("the configuration file %s was applied: %s", self._path, _told(applied))
+        _log.debug("the configuration file %s was applied: %s", self._path, _told(applied))
         return before
 
     async def _applied(self, file: FleetFile) -> Applied:

@@ -167,7 +167,7 @@ class Observation(ABC):
         return scraping.text_of(source, format, what, is_shared=not self._is_here())
 
     async def scrape(
-        self, accept: str = "", *, servers: Iterable[str] | None = None, families: Iterable[str] | None = None
+        self, accept: str | None = "", *, servers: Iterable[str] | None = None, families: Iterable[str] | None = None
     ) -> Exposition:
         """Return the metrics for whoever scrapes, in the best format that both sides know.
 
@@ -178,13 +178,13 @@ class Observation(ABC):
         Parameters
         ----------
         accept
-            The ``Accept`` header field of the request.
+            The ``Accept`` header field of the request; ``None`` or "" if it has none.
         servers, families
             See :meth:`metrics_text`, whose errors it raises.
         """
         from mcp_manager.observe import scraping  # noqa: PLC0415
 
-        arguments.as_text(accept, "accept")
+        accept = "" if accept is None else arguments.as_text(accept, "accept")
         source, what = self._metrics_source(), scraping.wanted(servers, families)
         if self._scrapes is None:
             self._scrapes = scraping.Scrapes()

@@ -113,6 +113,8 @@ def input_names(server: ClientServer) -> dict[str, str]:
 
 
 def _translated(found: Found, path: Path, home: Path, inputs: dict[str, str | None]) -> ClientServer:
+    # What comes of it may be used in another folder: a file that is written, or a program with a `cwd`.
+    path = path.absolute()
     workspace = Path(found.project) if found.project else workspace_of(path)
     around = Surroundings(path.parent, workspace, home, inputs, [])
     entry = Entry(found.dialect, around, found.path, is_guessed=found.is_guessed)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from io import FileIO
 from typing import Final, cast
 
-from mcp_manager.config.redaction import masked_so_far, printable
+from mcp_manager.config.redaction import CONTROL_SEQUENCE, masked_so_far, printable
 from mcp_manager.runtime.background import bare_context
 from mcp_manager.runtime.forks import keep_from_children
 from mcp_manager.runtime.read_budget import CallbackReader, ReadBudget, read_budget
@@ -194,7 +194,7 @@ class Child:
         hidden
             Texts to mask, such as credentials that the program may have quoted.
         """
-        text = self._stderr[-_STDERR_BYTES:].decode("utf-8", "replace")
+        text = CONTROL_SEQUENCE.sub("", self._stderr[-_STDERR_BYTES:].decode("utf-8", "replace"))
         text = masked_so_far(text, hidden)
         if len(self._stderr) > _STDERR_BYTES:
             # The rest of a line whose beginning was dropped may end a text to mask.

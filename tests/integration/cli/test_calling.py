@@ -161,7 +161,9 @@ def test_the_log_has_what_the_program_writes_and_the_states(tmp_path: Path, caps
     assert lines[0].startswith(f"info    server {ODD_ID!r} deployed")
     assert lines[1:3] == ["|       many words", "|       half"]
     # What a program has written comes before its end.
-    assert lines.index("|       half") < next(i for i, line in enumerate(lines) if "no program yet" in line)
+    assert lines.index("|       half") < next(
+        i for i, line in enumerate(lines) if "could not start its program" in line
+    )
     assert any(line.startswith(f"warning server {ODD_ID!r} is Unhealthy") for line in lines)
 
 

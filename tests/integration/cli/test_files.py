@@ -125,6 +125,18 @@ def test_an_import_as_json(home: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "web" in tomllib.loads(told["toml"])["servers"]
 
 
+def test_the_command_line_exports_nothing_and_needs_no_extra_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    works = stdio_server_config()
+    path = tmp_path / "fleet.json"
+    exported = {"metrics": True, "traces": {"ratio": 1}, "endpoint": "http://127.0.0.1:9"}
+    path.write_text(json.dumps({"manager": {"telemetry": exported}, "servers": {"works": works}}), encoding="utf-8")
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    assert main(["check", str(path)]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_where_there_is_nothing_nothing_is_written(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -134,6 +134,7 @@ async def test_the_accept_header_chooses_the_format() -> None:
         async with McpManager() as manager:
             await manager.deploy("a", {"url": server.url, **CALM})
             await manager.execute_raw("a", echo("x"))
+            assert (await manager.scrape(None)).content_type == (await manager.scrape()).content_type
             plain = await manager.scrape("*/*")
             assert plain.content_type.startswith("text/plain; version=0.0.4")
             assert {family.name for family in text_string_to_metric_families(plain.body.decode())} >= {"mcp_requests"}

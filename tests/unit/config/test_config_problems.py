@@ -84,6 +84,24 @@ def test_everything_that_is_wrong_in_our_own_format_is_told_in_order(tmp_path: P
     ]
 
 
+def test_every_mistake_in_the_tables_of_the_manager_is_told(tmp_path: Path) -> None:
+    content = """[manager]
+client_name = ""
+retry_budget = { ratioo = 1 }
+[manager.telemetry]
+metrics = "yes"
+endpont = "http://c"
+traces = { ratio = 7, slowest = 1 }
+"""
+    told = problems(write(tmp_path, "fleet.toml", content))
+    assert [each.partition(": ")[0] for each in told] == ["2:1", "3:1", "5:1", "6:1", "7:1", "7:1"]
+    assert "manager.retry_budget: unknown field 'ratioo' (did you mean 'ratio'?)" in told[1]
+    assert told[2].startswith("5:1: manager.telemetry.metrics: ")
+    assert "manager.telemetry: unknown field 'endpont' (did you mean 'endpoint'?)" in told[3]
+    assert told[4].startswith("7:1: manager.telemetry.traces.ratio: ")
+    assert "manager.telemetry.traces: unknown field 'slowest'" in told[5]
+
+
 def test_one_problem_keeps_its_wording_and_has_its_place(tmp_path: Path) -> None:
     path = write(tmp_path, "fleet.toml", "[servers.a]\nurl = 'http://h'\nprioritty = 1\n")
     with pytest.raises(ConfigError) as caught:

@@ -60,7 +60,7 @@ TOLD: list[tuple[Event, str]] = [
     ),
     (
         ChildExited(server_id="a", instance=0, pid=0, reason="it exited", exit_status=3, was_ready=False),
-        "server 'a' has no program yet (instance 0): it exited; it wrote nothing to stderr",
+        "server 'a' could not start its program (instance 0): it exited; it wrote nothing to stderr",
     ),
     (
         CircuitChanged(
@@ -93,8 +93,10 @@ TOLD: list[tuple[Event, str]] = [
     (ServerScaled(server_id="a", previous=1, instances=0), "server 'a' scaled from 1 to 0 instances"),
     (ToolsChanged(server_id="a"), "server 'a' changed its tools"),
     (
-        ConfigApplied(deployed=("a", "b"), failed=("c",)),
-        "configuration applied: 2 deployed, 1 failed",
+        ConfigApplied(
+            deployed=("a", "b"), redeployed=("c",), updated=("d",), undeployed=("e",), failed=("f",), starting=("g",)
+        ),
+        "configuration applied: 2 deployed, 1 redeployed, 1 updated, 1 undeployed, 1 failed, 1 starting",
     ),
     (ConfigApplied(), "configuration applied: nothing changed"),
 ]

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from support.client_files import SECRET, ClientFile, check, ids
 
+from mcp_manager.config import load_manager_config
+
 URL = "https://example.com/mcp"
 ONE = '{"servers": {"a": {"command": "run"}}}'
 A = {"a": {"command": "run"}}
@@ -206,3 +208,19 @@ FILES = [
 @pytest.mark.parametrize("file", FILES, ids=ids)
 def test_a_file_means_what_its_client_means(file: ClientFile, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     check(file, tmp_path, caplog)
+
+
+def test_placeholders_are_whole_paths_even_if_the_file_was_named_by_a_relative_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ".vscode"
+    folder.mkdir()
+    (folder / "mcp.json").write_text(
+        '{"servers": {"a": {"command": "run", "args": ["${workspaceFolder}/x"], "cwd": "${workspaceFolder}"}}}',
+        encoding="utf-8",
+    )
+    for current, named in ((tmp_path, ".vscode/mcp.json"), (folder, "mcp.json")):
+        monkeypatch.chdir(current)
+        server = load_manager_config(named, environment={}).servers["a"]
+        assert server.args == (f"{tmp_path}/x",)
+        assert server.cwd == str(tmp_path)

@@ -185,7 +185,9 @@ async def test_a_flood_of_stderr_stops_nothing_and_is_bounded() -> None:
         (b"", ""),
         (b"\n \n\n", ""),
         (b"one\ntwo\nthree\n", "two | three"),
-        (b"\x1b[31mred\x1b[0m\x07\x00\x7f", " [31mred [0m   "),
+        (b"\x1b[31mred\x1b[0m\x07\x00\x7f", "red   "),
+        # Colours within a text to mask do not reveal it.
+        (b"key sk-\x1b[1m1234\x1b[0m56789!", "key ***!"),
         (b"50%\r100%\r\n", "50% | 100%"),
         ("\u202etxt.exe \u2028 caf\u00e9".encode(), " txt.exe  |  caf\u00e9"),
         (b"\xff\xfe cut \xc3", "\ufffd\ufffd cut \ufffd"),
