@@ -50,10 +50,12 @@ async def run(options: Options) -> int:
             # A browser without windows runs until its user closes it.
             threading.Thread(target=_browse, args=(url,), daemon=True).start()
 
-    redirect = LoopbackRedirect(show)
-
     async def ask(url: str) -> str:
-        return await (redirect(url) if options.browser else _first_of(redirect(url), _pasted(url)))
+        if options.browser:
+            return await LoopbackRedirect(show)(url)
+        # The page comes before what is said of it, and also if nothing can listen here.
+        show(url)
+        return await _first_of(LoopbackRedirect(lambda _: None)(url), _pasted(url))
 
     # A call may have to wait for the user.
     patient = msgspec.structs.replace(
