@@ -145,7 +145,7 @@ def _browse(url: str) -> None:
 
 def _why_not(server: ServerConfig) -> str:
     if server.transport == "stdio":
-        return "it is a program, and programs need no login"
+        return "it is a program"
     if server.auth.type == "oauth":
         return f'auth.grant = "{server.auth.grant}" asks no user'
     return f'auth.type is "{server.auth.type}"; set it to "oauth" if the server wants that'

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import os
+import re
 import shutil
 import signal
 import sys
@@ -13,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -30,7 +32,7 @@ from mcp_manager.types import ServerState
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["screen_of", "watch", "worst_first"]
+__all__ = ["first_of", "screen_of", "watch", "worst_first"]
 
 # Several changes at once are drawn once.
 _LEAST_S: Final = 0.1
@@ -52,6 +54,7 @@ _OTHER_LINES: Final = 3
 _MOST_HELD: Final = 200
 _LONGEST_ID: Final = 0.4
 _LEAST_WHY: Final = 16
+_COUNT: Final = re.compile(r"(?:at least )?([0-9]+) problems")
 
 
 async def watch(fleet: Fleet, options: Options) -> int:
@@ -100,6 +103,17 @@ def screen_of(views: Sequence[ServerView], place: str, columns: int, lines: int,
     return Group(head, _table(shown, columns), *rest)
 
 
+def first_of(problem: str, path: str) -> str:
+    """Return the first problem of a file from the message of its error, and how many more there are."""
+    said = problem.removeprefix(f"Invalid config file {path}: ")
+    heading, _, rest = said.partition("\n")
+    count = _COUNT.fullmatch(heading)
+    if count is None or not rest:
+        return said
+    first = rest.partition("\n")[0].removeprefix(path)
+    return f"{PurePath(path).name}{first} (and {int(count[1]) - 1} more)"
+
+
 def _table(views: Sequence[ServerView], columns: int) -> RenderableType:
     from rich.cells import cell_len  # noqa: PLC0415 - --version and --help do without
     from rich.table import Table  # noqa: PLC0415 - as above
@@ -145,7 +159,7 @@ async def _draw(manager: McpManager, fleet: Fleet, starting: asyncio.Task[None],
         while not ended.is_set():
             looked = time.monotonic()
             views = manager.servers()
-            problem = manager.watched.problem if manager.watched is not None else ""
+            problem = first_of(watched.problem, watched.path) if (watched := manager.watched) is not None else ""
             size = (width(), shutil.get_terminal_size().lines)
             # The clock of the head moves on with every change, and every second.
             state = (views, size, problem, int(time.time()))

@@ -251,7 +251,7 @@ def check_object(value: object, kind: type[msgspec.Struct], path: str) -> None:
 def refuse_unknown(name: str, known: Collection[str], path: str) -> NoReturn:
     """Raise :class:`FieldProblem` for an unknown field; the hint suggests the nearest known one."""
     meant = _OTHER_NAMES.get(_fold(name[:64]))
-    near = meant if meant in known else nearest(name, known, cutoff=0.6)
+    near = meant if meant in known else nearest(name, known, cutoff=0.65)
     hint = f"did you mean {near!r}?" if near else f"the known fields are {', '.join(known)}"
     raise FieldProblem(path, f"unknown field {shown(name)}", hint, name)
 

@@ -18,6 +18,7 @@ __all__ = ["FileProblems"]
 _MOST: Final = 1_000
 _MOST_SHOWN: Final = 50
 _TOLD_PLACE: Final = re.compile(r"line (\d+)(?:, column (\d+))?")
+_PLACE_OF_TOML: Final = re.compile(r"(malformed TOML: .*) \(at line \d+, column \d+\)")
 
 
 class _Located(NamedTuple):
@@ -79,7 +80,9 @@ class FileProblems:
         problems = []
         for problem, _ in self._found:
             line, column = places.get(_segments(problem)) or self._told_place(problem) or (None, None)
-            problems.append(ConfigProblem(self._path, line, column, masked(str(problem), secrets)))
+            # The place comes before the message already.
+            message = _PLACE_OF_TOML.sub(r"\1", str(problem)) if line is not None else str(problem)
+            problems.append(ConfigProblem(self._path, line, column, masked(message, secrets)))
         return tuple(sorted(problems, key=lambda each: (each.line or 0, each.column or 0)))
 
     def error(self, secrets: Collection[str]) -> ConfigError:

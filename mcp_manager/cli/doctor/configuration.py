@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
+import re
+import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
@@ -36,6 +39,8 @@ _PER_PROGRAM: Final = 4
 _PER_URL: Final = 2
 _OWN: Final = 64
 _SHOWN_PATH: Final = 200
+# Problems whose end in parentheses is what to do.
+_WITH_HINT: Final = re.compile(r"(.*(?:the environment variable|unknown field) .*?) \((.*)\)", re.DOTALL)
 
 
 def refusals(error: ConfigError) -> list[Finding]:
@@ -47,7 +52,12 @@ def refusals(error: ConfigError) -> list[Finding]:
 
 def problems_of(problems: Iterable[ConfigProblem]) -> list[Finding]:
     """Return what is wrong in a file as findings."""
-    return [Finding("error", None, str(each), "correct it in the file") for each in problems]
+    found = []
+    for each in problems:
+        parts = _WITH_HINT.fullmatch(each.message)
+        seen, advice = parts.groups() if parts is not None else (each.message, "correct it in the file")
+        found.append(Finding("error", None, str(each._replace(message=seen)), advice))
+    return found
 
 
 def examine_configuration(servers: Mapping[str, ServerConfig]) -> list[Finding]:
@@ -71,7 +81,10 @@ def _program_problems(server_id: str, server: ServerConfig) -> Iterator[Finding]
         yield Finding("error", server_id, f"cwd {server.cwd} is not a directory", "create it, or correct cwd")
         return
     path = server.env.get("PATH", os.environ.get("PATH", os.defpath))
-    if os.sep in command:
+    split = _with_arguments(server, directory, path)
+    if split:
+        yield Finding("error", server_id, f"command has a program and its arguments: {command}", split)
+    elif os.sep in command:
         program = directory / command
         if not program.exists():
             near = _nearest(program.name, [str(program.parent)])
@@ -87,6 +100,25 @@ def _program_problems(server_id: str, server: ServerConfig) -> Iterator[Finding]
             f"the command {command} is not in PATH ({shown})",
             f"{advice}; or set command to its full path",
         )
+
+
+def _with_arguments(server: ServerConfig, directory: Path, path: str) -> str:
+    """Return what to set if a command has arguments in it, "" if it has none."""
+    command = server.command or ""
+    if " " not in command or _is_program(command, directory, path):
+        return ""
+    try:
+        program, *arguments = shlex.split(command)
+    except ValueError:
+        return ""
+    if not arguments or not _is_program(program, directory, path):
+        return ""
+    shown = f"{json.dumps(arguments, ensure_ascii=False)[:-1]}{', …' if server.args else ''}]"
+    return f"put the arguments into args: command = {json.dumps(program, ensure_ascii=False)}, args = {shown}"
+
+
+def _is_program(name: str, directory: Path, path: str) -> bool:
+    return (directory / name).exists() if os.sep in name else shutil.which(name, path=path) is not None
 
 
 def _url_problems(server_id: str, server: ServerConfig) -> Iterator[Finding]:

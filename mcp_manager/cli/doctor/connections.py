@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,6 +41,11 @@ __all__ = ["examine_connections", "examine_tools"]
 _MOST_TOOLS: Final = 128
 _FETCHERS: Final = frozenset({"npx", "bunx", "pnpx", "uvx", "pipx", "uv"})
 _SHOWN: Final = 5
+# A hint that advises nothing.
+_OF_PROGRAM: Final = re.compile(
+    r"(?:it is started again in [0-9.]+ s)?(?:; )?(?P<said>its stderr ends: .*)?", re.DOTALL
+)
+_WAITED: Final = "no handshake within start_timeout_s"
 
 
 @dataclass(frozen=True)
@@ -166,11 +172,18 @@ async def _failure(fleet: Fleet, server_id: str, error: McpManagerError, last_ex
         return Finding("error", server_id, seen, f"mcp-manager login {place}")
     if isinstance(error, AuthError) and is_url(fleet.place) and error.is_challenged:
         return Finding("error", server_id, seen, f"mcp-manager login {place}")
-    if error.hint:
-        return Finding("error", server_id, seen, error.hint)
-    if isinstance(error, DeadlineExceededError) and server.transport == "stdio":
-        return Finding("error", server_id, seen, "raise start_timeout_s, or install the program before it is started")
-    if isinstance(error, ConnectError):
+    advice = error.hint
+    of_program = _OF_PROGRAM.fullmatch(advice)
+    if of_program is not None:
+        seen, advice = f"{seen} ({of_program['said']})" if of_program["said"] else seen, ""
+    if advice:
+        return Finding("error", server_id, seen, advice)
+    if server.transport == "stdio" and (isinstance(error, DeadlineExceededError) or _WAITED in seen):
+        advice = (
+            "run it by hand: it may wait for input; if it is only slow, raise start_timeout_s or install it beforehand"
+        )
+        return Finding("error", server_id, seen, advice)
+    if isinstance(error, ConnectError) and server.transport != "stdio":
         return Finding("error", server_id, seen, "check that the server runs, and its url")
     return Finding("error", server_id, seen, "check the server's own log")
 

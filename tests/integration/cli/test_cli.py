@@ -357,7 +357,7 @@ def test_an_interrupted_call_ends_with_its_server(working: Path, tmp_path: Path)
         (["tools", "FLEET", "--env", "A"], 2, r"--env is for the program of a command line"),
         (["status", "FLEET", "--watch", "--snapshot"], 2, r"exclude each other"),
         (["logs", "FLEET"], 2, r"missing argument SERVER: one of works, gone, crashes, later"),
-        (["login", "FLEET"], 2, r"missing argument SERVER"),
+        (["login", "FLEET"], 2, r"missing argument SERVER: no server in .* has auth\.type = \"oauth\""),
         (["completion", "csh"], 2, r"'csh' is not one of"),
         (["demo", "--fast"], 2, r"no such option"),
         (["bench"], 2, r"not installed any more: run python -m benchmarks at the root of a checkout"),

@@ -74,6 +74,44 @@ def test_a_command_that_is_not_there(
     assert (status, only(found)) == (1, ("error", f"the command {command} is not in PATH ({tools})", advice))
 
 
+def test_a_command_with_arguments_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    program = tmp_path / "known"
+    program.write_text("#!/bin/sh\n", encoding="utf-8")
+    program.chmod(stat.S_IRWXU)
+    path = tmp_path / "fleet.toml"
+    path.write_text(
+        f"""
+[servers.a]
+command = "known -m 'foo bar'"
+env.PATH = "{tmp_path}"
+[servers.b]
+command = "./known -m"
+args = ["foo"]
+cwd = "{tmp_path}"
+[servers.c]
+command = "unknown -m foo"
+env.PATH = "{tmp_path}"
+""",
+        encoding="utf-8",
+    )
+    assert main(["doctor", str(path), "--json"]) == 1
+    advice = {each["server"]: each["advice"] for each in json.loads(capsys.readouterr().out)["findings"]}
+    assert advice["a"] == 'put the arguments into args: command = "known", args = ["-m", "foo bar"]'
+    assert advice["b"] == 'put the arguments into args: command = "./known", args = ["-m", …]'
+    assert advice["c"].endswith("or set command to its full path")
+
+
+def test_a_mistake_in_the_file_with_its_own_way_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NOPE", raising=False)
+    _, found = examine(tmp_path, capsys, {"a": {"url": "http://h/${NOPE}"}, "b": {"url": 5}})
+    (_, _, unset, set_it), (_, _, _, correct) = found
+    assert unset.endswith("mcpServers.a.url: the environment variable NOPE is not set")
+    assert set_it == "set it, or write ${NOPE:-default}"
+    assert correct == "correct it in the file"
+
+
 def test_a_program_that_is_not_there_or_not_executable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     program = tmp_path / "server"
     program.write_text("#!/bin/sh\n", encoding="utf-8")
@@ -97,7 +135,7 @@ def test_a_program_that_ends_is_quoted(tmp_path: Path, capsys: pytest.CaptureFix
     crash = "import sys; sys.exit('\\x1b[31mAPI_KEY is not set')"
     _, found = examine(tmp_path, capsys, {"a": {"command": sys.executable, "args": ["-c", crash]}})
     severity, seen, advice = only(found)
-    assert (severity, seen) == ("error", "the server process exited with status 1: [31mAPI_KEY is not set")
+    assert (severity, seen) == ("error", "the server process exited with status 1: API_KEY is not set")
     assert "mcp-manager logs" in advice
 
 
@@ -118,6 +156,7 @@ def test_a_program_that_is_slow_to_start(tmp_path: Path, capsys: pytest.CaptureF
     assert by_server["slow"][0] == "warning"
     assert re.search(r"it took 0\.\d s to come up, longer than connect_timeout_s \(0\.1 s\)", by_server["slow"][1])
     assert by_server["stuck"][0] == "error"
+    assert "it may wait for input" in by_server["stuck"][2]
 
 
 # URLs

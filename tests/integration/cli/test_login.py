@@ -99,8 +99,10 @@ def test_a_browser_on_another_machine_is_served_by_pasting(
 ) -> None:
     path = write(tmp_path, server.url)
     with Terminal([*COMMAND, "login", path, "--no-browser"], 300, environment=environment) as terminal:
-        terminal.wait_until(lambda it: "paste here" in it.text)
-        (page,) = [line for line in terminal.display if line.startswith(server.url.removesuffix("/mcp"))]
+        # Both lines come at once, in any order.
+        there = server.url.removesuffix("/mcp")
+        terminal.wait_until(lambda it: "paste here" in it.text and any(line.startswith(there) for line in it.display))
+        (page,) = [line for line in terminal.display if line.startswith(there)]
         redirected = urllib.request.build_opener(Stop).open(page, timeout=10).headers["Location"]
         terminal.type("something else\n")
         terminal.type(f"{redirected}\n")

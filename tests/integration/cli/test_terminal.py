@@ -17,7 +17,7 @@ from support.processes import PROGRAMS, unused_port
 from support.terminal import COMMAND, Terminal, shown_at
 
 from mcp_manager.cli.demo_servers.processes import stdio_server_config
-from mcp_manager.cli.status_watch import worst_first
+from mcp_manager.cli.status_watch import first_of, worst_first
 
 # The narrowest in every run, the others with the slow tests.
 WIDTHS = (60, *(pytest.param(columns, marks=pytest.mark.slow) for columns in (80, 140)))
@@ -285,3 +285,18 @@ def test_the_order_of_views_is_kept_within_a_state(tmp_path: Path) -> None:
     done = subprocess.run([*COMMAND, "status", path], capture_output=True, text=True, timeout=30, check=True)
     assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["c", "a", "b"]
     assert worst_first([]) == []
+
+
+@pytest.mark.parametrize(
+    ("problem", "told"),
+    [
+        ("Invalid config file /a: b/fleet.toml: servers.a: missing", "servers.a: missing"),
+        (
+            "Invalid config file /a: b/fleet.toml: 3 problems\n/a: b/fleet.toml:2:1: first\n/a: b/fleet.toml:3:1: next",
+            "fleet.toml:2:1: first (and 2 more)",
+        ),
+        ("/a: b/fleet.toml: cannot be read", "/a: b/fleet.toml: cannot be read"),
+    ],
+)
+def test_of_a_file_that_is_not_applied_the_first_problem_is_told(problem: str, told: str) -> None:
+    assert first_of(problem, "/a: b/fleet.toml") == told

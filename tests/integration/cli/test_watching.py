@@ -80,7 +80,7 @@ def test_the_table_tells_that_a_file_was_not_applied(path: Path) -> None:
     with no_orphans(), Terminal([*COMMAND, "status", str(path), "--watch"], 60) as terminal:
         terminal.wait_until(lambda it: "1 Stopped" in it.text)
         write(path, '{"servers": {"one": {"url": 5}}}')
-        terminal.wait_until(lambda it: "not applied: Invalid config file" in it.text)
+        terminal.wait_until(lambda it: "not applied: servers.one.url: " in it.text)
         assert terminal.overflowing == []
         # The warning of the log does not run over the table, and is there at its end.
         assert "was not applied, nothing" not in terminal.text

@@ -85,7 +85,7 @@ startup_timeout_ms = 5
         "Codex: malformed TOML",
         ".codex/config.toml",
         "[mcp_servers.a]\ncommand = run\n",
-        problems=["2:11: malformed TOML: Invalid value (at line 2, column 11)"],
+        problems=["2:11: malformed TOML: Invalid value"],
     ),
     ClientFile(
         "opencode: local, remote, environment, a list as command, milliseconds, its placeholders",
@@ -366,6 +366,12 @@ mcpServers:
         "servers.yaml",
         f"mcpServers:\n  a:\n    env: {{K: *{SECRET}}}\n",
         problems=["3:14: malformed YAML at line 3, column 14: found undefined alias"],
+    ),
+    ClientFile(
+        "YAML: punctuation between apostrophes is shown",
+        "servers.yaml",
+        "mcpServers:\n  a: {command: run\n",
+        problems=["3:1: malformed YAML at line 3, column 1: did not find expected ',' or '}'"],
     ),
     ClientFile(
         "YAML: a tab",
