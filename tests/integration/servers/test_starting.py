@@ -171,7 +171,7 @@ async def test_a_call_that_gives_up_during_a_start_is_told_what_the_program_wrot
             assert isinstance(error, DeadlineExceededError)
             assert error.delivery == "not_sent"
             assert "still starting after" in error.message
-            assert "API_KEY *** is not set [0m" in error.hint
+            assert "API_KEY *** is not set;" in error.hint
         assert secret not in str(error) + str(manager.server("a").last_error)
 
 
