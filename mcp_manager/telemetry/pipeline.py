@@ -19,6 +19,7 @@ from mcp_manager.calls.recovery_counts import Recoveries
 from mcp_manager.config import TelemetryConfig
 from mcp_manager.errors import ConfigError
 from mcp_manager.health.tally import Tally
+from mcp_manager.observe.steady_reading import steadily
 from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.runtime.loop_lag import LoopLag
 from mcp_manager.servers.supervisor import Supervisor
@@ -34,7 +35,6 @@ __all__ = ["Telemetry", "open_telemetry"]
 _EXTRA: Final = "install it with: pip install 'pymcp-manager[otel]'"
 _SERVICE: Final = "mcp-manager"
 _LAST_EXPORT_S: Final = 3.0
-_READINGS: Final = 100
 
 
 def open_telemetry(config: TelemetryConfig, trace_context: TraceContext | None = None) -> Telemetry:
@@ -228,19 +228,8 @@ def _sources(
         return healthy, total - healthy - unhealthy, unhealthy
 
     return Sources(
-        servers=lambda: _steadily(lambda: list(servers.values())),
-        read=lambda each: _steadily(partial(read, each, router, recoveries, time.monotonic_ns())),
+        servers=lambda: steadily(lambda: list(servers.values())),
+        read=lambda each: steadily(partial(read, each, router, recoveries, time.monotonic_ns())),
         health=health,
         lag=lag,
     )
-
-
-def _steadily(reading: Any) -> Any:
-    """Read data that the manager's loop may change, and read it again if that happened meanwhile."""
-    for _ in range(_READINGS):
-        try:
-            return reading()
-        except RuntimeError:
-            # A dictionary changed during its iteration.
-            continue
-    return reading()
