@@ -38,6 +38,7 @@ MODULES = (
     "stateless_frame",
     "tool_calls",
     "call_ring",
+    "metric_lines",
     "exposition",
     "readings",
     "call_path",

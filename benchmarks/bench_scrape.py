@@ -100,6 +100,13 @@ async def scraped(scrape: Callable[[], Awaitable[int]]) -> Scraped:
     return Scraped(took_cpu, took, held[0], size)
 
 
+async def stream(manager: McpManager) -> int:
+    """Scrape in pieces, and return the size of the page."""
+    # Another reading than the last one, which would be shared.
+    manager._scrapes = None
+    return sum([len(piece) async for piece in await manager.scrape_stream()])
+
+
 async def measure_scrapes(servers: int, *, are_used: bool) -> None:
     """Print what scrapes of one fleet take; the median of five by processor time."""
     async with McpManager() as manager:
@@ -107,15 +114,22 @@ async def measure_scrapes(servers: int, *, are_used: bool) -> None:
         if are_used:
             use_all(manager)
 
-        async def in_the_background() -> int:
-            # Another page than the last one, which would be shared.
+        async def in_pieces() -> int:
+            return await stream(manager)
+
+        async def as_a_whole() -> int:
+            # Another reading than the last one, which would be shared.
             manager._scrapes = None
             return len((await manager.scrape()).body)
 
         async def as_text() -> int:
             return len(await asyncio.to_thread(manager.metrics_text))
 
-        for name, scrape in (("scrape()", in_the_background), ("metrics_text(), in a thread", as_text)):
+        for name, scrape in (
+            ("scrape_stream()", in_pieces),
+            ("scrape()", as_a_whole),
+            ("metrics_text(), in a thread", as_text),
+        ):
             await scrape()
             taken = sorted([await scraped(scrape) for _ in range(5)])
             cpu_s, wall_s, _, size = taken[2]
@@ -157,9 +171,7 @@ async def scraping_all_the_time(manager: McpManager) -> AsyncIterator[None]:
 
     async def scrape() -> None:
         while not ended:
-            # Another page than the last one, which would be shared.
-            manager._scrapes = None
-            await manager.scrape()
+            await stream(manager)
             await asyncio.sleep(0.01)
 
     scraping = asyncio.create_task(scrape())

@@ -1,97 +1,91 @@
-"""Writes the sample lines of a scrape: one growing text a family, from parts that were rendered before."""
+"""Writes the text of a scrape: first its numbers are copied, server by server; then they are written, family by family.
+
+Only the first part needs the interpreter, and it is short.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Self, final
 
 from mcp_manager._core.histogram import Histogram
+from mcp_manager._core.metric_lines import SeriesLines, ValueLine
 from mcp_manager._core.records import Server
 from mcp_manager._core.tool_table import ToolTable
 
-_Parts = tuple[bytes, bytes, bytes]
-_ValueLine = tuple[int, bytes, bytes, bytes | None]
-
-@final
-class SeriesLines:
-    """The parts of the lines of a counter by status and of a histogram, which have two labels of their own.
-
-    A line is its first part, one label, its second part, the other label, its third part and the value.
-
-    Parameters
-    ----------
-    counter, histogram
-        The numbers of the two families; -1 leaves one out.
-    by_status, created_by_status
-        The lines of the counter by the number of the status, and those of their creation; ``None`` for none of these.
-    of_histogram
-        The lines of the buckets, the last of which is ``+Inf``, of the count, of the sum and of the creation, which may
-        be ``None``.
-    bounds
-        The exponent of the lowest bound, a power of two seconds, and the distance of the exponents.
-
-    Raises
-    ------
-    ValueError, TypeError
-        There are too few or too many lines, or one has not three parts.
-    """
-
-    def __new__(
-        cls,
-        counter: int,
-        by_status: tuple[_Parts, ...],
-        created_by_status: tuple[_Parts, ...] | None,
-        histogram: int,
-        of_histogram: tuple[tuple[_Parts, ...], _Parts, _Parts, _Parts | None],
-        bounds: tuple[int, int],
-    ) -> Self: ...
-
 @final
 class Page:
-    """The text of one scrape while it is written.
+    """The numbers of one scrape, and their text once it is taken.
 
-    Labels are bytes of UTF-8, escaped. ``created_s`` are seconds since 1970.
+    Labels are bytes of UTF-8, escaped. All ``add_`` methods raise ``ValueError`` once the page was written; those that
+    concern a server add to the last one.
 
     Parameters
     ----------
-    families
-        How many families there are; they are numbered from 0.
+    heads
+        The text before the lines of each family; families are numbered from 0.
+    tail
+        The text at the end.
+    values
+        The lines of the values that every server has.
+    series
+        The lines of the series by method, of those by tool, and of the histogram of a server.
     render
-        Returns a number as text; used for all that are no whole numbers below a million.
+        Returns a number as text; used for all that are no whole numbers, but for sums of time.
 
     Raises
     ------
     ValueError
-        ``families`` is out of range; all methods raise it for a family that there is not.
+        There are too many of these, or one is of a family that there is not.
     """
 
-    def __new__(cls, families: int, render: Callable[[float], str]) -> Self: ...
-    def add_values(
-        self, lines: list[_ValueLine], label: bytes, values: Sequence[float | None], created_s: float
-    ) -> None:
-        """Write one line a value; none where it is ``None``.
+    def __new__(
+        cls,
+        heads: tuple[bytes, ...],
+        tail: bytes,
+        values: tuple[ValueLine, ...],
+        series: tuple[SeriesLines, SeriesLines, SeriesLines],
+        render: Callable[[float], str],
+    ) -> Self: ...
+    def add_server(self, label: bytes, values: list[float | None], created_s: float) -> None:
+        """Copy the values of a server, none where it is ``None``, and when it was deployed, in seconds since 1970."""
 
-        A line is the number of its family, -1 to leave it out; its text before the label; the text behind it; and the
-        text before the label of the line that tells the creation, ``None`` without one.
-        """
+    def add_methods(self, server: Server, escape: Callable[[str], bytes]) -> None:
+        """Copy the series of a server's methods; ``escape`` makes labels of their names."""
 
-    def add_methods(self, lines: SeriesLines, server: Server, label: bytes, escape: Callable[[str], bytes]) -> None:
-        """Write the series of a server's methods; ``escape`` makes labels of their names."""
+    def add_tools(self, table: ToolTable, server: Server, escape: Callable[[str], bytes]) -> None:
+        """Copy the series of a server's tools; ``escape`` makes labels of their names."""
 
-    def add_tools(
-        self, lines: SeriesLines, table: ToolTable, server: Server, label: bytes, escape: Callable[[str], bytes]
-    ) -> None:
-        """Write the series of a server's tools; ``escape`` makes labels of their names."""
+    def add_histogram(self, histogram: Histogram) -> None:
+        """Copy a histogram of a server."""
 
-    def add_histogram(self, lines: SeriesLines, histogram: Histogram, label: bytes, created_s: float) -> None:
-        """Write a histogram with one label only."""
+    def add_counts(self, lines: Sequence[ValueLine], counts: Sequence[float]) -> None:
+        """Add lines that only some servers have, and their values."""
 
     def add_line(self, family: int, line: bytes, value: float) -> None:
-        """Write a line and its value; -1 leaves it out."""
+        """Add a line of no server, and its value; the family -1 leaves it out."""
 
-    def take(self, heads: list[bytes], tail: bytes) -> bytes:
-        """Return the page, the head of each family before its lines; the page is empty then.
+    def as_bytes(self) -> bytes:
+        """Write the page while other threads run, and return it."""
 
-        Other threads run while large texts are copied.
-        """
+    def as_text(self) -> str:
+        """Write the page as text, while other threads run unless a label is not ASCII, and return it."""
 
-    def take_text(self, heads: list[bytes], tail: bytes) -> str:
-        """Return the page as text; see :meth:`take`."""
+@final
+class Chunks:
+    """The text of a page in pieces, each written when it is asked for.
+
+    Parameters
+    ----------
+    page
+        The page; nothing can be added to it any more.
+    size
+        The most bytes of a piece; a piece is larger if the lines of one server are.
+
+    Raises
+    ------
+    ValueError
+        ``size`` is out of range.
+    """
+
+    def __new__(cls, page: Page, size: int) -> Self: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> bytes: ...

@@ -1,254 +1,290 @@
-"""Writes the sample lines of a scrape: one growing text a family, from parts that were rendered before."""
+"""Writes the text of a scrape: first its numbers are copied, server by server; then they are written, family by family.
+
+Only the first part needs the interpreter, and it is short. What is copied lies in blocks that never move.
+"""
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport int64_t, uint64_t
-from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcpy, memset
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
 
+from mcp_manager._core.blocks cimport Blocks, blocks_free, blocks_take, prefer_large_pages
 from mcp_manager._core.histogram cimport Buckets, Histogram, buckets_below
+from mcp_manager._core.metric_lines cimport (
+    EXPONENTS, Part, SeriesLines, SeriesRow, SeriesText, ServerRow, ValueLine, ValueText, end_line, line_size, part_of,
+    put_counter, put_histogram, put_part, put_value,
+)
+from mcp_manager._core.number_text cimport LONGEST_NS, NUMBER_ROOM, put_whole
 from mcp_manager._core.records cimport STATUSES, Series, Server
 from mcp_manager._core.snapshots cimport OTHER
 from mcp_manager._core.tool_table cimport OTHER_TOOL, ToolEntry, ToolTable, tools_of
 
 cdef extern from "Python.h":
-    object PyUnicode_New(Py_ssize_t size, Py_UCS4 greatest)
-    unsigned char* PyUnicode_1BYTE_DATA(object text)
+    PyObject* PyUnicode_New(Py_ssize_t size, Py_UCS4 greatest) except NULL
+    unsigned char* PyUnicode_1BYTE_DATA(PyObject* text)
+    int PyUnicode_Resize(PyObject** text, Py_ssize_t size) except -1
+    PyObject* PyBytes_FromStringAndSize(const char* data, Py_ssize_t size) except NULL
+    char* bytes_start "PyBytes_AS_STRING"(PyObject* data)
+    int _PyBytes_Resize(PyObject** data, Py_ssize_t size) except -1
 
 cdef enum:
-    FIRST_ROOM = 1024
-    MOST_BOUNDS = 30
-    # From 2^-20 to 2^8 seconds.
-    EXPONENTS = 29
-    # A number of this many digits is rendered here; prometheus_client renders all others.
-    LONGEST_COUNT = 1000000
+    MOST_FAMILIES = 1000
+    MOST_VALUES = 64
+    # A value that is not shown, and the greatest one that is kept as a number; -2 and below are the places of texts.
+    ABSENT = -1
+    LARGEST_WHOLE = 999999999999999
+    LARGE_PAGE = 4 * 1024 * 1024
+    LARGEST_CHUNK = 1024 * 1024 * 1024
 
-cdef struct Text:
-    char* start
-    size_t size
-    size_t room
+cdef enum:
+    METHODS = 0
+    TOOLS = 1
+    HISTOGRAMS = 2
+    KINDS = 3
 
+# What is written next, in the order of a family's lines. The kinds of series follow each other.
+cdef enum:
+    HEAD = 0
+    VALUES = 1
+    SERIES = 2
+    LOOSE = SERIES + KINDS
+    STAGES = LOOSE + 1
 
-cdef int grow(Text* text, size_t size) except -1:
-    cdef size_t room = max(<size_t> FIRST_ROOM, 2 * text.room, text.size + size)
-    cdef char* start = <char*> realloc(text.start, room)
-    if start is NULL:
-        raise MemoryError
-    text.start = start
-    text.room = room
-    return 0
+ctypedef const SeriesText* TextOfSeries
 
+cdef struct Loose:
+    Loose* following
+    Part line
 
-cdef inline int append(Text* text, const char* data, size_t size) except -1:
-    if text.size + size > text.room:
-        grow(text, size)
-    memcpy(text.start + text.size, data, size)
-    text.size += size
-    return 0
+cdef struct SeriesRows:
+    SeriesRow* first
+    SeriesRow* last
 
+cdef struct Family:
+    Part head
+    # Which of the columns are its values.
+    int first_column
+    int columns
+    Loose* first
+    Loose* last
 
-cdef inline char* written(char* to, bytes data) noexcept:
-    memcpy(to, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
-    return to + PyBytes_GET_SIZE(data)
-
-
-cdef inline int append_bytes(Text* text, bytes data) except -1:
-    return append(text, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
-
-
-@cython.final
-cdef class SeriesLines:
-    """The parts of the lines of a counter by status and of a histogram, which have two labels of their own."""
-
-    cdef int counter
-    cdef int histogram
-    cdef tuple by_status
-    cdef tuple created_by_status
-    cdef tuple buckets
-    cdef tuple count
-    cdef tuple sum
-    cdef tuple created
-    cdef int lowest
-    cdef int step
-
-    def __cinit__(
-        self, int counter, tuple by_status not None, tuple created_by_status, int histogram,
-        tuple of_histogram not None, tuple bounds not None,
-    ):
-        buckets, count, total, created = of_histogram
-        self.lowest, self.step = bounds
-        if len(by_status) != STATUSES or (created_by_status is not None and len(created_by_status) != STATUSES):
-            raise ValueError(f"there are {STATUSES} statuses")
-        if not 2 <= len(buckets) <= MOST_BOUNDS or not 1 <= self.step <= 4 or not -20 <= self.lowest <= 8:
-            raise ValueError("no such bounds")
-        if self.lowest + (len(buckets) - 2) * self.step > 8:
-            raise ValueError("the highest bound is 2^8")
-        rest = (count, total) if created is None else (count, total, created)
-        for parts in (*by_status, *(created_by_status or ()), *buckets, *rest):
-            if type(parts) is not tuple or len(parts) != 3 or any(type(each) is not bytes for each in parts):
-                raise TypeError(f"a line has three parts, not {parts!r:.80}")
-        self.counter = counter
-        self.by_status = by_status
-        self.created_by_status = created_by_status
-        self.histogram = histogram
-        self.buckets = buckets
-        self.count = count
-        self.sum = total
-        self.created = created
-
-
-cdef struct Reading:
-    uint64_t[STATUSES] counts
-    uint64_t[EXPONENTS] below
-    uint64_t count
-    uint64_t sum_ns
-
-
-cdef void read_into(Reading* read, SeriesLines lines, const uint64_t* counts, const Buckets* buckets) noexcept:
-    """Copy what is shown: while it is written, Python code runs, and other threads may change or free the original."""
-    cdef int bounds = <int> len(lines.buckets) - 1
-    if counts is NULL:
-        memset(read.counts, 0, sizeof(read.counts))
-    else:
-        memcpy(read.counts, counts, sizeof(read.counts))
-    buckets_below(buckets, lines.lowest, lines.lowest + (bounds - 1) * lines.step, read.below)
-    read.count = buckets.count
-    read.sum_ns = buckets.sum_ns
+cdef struct Place:
+    int family
+    int stage
+    const void* row
 
 
 @cython.final
 cdef class Page:
-    cdef Text* texts
-    cdef Py_ssize_t families
+    cdef Blocks servers
+    cdef Blocks series
+    cdef ServerRow* first
+    cdef ServerRow* last
+    cdef SeriesRows[KINDS] rows
+    cdef Family* families
+    cdef int count
+    cdef Part tail
+    cdef ValueText[MOST_VALUES] value_texts
+    cdef int values
+    # The numbers of the values, family by family.
+    cdef int[MOST_VALUES] columns
+    cdef TextOfSeries[KINDS] series_texts
+    # What all of it, and what one step of writing, takes at most.
+    cdef size_t size
+    cdef size_t step
+    cdef tuple kept
     cdef object render
+    cdef bint is_created
     cdef bint is_ascii
+    # Nothing may be added while it is written.
+    cdef bint is_complete
 
-    def __cinit__(self, Py_ssize_t families, render not None):
-        if not 1 <= families <= 1000:
-            raise ValueError(f"families must be 1 to 1000, not {families}")
-        self.texts = <Text*> calloc(families, sizeof(Text))
-        if self.texts is NULL:
+    def __cinit__(
+        self, tuple heads not None, bytes tail not None, tuple values not None, tuple series not None, render not None
+    ):
+        cdef int at
+        if not 1 <= len(heads) <= MOST_FAMILIES:
+            raise ValueError(f"there are 1 to {MOST_FAMILIES} families, not {len(heads)}")
+        if len(values) > MOST_VALUES or len(series) != KINDS:
+            raise ValueError(f"there are at most {MOST_VALUES} values, and {KINDS} kinds of series")
+        self.count, self.values, self.render = <int> len(heads), <int> len(values), render
+        self.kept = (heads, tail, values, series)
+        self.families = <Family*> calloc(self.count, sizeof(Family))
+        if self.families is NULL:
             raise MemoryError
-        self.families = families
-        self.render = render
         self.is_ascii = True
+        self.tail = self.noted(tail)
+        for at in range(self.count):
+            self.families[at].head = self.noted(<bytes?> heads[at])
+        for at in range(KINDS):
+            self.series_texts[at] = &(<SeriesLines?> series[at]).text
+            self.check_family(self.series_texts[at].counter)
+            self.check_family(self.series_texts[at].histogram)
+            self.is_created |= self.series_texts[at].is_created
+        for at in range(self.values):
+            self.value_texts[at] = (<ValueLine?> values[at]).text
+            self.check_family(self.value_texts[at].family)
+            self.is_created |= self.value_texts[at].is_created
+        self.sort_columns()
 
     def __dealloc__(self):
-        self.clear()
-        free(self.texts)
+        blocks_free(&self.servers)
+        blocks_free(&self.series)
+        free(self.families)
 
-    cdef void clear(self) noexcept nogil:
-        cdef Py_ssize_t family
-        if self.texts is NULL:
-            return
-        for family in range(self.families):
-            free(self.texts[family].start)
-            self.texts[family].start = NULL
-            self.texts[family].size = self.texts[family].room = 0
+    cdef void sort_columns(self) noexcept:
+        cdef int sorted_columns = 0
+        cdef int family, at
+        for family in range(self.count):
+            self.families[family].first_column = sorted_columns
+            for at in range(self.values):
+                if self.value_texts[at].family == family:
+                    self.columns[sorted_columns] = at
+                    sorted_columns += 1
+            self.families[family].columns = sorted_columns - self.families[family].first_column
 
-    cdef Text* text_of(self, int family) except? NULL:
-        """Return the text of a family, NULL if it is left out."""
-        if family >= self.families:
-            raise ValueError(f"there is no family {family}")
-        return NULL if family < 0 else &self.texts[family]
-
-    cdef int put_number(self, Text* text, double number) except -1:
-        cdef char[16] digits
-        cdef int at = 16
-        cdef int64_t whole
-        cdef Py_ssize_t size = 0
-        cdef const char* rendered
-        if 0.0 <= number < LONGEST_COUNT:
-            whole = <int64_t> number
-            if <double> whole == number:
-                at -= 3
-                memcpy(digits + at, <const char*> b".0\n", 3)
-                while True:
-                    at -= 1
-                    digits[at] = <char> (0x30 + whole % 10)
-                    whole //= 10
-                    if whole == 0:
-                        break
-                return append(text, digits + at, 16 - at)
-        shown = self.render(number)
-        rendered = PyUnicode_AsUTF8AndSize(<str?> shown, &size)
-        append(text, rendered, size)
-        return append(text, b"\n", 1)
-
-    cdef int put(self, Text* text, tuple parts, bytes first, bytes second, double number) except -1:
-        cdef bytes before = <bytes> parts[0]
-        cdef bytes between = <bytes> parts[1]
-        cdef bytes after = <bytes> parts[2]
-        cdef size_t size = (
-            PyBytes_GET_SIZE(before) + PyBytes_GET_SIZE(first) + PyBytes_GET_SIZE(between) + PyBytes_GET_SIZE(second)
-            + PyBytes_GET_SIZE(after)
-        )
-        cdef char* to
-        if text.size + size > text.room:
-            grow(text, size)
-        to = written(written(written(text.start + text.size, before), first), between)
-        written(written(to, second), after)
-        text.size += size
-        return self.put_number(text, number)
-
-    cdef int put_series(
-        self, SeriesLines lines, bytes first, bytes second, const Reading* read, double created_s
-    ) except -1:
-        cdef Text* text = self.text_of(lines.counter)
-        cdef Py_ssize_t bounds = len(lines.buckets) - 1
-        cdef Py_ssize_t at
-        self.note(first)
-        self.note(second)
-        if text is not NULL:
-            for at in range(STATUSES):
-                if read.counts[at]:
-                    self.put(text, <tuple> lines.by_status[at], first, second, <double> read.counts[at])
-                    if lines.created_by_status is not None:
-                        self.put(text, <tuple> lines.created_by_status[at], first, second, created_s)
-        text = self.text_of(lines.histogram)
-        if text is not NULL:
-            for at in range(bounds):
-                self.put(text, <tuple> lines.buckets[at], first, second, <double> read.below[at * lines.step])
-            self.put(text, <tuple> lines.buckets[bounds], first, second, <double> read.count)
-            self.put(text, lines.count, first, second, <double> read.count)
-            self.put(text, lines.sum, first, second, <double> read.sum_ns / 1e9)
-            if lines.created is not None:
-                self.put(text, lines.created, first, second, created_s)
-        return 0
-
-    cdef int note(self, bytes label) except -1:
-        if self.is_ascii and not label.isascii():
+    cdef Part noted(self, bytes text) except *:
+        """Return where a text is that is kept, and count it."""
+        cdef Part part = part_of(text)
+        self.note_size(part.size)
+        if not text.isascii():
             self.is_ascii = False
+        return part
+
+    cdef void note_size(self, size_t size) noexcept:
+        self.size += size
+        self.step = max(self.step, size)
+
+    cdef int check_family(self, int family) except -1:
+        if family >= self.count:
+            raise ValueError(f"there is no family {family}")
         return 0
 
-    def add_values(self, list lines not None, bytes label not None, list values not None, double created_s):
-        cdef Py_ssize_t at
-        cdef Text* text
-        cdef tuple line
-        if len(lines) != len(values):
-            raise ValueError(f"there are {len(lines)} lines and {len(values)} values")
-        self.note(label)
-        for at in range(len(lines)):
-            value = values[at]
-            line = <tuple?> lines[at]
-            text = self.text_of(line[0])
-            if value is None or text is NULL:
-                continue
-            append_bytes(text, <bytes?> line[1])
-            append_bytes(text, label)
-            append_bytes(text, <bytes?> line[2])
-            self.put_number(text, value)
-            if line[3] is not None:
-                append_bytes(text, <bytes?> line[3])
-                append_bytes(text, label)
-                append_bytes(text, <bytes?> line[2])
-                self.put_number(text, created_s)
+    cdef void* take_room(self, Blocks* blocks, size_t size) except NULL:
+        cdef void* room
+        if self.is_complete:
+            raise ValueError("the page is complete")
+        room = blocks_take(blocks, size)
+        if room is NULL:
+            raise MemoryError
+        return room
 
-    def add_methods(self, SeriesLines lines not None, Server server not None, bytes label not None, escape not None):
+    cdef Part copy_of(self, Blocks* blocks, bytes text) except *:
+        cdef Part part
+        cdef size_t size = PyBytes_GET_SIZE(text)
+        cdef char* start = <char*> self.take_room(blocks, size)
+        memcpy(start, PyBytes_AS_STRING(text), size)
+        part.start, part.size = start, size
+        if self.is_ascii and not text.isascii():
+            self.is_ascii = False
+        return part
+
+    cdef Part number(self, Blocks* blocks, number) except *:
+        """Return the text of a number of any kind."""
+        cdef double as_double = number
+        cdef char[NUMBER_ROOM] whole
+        if 0.0 <= as_double <= LARGEST_WHOLE and <double> (<int64_t> as_double) == as_double:
+            return self.copy_of(blocks, whole[:put_whole(whole, <uint64_t> as_double) - whole])
+        return self.copy_of(blocks, (<str?> self.render(as_double)).encode())
+
+    def add_server(self, bytes label not None, list values not None, double created_s):
+        cdef ServerRow* row = <ServerRow*> self.take_room(&self.servers, sizeof(ServerRow))
+        cdef const ValueText* text
+        cdef double number
+        cdef Py_ssize_t at
+        cdef Py_ssize_t texts = 0
+        cdef size_t size = 0
+        cdef list others = []
+        if len(values) != self.values:
+            raise ValueError(f"there are {self.values} values, not {len(values)}")
+        row.following, row.texts = NULL, NULL
+        row.label = self.copy_of(&self.servers, label)
+        row.created = self.number(&self.servers, created_s) if self.is_created else Part(row.label.start, 0)
+        row.values = <int64_t*> self.take_room(&self.servers, self.values * sizeof(int64_t))
+        for at in range(self.values):
+            text, value = &self.value_texts[at], values[at]
+            if value is None or text.family < 0:
+                row.values[at] = ABSENT
+                continue
+            number = value
+            if 0.0 <= number <= LARGEST_WHOLE and <double> (<int64_t> number) == number:
+                row.values[at] = <int64_t> number
+            else:
+                row.values[at] = -2 - len(others)
+                others.append(number)
+            size += line_size(&text.line) + row.label.size
+            if text.is_created:
+                size += line_size(&text.created) + row.label.size + row.created.size
+        if others:
+            row.texts = <Part*> self.take_room(&self.servers, len(others) * sizeof(Part))
+            for number in others:
+                row.texts[texts] = self.number(&self.servers, number)
+                size += row.texts[texts].size
+                texts += 1
+        self.note_size(size)
+        if self.last is NULL:
+            self.first = row
+        else:
+            self.last.following = row
+        self.last = row
+
+    cdef SeriesRow* add_series(self, int kind, const uint64_t* counts, const Buckets* buckets) except NULL:
+        """Copy a series of the last server; its labels are set and counted afterwards."""
+        cdef const SeriesText* text = self.series_texts[kind]
+        cdef SeriesRows* rows = &self.rows[kind]
+        cdef SeriesRow* row
+        cdef uint64_t[EXPONENTS] below
+        cdef int at
+        if self.last is NULL:
+            raise ValueError("there is no server yet")
+        row = <SeriesRow*> self.take_room(&self.series, sizeof(SeriesRow))
+        row.following, row.server = NULL, self.last
+        row.first = row.second = row.sum = Part(NULL, 0)
+        row.counts = row.below = NULL
+        row.count, row.sum_ns = buckets.count, buckets.sum_ns
+        if text.histogram >= 0:
+            buckets_below(buckets, text.lowest, text.lowest + (text.bounds - 1) * text.step, below)
+        if counts is not NULL and text.counter >= 0:
+            row.counts = <uint64_t*> self.take_room(&self.series, sizeof(uint64_t) * STATUSES)
+            memcpy(row.counts, counts, sizeof(uint64_t) * STATUSES)
+        if text.histogram >= 0:
+            row.below = <uint64_t*> self.take_room(&self.series, sizeof(uint64_t) * text.bounds)
+            for at in range(text.bounds):
+                row.below[at] = below[at * text.step]
+        if rows.last is NULL:
+            rows.first = row
+        else:
+            rows.last.following = row
+        rows.last = row
+        return row
+
+    cdef int label_series(self, int kind, SeriesRow* row, Part first, Part second) except -1:
+        cdef const SeriesText* text = self.series_texts[kind]
+        cdef size_t labels = first.size + second.size
+        cdef size_t size = 0
+        cdef int status
+        row.first, row.second = first, second
+        if row.sum_ns >= LONGEST_NS:
+            row.sum = self.number(&self.series, <double> row.sum_ns / 1e9)
+            size += row.sum.size
+        if row.counts is not NULL:
+            for status in range(STATUSES):
+                if row.counts[status]:
+                    size += line_size(&text.by_status[status]) + labels
+                    if text.is_created:
+                        size += line_size(&text.created_by_status[status]) + labels + row.server.created.size
+        if row.below is not NULL:
+            size += text.size + text.lines * labels + row.server.created.size
+        self.note_size(size)
+        return 0
+
+    def add_methods(self, Server server not None, escape not None):
         cdef Series series
-        cdef Reading read
+        cdef SeriesRow* row
         cdef list methods = [] if server.methods is None else list(server.methods.items())
         if server.other is not None:
             methods.append((OTHER, server.other))
@@ -256,77 +292,201 @@ cdef class Page:
             series = <Series?> each
             if series.label is None:
                 series.label = escape(method)
-            read_into(&read, lines, series.counts, &series.latency.buckets)
-            self.put_series(lines, series.label, label, &read, server.created_s)
+            row = self.add_series(METHODS, series.counts, &series.latency.buckets)
+            self.label_series(METHODS, row, self.copy_of(&self.series, series.label), row.server.label)
 
-    def add_tools(
-        self, SeriesLines lines not None, ToolTable table not None, Server server not None, bytes label not None,
-        escape not None,
-    ):
-        cdef Reading read
+    def add_tools(self, ToolTable table not None, Server server not None, escape not None):
+        cdef SeriesRow* row
         cdef ToolEntry* entry
+        cdef bytes shown
         for tool, place in tools_of(table, server):
             shown = escape(tool)
             if place == OTHER_TOOL:
-                read_into(&read, lines, server.other_tools.counts, &server.other_tools.latency)
+                row = self.add_series(TOOLS, server.other_tools.counts, &server.other_tools.latency)
             else:
                 entry = &table.entries[<int> place]
                 if entry.name is not <PyObject*> tool or entry.server is not <PyObject*> server:
                     # It has just lost its place.
                     continue
-                read_into(&read, lines, entry.kept.counts, &entry.kept.latency)
-            self.put_series(lines, label, shown, &read, server.created_s)
+                row = self.add_series(TOOLS, entry.kept.counts, &entry.kept.latency)
+            self.label_series(TOOLS, row, row.server.label, self.copy_of(&self.series, shown))
 
-    def add_histogram(
-        self, SeriesLines lines not None, Histogram histogram not None, bytes label not None, double created_s
-    ):
-        cdef Reading read
-        read_into(&read, lines, NULL, &histogram.buckets)
-        self.put_series(lines, label, b"", &read, created_s)
+    def add_histogram(self, Histogram histogram not None):
+        cdef SeriesRow* row = self.add_series(HISTOGRAMS, NULL, &histogram.buckets)
+        cdef Part none = Part(row.server.label.start, 0)
+        self.label_series(HISTOGRAMS, row, row.server.label, none)
 
-    def add_line(self, int family, bytes line not None, double value):
-        cdef Text* text = self.text_of(family)
-        self.note(line)
-        if text is not NULL:
-            append_bytes(text, line)
-            self.put_number(text, value)
+    def add_counts(self, list lines not None, list counts not None):
+        cdef ValueText* text
+        cdef bytes label
+        if self.last is NULL:
+            raise ValueError("there is no server yet")
+        if len(lines) != len(counts):
+            raise ValueError(f"there are {len(lines)} lines and {len(counts)} values")
+        label = self.last.label.start[:self.last.label.size]
+        for line, count in zip(lines, counts):
+            text = &(<ValueLine?> line).text
+            before, after, created = (<ValueLine> line).kept
+            self.add_line(text.family, before + label + after, count)
+            if text.is_created and text.family >= 0:
+                self.add_loose(text.family, created + label + after, self.last.created)
 
-    cdef Py_ssize_t size_with(self, list heads, bytes tail) except -1:
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(tail)
-        cdef Py_ssize_t family
-        if len(heads) != self.families:
-            raise ValueError(f"there are {self.families} families and {len(heads)} heads")
-        for family in range(self.families):
-            size += PyBytes_GET_SIZE(<bytes?> heads[family]) + self.texts[family].size
-        return size
+    def add_line(self, int family, bytes line not None, value):
+        self.add_loose(family, line, self.number(&self.servers, value))
 
-    cdef int move(self, list heads, bytes tail, char* to) except -1:
-        """Copy everything to where there is room, and free it here; other threads run meanwhile."""
-        cdef Py_ssize_t family
-        cdef bytes head
-        for family in range(self.families):
-            head = <bytes> heads[family]
-            memcpy(to, PyBytes_AS_STRING(head), PyBytes_GET_SIZE(head))
-            to += PyBytes_GET_SIZE(head)
-            if self.texts[family].size == 0:
-                continue
-            with nogil:
-                memcpy(to, self.texts[family].start, self.texts[family].size)
-                to += self.texts[family].size
-                free(self.texts[family].start)
-                self.texts[family].start = NULL
-                self.texts[family].size = self.texts[family].room = 0
-        memcpy(to, PyBytes_AS_STRING(tail), PyBytes_GET_SIZE(tail))
+    cdef int add_loose(self, int family, bytes line, Part value) except -1:
+        cdef Family* lines
+        cdef Loose* loose
+        cdef char* start
+        self.check_family(family)
+        if family < 0:
+            return 0
+        lines = &self.families[family]
+        loose = <Loose*> self.take_room(&self.servers, sizeof(Loose))
+        loose.following = NULL
+        loose.line.size = PyBytes_GET_SIZE(line) + value.size + 1
+        start = <char*> self.take_room(&self.servers, loose.line.size)
+        end_line(put_part(put_part(start, part_of(line)), value))
+        loose.line.start = start
+        self.note_size(loose.line.size)
+        if self.is_ascii and not line.isascii():
+            self.is_ascii = False
+        if lines.last is NULL:
+            lines.first = loose
+        else:
+            lines.last.following = loose
+        lines.last = loose
         return 0
 
-    def take(self, list heads not None, bytes tail not None):
-        cdef bytes page = PyBytes_FromStringAndSize(NULL, self.size_with(heads, tail))
-        self.move(heads, tail, PyBytes_AS_STRING(page))
-        return page
+    cdef const void* first_row(self, int family, int stage) noexcept nogil:
+        """Return where a stage begins, NULL if it has no lines."""
+        cdef const SeriesText* text
+        if stage == VALUES:
+            return self.first if self.families[family].columns else NULL
+        if stage == LOOSE:
+            return self.families[family].first
+        text = self.series_texts[stage - SERIES]
+        return self.rows[stage - SERIES].first if family in (text.counter, text.histogram) else NULL
 
-    def take_text(self, list heads not None, bytes tail not None):
-        if not self.is_ascii or not all([(<bytes> head).isascii() for head in heads]):
-            return self.take(heads, tail).decode()
-        page = PyUnicode_New(self.size_with(heads, tail), 127)
-        self.move(heads, tail, <char*> PyUnicode_1BYTE_DATA(page))
-        return page
+    cdef char* put_values(self, char* to, const Family* family, const ServerRow* row) noexcept nogil:
+        cdef int column, at
+        for at in range(family.first_column, family.first_column + family.columns):
+            column = self.columns[at]
+            if row.values[column] != ABSENT:
+                to = put_value(to, &self.value_texts[column], row, row.values[column])
+        return to
+
+    cdef char* put_row(self, Place* place, char* to) noexcept nogil:
+        """Write what is at a place; set ``row`` to what follows in the same stage."""
+        cdef Family* family = &self.families[place.family]
+        cdef const SeriesText* text
+        cdef const SeriesRow* series
+        if place.stage == VALUES:
+            to = self.put_values(to, family, <const ServerRow*> place.row)
+            place.row = (<const ServerRow*> place.row).following
+        elif place.stage == LOOSE:
+            to = put_part(to, (<const Loose*> place.row).line)
+            place.row = (<const Loose*> place.row).following
+        else:
+            text, series = self.series_texts[place.stage - SERIES], <const SeriesRow*> place.row
+            if text.histogram == place.family:
+                to = put_histogram(to, text, series)
+            elif series.counts is not NULL:
+                to = put_counter(to, text, series)
+            place.row = series.following
+        return to
+
+    cdef char* put_next(self, Place* place, char* to) noexcept nogil:
+        """Write what is at a place, and go on to what follows; after the last family comes the tail."""
+        if place.family == self.count:
+            place.family += 1
+            return put_part(to, self.tail)
+        to = put_part(to, self.families[place.family].head) if place.stage == HEAD else self.put_row(place, to)
+        while place.row is NULL and place.stage < LOOSE:
+            place.stage += 1
+            place.row = self.first_row(place.family, place.stage)
+        if place.row is NULL:
+            place.family += 1
+            place.stage = HEAD
+        return to
+
+    cdef size_t put_up_to(self, Place* place, char* to, size_t room) noexcept nogil:
+        """Write from a place on, as long as there is room for a further step; return what was written."""
+        cdef char* at = to
+        while place.family <= self.count and room - (at - to) >= self.step:
+            at = self.put_next(place, at)
+        return at - to
+
+    cdef size_t write(self, char* to, size_t room) noexcept nogil:
+        cdef Place place = Place(0, HEAD, NULL)
+        if room >= LARGE_PAGE:
+            prefer_large_pages(to, room)
+        return self.put_up_to(&place, to, room)
+
+    cdef size_t complete(self) noexcept:
+        """Let nothing be added any more; return how much room the page needs."""
+        self.is_complete = True
+        # An object of no or one byte might be shared.
+        return self.size + self.step + 2
+
+    def as_bytes(self):
+        cdef size_t room = self.complete()
+        cdef PyObject* page = PyBytes_FromStringAndSize(NULL, room)
+        cdef char* start = bytes_start(page)
+        cdef size_t size
+        with nogil:
+            size = self.write(start, room)
+        _PyBytes_Resize(&page, size)
+        return owned(page)
+
+    def as_text(self):
+        cdef PyObject* page
+        cdef char* start
+        cdef size_t room, size
+        if not self.is_ascii:
+            return self.as_bytes().decode()
+        room = self.complete()
+        page = PyUnicode_New(room, 127)
+        start = <char*> PyUnicode_1BYTE_DATA(page)
+        with nogil:
+            size = self.write(start, room)
+        PyUnicode_Resize(&page, size)
+        return owned(page)
+
+
+cdef object owned(PyObject* made):
+    """Take over a reference."""
+    taken = <object> made
+    Py_DECREF(taken)
+    return taken
+
+
+@cython.final
+cdef class Chunks:
+    cdef Page page
+    cdef Place place
+    cdef size_t room
+
+    def __cinit__(self, Page page not None, Py_ssize_t size):
+        if not 1 <= size <= LARGEST_CHUNK:
+            raise ValueError(f"size must be 1 to {LARGEST_CHUNK}, not {size}")
+        page.complete()
+        self.page = page
+        self.room = max(<size_t> size, page.step) + 1
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef PyObject* chunk
+        cdef size_t size
+        if self.place.family > self.page.count:
+            raise StopIteration
+        chunk = PyBytes_FromStringAndSize(NULL, self.room)
+        size = self.page.put_up_to(&self.place, bytes_start(chunk), self.room)
+        _PyBytes_Resize(&chunk, size)
+        written = owned(chunk)
+        if not size:
+            # Only the end was left, and it has no text.
+            raise StopIteration
+        return written

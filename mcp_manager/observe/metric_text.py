@@ -1,6 +1,6 @@
 """The metrics as text, for fleets of any size: the lines are rendered once, with places for the labels of a server.
 
-``prometheus_client`` renders the lines, and the numbers other than small whole ones; ``_core.exposition`` only puts
+``prometheus_client`` renders the lines, and all numbers but whole ones and sums of time; ``_core.exposition`` only puts
 the parts together. With an object a sample, 10,000 used servers take seconds.
 """
 
@@ -14,14 +14,15 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from mcp_manager._core.exposition import Page, SeriesLines
+from mcp_manager._core.exposition import Page
+from mcp_manager._core.metric_lines import SeriesLines, ValueLine
 from mcp_manager._core.snapshots import LE_BOUNDS_S
 from mcp_manager.observe.metric_families import CREATED_KINDS, FAMILIES, VALUES
 from mcp_manager.observe.metrics import BUILD, LOWEST_BOUND, TOOL_BOUNDS, Reading, Source
 from mcp_manager.observe.steady_reading import steadily
 from mcp_manager.types import CallStatus, ServerState
 
-__all__ = ["Layout", "new_page", "writing"]
+__all__ = ["Layout", "reading_into"]
 
 Encoder = Callable[[Collector], bytes]
 """Renders a registry: ``generate_latest`` of a format."""
@@ -30,7 +31,6 @@ Encoder = Callable[[Collector], bytes]
 _SERVER, _OWN = "<server>", "<own>"
 
 _Parts = tuple[bytes, bytes, bytes]
-_ValueLine = tuple[int, bytes, bytes, bytes | None]
 _BY_NAME: Final = {family.name: family for family in FAMILIES}
 
 
@@ -55,37 +55,45 @@ class Layout:
         ]
         self.numbers = {family.name: at if shown[at] else -1 for at, family in enumerate(FAMILIES)}
         # What ends a page of OpenMetrics; the older format has no end.
-        self.tail = encoder(_One([]))
-        self.is_open = bool(self.tail)
-        self.heads = [
-            encoder(_One([family.empty()])).removesuffix(self.tail) if shown[at] else b""
+        self._tail = encoder(_One([]))
+        self.is_open = bool(self._tail)
+        self._heads = tuple(
+            encoder(_One([family.empty()])).removesuffix(self._tail) if shown[at] else b""
             for at, family in enumerate(FAMILIES)
-        ]
-        self.values = [self._value_line(name, extra) for name, extra in VALUES]
-        self._errors: dict[tuple[str, str], _ValueLine] = {}
+        )
+        self._values = tuple(self._value_line(name, extra) for name, extra in VALUES)
+        self._errors: dict[tuple[str, str], ValueLine] = {}
         bounds = [repr(bound) for bound in LE_BOUNDS_S]
-        self.methods = self._series("mcp_requests", "mcp_response_time_seconds", bounds, 1)
-        self.tools = self._series("mcp_tool_calls", "mcp_tool_response_time_seconds", bounds[TOOL_BOUNDS], 2)
-        # Only the histogram is used, and it has one label: the other is written empty.
-        self.waits = self._series("", "mcp_queue_wait_seconds", bounds, 1)
+        self._kinds = (
+            self._series("mcp_requests", "mcp_response_time_seconds", bounds, 1),
+            self._series("mcp_tool_calls", "mcp_tool_response_time_seconds", bounds[TOOL_BOUNDS], 2),
+            # Only the histogram is used, and it has one label: the other is written empty.
+            self._series("", "mcp_queue_wait_seconds", bounds, 1),
+        )
+
+    def new_page(self) -> Page:
+        """Return a page without servers."""
+        return Page(self._heads, self._tail, self._values, self._kinds, floatToGoString)
 
     def lines(self, metric: Metric) -> list[bytes]:
         """Return the sample lines of a family up to their values."""
         text = self._encoder(_One([metric]))
         return [line[: line.rindex(b" ") + 1] for line in text.splitlines() if not line.startswith(b"#")]
 
-    def error_line(self, kind: tuple[str, str]) -> _ValueLine:
+    def error_line(self, kind: tuple[str, str]) -> ValueLine:
         """Return the line of failed calls of one kind: their delivery and error."""
         line = self._errors.get(kind)
         if line is None:
             line = self._errors[kind] = self._value_line("mcp_call_errors", kind)
         return line
 
-    def _value_line(self, name: str, extra: tuple[str, ...]) -> _ValueLine:
+    def _value_line(self, name: str, extra: tuple[str, ...]) -> ValueLine:
         labels = (_SERVER, *extra)
         value, *created = self._counter_lines(name, labels) if _is_created(name) else self._gauge_lines(name, labels)
         before, after = value.split(_SERVER.encode())
-        return self.numbers[name], before, after, created[0].split(_SERVER.encode())[0] if created else None
+        return ValueLine(
+            self.numbers[name], before, after, created[0].split(_SERVER.encode())[0] if created else None
+        )
 
     def _gauge_lines(self, name: str, labels: tuple[str, ...]) -> list[bytes]:
         metric = _empty(name)
@@ -99,7 +107,9 @@ class Layout:
 
     def _series(self, counter: str, histogram: str, bounds: list[str], step: int) -> SeriesLines:
         labels = (_SERVER, _OWN)
-        by_status = [self._counter_lines(counter, (*labels, each.label)) if counter else [b""] for each in CallStatus]
+        by_status = [
+            self._counter_lines(counter, (*labels, each.label)) if counter else [b"", b""] for each in CallStatus
+        ]
         metric = _empty(histogram)
         own = (_SERVER, _OWN)[: len(_BY_NAME[histogram].labels)]
         metric.add_metric(own, [(bound, 0) for bound in (*bounds, "+Inf")], 0.0)
@@ -117,18 +127,13 @@ class Layout:
         )
 
 
-def new_page() -> Page:
-    """Return a page without lines."""
-    return Page(len(FAMILIES), floatToGoString)
-
-
-def writing(page: Page, source: Source, layout: Layout, server_ids: Collection[str] | None = None) -> Iterator[None]:
-    """Read a manager and write the sample lines of a scrape, one server a step.
+def reading_into(page: Page, source: Source, layout: Layout, server_ids: Collection[str] | None = None) -> Iterator[None]:
+    """Read a manager for a page, one server a step.
 
     Parameters
     ----------
     page
-        Where to write.
+        Where its numbers go.
     source
         What to read.
     layout
@@ -138,31 +143,30 @@ def writing(page: Page, source: Source, layout: Layout, server_ids: Collection[s
     """
     read: Counter[ServerState] = Counter()
     for reading in source.readings(server_ids):
-        _write_server(page, layout, source, reading)
+        _add_server(page, layout, source, reading)
         read[reading.state] += 1
         yield
     if server_ids is None:
-        _write_fleet(page, layout, source, source.states(read))
+        _add_fleet(page, layout, source, source.states(read))
 
 
-def _write_server(page: Page, layout: Layout, source: Source, reading: Reading) -> None:
+def _add_server(page: Page, layout: Layout, source: Source, reading: Reading) -> None:
     record = reading.record
     label = record.label
     if label is None:
         label = record.label = escaped(reading.server_id)
-    page.add_values(layout.values, label, reading.values, record.created_s)
-    page.add_methods(layout.methods, record, label, escaped)
+    page.add_server(label, reading.values, record.created_s)
+    page.add_methods(record, escaped)
     if source.router.tools is not None:
-        page.add_tools(layout.tools, source.router.tools, record, label, escaped)
+        page.add_tools(source.router.tools, record, escaped)
     if reading.waits is not None:
-        page.add_histogram(layout.waits, reading.waits, label, record.created_s)
+        page.add_histogram(reading.waits)
     if reading.errors:
         errors = steadily(lambda: list(reading.errors.items()))
-        lines = [layout.error_line(kind) for kind, _ in errors]
-        page.add_values(lines, label, [count for _, count in errors], record.created_s)
+        page.add_counts([layout.error_line(kind) for kind, _ in errors], [count for _, count in errors])
 
 
-def _write_fleet(page: Page, layout: Layout, source: Source, states: Mapping[str, int]) -> None:
+def _add_fleet(page: Page, layout: Layout, source: Source, states: Mapping[str, int]) -> None:
     metric = _empty("mcp_servers")
     for state in states:
         metric.add_metric((state,), 0.0)

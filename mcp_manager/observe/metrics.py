@@ -10,6 +10,7 @@ from mcp_manager._core.histogram import Histogram
 from mcp_manager._core.records import Server
 from mcp_manager._version import __version__
 from mcp_manager.calls.dispatcher import Dispatcher
+from mcp_manager.calls.recovery_counts import Recovery
 from mcp_manager.errors import Delivery
 from mcp_manager.health import HealthMonitor
 from mcp_manager.observe.metric_families import STATE_NUMBERS
@@ -103,20 +104,15 @@ class Source:
 
     def readings(self, server_ids: Collection[str] | None = None) -> Iterator[Reading]:
         """Read the servers that were ever used, or those of them that are named, one at a time."""
+        standing_of, errors_of, waits_of = self._monitor.tally.standing, self._errors.of, self._waits.of
         for supervisor in self.used():
             server_id = supervisor.server_id
-            standing = self._monitor.tally.standing(supervisor)
+            standing = standing_of(supervisor)
             if standing is None or (server_ids is not None and server_id not in server_ids):
                 continue
-            state = standing.state
-            yield Reading(
-                server_id,
-                supervisor.record,
-                state,
-                self._values(supervisor, state),
-                self._errors.of(server_id),
-                self._waits.of(server_id),
-            )
+            state, _ = standing.shown
+            values = self._values(supervisor, state)
+            yield Reading(server_id, supervisor.record, state, values, errors_of(server_id), waits_of(server_id))
 
     def states(self, read: Mapping[ServerState, int]) -> dict[str, int]:
         """Return the number of all servers by state, given those that were read; all others are ``Initializing``."""
@@ -129,29 +125,23 @@ class Source:
         server_id = supervisor.server_id
         ready, backends = 0, []
         for each in supervisor.instances:
-            ready += each.session is not None
-            backend = each.backend
-            if backend is not None:
-                backends.append(backend)
+            if each.session is not None:
+                ready += 1
+            if each.backend is not None:
+                backends.append(each.backend)
         inflight, waiting, healthy, unhealthy, calls, failures, circuit, ejected, limit = self.router.gauges_of(
             supervisor.record, backends, self._clock()
         )
-        recovered = self._recoveries.of(server_id).get
-        restarted = (supervisor.restarts or _NO_RESTARTS).get
-        is_http = supervisor.config.transport != "stdio"
-        connections = self._http.clients.open_connections(server_id) if is_http else ready
-        busy = min(inflight, connections)
-        desired = supervisor.desired
+        # Most servers have none of these, and with many servers each look into a dictionary counts.
+        recoveries, restarts = self._recoveries.of(server_id), supervisor.restarts
+        config, desired = supervisor.config, supervisor.desired
+        connections = self._http.clients.open_connections(server_id) if config.transport != "stdio" else ready
+        busy = inflight if inflight < connections else connections
         return [
             healthy,
             unhealthy,
-            recovered("retry"),
-            recovered("hedge"),
-            recovered("server"),
-            recovered("stale"),
-            recovered("static"),
-            restarted("exit"),
-            restarted("hang"),
+            *(map(recoveries.get, _RECOVERIES) if recoveries else _NO_RECOVERIES),
+            *((restarts.get("exit"), restarts.get("hang")) if restarts else _NO_RESTARTS),
             supervisor.renewals or None,
             supervisor.template.fault_counts.get(FLOOD),
             inflight,
@@ -170,4 +160,6 @@ class Source:
         ]
 
 
-_NO_RESTARTS: Final[dict[str, int]] = {}
+_RECOVERIES: Final[tuple[Recovery, ...]] = ("retry", "hedge", "server", "stale", "static")
+_NO_RECOVERIES: Final = (None,) * len(_RECOVERIES)
+_NO_RESTARTS: Final = (None, None)

@@ -29,7 +29,7 @@ from mcp_manager.types import PyHealthStatus, Selector, ServerState
 
 if TYPE_CHECKING:
     from mcp_manager.observe.metrics import Source
-    from mcp_manager.observe.scraping import Exposition, Scrapes, TextFormat
+    from mcp_manager.observe.scraping import Exposition, ExpositionStream, Scrapes, TextFormat, Wanted
     from mcp_manager.observe.snapshot import FleetSnapshot
     from mcp_manager.transports.http.connections.pool import HttpPool
 
@@ -171,9 +171,9 @@ class Observation(ABC):
     ) -> Exposition:
         """Return the metrics for whoever scrapes, in the best format that both sides know.
 
-        This works on any loop, and is cheapest on the manager's own. It holds the loop for a few milliseconds at a
-        time, also for pages of tens of megabytes; freeing larger ones takes longer. Equal scrapes within a second share
-        one page, whose values are up to a second old.
+        This works on any loop, and is cheapest on the manager's own. It holds the loop for half a millisecond at a
+        time. Equal scrapes within a second show one reading, whose values are up to a second old. With more than 10,000
+        used servers, the page has more than 50 MB: send :meth:`scrape_stream` instead.
 
         Parameters
         ----------
@@ -182,15 +182,38 @@ class Observation(ABC):
         servers, families
             See :meth:`metrics_text`, whose errors it raises.
         """
+        source, accept, what = self._scrape_arguments(accept, servers, families)
+        return await self._scrapes_made().whole(source, accept, what, is_here=self._is_here())
+
+    async def scrape_stream(
+        self, accept: str | None = "", *, servers: Iterable[str] | None = None, families: Iterable[str] | None = None
+    ) -> ExpositionStream:
+        """Return the metrics in pieces, which are written when they are asked for: for fleets of any size.
+
+        ::
+
+            stream = await manager.scrape_stream(request.headers.get("Accept"))
+            return web.Response(body=stream, headers={"Content-Type": stream.content_type})
+
+        See :meth:`scrape` for the parameters.
+        """
+        source, accept, what = self._scrape_arguments(accept, servers, families)
+        return await self._scrapes_made().stream(source, accept, what, is_here=self._is_here())
+
+    def _scrape_arguments(
+        self, accept: str | None, servers: Iterable[str] | None, families: Iterable[str] | None
+    ) -> tuple[Source, str, Wanted]:
         from mcp_manager.observe import scraping  # noqa: PLC0415
 
         accept = "" if accept is None else arguments.as_text(accept, "accept")
-        source, what = self._metrics_source(), scraping.wanted(servers, families)
+        return self._metrics_source(), accept, scraping.wanted(servers, families)
+
+    def _scrapes_made(self) -> Scrapes:
+        from mcp_manager.observe import scraping  # noqa: PLC0415
+
         if self._scrapes is None:
             self._scrapes = scraping.Scrapes()
-        if self._is_here():
-            return await self._scrapes.page_here(source, accept, what)
-        return await asyncio.to_thread(self._scrapes.page_elsewhere, source, accept, what)
+        return self._scrapes
 
     def _metrics_source(self) -> Source:
         """Return what the metrics are read from.

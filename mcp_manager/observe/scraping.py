@@ -1,4 +1,4 @@
-"""Scrapes: which format is asked for, and one page for all that ask within a second."""
+"""Scrapes: which format is asked for, and one reading for all that ask within a second."""
 
 from __future__ import annotations
 
@@ -6,31 +6,35 @@ import asyncio
 import functools
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, Self
 
 import msgspec
 from prometheus_client.exposition import choose_encoder
 
+from mcp_manager._core.exposition import Chunks, Page
 from mcp_manager.config.arguments import as_text, shown
 from mcp_manager.errors import InvalidRequestError
 from mcp_manager.observe.metric_families import FAMILIES, names_of
-from mcp_manager.observe.metric_text import Layout, new_page, writing
+from mcp_manager.observe.metric_text import Layout, reading_into
 from mcp_manager.observe.metrics import Source
 from mcp_manager.observe.slices import Pauses, in_slices
 
-__all__ = ["Exposition", "Scrapes", "TextFormat", "text_of", "wanted"]
+__all__ = ["Exposition", "ExpositionStream", "Scrapes", "TextFormat", "text_of", "wanted"]
 
 TextFormat = Literal["text", "openmetrics"]
 """The text format 0.0.4 of Prometheus, or OpenMetrics 1.0."""
 
 _ACCEPTS: Final = {"text": "", "openmetrics": "application/openmetrics-text; version=1.0.0"}
 _SHARED_S: Final = 1.0
+# Written in a tenth of a millisecond.
+_CHUNK_BYTES: Final = 128 * 1024
 _FAMILY_OF: Final = {name: family.name for family in FAMILIES for name in names_of(family)}
 
 
-class Exposition(msgspec.Struct, frozen=True):
+class Exposition(msgspec.Struct, frozen=True, weakref=True):
     """A page of metrics, to be sent to whoever scrapes.
 
     Parameters
@@ -43,6 +47,34 @@ class Exposition(msgspec.Struct, frozen=True):
 
     body: bytes
     content_type: str
+
+
+class ExpositionStream:
+    """A page of metrics in pieces, to be sent to whoever scrapes: iterate over it with ``async for``, once.
+
+    Each piece is written when it is asked for, and has about 128 KiB. All of them show the fleet at one moment.
+
+    Attributes
+    ----------
+    content_type
+        The value of the header field ``Content-Type``.
+    """
+
+    def __init__(self, page: Page, content_type: str) -> None:
+        self.content_type = content_type
+        self._chunks = Chunks(page, _CHUNK_BYTES)
+
+    def __aiter__(self) -> Self:
+        """Return the stream itself."""
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Let other tasks run, and return the next piece."""
+        await asyncio.sleep(0)
+        chunk = next(self._chunks, None)
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
 
 
 class Wanted(NamedTuple):
@@ -104,16 +136,36 @@ def text_of(source: Source, text_format: TextFormat, what: Wanted, *, is_shared:
     accept = _ACCEPTS.get(as_text(text_format, "format"))
     if accept is None:
         raise InvalidRequestError(f"format must be 'text' or 'openmetrics', not {shown(text_format)}")
-    layout, page = _layout(accept, what), new_page()
+    layout = _layout(accept, what)
+    page = layout.new_page()
     pause = Pauses() if is_shared else None
-    for _ in writing(page, source, layout, what.server_ids):
+    for _ in reading_into(page, source, layout, what.server_ids):
         if pause is not None:
             pause()
-    return page.take_text(layout.heads, layout.tail)
+    return page.as_text()
+
+
+class _Scraped:
+    """The fleet as it was read for a scrape, and its page as long as somebody uses that."""
+
+    def __init__(self, began: float, content_type: str, what: Wanted, page: Page) -> None:
+        self.began = began
+        self.content_type = content_type
+        self.what = what
+        self.page = page
+        self._exposition: Callable[[], Exposition | None] = lambda: None
+
+    def exposition(self) -> Exposition:
+        """Return the whole page; its text is written if nobody has it."""
+        made = self._exposition()
+        if made is None:
+            made = Exposition(self.page.as_bytes(), self.content_type)
+            self._exposition = weakref.ref(made)
+        return made
 
 
 class Scrapes:
-    """Serve scrapes; those within a second that ask for the same get the same page.
+    """Serve scrapes; those within a second that ask for the same show one reading of the fleet.
 
     Parameters
     ----------
@@ -125,44 +177,64 @@ class Scrapes:
         self._clock = clock
         self._here = asyncio.Lock()
         self._elsewhere = threading.Lock()
-        self._latest: tuple[float, tuple[str, Wanted], Exposition] | None = None
+        self._writing = threading.Lock()
+        self._latest: _Scraped | None = None
 
-    async def page_here(self, source: Source, accept: str, what: Wanted) -> Exposition:
-        """Return a page for an ``Accept`` header field, written on the manager's loop, which goes on meanwhile."""
-        async with self._here:
-            shared = self._shared(accept, what)
-            if shared is not None:
-                return shared
-            began, layout, page = self._clock(), _layout(accept, what), new_page()
-            await in_slices(writing(page, source, layout, what.server_ids))
-            body = await asyncio.to_thread(page.take, layout.heads, layout.tail)
-            return self._made(began, accept, what, body)
+    async def whole(self, source: Source, accept: str, what: Wanted, *, is_here: bool) -> Exposition:
+        """Return a page for an ``Accept`` header field; ``is_here`` tells whether this is the manager's loop."""
+        return await asyncio.to_thread(self._written, await self._scraped(source, accept, what, is_here=is_here))
 
-    def page_elsewhere(self, source: Source, accept: str, what: Wanted) -> Exposition:
-        """Return a page for an ``Accept`` header field, written on a thread beside the manager's loop."""
+    async def stream(self, source: Source, accept: str, what: Wanted, *, is_here: bool) -> ExpositionStream:
+        """Return a page in pieces; see :meth:`whole`."""
+        scraped = await self._scraped(source, accept, what, is_here=is_here)
+        return ExpositionStream(scraped.page, scraped.content_type)
+
+    def _written(self, scraped: _Scraped) -> Exposition:
+        with self._writing:
+            return scraped.exposition()
+
+    async def _scraped(self, source: Source, accept: str, what: Wanted, *, is_here: bool) -> _Scraped:
+        if is_here:
+            async with self._here:
+                scraped = self._shared(accept, what) or await self._read_here(source, accept, what)
+        else:
+            scraped = await asyncio.to_thread(self._read_elsewhere, source, accept, what)
+        asyncio.get_running_loop().call_later(_SHARED_S, self._drop, scraped)
+        return scraped
+
+    async def _read_here(self, source: Source, accept: str, what: Wanted) -> _Scraped:
+        """Read the fleet on the manager's loop, which goes on meanwhile."""
+        began, layout = self._clock(), _layout(accept, what)
+        page = layout.new_page()
+        await in_slices(reading_into(page, source, layout, what.server_ids))
+        return self._made(began, accept, what, page)
+
+    def _read_elsewhere(self, source: Source, accept: str, what: Wanted) -> _Scraped:
+        """Read the fleet on a thread beside the manager's loop."""
         with self._elsewhere:
             shared = self._shared(accept, what)
             if shared is not None:
                 return shared
-            began, layout, page, pause = self._clock(), _layout(accept, what), new_page(), Pauses()
-            for _ in writing(page, source, layout, what.server_ids):
+            began, layout, pause = self._clock(), _layout(accept, what), Pauses()
+            page = layout.new_page()
+            for _ in reading_into(page, source, layout, what.server_ids):
                 pause()
-            return self._made(began, accept, what, page.take(layout.heads, layout.tail))
+            return self._made(began, accept, what, page)
 
-    def _shared(self, accept: str, what: Wanted) -> Exposition | None:
+    def _shared(self, accept: str, what: Wanted) -> _Scraped | None:
         latest = self._latest
-        if latest is None:
+        if latest is None or (latest.content_type, latest.what) != (_content_type(accept), what):
             return None
-        if latest[1] == (_content_type(accept), what) and 0 <= self._clock() - latest[0] < _SHARED_S:
-            return latest[2]
-        # Not kept while the next one is written: a page of a large fleet is large.
-        self._latest = None
-        return None
+        return latest if 0 <= self._clock() - latest.began < _SHARED_S else None
 
-    def _made(self, began: float, accept: str, what: Wanted, body: bytes) -> Exposition:
-        made = Exposition(body, _content_type(accept))
-        self._latest = began, (made.content_type, what), made
+    def _made(self, began: float, accept: str, what: Wanted, page: Page) -> _Scraped:
+        self._latest = made = _Scraped(began, _content_type(accept), what, page)
         return made
+
+    def _drop(self, scraped: _Scraped) -> None:
+        # What was read of a large fleet is large.
+        if self._latest is scraped:
+            self._latest = None
 
 
 def _content_type(accept: str) -> str:

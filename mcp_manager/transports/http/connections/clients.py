@@ -85,7 +85,8 @@ class Clients:
     def open_connections(self, server_id: str) -> int:
         """Count the sockets open to a server, in use or idle."""
         # Another thread may call this, so it changes nothing.
-        return sum(held.fileno() != -1 for held in tuple(self._sockets.get(server_id, ())))
+        sockets = self._sockets.get(server_id)
+        return sum(held.fileno() != -1 for held in tuple(sockets)) if sockets else 0
 
     def forget(self, server_id: str) -> None:
         """Stop counting for a removed server; its idle connections end with their keep-alive time."""
