@@ -1,9 +1,12 @@
 """Readings of the core's records for exporters: latencies in OpenTelemetry's layout, and single past calls."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from mcp_manager._core.call_ring import CallRing, PastCall
 from mcp_manager._core.records import Server
+
+INFINITE_BOUND: Final[int]
+"""The exponent that stands for the bound of the last bucket, which has none."""
 
 class Distribution(NamedTuple):
     """Durations in the buckets of OpenTelemetry's exponential histogram.
@@ -32,6 +35,24 @@ class Distribution(NamedTuple):
     offset: int
     counts: list[int]
 
+class Exemplar(NamedTuple):
+    """One measured call that is traced.
+
+    Attributes
+    ----------
+    trace_id, span_id
+        Its span.
+    value_ns
+        Its duration in nanoseconds.
+    at_ns
+        When it ended, in nanoseconds since 1970.
+    """
+
+    trace_id: int
+    span_id: int
+    value_ns: int
+    at_ns: int
+
 class Operation(NamedTuple):
     """The calls of one method of one server since the server was added.
 
@@ -51,6 +72,30 @@ class Operation(NamedTuple):
 
 def operations(server: Server) -> list[Operation]:
     """Return the calls of a server by method, as :meth:`Router.server` returns the server."""
+
+def note_exemplar(server: Server, method: str, exemplar: Exemplar, tool: str | None = None) -> None:
+    """Keep an exemplar of a server's histogram, in place of the earlier one with a duration in the same bucket.
+
+    It is dropped if the histogram has measured nothing in that bucket. Buckets end at powers of 2, from ``2**-12`` to
+    ``2**8`` s; the last has no bound.
+
+    Parameters
+    ----------
+    server
+        The server, as :meth:`Router.server` returns it.
+    method
+        The method that was called.
+    exemplar
+        The call.
+    tool
+        The tool that was called; the server's other tools share their exemplars.
+    """
+
+def exemplars(server: Server, method: str) -> dict[int, Exemplar]:
+    """Return the exemplars of a method of a server, by the exponent of the bound of their bucket."""
+
+def tool_exemplars(server: Server, tool: str) -> dict[int, Exemplar]:
+    """Return the exemplars of a tool of a server, as :func:`exemplars`."""
 
 def probes(server: Server) -> tuple[int, int]:
     """Return how many health probes of a server succeeded and failed."""

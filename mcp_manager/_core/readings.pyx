@@ -1,10 +1,12 @@
 """Readings of the core's records for exporters: latencies in OpenTelemetry's layout, and single past calls."""
 
+from libc.math cimport ldexp
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t, uint32_t
 
 from mcp_manager._core.call_ring cimport CallRing, Entry
-from mcp_manager._core.histogram cimport OCTAVES, Buckets
+from mcp_manager._core.histogram cimport OCTAVES, Buckets, buckets_below
 from mcp_manager._core.records cimport STATUSES, Series, Server
+from mcp_manager._core.tool_table cimport OTHER_TOOLS
 
 from typing import NamedTuple
 
@@ -13,6 +15,12 @@ from mcp_manager._core.snapshots import OTHER_METHOD as _OTHER_METHOD
 
 cdef enum:
     LOWEST_EXPONENT = -20
+    # The upper bounds of the buckets that keep an exemplar each, as powers of 2 in seconds; the last is infinite.
+    LOWEST_BOUND = -12
+    HIGHEST_BOUND = 8
+    NO_BOUND = 9
+
+INFINITE_BOUND = NO_BOUND
 
 
 class Distribution(NamedTuple):
@@ -24,6 +32,13 @@ class Distribution(NamedTuple):
     zero_count: int
     offset: int
     counts: list
+
+
+class Exemplar(NamedTuple):
+    trace_id: int
+    span_id: int
+    value_ns: int
+    at_ns: int
 
 
 class Operation(NamedTuple):
@@ -92,6 +107,58 @@ def operations(Server server not None):
     if server.other is not None:
         found.append(operation(_OTHER_METHOD, server.other))
     return found
+
+
+cdef int bound_above(int64_t value_ns) noexcept:
+    """Return the exponent of the bound of a duration's bucket, which includes its bound."""
+    cdef double seconds = <double> value_ns * 1e-9
+    cdef int exponent
+    for exponent in range(LOWEST_BOUND, HIGHEST_BOUND + 1):
+        if seconds <= ldexp(1.0, exponent):
+            return exponent
+    return NO_BOUND
+
+
+cdef bint has_counted(const Buckets* buckets, int exponent) noexcept:
+    """Return whether a histogram has a duration in the bucket with this bound."""
+    cdef uint64_t[HIGHEST_BOUND - LOWEST_BOUND + 1] below
+    buckets_below(buckets, LOWEST_BOUND, HIGHEST_BOUND, below)
+    if exponent == LOWEST_BOUND:
+        return below[0] > 0
+    if exponent == NO_BOUND:
+        return buckets.count > below[HIGHEST_BOUND - LOWEST_BOUND]
+    return below[exponent - LOWEST_BOUND] > below[exponent - LOWEST_BOUND - 1]
+
+
+cdef Series known_series(Server server, str method):
+    found = None if server.methods is None else server.methods.get(method)
+    return <Series> found if found is not None else server.other
+
+
+def note_exemplar(Server server not None, str method not None, exemplar not None, str tool=None):
+    cdef Series series = known_series(server, method)
+    cdef int exponent = bound_above(exemplar.value_ns)
+    if series is None or not has_counted(&series.latency.buckets, exponent):
+        return
+    if series.exemplars is None:
+        series.exemplars = {}
+    series.exemplars[exponent] = exemplar
+    if not series.is_of_tools or (server.tools is None and server.other_tools is NULL):
+        return
+    if server.tools is None or tool is None or tool not in server.tools:
+        tool = OTHER_TOOLS
+    if server.tool_exemplars is None:
+        server.tool_exemplars = {}
+    (<dict> server.tool_exemplars.setdefault(tool, {}))[exponent] = exemplar
+
+
+def exemplars(Server server not None, str method not None):
+    cdef Series series = known_series(server, method)
+    return {} if series is None or series.exemplars is None else dict(series.exemplars)
+
+
+def tool_exemplars(Server server not None, str tool not None):
+    return {} if server.tool_exemplars is None else dict(server.tool_exemplars.get(tool, ()))
 
 
 def probes(Server server not None):

@@ -45,6 +45,8 @@ cdef class Series:
     cdef bint is_of_tools
     # Its method as a label of a metric; None until the first scrape.
     cdef bytes label
+    # The latest traced call by bucket, see note_exemplar() in readings; None until the first.
+    cdef dict exemplars
 
 
 cdef class Balancing:
@@ -123,6 +125,8 @@ cdef class Server(Pool):
     # The places in the table of tools by name, and the place that was used last; None and 0 until the first.
     cdef dict tools
     cdef int32_t last_tool
+    # The latest traced calls by tool and bucket; None until the first.
+    cdef dict tool_exemplars
     # Whether it was removed: its tools get no places any more, since nothing would take these away again.
     cdef bint is_forgotten
     # The calls of tools that have no place in the table; NULL until the first.

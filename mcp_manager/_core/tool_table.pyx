@@ -152,6 +152,8 @@ cdef class ToolTable:
         if server.last_tool == place:
             server.last_tool = NO_TOOL
         server.tools.pop(<str> name, None)
+        if server.tool_exemplars is not None:
+            server.tool_exemplars.pop(<str> name, None)
         buckets_clear(&entry.kept.latency)
         memset(entry.kept.counts, 0, sizeof(entry.kept.counts))
         entry.server = NULL
