@@ -92,7 +92,7 @@ if TYPE_CHECKING:
     from mcp_manager.fleet import Applied, WatchedFile
     from mcp_manager.manager import McpManager
     from mcp_manager.observe.collector import MetricsCollector
-    from mcp_manager.observe.scraping import Exposition
+    from mcp_manager.observe.scraping import Exposition, ExpositionStream
     from mcp_manager.observe.snapshot import FleetSnapshot, InstanceSnapshot, ManagerSnapshot, ServerSnapshot
     from mcp_manager.observe.views import ServerView
     from mcp_manager.protocol.elicitation import accept_with_defaults, elicitation_defaults
@@ -183,6 +183,7 @@ __all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
     "EventStream",
     "EventsMissed",
     "Exposition",
+    "ExpositionStream",
     "FallbackConfig",
     "FileTokenStore",
     "FleetSnapshot",
@@ -325,7 +326,7 @@ _MODULE_OF = {
         "mcp_manager.protocol.elicitation": "accept_with_defaults elicitation_defaults",
         "mcp_manager.session.handlers": "ElicitationRequest Handlers LogMessage Progress Root SamplingRequest",
         "mcp_manager.observe.collector": "MetricsCollector",
-        "mcp_manager.observe.scraping": "Exposition",
+        "mcp_manager.observe.scraping": "Exposition ExpositionStream",
         "mcp_manager.observe.snapshot": "FleetSnapshot InstanceSnapshot ManagerSnapshot ServerSnapshot",
         "mcp_manager.verbs.tasks": "Task",
         "mcp_manager.verbs.fleet_tools": "FleetTool ToolCatalog",

@@ -8,8 +8,8 @@ cdef extern from *:
     #include <stdint.h>
     #include <sys/mman.h>
     #include <unistd.h>
-    /* Memory of this size is used once: with pages of 2 MiB, the kernel hands it out and takes it back in a tenth of the
-       time. Where it has none, nothing changes. */
+    /* With pages of 2 MiB, the kernel hands out much memory, and takes it back, in a fraction of the time. Where it has
+       none, nothing changes. */
     static void mcp_prefer_large_pages(void *start, size_t size) {
         uintptr_t page = (uintptr_t) sysconf(_SC_PAGESIZE);
         uintptr_t from = ((uintptr_t) start + page - 1) / page * page;

@@ -8,6 +8,7 @@ from typing import Self, final
 
 from mcp_manager._core.histogram import Histogram
 from mcp_manager._core.metric_lines import SeriesLines, ValueLine
+from mcp_manager._core.readings import Exemplar
 from mcp_manager._core.records import Server
 from mcp_manager._core.tool_table import ToolTable
 
@@ -48,11 +49,26 @@ class Page:
     def add_server(self, label: bytes, values: list[float | None], created_s: float) -> None:
         """Copy the values of a server, none where it is ``None``, and when it was deployed, in seconds since 1970."""
 
-    def add_methods(self, server: Server, escape: Callable[[str], bytes]) -> None:
-        """Copy the series of a server's methods; ``escape`` makes labels of their names."""
+    def add_methods(
+        self,
+        server: Server,
+        escape: Callable[[str], bytes],
+        show_exemplar: Callable[[Exemplar], bytes] | None = None,
+    ) -> None:
+        """Copy the series of a server's methods.
 
-    def add_tools(self, table: ToolTable, server: Server, escape: Callable[[str], bytes]) -> None:
-        """Copy the series of a server's tools; ``escape`` makes labels of their names."""
+        ``escape`` makes labels of their names. ``show_exemplar`` returns what follows the count of a bucket; without
+        it, exemplars are left out.
+        """
+
+    def add_tools(
+        self,
+        table: ToolTable,
+        server: Server,
+        escape: Callable[[str], bytes],
+        show_exemplar: Callable[[Exemplar], bytes] | None = None,
+    ) -> None:
+        """Copy the series of a server's tools; see :meth:`add_methods`."""
 
     def add_histogram(self, histogram: Histogram) -> None:
         """Copy a histogram of a server."""

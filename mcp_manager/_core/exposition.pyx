@@ -7,10 +7,9 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
-from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from mcp_manager._core.blocks cimport Blocks, blocks_free, blocks_take, prefer_large_pages
 from mcp_manager._core.histogram cimport Buckets, Histogram, buckets_below
@@ -199,14 +198,15 @@ cdef class Page:
         cdef Py_ssize_t texts = 0
         cdef size_t size = 0
         cdef list others = []
-        if len(values) != self.values:
-            raise ValueError(f"there are {self.values} values, not {len(values)}")
+        cdef tuple given = tuple(values)
+        if len(given) != self.values:
+            raise ValueError(f"there are {self.values} values, not {len(given)}")
         row.following, row.texts = NULL, NULL
         row.label = self.copy_of(&self.servers, label)
         row.created = self.number(&self.servers, created_s) if self.is_created else Part(row.label.start, 0)
         row.values = <int64_t*> self.take_room(&self.servers, self.values * sizeof(int64_t))
         for at in range(self.values):
-            text, value = &self.value_texts[at], values[at]
+            text, value = &self.value_texts[at], given[at]
             if value is None or text.family < 0:
                 row.values[at] = ABSENT
                 continue
@@ -245,6 +245,7 @@ cdef class Page:
         row.following, row.server = NULL, self.last
         row.first = row.second = row.sum = Part(NULL, 0)
         row.counts = row.below = NULL
+        row.exemplars = NULL
         row.count, row.sum_ns = buckets.count, buckets.sum_ns
         if text.histogram >= 0:
             buckets_below(buckets, text.lowest, text.lowest + (text.bounds - 1) * text.step, below)
@@ -266,7 +267,7 @@ cdef class Page:
         cdef const SeriesText* text = self.series_texts[kind]
         cdef size_t labels = first.size + second.size
         cdef size_t size = 0
-        cdef int status
+        cdef int status, at
         row.first, row.second = first, second
         if row.sum_ns >= LONGEST_NS:
             row.sum = self.number(&self.series, <double> row.sum_ns / 1e9)
@@ -279,10 +280,30 @@ cdef class Page:
                         size += line_size(&text.created_by_status[status]) + labels + row.server.created.size
         if row.below is not NULL:
             size += text.size + text.lines * labels + row.server.created.size
+        if row.exemplars is not NULL:
+            for at in range(text.bounds + 1):
+                size += row.exemplars[at].size
         self.note_size(size)
         return 0
 
-    def add_methods(self, Server server not None, escape not None):
+    cdef int add_exemplars(self, int kind, SeriesRow* row, dict exemplars, show) except -1:
+        """Add what shows the exemplars of a series, the latest of each bucket; they are by the exponent of a bound."""
+        cdef const SeriesText* text = self.series_texts[kind]
+        cdef dict latest = {}
+        cdef int exponent, at
+        if text.histogram < 0:
+            return 0
+        for exponent, exemplar in list(exemplars.items()):
+            at = min(max(exponent - text.lowest + text.step - 1, 0) // text.step, text.bounds)
+            if at not in latest or latest[at].at_ns <= exemplar.at_ns:
+                latest[at] = exemplar
+        row.exemplars = <Part*> self.take_room(&self.series, sizeof(Part) * (text.bounds + 1))
+        memset(row.exemplars, 0, sizeof(Part) * (text.bounds + 1))
+        for at, exemplar in latest.items():
+            row.exemplars[at] = self.copy_of(&self.series, <bytes?> show(exemplar))
+        return 0
+
+    def add_methods(self, Server server not None, escape not None, show_exemplar=None):
         cdef Series series
         cdef SeriesRow* row
         cdef list methods = [] if server.methods is None else list(server.methods.items())
@@ -293,9 +314,11 @@ cdef class Page:
             if series.label is None:
                 series.label = escape(method)
             row = self.add_series(METHODS, series.counts, &series.latency.buckets)
+            if show_exemplar is not None and series.exemplars is not None:
+                self.add_exemplars(METHODS, row, series.exemplars, show_exemplar)
             self.label_series(METHODS, row, self.copy_of(&self.series, series.label), row.server.label)
 
-    def add_tools(self, ToolTable table not None, Server server not None, escape not None):
+    def add_tools(self, ToolTable table not None, Server server not None, escape not None, show_exemplar=None):
         cdef SeriesRow* row
         cdef ToolEntry* entry
         cdef bytes shown
@@ -309,6 +332,8 @@ cdef class Page:
                     # It has just lost its place.
                     continue
                 row = self.add_series(TOOLS, entry.kept.counts, &entry.kept.latency)
+            if show_exemplar is not None and server.tool_exemplars is not None:
+                self.add_exemplars(TOOLS, row, server.tool_exemplars.get(tool, {}), show_exemplar)
             self.label_series(TOOLS, row, row.server.label, self.copy_of(&self.series, shown))
 
     def add_histogram(self, Histogram histogram not None):

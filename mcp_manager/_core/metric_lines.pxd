@@ -69,6 +69,8 @@ cdef struct SeriesRow:
     uint64_t* counts
     # Cumulative, by bound; NULL if the histogram is left out.
     uint64_t* below
+    # What follows the counts of the buckets; NULL if nothing does.
+    Part* exemplars
 
 
 cdef class ValueLine:

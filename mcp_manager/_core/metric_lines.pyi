@@ -2,6 +2,7 @@
 
 from typing import Self, final
 
+__pyx_capi__: dict[str, object]
 _Parts = tuple[bytes, bytes, bytes]
 
 @final

@@ -41,9 +41,12 @@ cdef char* put_counter(char* to, const SeriesText* text, const SeriesRow* row) n
 
 cdef char* put_histogram(char* to, const SeriesText* text, const SeriesRow* row) noexcept nogil:
     cdef int bound
-    for bound in range(text.bounds):
-        to = put_count(to, &text.buckets[bound], row, row.below[bound])
-    to = put_count(to, &text.buckets[text.bounds], row, row.count)
+    for bound in range(text.bounds + 1):
+        to = put_labels(to, &text.buckets[bound], row.first, row.second)
+        to = put_whole(to, row.below[bound] if bound < text.bounds else row.count)
+        if row.exemplars is not NULL and row.exemplars[bound].size:
+            to = put_part(to, row.exemplars[bound])
+        to = end_line(to)
     to = put_count(to, &text.count, row, row.count)
     to = put_labels(to, &text.sum, row.first, row.second)
     to = end_line(put_seconds(to, row.sum_ns) if row.sum.start is NULL else put_part(to, row.sum))

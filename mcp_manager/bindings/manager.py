@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from os import PathLike
 from threading import get_ident
 from typing import TYPE_CHECKING, TypeVar, Unpack
@@ -24,7 +25,7 @@ from mcp_manager.types import PyHealthStatus, PyServerInfo, Selector
 
 if TYPE_CHECKING:
     from mcp_manager.observe.metrics import Source
-    from mcp_manager.observe.scraping import Exposition
+    from mcp_manager.observe.scraping import Exposition, ExpositionStream
     from mcp_manager.observe.snapshot import FleetSnapshot
 
 __all__ = ["PyMcpManager"]
@@ -344,12 +345,23 @@ class PyMcpManager(ManagerRunner):
 
     get_metrics = export_prometheus_metrics
 
-    async def scrape_async(self, accept: str = "") -> Exposition:
+    async def scrape_async(
+        self, accept: str | None = "", *, servers: Iterable[str] | None = None, families: Iterable[str] | None = None
+    ) -> Exposition:
         """Return the metrics for whoever scrapes, in the format that an ``Accept`` header field asks for.
 
         See :meth:`McpManager.scrape`; this works on any loop.
         """
-        return await self._for_reading().scrape(accept)
+        return await self._for_reading().scrape(accept, servers=servers, families=families)
+
+    async def scrape_stream_async(
+        self, accept: str | None = "", *, servers: Iterable[str] | None = None, families: Iterable[str] | None = None
+    ) -> ExpositionStream:
+        """Return the metrics in pieces, for fleets of any size.
+
+        See :meth:`McpManager.scrape_stream`; this works on any loop.
+        """
+        return await self._for_reading().scrape_stream(accept, servers=servers, families=families)
 
     def _metrics_source(self) -> Source:
         return self._for_reading()._metrics_source()

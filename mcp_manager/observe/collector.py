@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
+from mcp_manager._core.readings import INFINITE_BOUND, exemplars, tool_exemplars
+from mcp_manager._core.readings import Exemplar as Traced
 from mcp_manager._core.snapshots import LE_BOUNDS_S, MethodCounts, ToolReading
 from mcp_manager.errors import NotRunningError
 from mcp_manager.observe.metric_families import CREATED_KINDS, FAMILIES, VALUES, Family
@@ -116,10 +120,12 @@ class _Families:
             self.add_sample("mcp_call_errors", (server_id, delivery, error), count, created_s)
         for method in source.router.methods_of(record):
             self._add_statuses("mcp_requests", (server_id, method.method), method, created_s)
-            self._add_latency("mcp_response_time_seconds", (server_id, method.method), method, created_s)
+            found = exemplars(record, method.method)
+            self._add_latency("mcp_response_time_seconds", (server_id, method.method), method, created_s, found)
         for tool in source.router.tools_of(record):
             self._add_statuses("mcp_tool_calls", (server_id, tool.tool), tool, created_s)
-            self._add_latency("mcp_tool_response_time_seconds", (server_id, tool.tool), tool, created_s)
+            found = tool_exemplars(record, tool.tool)
+            self._add_latency("mcp_tool_response_time_seconds", (server_id, tool.tool), tool, created_s, found)
         if reading.waits is not None:
             counts = list(zip(LE_BOUNDS_S, reading.waits.le_counts(-12, 7), strict=True))
             histogram = counts, reading.waits.count, reading.waits.sum_ns / 1e9
@@ -138,11 +144,13 @@ class _Families:
         labels: tuple[str, ...],
         histogram: tuple[list[tuple[float, int]], int, float],
         created_s: float | None,
+        found: Mapping[int, Traced] | None = None,
     ) -> None:
-        """Add a histogram: cumulative counts by bound, count and sum."""
+        """Add a histogram: cumulative counts by bound, count and sum, and its exemplars by the exponent of a bound."""
         counts, total, sum_s = histogram
         metric = self.metrics[name]
-        metric.add_metric(labels, [*((_bound(bound), count) for bound, count in counts), ("+Inf", total)], sum_s)
+        buckets = [*((_bound(bound), count) for bound, count in counts), ("+Inf", total)]
+        metric.add_metric(labels, _with_exemplars(buckets, found) if found else buckets, sum_s)
         if self._created and created_s is not None:
             own = dict(zip(_FAMILY_BY_NAME[name].labels, labels, strict=True))
             metric.add_sample(f"{name}_created", own, created_s)
@@ -155,10 +163,32 @@ class _Families:
                 self.add_sample(name, (*labels, label), count, created_s)
 
     def _add_latency(
-        self, name: str, labels: tuple[str, ...], counts: MethodCounts | ToolReading, created_s: float
+        self,
+        name: str,
+        labels: tuple[str, ...],
+        counts: MethodCounts | ToolReading,
+        created_s: float,
+        found: Mapping[int, Traced],
     ) -> None:
         buckets = list(counts.buckets if isinstance(counts, MethodCounts) else counts.buckets[TOOL_BOUNDS])
-        self.add_histogram(name, labels, (buckets, counts.count, counts.sum_s), created_s)
+        self.add_histogram(name, labels, (buckets, counts.count, counts.sum_s), created_s, found)
+
+
+def _with_exemplars(
+    buckets: list[tuple[str, int]], found: Mapping[int, Traced]
+) -> list[tuple[str, int, Exemplar | None]]:
+    """Return buckets with the latest exemplar of each."""
+    bounds = [float(bound) for bound, _ in buckets]
+    latest: dict[int, Traced] = {}
+    for exponent, exemplar in sorted(found.items(), key=lambda each: each[1].at_ns):
+        least = math.inf if exponent == INFINITE_BOUND else 2.0**exponent
+        latest[next(at for at, bound in enumerate(bounds) if bound >= least)] = exemplar
+    return [(*bucket, _shown(latest[at]) if at in latest else None) for at, bucket in enumerate(buckets)]
+
+
+def _shown(exemplar: Traced) -> Exemplar:
+    labels = {"trace_id": f"{exemplar.trace_id:032x}", "span_id": f"{exemplar.span_id:016x}"}
+    return Exemplar(labels, exemplar.value_ns / 1e9, exemplar.at_ns / 1e9)
 
 
 def _is_created(family: Family) -> bool:

@@ -16,6 +16,7 @@ from prometheus_client.utils import floatToGoString
 
 from mcp_manager._core.exposition import Page
 from mcp_manager._core.metric_lines import SeriesLines, ValueLine
+from mcp_manager._core.readings import Exemplar
 from mcp_manager._core.snapshots import LE_BOUNDS_S
 from mcp_manager.observe.metric_families import CREATED_KINDS, FAMILIES, VALUES
 from mcp_manager.observe.metrics import BUILD, LOWEST_BOUND, TOOL_BOUNDS, Reading, Source
@@ -31,6 +32,7 @@ Encoder = Callable[[Collector], bytes]
 _SERVER, _OWN = "<server>", "<own>"
 
 _Parts = tuple[bytes, bytes, bytes]
+_as_text: Final[Callable[[float], str]] = floatToGoString
 _BY_NAME: Final = {family.name: family for family in FAMILIES}
 
 
@@ -73,7 +75,7 @@ class Layout:
 
     def new_page(self) -> Page:
         """Return a page without servers."""
-        return Page(self._heads, self._tail, self._values, self._kinds, floatToGoString)
+        return Page(self._heads, self._tail, self._values, self._kinds, _as_text)
 
     def lines(self, metric: Metric) -> list[bytes]:
         """Return the sample lines of a family up to their values."""
@@ -91,9 +93,7 @@ class Layout:
         labels = (_SERVER, *extra)
         value, *created = self._counter_lines(name, labels) if _is_created(name) else self._gauge_lines(name, labels)
         before, after = value.split(_SERVER.encode())
-        return ValueLine(
-            self.numbers[name], before, after, created[0].split(_SERVER.encode())[0] if created else None
-        )
+        return ValueLine(self.numbers[name], before, after, created[0].split(_SERVER.encode())[0] if created else None)
 
     def _gauge_lines(self, name: str, labels: tuple[str, ...]) -> list[bytes]:
         metric = _empty(name)
@@ -127,7 +127,9 @@ class Layout:
         )
 
 
-def reading_into(page: Page, source: Source, layout: Layout, server_ids: Collection[str] | None = None) -> Iterator[None]:
+def reading_into(
+    page: Page, source: Source, layout: Layout, server_ids: Collection[str] | None = None
+) -> Iterator[None]:
     """Read a manager for a page, one server a step.
 
     Parameters
@@ -156,9 +158,10 @@ def _add_server(page: Page, layout: Layout, source: Source, reading: Reading) ->
     if label is None:
         label = record.label = escaped(reading.server_id)
     page.add_server(label, reading.values, record.created_s)
-    page.add_methods(record, escaped)
+    show = _exemplar if layout.is_open else None
+    page.add_methods(record, escaped, show)
     if source.router.tools is not None:
-        page.add_tools(source.router.tools, record, escaped)
+        page.add_tools(source.router.tools, record, escaped, show)
     if reading.waits is not None:
         page.add_histogram(reading.waits)
     if reading.errors:
@@ -182,6 +185,13 @@ def _add_fleet(page: Page, layout: Layout, source: Source, states: Mapping[str, 
     metric.add_metric((), BUILD)
     for line in layout.lines(metric):
         page.add_line(layout.numbers["mcp_build"], line, 1.0)
+
+
+def _exemplar(exemplar: Exemplar) -> bytes:
+    """Return an exemplar as OpenMetrics writes it behind the value of a bucket."""
+    labels = f'span_id="{exemplar.span_id:016x}",trace_id="{exemplar.trace_id:032x}"'
+    seconds, at_s = _as_text(exemplar.value_ns / 1e9), exemplar.at_ns / 1e9
+    return f" # {{{labels}}} {seconds} {at_s}".encode()
 
 
 class _One(Collector):

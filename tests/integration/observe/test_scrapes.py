@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections import Counter
 
 import pytest
@@ -268,3 +269,42 @@ async def test_a_scrape_of_many_servers_leaves_the_loop_in_between() -> None:
             turns += 1
         assert len(samples((await scraping).body.decode())) > 3000 * 10
         assert turns > 5
+
+
+async def test_a_stream_is_the_page_in_pieces_on_any_loop() -> None:
+    """A stream shows what was read for it, whatever happens before it is sent; its memory is given back."""
+    async with McpManager(ManagerConfig(servers=lazy(1500))) as manager:
+        for supervisor in manager._servers.values():
+            supervisor.waken()
+        stream = await manager.scrape_stream("application/openmetrics-text")
+        whole = await manager.scrape("application/openmetrics-text")
+        assert stream.content_type == whole.content_type
+        await manager.undeploy("lazy-7")
+        pieces = [piece async for piece in stream]
+        assert len(pieces) > 5
+        assert b"".join(pieces) == whole.body
+        assert [piece async for piece in stream] == []
+        elsewhere = await asyncio.to_thread(asyncio.run, collected(manager))
+        assert len(samples(elsewhere)) > 1400 * 10
+        assert 'server_id="lazy-7"' not in elsewhere
+        with pytest.raises(InvalidRequestError, match="there is no family"):
+            await manager.scrape_stream(families=["mcp_nothing"])
+
+
+async def collected(manager: McpManager) -> str:
+    return b"".join([piece async for piece in await manager.scrape_stream()]).decode()
+
+
+async def test_what_was_read_is_dropped_after_a_second() -> None:
+    async with McpManager() as manager:
+        page = await manager.scrape()
+        assert (await manager.scrape()) is page
+        assert manager._scrapes is not None
+        latest = manager._scrapes._latest
+        assert latest is not None
+        scraped, kept = weakref.ref(latest), weakref.ref(page)
+        del page, latest
+        # The thread that wrote it may still hold it for a moment.
+        await eventually(lambda: kept() is None, "the end of a page that nobody uses")
+        assert scraped() is not None
+        await eventually(lambda: scraped() is None, "the end of what was read")
