@@ -127,6 +127,7 @@ class Source:
 
     def _values(self, supervisor: Supervisor, state: ServerState) -> list[float | None]:
         server_id = supervisor.server_id
+        now_ns = self._clock()
         ready, backends = 0, []
         for each in supervisor.instances:
             ready += each.session is not None
@@ -134,7 +135,7 @@ class Source:
             if backend is not None:
                 backends.append(backend)
         inflight, waiting, healthy, unhealthy, calls, failures, circuit, ejected, limit = self.router.gauges_of(
-            supervisor.record, backends, self._clock()
+            supervisor.record, backends, now_ns
         )
         recovered = self._recoveries.of(server_id).get
         restarted = (supervisor.restarts or _NO_RESTARTS).get
@@ -167,6 +168,7 @@ class Source:
             ejected,
             waiting,
             limit,
+            self.router.budget(supervisor.record, now_ns),
         ]
 
 
