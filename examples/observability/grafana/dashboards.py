@@ -128,7 +128,6 @@ def _asking(name: str, label: str, query: str) -> dict[str, Any]:
         "label": label,
         "type": "query",
         "datasource": DATASOURCE,
-        "definition": query,
         "query": {"query": query, "refId": "StandardVariableQuery"},
         # When the time range changes, and when the dashboard is opened.
         "refresh": 2,
@@ -338,7 +337,7 @@ def _heat(panel: Panel, queries: Sequence[Query]) -> dict[str, Any]:
         "legend": {"show": True},
         "rowsFrame": {"layout": "auto"},
         "showValue": "never",
-        "tooltip": {"show": True, "yHistogram": True},
+        "tooltip": {"mode": "single", "yHistogram": True, "showColorScale": False},
         "yAxis": {"axisPlacement": "left", "reverse": False, "unit": panel.unit},
     }
 
@@ -347,7 +346,6 @@ def _table(panel: Panel, queries: Sequence[Query]) -> dict[str, Any]:
     return {
         "showHeader": True,
         "cellHeight": "sm",
-        "footer": {"show": False, "reducer": ["sum"], "countRows": False, "fields": ""},
     }
 
 
