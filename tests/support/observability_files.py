@@ -26,7 +26,7 @@ __all__ = [
 FOLDER: Final = Path(__file__).resolve().parents[2] / "examples" / "observability"
 DASHBOARDS: Final = {"scraped": FOLDER / "grafana" / "fleet.json", "otlp": FOLDER / "grafana" / "fleet-otlp.json"}
 # What Grafana puts in their places depends on the time range; these fit a short run.
-_TIMES: Final = {"$__rate_interval": "10s", "$__interval": "2s", "$__range": "10s"}
+_TIMES: Final = {"$__rate_interval": "10s", "$__interval": "4s", "$__range": "20s"}
 _SELECTOR: Final = re.compile(r"(?<![\w:])((?:server:)?mcp_[\w:]+|up|ALERTS|target_info)(?![\w:(])(\{[^}]*\})?")
 
 
@@ -49,16 +49,23 @@ def panels_of(name: str) -> list[dict[str, Any]]:
 
 
 def questions_of(name: str, server_ids: list[str]) -> Iterator[Question]:
-    """Yield the queries of all panels with every variable replaced."""
+    """Yield the queries of all panels, and each of their selectors, with every variable replaced."""
     for panel in panels_of(name):
         for target in panel["targets"]:
-            expression = target["expr"]
-            for variable, value in _TIMES.items():
-                expression = expression.replace(variable, value)
-            expression = expression.replace("$job", ".+")
-            chosen = [expression.replace("$server_id", each) for each in server_ids]
-            assert not any("$" in each for each in chosen), expression
-            yield Question(f"{panel['id']} {panel['title']} {target['refId']}", tuple(dict.fromkeys(chosen)))
+            # A part of a query may have no answer while the whole has one.
+            for asked in (target["expr"], *selectors_of(target["expr"])):
+                yield Question(
+                    f"{panel['id']} {panel['title']} {target['refId']}: {asked}", _replaced(asked, server_ids)
+                )
+
+
+def _replaced(expression: str, server_ids: list[str]) -> tuple[str, ...]:
+    for variable, value in _TIMES.items():
+        expression = expression.replace(variable, value)
+    expression = expression.replace("$job", ".+")
+    chosen = [expression.replace("$server_id", each) for each in server_ids]
+    assert not any("$" in each for each in chosen), expression
+    return tuple(dict.fromkeys(chosen))
 
 
 def label_queries(name: str) -> dict[str, tuple[str, str]]:

@@ -84,6 +84,11 @@ def error_ratio_otlp(selector: str, window: str = "$__rate_interval") -> str:
     return f"({failed}) / (sum(rate(mcp_manager_client_calls_total{{{selector}}}[{window}])) > 0)"
 
 
+def budget_left(ratio: str) -> str:
+    """Return the share of the error budget that is left, at least -1, given the share of calls that failed."""
+    return f"clamp_min(1 - {ratio} / {1 - OBJECTIVE:.4g}, -1)"
+
+
 def by_error_otlp(selector: str) -> str:
     """Return the attempts per second by their error, successful ones as ``success``."""
     rates = f"sum by (error_type) (rate(mcp_manager_client_calls_total{{{selector}}}[$__rate_interval]))"

@@ -32,6 +32,11 @@ def grown(counter: str, selector: str) -> str:
     return growth(f"{counter}{{{selector}}}", "$__interval")
 
 
+def grown_or_none(counter: str, selector: str) -> str:
+    """Return how much counters of the server grew together, 0 if there are none yet."""
+    return f"sum({grown(counter, selector)}) or vector(0)"
+
+
 SERVER: Final = (
     Panel(
         "stat",
@@ -156,7 +161,7 @@ SERVER: Final = (
         "timeseries",
         "Failed calls by delivery",
         "Calls that no attempt answered. not_sent and rejected: not executed. unknown: perhaps executed. answered: executed, "
-        "but the reply was of no use.",
+        "but the reply was of no use. No data: none failed.",
         8,
         8,
         [
@@ -175,16 +180,16 @@ SERVER: Final = (
         8,
         8,
         [
-            Query(f"sum({grown('mcp_retries_total', OF_SERVER)})", "retries"),
-            Query(f"sum({grown('mcp_hedges_total', OF_SERVER)})", "hedges"),
+            Query(grown_or_none("mcp_retries_total", OF_SERVER), "retries"),
+            Query(grown_or_none("mcp_hedges_total", OF_SERVER), "hedges"),
             Query(
                 f"sum by (source) ({grown('mcp_fallbacks_total', OF_SERVER)})",
                 "fallback: {{source}}",
             ),
         ],
         [
-            Query(f"sum({grown('mcp_manager_retries_total', OF_SERVER_OTLP)})", "retries"),
-            Query(f"sum({grown('mcp_manager_hedges_total', OF_SERVER_OTLP)})", "hedges"),
+            Query(grown_or_none("mcp_manager_retries_total", OF_SERVER_OTLP), "retries"),
+            Query(grown_or_none("mcp_manager_hedges_total", OF_SERVER_OTLP), "hedges"),
             Query(
                 f"sum by (mcp_manager_fallback_source) ({grown('mcp_manager_fallbacks_total', OF_SERVER_OTLP)})",
                 "fallback: {{mcp_manager_fallback_source}}",
@@ -252,8 +257,8 @@ SERVER: Final = (
                 f"sum by (cause) ({grown('mcp_child_restarts_total', OF_SERVER)})",
                 "restart: {{cause}}",
             ),
-            Query(f"sum({grown('mcp_session_renewals_total', OF_SERVER)})", "session renewed"),
-            Query(f"sum({grown('mcp_floods_total', OF_SERVER)})", "flood"),
+            Query(grown_or_none("mcp_session_renewals_total", OF_SERVER), "session renewed"),
+            Query(grown_or_none("mcp_floods_total", OF_SERVER), "flood"),
         ],
         [
             Query(

@@ -18,7 +18,7 @@ from mcp_manager import ManagerConfig, McpManager, TelemetryConfig
 from mcp_manager.runtime import read_budget
 
 WAIT_S = 60.0
-SOON = "250ms"
+SOON = "500ms"
 
 pytestmark = pytest.mark.skipif(bool(prometheus_unavailable()), reason=prometheus_unavailable() or "never")
 

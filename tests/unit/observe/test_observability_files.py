@@ -15,6 +15,7 @@ import pytest
 import yaml
 from support.observability_files import DASHBOARDS, FOLDER, dashboard, label_queries, panels_of, rules, selectors_of
 
+from mcp_manager import load_manager_config
 from mcp_manager.cli.manual import topics
 from mcp_manager.observe.metric_families import FAMILIES
 from mcp_manager.telemetry import conventions
@@ -228,6 +229,17 @@ def test_the_files_fit_together() -> None:
     panels = runpy.run_path(str(FOLDER / "grafana" / "panels.py"))
     burns = [rule["expr"] for rule in ALERTS if rule["alert"] == "McpErrorBudgetBurn"]
     assert all(f"* {1 - panels['OBJECTIVE']:.4g})" in each for each in burns)
+
+
+def test_the_configuration_in_the_description_loads(tmp_path: Path) -> None:
+    (text,) = re.findall(
+        r"^```toml\n(.*?)^```$", (FOLDER / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    path = tmp_path / "fleet.toml"
+    path.write_text(text + '\n[servers.a]\nurl = "https://a.test/mcp"\n', encoding="utf-8")
+    telemetry = load_manager_config(path).telemetry
+    assert telemetry.metrics
+    assert telemetry.buckets in (None, "exponential")
 
 
 def test_the_links_of_the_description_lead_somewhere() -> None:
