@@ -121,6 +121,7 @@ FAMILIES: Final = (
         "Calls that the instances take at a time; absent while nothing limits them",
         _PER_SERVER,
     ),
+    Family(_GAUGE, "mcp_retry_budget", "Retries and hedges that the budget of the server still allows", _PER_SERVER),
     Family(_GAUGE, "mcp_servers", "Servers by state, those that were never used included", ("state",)),
     Family(_HISTOGRAM, "mcp_loop_lag_seconds", "Lag of the event loop, measured twice a second", ()),
     Family(InfoMetricFamily, "mcp_build", "Versions of the package and of Python", ()),
@@ -151,6 +152,7 @@ VALUES: Final = (
     ("mcp_ejected_instances", ()),
     ("mcp_waiting_calls", ()),
     ("mcp_concurrency_limit", ()),
+    ("mcp_retry_budget", ()),
 )
 """The values that every server has, in the order in which they are read: family, and labels beside ``server_id``."""
 

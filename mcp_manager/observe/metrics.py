@@ -123,6 +123,7 @@ class Source:
 
     def _values(self, supervisor: Supervisor, state: ServerState) -> list[float | None]:
         server_id = supervisor.server_id
+        now_ns = self._clock()
         ready, backends = 0, []
         for each in supervisor.instances:
             if each.session is not None:
@@ -130,7 +131,7 @@ class Source:
             if each.backend is not None:
                 backends.append(each.backend)
         inflight, waiting, healthy, unhealthy, calls, failures, circuit, ejected, limit = self.router.gauges_of(
-            supervisor.record, backends, self._clock()
+            supervisor.record, backends, now_ns
         )
         # Most servers have none of these, and with many servers each look into a dictionary counts.
         recoveries, restarts = self._recoveries.of(server_id), supervisor.restarts
@@ -157,6 +158,7 @@ class Source:
             ejected,
             waiting,
             limit,
+            self.router.budget(supervisor.record, now_ns),
         ]
 
 

@@ -85,7 +85,10 @@ RESTARTS: Final = Family("mcp_manager.child.restarts", "total", "{restart}", "Re
 ACTIVE: Final = Family("mcp_manager.calls.active", "level", "{call}", "Calls under way")
 WAITING: Final = Family("mcp_manager.calls.waiting", "level", "{call}", "Calls that wait because a limit is reached")
 INSTANCES: Final = Family("mcp_manager.instances", "level", "{instance}", "Instances by state")
-BREAKER: Final = Family("mcp_manager.breaker", "level", "1", "State of the circuits: 0 closed, 1 open, 2 half open")
+# Not the unit "1": Prometheus would call it a ratio.
+BREAKER: Final = Family(
+    "mcp_manager.breaker", "level", "{state}", "State of the circuits: 0 closed, 1 open, 2 half open"
+)
 SERVERS: Final = Family("mcp_manager.servers", "level", "{server}", "Servers by health")
 LOOP_LAG: Final = Family("mcp_manager.loop.lag", "level", "s", "How late the event loop is")
 EXPORTS: Final = Family("mcp_manager.telemetry.exports", "total", "{request}", "Requests to the collector by result")

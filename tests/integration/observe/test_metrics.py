@@ -33,6 +33,7 @@ FAMILIES = {
     "mcp_ejected_instances": "gauge",
     "mcp_waiting_calls": "gauge",
     "mcp_concurrency_limit": "gauge",
+    "mcp_retry_budget": "gauge",
     "mcp_tool_calls": "counter",
     "mcp_tool_response_time_seconds": "histogram",
     "mcp_call_errors": "counter",
@@ -177,6 +178,24 @@ async def test_attempts_after_the_first_are_counted() -> None:
             await manager.undeploy("a")
             await manager.deploy("a", {"url": server.url, **swift})
             assert total(manager.metrics_text(), "mcp_retries_total", server_id="a") == 0
+
+
+async def test_the_retry_budget_is_seen_until_it_is_used_up() -> None:
+    with ScriptedServer() as server:
+        async with McpManager() as manager:
+            budget = {"ratio": 0.0, "min_per_s": 2 / 512, "ttl_s": 512.0}
+            await manager.deploy(
+                "a", {"url": server.url, **CALM, "retry": {"attempts": 3, "backoff_s": 0.01, "budget": budget}}
+            )
+            assert value(manager.metrics_text(), "mcp_retry_budget", server_id="a") == 2
+            server.script("tools/call", faults.Status(429))
+            await manager.execute_raw("a", echo("x"))
+            assert value(manager.metrics_text(), "mcp_retry_budget", server_id="a") == 1
+            server.script("tools/call", faults.Status(429), times=3)
+            [refused] = await asyncio.gather(manager.execute_raw("a", echo("x")), return_exceptions=True)
+            assert isinstance(refused, CallError)
+            assert refused.attempts == 2
+            assert value(manager.metrics_text(), "mcp_retry_budget", server_id="a") == 0
 
 
 async def test_answers_that_stand_in_are_counted_by_their_source() -> None:

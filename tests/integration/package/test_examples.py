@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -82,3 +85,28 @@ def test_an_example_runs_as_it_stands(name: str, tmp_path: Path) -> None:
         assert line in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 140
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_fleet_for_the_dashboard_serves_metrics(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", str(EXAMPLES / "observability" / "serve_metrics.py"), "--port", "0"]
+    with (
+        no_orphans(),
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program,
+    ):
+        try:
+            assert program.stdout is not None
+            address = re.fullmatch(r"Metrics: (http://127\.0\.0\.1:\d+/metrics) .*\n", program.stdout.readline())
+            assert address is not None
+            page = ""
+            # Each scrape comes after some more calls; an equal one within a second is answered with the same page.
+            while not all(
+                f'mcp_requests_total{{method="tools/call",server_id="{name}"' in page for name in ("math", "narrow")
+            ):
+                with urllib.request.urlopen(address[1], timeout=30) as response:
+                    page = response.read().decode()
+            program.send_signal(signal.SIGINT)
+            assert program.wait(30) == 0
+            assert program.stderr is not None
+            assert program.stderr.read() == ""
+        finally:
+            program.kill()
