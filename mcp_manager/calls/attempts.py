@@ -20,7 +20,6 @@ from mcp_manager.calls.call_log import CallLog
 from mcp_manager.calls.error_counts import CallErrors
 from mcp_manager.calls.latencies import Latencies
 from mcp_manager.calls.recovery_counts import Recoveries
-from mcp_manager.calls.tool_access import ToolAccess
 from mcp_manager.calls.traced import note_event
 from mcp_manager.config import ManagerConfig
 from mcp_manager.errors import (
@@ -80,8 +79,6 @@ class Attempts:
         Chooses instances for calls with a key.
     config
         The manager's settings; ``max_concurrent``, ``max_waiting`` and ``max_wait_s`` are used.
-    access
-        Says which tools may be called.
     """
 
     def __init__(
@@ -92,7 +89,6 @@ class Attempts:
         log: CallLog,
         affinity: Affinity,
         config: ManagerConfig,
-        access: ToolAccess,
     ) -> None:
         self._router = router
         self._monitor = monitor
@@ -100,7 +96,6 @@ class Attempts:
         self._log = log
         self._affinity = affinity
         self._config = config
-        self._access = access
         self.recoveries = Recoveries()
         self.errors = CallErrors()
         self.latencies = Latencies(router, clock)
@@ -226,9 +221,6 @@ class Attempts:
                 instance, session = stay.keeper, stay.keeper.session
             exchange = None if landing is None or session is None else landing.direct.exchange
             session = session or await instance.ready_session(call.deadline_ns)
-            if call.supervisor.tool_checks is not None and landing is None:
-                # The rules may have changed while the call waited.
-                self._access.check(call.supervisor, call.method, call.request.params)
             try:
                 if exchange is not None and landing is not None:
                     reply = await session.landed(call.request, exchange, landing.answer)

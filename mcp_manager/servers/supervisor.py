@@ -277,6 +277,9 @@ class Supervisor:
         """Take over what the configuration says of calls, limits and balancing."""
         self.request_timeout_ns = in_ns(self.config.request_timeout_s)
         self.tool_checks = tool_checks_of(self.config)
+        for instance in (*self._instances, *self._draining):
+            # Also of an older configuration: calls may still wait in its sessions.
+            instance.template.restrict(self.config.tools)
         self.balance()
 
     def balance(self, *, by_weight: bool = False) -> None:
