@@ -207,10 +207,12 @@ mcpServers:
         ".continue/config.json",
         {
             "experimental": {
-                "modelContextProtocolServers": [{"transport": {"type": "stdio", "command": "run", "args": ["x"]}}]
+                "modelContextProtocolServers": [
+                    {"transport": {"type": "stdio", "command": "run", "args": ["x"]}, "timeout": 9000}
+                ]
             }
         },
-        {"server-1": {"command": "run", "args": ["x"]}},
+        {"server-1": {"command": "run", "args": ["x"], "start_timeout_s": 9.0}},
     ),
     ClientFile(
         "Continue: names that are given twice",
