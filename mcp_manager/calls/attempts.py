@@ -154,8 +154,8 @@ class Attempts:
         return leased
 
     def name_tool(self, call: Call, lease: Lease) -> None:
-        """Have a lease counted under the tool that its call names; does nothing for other methods."""
-        if call.method == CALL_TOOL:
+        """Have a lease counted under the tool that its call names, if tools are counted and it names one."""
+        if call.method == CALL_TOOL and self._router.tools is not None:
             self._router.name_tool(lease, tool_of(call.request.params))
 
     async def admitted(self, call: Call, leased: Leased, choice: Choice = FIRST) -> Leased:

@@ -15,8 +15,10 @@ from support.calls import CALM, SWIFT, echo, eventually, failure_of
 from support.scripted import ScriptedServer
 
 from mcp_manager import CallError, InvalidRequestError, ManagerConfig, McpManager, MetricsCollector, PyMcpManager
+from mcp_manager.calls import attempts
 from mcp_manager.config import ServerConfig
 from mcp_manager.observe.metric_families import STATE_NUMBERS
+from mcp_manager.protocol import safety
 
 Labels = frozenset[tuple[str, str]]
 
@@ -268,3 +270,25 @@ async def test_a_scrape_of_many_servers_leaves_the_loop_in_between() -> None:
             turns += 1
         assert len(samples((await scraping).body.decode())) > 3000 * 10
         assert turns > 5
+
+
+@pytest.mark.parametrize(("most", "names"), [(0, 0), (2, 2)])
+async def test_names_of_tools_are_read_only_if_tools_are_counted(
+    most: int, names: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str | None] = []
+
+    def tool_of(params: bytes | None) -> str | None:
+        read.append(safety.tool_of(params))
+        return read[-1]
+
+    monkeypatch.setattr(attempts, "tool_of", tool_of)
+    with ScriptedServer() as server:
+        async with McpManager(ManagerConfig(max_tool_series=most)) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM})
+            # Calls with a key do not take the compiled path.
+            for _ in range(2):
+                await manager.execute_raw("a", echo("x"), key="k")
+            text = manager.metrics_text()
+    assert len(read) == names
+    assert ('tool="echo"' in text) == bool(most)
