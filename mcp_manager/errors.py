@@ -124,9 +124,13 @@ class ConfigProblem(NamedTuple):
     column: int | None
     message: str
 
+    @property
+    def place(self) -> str:
+        """The file, followed by the line and the column if they are known."""
+        return self.path if self.line is None else f"{self.path}:{self.line}:{self.column}"
+
     def __str__(self) -> str:
-        place = "" if self.line is None else f":{self.line}:{self.column}"
-        return f"{self.path}{place}: {self.message}"
+        return f"{self.place}: {self.message}"
 
 
 class ConfigError(McpManagerError, ValueError):

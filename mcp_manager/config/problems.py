@@ -15,6 +15,7 @@ from mcp_manager.errors import ConfigError, ConfigProblem
 
 __all__ = ["FileProblems"]
 
+_PREFIX: Final = "Invalid config file"
 _MOST: Final = 1_000
 _MOST_SHOWN: Final = 50
 _TOLD_PLACE: Final = re.compile(r"line (\d+)(?:, column (\d+))?")
@@ -88,18 +89,18 @@ class FileProblems:
     def error(self, secrets: Collection[str]) -> ConfigError:
         """Return the error to raise."""
         problems = self.told(secrets)
-        prefix = f"Invalid config file {self._path}"
         if len(problems) == 1:
             problem = self._found[0].problem
-            error = problem.error(prefix)
-            error.message, error.hint = masked(error.message, secrets), masked(error.hint, secrets)
+            error = problem.error(f"{_PREFIX} {problems[0].place}")
+            message = error.message if problems[0].line is None else _PLACE_OF_TOML.sub(r"\1", error.message)
+            error.message, error.hint = masked(message, secrets), masked(error.hint, secrets)
             error.args = (error.message,)
         else:
             lines = [str(each) for each in problems[:_MOST_SHOWN]]
             if len(problems) > len(lines):
                 lines.append(f"and {len(problems) - len(lines)} more")
             total = f"{len(problems)} problems" if len(problems) < _MOST else f"at least {len(problems)} problems"
-            error = ConfigError("\n".join([f"{prefix}: {total}", *lines]))
+            error = ConfigError("\n".join([f"{_PREFIX} {self._path}: {total}", *lines]))
         error.problems = problems
         return error
 
