@@ -12,7 +12,6 @@ from mcp_manager._core.jsonrpc import RESULT, Message
 from mcp_manager._core.records import Lease
 from mcp_manager._core.router import Router
 from mcp_manager._core.tool_calls import says_tool_error
-from mcp_manager.auth.caller import Caller
 from mcp_manager.calls.admission import MAY_WAIT, WaitingRoom, refusal, stopping
 from mcp_manager.calls.affinity import Affinity, Leased, state_lost
 from mcp_manager.calls.call import FIRST, Call, Choice
@@ -40,7 +39,7 @@ from mcp_manager.protocol.methods import CALL_TOOL
 from mcp_manager.protocol.request import encode_method
 from mcp_manager.protocol.safety import tool_of
 from mcp_manager.runtime.loop_lag import LATE_HINT
-from mcp_manager.servers.caller_sessions import CallerSessions, Stay
+from mcp_manager.servers.caller_sessions import CallerSessions, Checkout
 from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.session import Session
@@ -113,18 +112,19 @@ class Attempts:
         """
         lease = (await self.admitted(call, self.lease(call, call.started_ns))).lease
         instance: Instance = lease.payload
-        stay: Stay | None = None
+        checkout: Checkout | None = None
         try:
-            if call.caller is not None and (stay := self._enter(call, lease, call.caller)) is not None:
-                instance = stay.keeper
+            checkout = self._check_out(call, lease)
+            if checkout is not None:
+                instance = checkout.instance
             await instance.notify(encode_method(call.method), call.request.params, call.deadline_ns)
         except BaseException as error:
             error = instance.template.containment.failure(error, "unknown")
             self._failed(call, lease, error)
             raise error
         finally:
-            if stay is not None:
-                stay.leave()
+            if checkout is not None:
+                checkout.release()
         self._router.done(lease, Outcome.SUCCESS, CallStatus.SUCCESS, self._clock())
 
     def lease(self, call: Call, now_ns: int, choice: Choice = FIRST) -> Leased:
@@ -215,10 +215,11 @@ class Attempts:
         call.tries = 1
         instance: Instance = lease.payload
         session: Session | None = instance.session if landing is None else landing.direct.session
-        stay: Stay | None = None
+        checkout: Checkout | None = None
         try:
-            if call.caller is not None and (stay := self._enter(call, lease, call.caller)) is not None:
-                instance, session = stay.keeper, stay.keeper.session
+            checkout = self._check_out(call, lease)
+            if checkout is not None:
+                instance, session = checkout.instance, checkout.instance.session
             exchange = None if landing is None or session is None else landing.direct.exchange
             session = session or await instance.ready_session(call.deadline_ns)
             try:
@@ -239,19 +240,21 @@ class Attempts:
             if not isinstance(error, CallError):
                 delivery: Delivery = "unknown" if session is not None else "not_sent"
                 error = instance.template.containment.failure(error, delivery)
-            if stay is not None and isinstance(error, CallError):
+            if checkout is not None and isinstance(error, CallError):
                 instance.template.secrets.hide_in(error)
             self._count_failure(call, leased, error)
             raise error
         finally:
-            if stay is not None:
-                stay.leave()
+            if checkout is not None:
+                checkout.release()
         self._count_reply(call, leased, reply, now_ns)
         return reply
 
-    def _enter(self, call: Call, lease: Lease, caller: Caller) -> Stay | None:
-        """Begin a call on the session of its caller; ``None`` if callers share the session of the instance."""
-        return self.callers_of(call.server_id).enter(lease.payload, caller)
+    def _check_out(self, call: Call, lease: Lease) -> Checkout | None:
+        """Check out the session of a call's caller; ``None`` if the session of the instance is used."""
+        if call.caller is None:
+            return None
+        return self.callers_of(call.server_id).check_out(lease.payload, call.caller)
 
     def callers_of(self, server_id: str) -> CallerSessions:
         """Return the sessions of a server's callers."""

@@ -262,7 +262,7 @@ async def test_pages_are_whole_while_servers_come_and_go() -> None:
 async def test_a_scrape_of_many_servers_leaves_the_loop_in_between() -> None:
     async with McpManager(ManagerConfig(servers=lazy(3000))) as manager:
         for supervisor in manager._servers.values():
-            supervisor.waken()
+            supervisor.activate()
         turns = 0
         scraping = asyncio.create_task(manager.scrape())
         while not scraping.done():

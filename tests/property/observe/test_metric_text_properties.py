@@ -31,7 +31,7 @@ def use(manager: McpManager, calls: list[tuple[int, str, str | None, CallStatus,
     router = manager._router
     for at, method, tool, status, took_ns in calls:
         supervisor = manager._servers[ids[at % len(ids)]]
-        for instance in supervisor.waken():
+        for instance in supervisor.activate():
             assert instance.backend is not None
             router.set_availability(instance.backend, READY, 0)
         lease = router.pick(supervisor.server_id, "tools/call" if tool is not None else method, 0, 0)
