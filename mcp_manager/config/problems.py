@@ -19,7 +19,10 @@ _PREFIX: Final = "Invalid config file"
 _MOST: Final = 1_000
 _MOST_SHOWN: Final = 50
 _TOLD_PLACE: Final = re.compile(r"line (\d+)(?:, column (\d+))?")
-_PLACE_OF_TOML: Final = re.compile(r"(malformed TOML: .*) \(at line \d+, column \d+\)")
+# What a decoder says of the place; the file and the place come before the message already.
+_OWN_PLACE: Final = re.compile(
+    r"(malformed TOML: .*) \(at line \d+, column \d+\)|(malformed (?:JSON|YAML)) at line \d+(?:, column \d+)?"
+)
 
 
 class _Located(NamedTuple):
@@ -81,8 +84,7 @@ class FileProblems:
         problems = []
         for problem, _ in self._found:
             line, column = places.get(_segments(problem)) or self._told_place(problem) or (None, None)
-            # The place comes before the message already.
-            message = _PLACE_OF_TOML.sub(r"\1", str(problem)) if line is not None else str(problem)
+            message = _OWN_PLACE.sub(r"\1\2", str(problem)) if line is not None else str(problem)
             problems.append(ConfigProblem(self._path, line, column, masked(message, secrets)))
         return tuple(sorted(problems, key=lambda each: (each.line or 0, each.column or 0)))
 
@@ -92,7 +94,7 @@ class FileProblems:
         if len(problems) == 1:
             problem = self._found[0].problem
             error = problem.error(f"{_PREFIX} {problems[0].place}")
-            message = error.message if problems[0].line is None else _PLACE_OF_TOML.sub(r"\1", error.message)
+            message = error.message if problems[0].line is None else _OWN_PLACE.sub(r"\1\2", error.message)
             error.message, error.hint = masked(message, secrets), masked(error.hint, secrets)
             error.args = (error.message,)
         else:

@@ -176,7 +176,7 @@ async def _failure(fleet: Fleet, server_id: str, error: McpManagerError, last_ex
         if not said:
             advice = "run its command by hand: it must serve MCP on its standard input and output, and not end"
             return Finding("error", server_id, seen, advice)
-        advice = "correct what it complains of; mcp-manager logs shows all that it writes"
+        advice = f"correct what it complains of; mcp-manager logs {place} shows all that it writes"
         return Finding("error", server_id, f"{seen}: {said}", advice)
     if isinstance(error, AuthError) and server.auth.type == "oauth" and server.auth.grant == "authorization_code":
         return Finding("error", server_id, seen, f"mcp-manager login {place}")

@@ -275,14 +275,14 @@ def test_bad_document(write: Write, document: Any, problem: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("a.json", "", "malformed JSON at line 1, column 1"),
-        ("a.json", '{\n "servers": {,}}', "malformed JSON at line 2, column 14"),
-        ("a.json", f'{{"servers": {{"a": {{"auth": {{"key": "{SECRET}', "malformed JSON at line 1"),
+        ("a.json", "", "malformed JSON"),
+        ("a.json", '{\n "servers": {,}}', "malformed JSON"),
+        ("a.json", f'{{"servers": {{"a": {{"auth": {{"key": "{SECRET}', "malformed JSON"),
         ("a.json", "[]", "expected an object, got an array"),
         (
             "a.json",
             '{"servers": {"a": {"url": "http://h"}, "a": {}}}',
-            "a: malformed JSON at line 1, column 40: the key is given twice",
+            "a: malformed JSON: the key is given twice",
         ),
         ("a.json", '{"a":' * 100_000, "malformed JSON: nested too deeply"),
         ("a.json", b'{"a": "\xff"}', "byte 7 is not UTF-8"),

@@ -256,7 +256,7 @@ def test_our_own_format_can_be_yaml_and_can_name_its_schema(tmp_path: Path) -> N
 def test_our_own_json_has_no_comments(tmp_path: Path) -> None:
     text = '{"manager": {}, // mine\n "servers": {}}'
     assert problems(write(tmp_path, "fleet.json", text)) == [
-        "1:17: malformed JSON at line 1, column 17: Expecting property name enclosed in double quotes"
+        "1:17: malformed JSON: Expecting property name enclosed in double quotes"
     ]
     load_manager_config(write(tmp_path, "fleet.jsonc", text))
 
