@@ -434,7 +434,8 @@ class TaskError(CallError):
 class ToolNotAllowedError(CallError):
     """The server's configuration forbids the tool (``tools``), or the request does not say clearly which tool it calls.
 
-    Nothing was sent, and it does not count against the server. The hint names the setting.
+    Nothing was sent, unless the rules changed during the call; then ``delivery`` says what became of what was sent. It
+    does not count against the server. The hint names the setting.
     """
 
     attempts = 0

@@ -22,6 +22,8 @@ from mcp_manager import (
     Caller,
     CallError,
     ConnectError,
+    ElicitationRequest,
+    Handlers,
     InvalidRequestError,
     ManagerConfig,
     McpManager,
@@ -442,6 +444,30 @@ async def test_a_call_that_waits_for_a_connection_meets_the_new_rules(
         # The connection is of use to the next call.
         await manager.apply(fleet_of(server))
         assert text_of(await calls.execute_raw("a", echo("third"))) == "third"
+
+
+async def test_a_call_that_waits_for_its_user_meets_the_new_rules() -> None:
+    asked = {"a": {"method": "elicitation/create", "params": {"message": "?", "requestedSchema": {"type": "object"}}}}
+    unfinished = {"resultType": "input_required", "inputRequests": asked, "requestState": "s"}
+    is_asked, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def answer(server_id: str, request: ElicitationRequest) -> Any:
+        is_asked.set()
+        await may_answer.wait()
+        return request.accept({})
+
+    with StatelessServer(results={"tools/call": unfinished}) as server:
+        async with McpManager(handlers=Handlers(elicitation=answer)) as manager:
+            await manager.apply(fleet_of(server))
+            calling = asyncio.create_task(manager.call_tool("a", "echo", {"text": "x"}))
+            await is_asked.wait()
+            await manager.apply(fleet_of(server, deny=("echo",)))
+            may_answer.set()
+            with pytest.raises(ToolNotAllowedError) as caught:
+                await calling
+        # The server has asked for input, so it knows of the call.
+        assert caught.value.delivery == "answered"
+        assert len(server.requests_of("tools/call")) == 1
 
 
 async def test_a_call_that_waits_for_a_program_to_read_meets_the_new_rules(bare: McpManager) -> None:
