@@ -57,7 +57,7 @@ def use_all(manager: McpManager) -> None:
     router = manager._router
     now_ns = time.monotonic_ns()
     for supervisor in manager._servers.values():
-        for instance in supervisor.waken():
+        for instance in supervisor.activate():
             assert instance.backend is not None
             router.set_availability(instance.backend, READY, now_ns)
         for method in METHODS:

@@ -124,9 +124,13 @@ class ConfigProblem(NamedTuple):
     column: int | None
     message: str
 
+    @property
+    def place(self) -> str:
+        """The file, followed by the line and the column if they are known."""
+        return self.path if self.line is None else f"{self.path}:{self.line}:{self.column}"
+
     def __str__(self) -> str:
-        place = "" if self.line is None else f":{self.line}:{self.column}"
-        return f"{self.path}{place}: {self.message}"
+        return f"{self.place}: {self.message}"
 
 
 class ConfigError(McpManagerError, ValueError):
@@ -430,7 +434,8 @@ class TaskError(CallError):
 class ToolNotAllowedError(CallError):
     """The server's configuration forbids the tool (``tools``), or the request does not say clearly which tool it calls.
 
-    Nothing was sent, and it does not count against the server. The hint names the setting.
+    Nothing was sent, unless the rules changed during the call; then ``delivery`` says what became of what was sent. It
+    does not count against the server. The hint names the setting.
     """
 
     attempts = 0

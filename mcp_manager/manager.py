@@ -39,7 +39,6 @@ from mcp_manager.protocol.request import (
     encode_params,
     encode_text,
     invalid_request,
-    with_progress_token,
 )
 from mcp_manager.protocol.safety import tool_of
 from mcp_manager.runtime.background import background_task, finish
@@ -47,7 +46,7 @@ from mcp_manager.runtime.forks import tell_of_forks
 from mcp_manager.runtime.phase import Lifetime, Phase, not_running
 from mcp_manager.servers.core_settings import router_of
 from mcp_manager.servers.supervisor import Supervisor
-from mcp_manager.session import ProgressCallback, ProgressReports
+from mcp_manager.session import ProgressCallback
 from mcp_manager.session.handlers import HandlerMap, Handlers, Roots
 from mcp_manager.session.host import HostApplication
 from mcp_manager.telemetry import open_telemetry
@@ -369,33 +368,16 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
         """Send a request and return the reply as received: the seam under :meth:`request` and the typed verbs."""
         self._check_running()
         supervisor = self._supervisor_of(server_id)
-        progress: tuple[str, ProgressReports] | None = None
-        if on_progress is not None:
-            token = self._next_progress_token()
-            params = with_progress_token(params, token)
-            progress = (token, ProgressReports(on_progress, supervisor.template.containment))
-        encoded = None if params is None else encode_params(params)
+        outgoing, progress = self._outgoing(method, params, on_progress, supervisor.template)
         now_ns = _CLOCK()
         deadline_ns = now_ns + (supervisor.request_timeout_ns if timeout is None else arguments.timeout_in_ns(timeout))
-        outgoing = Request(encode_method(method), encoded)
-        try:
-            if key is None and progress is None:
-                reply = await self._dispatcher.call(supervisor, method, outgoing, now_ns, deadline_ns)
-            else:
-                call = Call(supervisor, method, outgoing, now_ns, deadline_ns, progress, Where(key=key))
-                reply = await self._dispatcher.make(call)
-            is_visited = reply.kind == ERROR and await self._url_elicitations.satisfied(
-                supervisor.template.containment, reply, deadline_ns
-            )
-            if is_visited and not supervisor.is_over:
-                again = Call(supervisor, method, outgoing, _CLOCK(), deadline_ns, progress, Where(key=key))
-                reply = await self._dispatcher.make(again)
-            if progress is not None:
-                await progress[1].finish(deadline_ns)
-            return reply
-        finally:
-            if progress is not None:
-                await progress[1].aclose()
+        reply: Message | None = None
+        if key is None and progress is None:
+            reply = await self._dispatcher.call(supervisor, method, outgoing, now_ns, deadline_ns)
+            if reply.kind != ERROR:
+                return reply
+        call = Call(supervisor, method, outgoing, now_ns, deadline_ns, progress, Where(key=key))
+        return await self._finished(call, supervisor.template, reply)
 
     async def _routed(
         self,

@@ -117,7 +117,7 @@ cdef class Server(Pool):
     cdef public int64_t waiting
     cdef public object on_slot
     # Makes its backends when the first call comes; None once they exist.
-    cdef public object dormant
+    cdef public object activator
     cdef uint64_t health_successes
     cdef uint64_t health_failures
     cdef Py_ssize_t ejected

@@ -24,8 +24,8 @@ POLICIES: Final[tuple[str, ...]]
 
 _Policy = Literal["p2c", "least_connections", "round_robin", "weighted", "random", "consistent"]
 
-class _Dormant(Protocol):
-    def waken(self) -> object: ...
+class _Activator(Protocol):
+    def activate(self) -> object: ...
 
 @final
 class Balancing:
@@ -169,8 +169,8 @@ class Server(Pool):
     """How many callers wait for a slot; while there are any, all picks but theirs are rejected with 12."""
     on_slot: Callable[[], object] | None
     """Called when a slot may have become free while callers wait."""
-    dormant: _Dormant | None
-    """Its ``waken()`` is called when a call finds no backends; it adds them and sets this to ``None``."""
+    activator: _Activator | None
+    """Its ``activate()`` is called when a call finds no backends; it adds them and sets this to ``None``."""
     label: bytes | None
     """Its id as a label of metrics, escaped; ``None`` until somebody sets it."""
     created_s: float

@@ -334,8 +334,8 @@ cdef class Router:
         if (server.waiting > 0 and not waited) or server.inflight >= server.limits.max_concurrent > 0:
             return refused(lease, series, LIMITED, wait_ns)
         backend = choose(server, now_ns, random, key, avoid)
-        if backend is None and server.dormant is not None:
-            server.dormant.waken()
+        if backend is None and server.activator is not None:
+            server.activator.activate()
             backend = choose(server, now_ns, random, key, avoid)
         if backend is None:
             return refused(lease, series, why_none(server, now_ns, &wait_ns), wait_ns)

@@ -12,7 +12,6 @@ from mcp_manager._core.jsonrpc import RESULT, Message
 from mcp_manager._core.records import Lease
 from mcp_manager._core.router import Router
 from mcp_manager._core.tool_calls import says_tool_error
-from mcp_manager.auth.caller import Caller
 from mcp_manager.calls.admission import MAY_WAIT, WaitingRoom, refusal, stopping
 from mcp_manager.calls.affinity import Affinity, Leased, state_lost
 from mcp_manager.calls.call import FIRST, Call, Choice
@@ -20,7 +19,6 @@ from mcp_manager.calls.call_log import CallLog
 from mcp_manager.calls.error_counts import CallErrors
 from mcp_manager.calls.latencies import Latencies
 from mcp_manager.calls.recovery_counts import Recoveries
-from mcp_manager.calls.tool_access import ToolAccess
 from mcp_manager.calls.traced import note_event
 from mcp_manager.config import ManagerConfig
 from mcp_manager.errors import (
@@ -41,7 +39,7 @@ from mcp_manager.protocol.methods import CALL_TOOL
 from mcp_manager.protocol.request import encode_method
 from mcp_manager.protocol.safety import tool_of
 from mcp_manager.runtime.loop_lag import LATE_HINT
-from mcp_manager.servers.caller_sessions import CallerSessions, Stay
+from mcp_manager.servers.caller_sessions import CallerSessions, Checkout
 from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.session import Session
@@ -80,8 +78,6 @@ class Attempts:
         Chooses instances for calls with a key.
     config
         The manager's settings; ``max_concurrent``, ``max_waiting`` and ``max_wait_s`` are used.
-    access
-        Says which tools may be called.
     """
 
     def __init__(
@@ -92,7 +88,6 @@ class Attempts:
         log: CallLog,
         affinity: Affinity,
         config: ManagerConfig,
-        access: ToolAccess,
     ) -> None:
         self._router = router
         self._monitor = monitor
@@ -100,7 +95,6 @@ class Attempts:
         self._log = log
         self._affinity = affinity
         self._config = config
-        self._access = access
         self.recoveries = Recoveries()
         self.errors = CallErrors()
         self.latencies = Latencies(router, clock)
@@ -118,18 +112,19 @@ class Attempts:
         """
         lease = (await self.admitted(call, self.lease(call, call.started_ns))).lease
         instance: Instance = lease.payload
-        stay: Stay | None = None
+        checkout: Checkout | None = None
         try:
-            if call.caller is not None and (stay := self._enter(call, lease, call.caller)) is not None:
-                instance = stay.keeper
+            checkout = self._check_out(call, lease)
+            if checkout is not None:
+                instance = checkout.instance
             await instance.notify(encode_method(call.method), call.request.params, call.deadline_ns)
         except BaseException as error:
             error = instance.template.containment.failure(error, "unknown")
             self._failed(call, lease, error)
             raise error
         finally:
-            if stay is not None:
-                stay.leave()
+            if checkout is not None:
+                checkout.release()
         self._router.done(lease, Outcome.SUCCESS, CallStatus.SUCCESS, self._clock())
 
     def lease(self, call: Call, now_ns: int, choice: Choice = FIRST) -> Leased:
@@ -159,8 +154,8 @@ class Attempts:
         return leased
 
     def name_tool(self, call: Call, lease: Lease) -> None:
-        """Have a lease counted under the tool that its call names; does nothing for other methods."""
-        if call.method == CALL_TOOL:
+        """Have a lease counted under the tool that its call names, if tools are counted and it names one."""
+        if call.method == CALL_TOOL and self._router.tools is not None:
             self._router.name_tool(lease, tool_of(call.request.params))
 
     async def admitted(self, call: Call, leased: Leased, choice: Choice = FIRST) -> Leased:
@@ -220,15 +215,13 @@ class Attempts:
         call.tries = 1
         instance: Instance = lease.payload
         session: Session | None = instance.session if landing is None else landing.direct.session
-        stay: Stay | None = None
+        checkout: Checkout | None = None
         try:
-            if call.caller is not None and (stay := self._enter(call, lease, call.caller)) is not None:
-                instance, session = stay.keeper, stay.keeper.session
+            checkout = self._check_out(call, lease)
+            if checkout is not None:
+                instance, session = checkout.instance, checkout.instance.session
             exchange = None if landing is None or session is None else landing.direct.exchange
             session = session or await instance.ready_session(call.deadline_ns)
-            if call.supervisor.tool_checks is not None and landing is None:
-                # The rules may have changed while the call waited.
-                self._access.check(call.supervisor, call.method, call.request.params)
             try:
                 if exchange is not None and landing is not None:
                     reply = await session.landed(call.request, exchange, landing.answer)
@@ -247,19 +240,21 @@ class Attempts:
             if not isinstance(error, CallError):
                 delivery: Delivery = "unknown" if session is not None else "not_sent"
                 error = instance.template.containment.failure(error, delivery)
-            if stay is not None and isinstance(error, CallError):
+            if checkout is not None and isinstance(error, CallError):
                 instance.template.secrets.hide_in(error)
             self._count_failure(call, leased, error)
             raise error
         finally:
-            if stay is not None:
-                stay.leave()
+            if checkout is not None:
+                checkout.release()
         self._count_reply(call, leased, reply, now_ns)
         return reply
 
-    def _enter(self, call: Call, lease: Lease, caller: Caller) -> Stay | None:
-        """Begin a call on the session of its caller; ``None`` if callers share the session of the instance."""
-        return self.callers_of(call.server_id).enter(lease.payload, caller)
+    def _check_out(self, call: Call, lease: Lease) -> Checkout | None:
+        """Check out the session of a call's caller; ``None`` if the session of the instance is used."""
+        if call.caller is None:
+            return None
+        return self.callers_of(call.server_id).check_out(lease.payload, call.caller)
 
     def callers_of(self, server_id: str) -> CallerSessions:
         """Return the sessions of a server's callers."""

@@ -110,6 +110,19 @@ class Call(msgspec.Struct, eq=False):
         """Return the same call as a hedge: one try, which is not resent."""
         return msgspec.structs.replace(self, tries=1, may_resend=False, is_hedge=True)
 
+    def again(self, request: Sendable, now_ns: int) -> Call:
+        """Return a new call like this one: it sends ``request``, starts at ``now_ns`` and keeps the deadline."""
+        return Call(
+            self.supervisor,
+            self.method,
+            request,
+            now_ns,
+            self.deadline_ns,
+            self.progress,
+            self.where,
+            caller=self.caller,
+        )
+
     def to_other(self, supervisor: Supervisor, now_ns: int) -> Call:
         """Return the same call to another server: it starts at ``now_ns`` and keeps the deadline."""
         return Call(supervisor, self.method, self.request, now_ns, self.deadline_ns, self.progress)

@@ -73,7 +73,7 @@ class Dispatcher:
         self._land = path.land
         self._tool_rates = ToolRates(router)
         self._access = ToolAccess()
-        self._attempts = Attempts(router, monitor, clock, log, affinity, config, self._access)
+        self._attempts = Attempts(router, monitor, clock, log, affinity, config)
         self._retries = Retries(self._attempts, router, clock, log)
         self._hedged = HedgedCalls(self._attempts, router, clock)
         self._fallbacks = Fallbacks(servers, self._ask_other, clock)

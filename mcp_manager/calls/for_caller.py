@@ -70,6 +70,50 @@ class CallsForCallers(TaskVerbs):
             raise InvalidRequestError(f"Invalid caller: it must be a Caller, not {type(caller).__name__}")
         return ForCaller(self, caller)
 
+    def _outgoing(
+        self, method: str, params: object, on_progress: ProgressCallback | None, template: SessionTemplate
+    ) -> tuple[Request, tuple[str, ProgressReports] | None]:
+        """Encode a request; return it with its progress token and the receiver of its reports, ``None`` without one."""
+        progress = None
+        if on_progress is not None:
+            token = self._next_progress_token()
+            params = with_progress_token(params, token)
+            progress = token, ProgressReports(on_progress, template.containment)
+        return Request(encode_method(method), None if params is None else encode_params(params)), progress
+
+    async def _finished(self, call: Call, template: SessionTemplate, reply: Message | None = None) -> Message:
+        """Make a call and all that belongs to it; return its last reply.
+
+        If the reply demands that the user visits URLs, the request is sent again afterwards. When this returns, all
+        progress reports are delivered.
+
+        Parameters
+        ----------
+        call
+            The call.
+        template
+            That of the sessions it is made on.
+        reply
+            The first reply, ``None`` if the call was not made yet.
+        """
+        # The dispatcher may add a trace context to it, which belongs to one call only.
+        request = call.request
+        reports = None if call.progress is None else call.progress[1]
+        try:
+            if reply is None:
+                reply = await self._dispatcher.make(call)
+            is_visited = reply.kind == ERROR and await self._url_elicitations.satisfied(
+                template.containment, reply, call.deadline_ns
+            )
+            if is_visited and not call.supervisor.is_over:
+                reply = await self._dispatcher.make(call.again(request, _CLOCK()))
+            if reports is not None:
+                await reports.finish(call.deadline_ns)
+            return reply
+        finally:
+            if reports is not None:
+                await reports.aclose()
+
     @abstractmethod
     def _check_running(self) -> None:
         """Raise :class:`NotRunningError` unless the manager runs on this loop."""
@@ -175,31 +219,12 @@ class ForCaller(TaskVerbs):
         """Send a request and return the reply as received: the seam under :meth:`request` and the typed verbs."""
         manager = self._manager
         manager._check_running()
-        token = ""
-        if on_progress is not None:
-            token = manager._next_progress_token()
-            params = with_progress_token(params, token)
-        outgoing = Request(encode_method(method), None if params is None else encode_params(params))
+        template = self._template(manager._supervisor_of(server_id))
+        outgoing, progress = manager._outgoing(method, params, on_progress, template)
         call = self._call(server_id, method, outgoing, timeout, key)
-        containment = self._template(call.supervisor).containment
-        reports = None if on_progress is None else ProgressReports(on_progress, containment)
-        if reports is not None:
-            call.progress = (token, reports)
-        try:
-            with calling(self.caller):
-                reply = await manager._dispatcher.make(call)
-                if reply.kind == ERROR and await manager._url_elicitations.satisfied(
-                    containment, reply, call.deadline_ns
-                ):
-                    again = self._call(server_id, method, outgoing, timeout, key)
-                    again.deadline_ns, again.progress = call.deadline_ns, call.progress
-                    reply = await manager._dispatcher.make(again)
-            if reports is not None:
-                await reports.finish(call.deadline_ns)
-            return reply
-        finally:
-            if reports is not None:
-                await reports.aclose()
+        call.progress = progress
+        with calling(self.caller):
+            return await manager._finished(call, template)
 
     async def _routed(
         self,

@@ -25,7 +25,7 @@ from mcp_manager.calls.retry_rules import (
 )
 from mcp_manager.calls.traced import note_event
 from mcp_manager.config import RetryConfig
-from mcp_manager.errors import CallError, SessionLostError
+from mcp_manager.errors import CallError, DeadlineExceededError, SessionLostError
 from mcp_manager.types import CallStatus, Rejection
 
 __all__ = ["Retries"]
@@ -114,7 +114,10 @@ class Retries:
 
     def _may_repeat(self, call: Call, error: CallError, config: RetryConfig) -> bool:
         is_safe = error.delivery != "unknown" or call.is_safe
-        if not is_safe and not call.supervisor.is_over:
+        if isinstance(error, DeadlineExceededError):
+            # There is no time for another attempt, whatever the tool is.
+            error.hint = error.hint or "raise the timeout of the call, or request_timeout_s of the server"
+        elif not is_safe and not call.supervisor.is_over:
             error.hint = error.hint or way_to_repeat(call.method, call.request, config)
         return may_be_repeated(error, is_safe)
 

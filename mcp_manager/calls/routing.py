@@ -50,7 +50,7 @@ _UNKNOWN_LATENCY_S: Final = 0.03
 _INSTANCES_LOOKED_AT: Final = 4
 _READY: Final = (ServerState.HEALTHY, ServerState.DEGRADED, ServerState.INITIALIZING)
 # If no server is ready, one in the first of these states is called: its error is the most informative.
-_TELLING: Final = (ServerState.UNHEALTHY, ServerState.MAINTENANCE, ServerState.STOPPED)
+_INFORMATIVE: Final = (ServerState.UNHEALTHY, ServerState.MAINTENANCE, ServerState.STOPPED)
 
 
 class Routing:
@@ -181,16 +181,17 @@ class Routing:
             yield server_id
         if not tried:
             # No server is ready: the error of a call to one of them says why.
-            deployed = [each for each in group.despaired() if each in self._servers]
-            yield from sorted(deployed, key=self._helplessness)[:1]
+            deployed = [each for each in group.not_ready() if each in self._servers]
+            yield from sorted(deployed, key=self._error_rank)[:1]
 
     def _is_ready(self, server_id: str) -> bool:
         supervisor = self._servers.get(server_id)
         return supervisor is not None and self._monitor.state(supervisor)[0] in _READY
 
-    def _helplessness(self, server_id: str) -> int:
+    def _error_rank(self, server_id: str) -> int:
+        """Rank a server by how much the error of a call to it says; the lowest rank says most."""
         state, _ = self._monitor.state(self._servers[server_id])
-        return _TELLING.index(state) if state in _TELLING else -1
+        return _INFORMATIVE.index(state) if state in _INFORMATIVE else -1
 
     def _cost(self, server_id: str) -> float:
         """Return the cost of a call in seconds: the lowest of a few instances (latency times calls, by weight)."""

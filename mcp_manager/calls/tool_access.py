@@ -11,18 +11,15 @@ import msgspec
 
 from mcp_manager._core.jsonrpc import Message, scan_reply
 from mcp_manager.calls.call import Call
-from mcp_manager.errors import ProtocolError, ToolNotAllowedError
+from mcp_manager.errors import ProtocolError
 from mcp_manager.protocol.json_reading import TooMuchToDecodeError
 from mcp_manager.protocol.methods import CALL_TOOL, LIST_TOOLS
 from mcp_manager.protocol.safety import tool_of
 from mcp_manager.protocol.tool_rules import (
     ToolPage,
     ToolRules,
-    UnclearToolError,
-    not_allowed,
+    check_request,
     permitted_page,
-    resembles_tool_call,
-    tool_called,
     unmatched,
 )
 from mcp_manager.results.large_results import limits_for
@@ -40,7 +37,6 @@ _FEW: Final = 4_000
 # How many names are remembered to suggest one, and how many patterns are logged.
 _REMEMBERED: Final = 300
 _LOGGED: Final = 10
-_UNCLEAR_HINT: Final = "the server's tools setting is checked: send each member of params once, name as a string"
 
 
 class _Coverage:
@@ -76,23 +72,9 @@ class ToolAccess:
             The server's rules forbid the tool, or the request does not say clearly which one it is.
         """
         rules = _rules_of(supervisor)
-        if method != CALL_TOOL:
-            if rules is not None and resembles_tool_call(method):
-                text = f"method {method[:_SHOWN]!r} is not tools/call, but some servers may take it for that"
-                raise ToolNotAllowedError(
-                    text, server_id=supervisor.server_id, hint="the server has tool rules (tools)"
-                )
-            return None
-        if rules is None:
-            return tool_of(params)
-        try:
-            tool = tool_called(params)
-        except UnclearToolError as unclear:
-            text = f"the request does not say clearly which tool it calls: {unclear}"
-            raise ToolNotAllowedError(text, server_id=supervisor.server_id, hint=_UNCLEAR_HINT) from None
-        if not rules.permits(tool):
-            raise not_allowed(supervisor.server_id, tool, rules)
-        return tool
+        if rules is not None:
+            return check_request(supervisor.server_id, rules, method, params)
+        return tool_of(params) if method == CALL_TOOL else None
 
     async def permitted(self, call: Call, reply: Message) -> Message:
         """Return the reply to a ``tools/list`` without the forbidden tools, and any other reply as it is.

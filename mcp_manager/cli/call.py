@@ -21,6 +21,7 @@ from mcp_manager.cli.screen import complain, one_line, print_json, safe_text
 from mcp_manager.cli.source import lazy, load, only, patient, suggestion
 from mcp_manager.errors import AuthError, InvalidRequestError, ProtocolError, ToolNotFoundError
 from mcp_manager.manager import McpManager
+from mcp_manager.protocol.tool_rules import not_allowed, rules_of
 from mcp_manager.results import (
     AudioContent,
     CallToolResult,
@@ -46,6 +47,7 @@ async def run(options: Options) -> int:
     if server_id is None:
         raise click.UsageError("missing argument SERVER, and the name of a tool or method")
     config = only(fleet.config, server_id)
+    rules = rules_of(config.servers[server_id].tools)
     if not words:
         raise click.UsageError("missing argument: the name of a tool or method")
     name, given = words[0], words[1:]
@@ -54,6 +56,8 @@ async def run(options: Options) -> int:
     manager = manager_of(lazy(config))
     try:
         if not _is_method(name, given, options):
+            if rules is not None and not rules.permits(name):
+                raise not_allowed(server_id, name, rules)
             return await _call(manager, server_id, name, given, options)
         if len(given) > 1:
             raise click.UsageError(f"unexpected argument {given[1]!r}")

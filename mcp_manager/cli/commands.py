@@ -34,7 +34,7 @@ def _flag(*names: str, about: str, **more: Any) -> click.Option:
 
 
 _COMMON: Final = (
-    _flag("--json", about="Print JSON, failures included."),
+    _flag("--json", about="Print JSON, also for a failure."),
     _flag("-q", "--quiet", about="Print nothing but results and errors."),
 )
 _FLEET: Final = (
@@ -43,15 +43,22 @@ _FLEET: Final = (
         ["-e", "--env", "environment"],
         multiple=True,
         metavar="NAME[=VALUE]",
-        help="For a command line after --: pass a variable on, or set it.",
+        help="With a command line after --: pass on a variable, or set it.",
     ),
-    _flag("--lenient", about="Leave out the servers of a file that are wrong, instead of refusing the file."),
+    _flag("--lenient", about="Leave out the servers that have mistakes, instead of refusing the file."),
     click.Option(
         ["--log-level"],
         type=click.Choice(_LEVELS, case_sensitive=False),
-        help="Show the manager's log on standard error, from this level on.",
+        metavar="LEVEL",
+        help="Show the manager's log on standard error, from this level on: debug, info, warning or error.",
     ),
-    click.Option(["--log-format"], type=click.Choice(["text", "json"]), default="text", help="How to write the log."),
+    click.Option(
+        ["--log-format"],
+        type=click.Choice(["text", "json"]),
+        default="text",
+        metavar="FORMAT",
+        help="How to write the log: text (the default) or json.",
+    ),
 )
 
 
@@ -127,7 +134,7 @@ _verb(
     "doctor",
     "doctor.verb:run",
     "Say what is wrong with a fleet, and what to do about it.\n\n"
-    "It looks at the configuration, the programs, the connections and the tools. The exit status is 1 if it finds an error.",
+    "It looks at the configuration, the programs, the connections, the tools and the clocks. The exit status is 1 if it finds an error.",
     "mcp-manager doctor fleet.toml",
     _fleet(""),
 )
@@ -211,13 +218,13 @@ _verb(
         ),
     ),
 )
-_FORCE: Final = _flag("--force", about="Overwrite the file of --output.")
+_FORCE: Final = _flag("--force", about="Overwrite the file that --output names.")
 _verb(
     "import",
     "importing:run",
     "Make one file of the servers in the files of MCP clients.\n\n"
     "It reads the files of all clients that are installed, or those of --from, and prints the servers as TOML. "
-    "What was found, what cannot be taken over and which variables are needed is told beside it. "
+    "On standard error it says what it found, what cannot be taken over and which variables are needed. "
     "Secrets are not copied: a variable takes the place of each.",
     "mcp-manager import --output fleet.toml\nmcp-manager import --from .cursor/mcp.json",
     [
@@ -242,7 +249,7 @@ _verb(
 _verb(
     "schema",
     "schema:run",
-    "Print the JSON Schema of the configuration file.\n\nEditors complete and check a file by it.",
+    "Print the JSON Schema of the configuration file.\n\nEditors use it to complete and check the file.",
     "mcp-manager schema --output fleet.schema.json",
     [_output("Write the schema to this file."), _FORCE, *_COMMON],
 )
@@ -256,7 +263,7 @@ _verb(
 _verb(
     "completion",
     "completion:run",
-    "Print the script for completion in a shell.\n\nThe shell then completes commands, options, files and the ids of servers.",
+    "Print the script for completion in a shell.\n\nThe shell then completes commands, options, files and the ids of servers. Put the line for your shell into the file that it reads at its start.",
     'eval "$(mcp-manager completion bash)"\neval "$(mcp-manager completion zsh)"\nmcp-manager completion fish | source',
     [click.Argument(["shell"], type=click.Choice(["bash", "zsh", "fish"]), metavar="bash|zsh|fish"), *_COMMON],
 )

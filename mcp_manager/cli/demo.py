@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from mcp_manager.cli.demo_servers.processes import HttpServerProcess, stdio_server_config
 from mcp_manager.cli.options import Options
-from mcp_manager.cli.screen import arrow, complain, paint, print_json
+from mcp_manager.cli.screen import arrow, complain, is_terminal, paint, print_json, width, wrapped
 from mcp_manager.cli.table import render
 from mcp_manager.cli.traffic import Tally, Traffic
 from mcp_manager.cli.watch import Timeline, Watch
@@ -273,7 +273,8 @@ class Demo:
         print("\nThe claims, and whether they held")
         for text, held in self.claims:
             word = "yes" if held else "no"
-            print(f"  {paint(word, word.ljust(3))}  {text}")
+            first = f"  {paint(word, word.ljust(3))}  "
+            print(wrapped(text, width(), first, " " * 7) if is_terminal() else f"{first}{text}")
         missing = sum(not held for _, held in self.claims)
         if missing:
             return _give_up(f"{missing} of {len(self.claims)} claims did not hold")

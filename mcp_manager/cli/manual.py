@@ -22,6 +22,7 @@ _NEAREST: Final = 3
 # Longer than any topic: a longer argument is a mistake, and comparing it takes time.
 _LONGEST_NAME: Final = 64
 _ITEM: Final = re.compile(r"(?:-|\d+\.) +")
+_EMPHASIS: Final = re.compile(r"\*(\w[^*]*)\*")
 _LINK: Final = re.compile(r"\[([^]]*)\]\(([^)]*)\)")
 
 
@@ -100,7 +101,7 @@ def plain_text(markdown: str, width: int = _WIDEST) -> str:
         elif kind == "table":
             parts.append(_table(lines, width))
         else:
-            parts.append("\n".join(_wrapped(each, width) for each in _paragraphs(lines)))
+            parts.append("\n".join(_wrapped(_inline(each), width) for each in _paragraphs(lines)))
     return "\n\n".join(parts)
 
 
@@ -148,7 +149,7 @@ def _wrapped(text: str, width: int, first: str = "", then: str = "") -> str:
     if item is not None:
         then = " " * item.end()
     return textwrap.fill(
-        _inline(text),
+        text,
         width,
         initial_indent=first,
         subsequent_indent=then,
@@ -160,7 +161,7 @@ def _wrapped(text: str, width: int, first: str = "", then: str = "") -> str:
 def _inline(text: str) -> str:
     """Take out of a line what only Markdown needs; what is between backticks stays as it is."""
     pieces = text.split("`")
-    pieces[::2] = [piece.replace("**", "") for piece in pieces[::2]]
+    pieces[::2] = [_EMPHASIS.sub(r"\1", piece.replace("**", "")) for piece in pieces[::2]]
     return _LINK.sub(lambda link: f"{link[1]} ({link[2]})" if "://" in link[2] else link[1], "".join(pieces))
 
 

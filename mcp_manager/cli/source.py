@@ -43,10 +43,13 @@ class Fleet:
         The ids of the servers that the file turns off.
     problems
         What is wrong with the servers that were left out because of ``--lenient``.
+    left_out
+        The ids of these servers.
     """
 
     def __init__(self, file: FleetFile, place: str, words: tuple[str, ...], lone: str | None = None) -> None:
-        self.config, self.switched_off, self.problems = file.config, file.switched_off, file.problems
+        self.config, self.switched_off = file.config, file.switched_off
+        self.problems, self.left_out = file.problems, file.left_out
         self.place = place
         self.lone = lone
         self.words = words

@@ -86,7 +86,7 @@ def screen_of(views: Sequence[ServerView], place: str, columns: int, lines: int,
     columns, lines
         The size of the terminal.
     problem
-        Why the present content of the file was not applied; "" if it was.
+        Why the present content of the file was not applied, or not all of it; "" if it was.
     """
     from rich.console import Group  # noqa: PLC0415 - --version and --help do without
     from rich.text import Text  # noqa: PLC0415 - as above
@@ -99,13 +99,27 @@ def screen_of(views: Sequence[ServerView], place: str, columns: int, lines: int,
     left = len(views) - len(shown)
     rest = [Text(cut(f"and {left} more, in no worse state", columns), no_wrap=True)] if left else []
     if problem:
-        rest.append(Text(cut(f"not applied: {one_line(problem)}", columns), style=style_of("error"), no_wrap=True))
+        rest.append(Text(cut(one_line(problem), columns), style=style_of("error"), no_wrap=True))
     return Group(head, _table(shown, columns), *rest)
+
+
+def _problem_of(manager: McpManager) -> str:
+    """Return what of the file that the manager follows is not applied; "" if there is nothing."""
+    watched = manager.watched
+    if watched is None:
+        return ""
+    if watched.problem:
+        return f"not applied: {first_of(watched.problem, watched.path)}"
+    invalid = watched.applied.invalid
+    return f"invalid and not applied: {', '.join(invalid)}" if invalid else ""
 
 
 def first_of(problem: str, path: str) -> str:
     """Return the first problem of a file from the message of its error, and how many more there are."""
-    said = problem.removeprefix(f"Invalid config file {path}: ")
+    said = problem.removeprefix(f"Invalid config file {path}")
+    if said != problem:
+        # A single problem has its place: ":3:1: …".
+        said = said.removeprefix(": ") if said.startswith(": ") else f"{PurePath(path).name}{said}"
     heading, _, rest = said.partition("\n")
     count = _COUNT.fullmatch(heading)
     if count is None or not rest:
@@ -159,7 +173,7 @@ async def _draw(manager: McpManager, fleet: Fleet, starting: asyncio.Task[None],
         while not ended.is_set():
             looked = time.monotonic()
             views = manager.servers()
-            problem = first_of(watched.problem, watched.path) if (watched := manager.watched) is not None else ""
+            problem = _problem_of(manager)
             size = (width(), shutil.get_terminal_size().lines)
             # The clock of the head moves on with every change, and every second.
             state = (views, size, problem, int(time.time()))
@@ -175,15 +189,20 @@ async def _draw(manager: McpManager, fleet: Fleet, starting: asyncio.Task[None],
 async def _print_changes(
     manager: McpManager, options: Options, starting: asyncio.Task[None], changed: asyncio.Event
 ) -> None:
-    """Print a line for every server, for every change of its state and for its removal, for ever."""
+    """Print a line for every server, for every change of its state, for its removal and for a mistake in it, for ever."""
     before: dict[str, tuple[object, ...]] = {}
+    invalid: set[str] = set()
     never = asyncio.Event()
     while True:
         looked = time.monotonic()
         views = manager.servers()
+        now_invalid = set(watched.applied.invalid if (watched := manager.watched) is not None else ())
+        for server_id in sorted(now_invalid - invalid):
+            _print_note(server_id, "invalid", options)
+        invalid = now_invalid
         for gone in before.keys() - {view.id for view in views}:
             del before[gone]
-            _print_removal(gone, options)
+            _print_note(gone, "removed", options)
         for view in views:
             now = (view.state, view.ready, view.desired, view.circuit, view.reasons)
             if before.get(view.id) != now:
@@ -203,11 +222,12 @@ def _print_change(view: ServerView, options: Options) -> None:
     print(f"{time.strftime('%H:%M:%S')}  {'  '.join(map(one_line, cells))}".rstrip(), flush=True)
 
 
-def _print_removal(server_id: str, options: Options) -> None:
+def _print_note(server_id: str, what: str, options: Options) -> None:
+    """Print that a server was removed, or that it is invalid in the file and was left out."""
     if options.json:
-        print_json({"time": time.time(), "id": server_id, "removed": True}, indent=None)
+        print_json({"time": time.time(), "id": server_id, what: True}, indent=None)
     else:
-        print(f"{time.strftime('%H:%M:%S')}  {one_line(server_id)}  removed", flush=True)
+        print(f"{time.strftime('%H:%M:%S')}  {one_line(server_id)}  {what}", flush=True)
 
 
 async def _pause(ended: asyncio.Event, changed: asyncio.Event, looked: float) -> None:

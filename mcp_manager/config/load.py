@@ -104,8 +104,8 @@ def load_manager_config(
     Raises
     ------
     ConfigError
-        The file cannot be read or something in it is wrong. The message begins with "Invalid config file <path>: " and
-        names the fields; ``problems`` lists everything that is wrong with its line and column.
+        The file cannot be read or something in it is wrong. The message names the file, the line, the column and
+        the field; ``problems`` lists everything that is wrong.
     """
     return load_fleet_file(path, environment=environment, lenient=lenient).config
 

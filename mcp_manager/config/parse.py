@@ -111,6 +111,9 @@ _OTHER_NAMES: Final = {
 }
 """What clients call fields of ours, without case and separators."""
 _FOREIGN: Final = frozenset({"oauth"})
+# More fields than these are not listed in an error; the manual lists them under these topics.
+_MOST_LISTED: Final = 16
+_TOPICS: Final = {"url": "server-settings", "max_connections": "manager-settings"}
 """Fields of other clients' formats that resemble ours but mean something else: no typing mistakes."""
 
 
@@ -250,9 +253,15 @@ def check_object(value: object, kind: type[msgspec.Struct], path: str) -> None:
 
 def refuse_unknown(name: str, known: Collection[str], path: str) -> NoReturn:
     """Raise :class:`FieldProblem` for an unknown field; the hint suggests the nearest known one."""
-    meant = _OTHER_NAMES.get(_fold(name[:64]))
+    meant = _OTHER_NAMES.get(nearest(name, _OTHER_NAMES, cutoff=0.9) or "")
     near = meant if meant in known else nearest(name, known, cutoff=0.65)
-    hint = f"did you mean {near!r}?" if near else f"the known fields are {', '.join(known)}"
+    topic = next((topic for field, topic in _TOPICS.items() if field in known and len(known) > _MOST_LISTED), None)
+    if near:
+        hint = f"did you mean {near!r}?"
+    elif topic is not None:
+        hint = f"mcp-manager help {topic} lists the known ones"
+    else:
+        hint = f"the known fields are {', '.join(known)}"
     raise FieldProblem(path, f"unknown field {shown(name)}", hint, name)
 
 

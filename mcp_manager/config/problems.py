@@ -15,10 +15,14 @@ from mcp_manager.errors import ConfigError, ConfigProblem
 
 __all__ = ["FileProblems"]
 
+_PREFIX: Final = "Invalid config file"
 _MOST: Final = 1_000
 _MOST_SHOWN: Final = 50
 _TOLD_PLACE: Final = re.compile(r"line (\d+)(?:, column (\d+))?")
-_PLACE_OF_TOML: Final = re.compile(r"(malformed TOML: .*) \(at line \d+, column \d+\)")
+# What a decoder says of the place; the file and the place come before the message already.
+_OWN_PLACE: Final = re.compile(
+    r"(malformed TOML: .*) \(at line \d+, column \d+\)|(malformed (?:JSON|YAML)) at line \d+(?:, column \d+)?"
+)
 
 
 class _Located(NamedTuple):
@@ -80,26 +84,25 @@ class FileProblems:
         problems = []
         for problem, _ in self._found:
             line, column = places.get(_segments(problem)) or self._told_place(problem) or (None, None)
-            # The place comes before the message already.
-            message = _PLACE_OF_TOML.sub(r"\1", str(problem)) if line is not None else str(problem)
+            message = _OWN_PLACE.sub(r"\1\2", str(problem)) if line is not None else str(problem)
             problems.append(ConfigProblem(self._path, line, column, masked(message, secrets)))
         return tuple(sorted(problems, key=lambda each: (each.line or 0, each.column or 0)))
 
     def error(self, secrets: Collection[str]) -> ConfigError:
         """Return the error to raise."""
         problems = self.told(secrets)
-        prefix = f"Invalid config file {self._path}"
         if len(problems) == 1:
             problem = self._found[0].problem
-            error = problem.error(prefix)
-            error.message, error.hint = masked(error.message, secrets), masked(error.hint, secrets)
+            error = problem.error(f"{_PREFIX} {problems[0].place}")
+            message = error.message if problems[0].line is None else _OWN_PLACE.sub(r"\1\2", error.message)
+            error.message, error.hint = masked(message, secrets), masked(error.hint, secrets)
             error.args = (error.message,)
         else:
             lines = [str(each) for each in problems[:_MOST_SHOWN]]
             if len(problems) > len(lines):
                 lines.append(f"and {len(problems) - len(lines)} more")
             total = f"{len(problems)} problems" if len(problems) < _MOST else f"at least {len(problems)} problems"
-            error = ConfigError("\n".join([f"{prefix}: {total}", *lines]))
+            error = ConfigError("\n".join([f"{_PREFIX} {self._path}: {total}", *lines]))
         error.problems = problems
         return error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from mcp_manager.events.records import (
@@ -58,6 +58,7 @@ FIELDS: Final[dict[str, str]] = {
     "undeployed": "how many it removed",
     "failed": "how many it could not change",
     "starting": "how many are still starting",
+    "invalid": "how many are wrong in the file, so that they were left out",
     "fault": "which rule a server broke",
     "count": "how often it did",
     "left_out": "how many earlier lines like this one were left out",
@@ -78,6 +79,7 @@ _KINDS: Final[dict[type[Event], str]] = {
     ToolsChanged: "tools_changed",
     ConfigApplied: "config_applied",
 }
+_MOST_NAMED: Final = 10
 _RENAMED: Final = {"previous": "previous_state", "reasons": "reason"}
 _OF_CIRCUITS: Final = {"previous": "previous_circuit"}
 _OF_SCALING: Final = {"previous": "previous_instances"}
@@ -174,7 +176,15 @@ def _applied(event: ConfigApplied) -> str:
         for name in ("deployed", "redeployed", "updated", "undeployed", "failed", "starting")
     }
     changed = [f"{count} {name}" for name, count in counts.items() if count]
+    if event.invalid:
+        changed.append(f"{len(event.invalid)} invalid ({_some_of(event.invalid)})")
     return f"configuration applied: {', '.join(changed) or 'nothing changed'}"
+
+
+def _some_of(server_ids: Sequence[str]) -> str:
+    """Name the first of some servers."""
+    names = [each if each.isprintable() else ascii(each) for each in server_ids[:_MOST_NAMED]]
+    return ", ".join([*names, "…"] if len(server_ids) > len(names) else names)
 
 
 _LINES: Final[dict[type[Event], Callable[[Any], str]]] = {

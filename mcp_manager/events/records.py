@@ -252,7 +252,7 @@ class ConfigApplied(Event, frozen=True, kw_only=True):
 
     Attributes
     ----------
-    deployed, redeployed, updated, undeployed, failed, starting
+    deployed, redeployed, updated, undeployed, failed, starting, invalid
         Server ids, sorted.
     """
 
@@ -262,6 +262,7 @@ class ConfigApplied(Event, frozen=True, kw_only=True):
     undeployed: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
     starting: tuple[str, ...] = ()
+    invalid: tuple[str, ...] = ()
 
 
 class EventsMissed(Event, frozen=True, kw_only=True):

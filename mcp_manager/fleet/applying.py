@@ -54,6 +54,9 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
         The servers that got other settings, or another number of instances; their sessions went on.
     unchanged
         How many servers were as they should be.
+    invalid
+        The servers that are wrong in the file, and that ``watch(lenient=True)`` has therefore left out: those that were
+        deployed before go on as they were.
     """
 
     deployed: tuple[str, ...]
@@ -63,6 +66,7 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     starting: tuple[str, ...] = ()
     updated: tuple[str, ...] = ()
     unchanged: int = 0
+    invalid: tuple[str, ...] = ()
 
 
 class _Report:
@@ -75,7 +79,7 @@ class _Report:
         self.failed: dict[str, str] = {}
         self.changed: dict[Effect, list[str]] = {effect: [] for effect in Effect}
 
-    def result(self, fleet: Fleet) -> Applied:
+    def result(self, fleet: Fleet, invalid: Collection[str]) -> Applied:
         updated = (*self.changed[Effect.SCALE], *self.changed[Effect.UPDATE])
         return Applied(
             deployed=tuple(sorted(each for each in self.deployed if each in fleet.servers)),
@@ -85,6 +89,7 @@ class _Report:
             starting=tuple(sorted(self.starting)),
             updated=tuple(sorted(each for each in updated if each not in self.failed)),
             unchanged=len(self.changed[Effect.NOTHING]),
+            invalid=tuple(sorted(set(invalid))),
         )
 
 
@@ -112,15 +117,15 @@ class Applying:
         self._turn = asyncio.Lock()
         self._unfinished: dict[str, _Unfinished] = {}
 
-    async def apply(self, config: ManagerConfig, kept: Collection[str] = ()) -> Applied:
+    async def apply(self, config: ManagerConfig, invalid: Collection[str] = ()) -> Applied:
         """Make the fleet match ``config.servers``; see :meth:`McpManager.apply`.
 
         Parameters
         ----------
         config
             What the fleet shall be.
-        kept
-            The ids of servers that are not in ``config``, and stay as they are nevertheless.
+        invalid
+            The ids of servers that are not in ``config`` because something is wrong with them: they stay as they are.
         """
         if config is None:
             raise ConfigError("config must be a ManagerConfig, not None")
@@ -129,7 +134,7 @@ class Applying:
             self._check_running()
             wanted: dict[str, ServerConfig | None] = {}
             await _in_slices(self._check(server_id, spec, wanted) for server_id, spec in servers.items())
-            wanted.update(dict.fromkeys(self._fleet.servers.keys() - wanted.keys() - set(kept)))
+            wanted.update(dict.fromkeys(self._fleet.servers.keys() - wanted.keys() - set(invalid)))
             report, tasks = _Report(), set[asyncio.Task[Any]]()
             try:
                 await _in_slices(self._begin(server_id, each, report, tasks) for server_id, each in wanted.items())
@@ -140,7 +145,7 @@ class Applying:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
             self._check_running()
-            applied = report.result(self._fleet)
+            applied = report.result(self._fleet, invalid)
             self._fleet.events.tell(_event_of(applied))
             return applied
 
@@ -327,6 +332,7 @@ def _event_of(applied: Applied) -> ConfigApplied:
         undeployed=applied.undeployed,
         failed=tuple(sorted(applied.failed)),
         starting=applied.starting,
+        invalid=applied.invalid,
     )
 
 

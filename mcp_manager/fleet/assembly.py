@@ -161,7 +161,13 @@ class Assembly:
             # The variables that a new program inherits may have changed since the last one.
             session.secrets.adjust(config)
             return StdioTransport(
-                config, server_id=server_id, sink=sink, timer=self._timer, secrets=session.secrets, output=output
+                config,
+                server_id=server_id,
+                sink=sink,
+                timer=self._timer,
+                secrets=session.secrets,
+                output=output,
+                check=session.check_frame,
             )
         # Imported late, because aiohttp takes half of the time that an import of the package would take.
         from yarl import URL  # noqa: PLC0415
@@ -186,6 +192,7 @@ class Assembly:
             authorization=authorizations.of(url) if authorizations is not None else None,
             cookies=session.cookies(number),
             secrets=session.secrets,
+            check=session.check_frame,
         )
         kind = HttpSseTransport if sse or config.transport == "sse" else HttpTransport
         return kind(options, sink)

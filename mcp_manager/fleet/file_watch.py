@@ -75,7 +75,7 @@ class FileWatch:
     Parameters
     ----------
     apply
-        ``apply(config, kept)`` applies a configuration, but for the servers ``kept``.
+        ``apply(config, invalid)`` applies a configuration without the servers ``invalid``, which stay as they are.
 
     Attributes
     ----------
@@ -236,7 +236,7 @@ class FileWatch:
             )
         if self.state is not None:
             self.state = WatchedFile(path=self._path, applied=applied)
-        _log.debug("the configuration file %s was applied: %s", self._path, _told(applied))
+        _log.debug("the configuration file %s was applied", self._path)
         return before
 
     async def _applied(self, file: FleetFile) -> Applied:
@@ -292,10 +292,3 @@ def _read(path: str, lenient: bool) -> tuple[_Look | None, FleetFile, _Look | No
 
 def _without_servers(config: ManagerConfig) -> ManagerConfig:
     return msgspec.structs.replace(config, servers={})
-
-
-def _told(applied: Applied) -> str:
-    """Describe what was changed, by numbers."""
-    counts = {name: len(getattr(applied, name)) for name in ("deployed", "updated", "redeployed", "undeployed")}
-    counts |= {"starting": len(applied.starting), "failed": len(applied.failed), "unchanged": applied.unchanged}
-    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no servers"

@@ -136,7 +136,7 @@ class Fleet:
             added = [self.register(server_id, check(server_id, config)) for server_id, config in servers.items()]
         if added:
             _log.info("%d servers deployed", len(added), extra={"event": "servers_deployed", "servers": len(added)})
-        await asyncio.gather(*(self.connect(*each) for each in added if not each[0].is_dormant))
+        await asyncio.gather(*(self.connect(*each) for each in added if not each[0].is_inactive))
 
     def register(self, server_id: str, parsed: ServerConfig) -> tuple[Supervisor, list[Instance]]:
         """Add a server to the fleet; return its supervisor and its instances, which are not connected yet."""
@@ -258,7 +258,7 @@ class Fleet:
             if must:
                 raise
         if not supervisor.is_over:
-            endpoints.keeper = supervisor.spawn(discovery.run(), bare_context())
+            endpoints.refresher = supervisor.spawn(discovery.run(), bare_context())
 
     def _found(self, supervisor: Supervisor, template: SessionTemplate) -> None:
         """Reconcile the instances with what discovery found; a rollout in progress does so itself."""
@@ -310,7 +310,7 @@ class Fleet:
         self._monitor.settings_changed(supervisor, of_probes=of_probes)
         becomes_eager = (before.connect, config.connect) == ("lazy", "eager")
         if becomes_eager:
-            supervisor.waken()
+            supervisor.activate()
         # A number that scale() has set stays in force as long as the configured one does not change.
         desired = config.instances if config.instances != before.instances else supervisor.desired
         desired = min(desired, config.max_instances)

@@ -89,8 +89,8 @@ class _Level:
         second = self._drawn(chooser, {first, *but})
         return first if second is None or chooser.cost(first) <= chooser.cost(second) else second
 
-    def set_aside(self) -> list[str]:
-        """Return some of the servers that were found not to be ready."""
+    def not_ready(self) -> list[str]:
+        """Return some of the servers that are not ready."""
         return self._servers[self._ready : self._ready + _LOOKED_AT_IN_NEED]
 
     def _drawn(self, chooser: Chooser, but: Collection[str]) -> str | None:
@@ -204,9 +204,9 @@ class Group:
                 return found
         return None
 
-    def despaired(self) -> list[str]:
+    def not_ready(self) -> list[str]:
         """Return some servers of the highest priority that are not ready; a call to one of them fails and says why."""
-        return self._levels[-self._order[0]].set_aside() if self._order else []
+        return self._levels[-self._order[0]].not_ready() if self._order else []
 
 
 class FleetIndex:

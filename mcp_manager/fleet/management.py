@@ -192,7 +192,8 @@ class FleetManagement(ABC):
         path
             The file; see :func:`load_manager_config`.
         lenient
-            Load the rest of a file in which some servers are invalid. Those stay as they are, if they are deployed.
+            Load the rest of a file in which some servers are invalid. Those stay as they are, if they are deployed;
+            :attr:`Applied.invalid` names them.
         interval_s
             Seconds between two looks at the file, above 0.
         sighup

@@ -311,7 +311,7 @@ def assess(
     """
     if supervisor.in_maintenance:
         return ServerState.MAINTENANCE, ("operator",)
-    if supervisor.is_dormant:
+    if supervisor.is_inactive:
         return ServerState.INITIALIZING, (UNPROBED,)
     if not watches:
         return ServerState.STOPPED, ("suspended",)

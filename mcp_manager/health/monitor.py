@@ -190,7 +190,7 @@ class HealthMonitor:
 
     def settle(self, supervisor: Supervisor) -> None:
         """Schedule the missing sessions of a server, also those that otherwise only a call would make."""
-        supervisor.waken()
+        supervisor.activate()
         for instance in supervisor.instances:
             watch = self._watches.get(instance)
             if watch is None or instance.session is not None or instance.is_connecting:
@@ -202,7 +202,7 @@ class HealthMonitor:
 
     def state(self, supervisor: Supervisor) -> tuple[ServerState, tuple[str, ...]]:
         """Assess a server; return the state and reasons that it is shown with, and update the counts accordingly."""
-        if supervisor.is_over or (supervisor.is_dormant and self.tally.standing(supervisor) is None):
+        if supervisor.is_over or (supervisor.is_inactive and self.tally.standing(supervisor) is None):
             return self._assess(supervisor)[:2]
         return self.reassess(supervisor)
 

@@ -20,6 +20,7 @@ __all__ = [
     "ToolPage",
     "ToolRules",
     "UnclearToolError",
+    "check_request",
     "not_allowed",
     "permitted_page",
     "rules_of",
@@ -35,6 +36,7 @@ _MOST_NAMES: Final = 5_000
 _REMEMBERED: Final = 1024
 _MOST_MEMBERS: Final = 64
 _SHOWN: Final = 80
+_UNCLEAR_HINT: Final = "the server's tools setting is checked: send each member of params once, name as a string"
 _KEY: Final = re.compile(rb'[ \t\n\r]*"(?:[^"\\]|\\.)*"[ \t\n\r]*:[ \t\n\r]*', re.DOTALL)
 _NEXT: Final = re.compile(rb"[ \t\n\r]*[,}]")
 _HALF: Final = "\ufffd"
@@ -156,6 +158,29 @@ def not_allowed(server_id: str, tool: str, rules: ToolRules) -> ToolNotAllowedEr
     """Make the error for a forbidden tool of a server; ``rules`` are those that forbid it."""
     text = f"tool {tool[:_SHOWN]!r} is forbidden by the configuration"
     return ToolNotAllowedError(text, server_id=server_id, hint=rules.reason(tool))
+
+
+def check_request(server_id: str, rules: ToolRules, method: str, params: bytes | None) -> str | None:
+    """Return the tool that a request calls, ``None`` if it calls none.
+
+    Raises
+    ------
+    ToolNotAllowedError
+        The rules forbid the tool, or the request does not say clearly which one it is.
+    """
+    if method != CALL_TOOL:
+        if resembles_tool_call(method):
+            text = f"method {method[:_SHOWN]!r} is not tools/call, but some servers may take it for that"
+            raise ToolNotAllowedError(text, server_id=server_id, hint="the server has tool rules (tools)")
+        return None
+    try:
+        tool = tool_called(params)
+    except UnclearToolError as unclear:
+        text = f"the request does not say clearly which tool it calls: {unclear}"
+        raise ToolNotAllowedError(text, server_id=server_id, hint=_UNCLEAR_HINT) from None
+    if not rules.permits(tool):
+        raise not_allowed(server_id, tool, rules)
+    return tool
 
 
 def unmatched(patterns: Iterable[str], names: Collection[str]) -> set[str]:

@@ -14,17 +14,17 @@ from mcp_manager.runtime.background import background_task, bare_context
 from mcp_manager.servers.instance import Instance
 from mcp_manager.session import SessionTemplate
 
-__all__ = ["CallerSessions", "HostInstance", "Stay"]
+__all__ = ["CallerSessions", "Checkout", "RoutedInstance"]
 
 
-class HostInstance(Instance):
-    """An instance that takes traffic, and keeps sessions for callers beside its own.
+class RoutedInstance(Instance):
+    """An instance that the router sends calls to; it owns the instances of callers.
 
-    The session of a caller is kept by an :class:`Instance` of its own, which the router does not know: it makes the
-    session, replaces it when it is lost, and ends with this instance.
+    Each caller has an :class:`Instance` of its own, which the router does not know: it makes the session of the caller,
+    replaces it when it is lost, and ends with this instance.
     """
 
-    __slots__ = ("_callers", "_guests")
+    __slots__ = ("_callers", "_of_callers")
 
     def __init__(
         self,
@@ -36,24 +36,24 @@ class HostInstance(Instance):
         super().__init__(template, index, number, on_change)
         # Both are set with the first caller: most instances have none.
         self._callers: CallerSessions | None = None
-        self._guests: set[Instance] | None = None
+        self._of_callers: set[Instance] | None = None
 
-    def guest(self, template: SessionTemplate, callers: CallerSessions) -> Instance:
-        """Return the keeper of a new session for a caller; raises :class:`ConnectError` once this one is ending."""
+    def add_for_caller(self, template: SessionTemplate, callers: CallerSessions) -> Instance:
+        """Make an instance for a caller and return it; raises :class:`ConnectError` once this one is ending."""
         if self._closing:
             raise ConnectError("the server is being stopped", server_id=template.server_id, retryable=False)
-        if self._guests is None:
-            self._callers, self._guests = callers, set()
-        keeper = Instance(template, self.index, self.number, _ignore)
-        self._guests.add(keeper)
-        return keeper
+        if self._of_callers is None:
+            self._callers, self._of_callers = callers, set()
+        instance = Instance(template, self.index, self.number, _ignore)
+        self._of_callers.add(instance)
+        return instance
 
-    def dismiss(self, keeper: Instance) -> None:
-        """End the session of a caller in a task, which the end of this instance waits for."""
-        if self._guests is not None and keeper in self._guests:
-            self._guests.remove(keeper)
+    def remove_for_caller(self, instance: Instance) -> None:
+        """End the instance of a caller in a task, which the end of this one waits for."""
+        if self._of_callers is not None and instance in self._of_callers:
+            self._of_callers.remove(instance)
             ending = background_task(
-                keeper.aclose(self.template.config.shutdown_grace_s), "end a caller's session", context=bare_context()
+                instance.aclose(self.template.config.shutdown_grace_s), "end a caller's session", context=bare_context()
             )
             ending.add_done_callback(self.template.containment.read_failure)
             self._lost_sessions().keep(ending)
@@ -61,43 +61,46 @@ class HostInstance(Instance):
     def stop_connecting(self) -> None:
         """See :meth:`Instance.stop_connecting`; the same for all callers."""
         super().stop_connecting()
-        for keeper in self._guests or ():
-            keeper.stop_connecting()
+        for instance in self._of_callers or ():
+            instance.stop_connecting()
 
     async def aclose(self, grace_s: float) -> None:
         """See :meth:`Instance.aclose`; the same for all callers, at the same time."""
         self.stop_connecting()
-        if self._callers is None or self._guests is None:
+        if self._callers is None or self._of_callers is None:
             await super().aclose(grace_s)
             return
-        await asyncio.gather(super().aclose(grace_s), *(each.aclose(grace_s) for each in self._guests))
-        self._callers.host_ended(self)
+        await asyncio.gather(super().aclose(grace_s), *(each.aclose(grace_s) for each in self._of_callers))
+        self._callers.instance_ended(self)
 
 
-class Stay:
-    """A call of a caller: it keeps the session of the caller from being ended; ``keeper`` has the session."""
+class Checkout:
+    """The use of a caller's session by one call: until :meth:`release`, the session is not ended for being idle.
 
-    __slots__ = ("_callers", "_guest", "keeper")
+    ``instance`` is the caller's.
+    """
 
-    def __init__(self, callers: CallerSessions, guest: _Guest, keeper: Instance) -> None:
+    __slots__ = ("_callers", "_principal", "instance")
+
+    def __init__(self, callers: CallerSessions, principal: _Principal, instance: Instance) -> None:
         self._callers = callers
-        self._guest = guest
-        self.keeper = keeper
+        self._principal = principal
+        self.instance = instance
 
-    def leave(self) -> None:
-        """End the stay."""
-        self._callers.left(self._guest)
+    def release(self) -> None:
+        """Give the session back; call it once, at the end of the call."""
+        self._callers.released(self._principal)
 
 
-class _Guest:
-    """One principal at one configuration of a server: what its sessions are made from, and their keepers."""
+class _Principal:
+    """One principal at one configuration of a server: what its sessions are made from, and its instances."""
 
-    __slots__ = ("__weakref__", "calls", "keepers", "key", "template", "used_at")
+    __slots__ = ("__weakref__", "calls", "instances", "key", "template", "used_at")
 
     def __init__(self, key: object, template: SessionTemplate) -> None:
         self.key = key
         self.template = template
-        self.keepers: dict[HostInstance, Instance] = {}
+        self.instances: dict[RoutedInstance, Instance] = {}
         self.calls = 0
         self.used_at = 0.0
 
@@ -114,7 +117,7 @@ class CallerSessions:
 
     def __init__(self) -> None:
         # The one that was not used for longest comes first.
-        self._guests: OrderedDict[object, _Guest] = OrderedDict()
+        self._principals: OrderedDict[object, _Principal] = OrderedDict()
         # The sessions; a principal without any counts as one, because what it learned is kept.
         self._count = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -141,9 +144,9 @@ class CallerSessions:
         OverloadedError
             All sessions are in use.
         """
-        return own if is_shared(own, caller) else self._guest(own, caller).template
+        return own if is_shared(own, caller) else self._principal_of(own, caller).template
 
-    def enter(self, host: HostInstance, caller: Caller) -> Stay | None:
+    def check_out(self, routed: RoutedInstance, caller: Caller) -> Checkout | None:
         """Begin a call on the session of a caller; ``None`` if callers share the session of the instance.
 
         Raises
@@ -153,46 +156,48 @@ class CallerSessions:
         InvalidRequestError
             As for :meth:`template`.
         """
-        if is_shared(host.template, caller):
+        if is_shared(routed.template, caller):
             return None
-        guest = self._guest(host.template, caller)
-        keeper = guest.keepers.get(host)
-        if keeper is None:
-            guest.calls += 1
+        principal = self._principal_of(routed.template, caller)
+        instance = principal.instances.get(routed)
+        if instance is None:
+            principal.calls += 1
             try:
-                if guest.keepers:
-                    self._make_room(host.template)
-                keeper = host.guest(guest.template, self)
-                self._count += bool(guest.keepers)
-                guest.keepers[host] = keeper
+                if principal.instances:
+                    self._make_room(routed.template)
+                instance = routed.add_for_caller(principal.template, self)
+                self._count += bool(principal.instances)
+                principal.instances[routed] = instance
             finally:
-                guest.calls -= 1
-        guest.calls += 1
-        return Stay(self, guest, keeper)
+                principal.calls -= 1
+        principal.calls += 1
+        return Checkout(self, principal, instance)
 
-    def left(self, guest: _Guest) -> None:
+    def released(self, principal: _Principal) -> None:
         """Note the end of a call."""
-        guest.calls -= 1
-        if self._closed and not guest.calls and not guest.keepers:
-            self._forget(guest)
+        principal.calls -= 1
+        if self._closed and not principal.calls and not principal.instances:
+            self._forget(principal)
         else:
-            self._used(guest)
+            self._used(principal)
 
-    def generation(self, host: Instance, caller: Caller) -> tuple[object, int]:
+    def generation(self, routed: Instance, caller: Caller) -> tuple[object, int]:
         """Return a value that changes when the session of a caller changes."""
-        guest = self._guests.get((host.template, *caller.session_key))
-        keeper = None if guest is None or not isinstance(host, HostInstance) else guest.keepers.get(host)
-        return (host, host.generation) if keeper is None else (keeper, keeper.generation)
+        principal = self._principals.get((routed.template, *caller.session_key))
+        instance = (
+            None if principal is None or not isinstance(routed, RoutedInstance) else principal.instances.get(routed)
+        )
+        return (routed, routed.generation) if instance is None else (instance, instance.generation)
 
-    def host_ended(self, host: HostInstance) -> None:
+    def instance_ended(self, routed: RoutedInstance) -> None:
         """Forget the sessions of an instance that has ended."""
-        for guest in list(self._guests.values()):
-            if guest.keepers.pop(host, None) is None:
+        for principal in list(self._principals.values()):
+            if principal.instances.pop(routed, None) is None:
                 continue
-            if guest.keepers:
+            if principal.instances:
                 self._count -= 1
-            elif not guest.calls:
-                self._forget(guest)
+            elif not principal.calls:
+                self._forget(principal)
 
     def close(self) -> None:
         """Stop looking for idle sessions: all end with their instances. Idempotent."""
@@ -201,45 +206,45 @@ class CallerSessions:
             self._timer.cancel()
             self._timer = None
 
-    def _guest(self, own: SessionTemplate, caller: Caller) -> _Guest:
+    def _principal_of(self, own: SessionTemplate, caller: Caller) -> _Principal:
         key = (own, *caller.session_key)
-        guest = self._guests.get(key)
-        if guest is None:
+        principal = self._principals.get(key)
+        if principal is None:
             self._make_room(own)
-            guest = self._guests[key] = _Guest(key, own.for_caller(caller))
+            principal = self._principals[key] = _Principal(key, own.for_caller(caller))
             self._count += 1
-        elif guest.template.caller is not None:
-            guest.template.caller.take(caller)
-        self._used(guest)
-        return guest
+        elif principal.template.caller is not None:
+            principal.template.caller.take(caller)
+        self._used(principal)
+        return principal
 
-    def _used(self, guest: _Guest) -> None:
-        if guest.key in self._guests:
-            self._guests.move_to_end(guest.key)
-        guest.used_at = asyncio.get_running_loop().time()
-        idle_s = guest.template.config.caller_idle_s
+    def _used(self, principal: _Principal) -> None:
+        if principal.key in self._principals:
+            self._principals.move_to_end(principal.key)
+        principal.used_at = asyncio.get_running_loop().time()
+        idle_s = principal.template.config.caller_idle_s
         # The limit may have become shorter since the timer was set.
-        if not self._closed and (self._timer is None or self._looks_at > guest.used_at + idle_s):
+        if not self._closed and (self._timer is None or self._looks_at > principal.used_at + idle_s):
             self._arm(idle_s)
 
     def _make_room(self, own: SessionTemplate) -> None:
         """End sessions until there is room for another one."""
         most = own.config.max_caller_sessions
         while len(self) >= most:
-            guest = next((each for each in self._guests.values() if each.is_idle), None)
-            if guest is None:
+            principal = next((each for each in self._principals.values() if each.is_idle), None)
+            if principal is None:
                 _refuse(own.server_id, most)
-            self._end(guest)
+            self._end(principal)
 
-    def _end(self, guest: _Guest) -> None:
-        self._forget(guest)
-        for host, keeper in guest.keepers.items():
-            host.dismiss(keeper)
+    def _end(self, principal: _Principal) -> None:
+        self._forget(principal)
+        for routed, instance in principal.instances.items():
+            routed.remove_for_caller(instance)
 
-    def _forget(self, guest: _Guest) -> None:
-        if self._guests.pop(guest.key, None) is not None:
-            self._count -= max(1, len(guest.keepers))
-        credentials = guest.template.caller
+    def _forget(self, principal: _Principal) -> None:
+        if self._principals.pop(principal.key, None) is not None:
+            self._count -= max(1, len(principal.instances))
+        credentials = principal.template.caller
         if credentials is not None:
             credentials.stop()
 
@@ -264,18 +269,18 @@ class CallerSessions:
         """End the sessions that have been idle for too long, and look again when the next one may be."""
         self._timer = None
         now = asyncio.get_running_loop().time()
-        for guest in list(self._guests.values()):
-            left_s = guest.used_at + guest.template.config.caller_idle_s - now
+        for principal in list(self._principals.values()):
+            left_s = principal.used_at + principal.template.config.caller_idle_s - now
             if left_s > 0:
                 self._arm(left_s)
                 return
-            if guest.is_idle:
-                self._end(guest)
+            if principal.is_idle:
+                self._end(principal)
             else:
-                guest.used_at = now
-                self._guests.move_to_end(guest.key)
-        if self._guests:
-            self._arm(next(iter(self._guests.values())).template.config.caller_idle_s)
+                principal.used_at = now
+                self._principals.move_to_end(principal.key)
+        if self._principals:
+            self._arm(next(iter(self._principals.values())).template.config.caller_idle_s)
 
 
 def is_shared(own: SessionTemplate, caller: Caller) -> bool:

@@ -401,7 +401,7 @@ class Instance:
             and template.authorizations is None
             and self._late_attempt is None
             and self._attempt is attempt
-            and attempt.turn.stay()
+            and attempt.turn.lend_for_long()
         )
         if not may_go_on:
             limit.reschedule(loop.time())

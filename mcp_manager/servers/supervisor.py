@@ -17,7 +17,7 @@ from mcp_manager.config import ServerConfig
 from mcp_manager.errors import CallError, ServerExitedError
 from mcp_manager.events.records import ServerRedeployed
 from mcp_manager.runtime.background import background_task
-from mcp_manager.servers.caller_sessions import HostInstance
+from mcp_manager.servers.caller_sessions import RoutedInstance
 from mcp_manager.servers.change import Change
 from mcp_manager.servers.core_settings import Registration, balancing_settings, in_ns, limits_of, registration_of
 from mcp_manager.servers.instance import Instance
@@ -136,9 +136,12 @@ class Supervisor:
         return self._instances
 
     @property
-    def is_dormant(self) -> bool:
+    def is_inactive(self) -> bool:
         """Whether it is lazy and was never used, so that the first call makes its instances."""
-        return self.record.dormant is not None
+        return self.record.activator is not None
+
+    # The name that telemetry/readings.py uses for it.
+    is_dormant = is_inactive
 
     @property
     def draining(self) -> int:
@@ -156,14 +159,14 @@ class Supervisor:
         if self.rollout is not None:
             self.rollout.is_scaled = True
         elif self.config.connect == "lazy" and not self._instances and self._template.endpoints is None:
-            self.record.dormant = self if desired else None
+            self.record.activator = self if desired else None
             return []
         return self.reconcile()
 
-    def waken(self) -> list[Instance]:
-        """Make and return the instances of a lazy server that was never used; return none for any other server."""
-        is_dormant, self.record.dormant = self.is_dormant, None
-        return self.reconcile() if is_dormant and not self.is_over else []
+    def activate(self) -> list[Instance]:
+        """Make the instances of a lazy server that was never used and return them; return none for any other server."""
+        was_inactive, self.record.activator = self.is_inactive, None
+        return self.reconcile() if was_inactive and not self.is_over else []
 
     def reconcile(self) -> list[Instance]:
         """Add missing instances and drain surplus ones; return the new ones.
@@ -209,7 +212,7 @@ class Supervisor:
         work
             The rollout itself, which runs in a task of the supervisor.
         """
-        self.waken()
+        self.activate()
         self.rollout = Change(self._template, template, self.desired, self.spawn(work))
         self.desired = template.config.instances
         return self.rollout
@@ -277,6 +280,9 @@ class Supervisor:
         """Take over what the configuration says of calls, limits and balancing."""
         self.request_timeout_ns = in_ns(self.config.request_timeout_s)
         self.tool_checks = tool_checks_of(self.config)
+        for instance in (*self._instances, *self._draining):
+            # Also of an older configuration: calls may still wait in its sessions.
+            instance.template.restrict(self.config.tools)
         self.balance()
 
     def balance(self, *, by_weight: bool = False) -> None:
@@ -344,7 +350,7 @@ class Supervisor:
             Seconds for calls in flight to finish, and then for each session to end in an orderly way.
         """
         self.is_over = True
-        self.record.dormant = None
+        self.record.activator = None
         for instance in (*self._staged, *self._instances):
             self._leave(instance)
         if self.record.on_slot is not None:
@@ -375,7 +381,7 @@ class Supervisor:
                 self._unregister(instance)
 
     def _add(self, template: SessionTemplate, index: int) -> Instance:
-        instance = HostInstance(template, index, self._next_number, self._changed)
+        instance = RoutedInstance(template, index, self._next_number, self._changed)
         self._next_number += 1
         settings, weight, tier, identity = self._registration(instance)
         instance.backend = self._router.add_backend(

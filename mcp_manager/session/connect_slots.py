@@ -43,11 +43,11 @@ class Turn:
         """Make the attempt as urgent as a call: a caller waits for it."""
         self._slots.policy.hasten(self)
 
-    def stay(self) -> bool:
+    def lend_for_long(self) -> bool:
         """Lend the turn for a long wait; return ``False`` if too many attempts do so already and this one must end."""
-        stays = self._slots.policy.stay(self)
+        is_lent = self._slots.policy.lend_for_long(self)
         self._slots.go_on()
-        return stays
+        return is_lent
 
     def leave(self) -> None:
         """Give the turn back, or stop waiting for it; idempotent."""

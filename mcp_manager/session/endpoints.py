@@ -23,7 +23,7 @@ class Endpoints:
     chooses (Schindelhauer and Schomaker, 2005): an endpoint that comes or goes changes one choice, and managers with
     different seeds spread over all endpoints.
 
-    ``keeper`` is the task that refreshes them; ``problem`` is why the last look-up failed, ``None`` if it did not.
+    ``refresher`` is the task that refreshes them; ``problem`` is why the last look-up failed, ``None`` if it did not.
 
     Parameters
     ----------
@@ -31,14 +31,14 @@ class Endpoints:
         64 bits, different in every manager.
     """
 
-    __slots__ = ("_by_index", "_found", "_next_index", "_seed", "keeper", "problem")
+    __slots__ = ("_by_index", "_found", "_next_index", "_seed", "problem", "refresher")
 
     def __init__(self, seed: int) -> None:
         self._seed = seed.to_bytes(8, "little")
         self._by_index: dict[int, Endpoint] = {}
         self._found: set[int] = set()
         self._next_index = 0
-        self.keeper: asyncio.Task[None] | None = None
+        self.refresher: asyncio.Task[None] | None = None
         self.problem: ConnectError | None = None
 
     def __len__(self) -> int:
@@ -76,8 +76,8 @@ class Endpoints:
 
     def close(self) -> None:
         """Stop refreshing the endpoints; idempotent."""
-        if self.keeper is not None:
-            self.keeper.cancel()
+        if self.refresher is not None:
+            self.refresher.cancel()
 
     def _score(self, index: int) -> float:
         endpoint = self._by_index[index]

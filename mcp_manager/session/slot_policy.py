@@ -29,14 +29,14 @@ class Urgency(enum.IntEnum):
 class _Lane(Generic[K]):
     """A number of slots, their holders, and the attempts that wait for one."""
 
-    __slots__ = ("capacity", "holders", "lenders", "most_lent", "passed_over", "staying", "waiting")
+    __slots__ = ("capacity", "holders", "lenders", "lent_for_long", "most_lent", "passed_over", "waiting")
 
     def __init__(self, capacity: int, most_lent: int) -> None:
         self.capacity = capacity
         self.most_lent = most_lent
         self.holders: set[K] = set()
         self.lenders: set[K] = set()
-        self.staying: set[K] = set()
+        self.lent_for_long: set[K] = set()
         # By urgency, in order of arrival; the values are the numbers of the arrivals.
         self.waiting: tuple[dict[K, int], ...] = tuple({} for _ in Urgency)
         self.passed_over = 0
@@ -123,15 +123,15 @@ class SlotPolicy(Generic[K]):
         lane.lenders.add(key)
         return True
 
-    def stay(self, key: K) -> bool:
+    def lend_for_long(self, key: K) -> bool:
         """Lend an attempt's slot for long; return ``False`` if it cannot lend, or too many slots are lent for long.
 
         At most half of the slots that may be lent may be lent for long.
         """
         lane = self._lane_of.get(key)
-        if lane is None or len(lane.staying) >= (lane.most_lent + 1) // 2 or not self.lend(key):
+        if lane is None or len(lane.lent_for_long) >= (lane.most_lent + 1) // 2 or not self.lend(key):
             return False
-        lane.staying.add(key)
+        lane.lent_for_long.add(key)
         return True
 
     def leave(self, key: K) -> None:
@@ -141,7 +141,7 @@ class SlotPolicy(Generic[K]):
             return
         lane.holders.discard(key)
         lane.lenders.discard(key)
-        lane.staying.discard(key)
+        lane.lent_for_long.discard(key)
         for queue in lane.waiting:
             queue.pop(key, None)
 

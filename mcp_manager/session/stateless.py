@@ -10,7 +10,7 @@ import msgspec
 from mcp_manager._core.call_path import RequestIds
 from mcp_manager._core.jsonrpc import ERROR, Message, scan_reply
 from mcp_manager._core.stateless_frame import StatelessFrame
-from mcp_manager.errors import CallError, InputRequiredError, ProtocolError, SessionLostError
+from mcp_manager.errors import CallError, InputRequiredError, ProtocolError, SessionLostError, ToolNotAllowedError
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.caching import CACHEABLE
 from mcp_manager.protocol.discover import Stateless
@@ -273,7 +273,12 @@ class StatelessDialect:
             again = retry_params(params, asked, responses)
             exchange = self._exchange_for(method_raw, again, self._ids.take(), deadline_ns)
             answered = self._transport.exchange(exchange)
-            reply = await self._reply_with_retry(method_raw, again, exchange, answered)
+            try:
+                reply = await self._reply_with_retry(method_raw, again, exchange, answered)
+            except ToolNotAllowedError as forbidden:
+                # The rules have changed since the server asked for input.
+                forbidden.delivery = "answered"
+                raise
         raise InputRequiredError(
             f"the server asked for input {MAX_ROUNDS} times without completing the request", server_id=self._server_id
         )

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from weakref import WeakSet
 
+from mcp_manager._core.jsonrpc import scan
 from mcp_manager.auth import request_headers
 from mcp_manager.auth.base import Authorizations
 from mcp_manager.auth.caller import Caller
 from mcp_manager.auth.caller_credentials import CallerCredentials
-from mcp_manager.config import ServerConfig
+from mcp_manager.config import ServerConfig, ToolsConfig
 from mcp_manager.config.redaction import Secrets
+from mcp_manager.protocol.tool_rules import check_request, rules_of
 from mcp_manager.session.caller_host import host_for
 from mcp_manager.session.connect_slots import ConnectSlots
 from mcp_manager.session.endpoints import Endpoints
@@ -53,6 +55,7 @@ class SessionTemplate:
         "_knowledge",
         "_make_transport",
         "_secrets",
+        "_tool_rules",
         "authorizations",
         "caller",
         "config",
@@ -87,6 +90,7 @@ class SessionTemplate:
         self._containment: Containment | None = None
         self._cookies: dict[int, CookieJar] | None = None
         self._secrets: Secrets | None = None
+        self._tool_rules = rules_of(config.tools)
 
     @property
     def knowledge(self) -> Knowledge:
@@ -117,6 +121,7 @@ class SessionTemplate:
             self.server_id, self.config, host, self._make_transport, self.connect_slots, credentials, self.endpoints
         )
         template.caller = credentials
+        template._tool_rules = self._tool_rules
         template.knowledge.share(self.knowledge)
         if self._for_callers is None:
             self._for_callers = WeakSet()
@@ -161,12 +166,32 @@ class SessionTemplate:
     def adjust(self, config: ServerConfig) -> None:
         """Take another configuration of the same connection, also for callers; sessions go on."""
         self.config = config
+        self._tool_rules = rules_of(config.tools)
         for template in self._for_callers or ():
             template.adjust(config)
         if self._knowledge is not None:
             self._knowledge.adjust(config)
         if self._secrets is not None:
             self._secrets.adjust(config)
+
+    def restrict(self, tools: ToolsConfig) -> None:
+        """Apply other rules of tools to all that is sent from now on, also for callers."""
+        self._tool_rules = rules_of(tools)
+        for template in self._for_callers or ():
+            template.restrict(tools)
+
+    def check_frame(self, frame: bytes) -> None:
+        """Check a message that is about to be sent: the rules may have changed while it waited, or since it failed.
+
+        Raises
+        ------
+        ToolNotAllowedError
+            The rules of the server's tools forbid it.
+        """
+        if self._tool_rules is not None and frame:
+            message = scan(frame)
+            if message.method is not None:
+                check_request(self.server_id, self._tool_rules, message.method, message.params)
 
     def places(self, count: int) -> Sequence[int]:
         """Return the indexes of at most ``count`` endpoints: 0, 1, …, or those chosen among what DNS found."""

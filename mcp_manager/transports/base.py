@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from mcp_manager._core.call_path import Channel, RequestIds
@@ -11,11 +11,33 @@ from mcp_manager._core.jsonrpc import Message
 from mcp_manager.errors import CallError
 from mcp_manager.protocol.session_loss import Refusal
 
-__all__ = ["Exchange", "LifeSigns", "MessageSink", "MessageTaker", "Request", "Sendable", "StreamListener", "Transport"]
+__all__ = [
+    "Exchange",
+    "FrameCheck",
+    "LifeSigns",
+    "MessageSink",
+    "MessageTaker",
+    "Request",
+    "Sendable",
+    "StreamListener",
+    "Transport",
+    "permit_all",
+]
 
 
 Sendable = Message | Request
 """A request that gets its id when it is sent, as the caller wrote it or as it was encoded here."""
+
+
+FrameCheck = Callable[[bytes], None]
+"""``check(frame)`` raises a :class:`CallError` if a message may not be sent.
+
+Transports call it right before they send, after all waits: what was permitted before may be forbidden by then.
+"""
+
+
+def permit_all(frame: bytes) -> None:
+    """Permit every message."""
 
 
 class MessageTaker(Protocol):

@@ -72,7 +72,7 @@ def check(file: ClientFile, folder: Path, caplog: pytest.LogCaptureFixture) -> F
         try:
             loaded = load_fleet_file(path, environment=ENVIRONMENT)
         except ConfigError as error:
-            assert str(error).startswith(f"Invalid config file {path}: ")
+            assert str(error).startswith(f"Invalid config file {path}:")
             assert SECRET not in f"{error!r} {error}"
             problems = [f"{each.line}:{each.column}: {each.message}" for each in error.problems]
     told = [record.getMessage() for record in caplog.records]

@@ -92,12 +92,14 @@ def _program_problems(server_id: str, server: ServerConfig) -> Iterator[Finding]
         elif not os.access(program, os.X_OK):
             yield Finding("error", server_id, f"the program {program} is not executable", f"chmod +x {program}")
     elif shutil.which(command, path=path) is None:
-        shown = path if len(path) <= _SHOWN_PATH else f"{path[:_SHOWN_PATH]}…"
+        # That of this process is known to its user, and long.
+        given = server.env.get("PATH", "")
+        shown = f" ({given if len(given) <= _SHOWN_PATH else f'{given[:_SHOWN_PATH]}…'})" if given else ""
         advice = _INSTALLERS.get(command) or _nearest(command, path.split(os.pathsep)) or "install it"
         yield Finding(
             "error",
             server_id,
-            f"the command {command} is not in PATH ({shown})",
+            f"the command {command} is not in PATH{shown}",
             f"{advice}; or set command to its full path",
         )
 

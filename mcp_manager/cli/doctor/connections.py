@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from mcp_manager.cli.connecting import progress, standing
+from mcp_manager.cli.doctor.clocks import examine_clocks
 from mcp_manager.cli.doctor.endpoints import is_wrong_place, other_endpoint
 from mcp_manager.cli.doctor.findings import Finding
 from mcp_manager.cli.grants import manager_of
@@ -81,6 +82,8 @@ async def examine_connections(fleet: Fleet, skipped: Iterable[str], options: Opt
             findings.append(await _failure(fleet, server_id, each.tools, each.view.last_exit))
         else:
             findings += _remarks(server_id, server, each)
+    there = {name: servers[name] for name, each in examined.items() if _has_answered(each.tools)}
+    findings += await examine_clocks(there)
     tools = {name: each.tools for name, each in examined.items() if not isinstance(each.tools, McpManagerError)}
     return [*findings, *examine_tools(tools)]
 
@@ -145,6 +148,13 @@ async def _tools(manager: McpManager, server_id: str) -> Sequence[str] | McpMana
         return [] if isinstance(error, RpcError) and error.code == METHOD_NOT_FOUND else error
 
 
+def _has_answered(outcome: Sequence[str] | McpManagerError) -> bool:
+    """Tell whether anything answered by HTTP, be it a refusal."""
+    if not isinstance(outcome, McpManagerError):
+        return True
+    return isinstance(outcome, AuthError) or getattr(outcome, "http_status", None) is not None
+
+
 def _useless_rule(record: logging.LogRecord) -> Finding:
     """Return what the manager has logged of rules for tools that match none."""
     server_id = str(vars(record).get("server_id"))
@@ -166,7 +176,7 @@ async def _failure(fleet: Fleet, server_id: str, error: McpManagerError, last_ex
         if not said:
             advice = "run its command by hand: it must serve MCP on its standard input and output, and not end"
             return Finding("error", server_id, seen, advice)
-        advice = "correct what it complains of; mcp-manager logs shows all that it writes"
+        advice = f"correct what it complains of; mcp-manager logs {place} shows all that it writes"
         return Finding("error", server_id, f"{seen}: {said}", advice)
     if isinstance(error, AuthError) and server.auth.type == "oauth" and server.auth.grant == "authorization_code":
         return Finding("error", server_id, seen, f"mcp-manager login {place}")

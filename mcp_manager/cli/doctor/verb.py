@@ -32,7 +32,7 @@ async def run(options: Options) -> int:
         findings += await examine_connections(fleet, broken, options)
     findings = [replace(each, seen=one_line(each.seen), advice=one_line(each.advice)) for each in findings]
     findings.sort(key=lambda each: _ORDER.index(each.severity))
-    count = len(fleet.servers) if fleet is not None else 0
+    count = len(fleet.servers) + len(fleet.left_out) if fleet is not None else 0
     if options.json:
         print_json({"servers": count, "findings": [asdict(each) for each in findings]})
     else:

@@ -216,6 +216,14 @@ def _seconds(found: Entry, value: Any, where: str, ours: str) -> None:
     _time(found, value, where, ours, 1.0)
 
 
+def _claude_timeout(found: Entry, value: Any, where: str, ours: str) -> None:
+    if as_number(value, where) < 1000:
+        short = found.short(where)
+        found.note(f"{short} is ignored, as Claude Code ignores less than 1000 milliseconds; give {ours}")
+    else:
+        _milliseconds(found, value, where, ours)
+
+
 def _opencode_timeout(found: Entry, value: Any, where: str, ours: str) -> None:
     if not isinstance(value, dict):
         _time(found, value, where, ours, 0.001)
@@ -358,6 +366,7 @@ CONVERSIONS: Final[Mapping[str, Callable[[Entry, Any, str, str], None]]] = {
     "seconds": _seconds,
     "start_milliseconds": _milliseconds,
     "start_seconds": _seconds,
+    "claude_timeout": _claude_timeout,
     "opencode_timeout": _opencode_timeout,
     "ambiguous_time": _ambiguous_time,
     "tool_names": _tool_names,

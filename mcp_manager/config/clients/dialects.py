@@ -75,6 +75,7 @@ _EDITOR: Final = frozenset({"editor"})
 
 MILLISECONDS: Final = Field("request_timeout_s", "milliseconds")
 SECONDS: Final = Field("request_timeout_s", "seconds")
+CLAUDE_TIME: Final = Field("request_timeout_s", "claude_timeout")
 START_MILLISECONDS: Final = Field("start_timeout_s", "start_milliseconds")
 START_SECONDS: Final = Field("start_timeout_s", "start_seconds")
 ALLOWED: Final = Field("tools.allow", "tool_names")
@@ -173,7 +174,8 @@ _CLAUDE_CODE: Final = Dialect(
     (*_MCP_SERVERS, Table(("projects", "*", "mcpServers"))),
     files=("/.mcp.json", "/.claude.json", "/.claude/settings.json", "/.claude/settings.local.json"),
     marks=("headersHelper",),
-    fields={"oauth": OAUTH, "timeout": MILLISECONDS, "headersHelper": FOREIGN_FIELDS["headersHelper"]},
+    # Connect Claude Code to tools via MCP: ``timeout`` is in milliseconds and bounds a tool call; below 1000 it is ignored.
+    fields={"oauth": OAUTH, "timeout": CLAUDE_TIME, "headersHelper": FOREIGN_FIELDS["headersHelper"]},
     constants={"CLAUDE_PROJECT_DIR": "workspace", "CLAUDE_PLUGIN_ROOT": "folder"},
 )
 _PLUGIN: Final = _CLAUDE_CODE._replace(tables=(Table((), "children"),))
@@ -220,6 +222,7 @@ DIALECTS: Final = (
         "Cline",
         _MCP_SERVERS,
         files=("/cline_mcp_settings.json",),
+        # cline/cline, src/services/mcp/schemas.ts: DEFAULT_MCP_TIMEOUT_SECONDS.
         fields={"timeout": SECONDS},
     ),
     Dialect(
@@ -231,6 +234,7 @@ DIALECTS: Final = (
             "/rooveterinaryinc.roo-cline/settings/mcp_settings.json",
             "/kilocode.kilo-code/settings/mcp_settings.json",
         ),
+        # RooCodeInc/Roo-Code, src/services/mcp/McpHub.ts (BaseConfigSchema): 1 to 3600 seconds.
         fields={"timeout": SECONDS, "disabledTools": DENIED},
         placeholders=_EDITOR,
     ),
@@ -238,6 +242,7 @@ DIALECTS: Final = (
         "Kiro",
         _MCP_SERVERS,
         files=("/.kiro/settings/mcp.json", "/.aws/amazonq/mcp.json", "/.amazonq/mcp.json"),
+        # aws/amazon-q-developer-cli, which became Kiro CLI, docs/agent-format.md: of each request, in milliseconds.
         fields={
             "timeout": MILLISECONDS,
             "disabledTools": DENIED,
@@ -256,6 +261,7 @@ DIALECTS: Final = (
         "Copilot CLI",
         _MCP_SERVERS,
         files=("/.copilot/mcp-config.json", "/.github/mcp.json"),
+        # github/copilot-sdk, McpServerConfig: of tool calls, in milliseconds.
         fields={"tools": Field("tools", "tools"), "timeout": MILLISECONDS},
         placeholders=frozenset({"dollar"}),
     ),
@@ -263,6 +269,7 @@ DIALECTS: Final = (
         "Cherry Studio",
         _MCP_SERVERS,
         marks=("isActive", "longRunning"),
+        # CherryHQ/cherry-studio, the type MCPServer: of requests, in seconds.
         fields={
             "baseUrl": Field("url", "url"),
             "timeout": SECONDS,
@@ -306,11 +313,13 @@ DIALECTS: Final = (
             Table(("experimental", "modelContextProtocolServers"), "list"),
         ),
         files=("/.continue/config.yaml", "/.continue/config.json"),
+        # continuedev/continue, core/context/mcp/MCPConnection.ts: ``connectionTimeout``, and ``timeout`` in the older
+        # JSON, bound the connection, in milliseconds; ``requestOptions.timeout`` is in seconds.
         fields={
             "apiKey": Field("auth", "bearer"),
             "connectionTimeout": START_MILLISECONDS,
             "requestOptions": Field("", "request_options"),
-            "timeout": MILLISECONDS,
+            "timeout": START_MILLISECONDS,
         },
         harmless=frozenset({"serverName", "sourceFile"}),
         placeholders=frozenset({"double"}),
@@ -354,6 +363,7 @@ DIALECTS: Final = (
         "Crush",
         (Table(("mcp",)),),
         files=("/crush.json", "/.crush.json"),
+        # charmbracelet/crush, schema.json: of connections, in seconds.
         fields={
             "timeout": START_SECONDS,
             "disabled_tools": DENIED,

@@ -9,6 +9,7 @@ import msgspec
 from mcp_manager.auth import Authorization
 from mcp_manager.config import ServerConfig
 from mcp_manager.config.redaction import Secrets
+from mcp_manager.transports.base import FrameCheck, permit_all
 from mcp_manager.transports.http.connections.endpoint import Endpoint
 from mcp_manager.transports.http.connections.pool import HttpPool
 from mcp_manager.transports.http.connections.route import DIRECT, Route
@@ -44,6 +45,8 @@ class HttpOptions(msgspec.Struct, frozen=True, kw_only=True):
         The cookies of the instance, which outlive its sessions.
     secrets
         Masks the server's credentials wherever an error quotes them.
+    check
+        Checks each message right before it is sent.
     """
 
     pool: HttpPool
@@ -58,3 +61,4 @@ class HttpOptions(msgspec.Struct, frozen=True, kw_only=True):
     authorization: Authorization | None = None
     cookies: CookieJar = msgspec.field(default_factory=CookieJar)
     secrets: Secrets = msgspec.field(default_factory=lambda: Secrets(ServerConfig()))
+    check: FrameCheck = permit_all

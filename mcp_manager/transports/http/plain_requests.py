@@ -28,6 +28,7 @@ from mcp_manager._core.sse import SseLimitError
 from mcp_manager.errors import CallError
 from mcp_manager.runtime.background import background_task
 from mcp_manager.runtime.read_budget import CoroutineReader, read_budget
+from mcp_manager.transports.base import FrameCheck
 from mcp_manager.transports.http.connections.endpoint import dialled
 from mcp_manager.transports.http.connections.lanes import LanePool
 from mcp_manager.transports.http.connections.paced_content import PacedContent
@@ -108,6 +109,8 @@ class PlainRequests:
         The longest reply, or event of a stream, in bytes.
     lanes
         The lanes to the same destination; the requests count against the same bound.
+    check
+        Checks each message right before it is sent.
     """
 
     def __init__(
@@ -117,7 +120,9 @@ class PlainRequests:
         timeout: aiohttp.ClientTimeout,
         limit: int,
         lanes: LanePool,
+        check: FrameCheck,
     ) -> None:
+        self._check = check
         self._endpoint = lanes.endpoint
         self._route = lanes.route
         self._lanes = lanes
@@ -154,6 +159,7 @@ class PlainRequests:
             return await self._request(self._pool.clients.lasting, request, exchange, None)
         while True:
             async with self._pool.permit(self._lanes, wait) as permit:
+                self._check(exchange.frame)
                 try:
                     is_fresh = exchange.resent or self._lanes.is_doubted
                     client = self._pool.clients.fresh if is_fresh else self._pool.clients.shared

@@ -44,6 +44,7 @@ class RequestSender:
     """
 
     __slots__ = (
+        "_check",
         "_headers",
         "_lanes",
         "_limit",
@@ -65,9 +66,10 @@ class RequestSender:
         self._reader = reader
         self._sink = sink
         self._limit = options.max_response_bytes
+        self._check = options.check
         self._timeout = connect_timeout(options.connect_timeout_s, options.route)
         lanes = options.pool.lanes(headers.endpoint, options.endpoint, options.route)
-        self._plain = PlainRequests(options.pool, reader, self._timeout, self._limit, lanes)
+        self._plain = PlainRequests(options.pool, reader, self._timeout, self._limit, lanes, options.check)
         # A head that needs a proof of its own cannot be rendered in advance.
         is_prepared = options.authorization is None or not options.authorization.per_request
         can_carry = options.lanes and is_prepared and options.route.carries_lanes(headers.endpoint)
@@ -153,6 +155,12 @@ class RequestSender:
             self._lanes.leave()
 
     async def _send_on(self, lane: Lane, head: bytes, exchange: Exchange) -> WireReply | Message:
+        try:
+            self._check(exchange.frame)
+        except BaseException:
+            # Nobody else would give it back.
+            lane.close()
+            raise
         answer = lane.send(head, exchange, self._reader, self._limit)
         try:
             reply: WireReply | Message = await answer

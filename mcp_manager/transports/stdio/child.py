@@ -168,8 +168,13 @@ class Child:
         """Whether :meth:`send` takes bytes without waiting."""
         return self._writable.is_set()
 
+    async def wait_writable(self) -> None:
+        """Wait while too much of what was written to the program's standard input is unread."""
+        while not self._writable.is_set():
+            await self._writable.wait()
+
     async def send(self, data: bytes) -> None:
-        """Write to the program's standard input; wait while too much of it is unread.
+        """Write to the program's standard input; wait as :meth:`wait_writable`.
 
         If it is cancelled, nothing was written.
 
@@ -178,8 +183,7 @@ class Child:
         BrokenPipeError
             The program has ended, has closed its input, or is being ended; nothing was written.
         """
-        while not self._writable.is_set():
-            await self._writable.wait()
+        await self.wait_writable()
         if self._stdin is None or self._closing:
             raise BrokenPipeError("the program's standard input is closed")
         self._write(self._stdin, data)

@@ -26,7 +26,7 @@ from mcp_manager.events.child_output import OutputWriter, ServerOutput
 from mcp_manager.protocol.revisions import BATCHING_REVISIONS
 from mcp_manager.runtime.deadline_timer import DeadlineTimer, remaining_s
 from mcp_manager.runtime.read_budget import FLOOD, FLOOD_DETAIL, ReadBudget, read_budget
-from mcp_manager.transports.base import Exchange, LifeSigns, MessageSink
+from mcp_manager.transports.base import Exchange, FrameCheck, LifeSigns, MessageSink, permit_all
 from mcp_manager.transports.containment import Containment, is_resource_exhaustion
 from mcp_manager.transports.received import broken_reply_to, read_messages
 from mcp_manager.transports.stdio.child import Child, child_environment, how_it_ended
@@ -95,6 +95,8 @@ class StdioTransport:
         Takes the program's standard error.
     secrets
         Masks the server's credentials; by default made from ``config``.
+    check
+        Checks each message right before it is sent.
     """
 
     def __init__(
@@ -106,12 +108,14 @@ class StdioTransport:
         timer: DeadlineTimer,
         output: OutputWriter | None = None,
         secrets: Secrets | None = None,
+        check: FrameCheck = permit_all,
     ) -> None:
         assert config.command is not None
         self._command = config.command
         self._cwd = config.cwd
         self._server_id = server_id
         self._sink = sink
+        self._check = check
         self._max_line = config.max_response_bytes
         self._request_timeout_ns = round(config.request_timeout_s * 1e9)
         self._secrets = Secrets(config) if secrets is None else secrets
@@ -236,7 +240,7 @@ class StdioTransport:
             self._wheel.add(waiting, exchange.deadline_ns)
         try:
             try:
-                await self._write(_line(exchange.frame), exchange)
+                await self._write(exchange)
                 exchange.sent = True
             except BrokenPipeError:
                 # The program is about to end; its end fails the reply with a more specific error.
@@ -267,7 +271,7 @@ class StdioTransport:
         """Write a message that gets no reply."""
         self._check_open()
         try:
-            await self._write(_line(frame), Exchange(frame, 0, deadline_ns))
+            await self._write(Exchange(frame, 0, deadline_ns))
         except BrokenPipeError:
             error = self._failure or ServerExitedError(
                 "the server closed its standard input", server_id=self._server_id
@@ -285,18 +289,18 @@ class StdioTransport:
         self._resume()
         await self._child.aclose(grace_s)
 
-    async def _write(self, line: bytes, exchange: Exchange) -> None:
-        if self._child.writable:
-            await self._child.send(line)
-            return
-        blocked = asyncio.timeout(remaining_s(exchange.deadline_ns))
-        try:
-            async with blocked:
-                await self._child.send(line)
-        except TimeoutError:
-            if not blocked.expired():
-                raise
-            raise self.expired(exchange) from None
+    async def _write(self, exchange: Exchange) -> None:
+        if not self._child.writable:
+            blocked = asyncio.timeout(remaining_s(exchange.deadline_ns))
+            try:
+                async with blocked:
+                    await self._child.wait_writable()
+            except TimeoutError:
+                if not blocked.expired():
+                    raise
+                raise self.expired(exchange) from None
+        self._check(exchange.frame)
+        await self._child.send(_line(exchange.frame))
 
     def _check_open(self) -> None:
         if self._failure is not None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import pickle
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -17,8 +19,12 @@ from support.scripted import ScriptedServer
 from support.stateless_server import StatelessServer
 
 from mcp_manager import (
+    Caller,
     CallError,
     ConnectError,
+    ElicitationRequest,
+    Handlers,
+    InvalidRequestError,
     ManagerConfig,
     McpManager,
     ProtocolError,
@@ -55,6 +61,12 @@ WAYS: dict[str, Callable[[McpManager], Awaitable[Any]]] = {
     ),
     "repeated the other way": lambda manager: manager.execute_text(
         "a", '{"method":"tools/call","params":{"name":"delete","name":"echo"}}'
+    ),
+    "with a second method": lambda manager: manager.execute_text(
+        "a", '{"method":"ping","method":"tools/call","params":{"name":"delete"}}'
+    ),
+    "with second params": lambda manager: manager.execute_text(
+        "a", '{"method":"tools/call","params":{"name":"echo"},"params":{"name":"delete"}}'
     ),
     "in other letters": lambda manager: manager.request("a", "tools/call", {"name": "echo", "Name": "delete"}),
     "without id, null": lambda manager: manager.execute_text(
@@ -132,6 +144,13 @@ async def test_what_is_permitted_passes_as_it_is(manager: McpManager, server: Sc
     assert json.loads(await manager.execute_text("a", odd))["id"] == 7
     assert b'{ "n\\u0061me" : "echo" , "arguments":{"text":"\\ud83d x"} }' in server.requests_of("tools/call")[0].body
     assert (await manager.call_tool("a", "echo", {"text": "y"})).text == "y"
+
+
+@pytest.mark.parametrize("frame", [b"[%b]" % DELETE, DELETE + DELETE, b'{"method":"ping"}\n' + DELETE])
+async def test_several_messages_at_once_are_refused(manager: McpManager, server: ScriptedServer, frame: bytes) -> None:
+    with pytest.raises(InvalidRequestError):
+        await manager.execute_raw("a", frame)
+    assert server.requests_of("tools/call") == []
 
 
 async def test_an_empty_list_allows_nothing(bare: McpManager, server: ScriptedServer) -> None:
@@ -375,6 +394,105 @@ async def test_a_call_that_waits_meets_the_new_rules(bare: McpManager, server: S
     assert server.executed == ["first"]
     assert bare.snapshot().servers[0].inflight == 0
     assert 'status="connect_error"' not in bare.metrics_text()
+
+
+def fleet_of(server: ScriptedServer, **tools: Any) -> ManagerConfig:
+    """One server ``a`` over one connection, with these rules."""
+    one = ServerConfig(url=server.url, tools=ToolsConfig(**tools), **CALM_CONFIG)
+    return ManagerConfig(servers={"a": one}, max_connections=1)
+
+
+async def test_a_call_that_is_sent_again_on_a_new_session_meets_the_new_rules(
+    bare: McpManager, server: ScriptedServer
+) -> None:
+    await bare.apply(fleet_of(server))
+    await bare.execute_raw("a", echo("first"))
+    server.expire_sessions()
+    hold = faults.Hold()
+    server.script("initialize", hold)
+    repeated = asyncio.create_task(bare.execute_raw("a", echo("second")))
+    await server.wait_for("initialize", 2)
+    await bare.apply(fleet_of(server, deny=("echo",)))
+    hold.release()
+    with pytest.raises(ToolNotAllowedError):
+        await repeated
+    assert server.executed == ["first"]
+    assert bare.snapshot().servers[0].inflight == 0
+
+
+@pytest.mark.parametrize("lanes", [True, False])
+@pytest.mark.parametrize("caller", [None, Caller("ann")])
+async def test_a_call_that_waits_for_a_connection_meets_the_new_rules(
+    server: ScriptedServer, lanes: bool, caller: Caller | None
+) -> None:
+    async with McpManager(ManagerConfig(max_connections=1, http_lanes=lanes)) as manager:
+        await manager.apply(fleet_of(server))
+        calls = manager if caller is None else manager.for_caller(caller)
+        await calls.execute_raw("a", b'{"method":"ping"}')
+        hold = faults.Hold()
+        server.script("tools/call", hold)
+        running = asyncio.create_task(calls.execute_raw("a", echo("first")))
+        await server.wait_for("tools/call")
+        waiting = asyncio.create_task(calls.execute_raw("a", echo("second")))
+        await eventually(lambda: manager.snapshot().servers[0].inflight == 2, "the second call")
+        await manager.apply(fleet_of(server, deny=("echo",)))
+        hold.release()
+        assert text_of(await running) == "first"
+        with pytest.raises(ToolNotAllowedError):
+            await waiting
+        assert server.executed == ["first"]
+        # The connection is of use to the next call.
+        await manager.apply(fleet_of(server))
+        assert text_of(await calls.execute_raw("a", echo("third"))) == "third"
+
+
+async def test_a_call_that_waits_for_its_user_meets_the_new_rules() -> None:
+    asked = {"a": {"method": "elicitation/create", "params": {"message": "?", "requestedSchema": {"type": "object"}}}}
+    unfinished = {"resultType": "input_required", "inputRequests": asked, "requestState": "s"}
+    is_asked, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def answer(server_id: str, request: ElicitationRequest) -> Any:
+        is_asked.set()
+        await may_answer.wait()
+        return request.accept({})
+
+    with StatelessServer(results={"tools/call": unfinished}) as server:
+        async with McpManager(handlers=Handlers(elicitation=answer)) as manager:
+            await manager.apply(fleet_of(server))
+            calling = asyncio.create_task(manager.call_tool("a", "echo", {"text": "x"}))
+            await is_asked.wait()
+            await manager.apply(fleet_of(server, deny=("echo",)))
+            may_answer.set()
+            with pytest.raises(ToolNotAllowedError) as caught:
+                await calling
+        # The server has asked for input, so it knows of the call.
+        assert caught.value.delivery == "answered"
+        assert len(server.requests_of("tools/call")) == 1
+
+
+async def test_a_call_that_waits_for_a_program_to_read_meets_the_new_rules(bare: McpManager) -> None:
+    program = scripted_stdio().config()
+
+    def fleet(**tools: Any) -> ManagerConfig:
+        one = ServerConfig(command=program["command"], args=program["args"], tools=ToolsConfig(**tools), **CALM_CONFIG)
+        return ManagerConfig(servers={"a": one})
+
+    await bare.apply(fleet())
+    pid = bare.snapshot().servers[0].instances[0].pid
+    assert pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        # More than a pipe takes, so that the next message waits.
+        running = asyncio.create_task(bare.execute_raw("a", echo("x" * 4_000_000)))
+        await eventually(lambda: bare.snapshot().servers[0].inflight == 1, "the first call")
+        waiting = asyncio.create_task(bare.execute_raw("a", echo("second")))
+        await eventually(lambda: bare.snapshot().servers[0].inflight == 2, "the second call")
+        await bare.apply(fleet(deny=("echo",)))
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert len(text_of(await running)) == 4_000_000
+    with pytest.raises(ToolNotAllowedError):
+        await waiting
 
 
 # What an operator sees

@@ -175,7 +175,11 @@ def test_check_tells_who_can_be_reached(fleet: Path, capsys: pytest.CaptureFixtu
     assert rows["works"][3] == "2025-11-25"
     assert_plain(shown.out)
     problems = " ".join(shown.out.split())
-    assert re.search(r"^  gone: cannot connect to http://127\.0\.0\.1:\d+: Connection refused$", shown.out, re.M)
+    assert re.search(
+        r"^  gone: cannot connect to http://127\.0\.0\.1:\d+: Connection refused \(check that the server runs, and its url\)$",
+        shown.out,
+        re.M,
+    )
     assert "crashes: the server process exited with status 1 (its stderr ends: licence | expired)" in problems
     assert shown.err == ""
 

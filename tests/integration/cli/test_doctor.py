@@ -8,6 +8,8 @@ import re
 import stat
 import subprocess
 import sys
+import time
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,15 @@ import pytest
 from support.authority import Authority, StrictTlsServer
 from support.authorization import ProtectedServer
 from support.processes import PROGRAMS, HttpServerProcess, fastmcp_http, unused_port
+from support.scripted import Request, ScriptedServer
 from support.terminal import COMMAND
 
 from mcp_manager.cli import main
 from mcp_manager.cli.demo_servers.processes import stdio_server_config
+from mcp_manager.cli.doctor.clocks import judged
 from mcp_manager.cli.doctor.connections import examine_tools
 
+CLOCKS = "set both clocks by NTP: tokens (OAuth, JWT) are refused if clocks differ"
 DESCRIBED = {"command": sys.executable, "args": [str(PROGRAMS / "described_stdio.py")]}
 
 
@@ -206,6 +211,46 @@ def test_credentials_that_are_missing(tmp_path: Path, capsys: pytest.CaptureFixt
         assert main(["doctor", server.url, "--json"]) == 1
         advice = json.loads(capsys.readouterr().out)["findings"][0]["advice"]
     assert advice == f"mcp-manager login {server.url}"
+
+
+class OffServer(ScriptedServer):
+    """A server whose clock is off by some seconds."""
+
+    def __init__(self, off_s: float, age_s: int = 0) -> None:
+        super().__init__()
+        self.off_s = off_s
+        self.age_s = age_s
+
+    def answer(self, request: Request) -> tuple[int, dict[str, str], dict[str, Any] | None]:
+        status, headers, reply = super().answer(request)
+        date = formatdate(time.time() + self.off_s - self.age_s, usegmt=True)
+        return status, {**headers, "Date": date, **({"Age": str(self.age_s)} if self.age_s else {})}, reply
+
+
+def test_a_clock_that_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with OffServer(7200) as ahead, OffServer(-900) as behind, OffServer(60) as near, OffServer(0, age_s=5000) as kept:
+        servers = {"ahead": ahead, "behind": behind, "near": near, "kept": kept}
+        entries = {name: {"url": each.url, "tools": {"allow": []}} for name, each in servers.items()}
+        status, found = examine(tmp_path, capsys, {**entries, "program": stdio_server_config()})
+        told = {server: (severity, seen, advice) for severity, server, seen, advice in found if "clock" in seen}
+        assert status == 0
+        assert told == {
+            "ahead": ("warning", "its clock is 2 h ahead of the one of this machine", CLOCKS),
+            "behind": ("warning", "its clock is 15 min behind the one of this machine", CLOCKS),
+        }
+        # It is asked without credentials and without beginning anything.
+        assert [each.verb for each in ahead.requests].count("HEAD") == 1
+
+
+def test_the_clock_of_this_machine_that_is_wrong() -> None:
+    (finding,) = judged({"a": 90_000.0, "b": 90_050.0})
+    assert (finding.server, finding.seen) == (
+        None,
+        "the clock of this machine is 1.04 days behind those of all HTTP servers",
+    )
+    assert [each.server for each in judged({"a": 90_000.0, "b": 90_500.0})] == ["a", "b"]
+    assert [each.server for each in judged({"a": 90_000.0, "b": 0.0})] == ["a"]
+    assert judged({"a": 299.0, "b": -299.0}) == judged({}) == []
 
 
 def test_tls_that_is_not_verified_or_not_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -223,4 +223,4 @@ def test_the_doctor_examines_the_rest_of_a_file(wrong: Path, capsys: pytest.Capt
     told = json.loads(capsys.readouterr().out)
     found = [(each["severity"], each["server"], each["seen"].partition(" ")[0]) for each in told["findings"]]
     assert found == [("error", None, f"{wrong}:2:1:"), ("error", None, f"{wrong}:5:1:"), ("note", "off", "it")]
-    assert told["servers"] == 1
+    assert told["servers"] == 3

@@ -290,7 +290,8 @@ def test_the_order_of_views_is_kept_within_a_state(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("problem", "told"),
     [
-        ("Invalid config file /a: b/fleet.toml: servers.a: missing", "servers.a: missing"),
+        ("Invalid config file /a: b/fleet.toml: cannot be read: gone", "cannot be read: gone"),
+        ("Invalid config file /a: b/fleet.toml:3:1: servers.a: missing", "fleet.toml:3:1: servers.a: missing"),
         (
             "Invalid config file /a: b/fleet.toml: 3 problems\n/a: b/fleet.toml:2:1: first\n/a: b/fleet.toml:3:1: next",
             "fleet.toml:2:1: first (and 2 more)",

@@ -80,7 +80,7 @@ def test_the_table_tells_that_a_file_was_not_applied(path: Path) -> None:
     with no_orphans(), Terminal([*COMMAND, "status", str(path), "--watch"], 60) as terminal:
         terminal.wait_until(lambda it: "1 Stopped" in it.text)
         write(path, '{"servers": {"one": {"url": 5}}}')
-        terminal.wait_until(lambda it: "not applied: servers.one.url: " in it.text)
+        terminal.wait_until(lambda it: "not applied: fleet.json:1:22: servers.one.url: " in it.text)
         assert terminal.overflowing == []
         # The warning of the log does not run over the table, and is there at its end.
         assert "was not applied, nothing" not in terminal.text
@@ -90,6 +90,38 @@ def test_the_table_tells_that_a_file_was_not_applied(path: Path) -> None:
         assert terminal.finish() == 0
         assert terminal.is_restored
         assert b"was not applied, nothing was changed" in terminal.raw.rpartition(b"\x1b[?1049l")[2]
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_servers_that_are_left_out_are_named(path: Path, as_json: bool) -> None:
+    command = [*COMMAND, "status", str(path), "--watch", "--lenient", *(["--json"] if as_json else [])]
+    with no_orphans(), subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert "one" in process.stdout.readline()
+            write(path, fleet("two", one={"url": 5}))
+            said = next(each for each in process.stdout if "invalid" in each)
+            if as_json:
+                assert json.loads(said).items() >= {"id": "one", "invalid": True}.items()
+            else:
+                assert said.split()[1:] == ["one", "invalid"]
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(15) == -signal.SIGTERM
+        finally:
+            process.kill()
+
+
+@pytest.mark.slow
+def test_the_table_names_the_servers_that_are_left_out(path: Path) -> None:
+    with no_orphans(), Terminal([*COMMAND, "status", str(path), "--watch", "--lenient"], 60) as terminal:
+        terminal.wait_until(lambda it: "1 Stopped" in it.text)
+        write(path, fleet("two", one={"url": 5}))
+        terminal.wait_until(lambda it: "2 Stopped" in it.text and "invalid and not applied: one" in it.text)
+        assert terminal.overflowing == []
+        write(path, fleet("one", "two"))
+        terminal.wait_until(lambda it: "not applied:" not in it.text)
+        terminal.type("q")
+        assert terminal.finish() == 0
 
 
 def test_a_terminal_that_is_closed_ends_it(path: Path) -> None:

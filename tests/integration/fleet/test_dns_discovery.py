@@ -386,8 +386,8 @@ async def test_a_replacement_goes_where_its_own_name_leads(
         await traffic.goes_on()
     assert traffic.failures == {}
     assert first is not None
-    assert first.keeper is not None
-    assert first.keeper.cancelled()
+    assert first.refresher is not None
+    assert first.refresher.cancelled()
 
 
 async def test_the_end_of_a_server_ends_its_looks(names: NameServer, servers: dict[str, ScriptedServer]) -> None:

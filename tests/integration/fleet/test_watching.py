@@ -194,6 +194,23 @@ async def test_a_bad_file_begins_no_watch_and_leaves_the_one_before(server: Scri
         assert manager.watched is None
 
 
+async def test_servers_that_are_left_out_are_named(
+    server: ScriptedServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "mcp_manager")
+    path = tmp_path / "fleet.toml"
+    path.write_text(text_for(server, "a", "c") + "[servers.b]\nurl = 5\n", encoding="utf-8")
+    async with McpManager() as manager:
+        applied = await manager.watch(path, lenient=True, **SOON)
+        assert (applied.deployed, applied.invalid) == (("a", "c"), ("b",))
+        replace(path, "[servers.a]\nurl = 5\n" + text_for(server, "b", "c"))
+        await becomes(manager, "a", "b", "c")
+        await eventually(lambda: manager.watched is not None and manager.watched.applied.invalid == ("a",), "the names")
+    lines = [each.getMessage() for each in caplog.records]
+    assert "configuration applied: 2 deployed, 1 invalid (b)" in lines
+    assert "configuration applied: 1 deployed, 1 invalid (a)" in lines
+
+
 async def test_several_watches_at_once_leave_one(server: ScriptedServer, tmp_path: Path) -> None:
     paths = [tmp_path / f"{each}.toml" for each in "abc"]
     for path in paths:

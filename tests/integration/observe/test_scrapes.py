@@ -16,8 +16,10 @@ from support.calls import CALM, SWIFT, echo, eventually, failure_of
 from support.scripted import ScriptedServer
 
 from mcp_manager import CallError, InvalidRequestError, ManagerConfig, McpManager, MetricsCollector, PyMcpManager
+from mcp_manager.calls import attempts
 from mcp_manager.config import ServerConfig
 from mcp_manager.observe.metric_families import STATE_NUMBERS
+from mcp_manager.protocol import safety
 
 Labels = frozenset[tuple[str, str]]
 
@@ -261,7 +263,7 @@ async def test_pages_are_whole_while_servers_come_and_go() -> None:
 async def test_a_scrape_of_many_servers_leaves_the_loop_in_between() -> None:
     async with McpManager(ManagerConfig(servers=lazy(3000))) as manager:
         for supervisor in manager._servers.values():
-            supervisor.waken()
+            supervisor.activate()
         turns = 0
         scraping = asyncio.create_task(manager.scrape())
         while not scraping.done():
@@ -275,13 +277,14 @@ async def test_a_stream_is_the_page_in_pieces_on_any_loop() -> None:
     """A stream shows what was read for it, whatever happens before it is sent; its memory is given back."""
     async with McpManager(ManagerConfig(servers=lazy(1500))) as manager:
         for supervisor in manager._servers.values():
-            supervisor.waken()
-        stream = await manager.scrape_stream("application/openmetrics-text")
-        whole = await manager.scrape("application/openmetrics-text")
+            supervisor.activate()
+        shown = ["mcp_instances", "mcp_servers"]
+        stream = await manager.scrape_stream("application/openmetrics-text", families=shown)
+        whole = await manager.scrape("application/openmetrics-text", families=shown)
         assert stream.content_type == whole.content_type
         await manager.undeploy("lazy-7")
         pieces = [piece async for piece in stream]
-        assert len(pieces) > 5
+        assert len(pieces) > 1
         assert b"".join(pieces) == whole.body
         assert [piece async for piece in stream] == []
         elsewhere = await asyncio.to_thread(asyncio.run, collected(manager))
@@ -308,3 +311,25 @@ async def test_what_was_read_is_dropped_after_a_second() -> None:
         await eventually(lambda: kept() is None, "the end of a page that nobody uses")
         assert scraped() is not None
         await eventually(lambda: scraped() is None, "the end of what was read")
+
+
+@pytest.mark.parametrize(("most", "names"), [(0, 0), (2, 2)])
+async def test_names_of_tools_are_read_only_if_tools_are_counted(
+    most: int, names: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str | None] = []
+
+    def tool_of(params: bytes | None) -> str | None:
+        read.append(safety.tool_of(params))
+        return read[-1]
+
+    monkeypatch.setattr(attempts, "tool_of", tool_of)
+    with ScriptedServer() as server:
+        async with McpManager(ManagerConfig(max_tool_series=most)) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM})
+            # Calls with a key do not take the compiled path.
+            for _ in range(2):
+                await manager.execute_raw("a", echo("x"), key="k")
+            text = manager.metrics_text()
+    assert len(read) == names
+    assert ('tool="echo"' in text) == bool(most)

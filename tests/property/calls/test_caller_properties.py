@@ -133,7 +133,7 @@ async def played(steps: list[tuple[str, str, int]], speaks: str, most: int) -> N
             callers = manager._dispatcher.callers_of("a")
             for step in steps:
                 await world.step(*step)
-                kept = [max(1, len(each.keepers)) for each in callers._guests.values()]
+                kept = [max(1, len(each.instances)) for each in callers._principals.values()]
                 assert sum(kept) == len(callers) <= most
             ended = await asyncio.gather(*world.under_way, return_exceptions=True)
             for each in ended:

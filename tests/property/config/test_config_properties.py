@@ -191,6 +191,6 @@ def test_arbitrary_files(tmp_path_factory: pytest.TempPathFactory, suffix: str, 
     try:
         config = load_manager_config(path, environment={})
     except ConfigError as error:
-        assert str(error).startswith(f"Invalid config file {path}: ")
+        assert str(error).startswith(f"Invalid config file {path}:")
     else:
         assert all(isinstance(server, ServerConfig) for server in config.servers.values())

@@ -87,7 +87,7 @@ class FleetIndexMachine(RuleBasedStateMachine):
             # Ten servers are few enough to be looked at with one choice, those that were put aside included.
             assert chosen in usable[best]
         if chosen is None and levels and not but:
-            assert set(group.despaired()) <= levels[max(levels)]
+            assert set(group.not_ready()) <= levels[max(levels)]
 
     # Few groups and tools, so that the same ones are asked for again after a change.
     @rule(tags=st.sampled_from([(), ("red",)]), tool=st.sampled_from(["delete", "read"]))
@@ -148,7 +148,7 @@ def test_a_choice_looks_at_few_and_finds_whatever_comes_back(size: int, down: se
     out.clear()
     for _ in range(size):
         assert level.choose(chooser, ()) is not None
-    assert level.set_aside() == []
+    assert level.not_ready() == []
 
 
 def test_one_that_came_back_is_found_when_the_last_that_was_ready_goes() -> None:

@@ -33,7 +33,7 @@ def use(manager: McpManager, calls: list[Made], ids: list[str]) -> None:
     router = manager._router
     for at, method, tool, status, took_ns, trace in calls:
         supervisor = manager._servers[ids[at % len(ids)]]
-        for instance in supervisor.waken():
+        for instance in supervisor.activate():
             assert instance.backend is not None
             router.set_availability(instance.backend, READY, 0)
         method = "tools/call" if tool is not None else method

@@ -62,7 +62,7 @@ class Slots(RuleBasedStateMachine):
         self.grant()
 
     @rule(key=attempts)
-    def stay(self, key: int) -> None:
+    def lend_for_long(self, key: int) -> None:
         model = self.known.get(key)
         has_failed = model is not None and model.has_failed
         has_room = sum(each.stays for each in self.lane(has_failed)) < (self.most_lent[has_failed] + 1) // 2
@@ -70,7 +70,7 @@ class Slots(RuleBasedStateMachine):
             model.place == "lent"
             or (model.place == "held" and self.count("lent", has_failed) < self.most_lent[has_failed])
         )
-        assert self.policy.stay(key) == (has_room and may_lend)
+        assert self.policy.lend_for_long(key) == (has_room and may_lend)
         if model is not None and has_room and may_lend:
             model.place, model.stays = "lent", True
         self.grant()

@@ -240,6 +240,11 @@ run  it
     ]
 
 
+def test_code_in_a_wide_table_stays_as_it_is() -> None:
+    table = f"| Field | Meaning |\n|---|---|\n| `a` | **grows** as `x ** y` and `* z *`, *never* {'so ' * 9}|"
+    assert plain_text(table, 40).splitlines()[:2] == ["a", "    grows as x ** y and * z *, never so"]
+
+
 def test_a_table_without_a_meaning_labels_its_cells() -> None:
     row = f"| a | {'b' * 30} |  | {'d' * 30} |"
     assert plain_text(f"| A | B | C | D |\n|---|---|---|---|\n{row}", 50).splitlines() == [

@@ -30,10 +30,11 @@ def write(folder: Path, name: str, content: Any) -> Path:
 def problems(path: Path) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         load_manager_config(path, environment={})
-    assert str(caught.value).startswith(f"Invalid config file {path}: ")
+    assert str(caught.value).startswith(f"Invalid config file {path}:")
     return [f"{each.line}:{each.column}: {each.message}" for each in caught.value.problems]
 
 
+PREFIX = "Invalid config file"
 TOML = """[manager]
 max_conections = 5
 client_name = ""
@@ -102,14 +103,30 @@ traces = { ratio = 7, slowest = 1 }
     assert "manager.telemetry.traces: unknown field 'slowest'" in told[5]
 
 
-def test_one_problem_keeps_its_wording_and_has_its_place(tmp_path: Path) -> None:
+def test_one_problem_has_its_place_in_the_message_too(tmp_path: Path) -> None:
     path = write(tmp_path, "fleet.toml", "[servers.a]\nurl = 'http://h'\nprioritty = 1\n")
     with pytest.raises(ConfigError) as caught:
         load_manager_config(path)
     told = "servers.a: unknown field 'prioritty' (did you mean 'priority'?)"
-    assert str(caught.value) == f"Invalid config file {path}: {told}"
+    assert str(caught.value) == f"Invalid config file {path}:3:1: {told}"
     assert caught.value.problems == (ConfigProblem(str(path), 3, 1, told),)
     assert str(caught.value.problems[0]) == f"{path}:3:1: {told}"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("[servers.a]\nurl = http://h\n", "2:7: malformed TOML: Invalid value"),
+        ("[servers.a]\nurl = 'http://h'\n" * 2, "3:11: malformed TOML: Cannot declare ('servers', 'a') twice"),
+        ("", None),
+    ],
+)
+def test_malformed_text_has_its_place_once(tmp_path: Path, content: str, told: str | None) -> None:
+    path = write(tmp_path, "fleet.toml", content or b"\xff")
+    with pytest.raises(ConfigError) as caught:
+        load_manager_config(path)
+    message = str(caught.value)
+    assert message == f"Invalid config file {path}:{told}" if told else message.startswith(f"{PREFIX} {path}: byte 0")
 
 
 def test_an_error_with_problems_survives_the_way_to_another_process(tmp_path: Path) -> None:
@@ -239,7 +256,7 @@ def test_our_own_format_can_be_yaml_and_can_name_its_schema(tmp_path: Path) -> N
 def test_our_own_json_has_no_comments(tmp_path: Path) -> None:
     text = '{"manager": {}, // mine\n "servers": {}}'
     assert problems(write(tmp_path, "fleet.json", text)) == [
-        "1:17: malformed JSON at line 1, column 17: Expecting property name enclosed in double quotes"
+        "1:17: malformed JSON: Expecting property name enclosed in double quotes"
     ]
     load_manager_config(write(tmp_path, "fleet.jsonc", text))
 

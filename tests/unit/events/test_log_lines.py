@@ -98,6 +98,11 @@ TOLD: list[tuple[Event, str]] = [
         ),
         "configuration applied: 2 deployed, 1 redeployed, 1 updated, 1 undeployed, 1 failed, 1 starting",
     ),
+    (
+        ConfigApplied(updated=("a",), invalid=tuple(f"s{each}" for each in range(12))),
+        "configuration applied: 1 updated, 12 invalid (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, …)",
+    ),
+    (ConfigApplied(invalid=("a\n",)), "configuration applied: 1 invalid ('a\\n')"),
     (ConfigApplied(), "configuration applied: nothing changed"),
 ]
 

@@ -197,7 +197,7 @@ def test_a_server_that_was_never_used_costs_no_turn_and_its_first_call_makes_it(
         fleet = ScriptedFleet(connect="lazy", health={})
         fleet.monitor.start()
         try:
-            assert fleet.supervisor.is_dormant
+            assert fleet.supervisor.is_inactive
             assert fleet.supervisor.instances == ()
             assert fleet.monitor._timer is None
             assert (shown(fleet), fleet.monitor.state(fleet.supervisor)) == (
@@ -206,7 +206,7 @@ def test_a_server_that_was_never_used_costs_no_turn_and_its_first_call_makes_it(
             )
             await fleet.tool()
             assert shown(fleet) is HEALTHY
-            assert not fleet.supervisor.is_dormant
+            assert not fleet.supervisor.is_inactive
             counts = fleet.router.server_counts("a", 0).methods[0].counts
             assert (counts[0], sum(counts)) == (1, 1)
         finally:

@@ -75,7 +75,7 @@ def test_a_cancellation_at_every_await_gives_the_turn_back(steps: int) -> None:
         try:
             await turn.granted()
             await asyncio.sleep(0)
-            turn.stay()
+            turn.lend_for_long()
             await asyncio.sleep(0)
         finally:
             turn.leave()

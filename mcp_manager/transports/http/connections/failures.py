@@ -129,7 +129,8 @@ def underlying(error: BaseException) -> BaseException:
 def _system_failed(error: BaseException, os_error: OSError, route: Route, *, tls: bool) -> Failure:
     if isinstance(os_error, socket.gaierror):
         what = f"the name of the proxy {route.proxy.url.origin()}" if route.proxy is not None else "its name"
-        return Failure(f"{what} cannot be resolved ({os_error.strerror})")
+        hint = _PROXY_SETTING if route.proxy is not None else "check the name in url"
+        return Failure(f"{what} cannot be resolved ({os_error.strerror})", hint)
     if isinstance(os_error, ConnectionResetError) and tls and isinstance(error, aiohttp.ClientConnectorError):
         hint = "check that it speaks TLS there" if route.tls.cert_file is not None else _MAY_WANT_CERTIFICATE
         return Failure(f"the connection{route} was closed during the TLS handshake", hint)
@@ -137,7 +138,8 @@ def _system_failed(error: BaseException, os_error: OSError, route: Route, *, tls
     reason = os.strerror(os_error.errno) if os_error.errno else _own_text(os_error)
     if route.proxy is not None and isinstance(error, aiohttp.ClientConnectorError):
         return Failure(f"the proxy {route.proxy.url.origin()} cannot be reached: {reason}", _PROXY_SETTING)
-    return Failure(reason)
+    is_refused = isinstance(os_error, ConnectionRefusedError)
+    return Failure(reason, "check that the server runs, and its url" if is_refused else "")
 
 
 def _own_text(error: OSError) -> str:

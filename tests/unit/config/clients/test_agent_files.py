@@ -207,10 +207,12 @@ mcpServers:
         ".continue/config.json",
         {
             "experimental": {
-                "modelContextProtocolServers": [{"transport": {"type": "stdio", "command": "run", "args": ["x"]}}]
+                "modelContextProtocolServers": [
+                    {"transport": {"type": "stdio", "command": "run", "args": ["x"]}, "timeout": 9000}
+                ]
             }
         },
-        {"server-1": {"command": "run", "args": ["x"]}},
+        {"server-1": {"command": "run", "args": ["x"], "start_timeout_s": 9.0}},
     ),
     ClientFile(
         "Continue: names that are given twice",
@@ -341,7 +343,7 @@ mcpServers:
         "YAML: an alias that contains itself",
         "servers.yaml",
         "mcpServers: &a\n  a: *a\n",
-        problems=["1:1: malformed YAML at line 1: an alias contains itself"],
+        problems=["1:1: malformed YAML: an alias contains itself"],
     ),
     ClientFile(
         "YAML: aliases that stand for a billion values",
@@ -353,31 +355,31 @@ mcpServers:
         "YAML: a tag that makes an object",
         "servers.yaml",
         "mcpServers: !!python/object/apply:os.system [ls]\n",
-        problems=["1:1: malformed YAML at line 1: the tag is not supported"],
+        problems=["1:1: malformed YAML: the tag is not supported"],
     ),
     ClientFile(
         "YAML: a key that is given twice",
         "servers.yaml",
         "mcpServers:\n  a: {command: run}\n  a: {command: walk}\n",
-        problems=["3:1: malformed YAML at line 3: the key is given twice in one object"],
+        problems=["3:1: malformed YAML: the key is given twice in one object"],
     ),
     ClientFile(
         "YAML: a secret that looks like an alias",
         "servers.yaml",
         f"mcpServers:\n  a:\n    env: {{K: *{SECRET}}}\n",
-        problems=["3:14: malformed YAML at line 3, column 14: found undefined alias"],
+        problems=["3:14: malformed YAML: found undefined alias"],
     ),
     ClientFile(
         "YAML: punctuation between apostrophes is shown",
         "servers.yaml",
         "mcpServers:\n  a: {command: run\n",
-        problems=["3:1: malformed YAML at line 3, column 1: did not find expected ',' or '}'"],
+        problems=["3:1: malformed YAML: did not find expected ',' or '}'"],
     ),
     ClientFile(
         "YAML: a tab",
         "servers.yaml",
         "mcpServers:\n\ta: 1\n",
-        problems=["2:1: malformed YAML at line 2, column 1: found character that cannot start any token"],
+        problems=["2:1: malformed YAML: found character that cannot start any token"],
     ),
     ClientFile(
         "the registry: a package of npm with arguments and variables",

@@ -140,7 +140,7 @@ def test_warnings_name_the_file_and_what_is_wrong_costs_one_server_or_one_file(t
         f"{first}: mcpServers.a: timeout is read as request_timeout_s",
         f"{first}: mcpServers.c: is part of Cherry Studio (inmemory), and no server of its own; it is left out",
         f"{first}:1:56: mcpServers.b.url: missing (give url for an HTTP server or command for a stdio server)",
-        f"{second}:1:2: malformed JSON at line 1, column 2: Expecting property name enclosed in double quotes",
+        f"{second}:1:2: malformed JSON: Expecting property name enclosed in double quotes",
     )
 
 

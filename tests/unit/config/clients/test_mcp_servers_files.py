@@ -45,6 +45,17 @@ FILES = [
         },
     ),
     ClientFile(
+        "Claude Code: times below a second, which it ignores itself",
+        ".mcp.json",
+        servers(a={"url": URL, "timeout": 60}, b={"url": URL, "timeout": 1000}, c={"url": URL, "timeout": 0}),
+        {"a": {"url": URL}, "b": {"url": URL, "request_timeout_s": 1.0}, "c": {"url": URL}},
+        [
+            f"mcpServers.{each}: timeout is ignored, as Claude Code ignores less than 1000 milliseconds; "
+            "give request_timeout_s"
+            for each in "ac"
+        ],
+    ),
+    ClientFile(
         "Claude Code: a helper that needs a shell is not run",
         ".mcp.json",
         servers(a={"type": "http", "url": URL, "headersHelper": "cat token | jq ."}),
