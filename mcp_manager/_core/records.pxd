@@ -120,6 +120,8 @@ cdef class Server(Pool):
     cdef public object activator
     cdef uint64_t health_successes
     cdef uint64_t health_failures
+    # How often a circuit of its backends opened.
+    cdef uint64_t openings
     cdef Py_ssize_t ejected
     cdef bint loads_stale
     # The places in the table of tools by name, and the place that was used last; None and 0 until the first.

@@ -11,7 +11,7 @@ from collections import deque
 from typing import NamedTuple
 
 from mcp_manager._core.allowance cimport SPANS, RateLimiter
-from mcp_manager._core.breaker cimport CLOSED, NO_SLOT, circuit_adjust, circuit_free, circuit_take_transitions
+from mcp_manager._core.breaker cimport CLOSED, NO_SLOT, OPEN, circuit_adjust, circuit_free, circuit_take_transitions
 from mcp_manager._core.histogram cimport buckets_clear
 from mcp_manager._core.limiter cimport LimiterSettings, limiter_cap, limiter_free, limiter_restart, same_policy
 from mcp_manager._core.sealing cimport seal
@@ -303,6 +303,8 @@ cdef int note_transitions(Backend backend, int64_t now_ns) except -1:
         queue.events.append((backend, *change))
         if change[1] == CLOSED:
             backend.since_ns = now_ns
+        elif change[1] == OPEN:
+            backend.server.openings += 1
     update_part(backend)
     return 0
 

@@ -170,7 +170,7 @@ cdef tuple gauges_of(Server server, list backends, int64_t now_ns):
     circuit = CLOSED if has_closed else HALF_OPEN if has_half_open else OPEN if has_open else CLOSED
     return (
         server.inflight, server.waiting, server.health_successes, server.health_failures, calls, failures, circuit,
-        ejected, limit if is_limited else None,
+        server.openings, ejected, limit if is_limited else None,
     )
 
 

@@ -84,6 +84,7 @@ FAMILIES: Final = (
         "Times that a server sent so much that reading from it was behind for a full second",
         _PER_SERVER,
     ),
+    Family(_COUNTER, "mcp_circuit_openings", "Times that the circuit of an instance opened", _PER_SERVER),
     Family(_GAUGE, "mcp_active_connections", "Calls under way", _PER_SERVER),
     Family(
         _GAUGE,
@@ -139,6 +140,7 @@ VALUES: Final = (
     ("mcp_child_restarts", ("hang",)),
     ("mcp_session_renewals", ()),
     ("mcp_floods", ()),
+    ("mcp_circuit_openings", ()),
     ("mcp_active_connections", ()),
     ("mcp_connection_pool_size", ("active",)),
     ("mcp_connection_pool_size", ("idle",)),

@@ -130,8 +130,8 @@ class Source:
                 ready += 1
             if each.backend is not None:
                 backends.append(each.backend)
-        inflight, waiting, healthy, unhealthy, calls, failures, circuit, ejected, limit = self.router.gauges_of(
-            supervisor.record, backends, now_ns
+        inflight, waiting, healthy, unhealthy, calls, failures, circuit, openings, ejected, limit = (
+            self.router.gauges_of(supervisor.record, backends, now_ns)
         )
         # Most servers have none of these, and with many servers each look into a dictionary counts.
         recoveries, restarts = self._recoveries.of(server_id), supervisor.restarts
@@ -145,6 +145,7 @@ class Source:
             *((restarts.get("exit"), restarts.get("hang")) if restarts else _NO_RESTARTS),
             supervisor.renewals or None,
             supervisor.template.fault_counts.get(FLOOD),
+            openings or None,
             inflight,
             busy,
             connections - busy,

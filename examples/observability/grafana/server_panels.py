@@ -248,8 +248,9 @@ SERVER: Final = (
     ),
     Panel(
         "timeseries",
-        "Restarts, lost sessions, floods",
-        "Programs that ended or hung, sessions that replaced a lost one, and times when the server sent too much.",
+        "Restarts, lost sessions, circuits, floods",
+        "Programs that ended or hung, sessions that replaced a lost one, circuits that opened, and times when the server "
+        "sent too much.",
         8,
         8,
         [
@@ -258,6 +259,7 @@ SERVER: Final = (
                 "restart: {{cause}}",
             ),
             Query(grown_or_none("mcp_session_renewals_total", OF_SERVER), "session renewed"),
+            Query(grown_or_none("mcp_circuit_openings_total", OF_SERVER), "circuit opened"),
             Query(grown_or_none("mcp_floods_total", OF_SERVER), "flood"),
         ],
         [
