@@ -30,7 +30,6 @@ from mcp_manager.health import HealthMonitor
 from mcp_manager.observe.observation import Observation
 from mcp_manager.observe.views import Judge
 from mcp_manager.protocol.capabilities import elicitation_modes, handshake_capabilities
-from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.error_codes import INVALID_PARAMS
 from mcp_manager.protocol.methods import ELICIT, ELICITATION_COMPLETE, TOOLS_CHANGED, is_notification
 from mcp_manager.protocol.request import (
@@ -42,6 +41,7 @@ from mcp_manager.protocol.request import (
     with_progress_token,
 )
 from mcp_manager.protocol.safety import tool_of
+from mcp_manager.protocol.trace_context import TraceContext
 from mcp_manager.runtime.background import background_task, finish
 from mcp_manager.runtime.forks import tell_of_forks
 from mcp_manager.runtime.phase import Lifetime, Phase, not_running

@@ -91,6 +91,10 @@ class DirectCall:
         """The lease, which may be a rejection."""
 
     @property
+    def method(self) -> str | None:
+        """The method; ``None`` if nothing was sent yet."""
+
+    @property
     def exchange(self) -> Exchange | None:
         """What was sent; ``None`` if nothing was sent yet."""
 
@@ -166,3 +170,18 @@ class CallPath:
         ValueError
             :meth:`begin` sent nothing.
         """
+
+    def watch(self, on_slow: Callable[[DirectCall, Message, int], object]) -> None:
+        """Call ``on_slow`` for every slow call that :meth:`land` settles, and as long as it is not known what is slow.
+
+        It gets the call, its result, and when it ended by the clock; it must not raise.
+        """
+
+    def slow_ns(self, server: Server) -> int | None:
+        """Return from how many nanoseconds on a server's calls are slow; ``None`` if that is to be measured."""
+
+    def set_slow(self, server: Server, slow_ns: int) -> None:
+        """Set from how many nanoseconds on a server's calls are slow, until :meth:`measure_again`."""
+
+    def measure_again(self) -> None:
+        """Forget from when on calls are slow, for all servers."""

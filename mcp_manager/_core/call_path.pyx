@@ -97,7 +97,7 @@ cdef class DirectCall:
     cdef readonly object future
     cdef Channel channel
     cdef Wire wire
-    cdef str method
+    cdef readonly str method
 
     def __init__(self):
         raise TypeError("a DirectCall comes from CallPath.begin()")
@@ -120,8 +120,13 @@ cdef class CallPath:
     cdef object clock
     cdef uint64_t random
     cdef CallRing ring
+    # Called with slow calls; None unless they are watched for.
+    cdef object on_slow
+    # Counts the measurements of when calls are slow, from 1 on: earlier ones are not valid any more.
+    cdef uint64_t slow_epoch
 
     def __cinit__(self, Router router not None, clock, uint64_t seed, CallRing ring=None):
+        self.slow_epoch = 1
         self.router = router
         self.clock = clock
         self.random = seed
@@ -241,7 +246,24 @@ cdef class CallPath:
                 lease.server.server_id, direct.method, direct.channel.label, lease.started_ns, now_ns,
                 lease.backend.inflight, lease.backend.circuit.state, status,
             )
+        if self.on_slow is not None and (
+            lease.server.slow_epoch != self.slow_epoch or now_ns - lease.started_ns >= lease.server.slow_ns
+        ):
+            self.on_slow(direct, reply, now_ns)
         return 0
+
+    def watch(self, on_slow not None):
+        self.on_slow = on_slow
+
+    def slow_ns(self, Server server not None):
+        return server.slow_ns if server.slow_epoch == self.slow_epoch else None
+
+    def set_slow(self, Server server not None, int64_t slow_ns):
+        server.slow_ns = slow_ns
+        server.slow_epoch = self.slow_epoch
+
+    def measure_again(self):
+        self.slow_epoch += 1
 
 
 seal(DirectCall)

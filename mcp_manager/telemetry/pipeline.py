@@ -20,7 +20,7 @@ from mcp_manager.config import TelemetryConfig
 from mcp_manager.errors import ConfigError
 from mcp_manager.health.tally import Tally
 from mcp_manager.observe.steady_reading import steadily
-from mcp_manager.protocol.envelope import TraceContext
+from mcp_manager.protocol.trace_context import TraceContext
 from mcp_manager.runtime.loop_lag import LoopLag
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.telemetry import environment
@@ -168,11 +168,17 @@ class Telemetry:
         given, baggage = self._trace_context, self._config.propagate_baggage
         self._end_traces = dispatcher.end
         dispatcher.trace(
-            CallTracer(make_span, config, given, log, propagate_baggage=baggage),
+            CallTracer(
+                make_span,
+                config,
+                given,
+                log,
+                propagate_baggage=baggage,
+                application_traces=self._application_traces,
+            ),
             config,
             environment.ratio(config.ratio, os.environ),
             router,
-            asks=given is not None or self._application_traces,
         )
 
     def removed(self, supervisor: Supervisor) -> None:
