@@ -449,13 +449,16 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
     def _supervisor_of(self, server_id: str) -> Supervisor:
         return self._fleet.supervisor_of(server_id)
 
-    def _removed(self, server_id: str) -> None:
+    def _removed(self, supervisor: Supervisor) -> None:
         # Another server may have the id before this one has ended.
+        server_id = supervisor.server_id
+        self._telemetry.removed(supervisor)
         self._url_elicitations.forget(server_id)
         self._dispatcher.forget_callers(server_id)
 
     def _ended(self, supervisor: Supervisor, is_gone: bool) -> None:
-        self._telemetry.removed(supervisor)
+        self._telemetry.ended(supervisor)
+        self._dispatcher.recoveries.forget(supervisor.record)
         if not is_gone:
             return
         server_id = supervisor.server_id

@@ -6,6 +6,7 @@ Everything else is left to the Python call path.
 
 import asyncio
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, Never, Protocol, Self, final
 
 from mcp_manager._core.call_ring import CallRing
@@ -185,3 +186,38 @@ class CallPath:
 
     def measure_again(self) -> None:
         """Forget from when on calls are slow, for all servers."""
+
+@final
+class Sampler:
+    """Pass calls on, and every now and then one to a function that decides whether it is traced.
+
+    Parameters
+    ----------
+    make
+        Makes a call: its arguments are those of :meth:`call`.
+    decide
+        Gets a call in the place of ``make``, if ``left_out`` has run out or its caller may be in a trace.
+    variable
+        A context variable that holds a mapping: while that is not empty, the caller may be in a trace. Its default
+        counts as empty.
+    asks
+        Whether every caller may be in a trace.
+
+    Attributes
+    ----------
+    left_out
+        How many further calls of callers in no trace are passed on; ``decide`` must set it.
+    """
+
+    left_out: int
+
+    def __new__(
+        cls,
+        make: Callable[..., Any],
+        decide: Callable[..., Any],
+        variable: ContextVar[Any] | None = None,
+        *,
+        asks: bool = False,
+    ) -> Self: ...
+    def call(self, supervisor: Any, method: str, request: Any, started_ns: int, deadline_ns: int) -> Any:
+        """Pass a call on; return what the function returns that gets it."""

@@ -4,6 +4,7 @@ The first leases a backend and sends the request over an idle wire; the second c
 """
 
 cimport cython
+from cpython.contextvars cimport PyContextVar_CheckExact, get_value_no_default
 from libc.stdint cimport int64_t, uint64_t
 
 from mcp_manager._core.balancing cimport LIMITED
@@ -264,6 +265,35 @@ cdef class CallPath:
 
     def measure_again(self):
         self.slow_epoch += 1
+
+
+@cython.final
+cdef class Sampler:
+    cdef object make
+    cdef object decide
+    cdef object variable
+    cdef bint asks
+    cdef public int64_t left_out
+
+    def __cinit__(self, make not None, decide not None, variable=None, *, bint asks=False):
+        if variable is not None and not PyContextVar_CheckExact(variable):
+            raise TypeError("variable must be a ContextVar")
+        self.make = make
+        self.decide = decide
+        self.variable = variable
+        self.asks = asks
+
+    def call(self, supervisor, method, request, started_ns, deadline_ns):
+        if self.variable is not None:
+            context = get_value_no_default(self.variable, None)
+            if context is not None and len(context) > 0:
+                return self.decide(supervisor, method, request, started_ns, deadline_ns)
+        elif self.asks:
+            return self.decide(supervisor, method, request, started_ns, deadline_ns)
+        self.left_out -= 1
+        if self.left_out < 0:
+            return self.decide(supervisor, method, request, started_ns, deadline_ns)
+        return self.make(supervisor, method, request, started_ns, deadline_ns)
 
 
 seal(DirectCall)

@@ -229,7 +229,7 @@ class Dispatcher:
             if found is None:
                 raise
             answer, kind = found
-            self.recoveries.count(call.server_id, kind)
+            self.recoveries.count(call.supervisor.record, kind)
             return answer
         self._fallbacks.keep(call, reply)
         return reply
@@ -265,11 +265,11 @@ class Dispatcher:
     _check_first = _check_tool
 
     def forget(self, server_id: str) -> None:
-        """Forget the tools, rates and counts of a server that was removed."""
+        """Forget the tools, rates and counts of an id that no server has any more."""
         self._access.forget(server_id)
         self._tool_rates.forget(server_id)
         self.forget_callers(server_id)
-        for kept in (self.recoveries, self.errors, self.waits):
+        for kept in (self.errors, self.waits):
             kept.forget(server_id)
 
     def forget_callers(self, server_id: str) -> None:

@@ -136,7 +136,7 @@ class Source:
         inflight, waiting, healthy, unhealthy, calls, failures, circuit, ejected, limit = self.router.gauges_of(
             supervisor.record, backends, self._clock()
         )
-        recovered = self._recoveries.of(server_id).get
+        recovered = self._recoveries.of(supervisor.record).get
         restarted = (supervisor.restarts or _NO_RESTARTS).get
         is_http = supervisor.config.transport != "stdio"
         connections = self._http.clients.open_connections(server_id) if is_http else ready

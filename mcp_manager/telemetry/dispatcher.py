@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from random import random
 from typing import Any, Final
 
-from mcp_manager._core.call_path import DirectCall
+from mcp_manager._core.call_path import DirectCall, Sampler
 from mcp_manager._core.jsonrpc import ERROR, Message, scan
 from mcp_manager._core.records import Server
 from mcp_manager._core.router import Router
@@ -57,16 +57,15 @@ class TracedDispatcher(Dispatcher):
             Measures the latencies, from which it follows which calls are slow.
         """
         self._tracer = tracer
-        # Says whether the caller may be in a trace; None if no caller is.
-        self._context = tracer.context
         self._make_plainly = super().call
+        self._sampler = Sampler(self._make_plainly, self._decide, tracer.variable, asks=tracer.asks)
+        # In place of the method: in compiled code, the decision costs less than a call of a Python function.
+        self.call = self._sampler.call  # type: ignore[method-assign]
         self._ratio = ratio
         self._traces_errors = config.errors
         self._follows_parent = config.parent
         self._slow = config.slow
         self._router = router
-        # How many further calls are not traced, if no incoming trace decides.
-        self._left_out = 0
         self._draw()
         if self._slow != "off":
             self._path.watch(self._landed_slowly)
@@ -82,16 +81,16 @@ class TracedDispatcher(Dispatcher):
 
     # Before a call
 
-    def call(
+    def _decide(
         self, supervisor: Supervisor, method: str, request: Sendable, started_ns: int, deadline_ns: int
     ) -> Coroutine[Any, Any, Message]:
-        """Make a call as :meth:`Dispatcher.call`, and trace it if that is its turn."""
-        incoming = None
-        if self._context is not None and self._context():
-            incoming = self._tracer.incoming()
+        """Make a call as :meth:`Dispatcher.call`: it is traced if that is its turn, or if the trace it is in says so."""
+        incoming = self._tracer.incoming() if self._tracer.may_be_in_trace else None
         if incoming is None:
-            self._left_out -= 1
-            if self._left_out >= 0 or not self._draw():
+            if self._sampler.left_out >= 0:
+                # It was asked for a context in which there is no trace.
+                self._sampler.left_out -= 1
+            if self._sampler.left_out >= 0 or not self._draw():
                 return self._make_plainly(supervisor, method, request, started_ns, deadline_ns)
         elif not self._is_traced(incoming):
             passed_on = self._tracer.passed_on(request, incoming)
@@ -119,7 +118,7 @@ class TracedDispatcher(Dispatcher):
         return self._make_plainly(call.supervisor, call.method, call.request, call.started_ns, call.deadline_ns)
 
     async def _perhaps_traced(self, call: Call, make: _Make) -> Message:
-        incoming = self._tracer.incoming() if self._context is not None else None
+        incoming = self._tracer.incoming() if self._tracer.may_be_in_trace else None
         if random() < self._ratio if incoming is None else self._is_traced(incoming):
             return await self._traced(call, incoming, lambda call: self._watched(call, make(call)))
         if incoming is not None:
@@ -129,11 +128,11 @@ class TracedDispatcher(Dispatcher):
     def _draw(self) -> bool:
         """Draw how many calls are left out before the next that is traced; tell whether any is traced at all."""
         if self._ratio <= 0.0:
-            self._left_out = _NEVER
+            self._sampler.left_out = _NEVER
             return False
         # The numbers of calls between those that would be drawn one by one (geometric distribution).
         chance = 1.0 - random()
-        self._left_out = 0 if self._ratio >= 1.0 else int(math.log(chance) / math.log1p(-self._ratio))
+        self._sampler.left_out = 0 if self._ratio >= 1.0 else int(math.log(chance) / math.log1p(-self._ratio))
         return True
 
     def _is_traced(self, incoming: Incoming) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 from opentelemetry import trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
-from opentelemetry.context import Context
+from opentelemetry.context import Context, get_current
 
 from mcp_manager._core.call_ring import PastCall
 from mcp_manager._core.jsonrpc import ERROR, Message
@@ -31,7 +31,7 @@ from mcp_manager.protocol.trace_context import BAGGAGE, TRACEPARENT, TRACESTATE,
 from mcp_manager.telemetry import conventions as names
 from mcp_manager.telemetry.allowance import Allowance
 from mcp_manager.telemetry.places import place_of
-from mcp_manager.telemetry.propagation import Parent, current_context, given_in, parse, traceparent
+from mcp_manager.telemetry.propagation import Parent, context_variable, given_in, parse, traceparent
 from mcp_manager.transports.base import Sendable
 
 __all__ = ["CallTracer", "Incoming", "Made", "Shown", "Span", "SpanMaker", "TracedCall"]
@@ -158,8 +158,13 @@ class CallTracer:
 
     Attributes
     ----------
-    context
-        Says whether the caller may be in a trace, so that :meth:`incoming` must be asked; ``None`` if no caller is.
+    may_be_in_trace
+        Whether callers may be in a trace, so that :meth:`incoming` must be asked.
+    variable
+        The context variable that holds OpenTelemetry's context, which is empty if the caller is in no trace; ``None``
+        if another way must be asked.
+    asks
+        Whether that must be asked for every call.
     """
 
     def __init__(
@@ -179,12 +184,9 @@ class CallTracer:
         self._propagate_baggage = propagate_baggage
         self._tail = Allowance(config.tail_per_s, time.monotonic)
         self._places: dict[str, tuple[ServerConfig, dict[str, Any]]] = {}
-        self._current = current_context()
-        self.context: Callable[[], object] | None = None
-        if trace_context is not None:
-            self.context = lambda: True
-        elif application_traces:
-            self.context = self._current
+        self.may_be_in_trace = trace_context is not None or application_traces
+        self.variable = context_variable() if trace_context is None and application_traces else None
+        self.asks = self.may_be_in_trace and self.variable is None
 
     # Before a call
 
@@ -197,7 +199,7 @@ class CallTracer:
             if self._propagate_baggage and BAGGAGE in given:
                 carried = {BAGGAGE: given[BAGGAGE]}
         else:
-            context = self._current()
+            context = get_current()
             if not context:
                 return None
             parent = _parent_in(context)
@@ -273,7 +275,7 @@ class CallTracer:
         """
         try:
             ended_at_ns = time.time_ns()
-            incoming = self.incoming() if self.context is not None else None
+            incoming = self.incoming() if self.may_be_in_trace else None
             link = None if incoming is None else incoming.parent
             span = self._make_span(self._later_shown(made), None, link, ended_at_ns - (now_ns - made.started_ns))
             if span is not None:
