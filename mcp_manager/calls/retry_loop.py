@@ -23,9 +23,9 @@ from mcp_manager.calls.retry_rules import (
     pause_s,
     way_to_repeat,
 )
-from mcp_manager.calls.traced import note_event
 from mcp_manager.config import RetryConfig
 from mcp_manager.errors import CallError, SessionLostError
+from mcp_manager.runtime.current_trace import note_event
 from mcp_manager.types import CallStatus, Rejection
 
 __all__ = ["Retries"]

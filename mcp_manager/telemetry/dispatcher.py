@@ -21,9 +21,9 @@ from mcp_manager.calls.affinity import Leased
 from mcp_manager.calls.attempts import Landing
 from mcp_manager.calls.call import Call
 from mcp_manager.calls.dispatcher import Dispatcher
-from mcp_manager.calls.traced import EVENTS
 from mcp_manager.config import TracesConfig
 from mcp_manager.errors import CallError
+from mcp_manager.runtime.current_trace import CURRENT_TRACE
 from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.telemetry.tracer import CallTracer, Incoming, Made
@@ -142,14 +142,14 @@ class TracedDispatcher(Dispatcher):
         traced, call.request = self._tracer.begin(self._made(call), call.request, incoming)
         if traced is None:
             return await make(call)
-        token = EVENTS.set(traced.events)
+        token = CURRENT_TRACE.set(traced.current)
         try:
             reply = await make(call)
         except BaseException as error:
             self._tracer.end(traced, error)
             raise
         finally:
-            EVENTS.reset(token)
+            CURRENT_TRACE.reset(token)
         self._tracer.end(traced, reply)
         return reply
 
@@ -181,13 +181,13 @@ class TracedDispatcher(Dispatcher):
         try:
             super()._check_first(supervisor, method, request, now_ns)
         except CallError as error:
-            if self._traces_errors and EVENTS.get() is None and self._tracer.may_look_back():
+            if self._traces_errors and CURRENT_TRACE.get() is None and self._tracer.may_look_back():
                 self._tracer.after(self._made(Call(supervisor, method, request, now_ns, 0)), _clock(), error)
             raise
 
     async def _watched(self, call: Call, making: Coroutine[Any, Any, Message]) -> Message:
         """Make a call; make its span if it is not traced and fails or is slow."""
-        if EVENTS.get() is not None:
+        if CURRENT_TRACE.get() is not None:
             return await making
         made = self._made(call)
         try:
@@ -207,7 +207,7 @@ class TracedDispatcher(Dispatcher):
         lease, exchange = direct.lease, direct.exchange
         if (
             not self._is_slow(lease.server, now_ns - lease.started_ns, now_ns)
-            or EVENTS.get() is not None
+            or CURRENT_TRACE.get() is not None
             or exchange is None
             or not self._tracer.may_look_back()
         ):

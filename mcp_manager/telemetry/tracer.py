@@ -20,7 +20,6 @@ from mcp_manager._core.jsonrpc import ERROR, Message
 from mcp_manager._core.readings import Exemplar, note_exemplar
 from mcp_manager._core.records import Server
 from mcp_manager.calls.call_log import CallLog, FlightRecord
-from mcp_manager.calls.traced import Event
 from mcp_manager.config import ServerConfig, TracesConfig
 from mcp_manager.config.redaction import Secrets
 from mcp_manager.errors import CallError
@@ -28,6 +27,7 @@ from mcp_manager.protocol.methods import CALL_TOOL
 from mcp_manager.protocol.rpc_error import read_error
 from mcp_manager.protocol.safety import tool_of
 from mcp_manager.protocol.trace_context import BAGGAGE, TRACEPARENT, TRACESTATE, TraceContext, in_trace, read_trace
+from mcp_manager.runtime.current_trace import CurrentTrace
 from mcp_manager.telemetry import conventions as names
 from mcp_manager.telemetry.allowance import Allowance
 from mcp_manager.telemetry.places import place_of
@@ -135,7 +135,7 @@ class TracedCall(NamedTuple):
 
     span: Span
     made: Made
-    events: list[Event]
+    current: CurrentTrace
 
 
 class CallTracer:
@@ -230,7 +230,9 @@ class CallTracer:
             told[TRACESTATE] = span.trace_state
         if incoming is not None:
             told.update(incoming.carried)
-        return TracedCall(span, made, []), in_trace(request, told, replaces=True)
+        return TracedCall(span, made, CurrentTrace(span.trace_id, span.span_id, [])), in_trace(
+            request, told, replaces=True
+        )
 
     def passed_on(self, request: Sendable, incoming: Incoming) -> Sendable:
         """Return the request of a call that is not traced, with the trace that its caller is in."""
@@ -246,10 +248,10 @@ class CallTracer:
         """End the span of a call that got a reply or failed."""
         try:
             span = call.span
-            if call.events:
+            if call.current.events:
                 span.events = [
                     (event.name, event.at_ns, {} if event.error is None else {names.ERROR_TYPE: event.error})
-                    for event in call.events
+                    for event in call.current.events
                 ]
             self._conclude(span, call.made, outcome, time.time_ns())
         except Exception:

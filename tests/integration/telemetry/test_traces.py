@@ -29,6 +29,7 @@ from support.scripted import ScriptedServer
 from support.stateless_server import StatelessServer
 
 from mcp_manager import CallError, ManagerConfig, McpManager, PyMcpManager, TelemetryConfig, TracesConfig
+from mcp_manager.observe.log_format import JsonFormatter
 from mcp_manager.telemetry import conventions as names
 from mcp_manager.telemetry import spans as exporting
 
@@ -462,6 +463,23 @@ async def test_a_trace_state_that_would_be_a_header_of_its_own_is_not_sent_as_on
         (request,) = server.requests_of("tools/call")
         assert request.headers["traceparent"] == SAMPLED
         assert not {"tracestate", "x-bad"} & request.headers.keys()
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0])
+async def test_log_records_of_a_traced_call_name_its_span(ratio: float, caplog: pytest.LogCaptureFixture) -> None:
+    with Collector() as collector, ScriptedServer() as server:
+        async with McpManager(fleet(collector, ratio=ratio)) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM})
+            server.script("tools/call", faults.Status(500))
+            with pytest.raises(CallError):
+                await manager.execute_raw("a", echo("x"))
+        (span,) = spans(collector)
+        about = [each for each in caplog.records if getattr(each, "event", "") in ("fault", "flight_records")]
+        assert len(about) == 2
+        for each in about:
+            line = json.loads(JsonFormatter().format(each))
+            told = {"trace_id": span.trace_id.hex(), "span_id": span.span_id.hex()} if ratio else {}
+            assert {name: value for name, value in line.items() if name in ("trace_id", "span_id")} == told
 
 
 async def test_calls_in_every_way_are_traced() -> None:
