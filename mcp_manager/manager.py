@@ -88,7 +88,8 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
         Further client capabilities, which override those that follow from ``handlers``: ``{"sampling": {"tools":
         {}}}``.
     trace_context
-        Called for every request; returns the trace context to send along (``traceparent``, …).
+        Called for every request; returns the trace context to send along (``traceparent``, …), in ``_meta`` and header
+        fields.
     token_store, redirect_handler
         ``token_store`` keeps OAuth tokens. ``redirect_handler`` takes a user to an authorization URL and returns the
         URL that the user was redirected to.

@@ -18,10 +18,14 @@ class Event(NamedTuple):
 
 
 class CurrentTrace(NamedTuple):
-    """The span of a call under way, and what happened besides its first attempt: retries, resends and hedges."""
+    """The span of a call under way, and what happened besides its first attempt: retries, resends and hedges.
+
+    ``started_ns`` is when the call began, in nanoseconds of the monotonic clock.
+    """
 
     trace_id: int
     span_id: int
+    started_ns: int
     events: list[Event]
 
 

@@ -22,6 +22,7 @@ from mcp_manager.calls.attempts import Landing
 from mcp_manager.calls.call import Call
 from mcp_manager.calls.dispatcher import Dispatcher
 from mcp_manager.config import TracesConfig
+from mcp_manager.config.redaction import Secrets
 from mcp_manager.errors import CallError
 from mcp_manager.runtime.current_trace import CURRENT_TRACE
 from mcp_manager.servers.instance import Instance
@@ -132,14 +133,15 @@ class TracedDispatcher(Dispatcher):
             return False
         # The numbers of calls between those that would be drawn one by one (geometric distribution).
         chance = 1.0 - random()
-        self._sampler.left_out = 0 if self._ratio >= 1.0 else int(math.log(chance) / math.log1p(-self._ratio))
+        left_out = 0.0 if self._ratio >= 1.0 else math.log(chance) / math.log1p(-self._ratio)
+        self._sampler.left_out = int(min(left_out, _NEVER))
         return True
 
     def _is_traced(self, incoming: Incoming) -> bool:
         return incoming.parent.is_sampled if self._follows_parent else random() < self._ratio
 
     async def _traced(self, call: Call, incoming: Incoming | None, make: _Make) -> Message:
-        traced, call.request = self._tracer.begin(self._made(call), call.request, incoming)
+        traced, call.request = self._tracer.begin(_made(call, self._secrets_of(call)), call.request, incoming)
         if traced is None:
             return await make(call)
         token = CURRENT_TRACE.set(traced.current)
@@ -153,15 +155,12 @@ class TracedDispatcher(Dispatcher):
         self._tracer.end(traced, reply)
         return reply
 
-    def _made(self, call: Call) -> Made:
-        """Return what a span shows of a call; the caller's own credentials are among its secrets."""
+    def _secrets_of(self, call: Call) -> Secrets:
+        """Return the credentials that may stand in what a call says; the caller's own are among them."""
         template = call.supervisor.template
         if call.caller is not None:
             template = self.callers_of(call.server_id).template(template, call.caller)
-        return Made(
-            call.supervisor.record, call.supervisor.config, template.secrets, call.method, call.request.params,
-            call.started_ns,
-        )  # fmt: skip
+        return template.secrets
 
     # After a call that was not traced
 
@@ -181,25 +180,27 @@ class TracedDispatcher(Dispatcher):
         try:
             super()._check_first(supervisor, method, request, now_ns)
         except CallError as error:
-            if self._traces_errors and CURRENT_TRACE.get() is None and self._tracer.may_look_back():
-                self._tracer.after(self._made(Call(supervisor, method, request, now_ns, 0)), _clock(), error)
+            if self._traces_errors and not _has_span(now_ns) and self._tracer.may_look_back():
+                call = Call(supervisor, method, request, now_ns, 0)
+                self._tracer.after(_made(call, self._secrets_of(call)), _clock(), error)
             raise
 
     async def _watched(self, call: Call, making: Coroutine[Any, Any, Message]) -> Message:
         """Make a call; make its span if it is not traced and fails or is slow."""
-        if CURRENT_TRACE.get() is not None:
+        if _has_span(call.started_ns):
             return await making
-        made = self._made(call)
+        # Now: what is known of the caller may be gone when the call has ended.
+        secrets = self._secrets_of(call)
         try:
             reply = await making
         except CallError as error:
             if self._traces_errors and self._tracer.may_look_back():
-                self._tracer.after(made, _clock(), error)
+                self._tracer.after(_made(call, secrets), _clock(), error)
             raise
         now_ns = _clock()
-        is_slow = self._is_slow(made.server, now_ns - made.started_ns, now_ns)
+        is_slow = self._is_slow(call.supervisor.record, now_ns - call.started_ns, now_ns)
         if (is_slow or (reply.kind == ERROR and self._traces_errors)) and self._tracer.may_look_back():
-            self._tracer.after(made, now_ns, reply)
+            self._tracer.after(_made(call, secrets), now_ns, reply)
         return reply
 
     def _landed_slowly(self, direct: DirectCall, reply: Message, now_ns: int) -> None:
@@ -207,7 +208,7 @@ class TracedDispatcher(Dispatcher):
         lease, exchange = direct.lease, direct.exchange
         if (
             not self._is_slow(lease.server, now_ns - lease.started_ns, now_ns)
-            or CURRENT_TRACE.get() is not None
+            or _has_span(lease.started_ns)
             or exchange is None
             or not self._tracer.may_look_back()
         ):
@@ -233,3 +234,15 @@ class TracedDispatcher(Dispatcher):
         window = self._router.window_of(server, now_ns)
         slow_s = window.p99_s if self._slow == "p99" else window.p95_s
         return _NEVER if slow_s is None or window.count < _FEWEST_CALLS else math.ceil(slow_s * 1e9)
+
+
+def _made(call: Call, secrets: Secrets) -> Made:
+    """Return what a span shows of a call."""
+    supervisor = call.supervisor
+    return Made(supervisor.record, supervisor.config, secrets, call.method, call.request.params, call.started_ns)
+
+
+def _has_span(started_ns: int) -> bool:
+    """Tell whether the call that began then is traced: the context may be that of another, which a task has inherited."""
+    current = CURRENT_TRACE.get()
+    return current is not None and current.started_ns == started_ns

@@ -230,9 +230,8 @@ class CallTracer:
             told[TRACESTATE] = span.trace_state
         if incoming is not None:
             told.update(incoming.carried)
-        return TracedCall(span, made, CurrentTrace(span.trace_id, span.span_id, [])), in_trace(
-            request, told, replaces=True
-        )
+        current = CurrentTrace(span.trace_id, span.span_id, made.started_ns, [])
+        return TracedCall(span, made, current), in_trace(request, told, replaces=True)
 
     def passed_on(self, request: Sendable, incoming: Incoming) -> Sendable:
         """Return the request of a call that is not traced, with the trace that its caller is in."""

@@ -30,6 +30,7 @@ from support.stateless_server import StatelessServer
 
 from mcp_manager import CallError, ManagerConfig, McpManager, PyMcpManager, TelemetryConfig, TracesConfig
 from mcp_manager.observe.log_format import JsonFormatter
+from mcp_manager.runtime.current_trace import CURRENT_TRACE, CurrentTrace
 from mcp_manager.telemetry import conventions as names
 from mcp_manager.telemetry import spans as exporting
 
@@ -230,6 +231,20 @@ async def test_failed_calls_are_traced_after_the_fact() -> None:
         assert told[names.ERROR_TYPE] == told[names.STATUS_CODE] == "-32601"
         assert refused.status.code == Status.STATUS_CODE_ERROR
         assert attributes(late)[names.ERROR_TYPE] == "timeout"
+
+
+async def test_a_call_that_fails_in_a_task_of_a_traced_call_has_a_span_of_its_own() -> None:
+    with Collector() as collector, ScriptedServer() as server:
+        async with McpManager(fleet(collector)) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM})
+            # As in a task that a traced call has started, in the callback for its progress, say.
+            token = CURRENT_TRACE.set(CurrentTrace(TRACE, PARENT, 1, []))
+            try:
+                await manager.execute_raw("a", b'{"method":"no/such"}')
+            finally:
+                CURRENT_TRACE.reset(token)
+        (span,) = spans(collector)
+        assert span.name == "no/such"
 
 
 async def test_no_more_traces_are_made_after_the_fact_than_allowed() -> None:
