@@ -109,6 +109,7 @@ async def test_counts_of_a_server_that_drains_are_exported_once(temporality: str
             await manager.deploy("a", config)
             for _ in range(20):
                 await manager.execute_raw("a", echo("x"))
+            await collector.wait_until(lambda: totals(collector, temporality) == 20)
             hold = faults.Hold()
             server.script("tools/call", hold)
             slow = asyncio.create_task(manager.execute_raw("a", echo("x"), timeout=30))
