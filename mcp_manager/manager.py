@@ -30,7 +30,6 @@ from mcp_manager.health import HealthMonitor
 from mcp_manager.observe.observation import Observation
 from mcp_manager.observe.views import Judge
 from mcp_manager.protocol.capabilities import elicitation_modes, handshake_capabilities
-from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.error_codes import INVALID_PARAMS
 from mcp_manager.protocol.methods import ELICIT, ELICITATION_COMPLETE, TOOLS_CHANGED, is_notification
 from mcp_manager.protocol.request import (
@@ -41,6 +40,7 @@ from mcp_manager.protocol.request import (
     invalid_request,
 )
 from mcp_manager.protocol.safety import tool_of
+from mcp_manager.protocol.trace_context import TraceContext
 from mcp_manager.runtime.background import background_task, finish
 from mcp_manager.runtime.forks import tell_of_forks
 from mcp_manager.runtime.phase import Lifetime, Phase, not_running
@@ -87,7 +87,8 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
         Further client capabilities, which override those that follow from ``handlers``: ``{"sampling": {"tools":
         {}}}``.
     trace_context
-        Called for every request; returns the trace context to send along (``traceparent``, …).
+        Called for every request; returns the trace context to send along (``traceparent``, …), in ``_meta`` and header
+        fields.
     token_store, redirect_handler
         ``token_store`` keeps OAuth tokens. ``redirect_handler`` takes a user to an authorization URL and returns the
         URL that the user was redirected to.
@@ -431,13 +432,16 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
     def _supervisor_of(self, server_id: str) -> Supervisor:
         return self._fleet.supervisor_of(server_id)
 
-    def _removed(self, server_id: str) -> None:
+    def _removed(self, supervisor: Supervisor) -> None:
         # Another server may have the id before this one has ended.
+        server_id = supervisor.server_id
+        self._telemetry.removed(supervisor)
         self._url_elicitations.forget(server_id)
         self._dispatcher.forget_callers(server_id)
 
     def _ended(self, supervisor: Supervisor, is_gone: bool) -> None:
-        self._telemetry.removed(supervisor)
+        self._telemetry.ended(supervisor)
+        self._dispatcher.recoveries.forget(supervisor.record)
         if not is_gone:
             return
         server_id = supervisor.server_id

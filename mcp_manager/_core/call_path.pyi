@@ -6,6 +6,7 @@ Everything else is left to the Python call path.
 
 import asyncio
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, Never, Protocol, Self, final
 
 from mcp_manager._core.call_ring import CallRing
@@ -91,6 +92,10 @@ class DirectCall:
         """The lease, which may be a rejection."""
 
     @property
+    def method(self) -> str | None:
+        """The method; ``None`` if nothing was sent yet."""
+
+    @property
     def exchange(self) -> Exchange | None:
         """What was sent; ``None`` if nothing was sent yet."""
 
@@ -166,3 +171,53 @@ class CallPath:
         ValueError
             :meth:`begin` sent nothing.
         """
+
+    def watch(self, on_slow: Callable[[DirectCall, Message, int], object]) -> None:
+        """Call ``on_slow`` for every slow call that :meth:`land` settles, and as long as it is not known what is slow.
+
+        It gets the call, its result, and when it ended by the clock; it must not raise.
+        """
+
+    def slow_ns(self, server: Server) -> int | None:
+        """Return from how many nanoseconds on a server's calls are slow; ``None`` if that is to be measured."""
+
+    def set_slow(self, server: Server, slow_ns: int) -> None:
+        """Set from how many nanoseconds on a server's calls are slow, until :meth:`measure_again`."""
+
+    def measure_again(self) -> None:
+        """Forget from when on calls are slow, for all servers."""
+
+@final
+class Sampler:
+    """Pass calls on, and every now and then one to a function that decides whether it is traced.
+
+    Parameters
+    ----------
+    make
+        Makes a call: its arguments are those of :meth:`call`.
+    decide
+        Gets a call in the place of ``make``, if ``left_out`` has run out or its caller may be in a trace.
+    variable
+        A context variable that holds a mapping: while that is not empty, the caller may be in a trace. Its default
+        counts as empty.
+    asks
+        Whether every caller may be in a trace.
+
+    Attributes
+    ----------
+    left_out
+        How many further calls of callers in no trace are passed on; ``decide`` must set it.
+    """
+
+    left_out: int
+
+    def __new__(
+        cls,
+        make: Callable[..., Any],
+        decide: Callable[..., Any],
+        variable: ContextVar[Any] | None = None,
+        *,
+        asks: bool = False,
+    ) -> Self: ...
+    def call(self, supervisor: Any, method: str, request: Any, started_ns: int, deadline_ns: int) -> Any:
+        """Pass a call on; return what the function returns that gets it."""

@@ -4,6 +4,7 @@ The first leases a backend and sends the request over an idle wire; the second c
 """
 
 cimport cython
+from cpython.contextvars cimport PyContextVar_CheckExact, get_value_no_default
 from libc.stdint cimport int64_t, uint64_t
 
 from mcp_manager._core.balancing cimport LIMITED
@@ -97,7 +98,7 @@ cdef class DirectCall:
     cdef readonly object future
     cdef Channel channel
     cdef Wire wire
-    cdef str method
+    cdef readonly str method
 
     def __init__(self):
         raise TypeError("a DirectCall comes from CallPath.begin()")
@@ -120,8 +121,13 @@ cdef class CallPath:
     cdef object clock
     cdef uint64_t random
     cdef CallRing ring
+    # Called with slow calls; None unless they are watched for.
+    cdef object on_slow
+    # Counts the measurements of when calls are slow, from 1 on: earlier ones are not valid any more.
+    cdef uint64_t slow_epoch
 
     def __cinit__(self, Router router not None, clock, uint64_t seed, CallRing ring=None):
+        self.slow_epoch = 1
         self.router = router
         self.clock = clock
         self.random = seed
@@ -241,7 +247,53 @@ cdef class CallPath:
                 lease.server.server_id, direct.method, direct.channel.label, lease.started_ns, now_ns,
                 lease.backend.inflight, lease.backend.circuit.state, status,
             )
+        if self.on_slow is not None and (
+            lease.server.slow_epoch != self.slow_epoch or now_ns - lease.started_ns >= lease.server.slow_ns
+        ):
+            self.on_slow(direct, reply, now_ns)
         return 0
+
+    def watch(self, on_slow not None):
+        self.on_slow = on_slow
+
+    def slow_ns(self, Server server not None):
+        return server.slow_ns if server.slow_epoch == self.slow_epoch else None
+
+    def set_slow(self, Server server not None, int64_t slow_ns):
+        server.slow_ns = slow_ns
+        server.slow_epoch = self.slow_epoch
+
+    def measure_again(self):
+        self.slow_epoch += 1
+
+
+@cython.final
+cdef class Sampler:
+    cdef object make
+    cdef object decide
+    cdef object variable
+    cdef bint asks
+    cdef public int64_t left_out
+
+    def __cinit__(self, make not None, decide not None, variable=None, *, bint asks=False):
+        if variable is not None and not PyContextVar_CheckExact(variable):
+            raise TypeError("variable must be a ContextVar")
+        self.make = make
+        self.decide = decide
+        self.variable = variable
+        self.asks = asks
+
+    def call(self, supervisor, method, request, started_ns, deadline_ns):
+        if self.variable is not None:
+            context = get_value_no_default(self.variable, None)
+            if context is not None and len(context) > 0:
+                return self.decide(supervisor, method, request, started_ns, deadline_ns)
+        elif self.asks:
+            return self.decide(supervisor, method, request, started_ns, deadline_ns)
+        self.left_out -= 1
+        if self.left_out < 0:
+            return self.decide(supervisor, method, request, started_ns, deadline_ns)
+        return self.make(supervisor, method, request, started_ns, deadline_ns)
 
 
 seal(DirectCall)

@@ -22,6 +22,8 @@ cdef class Exchange
 cdef class Request:
     cdef readonly bytes method
     cdef readonly bytes params
+    cdef readonly bytes meta
+    cdef readonly bytes fields
     cpdef Exchange exchange(self, int64_t request_id, int64_t deadline_ns)
 
 

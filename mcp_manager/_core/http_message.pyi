@@ -102,9 +102,21 @@ class Request:
         The method as a JSON string, quotes included.
     params
         The params as JSON; ``None`` omits them.
+    meta
+        Members that ``_meta`` gets, as JSON without brackets; ``None`` for none. The params must be an object without
+        ``_meta``, or ``None``.
+    fields
+        Header fields for this request only, each with its line end; ``None`` for none.
+
+    Raises
+    ------
+    ValueError
+        There is ``meta``, and the params are not an object.
     """
 
-    def __new__(cls, method: bytes, params: bytes | None) -> Self: ...
+    def __new__(
+        cls, method: bytes, params: bytes | None, meta: bytes | None = None, fields: bytes | None = None
+    ) -> Self: ...
     @property
     def method(self) -> bytes:
         """The method as a JSON string."""
@@ -112,6 +124,14 @@ class Request:
     @property
     def params(self) -> bytes | None:
         """The params as JSON."""
+
+    @property
+    def meta(self) -> bytes | None:
+        """Members that ``_meta`` gets."""
+
+    @property
+    def fields(self) -> bytes | None:
+        """Header fields for this request only."""
 
     def exchange(self, request_id: int, deadline_ns: int) -> Exchange:
         """Build the JSON-RPC request with this id, ready to be sent."""

@@ -5,9 +5,10 @@ from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 
+from mcp_manager._core.json_text cimport skip_space
 from mcp_manager._core.sealing cimport seal
 
 cdef extern from "Python.h":
@@ -111,17 +112,43 @@ cdef class WireReply:
 @cython.final
 @cython.freelist(64)
 cdef class Request:
-    def __cinit__(self, bytes method not None, bytes params):
+    def __cinit__(self, bytes method not None, bytes params, bytes meta=None, bytes fields=None):
+        if meta is not None and params is not None and not params.startswith(b"{"):
+            raise ValueError("only params that are an object have room for meta")
         self.method = method
         self.params = params
+        self.meta = meta
+        self.fields = fields
 
     cpdef Exchange exchange(self, int64_t request_id, int64_t deadline_ns):
         cdef const char* params = NULL if self.params is None else PyBytes_AS_STRING(self.params)
         cdef Py_ssize_t size = 0 if self.params is None else PyBytes_GET_SIZE(self.params)
-        return make_exchange(
-            PyBytes_AS_STRING(self.method), PyBytes_GET_SIZE(self.method), NULL, 0, params, size,
-            request_id, deadline_ns,
-        )
+        cdef Exchange exchange
+        cdef bytes opening
+        if self.meta is None:
+            exchange = make_exchange(
+                PyBytes_AS_STRING(self.method), PyBytes_GET_SIZE(self.method), NULL, 0, params, size,
+                request_id, deadline_ns,
+            )
+        else:
+            opening = b'{"_meta":{' + self.meta + b"}"
+            if params is NULL:
+                params = <const char*> b"{}"
+                size = 2
+            if not is_empty(params + 1, size - 1):
+                opening += b","
+            exchange = make_exchange(
+                PyBytes_AS_STRING(self.method), PyBytes_GET_SIZE(self.method),
+                PyBytes_AS_STRING(opening), PyBytes_GET_SIZE(opening), params + 1, size - 1, request_id, deadline_ns,
+            )
+        exchange.fields = self.fields
+        return exchange
+
+
+cdef inline bint is_empty(const char* members, Py_ssize_t size) noexcept:
+    """Return whether an object has no members; the text is what follows its opening bracket."""
+    cdef Py_ssize_t at = skip_space(<const uint8_t*> members, 0, size)
+    return at < size and members[at] == 0x7D
 
 
 cdef Exchange make_exchange(

@@ -4,6 +4,7 @@ from typing import Final, NamedTuple
 
 from mcp_manager._core.call_ring import CallRing, PastCall
 from mcp_manager._core.records import Server
+from mcp_manager._core.tool_table import ToolTable
 
 INFINITE_BOUND: Final[int]
 """The exponent that stands for the bound of the last bucket, which has none."""
@@ -64,11 +65,33 @@ class Operation(NamedTuple):
         The calls that ended, rejected picks included, by ``CallStatus``.
     durations
         How long the measured ones took; see :class:`~mcp_manager._core.snapshots.MethodCounts`.
+    exemplars
+        As :func:`exemplars` returns them.
     """
 
     method: str
     statuses: tuple[int, ...]
     durations: Distribution
+    exemplars: dict[int, Exemplar]
+
+class ToolOperation(NamedTuple):
+    """The calls of one tool since it has its place in the table of tools.
+
+    Attributes
+    ----------
+    tool
+        The tool.
+    place
+        Tells this stay of the tool in the table from earlier and later ones.
+    statuses, durations, exemplars
+        As for :class:`Operation`; all are among those of ``tools/call``.
+    """
+
+    tool: str
+    place: tuple[int, int]
+    statuses: tuple[int, ...]
+    durations: Distribution
+    exemplars: dict[int, Exemplar]
 
 def operations(server: Server) -> list[Operation]:
     """Return the calls of a server by method, as :meth:`Router.server` returns the server."""
@@ -96,6 +119,9 @@ def exemplars(server: Server, method: str) -> dict[int, Exemplar]:
 
 def tool_exemplars(server: Server, tool: str) -> dict[int, Exemplar]:
     """Return the exemplars of a tool of a server, as :func:`exemplars`."""
+
+def tool_operations(table: ToolTable, server: Server) -> list[ToolOperation]:
+    """Return the calls of a server's tools that have a place in the table: the other ones are left out."""
 
 def probes(server: Server) -> tuple[int, int]:
     """Return how many health probes of a server succeeded and failed."""

@@ -1,12 +1,13 @@
 """Readings of the core's records for exporters: latencies in OpenTelemetry's layout, and single past calls."""
 
+from cpython.object cimport PyObject
 from libc.math cimport ldexp
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t, uint32_t
 
 from mcp_manager._core.call_ring cimport CallRing, Entry
-from mcp_manager._core.histogram cimport OCTAVES, Buckets, buckets_below
+from mcp_manager._core.histogram cimport OCTAVES, Buckets
 from mcp_manager._core.records cimport STATUSES, Series, Server
-from mcp_manager._core.tool_table cimport OTHER_TOOLS
+from mcp_manager._core.tool_table cimport OTHER_TOOL, OTHER_TOOLS, ToolEntry, ToolTable, tools_of
 
 from typing import NamedTuple
 
@@ -45,6 +46,15 @@ class Operation(NamedTuple):
     method: str
     statuses: tuple
     durations: Distribution
+    exemplars: dict
+
+
+class ToolOperation(NamedTuple):
+    tool: str
+    place: tuple
+    statuses: tuple
+    durations: Distribution
+    exemplars: dict
 
 
 cdef object distribution(Buckets* buckets):
@@ -96,6 +106,7 @@ cdef object operation(str method, Series series):
         method,
         tuple([series.counts[status] for status in range(STATUSES)]),
         distribution(&series.latency.buckets),
+        {} if series.exemplars is None else dict(series.exemplars),
     )
 
 
@@ -121,13 +132,16 @@ cdef int bound_above(int64_t value_ns) noexcept:
 
 cdef bint has_counted(const Buckets* buckets, int exponent) noexcept:
     """Return whether a histogram has a duration in the bucket with this bound."""
-    cdef uint64_t[HIGHEST_BOUND - LOWEST_BOUND + 1] below
-    buckets_below(buckets, LOWEST_BOUND, HIGHEST_BOUND, below)
-    if exponent == LOWEST_BOUND:
-        return below[0] > 0
+    cdef int octave
     if exponent == NO_BOUND:
-        return buckets.count > below[HIGHEST_BOUND - LOWEST_BOUND]
-    return below[exponent - LOWEST_BOUND] > below[exponent - LOWEST_BOUND - 1]
+        return buckets.overflow > 0
+    if exponent > LOWEST_BOUND:
+        # An octave has a page from its first duration on.
+        return buckets.pages[exponent - 1 - LOWEST_EXPONENT] is not NULL
+    for octave in range(LOWEST_BOUND - LOWEST_EXPONENT):
+        if buckets.pages[octave] is not NULL:
+            return True
+    return buckets.underflow > 0
 
 
 cdef Series known_series(Server server, str method):
@@ -159,6 +173,26 @@ def exemplars(Server server not None, str method not None):
 
 def tool_exemplars(Server server not None, str tool not None):
     return {} if server.tool_exemplars is None else dict(server.tool_exemplars.get(tool, ()))
+
+
+def tool_operations(ToolTable table not None, Server server not None):
+    cdef list found = []
+    cdef ToolEntry* entry
+    for tool, number in tools_of(table, server):
+        if number == OTHER_TOOL:
+            continue
+        entry = &table.entries[<int> number]
+        if entry.name is not <PyObject*> tool or entry.server is not <PyObject*> server:
+            # It has just lost its place.
+            continue
+        found.append(ToolOperation(
+            tool,
+            (number, entry.serial),
+            tuple([entry.kept.counts[status] for status in range(STATUSES)]),
+            distribution(&entry.kept.latency),
+            tool_exemplars(server, tool),
+        ))
+    return found
 
 
 def probes(Server server not None):

@@ -131,6 +131,9 @@ cdef class Server(Pool):
     cdef dict tool_exemplars
     # Whether it was removed: its tools get no places any more, since nothing would take these away again.
     cdef bint is_forgotten
+    # From how many nanoseconds on a call is slow, and by which measurement; see CallPath.watch().
+    cdef int64_t slow_ns
+    cdef uint64_t slow_epoch
     # The calls of tools that have no place in the table; NULL until the first.
     cdef ToolCounts* other_tools
     # Its id as a label of metrics, and when it was deployed, in seconds since 1970.
@@ -184,7 +187,7 @@ cdef class Backend:
 
 cdef class Lease:
     cdef readonly Backend backend
-    cdef Server server
+    cdef readonly Server server
     cdef Series series
     cdef readonly int64_t started_ns
     cdef readonly int64_t retry_after_ns

@@ -294,6 +294,10 @@ class Lease:
         """The payload of the chosen backend; ``None`` if the pick was rejected."""
 
     @property
+    def server(self) -> Server:
+        """The server."""
+
+    @property
     def server_id(self) -> str:
         """The id of the server."""
 

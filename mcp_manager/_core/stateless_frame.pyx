@@ -39,6 +39,9 @@ cdef class StatelessFrame:
     cdef Exchange frame(self, request, int64_t request_id, int64_t deadline_ns):
         cdef bytes method, params, lines, member
         cdef bytes data = None
+        cdef bytes opening = self.opening
+        cdef bytes fields = None
+        cdef Exchange exchange
         cdef const uint8_t* text
         cdef Py_ssize_t at, end
         cdef Range name
@@ -47,6 +50,10 @@ cdef class StatelessFrame:
             params = (<Request> request).params
             if params is None:
                 return None
+            if (<Request> request).meta is not None:
+                # In place of the brackets that end the opening, and of the comma that follows it.
+                opening = b'%b,%b},' % (opening[:PyBytes_GET_SIZE(opening) - 2], (<Request> request).meta)
+            fields = (<Request> request).fields
             data = params
             at = 0
             end = PyBytes_GET_SIZE(data)
@@ -74,9 +81,12 @@ cdef class StatelessFrame:
             tool = PyUnicode_DecodeASCII(<const char*> text + name.start, name.end - name.start, NULL)
             if tool in self.mirrored:
                 return None
-        return assembled(
-            method, lines, self.opening, <const char*> text, at, end, name, request_id, deadline_ns
+        exchange = assembled(
+            method, lines, opening, <const char*> text, at, end, name, request_id, deadline_ns
         )
+        if fields is not None:
+            exchange.fields += fields
+        return exchange
 
 
 cdef Exchange assembled(

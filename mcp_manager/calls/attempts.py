@@ -19,7 +19,6 @@ from mcp_manager.calls.call_log import CallLog
 from mcp_manager.calls.error_counts import CallErrors
 from mcp_manager.calls.latencies import Latencies
 from mcp_manager.calls.recovery_counts import Recoveries
-from mcp_manager.calls.traced import note_event
 from mcp_manager.config import ManagerConfig
 from mcp_manager.errors import (
     AuthError,
@@ -38,6 +37,7 @@ from mcp_manager.outcomes import classify_error, classify_rpc_error
 from mcp_manager.protocol.methods import CALL_TOOL
 from mcp_manager.protocol.request import encode_method
 from mcp_manager.protocol.safety import tool_of
+from mcp_manager.runtime.current_trace import note_event
 from mcp_manager.runtime.loop_lag import LATE_HINT
 from mcp_manager.servers.caller_sessions import CallerSessions, Checkout
 from mcp_manager.servers.instance import Instance
@@ -288,7 +288,7 @@ class Attempts:
                 instance.lose(session, lost)
                 raise lost
             call.tries = 2
-            self.recoveries.count(call.server_id, "retry")
+            self.recoveries.count(call.supervisor.record, "retry")
             note_event("resend", lost)
             reply = await instance.call_again(session, lost, call.request, call.deadline_ns, call.progress)
         finally:

@@ -20,6 +20,7 @@ from mcp_manager.outcomes import classify_error
 from mcp_manager.protocol.methods import CALL_TOOL
 from mcp_manager.protocol.revisions import STATELESS_REVISIONS
 from mcp_manager.protocol.safety import tool_of
+from mcp_manager.runtime.current_trace import trace_ids
 from mcp_manager.servers.instance import Instance
 from mcp_manager.types import CallStatus, CircuitState, Rejection
 
@@ -281,7 +282,13 @@ class CallLog:
             what,
             msgspec.json.encode(self._last_of(server_id)).decode(),
             f" ({left_out} earlier reports were omitted)" if left_out else "",
-            extra={"event": "flight_records", "server_id": server_id, "reason": what, "left_out": left_out},
+            extra={
+                "event": "flight_records",
+                "server_id": server_id,
+                "reason": what,
+                "left_out": left_out,
+                **trace_ids(),
+            },
         )
 
     def _last_of(self, server_id: str) -> list[FlightRecord]:

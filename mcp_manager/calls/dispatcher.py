@@ -68,9 +68,9 @@ class Dispatcher:
         *,
         config: ManagerConfig = _DEFAULTS,
     ) -> None:
-        path = CallPath(router, clock, getrandbits(64), log.ring)
-        self._begin = path.begin
-        self._land = path.land
+        self._path = CallPath(router, clock, getrandbits(64), log.ring)
+        self._begin = self._path.begin
+        self._land = self._path.land
         self._tool_rates = ToolRates(router)
         self._access = ToolAccess()
         self._attempts = Attempts(router, monitor, clock, log, affinity, config)
@@ -119,14 +119,14 @@ class Dispatcher:
         """
         if supervisor.tool_checks is not None:
             if method == LIST_TOOLS:
-                return await self._make_checked(Call(supervisor, method, request, started_ns, deadline_ns))
-            self._check_tool(supervisor, method, request, started_ns)
+                return await self._make_list(Call(supervisor, method, request, started_ns, deadline_ns))
+            self._check_first(supervisor, method, request, started_ns)
         may_go_direct = method not in KEPT_BY_SESSION
         direct = self._begin(supervisor.record, method, request if may_go_direct else None, started_ns, deadline_ns)
         future = direct.future
         if future is None:
             call = Call(supervisor, method, request, started_ns, deadline_ns)
-            return await self._make_leased(call, Leased(direct.lease))
+            return await self._make_unsent(call, Leased(direct.lease))
         answer: Any
         try:
             answer = await future
@@ -214,6 +214,10 @@ class Dispatcher:
         self._fallbacks.keep(call, reply)
         return reply
 
+    # Where `call` alone goes on, for a dispatcher that looks at its calls.
+    _make_list = _make_checked
+    _make_unsent = _make_leased
+
     async def _recover(self, call: Call, lease: Lease | None, error: CallError) -> Message:
         """Recover a call whose first attempt has failed: return the reply of a retry, or else a fallback."""
         try:
@@ -225,7 +229,7 @@ class Dispatcher:
             if found is None:
                 raise
             answer, kind = found
-            self.recoveries.count(call.server_id, kind)
+            self.recoveries.count(call.supervisor.record, kind)
             return answer
         self._fallbacks.keep(call, reply)
         return reply
@@ -258,12 +262,14 @@ class Dispatcher:
         if tool is not None:
             self._tool_rates.take(supervisor, method, tool, now_ns)
 
+    _check_first = _check_tool
+
     def forget(self, server_id: str) -> None:
-        """Forget the tools, rates and counts of a server that was removed."""
+        """Forget the tools, rates and counts of an id that no server has any more."""
         self._access.forget(server_id)
         self._tool_rates.forget(server_id)
         self.forget_callers(server_id)
-        for kept in (self.recoveries, self.errors, self.waits):
+        for kept in (self.errors, self.waits):
             kept.forget(server_id)
 
     def forget_callers(self, server_id: str) -> None:

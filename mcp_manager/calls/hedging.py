@@ -16,11 +16,11 @@ from mcp_manager.calls.attempts import Attempts
 from mcp_manager.calls.availability import has_other
 from mcp_manager.calls.call import Call
 from mcp_manager.calls.retry_rules import cover_all_attempts, may_be_repeated
-from mcp_manager.calls.traced import note_event
 from mcp_manager.config import HedgeConfig
 from mcp_manager.errors import CallError
 from mcp_manager.protocol.safety import CONTENT, LISTS
 from mcp_manager.runtime.background import background_task, read_failure
+from mcp_manager.runtime.current_trace import note_event
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.types import CallStatus, Outcome
 
@@ -157,7 +157,7 @@ class HedgedCalls:
             if not first.done() or (isinstance(failure, CallError) and may_be_repeated(failure, is_safe)):
                 hedge = self._lease(call, lease)
                 if hedge is not None:
-                    self._attempts.recoveries.count(server_id, "hedge")
+                    self._attempts.recoveries.count(call.supervisor.record, "hedge")
                     note_event("hedge", failure)
                     leases.append(hedge)
                     tasks.append(background_task(self._attempts.carry(call.hedged(), Leased(hedge)), "hedge"))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Literal
 
+from mcp_manager._core.records import Server
+
 __all__ = ["Recoveries", "Recovery"]
 
 Recovery = Literal["retry", "hedge", "server", "stale", "static"]
@@ -14,20 +16,23 @@ _NONE: Final[Mapping[Recovery, int]] = {}
 
 
 class Recoveries:
-    """Count recoveries by server and kind; a server without any takes no memory."""
+    """Count recoveries by server and kind; a server without any takes no memory.
+
+    Servers are the router's records: another server may have the id before one has ended.
+    """
 
     def __init__(self) -> None:
-        self._counts: dict[str, dict[Recovery, int]] = {}
+        self._counts: dict[Server, dict[Recovery, int]] = {}
 
-    def count(self, server_id: str, recovery: Recovery) -> None:
+    def count(self, server: Server, recovery: Recovery) -> None:
         """Add one to the count of a server and kind."""
-        counts = self._counts.setdefault(server_id, {})
+        counts = self._counts.setdefault(server, {})
         counts[recovery] = counts.get(recovery, 0) + 1
 
-    def of(self, server_id: str) -> Mapping[Recovery, int]:
+    def of(self, server: Server) -> Mapping[Recovery, int]:
         """Return a server's counts by kind; kinds without any are missing."""
-        return self._counts.get(server_id, _NONE)
+        return self._counts.get(server, _NONE)
 
-    def forget(self, server_id: str) -> None:
-        """Forget the counts of a server that was removed."""
-        self._counts.pop(server_id, None)
+    def forget(self, server: Server) -> None:
+        """Forget the counts of a server that has ended."""
+        self._counts.pop(server, None)

@@ -23,9 +23,9 @@ from mcp_manager.calls.retry_rules import (
     pause_s,
     way_to_repeat,
 )
-from mcp_manager.calls.traced import note_event
 from mcp_manager.config import RetryConfig
 from mcp_manager.errors import CallError, DeadlineExceededError, SessionLostError
+from mcp_manager.runtime.current_trace import note_event
 from mcp_manager.types import CallStatus, Rejection
 
 __all__ = ["Retries"]
@@ -92,7 +92,7 @@ class Retries:
                 call.attempts, call.may_resend = attempts, attempts + 1 < config.attempts
                 try:
                     leased = await self._attempts.admitted(call, leased, choice)
-                    self._attempts.recoveries.count(call.server_id, "retry")
+                    self._attempts.recoveries.count(call.supervisor.record, "retry")
                     note_event("retry", error)
                     return await self._attempts.carry(call, leased), leased.lease
                 except CallError as failure:

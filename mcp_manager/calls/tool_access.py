@@ -23,6 +23,7 @@ from mcp_manager.protocol.tool_rules import (
     unmatched,
 )
 from mcp_manager.results.large_results import limits_for
+from mcp_manager.runtime.current_trace import trace_ids
 from mcp_manager.servers.supervisor import Supervisor
 
 __all__ = ["ToolAccess"]
@@ -139,7 +140,7 @@ class ToolAccess:
             if coverage.patterns:
                 text = await asyncio.to_thread(_described, coverage)
                 masked = call.supervisor.template.secrets.masked(text)
-                _log.warning("server %r: %s", server_id, masked, extra={"server_id": server_id})
+                _log.warning("server %r: %s", server_id, masked, extra={"server_id": server_id, **trace_ids()})
 
 
 def _rules_of(supervisor: Supervisor) -> ToolRules | None:

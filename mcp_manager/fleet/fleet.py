@@ -67,7 +67,7 @@ class Fleet:
     monitor
         Probes and judges the servers.
     on_removed
-        Called with the id of a server that was removed, before its calls under way end.
+        Called with a server that is removed, before the router forgets it and its calls under way end.
     on_ended
         ``on_ended(supervisor, is_gone)`` is called once a removed server has ended; ``is_gone`` tells that no other
         server has its id.
@@ -91,7 +91,7 @@ class Fleet:
         assembly: Assembly,
         router: Router,
         monitor: HealthMonitor,
-        on_removed: Callable[[str], None],
+        on_removed: Callable[[Supervisor], None],
         on_ended: Callable[[Supervisor, bool], None],
         clock: Callable[[], int],
     ) -> None:
@@ -358,10 +358,10 @@ class Fleet:
     async def _remove(self, server_id: str, supervisor: Supervisor, grace_s: float) -> None:
         del self.servers[server_id]
         self.index.remove(server_id)
+        self._on_removed(supervisor)
         self._router.remove_server(server_id)
         self._monitor.server_removed(supervisor)
         self.events.tell(ServerUndeployed(server_id=server_id))
-        self._on_removed(server_id)
         try:
             await self._end(supervisor, grace_s)
         finally:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -13,12 +12,7 @@ from mcp_manager.protocol.handshake import ClientIdentity
 from mcp_manager.protocol.header_values import header_line
 from mcp_manager.protocol.methods import NAME_MEMBER
 
-__all__ = ["Envelope", "TraceContext", "read_trace", "with_trace"]
-
-_log = logging.getLogger(__name__)
-
-TraceContext = Callable[[], Mapping[str, str]]
-"""Returns the trace context of the current request (W3C: ``traceparent``, ``tracestate``, ``baggage``)."""
+__all__ = ["Envelope", "has_envelope"]
 
 _VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
 _CLIENT_KEY: Final = "io.modelcontextprotocol/clientInfo"
@@ -26,6 +20,7 @@ _CAPABILITIES_KEY: Final = "io.modelcontextprotocol/clientCapabilities"
 _LOG_LEVEL_KEY: Final = "io.modelcontextprotocol/logLevel"
 _META_MEMBER: Final = b'"_meta"'
 _MAX_KEPT_LINES: Final = 1024
+_METHOD_FIELD: Final = b"Mcp-Method: "
 
 _params_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _meta_decoder = msgspec.json.Decoder(dict[str, Any])
@@ -62,14 +57,11 @@ class Envelope:
         The client's identity and capabilities.
     revision
         The revision that every request names.
-    trace_context
-        Called for every request; the members of its result are added to ``_meta``.
     """
 
-    def __init__(self, client: ClientIdentity, revision: str, trace_context: TraceContext | None = None) -> None:
+    def __init__(self, client: ClientIdentity, revision: str) -> None:
         self.revision = revision
         self._client = client
-        self._trace_context = trace_context
         self._meta: dict[str, Any] = {
             _VERSION_KEY: revision,
             _CLIENT_KEY: {"name": client.name, "version": client.version},
@@ -80,7 +72,7 @@ class Envelope:
 
     def in_revision(self, revision: str) -> Envelope:
         """Return an envelope for another revision, otherwise equal."""
-        other = Envelope(self._client, revision, self._trace_context)
+        other = Envelope(self._client, revision)
         other.set_log_level(self._meta.get(_LOG_LEVEL_KEY))
         return other
 
@@ -91,19 +83,25 @@ class Envelope:
             self._meta[_LOG_LEVEL_KEY] = level
         self._render()
 
-    def params(self, params: bytes | None) -> bytes:
+    def params(self, params: bytes | None, more: bytes | None = None) -> bytes:
         """Return params with the required members added to ``_meta``; the caller's own members are kept.
+
+        Parameters
+        ----------
+        params
+            The params.
+        more
+            Further members of ``_meta``, as JSON without brackets.
 
         Raises
         ------
         InvalidRequestError
             The params or their ``_meta`` are not an object, as this revision requires.
         """
-        trace = None if self._trace_context is None else read_trace(self._trace_context)
         if params is None:
             params = b"{}"
-        if trace or _META_MEMBER in params or b"\\u" in params:
-            return self._merged(params, trace or {})
+        if more is not None or _META_MEMBER in params or b"\\u" in params:
+            return self._merged(params, b"{%b}" % (more or b""))
         if params.startswith(b'{"'):
             return self._opening_more + params[1:]
         at = params.find(b"{")
@@ -144,7 +142,7 @@ class Envelope:
         self.opening = b'{"_meta":' + msgspec.json.encode(self._meta)
         self._opening_more = self.opening + b","
 
-    def _merged(self, params: bytes, trace: Mapping[str, str]) -> bytes:
+    def _merged(self, params: bytes, more: bytes) -> bytes:
         try:
             members = _params_decoder.decode(params)
         except (msgspec.DecodeError, RecursionError):
@@ -154,32 +152,13 @@ class Envelope:
         except (msgspec.DecodeError, RecursionError):
             raise _no_object("params._meta") from None
         # The caller's members take precedence, except for the revision, which must equal the header.
-        meta = {**self._meta, **trace, **given, _VERSION_KEY: self.revision}
+        meta = {**self._meta, **_meta_decoder.decode(more), **given, _VERSION_KEY: self.revision}
         return msgspec.json.encode({"_meta": meta, **members})
 
 
-def read_trace(trace_context: TraceContext) -> Mapping[str, str]:
-    """Return the trace context of a request; empty if the callback fails."""
-    try:
-        return msgspec.convert(trace_context(), dict[str, str])
-    except Exception:
-        # The callback is user code, and its failure must not fail the call.
-        _log.exception("trace_context failed; the request is sent without it")
-        return {}
-
-
-def with_trace(params: bytes | None, trace: Mapping[str, str]) -> bytes | None:
-    """Add a trace context to the ``_meta`` of handshake-era params; the caller's members take precedence.
-
-    Params that are an array, or whose ``_meta`` is not an object, are returned unchanged.
-    """
-    given = params or b"{}"
-    try:
-        members = _params_decoder.decode(given)
-        meta = _meta_decoder.decode(members.pop("_meta", b"{}"))
-    except (msgspec.DecodeError, RecursionError):
-        return params
-    return msgspec.json.encode({"_meta": {**trace, **meta}, **members})
+def has_envelope(fields: bytes | None) -> bool:
+    """Tell whether the header fields of a request are those of a stateless revision; see :meth:`Envelope.fields`."""
+    return fields is not None and fields.startswith(_METHOD_FIELD)
 
 
 def _no_object(what: str) -> InvalidRequestError:

@@ -140,9 +140,6 @@ class Supervisor:
         """Whether it is lazy and was never used, so that the first call makes its instances."""
         return self.record.activator is not None
 
-    # The name that telemetry/readings.py uses for it.
-    is_dormant = is_inactive
-
     @property
     def draining(self) -> int:
         """How many instances are draining."""

@@ -8,8 +8,8 @@ from contextvars import Context
 import msgspec
 
 from mcp_manager.events.feed import EventFeed
-from mcp_manager.protocol.envelope import TraceContext
 from mcp_manager.protocol.handshake import ClientIdentity
+from mcp_manager.protocol.trace_context import TraceContext
 from mcp_manager.runtime.background import bare_context
 from mcp_manager.runtime.loop_lag import LoopLag
 from mcp_manager.session.handlers import HandlerMap

@@ -36,6 +36,7 @@ from mcp_manager.protocol.multi_round import (
 )
 from mcp_manager.protocol.revisions import Era, newest_shared
 from mcp_manager.protocol.rpc_error import read_error
+from mcp_manager.protocol.trace_context import in_trace, read_trace
 from mcp_manager.session.era_probe import probe_era
 from mcp_manager.session.knowledge.response_cache import Ticket
 from mcp_manager.session.listening import Listening
@@ -118,7 +119,8 @@ class StatelessDialect:
         self._endpoint = endpoint
         self._mirrored = knowledge.mirrored
         self._has_fields = transport.has_request_streams
-        self._envelope = Envelope(host.identity, revision, host.trace_context)
+        self._envelope = Envelope(host.identity, revision)
+        self._trace_context = host.trace_context
         self._envelope.set_log_level(knowledge.log_level)
         self._names: dict[bytes, str] = {}
         self._knowledge = knowledge
@@ -126,7 +128,7 @@ class StatelessDialect:
         self._needs_call = _LOCAL | {_LIST_TOOLS_RAW} | (_CACHEABLE if self._cache.enabled else frozenset())
         # The compiled frame cannot call trace_context.
         self.stateless_frame = self._new_frame() if self._has_fields and host.trace_context is None else None
-        self._tasks = TaskFollower(template.server_id, self._send, requests, pause)
+        self._tasks = TaskFollower(template.server_id, self._send_own, requests, pause)
         self.listening: Listening | None = None
 
     # Called by the compiled call path
@@ -150,8 +152,7 @@ class StatelessDialect:
         method_raw = request.method if type(request) is Request else request.method_raw
         if method_raw in self._needs_call:
             return None
-        assert isinstance(method_raw, bytes)
-        return self._exchange_for(method_raw, request.params, request_id, deadline_ns)
+        return self._exchange_for(_plain(request), request_id, deadline_ns)
 
     def accepts(self, reply: Message) -> bool:
         """Tell whether a result completes its call."""
@@ -168,20 +169,21 @@ class StatelessDialect:
         What follows may be rounds of input, polls of a task, or the same request with other header fields or in another
         revision. Raises as :meth:`Session.call`, and :class:`InputRequiredError` if the server does not get its input.
         """
-        method_raw = request.method if type(request) is Request else request.method_raw
-        assert isinstance(method_raw, bytes)
-        if method_raw in _LOCAL:
-            return await self._translate(method_raw, request.params, deadline_ns)
-        if method_raw in _CACHEABLE:
-            ticket = self._cache.ticket(self._name_of(method_raw), request.params)
+        request = _plain(request)
+        if request.method in _LOCAL:
+            return await self._translate(request, deadline_ns)
+        if request.method in _CACHEABLE:
+            ticket = self._cache.ticket(self._name_of(request.method), request.params)
             if ticket is not None:
-                return await self._cached_or_sent(ticket, method_raw, request.params, deadline_ns)
-        return await self._send(method_raw, request.params, deadline_ns)
+                kept = self._cache.find(ticket)
+                return self._result(kept) if kept is not None else await self._send(request, deadline_ns, ticket)
+        return await self._send(request, deadline_ns)
 
-    async def _translate(self, method_raw: bytes, params: bytes | None, deadline_ns: int) -> Message:
+    async def _translate(self, request: Request, deadline_ns: int) -> Message:
         """Do what a method of the handshake revisions does, with the means of this revision."""
+        method_raw, params = request.method, request.params
         if method_raw == _PING_RAW:
-            return await self._ping(deadline_ns)
+            return await self._ping(request, deadline_ns)
         if method_raw == _SET_LEVEL_RAW:
             return self._set_log_level(params)
         uri = read_uri(params)
@@ -195,56 +197,44 @@ class StatelessDialect:
 
     async def listen(self, params: bytes, request_id: int) -> Message:
         """Open a stream of notifications and return the reply that ends it; raises :class:`CallError`."""
-        return await self._transport.exchange_lasting(self._exchange_for(_LISTEN_RAW, params, request_id, 0))
+        return await self._transport.exchange_lasting(self._exchange_for(Request(_LISTEN_RAW, params), request_id, 0))
 
-    async def _cached_or_sent(
-        self, ticket: Ticket, method_raw: bytes, params: bytes | None, deadline_ns: int
-    ) -> Message:
-        kept = self._cache.find(ticket)
-        if kept is not None:
-            return self._result(kept)
-        return await self._send(method_raw, params, deadline_ns, ticket)
+    async def _send(self, request: Request, deadline_ns: int, ticket: Ticket | None = None) -> Message:
+        exchange = self._exchange_for(request, self._ids.take(), deadline_ns)
+        return await self._finish(request, exchange, self._transport.exchange(exchange), ticket)
 
-    async def _send(
-        self, method_raw: bytes, params: bytes | None, deadline_ns: int, ticket: Ticket | None = None
-    ) -> Message:
-        exchange = self._exchange_for(method_raw, params, self._ids.take(), deadline_ns)
-        answered = self._transport.exchange(exchange)
-        return await self._finish(method_raw, params, exchange, answered, ticket)
+    async def _send_own(self, method_raw: bytes, params: bytes | None, deadline_ns: int) -> Message:
+        return await self._send(Request(method_raw, params), deadline_ns)
 
     async def landed(self, request: Sendable, exchange: Exchange, answer: Any) -> Message:
         """Return the final reply to a request that the channel sent, given the channel's result or exception."""
-        method_raw = request.method if type(request) is Request else request.method_raw
-        assert isinstance(method_raw, bytes)
-        answered = self._transport.landed(exchange, answer)
-        return await self._finish(method_raw, request.params, exchange, answered)
+        return await self._finish(_plain(request), exchange, self._transport.landed(exchange, answer))
 
     def fields(self, method: str, params: bytes | None) -> bytes | None:
         """Render the header fields of a message, ``None`` if the transport has none."""
         return self._envelope.fields(method, params) if self._has_fields else None
 
-    def _exchange_for(self, method_raw: bytes, params: bytes | None, request_id: int, deadline_ns: int) -> Exchange:
-        exchange = Request(method_raw, self._envelope.params(params)).exchange(request_id, deadline_ns)
+    def _exchange_for(self, request: Request, request_id: int, deadline_ns: int) -> Exchange:
+        if self._trace_context is not None:
+            trace = read_trace(self._trace_context)
+            request = in_trace(request, trace, replaces=False) if trace else request
+        method_raw, params = request.method, request.params
+        exchange = Request(method_raw, self._envelope.params(params, request.meta)).exchange(request_id, deadline_ns)
         if self._has_fields:
             method = self._names.get(method_raw) or self._name_of(method_raw)
             fields = self._envelope.fields(method, params)
             if self._mirrored.any and method == methods.CALL_TOOL:
                 fields += self._mirrored.fields(params)
-            exchange.fields = fields
+            exchange.fields = fields if request.fields is None else fields + request.fields
         return exchange
 
     async def _finish(
-        self,
-        method_raw: bytes,
-        params: bytes | None,
-        exchange: Exchange,
-        answered: Awaitable[Message],
-        ticket: Ticket | None = None,
+        self, request: Request, exchange: Exchange, answered: Awaitable[Message], ticket: Ticket | None = None
     ) -> Message:
         """Await the reply, give the server the input that it asks for, and return the final reply."""
         deadline_ns = exchange.deadline_ns
-        method = self._name_of(method_raw)
-        reply = await self._reply_with_retry(method_raw, params, exchange, answered)
+        method = self._name_of(request.method)
+        reply = await self._reply_with_retry(request, exchange, answered)
         for rounds in range(MAX_ROUNDS + 1):
             if reply.kind == ERROR:
                 if ticket is not None:
@@ -270,11 +260,13 @@ class StatelessDialect:
             # A result that depends on the user's input must not be cached (2026-07-28, caching, cache key).
             ticket = None
             responses = await self._requests.fulfil(asked.input_requests, deadline_ns)
-            again = retry_params(params, asked, responses)
-            exchange = self._exchange_for(method_raw, again, self._ids.take(), deadline_ns)
+            again = Request(
+                request.method, retry_params(request.params, asked, responses), request.meta, request.fields
+            )
+            exchange = self._exchange_for(again, self._ids.take(), deadline_ns)
             answered = self._transport.exchange(exchange)
             try:
-                reply = await self._reply_with_retry(method_raw, again, exchange, answered)
+                reply = await self._reply_with_retry(again, exchange, answered)
             except ToolNotAllowedError as forbidden:
                 # The rules have changed since the server asked for input.
                 forbidden.delivery = "answered"
@@ -283,13 +275,7 @@ class StatelessDialect:
             f"the server asked for input {MAX_ROUNDS} times without completing the request", server_id=self._server_id
         )
 
-    async def _reply_with_retry(
-        self,
-        method_raw: bytes,
-        params: bytes | None,
-        exchange: Exchange,
-        answered: Awaitable[Message],
-    ) -> Message:
+    async def _reply_with_retry(self, request: Request, exchange: Exchange, answered: Awaitable[Message]) -> Message:
         """Return the reply to one exchange; send the request once more if the error says how to correct it.
 
         Raises
@@ -310,7 +296,7 @@ class StatelessDialect:
         if reply.kind != ERROR:
             return reply
         code = reply.error_code
-        method = self._name_of(method_raw)
+        method = self._name_of(request.method)
         if code == HEADER_MISMATCH and self._has_fields and method == methods.CALL_TOOL:
             # 2026-07-28, streamable HTTP, client behavior: the tool may have changed.
             self._cache.drop(methods.LIST_TOOLS)
@@ -322,7 +308,7 @@ class StatelessDialect:
             if exchange.status in (400, 404, 405) and code not in _EXPECTED:
                 await self._check_era(deadline_ns)
             return reply
-        again = self._exchange_for(method_raw, params, self._ids.take(), deadline_ns)
+        again = self._exchange_for(request, self._ids.take(), deadline_ns)
         return await self._transport.exchange(again)
 
     def _change_revision(self, error: bytes) -> None:
@@ -357,9 +343,9 @@ class StatelessDialect:
             self._eras.forget(self._endpoint)
             raise SessionLostError("the server no longer speaks this revision", server_id=self._server_id)
 
-    async def _ping(self, deadline_ns: int) -> Message:
+    async def _ping(self, request: Request, deadline_ns: int) -> Message:
         """Answer ``ping``, which these revisions do not have: send ``server/discover``, which a live server answers."""
-        reply = await self._send(_DISCOVER_RAW, None, deadline_ns)
+        reply = await self._send(Request(_DISCOVER_RAW, None, request.meta, request.fields), deadline_ns)
         return self._result(b"{}") if reply.kind != ERROR or reply.error_code == METHOD_NOT_FOUND else reply
 
     def _set_log_level(self, params: bytes | None) -> Message:
@@ -426,3 +412,12 @@ class StatelessDialect:
 
     def _protocol_error(self, message: str) -> ProtocolError:
         return ProtocolError(message, server_id=self._server_id, delivery="answered")
+
+
+def _plain(request: Sendable) -> Request:
+    """Return a request as it was encoded here, without what else the caller wrote."""
+    if type(request) is Request:
+        return request
+    method_raw = request.method_raw
+    assert isinstance(method_raw, bytes)
+    return Request(method_raw, request.params)

@@ -1,10 +1,10 @@
-"""The trace context in the requests of the handshake era, whose ``_meta`` may carry it."""
+"""The trace context in the requests of the handshake era."""
 
 from __future__ import annotations
 
 from mcp_manager._core.jsonrpc import Message
-from mcp_manager.protocol.envelope import TraceContext, read_trace, with_trace
-from mcp_manager.transports.base import Exchange, Request, Sendable
+from mcp_manager.protocol.trace_context import TraceContext, in_trace, read_trace
+from mcp_manager.transports.base import Exchange, Sendable
 
 __all__ = ["Tracing"]
 
@@ -28,13 +28,9 @@ class Tracing:
         self._trace_context = trace_context
 
     def traced(self, request: Sendable) -> Sendable:
-        """Return the request with its caller's trace context, or unchanged if there is none or no room for it."""
+        """Return the request with its caller's trace context, or unchanged if there is none."""
         trace = read_trace(self._trace_context)
-        if not trace:
-            return request
-        method_raw = request.method if type(request) is Request else request.method_raw
-        assert isinstance(method_raw, bytes)
-        return Request(method_raw, with_trace(request.params, trace))
+        return in_trace(request, trace, replaces=False) if trace else request
 
     def exchange(self, request: Sendable, request_id: int, deadline_ns: int) -> Exchange:
         """Make the exchange of a request."""

@@ -7,14 +7,17 @@ import logging
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
+from mcp_manager._core.readings import Distribution, Exemplar, Operation, ToolOperation
+from mcp_manager._core.tool_table import OTHER_TOOL_NAME
 from mcp_manager.calls.recovery_counts import Recovery
 from mcp_manager.config import ServerConfig
+from mcp_manager.protocol.methods import CALL_TOOL
 from mcp_manager.runtime.loop_lag import LoopLag
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.telemetry import conventions as names
@@ -37,6 +40,9 @@ _WARN_EVERY_S: Final = 300.0
 # How many points are made before the thread lets others run: about a millisecond of work.
 _POINTS_AT_ONCE: Final = 25
 
+Counted = tuple[Sequence[int], Distribution, Mapping[int, Exemplar]]
+"""Calls by status, the durations of those that were measured, and exemplars of these."""
+
 
 class Sources:
     """Where the exporter reads; it refers to this only weakly, so that a manager can be dropped while it runs.
@@ -46,7 +52,10 @@ class Sources:
     servers
         Returns the deployed servers.
     read
-        Reads one server; a :class:`LookupError` says that it is gone.
+        Reads one server, given its calls by tool if the router has forgotten them; a :class:`LookupError` says that it
+        is gone.
+    read_tools
+        Reads the calls of one server by tool.
     health
         Returns the numbers of healthy, degraded and unhealthy servers.
     lag
@@ -56,12 +65,14 @@ class Sources:
     def __init__(
         self,
         servers: Callable[[], Sequence[Supervisor]],
-        read: Callable[[Supervisor], Reading],
+        read: Callable[..., Reading],
+        read_tools: Callable[[Supervisor], list[ToolOperation] | None],
         health: Callable[[], tuple[int, int, int]],
         lag: LoopLag,
     ) -> None:
         self.servers = servers
         self.read = read
+        self.read_tools = read_tools
         self.health = health
         self.lag = lag
 
@@ -231,15 +242,12 @@ class MetricsExporter:
             told = [*own, attribute(name, value)] if name else own
             points.append(self._maker.total(family, told, count, times, (server, family.name, value)))
 
-        for method, statuses, durations in reading.operations:
-            named = [*base, attribute(names.METHOD, method)]
-            own_series = (server, names.DURATION.name, method)
-            points.append(self._maker.durations(names.DURATION, named, durations, times, own_series))
-            for status, count in zip(CallStatus, statuses, strict=False):
-                if count:
-                    failed = [] if status is CallStatus.SUCCESS else [attribute(names.ERROR_TYPE, status.label)]
-                    series = (server, names.CALLS.name, method, status.label)
-                    points.append(self._maker.total(names.CALLS, [*named, *failed], count, times, series))
+        for operation in reading.operations:
+            named = [*base, attribute(names.METHOD, operation.method)]
+            if operation.method == CALL_TOOL and reading.tools is not None:
+                points += self._points_by_tool(reading, operation, named, times)
+            else:
+                points += self._points_of_calls((server, operation.method), named, operation[1:], times)
         for kind, count in reading.recoveries.items():
             _count_recovery(total, kind, count)
         for cause, count in reading.restarts.items():
@@ -249,6 +257,34 @@ class MetricsExporter:
         if reading.levels is not None:
             points += self._levels(reading.levels, own, times[1])
         return [each for each in points if each is not None]
+
+    def _points_by_tool(
+        self, reading: Reading, whole: Operation, named: Sequence[KeyValue], times: tuple[int, int]
+    ) -> Iterator[Point | None]:
+        """Yield the points of tool calls: each is counted under its tool, and those of tools without a place together."""
+        tools, server = reading.tools or [], (reading.server_id, reading.began_ns)
+        named = [*named, attribute(names.OPERATION, names.EXECUTE_TOOL)]
+        for each in tools:
+            series = (server, whole.method, each.tool, each.place)
+            yield from self._points_of_calls(series, [*named, attribute(names.TOOL, each.tool)], each[2:], times)
+        places: dict[tuple[Hashable, ...], tuple[Sequence[int], Distribution]] = {
+            (each.tool, each.place): (each.statuses, each.durations) for each in tools
+        }
+        statuses, durations = self._maker.rest((server, whole.method), whole.statuses, whole.durations, places)
+        others = [*named, attribute(names.TOOL, OTHER_TOOL_NAME)]
+        counted = statuses, durations, reading.other_tools
+        yield from self._points_of_calls((server, whole.method, OTHER_TOOL_NAME), others, counted, times)
+
+    def _points_of_calls(
+        self, series: tuple[Hashable, ...], named: Sequence[KeyValue], counted: Counted, times: tuple[int, int]
+    ) -> Iterator[Point | None]:
+        statuses, durations, exemplars = counted
+        yield self._maker.durations(names.DURATION, named, durations, times, (*series, names.DURATION.name), exemplars)
+        for status, count in zip(CallStatus, statuses, strict=False):
+            if count:
+                failed = [] if status is CallStatus.SUCCESS else [attribute(names.ERROR_TYPE, status.label)]
+                own = (*series, names.CALLS.name, status.label)
+                yield self._maker.total(names.CALLS, [*named, *failed], count, times, own)
 
     def _levels(self, levels: Levels, own: Sequence[KeyValue], now_ns: int) -> Iterator[Point]:
         yield self._maker.level(names.ACTIVE, own, levels.active, now_ns)

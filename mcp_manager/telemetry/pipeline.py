@@ -20,13 +20,14 @@ from mcp_manager.config import TelemetryConfig
 from mcp_manager.errors import ConfigError
 from mcp_manager.health.tally import Tally
 from mcp_manager.observe.steady_reading import steadily
-from mcp_manager.protocol.envelope import TraceContext
+from mcp_manager.protocol.trace_context import TraceContext
 from mcp_manager.runtime.loop_lag import LoopLag
 from mcp_manager.servers.supervisor import Supervisor
 from mcp_manager.telemetry import environment
 from mcp_manager.telemetry.environment import Destination
 
 if TYPE_CHECKING:
+    from mcp_manager._core.readings import ToolOperation
     from mcp_manager.telemetry.metrics import MetricsExporter, Sources
     from mcp_manager.telemetry.spans import SpanExporter
 
@@ -96,6 +97,7 @@ class Telemetry:
         self._metrics: MetricsExporter | None = None
         self._spans: SpanExporter | None = None
         self._sources: Sources | None = None
+        self._ending: dict[Supervisor, list[ToolOperation] | None] = {}
         self._end_traces: Callable[[], object] = bool
         self.session_context = None if "traces" in destinations else trace_context
 
@@ -168,17 +170,29 @@ class Telemetry:
         given, baggage = self._trace_context, self._config.propagate_baggage
         self._end_traces = dispatcher.end
         dispatcher.trace(
-            CallTracer(make_span, config, given, log, propagate_baggage=baggage),
+            CallTracer(
+                make_span,
+                config,
+                given,
+                log,
+                propagate_baggage=baggage,
+                application_traces=self._application_traces,
+            ),
             config,
             environment.ratio(config.ratio, os.environ),
             router,
-            asks=given is not None or self._application_traces,
         )
 
     def removed(self, supervisor: Supervisor) -> None:
-        """Export the last counts of a server that was removed."""
+        """Note the counts by tool of a server that is removed, which the router is about to add up."""
         if self._metrics is not None and self._sources is not None:
-            self._metrics.removed(self._sources.read(supervisor))
+            self._ending[supervisor] = self._sources.read_tools(supervisor)
+
+    def ended(self, supervisor: Supervisor) -> None:
+        """Export the last counts of a server that was removed and has ended."""
+        tools = self._ending.pop(supervisor, None)
+        if self._metrics is not None and self._sources is not None:
+            self._metrics.removed(self._sources.read(supervisor, tools))
 
     async def aclose(self, servers: Sequence[Supervisor]) -> None:
         """Export the last spans, and the last counts of these servers, which have ended; 3 s at most."""
@@ -221,7 +235,7 @@ def _sources(
     lag: LoopLag,
 ) -> Sources:
     from mcp_manager.telemetry.metrics import Sources  # noqa: PLC0415 - needs the extra
-    from mcp_manager.telemetry.readings import read  # noqa: PLC0415
+    from mcp_manager.telemetry.readings import read, read_tools  # noqa: PLC0415
 
     def health() -> tuple[int, int, int]:
         total, healthy, unhealthy = tally.counts
@@ -229,7 +243,8 @@ def _sources(
 
     return Sources(
         servers=lambda: steadily(lambda: list(servers.values())),
-        read=lambda each: steadily(partial(read, each, router, recoveries, time.monotonic_ns())),
+        read=lambda each, tools=None: steadily(partial(read, each, router, recoveries, time.monotonic_ns(), tools)),
+        read_tools=lambda each: read_tools(each, router),
         health=health,
         lag=lag,
     )

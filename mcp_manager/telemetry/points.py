@@ -18,17 +18,21 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
-from mcp_manager._core.readings import Distribution
+from mcp_manager._core.readings import Distribution, Exemplar
 from mcp_manager._version import __version__
-from mcp_manager.telemetry.conventions import SCHEMA_URL, SCOPE, SEMCONV_BOUNDS_S, Family
+from mcp_manager.telemetry.conventions import CALLS, DURATION, SCHEMA_URL, SCOPE, SEMCONV_BOUNDS_S, Family
+from mcp_manager.telemetry.distributions import less, since, together
 from mcp_manager.telemetry.thread import let_others_run
+from mcp_manager.types import CallStatus
 
-__all__ = ["Point", "PointMaker", "attribute", "encoded", "resource_of", "since"]
+__all__ = ["Point", "PointMaker", "attribute", "encoded", "resource_of"]
 
 _MOST_BUCKETS: Final = 160
 # How many are added to a request before the thread lets others run: about half a millisecond of work.
 _POINTS_AT_ONCE: Final = 200
 _ZERO_THRESHOLD: Final = 2.0**-20
+_NO_EXEMPLARS: Final[Mapping[int, Exemplar]] = {}
+_NO_DURATIONS: Final = Distribution(0, 0, 0, 0, 0, 0, 0, [])
 
 Attributes = Sequence[KeyValue]
 Series = tuple[Hashable, ...]
@@ -36,12 +40,16 @@ Series = tuple[Hashable, ...]
 
 
 class Point(NamedTuple):
-    """A data point, its metric, and the value that a later delta begins from once the point has arrived."""
+    """A data point, its metric, and what is remembered of its series once the point has arrived.
+
+    That is the value that a later delta begins from, and the exemplars, which are sent once.
+    """
 
     family: Family
     data: Any
     series: Series | None = None
     value: int | Distribution | None = None
+    exemplars: frozenset[Exemplar] = frozenset()
 
 
 def attribute(name: str, value: str | int | float | bool) -> KeyValue:
@@ -71,6 +79,10 @@ class PointMaker:
         self._is_exponential = is_exponential
         self._before: dict[Series, int | Distribution] = {}
         self._delta_began: dict[Series, int] = {}
+        self._sent: dict[Series, frozenset[Exemplar]] = {}
+        # By server and method: the parts of the last export, and what had arrived of those that are gone.
+        self._parts: dict[Series, set[Series]] = {}
+        self._gone: dict[Series, tuple[list[int], Distribution]] = {}
 
     def total(
         self, family: Family, attributes: Attributes, count: int, times: tuple[int, int], series: Series
@@ -108,9 +120,18 @@ class PointMaker:
         return Point(family, data)
 
     def durations(
-        self, family: Family, attributes: Attributes, measured: Distribution, times: tuple[int, int], series: Series
+        self,
+        family: Family,
+        attributes: Attributes,
+        measured: Distribution,
+        times: tuple[int, int],
+        series: Series,
+        exemplars: Mapping[int, Exemplar] = _NO_EXEMPLARS,
     ) -> Point | None:
-        """Return a histogram, or ``None`` if nothing was added since the previous export; see :meth:`total`."""
+        """Return a histogram, or ``None`` if nothing was added since the previous export; see :meth:`total`.
+
+        ``exemplars`` has the latest ones; the point gets those that have not arrived yet.
+        """
         shown, began_ns = measured, times[0]
         if self.is_delta:
             before = self._before.get(series)
@@ -122,46 +143,86 @@ class PointMaker:
         data = _exponential(shown) if self._is_exponential else _explicit(shown)
         data.start_time_unix_nano, data.time_unix_nano = began_ns, times[1]
         data.count, data.sum = shown.count, shown.sum_ns / 1e9
-        if shown is measured:
+        if shown is measured and shown.max_ns:
             # Not known of a part of the calls.
             data.min, data.max = shown.min_ns / 1e9, shown.max_ns / 1e9
         data.attributes.extend(attributes)
-        return Point(family, data, series, measured)
+        latest = frozenset(exemplars.values())
+        for each in latest - self._sent.get(series, frozenset()):
+            data.exemplars.add(
+                time_unix_nano=each.at_ns,
+                as_double=each.value_ns / 1e9,
+                trace_id=each.trace_id.to_bytes(16),
+                span_id=each.span_id.to_bytes(8),
+            )
+        return Point(family, data, series, measured, latest)
+
+    def rest(
+        self,
+        whole: Series,
+        statuses: Sequence[int],
+        durations: Distribution,
+        parts: Mapping[Series, tuple[Sequence[int], Distribution]],
+    ) -> tuple[Sequence[int], Distribution]:
+        """Return what remains of calls, by status and duration, after the parts that have series of their own.
+
+        Parameters
+        ----------
+        whole
+            Names the calls, by server and method; the series of a part has this name, and what it is named by in
+            ``parts``.
+        statuses, durations
+            All calls.
+        parts
+            The parts. A part that is missing from now on has ended: its calls remain, but deltas that have arrived are
+            not counted again.
+        """
+        before = self._parts.get(whole, set())
+        for ended in before - parts.keys():
+            self._end_part((*whole, *ended), whole)
+        self._parts[whole] = set(parts)
+        taken = list(parts.values())
+        if self.is_delta and whole in self._gone:
+            taken.append(self._gone[whole])
+        if not taken:
+            return statuses, durations._replace(min_ns=0, max_ns=0)
+        counts = [sum(each) for each in zip(*(part[0] for part in taken), strict=True)]
+        remaining = less(durations, together(part[1] for part in taken))
+        return [max(every - part, 0) for every, part in zip(statuses, counts, strict=True)], remaining._replace(
+            min_ns=0, max_ns=0
+        )
+
+    def _end_part(self, series: Series, whole: Series) -> None:
+        """Forget the series of a part, and keep the counts of deltas that have arrived."""
+        counts, durations = self._gone.get(whole, ([0] * len(CallStatus), _NO_DURATIONS))
+        measured = self._before.pop((*series, DURATION.name), None)
+        if isinstance(measured, Distribution):
+            durations = together((durations, measured))
+        for at, status in enumerate(CallStatus):
+            count = self._before.pop((*series, CALLS.name, status.label), 0) if at < len(counts) else 0
+            if isinstance(count, int) and count:
+                counts[at] += count
+        for kept in (self._delta_began, self._sent):
+            for each in [each for each in kept if each[: len(series)] == series]:
+                del kept[each]
+        if self.is_delta:
+            self._gone[whole] = counts, durations
 
     def arrived(self, points: Iterable[Point]) -> None:
         """Let the next deltas begin where these points ended."""
-        if self.is_delta:
-            for _, data, series, value in points:
-                if series is not None and value is not None:
-                    self._before[series], self._delta_began[series] = value, data.time_unix_nano
+        for _, data, series, value, exemplars in points:
+            if series is None or value is None:
+                continue
+            if exemplars:
+                self._sent[series] = exemplars
+            if self.is_delta:
+                self._before[series], self._delta_began[series] = value, data.time_unix_nano
 
     def forget(self, server: Hashable) -> None:
         """Forget the series of a server that is gone."""
-        if self.is_delta:
-            for series in [each for each in self._before if each[0] == server]:
-                del self._before[series], self._delta_began[series]
-
-
-def since(before: Distribution, now: Distribution) -> Distribution:
-    """Return what was added between two readings of one histogram; all of it if the histogram began anew."""
-    if now.count < before.count:
-        return now
-    if not before.counts or not now.counts:
-        counts, offset = now.counts, now.offset
-    else:
-        counts = list(now.counts)
-        for at, count in enumerate(before.counts, before.offset - now.offset):
-            counts[at] -= count
-        first = next((at for at, count in enumerate(counts) if count), len(counts))
-        last = next((at for at in range(len(counts), first, -1) if counts[at - 1]), first)
-        counts, offset = counts[first:last], now.offset + first
-    return now._replace(
-        count=now.count - before.count,
-        sum_ns=now.sum_ns - before.sum_ns,
-        zero_count=now.zero_count - before.zero_count,
-        offset=offset,
-        counts=counts,
-    )
+        for kept in (self._before, self._delta_began, self._sent, self._parts, self._gone):
+            for series in [each for each in kept if each[0] == server]:
+                del kept[series]
 
 
 def _exponential(shown: Distribution) -> ExponentialHistogramDataPoint:

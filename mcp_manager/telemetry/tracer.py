@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from random import getrandbits
+from time import monotonic_ns
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
@@ -16,32 +17,24 @@ from opentelemetry.context import Context, get_current
 
 from mcp_manager._core.call_ring import PastCall
 from mcp_manager._core.jsonrpc import ERROR, Message
-from mcp_manager.calls.call import Call
+from mcp_manager._core.readings import Exemplar, note_exemplar
+from mcp_manager._core.records import Server
 from mcp_manager.calls.call_log import CallLog, FlightRecord
-from mcp_manager.calls.traced import Event
 from mcp_manager.config import ServerConfig, TracesConfig
 from mcp_manager.config.redaction import Secrets
 from mcp_manager.errors import CallError
-from mcp_manager.protocol.envelope import TraceContext, read_trace
 from mcp_manager.protocol.methods import CALL_TOOL
 from mcp_manager.protocol.rpc_error import read_error
-from mcp_manager.servers.supervisor import Supervisor
+from mcp_manager.protocol.safety import tool_of
+from mcp_manager.protocol.trace_context import BAGGAGE, TRACEPARENT, TRACESTATE, TraceContext, in_trace, read_trace
+from mcp_manager.runtime.current_trace import CurrentTrace
 from mcp_manager.telemetry import conventions as names
 from mcp_manager.telemetry.allowance import Allowance
 from mcp_manager.telemetry.places import place_of
-from mcp_manager.telemetry.propagation import (
-    BAGGAGE,
-    TRACEPARENT,
-    TRACESTATE,
-    Parent,
-    given_in,
-    parse,
-    traceparent,
-    with_context,
-)
+from mcp_manager.telemetry.propagation import Parent, context_variable, given_in, parse, traceparent
 from mcp_manager.transports.base import Sendable
 
-__all__ = ["CallTracer", "Incoming", "Shown", "Span", "SpanMaker", "TracedCall"]
+__all__ = ["CallTracer", "Incoming", "Made", "Shown", "Span", "SpanMaker", "TracedCall"]
 
 _log = logging.getLogger(__name__)
 
@@ -112,13 +105,37 @@ _named_decoder = msgspec.json.Decoder(_Named)
 _judged_decoder = msgspec.json.Decoder(_Judged)
 
 
+class Made(NamedTuple):
+    """A call as its span shows it.
+
+    Attributes
+    ----------
+    server
+        The router's record of its server.
+    config
+        The server's configuration.
+    secrets
+        Masked in all that the span shows.
+    method, params
+        The method that is called, and its params.
+    started_ns
+        When the call began, in nanoseconds of the monotonic clock.
+    """
+
+    server: Server
+    config: ServerConfig
+    secrets: Secrets
+    method: str
+    params: bytes | None
+    started_ns: int
+
+
 class TracedCall(NamedTuple):
     """A call under way that is traced."""
 
     span: Span
-    call: Call
-    secrets: Secrets
-    events: list[Event]
+    made: Made
+    current: CurrentTrace
 
 
 class CallTracer:
@@ -136,6 +153,18 @@ class CallTracer:
         Has the records of calls, from which spans get their details.
     propagate_baggage
         Whether ``baggage`` is passed on.
+    application_traces
+        Whether the application uses OpenTelemetry, so that its current context may hold a span.
+
+    Attributes
+    ----------
+    may_be_in_trace
+        Whether callers may be in a trace, so that :meth:`incoming` must be asked.
+    variable
+        The context variable that holds OpenTelemetry's context, which is empty if the caller is in no trace; ``None``
+        if another way must be asked.
+    asks
+        Whether that must be asked for every call.
     """
 
     def __init__(
@@ -146,6 +175,7 @@ class CallTracer:
         log: CallLog,
         *,
         propagate_baggage: bool,
+        application_traces: bool,
     ) -> None:
         self._make_span = make_span
         self._content_bytes = config.content_bytes
@@ -154,6 +184,9 @@ class CallTracer:
         self._propagate_baggage = propagate_baggage
         self._tail = Allowance(config.tail_per_s, time.monotonic)
         self._places: dict[str, tuple[ServerConfig, dict[str, Any]]] = {}
+        self.may_be_in_trace = trace_context is not None or application_traces
+        self.variable = context_variable() if trace_context is None and application_traces else None
+        self.asks = self.may_be_in_trace and self.variable is None
 
     # Before a call
 
@@ -175,24 +208,21 @@ class CallTracer:
                 _baggage.inject(carried, context)
         return None if parent is None else Incoming(parent, carried)
 
-    def begin(self, call: Call, secrets: Secrets, incoming: Incoming | None) -> tuple[TracedCall | None, Sendable]:
+    def begin(self, made: Made, request: Sendable, incoming: Incoming | None) -> tuple[TracedCall | None, Sendable]:
         """Start the span of a call; return the call, and the request that tells the server of the span.
 
-        There is no span if the application's sampler refuses. ``secrets`` is masked in all that the span shows.
+        There is no span if the application's sampler refuses.
         """
         try:
-            return self._begun(call, secrets, incoming)
+            return self._begun(made, request, incoming)
         except Exception:
             # Of the application's tracer, say: no call must fail because of it.
             _log.exception("a span could not be made")
-            return None, call.request
+            return None, request
 
-    def _begun(self, call: Call, secrets: Secrets, incoming: Incoming | None) -> tuple[TracedCall | None, Sendable]:
-        request = call.request
-        params = request.params
-        parent = incoming.parent if incoming is not None else parse(given_in(params))
-        shown = self._later_shown(call, secrets, params)
-        span = self._make_span(shown, parent, None, time.time_ns())
+    def _begun(self, made: Made, request: Sendable, incoming: Incoming | None) -> tuple[TracedCall | None, Sendable]:
+        parent = incoming.parent if incoming is not None else parse(given_in(made.params))
+        span = self._make_span(self._later_shown(made), parent, None, time.time_ns())
         if span is None:
             return None, request if incoming is None else self.passed_on(request, incoming)
         told = {TRACEPARENT: traceparent(span.trace_id, span.span_id, sampled=True)}
@@ -200,7 +230,8 @@ class CallTracer:
             told[TRACESTATE] = span.trace_state
         if incoming is not None:
             told.update(incoming.carried)
-        return TracedCall(span, call, secrets, []), with_context(request, told)
+        current = CurrentTrace(span.trace_id, span.span_id, made.started_ns, [])
+        return TracedCall(span, made, current), in_trace(request, told, replaces=True)
 
     def passed_on(self, request: Sendable, incoming: Incoming) -> Sendable:
         """Return the request of a call that is not traced, with the trace that its caller is in."""
@@ -208,7 +239,7 @@ class CallTracer:
         told = {TRACEPARENT: traceparent(parent.trace_id, getrandbits(64) or 1, sampled=False), **incoming.carried}
         if parent.trace_state:
             told[TRACESTATE] = parent.trace_state
-        return with_context(request, told)
+        return in_trace(request, told, replaces=True)
 
     # After a call
 
@@ -216,62 +247,56 @@ class CallTracer:
         """End the span of a call that got a reply or failed."""
         try:
             span = call.span
-            if call.events:
+            if call.current.events:
                 span.events = [
                     (event.name, event.at_ns, {} if event.error is None else {names.ERROR_TYPE: event.error})
-                    for event in call.events
+                    for event in call.current.events
                 ]
-            self._conclude(call, outcome)
-            span.end(time.time_ns())
+            self._conclude(span, call.made, outcome, time.time_ns())
         except Exception:
             _log.exception("a span could not be ended")
 
-    def after(
-        self,
-        call: Call,
-        secrets: Secrets,
-        now_ns: int,
-        incoming: Incoming | None,
-        outcome: Message | BaseException,
-    ) -> None:
-        """Make the span of a call that has ended and was not traced, unless there were too many such calls lately.
+    def may_look_back(self) -> bool:
+        """Tell whether one more span may be made of a call that has ended, and count it."""
+        return self._tail.take()
+
+    def after(self, made: Made, now_ns: int, outcome: Message | BaseException) -> None:
+        """Make the span of a call that has ended and was not traced; call it in the context of the caller.
+
+        It has a trace of its own, and a link to the caller's.
 
         Parameters
         ----------
-        call
-            The call, with the request as its caller gave it.
-        secrets
-            Is masked in all that the span shows.
+        made
+            The call.
         now_ns
-            When the call ended, in nanoseconds of the monotonic clock.
-        incoming
-            The trace that its caller is in; the span gets a link to it, and a trace of its own.
+            When it ended, in nanoseconds of the monotonic clock.
         outcome
             The reply or the error.
         """
-        if not self._tail.take():
-            return
         try:
             ended_at_ns = time.time_ns()
-            shown = self._later_shown(call, secrets, call.request.params)
+            incoming = self.incoming() if self.may_be_in_trace else None
             link = None if incoming is None else incoming.parent
-            span = self._make_span(shown, None, link, ended_at_ns - (now_ns - call.started_ns))
+            span = self._make_span(self._later_shown(made), None, link, ended_at_ns - (now_ns - made.started_ns))
             if span is not None:
                 span.attributes[names.AFTERWARDS] = True
-                self._conclude(TracedCall(span, call, secrets, []), outcome)
-                span.end(ended_at_ns)
+                self._conclude(span, made, outcome, ended_at_ns)
         except Exception:
             _log.exception("a span could not be made")
 
-    def _later_shown(self, call: Call, secrets: Secrets, params: bytes | None) -> Callable[[], Shown]:
+    def _later_shown(self, made: Made) -> Callable[[], Shown]:
         """Return what finds out later what the span of a call shows; large params are not kept for that."""
+        server_id, config, params = made.server.server_id, made.config, made.params
         if params is None or len(params) <= _MOST_KEPT:
-            return partial(self._shown, call.supervisor, call.method, params, secrets)
-        found = self._shown(call.supervisor, call.method, params, secrets)
+            return partial(self._shown, server_id, config, made.method, params, made.secrets)
+        found = self._shown(server_id, config, made.method, params, made.secrets)
         return lambda: found
 
-    def _shown(self, supervisor: Supervisor, method: str, params: bytes | None, secrets: Secrets) -> Shown:
-        found: dict[str, Any] = {names.METHOD: method, **self._place_of(supervisor)}
+    def _shown(
+        self, server_id: str, config: ServerConfig, method: str, params: bytes | None, secrets: Secrets
+    ) -> Shown:
+        found: dict[str, Any] = {names.METHOD: method, **self._place_of(server_id, config)}
         is_tool_call = method == CALL_TOOL
         if params is None or not (is_tool_call or method == "prompts/get" or self._content_bytes):
             return Shown(method, found)
@@ -288,30 +313,33 @@ class CallTracer:
                 found[names.RESOURCE_URI] = secrets.masked(members.uri)
         return Shown(method if target is None else f"{method} {target}", found)
 
-    def _place_of(self, supervisor: Supervisor) -> dict[str, Any]:
-        config = supervisor.config
-        known = self._places.get(supervisor.server_id)
+    def _place_of(self, server_id: str, config: ServerConfig) -> dict[str, Any]:
+        known = self._places.get(server_id)
         if known is not None and known[0] is config:
             return known[1]
         if len(self._places) >= _MOST_SERVERS:
             self._places.clear()
-        found = {names.SERVER: supervisor.server_id, **place_of(config)}
-        self._places[supervisor.server_id] = config, found
+        found = {names.SERVER: server_id, **place_of(config)}
+        self._places[server_id] = config, found
         return found
 
-    def _conclude(self, traced: TracedCall, outcome: Message | BaseException) -> None:
-        """Say how a call ended, later if not much must be kept for that."""
-        span, call = traced.span, traced.call
-        span.record = self._log.found(call.server_id, call.started_ns)
+    def _conclude(self, span: Span, made: Made, outcome: Message | BaseException, ended_at_ns: int) -> None:
+        """End a span; how the call ended is said later if not much must be kept for that."""
+        record = span.record = self._log.found(made.server.server_id, made.started_ns)
+        is_reply = isinstance(outcome, Message)
+        took_ns = _measured_ns(record) if record is not None or not is_reply else monotonic_ns() - made.started_ns
+        if took_ns is not None:
+            tool = tool_of(made.params) if made.method == CALL_TOOL else None
+            note_exemplar(made.server, made.method, Exemplar(span.trace_id, span.span_id, took_ns, ended_at_ns), tool)
         if isinstance(outcome, Message) and outcome.kind != ERROR and len(outcome.result_buffer or b"") <= _MOST_KEPT:
-            if call.method == CALL_TOOL:
-                span.finish = partial(self._describe_result, span, traced.secrets, outcome.result_buffer or b"")
+            if made.method == CALL_TOOL:
+                span.finish = partial(self._describe_result, span, made.secrets, outcome.result_buffer or b"")
         else:
-            self._describe(traced, outcome)
+            self._describe(span, made, outcome)
+        span.end(ended_at_ns)
 
-    def _describe(self, traced: TracedCall, outcome: Message | BaseException) -> None:
-        span, record = traced.span, traced.span.record
-        masked = traced.secrets.masked
+    def _describe(self, span: Span, made: Made, outcome: Message | BaseException) -> None:
+        record, masked = span.record, made.secrets.masked
         if not isinstance(outcome, Message):
             kind = record.status if isinstance(record, FlightRecord) else type(outcome).__name__
             span.attributes[names.ERROR_TYPE] = kind
@@ -324,8 +352,8 @@ class CallTracer:
             refusal = read_error(outcome.error or b"")
             span.attributes[names.ERROR_TYPE] = span.attributes[names.STATUS_CODE] = str(refusal.code)
             span.error = masked(refusal.message)[:_LONGEST_MESSAGE]
-        elif traced.call.method == CALL_TOOL:
-            self._describe_result(span, traced.secrets, outcome.result_buffer or b"")
+        elif made.method == CALL_TOOL:
+            self._describe_result(span, made.secrets, outcome.result_buffer or b"")
 
     def _describe_result(self, span: Span, secrets: Secrets, result: bytes | memoryview) -> None:
         if len(result) > _MOST_SEARCHED:
@@ -348,6 +376,17 @@ def _parent_in(context: Context) -> Parent | None:
         return None
     state = span.trace_state.to_header() if span.trace_state else ""
     return Parent(span.trace_id, span.span_id, span.trace_flags.sampled, state, span.is_remote)
+
+
+def _measured_ns(record: PastCall | FlightRecord | None) -> int | None:
+    """Return how long a call took whose only attempt the router has measured; ``None`` if that is not known."""
+    if record is None:
+        return None
+    if isinstance(record, PastCall):
+        return record.ended_ns - record.started_ns
+    if record.attempts != 1 or record.hedged:
+        return None
+    return max(round((record.total_s - record.queue_wait_s) * 1e9), 0)
 
 
 def _members(params: bytes) -> _Named:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from mcp_manager.config.redaction import Secrets, printable
 from mcp_manager.errors import ProtocolError
+from mcp_manager.runtime.current_trace import trace_ids
 from mcp_manager.runtime.read_budget import FLOOD
 
 __all__ = ["PeerFaults"]
@@ -17,6 +18,7 @@ _log = logging.getLogger(__name__)
 _QUIET_NS: Final = 60 * 10**9
 # A flood is counted once a second for as long as it lasts.
 _FLOODING_NS: Final = 10 * 10**9
+_NO_IDS: Final[Mapping[str, str]] = {}
 # A network may cause this as well, and it costs no call anything.
 _ORDINARY: Final = frozenset({"a connection that ended under a request"})
 
@@ -57,7 +59,7 @@ class PeerFaults:
         """Whether a flood of the server was counted within the last ten seconds."""
         return self._clock() < self._flooding_until
 
-    def count(self, kind: str, detail: str = "") -> None:
+    def count(self, kind: str, detail: str = "", ids: Mapping[str, str] = _NO_IDS) -> None:
         """Count a fault.
 
         Parameters
@@ -66,6 +68,8 @@ class PeerFaults:
             One of a few fixed phrases.
         detail
             More about this fault, for the log; may quote the server.
+        ids
+            The ids of the trace that it belongs to, for the log.
         """
         count = self.counts[kind] = self.counts.get(kind, 0) + 1
         now_ns = self._clock()
@@ -78,10 +82,10 @@ class PeerFaults:
             detail = printable(detail if self.secrets is None else self.secrets.masked_so_far(detail))
             level = logging.INFO if kind in _ORDINARY else logging.WARNING
             said = f": {detail}" if detail else ""
-            extra = {"event": "fault", "server_id": self._server_id, "fault": kind, "count": count}
+            extra = {"event": "fault", "server_id": self._server_id, "fault": kind, "count": count, **ids}
             _log.log(level, "server %r: %s%s (%d so far)", self._server_id, kind, said, count, extra=extra)
 
     def count_error(self, error: ProtocolError) -> None:
         """Count an invalid answer; a refusal (delivery ``rejected``) breaks no rule and is not counted."""
         if error.delivery != "rejected":
-            self.count("an answer that breaks the protocol", error.message)
+            self.count("an answer that breaks the protocol", error.message, trace_ids())

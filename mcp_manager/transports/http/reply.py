@@ -13,6 +13,7 @@ from mcp_manager._core.jsonrpc import FrameError, Message, scan_replies
 from mcp_manager._core.sse import SseEvent, SseLimitError, SseParser
 from mcp_manager.config.redaction import Secrets
 from mcp_manager.errors import CallError, ConnectionLostError, ProtocolError
+from mcp_manager.protocol.envelope import has_envelope
 from mcp_manager.protocol.error_codes import STATELESS_ERRORS
 from mcp_manager.protocol.rpc_error import error_text
 from mcp_manager.runtime.read_budget import FLOOD, FLOOD_DETAIL
@@ -82,7 +83,7 @@ class ReplyReader:
         for message in self._refusals(reply):
             # A server that refuses a request before parsing it does not know the id; the response belongs to this
             # request.
-            is_stateless = exchange.fields is not None or message.error_code in STATELESS_ERRORS
+            is_stateless = has_envelope(exchange.fields) or message.error_code in STATELESS_ERRORS
             named = message.id == exchange.request_id or (message.id is None and is_stateless)
             if named and http_status.carries_answer(status):
                 return message

@@ -155,6 +155,7 @@ async def test_a_trace_goes_along_and_a_broken_tracer_harms_no_call(server: EraS
             assert text_of(await manager.execute_raw("s", echo("x"))) == "x"
     seen = [each.params["_meta"].get("traceparent") for each in server.requests_of("tools/call")]
     assert seen == ["00-1-2-01", None, None, None]
+    assert [each.headers.get("traceparent") for each in server.requests_of("tools/call")] == seen
 
 
 # Mirrored parameters

@@ -7,9 +7,11 @@ import gc
 import itertools
 import logging
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_DELTA
 from support import faults
@@ -19,7 +21,7 @@ from support.forking import in_child
 from support.processes import unused_port
 from support.scripted import ScriptedServer
 
-from mcp_manager import CallError, ManagerConfig, McpManager, PyMcpManager, TelemetryConfig
+from mcp_manager import CallError, ManagerConfig, McpManager, PyMcpManager, TelemetryConfig, TracesConfig
 from mcp_manager.calls.dispatcher import Dispatcher
 from mcp_manager.telemetry import conventions as names
 from mcp_manager.telemetry import metrics as exporting
@@ -50,6 +52,148 @@ def counted(collector: Collector, **labels: Any) -> dict[str | None, int]:
 def durations(collector: Collector) -> dict[str, Any]:
     """The latest histogram by method."""
     return {dict(series)[names.METHOD]: point for series, point in collector.newest(names.DURATION.name).items()}
+
+
+def by_tool(points: Iterable[Any]) -> dict[tuple[str, str | None], int]:
+    """The sums of points of tool calls, by tool and error."""
+    found: dict[tuple[str, str | None], int] = {}
+    for point in points:
+        told = attributes(point)
+        if told.get(names.METHOD) == "tools/call":
+            assert told[names.OPERATION] == "execute_tool"
+            key = told[names.TOOL], told.get(names.ERROR_TYPE)
+            found[key] = found.get(key, 0) + (point.as_int if hasattr(point, "as_int") else point.count)
+    return found
+
+
+async def called(manager: McpManager, tool: str) -> None:
+    await manager.execute_raw("a", b'{"method":"tools/call","params":{"name":"%b"}}' % tool.encode())
+
+
+@pytest.mark.parametrize("buckets", ["exponential", "semconv"])
+async def test_every_tool_has_series_of_its_own_and_no_call_is_in_two(buckets: str) -> None:
+    with Collector() as collector, ScriptedServer() as server:
+        settings = msgspec.structs.replace(fleet(collector, buckets=buckets), max_tool_series=3)
+        async with McpManager(settings) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM})
+            # The first two lose their places.
+            for number in (0, 0, 1, 2, 2, 2, 3, 4):
+                await called(manager, f"tool-{number}")
+            await manager.execute_raw("a", b'{"method":"tools/call","params":{}}')
+            server.script("tools/call", faults.Status(500))
+            with pytest.raises(CallError):
+                await called(manager, "tool-3")
+            (counts,) = [each for each in manager._router.server_counts("a", 0).methods if each.method == "tools/call"]
+        points = collector.points(names.DURATION.name)
+        assert by_tool(points) == {
+            ("tool-2", None): 3,
+            ("tool-3", None): 2,
+            ("tool-4", None): 1,
+            ("_other", None): 4,
+        }
+        assert sum(by_tool(points).values()) == counts.count == 10
+        assert sum(point.sum for point in points) == pytest.approx(counts.sum_s)
+        for point in points:
+            held = point.zero_count + sum(point.positive.bucket_counts) if buckets == "exponential" else None
+            assert held is None or held == point.count
+        found = by_tool(collector.points(names.CALLS.name))
+        assert found[("tool-3", "protocol_error")] == 1
+        assert sum(found.values()) == 10
+
+
+async def test_without_a_table_of_tools_their_calls_are_together() -> None:
+    with Collector() as collector, ScriptedServer() as server:
+        async with McpManager(msgspec.structs.replace(fleet(collector), max_tool_series=0)) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM})
+            await called(manager, "echo")
+        (point,) = collector.points(names.DURATION.name)
+        assert point.count == 1
+        assert names.TOOL not in attributes(point)
+
+
+async def test_deltas_count_no_call_twice_when_tools_lose_their_places() -> None:
+    with Collector() as collector, ScriptedServer() as server:
+        settings = fleet(collector, interval_s=SOON_S, temporality="delta")
+        made = 0
+        async with McpManager(msgspec.structs.replace(settings, max_tool_series=2)) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM})
+            for number in (1, 2, 3, 1, 2, 1, 1, 3):
+                for _ in range(number + 1):
+                    await called(manager, f"tool-{number}")
+                made += number + 1
+                await collector.wait_until(
+                    lambda made=made: sum(by_tool(collector.points(names.CALLS.name)).values()) >= made
+                )
+        assert sum(by_tool(collector.points(names.CALLS.name)).values()) == made
+        points = collector.points(names.DURATION.name)
+        assert sum(point.count for point in points) == made
+        assert sum(point.zero_count + sum(point.positive.bucket_counts) for point in points) == made
+        assert {tool for tool, _ in by_tool(points)} >= {"tool-1", "tool-2", "tool-3"}
+
+
+@pytest.mark.parametrize("buckets", ["exponential", "semconv"])
+async def test_exemplars_of_traced_calls_are_exported_once(buckets: str) -> None:
+    with Collector() as collector, ScriptedServer() as server:
+        config = fleet(collector, buckets=buckets, interval_s=SOON_S, traces=TracesConfig(ratio=1.0, slow="off"))
+        async with McpManager(config) as manager:
+            await manager.deploy("a", {"url": server.url, "auth": {"type": "bearer", "token": CANARY}, **CALM})
+            await called(manager, "echo")
+            await manager.execute_raw("a", b'{"method":"no/such"}')
+            server.script("tools/call", faults.Status(500, body=CANARY.encode()))
+            with pytest.raises(CallError):
+                await manager.call_tool("a", "other", {"text": CANARY})
+            took = sorted(each.total_s for each in manager._call_log.records())
+            at = len(collector.arrived)
+            await collector.wait_until(lambda: len(collector.arrived) >= at + 3)
+        spans = {span.span_id: span for span, _ in collector.spans}
+        assert len(spans) == 3
+        exemplars = [
+            (attributes(point)[names.METHOD], attributes(point).get(names.TOOL), each)
+            for point in collector.points(names.DURATION.name)
+            for each in point.exemplars
+        ]
+        assert sorted(each.span_id for *_, each in exemplars) == sorted(spans)
+        assert sorted(each.as_double for *_, each in exemplars) == pytest.approx(took)
+        assert not any(CANARY.encode() in body for body in collector.bodies)
+        for method, tool, each in exemplars:
+            span = spans[each.span_id]
+            assert each.trace_id == span.trace_id
+            assert attributes(span)[names.METHOD] == method
+            assert attributes(span).get(names.TOOL) == tool
+            assert not each.filtered_attributes
+            assert span.start_time_unix_nano <= each.time_unix_nano <= span.end_time_unix_nano
+
+
+async def test_calls_that_are_not_traced_leave_no_exemplar() -> None:
+    with Collector() as collector, ScriptedServer() as server:
+        config = fleet(collector, traces=TracesConfig(ratio=0.0, slow="off", errors=False))
+        async with McpManager(config) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM})
+            await called(manager, "echo")
+            await manager.execute_raw("a", b'{"method":"no/such"}')
+        assert not [each for point in collector.points(names.DURATION.name) for each in point.exemplars]
+
+
+async def test_retries_of_a_server_are_not_counted_for_the_one_that_replaces_it() -> None:
+    with Collector() as collector, ScriptedServer() as server:
+        settings = {"url": server.url, **CALM, "retry": {"attempts": 2, "backoff_s": 0.01}, "shutdown_grace_s": 30}
+        async with McpManager(fleet(collector)) as manager:
+            await manager.deploy("a", settings)
+            server.script("tools/list", faults.Status(503))
+            await manager.list_tools("a")
+            hold = faults.Hold()
+            server.script("tools/call", hold)
+            slow = asyncio.create_task(manager.execute_raw("a", echo("x"), timeout=30))
+            await server.wait_for("tools/call", 1)
+            removal = asyncio.create_task(manager.undeploy("a"))
+            while manager.servers():
+                await asyncio.sleep(0)
+            # The first one has not ended yet.
+            await manager.deploy("a", settings)
+            hold.release()
+            await asyncio.gather(slow, removal)
+            assert manager._dispatcher.recoveries.of(manager._supervisor_of("a").record) == {}
+        assert sum(point.as_int for point in collector.points(names.RETRIES.name)) == 1
 
 
 @pytest.mark.both_loops

@@ -86,12 +86,12 @@ async def test_the_credentials_of_a_caller_are_masked_in_spans(ratio: float) -> 
 
 def totals(collector: Collector, temporality: str) -> int:
     """How many calls of tools all points tell of together, of whatever server they are."""
-    by_start: defaultdict[int, int] = defaultdict(int)
+    found: defaultdict[tuple[int, str], int] = defaultdict(int)
     for point in collector.points(names.CALLS.name):
         if attributes(point).get(names.METHOD) == "tools/call":
-            start = point.start_time_unix_nano
-            by_start[start] = point.as_int if temporality == "cumulative" else by_start[start] + point.as_int
-    return sum(by_start.values())
+            series = point.start_time_unix_nano, attributes(point)[names.TOOL]
+            found[series] = point.as_int if temporality == "cumulative" else found[series] + point.as_int
+    return sum(found.values())
 
 
 @pytest.mark.parametrize("temporality", ["cumulative", "delta"])
@@ -109,6 +109,7 @@ async def test_counts_of_a_server_that_drains_are_exported_once(temporality: str
             await manager.deploy("a", config)
             for _ in range(20):
                 await manager.execute_raw("a", echo("x"))
+            await collector.wait_until(lambda: totals(collector, temporality) == 20)
             hold = faults.Hold()
             server.script("tools/call", hold)
             slow = asyncio.create_task(manager.execute_raw("a", echo("x"), timeout=30))

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from opentelemetry import baggage, context, trace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
@@ -23,11 +24,13 @@ from support import faults
 from support.calls import CALM, echo, text_of
 from support.collector import Answer, Collector, attributes
 from support.forking import in_child
-from support.processes import unused_port
+from support.processes import HttpServerProcess, unused_port
 from support.scripted import ScriptedServer
 from support.stateless_server import StatelessServer
 
 from mcp_manager import CallError, ManagerConfig, McpManager, PyMcpManager, TelemetryConfig, TracesConfig
+from mcp_manager.observe.log_format import JsonFormatter
+from mcp_manager.runtime.current_trace import CURRENT_TRACE, CurrentTrace
 from mcp_manager.telemetry import conventions as names
 from mcp_manager.telemetry import spans as exporting
 
@@ -49,8 +52,14 @@ def fleet(collector: Collector, *, propagate_baggage: bool = False, **traces: An
 
 
 def metas(server: Any, method: str = "tools/call") -> list[dict[str, Any]]:
-    """The ``_meta`` of the requests that a server got."""
-    return [(request.params or {}).get("_meta", {}) for request in server.requests_of(method)]
+    """The ``_meta`` of the requests that a server got, whose header fields must have the same trace context."""
+    found = []
+    for request in server.requests_of(method):
+        meta = (request.params or {}).get("_meta", {})
+        for name in ("traceparent", "tracestate", "baggage"):
+            assert request.headers.get(name) == meta.get(name), name
+        found.append(meta)
+    return found
 
 
 def spans(collector: Collector) -> list[Any]:
@@ -224,6 +233,20 @@ async def test_failed_calls_are_traced_after_the_fact() -> None:
         assert attributes(late)[names.ERROR_TYPE] == "timeout"
 
 
+async def test_a_call_that_fails_in_a_task_of_a_traced_call_has_a_span_of_its_own() -> None:
+    with Collector() as collector, ScriptedServer() as server:
+        async with McpManager(fleet(collector)) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM})
+            # As in a task that a traced call has started, in the callback for its progress, say.
+            token = CURRENT_TRACE.set(CurrentTrace(TRACE, PARENT, 1, []))
+            try:
+                await manager.execute_raw("a", b'{"method":"no/such"}')
+            finally:
+                CURRENT_TRACE.reset(token)
+        (span,) = spans(collector)
+        assert span.name == "no/such"
+
+
 async def test_no_more_traces_are_made_after_the_fact_than_allowed() -> None:
     with Collector() as collector, ScriptedServer() as server:
         async with McpManager(fleet(collector, tail_per_s=3)) as manager:
@@ -240,7 +263,7 @@ async def test_slow_calls_are_traced_after_the_fact() -> None:
             for _ in range(100):
                 await manager.execute_raw("a", echo("x"))
             # What is slow is measured again only now and then.
-            manager._dispatcher._limits.clear()  # type: ignore[attr-defined]
+            manager._dispatcher._path.measure_again()
             await manager.execute_raw("a", echo("x"))
             hold = faults.Hold()
             server.script("tools/call", hold)
@@ -380,6 +403,98 @@ async def test_the_spans_of_a_real_server_are_children_of_the_call(kind: str) ->
         assert trace_id == span.trace_id.hex()
         # FastMCP adds a span of its own between the SDK's and the tool.
         assert kind == "fastmcp" or (parent_id, is_remote) == (span.span_id.hex(), "True")
+
+
+@pytest.mark.parametrize("revision", ["2025-11-25", "2026-07-28"])
+@pytest.mark.parametrize("kind", ["sdk", "fastmcp"])
+async def test_the_call_is_the_only_parent_of_what_a_real_server_traces(kind: str, revision: str) -> None:
+    with (
+        Collector() as collector,
+        HttpServerProcess("tracing_http.py", *(["--fastmcp"] * (kind == "fastmcp"))) as server,
+    ):
+        async with McpManager(fleet(collector)) as manager:
+            settings = {"url": server.url, "protocol_version": revision, **CALM, "connect_timeout_s": 30.0}
+            await manager.deploy("a", settings)
+            await manager.call_tool("a", "spans", {}, timeout=30)
+            token = context.attach(in_trace(True))
+            try:
+                told = (await manager.call_tool("a", "spans", {}, timeout=30)).text
+            finally:
+                context.detach(token)
+        (span,) = spans(collector)
+    made = [line.split() for line in told.splitlines()]
+    ours = [each for each in made if each[1] == f"{TRACE:032x}"]
+    ids = {own: parent for _, _, own, parent in ours}
+    assert [parent for name, _, _, parent in ours if name == "POST"] == [span.span_id.hex()]
+    # The tool's own span, which comes last: every path from it leads to the call.
+    at = ours[-1][2]
+    while at in ids:
+        at = ids[at]
+    # FastMCP ends a span between the two only after the tool.
+    assert at == span.span_id.hex() or kind == "fastmcp"
+    assert ours[-1] == made[-1]
+
+
+async def test_a_trace_is_in_the_header_fields_whatever_way_a_request_takes() -> None:
+    for lanes in (True, False):
+        with Collector() as collector, ScriptedServer() as server, StatelessServer() as modern:
+            config = msgspec.structs.replace(fleet(collector, ratio=1.0), http_lanes=lanes)
+            async with McpManager(config) as manager:
+                for number, each in enumerate((server, modern)):
+                    await manager.deploy(f"s{number}", {"url": each.url, **CALM})
+                    for params in (b"", b',"params":{ }', b',"params":{"a":{}}') if each is server else ():
+                        await manager.execute_raw(f"s{number}", b'{"method":"tools/call"%b}' % params)
+                    await manager.execute_raw(f"s{number}", echo("x"))
+                    await manager.execute_raw(f"s{number}", b'{"method":"no/such","params":{}}')
+                    await manager.list_tools(f"s{number}")
+                    await manager.ping(f"s{number}")
+        for each in (server, modern):
+            assert all(meta["traceparent"].endswith("-01") for meta in metas(each)), metas(each)
+            for method in ("tools/list", "no/such"):
+                assert [meta["traceparent"][:3] for meta in metas(each, method)] == ["00-"]
+        assert [meta["traceparent"][:3] for meta in metas(server, "ping")] == ["00-"]
+
+
+async def test_a_refusal_of_a_traced_request_is_read_as_that_of_any_other() -> None:
+    refusal = faults.Status(400, body=b'{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"no"}}')
+    errors = []
+    with Collector() as collector, ScriptedServer() as server:
+        for ratio in (0.0, 1.0):
+            async with McpManager(fleet(collector, ratio=ratio)) as manager:
+                await manager.deploy("a", {"url": server.url, **CALM})
+                server.script("tools/call", refusal)
+                with pytest.raises(CallError) as raised:
+                    await manager.execute_raw("a", echo("x"))
+                errors.append((type(raised.value), raised.value.delivery, str(raised.value)))
+    assert errors[0] == errors[1]
+
+
+async def test_a_trace_state_that_would_be_a_header_of_its_own_is_not_sent_as_one() -> None:
+    given = {"traceparent": SAMPLED, "tracestate": "a=1\r\nX-Bad: 1"}
+    with ScriptedServer() as server:
+        async with McpManager(trace_context=lambda: given) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM})
+            await manager.execute_raw("a", echo("x"))
+        (request,) = server.requests_of("tools/call")
+        assert request.headers["traceparent"] == SAMPLED
+        assert not {"tracestate", "x-bad"} & request.headers.keys()
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0])
+async def test_log_records_of_a_traced_call_name_its_span(ratio: float, caplog: pytest.LogCaptureFixture) -> None:
+    with Collector() as collector, ScriptedServer() as server:
+        async with McpManager(fleet(collector, ratio=ratio)) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM})
+            server.script("tools/call", faults.Status(500))
+            with pytest.raises(CallError):
+                await manager.execute_raw("a", echo("x"))
+        (span,) = spans(collector)
+        about = [each for each in caplog.records if getattr(each, "event", "") in ("fault", "flight_records")]
+        assert len(about) == 2
+        for each in about:
+            line = json.loads(JsonFormatter().format(each))
+            told = {"trace_id": span.trace_id.hex(), "span_id": span.span_id.hex()} if ratio else {}
+            assert {name: value for name, value in line.items() if name in ("trace_id", "span_id")} == told
 
 
 async def test_calls_in_every_way_are_traced() -> None:

@@ -466,6 +466,13 @@ async def test_a_server_with_handshakes_sees_where_requests_come_from(plain: Scr
             7,
             None,
         ]
+        assert [request.headers.get("traceparent") for request in plain.requests_of("tools/call")] == [
+            "00-1-2-01",
+            "own",
+            "00-1-2-01",
+            "00-1-2-01",
+            None,
+        ]
         (listing,) = plain.requests_of("tools/list")
         assert listing.params == {"_meta": {"traceparent": "00-1-2-01"}}
 

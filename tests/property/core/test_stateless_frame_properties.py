@@ -110,6 +110,35 @@ def test_what_is_dressed_in_c_is_what_python_makes_of_it(method: str, params: by
     assert (inside and (inside.frame, inside.fields)) == (alone and (alone.frame, alone.fields))
 
 
+MORE, FIELD = b'"traceparent":"00-1","more":{}', b"traceparent: 00-1\r\n"
+
+
+@given(METHODS, texts_of_params())
+@example("tools/call", b'{"name":"echo"}')
+@example("tools/call", b'{ "name":"echo"}')
+def test_further_members_of_meta_are_dressed_in_c_as_in_python(method: str, params: bytes) -> None:
+    params, raw, envelope = params.strip(), json.dumps(method).encode(), Envelope(CLIENT, "2026-07-28")
+    if not params.startswith(b"{"):
+        with pytest.raises(ValueError, match="object"):
+            Request(raw, params, MORE)
+        return
+    exchange = StatelessFrame(envelope.opening, KNOWN, {}).exchange(Request(raw, params, MORE, FIELD), 7, 5)
+    if exchange is not None:
+        assert json.loads(exchange.frame)["params"] == json.loads(envelope.params(params, MORE))
+        assert exchange.fields == envelope.fields(method, params) + FIELD
+
+
+@given(st.dictionaries(st.text(max_size=4).filter("_meta".__ne__), VALUES, max_size=3) | st.none(), GAPS)
+def test_members_of_meta_are_added_where_there_was_none(params: dict[str, Any] | None, gap: str) -> None:
+    text = None if params is None else json.dumps(params).replace("{", "{" + gap, 1).encode()
+    exchange = Request(b'"m"', text, MORE, FIELD).exchange(7, 5)
+    sent = json.loads(exchange.frame)
+    assert sent.pop("params") == {**(params or {}), "_meta": json.loads(b"{%b}" % MORE)}
+    assert sent == {"jsonrpc": "2.0", "id": 7, "method": "m"}
+    assert exchange.fields == FIELD
+    assert Request(b'"m"', text).exchange(7, 5).fields is None
+
+
 @given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters='="\\'), min_size=1), VALUES)
 def test_ordinary_calls_are_dressed_in_c(name: str, value: object) -> None:
     params = json.dumps({"arguments": {"a": value}, "name": name}, ensure_ascii=False).encode()

@@ -206,8 +206,8 @@ def test_the_callers_meta_counts_but_for_the_revision(given_meta: dict[str, Any]
     if escaped:
         raw = raw.replace(b'"_meta"', b'"_met\\u0061"', 1)
     trace = {} if escaped else {"traceparent": "00-1"}
-    envelope = Envelope(CLIENT, "2026-07-28", lambda: trace)
-    meta = json.loads(envelope.params(raw))["_meta"]
+    more = json.dumps(trace).encode()[1:-1] or None
+    meta = json.loads(Envelope(CLIENT, "2026-07-28").params(raw, more))["_meta"]
     expected = {**trace, **given_meta, PREFIX + "protocolVersion": "2026-07-28"}
     assert {key: meta[key] for key in expected} == expected
     assert meta[PREFIX + "clientCapabilities"] == {"roots": {}}

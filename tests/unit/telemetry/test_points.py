@@ -14,7 +14,8 @@ from mcp_manager._core.histogram import Histogram, bucket_index
 from mcp_manager._core.readings import Distribution, operations, past_call, probes
 from mcp_manager._core.router import Router
 from mcp_manager.telemetry.conventions import CALLS, DURATION, SEMCONV_BOUNDS_S
-from mcp_manager.telemetry.points import PointMaker, attribute, since
+from mcp_manager.telemetry.distributions import since
+from mcp_manager.telemetry.points import PointMaker, attribute
 from mcp_manager.types import CallStatus, Outcome
 
 LOWEST_NS, HIGHEST_NS = 2**-20 * 1e9, 2**8 * 1e9
