@@ -50,8 +50,6 @@ cdef inline void* blocks_take(Blocks* blocks, size_t size) noexcept nogil:
         block = <Block*> malloc(room)
         if block is NULL:
             return NULL
-        if room >= LARGE_BLOCK:
-            prefer_large_pages(block, room)
         block.previous, block.used, block.room = blocks.latest, sizeof(Block), room
         blocks.latest = block
     block.used += size
