@@ -36,6 +36,8 @@ cdef struct Block:
 
 cdef struct Blocks:
     Block* latest
+    # All of what was taken.
+    size_t size
 
 
 cdef inline void* blocks_take(Blocks* blocks, size_t size) noexcept nogil:
@@ -53,6 +55,7 @@ cdef inline void* blocks_take(Blocks* blocks, size_t size) noexcept nogil:
         block.previous, block.used, block.room = blocks.latest, sizeof(Block), room
         blocks.latest = block
     block.used += size
+    blocks.size += size
     return <char*> block + block.used - size
 
 
@@ -63,3 +66,4 @@ cdef inline void blocks_free(Blocks* blocks) noexcept nogil:
         block = blocks.latest
         blocks.latest = block.previous
         free(block)
+    blocks.size = 0

@@ -46,6 +46,13 @@ class Page:
         series: tuple[SeriesLines, SeriesLines, SeriesLines],
         render: Callable[[float], str],
     ) -> Self: ...
+    @property
+    def size(self) -> int:
+        """The memory that its numbers take, in bytes."""
+
+    def close(self) -> None:
+        """Free its memory, while other threads run, unless it is being written; it shows nothing then."""
+
     def add_server(self, label: bytes, values: list[float | None], created_s: float) -> None:
         """Copy the values of a server, none where it is ``None``, and when it was deployed, in seconds since 1970."""
 

@@ -92,15 +92,16 @@ cdef class Page:
     # The numbers of the values, family by family.
     cdef int[MOST_VALUES] columns
     cdef TextOfSeries[KINDS] series_texts
-    # What all of it, and what one step of writing, takes at most.
-    cdef size_t size
+    # What all of its text, and what one step of writing, takes at most.
+    cdef size_t length
     cdef size_t step
     cdef tuple kept
     cdef object render
     cdef bint is_created
     cdef bint is_ascii
-    # Nothing may be added while it is written.
+    # Nothing may be added while it is written, and nothing freed.
     cdef bint is_complete
+    cdef Py_ssize_t readers
 
     def __cinit__(
         self, tuple heads not None, bytes tail not None, tuple values not None, tuple series not None, render not None
@@ -135,6 +136,27 @@ cdef class Page:
         blocks_free(&self.series)
         free(self.families)
 
+    @property
+    def size(self):
+        return self.servers.size + self.series.size
+
+    def close(self):
+        cdef Blocks servers = self.servers
+        cdef Blocks series = self.series
+        cdef int at
+        if self.readers:
+            return
+        self.complete()
+        self.first = self.last = NULL
+        self.servers = self.series = Blocks(NULL, 0)
+        for at in range(KINDS):
+            self.rows[at] = SeriesRows(NULL, NULL)
+        for at in range(self.count):
+            self.families[at].first = self.families[at].last = NULL
+        with nogil:
+            blocks_free(&servers)
+            blocks_free(&series)
+
     cdef void sort_columns(self) noexcept:
         cdef int sorted_columns = 0
         cdef int family, at
@@ -155,7 +177,7 @@ cdef class Page:
         return part
 
     cdef void note_size(self, size_t size) noexcept:
-        self.size += size
+        self.length += size
         self.step = max(self.step, size)
 
     cdef int check_family(self, int family) except -1:
@@ -452,15 +474,17 @@ cdef class Page:
         """Let nothing be added any more; return how much room the page needs."""
         self.is_complete = True
         # An object of no or one byte might be shared.
-        return self.size + self.step + 2
+        return self.length + self.step + 2
 
     def as_bytes(self):
         cdef size_t room = self.complete()
         cdef PyObject* page = PyBytes_FromStringAndSize(NULL, room)
         cdef char* start = bytes_start(page)
         cdef size_t size
+        self.readers += 1
         with nogil:
             size = self.write(start, room)
+        self.readers -= 1
         _PyBytes_Resize(&page, size)
         return owned(page)
 
@@ -473,8 +497,10 @@ cdef class Page:
         room = self.complete()
         page = PyUnicode_New(room, 127)
         start = <char*> PyUnicode_1BYTE_DATA(page)
+        self.readers += 1
         with nogil:
             size = self.write(start, room)
+        self.readers -= 1
         PyUnicode_Resize(&page, size)
         return owned(page)
 
@@ -496,8 +522,17 @@ cdef class Chunks:
         if not 1 <= size <= LARGEST_CHUNK:
             raise ValueError(f"size must be 1 to {LARGEST_CHUNK}, not {size}")
         page.complete()
+        page.readers += 1
         self.page = page
         self.room = max(<size_t> size, page.step) + 1
+
+    def __dealloc__(self):
+        self.end()
+
+    cdef void end(self) noexcept:
+        if self.page is not None:
+            self.page.readers -= 1
+            self.page = None
 
     def __iter__(self):
         return self
@@ -505,12 +540,14 @@ cdef class Chunks:
     def __next__(self):
         cdef PyObject* chunk
         cdef size_t size
-        if self.place.family > self.page.count:
+        if self.page is None:
             raise StopIteration
         chunk = PyBytes_FromStringAndSize(NULL, self.room)
         size = self.page.put_up_to(&self.place, bytes_start(chunk), self.room)
         _PyBytes_Resize(&chunk, size)
         written = owned(chunk)
+        if self.place.family > self.page.count:
+            self.end()
         if not size:
             # Only the end was left, and it has no text.
             raise StopIteration

@@ -159,7 +159,7 @@ class Source:
             ejected,
             waiting,
             limit,
-            self.router.budget(supervisor.record, now_ns),
+            int(self.router.budget(supervisor.record, now_ns)),
         ]
 
 

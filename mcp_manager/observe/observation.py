@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, TypeVar
 
 from mcp_manager._core.router import Router
@@ -29,7 +30,7 @@ from mcp_manager.types import PyHealthStatus, Selector, ServerState
 
 if TYPE_CHECKING:
     from mcp_manager.observe.metrics import Source
-    from mcp_manager.observe.scraping import Exposition, ExpositionStream, Scrapes, TextFormat, Wanted
+    from mcp_manager.observe.scraping import Exposition, ExpositionStream, Scrapes, TextFormat
     from mcp_manager.observe.snapshot import FleetSnapshot
     from mcp_manager.transports.http.connections.pool import HttpPool
 
@@ -182,8 +183,9 @@ class Observation(ABC):
         servers, families
             See :meth:`metrics_text`, whose errors it raises.
         """
-        source, accept, what = self._scrape_arguments(accept, servers, families)
-        return await self._scrapes_made().whole(source, accept, what, is_here=self._is_here())
+        source, accept = self._metrics_source(), "" if accept is None else arguments.as_text(accept, "accept")
+        scrapes = await self._scrapes_made()
+        return await scrapes.whole(source, accept, scrapes.wanted(servers, families), is_here=self._is_here())
 
     async def scrape_stream(
         self, accept: str | None = "", *, servers: Iterable[str] | None = None, families: Iterable[str] | None = None
@@ -197,22 +199,16 @@ class Observation(ABC):
 
         See :meth:`scrape` for the parameters.
         """
-        source, accept, what = self._scrape_arguments(accept, servers, families)
-        return await self._scrapes_made().stream(source, accept, what, is_here=self._is_here())
+        source, accept = self._metrics_source(), "" if accept is None else arguments.as_text(accept, "accept")
+        scrapes = await self._scrapes_made()
+        return await scrapes.stream(source, accept, scrapes.wanted(servers, families), is_here=self._is_here())
 
-    def _scrape_arguments(
-        self, accept: str | None, servers: Iterable[str] | None, families: Iterable[str] | None
-    ) -> tuple[Source, str, Wanted]:
-        from mcp_manager.observe import scraping  # noqa: PLC0415
-
-        accept = "" if accept is None else arguments.as_text(accept, "accept")
-        return self._metrics_source(), accept, scraping.wanted(servers, families)
-
-    def _scrapes_made(self) -> Scrapes:
-        from mcp_manager.observe import scraping  # noqa: PLC0415
-
+    async def _scrapes_made(self) -> Scrapes:
         if self._scrapes is None:
-            self._scrapes = scraping.Scrapes()
+            # This takes tens of milliseconds, for which the loop must not be held.
+            scraping = await asyncio.to_thread(import_module, "mcp_manager.observe.scraping")
+            if self._scrapes is None:
+                self._scrapes = scraping.Scrapes()
         return self._scrapes
 
     def _metrics_source(self) -> Source:

@@ -31,6 +31,8 @@ _ACCEPTS: Final = {"text": "", "openmetrics": "application/openmetrics-text; ver
 _SHARED_S: Final = 1.0
 # Written in a tenth of a millisecond.
 _CHUNK_BYTES: Final = 128 * 1024
+# Freed in a fifth of a millisecond.
+_LARGE_BYTES: Final = 1024 * 1024
 _FAMILY_OF: Final = {name: family.name for family in FAMILIES for name in names_of(family)}
 
 
@@ -49,6 +51,62 @@ class Exposition(msgspec.Struct, frozen=True, weakref=True):
     content_type: str
 
 
+class Wanted(NamedTuple):
+    """What a scrape shows: servers by id and families by name, ``None`` for all."""
+
+    server_ids: frozenset[str] | None
+    families: frozenset[str] | None
+
+
+class Scraped:
+    """The fleet as it was read for a scrape, and its page as long as somebody uses that.
+
+    Its memory is freed when the last of its holders releases it; the first two are :class:`Scrapes`, which shares it,
+    and whoever asked for it.
+    """
+
+    def __init__(self, began: float, content_type: str, what: Wanted, page: Page) -> None:
+        self.began = began
+        self.content_type = content_type
+        self.what = what
+        self.page = page
+        self._exposition: Callable[[], Exposition | None] = lambda: None
+        self._holders = 2
+        self._lock = threading.Lock()
+        # Held for as long as a page takes: never on a loop.
+        self._writing = threading.Lock()
+
+    def hold(self) -> bool:
+        """Add a holder, unless the memory was freed already; tell whether it was added."""
+        with self._lock:
+            self._holders += self._holders > 0
+            return self._holders > 0
+
+    def release(self) -> None:
+        """Remove a holder; after the last one, free the memory: much of it by a thread, since that takes milliseconds."""
+        with self._lock:
+            self._holders -= 1
+            if self._holders:
+                return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        if loop is None or self.page.size < _LARGE_BYTES:
+            self.page.close()
+        else:
+            loop.run_in_executor(None, self.page.close)
+
+    def exposition(self) -> Exposition:
+        """Return the whole page; its text is written if nobody has it. Called on a thread without a loop."""
+        with self._writing:
+            made = self._exposition()
+            if made is None:
+                made = Exposition(self.page.as_bytes(), self.content_type)
+                self._exposition = weakref.ref(made)
+            return made
+
+
 class ExpositionStream:
     """A page of metrics in pieces, to be sent to whoever scrapes: iterate over it with ``async for``, once.
 
@@ -60,9 +118,11 @@ class ExpositionStream:
         The value of the header field ``Content-Type``.
     """
 
-    def __init__(self, page: Page, content_type: str) -> None:
-        self.content_type = content_type
-        self._chunks = Chunks(page, _CHUNK_BYTES)
+    def __init__(self, scraped: Scraped) -> None:
+        self.content_type = scraped.content_type
+        self._scraped = scraped
+        self._chunks = Chunks(scraped.page, _CHUNK_BYTES)
+        self._has_ended = False
 
     def __aiter__(self) -> Self:
         """Return the stream itself."""
@@ -72,16 +132,12 @@ class ExpositionStream:
         """Let other tasks run, and return the next piece."""
         await asyncio.sleep(0)
         chunk = next(self._chunks, None)
-        if chunk is None:
-            raise StopAsyncIteration
-        return chunk
-
-
-class Wanted(NamedTuple):
-    """What a scrape shows: servers by id and families by name, ``None`` for all."""
-
-    server_ids: frozenset[str] | None
-    families: frozenset[str] | None
+        if chunk is not None:
+            return chunk
+        if not self._has_ended:
+            self._has_ended = True
+            self._scraped.release()
+        raise StopAsyncIteration
 
 
 def wanted(servers: Iterable[str] | None, families: Iterable[str] | None) -> Wanted:
@@ -145,25 +201,6 @@ def text_of(source: Source, text_format: TextFormat, what: Wanted, *, is_shared:
     return page.as_text()
 
 
-class _Scraped:
-    """The fleet as it was read for a scrape, and its page as long as somebody uses that."""
-
-    def __init__(self, began: float, content_type: str, what: Wanted, page: Page) -> None:
-        self.began = began
-        self.content_type = content_type
-        self.what = what
-        self.page = page
-        self._exposition: Callable[[], Exposition | None] = lambda: None
-
-    def exposition(self) -> Exposition:
-        """Return the whole page; its text is written if nobody has it."""
-        made = self._exposition()
-        if made is None:
-            made = Exposition(self.page.as_bytes(), self.content_type)
-            self._exposition = weakref.ref(made)
-        return made
-
-
 class Scrapes:
     """Serve scrapes; those within a second that ask for the same show one reading of the fleet.
 
@@ -177,23 +214,23 @@ class Scrapes:
         self._clock = clock
         self._here = asyncio.Lock()
         self._elsewhere = threading.Lock()
-        self._writing = threading.Lock()
-        self._latest: _Scraped | None = None
+        self._latest: Scraped | None = None
+
+    wanted = staticmethod(wanted)
 
     async def whole(self, source: Source, accept: str, what: Wanted, *, is_here: bool) -> Exposition:
         """Return a page for an ``Accept`` header field; ``is_here`` tells whether this is the manager's loop."""
-        return await asyncio.to_thread(self._written, await self._scraped(source, accept, what, is_here=is_here))
+        scraped = await self._scraped(source, accept, what, is_here=is_here)
+        try:
+            return await asyncio.to_thread(scraped.exposition)
+        finally:
+            scraped.release()
 
     async def stream(self, source: Source, accept: str, what: Wanted, *, is_here: bool) -> ExpositionStream:
         """Return a page in pieces; see :meth:`whole`."""
-        scraped = await self._scraped(source, accept, what, is_here=is_here)
-        return ExpositionStream(scraped.page, scraped.content_type)
+        return ExpositionStream(await self._scraped(source, accept, what, is_here=is_here))
 
-    def _written(self, scraped: _Scraped) -> Exposition:
-        with self._writing:
-            return scraped.exposition()
-
-    async def _scraped(self, source: Source, accept: str, what: Wanted, *, is_here: bool) -> _Scraped:
+    async def _scraped(self, source: Source, accept: str, what: Wanted, *, is_here: bool) -> Scraped:
         if is_here:
             async with self._here:
                 scraped = self._shared(accept, what) or await self._read_here(source, accept, what)
@@ -202,14 +239,14 @@ class Scrapes:
         asyncio.get_running_loop().call_later(_SHARED_S, self._drop, scraped)
         return scraped
 
-    async def _read_here(self, source: Source, accept: str, what: Wanted) -> _Scraped:
+    async def _read_here(self, source: Source, accept: str, what: Wanted) -> Scraped:
         """Read the fleet on the manager's loop, which goes on meanwhile."""
         began, layout = self._clock(), _layout(accept, what)
         page = layout.new_page()
         await in_slices(reading_into(page, source, layout, what.server_ids))
         return self._made(began, accept, what, page)
 
-    def _read_elsewhere(self, source: Source, accept: str, what: Wanted) -> _Scraped:
+    def _read_elsewhere(self, source: Source, accept: str, what: Wanted) -> Scraped:
         """Read the fleet on a thread beside the manager's loop."""
         with self._elsewhere:
             shared = self._shared(accept, what)
@@ -221,20 +258,24 @@ class Scrapes:
                 pause()
             return self._made(began, accept, what, page)
 
-    def _shared(self, accept: str, what: Wanted) -> _Scraped | None:
+    def _shared(self, accept: str, what: Wanted) -> Scraped | None:
         latest = self._latest
         if latest is None or (latest.content_type, latest.what) != (_content_type(accept), what):
             return None
-        return latest if 0 <= self._clock() - latest.began < _SHARED_S else None
+        return latest if 0 <= self._clock() - latest.began < _SHARED_S and latest.hold() else None
 
-    def _made(self, began: float, accept: str, what: Wanted, page: Page) -> _Scraped:
-        self._latest = made = _Scraped(began, _content_type(accept), what, page)
+    def _made(self, began: float, accept: str, what: Wanted, page: Page) -> Scraped:
+        made = Scraped(began, _content_type(accept), what, page)
+        before, self._latest = self._latest, made
+        if before is not None:
+            before.release()
         return made
 
-    def _drop(self, scraped: _Scraped) -> None:
+    def _drop(self, scraped: Scraped) -> None:
         # What was read of a large fleet is large.
         if self._latest is scraped:
             self._latest = None
+            scraped.release()
 
 
 def _content_type(accept: str) -> str:

@@ -305,12 +305,15 @@ async def test_what_was_read_is_dropped_after_a_second() -> None:
         assert manager._scrapes is not None
         latest = manager._scrapes._latest
         assert latest is not None
-        scraped, kept = weakref.ref(latest), weakref.ref(page)
-        del page, latest
+        kept = weakref.ref(page)
+        del page
         # The thread that wrote it may still hold it for a moment.
         await eventually(lambda: kept() is None, "the end of a page that nobody uses")
-        assert scraped() is not None
-        await eventually(lambda: scraped() is None, "the end of what was read")
+        stream = await manager.scrape_stream()
+        await eventually(lambda: manager._scrapes is not None and manager._scrapes._latest is None, "the end of sharing")
+        assert latest.page.size > 0, "a stream would be cut short"
+        assert b"".join([piece async for piece in stream]).endswith(b"1.0\n")
+        assert latest.page.size == 0
 
 
 @pytest.mark.parametrize(("most", "names"), [(0, 0), (2, 2)])

@@ -119,3 +119,30 @@ def test_what_does_not_fit_a_page_is_refused() -> None:
     with pytest.raises(ValueError, match="size must be 1 to"):
         Chunks(page, 0)
     assert list(Chunks(page, 1)) == []
+
+
+def test_the_memory_of_a_page_is_freed_when_nobody_writes_it() -> None:
+    page = page_of([(b"x", [1, 2.5, 3], [7])])
+    text = page.as_bytes()
+    held = page.size
+    assert held > 0
+    chunks = Chunks(page, 1)
+    first = next(chunks)
+    page.close()
+    assert page.size == held
+    assert first + b"".join(chunks) == text
+    page.close()
+    assert page.size == 0
+    assert page.as_bytes() == b"# first\n# second\n# end\n"
+    page.close()
+    with pytest.raises(ValueError, match="the page is complete"):
+        page.add_server(b"y", [1, 2, 3], 0.0)
+
+
+def test_an_abandoned_writer_does_not_keep_the_memory() -> None:
+    page = page_of([(b"x", [1, 2, 3], [])])
+    chunks = Chunks(page, 1)
+    next(chunks)
+    del chunks
+    page.close()
+    assert page.size == 0
