@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import Final
 
+from mcp_manager.config import ServerConfig
 from mcp_manager.errors import (
     AuthError,
     CallError,
@@ -103,10 +105,23 @@ def no_handshake(template: SessionTemplate) -> CallError:
             retryable=True,
             hint=template.authorizations.pending_hint,
         )
+    config = template.config
     return ConnectError(
-        f"no handshake within connect_timeout_s ({template.config.connect_timeout_s:g} s)",
+        f"no handshake{_way_to(config)} within connect_timeout_s ({config.connect_timeout_s:g} s)",
         server_id=template.server_id,
     )
+
+
+def _way_to(config: ServerConfig) -> str:
+    """Return how a server is reached if that is not direct, so that nobody looks for the fault at the server only."""
+    if config.transport == "stdio" or (config.proxy is None and config.unix_socket is None):
+        return ""
+    # Imported late, as all that needs aiohttp; whoever waits for a handshake has imported it.
+    from yarl import URL  # noqa: PLC0415
+
+    from mcp_manager.transports.http.connections.route import route_of  # noqa: PLC0415
+
+    return str(route_of(config, URL(config.instance_url(0)), os.environ))
 
 
 def not_ready_yet(template: SessionTemplate, attempt: Attempt) -> DeadlineExceededError:
