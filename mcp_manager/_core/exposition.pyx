@@ -255,9 +255,8 @@ cdef class Page:
         self.last = row
 
     cdef SeriesRow* add_series(self, int kind, const uint64_t* counts, const Buckets* buckets) except NULL:
-        """Copy a series of the last server; its labels are set and counted afterwards."""
+        """Copy a series of the last server; it is part of the page once it has its labels."""
         cdef const SeriesText* text = self.series_texts[kind]
-        cdef SeriesRows* rows = &self.rows[kind]
         cdef SeriesRow* row
         cdef uint64_t[EXPONENTS] below
         cdef int at
@@ -278,15 +277,12 @@ cdef class Page:
             row.below = <uint64_t*> self.take_room(&self.series, sizeof(uint64_t) * text.bounds)
             for at in range(text.bounds):
                 row.below[at] = below[at * text.step]
-        if rows.last is NULL:
-            rows.first = row
-        else:
-            rows.last.following = row
-        rows.last = row
         return row
 
     cdef int label_series(self, int kind, SeriesRow* row, Part first, Part second) except -1:
+        """Add a series to the page, and what it takes to the page's length."""
         cdef const SeriesText* text = self.series_texts[kind]
+        cdef SeriesRows* rows = &self.rows[kind]
         cdef size_t labels = first.size + second.size
         cdef size_t size = 0
         cdef int status, at
@@ -306,6 +302,11 @@ cdef class Page:
             for at in range(text.bounds + 1):
                 size += row.exemplars[at].size
         self.note_size(size)
+        if rows.last is NULL:
+            rows.first = row
+        else:
+            rows.last.following = row
+        rows.last = row
         return 0
 
     cdef int add_exemplars(self, int kind, SeriesRow* row, dict exemplars, show) except -1:

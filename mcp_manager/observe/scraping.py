@@ -236,7 +236,8 @@ class Scrapes:
                 scraped = self._shared(accept, what) or await self._read_here(source, accept, what)
         else:
             scraped = await asyncio.to_thread(self._read_elsewhere, source, accept, what)
-        asyncio.get_running_loop().call_later(_SHARED_S, self._drop, scraped)
+        # What was read of a large fleet is large: the timer must not keep it when another reading has taken its place.
+        asyncio.get_running_loop().call_later(_SHARED_S, self._drop, weakref.ref(scraped))
         return scraped
 
     async def _read_here(self, source: Source, accept: str, what: Wanted) -> Scraped:
@@ -271,9 +272,9 @@ class Scrapes:
             before.release()
         return made
 
-    def _drop(self, scraped: Scraped) -> None:
-        # What was read of a large fleet is large.
-        if self._latest is scraped:
+    def _drop(self, reading: weakref.ref[Scraped]) -> None:
+        scraped = reading()
+        if scraped is not None and self._latest is scraped:
             self._latest = None
             scraped.release()
 

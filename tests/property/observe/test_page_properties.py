@@ -9,10 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.utils import floatToGoString
 
+from mcp_manager._core.breaker import BreakerSettings
 from mcp_manager._core.exposition import Chunks, Page
 from mcp_manager._core.histogram import Histogram
 from mcp_manager._core.metric_lines import SeriesLines, ValueLine
+from mcp_manager._core.readings import Exemplar, note_exemplar
 from mcp_manager._core.records import STATUS_COUNT
+from mcp_manager._core.router import Router
+from mcp_manager.types import CallStatus, Outcome
 
 Parts = tuple[bytes, bytes, bytes]
 LABELS = st.text(min_size=1, max_size=12).map(lambda text: text.replace("\n", "").encode("utf-8", "replace"))
@@ -146,3 +150,26 @@ def test_an_abandoned_writer_does_not_keep_the_memory() -> None:
     del chunks
     page.close()
     assert page.size == 0
+
+
+def test_a_series_that_could_not_be_added_is_left_out() -> None:
+    """Its labels were never counted, so there would be no room for it."""
+    router = Router()
+    router.add_server("a")
+    router.add_backend("a", None, BreakerSettings())
+    router.done(router.pick("a", "tools/call", 0, 0), Outcome.SUCCESS, CallStatus.SUCCESS, 1)
+    note_exemplar(router.server("a"), "tools/call", Exemplar(1, 1, 1, 1))
+    page = Page((b"", b""), b"", (), (lines_of(0, 1), lines_of(-1, -1), lines_of(-1, -1)), floatToGoString)
+    page.add_server(b"x", [], 0.0)
+
+    def fail(exemplar: Exemplar) -> bytes:
+        raise ArithmeticError
+
+    for _ in range(100):
+        with pytest.raises(ArithmeticError):
+            page.add_methods(router.server("a"), str.encode, fail)
+    assert page.as_bytes() == b""
+    page = Page((b"", b""), b"", (), (lines_of(0, 1), lines_of(-1, -1), lines_of(-1, -1)), floatToGoString)
+    page.add_server(b"x", [], 0.0)
+    page.add_methods(router.server("a"), str.encode, lambda exemplar: b" # 1")
+    assert page.as_bytes().count(b" # 1\n") == 1
