@@ -310,7 +310,9 @@ async def test_what_was_read_is_dropped_after_a_second() -> None:
         # The thread that wrote it may still hold it for a moment.
         await eventually(lambda: kept() is None, "the end of a page that nobody uses")
         stream = await manager.scrape_stream()
-        await eventually(lambda: manager._scrapes is not None and manager._scrapes._latest is None, "the end of sharing")
+        await eventually(
+            lambda: manager._scrapes is not None and manager._scrapes._latest is None, "the end of sharing"
+        )
         assert latest.page.size > 0, "a stream would be cut short"
         assert b"".join([piece async for piece in stream]).endswith(b"1.0\n")
         assert latest.page.size == 0
