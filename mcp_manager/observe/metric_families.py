@@ -105,7 +105,7 @@ FAMILIES: Final = (
         _PER_SERVER,
     ),
     Family(_GAUGE, "mcp_server_availability", "Share of the desired instances that are connected", _PER_SERVER),
-    Family(_GAUGE, "mcp_error_rate", "Share of the calls of the last minute that failed", _PER_SERVER),
+    Family(_GAUGE, "mcp_error_rate", "Share of the attempts of the last minute that failed", _PER_SERVER),
     Family(
         _GAUGE,
         "mcp_instances",

@@ -24,6 +24,7 @@ from panels import (
     error_ratio,
     error_ratio_otlp,
     growth,
+    known,
     native_quantile,
     quantile,
     worst,
@@ -35,11 +36,12 @@ FLEET: Final = (
     Panel(
         "stat",
         "Servers by state",
-        "Servers that are deployed, by health. Unhealthy: no instance takes calls. Degraded: some do, or it is not known yet.",
+        "Servers that are deployed, by health. Each process counts its own. Unhealthy: no instance takes calls. Degraded: some "
+        "do, or it is not known yet.",
         8,
         4,
-        [Query('sum by (state) (mcp_servers{job=~"$job"})', "{{state}}")],
-        [Query('sum by (mcp_manager_state) (mcp_manager_servers{job=~"$job"})', "{{mcp_manager_state}}")],
+        [Query('sum by (state) (mcp_servers{job=~"$job"})', "{{state}}", now=True)],
+        [Query('sum by (mcp_manager_state) (mcp_manager_servers{job=~"$job"})', "{{mcp_manager_state}}", now=True)],
         unit="none",
         colors=STATE_COLORS,
     ),
@@ -60,8 +62,8 @@ FLEET: Final = (
         "Share of the calls that no attempt answered. Errors that a server or tool answers with are answers.",
         3,
         4,
-        [Query(error_ratio(OF_FLEET), "failed")],
-        [Query(error_ratio_otlp(OF_FLEET), "failed")],
+        [Query(error_ratio(OF_FLEET), "failed", now=True)],
+        [Query(error_ratio_otlp(OF_FLEET), "failed", now=True)],
         unit="percentunit",
         steps=((GREEN, None), (ORANGE, 0.001), (RED, 0.01)),
         empty="no calls",
@@ -73,12 +75,16 @@ FLEET: Final = (
         4,
         4,
         [
-            Query(quantile(share, "le", "mcp_response_time_seconds", OF_FLEET), name)
+            Query(known(quantile(share, "le", "mcp_response_time_seconds", OF_FLEET)), name, now=True)
             for share, name in (QUANTILES[0], QUANTILES[2])
         ],
-        [Query(native_quantile(share, "", OF_FLEET), name) for share, name in (QUANTILES[0], QUANTILES[2])],
+        [
+            Query(known(native_quantile(share, "", OF_FLEET)), name, now=True)
+            for share, name in (QUANTILES[0], QUANTILES[2])
+        ],
         unit="s",
         steps=((GREEN, None), (ORANGE, 1.0), (RED, 5.0)),
+        empty="no calls",
     ),
     Panel(
         "stat",
@@ -308,7 +314,7 @@ WORST: Final = (
     ),
     Panel(
         "bargauge",
-        "Fewest instances",
+        "Most instances missing",
         "Share of the desired instances that are missing.",
         8,
         8,

@@ -78,6 +78,11 @@ def error_ratio(selector: str, window: str = "$__rate_interval") -> str:
     return f"({failed}) / (sum({all_calls(selector, window)}) > 0)"
 
 
+def known(expression: str) -> str:
+    """Leave out quantiles of nothing, which are not a number."""
+    return f"{expression} >= 0"
+
+
 def error_ratio_otlp(selector: str, window: str = "$__rate_interval") -> str:
     """Return the share of attempts that got no answer; nothing if there were none."""
     failed = f"sum(rate(mcp_manager_client_calls_total{{{selector},{FAILED_OTLP}}}[{window}])) or vector(0)"
@@ -96,8 +101,11 @@ def by_error_otlp(selector: str) -> str:
 
 
 def growth(counter: str, window: str) -> str:
-    """Return how much counters grew, those included that began within the window: their first failure counts, too."""
-    before = f"{counter} offset {window}"
+    """Return how much counters grew, those included that began within the window: their first count is growth, too.
+
+    A counter that was missing for less than two minutes before the window did not begin: some scrapes failed.
+    """
+    before = f"present_over_time({counter}[2m] offset {window})"
     return f"(increase({counter}[{window}]) and {before}) or ({counter} unless {before})"
 
 
@@ -111,6 +119,11 @@ def native_quantile(share: float, by: str, selector: str, window: str = "$__rate
     rates = f"rate(mcp_client_operation_duration_seconds{{{selector}}}[{window}])"
     grouped = f"sum by ({by}) " if by else "sum"
     return f"histogram_quantile({share}, {grouped}({rates}))"
+
+
+def most_serious(gauge: str, state: int) -> str:
+    """Return a state if a process is in it, else the largest number of any process."""
+    return f"max({gauge} == {state}) or max({gauge})"
 
 
 def worst(expression: str) -> str:

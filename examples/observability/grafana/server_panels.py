@@ -22,9 +22,14 @@ from panels import (
     error_ratio,
     error_ratio_otlp,
     growth,
+    most_serious,
     native_quantile,
     quantile,
 )
+
+# Values of mcp_server_state and of mcp_circuit_breaker_state.
+UNHEALTHY: Final = 2
+OPEN: Final = 1
 
 
 def grown(counter: str, selector: str) -> str:
@@ -37,25 +42,30 @@ def grown_or_none(counter: str, selector: str) -> str:
     return f"sum({grown(counter, selector)}) or vector(0)"
 
 
+def tool_calls(condition: str) -> str:
+    """Return how many calls of tools of the server there were in the time range."""
+    return growth(f"mcp_tool_calls_total{{{OF_SERVER}{condition}}}", "$__range")
+
+
 SERVER: Final = (
     Panel(
         "stat",
         "State",
-        "State of the server, in the process where it is worst.",
+        "State of the server: unhealthy if it is in any process, else the state with the highest number.",
         4,
         4,
-        [Query(f"max(mcp_server_state{{{OF_SERVER}}})", "state")],
+        [Query(most_serious(f"mcp_server_state{{{OF_SERVER}}}", UNHEALTHY), "state", now=True)],
         unit="none",
         mappings=STATES,
     ),
     Panel(
         "stat",
         "Circuit",
-        "State of its circuit breaker, in the process where it is worst.",
+        "State of its circuit breaker: open if it is in any process.",
         4,
         4,
-        [Query(f"max(mcp_circuit_breaker_state{{{OF_SERVER}}})", "circuit")],
-        [Query(f"max(mcp_manager_breaker{{{OF_SERVER_OTLP}}})", "circuit")],
+        [Query(most_serious(f"mcp_circuit_breaker_state{{{OF_SERVER}}}", OPEN), "circuit", now=True)],
+        [Query(most_serious(f"mcp_manager_breaker{{{OF_SERVER_OTLP}}}", OPEN), "circuit", now=True)],
         unit="none",
         mappings=CIRCUIT,
     ),
@@ -87,8 +97,8 @@ SERVER: Final = (
         "Share of its calls that no attempt answered.",
         4,
         4,
-        [Query(error_ratio(OF_SERVER), "failed")],
-        [Query(error_ratio_otlp(OF_SERVER_OTLP), "failed")],
+        [Query(error_ratio(OF_SERVER), "failed", now=True)],
+        [Query(error_ratio_otlp(OF_SERVER_OTLP), "failed", now=True)],
         unit="percentunit",
         steps=((GREEN, None), (ORANGE, 0.001), (RED, 0.01)),
         empty="no calls",
@@ -290,21 +300,15 @@ SERVER: Final = (
     Panel(
         "table",
         "Tools",
-        "The tools that were called in the time range. Tools that are rarely used count as _other.",
+        "Attempts of calls of each tool in the time range. Tools that are rarely used count as _other. The p99 is an estimate "
+        "from wide buckets (1 s, 4 s, 16 s): it may be several times too high.",
         24,
         9,
         [
-            Query(f"sum by (tool) (increase(mcp_tool_calls_total{{{OF_SERVER}}}[$__range]))", now=True, shape="table"),
-            Query(
-                f'sum by (tool) (increase(mcp_tool_calls_total{{{OF_SERVER},status="tool_error"}}[$__range]))',
-                now=True,
-                shape="table",
-            ),
-            Query(
-                f'sum by (tool) (increase(mcp_tool_calls_total{{{OF_SERVER},status!~"success|tool_error"}}[$__range]))',
-                now=True,
-                shape="table",
-            ),
+            Query(f"sum by (tool) ({tool_calls(condition)})", now=True, shape="table")
+            for condition in ("", ',status="tool_error"', ',status!~"success|tool_error"')
+        ]
+        + [
             Query(
                 quantile(0.99, "le, tool", "mcp_tool_response_time_seconds", OF_SERVER, "$__range"),
                 now=True,
