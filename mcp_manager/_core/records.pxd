@@ -120,7 +120,7 @@ cdef class Server(Pool):
     cdef public object activator
     cdef uint64_t health_successes
     cdef uint64_t health_failures
-    # How often a circuit of its backends opened.
+    # How often a closed circuit of its backends opened.
     cdef uint64_t openings
     cdef Py_ssize_t ejected
     cdef bint loads_stale

@@ -303,7 +303,7 @@ cdef int note_transitions(Backend backend, int64_t now_ns) except -1:
         queue.events.append((backend, *change))
         if change[1] == CLOSED:
             backend.since_ns = now_ns
-        elif change[1] == OPEN:
+        elif change[0] == CLOSED and change[1] == OPEN:
             backend.server.openings += 1
     update_part(backend)
     return 0

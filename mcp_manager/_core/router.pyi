@@ -347,12 +347,12 @@ class Router:
 
     def gauges_of(
         self, server: Server, backends: list[Backend], now_ns: int
-    ) -> tuple[int, int, int, int, int, int, int, int, int, int | None]:
+    ) -> tuple[int, int, int, int, int, int, int, int, int, int, int | None]:
         """Return what the metrics show of a server.
 
         These are: calls under way and waiting; successful and failed health checks; calls of the last minute and those
-        that failed; the state of the circuits of ``backends`` as one; how often a circuit opened; ejected backends; the
-        sum of the limits of those that have one, ``None`` if none has.
+        that failed; the state of the circuits of ``backends`` as one, and how many of them are not closed; how often
+        a closed circuit opened; ejected backends; the sum of the limits of those that have one, ``None`` if none has.
         """
 
     def methods_of(self, server: Server) -> tuple[MethodCounts, ...]:

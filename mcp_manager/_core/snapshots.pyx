@@ -145,8 +145,8 @@ cdef tuple gauges_of(Server server, list backends, int64_t now_ns):
     cdef int64_t limit = 0
     cdef Py_ssize_t ejected = 0
     cdef bint is_limited = False
-    cdef bint has_half_open = False
-    cdef bint has_open = False
+    cdef Py_ssize_t half_open = 0
+    cdef Py_ssize_t open_circuits = 0
     cdef bint has_closed = False
     cdef int circuit = CLOSED
     cdef Pool pool
@@ -165,12 +165,12 @@ cdef tuple gauges_of(Server server, list backends, int64_t now_ns):
             continue
         circuit = circuit_snapshot(&backend.circuit, &backend.settings.policy, now_ns).state
         has_closed = has_closed or circuit == CLOSED
-        has_half_open = has_half_open or circuit == HALF_OPEN
-        has_open = has_open or circuit == OPEN
-    circuit = CLOSED if has_closed else HALF_OPEN if has_half_open else OPEN if has_open else CLOSED
+        half_open += circuit == HALF_OPEN
+        open_circuits += circuit != CLOSED
+    circuit = CLOSED if has_closed else HALF_OPEN if half_open else OPEN if open_circuits else CLOSED
     return (
         server.inflight, server.waiting, server.health_successes, server.health_failures, calls, failures, circuit,
-        server.openings, ejected, limit if is_limited else None,
+        open_circuits, server.openings, ejected, limit if is_limited else None,
     )
 
 

@@ -84,7 +84,7 @@ FAMILIES: Final = (
         "Times that a server sent so much that reading from it was behind for a full second",
         _PER_SERVER,
     ),
-    Family(_COUNTER, "mcp_circuit_openings", "Times that the circuit of an instance opened", _PER_SERVER),
+    Family(_COUNTER, "mcp_circuit_openings", "Times that the closed circuit of an instance opened", _PER_SERVER),
     Family(_GAUGE, "mcp_active_connections", "Calls under way", _PER_SERVER),
     Family(
         _GAUGE,
@@ -98,6 +98,7 @@ FAMILIES: Final = (
         "State of the circuit breaker: 0 closed, 1 open, 2 half open",
         _PER_SERVER,
     ),
+    Family(_GAUGE, "mcp_open_circuits", "Instances whose circuit is open or half open; absent if none is", _PER_SERVER),
     Family(
         _GAUGE,
         "mcp_server_state",
@@ -145,6 +146,7 @@ VALUES: Final = (
     ("mcp_connection_pool_size", ("active",)),
     ("mcp_connection_pool_size", ("idle",)),
     ("mcp_circuit_breaker_state", ()),
+    ("mcp_open_circuits", ()),
     ("mcp_server_state", ()),
     ("mcp_server_availability", ()),
     ("mcp_error_rate", ()),

@@ -130,7 +130,7 @@ class Source:
                 ready += 1
             if each.backend is not None:
                 backends.append(each.backend)
-        inflight, waiting, healthy, unhealthy, calls, failures, circuit, openings, ejected, limit = (
+        inflight, waiting, healthy, unhealthy, calls, failures, circuit, not_closed, openings, ejected, limit = (
             self.router.gauges_of(supervisor.record, backends, now_ns)
         )
         # Most servers have none of these, and with many servers each look into a dictionary counts.
@@ -150,6 +150,7 @@ class Source:
             busy,
             connections - busy,
             circuit,
+            not_closed or None,
             STATE_NUMBERS[state],
             ready / desired if desired else 0.0,
             failures / calls if calls else 0.0,

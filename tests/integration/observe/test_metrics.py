@@ -30,6 +30,7 @@ FAMILIES = {
     "mcp_child_restarts": "counter",
     "mcp_floods": "counter",
     "mcp_circuit_openings": "counter",
+    "mcp_open_circuits": "gauge",
     "mcp_instances": "gauge",
     "mcp_ejected_instances": "gauge",
     "mcp_waiting_calls": "gauge",
@@ -137,6 +138,7 @@ async def test_an_open_circuit_is_1_and_closes_to_0() -> None:
             text = manager.metrics_text()
             assert value(text, "mcp_circuit_breaker_state", server_id="a") == 1
             assert total(text, "mcp_circuit_openings_total", server_id="a") == 1
+            assert value(text, "mcp_open_circuits", server_id="a") == 1
             assert value(text, "mcp_requests_total", server_id="a", method="tools/call", status="circuit_open") == 1
             await eventually(
                 lambda: value(manager.metrics_text(), "mcp_circuit_breaker_state", server_id="a") == 0,
