@@ -23,6 +23,7 @@ from mcp_manager import (
     TracesConfig,
 )
 from mcp_manager.telemetry import conventions as names
+from mcp_manager.telemetry import dispatcher as dispatching
 
 TOKEN, OWN = "canary-caller-91b2", "canary-own-55aa"
 
@@ -82,6 +83,35 @@ async def test_the_credentials_of_a_caller_are_masked_in_spans(ratio: float) -> 
         assert "oops" in told
         assert TOKEN not in told
         assert OWN not in told
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+async def test_a_slow_call_that_succeeded_does_not_fail_because_it_is_looked_at(
+    is_broken: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    deep: list[Any] = []
+    for _ in range(800):
+        deep = [deep]
+    with Collector() as collector, ScriptedServer() as server:
+        async with McpManager(traced(collector, slow="p99", errors=False)) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM})
+            for _ in range(100):
+                await manager.execute_raw("a", echo("x"))
+            manager._dispatcher._path.measure_again()
+            await manager.execute_raw("a", echo("x"))
+            if is_broken:
+                monkeypatch.setattr(dispatching, "scan", lambda *_, **__: 1 / 0)
+            hold = faults.Hold()
+            server.script("tools/call", hold)
+            asyncio.get_running_loop().call_later(0.4, hold.release)
+            assert (await manager.call_tool("a", "echo", {"text": "slow", "deep": deep})).text == "slow"
+            await manager.call_tool("a", "echo", {"text": "fast"})
+        if is_broken:
+            assert "a span could not be made" in caplog.text
+            assert caplog.records[0].exc_info is not None
+        else:
+            slow = [span for span, _ in collector.spans if span.end_time_unix_nano - span.start_time_unix_nano > 0.3e9]
+            assert [span.name for span in slow] == ["tools/call echo"]
 
 
 def totals(collector: Collector, temporality: str) -> int:
