@@ -221,6 +221,9 @@ class MetricsExporter:
                 reading = sources.read(supervisor)
             except LookupError:
                 continue
+            if supervisor.record.is_forgotten:
+                # After the reading. Its last counts are exported when it has ended, with its tools as they were.
+                continue
             seen.add(supervisor.server_id)
             points = self._points_of(reading, now_ns)
             # Reading a server without calls takes time, too.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support import faults
-from support.calls import CALM, echo
+from support.calls import CALM, echo, eventually
 from support.collector import Collector, attributes
 from support.scripted import ScriptedServer
 
@@ -155,3 +155,62 @@ async def test_counts_of_a_server_that_drains_are_exported_once(temporality: str
             hold.release()
             await asyncio.gather(slow, removal)
         assert totals(collector, temporality) == (29 if is_replaced else 21)
+
+
+@pytest.mark.parametrize("max_tool_series", [0, 1_000])
+@pytest.mark.parametrize("temporality", ["cumulative", "delta"])
+async def test_counts_of_a_server_that_is_removed_while_it_is_read_are_exported_once(
+    temporality: str, max_tool_series: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Collector() as collector, ScriptedServer() as server:
+        telemetry = TelemetryConfig(
+            metrics=True,
+            endpoint=collector.url,
+            interval_s=3600,
+            temporality=temporality,  # type: ignore[arg-type]
+        )
+        config = ManagerConfig(telemetry=telemetry, max_tool_series=max_tool_series)
+        async with McpManager(config) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM})
+            for _ in range(7):
+                await manager.execute_raw("a", echo("x"))
+            exporter, sources = manager._telemetry._metrics, manager._telemetry._sources
+            assert exporter is not None
+            assert sources is not None
+            listed = sources.servers()
+            await manager.undeploy("a")
+            with monkeypatch.context() as patch:
+                # The list of servers was made before.
+                patch.setattr(sources, "servers", lambda: listed)
+                await exporter._export(None)
+            await exporter._export(None)
+        counts: defaultdict[tuple[object, int], int] = defaultdict(int)
+        for point in collector.points(names.CALLS.name):
+            told = attributes(point)
+            if told.get(names.METHOD) == "tools/call":
+                series = told.get(names.TOOL), point.start_time_unix_nano
+                counts[series] = point.as_int if temporality == "cumulative" else counts[series] + point.as_int
+        assert sum(counts.values()) == 7
+
+
+@pytest.mark.parametrize("max_tool_series", [0, 1_000])
+async def test_a_server_that_still_ends_when_the_manager_stops_is_exported_once(max_tool_series: int) -> None:
+    with Collector() as collector, ScriptedServer() as server:
+        telemetry = TelemetryConfig(metrics=True, endpoint=collector.url, interval_s=3600, temporality="delta")
+        async with McpManager(ManagerConfig(telemetry=telemetry, max_tool_series=max_tool_series)) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM})
+            for _ in range(3):
+                await manager.execute_raw("a", echo("x"))
+            server.script("tools/call", faults.Hold())
+            held = asyncio.create_task(manager.execute_raw("a", echo("x"), timeout=30))
+            await server.wait_for("tools/call", 4)
+            removal = asyncio.create_task(manager.undeploy("a"))
+            await eventually(lambda: not manager._fleet.servers, "the beginning of the removal")
+        await asyncio.gather(held, removal, return_exceptions=True)
+        counts: defaultdict[str | None, int] = defaultdict(int)
+        for point in collector.points(names.CALLS.name):
+            told = attributes(point)
+            if told.get(names.METHOD) == "tools/call":
+                counts[told.get(names.ERROR_TYPE)] += point.as_int
+        assert counts[None] == 3
+        assert sum(counts.values()) == 4
