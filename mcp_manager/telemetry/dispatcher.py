@@ -18,13 +18,14 @@ from mcp_manager._core.call_path import DirectCall, Sampler
 from mcp_manager._core.jsonrpc import ERROR, Message, scan
 from mcp_manager._core.records import Server
 from mcp_manager._core.router import Router
+from mcp_manager.auth.caller import fixed_headers
 from mcp_manager.calls.affinity import Leased
 from mcp_manager.calls.attempts import Landing
 from mcp_manager.calls.call import Call
 from mcp_manager.calls.dispatcher import Dispatcher
 from mcp_manager.config import TracesConfig
 from mcp_manager.config.redaction import Secrets
-from mcp_manager.errors import CallError
+from mcp_manager.errors import CallError, McpManagerError
 from mcp_manager.runtime.current_trace import CURRENT_TRACE
 from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
@@ -163,9 +164,16 @@ class TracedDispatcher(Dispatcher):
     def _secrets_of(self, call: Call) -> Secrets:
         """Return the credentials that may stand in what a call says; the caller's own are among them."""
         template = call.supervisor.template
-        if call.caller is not None:
-            template = self.callers_of(call.server_id).template(template, call.caller)
-        return template.secrets
+        if call.caller is None:
+            return template.secrets
+        try:
+            return self.callers_of(call.server_id).template(template, call.caller).secrets
+        except McpManagerError:
+            # The call fails for the same reason, where that is counted and a fallback may answer.
+            secrets = Secrets(template.config)
+            for name, value in fixed_headers(call.caller).items():
+                secrets.add(value, name)
+            return secrets
 
     # After a call that was not traced
 

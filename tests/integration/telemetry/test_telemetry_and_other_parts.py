@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from typing import Any
 
@@ -17,11 +18,14 @@ from mcp_manager import (
     DeadlineExceededError,
     ManagerConfig,
     McpManager,
+    OverloadedError,
     RpcError,
     TelemetryConfig,
     ToolNotAllowedError,
     TracesConfig,
 )
+from mcp_manager._core.http_message import Request
+from mcp_manager.calls.call import Call, Where
 from mcp_manager.telemetry import conventions as names
 from mcp_manager.telemetry import dispatcher as dispatching
 
@@ -112,6 +116,32 @@ async def test_a_slow_call_that_succeeded_does_not_fail_because_it_is_looked_at(
         else:
             slow = [span for span, _ in collector.spans if span.end_time_unix_nano - span.start_time_unix_nano > 0.3e9]
             assert [span.name for span in slow] == ["tools/call echo"]
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0])
+async def test_a_caller_for_whom_there_is_no_session_gets_the_error_of_the_call(ratio: float) -> None:
+    with Collector() as collector, ScriptedServer() as server:
+        async with McpManager(traced(collector, ratio=ratio, content_bytes=1000)) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM, "max_caller_sessions": 1})
+            hold = faults.Hold()
+            server.script("tools/call", hold)
+            held = asyncio.create_task(manager.for_caller(Caller("alice")).call_tool("a", "echo", {"text": "x"}))
+            await server.wait_for("tools/call")
+            # As a call is repeated after a visit of a URL, while which its session was ended.
+            request = Request(b'"tools/call"', b'{"name":"echo","arguments":{"text":"%b"}}' % TOKEN.encode())
+            now_ns = time.monotonic_ns()
+            caller = Caller("bob", auth=TOKEN)
+            call = Call(
+                manager._supervisor_of("a"), "tools/call", request, now_ns, now_ns + 10**10, Where(key="bob"),
+                caller=caller,
+            )  # fmt: skip
+            with pytest.raises(OverloadedError, match="caller"):
+                await manager._dispatcher.make(call)
+            assert sum(manager._dispatcher.errors.of("a").values()) == 1
+            hold.release()
+            await held
+        assert len([span for span, _ in collector.spans if names.ERROR_TYPE in attributes(span)]) == 1
+        assert TOKEN not in str(collector.spans)
 
 
 def totals(collector: Collector, temporality: str) -> int:
