@@ -7,7 +7,10 @@ import time
 from collections import defaultdict
 from typing import Any
 
+import msgspec
 import pytest
+from opentelemetry import baggage, context, trace
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from support import faults
 from support.calls import CALM, echo, eventually
 from support.collector import Collector, attributes
@@ -142,6 +145,30 @@ async def test_a_caller_for_whom_there_is_no_session_gets_the_error_of_the_call(
             await held
         assert len([span for span, _ in collector.spans if names.ERROR_TYPE in attributes(span)]) == 1
         assert TOKEN not in str(collector.spans)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0])
+async def test_baggage_that_cannot_be_sent_costs_no_call(ratio: float, caplog: pytest.LogCaptureFixture) -> None:
+    parent = SpanContext(1, 2, True, TraceFlags(TraceFlags.SAMPLED if ratio else 0))
+    in_trace = trace.set_span_in_context(NonRecordingSpan(parent))
+    with Collector() as collector, ScriptedServer() as server:
+        config = traced(collector)
+        telemetry = msgspec.structs.replace(config.telemetry, propagate_baggage=True)
+        async with McpManager(msgspec.structs.replace(config, telemetry=telemetry)) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM})
+            for value in ("\udc80", "v" * 4_080):
+                token = context.attach(baggage.set_baggage("a", value, baggage.set_baggage("b", value, in_trace)))
+                try:
+                    await manager.execute_raw("a", echo("x"))
+                finally:
+                    context.detach(token)
+        unwritable, long = server.requests_of("tools/call")
+        for request in (unwritable, long):
+            assert request.headers["traceparent"] == request.params["_meta"]["traceparent"]
+            assert "baggage" not in request.headers
+        assert "baggage" not in unwritable.params["_meta"]
+        assert len(long.params["_meta"]["baggage"]) > 8_160
+        assert "baggage cannot be written" in caplog.text
 
 
 def totals(collector: Collector, temporality: str) -> int:
