@@ -130,7 +130,7 @@ cdef class Server(Pool):
     # The latest traced calls by tool and bucket; None until the first.
     cdef dict tool_exemplars
     # Whether it was removed: its tools get no places any more, since nothing would take these away again.
-    cdef bint is_forgotten
+    cdef readonly bint is_forgotten
     # From how many nanoseconds on a call is slow, and by which measurement; see CallPath.watch().
     cdef int64_t slow_ns
     cdef uint64_t slow_epoch

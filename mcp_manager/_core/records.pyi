@@ -188,6 +188,10 @@ class Server(Pool):
     def max_concurrent(self) -> int:
         """The most calls at a time; 0 sets no limit."""
 
+    @property
+    def is_forgotten(self) -> bool:
+        """Whether it was removed; its calls of tools are no longer counted by tool."""
+
 @final
 class Backend:
     """The router's record of an instance: the handle that :meth:`Router.add_backend` returns."""

@@ -187,10 +187,10 @@ cdef class Router:
             for backend in pool.backends:
                 (<Backend> backend).removed = True
             pool.backends = []
-            pool.ends[0] = pool.ends[1] = pool.ends[2] = 0
-            pool.full = 0
+            pool.ends[0] = pool.ends[1] = pool.ends[2] = pool.full = 0
         server.tiers = None
         server.ejected = 0
+        server.is_forgotten = True
         if self.tools is not None:
             self.tools.forget(server)
         self.events.forget_removed()

@@ -165,7 +165,6 @@ cdef class ToolTable:
     cdef int forget(self, Server server) except -1:
         """Give up the places of a server that was removed; they are the next to be taken."""
         cdef int32_t place
-        server.is_forgotten = True
         if server.tools is None:
             return 0
         for each in list(server.tools.values()):

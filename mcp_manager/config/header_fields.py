@@ -38,6 +38,7 @@ OWNED_HEADERS: Final = frozenset(
 TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """The name of a header field (RFC 9110, section 5.6.2)."""
 
+_TRACE: Final = "traceparent"
 _LINE_BREAK_OR_NUL: Final = re.compile(r"[\r\n\x00]")
 _FIELD_VALUE: Final = re.compile(r"(?:[!-~](?:[ \t!-~]*[!-~])?)?")
 _VISIBLE: Final = re.compile(r"[!-~]+")
@@ -53,6 +54,9 @@ def check_headers(headers: Mapping[str, str], path: str) -> None:
         where = entry(path, name)
         if name.lower() in OWNED_HEADERS:
             raise FieldProblem(where, "is set by the manager", "remove it")
+        if name.lower() == _TRACE:
+            text = "names one call, and would be sent with all of them, in addition to that of a traced call"
+            raise FieldProblem(where, text, "remove it; McpManager(trace_context=...) returns it for each call")
         if name.lower() in seen:
             raise FieldProblem(where, "is given twice, in different case")
         seen.add(name.lower())

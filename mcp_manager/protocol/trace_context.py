@@ -23,6 +23,8 @@ TRACESTATE: Final = "tracestate"
 BAGGAGE: Final = "baggage"
 
 _FIELDS: Final = (TRACEPARENT, TRACESTATE, BAGGAGE)
+# Bytes of header fields: many servers refuse a field, or all together, from 8 KiB on.
+_MOST_BYTES: Final = 8_192 - 64
 _META_MEMBER: Final = b'"_meta"'
 _params_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _meta_decoder = msgspec.json.Decoder(dict[str, Any])
@@ -30,9 +32,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 def read_trace(trace_context: TraceContext) -> Mapping[str, str]:
-    """Return the trace context of a request; empty if the callback fails."""
+    """Return the trace context of a request, without what cannot be sent; empty if the callback fails."""
     try:
-        return msgspec.convert(trace_context(), dict[str, str])
+        given = msgspec.convert(trace_context(), dict[str, str])
+        return {name: value for name, value in given.items() if _is_unicode(name) and _is_unicode(value)}
     except Exception:
         # The callback is user code, and its failure must not fail the call.
         _log.exception("trace_context failed; the request is sent without it")
@@ -66,11 +69,24 @@ def in_trace(request: Message | Request, trace: Mapping[str, str], *, replaces: 
     return Request(method_raw, _encode({"_meta": meta, **members}), None, _lines(meta))
 
 
+def _is_unicode(text: str) -> bool:
+    """Tell whether a text has no lone surrogates, which cannot be encoded."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _lines(trace: Mapping[str, Any]) -> bytes:
-    """Render the header fields of a trace context, without values that would be more than one."""
+    """Render the header fields of a trace context, without values that would be more than one, or would be too long."""
     lines = ""
     for name in _FIELDS:
         value = trace.get(name)
-        if type(value) is str and value.isascii() and value.isprintable():
-            lines += f"{name}: {value}\r\n"
+        if type(value) is str and value and value.isascii() and value.isprintable():
+            line = f"{name}: {value}\r\n"
+            if len(lines) + len(line) <= _MOST_BYTES:
+                lines += line
     return lines.encode()

@@ -7,6 +7,7 @@ to Python passes through :meth:`TracedDispatcher._watched`.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Callable, Coroutine
@@ -17,13 +18,14 @@ from mcp_manager._core.call_path import DirectCall, Sampler
 from mcp_manager._core.jsonrpc import ERROR, Message, scan
 from mcp_manager._core.records import Server
 from mcp_manager._core.router import Router
+from mcp_manager.auth.caller import fixed_headers
 from mcp_manager.calls.affinity import Leased
 from mcp_manager.calls.attempts import Landing
 from mcp_manager.calls.call import Call
 from mcp_manager.calls.dispatcher import Dispatcher
 from mcp_manager.config import TracesConfig
 from mcp_manager.config.redaction import Secrets
-from mcp_manager.errors import CallError
+from mcp_manager.errors import CallError, McpManagerError
 from mcp_manager.runtime.current_trace import CURRENT_TRACE
 from mcp_manager.servers.instance import Instance
 from mcp_manager.servers.supervisor import Supervisor
@@ -32,10 +34,14 @@ from mcp_manager.transports.base import Sendable
 
 __all__ = ["TracedDispatcher"]
 
+_log = logging.getLogger(__name__)
+
 _clock: Final = time.monotonic_ns
 _FRESH_S: Final = 10.0
 _FEWEST_CALLS: Final = 100
 _NEVER: Final = 2**62
+# How deep the frames of our own requests may be nested: as deep as can be scanned.
+_DEEPEST: Final = 4_096
 
 _Make = Callable[[Call], Coroutine[Any, Any, Message]]
 
@@ -158,9 +164,16 @@ class TracedDispatcher(Dispatcher):
     def _secrets_of(self, call: Call) -> Secrets:
         """Return the credentials that may stand in what a call says; the caller's own are among them."""
         template = call.supervisor.template
-        if call.caller is not None:
-            template = self.callers_of(call.server_id).template(template, call.caller)
-        return template.secrets
+        if call.caller is None:
+            return template.secrets
+        try:
+            return self.callers_of(call.server_id).template(template, call.caller).secrets
+        except McpManagerError:
+            # The call fails for the same reason, where that is counted and a fallback may answer.
+            secrets = Secrets(template.config)
+            for name, value in fixed_headers(call.caller).items():
+                secrets.add(value, name)
+            return secrets
 
     # After a call that was not traced
 
@@ -205,6 +218,13 @@ class TracedDispatcher(Dispatcher):
 
     def _landed_slowly(self, direct: DirectCall, reply: Message, now_ns: int) -> None:
         """Make the span of a call that the compiled path has settled, if it was slow."""
+        try:
+            self._look_at(direct, reply, now_ns)
+        except Exception:
+            # The call has succeeded and is settled: it must not fail because it is looked at.
+            _log.exception("a span could not be made")
+
+    def _look_at(self, direct: DirectCall, reply: Message, now_ns: int) -> None:
         lease, exchange = direct.lease, direct.exchange
         if (
             not self._is_slow(lease.server, now_ns - lease.started_ns, now_ns)
@@ -214,10 +234,8 @@ class TracedDispatcher(Dispatcher):
         ):
             return
         template = lease.payload.template
-        made = Made(
-            lease.server, template.config, template.secrets, direct.method or "", scan(exchange.frame).params,
-            lease.started_ns,
-        )  # fmt: skip
+        params = scan(exchange.frame, max_depth=_DEEPEST).params
+        made = Made(lease.server, template.config, template.secrets, direct.method or "", params, lease.started_ns)
         self._tracer.after(made, now_ns, reply)
 
     def _is_slow(self, server: Server, took_ns: int, now_ns: int) -> bool:

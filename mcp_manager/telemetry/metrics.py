@@ -221,6 +221,9 @@ class MetricsExporter:
                 reading = sources.read(supervisor)
             except LookupError:
                 continue
+            if supervisor.record.is_forgotten:
+                # After the reading. Its last counts are exported when it has ended, with its tools as they were.
+                continue
             seen.add(supervisor.server_id)
             points = self._points_of(reading, now_ns)
             # Reading a server without calls takes time, too.
@@ -264,13 +267,12 @@ class MetricsExporter:
         """Yield the points of tool calls: each is counted under its tool, and those of tools without a place together."""
         tools, server = reading.tools or [], (reading.server_id, reading.began_ns)
         named = [*named, attribute(names.OPERATION, names.EXECUTE_TOOL)]
+        began_ns = self._maker.parts_began((server, whole.method), [each[:2] for each in tools], times)
         for each in tools:
-            series = (server, whole.method, each.tool, each.place)
-            yield from self._points_of_calls(series, [*named, attribute(names.TOOL, each.tool)], each[2:], times)
-        places: dict[tuple[Hashable, ...], tuple[Sequence[int], Distribution]] = {
-            (each.tool, each.place): (each.statuses, each.durations) for each in tools
-        }
-        statuses, durations = self._maker.rest((server, whole.method), whole.statuses, whole.durations, places)
+            series, since = (server, whole.method, *each[:2]), (began_ns[each[:2]], times[1])
+            yield from self._points_of_calls(series, [*named, attribute(names.TOOL, each.tool)], each[2:], since)
+        parts = [(each.statuses, each.durations) for each in tools]
+        statuses, durations = self._maker.rest((server, whole.method), whole.statuses, whole.durations, parts)
         others = [*named, attribute(names.TOOL, OTHER_TOOL_NAME)]
         counted = statuses, durations, reading.other_tools
         yield from self._points_of_calls((server, whole.method, OTHER_TOOL_NAME), others, counted, times)

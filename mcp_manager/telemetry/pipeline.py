@@ -197,6 +197,9 @@ class Telemetry:
     async def aclose(self, servers: Sequence[Supervisor]) -> None:
         """Export the last spans, and the last counts of these servers, which have ended; 3 s at most."""
         self._end_traces()
+        for removed in list(self._ending):
+            # It was being removed, and has ended; whoever removes it need not have been told yet.
+            self.ended(removed)
         metrics, spans = self._metrics, self._spans
         self._metrics = self._spans = None
         ending = [] if metrics is None else [metrics.aclose(servers, _LAST_EXPORT_S)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -63,6 +63,34 @@ def attribute(name: str, value: str | int | float | bool) -> KeyValue:
     return KeyValue(key=name, value=AnyValue(string_value=value))
 
 
+class _Remembered:
+    """What is remembered of the series of one server.
+
+    Attributes
+    ----------
+    before, began
+        By series: what had arrived, and when the next delta begins.
+    sent
+        By series: the exemplars that have arrived.
+    parts
+        By method: when it was last read, and the parts that it had then, with when each of them began.
+    gone
+        By method: what had arrived of the parts that have ended.
+    """
+
+    __slots__ = ("before", "began", "gone", "parts", "sent")
+
+    def __init__(self) -> None:
+        self.before: dict[Series, int | Distribution] = {}
+        self.began: dict[Series, int] = {}
+        self.sent: dict[Series, frozenset[Exemplar]] = {}
+        self.parts: dict[Series, tuple[int, dict[Series, int]]] = {}
+        self.gone: dict[Series, tuple[list[int], Distribution]] = {}
+
+
+_NOTHING: Final = _Remembered()
+
+
 class PointMaker:
     """Make data points.
 
@@ -77,12 +105,8 @@ class PointMaker:
     def __init__(self, *, is_delta: bool, is_exponential: bool) -> None:
         self.is_delta = is_delta
         self._is_exponential = is_exponential
-        self._before: dict[Series, int | Distribution] = {}
-        self._delta_began: dict[Series, int] = {}
-        self._sent: dict[Series, frozenset[Exemplar]] = {}
-        # By server and method: the parts of the last export, and what had arrived of those that are gone.
-        self._parts: dict[Series, set[Series]] = {}
-        self._gone: dict[Series, tuple[list[int], Distribution]] = {}
+        # By server, so that it costs nothing to forget one of many.
+        self._servers: dict[Hashable, _Remembered] = {}
 
     def total(
         self, family: Family, attributes: Attributes, count: int, times: tuple[int, int], series: Series
@@ -100,9 +124,10 @@ class PointMaker:
         """
         value, began_ns = count, times[0]
         if self.is_delta:
-            before = self._before.get(series, 0)
+            known = self._known_of(series)
+            before = known.before.get(series, 0)
             assert isinstance(before, int)
-            value, began_ns = count - before, self._delta_began.get(series, times[0])
+            value, began_ns = count - before, known.began.get(series, times[0])
         if value <= 0:
             return None
         data = NumberDataPoint(start_time_unix_nano=began_ns, time_unix_nano=times[1], as_int=value)
@@ -132,10 +157,10 @@ class PointMaker:
 
         ``exemplars`` has the latest ones; the point gets those that have not arrived yet.
         """
-        shown, began_ns = measured, times[0]
+        shown, began_ns, known = measured, times[0], self._known_of(series)
         if self.is_delta:
-            before = self._before.get(series)
-            began_ns = self._delta_began.get(series, times[0])
+            before = known.before.get(series)
+            began_ns = known.began.get(series, times[0])
             if isinstance(before, Distribution):
                 shown = since(before, measured)
         if not shown.count:
@@ -148,7 +173,7 @@ class PointMaker:
             data.min, data.max = shown.min_ns / 1e9, shown.max_ns / 1e9
         data.attributes.extend(attributes)
         latest = frozenset(exemplars.values())
-        for each in latest - self._sent.get(series, frozenset()):
+        for each in latest - known.sent.get(series, frozenset()):
             data.exemplars.add(
                 time_unix_nano=each.at_ns,
                 as_double=each.value_ns / 1e9,
@@ -157,33 +182,51 @@ class PointMaker:
             )
         return Point(family, data, series, measured, latest)
 
+    def parts_began(self, whole: Series, parts: Iterable[Series], times: tuple[int, int]) -> Mapping[Series, int]:
+        """Return when the parts of calls that have series of their own began; call it for every reading.
+
+        A part that was not there at the previous reading has begun since. One that is missing from now on has ended: its
+        calls remain, but deltas that have arrived are not counted again.
+
+        Parameters
+        ----------
+        whole
+            Names the calls, by server and method.
+        parts
+            Names the parts: the series of a part is named by both.
+        times
+            When the counting began, and now, in nanoseconds since 1970.
+        """
+        remembered = self._remembered_of(whole)
+        read_ns, before = remembered.parts.get(whole, (times[0], {}))
+        now = {part: before.get(part, read_ns) for part in parts}
+        for ended in before.keys() - now.keys():
+            self._end_part(remembered, (*whole, *ended), whole)
+        remembered.parts[whole] = times[1], now
+        return now
+
     def rest(
         self,
         whole: Series,
         statuses: Sequence[int],
         durations: Distribution,
-        parts: Mapping[Series, tuple[Sequence[int], Distribution]],
+        parts: Collection[tuple[Sequence[int], Distribution]],
     ) -> tuple[Sequence[int], Distribution]:
-        """Return what remains of calls, by status and duration, after the parts that have series of their own.
+        """Return what remains of calls, by status and duration, after the parts; see :meth:`parts_began`.
 
         Parameters
         ----------
         whole
-            Names the calls, by server and method; the series of a part has this name, and what it is named by in
-            ``parts``.
+            Names the calls.
         statuses, durations
             All calls.
         parts
-            The parts. A part that is missing from now on has ended: its calls remain, but deltas that have arrived are
-            not counted again.
+            Those of the parts.
         """
-        before = self._parts.get(whole, set())
-        for ended in before - parts.keys():
-            self._end_part((*whole, *ended), whole)
-        self._parts[whole] = set(parts)
-        taken = list(parts.values())
-        if self.is_delta and whole in self._gone:
-            taken.append(self._gone[whole])
+        taken = list(parts)
+        gone = self._known_of(whole).gone
+        if whole in gone:
+            taken.append(gone[whole])
         if not taken:
             return statuses, durations._replace(min_ns=0, max_ns=0)
         counts = [sum(each) for each in zip(*(part[0] for part in taken), strict=True)]
@@ -192,21 +235,23 @@ class PointMaker:
             min_ns=0, max_ns=0
         )
 
-    def _end_part(self, series: Series, whole: Series) -> None:
+    def _end_part(self, remembered: _Remembered, series: Series, whole: Series) -> None:
         """Forget the series of a part, and keep the counts of deltas that have arrived."""
-        counts, durations = self._gone.get(whole, ([0] * len(CallStatus), _NO_DURATIONS))
-        measured = self._before.pop((*series, DURATION.name), None)
-        if isinstance(measured, Distribution):
-            durations = together((durations, measured))
-        for at, status in enumerate(CallStatus):
-            count = self._before.pop((*series, CALLS.name, status.label), 0) if at < len(counts) else 0
-            if isinstance(count, int) and count:
-                counts[at] += count
-        for kept in (self._delta_began, self._sent):
-            for each in [each for each in kept if each[: len(series)] == series]:
-                del kept[each]
+        measured = (*series, DURATION.name)
+        counted = [(*series, CALLS.name, status.label) for status in CallStatus]
         if self.is_delta:
-            self._gone[whole] = counts, durations
+            counts, durations = remembered.gone.get(whole, ([0] * len(CallStatus), _NO_DURATIONS))
+            before = remembered.before.pop(measured, None)
+            if isinstance(before, Distribution):
+                durations = together((durations, before))
+            for at, each in enumerate(counted):
+                count = remembered.before.pop(each, 0)
+                if isinstance(count, int):
+                    counts[at] += count
+            remembered.gone[whole] = counts, durations
+        for each in (measured, *counted):
+            remembered.began.pop(each, None)
+            remembered.sent.pop(each, None)
 
     def arrived(self, points: Iterable[Point]) -> None:
         """Let the next deltas begin where these points ended."""
@@ -214,15 +259,23 @@ class PointMaker:
             if series is None or value is None:
                 continue
             if exemplars:
-                self._sent[series] = exemplars
+                self._remembered_of(series).sent[series] = exemplars
             if self.is_delta:
-                self._before[series], self._delta_began[series] = value, data.time_unix_nano
+                remembered = self._remembered_of(series)
+                remembered.before[series], remembered.began[series] = value, data.time_unix_nano
 
     def forget(self, server: Hashable) -> None:
         """Forget the series of a server that is gone."""
-        for kept in (self._before, self._delta_began, self._sent, self._parts, self._gone):
-            for series in [each for each in kept if each[0] == server]:
-                del kept[series]
+        self._servers.pop(server, None)
+
+    def _known_of(self, series: Series) -> _Remembered:
+        return self._servers.get(series[0], _NOTHING)
+
+    def _remembered_of(self, series: Series) -> _Remembered:
+        found = self._servers.get(series[0])
+        if found is None:
+            found = self._servers[series[0]] = _Remembered()
+        return found
 
 
 def _exponential(shown: Distribution) -> ExponentialHistogramDataPoint:

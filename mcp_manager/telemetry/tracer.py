@@ -204,8 +204,7 @@ class CallTracer:
                 return None
             parent = _parent_in(context)
             if self._propagate_baggage and parent is not None:
-                carried = {}
-                _baggage.inject(carried, context)
+                carried = _baggage_of(context)
         return None if parent is None else Incoming(parent, carried)
 
     def begin(self, made: Made, request: Sendable, incoming: Incoming | None) -> tuple[TracedCall | None, Sendable]:
@@ -376,6 +375,18 @@ def _parent_in(context: Context) -> Parent | None:
         return None
     state = span.trace_state.to_header() if span.trace_state else ""
     return Parent(span.trace_id, span.span_id, span.trace_flags.sampled, state, span.is_remote)
+
+
+def _baggage_of(context: Context) -> Mapping[str, str]:
+    """Return the baggage of a context; empty if it cannot be written."""
+    carried: dict[str, str] = {}
+    try:
+        _baggage.inject(carried, context)
+    except Exception:
+        # It is the application's, and must not fail the call.
+        _log.exception("baggage cannot be written; the request is sent without it")
+        return {}
+    return carried
 
 
 def _measured_ns(record: PastCall | FlightRecord | None) -> int | None:

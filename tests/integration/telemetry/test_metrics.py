@@ -131,6 +131,26 @@ async def test_deltas_count_no_call_twice_when_tools_lose_their_places() -> None
         assert {tool for tool, _ in by_tool(points)} >= {"tool-1", "tool-2", "tool-3"}
 
 
+async def test_a_tool_that_gets_a_place_again_has_a_new_start_time() -> None:
+    with Collector() as collector, ScriptedServer() as server:
+        settings = msgspec.structs.replace(fleet(collector), max_tool_series=1)
+        async with McpManager(settings) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM})
+            exporter = manager._telemetry._metrics
+            assert exporter is not None
+            for tool in ("one", "one", "two", "one", "one"):
+                await called(manager, tool)
+                await exporter._export(None)
+        for family in (names.CALLS.name, names.DURATION.name):
+            points = [each for each in collector.points(family) if attributes(each).get(names.TOOL) == "one"]
+            counts = [point.as_int if hasattr(point, "as_int") else point.count for point in points]
+            starts = [point.start_time_unix_nano for point in points]
+            # The last one is of the end.
+            assert counts == [1, 2, 1, 2, 2]
+            assert starts[0] == starts[1] < starts[2] == starts[3] == starts[4]
+            assert points[1].time_unix_nano <= starts[2]
+
+
 @pytest.mark.parametrize("buckets", ["exponential", "semconv"])
 async def test_exemplars_of_traced_calls_are_exported_once(buckets: str) -> None:
     with Collector() as collector, ScriptedServer() as server:

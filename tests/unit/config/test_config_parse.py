@@ -331,6 +331,12 @@ def test_headers_of_the_manager(name: str) -> None:
     assert message(http(auth=auth)).startswith("auth.header: names a header that is set by the manager")
 
 
+def test_a_trace_is_not_configured() -> None:
+    told = message(http(headers={"Traceparent": SECRET}))
+    assert told.startswith("headers.Traceparent: names one call")
+    assert "McpManager(trace_context=...)" in told
+
+
 @pytest.mark.parametrize(
     ("auth", "field", "problem"),
     [

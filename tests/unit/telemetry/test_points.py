@@ -126,6 +126,56 @@ def test_a_delta_begins_where_the_last_one_that_arrived_ended() -> None:
     assert counted(1, 50).data.as_int == 1
 
 
+class Key:
+    """The key of a server; it counts how often keys are compared with each other."""
+
+    compared = 0
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        Key.compared += 1
+        return self is other
+
+
+def test_what_ends_is_forgotten_without_a_look_at_other_servers() -> None:
+    maker = PointMaker(is_delta=True, is_exponential=True)
+    servers = [Key() for _ in range(300)]
+    for server in servers:
+        maker.arrived([maker.total(CALLS, (), 1, (1, 10), (server, "m"))])  # type: ignore[list-item]
+    whole, parts = (servers[0], "tools/call"), [(f"tool-{number}", (number, 0)) for number in range(20)]
+    success = CallStatus.SUCCESS.label
+    for part in parts:
+        point = maker.total(CALLS, (), 2, (1, 10), (*whole, *part, CALLS.name, success))
+        assert point is not None
+        maker.arrived([point])
+    maker.parts_began(whole, parts, (1, 10))
+    Key.compared = 0
+    maker.parts_began(whole, (), (1, 20))
+    statuses, _ = maker.rest(whole, (50, *[0] * (len(CallStatus) - 1)), measured([]), ())
+    assert statuses[CallStatus.SUCCESS] == 10
+    for server in servers[1:]:
+        maker.forget(server)
+    assert Key.compared < 300
+    # The series of others are as they were.
+    assert maker.total(CALLS, (), 1, (1, 30), (servers[0], "m")) is None
+    again = maker.total(CALLS, (), 1, (1, 30), (servers[1], "m"))
+    assert again is not None
+    assert again.data.as_int == 1
+
+
+def test_a_part_begins_when_the_reading_before_it_ended() -> None:
+    maker = PointMaker(is_delta=False, is_exponential=True)
+    whole, first, second, regained = ("s", "m"), ("a", (1, 0)), ("b", (2, 0)), ("a", (1, 1))
+    assert maker.parts_began(whole, [first], (100, 110)) == {first: 100}
+    assert maker.parts_began(whole, [first, second], (100, 120)) == {first: 100, second: 110}
+    assert maker.parts_began(whole, [second], (100, 130)) == {second: 110}
+    assert maker.parts_began(whole, [second, regained], (100, 140)) == {second: 110, regained: 130}
+    maker.forget("s")
+    assert maker.parts_began(whole, [second], (150, 160)) == {second: 150}
+
+
 def test_a_past_call_is_found_by_its_server_and_its_beginning() -> None:
     ring = CallRing(3)
     for number in range(5):
