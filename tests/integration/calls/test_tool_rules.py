@@ -152,6 +152,21 @@ async def test_what_is_permitted_passes_as_it_is(manager: McpManager, server: Sc
     assert (await manager.call_tool("a", "echo", {"text": "y"})).text == "y"
 
 
+def nested(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("lanes", [True, False])
+async def test_rules_refuse_no_params_for_their_depth(server: ScriptedServer, lanes: bool) -> None:
+    async with McpManager(ManagerConfig(http_lanes=lanes)) as manager:
+        await manager.deploy("a", {"url": server.url, **CALM, "tools": RULES})
+        for levels in (400, 509, 600, 900):
+            assert (await manager.call_tool("a", "echo", {"text": "x", "deep": nested(levels)})).text == "x"
+
+
 @pytest.mark.parametrize("frame", [b"[%b]" % DELETE, DELETE + DELETE, b'{"method":"ping"}\n' + DELETE])
 async def test_several_messages_at_once_are_refused(manager: McpManager, server: ScriptedServer, frame: bytes) -> None:
     with pytest.raises(InvalidRequestError):
