@@ -167,6 +167,26 @@ async def test_rules_refuse_no_params_for_their_depth(server: ScriptedServer, la
             assert (await manager.call_tool("a", "echo", {"text": "x", "deep": nested(levels)})).text == "x"
 
 
+@pytest.mark.parametrize("lanes", [True, False])
+@pytest.mark.parametrize("kind", [ScriptedServer, StatelessServer])
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_members_that_the_manager_adds_are_not_counted(
+    kind: type[ScriptedServer | StatelessServer], lanes: bool, key: str | None
+) -> None:
+    trace = {"traceparent": f"00-{'1' * 32}-{'2' * 16}-01"}
+    params = {"name": "echo", "arguments": {"text": "x"}, **{f"m{number}": 1 for number in range(62)}}
+    with kind() as server:
+        async with McpManager(ManagerConfig(http_lanes=lanes), trace_context=lambda: trace) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM, "tools": RULES})
+            await manager.request("a", "tools/call", params, key=key)
+            await manager.request("a", "tools/call", {**params, "_meta": {"own": 1}}, key=key)
+            with pytest.raises(ToolNotAllowedError, match="more than 64 members"):
+                await manager.request("a", "tools/call", {**params, "more": 1}, key=key)
+        sent = server.requests_of("tools/call")
+        assert [len(each.params) for each in sent] == [65, 65]
+        assert all(each.params["_meta"] for each in sent)
+
+
 @pytest.mark.parametrize("frame", [b"[%b]" % DELETE, DELETE + DELETE, b'{"method":"ping"}\n' + DELETE])
 async def test_several_messages_at_once_are_refused(manager: McpManager, server: ScriptedServer, frame: bytes) -> None:
     with pytest.raises(InvalidRequestError):
