@@ -277,9 +277,10 @@ class Supervisor:
         """Take over what the configuration says of calls, limits and balancing."""
         self.request_timeout_ns = in_ns(self.config.request_timeout_s)
         self.tool_checks = tool_checks_of(self.config)
-        for instance in (*self._instances, *self._draining):
-            # Also of an older configuration: calls may still wait in its sessions.
-            instance.template.restrict(self.config.tools)
+        # Also of an older configuration: calls may still wait in its sessions.
+        instances = (*self._staged, *self._instances, *self._draining)
+        for template in {self._template, *(each.template for each in instances)}:
+            template.restrict(self.config.tools)
         self.balance()
 
     def balance(self, *, by_weight: bool = False) -> None:
@@ -378,6 +379,9 @@ class Supervisor:
                 self._unregister(instance)
 
     def _add(self, template: SessionTemplate, index: int) -> Instance:
+        if template is not self._template:
+            # Until adopt(), the rules in force hold for all instances: some paths check a call only when it is sent.
+            template.restrict(self.config.tools)
         instance = RoutedInstance(template, index, self._next_number, self._changed)
         self._next_number += 1
         settings, weight, tier, identity = self._registration(instance)
