@@ -441,7 +441,6 @@ class McpManager(Lifetime, DeployedServers, ClientSide, FleetManagement, FleetTo
 
     def _ended(self, supervisor: Supervisor, is_gone: bool) -> None:
         self._telemetry.ended(supervisor)
-        self._dispatcher.recoveries.forget(supervisor.record)
         if not is_gone:
             return
         server_id = supervisor.server_id

@@ -288,7 +288,7 @@ class Attempts:
                 instance.lose(session, lost)
                 raise lost
             call.tries = 2
-            self.recoveries.count(call.supervisor.record, "retry")
+            self.recoveries.count(call.supervisor, "retry")
             note_event("resend", lost)
             reply = await instance.call_again(session, lost, call.request, call.deadline_ns, call.progress)
         finally:

@@ -229,7 +229,7 @@ class Dispatcher:
             if found is None:
                 raise
             answer, kind = found
-            self.recoveries.count(call.supervisor.record, kind)
+            self.recoveries.count(call.supervisor, kind)
             return answer
         self._fallbacks.keep(call, reply)
         return reply

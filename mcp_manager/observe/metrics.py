@@ -134,7 +134,7 @@ class Source:
             self.router.gauges_of(supervisor.record, backends, now_ns)
         )
         # Most servers have none of these, and with many servers each look into a dictionary counts.
-        recoveries, restarts = self._recoveries.of(supervisor.record), supervisor.restarts
+        recoveries, restarts = self._recoveries.of(supervisor), supervisor.restarts
         config, desired = supervisor.config, supervisor.desired
         connections = self._http.clients.open_connections(server_id) if config.transport != "stdio" else ready
         busy = inflight if inflight < connections else connections

@@ -211,13 +211,14 @@ def tool_called(params: bytes | None) -> str:
     Raises
     ------
     UnclearToolError
-        They are no object, have a member twice or more than 64 members, have no ``name`` or one that is no text, or
-        have a ``name`` in other letters, such as ``Name``, which some servers take for the same.
+        They are no object, have a member twice or more than 64 members besides ``_meta``, have no ``name`` or one that
+        is no text, or have a ``name`` in other letters, such as ``Name``, which some servers take for the same.
     """
     if params is None or not params.startswith(b"{"):
         raise UnclearToolError("params is not an object")
     members, params = _members_of(params)
-    if len(members) > _MOST_MEMBERS:
+    # Not counted: `_meta`, which is added to params that were checked before.
+    if len(members) - ("_meta" in members) > _MOST_MEMBERS:
         raise UnclearToolError(f"params has more than {_MOST_MEMBERS} members")
     for member in members:
         if member != "name" and (member.casefold() == "name" or _HALF in member):

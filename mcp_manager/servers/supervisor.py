@@ -25,9 +25,12 @@ from mcp_manager.servers.tool_checks import tool_checks_of
 from mcp_manager.session import SessionTemplate
 from mcp_manager.types import CircuitState
 
-__all__ = ["InstanceObserver", "RestartCause", "Supervisor"]
+__all__ = ["InstanceObserver", "Recovery", "RestartCause", "Supervisor"]
 
 T = TypeVar("T")
+
+Recovery = Literal["retry", "hedge", "server", "stale", "static"]
+"""A retry, a hedge, or the source of a fallback: another server, the last good result, or a configured result."""
 
 RestartCause = Literal["exit", "hang"]
 """Why a child process is restarted: it ended by itself, or it was killed because it did not answer."""
@@ -80,6 +83,7 @@ class Supervisor:
         "in_maintenance",
         "is_over",
         "record",
+        "recoveries",
         "renewals",
         "request_timeout_ns",
         "restarts",
@@ -111,6 +115,8 @@ class Supervisor:
         self.rollout: Change | None = None
         # How often a child process was lost, by cause; None until the first time.
         self.restarts: dict[RestartCause, int] | None = None
+        # How often its calls were retried or hedged, or got a fallback, by kind; None until the first time.
+        self.recoveries: dict[Recovery, int] | None = None
         # How often an instance has replaced a session.
         self.renewals = 0
         self.is_over = False
@@ -277,9 +283,10 @@ class Supervisor:
         """Take over what the configuration says of calls, limits and balancing."""
         self.request_timeout_ns = in_ns(self.config.request_timeout_s)
         self.tool_checks = tool_checks_of(self.config)
-        for instance in (*self._instances, *self._draining):
-            # Also of an older configuration: calls may still wait in its sessions.
-            instance.template.restrict(self.config.tools)
+        # Also of an older configuration: calls may still wait in its sessions.
+        instances = (*self._staged, *self._instances, *self._draining)
+        for template in {self._template, *(each.template for each in instances)}:
+            template.restrict(self.config.tools)
         self.balance()
 
     def balance(self, *, by_weight: bool = False) -> None:
@@ -378,6 +385,9 @@ class Supervisor:
                 self._unregister(instance)
 
     def _add(self, template: SessionTemplate, index: int) -> Instance:
+        if template is not self._template:
+            # Until adopt(), the rules in force hold for all instances: some paths check a call only when it is sent.
+            template.restrict(self.config.tools)
         instance = RoutedInstance(template, index, self._next_number, self._changed)
         self._next_number += 1
         settings, weight, tier, identity = self._registration(instance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 from weakref import WeakSet
 
 from mcp_manager._core.jsonrpc import scan
@@ -26,6 +27,9 @@ __all__ = ["SessionTemplate", "TransportFactory"]
 
 TransportFactory = Callable[["SessionTemplate", int, MessageSink, bool, int], Transport]
 """``make(template, index, sink, sse, number)`` makes a transport; see :meth:`SessionTemplate.transport`."""
+
+# As many as scan() takes: with rules, params may be nested as deeply as without.
+_MOST_LEVELS: Final = 4096
 
 
 class SessionTemplate:
@@ -189,7 +193,7 @@ class SessionTemplate:
             The rules of the server's tools forbid it.
         """
         if self._tool_rules is not None and frame:
-            message = scan(frame)
+            message = scan(frame, max_depth=_MOST_LEVELS)
             if message.method is not None:
                 check_request(self.server_id, self._tool_rules, message.method, message.params)
 

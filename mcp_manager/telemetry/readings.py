@@ -117,7 +117,7 @@ def read(
         tools,
         tool_exemplars(record, OTHER_TOOL_NAME),
         probes(record),
-        dict(recoveries.of(record)),
+        dict(recoveries.of(supervisor)),
         dict(supervisor.restarts or {}),
         levels,
     )

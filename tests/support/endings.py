@@ -20,7 +20,7 @@ from typing import Any, Final
 from support import faults, kept
 from support.authorization import ProtectedServer, authorized
 from support.calls import CALM, tool_call
-from support.processes import scripted_stdio
+from support.processes import scripted_stdio, unused_port
 from support.scripted import Fault, ScriptedServer
 from support.streams import HttpSseServer
 
@@ -209,6 +209,21 @@ async def undeployed_during_a_call(stage: Stage) -> None:
 
 
 @scenario
+async def undeployed_while_another_server_answers(stage: Stage) -> None:
+    await stage.deploy("c", tags=["t"])
+    gone = f"http://127.0.0.1:{unused_port()}/mcp"
+    await stage.deploy("b", url=gone, connect="lazy", fallback={"tag": "t"})
+    hold = faults.Hold()
+    stage.server.script("tools/call", hold)
+    calling = asyncio.get_running_loop().create_task(stage.call("b"))
+    await stage.server.wait_for("tools/call", len(stage.server.requests_of("tools/call")) + 1)
+    await stage.undeploy("b")
+    hold.release()
+    await calling
+    await stage.undeploy("c")
+
+
+@scenario
 async def undeployed_after_failures(stage: Stage) -> None:
     await stage.deploy("b")
     for fault in (faults.Reset(), faults.Status(500), faults.TruncatedJson()):
@@ -351,7 +366,7 @@ async def stopped(stage: Stage) -> None:
 
 @scenario
 async def stopped_but_held(stage: Stage) -> None:
-    """A stopped manager that is still referenced keeps nothing of its servers."""
+    """A stopped manager that is still referenced keeps nothing of its servers but their counts."""
     stopped = McpManager()
     async with stopped:
         other = Stage(stopped, stage.server)
@@ -359,7 +374,7 @@ async def stopped_but_held(stage: Stage) -> None:
         for fault in (faults.Answer(), faults.Reset(), faults.Status(500)):
             stage.server.script("tools/call", fault)
             await other.call("b")
-    stage.held.append(stopped)
+    stage.held += [stopped, stopped._router.server("b")]
 
 
 async def scrutinized(work: Scenario) -> dict[str, Any]:

@@ -22,7 +22,16 @@ _PACKAGE: Final = str(Path(mcp_manager.__file__).parent)
 _LONGEST_PATH: Final = 12
 _WATCHED: Final = frozenset(
     {
-        *("McpManager", "PyMcpManager", "Supervisor", "Instance", "SessionTemplate", "ServerConfig", "Session"),
+        *(
+            "McpManager",
+            "PyMcpManager",
+            "Supervisor",
+            "Server",
+            "Instance",
+            "SessionTemplate",
+            "ServerConfig",
+            "Session",
+        ),
         *("HttpTransport", "HttpSseTransport", "StdioTransport", "Child", "StandingStream", "Channel", "Authorization"),
         *("Attempt", "Negotiation", "Rollout", "Change", "Watch", "DirectCall", "Lease", "Exchange", "WireReply"),
     }

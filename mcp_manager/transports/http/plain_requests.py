@@ -29,6 +29,7 @@ from mcp_manager.errors import CallError
 from mcp_manager.runtime.background import background_task
 from mcp_manager.runtime.read_budget import CoroutineReader, read_budget
 from mcp_manager.transports.base import FrameCheck
+from mcp_manager.transports.http.connections.clients import request_check
 from mcp_manager.transports.http.connections.endpoint import dialled
 from mcp_manager.transports.http.connections.lanes import LanePool
 from mcp_manager.transports.http.connections.paced_content import PacedContent
@@ -159,6 +160,7 @@ class PlainRequests:
             return await self._request(self._pool.clients.lasting, request, exchange, None)
         while True:
             async with self._pool.permit(self._lanes, wait) as permit:
+                # Also before a connection is made, which a refused request does not need.
                 self._check(exchange.frame)
                 try:
                     is_fresh = exchange.resent or self._lanes.is_doubted
@@ -205,6 +207,7 @@ class PlainRequests:
         url = request.url
         options = await request_options(self._route, self._pool.tls, url, self._endpoint)
         token = flood_taker.set(self._taker)
+        checking = request_check.set(partial(self._check, exchange.frame))
         try:
             return await client.request(
                 request.verb,
@@ -217,6 +220,7 @@ class PlainRequests:
                 trace_request_ctx=exchange,
             )
         finally:
+            request_check.reset(checking)
             flood_taker.reset(token)
 
     def _headers_of(self, request: HttpRequest, exchange: Exchange) -> Mapping[str, str]:

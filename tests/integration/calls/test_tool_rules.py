@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import pickle
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import pytest
 from support import faults
 from support.calls import CALM, deployed, echo, eventually, text_of, tool_call
+from support.certificates import make_context
+from support.listening import stop_listening
 from support.processes import scripted_stdio, unused_port
 from support.scripted import ScriptedServer
 from support.stateless_server import StatelessServer
+from yarl import URL
 
 from mcp_manager import (
     Caller,
@@ -31,6 +36,7 @@ from mcp_manager import (
     PyMcpManager,
     Selector,
     ServerConfig,
+    TlsConfig,
     ToolNotAllowedError,
     ToolNotFoundError,
     ToolsConfig,
@@ -144,6 +150,41 @@ async def test_what_is_permitted_passes_as_it_is(manager: McpManager, server: Sc
     assert json.loads(await manager.execute_text("a", odd))["id"] == 7
     assert b'{ "n\\u0061me" : "echo" , "arguments":{"text":"\\ud83d x"} }' in server.requests_of("tools/call")[0].body
     assert (await manager.call_tool("a", "echo", {"text": "y"})).text == "y"
+
+
+def nested(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("lanes", [True, False])
+async def test_rules_refuse_no_params_for_their_depth(server: ScriptedServer, lanes: bool) -> None:
+    async with McpManager(ManagerConfig(http_lanes=lanes)) as manager:
+        await manager.deploy("a", {"url": server.url, **CALM, "tools": RULES})
+        for levels in (400, 509, 600, 900):
+            assert (await manager.call_tool("a", "echo", {"text": "x", "deep": nested(levels)})).text == "x"
+
+
+@pytest.mark.parametrize("lanes", [True, False])
+@pytest.mark.parametrize("kind", [ScriptedServer, StatelessServer])
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_members_that_the_manager_adds_are_not_counted(
+    kind: type[ScriptedServer | StatelessServer], lanes: bool, key: str | None
+) -> None:
+    trace = {"traceparent": f"00-{'1' * 32}-{'2' * 16}-01"}
+    params = {"name": "echo", "arguments": {"text": "x"}, **{f"m{number}": 1 for number in range(62)}}
+    with kind() as server:
+        async with McpManager(ManagerConfig(http_lanes=lanes), trace_context=lambda: trace) as manager:
+            await manager.deploy("a", {"url": server.url, **CALM, "tools": RULES})
+            await manager.request("a", "tools/call", params, key=key)
+            await manager.request("a", "tools/call", {**params, "_meta": {"own": 1}}, key=key)
+            with pytest.raises(ToolNotAllowedError, match="more than 64 members"):
+                await manager.request("a", "tools/call", {**params, "more": 1}, key=key)
+        sent = server.requests_of("tools/call")
+        assert [len(each.params) for each in sent] == [65, 65]
+        assert all(each.params["_meta"] for each in sent)
 
 
 @pytest.mark.parametrize("frame", [b"[%b]" % DELETE, DELETE + DELETE, b'{"method":"ping"}\n' + DELETE])
@@ -444,6 +485,80 @@ async def test_a_call_that_waits_for_a_connection_meets_the_new_rules(
         # The connection is of use to the next call.
         await manager.apply(fleet_of(server))
         assert text_of(await calls.execute_raw("a", echo("third"))) == "third"
+
+
+class Gate:
+    """Forward TCP connections to a port; while ``opened`` is clear, new ones are accepted and not forwarded yet."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self.opened = asyncio.Event()
+        self.opened.set()
+        self.held = 0
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await stop_listening(self._server)
+        await self._server.wait_closed()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.held += not self.opened.is_set()
+        await self.opened.wait()
+        there = await asyncio.open_connection("127.0.0.1", self._target)
+        await asyncio.gather(_forward(reader, there[1]), _forward(there[0], writer))
+
+
+async def _forward(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while data := await source.read(1 << 16):
+            target.write(data)
+    with contextlib.suppress(ConnectionError):
+        target.close()
+        await target.wait_closed()
+
+
+@pytest.mark.both_loops
+@pytest.mark.parametrize("lanes", [True, False])
+@pytest.mark.parametrize("caller", [None, Caller("ann")])
+async def test_a_call_whose_connection_is_being_made_meets_the_new_rules(
+    tmp_path: Path, lanes: bool, caller: Caller | None
+) -> None:
+    context, authority = make_context(tmp_path)
+    with ScriptedServer(tls=context) as server:
+        async with Gate(URL(server.url).port or 0) as gate, McpManager(ManagerConfig(http_lanes=lanes)) as manager:
+
+            def fleet(**tools: Any) -> ManagerConfig:
+                url = str(URL(server.url).with_port(gate.port))
+                tls = TlsConfig(ca_file=str(authority))
+                one = ServerConfig(url=url, tls=tls, tools=ToolsConfig(**tools), **CALM_CONFIG)
+                return ManagerConfig(http_lanes=lanes, servers={"a": one})
+
+            await manager.apply(fleet())
+            calls = manager if caller is None else manager.for_caller(caller)
+            await calls.execute_raw("a", b'{"method":"ping"}')
+            # The connection there is stays busy, so that the next call needs another one.
+            hold = faults.Hold()
+            server.script("tools/call", hold)
+            running = asyncio.create_task(calls.execute_raw("a", echo("first")))
+            await server.wait_for("tools/call")
+            gate.opened.clear()
+            waiting = asyncio.create_task(calls.execute_raw("a", echo("second")))
+            await eventually(lambda: gate.held > 0, "the new connection")
+            await manager.apply(fleet(deny=("echo",)))
+            gate.opened.set()
+            with pytest.raises(ToolNotAllowedError) as caught:
+                await waiting
+            assert (caught.value.server_id, caught.value.delivery) == ("a", "not_sent")
+            hold.release()
+            assert text_of(await running) == "first"
+            assert server.executed == ["first"]
+            assert manager.snapshot().servers[0].inflight == 0
+            await manager.apply(fleet())
+            assert text_of(await calls.execute_raw("a", echo("third"))) == "third"
 
 
 async def test_a_call_that_waits_for_its_user_meets_the_new_rules() -> None:

@@ -14,7 +14,14 @@ from support.calls import CALM, echo, eventually
 from support.scripted import Connection, Fault, Request, ScriptedServer
 from support.traffic import Traffic
 
-from mcp_manager import McpManager, McpManagerError, RolloutError, ServerNotFoundError
+from mcp_manager import (
+    ManagerConfig,
+    McpManager,
+    McpManagerError,
+    RolloutError,
+    ServerNotFoundError,
+    ToolNotAllowedError,
+)
 from mcp_manager.servers.supervisor import Supervisor
 
 LONG = {"strategy": "canary", "canary_s": 3600.0}
@@ -231,3 +238,70 @@ async def test_the_end_of_the_server_ends_it(new: ScriptedServer, manager: McpMa
     with pytest.raises(ServerNotFoundError):
         await rollout
     assert new.live_sessions == set()
+
+
+async def ends_of_calls(manager: McpManager) -> set[str]:
+    """Call a tool with and without keys, often enough to reach every instance; return how the calls end."""
+    ends = set()
+    for number in range(20):
+        for key in (None, f"key {number}"):
+            try:
+                await manager.execute_raw("a", echo("x"), key=key)
+                ends.add("answered")
+            except ToolNotAllowedError:
+                ends.add("refused")
+    return ends
+
+
+@pytest.mark.parametrize("lanes", [True, False])
+@pytest.mark.parametrize("is_stricter", [True, False])
+async def test_rules_of_tools_change_for_all_instances_when_it_is_promoted(
+    lanes: bool, is_stricter: bool, old: ScriptedServer, new: ScriptedServer
+) -> None:
+    free, strict = {"deny": ["other"]}, {"deny": ["echo"]}
+    rules = [free, strict] if is_stricter else [strict, free]
+    before, after = ["answered", "refused"] if is_stricter else ["refused", "answered"]
+    async with McpManager(ManagerConfig(http_lanes=lanes)) as manager:
+        await manager.deploy("a", settings(old, tools=rules[0]))
+        supervisor, changed = supervisor_of(manager), settings(new, tools=rules[1])
+        rollout = asyncio.create_task(manager.redeploy("a", changed, percentage=50, **LONG))
+        await eventually(lambda: len(supervisor.instances) == 6, "the canary")
+        assert await ends_of_calls(manager) == {before}
+        assert bool(new.executed) == is_stricter
+        rollout.cancel()
+        await asyncio.wait({rollout})
+        assert await ends_of_calls(manager) == {before}
+
+        trial = {"strategy": "canary", "canary_s": 0.1, "percentage": 50, "min_calls": 1}
+        rollout = asyncio.create_task(manager.redeploy("a", changed, **trial))
+        while not rollout.done():
+            await manager.execute_raw("a", b'{"method":"ping"}')
+        await rollout
+        assert await ends_of_calls(manager) == {after}
+        assert bool(new.executed)
+        await manager.redeploy("a", settings(old, tools=rules[0]), strategy="rolling")
+        assert await ends_of_calls(manager) == {before}
+
+
+@pytest.mark.parametrize("lanes", [True, False])
+async def test_rules_of_tools_stay_when_instances_are_replaced_one_by_one_and_restored(
+    lanes: bool, old: ScriptedServer, new: ScriptedServer
+) -> None:
+    async with McpManager(ManagerConfig(http_lanes=lanes)) as manager:
+        await manager.deploy("a", settings(old, 2))
+        strict = settings(new, 2, tools={"deny": ["echo"]})
+        supervisor, hold = supervisor_of(manager), faults.Hold()
+        new.script("initialize", Slow(), hold)
+        rollout = asyncio.create_task(manager.redeploy("a", strict, strategy="rolling", batch=1))
+        await new.wait_for("initialize", 2)
+        assert await ends_of_calls(manager) == {"answered"}
+        assert new.executed
+        rollout.cancel()
+        await asyncio.wait({rollout})
+        hold.release()
+        assert await ends_of_calls(manager) == {"answered"}
+        await manager.redeploy("a", strict, strategy="rolling")
+        assert await ends_of_calls(manager) == {"refused"}
+        for each in supervisor.instances:
+            with pytest.raises(ToolNotAllowedError):
+                each.template.check_frame(echo("x"))

@@ -20,18 +20,33 @@ from mcp_manager.transports.http.connections.user_agent import USER_AGENT, user_
 
 if TYPE_CHECKING:
     from aiohappyeyeballs import AddrInfoType
+    from aiohttp.connector import Connection
 
-__all__ = ["KEEPALIVE_S", "Clients", "connecting_server"]
+__all__ = ["KEEPALIVE_S", "Clients", "connecting_server", "request_check"]
 
 T = TypeVar("T")
 
 connecting_server: ContextVar[str] = ContextVar("connecting_server", default="")
 """The server that a connection opened by the current task is counted for."""
 
+request_check: ContextVar[Callable[[], object] | None] = ContextVar("request_check", default=None)
+"""Raises an error if the request of the current task may not be sent; called when there is a connection for it."""
+
 # uvicorn closes idle connections after 5 s, and a request sent in that moment is lost.
 KEEPALIVE_S: Final = 4.0
 # Seconds, seconds and probes: a silent peer is given up after two minutes.
 _KEEPALIVE_PROBES: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+
+
+class _CheckedRequest(aiohttp.ClientRequest):
+    """A request that is checked when its connection is made, which may take long; a refused one sends nothing."""
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        check = request_check.get()
+        if check is not None:
+            # If it raises, aiohttp closes the connection.
+            check()
+        return await super().send(conn)
 
 
 class Clients:
@@ -127,6 +142,7 @@ class Clients:
         tracing.on_connection_reuseconn.append(_note_reuse)
         return aiohttp.ClientSession(
             connector=connector,
+            request_class=_CheckedRequest,
             trace_configs=[tracing],
             # aiohttp's jar shares cookies among the ports of a host: one server's would reach another.
             cookie_jar=aiohttp.DummyCookieJar(),
