@@ -99,8 +99,9 @@ def operations(server: Server) -> list[Operation]:
 def note_exemplar(server: Server, method: str, exemplar: Exemplar, tool: str | None = None) -> None:
     """Keep an exemplar of a server's histogram, in place of the earlier one with a duration in the same bucket.
 
-    It is dropped if the histogram has measured nothing in that bucket. Buckets end at powers of 2, from ``2**-12`` to
-    ``2**8`` s; the last has no bound.
+    The call may have been measured a little shorter or longer: if its bucket has counted nothing, the exemplar goes to a
+    neighbour that has, and it is dropped if neither has. Buckets end at powers of 2, from ``2**-12`` to ``2**8`` s; the
+    last has no bound.
 
     Parameters
     ----------

@@ -144,6 +144,21 @@ cdef bint has_counted(const Buckets* buckets, int exponent) noexcept:
     return buckets.underflow > 0
 
 
+cdef int counted_bound(const Buckets* buckets, int64_t value_ns) noexcept:
+    """Return the bound of the bucket that counted a call; NO_BOUND + 1 if none can have.
+
+    The call may have been measured a little shorter or longer than the duration that is known of it.
+    """
+    cdef int exponent = bound_above(value_ns)
+    if has_counted(buckets, exponent):
+        return exponent
+    if exponent > LOWEST_BOUND and has_counted(buckets, exponent - 1):
+        return exponent - 1
+    if exponent < NO_BOUND and has_counted(buckets, exponent + 1):
+        return exponent + 1
+    return NO_BOUND + 1
+
+
 cdef Series known_series(Server server, str method):
     found = None if server.methods is None else server.methods.get(method)
     return <Series> found if found is not None else server.other
@@ -151,8 +166,11 @@ cdef Series known_series(Server server, str method):
 
 def note_exemplar(Server server not None, str method not None, exemplar not None, str tool=None):
     cdef Series series = known_series(server, method)
-    cdef int exponent = bound_above(exemplar.value_ns)
-    if series is None or not has_counted(&series.latency.buckets, exponent):
+    cdef int exponent
+    if series is None:
+        return
+    exponent = counted_bound(&series.latency.buckets, exemplar.value_ns)
+    if exponent > NO_BOUND:
         return
     if series.exemplars is None:
         series.exemplars = {}

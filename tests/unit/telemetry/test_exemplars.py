@@ -53,7 +53,7 @@ def test_the_latest_exemplar_of_every_bucket_is_kept(durations: list[int]) -> No
 def test_a_bucket_without_durations_has_no_exemplar(router: Router) -> None:
     called(router, 250_000_000)
     server = router.server("s")
-    for value in (0, 100_000_000, 250_000_001, math.ceil(256.1e9)):
+    for value in (0, 50_000_000, 1_100_000_000, math.ceil(256.1e9)):
         note_exemplar(server, "m", exemplar(value))
     note_exemplar(server, "never called", exemplar(1))
     assert exemplars(server, "m") == {}
@@ -61,6 +61,13 @@ def test_a_bucket_without_durations_has_no_exemplar(router: Router) -> None:
     note_exemplar(server, "m", exemplar(250_000_000))
     assert exemplars(server, "m") == {-2: exemplar(250_000_000)}
     assert exemplars(server, "never called") == {}
+
+
+@pytest.mark.parametrize("value", [124_999_999, 250_000_001])
+def test_a_call_that_was_measured_a_little_differently_keeps_its_exemplar(router: Router, value: int) -> None:
+    called(router, 250_000_000)
+    note_exemplar(router.server("s"), "m", exemplar(value))
+    assert exemplars(router.server("s"), "m") == {-2: exemplar(value)}
 
 
 def test_methods_beyond_the_limit_share_their_exemplars() -> None:
