@@ -18,7 +18,6 @@ from mcp_manager.calls.call import FIRST, Call, Choice
 from mcp_manager.calls.call_log import CallLog
 from mcp_manager.calls.error_counts import CallErrors
 from mcp_manager.calls.latencies import Latencies
-from mcp_manager.calls.recovery_counts import Recoveries
 from mcp_manager.config import ManagerConfig
 from mcp_manager.errors import (
     AuthError,
@@ -95,7 +94,6 @@ class Attempts:
         self._log = log
         self._affinity = affinity
         self._config = config
-        self.recoveries = Recoveries()
         self.errors = CallErrors()
         self.latencies = Latencies(router, clock)
         self._callers: dict[str, CallerSessions] = {}
@@ -288,7 +286,7 @@ class Attempts:
                 instance.lose(session, lost)
                 raise lost
             call.tries = 2
-            self.recoveries.count(call.supervisor, "retry")
+            call.supervisor.count_recovery("retry")
             note_event("resend", lost)
             reply = await instance.call_again(session, lost, call.request, call.deadline_ns, call.progress)
         finally:

@@ -19,7 +19,6 @@ from mcp_manager.calls.error_counts import CallErrors
 from mcp_manager.calls.fallback import Fallbacks
 from mcp_manager.calls.hedging import HedgedCalls, is_hedged
 from mcp_manager.calls.queue_waits import QueueWaits
-from mcp_manager.calls.recovery_counts import Recoveries
 from mcp_manager.calls.retry_loop import Retries
 from mcp_manager.calls.tool_access import ToolAccess
 from mcp_manager.config import ManagerConfig
@@ -77,11 +76,6 @@ class Dispatcher:
         self._retries = Retries(self._attempts, router, clock, log)
         self._hedged = HedgedCalls(self._attempts, router, clock)
         self._fallbacks = Fallbacks(servers, self._ask_other, clock)
-
-    @property
-    def recoveries(self) -> Recoveries:
-        """The counts of retries, hedges and fallbacks by server."""
-        return self._attempts.recoveries
 
     @property
     def errors(self) -> CallErrors:
@@ -214,7 +208,7 @@ class Dispatcher:
         self._fallbacks.keep(call, reply)
         return reply
 
-    # Where `call` alone goes on, for a dispatcher that looks at its calls.
+    # call() goes on by these names, and nothing else uses them: a dispatcher that traces begins its spans there.
     _make_list = _make_checked
     _make_unsent = _make_leased
 
@@ -229,7 +223,7 @@ class Dispatcher:
             if found is None:
                 raise
             answer, kind = found
-            self.recoveries.count(call.supervisor, kind)
+            call.supervisor.count_recovery(kind)
             return answer
         self._fallbacks.keep(call, reply)
         return reply

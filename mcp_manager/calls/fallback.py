@@ -9,14 +9,13 @@ import msgspec
 
 from mcp_manager._core.jsonrpc import RESULT, Message, scan_reply
 from mcp_manager.calls.call import Call
-from mcp_manager.calls.recovery_counts import Recovery
 from mcp_manager.config import FallbackConfig
 from mcp_manager.errors import CallError, ToolNotAllowedError
 from mcp_manager.protocol import methods
 from mcp_manager.protocol.error_codes import INVALID_PARAMS, METHOD_NOT_FOUND
 from mcp_manager.protocol.json_reading import JsonDecoder
 from mcp_manager.protocol.safety import CONTENT, LISTS, tool_of
-from mcp_manager.servers.supervisor import Supervisor
+from mcp_manager.servers.supervisor import Recovery, Supervisor
 
 __all__ = ["STALE_AGE", "STAND_IN", "STAND_IN_SERVER", "Fallbacks", "from_other", "may_ask_another"]
 

@@ -157,7 +157,7 @@ class HedgedCalls:
             if not first.done() or (isinstance(failure, CallError) and may_be_repeated(failure, is_safe)):
                 hedge = self._lease(call, lease)
                 if hedge is not None:
-                    self._attempts.recoveries.count(call.supervisor, "hedge")
+                    call.supervisor.count_recovery("hedge")
                     note_event("hedge", failure)
                     leases.append(hedge)
                     tasks.append(background_task(self._attempts.carry(call.hedged(), Leased(hedge)), "hedge"))

@@ -92,7 +92,7 @@ class Retries:
                 call.attempts, call.may_resend = attempts, attempts + 1 < config.attempts
                 try:
                     leased = await self._attempts.admitted(call, leased, choice)
-                    self._attempts.recoveries.count(call.supervisor, "retry")
+                    call.supervisor.count_recovery("retry")
                     note_event("retry", error)
                     return await self._attempts.carry(call, leased), leased.lease
                 except CallError as failure:

@@ -10,13 +10,12 @@ from mcp_manager._core.histogram import Histogram
 from mcp_manager._core.records import Server
 from mcp_manager._version import __version__
 from mcp_manager.calls.dispatcher import Dispatcher
-from mcp_manager.calls.recovery_counts import Recovery
 from mcp_manager.errors import Delivery
 from mcp_manager.health import HealthMonitor
 from mcp_manager.observe.metric_families import STATE_NUMBERS
 from mcp_manager.observe.steady_reading import steadily
 from mcp_manager.runtime.read_budget import FLOOD
-from mcp_manager.servers.supervisor import Supervisor
+from mcp_manager.servers.supervisor import Recovery, Supervisor
 from mcp_manager.types import ServerState
 
 if TYPE_CHECKING:
@@ -91,7 +90,6 @@ class Source:
         self._servers = servers
         self._monitor = monitor
         self.router = router
-        self._recoveries = dispatcher.recoveries
         self._errors = dispatcher.errors
         self._waits = dispatcher.waits
         self._http = http
@@ -134,7 +132,7 @@ class Source:
             self.router.gauges_of(supervisor.record, backends, now_ns)
         )
         # Most servers have none of these, and with many servers each look into a dictionary counts.
-        recoveries, restarts = self._recoveries.of(supervisor), supervisor.restarts
+        recoveries, restarts = supervisor.recoveries, supervisor.restarts
         config, desired = supervisor.config, supervisor.desired
         connections = self._http.clients.open_connections(server_id) if config.transport != "stdio" else ready
         busy = inflight if inflight < connections else connections

@@ -450,6 +450,12 @@ class Supervisor:
                 self._retired = tuple(each for each in self._retired if each is not template)
                 self.spawn(template.authorizations.aclose())
 
+    def count_recovery(self, kind: Recovery) -> None:
+        """Count a retry, a hedge or a fallback of one of its calls."""
+        if self.recoveries is None:
+            self.recoveries = {}
+        self.recoveries[kind] = self.recoveries.get(kind, 0) + 1
+
     def _changed(self, instance: Instance, error: CallError | None) -> None:
         if instance.backend is None:
             return

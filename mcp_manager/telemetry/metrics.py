@@ -15,11 +15,10 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from mcp_manager._core.readings import Distribution, Exemplar, Operation, ToolOperation
 from mcp_manager._core.tool_table import OTHER_TOOL_NAME
-from mcp_manager.calls.recovery_counts import Recovery
 from mcp_manager.config import ServerConfig
 from mcp_manager.protocol.methods import CALL_TOOL
 from mcp_manager.runtime.loop_lag import LoopLag
-from mcp_manager.servers.supervisor import Supervisor
+from mcp_manager.servers.supervisor import Recovery, Supervisor
 from mcp_manager.telemetry import conventions as names
 from mcp_manager.telemetry.conventions import Family
 from mcp_manager.telemetry.places import place_of

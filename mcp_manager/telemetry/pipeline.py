@@ -15,7 +15,6 @@ from mcp_manager._core.router import Router
 from mcp_manager._version import __version__
 from mcp_manager.calls.call_log import CallLog
 from mcp_manager.calls.dispatcher import Dispatcher
-from mcp_manager.calls.recovery_counts import Recoveries
 from mcp_manager.config import TelemetryConfig
 from mcp_manager.errors import ConfigError
 from mcp_manager.health.tally import Tally
@@ -121,7 +120,7 @@ class Telemetry:
         """Begin to export what these parts of a manager count, and to trace its calls."""
         resource = resource_attributes() if self._destinations else {}
         if "metrics" in self._destinations:
-            self._sources = _sources(router, servers, calls[0].recoveries, tally, lag)
+            self._sources = _sources(router, servers, tally, lag)
             self._start_metrics(self._sources, resource)
         if "traces" in self._destinations:
             self._start_traces(router, *calls, resource)
@@ -233,7 +232,6 @@ def resource_attributes() -> dict[str, Any]:
 def _sources(
     router: Router,
     servers: Mapping[str, Supervisor],
-    recoveries: Recoveries,
     tally: Tally[Supervisor],
     lag: LoopLag,
 ) -> Sources:
@@ -246,7 +244,7 @@ def _sources(
 
     return Sources(
         servers=lambda: steadily(lambda: list(servers.values())),
-        read=lambda each, tools=None: steadily(partial(read, each, router, recoveries, time.monotonic_ns(), tools)),
+        read=lambda each, tools=None: steadily(partial(read, each, router, time.monotonic_ns(), tools)),
         read_tools=lambda each: read_tools(each, router),
         health=health,
         lag=lag,

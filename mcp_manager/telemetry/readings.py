@@ -16,11 +16,10 @@ from mcp_manager._core.readings import (
 )
 from mcp_manager._core.router import Router
 from mcp_manager._core.tool_table import OTHER_TOOL_NAME
-from mcp_manager.calls.recovery_counts import Recoveries, Recovery
 from mcp_manager.config import ServerConfig
 from mcp_manager.health.readiness import ready_count
 from mcp_manager.observe.views import circuit_of
-from mcp_manager.servers.supervisor import RestartCause, Supervisor
+from mcp_manager.servers.supervisor import Recovery, RestartCause, Supervisor
 
 __all__ = ["Levels", "Reading", "read", "read_tools"]
 
@@ -78,7 +77,6 @@ def read_tools(supervisor: Supervisor, router: Router) -> list[ToolOperation] | 
 def read(
     supervisor: Supervisor,
     router: Router,
-    recoveries: Recoveries,
     now_ns: int,
     tools: list[ToolOperation] | None = None,
 ) -> Reading:
@@ -88,8 +86,8 @@ def read(
     ----------
     supervisor
         The server.
-    router, recoveries
-        Count its calls.
+    router
+        Counts its calls.
     now_ns
         The time, in nanoseconds of the monotonic clock.
     tools
@@ -117,7 +115,7 @@ def read(
         tools,
         tool_exemplars(record, OTHER_TOOL_NAME),
         probes(record),
-        dict(recoveries.of(supervisor)),
+        dict(supervisor.recoveries or {}),
         dict(supervisor.restarts or {}),
         levels,
     )

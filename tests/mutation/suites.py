@@ -98,7 +98,6 @@ _CALLS: Final = {
     "routing": ("tests/integration/calls/test_selectors.py", "tests/integration/calls/test_affinity.py"),
     "hedging": ("tests/integration/calls/test_hedging.py",),
     "latencies": ("tests/integration/calls/test_hedging.py",),
-    "recovery_counts": ("tests/unit/calls/test_trials.py", *_RETRIES),
     "fallback": ("tests/integration/calls/test_fallbacks.py",),
     "retry_rules": (
         "tests/unit/calls/test_retrying.py",

@@ -68,7 +68,7 @@ def test_a_slow_call_is_made_again_elsewhere_and_the_first_result_is_taken() -> 
         assert second.at_s == pytest.approx(0.1, rel=0.05)
         assert fleet.passed_s == pytest.approx(second.at_s + 0.05)
         assert fleet.abandoned == 1
-        assert fleet.dispatcher.recoveries.of(fleet.supervisor) == {"hedge": 1}
+        assert fleet.supervisor.recoveries == {"hedge": 1}
 
     hedged_test(test)
 

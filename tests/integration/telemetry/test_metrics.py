@@ -212,7 +212,7 @@ async def test_retries_of_a_server_are_not_counted_for_the_one_that_replaces_it(
             await manager.deploy("a", settings)
             hold.release()
             await asyncio.gather(slow, removal)
-            assert manager._dispatcher.recoveries.of(manager._supervisor_of("a")) == {}
+            assert manager._supervisor_of("a").recoveries is None
         assert sum(point.as_int for point in collector.points(names.RETRIES.name)) == 1
 
 
