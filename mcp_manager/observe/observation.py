@@ -172,8 +172,8 @@ class Observation(ABC):
     ) -> Exposition:
         """Return the metrics for whoever scrapes, in the best format that both sides know.
 
-        This works on any loop, and is cheapest on the manager's own. It holds the loop for half a millisecond at a
-        time. Equal scrapes within a second show one reading, whose values are up to a second old. With more than 10,000
+        This works on any loop, and is cheapest on the manager's own, which goes on after every half millisecond of
+        work. Equal scrapes within a second show one reading, whose values are up to a second old. With more than 10,000
         used servers, the page has more than 50 MB: send :meth:`scrape_stream` instead.
 
         Parameters
@@ -185,7 +185,7 @@ class Observation(ABC):
         """
         source, accept = self._metrics_source(), "" if accept is None else arguments.as_text(accept, "accept")
         scrapes = await self._scrapes_made()
-        return await scrapes.whole(source, accept, scrapes.wanted(servers, families), is_here=self._is_here())
+        return await scrapes.whole(source, accept, servers, families, is_here=self._is_here())
 
     async def scrape_stream(
         self, accept: str | None = "", *, servers: Iterable[str] | None = None, families: Iterable[str] | None = None
@@ -201,7 +201,7 @@ class Observation(ABC):
         """
         source, accept = self._metrics_source(), "" if accept is None else arguments.as_text(accept, "accept")
         scrapes = await self._scrapes_made()
-        return await scrapes.stream(source, accept, scrapes.wanted(servers, families), is_here=self._is_here())
+        return await scrapes.stream(source, accept, servers, families, is_here=self._is_here())
 
     async def _scrapes_made(self) -> Scrapes:
         if self._scrapes is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import threading
 import time
@@ -26,6 +27,9 @@ __all__ = ["Exposition", "ExpositionStream", "Scrapes", "TextFormat", "text_of",
 
 TextFormat = Literal["text", "openmetrics"]
 """The text format 0.0.4 of Prometheus, or OpenMetrics 1.0."""
+
+Names = Iterable[str]
+"""Ids of servers, or names of families."""
 
 _ACCEPTS: Final = {"text": "", "openmetrics": "application/openmetrics-text; version=1.0.0"}
 _SHARED_S: Final = 1.0
@@ -79,8 +83,10 @@ class Scraped:
     def hold(self) -> bool:
         """Add a holder, unless the memory was freed already; tell whether it was added."""
         with self._lock:
-            self._holders += self._holders > 0
-            return self._holders > 0
+            if self._holders:
+                self._holders += 1
+                return True
+            return False
 
     def release(self) -> None:
         """Remove a holder; after the last one, free the memory: much of it by a thread, since that takes milliseconds."""
@@ -88,14 +94,12 @@ class Scraped:
             self._holders -= 1
             if self._holders:
                 return
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            loop = None
-        if loop is None or self.page.size < _LARGE_BYTES:
-            self.page.close()
-        else:
-            loop.run_in_executor(None, self.page.close)
+        if self.page.size >= _LARGE_BYTES:
+            # On a thread without a loop, and on a loop that is about to end, nothing is held up.
+            with contextlib.suppress(RuntimeError):
+                asyncio.get_running_loop().run_in_executor(None, self.page.close)
+                return
+        self.page.close()
 
     def exposition(self) -> Exposition:
         """Return the whole page; its text is written if nobody has it. Called on a thread without a loop."""
@@ -140,7 +144,7 @@ class ExpositionStream:
         raise StopAsyncIteration
 
 
-def wanted(servers: Iterable[str] | None, families: Iterable[str] | None) -> Wanted:
+def wanted(servers: Names | None, families: Names | None) -> Wanted:
     """Check what a scrape is to show.
 
     Raises
@@ -216,19 +220,21 @@ class Scrapes:
         self._elsewhere = threading.Lock()
         self._latest: Scraped | None = None
 
-    wanted = staticmethod(wanted)
-
-    async def whole(self, source: Source, accept: str, what: Wanted, *, is_here: bool) -> Exposition:
+    async def whole(
+        self, source: Source, accept: str, servers: Names | None, families: Names | None, *, is_here: bool
+    ) -> Exposition:
         """Return a page for an ``Accept`` header field; ``is_here`` tells whether this is the manager's loop."""
-        scraped = await self._scraped(source, accept, what, is_here=is_here)
+        scraped = await self._scraped(source, accept, wanted(servers, families), is_here=is_here)
         try:
             return await asyncio.to_thread(scraped.exposition)
         finally:
             scraped.release()
 
-    async def stream(self, source: Source, accept: str, what: Wanted, *, is_here: bool) -> ExpositionStream:
+    async def stream(
+        self, source: Source, accept: str, servers: Names | None, families: Names | None, *, is_here: bool
+    ) -> ExpositionStream:
         """Return a page in pieces; see :meth:`whole`."""
-        return ExpositionStream(await self._scraped(source, accept, what, is_here=is_here))
+        return ExpositionStream(await self._scraped(source, accept, wanted(servers, families), is_here=is_here))
 
     async def _scraped(self, source: Source, accept: str, what: Wanted, *, is_here: bool) -> Scraped:
         if is_here:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 OBJECTIVE: Final = 0.999
@@ -51,7 +52,7 @@ class Panel(NamedTuple):
     unit: str = "short"
     steps: Sequence[tuple[str, float | None]] = ()
     mappings: Sequence[tuple[int, str, str]] = ()
-    colors: dict[str, str] = {}  # noqa: RUF012
+    colors: Mapping[str, str] = MappingProxyType({})
     stacked: bool = False
     bars: bool = False
     least: float | None = 0.0

@@ -6,11 +6,16 @@ import asyncio
 import threading
 import weakref
 from collections import Counter
+from collections.abc import MutableMapping
+from typing import Any
 
 import pytest
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestServer
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.responses import StreamingResponse
 from support import faults
 from support.calls import CALM, SWIFT, echo, eventually, failure_of
 from support.scripted import ScriptedServer
@@ -19,6 +24,7 @@ from mcp_manager import CallError, InvalidRequestError, ManagerConfig, McpManage
 from mcp_manager.calls import attempts
 from mcp_manager.config import ServerConfig
 from mcp_manager.observe.metric_families import STATE_NUMBERS
+from mcp_manager.observe.scraping import Scraped
 from mcp_manager.protocol import safety
 
 Labels = frozenset[tuple[str, str]]
@@ -338,3 +344,52 @@ async def test_names_of_tools_are_read_only_if_tools_are_counted(
             text = manager.metrics_text()
     assert len(read) == names
     assert ('tool="echo"' in text) == bool(most)
+
+
+async def test_web_frameworks_send_a_stream() -> None:
+    async with McpManager(ManagerConfig(servers=lazy(1500))) as manager:
+        for supervisor in manager._servers.values():
+            supervisor.activate()
+        whole = (await manager.scrape(families=["mcp_instances"])).body
+
+        async def metrics(request: web.Request) -> web.Response:
+            stream = await manager.scrape_stream(request.headers.get("Accept"), families=["mcp_instances"])
+            return web.Response(body=stream, headers={"Content-Type": stream.content_type})
+
+        app = web.Application()
+        app.router.add_get("/metrics", metrics)
+        async with TestServer(app) as server, ClientSession() as client:
+            async with client.get(server.make_url("/metrics")) as response:
+                assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+                assert await response.read() == whole
+        stream = await manager.scrape_stream(families=["mcp_instances"])
+        sent: list[bytes] = []
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            sent.append(message.get("body", b""))
+
+        async def receive() -> MutableMapping[str, Any]:
+            return {"type": "http.disconnect"}
+
+        scope = {"type": "http", "asgi": {"spec_version": "2.4"}}
+        await StreamingResponse(stream, media_type=stream.content_type)(scope, receive, send)
+        assert b"".join(sent) == whole
+
+
+def test_much_memory_is_freed_on_a_loop_that_is_about_to_end() -> None:
+    async def scrape() -> Scraped:
+        async with McpManager(ManagerConfig(servers=lazy(5000))) as manager:
+            for supervisor in manager._servers.values():
+                supervisor.activate()
+            stream = await manager.scrape_stream()
+            assert manager._scrapes is not None
+            scraped = manager._scrapes._latest
+            assert scraped is not None
+            assert scraped.page.size > 1024 * 1024
+            await asyncio.get_running_loop().shutdown_default_executor()
+            async for _ in stream:
+                pass
+            manager._scrapes._drop(weakref.ref(scraped))
+            return scraped
+
+    assert asyncio.run(scrape()).page.size == 0
