@@ -119,7 +119,9 @@ def _methods(source: Source, written: list[Function], doc: str, kind: Kind) -> I
             result = _result_of(source.part(each.returns))
             returns = "FleetChange" if kind is Kind.CHANGE and keyword == "def" else result
             lines = _signature(source, each, name, keyword, returns)
-            yield ""
+            # ruff leaves no blank line between what has no body and what is decorated.
+            if index or keyword == "def" or len(overloads) < 2:
+                yield ""
             if overloads:
                 yield "    @overload"
             # Editors show the docstring of the first overload for all of them.

@@ -152,7 +152,6 @@ class SampleMirror(ClientSideMirror, metaclass=ABCMeta):
 
     @overload
     def fetch(self, name: str, /, *, into: type[T]) -> T: ...
-
     @overload
     async def fetch_async(self, name: str, /, *, into: None = None) -> dict[str, Any]:
         """Fetch a thing; see :meth:`add`."""
