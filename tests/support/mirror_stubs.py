@@ -102,7 +102,9 @@ def _class(source: Source, owner: type) -> str:
         kind = kind_of(owner, vars(owner)[name])
         if kind is not None:
             lines.extend(_methods(source, written, vars(owner)[name].__doc__ or "", kind))
-    return "\n".join(lines) + "\n"
+    # ruff leaves no blank line after what has no body.
+    kept = [each for before, each in zip(["", *lines], lines, strict=False) if each or not before.endswith(" ...")]
+    return "\n".join(kept) + "\n"
 
 
 def _methods(source: Source, written: list[Function], doc: str, kind: Kind) -> Iterator[str]:
@@ -119,9 +121,7 @@ def _methods(source: Source, written: list[Function], doc: str, kind: Kind) -> I
             result = _result_of(source.part(each.returns))
             returns = "FleetChange" if kind is Kind.CHANGE and keyword == "def" else result
             lines = _signature(source, each, name, keyword, returns)
-            # ruff leaves no blank line between what has no body and what is decorated.
-            if index or keyword == "def" or len(overloads) < 2:
-                yield ""
+            yield ""
             if overloads:
                 yield "    @overload"
             # Editors show the docstring of the first overload for all of them.

@@ -158,7 +158,6 @@ class SampleMirror(ClientSideMirror, metaclass=ABCMeta):
 
     @overload
     async def fetch_async(self, name: str, /, *, into: type[T]) -> T: ...
-
     def raw(self, *names: str, limit: int = LONG) -> bytes:
         """Return bytes. And more."""
 
