@@ -1,0 +1,71 @@
+"""How a toolset reaches its fleet: on the manager's loop, from another loop, or from a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Coroutine
+from typing import Any, TypeAlias, TypeVar
+
+from mcp_manager.bindings import PyMcpManager
+from mcp_manager.calls.for_caller import ForCaller
+from mcp_manager.errors import NotRunningError
+from mcp_manager.manager import McpManager
+
+__all__ = ["FleetLink", "ToolSource"]
+
+T = TypeVar("T")
+
+ToolSource: TypeAlias = McpManager | PyMcpManager | ForCaller
+"""Whose tools a toolset has: a manager, or what ``for_caller()`` returns."""
+
+
+class FleetLink:
+    """Run work on the loop of a manager, from wherever the caller is.
+
+    Parameters
+    ----------
+    source
+        Whose tools are called.
+    """
+
+    __slots__ = ("_runner", "source")
+
+    def __init__(self, source: ToolSource) -> None:
+        if not isinstance(source, McpManager | PyMcpManager | ForCaller):
+            raise TypeError(
+                f"Invalid manager: it must be a McpManager, a PyMcpManager or what for_caller() returns, not "
+                f"{type(source).__name__}"
+            )
+        self.source = source
+        self._runner = source if isinstance(source, PyMcpManager) else None
+
+    @property
+    def calls(self) -> McpManager | ForCaller:
+        """What makes calls, on its own loop; raises :class:`NotRunningError` unless the manager runs."""
+        source = self.source
+        return source._running() if isinstance(source, PyMcpManager) else source
+
+    def ids_with(self, tags: Collection[str]) -> set[str]:
+        """Return the ids of the servers that have all of these tags."""
+        calls = self.calls
+        manager = calls._manager if isinstance(calls, ForCaller) else calls
+        assert isinstance(manager, McpManager)
+        return {each.id for each in manager.servers() if set(tags) <= set(each.tags)}
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await work on the manager's loop."""
+        return await (work if self._runner is None else self._runner._await(work))
+
+    def run_blocking(self, work: Coroutine[Any, Any, T]) -> T:
+        """Block this thread until work on the manager's loop is done.
+
+        Raises
+        ------
+        NotRunningError
+            The source is no :class:`PyMcpManager`, its manager does not run, or this is the thread of its loop.
+        """
+        if self._runner is None:
+            work.close()
+            raise NotRunningError(
+                "Blocking calls need a PyMcpManager", hint="await the method of the same name without _blocking"
+            )
+        return self._runner._wait(work)
