@@ -99,6 +99,14 @@ class Toolset:
         """The tools as models see them, in no vendor's format."""
         return tuple(map(definition_of, self.tools))
 
+    def definition(self, name: str) -> ToolDefinition | None:
+        """Return the definition of one tool; ``None`` if this set does not have it."""
+        return self._definitions_by_name.get(name)
+
+    @cached_property
+    def _definitions_by_name(self) -> dict[str, ToolDefinition]:
+        return {each.name: each for each in self.definitions}
+
     def __iter__(self) -> Iterator[FleetTool]:
         return iter(self._by_name.values())
 
