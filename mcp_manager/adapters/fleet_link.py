@@ -44,12 +44,17 @@ class FleetLink:
         source = self.source
         return source._running() if isinstance(source, PyMcpManager) else source
 
-    def ids_with(self, tags: Collection[str]) -> set[str]:
-        """Return the ids of the servers that have all of these tags."""
+    @property
+    def manager(self) -> McpManager:
+        """The manager that makes the calls; raises :class:`NotRunningError` unless it runs."""
         calls = self.calls
         manager = calls._manager if isinstance(calls, ForCaller) else calls
         assert isinstance(manager, McpManager)
-        return {each.id for each in manager.servers() if set(tags) <= set(each.tags)}
+        return manager
+
+    def ids_with(self, tags: Collection[str]) -> set[str]:
+        """Return the ids of the servers that have all of these tags."""
+        return {each.id for each in self.manager.servers() if set(tags) <= set(each.tags)}
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Await work on the manager's loop."""
