@@ -184,7 +184,7 @@ class Toolset:
         Raises
         ------
         NotRunningError
-            The manager is no :class:`PyMcpManager`, does not run, or this is the thread of its loop.
+            The manager is a :class:`McpManager`, does not run, or this is the thread of its loop.
         """
         return self._link.run_blocking(work)
 
